@@ -1,0 +1,1 @@
+"""Paired A/B training and honest comparison of loss curves."""

@@ -1,0 +1,261 @@
+"""What can be chosen, as types: one dataclass a group of `conf/`.
+
+Hydra merges the YAML of `conf/` into these, so an unknown key or a wrong type is refused
+when the config is composed. Every module of the harness takes one of these nodes; no loose
+dict crosses a module, but for a mechanism's `options`, which only the mechanism itself reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Match(Enum):
+    """What variants of one scale are made equal in (within 1 %), by the feed-forward width."""
+
+    params = "params"
+    flops = "flops"
+    none = "none"
+
+
+class Layers(Enum):
+    unrolled = "unrolled"
+    scanned = "scanned"
+
+
+class Remat(Enum):
+    """What the backward pass computes again: nothing, all but matrix products, or everything."""
+
+    none = "none"
+    dots = "dots"
+    full = "full"
+
+
+class Precision(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Isolation(Enum):
+    """Who shares a worker process: the variants of a block, or nobody."""
+
+    block = "block"
+    run = "run"
+
+
+class OnFailure(Enum):
+    """What a run that failed for good ends: itself, the rest of its block, or the sweep."""
+
+    proceed = "continue"
+    stop_block = "stop_block"
+    stop_all = "stop_all"
+
+
+@dataclass
+class Mechanism:
+    """A registered name and that mechanism's own options (validated by its own dataclass)."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class VariantConfig:
+    name: str = MISSING
+    touches: list[str] = field(default_factory=list)
+    """Config nodes, dotted, in which this variant may differ from its siblings."""
+
+
+@dataclass
+class ScaleConfig:
+    name: str = MISSING
+    parameters: int = MISSING
+    """Target of non-embedding parameters."""
+    tokens: int = MISSING
+    """Token budget of one run."""
+    batch: int = MISSING
+    """Sequences a step."""
+
+
+@dataclass
+class ModelConfig:
+    """A decoder. A shape entry that is null is found by `sizing` from `scale.parameters`."""
+
+    attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
+    feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
+    match: Match = Match.params
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    ffn: int | None = None
+    head_width: int = 32
+    tie_embeddings: bool = True
+    qk_norm: bool = True
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-6
+
+
+@dataclass
+class ComputeConfig:
+    """How the same mathematics is executed."""
+
+    layers: Layers = Layers.unrolled
+    remat: Remat = Remat.none
+    precision: Precision = Precision.float32
+    microbatches: int = 1
+
+
+@dataclass
+class SourceConfig:
+    path: str = MISSING
+    """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
+    or `pack:NAME` for a text that ships with the harness."""
+    weight: float = 1.0
+    column: str = "text"
+    """The text column of JSONL and Parquet."""
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    tokenizer: str = "bpe512"
+    """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
+    sequence_length: int = 128
+    holdout: float = 0.05
+    """Share of documents held out, by a hash of their text."""
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adamw"
+    learning_rate: float = MISSING
+    b1: float = 0.9
+    b2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    z_loss: float = 0.0
+
+
+@dataclass
+class ScheduleConfig:
+    """Shares of the run's steps. `branches`: shares of the token budget at which a cooldown
+    branch ends; each is the run that a budget of that share would have been."""
+
+    name: str = MISSING
+    warmup: float = 0.05
+    cooldown: float = 0.15
+    floor: float = 0.0
+    """Final learning rate as a share of the peak."""
+    branches: list[float] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationConfig:
+    points: int = 8
+    """Evaluations of a run, evenly spaced; the last is at the end."""
+    tokens: int = 16_384
+    """Held-out tokens a domain."""
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 100
+    """Steps between checkpoints; also the length of a metrics part."""
+    keep_last: int = 2
+    keep_every: int = 0
+    """Also keep each checkpoint whose step is a multiple of this (0: none)."""
+
+
+@dataclass
+class MeshConfig:
+    """The lane of one run. Devices = data x fsdp x tensor."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass
+class ClusterConfig:
+    """The machine: `cpu` simulates as many devices as the lanes ask for."""
+
+    name: str = "local"
+    platform: str = "cpu"
+
+
+@dataclass
+class EngineConfig:
+    name: str = "local"
+    isolation: Isolation = Isolation.block
+    workers: int = 0
+    """Workers at a time; 0: one a core, as memory allows."""
+    attempts: int = 3
+    backoff_seconds: float = 1.0
+    stall_seconds: float = 300.0
+    """A worker without progress for so long is ended and its runs restarted."""
+    on_failure: OnFailure = OnFailure.proceed
+
+
+@dataclass
+class ResumeConfig:
+    allow_drift: bool = False
+    """Continue an unfinished run although the code changed (recorded, and shown as MIXED_CODE)."""
+    replan: bool = False
+    """Give unfinished blocks a new placement and start them over."""
+
+
+@dataclass
+class RuleConfig:
+    """Written down and hashed before the first step; never part of a run's identity."""
+
+    hypothesis: str = ""
+    control: str = MISSING
+    """The variant that the others are compared with."""
+    positive_control: str | None = None
+    """A variant that is known to be worse: if it is not found so, the sweep could not have found much."""
+    domains: list[str] = field(default_factory=list)
+    """Held-out domains whose mean loss decides; empty: all."""
+    margin: float = 0.01
+    """Region of practical equivalence, in ln k."""
+    alpha: float = 0.05
+    stopping: str = "none"
+
+
+@dataclass
+class Config:
+    """One run, resolved."""
+
+    experiment_name: str = MISSING
+    variant: VariantConfig = field(default_factory=VariantConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
+    rule: RuleConfig = field(default_factory=RuleConfig)
+    imports: list[str] = field(default_factory=list)
+    """Users' modules to import in workers, so that their mechanisms are registered."""
+    seed: int = 0
+    """Parameters."""
+    data_seed: int = 0
+    """Order of examples (conf/config.yaml: the same as `seed`)."""
+    runs: str = "runs"
+    """Folder that holds the sweeps."""
+
+
+def steps_of(config: Config) -> int:
+    """Optimizer steps of a run: the token budget over tokens a step, rounded down."""
+    return config.scale.tokens // (config.scale.batch * config.data.sequence_length)

@@ -1,0 +1,86 @@
+"""Where everything of a sweep and of a run lies on disk. The only place that knows file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """`<scale>/<variant>/seed<k>/`, or a cooldown branch inside one."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"{step:08d}"
+
+    def manifest(self, step: int) -> Path:
+        return self.checkpoints / f"{step:08d}.manifest.json"
+
+    def branch(self, share: float) -> RunDir:
+        """The cooldown branch that ends at this share of the token budget."""
+        return RunDir(self.path / f"branch{round(share * 100)}")
+
+    def branches(self) -> list[RunDir]:
+        return [RunDir(path.parent) for path in sorted(self.path.glob("branch*/run.json"))]
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """`runs/<experiment>/`."""
+
+    path: Path
+
+    @property
+    def rule(self) -> Path:
+        return self.path / "rule.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "driver.lock"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def run(self, scale: str, variant: str, seed: int) -> RunDir:
+        return RunDir(self.path / scale / variant / f"seed{seed}")
+
+    def runs(self) -> Iterator[RunDir]:
+        """Every run that was launched, by path; branches are reached through their parents."""
+        for file in sorted(self.path.glob("*/*/seed*/run.json")):
+            yield RunDir(file.parent)

@@ -1,0 +1,67 @@
+"""The ledger of a sweep: what was decided when, append-only, each entry hashed with the one before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+from harness.records.layout import SweepDir
+
+
+def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Add one entry `{kind, time, previous, content, hash}` as a line of JSON, flushed to disk.
+
+    A line that a kill cut short is ended first, so that it spoils nothing but itself.
+    """
+    previous = read(sweep)
+    entry = {
+        "kind": kind,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "previous": previous[-1]["hash"] if previous else "",
+        "content": content,
+    }
+    entry["hash"] = _hash(entry)
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    torn = (
+        sweep.ledger.exists()
+        and not sweep.ledger.read_bytes().endswith(b"\n")
+        and sweep.ledger.stat().st_size
+    )
+    with sweep.ledger.open("a") as file:
+        file.write(("\n" if torn else "") + json.dumps(entry, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return entry
+
+
+def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
+    """The readable entries in order, of one kind or of all."""
+    if not sweep.ledger.exists():
+        return []
+    entries = []
+    for line in sweep.ledger.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and "hash" in entry:
+            entries.append(entry)
+    return [entry for entry in entries if kind in (None, entry["kind"])]
+
+
+def edited(sweep: SweepDir) -> list[int]:
+    """Positions of entries that were changed after they were written, or lost their predecessor."""
+    wrong, previous = [], ""
+    for position, entry in enumerate(read(sweep)):
+        body = {key: value for key, value in entry.items() if key != "hash"}
+        if _hash(body) != entry["hash"] or entry["previous"] != previous:
+            wrong.append(position)
+        previous = entry["hash"]
+    return wrong
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

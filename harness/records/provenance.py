@@ -1,0 +1,90 @@
+"""Under what a run was trained: `run.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from harness.records.atomic import read_json, write_json
+from harness.records.layout import RunDir
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `harness.describe` says of one config; all that `fleet`, `plan` and `compare` know of a model."""
+
+    parameters: int
+    non_embedding: int
+    embedding: int
+    shape: dict[str, int]
+    """width, layers, heads, ffn, head_width, vocabulary: what sizing found."""
+    flops_per_token: float
+    """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
+    executed_flops_per_token: float
+    """FLOPs of one trained token as the code multiplies them."""
+    paths: dict[str, list[int]]
+    """Shape of each parameter by path."""
+    state_bytes: int
+    """Parameters, gradients and optimizer state of one run."""
+    activation_bytes: int
+    """A closed-form guess of what the backward pass keeps."""
+    steps: int
+    tokens_per_step: int
+    data_fingerprint: str
+    """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, weights."""
+    eval_fingerprint: str
+    """Hash of the held-out tokens that are evaluated."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Content of `run.json`, written by the launcher before the run's first step."""
+
+    identity: str
+    config_hash: str
+    code_hash: str
+    experiment: str
+    scale: str
+    variant: str
+    seed: int
+    data_seed: int
+    parameters: int
+    tokens: int
+    facts: Facts
+    versions: dict[str, str]
+    touches: list[str] = field(default_factory=list)
+    parent: dict | None = None
+    """For a branch: {"run", "step", "share"} of the run and the checkpoint that it started from."""
+
+
+def write_provenance(run: RunDir, record: Provenance) -> None:
+    write_json(run.run, dataclasses.asdict(record))
+
+
+def read_provenance(run: RunDir) -> Provenance | None:
+    """None where the file is missing, damaged or of another layout."""
+    content = read_json(run.run)
+    try:
+        return Provenance(**content | {"facts": Facts(**content["facts"])})
+    except (TypeError, KeyError):
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
+def code_hash(*folders: Path) -> str:
+    """sha256 over the Python files of the harness and of users' folders, by relative path."""
+    total = hashlib.sha256()
+    for folder in (Path(__file__).parents[1], *folders):
+        for path in sorted(folder.rglob("*.py")):
+            total.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()

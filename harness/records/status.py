@@ -1,0 +1,99 @@
+"""How a run is doing, as a file that only its own lane writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from harness.records.atomic import read_json, write_json
+from harness.records.layout import RunDir
+
+
+class State(Enum):
+    pending = "pending"
+    running = "running"
+    finished = "finished"
+    diverged = "diverged"
+    oom = "oom"
+    refused = "refused"
+    failed = "failed"
+    preempted = "preempted"
+    stopped = "stopped"
+    lost = "lost"
+
+    @property
+    def settled(self) -> bool:
+        """An outcome: the same command does not train this run again."""
+        return self in (State.finished, State.diverged, State.refused)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who trains a run: alive if this process, started then, still runs on that host."""
+
+    host: str
+    pid: int
+    started: str
+
+    @staticmethod
+    def here() -> Writer:
+        return Writer(socket.gethostname(), os.getpid(), _start_time(os.getpid()) or "")
+
+    def alive(self) -> bool | None:
+        """None where another host would have to be asked."""
+        if self.host != socket.gethostname():
+            return None
+        return bool(self.started) and _start_time(self.pid) == self.started
+
+
+@dataclass(frozen=True)
+class Status:
+    state: State = State.pending
+    step: int = 0
+    steps: int = 0
+    tokens: int = 0
+    phase: str = ""
+    """What the lane is doing: start, compile, train, evaluate, save, branch, end."""
+    progress: int = 0
+    """Counts up with each sign of life of the lane's own loop."""
+    attempt: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    message: str = ""
+    """One sentence, for an end state that needs explaining."""
+    writer: Writer | None = None
+
+
+def read_status(run: RunDir) -> Status:
+    """The last status written; `pending` where there is none or it is unreadable."""
+    record = read_json(run.status)
+    if not isinstance(record, dict):
+        return Status()
+    known = {f.name for f in dataclasses.fields(Status)}
+    fields = {key: value for key, value in record.items() if key in known}
+    writer = fields.pop("writer", None)
+    try:
+        return Status(
+            **fields | {"state": State(fields["state"]), "writer": Writer(**writer) if writer else None}
+        )
+    except (KeyError, ValueError, TypeError):
+        return Status()
+
+
+def write_status(run: RunDir, status: Status) -> None:
+    record = dataclasses.asdict(status)
+    write_json(run.status, record | {"state": status.state.value})
+
+
+def _start_time(pid: int) -> str | None:
+    """A process's start in clock ticks since boot, with the boot's id; None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
