@@ -45,6 +45,7 @@ EVALS = {
 """One row an evaluation and held-out domain. `decayed`: the learning rate has reached its end."""
 
 SCHEMAS = {"steps": STEPS, "evals": EVALS}
+_MISFIT = "its content does not fit the checksum in its name"
 _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
 
@@ -90,53 +91,68 @@ class Damage:
 
 
 def intact_until(run: RunDir) -> tuple[int, list[Damage]]:
-    """The step up to which the curve is whole from the start, and the damaged parts found."""
-    ends, damage = [], []
+    """The step up to which the curve is whole from its start, and the damaged parts found."""
+    origin, ends, damage = _origin(run), [], []
     for kind in SCHEMAS:
-        end = 0
-        for part in parts(run, kind):
-            if part.start != end:
-                break
-            if not part.intact():
-                damage.append(Damage(part.path, "its content does not fit the checksum in its name"))
-                break
-            end = part.end
-        ends.append(end)
+        chain = _chain(run, kind)
+        ends.append(chain[-1].end if chain else origin)
+        damage += [Damage(part.path, _MISFIT) for part in parts(run, kind) if not part.intact()]
     return min(ends), damage
 
 
 def drop_after(run: RunDir, step: int) -> None:
-    """Remove every part that reaches beyond a step: a resume computes those rows again."""
+    """Cut the curve behind a step, and drop what is damaged: a resume computes those rows again.
+
+    An intact part that reaches across the step is sealed anew up to it before it goes.
+    """
     for kind in SCHEMAS:
         for part in parts(run, kind):
-            if part.end > step:
-                part.path.unlink(missing_ok=True)
+            if part.intact() and part.end <= step:
+                continue
+            if part.intact() and part.start < step:
+                seal(
+                    run, kind, part.start, step, _read([part], kind).filter(pl.col("step") <= step).to_dicts()
+                )
+            part.path.unlink(missing_ok=True)
 
 
-def compact(run: RunDir, end: int) -> None:
+def compact(run: RunDir) -> None:
     """Join the parts of a finished run into one of each kind, written before the old ones go."""
     for kind in SCHEMAS:
         old = parts(run, kind)
-        if len(old) > 1:
-            new = seal(run, kind, 0, end, _read(old, kind).to_dicts())
+        chain = _chain(run, kind)
+        if len(old) > 1 and chain:
+            new = seal(run, kind, chain[0].start, chain[-1].end, _read(chain, kind).to_dicts())
             for part in old:
                 if part.path != new.path:
                     part.path.unlink(missing_ok=True)
 
 
 def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
-    """The whole rows of a run (columns: STEPS or EVALS), from the first part that starts at 0 on.
+    """The whole rows of a run or branch (columns: STEPS or EVALS), from its first step on.
 
-    A kill between the two steps of `compact` leaves overlapping parts: the longest one wins.
     Damaged parts and what lies behind them are left out (`intact_until` names them).
     """
+    return _read(_chain(run, kind), kind)
+
+
+def _chain(run: RunDir, kind: str) -> list[Part]:
+    """Intact parts that follow each other from the run's origin. A kill between the two steps of
+    `compact` leaves overlapping parts: the longest one wins."""
     chain: list[Part] = []
-    end = 0
+    end = _origin(run)
     for part in sorted(parts(run, kind), key=lambda part: (part.start, -part.end)):
-        if part.start == end and part.intact():
+        if part.start == end and part.end > end and part.intact():
             chain.append(part)
             end = part.end
-    return _read(chain, kind)
+    return chain
+
+
+def _origin(run: RunDir) -> int:
+    """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
+    record = atomic.read_json(run.run)
+    parent = record.get("parent") if isinstance(record, dict) else None
+    return int(parent["step"]) if parent else 0
 
 
 def _read(chain: list[Part], kind: str) -> pl.DataFrame:

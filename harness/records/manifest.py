@@ -1,0 +1,96 @@
+"""What makes a checkpoint a checkpoint: size and checksum of every file, written last.
+
+Orbax reads a flipped bit silently, and a kill can leave a folder half written; so a
+checkpoint without a manifest, or that does not fit its manifest, does not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+
+from harness.records import atomic, metrics
+from harness.records.layout import RunDir
+
+
+@dataclass(frozen=True)
+class Manifest:
+    step: int
+    identity: str
+    data_fingerprint: str
+    example_hash: str
+    """Rolling hash of the ids of all examples consumed up to this step."""
+    device_seconds: float
+    files: dict[str, list]
+    """Relative path -> [size in bytes, sha256]."""
+
+
+def write_manifest(run: RunDir, manifest: Manifest) -> None:
+    """Fill in `files` from the checkpoint's folder and write the manifest, which completes it."""
+    folder = run.checkpoint(manifest.step)
+    files = {
+        str(path.relative_to(folder)): [path.stat().st_size, atomic.sha256(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    body = dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    atomic.write_json(run.manifest(manifest.step), body | {"checksum": _checksum(body)})
+
+
+def read_manifest(run: RunDir, step: int) -> Manifest | None:
+    """None where there is none, or where it was changed since it was written."""
+    body = atomic.read_json(run.manifest(step))
+    if not isinstance(body, dict) or body.pop("checksum", None) != _checksum(body):
+        return None
+    try:
+        return Manifest(**body)
+    except TypeError:
+        return None
+
+
+def manifest_steps(run: RunDir) -> list[int]:
+    """Steps of every manifest on disk, ascending, fitting or not."""
+    names = (path.name.partition(".")[0] for path in run.checkpoints.glob("*.manifest.json"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def fault(run: RunDir, step: int) -> str | None:
+    """Why a checkpoint with a manifest cannot be used, in words; None if it is good."""
+    manifest = read_manifest(run, step)
+    if manifest is None:
+        return f"{run.manifest(step)}: the manifest does not fit its own checksum"
+    for name, (size, checksum) in manifest.files.items():
+        path = run.checkpoint(step) / name
+        if not path.is_file():
+            return f"{path}: the file is missing"
+        if path.stat().st_size != size or atomic.sha256(path) != checksum:
+            return f"{path}: its content does not fit the checksum in the manifest"
+    return None
+
+
+def good_steps(run: RunDir) -> tuple[list[int], list[str]]:
+    """Steps whose checkpoint is whole, ascending, and a sentence for each that is not."""
+    faults = {step: fault(run, step) for step in manifest_steps(run)}
+    return [step for step, why in faults.items() if why is None], [why for why in faults.values() if why]
+
+
+def remove(run: RunDir, step: int) -> None:
+    """Manifest first: a kill in between leaves a folder that is no checkpoint, never the reverse."""
+    run.manifest(step).unlink(missing_ok=True)
+    shutil.rmtree(run.checkpoint(step), ignore_errors=True)
+
+
+def damaged(run: RunDir) -> list[str]:
+    """A sentence for each damaged metrics part and checkpoint of a run and its branches."""
+    found: list[str] = []
+    for each in (run, *run.branches()):
+        found += [f"{part.path}: {part.reason}" for part in metrics.intact_until(each)[1]]
+        found += good_steps(each)[1]
+    return found
+
+
+def _checksum(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
