@@ -47,12 +47,9 @@ class Isolation(Enum):
     run = "run"
 
 
-class OnFailure(Enum):
-    """What a run that failed for good ends: itself, the rest of its block, or the sweep."""
-
-    proceed = "continue"
-    stop_block = "stop_block"
-    stop_all = "stop_all"
+OnFailure = Enum("OnFailure", {name: name for name in ("continue", "stop_block", "stop_all")})
+"""What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
+`continue` is a word of Python, and OmegaConf reads an enum by its names."""
 
 
 @dataclass
@@ -199,7 +196,7 @@ class EngineConfig:
     backoff_seconds: float = 1.0
     stall_seconds: float = 300.0
     """A worker without progress for so long is ended and its runs restarted."""
-    on_failure: OnFailure = OnFailure.proceed
+    on_failure: OnFailure = OnFailure["continue"]
 
 
 @dataclass
