@@ -1,0 +1,141 @@
+"""From a config to batches: batch t is a pure function of (data config, data seed, t).
+
+A window is T + 1 tokens; window w of a source starts at token w T of its training documents, so
+that each token is predicted once an epoch. Sources are taken in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int, Int32, UInt64
+
+from harness.config.schema import DataConfig
+from harness.data import mixture
+from harness.data.cache import Tokens, open_tokens
+from harness.data.facts import check_config, too_few, too_short
+from harness.data.permutation import key_of, permute
+from harness.data.tokenizers import Codec, load
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens_BT: Int32[np.ndarray, "B T+1"]
+    ids_B: UInt64[np.ndarray, " B"]
+    """Which windows these are: equal ids mean equal tokens."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    tokens_NT: Int32[np.ndarray, "N T+1"]
+    bytes: int
+    """UTF-8 bytes of the N x T predicted tokens."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A stretch of tokens cut into windows."""
+
+    tokens: np.ndarray
+    length: int
+
+    def __len__(self) -> int:
+        return max(0, (len(self.tokens) - 1) // self.length)
+
+    def __getitem__(self, window_B: Int[np.ndarray, " B"]) -> Int32[np.ndarray, "B T+1"]:
+        start_B = np.asarray(window_B, np.int64) * self.length
+        return self.tokens[start_B[:, None] + np.arange(self.length + 1)].astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A source, ready to read. `salt` tells its windows from those of any other tokens."""
+
+    name: str
+    train: Windows
+    heldout: Windows
+    salt: int
+
+    @staticmethod
+    def of(name: str, tokens: Tokens, length: int) -> Domain:
+        salt = key_of("window", name, tokens.key, length)
+        return Domain(name, Windows(tokens.train, length), Windows(tokens.heldout, length), salt)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    codec: Codec
+    domains: tuple[Domain, ...]
+    counts: tuple[int, ...]
+    """Examples of each domain in a period of the mixture."""
+
+    def sampler(self, batch: int, data_seed: int) -> Sampler:
+        return Sampler(self, batch, data_seed)
+
+    def heldout(self, tokens: int) -> dict[str, HeldOut]:
+        """The same windows for every run, as many in each domain: `tokens` over the sequence length,
+        rounded down. More tokens hold the windows of fewer. Raises UserError where they do not suffice."""
+        return {domain.name: self._heldout(domain, tokens) for domain in self.domains}
+
+    def _heldout(self, domain: Domain, tokens: int) -> HeldOut:
+        windows = domain.heldout
+        wanted = tokens // windows.length
+        if not 0 < wanted <= len(windows):
+            raise too_short(domain.name, tokens, windows.length, len(windows))
+        order_N = permute(np.arange(wanted, dtype=np.uint64), len(windows), key_of("heldout", domain.name))
+        tokens_NT = windows[order_N]
+        return HeldOut(tokens_NT, int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum()))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Batches of one data seed. Holds no state: any t, in any order, from any thread."""
+
+    corpus: Corpus
+    size: int
+    data_seed: int
+
+    def batch(self, t: int) -> Batch:
+        """The batch of step t, counted from 0."""
+        picks = mixture.picks(self.corpus.counts, self.data_seed, t * self.size, self.size)
+        tokens_BT = np.empty((self.size, self._length + 1), np.int32)
+        ids_B = np.empty(self.size, np.uint64)
+        for s, domain in enumerate(self.corpus.domains):
+            here = picks.source_B == s
+            window_B = self._windows(domain, picks.rank_B[here])
+            tokens_BT[here] = domain.train[window_B]
+            ids_B[here] = window_B + np.uint64(domain.salt)
+        return Batch(tokens_BT, ids_B)
+
+    def _windows(self, domain: Domain, rank_B: np.ndarray) -> np.ndarray:
+        """Every window once an epoch, each epoch in an order of its own."""
+        epoch_B, index_B = np.divmod(rank_B, len(domain.train))
+        key = key_of("order", self.data_seed, domain.name)
+        return permute(index_B, len(domain.train), key, epoch_B)
+
+    @cached_property
+    def _length(self) -> int:
+        return self.corpus.domains[0].train.length
+
+
+def open_data(config: DataConfig) -> Corpus:
+    """The corpus of a config, tokenised first where the cache has no tokens of it. Raises UserError."""
+    sources = check_config(config)
+    codec = load(config.tokenizer)
+    domains = []
+    for source in sources:
+        tokens = open_tokens(source, codec, config.holdout)
+        domain = Domain.of(source.name, tokens, config.sequence_length)
+        if not len(domain.train):
+            raise too_few(source, len(tokens.train), config.sequence_length)
+        domains.append(domain)
+    weights = [config.sources[domain.name].weight for domain in domains]
+    return Corpus(codec, tuple(domains), tuple(mixture.counts(weights)))
+
+
+def roll(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:
+    """The rolling hash after a batch: sha256 of the hash before it ("" at the start) and the ids."""
+    return hashlib.sha256(bytes.fromhex(previous_hex) + ids_B.astype("<u8").tobytes()).hexdigest()

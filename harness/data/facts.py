@@ -1,0 +1,115 @@
+"""What is known of the data before any of it is tokenised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.config.errors import UserError
+from harness.config.identity import digest
+from harness.config.schema import DataConfig
+from harness.data import mixture
+from harness.data.content import content_hash, survey
+from harness.data.sources import Source, locate
+from harness.data.tokenizers import load
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    vocabulary: int
+    fingerprint: str
+    """Hash of all that decides the batches but the data seed."""
+    eval_fingerprint: str
+    """Hash of all that decides the held-out tokens."""
+    domains: tuple[str, ...]
+
+
+def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
+    """Check a data config as far as that goes without tokenising. Raises UserError.
+
+    A source is read once per version of its files; after that only their sizes and times are."""
+    sources = check_config(config)
+    codec = load(config.tokenizer)
+    for source in sources:
+        _check_amount(source, config, eval_tokens)
+    base = {
+        "sources": {source.name: content_hash(source) for source in sources},
+        "tokenizer": codec.fingerprint,
+        "sequence_length": config.sequence_length,
+        "holdout": config.holdout,
+    }
+    weights = {source.name: config.sources[source.name].weight for source in sources}
+    return DataFacts(
+        vocabulary=codec.vocabulary,
+        fingerprint=digest(base | {"weights": weights}),
+        eval_fingerprint=digest(base | {"tokens": eval_tokens}),
+        domains=tuple(source.name for source in sources),
+    )
+
+
+def check_config(config: DataConfig) -> list[Source]:
+    """The sources of a config in the order of their names, all found, with numbers that make sense."""
+    if not config.sources:
+        raise UserError("data.sources={} names nothing to read: add a source, for example pack:prose")
+    if config.sequence_length < 1:
+        raise UserError(f"data.sequence_length={config.sequence_length} is no length: give 1 or more")
+    if not 0 < config.holdout < 1:
+        raise UserError(
+            f"data.holdout={config.holdout} is not a share: give a number between 0 and 1, for example 0.05"
+        )
+    names = sorted(config.sources)
+    _check_weights({name: config.sources[name].weight for name in names})
+    return [locate(name, config.sources[name]) for name in names]
+
+
+def too_few(source: Source, tokens: int, length: int) -> UserError:
+    """Why a source cannot be trained on."""
+    return UserError(
+        f"{source.key}.path={source.path} has {tokens} training tokens, fewer than one window of "
+        f"data.sequence_length={length} needs: give more text or a shorter sequence"
+    )
+
+
+def too_short(name: str, tokens: int, length: int, windows: int) -> UserError:
+    """Why a domain has not the held-out tokens that an evaluation asks for."""
+    if tokens < length:
+        return UserError(
+            f"evaluation.tokens={tokens} is less than one window of data.sequence_length={length}: give at least {length}"
+        )
+    return UserError(
+        f"evaluation.tokens={tokens} is more than the {windows * length} held-out tokens of data.sources.{name}: "
+        "lower it, raise data.holdout, or give more text"
+    )
+
+
+def _check_weights(weights: dict[str, float]) -> None:
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise UserError(
+                f"data.sources.{name}.weight={weight} is not above 0: raise it or remove the source"
+            )
+    for (name, weight), count in zip(weights.items(), mixture.counts(list(weights.values())), strict=True):
+        if not count:
+            raise UserError(
+                f"data.sources.{name}.weight={weight} is less than 1 in {mixture.PERIOD} examples, so it would "
+                "never be read: raise it or remove the source"
+            )
+
+
+def _check_amount(source: Source, config: DataConfig, eval_tokens: int) -> None:
+    """A document has at most as many tokens as bytes, and one more that ends it: who fails by that bound fails."""
+    found = survey(source, config.holdout)
+    length = config.sequence_length
+    documents = found.train.documents + found.heldout.documents
+    if not documents:
+        raise UserError(f"{source.key}.path={source.path} is empty: give a file with text in it")
+    if not found.heldout.documents:
+        raise UserError(
+            f"{source.key}.path={source.path} has no held-out documents ({documents} in all, "
+            f"data.holdout={config.holdout}): give more documents or a larger share"
+        )
+    if (most := found.train.bytes + found.train.documents) <= length:
+        raise too_few(source, most, length)
+    windows = (found.heldout.bytes + found.heldout.documents - 1) // length
+    if not 0 < eval_tokens // length <= windows:
+        raise too_short(source.name, eval_tokens, length, windows)

@@ -1,0 +1,91 @@
+"""One reader for all lanes of a block: each batch is gathered once, ahead of the lane in front."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+
+from harness.data.corpus import Batch, Sampler
+
+AHEAD = 4
+KEPT = 32
+"""Batches kept for the lanes behind; one that falls further behind has its batches gathered again."""
+
+
+class Reader:
+    """Batches by step, for any number of threads."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.reads = 0
+        """Batches gathered so far."""
+        self._sampler = sampler
+        self._batches: OrderedDict[int, Future[Batch]] = OrderedDict()
+        self._front = -1
+        """The furthest step that was asked for."""
+        self._next = 0
+        """The step that the thread reads next."""
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read_ahead, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def get(self, t: int) -> Batch:
+        """The batch of step t, read-only. Raises what gathering it raised; asked again, it is tried again."""
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the reader is closed")
+            batch, mine = self._slot(t)
+            self._front = max(self._front, t)
+            self._next = max(self._next, self._front + 1)
+            self._changed.notify_all()
+        if mine:
+            self._gather(t, batch)
+        try:
+            return batch.result()
+        except Exception:
+            self._forget(t, batch)
+            raise
+
+    def close(self) -> None:
+        """End the thread. A second call does nothing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _read_ahead(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or 0 <= self._front >= self._next - AHEAD)
+                if self._closed:
+                    return
+                t = self._next
+                self._next += 1
+                batch, mine = self._slot(t)
+            if mine:
+                self._gather(t, batch)
+
+    def _slot(self, t: int) -> tuple[Future[Batch], bool]:
+        """The future of a batch, and whether it is new, so that the caller must gather it."""
+        mine = t not in self._batches
+        batch = self._batches.setdefault(t, Future())
+        self._batches.move_to_end(t)
+        if len(self._batches) > KEPT:
+            self._batches.popitem(last=False)
+        self.reads += mine
+        return batch, mine
+
+    def _gather(self, t: int, batch: Future[Batch]) -> None:
+        try:
+            read = self._sampler.batch(t)
+            for array in (read.tokens_BT, read.ids_B):
+                array.setflags(write=False)  # lanes share it
+            batch.set_result(read)
+        except Exception as error:
+            batch.set_exception(error)
+
+    def _forget(self, t: int, batch: Future[Batch]) -> None:
+        with self._changed:
+            if self._batches.get(t) is batch:
+                del self._batches[t]
