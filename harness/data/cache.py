@@ -82,8 +82,8 @@ def _portions(source: Source) -> Iterator[list[str]]:
 
 def _whole(folder: Path) -> bool:
     """Whether every byte of an entry is what its builder wrote."""
-    header = read_json(folder / "header.json")
     try:
+        header = read_json(folder / "header.json") or {}
         return header["checksum"] == digest(header["files"]) and all(
             _state(folder / name) == state for name, state in header["files"].items()
         )
@@ -92,7 +92,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _state(file: Path) -> dict[str, Any]:
-    return {"size": file.stat().st_size, "crc32": zlib.crc32(_map(file, np.dtype(np.uint8)))}
+    return {"size": file.stat().st_size, "crc32": zlib.crc32(_map(file, np.dtype(np.uint8)).data)}
 
 
 def _map(file: Path, dtype: np.dtype) -> np.ndarray:

@@ -54,9 +54,7 @@ def check_config(config: DataConfig) -> list[Source]:
     if config.sequence_length < 1:
         raise UserError(f"data.sequence_length={config.sequence_length} is no length: give 1 or more")
     if not 0 < config.holdout < 1:
-        raise UserError(
-            f"data.holdout={config.holdout} is not a share: give a number between 0 and 1, for example 0.05"
-        )
+        raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     names = sorted(config.sources)
     _check_weights({name: config.sources[name].weight for name in names})
     return [locate(name, config.sources[name]) for name in names]
@@ -74,10 +72,10 @@ def too_short(name: str, tokens: int, length: int, windows: int) -> UserError:
     """Why a domain has not the held-out tokens that an evaluation asks for."""
     if tokens < length:
         return UserError(
-            f"evaluation.tokens={tokens} is less than one window of data.sequence_length={length}: give at least {length}"
+            f"evaluation.tokens={tokens} is less than one window: give at least data.sequence_length={length}"
         )
     return UserError(
-        f"evaluation.tokens={tokens} is more than the {windows * length} held-out tokens of data.sources.{name}: "
+        f"evaluation.tokens={tokens} is more than data.sources.{name} holds out ({windows * length}): "
         "lower it, raise data.holdout, or give more text"
     )
 
@@ -91,13 +89,13 @@ def _check_weights(weights: dict[str, float]) -> None:
     for (name, weight), count in zip(weights.items(), mixture.counts(list(weights.values())), strict=True):
         if not count:
             raise UserError(
-                f"data.sources.{name}.weight={weight} is less than 1 in {mixture.PERIOD} examples, so it would "
-                "never be read: raise it or remove the source"
+                f"data.sources.{name}.weight={weight} is less than 1 in {mixture.PERIOD} examples, "
+                "so that it would never be read: raise it or drop the source"
             )
 
 
 def _check_amount(source: Source, config: DataConfig, eval_tokens: int) -> None:
-    """A document has at most as many tokens as bytes, and one more that ends it: who fails by that bound fails."""
+    """A document has at most as many tokens as bytes, and one that ends it: what fails so, fails."""
     found = survey(source, config.holdout)
     length = config.sequence_length
     documents = found.train.documents + found.heldout.documents

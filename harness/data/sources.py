@@ -73,9 +73,7 @@ class Source:
             except json.JSONDecodeError:
                 row = None
             if not isinstance(row, dict):
-                raise UserError(
-                    f"{self.key}.path={self.path}: {where} is not a JSON object: correct that line"
-                )
+                raise UserError(f"{self.key}.path={self.path}: {where} is no JSON object: correct it")
             yield self._text(row[self._column(row, where)], where)
 
     def _parquet(self, file: Path) -> Iterator[str]:

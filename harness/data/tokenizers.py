@@ -107,9 +107,7 @@ def load(name: str) -> Codec:
         return ByteCodec()
     path = SHIPPED if name == "bpe512" else Path(name).expanduser()
     if not path.is_file():
-        raise UserError(
-            f"data.tokenizer={name} is neither shipped nor a file: {nearest(name, ('byte', 'bpe512'))}"
-        )
+        raise UserError(f"data.tokenizer={name} is no file: {nearest(name, ('byte', 'bpe512'))}")
     try:
         return FileCodec(path.read_bytes())
     except StopIteration:
