@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 class Match(Enum):
@@ -47,7 +47,9 @@ class Isolation(Enum):
     run = "run"
 
 
-OnFailure = Enum("OnFailure", {name: name for name in ("continue", "stop_block", "stop_all")})
+OnFailure = Enum(
+    "OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"}
+)
 """What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
 `continue` is a word of Python, and OmegaConf reads an enum by its names."""
 
@@ -256,3 +258,8 @@ class Config:
 def steps_of(config: Config) -> int:
     """Optimizer steps of a run: the token budget over tokens a step, rounded down."""
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
+
+
+def typed(node: Any) -> Config:
+    """A Config from containers, every value checked against the schema (raises OmegaConf's errors)."""
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node)))

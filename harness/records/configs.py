@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,13 +10,8 @@ from yaml import YAMLError
 
 from harness.config.errors import UserError
 from harness.config.identity import plain
-from harness.config.schema import Config
+from harness.config.schema import Config, typed
 from harness.records import atomic
-
-
-def typed(node: Any) -> Config:
-    """A Config from containers, every value checked against the schema (raises OmegaConf's errors)."""
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node)))
 
 
 def write_config(path: Path, config: Config) -> None:

@@ -1,0 +1,90 @@
+"""From overrides to a resolved config: Hydra composes, the schema types, a mistake is one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from harness.config import mistakes
+from harness.config.schema import Config, typed
+
+FOLDER = Path(__file__).parents[2] / "conf"
+
+
+def config_path() -> str:
+    """conf/ beside the harness, or the installed package of that name."""
+    return str(FOLDER) if (FOLDER / "config.yaml").is_file() else "pkg://conf"
+
+
+def resolve(node: DictConfig) -> Config:
+    """The typed config of one run, without Hydra's own node.
+
+    A rule that names no control is completed by the launcher, which knows the first variant.
+    """
+    with mistakes.as_sentences():
+        own = OmegaConf.masked_copy(node, [key for key in node if key != "hydra"])
+        content = OmegaConf.to_container(own, resolve=True)
+        assert isinstance(content, dict)
+        rule = content["rule"]
+        assert isinstance(rule, dict)
+        rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
+        return typed(content)
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
+    register()
+    with mistakes.as_sentences(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        mistakes.check(overrides, groups())
+        return resolve(hydra.compose("config", [*overrides]))
+
+
+def run(arguments: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
+    """Hand a command line to Hydra: `task` for a single run, the launcher for a sweep.
+
+    Raises UserError where Hydra would print its own report, and whatever the launcher raised.
+    """
+    register()
+    main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(task)
+    with mistakes.as_sentences(), _command_line(arguments):
+        mistakes.check(get_args_parser().parse_args(arguments).overrides, groups())
+        main()
+
+
+def register() -> None:
+    """Make the schema known to Hydra: conf/config.yaml starts from it."""
+    ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
+
+
+def groups() -> dict[str, list[str]]:
+    """The groups of conf/ and their options, as they ship."""
+    root = FOLDER if (FOLDER / "config.yaml").is_file() else resources.files("conf")
+    return {
+        folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
+        for folder in root.iterdir()
+        if folder.is_dir() and not folder.name.startswith("_")
+    }
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]

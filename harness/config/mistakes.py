@@ -1,0 +1,153 @@
+"""A mistake in a command line or a config file, said in one sentence: key, value, the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from harness.config.errors import UserError, nearest
+from harness.config.identity import flatten
+from harness.config.schema import Config
+
+_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+@contextmanager
+def as_sentences() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise into a UserError; anything else passes."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(sentence(error)) from error
+
+
+def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        if problem := _problem(override, groups):
+            raise UserError(problem)
+
+
+def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
+    line, key = override.input_line, override.key_or_group
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        return f"{line}: a sweep needs values that can be counted; write {key}=a,b,c or {key}=range(0,3)"
+    if key not in groups or override.is_delete():
+        return None
+    if key == "experiment" and override.is_sweep_override():
+        return f"{line}: an experiment is a sweep of its own; start one command for each"
+    if override.is_add():
+        return f"{line}: the group {key} is there already; write {str(line).lstrip('+')}"
+    if not override.is_sweep_override() and override.value() is None:
+        hint = f"leave it out, or ~{key}" if key == "experiment" else nearest("null", groups[key])
+        return f"{line}: null is no choice of {key}; {hint}"
+    return None
+
+
+def sentence(error: BaseException) -> str:
+    """The most telling sentence of a chain of exceptions."""
+    chain = [*_chain(error)]
+    for each in chain:
+        for says in (_grammar, _choice, _unknown, _mandatory, _interpolation, _kind):
+            if found := says(each):
+                return found
+    return next(filter(None, map(_first_line, chain)), repr(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _choice(error: BaseException) -> str | None:
+    """A group option that no file stands for, or a group that was left without one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group or 'config'}={option}: no such choice; {nearest(option, error.options or ())}"
+    if found := re.match(r"You must specify '(\S+)'", str(error)):
+        options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
+        return f"{found[1]}=? : no choice was made; {nearest('', options)}"
+    return None
+
+
+def _unknown(error: BaseException) -> str | None:
+    """A key that the schema does not have."""
+    text = str(error)
+    if isinstance(error, ConfigCompositionException):
+        if found := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
+            return _no_key(found[1], found[2])
+        if found := re.match(r"Override (\S+) looks like a config group override", text):
+            return _no_key(found[1].partition("=")[0], found[1])
+    if isinstance(error, OmegaConfBaseException) and re.match(r"Key '.*' (is )?not in", text):
+        return _no_key(str(error.full_key))
+    return None
+
+
+def _no_key(key: str, line: str | None = None) -> str:
+    return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
+
+
+def _neighbours(key: str) -> Iterable[str]:
+    """Keys that a slip of the finger may have missed: beside it, or anywhere if that is close."""
+    parent = key.rpartition(".")[0]
+    beside = [known for known in _keys() if known.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.5)
+    return close if close and not (parent and beside) else beside or _keys()
+
+
+@functools.cache
+def _keys() -> tuple[str, ...]:
+    leaves = flatten(Config())
+    nodes = {leaf[:end] for leaf in leaves for end in (m.start() for m in re.finditer(r"\.", leaf))}
+    return (*sorted({*leaves, *nodes}), "experiment")
+
+
+def _mandatory(error: BaseException) -> str | None:
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error.full_key)
+        group = key.partition(".")[0]
+        way = f"choose one with {group}=..." if key == f"{group}.name" else f"set {key}=..."
+        return f"{key} has no value; {way}"
+    return None
+
+
+def _interpolation(error: BaseException) -> str | None:
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key}: {_first_line(error)}"
+    return None
+
+
+def _grammar(error: BaseException) -> str | None:
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not readable as KEY=VALUE; quote a value that holds special signs"
+    return None
+
+
+def _kind(error: BaseException) -> str | None:
+    """A value of the wrong type."""
+    if not isinstance(error, ValidationError):
+        return None
+    text = _first_line(error)
+    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        return f"{error.full_key}={found[1]}: not {_KINDS.get(found[2], 'a ' + found[2])}"
+    if found := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        return f"{error.full_key}={found[1]}: no such choice; {nearest(found[1], found[2].split(', '))}"
+    return f"{error.full_key}: {text}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

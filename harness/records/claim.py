@@ -1,0 +1,73 @@
+"""Who may write: an advisory lock that the kernel takes back when its holder dies, however it dies.
+
+A claim names its holder (host, process id, start time), so that others can say who it is. It
+covers the moment between the start of a process and its first status, in which a second
+driver would otherwise start a second worker on the same run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+from harness.records.status import Writer
+
+_held: dict[str, int] = {}
+
+
+def claim(path: Path, patience: float = 1.0) -> bool:
+    """Hold `path` until this process ends. False if another process holds it.
+
+    Repeated claims by one process succeed. Waits a moment, since a reader tests by locking.
+    """
+    key = str(path.absolute())
+    if key in _held:
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    if not _lock(descriptor, fcntl.LOCK_EX, patience):
+        os.close(descriptor)
+        return False
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(dataclasses.asdict(Writer.here())).encode(), 0)
+    _held[key] = descriptor
+    return True
+
+
+def release(path: Path) -> None:
+    """Give a claim of this process back."""
+    descriptor = _held.pop(str(path.absolute()), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> Writer | None:
+    """Who holds the claim now; None if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        if _lock(descriptor, fcntl.LOCK_SH, 0.0):
+            return None
+        return Writer(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):
+        return Writer("", 0, "")
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)

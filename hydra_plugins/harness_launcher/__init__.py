@@ -1,0 +1,42 @@
+"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. All that it does is in harness.fleet.launch.
+
+Hydra imports this file at the start of every program in the environment, so it imports
+nothing but Hydra, and there is no `hydra_plugins/__init__.py`, which would hide other launchers.
+It runs the file before the module is known to `sys.modules`, so a dataclass here cannot have
+postponed annotations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class LauncherConfig:
+    _target_: str = "hydra_plugins.harness_launcher.HarnessLauncher"
+
+
+class HarnessLauncher(Launcher):
+    """Trains the runs of a sweep in blocks, each on its lane, and returns in Hydra's order."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from harness.fleet.jobs import launch_jobs
+
+        return launch_jobs(self._context, self._config, job_overrides)
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="harness", node=LauncherConfig, provider="harness"
+)
