@@ -1,0 +1,38 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv if need be.
+PYTHON ?= python3
+RUN := .venv/bin/
+
+.PHONY: setup demo test check bench test-statistics test-kill clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN)python -m pip install --quiet -r requirements.lock
+	$(RUN)python -m pip install --quiet --no-deps --editable .
+	touch .venv/ready
+
+demo: setup
+	$(RUN)harness sweep experiment=attention
+
+test: setup
+	$(RUN)pytest -m "not slow"
+
+check: setup
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)pyright
+	$(RUN)pytest tests/test_imports.py -n 0
+
+bench: setup
+	$(RUN)python -m tests.bench
+
+# Slow proofs, each with a target of its own.
+test-statistics: setup
+	$(RUN)pytest -m slow tests/compare
+
+test-kill: setup
+	$(RUN)pytest -m slow tests/fleet
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,117 @@
+"""Config in, facts out: `python -m harness.describe CONFIG.yaml...` prints one JSON list.
+
+The only process that imports JAX before a launch. It builds nothing on a device: it imports the
+models and users' modules, validates what only they can, sizes, counts, and says what is wrong in
+one sentence a config: `{"facts": {...}}` or `{"error": "..."}`, in the order given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.config.errors import UserError
+from harness.config.schema import Config
+from harness.parallel.profile import cpu_profile
+from harness.records.configs import read_config
+from harness.records.provenance import Facts
+
+
+def main(argv: list[str]) -> int:
+    os.environ.update(cpu_profile(1))
+    print(json.dumps([_answer(Path(path)) for path in argv]))
+    return 0
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    try:
+        return {"facts": dataclasses.asdict(describe(read_config(path)))}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def describe(config: Config) -> Facts:
+    """Everything about a run that can be known without training it. Raises UserError."""
+    from harness.data import describe_data
+    from harness.models import build
+    from harness.training.schedule import branch_courses, main_course
+
+    import_modules(config)
+    data = describe_data(config.data, config.evaluation.tokens)
+    steps = main_course(config).last
+    branch_courses(config)
+    model = build(config, data.vocabulary)
+    _check_mesh(config, model.stored)
+    shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
+    return Facts(
+        parameters=model.parameters,
+        non_embedding=model.non_embedding,
+        embedding=model.embedding,
+        shape=shape,
+        flops_per_token=model.flops_per_token,
+        executed_flops_per_token=model.executed_flops_per_token,
+        paths={path: list(spec.shape) for path, spec in model.specs.items()},
+        state_bytes=_state_bytes(config, model),
+        activation_bytes=model.activation_bytes(_tokens_at_once(config)),
+        steps=steps,
+        tokens_per_step=config.scale.batch * config.data.sequence_length,
+        data_fingerprint=data.fingerprint,
+        eval_fingerprint=data.eval_fingerprint,
+    )
+
+
+def import_modules(config: Config) -> None:
+    """Users' modules, so that what they register is there. Raises UserError for one that fails."""
+    for name in config.imports:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise UserError(
+                f"imports: '{name}' cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _tokens_at_once(config: Config) -> int:
+    return config.scale.batch // config.compute.microbatches * config.data.sequence_length
+
+
+def _check_mesh(config: Config, specs: Any) -> None:
+    """The batch and every parameter must divide over the lane, whatever devices it will get."""
+    from jax.sharding import AbstractMesh, AxisType
+
+    from harness.parallel.mesh import AXES
+    from harness.parallel.rules import batch_sharding, param_shardings
+
+    lane = AbstractMesh(
+        (config.mesh.data, config.mesh.fsdp, config.mesh.tensor), AXES, axis_types=(AxisType.Explicit,) * 3
+    )
+    if config.scale.batch % config.compute.microbatches:
+        raise UserError(
+            f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="
+            f"{config.scale.batch}: choose a divisor of it"
+        )
+    batch_sharding(lane, config.scale.batch // config.compute.microbatches)
+    param_shardings(lane, specs)
+
+
+def _state_bytes(config: Config, model: Any) -> int:
+    """Parameters, their gradients, and what the optimizer keeps of each."""
+    import jax
+    import jax.numpy as jnp
+
+    from harness.training.optimizer import make_optimizer
+
+    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.specs.items()}
+    decay = dict.fromkeys(params, True)
+    kept = jax.tree.leaves(jax.eval_shape(make_optimizer(config.optimizer, decay).init, params))
+    return 2 * 4 * model.parameters + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""What a lane writes while it trains: rows until the next part, signs of life, a log."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from typing import Any
+
+from harness.records import metrics
+from harness.records.atomic import write_json
+from harness.records.layout import RunDir
+from harness.records.status import State, Status, Writer, write_status
+
+HEARTBEAT_SECONDS = 0.5
+
+
+class Journal:
+    """The one writer of a run directory's status, metrics and log; used by one thread."""
+
+    def __init__(self, run: RunDir, steps: int, sealed: int, attempt: int):
+        self.run = run
+        self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in metrics.SCHEMAS}
+        self._sealed = sealed
+        self._status = Status(step=sealed, steps=steps, attempt=attempt, writer=Writer.here())
+        self._written = -math.inf
+
+    def resume(self, step: int) -> None:
+        """The curve is on disk up to `step`; rows continue from there."""
+        self._sealed = step
+        self._status = dataclasses.replace(self._status, step=step)
+        self.log(f"continues from step {step}")
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def beat(self, phase: str, **changes: Any) -> None:
+        """A sign of life: written at once when the phase changes, else at most twice a second."""
+        new_phase = phase != self._status.phase
+        self._status = dataclasses.replace(
+            self._status, state=State.running, phase=phase, progress=self._status.progress + 1, **changes
+        )
+        if new_phase or time.monotonic() - self._written > HEARTBEAT_SECONDS:
+            self._write()
+
+    def end(self, state: State, message: str = "") -> None:
+        """The end state, also on a full disk: then it goes to the worker's own output."""
+        self._status = dataclasses.replace(self._status, state=state, phase="end", message=message)
+        text = f"{state.value} at step {self._status.step}{': ' if message else ''}{message}"
+        try:
+            self.log(text)
+            self._write()
+        except OSError as error:
+            print(f"{self.run.path}: {text} ({error})", file=sys.stderr, flush=True)
+
+    def add(self, kind: str, row: dict[str, Any]) -> None:
+        self._rows[kind].append(row)
+
+    def seal(self, step: int) -> None:
+        """Everything up to `step` becomes a part on disk."""
+        if step > self._sealed:
+            for kind, rows in self._rows.items():
+                metrics.seal(self.run, kind, self._sealed, step, rows)
+                rows.clear()
+            self._sealed = step
+
+    def log(self, text: str) -> None:
+        with self.run.log.open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def _write(self) -> None:
+        write_status(self.run, self._status)
+        self._written = time.monotonic()
+
+
+def write_examples(run: RunDir, steps: int, example_hash: str) -> None:
+    """Which examples a finished run consumed: what decides whether two runs are paired."""
+    write_json(run.path / "examples.json", {"steps": steps, "hash": example_hash})

@@ -1,0 +1,176 @@
+"""What one run trains with: its devices, its compiled programs, its batches."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import P
+from jax.sharding import Mesh, NamedSharding
+
+from harness.config.identity import plain
+from harness.config.schema import Config
+from harness.data import Batch, HeldOut
+from harness.models import Model
+from harness.parallel.mesh import lane_mesh
+from harness.parallel.rules import batch_sharding, param_shardings
+from harness.records.provenance import code_hash
+from harness.training.evaluation import evaluate_domains, make_evaluate
+from harness.training.optimizer import make_optimizer
+from harness.training.programs import Program, obtain
+from harness.training.step import TrainState, make_step
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The programs of one run on its sub-mesh. Nothing in here knows of files or of other lanes.
+
+    Compiled programs carry their shardings, so calling them needs no mesh in context; a lane's
+    thread enters its mesh only while it traces.
+    """
+
+    config: Config
+    model: Model
+    mesh: Mesh
+    get_batch: Callable[[int], Batch]
+    heldout: Mapping[str, HeldOut]
+
+    @property
+    def devices(self) -> Sequence[jax.Device]:
+        return list(self.mesh.devices.flat)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.scale.batch * self.config.data.sequence_length
+
+    def initial(self) -> TrainState:
+        """The state of step 0: parameters drawn on the host, by path and seed."""
+        params = jax.device_put(self.model.init(self.config.seed), self._param_shardings)
+        return TrainState(params, self._program_init(params))
+
+    def abstract_state(self) -> TrainState:
+        return self._abstract_state
+
+    def put(self, batch: Batch) -> jax.Array:
+        """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
+        tokens_BT1 = batch.tokens_BT
+        return jax.device_put(tokens_BT1.reshape(self._batch_shape), self._batch_sharding)
+
+    def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
+        """(state, [loss, grad_norm]) after one update; donates `state`."""
+        return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
+
+    def copy(self, state: TrainState) -> TrainState:
+        """A state of its own for a background save: the next step may donate the original."""
+        return self._program_copy(state)
+
+    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float]]:
+        """By held-out domain: nats a token, bits a byte."""
+        batch, sharding = self.config.scale.batch, self._row_sharding
+        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, sharding)
+
+    def prepare(self) -> tuple[Program, ...]:
+        """Compile or load every program, so that the loop never waits for one."""
+        return self._program_init, self._program_step, self._program_copy, self._program_evaluate
+
+    @functools.cached_property
+    def _optimizer(self):
+        decay = {path: spec.deviation > 0 for path, spec in self.model.stored.items()}
+        return make_optimizer(self.config.optimizer, decay)
+
+    @functools.cached_property
+    def _param_shardings(self) -> dict[str, NamedSharding]:
+        return param_shardings(self.mesh, self.model.stored)
+
+    @functools.cached_property
+    def _abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self._param_shardings[path])
+            for path, spec in self.model.stored.items()
+        }
+
+    @functools.cached_property
+    def _abstract_state(self) -> TrainState:
+        with jax.set_mesh(self.mesh):
+            moments = jax.eval_shape(self._optimizer.init, self._abstract_params)
+        return TrainState(self._abstract_params, jax.tree.map(self._placed, moments))
+
+    def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
+        spec = getattr(leaf.sharding, "spec", None) or P()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, spec))
+
+    @property
+    def _batch_shape(self) -> tuple[int, int, int]:
+        count = self.config.compute.microbatches
+        return (count, self.config.scale.batch // count, self.config.data.sequence_length + 1)
+
+    @functools.cached_property
+    def _row_sharding(self) -> NamedSharding:
+        return batch_sharding(self.mesh, self.config.scale.batch)
+
+    @functools.cached_property
+    def _batch_sharding(self) -> NamedSharding:
+        rows = batch_sharding(self.mesh, self._batch_shape[1])
+        return NamedSharding(self.mesh, P(None, *rows.spec))
+
+    @functools.cached_property
+    def _program_init(self) -> Program:
+        return self._obtain("init", self._optimizer.init, self._abstract_params)
+
+    @functools.cached_property
+    def _program_step(self) -> Program:
+        step = make_step(self.model, self.config.optimizer, self._optimizer)
+        tokens = jax.ShapeDtypeStruct(self._batch_shape, jnp.int32, sharding=self._batch_sharding)
+        rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        return self._obtain("step", step, self._abstract_state, tokens, rate, donate=(0,))
+
+    @functools.cached_property
+    def _program_copy(self) -> Program:
+        return self._obtain("copy", lambda state: jax.tree.map(jnp.copy, state), self._abstract_state)
+
+    @functools.cached_property
+    def _program_evaluate(self) -> Program:
+        shape = (self.config.scale.batch, self.config.data.sequence_length + 1)
+        tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
+        return self._obtain("evaluate", make_evaluate(self.model), self._abstract_params, tokens)
+
+    def _obtain(
+        self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
+    ) -> Program:
+        def lower() -> jax.stages.Lowered:
+            with jax.set_mesh(self.mesh):
+                return jax.jit(function, donate_argnums=donate).lower(*arguments)
+
+        return obtain(name, self._program_key(), lower, self.devices)
+
+    def _program_key(self) -> list[Any]:
+        """Every config node that a traced program depends on, and the code that traces it."""
+        config = self.config
+        sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
+        shape = [self.model.shape.vocabulary, list(self.mesh.devices.shape)]
+        optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
+        return [
+            plain(config.model),
+            plain(config.compute),
+            optimizer,
+            sizes,
+            shape,
+            config.imports,
+            code_hash(),
+        ]
+
+
+def open_lane(
+    config: Config,
+    model: Model,
+    devices: Sequence[jax.Device],
+    get_batch: Callable[[int], Batch],
+    heldout: Mapping[str, HeldOut],
+) -> Lane:
+    """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
+    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout)

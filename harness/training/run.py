@@ -1,0 +1,170 @@
+"""One run from its directory to its end state: resume, train, branch."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.config.errors import UserError
+from harness.config.schema import Config
+from harness.records import metrics
+from harness.records.atomic import write_bytes
+from harness.records.layout import RunDir
+from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
+from harness.records.provenance import Provenance, read_provenance, write_provenance
+from harness.records.status import State, read_status
+from harness.training.checkpoints import Saver, restore
+from harness.training.journal import Journal, write_examples
+from harness.training.lane import Lane
+from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.schedule import Course, branch_courses, main_course
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A run directory that the launcher has prepared."""
+
+    run: RunDir
+    config: Config
+    provenance: Provenance
+
+
+def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
+    """Train a run and its branches from wherever they stand; returns the end state that it wrote.
+
+    Whatever goes wrong ends this run alone, with a sentence in its status and, for what nobody
+    foresaw, a traceback in its log.
+    """
+    main = main_course(task.config)
+    journal = Journal(task.run, main.last, 0, read_status(task.run).attempt + 1)
+    try:
+        journal.beat("compile")
+        lane.prepare()
+        _train_main(task, lane, stop, journal)
+        for course in branch_courses(task.config):
+            journal.beat("branch")
+            _train_branch(task, lane, stop, course)
+        journal.end(State.finished)
+    except Diverged as outcome:
+        journal.end(State.diverged, str(outcome))
+    except Preempted:
+        journal.end(State.preempted, "asked to leave; the same command continues from here")
+    except Exception as error:
+        journal.log(traceback.format_exc())
+        journal.end(*_explained(error, task.run))
+    return journal.status.state
+
+
+def _train_main(task: Assignment, lane: Lane, stop: threading.Event, journal: Journal) -> None:
+    branches = branch_courses(task.config)
+    forks = frozenset(course.first for course in branches)
+    with _desk(task, task.run, journal, stop, forks) as desk:
+        start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
+        if start is None:
+            start = Position(0, lane.initial(), "", 0.0)
+        end = train_course(lane, main_course(task.config), start, desk, forks)
+        _conclude(desk, end)
+
+
+def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: Course) -> None:
+    """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
+    run = task.run.branch(course.share)
+    if read_status(run).state is State.finished and not damaged(run):
+        return
+    parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
+    run.config.parent.mkdir(exist_ok=True)
+    write_bytes(run.config, task.run.config.read_bytes())
+    tokens = course.last * lane.tokens_per_step
+    write_provenance(run, dataclasses.replace(task.provenance, tokens=tokens, parent=parent))
+    journal = Journal(run, course.last, course.first, read_status(run).attempt + 1)
+    try:
+        with _desk(task, run, journal, stop) as desk:
+            start = _resumed(run, lane, desk, course.last) or _restored(task.run, lane, course.first)
+            _conclude(desk, train_course(lane, course, start, desk))
+        journal.end(State.finished)
+    except Diverged as outcome:
+        journal.end(State.diverged, str(outcome))
+    except BaseException:
+        journal.end(State.preempted, "its parent's lane ended; continues with it")
+        raise
+
+
+@contextmanager
+def _desk(
+    task: Assignment,
+    run: RunDir,
+    journal: Journal,
+    stop: threading.Event,
+    forks: frozenset[int] = frozenset(),
+) -> Iterator[Desk]:
+    saver = Saver(run, task.config.checkpoint, forks)
+    try:
+        yield Desk(journal, saver, task.provenance.identity, task.provenance.facts.data_fingerprint, stop)
+    finally:
+        saver.close()
+
+
+def _resumed(run: RunDir, lane: Lane, desk: Desk, latest: int) -> Position | None:
+    """The newest good checkpoint at or before `latest` that the curve reaches; None if there is none.
+
+    What is damaged or lies behind it is named in the log and removed: it is computed again.
+    """
+    whole, damage = metrics.intact_until(run)
+    steps, faults = good_steps(run)
+    for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
+        desk.journal.log(f"damaged, computed again: {text}")
+    usable = [step for step in steps if step <= min(whole, latest) and _ours(run, step, desk)]
+    for step in manifest_steps(run):
+        if not usable or step > usable[-1] or step not in steps:
+            remove(run, step)
+    metrics.drop_after(run, usable[-1] if usable else 0)
+    if not usable:
+        return None
+    desk.journal.resume(usable[-1])
+    return _restored(run, lane, usable[-1])
+
+
+def _restored(run: RunDir, lane: Lane, step: int) -> Position:
+    manifest = read_manifest(run, step)
+    if manifest is None:
+        raise FileNotFoundError(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+    state = restore(run, step, lane.abstract_state())
+    return Position(step, state, manifest.example_hash, manifest.device_seconds)
+
+
+def _ours(run: RunDir, step: int, desk: Desk) -> bool:
+    manifest = read_manifest(run, step)
+    ours = (desk.identity, desk.data_fingerprint)
+    return manifest is not None and (manifest.identity, manifest.data_fingerprint) == ours
+
+
+def _latest_allowed(task: Assignment, branches: list[Course]) -> int:
+    """A branch that is still to be trained needs its fork: if that is gone, go back before it."""
+    good, _ = good_steps(task.run)
+    missing = [
+        course.first
+        for course in branches
+        if course.first not in good and read_status(task.run.branch(course.share)).state is not State.finished
+    ]
+    return min([*missing, main_course(task.config).last])
+
+
+def _conclude(desk: Desk, end: Position) -> None:
+    desk.saver.wait()
+    metrics.compact(desk.journal.run)
+    write_examples(desk.journal.run, end.step, end.example_hash)
+
+
+def _explained(error: Exception, run: RunDir) -> tuple[State, str]:
+    """End state and one sentence for an error that ended a lane."""
+    text = str(error)
+    if "No space left on device" in text:
+        return State.failed, f"{run.path}: the disk is full; free some space and give the same command again"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return State.oom, f"out of memory: {text.splitlines()[0] if text else 'in Python'}"
+    first = text.splitlines()[0] if text else ""
+    return State.failed, first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"

@@ -1,0 +1,94 @@
+"""The steps of a run or of a cooldown branch, and the learning rate at each of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.config.errors import UserError, nearest
+from harness.config.schema import Config, ScheduleConfig, steps_of
+
+SHAPES = ("wsd", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Course:
+    """Steps `first` .. `last` of a run whose schedule ends at `last`; a branch starts at its fork."""
+
+    first: int
+    last: int
+    warmup: int
+    cooldown: int
+    share: float = 1.0
+    """Share of the token budget at which it ends; below 1 for a branch."""
+
+
+def main_course(config: Config) -> Course:
+    """The run itself. Raises UserError where the budget gives no step or the schedule is unknown."""
+    check_schedule(config.schedule)
+    steps = steps_of(config)
+    if steps < 1:
+        batch_tokens = config.scale.batch * config.data.sequence_length
+        raise UserError(
+            f"scale.tokens={config.scale.tokens} is less than one step of {batch_tokens} tokens "
+            f"(scale.batch x data.sequence_length): raise scale.tokens or lower scale.batch"
+        )
+    warmup = round(config.schedule.warmup * steps)
+    return Course(0, steps, warmup, _cooldown(config.schedule, steps))
+
+
+def branch_courses(config: Config) -> list[Course]:
+    """The cooldown branches in order of their end. Warm-up is the parent's; from there on each is
+    the run that a budget of that share would have been."""
+    main, courses = main_course(config), []
+    for share in sorted(config.schedule.branches):
+        last = round(share * main.last)
+        cooldown = _cooldown(config.schedule, last)
+        fork = last - cooldown
+        if not main.warmup <= fork < last <= main.last - main.cooldown:
+            raise UserError(
+                f"schedule.branches: a branch that ends at {share:g} of the tokens does not leave the stable "
+                f"phase of this run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
+            )
+        courses.append(Course(fork, last, main.warmup, cooldown, share))
+    return courses
+
+
+def check_schedule(schedule: ScheduleConfig) -> None:
+    if schedule.name not in SHAPES:
+        raise UserError(f"schedule.name={schedule.name}: no such schedule; {nearest(schedule.name, SHAPES)}")
+    if schedule.branches and schedule.name != "wsd":
+        raise UserError(
+            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to branch from"
+        )
+    if not 0 <= schedule.warmup + schedule.cooldown <= 1:
+        raise UserError(
+            f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} are shares of the "
+            f"run and must not exceed 1 together"
+        )
+
+
+def decays(schedule: ScheduleConfig) -> bool:
+    """Whether the end of a run is a decayed checkpoint, which alone may be judged."""
+    return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
+
+
+def learning_rate(schedule: ScheduleConfig, course: Course, step: int) -> float:
+    """Share of the peak for the update that leads from `step` to `step + 1`.
+
+    It is an argument of the compiled step, not a constant in it: runs and branches of every
+    length share one program.
+    """
+    if step < course.warmup:
+        return (step + 1) / course.warmup
+    if schedule.name == "cosine":
+        progress = (step - course.warmup) / max(1, course.last - course.warmup)
+        return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    left = course.last - step
+    if schedule.name == "wsd" and left <= course.cooldown:
+        return schedule.floor + (1 - schedule.floor) * left / (course.cooldown + 1)
+    return 1.0
+
+
+def _cooldown(schedule: ScheduleConfig, steps: int) -> int:
+    return max(1, round(schedule.cooldown * steps)) if schedule.name == "wsd" and schedule.cooldown else 0
