@@ -1,0 +1,18 @@
+"""What is trained.
+
+Arrays carry their axes in the name:
+
+    B batch             H query heads        F feed-forward width
+    T time (queries)    G key-value heads    V vocabulary
+    S source time       R query heads a key-value head (H = G R)
+    D model width       K head width         W window, C chunks of it
+    L layers            N batch and time as one axis
+    I, O input and output axes of a product; Z any leading axes
+"""
+
+from harness.models import attention, feedforward
+from harness.models.contract import Products, Shape, Site
+from harness.models.model import Model, build
+from harness.models.parameters import ParamSpec
+
+__all__ = ["Model", "ParamSpec", "Products", "Shape", "Site", "attention", "build", "feedforward"]

@@ -1,0 +1,25 @@
+"""Grouped-query attention (arXiv:2305.13245): several query heads share one head of keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.models.attention import core
+from harness.models.contract import Site
+from harness.models.registry import attention
+
+
+@dataclass(frozen=True)
+class Options:
+    kv_heads: int
+
+
+@attention(
+    "gqa",
+    Options,
+    model_flops=lambda site, options: core.model_flops(site, options.kv_heads),
+    executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads),
+)
+class GroupedQueryAttention(core.Attention):
+    def __init__(self, site: Site, options: Options):
+        super().__init__(site, kv_heads=options.kv_heads)

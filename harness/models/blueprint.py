@@ -1,0 +1,38 @@
+"""A model config at one shape: which mechanism stands where."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.config.schema import ModelConfig
+from harness.models.contract import Shape, Site
+from harness.models.registry import Chosen, choose
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    config: ModelConfig
+    shape: Shape
+    sequence_length: int
+
+    @cached_property
+    def attention(self) -> Chosen:
+        return choose("attention", self.config.attention)
+
+    @cached_property
+    def feedforward(self) -> Chosen:
+        return choose("feedforward", self.config.feedforward)
+
+    @property
+    def period(self) -> int:
+        """After how many layers the pattern of mechanisms repeats."""
+        return math.lcm(self.attention.period, self.feedforward.period)
+
+    @property
+    def sites(self) -> list[Site]:
+        return [self.site(layer) for layer in range(self.shape.layers)]
+
+    def site(self, layer: int) -> Site:
+        return Site(self.shape, layer, self.sequence_length, self.config.qk_norm, self.config.norm_epsilon)

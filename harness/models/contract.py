@@ -1,0 +1,51 @@
+"""What a mechanism is told, and what it answers about its own cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a decoder. Equal for all variants of a scale, but for `ffn`."""
+
+    width: int
+    layers: int
+    heads: int
+    head_width: int
+    ffn: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where in a model a mechanism stands: all that it may know when it is built."""
+
+    shape: Shape
+    layer: int
+    sequence_length: int
+    qk_norm: bool
+    norm_epsilon: float
+
+
+@dataclass(frozen=True)
+class Products:
+    """FLOPs of one token's forward pass in one layer as written: padding and masked keys too.
+
+    Kept apart by what rematerialisation does to them: `dots` keeps products with weights and
+    computes those among activations again; `full` computes all again but `final`, the layer's last
+    product, because nothing but the residual sum needs its result.
+    """
+
+    weights: float = 0.0
+    activations: float = 0.0
+    final: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.activations + self.final
+
+    def __add__(self, other: Products) -> Products:
+        return Products(
+            self.weights + other.weights, self.activations + other.activations, self.final + other.final
+        )

@@ -1,0 +1,105 @@
+"""The decoder: embedding, layers (a loop or a scan), norm, head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from harness.config.schema import ComputeConfig, Layers, Remat
+from harness.models.blueprint import Blueprint
+from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered
+from harness.models.parameters import Stacking, weight
+from harness.parallel.rules import layout
+
+POLICIES = {
+    Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    Remat.full: jax.checkpoint_policies.nothing_saveable,
+}
+"""`dots` keeps products with weights; those among activations (scores: T x T) are computed again."""
+
+
+class Layer(nnx.Module):
+    """Pre-norm residual layer: attention, then feed-forward."""
+
+    def __init__(self, blueprint: Blueprint, layer: int):
+        site = blueprint.site(layer)
+        self.attention_norm = RMSNorm(site.shape.width, site.norm_epsilon)
+        self.attention = blueprint.attention.module(site)
+        self.feedforward_norm = RMSNorm(site.shape.width, site.norm_epsilon)
+        self.feedforward = blueprint.feedforward.module(site)
+
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary)
+        return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
+
+
+class Decoder(nnx.Module):
+    """Tokens [B, T] in, float32 logits [B, T, V] out."""
+
+    def __init__(self, blueprint: Blueprint, compute: ComputeConfig):
+        config, shape = blueprint.config, blueprint.shape
+        V, D = shape.vocabulary, shape.width
+        self.dtype, self.remat = DTYPES[compute.precision], compute.remat
+        self.head_width, self.rope_base = shape.head_width, config.rope_base
+        scan = compute.layers is Layers.scanned
+        self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
+        self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
+        self.repeats = nnx.List(
+            Layer(blueprint, layer) for layer in range(self.stacking.period) if self.stacking.repeats
+        )
+        self.layers = nnx.List(
+            Layer(blueprint, layer) for layer in range(self.stacking.covered, shape.layers)
+        )
+        self.norm = RMSNorm(D, config.norm_epsilon)
+        self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
+
+    def __call__(self, tokens_BT: Array) -> Array:
+        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base)
+        x_BTD = self._embed(tokens_BT)
+        if self.stacking.repeats:
+            x_BTD = self._scan(x_BTD, rotary)
+        for layer in self.layers:
+            x_BTD = self._rematerialised(layer)(x_BTD, rotary)
+        return self._logits(self.norm(x_BTD))
+
+    def _embed(self, tokens_BT: Array) -> Array:
+        table_VD = gathered(self.embedding, self.dtype)
+        if layout() is not None:
+            table_VD = jax.reshard(table_VD, layout(None, None))
+        return table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
+
+    def _scan(self, x_BTD: Array, rotary: Rotary) -> Array:
+        graph, stacked = nnx.split(self.repeats)
+
+        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, None]:
+            for layer in nnx.merge(graph, slices):
+                x_BTD = self._rematerialised(layer)(x_BTD, rotary)
+            return x_BTD, None
+
+        return jax.lax.scan(repeat, x_BTD, stacked)[0]
+
+    def _rematerialised(self, layer: Layer) -> Callable[[Array, Rotary], Array]:
+        if self.remat is Remat.none:
+            return layer
+        graph, state = nnx.split(layer)
+        plain = jax.checkpoint(
+            lambda state, x_BTD, rotary: nnx.merge(graph, state)(x_BTD, rotary), policy=POLICIES[self.remat]
+        )
+        return lambda x_BTD, rotary: plain(state, x_BTD, rotary)
+
+    def _logits(self, x_BTD: Array) -> Array:
+        table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)
+        B, T, D = x_BTD.shape
+        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=layout("batch", None))
+        logits_NV = jnp.einsum(
+            "nd,vd->nv",
+            x_ND,
+            table_VD,
+            preferred_element_type=jnp.float32,
+            out_sharding=layout("batch", "vocabulary"),
+        )
+        return jnp.reshape(logits_NV, (B, T, -1), out_sharding=layout("batch", None, "vocabulary"))

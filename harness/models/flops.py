@@ -1,0 +1,83 @@
+"""FLOPs of one token, in closed form from what each mechanism says, and counted in a jaxpr."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from harness.config.schema import Remat
+from harness.models.blueprint import Blueprint
+from harness.models.contract import Products, Shape
+
+TRAINED = 3
+"""Forward, and one product for each of the two factors of every product backward."""
+
+
+def model_flops(blueprint: Blueprint) -> float:
+    """Model FLOPs of one trained token: 6 a weight in use plus attention to what is visible."""
+    attention, feedforward = blueprint.attention, blueprint.feedforward
+    layers = sum(attention.model_flops(site) + feedforward.model_flops(site) for site in blueprint.sites)
+    return TRAINED * (layers + _head(blueprint.shape))
+
+
+def executed_flops(blueprint: Blueprint, remat: Remat) -> float:
+    """FLOPs of one trained token as the code multiplies them, with what rematerialisation adds."""
+    again = sum(_again(products, remat) for products in _products(blueprint))
+    return TRAINED * forward_flops(blueprint) + again
+
+
+def forward_flops(blueprint: Blueprint) -> float:
+    """FLOPs of one token's forward pass as the code multiplies them."""
+    return sum(products.total for products in _products(blueprint)) + _head(blueprint.shape)
+
+
+def _products(blueprint: Blueprint) -> list[Products]:
+    attention, feedforward = blueprint.attention, blueprint.feedforward
+    return [attention.executed_flops(site) + feedforward.executed_flops(site) for site in blueprint.sites]
+
+
+def _again(products: Products, remat: Remat) -> float:
+    return {
+        Remat.none: 0.0,
+        Remat.dots: products.activations,
+        Remat.full: products.weights + products.activations,
+    }[remat]
+
+
+def _head(shape: Shape) -> float:
+    return 2.0 * shape.width * shape.vocabulary
+
+
+def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
+    """FLOPs of all matrix products in the function's jaxpr, times the lengths of the scans they stand in.
+
+    Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
+    """
+    return _count(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> int:
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        return 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    within = sum(map(_count, _subjaxprs(equation.params)))
+    if within and name in ("while", "cond"):
+        raise ValueError(f"matrix products inside a {name} cannot be counted")
+    return within * (equation.params["length"] if name == "scan" else 1)
+
+
+def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for candidate in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(candidate, "jaxpr", candidate)
+            if hasattr(inner, "eqns"):
+                yield inner

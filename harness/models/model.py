@@ -1,0 +1,138 @@
+"""A model as plain functions over a flat dict of parameters: what training and probing work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from harness.config.schema import ComputeConfig, Config, Precision, Remat
+from harness.models import flops, sizing
+from harness.models.blueprint import Blueprint
+from harness.models.contract import Shape
+from harness.models.decoder import Decoder
+from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
+
+Params = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One decoder. Parameters are float32 whatever the compute precision.
+
+    The functions take them by *stored* path: with scanned layers each `repeats.j.*` holds the layers
+    j, j + period, ... along a leading axis; with unrolled layers stored and canonical paths are the same.
+    """
+
+    blueprint: Blueprint
+    compute: ComputeConfig
+    stacking: Stacking
+    specs: dict[str, ParamSpec]
+    """By canonical path, one entry a layer: `layers.3.attention.query`."""
+    stored: dict[str, ParamSpec]
+    """By stored path: what `init` returns and shardings are made for."""
+    _graph: nnx.GraphDef
+    _abstract: nnx.State
+
+    @property
+    def shape(self) -> Shape:
+        return self.blueprint.shape
+
+    @property
+    def parameters(self) -> int:
+        return self.non_embedding + self.embedding
+
+    @property
+    def non_embedding(self) -> int:
+        return sizing.non_embedding(self.blueprint)
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding and of an untied head."""
+        return sizing.embedding(self.blueprint.config, self.shape)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Model FLOPs of one trained token."""
+        return flops.model_flops(self.blueprint)
+
+    @property
+    def executed_flops_per_token(self) -> float:
+        """FLOPs of one trained token as the code multiplies them."""
+        return flops.executed_flops(self.blueprint, self.compute.remat)
+
+    def init(self, seed: int) -> dict[str, np.ndarray]:
+        """Parameters by stored path, float32, on the host; each depends on seed and canonical path alone."""
+        return self.stack({path: draw(seed, path, spec) for path, spec in self.specs.items()})
+
+    def stack(self, canonical: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by stored path, from arrays by canonical path."""
+        return self.stacking.stack(canonical, self.stored)
+
+    def unstack(self, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by canonical path, from arrays by stored path."""
+        return self.stacking.unstack(stored)
+
+    def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+        """Float32 logits of each next token."""
+        leaves = [params[path] for path in self.stored]
+        state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
+        return nnx.merge(self._graph, state)(tokens_BT)
+
+    def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
+        """Cross-entropy of each token after the first, float32 nats."""
+        return self._losses(params, tokens_BT1)[0]
+
+    def loss(
+        self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats, and
+        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times."""
+        losses_BT, partition_BT = self._losses(params, tokens_BT1)
+        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT))}
+        return parts["loss"] + z_loss * parts["z"], parts
+
+    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array]:
+        """Cross-entropy and log-partition, [B, T] each."""
+        logits_BTV = self.logits(params, tokens_BT1[:, :-1])
+        # Picked by comparison, not by index: no gather over a vocabulary that is split over devices.
+        is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
+        target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+        partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+        return partition_BT - target_BT, partition_BT
+
+    def activation_bytes(self, tokens: int) -> int:
+        """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
+        shape, width = self.shape, 2 if self.compute.precision is Precision.bfloat16 else 4
+        scores = sum(
+            self.blueprint.attention.executed_flops(site).activations / (4 * shape.head_width)
+            for site in self.blueprint.sites
+        )
+        products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width + 3 * shape.ffn)
+        kept = {Remat.none: products * width + scores * 8, Remat.dots: products * width, Remat.full: 0.0}
+        inputs = shape.layers * shape.width * width
+        return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
+
+
+def build(config: Config, vocabulary: int) -> Model:
+    """The model of a run: sized and declared. Raises UserError for a config that has no model."""
+    length = config.data.sequence_length
+    shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
+    return assemble(Blueprint(config.model, shape, length), config.compute)
+
+
+def assemble(blueprint: Blueprint, compute: ComputeConfig) -> Model:
+    """The model of a blueprint: the module is built and split once, here."""
+    decoder = Decoder(blueprint, compute)
+    graph, state = nnx.split(decoder, nnx.Param)
+    each = declared(decoder)
+    stacking = decoder.stacking
+    specs = {member: spec for path, spec in each.items() for member in stacking.members(path)}
+    stored = {path: stacking.stored(path, spec) for path, spec in each.items()}
+    return Model(blueprint, compute, stacking, in_order(specs), stored, graph, state)

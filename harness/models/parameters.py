@@ -1,0 +1,131 @@
+"""Parameters by path: what a module declares, drawn on the host, per layer or stacked for a scan."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """Shape, one logical axis name a dimension (`parallel.rules`), and the normal it is drawn from."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    mean: float
+    deviation: float
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int, depth: int = 0) -> nnx.Param:
+    """Declares a weight of variance 1 / fan_in; one that writes to the residual stream names the
+    model's depth and is scaled by 1 / sqrt(2 depth) (GPT-2, section 2.3)."""
+    return _declare(shape, axes, 0.0, 1 / math.sqrt(fan_in * (2 * depth or 1)))
+
+
+def gain(size: int, axis: str | None) -> nnx.Param:
+    """Declares the gain of a norm: ones."""
+    return _declare((size,), (axis,), 1.0, 0.0)
+
+
+def _declare(
+    shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
+) -> nnx.Param:
+    # Only declared: values come from the host by path, so a module of 10T parameters costs nothing.
+    abstract = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return nnx.Param(abstract, axes=axes, mean=mean, deviation=deviation)
+
+
+def declared(module: nnx.Module) -> dict[str, ParamSpec]:
+    """What a module declares, by path within it."""
+    state = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    return {
+        ".".join(map(str, path)): ParamSpec(param.shape, param.axes, param.mean, param.deviation)
+        for path, param in state
+    }
+
+
+def draw(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
+    """The float32 start of one parameter: of seed, path and spec alone, whatever else the model holds."""
+    if not spec.deviation:
+        return np.full(spec.shape, spec.mean, np.float32)
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
+    values = np.random.Generator(np.random.Philox(key=key)).standard_normal(spec.shape, np.float32)
+    return np.float32(spec.mean) + values * np.float32(spec.deviation)
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """How the layers of a scanned model are stored: `repeats.j.*` holds layers j, j + period, ... along
+    a leading axis; what is left over follows as `layers.i.*` counted from the first layer left over.
+
+    With no repeats the two representations are the same.
+    """
+
+    period: int = 1
+    repeats: int = 0
+
+    @property
+    def covered(self) -> int:
+        """Layers that are stacked."""
+        return self.period * self.repeats
+
+    def members(self, stored: str) -> list[str]:
+        """Canonical paths that a stored path holds, in the order of its leading axis."""
+        kind, _, rest = stored.partition(".")
+        if kind not in ("repeats", "layers"):
+            return [stored]
+        index, _, leaf = rest.partition(".")
+        if kind == "layers":
+            return [f"layers.{int(index) + self.covered}.{leaf}"]
+        return [f"layers.{int(index) + self.period * repeat}.{leaf}" for repeat in range(self.repeats)]
+
+    def stored(self, path: str, spec: ParamSpec) -> ParamSpec:
+        """The spec of a stored path, from the spec of one of its members."""
+        if not self.is_stacked(path):
+            return spec
+        return replace(spec, shape=(self.repeats, *spec.shape), axes=("layers", *spec.axes))
+
+    def is_stacked(self, stored: str) -> bool:
+        return stored.startswith("repeats.")
+
+    def stack(
+        self, canonical: Mapping[str, np.ndarray], stored: Mapping[str, ParamSpec]
+    ) -> dict[str, np.ndarray]:
+        """Arrays as the hot path holds them, from arrays by canonical path."""
+        return {
+            path: np.stack([canonical[m] for m in self.members(path)])
+            if self.is_stacked(path)
+            else canonical[self.members(path)[0]]
+            for path in stored
+        }
+
+    def unstack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by canonical path, from arrays as the hot path holds them."""
+        canonical: dict[str, np.ndarray] = {}
+        for path, array in arrays.items():
+            canonical |= zip(self.members(path), array if self.is_stacked(path) else [array], strict=True)
+        return in_order(canonical)
+
+
+def in_order(by_path: Mapping[str, T]) -> dict[str, T]:
+    """Sorted by path, layer 10 after layer 9."""
+    return {path: by_path[path] for path in sorted(by_path, key=_natural)}
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if re.fullmatch(r"\d+", part) else (-1, part) for part in path.split(".")]

@@ -1,0 +1,171 @@
+"""From a target of non-embedding parameters to a shape.
+
+Width, layers and heads follow from the target alone, as for a plain decoder (`mha`, `swiglu`), so that
+all variants of a scale have them in common; the feed-forward width then makes a variant equal to the
+target (`match: params`), to the plain decoder's FLOPs (`flops`), or leaves it the plain decoder's (`none`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+from harness.config.errors import UserError
+from harness.config.schema import Match, Mechanism, ModelConfig
+from harness.models.blueprint import Blueprint
+from harness.models.contract import Shape
+from harness.models.decoder import Layer
+from harness.models.flops import model_flops
+from harness.models.parameters import declared
+
+TOLERANCE = 0.005
+"""Of the target; two variants within it are within 1 % of each other."""
+
+FFN_PER_WIDTH = 8 / 3
+"""Three matrices of 8/3 are as large as two of the classical 4."""
+
+ROUND_FFN = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Multiples to try: round widths fill vector and matrix units, and divide over devices."""
+
+
+def size(model: ModelConfig, target: int, vocabulary: int, sequence_length: int) -> Shape:
+    """The shape for a target of non-embedding parameters; entries that the config gives are kept.
+
+    Raises UserError if no shape is within 0.5 % of the target (or of the plain decoder's FLOPs),
+    and names the nearest.
+    """
+    shape = _plain_shape(model, target, vocabulary)
+    if None not in (model.width, model.layers, model.ffn):
+        return shape
+    plain_model = dataclasses.replace(model, attention=Mechanism("mha"), feedforward=Mechanism("swiglu"))
+    plain = _fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
+    if model.match is Match.none or model.ffn is not None:
+        return plain.shape
+    blueprint = Blueprint(model, plain.shape, sequence_length)
+    if model.match is Match.flops:
+        return _fit(blueprint, model_flops(plain), model_flops).shape
+    return _fit(blueprint, target, non_embedding).shape
+
+
+def non_embedding(blueprint: Blueprint) -> int:
+    """Parameters of all layers and the final norm, counted over one period of the pattern."""
+    shape, period = blueprint.shape, blueprint.period
+    total = shape.width
+    for layer in range(min(period, shape.layers)):
+        alike = len(range(layer, shape.layers, period))
+        total += alike * sum(spec.size for spec in declared(Layer(blueprint, layer)).values())
+    return total
+
+
+def embedding(model: ModelConfig, shape: Shape) -> int:
+    """Parameters of the embedding and, if it is not the same, of the head."""
+    return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
+
+
+def _fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+    """The blueprint with the roundest feed-forward width that meets what is wanted."""
+
+    def at(ffn: int) -> Blueprint:
+        return dataclasses.replace(blueprint, shape=dataclasses.replace(blueprint.shape, ffn=ffn))
+
+    if blueprint.config.ffn is not None:
+        return _checked(blueprint, wanted, measure)
+    # Both measures are affine in the feed-forward width: two points give the line.
+    one, two = measure(at(1)), measure(at(2))
+    exact = 1 + (wanted - one) / (two - one)
+    widths = [max(1, round(exact / multiple)) * multiple for multiple in ROUND_FFN]
+    near = [ffn for ffn in widths if abs(one + (ffn - 1) * (two - one) - wanted) <= TOLERANCE * wanted]
+    return _checked(at(near[0] if near else widths[-1]), wanted, measure)
+
+
+def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+    reached = measure(blueprint)
+    if abs(reached - wanted) > TOLERANCE * wanted:
+        shape, what = (
+            blueprint.shape,
+            "model FLOPs a token" if measure is model_flops else "non-embedding parameters",
+        )
+        raise UserError(
+            f"No '{blueprint.config.attention.name}' decoder is within 0.5 % of {wanted:,.0f} {what}:"
+            f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
+            " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
+        )
+    return blueprint
+
+
+def _plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
+    """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
+    _check_head_width(model)
+    aspect = _usual_aspect(target)
+    width = (target * aspect / 12) ** (1 / 3)  # 12 width^2 parameters a layer, width / aspect layers
+    candidates = [
+        Shape(
+            w,
+            layers,
+            heads,
+            model.head_width,
+            model.ffn or _plain_ffn(model, target, w, layers, heads),
+            vocabulary,
+        )
+        for w, heads in _widths(model, width)
+        for layers in _depths(model, target, w)
+    ]
+    return min(candidates, key=lambda shape: _strangeness(model, shape, target, aspect))
+
+
+def _check_head_width(model: ModelConfig) -> None:
+    if model.head_width % 2:
+        raise UserError(
+            f"model.head_width={model.head_width} is odd: rotary positions turn pairs, choose an even one."
+        )
+    if model.width is not None and model.heads is None and model.width % model.head_width:
+        raise UserError(
+            f"model.width={model.width} is not a multiple of model.head_width={model.head_width}:"
+            " choose one that is, or set model.heads."
+        )
+
+
+def _usual_aspect(target: int) -> float:
+    """Width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published decoders."""
+    return min(128.0, 16 * (target / 20_000) ** 0.13)
+
+
+def _widths(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
+    """(width, heads) around the ideal width; round numbers of heads, for groups and devices to divide."""
+    if model.width is not None:
+        yield model.width, model.heads or model.width // model.head_width
+        return
+    if model.heads is not None:
+        yield model.heads * model.head_width, model.heads
+        return
+    heads = ideal / model.head_width
+    step = max(4, 2 ** (int(math.log2(max(heads, 1))) - 3))
+    first, last = max(1, int(heads / 2 // step)), int(heads * 2 // step) + 1
+    for count in {1, 2} | {step * multiple for multiple in range(first, last + 1)}:
+        yield count * model.head_width, count
+
+
+def _depths(model: ModelConfig, target: int, width: int) -> list[int]:
+    if model.layers is not None:
+        return [model.layers]
+    middle = int(target / (12 * width**2))
+    return list(range(max(1, middle - 1), middle + 3))
+
+
+def _plain_ffn(model: ModelConfig, target: int, width: int, layers: int, heads: int) -> int:
+    """Feed-forward width with which a plain decoder of this width and depth has the target's parameters."""
+    attention = 4 * width * heads * model.head_width
+    left = target - width - layers * (attention + 2 * width + 2 * model.head_width * model.qk_norm)
+    return max(1, round(left / (3 * width * layers)))
+
+
+def _strangeness(model: ModelConfig, shape: Shape, target: int, aspect: float) -> tuple[bool, float]:
+    """Sorts shapes: first those whose feed-forward width is fine-grained enough to meet any target."""
+    per_ffn = 3 * shape.width * shape.layers
+    if model.ffn is not None:
+        missed = shape.ffn - _plain_ffn(model, target, shape.width, shape.layers, shape.heads)
+        return False, abs(missed) * per_ffn
+    coarse = per_ffn / 2 > TOLERANCE * target or shape.ffn == 1
+    odd_aspect = abs(math.log(shape.width / shape.layers / aspect))
+    return coarse, odd_aspect + 2 * abs(math.log(shape.ffn / (FFN_PER_WIDTH * shape.width)))
