@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.records.configs import read_config
 from harness.config.schema import Config
-from harness.parallel.profile import cpu_profile
 from harness.describe import import_modules
+from harness.parallel.profile import cpu_profile
+from harness.records.configs import read_config
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, write_status

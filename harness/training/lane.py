@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from harness.parallel.rules import batch_sharding, param_shardings
 from harness.records.provenance import code_hash
 from harness.training.evaluation import evaluate_domains, make_evaluate
 from harness.training.optimizer import make_optimizer
-from harness.training.programs import Program, obtain
-from harness.training.step import TrainState, make_step
+from harness.training.programs import Device, Program, obtain
+from harness.training.step import Params, TrainState, make_step
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Lane:
     heldout: Mapping[str, HeldOut]
 
     @property
-    def devices(self) -> Sequence[jax.Device]:
+    def devices(self) -> Sequence[Device]:
         return list(self.mesh.devices.flat)
 
     @property
@@ -98,7 +98,7 @@ class Lane:
     def _abstract_state(self) -> TrainState:
         with jax.set_mesh(self.mesh):
             moments = jax.eval_shape(self._optimizer.init, self._abstract_params)
-        return TrainState(self._abstract_params, jax.tree.map(self._placed, moments))
+        return TrainState(cast(Params, self._abstract_params), jax.tree.map(self._placed, moments))
 
     def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
         spec = getattr(leaf.sharding, "spec", None) or P()
@@ -168,7 +168,7 @@ class Lane:
 def open_lane(
     config: Config,
     model: Model,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
 ) -> Lane:

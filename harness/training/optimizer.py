@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig, DecayMask], optax.GradientTrans
 
 
 def make_optimizer(config: OptimizerConfig, decay_mask: DecayMask) -> optax.GradientTransformation:
-    """The direction of descent, to be scaled by minus the learning rate. Raises UserError for an unknown name."""
+    """The direction of descent, before the learning rate. Raises UserError for an unknown name."""
     if config.name not in OPTIMIZERS:
         raise UserError(
             f"optimizer.name={config.name}: no such optimizer; {nearest(config.name, OPTIMIZERS)}"

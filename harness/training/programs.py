@@ -29,10 +29,12 @@ from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
 
 Program = Callable[..., Any]
+Device = Any
+"""A `jax.Device`, whose name type checkers do not take for a class."""
 
 
 def obtain(
-    name: str, key: Any, lower: Callable[[], jax.stages.Lowered], devices: Sequence[jax.Device]
+    name: str, key: Any, lower: Callable[[], jax.stages.Lowered], devices: Sequence[Device]
 ) -> Program:
     """The compiled program `name` for these devices, from the cache or compiled into it.
 
@@ -79,7 +81,7 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
-def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[jax.Device]) -> None:
+def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[Device]) -> None:
     try:
         payload, arguments, results = serialize_executable.serialize(compiled)
         write_bytes(path, pickle.dumps((payload, arguments, results, [device.id for device in devices])))
@@ -87,7 +89,7 @@ def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[jax.Devi
         path.unlink(missing_ok=True)  # costs the next lane a compilation, nothing else
 
 
-def _load(path: Path, devices: Sequence[jax.Device]) -> Program | None:
+def _load(path: Path, devices: Sequence[Device]) -> Program | None:
     try:
         payload, arguments, results, ids = pickle.loads(path.read_bytes())
         unpickler = _Relocating(payload, dict(zip(ids, devices, strict=True)))
@@ -105,7 +107,7 @@ def _load(path: Path, devices: Sequence[jax.Device]) -> Program | None:
 class _Relocating(pickle.Unpickler):
     """Puts an executable and its shardings onto other devices than it was compiled for."""
 
-    def __init__(self, payload: bytes, devices: dict[int, jax.Device]):
+    def __init__(self, payload: bytes, devices: dict[int, Device]):
         super().__init__(io.BytesIO(payload))
         self._devices = devices
         self._client: Any = next(iter(devices.values())).client
@@ -122,7 +124,7 @@ class _Relocating(pickle.Unpickler):
 
     def _executable(self, content: bytes) -> Any:
         from jax._src.compiler import get_compile_options
-        from jax._src.lib import xla_client
+        from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage]
 
         devices = tuple(self._devices.values())
         options = get_compile_options(

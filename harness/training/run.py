@@ -15,7 +15,7 @@ from harness.records import metrics
 from harness.records.atomic import write_bytes
 from harness.records.layout import RunDir
 from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
-from harness.records.provenance import Provenance, read_provenance, write_provenance
+from harness.records.provenance import Provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples

@@ -47,8 +47,8 @@ def branch_courses(config: Config) -> list[Course]:
         fork = last - cooldown
         if not main.warmup <= fork < last <= main.last - main.cooldown:
             raise UserError(
-                f"schedule.branches: a branch that ends at {share:g} of the tokens does not leave the stable "
-                f"phase of this run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
+                f"schedule.branches: one that ends at {share:g} of the tokens is not in the stable phase of this "
+                f"run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
             )
         courses.append(Course(fork, last, main.warmup, cooldown, share))
     return courses
@@ -59,7 +59,7 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         raise UserError(f"schedule.name={schedule.name}: no such schedule; {nearest(schedule.name, SHAPES)}")
     if schedule.branches and schedule.name != "wsd":
         raise UserError(
-            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to branch from"
+            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to leave"
         )
     if not 0 <= schedule.warmup + schedule.cooldown <= 1:
         raise UserError(
