@@ -1,0 +1,199 @@
+"""One HTML file that holds the whole report: nothing is fetched, and nothing in it can be made to run.
+
+Every text is escaped where it enters the page; beyond that the page's own policy allows only the
+scripts whose hashes it names and no connection at all, so that a text which slipped through
+stays inert.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from html import escape
+from pathlib import Path
+
+from harness.compare.results import Comparison, Ladder
+from harness.records import atomic
+from harness.records.layout import SweepDir
+from harness.report import panels, provenance, tables, theme, words
+from harness.report.assets import SCRIPT, STYLE, vega_bundle
+from harness.report.frames import Frames, read_frames
+from harness.report.tables import Table
+
+
+def write_report(sweep: SweepDir, comparison: Comparison) -> Path:
+    """Write `report.html` of a sweep and return its path."""
+    atomic.write_text(sweep.report, render(sweep, comparison))
+    return sweep.report
+
+
+def render(sweep: SweepDir, comparison: Comparison) -> str:
+    """The page as text."""
+    content = read_frames(sweep, comparison)
+    specs = panels.draw(comparison, content)
+    scripts = [vega_bundle(), SCRIPT]
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{_text(comparison.experiment)}: verdict</title>",
+            f"<style>{STYLE}</style></head><body>",
+            _body(sweep, comparison, content, set(specs)),
+            f'<script type="application/json" id="report">{_json(_payload(specs))}</script>',
+            *[f"<script>{script}</script>" for script in scripts],
+            "</body></html>\n",
+        ]
+    )
+
+
+def _payload(specs: dict[str, panels.Spec]) -> dict:
+    """What the page's script draws from."""
+    tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
+    axes = {name: {"title": title, "label": label} for name, (title, label) in panels.AXES.items()}
+    return {"specs": specs, "tones": tones, "axes": axes}
+
+
+def _body(sweep: SweepDir, comparison: Comparison, content: Frames, drawn: set[str]) -> str:
+    fairness, same = tables.split(tables.fairness(comparison))
+    by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
+    flags = _table(tables.flags(comparison)), _table(tables.divergence(comparison))
+    sections = [
+        _section("Fairness", "What each variant was given, against the control.", _table(fairness), _p(same)),
+        _section("Ladder", "", _chart("ladder", drawn), *by_scale),
+        _section("Loss curves", CURVES, _controls(drawn), _chart("curves", drawn)),
+        _section("Differences", DIFFERENCES, _chart("deltas", drawn), *_more_differences(comparison)),
+        _section("Domains", "", _table(tables.domains(comparison))),
+        _section("Gate", "", _table(tables.gate(comparison))),
+        _section("Flags", "", *flags),
+        _section("Config differences", "", _table(provenance.config_differences(content))),
+        _section("Provenance", "", *_provenance(sweep, comparison, content)),
+    ]
+    return f"{_header(comparison)}<main>{''.join(sections)}</main>"
+
+
+def _more_differences(comparison: Comparison) -> list[str]:
+    return [
+        _fold("Looks at decayed checkpoints", tables.looks(comparison)),
+        _fold("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
+    ]
+
+
+CURVES = (
+    "Training loss. Faint: single steps; strong: their moving average over 4 % of the run. "
+    "Click a name to see it alone, shift-click to add another."
+)
+DIFFERENCES = (
+    "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
+    "below zero the treatment is better."
+)
+
+
+def _header(comparison: Comparison) -> str:
+    hypothesis = comparison.rule.hypothesis
+    return (
+        '<header><div class="bar">'
+        f'<p class="kicker">{_text(comparison.experiment)}</p>'
+        '<button id="tone" type="button">light / dark</button></div>'
+        f'<h1 id="verdict">{_text(comparison.verdict)}</h1>'
+        + (_p(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
+        + f'<div class="cards">{"".join(_card(item) for item in comparison.ladder)}</div>'
+        + "".join(_p(note, "note") for note in comparison.notes)
+        + "</header>"
+    )
+
+
+def _card(ladder: Ladder) -> str:
+    known = ", positive control" if ladder.positive_control else ""
+    lines = [ladder.reason, *words.ladder_lines(ladder)]
+    if ladder.settle:
+        lines.append(f"To settle it: {ladder.settle}")
+    return (
+        f'<article class="card {ladder.decision.value}">'
+        f'<p class="pair">{_text(ladder.variant)} against {_text(ladder.control)}{known}</p>'
+        f'<p class="decision">{ladder.decision.value}</p>'
+        f'<p class="k">k = {_text(words.multiplier(ladder.k))}</p>'
+        f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul></article>"
+    )
+
+
+def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
+    title = f"<h3>{_text(ladder.variant)} against {_text(ladder.control)}, by scale</h3>"
+    return title + _table(tables.rungs(comparison, ladder))
+
+
+def _provenance(sweep: SweepDir, comparison: Comparison, content: Frames) -> list[str]:
+    return [
+        _table(provenance.facts(sweep, comparison, content)),
+        _table(tables.deviations(comparison)) or _p("No deviation from the rule that was written down."),
+        _fold("Amendments in the ledger", provenance.amendments(sweep)),
+        _fold("Runs and end states", tables.runs(comparison)),
+    ]
+
+
+def _controls(drawn: set[str]) -> str:
+    if "curves" not in drawn:
+        return ""
+    options = "".join(f'<option value="{name}">{title}</option>' for name, (title, _) in panels.AXES.items())
+    return (
+        f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
+        '<label><input type="checkbox" id="log-x"> log x</label>'
+        '<label><input type="checkbox" id="log-y" checked> log loss</label></div>'
+    )
+
+
+def _chart(name: str, drawn: set[str]) -> str:
+    return f'<div class="chart" id="chart-{name}"></div>' if name in drawn else _p("Nothing to draw.")
+
+
+def _section(title: str, caption: str, *content: str) -> str:
+    if not any(content):
+        return ""
+    return f"<section><h2>{title}</h2>{_p(caption, 'caption')}{''.join(content)}</section>"
+
+
+def _fold(title: str, content: Table) -> str:
+    return f"<details><summary>{title}</summary>{_table(content)}</details>" if content else ""
+
+
+def _table(content: Table) -> str:
+    """An HTML table, or nothing where there are no rows."""
+    if not content:
+        return ""
+    kinds = ["name" if i < content.left else "value" for i in range(len(content.columns))]
+    head = _row("th", kinds, content.columns)
+    body = "".join(_row("td", kinds, row) for row in content.rows)
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _row(tag: str, kinds: list[str], cells: tuple[str, ...]) -> str:
+    made = (f'<{tag} class="{kind}">{_text(cell)}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))
+    return f"<tr>{''.join(made)}</tr>"
+
+
+def _p(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{_text(text)}</p>' if text else ""
+
+
+def _text(text: str) -> str:
+    return escape(words.plain_text(text))
+
+
+def _json(content: dict) -> str:
+    """JSON that cannot end the script element that holds it, nor begin a comment there."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _policy(scripts: list[str]) -> str:
+    """No network, and only these scripts; Vega compiles its expressions, hence unsafe-eval."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )

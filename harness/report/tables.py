@@ -1,0 +1,192 @@
+"""The tables of a comparison as plain text cells, which page, terminal and Markdown each dress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.compare.results import Comparison, FairnessRow, Ladder, Rung
+from harness.report import words
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text, already formatted, not yet escaped for any medium."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+    """So many columns from the left hold names; the others are numbers or short facts."""
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> Table:
+    cleaned = tuple(tuple(words.plain_text(cell) for cell in row) for row in rows)
+    return Table(tuple(columns), cleaned, left)
+
+
+def split(content: Table) -> tuple[Table, str]:
+    """The table without its constant columns beyond the names, and one line that says those once."""
+    if len(content.rows) < 2:
+        return content, ""
+    constant = {
+        name: cells[0]
+        for i, name in enumerate(content.columns)
+        if i >= content.left and len(set(cells := [row[i] for row in content.rows])) == 1
+    }
+    said = [f"{name} {cell}" for name, cell in constant.items() if cell not in ("", words.NONE)]
+    return without(content, tuple(constant)), f"The same in every row: {', '.join(said)}." if said else ""
+
+
+def without(content: Table, dropped: tuple[str, ...]) -> Table:
+    """The table without some of its columns."""
+    kept = [i for i, name in enumerate(content.columns) if name not in dropped]
+    rows = tuple(tuple(row[i] for i in kept) for row in content.rows)
+    return Table(tuple(content.columns[i] for i in kept), rows, content.left)
+
+
+def fairness(comparison: Comparison) -> Table:
+    """One row a scale and variant: what each was given, and how that differs from the control."""
+    columns = (
+        "scale", "variant", "parameters", "FLOPs/token", "tokens", "steps", "seeds",
+        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "flags",
+    )  # fmt: skip
+    return table(columns, map(_fairness_row, comparison.fairness), left=2)
+
+
+def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
+    return (
+        row.scale,
+        f"{row.variant} (control)" if row.control else row.variant,
+        f"{words.count(row.non_embedding)} {words.ratio(row.parameters_ratio)}".strip(),
+        f"{words.count(row.flops_per_token)} {words.ratio(row.flops_ratio)}".strip(),
+        words.count(row.tokens),
+        str(row.steps),
+        str(row.seeds),
+        words.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
+        row.schedule,
+        words.number(row.learning_rate, 2),
+        row.tuning or words.NONE,
+        row.tokenizer,
+        ", ".join(row.flags),
+    )
+
+
+def rungs(comparison: Comparison, ladder: Ladder) -> Table:
+    """One row a scale of one comparison."""
+    columns = (
+        "scale", "n", "ΔL [95 % CI]", "k [95 % CI]", "p (Holm)",
+        "corr", "method (df)", "decision", "flags",
+    )  # fmt: skip
+    return table(columns, (_rung_row(rung) for rung in rungs_of(comparison, ladder)))
+
+
+def rungs_of(comparison: Comparison, ladder: Ladder) -> list[Rung]:
+    return [rung for rung in comparison.rungs if rung.variant == ladder.variant]
+
+
+def _rung_row(rung: Rung) -> tuple[str, ...]:
+    return (
+        rung.scale,
+        str(rung.n) if rung.paired else f"{rung.n} unpaired",
+        words.effect(rung.delta),
+        words.multiplier(rung.k),
+        words.chance(rung.p_holm),
+        words.number(rung.correlation, 2),
+        words.method(rung.method, rung.df),
+        words.DECISIONS[rung.decision],
+        ", ".join(rung.flags),
+    )
+
+
+def domains(comparison: Comparison) -> Table:
+    columns = ("variant", "scale", "domain", "control", "treatment", "ΔL [95 % CI]", "n")
+    rows = (
+        (rung.variant, rung.scale, item.domain, words.loss(item.control), words.loss(item.treatment),
+         words.effect(item.delta), str(item.delta.n))
+        for rung in comparison.rungs
+        for item in rung.domains
+    )  # fmt: skip
+    return table(columns, rows, left=3)
+
+
+def looks(comparison: Comparison) -> Table:
+    columns = ("variant", "scale", "share of tokens", "ΔL [95 % CI]", "p", "may spend", "outcome")
+    rows = (
+        (rung.variant, rung.scale, f"{100 * look.share:.0f} %", words.effect(look.delta),
+         words.chance(look.delta.p), words.chance(look.alpha), look.outcome)
+        for rung in comparison.rungs
+        for look in rung.looks
+    )  # fmt: skip
+    return table(columns, rows, left=2)
+
+
+def iso(comparison: Comparison) -> Table:
+    columns = ("variant", "scale", "equal", "at", "ΔL [95 % CI]", "n")
+    rows = (
+        (rung.variant, rung.scale, item.axis.replace("_", "-"), words.count(item.value),
+         words.effect(item.delta), str(item.delta.n))
+        for rung in comparison.rungs
+        for item in rung.iso
+    )  # fmt: skip
+    return table(columns, rows, left=3)
+
+
+def gate(comparison: Comparison) -> Table:
+    outcome = {True: "won", False: "lost", None: "not measured"}
+    rows = (
+        (result.variant, item.name, outcome[item.passed], words.number(item.value),
+         words.number(item.margin), item.detail)
+        for result in comparison.gate or ()
+        for item in result.criteria
+    )  # fmt: skip
+    return table(("variant", "criterion", "outcome", "value", "margin", "detail"), rows, left=2)
+
+
+def divergence(comparison: Comparison) -> Table:
+    rows = (
+        (item.variant, f"{item.diverged} of {item.runs}", f"{item.control_diverged} of {item.control_runs}",
+         words.chance(item.p))
+        for item in comparison.divergence
+        if item.diverged or item.control_diverged
+    )  # fmt: skip
+    return table(("variant", "diverged", "control diverged", "p (Fisher)"), rows)
+
+
+def flags(comparison: Comparison) -> Table:
+    """Every flag with where it stands and what it means; those that forbid a verdict first."""
+    found = sorted(comparison.flags, key=lambda flag: (flag not in words.BLOCKING, flag))
+    rows = (
+        (flag, "blocks the verdict" if flag in words.BLOCKING else "warning", _where(comparison, flag),
+         words.meaning(flag))
+        for flag in found
+    )  # fmt: skip
+    return table(("flag", "weight", "where", "meaning"), rows, left=4)
+
+
+def _where(comparison: Comparison, flag: str) -> str:
+    """`hybrid at xs, s; short on the ladder`."""
+    places: dict[str, list[str]] = {}
+    for item in [*comparison.rungs, *comparison.fairness]:
+        if flag in item.flags and item.scale not in places.setdefault(item.variant, []):
+            places[item.variant].append(item.scale)
+    for item in comparison.ladder:
+        if flag in item.flags:
+            places.setdefault(item.variant, [])
+    return "; ".join(f"{name} at {', '.join(at)}" if at else f"{name}, ladder" for name, at in places.items())
+
+
+def runs(comparison: Comparison) -> Table:
+    rows = (
+        (run.scale, run.variant, str(run.seed), run.state, f"{run.step} of {run.steps}",
+         words.loss(run.outcome), run.problem)
+        for run in comparison.runs
+    )  # fmt: skip
+    return table(("scale", "variant", "seed", "state", "steps", "outcome", "problem"), rows, left=4)
+
+
+def deviations(comparison: Comparison) -> Table:
+    rows = ((item.kind, item.detail) for item in comparison.deviations)
+    return table(("deviation", "detail"), rows, left=2)

@@ -1,0 +1,88 @@
+"""The verdict in a terminal, the sentence first; plain where the output is no terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from harness.compare.results import Comparison, Decision, Ladder
+from harness.report import tables, words
+from harness.report.tables import Table
+
+STYLES = {
+    Decision.B_BETTER: "bold green",
+    Decision.A_BETTER: "bold red",
+    Decision.EQUIVALENT: "bold cyan",
+    Decision.INCONCLUSIVE: "bold yellow",
+    Decision.INVALID: "bold magenta",
+}
+NARROW, WIDE = 100, 130
+"""Columns of the screen from which on the method, and the flags, have room in their table."""
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Verdict, fairness, each comparison by scale and over the ladder, then what the flags mean."""
+    console.print()
+    console.print(Text(words.plain_text(comparison.verdict), style="bold"))
+    fairness, same = tables.split(tables.fairness(comparison))
+    _section(console, "Fairness: what each variant was given", fairness)
+    if same:
+        _line(console, same)
+    for ladder in comparison.ladder:
+        _print_ladder(console, comparison, ladder)
+    _section(console, "Gate", tables.gate(comparison))
+    _section(console, "Diverged runs", tables.divergence(comparison))
+    _section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
+    _print_flags(console, comparison)
+    for note in comparison.notes:
+        _line(console, words.plain_text(note))
+
+
+def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> None:
+    known = " (positive control: known to be worse)" if ladder.positive_control else ""
+    dropped = ("decision", "flags", "method (df)")
+    dropped = dropped[: 3 if console.width < NARROW else 2 if console.width < WIDE else 1]
+    content = tables.rungs(comparison, ladder)
+    _section(console, f"{ladder.variant} against {ladder.control}{known}", tables.without(content, dropped))
+    if "method (df)" in dropped:
+        methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
+        _line(console, f"Method (df): {', '.join(methods)}.")
+    for line in words.ladder_lines(ladder):
+        _line(console, line)
+    decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
+    _line(console, decision.append(f": {words.plain_text(ladder.reason)}", style="default"))
+    if ladder.settle:
+        _line(console, f"To settle it: {words.plain_text(ladder.settle)}")
+
+
+def _line(console: Console, line: str | Text) -> None:
+    console.print(Padding(Text(line) if isinstance(line, str) else line, (0, 0, 0, 1), expand=False))
+
+
+def _print_flags(console: Console, comparison: Comparison) -> None:
+    if not comparison.flags:
+        return
+    console.print(Text("\nFlags", style="bold"))
+    for flag, weight, where, meaning in tables.flags(comparison).rows:
+        style = "magenta" if flag in words.BLOCKING else "yellow"
+        line = Text(flag, style=style).append(f" ({weight}; {where}): {meaning}.", style="default")
+        _line(console, line)
+
+
+def _section(console: Console, title: str, content: Table) -> None:
+    if not content:
+        return
+    console.print(Text(f"\n{words.plain_text(title)}", style="bold"))
+    console.print(_dressed(content))
+
+
+def _dressed(content: Table) -> RichTable:
+    dressed = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
+    for position, column in enumerate(content.columns):
+        name = position < content.left
+        dressed.add_column(Text(column), justify="left" if name else "right", no_wrap="[" in column)
+    for row in content.rows:
+        dressed.add_row(*[Text(cell) for cell in row])
+    return dressed

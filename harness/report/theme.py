@@ -1,0 +1,89 @@
+"""How everything is coloured: one palette, safe for colour-blind readers, in a light and a dark tone.
+
+The control is grey everywhere and the treatments take the hues of Okabe and Ito in the order of
+the sweep, so a variant has one colour in every panel. A specification names no colour: it takes
+them from the configs below, so the same one serves the page in both tones and the pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LIGHT = {
+    "ink": "#1a1d21",
+    "soft": "#5b626b",
+    "line": "#dfe2e6",
+    "grid": "#eceef1",
+    "page": "#ffffff",
+    "variants": ["#6f7680", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"],
+}
+DARK = {
+    "ink": "#e8eaed",
+    "soft": "#a0a7b0",
+    "line": "#3a4048",
+    "grid": "#2a2f36",
+    "page": "#15181c",
+    "variants": ["#9aa1ab", "#4ba3dd", "#f58a3c", "#2fc79b", "#e39cc4", "#e0b040", "#8fd0f5"],
+}
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+
+
+def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[str, Any]:
+    """The Vega-Lite config of one tone; without a background the page shines through."""
+    return {
+        "background": background,
+        "font": FONT,
+        "view": {"stroke": None},
+        "range": {"category": tone["variants"]},
+        "axis": _axis(tone),
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 6, "minExtent": 44},
+        "header": {
+            "labelColor": tone["ink"],
+            "labelFontSize": 12.5,
+            "labelFontWeight": 600,
+            "labelAnchor": "start",
+            "labelPadding": 4,
+            "title": None,
+        },
+        "legend": {
+            "orient": "top",
+            "direction": "horizontal",
+            "title": None,
+            "labelColor": tone["ink"],
+            "labelFontSize": 12,
+            "labelLimit": 260,
+            "symbolStrokeWidth": 3,
+            "symbolSize": 120,
+        },
+        "title": {
+            "color": tone["ink"],
+            "fontSize": 13.5,
+            "anchor": "start",
+            "subtitleColor": tone["soft"],
+            "subtitleFontSize": 11.5,
+            "subtitlePadding": 5,
+        },
+        "rule": {"color": tone["soft"]},
+        "text": {"color": tone["soft"], "fontSize": 11},
+        "style": {
+            "region": {"color": tone["line"], "opacity": 0.7},
+            "reference": {"stroke": tone["soft"], "strokeWidth": 1},
+            "hollow": {"fill": tone["page"]},
+        },
+    }
+
+
+def _axis(tone: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "labelColor": tone["soft"],
+        "titleColor": tone["soft"],
+        "labelFontSize": 11,
+        "titleFontSize": 11.5,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "gridColor": tone["grid"],
+        "domainColor": tone["line"],
+        "tickColor": tone["line"],
+        "labelFlush": True,
+        "labelOverlap": True,
+    }
