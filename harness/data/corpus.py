@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt64
@@ -72,6 +71,10 @@ class Corpus:
     counts: tuple[int, ...]
     """Examples of each domain in a period of the mixture."""
 
+    @property
+    def sequence_length(self) -> int:
+        return self.domains[0].train.length
+
     def sampler(self, batch: int, data_seed: int) -> Sampler:
         return Sampler(self, batch, data_seed)
 
@@ -101,7 +104,7 @@ class Sampler:
     def batch(self, t: int) -> Batch:
         """The batch of step t, counted from 0."""
         picks = mixture.picks(self.corpus.counts, self.data_seed, t * self.size, self.size)
-        tokens_BT = np.empty((self.size, self._length + 1), np.int32)
+        tokens_BT = np.empty((self.size, self.corpus.sequence_length + 1), np.int32)
         ids_B = np.empty(self.size, np.uint64)
         for s, domain in enumerate(self.corpus.domains):
             here = picks.source_B == s
@@ -115,10 +118,6 @@ class Sampler:
         epoch_B, index_B = np.divmod(rank_B, len(domain.train))
         key = key_of("order", self.data_seed, domain.name)
         return permute(index_B, len(domain.train), key, epoch_B)
-
-    @cached_property
-    def _length(self) -> int:
-        return self.corpus.domains[0].train.length
 
 
 def open_data(config: DataConfig) -> Corpus:

@@ -21,8 +21,8 @@ class Reader:
         """Batches gathered so far."""
         self._sampler = sampler
         self._batches: OrderedDict[int, Future[Batch]] = OrderedDict()
-        self._front = -1
-        """The furthest step that was asked for."""
+        self._front = -AHEAD - 1
+        """The furthest step that was asked for; at the start so far back that nothing is read."""
         self._next = 0
         """The step that the thread reads next."""
         self._closed = False
@@ -43,7 +43,7 @@ class Reader:
             self._gather(t, batch)
         try:
             return batch.result()
-        except Exception:
+        except BaseException:
             self._forget(t, batch)
             raise
 
@@ -57,7 +57,7 @@ class Reader:
     def _read_ahead(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or 0 <= self._front >= self._next - AHEAD)
+                self._changed.wait_for(lambda: self._closed or self._next <= self._front + AHEAD)
                 if self._closed:
                     return
                 t = self._next
@@ -82,7 +82,9 @@ class Reader:
             for array in (read.tokens_BT, read.ids_B):
                 array.setflags(write=False)  # lanes share it
             batch.set_result(read)
-        except Exception as error:
+        except (
+            BaseException
+        ) as error:  # or lanes would wait for ever for a batch whose reader was interrupted
             batch.set_exception(error)
 
     def _forget(self, t: int, batch: Future[Batch]) -> None:

@@ -43,15 +43,14 @@ class Source:
         for file in self.files:
             try:
                 yield from (text for text in self._read(file) if text.strip())
-            except UnicodeDecodeError as error:
+            except UnicodeError:
                 raise UserError(
-                    f"{self.key}.path={self.path}: {file.name} is not UTF-8 (byte {error.start} of a block): "
-                    "convert it, for example with iconv"
+                    f"{self.key}.path={self.path}: {file.name} is not UTF-8: convert it"
                 ) from None
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException):
                 raise UserError(
-                    f"{self.key}.path={self.path}: {file.name} cannot be read "
-                    f"({_first_line(error)}): replace the damaged file"
+                    f"{self.key}.path={self.path}: {file.name} cannot be read, being damaged, protected or "
+                    "of another kind than its name says: replace it"
                 ) from None
 
     def _read(self, file: Path) -> Iterator[str]:
@@ -97,6 +96,7 @@ class Source:
                 f"{self.key}.column={self.column} holds {type(value).__name__} in {where} of {self.path}: "
                 "name a column of text"
             )
+        (value or "").encode()  # JSON can spell half a surrogate pair, which is no text
         return value or ""
 
 
@@ -151,7 +151,3 @@ def _paragraphs(file: Path) -> Iterator[str]:
         else:
             part.append(line)
     yield "".join(part).removesuffix("\n")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

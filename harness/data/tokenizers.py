@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers.pre_tokenizers import ByteLevel
 
 from harness.config.errors import UserError, nearest
 from harness.data.sources import END_OF_TEXT
 
 SHIPPED = Path(__file__).parent / "bpe512.json"
-ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
-"""How tokenizers call the token that ends a document, the first found wins."""
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+"""How tokenizers call the token that ends a document; the first one found is taken."""
+SPACE = "\u2581"
+"""How SentencePiece writes a space."""
+PROBE = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
 
 
 class Codec(ABC):
@@ -61,19 +65,21 @@ class ByteCodec(Codec):
 
 
 class FileCodec(Codec):
-    """A `tokenizers` JSON file."""
+    """A `tokenizers` JSON file that gives back every byte of a text."""
 
-    def __init__(self, content: bytes) -> None:
-        self.fingerprint = hashlib.sha256(content).hexdigest()
-        self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    def __init__(self, tokenizer: tokenizers.Tokenizer, end: int, fingerprint: str) -> None:
         # A text that spells a special token is text: it must not end a document.
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        names = self._tokenizer.get_vocab(with_added_tokens=True)
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.end = end
+        self.fingerprint = fingerprint
+        names = tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary = max(names.values()) + 1
-        self.end = next(names[name] for name in ENDS if name in names)
-        self.byte_lengths_V = self._byte_lengths(names)
+        self.byte_lengths_V = np.zeros(self.vocabulary, np.int32)
+        for name, token in names.items():
+            self.byte_lengths_V[token] = self._byte_length(name, token)
 
     def encode(self, documents: list[str]) -> list[np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(documents, add_special_tokens=False)
@@ -82,23 +88,28 @@ class FileCodec(Codec):
     def decode(self, tokens: np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
-    def _byte_lengths(self, names: dict[str, int]) -> np.ndarray:
-        """Byte-exact for byte-level tokens, whose letters are bytes, and for byte-fallback ones (`<0x0A>`);
-        else the bytes of the token with the usual mark for a space read as a space."""
-        special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        alphabet = set(ByteLevel.alphabet())
-        byte_level = "ByteLevel" in str(self._tokenizer.decoder)
-        lengths_V = np.zeros(self.vocabulary, np.int32)
-        for name, i in names.items():
-            if i in special:
-                continue
-            if byte_level and alphabet.issuperset(name):
-                lengths_V[i] = len(name)
-            elif name.startswith("<0x") and len(name) == 6:
-                lengths_V[i] = 1
-            else:
-                lengths_V[i] = len(name.replace("\u2581", " ").encode())
-        return lengths_V
+    def faithful(self) -> bool:
+        """Whether a text comes back whole and its bytes are counted right (but for a space put before it)."""
+        (tokens,) = self.encode([PROBE])
+        excess = int(self.byte_lengths_V[tokens].sum()) - len(PROBE.encode())
+        return self.decode(tokens) == PROBE and excess in (0, 1)
+
+    @cached_property
+    def _added(self) -> dict[int, tokenizers.AddedToken]:
+        return self._tokenizer.get_added_tokens_decoder()
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in str(self._tokenizer.decoder)
+
+    def _byte_length(self, name: str, token: int) -> int:
+        if token in self._added:
+            return 0 if self._added[token].special else len(name.encode())
+        if self._byte_level:
+            return len(name)  # each letter stands for a byte
+        if re.fullmatch("<0x[0-9A-F]{2}>", name):
+            return 1
+        return len(name.replace(SPACE, " ").encode())
 
 
 def load(name: str) -> Codec:
@@ -108,13 +119,23 @@ def load(name: str) -> Codec:
     path = SHIPPED if name == "bpe512" else Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"data.tokenizer={name} is no file: {nearest(name, ('byte', 'bpe512'))}")
+    return _from_bytes(name, path.read_bytes())
+
+
+def _from_bytes(name: str, content: bytes) -> Codec:
     try:
-        return FileCodec(path.read_bytes())
-    except StopIteration:
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    except Exception:  # the library promises no narrower class
         raise UserError(
-            f"data.tokenizer={name} has no token that ends a document: add one of {', '.join(ENDS)}"
+            f"data.tokenizer={name} is no file of the tokenizers library: give a tokenizer.json"
         ) from None
-    except Exception as error:  # the library raises bare exceptions
+    end = next((token for name in ENDS if (token := tokenizer.token_to_id(name)) is not None), None)
+    if end is None:
+        raise UserError(f"data.tokenizer={name} has no token that ends a document: add {ENDS[0]}")
+    codec = FileCodec(tokenizer, end, hashlib.sha256(content).hexdigest())
+    if not codec.faithful():
         raise UserError(
-            f"data.tokenizer={name} is no file of the tokenizers library ({error}): give a tokenizer.json"
-        ) from None
+            f"data.tokenizer={name} loses part of a text, so that bits per byte would be wrong: "
+            "give a byte-level tokenizer, or one with byte fallback"
+        )
+    return codec

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from harness.config.errors import UserError
+from harness.data.tokenizers import SHIPPED, Codec, load
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@pytest.fixture(params=["byte", "bpe512"], scope="module")
+def codec(request) -> Codec:
+    return load(request.param)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TEXT)
+def test_text_comes_back_and_its_bytes_are_counted(codec, text):
+    (tokens,) = codec.encode([text])
+    assert codec.decode(tokens) == text
+    assert codec.byte_lengths_V[tokens].sum() == len(text.encode())
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(TEXT, min_size=1, max_size=5))
+def test_a_document_is_encoded_the_same_alone_and_among_others(codec, texts):
+    together = codec.encode(texts)
+    assert all(
+        np.array_equal(one, codec.encode([text])[0]) for one, text in zip(together, texts, strict=True)
+    )
+
+
+def test_no_text_spells_the_end_of_a_document(codec):
+    (tokens,) = codec.encode(["a<|endoftext|>b"])
+    assert codec.end not in tokens
+    assert codec.decode(np.append(tokens, codec.end)) == "a<|endoftext|>b"
+    assert codec.byte_lengths_V[codec.end] == 0
+
+
+def test_vocabularies():
+    assert (load("byte").vocabulary, load("bpe512").vocabulary) == (257, 512)
+    assert load("bpe512").byte_lengths_V.min() == 0
+    assert (load("bpe512").byte_lengths_V == 0).sum() == 1
+
+
+def test_bpe_shortens_english():
+    text = "The Congress of the United States of America shall have power to lay and collect taxes. " * 20
+    assert len(load("bpe512").encode([text])[0]) < 0.6 * len(text)
+
+
+def test_a_file_is_taken_without_its_truncation_and_padding(tmp_path):
+    tokenizer = Tokenizer.from_file(str(SHIPPED))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=64)
+    codec = load(save(tokenizer, tmp_path))
+    text = "a text of more than four tokens"
+    assert np.array_equal(codec.encode([text])[0], load("bpe512").encode([text])[0])
+
+
+def test_an_added_word_counts_its_own_bytes(tmp_path):
+    tokenizer = Tokenizer.from_file(str(SHIPPED))
+    tokenizer.add_tokens(["é漢"])
+    codec = load(save(tokenizer, tmp_path))
+    (tokens,) = codec.encode(["é漢"])
+    assert tokens.tolist() == [512]
+    assert codec.byte_lengths_V[512] == 5
+
+
+def test_a_sentencepiece_file_with_byte_fallback(tmp_path):
+    codec = load(save(sentencepiece(), tmp_path))
+    (tokens,) = codec.encode(["ab 漢"])
+    assert codec.decode(tokens) == "ab 漢"
+    assert codec.byte_lengths_V[tokens].sum() == len(" ab 漢".encode())  # the space that it puts first
+
+
+def test_a_file_that_loses_text_is_refused(tmp_path):
+    words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1, "</s>": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(UserError, match="loses part of a text"):
+        load(save(words, tmp_path))
+
+
+def test_a_large_vocabulary_takes_four_bytes():
+    big = load("byte")
+    big.vocabulary = 2**16
+    assert big.dtype == np.uint16
+    big.vocabulary += 1
+    assert big.dtype == np.uint32
+
+
+@pytest.mark.slow
+def test_training_again_gives_the_committed_file(tmp_path):
+    from harness.data.train_bpe import train, training_documents
+
+    train(training_documents()).save(str(tmp_path / "again.json"))
+    assert (tmp_path / "again.json").read_bytes() == SHIPPED.read_bytes()
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> str:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder / "tokenizer.json")
+
+
+def sentencepiece() -> Tokenizer:
+    pieces = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "ab"]
+    model = models.BPE(
+        {piece: i for i, piece in enumerate(pieces)}, [("a", "b")], unk_token="<unk>", byte_fallback=True
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
