@@ -1,0 +1,45 @@
+"""What a sweep means: two architectures compared honestly, with the error bars of their seeds.
+
+`compare(path)` gives the verdict; the other names are its parts, over arrays. STEPS of a verdict:
+reading -> align -> effects -> multiplier -> trend -> flags -> decide; `engine` joins them.
+"""
+
+from harness.compare.effects import NoiseFloor, paired_effect, welch_effect
+from harness.compare.engine import compare
+from harness.compare.multiple import holm, sign_flip, smallest_p, tost
+from harness.compare.multiplier import (
+    ControlSlope,
+    compute_multiplier,
+    fit_ladder,
+    horizon_slope,
+    pooled_multiplier,
+)
+from harness.compare.results import Comparison, Decision, Effect, Multiplier, dumps, to_json
+from harness.compare.sequential import SeedEProcess, SequentialTest
+from harness.compare.trend import project, trend
+
+__all__ = [
+    "Comparison",
+    "ControlSlope",
+    "Decision",
+    "Effect",
+    "Multiplier",
+    "NoiseFloor",
+    "SeedEProcess",
+    "SequentialTest",
+    "compare",
+    "compute_multiplier",
+    "dumps",
+    "fit_ladder",
+    "holm",
+    "horizon_slope",
+    "paired_effect",
+    "pooled_multiplier",
+    "project",
+    "sign_flip",
+    "smallest_p",
+    "to_json",
+    "tost",
+    "trend",
+    "welch_effect",
+]

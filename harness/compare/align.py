@@ -1,0 +1,147 @@
+"""Who is compared with whom: the runs of one scale, matched by seed, and the losses they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from harness.compare.reading import Outcome, RunRecord, outcome_of
+from harness.records.status import State
+
+END = 1.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two runs of a block and their outcomes at the look that is judged."""
+
+    control: RunRecord
+    treatment: RunRecord
+    a: Outcome
+    b: Outcome
+
+    @property
+    def seed(self) -> int:
+        return self.control.provenance.seed
+
+
+@dataclass(frozen=True)
+class Bout:
+    """One treatment against the control at one scale."""
+
+    scale: str
+    control: str
+    variant: str
+    domains: tuple[str, ...]
+    a_runs: tuple[RunRecord, ...]
+    b_runs: tuple[RunRecord, ...]
+    look: float = END
+
+    @cached_property
+    def matches(self) -> tuple[Match, ...]:
+        """Pairs of one seed that both have a finite outcome."""
+        b_by_seed = {run.provenance.seed: run for run in self.b_runs}
+        found = []
+        for run in self.a_runs:
+            other = b_by_seed.get(run.provenance.seed)
+            a, b = self.outcome(run), self.outcome(other) if other else None
+            if other and a and b:
+                found.append(Match(run, other, a, b))
+        return tuple(found)
+
+    def outcome(self, run: RunRecord, look: float | None = None) -> Outcome | None:
+        """The run's finite outcome at a look, None where it is not there (yet)."""
+        look = self.look if look is None else look
+        if look == END:
+            found = outcome_of(run.evals, self.domains) if run.complete else None
+        else:
+            found = outcome_of(run.branches[look], self.domains) if look in run.branches else None
+        return found if found and np.isfinite(found.loss) else None
+
+    @property
+    def paired(self) -> bool:
+        """Whether pairs share their data: no undeclared difference of example hashes, and two or more
+        pairs (or no more than that on both sides)."""
+        return not self.order_mismatch and (len(self.matches) >= 2 or not self._unmatched)
+
+    @cached_property
+    def order_mismatch(self) -> bool:
+        """Some pair consumed other examples without declaring it."""
+        return any(other_order(m) for m in self.matches)
+
+    @property
+    def _unmatched(self) -> bool:
+        return min(self.a_all.size, self.b_all.size) >= 2
+
+    @cached_property
+    def a(self) -> np.ndarray:
+        return np.array([m.a.loss for m in self.matches])
+
+    @cached_property
+    def b(self) -> np.ndarray:
+        return np.array([m.b.loss for m in self.matches])
+
+    @cached_property
+    def a_all(self) -> np.ndarray:
+        """Every finite outcome of the control, matched or not."""
+        return np.array([o.loss for o in map(self.outcome, self.a_runs) if o])
+
+    @cached_property
+    def b_all(self) -> np.ndarray:
+        return np.array([o.loss for o in map(self.outcome, self.b_runs) if o])
+
+    @property
+    def shares(self) -> list[float]:
+        """Branches that some pair has in common, in order."""
+        found = {s for m in self.candidates for s in m[0].branches.keys() & m[1].branches.keys()}
+        return sorted(found)
+
+    @property
+    def candidates(self) -> list[tuple[RunRecord, RunRecord]]:
+        """Runs of one seed on both sides, whatever their state."""
+        b_by_seed = {run.provenance.seed: run for run in self.b_runs}
+        seeds = [(run, b_by_seed.get(run.provenance.seed)) for run in self.a_runs]
+        return [(run, other) for run, other in seeds if other]
+
+
+def other_order(match: Match) -> bool:
+    """Whether two runs consumed other examples, and neither declared to differ in data."""
+    if declares_data(match.control) or declares_data(match.treatment):
+        return False
+    one, other = match.control.provenance, match.treatment.provenance
+    if one.data_seed != other.data_seed or one.facts.data_fingerprint != other.facts.data_fingerprint:
+        return True
+    hashes = [(run.examples or {}).get("hash") for run in (match.control, match.treatment)]
+    return None not in hashes and hashes[0] != hashes[1]
+
+
+def declares_data(run: RunRecord) -> bool:
+    return any(node == "data" or node.startswith("data.") for node in run.provenance.touches)
+
+
+def bout_of(
+    runs: Sequence[RunRecord], scale: str, control: str, variant: str, domains: tuple[str, ...]
+) -> Bout:
+    """The bout at the end of the runs, or where both variants were stopped: at their last common look."""
+
+    def of(name: str) -> tuple[RunRecord, ...]:
+        return tuple(run for run in runs if run.provenance.scale == scale and run.provenance.variant == name)
+
+    at_end = Bout(scale, control, variant, domains, of(control), of(variant))
+    stopped = any(run.status.state is State.stopped for run in (*at_end.a_runs, *at_end.b_runs))
+    if at_end.matches or not stopped or not at_end.shares:
+        return at_end
+    return Bout(scale, control, variant, domains, at_end.a_runs, at_end.b_runs, at_end.shares[-1])
+
+
+def ordered_scales(runs: Sequence[RunRecord]) -> list[str]:
+    """Scales from small to large, by the model FLOPs of a run."""
+    size: dict[str, float] = {}
+    for run in runs:
+        facts = run.provenance.facts
+        flops = facts.flops_per_token * run.provenance.tokens
+        size[run.provenance.scale] = max(size.get(run.provenance.scale, 0.0), flops)
+    return sorted(size, key=lambda scale: (size[scale], scale))

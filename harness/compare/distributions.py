@@ -1,0 +1,66 @@
+"""Tails and quantiles, from scipy.special: scipy.stats would take over a second to import."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+
+def t_two_sided(t: float, df: float) -> float:
+    """P(|T| >= |t|) for Student's T; the incomplete beta keeps full precision far in the tail."""
+    if math.isinf(df):
+        return float(special.erfc(abs(t) / math.sqrt(2)))
+    return float(special.betainc(df / 2, 0.5, df / (df + t * t)))
+
+
+def t_above(t: float, df: float) -> float:
+    """P(T >= t)."""
+    half = t_two_sided(t, df) / 2
+    return half if t >= 0 else 1 - half
+
+
+def t_critical(df: float, level: float) -> float:
+    """The c with P(|T| <= c) = level."""
+    if math.isinf(df):
+        return float(special.ndtri((1 + level) / 2))
+    return float(special.stdtrit(df, (1 + level) / 2))
+
+
+def t_power(noncentrality: float, df: float, level: float) -> float:
+    """Chance that a two-sided t-test at 1 - level rejects when t is centred at `noncentrality`."""
+    critical = t_critical(df, level)
+    if math.isinf(df):
+        return float(special.ndtr(noncentrality - critical) + special.ndtr(-noncentrality - critical))
+    above = 1 - special.nctdtr(df, noncentrality, critical)
+    return float(above + special.nctdtr(df, noncentrality, -critical))
+
+
+def f_above(f: float, df1: float, df2: float) -> float:
+    """P(F >= f). An infinite df2 is the chi-squared limit."""
+    if math.isinf(df2):
+        return float(special.chdtrc(df1, f * df1))
+    return float(special.fdtrc(df1, df2, f))
+
+
+def fisher_exact(hits: int, n: int, other_hits: int, other_n: int) -> float:
+    """Fisher's exact two-sided p for two counts: tables no likelier than the observed one (Fisher 1935)."""
+    total, drawn = n + other_n, hits + other_hits
+    low, high = max(0, drawn - other_n), min(n, drawn)
+    table = np.arange(low, high + 1)
+    log_p = _log_choose(n, table) + _log_choose(other_n, drawn - table) - _log_choose(total, drawn)
+    p = np.exp(log_p)
+    return float(min(1.0, p[p <= p[hits - low] * (1 + 1e-7)].sum()))
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion (Clopper and Pearson 1934)."""
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(special.betaincinv(hits, n - hits + 1, tail))
+    high = 1.0 if hits == n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))
+    return low, high
+
+
+def _log_choose(n: float, k):
+    return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)

@@ -1,0 +1,127 @@
+"""A sweep in, a verdict out: reads the runs, judges each rung, then the ladder, and says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.compare.align import Bout, bout_of, ordered_scales
+from harness.compare.decide import sentence
+from harness.compare.effects import NoiseFloor
+from harness.compare.fairness import fairness_rows
+from harness.compare.iso import WALL_CLOCK, iso_rows
+from harness.compare.ladder import judge_ladder, pooled_of
+from harness.compare.library import bitwise_breaches, find_floors
+from harness.compare.multiple import holm, holm_levels
+from harness.compare.reading import RunRecord, read_runs
+from harness.compare.results import Comparison, Deviation, Ladder, Rule, Rung, to_json
+from harness.compare.rules import read_rule
+from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
+from harness.compare.slopes import control_slopes
+from harness.compare.states import divergence_of, run_states
+from harness.records.layout import SweepDir
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a verdict is made of, wherever it was read from."""
+
+    experiment: str
+    rule: Rule
+    runs: Sequence[RunRecord]
+    deviations: Sequence[Deviation] = ()
+    floors: dict[str, NoiseFloor] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def compare(sweep: SweepDir | Path | str) -> Comparison:
+    """The verdict of a sweep directory, finished or not.
+
+    Odd, damaged or missing runs become flags, problems and missing entries; nothing raises but a
+    directory that is not there (FileNotFoundError).
+    """
+    started = time.perf_counter()
+    directory = sweep if isinstance(sweep, SweepDir) else SweepDir(Path(sweep))
+    if not directory.path.is_dir():
+        raise FileNotFoundError(f"{directory.path}: there is no sweep directory of this name")
+    comparison = judge(gather(directory))
+    comparison.times["compare_seconds"] = time.perf_counter() - started
+    return comparison
+
+
+def gather(sweep: SweepDir) -> Evidence:
+    """Read everything of a sweep that a verdict needs."""
+    runs = read_runs(sweep)
+    rule, deviations, tuning = read_rule(sweep, runs)
+    controls = [run for run in runs if run.provenance.variant == rule.control]
+    names = {run.provenance.experiment for run in runs if run.provenance.experiment}
+    experiment = sorted(names)[0] if names else sweep.path.name
+    notes = bitwise_breaches(runs)
+    return Evidence(experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, notes)
+
+
+def judge(evidence: Evidence) -> Comparison:
+    """The verdict over evidence: rungs first, Holm over all of them, then each treatment's ladder."""
+    rule, runs = evidence.rule, evidence.runs
+    scales = ordered_scales(runs)
+    treatments = sorted({run.provenance.variant for run in runs} - {rule.control})
+    bouts = {
+        name: [bout_of(runs, s, rule.control, name, rule.domains) for s in scales] for name in treatments
+    }
+    drafts = {name: _drafts(evidence, own) for name, own in bouts.items()}
+    rungs = _rungs(drafts, max(len(rule.family), len(treatments)) * len(scales))
+    ladders = _ladders(rule, drafts, rungs)
+    return Comparison(
+        experiment=evidence.experiment,
+        verdict=sentence(ladders),
+        rule=rule,
+        fairness=fairness_rows(runs, scales, rule.control, evidence.tuning),
+        rungs=tuple(rung for name in treatments for rung in rungs[name]),
+        ladder=ladders,
+        gate=None,
+        deviations=tuple(evidence.deviations),
+        runs=run_states(runs, scales, rule),
+        divergence=tuple(divergence_of(name, drafts[name]) for name in treatments),
+        notes=tuple(evidence.notes),
+        times=_times(bouts),
+    )
+
+
+def _drafts(evidence: Evidence, bouts: list[Bout]) -> list[DraftRung]:
+    """Every rung of one treatment, before Holm's adjustment over all of them."""
+    slopes = control_slopes(bouts)
+    context = context_of(evidence.rule, bouts, evidence.floors, slopes, evidence.tuning)
+    return [draft_rung(bout, context) for bout in bouts]
+
+
+def _rungs(drafts: dict[str, list[DraftRung]], family: int) -> dict[str, list[Rung]]:
+    """Holm over every treatment and scale at once."""
+    p = [draft.delta.p for own in drafts.values() for draft in own]
+    adjusted = iter(holm(p, family))
+    return {name: [finish_rung(draft, next(adjusted)) for draft in own] for name, own in drafts.items()}
+
+
+def _ladders(
+    rule: Rule, drafts: dict[str, list[DraftRung]], rungs: dict[str, list[Rung]]
+) -> tuple[Ladder, ...]:
+    """Pooled over scales, with Holm over the treatments."""
+    pooled = {name: pooled_of(own) for name, own in drafts.items()}
+    p = [k.p if k else None for k in pooled.values()]
+    p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
+    return tuple(
+        judge_ladder(rule, drafts[name], rungs[name], pooled[name], adjusted, level)
+        for name, adjusted, level in zip(drafts, p_holm, levels, strict=True)
+    )
+
+
+def _times(bouts: dict[str, list[Bout]]) -> dict[str, Any]:
+    """Wall-clock facts: the pairs at equal device-seconds."""
+    rows = {
+        name: {bout.scale: to_json(row) for bout in own for row in iso_rows(bout, (WALL_CLOCK,))}
+        for name, own in bouts.items()
+    }
+    return {"iso_device_seconds": rows}

@@ -1,0 +1,125 @@
+"""The table that stands above every verdict: what each variant was given at each scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.compare.flags import unequal
+from harness.compare.reading import RunRecord
+from harness.compare.results import FairnessRow
+from harness.records.provenance import Facts
+
+
+def fairness_rows(
+    runs: Sequence[RunRecord], scales: Sequence[str], control: str, tuning: Mapping[str, Any]
+) -> tuple[FairnessRow, ...]:
+    """One row a scale and variant, the control first."""
+    rows = []
+    for scale in scales:
+        here = [run for run in runs if run.provenance.scale == scale]
+        reference = next((run for run in here if run.provenance.variant == control), None)
+        names = sorted({run.provenance.variant for run in here}, key=lambda name: (name != control, name))
+        for name in names:
+            own = [run for run in here if run.provenance.variant == name]
+            rows.append(_row(own, reference, control, tuning))
+    return tuple(rows)
+
+
+def _row(
+    runs: Sequence[RunRecord], reference: RunRecord | None, control: str, tuning: Mapping[str, Any]
+) -> FairnessRow:
+    first, base = runs[0], reference.provenance.facts if reference else None
+    provenance, facts = first.provenance, first.provenance.facts
+    codes = sorted({run.provenance.code_hash for run in runs})
+    return FairnessRow(
+        scale=provenance.scale,
+        variant=provenance.variant,
+        control=provenance.variant == control,
+        seeds=len(runs),
+        parameters=facts.parameters,
+        non_embedding=facts.non_embedding,
+        flops_per_token=facts.flops_per_token,
+        executed_flops_per_token=facts.executed_flops_per_token,
+        parameters_ratio=_ratio(facts.non_embedding, base and base.non_embedding),
+        flops_ratio=_ratio(facts.flops_per_token, base and base.flops_per_token),
+        tokens=provenance.tokens,
+        steps=facts.steps,
+        schedule=_schedule(first.config),
+        horizon=facts.steps,
+        tokenizer=str((first.config.get("data") or {}).get("tokenizer", "")),
+        data=facts.data_fingerprint,
+        evaluation=facts.eval_fingerprint,
+        learning_rate=_number((first.config.get("optimizer") or {}).get("learning_rate")),
+        tuning=_tuning(tuning.get(provenance.variant)),
+        shared=shared_share(facts, base) if base else None,
+        code=codes[0] if len(codes) == 1 else "mixed",
+        touches=tuple(provenance.touches),
+        flags=tuple(sorted(_flags(first, reference, tuning))),
+    )
+
+
+def shared_share(facts: Facts, base: Facts) -> float | None:
+    """Share of a variant's parameters that the control has by the same path and shape.
+
+    Those start bitwise equal. None where paths are unknown.
+    """
+    sizes = {path: _size(shape) for path, shape in facts.paths.items()}
+    total = sum(sizes.values())
+    common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
+    return common / total if total else None
+
+
+def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
+    """Flags of how the learning rates were chosen: `{variant: {"points", "edge", "seed"}}`."""
+    one, other = tuning.get(control) or {}, tuning.get(variant) or {}
+    if not one and not other:
+        return set()
+    reused = {entry.get("seed") for entry in (one, other)} & set(seeds)
+    found = {
+        "UNEQUAL_TUNING": one.get("points") != other.get("points"),
+        "LR_GRID_EDGE": bool(one.get("edge") or other.get("edge")),
+        "SEED_REUSED_FOR_TUNING": bool(reused),
+    }
+    return {flag for flag, present in found.items() if present}
+
+
+def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any]) -> set[str]:
+    if reference is None or run is reference:
+        return set()
+    facts, base = run.provenance.facts, reference.provenance.facts
+    flags = tuning_flags(tuning, reference.provenance.variant, run.provenance.variant, ())
+    if unequal(base.parameters, facts.parameters):
+        flags.add("UNEQUAL_PARAMS")
+    if unequal(base.flops_per_token, facts.flops_per_token):
+        flags.add("UNEQUAL_FLOPS")
+    return flags
+
+
+def _schedule(config: Mapping[str, Any]) -> str:
+    schedule = config.get("schedule") or {}
+    parts = [
+        f"{key} {schedule[key]:g}" for key in ("warmup", "cooldown", "floor") if _number(schedule.get(key))
+    ]
+    return ", ".join([str(schedule.get("name", "")), *parts])
+
+
+def _tuning(entry: Any) -> str:
+    if not isinstance(entry, Mapping):
+        return "not tuned"
+    return f"{entry.get('points', '?')} points" + (", optimum at the edge" if entry.get("edge") else "")
+
+
+def _ratio(value: float, base: float | None) -> float | None:
+    return value / base if base else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for axis in shape:
+        size *= axis
+    return size

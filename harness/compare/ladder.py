@@ -1,0 +1,116 @@
+"""One treatment over all scales: pooled multiplier, trend, projection, and the decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from harness.compare.decide import Ruling, rule_ladder, rule_without_slope, settle_ladder
+from harness.compare.distributions import t_critical
+from harness.compare.multiple import sign_flip, smallest_p, tost
+from harness.compare.multiplier import pooled_multiplier
+from harness.compare.results import Equivalence, Ladder, Multiplier, Rule, Rung
+from harness.compare.rungs import DraftRung
+from harness.compare.trend import project, trend
+
+
+def pooled_of(drafts: Sequence[DraftRung]) -> Multiplier | None:
+    """The pooled multiplier of the rungs that carry one."""
+    pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
+    ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
+    if pooled is None or not ratios or pooled.k is None:
+        return pooled
+    shares = [math.log(d.k.k / d.k.k_per_flop) for d in drafts if d.k and d.k.k and d.k.k_per_flop]
+    return dataclasses.replace(pooled, k_per_flop=pooled.k / math.exp(sum(shares) / len(shares)))
+
+
+def judge_ladder(
+    rule: Rule,
+    drafts: Sequence[DraftRung],
+    rungs: Sequence[Rung],
+    pooled: Multiplier | None,
+    p_holm: float | None,
+    level: float,
+) -> Ladder:
+    """Everything that is said of one treatment over its scales."""
+    low, high = _interval(pooled, level)
+    flags = _flags(drafts)
+    judged = [rung for rung in rungs if rung.n]
+    equivalence = _equivalence(pooled, rule)
+    ruling = _ruling(rule, judged, pooled, low, high, equivalence, flags)
+    counted = [draft for draft in drafts if draft.bout.paired and len(draft.bout.matches) > 1]
+    more = max((rung.more_seeds for rung in judged if rung.more_seeds), default=None)
+    log_compute, multipliers = _points(drafts, rungs)
+    sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
+    return Ladder(
+        variant=drafts[0].bout.variant,
+        control=rule.control,
+        positive_control=drafts[0].bout.variant == rule.positive_control,
+        scales=tuple(rung.scale for rung in judged),
+        k=pooled,
+        p=pooled.p if pooled else None,
+        p_holm=p_holm,
+        holm_low=low,
+        holm_high=high,
+        trend=trend(log_compute, multipliers, sign=sign),
+        projection=project(log_compute, multipliers),
+        sign_flip=sign_flip([d.bout.b - d.bout.a for d in counted], [_weight(d) for d in counted]),
+        smallest_p=smallest_p(sum(len(draft.bout.matches) for draft in counted)),
+        equivalence=equivalence,
+        k_compute=_along_ladder(drafts, pooled),
+        flags=flags,
+        decision=ruling.decision,
+        reason=ruling.reason,
+        settle=settle_ladder(ruling, flags, more),
+    )
+
+
+def _ruling(
+    rule: Rule, judged: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
+) -> Ruling:
+    if pooled is None and judged and all(rung.k is None for rung in judged):
+        return rule_without_slope([(rung.delta, rung.decision) for rung in judged], flags)
+    largest = judged[-1].delta if judged else None
+    p = equivalence.p if equivalence else None
+    return rule_ladder(pooled, low, high, largest, p, flags, rule.alpha)
+
+
+def _flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
+    """Every flag of the rungs, and EXTRAPOLATION nowhere: it belongs to the projection alone."""
+    return tuple(sorted({flag for draft in drafts for flag in draft.flags}))
+
+
+def _interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
+    """The pooled interval of ln k at the level that Holm's procedure left."""
+    if pooled is None or pooled.log_k is None or pooled.log_se is None or pooled.df is None:
+        return None, None
+    half = t_critical(pooled.df, 1 - level) * pooled.log_se
+    return pooled.log_k - half, pooled.log_k + half
+
+
+def _equivalence(pooled: Multiplier | None, rule: Rule) -> Equivalence | None:
+    if pooled is None:
+        return None
+    p = tost(pooled.log_k, pooled.log_se, pooled.df, rule.margin)
+    return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
+
+
+def _points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:
+    """ln FLOPs and multiplier of each rung that has both."""
+    pairs = [
+        (math.log(rung.flops), draft.k)
+        for draft, rung in zip(drafts, rungs, strict=True)
+        if draft.k and rung.flops and rung.flops > 0
+    ]
+    return [x for x, _ in pairs], [k for _, k in pairs]
+
+
+def _along_ladder(drafts: Sequence[DraftRung], pooled: Multiplier | None) -> Multiplier | None:
+    """The pooled multiplier in compute, where k itself is stated in tokens."""
+    along = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
+    return along if along and pooled and along.estimand is not pooled.estimand else None
+
+
+def _weight(draft: DraftRung) -> float:
+    return draft.k.slope if draft.k and draft.k.slope and draft.k.slope > 0 else 1.0

@@ -1,0 +1,161 @@
+"""What A/A pairs say about noise: SD, degrees of freedom and correlation of a null difference, per scale.
+
+An `experiment=null` sweep trains one variant several times on the same order of data with other
+parameter seeds. Its library lies beside its runs and serves every sweep that trains the same
+control on the same tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.compare.effects import NoiseFloor
+from harness.compare.reading import RunRecord, outcome_of
+from harness.records import atomic
+from harness.records.layout import SweepDir
+
+FILE = "aa_library.json"
+
+
+@dataclass(frozen=True)
+class LibraryEntry:
+    """One scale of a library, with what a sweep must share to use it."""
+
+    scale: str
+    s0: float
+    df: float
+    correlation: float | None
+    runs: int
+    non_embedding: int
+    tokens: int
+    evaluation: str
+
+
+def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloor | None:
+    """SD of the difference of two A/A runs, from groups of losses that share their order of data.
+
+    losses: one group a data order, each of two or more parameter seeds. s0^2 = 2 x pooled variance
+    within groups, df = sum (n_g - 1); correlation: the intraclass one between groups. None without
+    two runs of one order.
+    """
+    groups = [np.asarray(list(group), float) for group in losses]
+    groups = [group[np.isfinite(group)] for group in groups]
+    groups = [group for group in groups if group.size > 1]
+    df = sum(group.size - 1 for group in groups)
+    if not df:
+        return None
+    within = sum(float(group.var(ddof=1)) * (group.size - 1) for group in groups) / df
+    return NoiseFloor(scale, math.sqrt(2 * within), float(df), _intraclass(groups, within))
+
+
+def library_of(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
+    """The entries that the finished runs of a null sweep support."""
+    by_scale: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        by_scale[run.provenance.scale].append(run)
+    return [entry for scale, own in sorted(by_scale.items()) if (entry := _entry(scale, own, domains))]
+
+
+def bitwise_breaches(runs: Sequence[RunRecord]) -> list[str]:
+    """Pairs of runs that are equal in config and both seeds and yet differ: an A/A pair must show zero."""
+    seen: dict[tuple, RunRecord] = {}
+    breaches = []
+    for run in runs:
+        if not run.complete:
+            continue
+        twin = seen.setdefault(_same_run(run), run)
+        if not np.array_equal(twin.evals.columns["loss"], run.evals.columns["loss"], equal_nan=True):
+            breaches.append(f"{twin.path} and {run.path} are equal in all seeds but not bitwise")
+    return breaches
+
+
+def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
+    atomic.write_json(sweep.path / FILE, {"scales": [dataclasses.asdict(entry) for entry in entries]})
+
+
+def find_floors(sweep: SweepDir, controls: Sequence[RunRecord]) -> dict[str, NoiseFloor]:
+    """By scale, the noise floor of a library in this sweep or beside it that fits the control.
+
+    It fits if scale, size (1 %), token budget and held-out tokens are the same; of several, the one with
+    the most degrees of freedom.
+    """
+    entries = [entry for path in _library_files(sweep) for entry in _read(atomic.read_json(path))]
+    floors: dict[str, NoiseFloor] = {}
+    for run in controls:
+        fitting = [entry for entry in entries if _fits(entry, run)]
+        if fitting:
+            best = max(fitting, key=lambda entry: (entry.df, -entry.s0))
+            floors[best.scale] = NoiseFloor(best.scale, best.s0, best.df, best.correlation)
+    return floors
+
+
+def _library_files(sweep: SweepDir) -> list:
+    return sorted({sweep.path / FILE, *sweep.path.absolute().parent.glob(f"*/{FILE}")})
+
+
+def _read(content: Any) -> list[LibraryEntry]:
+    """The usable entries of a library file; what does not fit is left out."""
+    rows = content.get("scales") if isinstance(content, dict) else None
+    entries = []
+    for row in rows if isinstance(rows, list) else []:
+        try:
+            entry = LibraryEntry(**row)
+            if entry.s0 > 0 and entry.df > 0:
+                entries.append(entry)
+        except TypeError:
+            continue
+    return entries
+
+
+def _fits(entry: LibraryEntry, run: RunRecord) -> bool:
+    record = run.provenance
+    size = record.facts.non_embedding
+    return (
+        entry.scale == record.scale
+        and abs(entry.non_embedding - size) <= 0.01 * size
+        and entry.tokens == record.tokens
+        and entry.evaluation == record.facts.eval_fingerprint
+    )
+
+
+def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:
+    groups: dict[int, dict[int, float]] = defaultdict(dict)
+    for run in runs:
+        outcome = outcome_of(run.evals, domains) if run.complete and not run.diverged else None
+        if outcome and outcome.decayed:
+            groups[run.provenance.data_seed][run.provenance.seed] = outcome.loss
+    floor = noise_floor([group.values() for group in groups.values()], scale)
+    if floor is None or floor.s0 == 0:
+        return None
+    facts, tokens = runs[0].provenance.facts, runs[0].provenance.tokens
+    count = sum(len(group) for group in groups.values())
+    return LibraryEntry(
+        scale, floor.s0, floor.df, floor.correlation, count, facts.non_embedding, tokens,
+        facts.eval_fingerprint,
+    )  # fmt: skip
+
+
+def _same_run(run: RunRecord) -> tuple:
+    record = run.provenance
+    config = {key: value for key, value in run.config.items() if key not in ("variant", "rule", "runs")}
+    return record.scale, record.seed, record.data_seed, repr(sorted(config.items(), key=str))
+
+
+def _intraclass(groups: Sequence[np.ndarray], within: float) -> float | None:
+    """One-way intraclass correlation (Shrout and Fleiss 1979) over data orders."""
+    if len(groups) < 2:
+        return None
+    sizes = np.array([group.size for group in groups])
+    means = np.array([group.mean() for group in groups])
+    grand = float(np.average(means, weights=sizes))
+    between = float((sizes * (means - grand) ** 2).sum()) / (len(groups) - 1)
+    size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / (len(groups) - 1)
+    total = between + (size - 1) * within
+    return float((between - within) / total) if total else None

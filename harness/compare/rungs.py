@@ -1,0 +1,190 @@
+"""One treatment at one scale: the effect, its multiplier, its flags, and its decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.compare.align import Bout, Match
+from harness.compare.decide import rule_rung, seeds_to_halve, settle_rung
+from harness.compare.effects import (
+    NoiseFloor,
+    correlation,
+    effect_of,
+    outliers,
+    paired_effect,
+    variance_mismatch,
+    welch_effect,
+)
+from harness.compare.fairness import tuning_flags
+from harness.compare.flags import bout_flags, far_above
+from harness.compare.iso import iso_rows
+from harness.compare.looks import look_rows
+from harness.compare.multiple import sign_flip, smallest_p, tost
+from harness.compare.multiplier import compute_multiplier
+from harness.compare.results import DomainEffect, Effect, Multiplier, Pair, Rule, Rung
+from harness.compare.slopes import Slopes
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all rungs of one treatment share."""
+
+    rule: Rule
+    floors: Mapping[str, NoiseFloor]
+    mismatch: bool
+    """The A/A library was found too quiet for these pairs, and put aside."""
+    noise: Mapping[str, float]
+    """SD of a null difference by scale, for calling a divergence."""
+    slopes: Slopes
+    tuning: Mapping[str, Any]
+    odd: Mapping[str, np.ndarray]
+    """By scale, which pairs are outliers."""
+
+
+@dataclass(frozen=True)
+class DraftRung:
+    """A rung before Holm's adjustment over all of them."""
+
+    bout: Bout
+    delta: Effect
+    k: Multiplier | None
+    k_ladder: Multiplier | None
+    correlation: float | None
+    flags: frozenset[str]
+    context: Context
+
+
+def context_of(
+    rule: Rule,
+    bouts: Sequence[Bout],
+    floors: Mapping[str, NoiseFloor],
+    slopes: Slopes,
+    tuning: Mapping[str, Any],
+) -> Context:
+    """Checks the A/A library against these pairs (pooled over scales), and looks for outliers."""
+    deltas = [bout.b - bout.a for bout in bouts]
+    mismatch = variance_mismatch(deltas, [floors.get(bout.scale) for bout in bouts])
+    odd = {bout.scale: found for bout, found in zip(bouts, outliers(deltas), strict=True)}
+    noise = {bout.scale: value for bout in bouts if (value := _noise(bout, floors, deltas))}
+    return Context(rule, {} if mismatch else floors, mismatch, noise, slopes, tuning, odd)
+
+
+def draft_rung(bout: Bout, context: Context) -> DraftRung:
+    """Effect, multiplier and flags of one rung."""
+    delta = _delta(bout, context.floors.get(bout.scale))
+    related = correlation(bout.a, bout.b)
+    ratio = _flops_ratio(bout)
+    slope = context.slopes.primary.get(bout.scale)
+    ladder = context.slopes.ladder.get(bout.scale)
+    k = compute_multiplier(delta, slope, flops_ratio=ratio) if slope else None
+    k_ladder = compute_multiplier(delta, ladder, flops_ratio=ratio) if ladder else None
+    flags = bout_flags(bout, delta, related) | _context_flags(bout, context, k)
+    return DraftRung(bout, delta, k, k_ladder, related, frozenset(_tempered(flags, bout)), context)
+
+
+def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
+    """The rung as it is shown."""
+    bout, delta, k, rule = draft.bout, draft.delta, draft.k, draft.context.rule
+    flags = tuple(sorted(draft.flags))
+    equivalence = tost(k.log_k, k.log_se, k.df, rule.margin) if k else None
+    ruling = rule_rung(delta, p_holm, equivalence, flags, rule.alpha)
+    more = seeds_to_halve(delta)
+    first = next((match.a for match in bout.matches), None)
+    odd = draft.context.odd[bout.scale]
+    return Rung(
+        scale=bout.scale,
+        variant=bout.variant,
+        control=bout.control,
+        n=delta.n,
+        paired=bout.paired,
+        tokens=first.tokens if first else None,
+        flops=first.flops if first else None,
+        control_loss=_mean(bout.a if bout.paired else bout.a_all),
+        treatment_loss=_mean(bout.b if bout.paired else bout.b_all),
+        delta=delta,
+        k=k,
+        correlation=draft.correlation,
+        method=delta.method,
+        df=delta.df,
+        p=delta.p,
+        p_holm=p_holm,
+        sign_flip=sign_flip([bout.b - bout.a]) if bout.paired and delta.n > 1 else None,
+        smallest_p=smallest_p(delta.n) if bout.paired and delta.n > 1 else None,
+        look=bout.look,
+        looks=look_rows(bout, draft.context),
+        pairs=tuple(_pair(match) for match in bout.matches),
+        domains=tuple(_domain(bout, name) for name in _domain_names(bout)),
+        without_outliers=effect_of((bout.b - bout.a)[~odd]) if odd.any() else None,
+        flags=flags,
+        decision=ruling.decision,
+        reason=ruling.reason,
+        settle=settle_rung(ruling, delta, flags, more),
+        more_seeds=more,
+        iso=iso_rows(bout),
+    )
+
+
+def _delta(bout: Bout, floor: NoiseFloor | None) -> Effect:
+    if bout.paired:
+        return paired_effect(bout.a, bout.b, floor=floor)
+    return welch_effect(bout.a_all, bout.b_all)
+
+
+def _context_flags(bout: Bout, context: Context, k: Multiplier | None) -> set[str]:
+    """Flags that one rung alone could not know."""
+    seeds = [match.seed for match in bout.matches]
+    flags = tuning_flags(context.tuning, bout.control, bout.variant, seeds)
+    flags |= set(k.flags) if k else {"NO_SLOPE"}
+    if context.mismatch and len(bout.matches) in (2, 3):
+        flags.add("VARIANCE_MISMATCH")
+    if context.odd[bout.scale].any():
+        flags.add("OUTLIER_SEED")
+    if far_above(bout, context.noise.get(bout.scale)):
+        flags.add("DIVERGED")
+    return flags
+
+
+def _tempered(flags: set[str], bout: Bout) -> set[str]:
+    """One pair is no lack of replication while others are still being trained."""
+    seeds = {run.provenance.seed for run in (*bout.a_runs, *bout.b_runs)}
+    if len(bout.matches) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
+        return flags - {"NO_SEED_REPLICATION"}
+    return flags
+
+
+def _noise(bout: Bout, floors: Mapping[str, NoiseFloor], deltas: Sequence[np.ndarray]) -> float | None:
+    """SD of a null difference: the library's, else a robust one of all pairs' deviations (six or more)."""
+    if floor := floors.get(bout.scale):
+        return floor.s0
+    gaps = np.concatenate([np.abs(d - np.median(d)) for d in deltas if d.size > 1] or [np.zeros(0)])
+    return max(1.4826 * float(np.median(gaps)), 0.002) if gaps.size >= 6 else None
+
+
+def _flops_ratio(bout: Bout) -> float | None:
+    for match in bout.matches:
+        one, other = match.control.provenance.facts, match.treatment.provenance.facts
+        return other.flops_per_token / one.flops_per_token if one.flops_per_token else None
+    return None
+
+
+def _domain_names(bout: Bout) -> list[str]:
+    names = [set(match.a.by_domain) & set(match.b.by_domain) for match in bout.matches]
+    return sorted(set.intersection(*names)) if names else []
+
+
+def _domain(bout: Bout, name: str) -> DomainEffect:
+    a = np.array([match.a.by_domain[name] for match in bout.matches])
+    b = np.array([match.b.by_domain[name] for match in bout.matches])
+    return DomainEffect(name, _mean(a), _mean(b), paired_effect(a, b) if bout.paired else welch_effect(a, b))
+
+
+def _pair(match: Match) -> Pair:
+    return Pair(match.seed, match.a.loss, match.b.loss, match.b.loss - match.a.loss)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None

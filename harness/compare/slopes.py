@@ -1,0 +1,77 @@
+"""The control's slope at each scale, taken from its own runs along one axis."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.compare.align import END, Bout
+from harness.compare.multiplier import ControlSlope, fit_ladder, horizon_slope
+
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """By scale: the slope that k is stated in, and the one along the ladder where it can be fitted."""
+
+    primary: dict[str, ControlSlope]
+    ladder: dict[str, ControlSlope]
+
+
+def control_slopes(bouts: Sequence[Bout]) -> Slopes:
+    """Along the horizon (k_tokens) where every scale has a cooldown branch; else along the ladder
+    (k_compute) where four scales carry its curve; else along the horizon where there is a branch."""
+    judged = [bout for bout in bouts if bout.a_all.size]
+    horizon = {bout.scale: slope for bout in judged if (slope := _horizon(bout))}
+    ladder = _ladder(judged)
+    primary = ladder if ladder and len(horizon) < len(judged) else horizon
+    return Slopes(primary, ladder)
+
+
+def _horizon(bout: Bout) -> ControlSlope | None:
+    """Between the branch nearest to half the tokens and the end, over the control's seeds."""
+    if bout.look != END:
+        return None
+    share = _share(bout)
+    if share is None:
+        return None
+    pairs = [(bout.outcome(run, share), bout.outcome(run)) for run in bout.a_runs]
+    both = [(branch, end) for branch, end in pairs if branch and end and branch.decayed and end.decayed]
+    both = [(branch, end) for branch, end in both if 0 < branch.tokens < end.tokens]
+    ratios = {end.tokens / branch.tokens for branch, end in both}
+    if len(ratios) != 1:
+        return None
+    branch, end = np.array([[one.loss, two.loss] for one, two in both]).T
+    return horizon_slope(branch, end, ratios.pop())
+
+
+def _share(bout: Bout) -> float | None:
+    """The share of most runs' branches; of equally common ones the nearest to a half."""
+    counts = Counter(share for run in bout.a_runs for share in run.branches)
+    return min(counts, key=lambda share: (-counts[share], abs(share - HALF)), default=None)
+
+
+def _ladder(bouts: Sequence[Bout]) -> dict[str, ControlSlope]:
+    """One slope a scale from a curve through the control's means; empty below four scales."""
+    flops = [_flops(bout) for bout in bouts]
+    means = [float(bout.a_all.mean()) for bout in bouts]
+    errors = [_error(bout.a_all) for bout in bouts]
+    if any(value <= 0 for value in flops) or len(set(flops)) < 4:
+        return {}
+    known = all(error is not None and error > 0 for error in errors)
+    fit = fit_ladder(flops, means, [error or 0.0 for error in errors] if known else None)
+    return {bout.scale: slope for bout, slope in zip(bouts, fit.slopes, strict=True)} if fit else {}
+
+
+def _flops(bout: Bout) -> float:
+    outcomes = [outcome for outcome in map(bout.outcome, bout.a_runs) if outcome]
+    return max((outcome.flops for outcome in outcomes), default=0.0)
+
+
+def _error(losses: np.ndarray) -> float | None:
+    return float(losses.std(ddof=1) / math.sqrt(losses.size)) if losses.size > 1 else None
