@@ -32,7 +32,7 @@ def resolve(node: DictConfig) -> Config:
     A rule that names no control is completed by the launcher, which knows the first variant.
     """
     with mistakes.as_sentences():
-        own = OmegaConf.masked_copy(node, [key for key in node if key != "hydra"])
+        own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         content = OmegaConf.to_container(own, resolve=True)
         assert isinstance(content, dict)
         rule = content["rule"]

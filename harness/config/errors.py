@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -21,3 +22,15 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
     return f"valid: {shown}" if valid else "nothing is registered"
+
+
+def disk_trouble(error: OSError, place: object) -> UserError | None:
+    """A sentence for a disk that is full or closed to us; None for any other trouble."""
+    where = error.filename or place
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{where}: the disk is full; make room and repeat the command, nothing that was saved is lost"
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        return UserError(f"{where}: {error.strerror}; choose a folder that can be written with runs=...")
+    return None

@@ -26,8 +26,8 @@ def check_block(configs: Sequence[Config], where: str) -> None:
     for config in configs[1:]:
         if found := undeclared(control, config):
             raise UserError(
-                f"{where}: '{config.variant.name}' and '{control.variant.name}' differ in "
-                f"{describe(found)}, which neither declares; add the node to variant.touches, or make it equal"
+                f"{where}: '{config.variant.name}' and '{control.variant.name}' differ in {describe(found)}, "
+                "which neither declares; declare the node in variant.touches, or make it equal"
             )
 
 

@@ -47,9 +47,7 @@ class Isolation(Enum):
     run = "run"
 
 
-OnFailure = Enum(
-    "OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"}
-)
+OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
 """What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
 `continue` is a word of Python, and OmegaConf reads an enum by its names."""
 

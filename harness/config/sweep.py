@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
@@ -39,10 +39,6 @@ def remember_choices(loader: ConfigLoader) -> None:
         return config
 
     vars(loader)["load_sweep_config"] = load_sweep_config
-
-
-def compose_jobs(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    return [loader.load_sweep_config(master, [*overrides]) for overrides in jobs]
 
 
 def _is_value(override: Override) -> bool:

@@ -37,6 +37,11 @@ class RunDir:
     def log(self) -> Path:
         return self.path / "log.txt"
 
+    @property
+    def claim(self) -> Path:
+        """Held by the process that trains the run (records.claim)."""
+        return self.path / "worker.lock"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:08d}"
 
@@ -76,6 +81,10 @@ class SweepDir:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    def worker_log(self, name: str) -> Path:
+        """What a worker process said that belongs to no lane, such as its last words."""
+        return self.path / "workers" / f"{name}.log"
 
     def run(self, scale: str, variant: str, seed: int) -> RunDir:
         return RunDir(self.path / scale / variant / f"seed{seed}")

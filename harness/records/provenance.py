@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from harness.config.schema import Config
 from harness.records.atomic import read_json, write_json
 from harness.records.layout import RunDir
 
@@ -70,8 +73,11 @@ def write_provenance(run: RunDir, record: Provenance) -> None:
 def read_provenance(run: RunDir) -> Provenance | None:
     """None where the file is missing, damaged or of another layout."""
     content = read_json(run.run)
+    if not isinstance(content, dict):
+        return None
     try:
-        return Provenance(**content | {"facts": Facts(**content["facts"])})
+        fields: dict[str, Any] = {**content, "facts": Facts(**content["facts"])}
+        return Provenance(**fields)
     except (TypeError, KeyError):
         return None
 
@@ -80,11 +86,36 @@ def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
+TRAINING = ("config", "data", "models", "parallel", "records", "training", "worker.py", "describe.py")
+"""What of the harness a trained number depends on; to mend a table must not restart a run."""
+
+
 @functools.cache
-def code_hash(*folders: Path) -> str:
-    """sha256 over the Python files of the harness and of users' folders, by relative path."""
+def code_hash(*extra: Path) -> str:
+    """sha256 over the Python files that training runs and over users', by relative path."""
+    home = Path(__file__).parents[1]
     total = hashlib.sha256()
-    for folder in (Path(__file__).parents[1], *folders):
-        for path in sorted(folder.rglob("*.py")):
-            total.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for root in (*(home / part for part in TRAINING), *extra):
+        for path in [root] if root.is_file() else sorted(root.rglob("*.py")):
+            total.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+def code_of(config: Config) -> str:
+    """The code hash of a run: the harness, and the modules that its config imports."""
+    return code_hash(*filter(None, (_source(name) for name in config.imports)))
+
+
+def _source(module: str) -> Path | None:
+    """The folder of a module inside a package, or the file of one that stands alone; None without either.
+
+    Found without importing it, since the one who asks may not import JAX.
+    """
+    top, *rest = module.split(".")
+    for entry in map(Path, sys.path):
+        path = entry.joinpath(top, *rest)
+        if path.is_dir():
+            return path
+        if path.with_suffix(".py").is_file():
+            return path.parent if rest else path.with_suffix(".py")
+    return None

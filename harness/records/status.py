@@ -41,7 +41,12 @@ class Writer:
 
     @staticmethod
     def here() -> Writer:
-        return Writer(socket.gethostname(), os.getpid(), _start_time(os.getpid()) or "")
+        return Writer.of(os.getpid())
+
+    @staticmethod
+    def of(pid: int) -> Writer:
+        """The process that has this id now on this host."""
+        return Writer(socket.gethostname(), pid, _start_time(pid) or "")
 
     def alive(self) -> bool | None:
         """None where another host would have to be asked."""

@@ -1,4 +1,4 @@
-"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. All that it does is in harness.fleet.launch.
+"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. What it does is in harness.fleet.
 
 Hydra imports this file at the start of every program in the environment, so it imports
 nothing but Hydra, and there is no `hydra_plugins/__init__.py`, which would hide other launchers.
@@ -29,6 +29,9 @@ class HarnessLauncher(Launcher):
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from harness.config.sweep import remember_choices
+
+        remember_choices(hydra_context.config_loader)
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -37,6 +40,4 @@ class HarnessLauncher(Launcher):
         return launch_jobs(self._context, self._config, job_overrides)
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher", name="harness", node=LauncherConfig, provider="harness"
-)
+ConfigStore.instance().store(group="hydra/launcher", name="harness", node=LauncherConfig, provider="harness")

@@ -1,0 +1,73 @@
+"""Facts about configs, from one process that may import JAX, and from the cache where it was asked before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config.cache import cache_dir
+from harness.config.errors import UserError
+from harness.config.identity import digest, plain
+from harness.config.schema import Config
+from harness.records import atomic
+from harness.records.configs import write_config
+from harness.records.provenance import Facts, code_of
+
+_IRRELEVANT = ("seed", "data_seed", "cluster", "engine", "resume", "rule", "runs", "experiment_name")
+"""Nodes that change no fact. The mesh stays in: whether the batch divides over it is one."""
+
+
+def described(configs: Sequence[Config]) -> list[Facts]:
+    """Facts of each config, in order. Raises UserError with what is wrong with the first bad one."""
+    keys = [key_of(config) for config in configs]
+    known = {key: facts for key in {*keys} if (facts := _remembered(key)) is not None}
+    missing = {key: config for key, config in zip(keys, configs, strict=True) if key not in known}
+    if missing:
+        for key, answer in zip(missing, _ask([*missing.values()]), strict=True):
+            if "error" in answer:
+                raise UserError(answer["error"])
+            atomic.write_json(_path(key), answer["facts"])
+            known[key] = Facts(**answer["facts"])
+    return [known[key] for key in keys]
+
+
+def key_of(config: Config) -> str:
+    """What a description depends on: the config, the code, and users' files as they lie there now."""
+    relevant = {key: value for key, value in plain(config).items() if key not in _IRRELEVANT}
+    paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
+    return digest([relevant, code_of(config), [_stamp(Path(path)) for path in paths]])
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Size and time of a file, or of every file of a folder; empty for a name that is no path."""
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _path(key: str) -> Path:
+    return cache_dir("described") / f"{key}.json"
+
+
+def _remembered(key: str) -> Facts | None:
+    content = atomic.read_json(_path(key))
+    fields = {field.name for field in dataclasses.fields(Facts)}
+    return Facts(**content) if isinstance(content, dict) and content.keys() == fields else None
+
+
+def _ask(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="ab-harness-") as folder:
+        paths = [Path(folder) / f"{index}.yaml" for index in range(len(configs))]
+        for path, config in zip(paths, configs, strict=True):
+            write_config(path, config)
+        command = [sys.executable, "-m", "harness.describe", *map(str, paths)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"
+        raise RuntimeError(f"harness.describe ended without an answer: {last}\n{answer.stderr}")
+    return json.loads(answer.stdout)

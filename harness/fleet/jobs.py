@@ -1,0 +1,37 @@
+"""Between Hydra and the launcher: jobs become configs, results become what Hydra expects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from harness.config.compose import resolve
+from harness.fleet.launch import Outcome, launch
+
+
+class RunFailed(Exception):
+    """A run that was given up. Hydra raises it when it looks at the run's result."""
+
+
+def launch_jobs(
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]
+) -> Sequence[JobReturn]:
+    """Train every job, and answer in Hydra's order with small results."""
+    loader = context.config_loader
+    configs = [resolve(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
+    outcomes = launch(configs)
+    return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _result(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+    result = JobReturn(overrides=overrides)
+    if outcome.failure:
+        result.status = JobStatus.FAILED
+        result.return_value = RunFailed(f"{outcome.run}: {outcome.failure}")
+    else:
+        result.status = JobStatus.COMPLETED
+        result.return_value = {"run": outcome.run, "state": outcome.state, "step": outcome.step}
+    return result

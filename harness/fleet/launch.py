@@ -1,0 +1,213 @@
+"""A sweep from configs to a verdict. The order of the calls in `launch` is the order of its stages."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.config.errors import UserError, disk_trouble
+from harness.config.schema import Config, EngineConfig, Isolation
+from harness.fleet import directories, placement, rule
+from harness.fleet.announce import plan_lines
+from harness.fleet.conclude import conclude
+from harness.fleet.described import described
+from harness.fleet.directories import Ready
+from harness.fleet.engines import Engine, Order, make_engine
+from harness.fleet.progress import make_display
+from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
+from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
+from harness.parallel.profile import cpu_profile
+from harness.records.claim import claim, holder, release
+from harness.records.layout import SweepDir
+from harness.records.provenance import Facts
+from harness.records.status import read_status
+
+Describe = Callable[[Sequence[Config]], list[Facts]]
+EngineMaker = Callable[[EngineConfig, Path], Engine]
+Conclude = Callable[[SweepDir, Console], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `failure` is empty where it has an outcome."""
+
+    run: str
+    state: str
+    step: int
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a launch leans on, so that a test can lean it on something else."""
+
+    describe: Describe = described
+    engine: EngineMaker = make_engine
+    conclude: Conclude = conclude
+
+
+def launch(
+    configs: Sequence[Config], tools: Tools | None = None, console: Console | None = None
+) -> list[Outcome]:
+    """Train every run that has no end yet, compare, report; outcomes in the order of `configs`.
+
+    Raises UserError for what the user can mend, before anything is written; Interrupted on Ctrl-C.
+    """
+    tools, console = tools or Tools(), console or Console()
+    sweep = sweep_of(configs)
+    rule.complete(configs)
+    rule.check(sweep, configs)
+    check_distinct(sweep, configs)
+    facts = tools.describe(configs)
+    runs = [Run(config, fact, directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
+    blocks = make_blocks(runs)
+    directories.check_identities(runs)
+    with driving(sweep):
+        failed = _train(sweep, blocks, runs, tools, console)
+        tools.conclude(sweep, console)
+    return [_outcome(run, failed) for run in runs]
+
+
+def _train(
+    sweep: SweepDir, blocks: Sequence[Block], runs: Sequence[Run], tools: Tools, console: Console
+) -> dict[str, str]:
+    """Everything that writes. Returns the runs that were given up, and why."""
+    settings = runs[0].config.engine
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if deviation := rule.write_down(sweep, runs[0].config.rule):
+        note(deviation)
+    blocks = _placed(sweep, blocks, note)
+    todo = _unfinished(sweep, blocks, note)
+    if not todo:
+        return {}
+    workers = workers_at_a_time(settings, todo)
+    for line in plan_lines(sweep, runs, workers):
+        note(line)
+    engine = tools.engine(settings, sweep.path / "workers")
+    display = make_display(runs, console)
+    supervisor = Supervisor(
+        engine,
+        settings,
+        display,
+        workers,
+        prepare=lambda run: directories.prepare(sweep, run, display.note),
+        order=lambda assignment: _order(sweep, assignment),
+    )
+    try:
+        with _termination_is_interruption():
+            supervisor.run(_assignments(todo, settings.isolation))
+    finally:
+        display.close()
+        engine.close()
+    return supervisor.failed
+
+
+def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
+    """Blocks in the order in which they are trained, each run on the mesh that it is frozen to."""
+    places = placement.freeze(sweep, blocks)
+    moved = [run for block in blocks for run in placement.moved(block.runs, places)]
+    if moved:
+        note(
+            f"{moved[0].name} and {len(moved) - 1} more keep the mesh of their first launch; "
+            "resume.replan=true would start unfinished blocks over on the new one"
+        )
+    placed = []
+    for block in blocks:
+        ordered = sorted(block.runs, key=lambda run: places[run.name].lane)
+        placed.append(Block(block.name, tuple(placement.as_placed(run, places) for run in ordered)))
+    return placement.by_cost(placed)
+
+
+def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
+    """Blocks with the runs that are left to train; directories of all others are in order."""
+    left = []
+    for block in blocks:
+        ready = [(run, directories.prepare(sweep, run, note)) for run in block.runs]
+        runs = tuple(run for run, state in ready if state is not Ready.stands)
+        left += [Block(block.name, runs)] if runs else []
+    return left
+
+
+def _assignments(blocks: Sequence[Block], isolation: Isolation) -> list[Assignment]:
+    """Who shares a worker."""
+    if isolation is Isolation.block:
+        return [
+            Assignment(block.name, [*block.runs], sum(run.devices for run in block.runs)) for block in blocks
+        ]
+    return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
+
+
+def _order(sweep: SweepDir, assignment: Assignment) -> Order:
+    platform = assignment.runs[0].config.cluster.platform
+    env = cpu_profile(assignment.devices) if platform == "cpu" else {}
+    paths = tuple(run.dir.path for run in assignment.runs)
+    return Order(assignment.name, paths, env, sweep.worker_log(assignment.name.replace("/", "-")))
+
+
+def workers_at_a_time(settings: EngineConfig, blocks: Sequence[Block]) -> int:
+    """As configured, or one a core as far as memory carries the largest of them."""
+    if settings.workers:
+        return settings.workers
+    need = max(_memory(block) for block in blocks)
+    fit = int(_free_memory() * 0.8 // need)
+    return max(1, min(len(os.sched_getaffinity(0)), fit))
+
+
+def _memory(block: Block) -> float:
+    """Bytes of a worker: an interpreter with its libraries, and what its runs hold."""
+    return 6e8 + sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs)
+
+
+def _free_memory() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    return 4e9
+
+
+@contextmanager
+def driving(sweep: SweepDir) -> Iterator[None]:
+    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written."""
+    try:
+        if not claim(sweep.lock):
+            other = holder(sweep.lock)
+            who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
+            raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
+        yield
+    except OSError as error:
+        raise disk_trouble(error, sweep.path) or error from error
+    finally:
+        release(sweep.lock)
+
+
+@contextmanager
+def _termination_is_interruption() -> Iterator[None]:
+    """SIGTERM means what Ctrl-C means."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
+    status = read_status(run.dir)
+    end = status.state.value
+    failure = "" if status.state.settled else failed.get(run.name) or status.message or end
+    return Outcome(run.name, end, status.step, failure)
+
+
+__all__ = ["Interrupted", "Outcome", "Tools", "driving", "launch"]

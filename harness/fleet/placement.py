@@ -1,0 +1,79 @@
+"""Where each run is trained: fixed in the ledger by the first launch, read from there ever after."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config.identity import plain
+from harness.config.schema import MeshConfig
+from harness.fleet.runs import Block, Run
+from harness.records import ledger
+from harness.records.layout import SweepDir
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's lane: its position in its block, and the shape of its mesh."""
+
+    block: str
+    lane: int
+    mesh: MeshConfig
+
+
+def frozen(sweep: SweepDir) -> dict[str, Place]:
+    """The places that were given so far, by run; later entries of the ledger replace earlier ones."""
+    places: dict[str, Place] = {}
+    for entry in ledger.read(sweep, "placement"):
+        for name, place in entry["content"]["runs"].items():
+            places[name] = Place(place["block"], place["lane"], MeshConfig(**place["mesh"]))
+    return places
+
+
+def freeze(sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = ()) -> dict[str, Place]:
+    """Give a place to each run that has none, or that is to be placed anew, and return all places."""
+    known = frozen(sweep)
+    wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
+    new = {name: place for name, place in wanted.items() if name not in known or name in replanned}
+    if known and (added := [name for name in new if name not in known]):
+        ledger.append(sweep, "amendment", {"what": "runs", "detail": _added(added, known), "added": added})
+    if new:
+        ledger.append(sweep, "placement", {"runs": {name: _record(place) for name, place in new.items()}})
+    return known | new
+
+
+def moved(runs: Sequence[Run], places: Mapping[str, Place]) -> list[Run]:
+    """Runs that this command would put on another mesh than the one they are frozen to."""
+    return [run for run in runs if places[run.name].mesh != run.config.mesh]
+
+
+def as_placed(run: Run, places: Mapping[str, Place]) -> Run:
+    """The run with the mesh that it is frozen to."""
+    config = dataclasses.replace(run.config, mesh=places[run.name].mesh)
+    return dataclasses.replace(run, config=config)
+
+
+def by_cost(blocks: Sequence[Block]) -> list[Block]:
+    """Longest first, so that the last block to end is a short one and no core waits for a long one:
+    on the three rungs of the demo and two workers that is 32 units of time against 38."""
+    return sorted(blocks, key=lambda block: -block.cost)
+
+
+def _place(block: Block, lane: int, run: Run) -> Place:
+    return Place(block.name, lane, run.config.mesh)
+
+
+def _record(place: Place) -> dict[str, Any]:
+    return {"block": place.block, "lane": place.lane, "mesh": plain(place.mesh)}
+
+
+def _added(added: Sequence[str], known: Mapping[str, Place]) -> str:
+    """Which scales, variants and seeds the ledger did not know, in words."""
+    words = []
+    for position, what in enumerate(("scale", "variant", "seed")):
+        before = {name.split("/")[position] for name in known}
+        new = sorted({name.split("/")[position] for name in added} - before)
+        words += [f"{what} {' '.join(new)}"] if new else []
+    return f"added after the first launch: {', '.join(words) or f'{len(added)} runs'}"

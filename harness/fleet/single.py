@@ -1,0 +1,57 @@
+"""One run, in this process."""
+
+from __future__ import annotations
+
+import os
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.config.compose import resolve
+from harness.config.errors import UserError
+from harness.fleet import directories, placement, rule
+from harness.fleet.described import described
+from harness.fleet.directories import Ready
+from harness.fleet.jobs import RunFailed
+from harness.fleet.launch import driving
+from harness.fleet.progress import ending
+from harness.fleet.runs import Block, Run, directory, sweep_of
+from harness.fleet.supervisor import Interrupted
+from harness.parallel.profile import cpu_profile
+from harness.records.claim import claim
+from harness.records.status import State, read_status
+
+
+def train_single(node: DictConfig) -> None:
+    """Hydra's task: train the run of this config here, or say that it is done.
+
+    Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
+    """
+    config, console = resolve(node), Console()
+    sweep = sweep_of([config])
+    rule.complete([config])
+    run = Run(config, described([config])[0], directory(sweep, config))
+    directories.check_identities([run])
+    with driving(sweep):
+        places = placement.freeze(sweep, [Block(run.block, (run,))])
+        run = placement.as_placed(run, places)
+        ready = directories.prepare(sweep, run, console.print)
+        if ready is Ready.alive or not claim(run.dir.claim):
+            raise UserError(f"{run.dir.path} is being trained by another process")
+        if ready is Ready.train:
+            _train_here(run)
+    status = read_status(run.dir)
+    console.print(f"{run.dir.path}: {ending(status)}", markup=False, highlight=False, soft_wrap=True)
+    if status.state is State.preempted:
+        raise Interrupted
+    if not status.state.settled:
+        raise RunFailed(f"{run.name}: {status.message or status.state.value}")
+
+
+def _train_here(run: Run) -> None:
+    """The environment comes first: importing the worker imports JAX, which reads it."""
+    env = cpu_profile(run.devices) if run.config.cluster.platform == "cpu" else {}
+    os.environ.update(env)
+    from harness import worker
+
+    worker.main([str(run.dir.path)], env)

@@ -1,0 +1,31 @@
+"""Asking a sweep to stop: every run saves and leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from harness.config.errors import UserError
+from harness.fleet.directories import worker_of
+from harness.records.claim import holder
+from harness.records.layout import SweepDir
+from harness.records.status import Writer
+
+
+def stop(sweep: SweepDir) -> str:
+    """Tell the driver if there is one, else the workers. Returns in one sentence what was told."""
+    driver = holder(sweep.lock)
+    if driver is not None:
+        _terminate(driver)
+        return f"the driver (process {driver.pid}) was told; it waits until every run has saved"
+    workers = {writer for run in sweep.runs() if (writer := worker_of(run)) is not None}
+    for worker in workers:
+        _terminate(worker)
+    return f"{len(workers)} workers were told to save and leave" if workers else "nothing is running there"
+
+
+def _terminate(writer: Writer) -> None:
+    if writer.alive() is None:
+        raise UserError(f"process {writer.pid} runs on {writer.host}: stop it there")
+    if writer.pid and writer.alive():
+        os.kill(writer.pid, signal.SIGTERM)

@@ -1,0 +1,111 @@
+"""A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
+
+`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge",
+"times": n}}. Each run's rows are a function of its seed and step, so a curve that was put
+together from many attempts can be compared with one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from harness.records import atomic, metrics
+from harness.records.layout import RunDir
+from harness.records.provenance import read_provenance
+from harness.records.status import State, Status, Writer, read_status, write_status
+
+EVERY = 5
+PACE = 0.01
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    os.environ.update(env)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: stop.set())
+    lanes = [threading.Thread(target=_lane, args=(RunDir(Path(path)), stop)) for path in argv]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    return 0 if all(read_status(RunDir(Path(path))).state.settled for path in argv) else 3
+
+
+def _lane(run: RunDir, stop: threading.Event) -> None:
+    attempt = read_status(run).attempt + 1
+    with (run.path / "attempts.txt").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    status = Status(State.running, attempt=attempt, writer=Writer.here(), phase="start")
+    try:
+        status = _train(run, status, stop)
+    except Exception as error:
+        status = replace(read_status(run), state=State.failed, message=str(error))
+    write_status(run, status)
+
+
+def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
+    record = read_provenance(run)
+    assert record is not None
+    steps, fault = record.facts.steps, _fault(run)
+    start = metrics.intact_until(run)[0]
+    metrics.drop_after(run, start)
+    rows: list[dict] = []
+    for step in range(start + 1, steps + 1):
+        time.sleep(PACE)
+        rows.append(row(record.seed, record.variant, step))
+        status = replace(status, phase="train", step=step, steps=steps, progress=step, loss=rows[-1]["loss"])
+        write_status(run, status)
+        if fault and step == fault["at"] and _due(run, fault):
+            return _misbehave(fault["do"], status)
+        if step % EVERY == 0 or step == steps or stop.is_set():
+            metrics.seal(run, "steps", step - len(rows), step, rows)
+            metrics.seal(run, "evals", step - len(rows), step, [])
+            rows = []
+        if stop.is_set():
+            return replace(status, state=State.preempted)
+    return replace(status, state=State.finished)
+
+
+def row(seed: int, variant: str, step: int) -> dict:
+    loss = 5.0 / step + seed * 0.01 + len(variant) * 0.001
+    return dict.fromkeys(metrics.STEPS, 0) | {"step": step, "tokens": step * 10, "loss": loss}
+
+
+def _fault(run: RunDir) -> dict | None:
+    faults = atomic.read_json(run.path.parents[2] / "faults.json") or {}
+    return faults.get("/".join(run.path.parts[-3:]))
+
+
+def _due(run: RunDir, fault: dict) -> bool:
+    """Whether the fault has not yet happened as often as it should."""
+    mark = run.path / "faults.txt"
+    count = len(mark.read_text()) if mark.exists() else 0
+    if count >= fault.get("times", 1):
+        return False
+    with mark.open("a") as file:
+        file.write("x")
+    return True
+
+
+def _misbehave(what: str, status: Status) -> Status:
+    if what == "raise":
+        raise RuntimeError("a fault on demand")
+    if what == "diverge":
+        return replace(status, state=State.diverged, message="the loss is not finite")
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "exit":
+        os._exit(7)
+    if what == "hang":
+        time.sleep(3600)
+    raise AssertionError(what)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], {}))
