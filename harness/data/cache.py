@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from harness.config.cache import cache_dir
+from harness.config.errors import UserError
 from harness.config.identity import digest
 from harness.data.content import content_hash
 from harness.data.sources import Source, held_out
 from harness.data.tokenizers import Codec
 from harness.records.atomic import read_json, write_json
 
-FORMAT = 1
 SPLITS = ("train", "heldout")
 ENCODE_CHARACTERS = 1_000_000
 """Text encoded at a time: enough for the tokenizer's threads, little memory."""
@@ -43,13 +43,17 @@ class Tokens:
 
 def open_tokens(source: Source, codec: Codec, holdout: float) -> Tokens:
     """The cached tokens of a source, built first if need be. Raises UserError on unreadable text."""
-    key = digest([FORMAT, content_hash(source), codec.fingerprint, holdout])
+    key = _key(source, codec, holdout)
     folder = cache_dir("tokens") / key
     if not _whole(folder):
         with _lock(folder.with_suffix(".lock")):
             if not _whole(folder):
                 _build(folder, source, codec, holdout)
     return Tokens(key, *(_map(folder / f"{split}.bin", codec.dtype) for split in SPLITS))
+
+
+def _key(source: Source, codec: Codec, holdout: float) -> str:
+    return digest([content_hash(source), codec.fingerprint, holdout])
 
 
 def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
@@ -64,6 +68,10 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
                 files[held_out(text, holdout)].write(np.append(tokens, codec.dtype.type(codec.end)).data)
     body = {f"{split}.bin": _state(draft / f"{split}.bin") for split in SPLITS}
     write_json(draft / "header.json", {"files": body, "checksum": digest(body)})
+    if _key(source, codec, holdout) != folder.name:
+        raise UserError(
+            f"{source.key}.path={source.path} changed while it was read: start again when it is written"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

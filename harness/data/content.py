@@ -11,8 +11,11 @@ from typing import Any
 
 from harness.config.cache import cache_dir
 from harness.config.identity import digest
-from harness.data.sources import Source, held_out
+from harness.data.sources import Source, held_out, kind_of
 from harness.records.atomic import read_json, sha256, write_json
+
+FORMAT = 1
+"""Raise it when the same files come to mean other documents or tokens."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Survey:
 
 def content_hash(source: Source) -> str:
     """Changes with whatever changes the documents of a source or their order."""
-    tabular = any(".txt" not in file.name for file in source.files)
-    return digest([[_file_hash(file) for file in source.files], source.column if tabular else None])
+    kinds = [kind_of(file) or "" for file in source.files]
+    column = None if all(kind.startswith(".txt") for kind in kinds) else source.column
+    return digest([FORMAT, kinds, [_file_hash(file) for file in source.files], column])
 
 
 def survey(source: Source, holdout: float) -> Survey:
@@ -52,11 +56,10 @@ def _count(source: Source, holdout: float) -> Survey:
 
 
 def _file_hash(file: Path) -> str:
-    """sha256 of the file and of the way its name says to read it."""
     path, state = file.resolve(), file.stat()
     name = hashlib.sha256(str(path).encode()).hexdigest()
     version = [str(path), state.st_size, state.st_mtime_ns]
-    return _remember("files", name, version, lambda: digest([file.suffixes[-2:], sha256(path)]))
+    return _remember("files", name, version, lambda: sha256(path))
 
 
 def _remember(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:

@@ -82,9 +82,7 @@ class Reader:
             for array in (read.tokens_BT, read.ids_B):
                 array.setflags(write=False)  # lanes share it
             batch.set_result(read)
-        except (
-            BaseException
-        ) as error:  # or lanes would wait for ever for a batch whose reader was interrupted
+        except BaseException as error:  # an interrupted reader must not leave lanes waiting
             batch.set_exception(error)
 
     def _forget(self, t: int, batch: Future[Batch]) -> None:

@@ -54,7 +54,7 @@ class Source:
                 ) from None
 
     def _read(self, file: Path) -> Iterator[str]:
-        match _suffix(file):
+        match kind_of(file):
             case ".parquet":
                 return self._parquet(file)
             case ".jsonl" | ".jsonl.zst":
@@ -108,7 +108,7 @@ def locate(name: str, config: SourceConfig) -> Source:
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
         raise UserError(f"{key} does not exist: {nearest(path.name, (entry.name for entry in siblings))}")
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and _suffix(file)]
+    files = [file for file in files if file.is_file() and kind_of(file)]
     if not files:
         raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(SUFFIXES)}")
     if not any(file.stat().st_size for file in files):
@@ -122,16 +122,17 @@ def held_out(document: str, share: float) -> bool:
     return draw < share * 2.0**64
 
 
+def kind_of(file: Path) -> str | None:
+    """The suffix that says how a file is read; None for a file that is not."""
+    return next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), None)
+
+
 def _pack(key: str, path: str) -> Path:
     names = [file.name.removesuffix(".txt.zst") for file in PACK.glob("*.txt.zst")]
     name = path.removeprefix("pack:")
     if name not in names:
         raise UserError(f"{key} names no text that ships with the harness: {nearest(name, names)}")
     return PACK / f"{name}.txt.zst"
-
-
-def _suffix(file: Path) -> str | None:
-    return next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), None)
 
 
 def _lines(file: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@functools.cache
 def documents(name: str, count: int = 120) -> list[str]:
     """Documents of 10 to 60 words, each with its own mark `[name-number]`, some letters not ASCII."""
     draw = random.Random(name)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.config.errors import UserError
 from harness.config.schema import SourceConfig
 from harness.data import cache, content
 from harness.data.cache import Tokens, open_tokens
 from harness.data.sources import held_out, locate
-from harness.data.tokenizers import load
+from harness.data.tokenizers import ByteCodec, load
 
 from .conftest import documents, write
 
@@ -130,6 +131,7 @@ def test_a_damaged_entry_is_built_again(text, cache, builds, damage):
 OPEN = """
 import os, signal, sys, time
 from pathlib import Path
+from harness.config.errors import UserError
 from harness.config.schema import SourceConfig
 from harness.data import cache
 from harness.data.sources import locate
@@ -168,6 +170,16 @@ ByteCodec = Killed
 def start(patch: str, *paths: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", OPEN.format(patch=patch), *map(str, paths)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(text, cache, monkeypatch):
+    real = ByteCodec.encode
+    monkeypatch.setattr(
+        ByteCodec, "encode", lambda codec, texts: (write(text, ["other text"]), real(codec, texts))[1]
+    )
+    with pytest.raises(UserError, match=r"data.sources.s.path=.*changed while it was read: "):
+        tokens_of(text)
+    assert entries(cache) == []
 
 
 def test_two_processes_that_open_at_once_build_once(text, tmp_path, cache):

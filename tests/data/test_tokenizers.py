@@ -17,7 +17,7 @@ def codec(request) -> Codec:
     return load(request.param)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=TEXT)
 def test_text_comes_back_and_its_bytes_are_counted(codec, text):
     (tokens,) = codec.encode([text])
@@ -25,7 +25,7 @@ def test_text_comes_back_and_its_bytes_are_counted(codec, text):
     assert codec.byte_lengths_V[tokens].sum() == len(text.encode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts=st.lists(TEXT, min_size=1, max_size=5))
 def test_a_document_is_encoded_the_same_alone_and_among_others(codec, texts):
     together = codec.encode(texts)
