@@ -31,29 +31,6 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Evals:
-    """The evaluations of a run or a branch: one array a column, rows in order of writing."""
-
-    columns: dict[str, np.ndarray]
-
-    @property
-    def empty(self) -> bool:
-        return self.columns["step"].size == 0
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return tuple(sorted(set(self.columns["domain"].tolist())))
-
-    def at(self, step: int) -> dict[str, np.ndarray]:
-        keep = self.columns["step"] == step
-        return {name: column[keep] for name, column in self.columns.items()}
-
-    @property
-    def last_step(self) -> int:
-        return int(self.columns["step"].max())
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a decayed (or, with a flag, a hot) checkpoint scored."""
 
@@ -64,6 +41,28 @@ class Outcome:
     flops: float
     device_seconds: float
     decayed: bool
+
+
+@dataclass(frozen=True)
+class Evals:
+    """The evaluations of a run or a branch: one array a column, rows in order of writing."""
+
+    columns: dict[str, np.ndarray]
+
+    @property
+    def empty(self) -> bool:
+        return self.columns["step"].size == 0
+
+    @cached_property
+    def final(self) -> Outcome | None:
+        """The last evaluation, averaged over all its domains."""
+        if self.empty:
+            return None
+        last = self.columns["step"] == self.columns["step"].max()
+        rows = {name: column[last].tolist() for name, column in self.columns.items()}
+        by_domain = dict(zip(rows["domain"], rows["loss"], strict=True))
+        step, tokens, flops, seconds = (rows[n][0] for n in ("step", "tokens", "flops", "device_seconds"))
+        return Outcome(_mean(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"]))
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,8 @@ class RunRecord:
         """It ended so, or scored NaN or infinity at its end."""
         if self.status.state is State.diverged:
             return True
-        return self.complete and not np.isfinite(self.evals.at(self.evals.last_step)["loss"]).all()
+        final = self.evals.final
+        return bool(self.complete and final and not np.isfinite(list(final.by_domain.values())).all())
 
     @property
     def complete(self) -> bool:
@@ -103,18 +103,18 @@ def outcome_of(evals: Evals, domains: tuple[str, ...] = ()) -> Outcome | None:
 
     None where there is no evaluation, or one of the domains was not evaluated.
     """
-    if evals.empty:
+    final = evals.final
+    if final is None or not domains:
+        return final
+    if any(domain not in final.by_domain for domain in domains):
         return None
-    rows = evals.at(evals.last_step)
-    by_domain = dict(zip(rows["domain"].tolist(), rows["loss"].tolist(), strict=True))
-    wanted = domains or tuple(sorted(by_domain))
-    if any(domain not in by_domain for domain in wanted):
-        return None
-    loss = float(np.mean([by_domain[domain] for domain in wanted]))
-    return Outcome(
-        loss, by_domain, int(rows["step"][0]), int(rows["tokens"][0]), float(rows["flops"][0]),
-        float(rows["device_seconds"][0]), bool(rows["decayed"].all()),
-    )  # fmt: skip
+    chosen = {domain: final.by_domain[domain] for domain in domains}
+    return dataclasses.replace(final, loss=_mean(chosen))
+
+
+def _mean(by_domain: dict[str, float]) -> float:
+    """Mean over domains in order of name, so that the sum's rounding does not hang on row order."""
+    return sum(by_domain[domain] for domain in sorted(by_domain)) / len(by_domain)
 
 
 def read_runs(sweep: SweepDir) -> list[RunRecord]:
@@ -259,7 +259,3 @@ def _from_path(run: RunDir) -> Provenance:
 def digest_of(content: Any) -> str:
     """sha256 of canonical JSON, as `harness.config.identity.digest` takes it of plain data."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def with_problem(record: RunRecord, problem: str) -> RunRecord:
-    return dataclasses.replace(record, problem=record.problem or problem)
