@@ -1,0 +1,117 @@
+"""Tiny real runs for the tests of training: prepared as the launcher would, trained in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import polars as pl
+
+from harness.config.compose import compose
+from harness.config.identity import digest, identity
+from harness.data import Reader, open_data
+from harness.describe import describe
+from harness.models import build
+from harness.records.configs import read_config, write_config
+from harness.records.layout import RunDir, SweepDir
+from harness.records.metrics import read_curve
+from harness.records.provenance import Provenance, package_versions, read_provenance, write_provenance
+from harness.records.status import State
+from harness.training.lane import Lane, open_lane
+from harness.training.run import Assignment, train_run
+
+TINY = (
+    "data.tokenizer=byte",
+    "data.sequence_length=32",
+    "data.holdout=0.3",
+    "evaluation.tokens=256",
+    "evaluation.points=2",
+    "scale.parameters=12000",
+    "scale.batch=8",
+    "scale.tokens=7680",
+    "checkpoint.every=8",
+    "checkpoint.keep_last=10",
+)
+"""30 steps of 8 sequences of 32 bytes; the branch leaves at step 13 and ends at 15."""
+
+SENTENCES = (
+    "the quick brown fox jumps",
+    "a lazy dog sleeps all day",
+    "what follows is a longer line of text",
+)
+
+
+def write_text(folder: Path) -> Path:
+    """A corpus of 120 short documents."""
+    path = folder / "text.txt"
+    documents = [" ".join(SENTENCES[(i + j) % 3] for j in range(3 + i % 4)) + f" {i}" for i in range(120)]
+    path.write_text("\n<|endoftext|>\n".join(documents))
+    return path
+
+
+def prepare(folder: Path, *overrides: str) -> RunDir:
+    """A run directory as the launcher leaves it for a worker."""
+    text = folder / "text.txt"
+    if not text.exists():
+        write_text(folder)
+    config = compose(["data=own", f"data.sources.own.path={text}", *TINY, *overrides])
+    facts = describe(config)
+    run = SweepDir(folder / "sweep").run(config.scale.name, config.variant.name, config.seed)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_config(run.config, config)
+    record = Provenance(
+        identity=identity(config),
+        config_hash=digest(config),
+        code_hash="",
+        experiment="test",
+        scale=config.scale.name,
+        variant=config.variant.name,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        parameters=facts.parameters,
+        tokens=config.scale.tokens,
+        facts=facts,
+        versions=package_versions(),
+    )
+    write_provenance(run, record)
+    return run
+
+
+def assignment(run: RunDir) -> Assignment:
+    provenance = read_provenance(run)
+    assert provenance
+    return Assignment(run, read_config(run.config), provenance)
+
+
+def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> Lane:
+    """A lane on as many devices as the run's mesh has, from the given one on."""
+    config = read_config(run.config)
+    corpus = open_data(config.data)
+    count = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    devices = jax.devices()[first_device : first_device + count]
+    reader = reader or Reader(corpus.sampler(config.scale.batch, config.data_seed))
+    heldout = corpus.heldout(config.evaluation.tokens)
+    facts = assignment(run).provenance.facts
+    return open_lane(config, build(config, facts.shape["vocabulary"]), devices, reader.get, heldout)
+
+
+def train(run: RunDir, first_device: int = 0, stop: threading.Event | None = None) -> State:
+    return train_run(assignment(run), lane(run, first_device), stop or threading.Event())
+
+
+def stopping_at(step: int, get_batch: Callable, stop: threading.Event) -> Callable:
+    """A reader that asks the lane to leave once it reads the batch of this step."""
+
+    def get(t: int):
+        if t == step:
+            stop.set()
+        return get_batch(t)
+
+    return get
+
+
+def curve(run: RunDir, kind: str = "steps") -> pl.DataFrame:
+    """A run's rows without the wall clock."""
+    return read_curve(run, kind).drop("device_seconds")

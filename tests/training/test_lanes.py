@@ -1,0 +1,133 @@
+"""The bits of a run do not depend on where, beside whom, or in which process it is trained."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from harness.data import Reader, open_data
+from harness.records.atomic import read_json
+from harness.records.configs import read_config
+from harness.records.status import State
+from harness.training.run import train_run
+from tests.training.runs import assignment, curve, lane, prepare, train
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    run = prepare(tmp_path_factory.mktemp("alone"))
+    assert train(run) is State.finished
+    return run
+
+
+def examples(run):
+    return read_json(run.path / "examples.json")
+
+
+def train_side_by_side(runs):
+    """As a worker does: a thread a lane, one reader for all."""
+    config = read_config(runs[0].config)
+    reader = Reader(open_data(config.data).sampler(config.scale.batch, config.data_seed))
+    lanes = [lane(run, index, reader) for index, run in enumerate(runs)]
+    states = {}
+
+    def work(index):
+        states[index] = train_run(assignment(runs[index]), lanes[index], threading.Event())
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(runs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return list(states.values()), reader
+
+
+def test_beside_siblings_and_on_another_device(alone, tmp_path):
+    variants = ("mha", "hybrid", "gqa")
+    window = "model.attention.options={window: 8, global_every: 2}"
+    extra = {"hybrid": [window], "gqa": ["model.heads=2"]}
+    runs = [prepare(tmp_path, f"variant={name}", *extra.get(name, [])) for name in reversed(variants)]
+    states, reader = train_side_by_side(runs)
+    assert states == [State.finished] * 3
+    gqa, hybrid, mha = runs
+    assert curve(mha).equals(curve(alone))
+    assert not curve(hybrid).equals(curve(alone))
+    assert examples(gqa) == examples(hybrid) == examples(alone)
+    assert reader.reads < 2 * 30
+
+
+def test_a_failing_lane_leaves_its_sibling_alone(alone, tmp_path, monkeypatch):
+    good, bad = prepare(tmp_path), prepare(tmp_path, "variant=gqa", "model.heads=2")
+    real = Reader.get
+
+    def get(self, t):
+        if threading.current_thread().name == "bad" and t == 5:
+            raise ValueError("a fault of this lane")
+        return real(self, t)
+
+    monkeypatch.setattr(Reader, "get", get)
+    lanes = [lane(good, 0), lane(bad, 1)]
+    results = {}
+
+    def work(name, index, run):
+        results[name] = train_run(assignment(run), lanes[index], threading.Event())
+
+    threads = [
+        threading.Thread(target=work, args=("good", 0, good), name="good"),
+        threading.Thread(target=work, args=("bad", 1, bad), name="bad"),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {"good": State.finished, "bad": State.failed}
+    assert "a fault of this lane" in bad.log.read_text()
+    assert curve(good).equals(curve(alone))
+
+
+def test_in_a_process_of_its_own_on_one_core(alone, tmp_path):
+    run = prepare(tmp_path)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
+    command = [sys.executable, "-m", "harness.worker", str(run.path)]
+    done = subprocess.run(
+        command,
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert curve(run).equals(curve(alone))
+    assert examples(run) == examples(alone)
+
+
+def test_two_equal_variants_are_bitwise_equal_and_a_null_pair_is_not(alone, tmp_path):
+    twin = prepare(tmp_path, "variant.name=twin")
+    assert train(twin, first_device=2) is State.finished
+    assert curve(twin).equals(curve(alone))
+    null = prepare(tmp_path, "seed=1", "data_seed=0")
+    assert train(null) is State.finished
+    assert examples(null) == examples(alone)
+    assert not curve(null).equals(curve(alone))
+
+
+def test_shared_parameters_of_two_variants_start_equal(tmp_path):
+    mha, gqa = prepare(tmp_path, "model.heads=2"), prepare(tmp_path, "variant=gqa", "model.heads=2")
+    one, other = (lane(run).initial().params for run in (mha, gqa))
+    shared = [path for path in one if path in other and one[path].shape == other[path].shape]
+    assert 0 < len(shared) < len(one)
+    assert all(np.array_equal(one[path], other[path]) for path in shared)
+
+
+def test_eight_devices_train_as_one_within_rounding(alone, tmp_path):
+    even = ("data.tokenizer=bpe512", "model.heads=2", "model.ffn=80", "scale.parameters=11904")
+    run = prepare(tmp_path, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", *even)
+    single = prepare(tmp_path, "variant.name=single", *even)
+    assert train(run) is train(single) is State.finished
+    # Sums are taken in another order: the bits differ, and thirty Adam steps let that grow.
+    np.testing.assert_allclose(curve(run)["loss"], curve(single)["loss"], rtol=2e-4)
+    assert len(jax.devices()) == 8

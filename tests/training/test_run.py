@@ -1,0 +1,148 @@
+"""Resumed equals uninterrupted, bitwise; what is damaged is named and computed again."""
+
+import dataclasses
+import errno
+import shutil
+import threading
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+from harness.records import metrics
+from harness.records.atomic import read_json
+from harness.records.manifest import damaged, good_steps
+from harness.records.metrics import EVALS, STEPS
+from harness.records.status import State, read_status
+from harness.training.checkpoints import restore
+from harness.training.run import train_run
+from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run that nobody stopped, and a lane to train others like it."""
+    run = prepare(tmp_path_factory.mktemp("undisturbed"))
+    assert train(run) is State.finished
+    return run
+
+
+def copy_of(run, folder):
+    """The same run in another place, as far as it stands."""
+    shutil.copytree(run.path, folder / "run")
+    return dataclasses.replace(run, path=folder / "run")
+
+
+def assert_same(run, reference):
+    for one, other in ((run, reference), (run.branch(0.5), reference.branch(0.5))):
+        assert curve(one).equals(curve(other))
+        assert curve(one, "evals").equals(curve(other, "evals"))
+        assert read_json(one.path / "examples.json") == read_json(other.path / "examples.json")
+        assert read_status(one).state is State.finished
+        assert not damaged(one)
+
+
+def test_a_run_leaves_a_whole_curve_and_its_checkpoints(undisturbed):
+    steps, evals = metrics.read_curve(undisturbed, "steps"), metrics.read_curve(undisturbed, "evals")
+    assert steps.schema == pl.Schema(STEPS)
+    assert evals.schema == pl.Schema(EVALS)
+    assert steps["step"].to_list() == list(range(1, 31))
+    assert evals["step"].to_list() == [15, 30]
+    assert evals["decayed"].to_list() == [False, True]
+    assert steps["tokens"].to_list() == [256 * step for step in range(1, 31)]
+    assert steps["device_seconds"].is_sorted()
+    assert good_steps(undisturbed)[0] == [8, 13, 16, 24, 30]
+    branch = metrics.read_curve(undisturbed.branch(0.5), "steps")
+    assert branch["step"].to_list() == [14, 15]
+    assert steps["loss"][-1] < steps["loss"][0] - 0.5
+
+
+@pytest.mark.parametrize("at", [1, 8, 14, 29])
+def test_stopped_and_resumed_is_bitwise_the_same(undisturbed, tmp_path, at):
+    run = prepare(tmp_path)
+    stop = threading.Event()
+    first = lane(run)
+    stopped = dataclasses.replace(first, get_batch=stopping_at(at, first.get_batch, stop))
+    assert train_run(assignment(run), stopped, stop) is State.preempted
+    assert train(run, first_device=3) is State.finished
+    assert_same(run, undisturbed)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("what", ["metrics/steps-*", "metrics/evals-*", "branch50/metrics/steps-*"])
+def test_a_damaged_part_is_named_and_computed_again(undisturbed, tmp_path, what):
+    run = copy_of(undisturbed, tmp_path)
+    (path,) = run.path.glob(what)
+    flip_a_bit(path)
+    assert any(path.name in sentence for sentence in damaged(run))
+    assert train(run) is State.finished
+    assert path.name in run.log.read_text() + run.branch(0.5).log.read_text()
+    assert_same(run, undisturbed)
+
+
+@pytest.mark.parametrize("step", [30, 13])
+def test_a_damaged_checkpoint_is_stepped_over(undisturbed, tmp_path, step):
+    run = copy_of(undisturbed, tmp_path)
+    shutil.rmtree(run.branch(0.5).path)
+    biggest = max(run.checkpoint(step).rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    flip_a_bit(biggest)
+    assert any(biggest.name in sentence for sentence in damaged(run))
+    assert train(run) is State.finished
+    assert biggest.name in run.log.read_text()
+    assert_same(run, undisturbed)
+
+
+def test_a_checkpoint_without_manifest_does_not_exist(undisturbed, tmp_path):
+    run = copy_of(undisturbed, tmp_path)
+    run.manifest(30).unlink()
+    shutil.rmtree(run.checkpoint(24) / "state")
+    assert good_steps(run)[0] == [8, 13, 16]
+    assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(undisturbed, tmp_path):
+    run = prepare(tmp_path, "optimizer.learning_rate=0.001")
+    shutil.copytree(undisturbed.checkpoints, run.checkpoints)
+    shutil.copytree(undisturbed.metrics, run.metrics)
+    assert train(run) is State.finished
+    assert not curve(run).equals(curve(undisturbed))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_as_diverged(tmp_path):
+    run = prepare(tmp_path, "optimizer.learning_rate=1e30")
+    assert train(run) is State.diverged
+    finite = curve(run)["loss"].is_finite().to_list()
+    assert finite == [True] * (len(finite) - 1) + [False]
+    assert f"at step {len(finite)}" in read_status(run).message
+
+
+def test_a_full_disk_loses_nothing(undisturbed, tmp_path, monkeypatch):
+    run = prepare(tmp_path)
+    real = metrics.seal
+
+    def full(run, kind, start, end, rows):
+        if end > 16:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(run, kind, start, end, rows)
+
+    monkeypatch.setattr(metrics, "seal", full)
+    assert train(run) is State.failed
+    assert read_status(run).message.count("disk is full") == 1
+    monkeypatch.undo()
+    assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+def test_a_checkpoint_restores_onto_another_mesh_exactly(undisturbed, tmp_path):
+    wide = prepare(tmp_path, "mesh.data=2", "mesh.fsdp=2")
+    states = [restore(undisturbed, 30, lane(each).abstract_state()) for each in (undisturbed, wide)]
+    narrow, sharded = map(jax.tree.leaves, states)
+    assert any(len(leaf.sharding.device_set) == 4 for leaf in sharded)
+    assert all(np.array_equal(a, b) for a, b in zip(narrow, sharded, strict=True))
