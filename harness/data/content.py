@@ -34,9 +34,7 @@ class Survey:
 
 def content_hash(source: Source) -> str:
     """Changes with whatever changes the documents of a source or their order."""
-    kinds = [kind_of(file) or "" for file in source.files]
-    column = None if all(kind.startswith(".txt") for kind in kinds) else source.column
-    return digest([FORMAT, kinds, [_file_hash(file) for file in source.files], column])
+    return digest([FORMAT, source.column, [[kind_of(file), _file_hash(file)] for file in source.files]])
 
 
 def survey(source: Source, holdout: float) -> Survey:

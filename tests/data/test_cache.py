@@ -83,6 +83,14 @@ def test_a_copy_elsewhere_shares_the_entry(text, tmp_path, builds):
     assert len(builds) == 1
 
 
+def test_the_same_bytes_read_another_way_are_another_content(tmp_path):
+    hashes = set()
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text('{"text": "one"}\n')
+        hashes.add(content.content_hash(locate("s", SourceConfig(str(tmp_path / name)))))
+    assert len(hashes) == 2
+
+
 def test_a_file_is_hashed_once_a_version(text, monkeypatch):
     hashed, real = [], content.sha256
     monkeypatch.setattr(content, "sha256", lambda path: (hashed.append(path), real(path))[1])

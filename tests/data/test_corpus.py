@@ -141,6 +141,13 @@ def test_other_tokens_never_share_an_id(configure, tmp_path):
     assert len(set.union(*ids)) == sum(map(len, ids))
 
 
+def test_two_sources_of_one_file_share_no_id(configure):
+    config = configure({"a": 1})
+    config.sources["b"] = config.sources["a"]
+    corpus = open_data(config)
+    assert set(ids_of(corpus, 0, 20)).isdisjoint(ids_of(corpus, 1, 20))
+
+
 def test_a_held_out_document_is_never_trained_on(tmp_path):
     """Not even where another source holds a copy of it."""
     ours, theirs = documents("a"), documents("b")

@@ -38,6 +38,14 @@ def test_describing_again_reads_no_document(configure, monkeypatch):
     assert described(config) == facts
 
 
+def test_another_share_counts_the_documents_again(configure):
+    config = configure({"a": 1})
+    described(config)
+    check_refusal(
+        dataclasses.replace(config, holdout=1e-9), ["data.sources.a.path=", "no held-out documents"]
+    )
+
+
 CHANGES: dict[str, Callable[[DataConfig], object]] = {
     "text": lambda config: write(Path(config.sources["a"].path), [*documents("a"), "more"]),
     "tokenizer": lambda config: setattr(config, "tokenizer", "bpe512"),
