@@ -29,7 +29,7 @@ def vega_bundle() -> str:
 
 def _tone(tone: dict) -> str:
     names = ("ink", "soft", "line", "grid", "page")
-    return "".join(f"--{name}:{tone[name]};" for name in names)
+    return "".join(f"--{name}: {tone[name]}; " for name in names) + f"--font: {theme.FONT};"
 
 
 STYLE = (
@@ -42,16 +42,16 @@ STYLE = (
 """
     + """
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font: 15px/1.5 Inter, system-ui, "Helvetica Neue", Helvetica, Arial, sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 var(--font); }
 header, main { max-width: 1120px; margin: 0 auto; padding: 0 28px; }
 header { padding-top: 28px; }
 .bar { display: flex; justify-content: space-between; align-items: center; }
 .kicker { margin: 0; color: var(--soft); font-size: 13px; letter-spacing: .04em; }
 button, select { font: inherit; font-size: 13px; color: var(--soft); background: none;
   border: 1px solid var(--line); border-radius: 6px; padding: 3px 9px; }
-h1 { font-size: 25px; line-height: 1.32; font-weight: 650; margin: 10px 0 8px; max-width: 62ch;
-  letter-spacing: -.01em; }
+h1 { font-size: 21px; line-height: 1.35; font-weight: 650; margin: 10px 0 8px; letter-spacing: -.01em; }
+h1 span { display: block; margin-bottom: 4px; }
 h2 { font-size: 18px; font-weight: 650; margin: 0 0 4px; }
 h3 { font-size: 14px; font-weight: 600; margin: 22px 0 6px; }
 .hypothesis, .caption, .note { color: var(--soft); margin: 0 0 10px; max-width: 90ch; }
@@ -61,7 +61,8 @@ h3 { font-size: 14px; font-weight: 600; margin: 22px 0 6px; }
   padding: 12px 16px; }
 .card.B_BETTER { border-left-color: #009e73; } .card.A_BETTER { border-left-color: #d55e00; }
 .card.EQUIVALENT { border-left-color: #56b4e9; } .card.INVALID { border-left-color: #cc79a7; }
-.card p { margin: 0; } .pair { color: var(--soft); font-size: 13px; }
+.card p { margin: 0; } .soft { color: var(--soft); font-size: 13px; }
+small { color: var(--soft); font-weight: 400; font-size: 12px; margin-left: 4px; }
 .decision { font-weight: 650; font-size: 17px; }
 .k { font-size: 20px; font-variant-numeric: tabular-nums; }
 .card ul { margin: 8px 0 0; padding-left: 17px; color: var(--soft); font-size: 13px; }
@@ -71,7 +72,7 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line); }
 th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 td { border-bottom: 1px solid var(--grid); }
-.value { text-align: right; overflow-wrap: normal; }
+.number { text-align: right; overflow-wrap: normal; } .same { color: var(--line); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); }
 .controls { display: flex; gap: 18px; color: var(--soft); font-size: 13px; margin: 6px 0 10px; }
 .chart { margin: 8px 0 12px; }
@@ -97,7 +98,7 @@ function adjusted(spec) {
     x.axis.title = told.title;
     x.axis.labelExpr = told.label;
     x.scale.type = byId("log-x").checked ? "log" : "linear";
-    if (y.scale) y.scale.type = byId("log-y").checked ? "log" : "linear";
+    if (y.scale && !byId("log-y").checked) Object.assign(y.scale, {type: "linear", zero: false});
   }
   return copy;
 }

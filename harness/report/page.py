@@ -61,7 +61,12 @@ def _body(sweep: SweepDir, comparison: Comparison, content: Frames, drawn: set[s
     by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
     flags = _table(tables.flags(comparison)), _table(tables.divergence(comparison))
     sections = [
-        _section("Fairness", "What each variant was given, against the control.", _table(fairness), _p(same)),
+        _section(
+            "Fairness",
+            "What each variant was given, against the control.",
+            _table(fairness),
+            _p(same, "caption"),
+        ),
         _section("Ladder", "", _chart("ladder", drawn), *by_scale),
         _section("Loss curves", CURVES, _controls(drawn), _chart("curves", drawn)),
         _section("Differences", DIFFERENCES, _chart("deltas", drawn), *_more_differences(comparison)),
@@ -93,11 +98,12 @@ DIFFERENCES = (
 
 def _header(comparison: Comparison) -> str:
     hypothesis = comparison.rule.hypothesis
+    verdict = " ".join(f"<span>{_text(part)}</span>" for part in words.sentences(comparison.verdict))
     return (
         '<header><div class="bar">'
         f'<p class="kicker">{_text(comparison.experiment)}</p>'
         '<button id="tone" type="button">light / dark</button></div>'
-        f'<h1 id="verdict">{_text(comparison.verdict)}</h1>'
+        f'<h1 id="verdict">{verdict}</h1>'
         + (_p(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
         + f'<div class="cards">{"".join(_card(item) for item in comparison.ladder)}</div>'
         + "".join(_p(note, "note") for note in comparison.notes)
@@ -107,14 +113,16 @@ def _header(comparison: Comparison) -> str:
 
 def _card(ladder: Ladder) -> str:
     known = ", positive control" if ladder.positive_control else ""
+    decided = words.decided(ladder.decision, treatment=ladder.variant, control=ladder.control)
     lines = [ladder.reason, *words.ladder_lines(ladder)]
     if ladder.settle:
-        lines.append(f"To settle it: {ladder.settle}")
+        lines.append(f"What would settle it: {ladder.settle}.")
     return (
         f'<article class="card {ladder.decision.value}">'
-        f'<p class="pair">{_text(ladder.variant)} against {_text(ladder.control)}{known}</p>'
-        f'<p class="decision">{ladder.decision.value}</p>'
+        f'<p class="soft">{_text(ladder.variant)} against {_text(ladder.control)}{known}</p>'
+        f'<p class="decision">{_text(decided)} <small>{ladder.decision.value}</small></p>'
         f'<p class="k">k = {_text(words.multiplier(ladder.k))}</p>'
+        f'<p class="soft">{_text(words.pooled(ladder))}</p>'
         f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul></article>"
     )
 
@@ -159,18 +167,25 @@ def _fold(title: str, content: Table) -> str:
 
 
 def _table(content: Table) -> str:
-    """An HTML table, or nothing where there are no rows."""
+    """An HTML table, or nothing where there are no rows. A name that stands above already is pale."""
     if not content:
         return ""
-    kinds = ["name" if i < content.left else "value" for i in range(len(content.columns))]
-    head = _row("th", kinds, content.columns)
-    body = "".join(_row("td", kinds, row) for row in content.rows)
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    head = "".join(_cell("th", content, i, cell, "") for i, cell in enumerate(content.columns))
+    body, above = [], ("",) * len(content.columns)
+    for row in content.rows:
+        pale = [i < content.left and row[: i + 1] == above[: i + 1] for i in range(len(row))]
+        cells = (_cell("td", content, i, cell, " same" * pale[i]) for i, cell in enumerate(row))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+        above = row
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
-def _row(tag: str, kinds: list[str], cells: tuple[str, ...]) -> str:
-    made = (f'<{tag} class="{kind}">{_text(cell)}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))
-    return f"<tr>{''.join(made)}</tr>"
+def _cell(tag: str, content: Table, position: int, cell: str, kind: str) -> str:
+    side = "words" if content.worded(position) else "number"
+    return f'<{tag} class="{side}{kind}">{_text(cell)}</{tag}>'
 
 
 def _p(text: str, kind: str = "") -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import polars as pl
+from altair.utils.schemapi import debug_mode
 
 from harness.compare.results import Comparison
 from harness.report import frames, words
@@ -35,17 +36,20 @@ AXES = {
 """What a loss curve can be drawn over: title, and how its ticks are written (a Vega expression)."""
 
 Spec = dict[str, Any]
-Chart = alt.FacetChart | alt.VConcatChart
 
 
 def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
-    """Specifications by name, in the order of the page; a panel without anything to show is left out."""
-    made: dict[str, Chart | None] = {
-        "ladder": ladder(comparison, content),
-        "curves": curves(content),
-        "deltas": differences(comparison, content),
-    }
-    return {name: chart.to_dict(validate=False) for name, chart in made.items() if chart is not None}
+    """Specifications by name, in the order of the page; a panel without anything to show is left out.
+
+    altair's own checks cost more than everything else here; a test makes them once for all.
+    """
+    with debug_mode(False):
+        made = {
+            "ladder": ladder(comparison, content),
+            "curves": curves(content),
+            "deltas": differences(comparison, content),
+        }
+        return {name: chart.to_dict(validate=False) for name, chart in made.items() if chart is not None}
 
 
 def ladder(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
@@ -56,7 +60,7 @@ def ladder(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
     shown = [item.variant for item in comparison.ladder if item.variant in set(rows["variant"])]
     title = _multiplier_title(comparison)
     x = alt.X("flops:Q").scale(type="log", nice=False, padding=26)
-    y = alt.Y("k:Q").scale(type="log", zero=False, nice=False, padding=16).title(title)
+    y = alt.Y("k:Q").scale(type="log", nice=False, padding=16).title(title)
     base = alt.Chart().encode(
         x=x.axis(title="model FLOPs of a control run", labelExpr=_POWER, values=_decades(rows), grid=False),
         y=y.axis(format=".3~f", tickCount=6),
@@ -97,16 +101,18 @@ def curves(content: Frames) -> alt.FacetChart | None:
     if rows.is_empty():
         return None
     pick = alt.selection_point(name="picked", fields=["variant"], bind="legend")
-    top = alt.Y("smooth:Q").scale(type="log", zero=False, nice=False, domainMax=_ceiling(rows))
+    ceiling = _ceiling(rows)
+    y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
         x=_x("tokens"),
-        y=top.axis(title="training loss (nats a token)", format="~r", tickCount=6),
+        y=y.axis(title="training loss (nats a token)", format="~r", tickCount=6),
         color=_color(content),
         detail="seed:N",
     )
-    raw = base.mark_line(strokeWidth=0.7, clip=True).encode(y="loss:Q", opacity=_lit(pick, 0.35, 0))
-    strong = base.mark_line(strokeWidth=1.7, clip=True).encode(opacity=_lit(pick, 1, 0.08))
-    touch = base.mark_line(strokeWidth=9, opacity=0, clip=True).encode(tooltip=_told_loss())
+    raw = base.mark_line(strokeWidth=0.7, clip=True).encode(y="loss:Q", strokeOpacity=_lit(pick, 0.35, 0))
+    strong = base.mark_line(strokeWidth=1.7, clip=True).encode(strokeOpacity=_lit(pick, 1, 0.08))
+    within = base.transform_filter(alt.datum.smooth <= ceiling)
+    touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_told_loss())
     chart = _multiples([raw, strong, touch], "scale", content.scales, rows, height=250)
     return chart.add_params(pick).resolve_scale(x="independent")
 
@@ -214,7 +220,8 @@ def _multiples(
 
 def inline(rows: pl.DataFrame) -> alt.Data:
     """A frame as CSV inside the specification: a third of the size of a list of objects."""
-    shortened = rows.with_columns(pl.selectors.float().round_sig_figs(6))
+    floats = pl.selectors.float()
+    shortened = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
     parse = {name: "string" if name in TEXTS else "number" for name in rows.columns}
     return alt.Data(values=shortened.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
 
@@ -248,9 +255,16 @@ def _lit(pick: alt.Parameter, on: float, off: float) -> Any:
 
 
 def _ceiling(rows: pl.DataFrame) -> float:
-    """Top of the loss axis: the first steps, which would flatten all others, are cut off."""
-    later = rows.filter(pl.col("step") >= 0.08 * pl.col("step").max().over("scale"))
-    return float(later["smooth"].drop_nans().quantile(0.999) or 1.0)
+    """Top of the loss axis: where the median run stands after a twelfth of its steps.
+
+    The fall of the first steps, or a run that diverged, would flatten all others.
+    """
+    later = rows.filter(
+        pl.col("step") >= pl.col("step").max().over("scale") / 12, pl.col("smooth").is_finite()
+    )
+    starts = later.group_by("scale", "variant", "seed").agg(pl.col("smooth").sort_by("step").first())
+    medians = starts.group_by("scale").agg(pl.col("smooth").median())["smooth"].to_list()
+    return 1.05 * max(medians, default=1.0)
 
 
 def _multiplier_title(comparison: Comparison) -> str:

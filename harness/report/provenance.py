@@ -15,17 +15,19 @@ from harness.report import words
 from harness.report.frames import Frames, Run
 from harness.report.tables import Table, table
 
+DIGITS = 16
+
 
 def facts(sweep: SweepDir, comparison: Comparison, content: Frames) -> Table:
-    """One row a fact; more than one value means that the runs disagree."""
+    """One row a fact; more than one value means that the runs disagree. Hashes by their first digits."""
     records = [run.record for run in content.runs]
     packages = sorted({name for record in records for name in record.versions})
     rows = {
         "sweep": [sweep.path.name],
-        "rule": [comparison.rule.hash or "not written down before the first step"],
-        "code": _distinct(record.code_hash for record in records),
-        "data": _distinct(record.facts.data_fingerprint for record in records),
-        "held-out tokens": _distinct(record.facts.eval_fingerprint for record in records),
+        "rule": [comparison.rule.hash[:DIGITS] or "not written down before the first step"],
+        "code": _distinct(record.code_hash[:DIGITS] for record in records),
+        "data": _distinct(record.facts.data_fingerprint[:DIGITS] for record in records),
+        "held-out tokens": _distinct(record.facts.eval_fingerprint[:DIGITS] for record in records),
         **{name: _distinct(record.versions.get(name, words.NONE) for record in records) for name in packages},
         "end states": _states(comparison),
     }

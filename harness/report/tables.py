@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.compare.flags import BLOCKING
 from harness.compare.results import Comparison, FairnessRow, Ladder, Rung
 from harness.report import words
+
+WORDED = {
+    "flags",
+    "method (df)",
+    "decision",
+    "detail",
+    "problem",
+    "schedule",
+    "tuning",
+    "tokenizer",
+    "outcome",
+}
 
 
 @dataclass(frozen=True)
@@ -16,7 +29,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: int = 1
-    """So many columns from the left hold names; the others are numbers or short facts."""
+    """So many columns from the left name a row."""
+
+    def worded(self, position: int) -> bool:
+        """Whether a column holds words, to be read from the left, and not numbers."""
+        return position < self.left or self.columns[position] in WORDED
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -96,7 +113,7 @@ def _rung_row(rung: Rung) -> tuple[str, ...]:
         words.chance(rung.p_holm),
         words.number(rung.correlation, 2),
         words.method(rung.method, rung.df),
-        words.DECISIONS[rung.decision],
+        rung.decision.value,
         ", ".join(rung.flags),
     )
 
@@ -157,9 +174,9 @@ def divergence(comparison: Comparison) -> Table:
 
 def flags(comparison: Comparison) -> Table:
     """Every flag with where it stands and what it means; those that forbid a verdict first."""
-    found = sorted(comparison.flags, key=lambda flag: (flag not in words.BLOCKING, flag))
+    found = sorted(comparison.flags, key=lambda flag: (flag not in BLOCKING, flag))
     rows = (
-        (flag, "blocks the verdict" if flag in words.BLOCKING else "warning", _where(comparison, flag),
+        (flag, "blocks the verdict" if flag in BLOCKING else "warning", _where(comparison, flag),
          words.meaning(flag))
         for flag in found
     )  # fmt: skip

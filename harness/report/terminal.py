@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from harness.compare.flags import BLOCKING
 from harness.compare.results import Comparison, Decision, Ladder
 from harness.report import tables, words
 from harness.report.tables import Table
@@ -25,7 +25,8 @@ NARROW, WIDE = 100, 130
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Verdict, fairness, each comparison by scale and over the ladder, then what the flags mean."""
     console.print()
-    console.print(Text(words.plain_text(comparison.verdict), style="bold"))
+    for sentence in words.sentences(comparison.verdict):
+        console.print(Text(sentence, style="bold"))
     fairness, same = tables.split(tables.fairness(comparison))
     _section(console, "Fairness: what each variant was given", fairness)
     if same:
@@ -49,16 +50,21 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     if "method (df)" in dropped:
         methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
         _line(console, f"Method (df): {', '.join(methods)}.")
+    _line(console, f"Ladder: k = {words.multiplier(ladder.k)} ({words.pooled(ladder)}).")
     for line in words.ladder_lines(ladder):
         _line(console, line)
     decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
     _line(console, decision.append(f": {words.plain_text(ladder.reason)}", style="default"))
     if ladder.settle:
-        _line(console, f"To settle it: {words.plain_text(ladder.settle)}")
+        _line(console, f"What would settle it: {words.plain_text(ladder.settle)}")
 
 
 def _line(console: Console, line: str | Text) -> None:
-    console.print(Padding(Text(line) if isinstance(line, str) else line, (0, 0, 0, 1), expand=False))
+    """Text set in by one column; wrapped here, since rich would fill each line with blanks."""
+    text = line if isinstance(line, Text) else Text(line)
+    for part in text.wrap(console, console.width - 1):
+        part.rstrip()
+        console.print(Text(" ").append_text(part))
 
 
 def _print_flags(console: Console, comparison: Comparison) -> None:
@@ -66,7 +72,7 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
         return
     console.print(Text("\nFlags", style="bold"))
     for flag, weight, where, meaning in tables.flags(comparison).rows:
-        style = "magenta" if flag in words.BLOCKING else "yellow"
+        style = "magenta" if flag in BLOCKING else "yellow"
         line = Text(flag, style=style).append(f" ({weight}; {where}): {meaning}.", style="default")
         _line(console, line)
 
@@ -81,8 +87,8 @@ def _section(console: Console, title: str, content: Table) -> None:
 def _dressed(content: Table) -> RichTable:
     dressed = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
     for position, column in enumerate(content.columns):
-        name = position < content.left
-        dressed.add_column(Text(column), justify="left" if name else "right", no_wrap="[" in column)
+        side = "left" if content.worded(position) else "right"
+        dressed.add_column(Text(column), justify=side, no_wrap="[" in column)
     for row in content.rows:
         dressed.add_row(*[Text(cell) for cell in row])
     return dressed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
+from harness.compare.flags import EXPLAIN
 from harness.compare.results import (
     Decision,
     Direction,
@@ -18,51 +20,11 @@ from harness.compare.results import (
 
 NONE = "–"
 
-BLOCKING = {
-    "DATA_ORDER_MISMATCH": "the runs did not read the same examples in the same order, so they are not pairs",
-    "MIXED_CODE": "two variants of a block were trained under different code",
-    "UNEQUAL_TOKENS": "the variants were trained on different numbers of tokens",
-    "SCHEDULE_MISMATCH": "the learning-rate schedules differ in shape or horizon",
-    "HOT_LR_LOOK": "the losses were read under a hot learning rate, where differences may flip sign",
-    "DIVERGED": "a run diverged: an outcome, and no loss to compare",
-    "NO_SEED_REPLICATION": "one seed: nothing can be said about other seeds",
-    "SLOPE_OUT_OF_RANGE": "the difference is too large for the control's local slope, so k is no estimate",
-    "EVAL_SET_MISMATCH": "the runs were evaluated on different held-out tokens",
-}
-"""Any of these makes a verdict INVALID."""
-
-WARNINGS = {
-    "UNEQUAL_FLOPS": "FLOPs a token differ by more than 1 %; k is also shown per FLOP",
-    "UNEQUAL_PARAMS": "parameters differ by more than 1 %",
-    "LR_GRID_EDGE": "the best learning rate lay at the edge of its bracket: it may not be the best",
-    "UNEQUAL_TUNING": "the variants were not tuned with equal effort",
-    "LOW_DF": "few degrees of freedom, so the interval is wide",
-    "NEGATIVE_CORRELATION": "pairs vary more than unpaired runs would: pairing costs power here",
-    "CORRELATION_IMPLAUSIBLE": "the two variants agree too well: perhaps the same run twice",
-    "SEED_REUSED_FOR_TUNING": "a seed that chose the learning rate also serves the test",
-    "SCHEDULE_FLIP": "the difference changes its sign when the learning rate decays",
-    "OUTLIER_SEED": "one seed lies far from the others; the effect is also shown without it",
-    "MIXED_HARDWARE": "the runs of a block were trained on different hardware",
-    "SHARED_HOST": "times were taken beside other runs and enter no gate",
-    "POOR_FIT": "the fitted curve misses its points by more than their noise",
-    "EXTRAPOLATION": "reaches beyond the scales that were trained",
-    "SLOPE_LOCAL": "k rests on the control's slope between a cooldown branch and the full run, at one size",
-    "VARIANCE_MISMATCH": "pairs vary more than A/A pairs do, so no variance was borrowed from those",
-}
-
-DECISIONS = {
-    Decision.B_BETTER: "treatment better",
-    Decision.A_BETTER: "control better",
-    Decision.EQUIVALENT: "practically equal",
-    Decision.INCONCLUSIVE: "inconclusive",
-    Decision.INVALID: "invalid",
-}
-
 DIRECTIONS = {
-    Direction.SHRINKS: "the advantage shrinks with scale",
-    Direction.GROWS: "the advantage grows with scale",
-    Direction.HOLDS: "the advantage holds with scale",
-    Direction.UNRESOLVED: "how the advantage changes with scale is unresolved",
+    Direction.SHRINKS: "the difference shrinks with scale",
+    Direction.GROWS: "the difference grows with scale",
+    Direction.HOLDS: "the difference holds with scale",
+    Direction.UNRESOLVED: "how the difference changes with scale is unresolved",
 }
 
 AXIS = {Slope.k_tokens: "tokens", Slope.k_compute: "compute"}
@@ -70,7 +32,24 @@ AXIS = {Slope.k_tokens: "tokens", Slope.k_compute: "compute"}
 
 
 def meaning(flag: str) -> str:
-    return BLOCKING.get(flag) or WARNINGS.get(flag) or "see the documentation of the comparison"
+    return EXPLAIN.get(flag, NONE)
+
+
+def sentences(verdict: str) -> list[str]:
+    """The verdict, one sentence a treatment: each begins with its decision."""
+    words = "|".join(decision.value for decision in Decision)
+    return re.split(rf"(?<=\.) (?=(?:{words}): )", plain_text(verdict))
+
+
+def decided(decision: Decision, *, treatment: str, control: str) -> str:
+    """The decision with names in the place of A and B."""
+    return {
+        Decision.B_BETTER: f"{treatment} is better",
+        Decision.A_BETTER: f"{control} is better",
+        Decision.EQUIVALENT: "practically equal",
+        Decision.INCONCLUSIVE: "inconclusive",
+        Decision.INVALID: "invalid",
+    }[decision]
 
 
 def plain_text(value: Any) -> str:
@@ -93,10 +72,15 @@ def count(value: float | None) -> str:
     """1234567 as 1.23M."""
     if value is None or not math.isfinite(value):
         return NONE
-    for limit, unit in ((1e15, ""), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if unit and abs(value) >= limit and abs(value) < 1e15:
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if limit <= abs(value) < 1e15:
             return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+    return power(value) if abs(value) >= 1e15 else f"{value:.3g}"
+
+
+def power(value: float) -> str:
+    """1.2e+18 as 1.2e18."""
+    return f"{value:.3g}".replace("e+", "e")
 
 
 def loss(value: float | None) -> str:
@@ -111,7 +95,13 @@ def chance(value: float | None) -> str:
     """A p-value."""
     if value is None:
         return NONE
-    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
+    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def p_is(value: float | None) -> str:
+    """`p = .020` or `p < .001` inside a sentence."""
+    text = chance(value)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def ratio(value: float | None) -> str:
@@ -130,15 +120,13 @@ def multiplier(item: Multiplier | None) -> str:
     if item is None or item.k is None:
         return NONE
     if item.low is None or item.high is None:
-        return number(item.k)
+        return f"{item.k:.3f}"
     return span(item.k, item.low, item.high)
 
 
 def span(middle: float, low: float, high: float) -> str:
-    """A multiplier with its ends, all three with as many decimals as the interval is narrow."""
-    width = high - low
-    decimals = 2 if not 0 < width < math.inf else min(5, max(1, 1 - math.floor(math.log10(width))))
-    return f"{middle:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    """A multiplier with its ends."""
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def method(name: str, df: float | None) -> str:
@@ -152,40 +140,44 @@ def estimand(item: Effect) -> str:
     return f"population of seeds, n = {item.n}"
 
 
+def pooled(ladder: Ladder) -> str:
+    """What the pooled k is a multiplier of, over how many scales and pairs, and its p."""
+    if ladder.k is None or ladder.k.k is None:
+        return f"no multiplier over {len(ladder.scales)} scales"
+    p = f", {p_is(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
+    return (
+        f"{ladder.k.estimand.value}: multiplier of {AXIS[ladder.k.estimand]}, "
+        f"pooled over {len(ladder.scales)} scales, n = {ladder.k.n} pairs{p}"
+    )
+
+
 def ladder_lines(ladder: Ladder) -> list[str]:
-    """What is known over all scales: pooled k, trend, projection, equivalence, one sentence each."""
-    lines = [_pooled(ladder)]
+    """What else is known over all scales, a sentence each: trend, projection, equivalence."""
+    lines = []
+    if ladder.k_compute and ladder.k_compute.k is not None:
+        lines.append(f"Along the ladder, in compute: k = {multiplier(ladder.k_compute)}.")
     if trend := ladder.trend:
         gamma = f"{trend.gamma:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}]"
         lines.append(
             f"{trend.direction.value}: {DIRECTIONS[trend.direction]} "
-            f"(ln k changes by {gamma} per e-fold of compute, {trend.scales} scales)."
+            f"(ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
         )
-    if projection := ladder.projection:
-        lines.append(_projected(projection))
-    if (test := ladder.equivalence) and test.p is not None:
-        verdict = "passes" if test.passed else "does not pass"
+    if ladder.projection:
+        lines.append(_projected(ladder.projection))
+    test = ladder.equivalence
+    if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
+        outcome = "passes" if test.passed else "does not pass"
         lines.append(
-            f"Equivalence within ±{number(test.margin, 2)} in ln k {verdict} (p = {chance(test.p)})."
+            f"Equivalence within ±{number(test.margin, 2)} in ln k {outcome} (p = {chance(test.p)})."
         )
     return lines
 
 
-def _pooled(ladder: Ladder) -> str:
-    if ladder.k is None or ladder.k.k is None:
-        return f"No multiplier over {len(ladder.scales)} scales could be taken."
-    p = f", p = {chance(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
-    return (
-        f"Over {len(ladder.scales)} scales: k = {multiplier(ladder.k)} "
-        f"in {AXIS[ladder.k.estimand]} ({ladder.k.estimand.value}, n = {ladder.k.n}{p})."
-    )
-
-
 def _projected(projection: Projection) -> str:
     text = (
-        f"At {count(projection.flops)} FLOPs: k = {span(projection.k, projection.low, projection.high)} "
+        f"At {power(projection.flops)} FLOPs: k = {span(projection.k, projection.low, projection.high)} "
         "(prediction interval, EXTRAPOLATION)"
     )
     if projection.crossing_flops:
-        text += f"; the line crosses k = 1 at {count(projection.crossing_flops)} FLOPs"
+        text += f"; the line crosses k = 1 at {power(projection.crossing_flops)} FLOPs"
     return text + "."

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
+from harness.report import words
+from harness.report.markdown import markdown
 from harness.report.terminal import print_comparison
 from tests.report.example import VERDICT, comparison
 
@@ -42,3 +45,41 @@ def test_one_seed_shows_no_interval():
     text = printed(100, n=1)
     assert "-0.0033 [" not in text
     assert "-0.0033" in text
+
+
+def test_markdown_is_a_document_of_tables_in_which_names_do_nothing():
+    name = "<b>|[x](http://example.com)@team"
+    text = markdown(comparison(("mha", name, "short")))
+    assert "<b>" not in text
+    assert "[x](" not in text.replace("\\[x\\](", "")
+    assert "@team" not in text
+    for line in text.splitlines():
+        if line.startswith("| scale | n |"):
+            assert line.count("|") == 10
+        if line.startswith("| xs |") and "ΔL" not in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) in (7, 10)
+
+
+def test_markdown_says_the_verdict_first():
+    said = VERDICT.replace("[", "\\[").replace("]", "\\]")
+    assert markdown(comparison()).split("\n\n")[1] == f"**{said}**"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (None, "–"),
+        (1.23456, "1.23"),
+        (0.00321, "0.00321"),
+        (2.5e-6, "2.50e-06"),
+        (123.4, "123"),
+    ],
+)
+def test_numbers_keep_their_digits(value, text):
+    assert words.number(value) == text
+
+
+def test_the_verdict_falls_into_one_sentence_a_treatment():
+    verdict = "A_BETTER: b is worse than a, k_tokens 0.6. INVALID: c against a is invalid (x: y. z)."
+    assert words.sentences(verdict) == [verdict[:42], verdict[43:]]

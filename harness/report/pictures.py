@@ -1,0 +1,30 @@
+"""The panels as files for slides and papers: PNG and SVG from the page's own specifications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import vl_convert
+
+from harness.compare.results import Comparison
+from harness.records import atomic
+from harness.records.layout import SweepDir
+from harness.report import panels, theme
+from harness.report.frames import read_frames
+
+DENSITY = 2
+"""Pixels of a PNG for each of the specification."""
+
+
+def write_pictures(sweep: SweepDir, comparison: Comparison, folder: Path) -> list[Path]:
+    """Write `<panel>.png` and `<panel>.svg` of every panel into a folder; returns their paths."""
+    config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
+    written = []
+    for name, spec in panels.draw(comparison, read_frames(sweep, comparison)).items():
+        svg = vl_convert.vegalite_to_svg(spec, config=config)
+        png = vl_convert.svg_to_png(svg, scale=DENSITY)
+        for suffix, content in (("svg", svg.encode()), ("png", png)):
+            path = folder / f"{name}.{suffix}"
+            atomic.write_bytes(path, content)
+            written.append(path)
+    return written
