@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench test-statistics test-kill clean
+.PHONY: setup demo test check bench test-install test-statistics test-kill clean
 
 setup: .venv/ready
 
@@ -26,6 +26,9 @@ check: setup
 
 bench: setup
 	$(RUN)python -m tests.bench
+
+test-install: setup
+	tests/install.sh
 
 # Slow proofs, each with a target of its own.
 test-statistics: setup

@@ -10,17 +10,16 @@ import jax
 import polars as pl
 
 from harness.config.compose import compose
-from harness.config.identity import digest, identity
 from harness.data import Reader, open_data
-from harness.describe import describe
 from harness.models import build
-from harness.records.configs import read_config, write_config
-from harness.records.layout import RunDir, SweepDir
+from harness.records.configs import read_config
+from harness.records.layout import RunDir
 from harness.records.metrics import read_curve
-from harness.records.provenance import Provenance, package_versions, read_provenance, write_provenance
+from harness.records.provenance import read_provenance
 from harness.records.status import State
 from harness.training.lane import Lane, open_lane
 from harness.training.run import Assignment, train_run
+from tests.prepared import prepare_run
 
 TINY = (
     "data.tokenizer=byte",
@@ -57,26 +56,7 @@ def prepare(folder: Path, *overrides: str) -> RunDir:
     if not text.exists():
         write_text(folder)
     config = compose(["data=own", f"data.sources.own.path={text}", *TINY, *overrides])
-    facts = describe(config)
-    run = SweepDir(folder / "sweep").run(config.scale.name, config.variant.name, config.seed)
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_config(run.config, config)
-    record = Provenance(
-        identity=identity(config),
-        config_hash=digest(config),
-        code_hash="",
-        experiment="test",
-        scale=config.scale.name,
-        variant=config.variant.name,
-        seed=config.seed,
-        data_seed=config.data_seed,
-        parameters=facts.parameters,
-        tokens=config.scale.tokens,
-        facts=facts,
-        versions=package_versions(),
-    )
-    write_provenance(run, record)
-    return run
+    return prepare_run(folder / "sweep", config)
 
 
 def assignment(run: RunDir) -> Assignment:

@@ -1,0 +1,136 @@
+"""`make bench`: each figure is a ratio of things measured in turn within this run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config.compose import compose
+from harness.records.metrics import read_curve
+from harness.records.status import read_status
+from tests.bench.task import BATCH, FFN, FLOPS, HEADS, LAYERS, LENGTH, WIDTH
+from tests.prepared import prepare_run
+
+ROUNDS, STEPS = 3, 8
+DEVICES = 2
+SHAPE = [
+    f"model.width={WIDTH}",
+    f"model.layers={LAYERS}",
+    f"model.heads={HEADS}",
+    f"model.head_width={WIDTH // HEADS}",
+    f"model.ffn={FFN}",
+    "scale.parameters=6298000",
+    f"scale.batch={BATCH}",
+    f"data.sequence_length={LENGTH}",
+    f"mesh.data={DEVICES}",
+    "schedule.branches=[]",
+    "evaluation.points=1",
+    "evaluation.tokens=4096",
+]
+
+
+def python(*arguments: str) -> str:
+    """What a fresh process prints; it sees no flag of this one."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+def contender(module: str) -> float:
+    """GFLOP/s by the median of the times that it prints; the ceiling prints seconds a TFLOP."""
+    work = 1e12 if module == "ceiling" else FLOPS
+    times = json.loads(python(f"tests.bench.{module}", str(STEPS)).splitlines()[-1])
+    return work / statistics.median(times) / 1e9
+
+
+def worker(folder: Path) -> float:
+    """GFLOP/s of a run by `python -m harness.worker`, with its metrics and checkpoints."""
+    config = compose([*SHAPE, f"scale.tokens={STEPS * BATCH * LENGTH}", "checkpoint.every=4"])
+    run = prepare_run(folder, config)
+    python("harness.worker", str(run.path))
+    seconds = read_curve(run, "steps")["device_seconds"].diff().drop_nulls() / DEVICES
+    return FLOPS / seconds.median() / 1e9
+
+
+def first_step(folder: Path, cache: Path) -> float:
+    """Seconds from the start of a worker's process to the end of its first step, at scale m."""
+    run = prepare_run(folder, compose(["scale=m"]))
+    environment = os.environ | {"AB_HARNESS_CACHE": str(cache)}
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "harness.worker", str(run.path)], env=environment)
+    while read_status(run).step < 1:
+        if process.poll() is not None:
+            raise RuntimeError(f"the worker left with status {process.returncode}")
+        time.sleep(0.01)
+    elapsed = time.perf_counter() - start
+    process.terminate()
+    process.wait()
+    return elapsed
+
+
+def main() -> None:
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        console.print(speeds(folder, console))
+        console.print(overheads(folder))
+        console.print(starts(folder))
+
+
+def speeds(folder: Path, console: Console) -> Table:
+    others = ["ceiling", "naive"] + (["nanogpt"] if importlib.util.find_spec("torch") else [])
+    rates: dict[str, list[float]] = {name: [] for name in [*others, "worker"]}
+    for index in range(ROUNDS):
+        for name in others:
+            rates[name].append(contender(name))
+        rates["worker"].append(worker(folder / f"speed{index}"))
+        console.print(f"[dim]round {index + 1} of {ROUNDS}[/]")
+    table = Table("one training step, float32", "GFLOP/s", "the worker's speed over it, by round")
+    for name, values in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(rates["worker"], values, strict=True)]
+        shown = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        table.add_row(name, f"{statistics.median(values):.0f}", f"{statistics.median(ratios):.2f}  ({shown})")
+    return table
+
+
+def overheads(folder: Path) -> Table:
+    table = Table(
+        "the loop over the bare step", "bare step", "loop adds", "a save stalls", "the step after it adds"
+    )
+    small, large = ["scale=m", "schedule.branches=[]"], [*SHAPE, f"scale.tokens={64 * BATCH * LENGTH}"]
+    for name, steps, overrides in (("scale m", 30, small), ("4.9M-parameter shape", 4, large)):
+        printed = python("tests.bench.loop", str(folder / f"loop{steps}"), str(steps), *overrides)
+        t = json.loads(printed.splitlines()[-1])
+        table.add_row(
+            name,
+            f"{t['bare'] * 1e3:.1f} ms",
+            f"{t['loop'] / t['bare'] - 1:+.1%}",
+            f"{t['save'] / t['bare']:.2f} steps",
+            f"{t['after'] / t['bare'] - 1:+.2f} steps",
+        )
+    return table
+
+
+def starts(folder: Path) -> Table:
+    table = Table("from import to first step", "seconds", "over warm")
+    cache = folder / "cache"
+    cold = first_step(folder / "cold", cache)
+    warm = first_step(folder / "warm", cache)
+    table.add_row("cold cache (tokenises and compiles)", f"{cold:.1f}", f"{cold / warm:.1f}")
+    table.add_row("warm cache", f"{warm:.1f}", "1.0")
+    return table
+
+
+if __name__ == "__main__":
+    main()

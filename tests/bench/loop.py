@@ -1,0 +1,104 @@
+"""The training loop against the bare jitted step, in one process, turn by turn; and what a checkpoint stalls.
+
+`python -m tests.bench.loop FOLDER STEPS OVERRIDES...` prints JSON: seconds of `bare` and `loop` steps in
+alternating stretches, and of each `save` (until the loop goes on) and the step `after` it.
+"""
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+from harness.parallel.profile import cpu_profile
+
+os.environ.update(cpu_profile(2))
+
+import jax
+
+from harness.config.compose import compose
+from harness.data import Reader, open_data
+from harness.models import build
+from harness.training.checkpoints import Saver
+from harness.training.journal import Journal
+from harness.training.lane import open_lane
+from harness.training.loop import Desk, Position, train_course
+from harness.training.schedule import Course
+from tests.prepared import prepare_run
+
+ROUNDS = 6
+
+
+def main(folder: Path, steps: int, overrides: list[str]) -> None:
+    config = compose(overrides)
+    run = prepare_run(folder, config)
+    corpus = open_data(config.data)
+    reader = Reader(corpus.sampler(config.scale.batch, config.data_seed))
+    devices = jax.devices()[: config.mesh.data]
+    lane = open_lane(
+        config, build(config, 512), devices, reader.get, corpus.heldout(config.evaluation.tokens)
+    )
+    lane.prepare()
+    journal, saver = Journal(run, steps, 0, 1), Saver(run, config.checkpoint)
+    desk = Desk(journal, saver, "bench", "bench", threading.Event())
+    here = Position(0, lane.initial(), "", 0.0)
+    results = {"bare": [], "loop": [], "save": [], "after": []}
+    for _ in range(ROUNDS):
+        state, first = here.state, here.step
+        tokens = lane.put(reader.get(first))
+        start = time.perf_counter()
+        for _ in range(steps):
+            state, metrics = lane.step(state, tokens, 1e-3)
+        jax.block_until_ready((state, metrics))
+        results["bare"].append((time.perf_counter() - start) / steps)
+
+        # A course without its last steps' evaluation and save: those are measured apart.
+        course = Course(first, first + steps, 0, 0, share=0.5)
+        loop_lane = Unevaluated(lane)
+        start = time.perf_counter()
+        here = train_course(loop_lane, course, Position(first, state, "", 0.0), Unsaved(desk))
+        jax.block_until_ready(here.state)
+        results["loop"].append((time.perf_counter() - start) / steps)
+
+        start = time.perf_counter()
+        desk.save(lane, here)
+        results["save"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        state, metrics = lane.step(here.state, tokens, 1e-3)
+        jax.block_until_ready((state, metrics))
+        results["after"].append(time.perf_counter() - start)
+        here = Position(here.step, state, "", 0.0)
+    saver.wait()
+    print(json.dumps({name: statistics.median(values) for name, values in results.items()}))
+
+
+class Unevaluated:
+    """A lane that skips the evaluation at the end of a course."""
+
+    def __init__(self, lane):
+        self._lane = lane
+
+    def __getattr__(self, name):
+        return getattr(self._lane, name)
+
+    def evaluate(self, state):
+        return {}
+
+
+class Unsaved:
+    """A desk that skips the save at the end of a course."""
+
+    def __init__(self, desk):
+        self._desk = desk
+
+    def __getattr__(self, name):
+        return getattr(self._desk, name)
+
+    def save(self, lane, here):
+        pass
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

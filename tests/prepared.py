@@ -1,0 +1,36 @@
+"""Run directories as the launcher leaves them for a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config.identity import digest, identity
+from harness.config.schema import Config
+from harness.describe import describe
+from harness.records.configs import write_config
+from harness.records.layout import RunDir, SweepDir
+from harness.records.provenance import Provenance, code_hash, package_versions, write_provenance
+
+
+def prepare_run(folder: Path, config: Config) -> RunDir:
+    """`<folder>/<scale>/<variant>/seed<k>` with config.yaml and run.json."""
+    facts = describe(config)
+    run = SweepDir(folder).run(config.scale.name, config.variant.name, config.seed)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_config(run.config, config)
+    record = Provenance(
+        identity=identity(config),
+        config_hash=digest(config),
+        code_hash=code_hash(),
+        experiment="test",
+        scale=config.scale.name,
+        variant=config.variant.name,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        parameters=facts.parameters,
+        tokens=config.scale.tokens,
+        facts=facts,
+        versions=package_versions(),
+    )
+    write_provenance(run, record)
+    return run
