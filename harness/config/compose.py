@@ -49,16 +49,24 @@ def compose(overrides: Sequence[str]) -> Config:
         return resolve(hydra.compose("config", [*overrides]))
 
 
-def run(arguments: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
+def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     """Hand a command line to Hydra: `task` for a single run, the launcher for a sweep.
 
     Raises UserError where Hydra would print its own report, and whatever the launcher raised.
+    The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
     register()
-    main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(task)
+    single: list[Config] = []
+
+    def take(node: DictConfig) -> None:
+        single.append(resolve(node))
+
+    main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
     with mistakes.as_sentences(), _command_line(arguments):
         mistakes.check(get_args_parser().parse_args(arguments).overrides, groups())
         main()
+    for config in single:
+        task(config)
 
 
 def register() -> None:

@@ -66,16 +66,22 @@ def sentence(error: BaseException) -> str:
     """The most telling sentence of a chain of exceptions."""
     chain = [*_chain(error)]
     for each in chain:
-        for says in (_grammar, _choice, _unknown, _mandatory, _interpolation, _kind):
+        for says in (_grammar, _several, _choice, _unknown, _mandatory, _interpolation, _kind):
             if found := says(each):
-                return found
+                return _where(chain) + found
     return next(filter(None, map(_first_line, chain)), repr(error))
+
+
+def _where(chain: Sequence[BaseException]) -> str:
+    """The file that the mistake stands in, where it is not the command line."""
+    found = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
+    return f"{found[1]}.yaml: " if found else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
 
 
 def _choice(error: BaseException) -> str | None:
@@ -127,6 +133,13 @@ def _mandatory(error: BaseException) -> str | None:
         group = key.partition(".")[0]
         way = f"choose one with {group}=..." if key == f"{group}.name" else f"set {key}=..."
         return f"{key} has no value; {way}"
+    return None
+
+
+def _several(error: BaseException) -> str | None:
+    """A sweep where one run was asked for."""
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
+        return f"{found[1]}: several values make a sweep; use `harness sweep`, or quote a text with commas"
     return None
 
 

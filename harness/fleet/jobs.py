@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
@@ -16,6 +17,20 @@ class RunFailed(Exception):
     """A run that was given up. Hydra raises it when it looks at the run's result."""
 
 
+class Result(JobReturn):
+    """A result that fails without Hydra's own report of it."""
+
+    @property
+    def return_value(self) -> Any:
+        if self.status is JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
 def launch_jobs(
     context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]
 ) -> Sequence[JobReturn]:
@@ -27,7 +42,7 @@ def launch_jobs(
 
 
 def _result(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
-    result = JobReturn(overrides=overrides)
+    result = Result(overrides=overrides)
     if outcome.failure:
         result.status = JobStatus.FAILED
         result.return_value = RunFailed(f"{outcome.run}: {outcome.failure}")

@@ -26,7 +26,7 @@ from harness.parallel.profile import cpu_profile
 from harness.records.claim import claim, holder, release
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
-from harness.records.status import read_status
+from harness.records.status import State, read_status
 
 Describe = Callable[[Sequence[Config]], list[Facts]]
 EngineMaker = Callable[[EngineConfig, Path], Engine]
@@ -103,7 +103,7 @@ def _train(
         order=lambda assignment: _order(sweep, assignment),
     )
     try:
-        with _termination_is_interruption():
+        with _counting_interruptions(supervisor):
             supervisor.run(_assignments(todo, settings.isolation))
     finally:
         display.close()
@@ -178,7 +178,7 @@ def _free_memory() -> float:
 def driving(sweep: SweepDir) -> Iterator[None]:
     """One driver a sweep. Raises UserError naming the other one, or where nothing can be written."""
     try:
-        if not claim(sweep.lock):
+        if not claim(sweep.lock, patience=0.2):
             other = holder(sweep.lock)
             who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
             raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
@@ -190,23 +190,25 @@ def driving(sweep: SweepDir) -> Iterator[None]:
 
 
 @contextmanager
-def _termination_is_interruption() -> Iterator[None]:
-    """SIGTERM means what Ctrl-C means."""
+def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are counted, not raised: no worker is started and then forgotten."""
 
-    def interrupt(*_) -> None:
-        raise KeyboardInterrupt
+    def count(*_) -> None:
+        supervisor.interruptions += 1
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
     status = read_status(run.dir)
     end = status.state.value
-    failure = "" if status.state.settled else failed.get(run.name) or status.message or end
+    ended = status.state in (State.finished, State.diverged)
+    failure = "" if ended else failed.get(run.name) or status.message or end
     return Outcome(run.name, end, status.step, failure)
 
 

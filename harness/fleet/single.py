@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.config.compose import resolve
 from harness.config.errors import UserError
+from harness.config.schema import Config
 from harness.fleet import directories, placement, rule
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
@@ -22,12 +21,12 @@ from harness.records.claim import claim
 from harness.records.status import State, read_status
 
 
-def train_single(node: DictConfig) -> None:
-    """Hydra's task: train the run of this config here, or say that it is done.
+def train_single(config: Config) -> None:
+    """Train the run of this config here, or say that it is done.
 
     Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
     """
-    config, console = resolve(node), Console()
+    console = Console()
     sweep = sweep_of([config])
     rule.complete([config])
     run = Run(config, described([config])[0], directory(sweep, config))

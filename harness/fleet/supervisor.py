@@ -71,6 +71,8 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     active: list[Active] = field(default_factory=list)
     waiting: list[Assignment] = field(default_factory=list)
+    interruptions: int = 0
+    """How often the user asked to leave; counted by a signal handler, read between two looks."""
     failed: dict[str, str] = field(default_factory=dict)
     """Runs that were given up, and why."""
     _attempts: dict[str, Attempts] = field(default_factory=dict)
@@ -79,16 +81,19 @@ class Supervisor:
     _stopping: bool = False
 
     def run(self, assignments: Sequence[Assignment]) -> None:
-        """Returns when every run has an end or was given up. Raises Interrupted on Ctrl-C or SIGTERM."""
+        """Returns when every run has an end or was given up. Raises Interrupted if it was told to leave."""
         self.waiting = [*assignments]
-        try:
-            while self.active or self.waiting:
-                self._start_what_fits()
-                self._look()
-                time.sleep(TICK)
-        except KeyboardInterrupt:
-            self._leave()
-            raise Interrupted from None
+        while self.active or self.waiting:
+            if self.interruptions and not self._stopping:
+                self._leave()
+            if self.interruptions > 1:
+                self.display.note("the workers save and leave on their own")
+                break
+            self._start_what_fits()
+            self._look()
+            time.sleep(TICK)
+        if self._stopping:
+            raise Interrupted
 
     def adopt(self, assignment: Assignment, writer: Any) -> None:
         """Watch over a worker that another driver started."""
@@ -215,17 +220,11 @@ class Supervisor:
     # Leaving
 
     def _leave(self) -> None:
-        """Ask every worker to save, and wait for it; a second Ctrl-C leaves without waiting."""
+        """Ask every worker to save; the loop waits for them, unless it is told a second time."""
         self._stopping, self.waiting = True, []
         self.display.note("every run saves and leaves; press Ctrl-C again to leave without waiting")
         for worker in self.active:
             self.engine.cancel(worker.handle, hard=False)
-        try:
-            while self.active:
-                self._look()
-                time.sleep(TICK)
-        except KeyboardInterrupt:
-            self.display.note("the workers save and leave on their own")
 
 
 def by_worker(runs: Sequence[Run]) -> dict[Any, list[Run]]:

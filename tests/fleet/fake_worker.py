@@ -21,7 +21,7 @@ from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
 
 EVERY = 5
-PACE = 0.01
+PACE = float(os.environ.get("FAKE_PACE", "0.01"))
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +17,9 @@ from rich.console import Console
 from harness.config.schema import (
     Config,
     EngineConfig,
+    Isolation,
     MeshConfig,
+    OnFailure,
     OptimizerConfig,
     RuleConfig,
     ScaleConfig,
@@ -35,7 +40,7 @@ def config(runs: Path, variant: str = "mha", seed: int = 0, scale: str = "xs", *
         scale=ScaleConfig(scale, 1000, 12800, 10),
         optimizer=OptimizerConfig(learning_rate=0.001),
         schedule=ScheduleConfig("constant"),
-        engine=EngineConfig(**{"backoff_seconds": 0.05, "workers": 2} | engine),
+        engine=_engine(engine),
         rule=RuleConfig(control="mha"),
         mesh=MeshConfig(),
         seed=seed,
@@ -44,6 +49,12 @@ def config(runs: Path, variant: str = "mha", seed: int = 0, scale: str = "xs", *
     )
     made.data.name = "made_up"
     made.model.attention.name = variant
+    return made
+
+
+def _engine(settings: dict) -> EngineConfig:
+    made = EngineConfig(**{"backoff_seconds": 0.05, "workers": 2} | settings)
+    made.isolation, made.on_failure = Isolation(made.isolation), OnFailure(made.on_failure)
     return made
 
 
@@ -69,10 +80,22 @@ def facts(config: Config) -> Facts:
     )
 
 
+class LastingEngine(LocalEngine):
+    """Outlives its launch: the fork server starts once for all tests."""
+
+    def close(self) -> None:
+        pass
+
+
+@functools.cache
+def lasting_engine() -> LastingEngine:
+    return LastingEngine(Path(tempfile.mkdtemp()), "tests.fleet.fake_worker", ("polars",))
+
+
 def tools(conclude=None) -> Tools:
     return Tools(
         describe=lambda configs: [facts(each) for each in configs],
-        engine=lambda _, logs: LocalEngine(logs, "tests.fleet.fake_worker", ("polars",)),
+        engine=lambda *_: lasting_engine(),
         conclude=conclude or (lambda *_: None),
     )
 
@@ -81,14 +104,15 @@ def train(made: Sequence[Config], console: Console | None = None) -> list[Outcom
     return launch(made, tools(), console or Console(quiet=True))
 
 
-def drive(runs: Path, **settings) -> subprocess.Popen:
-    """The same in a process of its own, which can be killed."""
+def drive(runs: Path, pace: float = 0.01, **settings) -> subprocess.Popen:
+    """The same in a process of its own, which can be killed. `pace`: seconds a step."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.fleet.support", str(runs), json.dumps(settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        env=os.environ | {"FAKE_PACE": str(pace)},
     )
 
 

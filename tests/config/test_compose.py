@@ -1,0 +1,138 @@
+"""Composition: typed, resolved, the same by every way in."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.config import compose as composing
+from harness.config.compose import compose, groups, resolve, run
+from harness.config.fairness import undeclared
+from harness.config.identity import VOLATILE, difference, flatten, identity, plain, within
+from harness.config.schema import Config, Isolation, OnFailure
+from harness.config.sweep import remember_choices
+from harness.records.configs import read_config, write_config
+
+
+def test_defaults_are_typed_and_resolved():
+    config = compose(["seed=4", "engine.isolation=run", "engine.on_failure=continue"])
+    assert isinstance(config, Config)
+    assert (config.seed, config.data_seed) == (4, 4)
+    assert config.engine.isolation is Isolation.run
+    assert config.engine.on_failure is OnFailure("continue")
+
+
+@pytest.mark.parametrize("variant", groups()["variant"])
+@pytest.mark.parametrize("scale", groups()["scale"])
+def test_every_variant_differs_from_the_control_in_what_it_declares(variant, scale):
+    control, other = compose([f"scale={scale}"]), compose([f"scale={scale}", f"variant={variant}"])
+    assert undeclared(control, other) == {}
+
+
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "cluster", "engine", "model"])
+def test_every_choice_composes(group):
+    for choice in groups()[group]:
+        own = ["data.sources.own.path=mine.txt"] if choice == "own" else []
+        compose([f"{group}={choice}", *own])
+
+
+def test_a_config_survives_its_file(tmp_path):
+    config = compose(["variant=hybrid", "schedule.branches=[0.25,0.5]", "engine.on_failure=stop_all"])
+    write_config(tmp_path / "config.yaml", config)
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_private_groups_are_found_on_the_search_path(tmp_path):
+    (tmp_path / "variant").mkdir()
+    (tmp_path / "variant" / "own.yaml").write_text("# @package _global_\nvariant:\n  name: own\n")
+    taken: list[Config] = []
+    run([f"hydra.searchpath=[file://{tmp_path}]", "variant=own"], taken.append)
+    assert taken[0].variant.name == "own"
+
+
+def test_conf_is_found_as_an_installed_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(composing, "FOLDER", tmp_path)
+    assert composing.config_path() == "pkg://conf"
+    assert "mha" in groups()["variant"]
+    taken: list[Config] = []
+    run(["variant=hybrid"], taken.append)
+    assert taken[0].variant.name == "hybrid"
+
+
+def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
+    command = [sys.executable, "-m", "harness.train", "--info", "plugins"]
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "HarnessLauncher" in text
+
+
+def test_remembered_choices_compose_what_hydra_composes():
+    jobs = [
+        ["variant=mha", "scale=xs", "seed=0"],
+        ["variant=short", "scale=xs", "seed=3", "model.attention.options.window=4"],
+        ["seed=7", "experiment=attention", "optimizer.learning_rate=0.5", "schedule=cosine"],
+        ["variant=mha", "scale=xs", "seed=1", "+schedule.branches=[0.1]"],
+    ]
+    composing.register()
+    with hydra.initialize_config_dir(composing.config_path(), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = hydra.compose("config", [], return_hydra_config=True)
+        plainly = [resolve(loader.load_sweep_config(master, job)) for job in jobs]
+        remember_choices(loader)
+        assert [resolve(loader.load_sweep_config(master, job)) for job in jobs] == plainly
+        again = [resolve(loader.load_sweep_config(master, job)) for job in reversed(jobs)]
+        assert again == plainly[::-1], "a job changed what another one was composed from"
+
+
+def test_the_environment_is_left_as_it_was():
+    before = dict(os.environ)
+    run([], lambda _: None)
+    assert dict(os.environ) == before
+
+
+LEAVES = sorted(key for key, value in flatten(Config()).items() if isinstance(value, float | int))
+
+
+@given(st.sampled_from(LEAVES))
+@settings(max_examples=60, deadline=None)
+def test_identity_covers_every_leaf_but_the_volatile_ones(key):
+    config, changed = Config(), Config()
+    node, *path = key.split(".")
+    target = changed
+    for part in [node, *path][:-1]:
+        target = getattr(target, part)
+    name = key.rpartition(".")[2]
+    value = getattr(target, name)
+    setattr(target, name, (not value) if isinstance(value, bool) else value + 1)
+    assert (identity(config) == identity(changed)) == (node in VOLATILE)
+    assert [*difference(config, changed)] == [key]
+
+
+def test_identity_knows_the_order_of_nothing_that_has_none():
+    config = compose(["variant=hybrid"])
+    shuffled = copy.deepcopy(config)
+    shuffled.model.attention.options = dict(reversed([*config.model.attention.options.items()]))
+    assert identity(shuffled) == identity(config)
+
+
+def test_an_absent_leaf_is_a_difference():
+    one, other = compose(["variant=hybrid"]), compose([])
+    assert ("model.attention.options.window" in difference(one, other)) is True
+    assert difference(one, other).keys() == difference(other, one).keys()
+
+
+def test_a_node_covers_what_lies_below_it_and_not_its_namesakes():
+    assert within("model.attention.name", ["model.attention"])
+    assert not within("model.attention_bias", ["model.attention"])
+    assert not within("optimizer.b1", ["model"])
+
+
+def test_enums_are_plain_by_value():
+    assert plain(Config())["engine"]["on_failure"] == "continue"

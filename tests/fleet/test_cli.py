@@ -1,0 +1,64 @@
+"""The command: quick answers, exit statuses, no JAX where none is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness import cli
+from tests.compare.synthetic import write_sweep
+
+CALL = """
+import sys
+from harness import cli
+code = cli.main(sys.argv[1:])
+print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
+"""
+
+
+def in_a_fresh_process(*arguments: str) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("verb", [None, *cli.VERBS])
+def test_help_shows_an_example_and_imports_nothing_heavy(verb):
+    out, err = in_a_fresh_process(*filter(None, [verb, "--help"]))
+    assert f"$ harness {verb or ''}".strip() in out
+    assert err.strip() == "HEAVY [] 0"
+
+
+def test_compare_json_imports_no_jax(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep")
+    out, err = in_a_fresh_process("compare", str(sweep.path), "--json")
+    assert json.loads(out)["rungs"]
+    assert err.strip() == "HEAVY [] 0"
+
+
+def test_a_launch_imports_no_jax():
+    code = "import sys, harness.fleet.jobs, harness.fleet.single; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_verb_that_is_none_is_answered_with_the_nearest(capsys):
+    assert cli.main(["swep"]) == 2
+    assert "did you mean 'sweep'?" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_none_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", "runs/nope"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys):
+    sweep = write_sweep(tmp_path / "sweep")
+    assert cli.main(["compare", str(sweep.path), "--json"]) == 0
+    gate = json.loads(capsys.readouterr().out)["gate"]
+    promoted = any(each["promote"] for each in gate or [])
+    assert cli.main(["compare", str(sweep.path), "--json", "--require", "promote"]) == int(not promoted)
