@@ -14,8 +14,11 @@ from harness.compare.multiplier import (
     horizon_slope,
     pooled_multiplier,
 )
+from harness.compare.power import plan_power
 from harness.compare.results import Comparison, Decision, Effect, Multiplier, dumps, to_json
 from harness.compare.sequential import SeedEProcess, SequentialTest
+from harness.compare.surface import Surface, bootstrap_surface, fit_surface
+from harness.compare.trajectory import trajectory_band
 from harness.compare.trend import project, trend
 
 __all__ = [
@@ -27,19 +30,24 @@ __all__ = [
     "NoiseFloor",
     "SeedEProcess",
     "SequentialTest",
+    "Surface",
+    "bootstrap_surface",
     "compare",
     "compute_multiplier",
     "dumps",
     "fit_ladder",
+    "fit_surface",
     "holm",
     "horizon_slope",
     "paired_effect",
+    "plan_power",
     "pooled_multiplier",
     "project",
     "sign_flip",
     "smallest_p",
     "to_json",
     "tost",
+    "trajectory_band",
     "trend",
     "welch_effect",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+import yaml
 
 from harness.config import schema
 from harness.config.identity import digest, plain
@@ -24,6 +24,7 @@ from harness.records import atomic, ledger, metrics, provenance, status
 from harness.records.layout import RunDir, SweepDir
 
 DOMAINS = ("code", "prose")
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def write_run(sweep: SweepDir, draft: Draft) -> RunDir:
 def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     record = provenance.Provenance(**draft.run, facts=provenance.Facts(**draft.facts), parent=parent)
     provenance.write_provenance(run, record)
-    atomic.write_text(run.config, OmegaConf.to_yaml(OmegaConf.create(draft.config)))
+    atomic.write_text(run.config, yaml.dump(draft.config, Dumper=_DUMPER, sort_keys=False))
     fields: dict[str, Any] = draft.status | {"state": status.State(draft.status["state"])}
     state = status.Status(**fields)
     status.write_status(run, state)

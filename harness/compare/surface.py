@@ -1,0 +1,188 @@
+"""The Chinchilla surface L(N, D) = E + A / N^alpha + B / D^beta, with a proof that its fit converged.
+
+Optimizers report success far from the minimum here, so success is not believed: the fit passes
+only if distinct starts end at one objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+SCALE = 1e6
+"""The objective is multiplied by this: the optimizer's absolute tolerances are meant for numbers near 1."""
+DELTA = 1e-3
+"""Where Huber's loss turns from square to straight, in log loss (Hoffmann et al. 2022, D.3)."""
+AGREEMENT = 1e-8
+"""Relative: how closely two distinct starts must agree for the fit to count as converged."""
+FEWEST = 15
+OPTIONS = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-10, "maxcor": 30}
+
+Run = Callable[[Callable, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A fitted surface. `objective`: summed Huber loss of the log residuals. Where `converged` is False
+    the numbers are an early stop and must not be used."""
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    objective: float
+    converged: bool
+    points: int
+    starts: int
+    agreeing: int
+    """Distinct starts that ended at the best objective."""
+    reason: str = ""
+
+    def loss(self, params: ArrayLike, tokens: ArrayLike) -> np.ndarray:
+        """L at (N, D), any shapes that broadcast."""
+        n, d = np.asarray(params, float), np.asarray(tokens, float)
+        return self.E + self.A / n**self.alpha + self.B / d**self.beta
+
+
+@dataclass(frozen=True)
+class SurfaceInterval:
+    """Percentile bootstrap over points: (low, high) of each parameter."""
+
+    E: tuple[float, float]
+    A: tuple[float, float]
+    B: tuple[float, float]
+    alpha: tuple[float, float]
+    beta: tuple[float, float]
+    draws: int
+    """Resamples that converged to a finite fit."""
+
+
+def fit_surface(
+    params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, starts: int = 24, minimize: Run | None = None
+) -> Surface:
+    """Fit by Huber's loss (1e-3) on log residuals in log-sum-exp form (Hoffmann et al. 2022, approach 3).
+
+    params, tokens, loss: shape (points,), at least 15, all positive. Analytic gradient, L-BFGS-B with
+    ftol 1e-15 and gtol 1e-10 on the objective times 1e6, from `starts` >= 24 spread starts, each
+    restarted from where it ended. `minimize(objective, start)` swaps the optimizer (tests use it to
+    show that a poor one is caught). Raises ValueError for too few or non-positive points.
+    """
+    data, centre = _centred(_checked(params, tokens, loss))
+    run = minimize or _minimize
+    ends = [run(lambda theta: objective(theta, *data), start) for start in _starts(max(starts, 24))]
+    values = np.array([objective(end, *data)[0] / SCALE for end in ends])
+    best = int(np.nanargmin(values))
+    agreeing = int((values - values[best] <= AGREEMENT * values[best]).sum())
+    converged = agreeing >= 2 and _is_flat(ends[best], data)
+    reason = (
+        ""
+        if converged
+        else f"only {agreeing} of {len(ends)} starts ended at the best objective, or not at a flat point"
+    )
+    numbers = _numbers(ends[best], centre)
+    return Surface(*numbers, float(values[best]), converged, data[2].size, len(ends), agreeing, reason)
+
+
+def bootstrap_surface(
+    surface: Surface, params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, draws: int = 400, rng: int = 0
+) -> SurfaceInterval:
+    """Resample points, refit from the surface found (warm start), and take 95 % percentiles."""
+    data, centre = _centred(_checked(params, tokens, loss))
+    random, start = np.random.default_rng(rng), _theta(surface, centre)
+    rows = []
+    for _ in range(draws):
+        chosen = random.integers(0, data[2].size, data[2].size)
+        sample = tuple(column[chosen] for column in data)
+        rows.append(_numbers(_minimize(lambda theta, s=sample: objective(theta, *s), start), centre))
+    kept = np.array([row for row in rows if np.isfinite(row).all()])
+    low, high = np.quantile(kept, [0.025, 0.975], axis=0)
+    E, A, B, alpha, beta = zip(low.tolist(), high.tolist(), strict=True)
+    return SurfaceInterval(E, A, B, alpha, beta, len(kept))
+
+
+def objective(
+    theta: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """SCALE x summed Huber loss and its gradient at theta = (ln A, ln B, ln E, alpha, beta).
+
+    All columns in logarithms, shape (points,); where they are centred, A and B are those at the centre.
+    """
+    a, b, e, alpha, beta = theta
+    terms = np.stack([a - alpha * log_n, b - beta * log_d, np.full_like(log_n, e)])
+    top = terms.max(axis=0)
+    total = top + np.log(np.exp(terms - top).sum(axis=0))
+    residual = total - log_loss
+    size = np.abs(residual)
+    value = np.where(size <= DELTA, 0.5 * residual**2, DELTA * (size - 0.5 * DELTA)).sum()
+    pull = np.clip(residual, -DELTA, DELTA) * np.exp(terms - total)
+    gradient = np.array([pull[0].sum(), pull[1].sum(), pull[2].sum(), -(pull[0] @ log_n), -(pull[1] @ log_d)])
+    return float(SCALE * value), SCALE * gradient
+
+
+def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
+    """L-BFGS-B, taken up again from its end until it gains nothing: the first stop is often early."""
+    from scipy import optimize
+
+    best, value = start, np.inf
+    for _ in range(20):
+        found = optimize.minimize(function, best, jac=True, method="L-BFGS-B", options=OPTIONS)
+        gain, best = value - found.fun, found.x
+        if not gain > 1e-12 * abs(found.fun):
+            break
+        value = found.fun
+    return best
+
+
+def _starts(count: int) -> np.ndarray:
+    """Spread starts: A and B as losses at the centre of the data, the same ones at every call: (count, 5)."""
+    random = np.random.default_rng(0)
+    low, high = np.array([-3.0, -3.0, -1.0, 0.1, 0.1]), np.array([1.0, 1.0, 1.0, 0.8, 0.8])
+    return low + (high - low) * random.random((count, 5))
+
+
+def _centred(data: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], tuple[float, float]]:
+    """ln N and ln D about their means: A and alpha no longer trade places, and the search is far shorter."""
+    log_n, log_d, log_loss = data
+    centre = float(log_n.mean()), float(log_d.mean())
+    return (log_n - centre[0], log_d - centre[1], log_loss), centre
+
+
+def _numbers(theta: np.ndarray, centre: tuple[float, float]) -> tuple[float, float, float, float, float]:
+    """E, A, B, alpha, beta of a point of the centred search."""
+    a, b, e, alpha, beta = theta.tolist()
+    return (
+        float(np.exp(e)),
+        float(np.exp(a + alpha * centre[0])),
+        float(np.exp(b + beta * centre[1])),
+        alpha,
+        beta,
+    )
+
+
+def _theta(surface: Surface, centre: tuple[float, float]) -> np.ndarray:
+    s = surface
+    a, b = np.log(s.A) - s.alpha * centre[0], np.log(s.B) - s.beta * centre[1]
+    return np.array([a, b, np.log(s.E), s.alpha, s.beta])
+
+
+def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
+    """No direction of the (scaled) parameters falls by more than rounding: the gradient is near zero."""
+    value, gradient = objective(theta, *data)
+    return bool(np.abs(gradient * np.maximum(np.abs(theta), 1)).max() < 1e-2 * value)
+
+
+def _checked(
+    params: ArrayLike, tokens: ArrayLike, loss: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns = [np.asarray(column, float).reshape(-1) for column in (params, tokens, loss)]
+    if len({column.size for column in columns}) > 1 or columns[0].size < FEWEST:
+        sizes = ", ".join(str(column.size) for column in columns)
+        raise ValueError(f"fit_surface needs {FEWEST} or more points, equally many of each: got {sizes}")
+    if not all(np.isfinite(column).all() and (column > 0).all() for column in columns):
+        raise ValueError("fit_surface: parameters, tokens and losses must be positive and finite")
+    log_n, log_d, log_loss = (np.log(column) for column in columns)
+    return log_n, log_d, log_loss

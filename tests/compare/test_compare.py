@@ -1,0 +1,502 @@
+"""compare() over sweeps on disk: a sound one, and every odd one that a machine or a hand can leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.compare import compare, dumps
+from harness.compare.results import Comparison, Decision, Rung
+from harness.records.layout import SweepDir
+from tests.compare.synthetic import Draft, Recipe, write_sweep
+
+SMALL = Recipe(scales={"xs": 10**7, "s": 3 * 10**7}, with_steps=False)
+ONE = Recipe(scales={"xs": 10**7}, with_steps=False)
+
+
+def judged(tmp_path: Path, recipe: Recipe = ONE, edit=None) -> Comparison:
+    return compare(write_sweep(tmp_path / "sweep", recipe, edit))
+
+
+def is_treatment(draft: Draft, seed: int | None = None) -> bool:
+    return draft.variant == "hybrid" and seed in (None, draft.seed)
+
+
+def only(comparison: Comparison) -> Rung:
+    (rung,) = comparison.rungs
+    return rung
+
+
+def test_sound_sweep_finds_the_truth(tmp_path):
+    comparison = judged(tmp_path, Recipe(with_steps=False, seeds=(0, 1, 2, 3, 4)))
+    (ladder,) = comparison.ladder
+    assert ladder.decision is Decision.B_BETTER
+    assert ladder.k.low < 1.05 < ladder.k.high
+    assert ladder.k.n == 15
+    assert [rung.scale for rung in comparison.rungs] == ["xs", "s", "m"]
+    assert all(rung.paired and rung.n == 5 and rung.look == 1.0 for rung in comparison.rungs)
+    assert set(comparison.flags) <= {"SLOPE_LOCAL", "NEGATIVE_CORRELATION", "OUTLIER_SEED"}
+    assert not comparison.deviations
+    assert all(state.problem == "" for state in comparison.runs)
+    assert "B_BETTER" in comparison.verdict
+
+
+def test_json_is_stable_and_complete(tmp_path):
+    sweep = write_sweep(tmp_path / "one", SMALL)
+    shutil.copytree(sweep.path, tmp_path / "two")
+    first, second = compare(sweep), compare(tmp_path / "two")
+    assert dumps(first, times=False) == dumps(second, times=False)
+    content = json.loads(dumps(first))
+    wanted = {"fairness", "rungs", "ladder", "gate", "deviations", "runs", "divergence", "verdict", "times"}
+    assert wanted <= content.keys()
+    assert {"scale", "variant", "n", "delta", "k", "flags", "decision"} <= content["rungs"][0].keys()
+    assert content["rungs"][0]["k"]["estimand"] == "k_tokens"
+    assert content["rungs"][0]["delta"]["estimand"] == "population"
+
+
+def test_one_seed_has_no_interval_and_no_verdict(tmp_path):
+    comparison = judged(
+        tmp_path, Recipe(scales=SMALL.scales, seeds=(0,), variants={"mha": 1.0, "hybrid": 2.0})
+    )
+    for rung in comparison.rungs:
+        assert (rung.delta.p, rung.delta.low, rung.delta.high, rung.p_holm) == (None,) * 4
+        assert rung.delta.mean is not None
+        assert rung.delta.estimand.value == "trajectory_only"
+        assert rung.k.low is None
+        assert rung.decision is Decision.INVALID
+        assert "NO_SEED_REPLICATION" in rung.flags
+    assert comparison.ladder[0].decision is Decision.INVALID
+
+
+def other_hash(draft):
+    if is_treatment(draft, 0):
+        draft.examples["hash"] = "f" * 64
+
+
+def other_code(draft):
+    if is_treatment(draft, 1):
+        draft.run["code_hash"] = "f" * 64
+
+
+def fewer_tokens(draft):
+    if is_treatment(draft):
+        for row in draft.evals:
+            row["tokens"] = int(row["tokens"] * 0.99)
+
+
+def other_schedule(draft):
+    if is_treatment(draft):
+        draft.config["schedule"]["name"] = "cosine"
+
+
+def other_horizon(draft):
+    if is_treatment(draft):
+        draft.facts["steps"] = 2 * draft.facts["steps"]
+
+
+def never_decayed(draft):
+    for row in draft.evals:
+        row["decayed"] = False
+
+
+def other_evaluation(draft):
+    if is_treatment(draft):
+        draft.facts["eval_fingerprint"] = "f" * 64
+
+
+def other_domains(draft):
+    if is_treatment(draft):
+        draft.evals = [row for row in draft.evals if row["domain"] == "prose"]
+
+
+def not_a_number(draft):
+    if is_treatment(draft, 2):
+        draft.status["state"] = "diverged"
+        draft.evals[-1]["loss"] = math.nan
+
+
+def infinite(draft):
+    if is_treatment(draft, 2):
+        draft.evals[-1]["loss"] = math.inf
+
+
+def moved(draft):
+    if is_treatment(draft, 0):
+        draft.run["seed"] = 7
+
+
+def contradicting(draft):
+    if is_treatment(draft, 0):
+        draft.config["data_seed"] = 99
+
+
+@pytest.mark.parametrize(
+    ("edit", "flag"),
+    [
+        (other_hash, "DATA_ORDER_MISMATCH"),
+        (other_code, "MIXED_CODE"),
+        (fewer_tokens, "UNEQUAL_TOKENS"),
+        (other_schedule, "SCHEDULE_MISMATCH"),
+        (other_horizon, "SCHEDULE_MISMATCH"),
+        (never_decayed, "HOT_LR_LOOK"),
+        (other_evaluation, "EVAL_SET_MISMATCH"),
+        (other_domains, "EVAL_SET_MISMATCH"),
+        (not_a_number, "DIVERGED"),
+        (infinite, "DIVERGED"),
+        (moved, "HAND_EDITED"),
+        (contradicting, "HAND_EDITED"),
+    ],
+)
+def test_blocking_flags(tmp_path, edit, flag):
+    comparison = judged(tmp_path, ONE, edit)
+    assert flag in only(comparison).flags
+    assert only(comparison).decision is Decision.INVALID
+    assert comparison.ladder[0].decision is Decision.INVALID
+    assert flag in comparison.ladder[0].reason
+
+
+def test_sound_sweep_has_none_of_those_flags(tmp_path):
+    rung = only(judged(tmp_path))
+    assert set(rung.flags) <= {"SLOPE_LOCAL", "LOW_DF", "NEGATIVE_CORRELATION"}
+
+
+def test_other_hash_is_called_unpaired(tmp_path):
+    rung = only(judged(tmp_path, ONE, other_hash))
+    assert not rung.paired
+    assert rung.method == "Welch (unpaired)"
+
+
+def test_declared_data_mix_keeps_its_pairing(tmp_path):
+    def edit(draft):
+        other_hash(draft)
+        draft.run["touches"] = ["data.sources"]
+
+    rung = only(judged(tmp_path, ONE, edit))
+    assert rung.paired
+    assert "DATA_ORDER_MISMATCH" not in rung.flags
+
+
+def test_warnings_of_unequal_resources(tmp_path):
+    def edit(draft):
+        if is_treatment(draft):
+            draft.facts["parameters"] *= 2
+            draft.facts["flops_per_token"] *= 1.1
+
+    comparison = judged(tmp_path, ONE, edit)
+    rung = only(comparison)
+    assert {"UNEQUAL_PARAMS", "UNEQUAL_FLOPS"} <= set(rung.flags)
+    assert rung.decision is Decision.B_BETTER
+    assert rung.k.k_per_flop == pytest.approx(rung.k.k / 1.1)
+    assert comparison.ladder[0].k.k_per_flop == pytest.approx(comparison.ladder[0].k.k / 1.1)
+
+
+def test_tuning_flags(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    rule = json.loads(sweep.rule.read_text())
+    rule["tuning"] = {"mha": {"points": 5, "seed": 0}, "hybrid": {"points": 3, "edge": True}}
+    sweep.rule.write_text(json.dumps(rule))
+    flags = set(only(compare(sweep)).flags)
+    assert {"UNEQUAL_TUNING", "LR_GRID_EDGE", "SEED_REUSED_FOR_TUNING"} <= flags
+
+
+def test_the_same_run_twice(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales))
+    for seed in (0, 1, 2):
+        source, target = sweep.run("xs", "mha", seed).path, sweep.run("xs", "hybrid", seed).path
+        shutil.rmtree(target / "metrics")
+        shutil.copytree(source / "metrics", target / "metrics")
+    rung = only(compare(sweep))
+    assert "CORRELATION_IMPLAUSIBLE" in rung.flags
+    assert (rung.delta.mean, rung.delta.low, rung.delta.high, rung.p) == (0.0, 0.0, 0.0, 1.0)
+    assert rung.decision is not Decision.B_BETTER
+
+
+def test_schedule_flip(tmp_path):
+    def edit(draft):
+        if is_treatment(draft):
+            for row in draft.evals:
+                row["loss"] += 0.0 if row["decayed"] else 0.2
+
+    rung = only(judged(tmp_path, ONE, edit))
+    assert "SCHEDULE_FLIP" in rung.flags
+    assert rung.decision is Decision.B_BETTER
+
+
+def test_outlier_is_flagged_shown_without_and_kept(tmp_path):
+    def edit(draft):
+        if is_treatment(draft, 3):
+            for row in draft.evals:
+                row["loss"] += 0.03
+
+    rung = only(judged(tmp_path, Recipe(scales=ONE.scales, seeds=tuple(range(8)), with_steps=False), edit))
+    assert "OUTLIER_SEED" in rung.flags
+    assert rung.n == 8
+    assert rung.without_outliers.n == 7
+    assert rung.without_outliers.se < rung.delta.se / 3
+
+
+def test_unfinished_sweep_compares_what_is_complete(tmp_path):
+    def edit(draft):
+        if draft.scale == "s" and draft.seed > 0:
+            draft.status |= {"state": "running", "step": 20}
+            draft.evals = draft.evals[:4]
+            draft.branches = {}
+
+    comparison = judged(tmp_path, SMALL, edit)
+    done, open_ = comparison.rungs
+    assert done.n == 3
+    assert done.decision is Decision.B_BETTER
+    assert open_.n == 1
+    assert open_.decision is Decision.INCONCLUSIVE
+    assert "INCOMPLETE" in open_.flags
+    assert "finish" in open_.settle
+    assert comparison.ladder[0].decision is not Decision.INVALID
+    assert [state.state for state in comparison.runs].count("running") == 4
+
+
+def test_one_variant_missing_at_a_scale(tmp_path):
+    recipe = Recipe(scales=SMALL.scales, variants={"mha": 1.0, "gqa": 0.9, "hybrid": 1.05}, with_steps=False)
+    comparison = judged(tmp_path, recipe, lambda d: not (d.variant == "gqa" and d.scale == "s"))
+    missing = [state for state in comparison.runs if state.state == "missing"]
+    assert [(state.scale, state.variant) for state in missing] == [("s", "gqa")] * 3
+    gone = next(rung for rung in comparison.rungs if (rung.scale, rung.variant) == ("s", "gqa"))
+    assert (gone.n, gone.delta.mean, gone.decision) == (0, None, Decision.INCONCLUSIVE)
+    assert {ladder.variant: ladder.decision for ladder in comparison.ladder}["hybrid"] is Decision.B_BETTER
+
+
+def test_run_without_evaluation(tmp_path):
+    def edit(draft):
+        if is_treatment(draft, 0):
+            draft.evals = []
+
+    comparison = judged(tmp_path, ONE, edit)
+    assert only(comparison).n == 2
+    assert "INCOMPLETE" in only(comparison).flags
+    assert any("without any evaluation" in state.problem for state in comparison.runs)
+
+
+def test_half_written_part(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    (part,) = sweep.run("xs", "hybrid", 0).metrics.glob("evals-*")
+    part.write_bytes(part.read_bytes()[:-40])
+    comparison = compare(sweep)
+    assert only(comparison).n == 2
+    assert {"INCOMPLETE", "DAMAGED"} <= set(only(comparison).flags)
+    assert any("damaged metrics part" in state.problem for state in comparison.runs)
+
+
+def test_part_that_is_no_parquet_though_its_checksum_fits(tmp_path):
+    import hashlib
+
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    (part,) = sweep.run("xs", "hybrid", 0).metrics.glob("evals-*")
+    part.unlink()
+    checksum = hashlib.sha256(b"nonsense").hexdigest()[:16]
+    (part.parent / f"evals-00000000-00000064.{checksum}.parquet").write_bytes(b"nonsense")
+    comparison = compare(sweep)
+    assert only(comparison).n == 2
+    assert any("cannot be read" in state.problem for state in comparison.runs)
+
+
+@pytest.mark.parametrize("file", ["run.json", "config.yaml", "status.json", "examples.json"])
+@pytest.mark.parametrize("content", ["", "[1, 2"])
+def test_damaged_small_files_never_raise(tmp_path, file, content):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    (sweep.run("xs", "hybrid", 1).path / file).write_text(content)
+    comparison = compare(sweep)
+    noticed = {"DAMAGED", "HAND_EDITED", "INCOMPLETE", "ORDER_UNVERIFIED"} & set(only(comparison).flags)
+    assert noticed
+
+
+def test_control_seeds_that_nobody_matches_are_unpaired(tmp_path):
+    comparison = judged(
+        tmp_path,
+        Recipe(scales=ONE.scales, seeds=tuple(range(8)), with_steps=False),
+        lambda d: (d.seed < 4) == (d.variant == "mha"),
+    )
+    rung = only(comparison)
+    assert rung.method == "Welch (unpaired)"
+    assert not rung.paired
+    assert rung.sign_flip is None
+
+
+def test_empty_and_absent_sweeps(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "Nothing to compare" in compare(tmp_path / "empty").verdict
+    with pytest.raises(FileNotFoundError, match="no sweep directory"):
+        compare(tmp_path / "absent")
+
+
+def test_names_with_markup_pass_through(tmp_path):
+    recipe = Recipe(scales={"<b>": 10**7}, variants={"mha": 1.0, "<script>": 1.05}, with_steps=False)
+    assert only(judged(tmp_path, recipe)).variant == "<script>"
+
+
+def test_deviations(tmp_path):
+    from harness.records import ledger
+
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    rule = json.loads(sweep.rule.read_text())
+    rule["rule"]["margin"] = 0.2
+    sweep.rule.write_text(json.dumps(rule))
+    ledger.append(sweep, "amendment", {"seed": 3})
+    kinds = [deviation.kind for deviation in compare(sweep).deviations]
+    assert kinds == ["rule_edited", "other_rule", "amendment"]
+    lines = sweep.ledger.read_text().replace('"seed": 3', '"seed": 4')
+    sweep.ledger.write_text(lines)
+    assert "ledger_edited" in [deviation.kind for deviation in compare(sweep).deviations]
+
+
+def test_positive_control_and_family(tmp_path):
+    recipe = Recipe(
+        scales=SMALL.scales, variants={"mha": 1.0, "hybrid": 1.0, "short": 0.7}, positive_control="short",
+        with_steps=False,
+    )  # fmt: skip
+    comparison = judged(tmp_path, recipe)
+    by_name = {ladder.variant: ladder for ladder in comparison.ladder}
+    assert by_name["short"].positive_control
+    assert by_name["short"].decision is Decision.A_BETTER
+    assert by_name["hybrid"].decision is not Decision.B_BETTER
+    assert all(rung.p_holm >= rung.p for rung in comparison.rungs)
+
+
+def test_worse_in_every_seed_is_an_effect_not_a_divergence(tmp_path):
+    comparison = judged(
+        tmp_path, Recipe(scales=SMALL.scales, variants={"mha": 1.0, "short": 0.7}, with_steps=False)
+    )
+    assert "DIVERGED" not in comparison.flags
+    assert comparison.divergence[0].diverged == 0
+
+
+def test_one_spike_is_a_divergence(tmp_path):
+    def edit(draft):
+        if is_treatment(draft, 4):
+            for row in draft.evals:
+                row["loss"] += 3.0
+
+    recipe = Recipe(scales=ONE.scales, seeds=tuple(range(8)), with_steps=False)
+    comparison = judged(tmp_path, recipe, edit)
+    assert "DIVERGED" in only(comparison).flags
+    assert comparison.divergence[0].diverged == 1
+    assert comparison.divergence[0].runs == 8
+    assert comparison.divergence[0].p == pytest.approx(1.0)
+
+
+def test_four_scales_without_branches_use_the_ladder(tmp_path):
+    scales = {"a": 10**7, "b": 4 * 10**7, "c": 16 * 10**7, "d": 64 * 10**7}
+    comparison = judged(tmp_path, Recipe(scales=scales, branches=(), with_steps=False, seeds=(0, 1, 2, 3)))
+    assert {rung.k.estimand.value for rung in comparison.rungs} == {"k_compute"}
+    (ladder,) = comparison.ladder
+    assert ladder.decision is Decision.B_BETTER
+    assert ladder.k_compute is None
+
+
+def test_no_slope_at_all_gives_a_direction_without_a_multiplier(tmp_path):
+    comparison = judged(
+        tmp_path, Recipe(scales=SMALL.scales, branches=(), with_steps=False, seeds=(0, 1, 2, 3))
+    )
+    (ladder,) = comparison.ladder
+    assert ladder.k is None
+    assert "NO_SLOPE" in ladder.flags
+    assert ladder.decision is Decision.B_BETTER
+
+
+def test_data_library_beside_the_sweep_is_used(tmp_path):
+    from harness.compare.library import library_of, write_library
+    from harness.compare.reading import read_runs
+
+    null = Recipe("null", ONE.scales, {"mha": 1.0}, seeds=tuple(range(16)), null_orders=4, with_steps=False)
+    aa = write_sweep(tmp_path / "null", null)
+    entries = library_of(read_runs(aa))
+    assert [entry.df for entry in entries] == [12]
+    write_library(aa, entries)
+    rung = only(compare(write_sweep(tmp_path / "sweep", ONE)))
+    assert rung.method == "moderated t"
+    assert rung.df == 14
+    assert "LOW_DF" not in rung.flags
+
+
+def test_looks_are_shown_and_under_stopping_they_decide(tmp_path):
+    recipe = Recipe(scales=ONE.scales, branches=(0.4, 0.6, 0.8), seeds=(0, 1, 2, 3, 4), with_steps=False)
+    shown = only(judged(tmp_path / "a", recipe)).looks
+    assert [look.share for look in shown] == [0.4, 0.6, 0.8, 1.0]
+    assert {look.outcome for look in shown} == {"shown"}
+    stopping = Recipe(**recipe.__dict__ | {"stopping": "spend", "variants": {"mha": 1.0, "hybrid": 1.5}})
+    looks = only(judged(tmp_path / "b", stopping)).looks
+    assert looks[0].outcome == "continue"
+    assert looks[1].outcome == "efficacy"
+    assert sum(look.alpha for look in looks) == pytest.approx(0.05)
+
+
+def test_iso_rows_read_between_decayed_points(tmp_path):
+    def edit(draft):
+        if is_treatment(draft):
+            for row in [*draft.evals, *(r for rows in draft.branches.values() for r in rows)]:
+                row["flops"] *= 1.25
+
+    rows = {row.axis: row for row in only(judged(tmp_path, ONE, edit)).iso}
+    assert rows["flops"].delta.mean > rows["tokens"].delta.mean
+    assert rows["tokens"].delta.mean == pytest.approx(rows["steps"].delta.mean)
+
+
+def test_swapping_control_and_treatment_flips_the_signs_exactly(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", SMALL)
+    forward = compare(sweep)
+    rule = json.loads(sweep.rule.read_text())
+    rule["rule"]["control"] = "hybrid"
+    sweep.rule.write_text(json.dumps(rule))
+    backward = compare(sweep)
+    for one, other in zip(forward.rungs, backward.rungs, strict=True):
+        assert one.delta.mean == -other.delta.mean
+        assert (one.delta.low, one.delta.high) == (-other.delta.high, -other.delta.low)
+        assert one.p == other.p
+    assert {forward.ladder[0].decision, backward.ladder[0].decision} == {Decision.B_BETTER, Decision.A_BETTER}
+
+
+def test_five_percent_more_tokens_relabelled(tmp_path):
+    """B := A with 5 % more tokens under A's label: ln 1.05 lies inside the pooled interval."""
+    recipe = Recipe(variants={"mha": 1.0, "hybrid": 1.05}, seeds=tuple(range(5)), with_steps=False, rng=11)
+    (ladder,) = judged(tmp_path, recipe).ladder
+    assert ladder.k.log_low < math.log(1.05) < ladder.k.log_high
+    assert ladder.k.log_high - ladder.k.log_low < 0.02
+
+
+def test_one_percent_fewer_tokens_is_found_at_the_slopes_size(tmp_path):
+    recipe = Recipe(variants={"mha": 1.0, "hybrid": 0.99}, seeds=tuple(range(8)), with_steps=False, rng=5)
+    (ladder,) = judged(tmp_path, recipe).ladder
+    assert ladder.decision is Decision.A_BETTER
+    assert ladder.k.log_high < 0
+    assert abs(ladder.k.log_k - math.log(0.99)) < 4 * ladder.k.log_se
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, harness.compare; "
+        "print([m for m in ('jax', 'scipy.stats', 'scipy.optimize', 'altair', 'hydra') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_steps_tables_are_not_needed(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales))
+    before = dumps(compare(sweep), times=False)
+    for part in sweep.path.glob("*/*/seed*/metrics/steps-*"):
+        part.unlink()
+    assert dumps(compare(SweepDir(sweep.path)), times=False) == before
+
+
+def test_numbers_are_those_of_the_files(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    rung = only(compare(sweep))
+    assert rung.delta.mean == pytest.approx(np.mean([p.treatment - p.control for p in rung.pairs]), abs=1e-15)
+    assert [pair.seed for pair in rung.pairs] == [0, 1, 2]
+    assert {domain.domain for domain in rung.domains} == {"code", "prose"}
