@@ -19,6 +19,7 @@ from harness.records.layout import SweepDir
 from harness.report import panels, provenance, tables, theme, words
 from harness.report.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.frames import Frames, read_frames
+from harness.report.marks import AXES
 from harness.report.tables import Table
 
 
@@ -52,7 +53,7 @@ def render(sweep: SweepDir, comparison: Comparison) -> str:
 def _payload(specs: dict[str, panels.Spec]) -> dict:
     """What the page's script draws from."""
     tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
-    axes = {name: {"title": title, "label": label} for name, (title, label) in panels.AXES.items()}
+    axes = {name: {"title": title, "label": label} for name, (title, label) in AXES.items()}
     return {"specs": specs, "tones": tones, "axes": axes}
 
 
@@ -144,7 +145,7 @@ def _provenance(sweep: SweepDir, comparison: Comparison, content: Frames) -> lis
 def _controls(drawn: set[str]) -> str:
     if "curves" not in drawn:
         return ""
-    options = "".join(f'<option value="{name}">{title}</option>' for name, (title, _) in panels.AXES.items())
+    options = "".join(f'<option value="{name}">{title}</option>' for name, (title, _) in AXES.items())
     return (
         f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
         '<label><input type="checkbox" id="log-x"> log x</label>'

@@ -111,7 +111,7 @@ def _rung_row(rung: Rung) -> tuple[str, ...]:
         words.effect(rung.delta),
         words.multiplier(rung.k),
         words.chance(rung.p_holm),
-        words.number(rung.correlation, 2),
+        words.correlation(rung.correlation),
         words.method(rung.method, rung.df),
         rung.decision.value,
         ", ".join(rung.flags),

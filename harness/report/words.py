@@ -91,6 +91,10 @@ def signed(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:+.4f}"
 
 
+def correlation(value: float | None) -> str:
+    return NONE if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
 def chance(value: float | None) -> str:
     """A p-value."""
     if value is None:
@@ -167,9 +171,7 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     test = ladder.equivalence
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
-        lines.append(
-            f"Equivalence within ±{number(test.margin, 2)} in ln k {outcome} (p = {chance(test.p)})."
-        )
+        lines.append(f"Equivalence within ±{number(test.margin, 2)} in ln k {outcome} ({p_is(test.p)}).")
     return lines
 
 

@@ -39,6 +39,10 @@ async function probe() {
   await choose("log-x", box => { box.checked = true; });
   await choose("log-y", box => { box.checked = false; });
   say("marks", marks("curves"));
+  document.querySelector("#chart-curves .role-legend-label text").dispatchEvent(
+    new MouseEvent("click", {bubbles: true}));
+  await pause();
+  say("faded", document.querySelectorAll('#chart-curves svg path[stroke-opacity="0.08"]').length);
   const point = document.querySelector("#chart-ladder svg .mark-symbol path");
   const box = point.getBoundingClientRect();
   const at = {bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2};
@@ -80,5 +84,6 @@ def test_switches_legend_and_hover_work(page: Path, tmp_path: Path):
     told = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body[^>]*>", document)[0]))  # pyright: ignore
     assert told["flops"] == "true"
     assert int(told["marks"]) > 50
+    assert int(told["faded"]) == 2 * 3 * 3, "all but one variant, at three scales and three seeds"
     assert "k [95 % CI]" in told["tip"]
     assert told["done"] == "dark"

@@ -15,7 +15,7 @@ import pytest
 
 from harness.compare.results import Comparison
 from harness.records.layout import SweepDir
-from harness.report import frames, panels, theme
+from harness.report import differences, frames, marks, panels, theme
 from harness.report.frames import Frames
 
 
@@ -42,7 +42,7 @@ def test_specifications_are_valid(told: Comparison, content: Frames):
     for chart in (
         panels.ladder(told, content),
         panels.curves(content),
-        panels.differences(told, content),
+        differences.differences(told, content),
     ):
         assert chart is not None
         chart.to_dict(validate=True)
@@ -154,7 +154,7 @@ def test_values_that_are_not_finite_leave_gaps(content: Frames):
         .then(float("inf"))
         .otherwise("loss")
     )
-    values = panels.inline(broken).to_dict()["values"]
+    values = marks.inline(broken).to_dict()["values"]
     assert "nan" not in values.lower()
     assert "inf" not in values.lower()
 
@@ -163,10 +163,10 @@ def test_one_seed_has_no_band(told: Comparison, content: Frames):
     single = content.evals.filter(seed=0)
     means = frames.mean_deltas(frames.deltas(single, "mha"))
     assert means["low"].null_count() == means.height
-    assert "no band" in panels._legend(means)[0]
+    assert "no band" in differences.legend(means.with_columns(kind=pl.lit("mean")))
 
 
 def test_nothing_to_draw_is_no_panel(tmp_path: Path, told: Comparison):
     empty = frames.read_frames(SweepDir(tmp_path), told)
     assert panels.curves(empty) is None
-    assert panels.differences(told, empty) is None
+    assert differences.differences(told, empty) is None
