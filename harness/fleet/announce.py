@@ -34,6 +34,21 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], workers: int) -> list[str]:
     return lines
 
 
+def power_lines(runs: Sequence[Run]) -> list[str]:
+    """The smallest effect that the design resolves, and the smallest p that it can attain."""
+    from harness.compare.power import plan_power
+
+    rule = runs[0].config.rule
+    treatments = {run.variant for run in runs} - {rule.control}
+    if not treatments:
+        return []
+    seeds = {
+        scale: len({run.config.seed for run in runs if run.config.scale.name == scale})
+        for scale in unique(run.config.scale.name for run in runs)
+    }
+    return [plan_power(seeds, treatments=len(treatments), alpha=rule.alpha).sentence]
+
+
 def unique(names: Any) -> list[str]:
     return [*dict.fromkeys(names)]
 

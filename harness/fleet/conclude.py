@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from rich.console import Console
 
 from harness.records import atomic
@@ -15,19 +18,19 @@ def conclude(sweep: SweepDir, console: Console) -> None:
     from harness.report import print_comparison, write_report
 
     comparison = compare(sweep)
-    changed = write_if_new(sweep, dumps(comparison))
+    changed = _says_something_new(sweep, json.loads(dumps(comparison)))
+    if changed:
+        atomic.write_text(sweep.comparison, dumps(comparison))
     print_comparison(comparison, console)
     if changed or _stale(sweep):
         write_report(sweep, comparison)
     console.print(f"{sweep.report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write_if_new(sweep: SweepDir, text: str) -> bool:
-    """Whether comparison.json had to be written."""
-    if sweep.comparison.exists() and sweep.comparison.read_text() == text:
-        return False
-    atomic.write_text(sweep.comparison, text)
-    return True
+def _says_something_new(sweep: SweepDir, content: dict[str, Any]) -> bool:
+    """Whether anything but wall-clock times differs from comparison.json."""
+    stored = atomic.read_json(sweep.comparison)
+    return not isinstance(stored, dict) or stored | {"times": {}} != content | {"times": {}}
 
 
 def _stale(sweep: SweepDir) -> bool:

@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.config.errors import UserError, disk_trouble
 from harness.config.schema import Config, EngineConfig, Isolation
 from harness.fleet import directories, placement, rule
-from harness.fleet.announce import plan_lines
+from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
@@ -83,14 +83,14 @@ def _train(
     def note(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    if deviation := rule.write_down(sweep, runs[0].config.rule):
+    if deviation := rule.write_down(sweep, runs[0].config.rule, [run.variant for run in runs]):
         note(deviation)
     blocks = _placed(sweep, blocks, note)
     todo = _unfinished(sweep, blocks, note)
     if not todo:
         return {}
     workers = workers_at_a_time(settings, todo)
-    for line in plan_lines(sweep, runs, workers):
+    for line in [*plan_lines(sweep, runs, workers), *power_lines(runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
     display = make_display(runs, console)

@@ -38,7 +38,7 @@ def freeze(sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = 
     wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
     new = {name: place for name, place in wanted.items() if name not in known or name in replanned}
     if known and (added := [name for name in new if name not in known]):
-        ledger.append(sweep, "amendment", {"what": "runs", "detail": _added(added, known), "added": added})
+        ledger.append(sweep, "amendment", {"detail": _added(added, known), "runs": added})
     if new:
         ledger.append(sweep, "placement", {"runs": {name: _record(place) for name, place in new.items()}})
     return known | new

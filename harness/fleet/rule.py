@@ -28,9 +28,12 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
         )
 
 
-def write_down(sweep: SweepDir, rule: RuleConfig) -> str | None:
-    """Fix the rule if none is fixed yet; else record in words how this one differs, and return that."""
-    content = plain(rule)
+def write_down(sweep: SweepDir, rule: RuleConfig, variants: Sequence[str]) -> str | None:
+    """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
+
+    The family, over which several treatments are corrected for, is part of it: all but the control.
+    """
+    content = plain(rule) | {"family": sorted({*variants} - {rule.control})}
     entries = ledger.read(sweep, "rule")
     fixed = atomic.read_json(sweep.rule)
     if not entries:
@@ -43,12 +46,10 @@ def write_down(sweep: SweepDir, rule: RuleConfig) -> str | None:
 
 
 def _amend(sweep: SweepDir, fixed: dict, content: dict) -> str | None:
-    changed = sorted(key for key in content if content[key] != fixed.get(key))
+    changed = sorted(key for key in content if key != "family" and content[key] != fixed.get(key))
     known = {entry["content"].get("hash") for entry in ledger.read(sweep, "amendment")}
     if not changed or digest(content) in known:
         return None
     detail = "; ".join(f"rule.{key}: {fixed.get(key)!r} became {content[key]!r}" for key in changed)
-    ledger.append(
-        sweep, "amendment", {"what": "rule", "detail": detail, "rule": content, "hash": digest(content)}
-    )
+    ledger.append(sweep, "amendment", {"detail": detail, "hash": digest(content), "rule": content})
     return f"the rule that was fixed before the first step stands; recorded as a deviation: {detail}"

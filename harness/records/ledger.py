@@ -10,6 +10,8 @@ from typing import Any
 
 from harness.records.layout import SweepDir
 
+_FIELDS = {"kind", "time", "previous", "content", "hash"}
+
 
 def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
     """Add one entry `{kind, time, previous, content, hash}` as a line of JSON, flushed to disk.
@@ -42,12 +44,12 @@ def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
     if not sweep.ledger.exists():
         return []
     entries = []
-    for line in sweep.ledger.read_text().splitlines():
+    for line in sweep.ledger.read_text(errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(entry, dict) and "hash" in entry:
+        if isinstance(entry, dict) and entry.keys() >= _FIELDS:
             entries.append(entry)
     return [entry for entry in entries if kind in (None, entry["kind"])]
 

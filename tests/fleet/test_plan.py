@@ -116,21 +116,23 @@ class TestPlacement:
 class TestRule:
     def test_it_is_fixed_once_and_a_later_one_is_a_deviation(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        assert rule.write_down(sweep, RuleConfig("h", "mha")) is None
+        assert rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]) is None
         before = sweep.rule.read_bytes()
-        assert rule.write_down(sweep, RuleConfig("h", "mha")) is None
-        said = rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5))
+        assert rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]) is None
+        said = rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5), ["mha", "short"])
         assert said is not None
         assert "rule.margin: 0.01 became 0.5" in said
         assert sweep.rule.read_bytes() == before
-        assert rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5)) is None, "recorded twice"
+        assert rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5), ["mha", "short"]) is None, (
+            "recorded twice"
+        )
         assert len(ledger.read(sweep, "amendment")) == 1
 
     def test_an_edited_rule_is_noticed(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        rule.write_down(sweep, RuleConfig("h", "mha"))
+        rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"])
         sweep.rule.write_text(sweep.rule.read_text().replace("0.01", "0.1"))
-        assert "was changed" in str(rule.write_down(sweep, RuleConfig("h", "mha")))
+        assert "was changed" in str(rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]))
 
     def test_the_first_variant_is_the_control_where_none_is_named(self, tmp_path):
         made = configs(tmp_path, variants=("b", "a"))
