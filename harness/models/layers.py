@@ -20,7 +20,7 @@ DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
     """A weight in compute precision, whole along `width`: the all-gather of FSDP stands here alone."""
     axes = [None if axis == "width" else axis for axis in param.axes]
-    whole = param[...].astype(dtype)
+    whole = jnp.asarray(param[...], dtype)
     return whole if layout() is None else jax.reshard(whole, layout(*axes))
 
 

@@ -101,10 +101,21 @@ def _attend_in_chunks(query_BGRTK: Array, key_BGTK: Array, value_BGTK: Array, wi
 
 
 def _softmax_product(query_ZRTK: Array, key_ZSK: Array, value_ZSK: Array, mask_TS: Array) -> Array:
-    """Z: any leading axes that are paired, not multiplied. Scores and softmax in float32."""
-    score_ZRTS = jnp.einsum("...rtk,...sk->...rts", query_ZRTK, key_ZSK, preferred_element_type=jnp.float32)
-    weight_ZRTS = jax.nn.softmax(jnp.where(mask_TS, score_ZRTS, -jnp.inf), axis=-1)
-    return jnp.einsum("...rts,...sk->...rtk", weight_ZRTS.astype(value_ZSK.dtype), value_ZSK)
+    """Softmax over the keys that the mask leaves, times values. Scores and sums in float32.
+
+    The heads of a group are rows of one plain matrix product. The softmax is divided by its sum after the
+    product with the values, K columns instead of S: on CPU that halves the time, most of it backward.
+    """
+    *Z, R, T, K = query_ZRTK.shape
+    S = key_ZSK.shape[-2]
+    query_ZMK = query_ZRTK.reshape(*Z, R * T, K)
+    score_ZMS = jnp.einsum("...mk,...sk->...ms", query_ZMK, key_ZSK, preferred_element_type=jnp.float32)
+    masked_ZMS = jnp.where(mask_TS, score_ZMS.reshape(*Z, R, T, S), -jnp.inf).reshape(*Z, R * T, S)
+    highest_ZM1 = jax.lax.stop_gradient(jnp.max(masked_ZMS, axis=-1, keepdims=True))
+    weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
+    sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
+    mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
+    return (mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype).reshape(*Z, R, T, K)
 
 
 def visible(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
