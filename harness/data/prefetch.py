@@ -62,9 +62,8 @@ class Reader:
                     return
                 t = self._next
                 self._next += 1
-                batch, mine = self._slot(t)
-            if mine:
-                self._gather(t, batch)
+                batch, _ = self._slot(t)  # new: no lane has been here
+            self._gather(t, batch)
 
     def _slot(self, t: int) -> tuple[Future[Batch], bool]:
         """The future of a batch, and whether it is new, so that the caller must gather it."""
