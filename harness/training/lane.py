@@ -19,7 +19,7 @@ from harness.data import Batch, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
-from harness.records.provenance import code_hash
+from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
 from harness.training.optimizer import make_optimizer
 from harness.training.programs import Device, Program, obtain
@@ -161,7 +161,7 @@ class Lane:
             sizes,
             shape,
             config.imports,
-            code_hash(),
+            code_of(config),
         ]
 
 

@@ -47,8 +47,8 @@ def branch_courses(config: Config) -> list[Course]:
         fork = last - cooldown
         if not main.warmup <= fork < last <= main.last - main.cooldown:
             raise UserError(
-                f"schedule.branches: one that ends at {share:g} of the tokens is not in the stable phase of this "
-                f"run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
+                f"schedule.branches: one that ends at {share:g} of the tokens lies outside the stable phase "
+                f"of the run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
             )
         courses.append(Course(fork, last, main.warmup, cooldown, share))
     return courses

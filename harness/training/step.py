@@ -44,7 +44,7 @@ def make_step(model: Model, config: OptimizerConfig, optimizer: optax.GradientTr
 
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
         loss, grads = _mean_gradient(gradient, state.params, tokens_MBT1)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
         updates, moments = optimizer.update(clipped, state.optimizer, state.params)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
