@@ -75,7 +75,8 @@ td { border-bottom: 1px solid var(--grid); }
 .number { text-align: right; overflow-wrap: normal; } .same { color: var(--line); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); }
 .controls { display: flex; gap: 18px; color: var(--soft); font-size: 13px; margin: 6px 0 10px; }
-.chart { margin: 8px 0 12px; }
+.chart { margin: 8px 0 4px; } .chart.vega-embed { display: block; }
+.chart details { margin: 0; } .chart svg { display: block; }
 #vg-tooltip-element { font: 12px/1.4 inherit; }
 @media print { .controls, button { display: none; } section { break-inside: avoid; } }
 """

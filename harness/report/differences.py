@@ -49,7 +49,7 @@ def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt
     layers = [reference(y=0), *filled(_layers(content), rows)]
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
     chart = multiples(layers, "scale", scales, rows, height=190)
-    return chart.properties(title=title).resolve_scale(x="independent")
+    return chart.properties(title=title)
 
 
 def _layers(content: Frames) -> list[Layer]:

@@ -15,8 +15,8 @@ from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance
 from harness.report import words
 
-POINTS = 240
-"""Training steps of a run that are drawn."""
+POINTS, LEAST, BUDGET = 240, 60, 8_000
+"""Training steps that are drawn: of a run, of a run in a large sweep at least, and of a whole sweep."""
 SMOOTHING = 0.02
 """Half of the window that smooths a curve, as a share of its run."""
 LEVEL = 0.95
@@ -47,13 +47,13 @@ class Frames:
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     """Everything that the panels need from disk; runs without a readable `run.json` are left out."""
     runs = [Run(path, record) for path in sweep.runs() if (record := read_provenance(path))]
-    rule = comparison.rule
+    rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
     found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     return Frames(
         runs=runs,
         scales=_by_compute(runs),
         variants=list(found),
-        losses=pl.concat([_losses(run) for run in runs]) if runs else pl.DataFrame(),
+        losses=pl.concat([_losses(run, points) for run in runs]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
     )
 
@@ -75,7 +75,7 @@ def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
     return np.divide(total[high] - total[low], covered, out=empty, where=covered > 0)
 
 
-def thinned(length: int, points: int = POINTS) -> list[int]:
+def thinned(length: int, points: int) -> list[int]:
     """Row numbers to draw: half of them evenly spaced, half evenly on a log axis, and both ends."""
     if length <= points:
         return list(range(length))
@@ -126,7 +126,7 @@ def end_effects(comparison: Comparison) -> pl.DataFrame:
 
 
 def multipliers(comparison: Comparison) -> pl.DataFrame:
-    """k of each rung, pooled, and projected: variant, kind, scale, flops, k, low, high, n, label.
+    """k of each rung, pooled, and projected: variant, kind, scale, flops, k, low, high, n, label, top.
 
     `kind`: rung | pooled (one row at each end of the ladder) | trend (the same, and the projected end)
     | projection.
@@ -134,7 +134,8 @@ def multipliers(comparison: Comparison) -> pl.DataFrame:
     rows = [row for ladder in comparison.ladder for row in _ladder_rows(comparison, ladder)]
     numbers = dict.fromkeys(("flops", "k", "low", "high"), pl.Float64)
     schema = {"variant": pl.String, "kind": pl.String, "scale": pl.String, **numbers, "n": pl.Int64}
-    return pl.DataFrame(rows, schema=schema | {"label": pl.String})
+    frame = pl.DataFrame(rows, schema=schema | {"label": pl.String})
+    return frame.with_columns(top=pl.coalesce("high", "k"))
 
 
 def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
@@ -185,10 +186,10 @@ def _by_compute(runs: list[Run]) -> list[str]:
     return sorted(compute, key=lambda scale: compute[scale])
 
 
-def _losses(run: Run) -> pl.DataFrame:
+def _losses(run: Run, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
     smooth = pl.Series("smooth", smoothed(curve["loss"].to_numpy()))
-    kept = curve.with_columns(smooth)[thinned(curve.height)]
+    kept = curve.with_columns(smooth)[thinned(curve.height, points)]
     return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", "smooth")
 
 

@@ -15,9 +15,11 @@ import polars as pl
 
 from harness.report.frames import Frames
 
-WIDTH = 960
+WIDTH = 940
 """Pixels that the small multiples of a row share."""
 GAP = 26
+MARGIN = 66
+"""Pixels of a y axis."""
 COLUMNS = 5
 """Small multiples in a row, at most."""
 TEXTS = ("scale", "variant", "kind", "phase", "label")
@@ -60,15 +62,24 @@ def filled(layers: Iterable[Layer], rows: pl.DataFrame) -> Iterator[alt.Chart]:
 
 
 def multiples(
-    layers: Iterable[alt.Chart], field: str, order: list[str], rows: pl.DataFrame, height: int
+    layers: Iterable[alt.Chart],
+    field: str,
+    order: list[str],
+    rows: pl.DataFrame,
+    *,
+    height: int,
+    own_y: bool = False,
 ) -> alt.FacetChart:
-    """Small multiples of equal size, one a value of `field`, in this order."""
+    """Small multiples of equal size, one a value of `field`, in this order; x or y is each panel's own."""
     lines = math.ceil(len(order) / COLUMNS)
     columns = math.ceil(len(order) / lines)
-    width = min(440, round((WIDTH - GAP * (columns - 1)) / columns))
+    taken = (columns - 1) * (GAP + MARGIN * own_y)
+    width = min(440, round((WIDTH - taken) / columns))
     chart = alt.LayerChart(layer=list(layers)).properties(width=width, height=height)
-    facet = alt.Facet(f"{field}:N", sort=order, title=None)
-    return chart.facet(facet, columns=columns, data=inline(rows), spacing=GAP)
+    header = alt.Header(title=None, labelLimit=width)
+    facet = alt.Facet(f"{field}:N", sort=order, header=header)
+    panels = chart.facet(facet, columns=columns, data=inline(rows), spacing=GAP)
+    return panels.resolve_scale(y="independent") if own_y else panels.resolve_scale(x="independent")
 
 
 def inline(rows: pl.DataFrame) -> alt.Data:

@@ -39,16 +39,16 @@ def ladder(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
     if rows.is_empty():
         return None
     shown = [item.variant for item in comparison.ladder if item.variant in set(rows["variant"])]
-    layers = filled(_ladder_layers(comparison, content, rows), rows)
-    chart = multiples([*_equivalence(comparison), *layers], "variant", shown, rows, height=230)
+    layers = [*_equivalence(comparison), *filled(_ladder_layers(comparison, content, rows), rows)]
+    chart = multiples(layers, "variant", shown, rows, height=230, own_y=True)
     title = alt.TitleParams("Multiplier k against compute", subtitle=_ladder_legend(rows), offset=8)
-    return chart.properties(title=title).resolve_scale(y="independent")
+    return chart.properties(title=title)
 
 
 def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[Layer]:
     title = _multiplier_title(comparison)
     x = alt.X("flops:Q").scale(type="log", nice=False, padding=26)
-    y = alt.Y("k:Q").scale(type="log", nice=False, padding=16).title(title)
+    y = alt.Y("k:Q").scale(type="log", nice=False, padding=18).title(title)
     base = alt.Chart().encode(
         x=x.axis(title="model FLOPs of a control run", labelExpr=POWER, values=_decades(rows), grid=False),
         y=y.axis(format=".3~f", tickCount=6),
@@ -65,7 +65,7 @@ def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) 
         Layer("projection", hollow.encode(tooltip=told), "k"),
         Layer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
         Layer("rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=told), "k"),
-        Layer("rung", base.mark_text(align="left", dx=9, dy=-8).encode(text="scale:N"), "k"),
+        Layer("rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"),
     ]
 
 
@@ -87,12 +87,14 @@ def _equivalence(comparison: Comparison) -> list[alt.Chart]:
 
 
 def _decades(rows: pl.DataFrame) -> list[float]:
-    """Powers of ten inside the ladder, where ticks stand; three ticks a decade where it has but one."""
-    powers_of_ten = np.log10(rows["flops"].to_numpy())
-    low, high = powers_of_ten.min(), powers_of_ten.max()
-    powers = range(math.floor(low), math.ceil(high) + 1)
+    """Where ticks stand: at powers of ten, three a decade on a short ladder, on one rung at its own value."""
+    powers = np.log10(rows["flops"].to_numpy())
+    low, high = powers.min(), powers.max()
+    if low == high:
+        return [float(f"{10**low:.2g}")]
     steps = (1,) if high - low > 1.5 else (1, 2, 5)
-    return [step * 10.0**power for power in powers for step in steps]
+    ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    return [tick for tick in ticks if low - 0.2 <= math.log10(tick) <= high + 0.2]
 
 
 def _multiplier_title(comparison: Comparison) -> str:
@@ -128,7 +130,7 @@ def curves(content: Frames) -> alt.FacetChart | None:
     within = base.transform_filter(alt.datum.smooth <= ceiling)
     touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_told_loss())
     chart = multiples([raw, strong, touch], "scale", content.scales, rows, height=250)
-    return chart.add_params(pick).resolve_scale(x="independent")
+    return chart.add_params(pick)
 
 
 def _lit(pick: alt.Parameter, on: float, off: float) -> Any:

@@ -25,7 +25,7 @@ DARK = {
     "page": "#15181c",
     "variants": ["#9aa1ab", "#4ba3dd", "#f58a3c", "#2fc79b", "#e39cc4", "#e0b040", "#8fd0f5"],
 }
-FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 
 def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[str, Any]:

@@ -144,14 +144,18 @@ def estimand(item: Effect) -> str:
     return f"population of seeds, n = {item.n}"
 
 
+def scales(ladder: Ladder) -> str:
+    return f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
+
+
 def pooled(ladder: Ladder) -> str:
     """What the pooled k is a multiplier of, over how many scales and pairs, and its p."""
     if ladder.k is None or ladder.k.k is None:
-        return f"no multiplier over {len(ladder.scales)} scales"
+        return f"no multiplier over {scales(ladder)}"
     p = f", {p_is(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
     return (
         f"{ladder.k.estimand.value}: multiplier of {AXIS[ladder.k.estimand]}, "
-        f"pooled over {len(ladder.scales)} scales, n = {ladder.k.n} pairs{p}"
+        f"pooled over {scales(ladder)}, n = {ladder.k.n} pairs{p}"
     )
 
 

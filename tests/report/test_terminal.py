@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -83,3 +85,9 @@ def test_numbers_keep_their_digits(value, text):
 def test_the_verdict_falls_into_one_sentence_a_treatment():
     verdict = "A_BETTER: b is worse than a, k_tokens 0.6. INVALID: c against a is invalid (x: y. z)."
     assert words.sentences(verdict) == [verdict[:42], verdict[43:]]
+
+
+def test_a_verdict_in_the_terminal_loads_no_plots():
+    code = "import sys, harness.report.terminal, harness.report.markdown; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"altair", "vl_convert", "jax", "scipy.stats"} & set(done.stdout.split())
