@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from harness.config.identity import flatten
 from harness.config.schema import Config
@@ -25,20 +25,38 @@ Load = Callable[[DictConfig, list[str]], DictConfig]
 
 
 def remember_choices(loader: ConfigLoader) -> None:
-    """Let `loader.load_sweep_config` compose each combination of group choices once."""
+    """Let `loader.load_sweep_config` compose each combination of group choices once.
+
+    What it returns is without Hydra's own node, which is most of a config and of a copy's time,
+    and is not to be changed: the same job gets the same object.
+    """
     compose: Load = loader.load_sweep_config
     composed: dict[tuple[str, ...], DictConfig] = {}
+    finished: dict[tuple[str, ...], DictConfig] = {}
 
     def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        overrides = OverridesParser.create().parse_overrides(sweep_overrides)
-        chosen = tuple(str(each.input_line) for each in overrides if not _is_value(each))
-        if chosen not in composed:
-            composed[chosen] = compose(master_config, [*chosen])
-        config = copy.deepcopy(composed[chosen])
-        ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if _is_value(each)], config)
-        return config
+        job = tuple(sweep_overrides)
+        if job not in finished:
+            overrides = OverridesParser.create().parse_overrides(sweep_overrides)
+            chosen = tuple(str(each.input_line) for each in overrides if not _is_value(each))
+            if chosen not in composed:
+                composed[chosen] = _without_hydra(compose(master_config, [*chosen]))
+            finished[job] = _with_values(composed[chosen], [each for each in overrides if _is_value(each)])
+        return finished[job]
 
     vars(loader)["load_sweep_config"] = load_sweep_config
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _with_values(config: DictConfig, overrides: list[Override]) -> DictConfig:
+    config = copy.deepcopy(config)
+    ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+    return config
 
 
 def _is_value(override: Override) -> bool:

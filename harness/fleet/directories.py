@@ -13,7 +13,7 @@ from harness.config.identity import digest, identity
 from harness.fleet.runs import Run
 from harness.records import ledger, manifest
 from harness.records.claim import holder
-from harness.records.configs import read_config, write_config
+from harness.records.configs import read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import (
     Provenance,
@@ -123,12 +123,9 @@ def provenance_of(run: Run) -> Provenance:
 
 
 def _mend_config(run: Run, stored: Provenance) -> None:
-    """A config.yaml that no longer fits run.json is written again: run.json says that it is this run's."""
-    try:
-        if digest(read_config(run.dir.config)) == stored.config_hash:
-            return
-    except UserError:
-        pass
+    """A damaged config.yaml is written again: run.json says that it is this run's."""
+    if sealed(run.dir.config):
+        return
     write_config(run.dir.config, run.config)
     write_provenance(run.dir, dataclasses.replace(stored, config_hash=digest(run.config)))
 

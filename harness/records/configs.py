@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -13,17 +14,37 @@ from harness.config.identity import plain
 from harness.config.schema import Config, typed
 from harness.records import atomic
 
+_SEAL = "# sha256 of the lines above: "
+
 
 def write_config(path: Path, config: Config) -> None:
-    atomic.write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    """The config as YAML, sealed by a last line: a flipped bit in a learning rate is still valid YAML."""
+    text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+    atomic.write_text(path, f"{text}{_SEAL}{_hash(text)}\n")
+
+
+def sealed(path: Path) -> bool:
+    """Whether a file is there as it was written, without parsing it."""
+    try:
+        text, _, seal = path.read_text().rpartition(_SEAL)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return seal == f"{_hash(text)}\n"
 
 
 def read_config(path: Path) -> Config:
-    """Raises UserError where the file is missing, damaged or of another schema."""
+    """Raises UserError where the file is missing, damaged or of another schema. A file without a
+    seal was written by hand, and is read as it is."""
     try:
+        if _SEAL in path.read_text() and not sealed(path):
+            raise UserError(f"{path} does not fit its checksum: it was changed after it was written")
         return typed(OmegaConf.load(path))
     except OSError as error:
         raise UserError(f"{path}: no resolved config can be read there ({error.strerror})") from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as a config: {reason}") from error
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,12 +6,13 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from harness.config.identity import digest
+from harness.fleet.engines import Engine
 from harness.fleet.launch import Tools, launch
 from harness.records import atomic, ledger
 from harness.records.configs import read_config
@@ -34,7 +35,11 @@ class NoEngine:
 
 def prepare_everything(runs: Path) -> None:
     """A launch up to its first worker."""
-    tools = Tools(lambda configs: [facts(each) for each in configs], lambda *_: NoEngine(), lambda *_: None)
+    tools = Tools(
+        lambda configs: [facts(each) for each in configs],
+        lambda *_: cast(Engine, NoEngine()),
+        lambda *_: None,
+    )
     with pytest.raises(ReadyToTrain):
         launch(configs(runs, seeds=(0,)), tools, Console(quiet=True))
 
@@ -83,5 +88,5 @@ def assert_ready(sweep: SweepDir) -> None:
         assert record.config_hash == digest(read_config(run.config))
     assert ledger.edited(sweep) == []
     assert [entry["kind"] for entry in ledger.read(sweep)] == ["rule", "placement"]
-    rule = atomic.read_json(sweep.rule)
+    rule = atomic.read_json(sweep.rule) or {}
     assert rule["hash"] == ledger.read(sweep, "rule")[0]["content"]["hash"] == digest(rule["rule"])

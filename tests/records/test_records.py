@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.errors import UserError
+from harness.config.schema import Config, ScaleConfig
 from harness.records import atomic, ledger, manifest, metrics
 from harness.records.claim import claim, holder, release
-from harness.records.configs import read_config
+from harness.records.configs import read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.manifest import Manifest
 from harness.records.provenance import code_hash, read_provenance
@@ -133,7 +135,7 @@ def rows(start: int, end: int) -> list[dict]:
     ]
 
 
-def sealed(*ends: int) -> RunDir:
+def sealed_parts(*ends: int) -> RunDir:
     """A run with parts that end at these steps."""
     run, start = RunDir(fresh()), 0
     for end in ends:
@@ -152,7 +154,7 @@ class TestMetrics:
     @given(cuts, st.data())
     @few
     def test_one_flipped_bit_anywhere_is_seen_and_named(self, ends, data):
-        run = sealed(*ends)
+        run = sealed_parts(*ends)
         victim = data.draw(st.sampled_from(metrics.parts(run, "steps")))
         content = bytearray(victim.path.read_bytes())
         bit = data.draw(st.integers(0, 8 * len(content) - 1))
@@ -166,7 +168,7 @@ class TestMetrics:
     @given(cuts)
     @few
     def test_the_curve_is_the_same_before_and_after_compaction(self, ends):
-        run = sealed(*ends)
+        run = sealed_parts(*ends)
         before = metrics.read_curve(run, "steps")
         metrics.compact(run)
         assert metrics.read_curve(run, "steps").equals(before)
@@ -176,7 +178,7 @@ class TestMetrics:
     @given(cuts, st.integers(0, 3))
     @few
     def test_a_kill_during_compaction_loses_nothing(self, ends, removed):
-        run = sealed(*ends)
+        run = sealed_parts(*ends)
         before = metrics.read_curve(run, "steps")
         for kind in metrics.SCHEMAS:
             old = metrics.parts(run, kind)
@@ -190,13 +192,13 @@ class TestMetrics:
     @given(cuts, st.data())
     @few
     def test_dropping_keeps_whole_parts_up_to_the_step(self, ends, data):
-        run = sealed(*ends)
+        run = sealed_parts(*ends)
         step = data.draw(st.sampled_from([0, *ends]))
         metrics.drop_after(run, step)
         assert metrics.intact_until(run) == (step, [])
 
     def test_a_gap_ends_the_curve(self):
-        run = sealed(5, 10, 15)
+        run = sealed_parts(5, 10, 15)
         metrics.parts(run, "steps")[1].path.unlink()
         assert metrics.intact_until(run)[0] == 5
         assert metrics.read_curve(run, "steps").height == 5
@@ -365,3 +367,22 @@ def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path):
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="No such file"):
         read_config(tmp_path / "none.yaml")
+
+
+@given(st.data())
+@few
+def test_one_flipped_bit_in_a_config_is_seen(data):
+    path = fresh() / "config.yaml"
+    config = Config(experiment_name="e")
+    config.variant.name = config.data.name = config.optimizer.name = config.schedule.name = "x"
+    config.scale = ScaleConfig("s", 1, 2, 3)
+    config.optimizer.learning_rate, config.rule.control = 0.5, "x"
+    write_config(path, config)
+    assert read_config(path) == config
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    assert not sealed(path)
+    with contextlib.suppress(UserError):
+        assert read_config(path) == config, "a changed value was read as if it were the config's"
