@@ -21,6 +21,8 @@ TOKEN_EXPONENT = 0.35
 """Assumed decay of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37).
 It only turns the chord between the branch and the end into the slope at the end: 12 % lower at a
 ratio of 2, and anything from .2 to .5 moves that by under 6 %."""
+EXPONENT_SD = 0.05
+"""How far the true exponent may lie from the assumed one: an error that all scales share."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class ControlSlope:
     exponent: float
     """b of the excess loss E + a x^-b; the excess is g / b. Zero means a straight line in ln x."""
     flags: tuple[str, ...] = ()
+    df: float = math.inf
+    """Of `se`, where it comes from this scale's own seeds."""
+    shared: float = 0.0
+    """Relative error of g that all scales have in common."""
 
 
 def horizon_slope(
@@ -46,9 +52,17 @@ def horizon_slope(
     """
     branch, end = np.asarray(branch, float), np.asarray(end, float)
     chords = (branch - end) / math.log(ratio)
-    bend = exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0
+    bend = _bend(ratio, exponent)
     se = float(chords.std(ddof=1) / math.sqrt(chords.size)) * bend if chords.size > 1 else None
-    return ControlSlope(Slope.k_tokens, float(chords.mean()) * bend, se, exponent, ("SLOPE_LOCAL",))
+    shared = abs(_bend(ratio, exponent + EXPONENT_SD) / bend - 1) if exponent else 0.0
+    df = max(chords.size - 1.0, 1.0)
+    g = float(chords.mean()) * bend
+    return ControlSlope(Slope.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), df, shared)
+
+
+def _bend(ratio: float, exponent: float) -> float:
+    """Slope at the end over the chord, for a curve x^-exponent."""
+    return exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +93,15 @@ def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None)
     b = _search(lambda value: _linear(z, y, value)[2], 0.02, 1.0)
     E, a, squares = _linear(z, y, b)
     residual = math.sqrt(squares / x.size)
-    errors = np.full(x.size, max(residual, 1e-12)) if se is None else np.asarray(se, float)
-    poor = b < 0.021 or b > 0.99 or E <= 0 or a <= 0 or residual > 3 * float(errors.mean())
+    error = residual if se is None else float(np.sqrt(np.mean(np.square(se))))
+    error = max(error, 1e-12)
+    poor = b < 0.021 or b > 0.99 or E <= 0 or a <= 0 or residual > 3 * error
     flags = ("POOR_FIT",) if poor else ()
-    spread = _slope_errors(z, a, b, errors, residual)
     g = b * a * np.exp(-b * z)
+    spread = _slope_errors(z, a, b, error, residual)
     slopes = tuple(
-        ControlSlope(Slope.k_compute, float(v), float(s), b, flags) for v, s in zip(g, spread, strict=True)
+        ControlSlope(Slope.k_compute, float(v), float(s), b, flags, shared=float(s / v))
+        for v, s in zip(g, spread, strict=True)
     )
     return LadderFit(E, a, b, C0, residual, slopes)
 
@@ -95,8 +111,9 @@ def compute_multiplier(
 ) -> Multiplier:
     """ln k = -(1/b) ln(1 + d b / g), with g / b = L_A - E; b = 0: -d / g.
 
-    SE by the delta method, |SE_d / (g (1 + d b / g))|, plus (ln k x relative SE of g)^2 where that
-    relative error exceeds 10 %. Valid while |d| < .5 g / b and g > 0, else SLOPE_OUT_OF_RANGE and no k.
+    SE by the delta method: |SE_d / (g (1 + d b / g))| and ln k x the relative error of g, both always
+    (leaving small errors of g out cost a tenth of the coverage at k = 1.05); df by Satterthwaite.
+    Valid while |d| < .5 g / b and g > 0, else SLOPE_OUT_OF_RANGE and no k.
     `flops_ratio`: treatment over control, FLOPs a token; further than 1 % from 1 adds k_per_flop.
     """
     g, b, d = slope.g, slope.exponent, delta.mean
@@ -104,15 +121,28 @@ def compute_multiplier(
         return _no_multiplier(delta, slope, () if d is None else ("SLOPE_OUT_OF_RANGE",))
     bend = 1 + d * b / g
     log_k = -math.log(bend) / b if b else -d / g
-    relative = slope.se / g if slope.se else 0.0
-    extra = log_k * relative if relative > 0.10 else 0.0
-    se = None if delta.se is None else math.hypot(delta.se / (g * bend), extra)
+    shared, relative = abs(log_k) * slope.shared, (slope.se or 0.0) / g
+    own = 0.0 if slope.shared and math.isinf(slope.df) else abs(log_k) * relative
+    se, df = _joint(None if delta.se is None else delta.se / (g * bend), delta.df, own, slope.df, shared)
     flags = slope.flags + (("POOR_FIT",) if relative > 0.33 else ())
-    base = multiplier_from(slope.estimand, log_k, se, delta.df, delta.n, flags, level or delta.level)
+    base = multiplier_from(slope.estimand, log_k, se, df, delta.n, flags, level or delta.level)
     per_flop = math.exp(log_k) / flops_ratio if flops_ratio and abs(flops_ratio - 1) > 0.01 else None
     return dataclasses.replace(
-        base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, sampling=delta.estimand
-    )
+        base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, shared_se=shared,
+        sampling=delta.estimand,
+    )  # fmt: skip
+
+
+def _joint(
+    delta: float | None, delta_df: float | None, slope: float, slope_df: float, shared: float
+) -> tuple[float | None, float | None]:
+    """SE and Satterthwaite's df of three independent errors, the shared one known (infinite df)."""
+    if delta is None or delta_df is None:
+        return None, delta_df
+    parts = np.array([delta**2, slope**2, shared**2])
+    used = float((parts**2 / np.array([delta_df, slope_df, math.inf])).sum())
+    total = float(parts.sum())
+    return math.sqrt(total), total**2 / used if used else delta_df
 
 
 def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95) -> Multiplier | None:
@@ -129,13 +159,12 @@ def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95)
         raise ValueError(
             "pooled_multiplier: k_tokens and k_compute answer different questions; pool one of them"
         )
-    log_k = np.array([m.log_k for m in usable])
     weights = slope_weights(usable)
-    log_k_pooled = float(weights @ log_k)
+    log_k = float(weights @ np.array([m.log_k for m in usable]))
     se, df = satterthwaite(weights, usable)
     n = sum(m.n for m in usable)
     flags = tuple(sorted({flag for m in usable for flag in m.flags}))
-    return multiplier_from(usable[0].estimand, log_k_pooled, se, df, n, flags, level)
+    return multiplier_from(usable[0].estimand, log_k, se, df, n, flags, level)
 
 
 def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
@@ -145,13 +174,19 @@ def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
 
 
 def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
-    """SE and df of sum_s c_s ln k_s."""
-    parts = coefficients**2 * np.array([m.log_se or 0.0 for m in multipliers]) ** 2
+    """SE and df of sum_s c_s ln k_s: the scales' own errors add as variances, the shared one as it is.
+
+    The shared error scales every ln k_s alike, so its part is |sum_s c_s ln k_s| times it.
+    """
+    log_k = np.array([m.log_k for m in multipliers], dtype=float)
+    shared_se = np.array([m.shared_se for m in multipliers])
+    own = np.array([m.log_se or 0.0 for m in multipliers]) ** 2 - shared_se**2
+    parts = coefficients**2 * np.maximum(own, 0.0)
     dfs = np.array([m.df or 1.0 for m in multipliers])
-    total = float(parts.sum())
-    if total == 0:
-        return 0.0, float(dfs.min())
-    return math.sqrt(total), total**2 / float((parts**2 / dfs).sum())
+    shared = float(coefficients @ (np.sign(log_k) * shared_se)) ** 2
+    total = float(parts.sum()) + shared
+    used = float((parts**2 / dfs).sum())
+    return math.sqrt(total), total**2 / used if used else float(dfs.min())
 
 
 def multiplier_from(
@@ -203,12 +238,11 @@ def _search(cost, low: float, high: float) -> float:
     return float((left + right) / 2)
 
 
-def _slope_errors(z: np.ndarray, a: float, b: float, errors: np.ndarray, residual: float) -> np.ndarray:
-    """SE of g_s = b a exp(-b z_s), from the errors of the means, widened by what the curve misses."""
+def _slope_errors(z: np.ndarray, a: float, b: float, error: float, residual: float) -> np.ndarray:
+    """SE of g_s = b a exp(-b z_s), from the means' common error, widened by what the curve misses."""
     basis = np.exp(-b * z)
     jacobian = np.stack([np.ones_like(z), basis, -a * z * basis], axis=1)
-    weighted = jacobian / errors[:, None]
-    misfit = max(1.0, (residual**2 * z.size / max(z.size - 3, 1)) / float((errors**2).mean()))
-    covariance = np.linalg.pinv(weighted.T @ weighted) * misfit
+    variance = max(error**2, residual**2 * z.size / max(z.size - 3, 1))
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * variance
     gradient = np.stack([np.zeros_like(z), b * basis, a * basis * (1 - b * z)], axis=1)
     return np.sqrt(np.einsum("si,ij,sj->s", gradient, covariance, gradient))

@@ -87,6 +87,9 @@ class Multiplier:
     """Exponent of the control's excess loss: fitted along the ladder, assumed along the horizon."""
     k_per_flop: float | None = None
     """k over the ratio of model FLOPs a token; only where that ratio is further than 1 % from 1."""
+    shared_se: float = 0.0
+    """The part of `log_se` that all scales have in common (how the control's curve bends), which
+    pooling does not average away."""
     flags: tuple[str, ...] = ()
     sampling: Estimand = Estimand.population
 

@@ -18,6 +18,8 @@ DELTA = 1e-3
 """Where Huber's loss turns from square to straight, in log loss (Hoffmann et al. 2022, D.3)."""
 AGREEMENT = 1e-8
 """Relative: how closely two distinct starts must agree for the fit to count as converged."""
+ROUNDING = 1e-14
+"""An objective this small is a perfect fit."""
 FEWEST = 15
 OPTIONS = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-10, "maxcor": 30}
 
@@ -76,7 +78,7 @@ def fit_surface(
     ends = [run(lambda theta: objective(theta, *data), start) for start in _starts(max(starts, 24))]
     values = np.array([objective(end, *data)[0] / SCALE for end in ends])
     best = int(np.nanargmin(values))
-    agreeing = int((values - values[best] <= AGREEMENT * values[best]).sum())
+    agreeing = int((values - values[best] <= AGREEMENT * values[best] + ROUNDING).sum())
     converged = agreeing >= 2 and _is_flat(ends[best], data)
     reason = (
         ""
@@ -131,7 +133,7 @@ def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
     for _ in range(20):
         found = optimize.minimize(function, best, jac=True, method="L-BFGS-B", options=OPTIONS)
         gain, best = value - found.fun, found.x
-        if not gain > 1e-12 * abs(found.fun):
+        if not gain > 1e-11 * abs(found.fun):
             break
         value = found.fun
     return best
@@ -170,9 +172,9 @@ def _theta(surface: Surface, centre: tuple[float, float]) -> np.ndarray:
 
 
 def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
-    """No direction of the (scaled) parameters falls by more than rounding: the gradient is near zero."""
+    """The gradient is zero to 1e-5 of the objective; early stops that happen to agree are steeper."""
     value, gradient = objective(theta, *data)
-    return bool(np.abs(gradient * np.maximum(np.abs(theta), 1)).max() < 1e-2 * value)
+    return bool(np.abs(gradient).max() < 1e-5 * value + SCALE * ROUNDING)
 
 
 def _checked(

@@ -1,0 +1,46 @@
+"""Public logs beside the repository, for tests that skip visibly where they are absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+FOLDER = Path(__file__).parents[2].parent / "shared" / "validation"
+
+
+def _read(name: str) -> pl.DataFrame:
+    path = FOLDER / name
+    if not path.exists():
+        reason = f"../shared/validation/{name} is not here: the check on real data was not made"
+        print(reason)
+        pytest.skip(reason)
+    return pl.read_csv(path)
+
+
+def chinchilla() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parameters, tokens (FLOP / 6N) and losses of the figure's points, without the 5 highest losses."""
+    frame = _read("chinchilla/svg_extracted_data.csv").sort("loss").head(-5)
+    params, flop = frame["Model Size"].to_numpy(), frame["Training FLOP"].to_numpy()
+    return params, flop / (6 * params), frame["loss"].to_numpy()
+
+
+def null_records(at_least: int = 10) -> list[np.ndarray]:
+    """Validation curves of one config run many times, one array (runs, evaluations) a record.
+
+    Runs of the commonest length and set of steps; values that vary at the end.
+    """
+    frame = _read("modded_nanogpt/val_curves.csv").filter(pl.all_horizontal(pl.all().is_not_null()))
+    found = []
+    for record in frame.sort("track", "record").partition_by("track", "record", maintain_order=True):
+        curves: dict[tuple, list[np.ndarray]] = {}
+        for run in record.sort("file", "run", "step").partition_by("file", "run", maintain_order=True):
+            steps = tuple(run["step"].to_list())
+            if steps[-1] >= run["total_steps"][-1]:
+                curves.setdefault(steps, []).append(run["val_loss"].to_numpy())
+        best = max(curves.values(), key=len, default=[])
+        if len(best) >= at_least:
+            found.append(np.array(best))
+    return found
