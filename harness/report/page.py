@@ -154,7 +154,9 @@ def _controls(drawn: set[str]) -> str:
 
 
 def _chart(name: str, drawn: set[str]) -> str:
-    return f'<div class="chart" id="chart-{name}"></div>' if name in drawn else _p("Nothing to draw yet.", "caption")
+    if name not in drawn:
+        return _p("Nothing to draw yet.", "caption")
+    return f'<div class="chart" id="chart-{name}"></div>'
 
 
 def _section(title: str, caption: str, *content: str) -> str:
