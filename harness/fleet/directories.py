@@ -13,7 +13,7 @@ from harness.config.identity import digest, identity
 from harness.fleet.runs import Run
 from harness.records import ledger, manifest
 from harness.records.claim import holder
-from harness.records.configs import read_config, sealed, write_config
+from harness.records.configs import holds, read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import (
     Provenance,
@@ -59,6 +59,8 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     """Make the directory fit for a worker, whatever a kill left of it.
 
     `run.json` is written last: without it there is no run, and what lies there is overwritten.
+    The run's config carries the mesh that the ledger gave it; a directory with another one is from
+    before a replan.
     """
     if worker_of(run.dir):
         return Ready.alive
@@ -67,6 +69,9 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
         _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
         return Ready.train
     _mend_config(run, stored)
+    if not holds(run.dir.config, "mesh", run.config.mesh):
+        start_over(sweep, run, "placed on another mesh")
+        return Ready.train
     if state in (State.finished, State.diverged):
         return _check_records(sweep, run, note)
     if drift := _drift(run, stored):

@@ -113,7 +113,7 @@ def _train(
 
 def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
     """Blocks in the order in which they are trained, each run on the mesh that it is frozen to."""
-    places = placement.freeze(sweep, blocks)
+    places = placement.freeze(sweep, blocks, _to_replan(sweep, blocks))
     moved = [run for block in blocks for run in placement.moved(block.runs, places)]
     if moved:
         note(
@@ -125,6 +125,23 @@ def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None
         ordered = sorted(block.runs, key=lambda run: places[run.name].lane)
         placed.append(Block(block.name, tuple(placement.as_placed(run, places) for run in ordered)))
     return placement.by_cost(placed)
+
+
+def _to_replan(sweep: SweepDir, blocks: Sequence[Block]) -> list[str]:
+    """Runs that get a new place: all of a block that is not finished, since a pair shares its mesh shape.
+
+    Raises UserError while a worker has one of them.
+    """
+    if not blocks[0].runs[0].config.resume.replan:
+        return []
+    runs = [run for block in blocks if not all(_ended(run) for run in block.runs) for run in block.runs]
+    if any(directories.worker_of(run.dir) for run in runs):
+        raise UserError(f"resume.replan=true: runs are at work; `harness stop {sweep.path}` first")
+    return [run.name for run in runs]
+
+
+def _ended(run: Run) -> bool:
+    return read_status(run.dir).state in (State.finished, State.diverged)
 
 
 def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
@@ -207,8 +224,7 @@ def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
 def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
     status = read_status(run.dir)
     end = status.state.value
-    ended = status.state in (State.finished, State.diverged)
-    failure = "" if ended else failed.get(run.name) or status.message or end
+    failure = "" if _ended(run) else failed.get(run.name) or status.message or end
     return Outcome(run.name, end, status.step, failure)
 
 

@@ -36,7 +36,11 @@ def freeze(sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = 
     """Give a place to each run that has none, or that is to be placed anew, and return all places."""
     known = frozen(sweep)
     wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
-    new = {name: place for name, place in wanted.items() if name not in known or name in replanned}
+    new = {
+        name: place
+        for name, place in wanted.items()
+        if name not in known or (name in replanned and place != known[name])
+    }
     if known and (added := [name for name in new if name not in known]):
         ledger.append(sweep, "amendment", {"detail": _added(added, known), "runs": added})
     if new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +31,11 @@ def sealed(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return seal == f"{_hash(text)}\n"
+
+
+def holds(path: Path, name: str, node: Any) -> bool:
+    """Whether a file that `write_config` wrote has this top-level node, without parsing it."""
+    return "\n" + OmegaConf.to_yaml(OmegaConf.create({name: plain(node)})) in "\n" + path.read_text()
 
 
 def read_config(path: Path) -> Config:

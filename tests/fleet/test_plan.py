@@ -11,13 +11,14 @@ from harness.config.errors import UserError
 from harness.config.schema import MeshConfig, RuleConfig
 from harness.fleet import placement, rule
 from harness.fleet.announce import plan_lines, short
-from harness.fleet.directories import Ready, prepare
+from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.launch import workers_at_a_time
 from harness.fleet.runs import Run, check_distinct, directory, make_blocks, sweep_of
 from harness.records import ledger, metrics
+from harness.records.configs import read_config
 from harness.records.layout import SweepDir
 from harness.records.provenance import read_provenance, write_provenance
-from harness.records.status import Status, read_status, write_status
+from harness.records.status import State, Status, read_status, write_status
 from tests.fleet.support import config, configs, facts, train
 
 
@@ -85,6 +86,26 @@ class TestPlacement:
         places = placement.freeze(SweepDir(tmp_path / "trial"), make_blocks([moved]))
         assert placement.as_placed(moved, places).config.mesh == MeshConfig()
         assert placement.moved([moved], places) == [moved]
+
+    def test_a_replan_starts_unfinished_blocks_over_on_the_new_mesh(self, tmp_path):
+        train(configs(tmp_path))
+        made = configs(tmp_path)
+        mark(runs_of(made)[0].dir, State.preempted, "")
+        for each in made:
+            each.mesh, each.resume.replan = MeshConfig(data=2), True
+        train(made)
+        meshes = {run.name: read_config(run.dir.config).mesh.data for run in runs_of(made)}
+        assert meshes == {"xs/mha/seed0": 2, "xs/short/seed0": 2, "xs/mha/seed1": 1, "xs/short/seed1": 1}
+        assert all(read_status(run.dir).state is State.finished for run in runs_of(made))
+
+    def test_without_a_replan_another_mesh_changes_nothing(self, tmp_path):
+        train(configs(tmp_path, seeds=(0,)))
+        made = configs(tmp_path, seeds=(0,))
+        mark(runs_of(made)[0].dir, State.preempted, "")
+        for each in made:
+            each.mesh = MeshConfig(data=2)
+        train(made)
+        assert {read_config(run.dir.config).mesh.data for run in runs_of(made)} == {1}
 
     def test_a_later_seed_is_an_amendment(self, tmp_path):
         launched(tmp_path)
