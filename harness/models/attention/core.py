@@ -34,8 +34,9 @@ class Attention(nnx.Module):
             )
         self.window = window
         self.query = weight((D, H, K), ("width", "heads", None), fan_in=D)
-        self.key = weight((D, kv_heads, K), ("width", "kv_heads", None), fan_in=D)
-        self.value = weight((D, kv_heads, K), ("width", "kv_heads", None), fan_in=D)
+        shared = "heads" if kv_heads == H else "kv_heads"
+        self.key = weight((D, kv_heads, K), ("width", shared, None), fan_in=D)
+        self.value = weight((D, kv_heads, K), ("width", shared, None), fan_in=D)
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
         norm = (lambda: RMSNorm(K, site.norm_epsilon, None)) if site.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()

@@ -1,0 +1,108 @@
+"""The same mathematics however it is executed, and what every mechanism owes: no look into the future."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from harness.config.schema import ComputeConfig, Layers, Precision, Remat
+
+MECHANISMS = {
+    "mha": ("mha", {}),
+    "gqa": ("gqa", {"kv_heads": 2}),
+    "hybrid-chunks": ("hybrid", {"window": 4, "global_every": 2}),
+    "hybrid-masked": ("hybrid", {"window": 5, "global_every": 2}),
+    "all-local": ("hybrid", {"window": 4, "global_every": 0}),
+}
+
+
+@pytest.fixture(params=MECHANISMS.values(), ids=MECHANISMS)
+def mechanism(request):
+    name, options = request.param
+    return {"name": name, "options": options}
+
+
+def loss_and_gradient(model, params, tokens):
+    return jax.jit(jax.value_and_grad(lambda p: model.loss(p, tokens, 1e-2), has_aux=True))(params)
+
+
+def test_no_loss_depends_on_a_later_token(small, mechanism):
+    """Gradients with respect to one-hot tokens, so that a zero is exact."""
+    model = small(**mechanism, layers=2)
+    params = model.init(0)
+    T, V = 16, model.shape.vocabulary
+
+    def logits(inputs_TV):
+        # The embedding of `inputs` becomes the table, so that position t reads row t.
+        rows = inputs_TV @ params["embedding"]
+        table = {**params, "embedding": rows, "head": jnp.asarray(params["embedding"])}
+        return untied.logits(table, jnp.arange(T)[None])[0]
+
+    untied = small(**mechanism, layers=2, tie_embeddings=False)
+    inputs_TV = jax.nn.one_hot(np.arange(T) % V, V)
+    seen_TT = np.abs(jax.jit(jax.jacrev(lambda x: logits(x).sum(-1)))(inputs_TV)).sum(-1)
+    assert (np.triu(seen_TT, 1) == 0).all()
+    assert (np.diag(seen_TT) > 0).all()
+    assert (np.diag(seen_TT, -1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layers"),
+    [("gqa", {"kv_heads": 2}, 2), ("hybrid", {"window": 4, "global_every": 2}, 3)],
+    ids=["a layer repeats", "two repeat, one is left over"],
+)
+def test_scan_equals_loop(small, tokens, name, options, layers):
+    loop = small(name, options=options, layers=layers)
+    scan = small(name, options=options, layers=layers, compute=ComputeConfig(layers=Layers.scanned))
+    batch = tokens(2, 17)
+    (one, _), gradient = loss_and_gradient(loop, loop.init(3), batch)
+    (other, _), stacked = loss_and_gradient(scan, scan.init(3), batch)
+    assert scan.stacking.repeats
+    assert float(one) == pytest.approx(float(other), rel=1e-6)
+    for path, array in scan.unstack(stacked).items():
+        np.testing.assert_allclose(gradient[path], array, atol=2e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("layers", Layers)
+@pytest.mark.parametrize("remat", [Remat.dots, Remat.full])
+def test_remat_equals_none(small, tokens, layers, remat):
+    kept = small("gqa", options={"kv_heads": 2}, layers=1, compute=ComputeConfig(layers=layers))
+    again = small("gqa", options={"kv_heads": 2}, layers=1, compute=ComputeConfig(layers=layers, remat=remat))
+    (one, _), gradient = loss_and_gradient(kept, kept.init(1), tokens(2, 17))
+    (other, _), recomputed = loss_and_gradient(again, again.init(1), tokens(2, 17))
+    assert float(one) == pytest.approx(float(other), rel=1e-6)
+    for path, array in gradient.items():
+        np.testing.assert_allclose(array, recomputed[path], atol=2e-6, err_msg=path)
+
+
+def test_bfloat16_is_near_float32(small, tokens):
+    wide, narrow = small(layers=1), small(layers=1, compute=ComputeConfig(precision=Precision.bfloat16))
+    params, batch = wide.init(0), tokens(4, 17)
+    one, other = (np.asarray(jax.jit(m.token_losses)(params, batch)) for m in (wide, narrow))
+    assert other.dtype == np.float32
+    np.testing.assert_allclose(one, other, atol=0.1)
+    assert not np.array_equal(one, other)
+
+
+def test_loss_is_the_mean_of_token_losses_and_z_is_added(small, tokens):
+    model = small()
+    params, batch = model.init(0), tokens(4, 17)
+    losses_BT = jax.jit(model.token_losses)(params, batch)
+    total, parts = jax.jit(lambda p: model.loss(p, batch, 0.5))(params)
+    logits_BTV = np.asarray(jax.jit(model.logits)(params, batch[:, :-1]), np.float64)
+    partition_BT = np.log(np.exp(logits_BTV).sum(-1))
+    expected_BT = partition_BT - np.take_along_axis(logits_BTV, batch[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(losses_BT, expected_BT, rtol=1e-5)
+    assert parts["loss"] == pytest.approx(expected_BT.mean(), rel=1e-5)
+    assert total == pytest.approx(expected_BT.mean() + 0.5 * (partition_BT**2).mean(), rel=1e-5)
+
+
+def test_untied_head_has_its_own_parameters(small):
+    tied, untied = small(), small(tie_embeddings=False)
+    assert "head" in untied.specs
+    assert untied.embedding == 2 * tied.embedding
+    assert (
+        untied.non_embedding
+        == tied.non_embedding
+        == sum(spec.size for path, spec in tied.specs.items() if path != "embedding")
+    )

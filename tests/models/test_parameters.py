@@ -1,0 +1,62 @@
+"""Every parameter is a function of seed and path: what two variants share starts bitwise equal."""
+
+import numpy as np
+import pytest
+
+from harness.config.schema import ComputeConfig, Layers
+from harness.models.parameters import ParamSpec, Stacking, draw, in_order
+
+
+def test_what_two_variants_share_starts_bitwise_equal(small):
+    mha, gqa = small().init(4), small("gqa", options={"kv_heads": 2}, ffn=14, tie_embeddings=False).init(4)
+    shared = [path for path in mha if path in gqa and mha[path].shape == gqa[path].shape]
+    assert "layers.2.attention.query" in shared
+    assert "layers.0.attention.key" not in shared
+    assert all(np.array_equal(mha[path], gqa[path]) for path in shared)
+
+
+def test_scanned_start_equals_unrolled_start(small):
+    options = {"window": 4, "global_every": 2}
+    loop = small("hybrid", options=options, layers=11)
+    scan = small("hybrid", options=options, layers=11, compute=ComputeConfig(layers=Layers.scanned))
+    assert scan.specs == loop.specs
+    stored = scan.init(0)
+    assert {path: array.shape for path, array in stored.items()} == {
+        p: s.shape for p, s in scan.stored.items()
+    }
+    assert stored["repeats.1.attention.query"].shape == (5, 8, 4, 4)
+    canonical, direct = scan.unstack(stored), loop.init(0)
+    assert list(canonical) == list(direct)
+    assert all(np.array_equal(canonical[path], direct[path]) for path in direct)
+    restacked = scan.stack(canonical)
+    assert all(np.array_equal(restacked[path], stored[path]) for path in stored)
+
+
+def test_start_differs_by_seed_and_path_and_has_the_declared_spread():
+    spec = ParamSpec((200, 200), (None, None), 0.0, 0.5)
+    one = draw(0, "layers.0.a", spec)
+    assert one.dtype == np.float32
+    assert np.array_equal(one, draw(0, "layers.0.a", spec))
+    assert not np.array_equal(one, draw(1, "layers.0.a", spec))
+    assert not np.array_equal(one, draw(0, "layers.1.a", spec))
+    assert one.std() == pytest.approx(0.5, rel=0.02)
+    assert one.mean() == pytest.approx(0.0, abs=0.02)
+
+
+def test_spread_is_one_over_fan_in_and_depth(small):
+    specs = small().specs
+    assert specs["layers.0.attention.query"].deviation == pytest.approx(8**-0.5)
+    assert specs["layers.0.attention.output"].deviation == pytest.approx((16 * 6) ** -0.5)
+    assert specs["layers.0.feedforward.down"].deviation == pytest.approx((12 * 6) ** -0.5)
+    assert (small().init(0)["norm.gain"] == 1).all()
+
+
+def test_layer_ten_follows_layer_nine():
+    paths = [f"layers.{i}.a" for i in (10, 9, 2)] + ["embedding"]
+    assert list(in_order(dict.fromkeys(paths, 0))) == ["embedding", "layers.2.a", "layers.9.a", "layers.10.a"]
+
+
+def test_left_over_layers_keep_their_canonical_number():
+    assert Stacking(2, 3).members("layers.0.norm.gain") == ["layers.6.norm.gain"]
+    assert Stacking(2, 3).members("repeats.1.a") == ["layers.1.a", "layers.3.a", "layers.5.a"]
+    assert Stacking().members("layers.4.a") == ["layers.4.a"]

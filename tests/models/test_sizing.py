@@ -1,0 +1,82 @@
+"""Variants of a scale are equal within 1 %, from 20 thousand parameters to 10 trillion."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.config.errors import UserError
+from harness.config.schema import Match, Mechanism, ModelConfig
+from harness.models.blueprint import Blueprint
+from harness.models.flops import model_flops
+from harness.models.sizing import non_embedding, size
+
+VARIANTS = (
+    Mechanism("mha"),
+    Mechanism("gqa", {"kv_heads": 1}),
+    Mechanism("hybrid", {"window": 64, "global_every": 4}),
+)
+TARGETS = st.floats(4.302, 13.0).map(lambda exponent: round(10**exponent))
+
+
+@settings(max_examples=25, deadline=None)
+@given(TARGETS, st.sampled_from([16, 32]))
+def test_parameters_are_met_and_the_rest_is_shared(target, head_width):
+    head_width = 128 if target > 1e9 else head_width
+    shapes = []
+    for attention in VARIANTS:
+        model = ModelConfig(attention=attention, head_width=head_width)
+        shape = size(model, target, 512, 128)
+        assert non_embedding(Blueprint(model, shape, 128)) == pytest.approx(target, rel=0.005)
+        shapes.append(shape)
+    assert len({(s.width, s.layers, s.heads) for s in shapes}) == 1
+    assert shapes[0].width == shapes[0].heads * head_width
+    assert 6 < shapes[0].width / shapes[0].layers < 260
+    assert 1 < shapes[0].ffn / shapes[0].width < 6
+
+
+@settings(max_examples=15, deadline=None)
+@given(TARGETS)
+def test_flops_are_matched_or_left_alone(target):
+    plain_model = ModelConfig(head_width=16)
+    plain = size(plain_model, target, 512, 128)
+    wanted = model_flops(Blueprint(plain_model, plain, 128))
+    for attention in VARIANTS[1:]:
+        matched = ModelConfig(attention=attention, head_width=16, match=Match.flops)
+        blueprint = Blueprint(matched, size(matched, target, 512, 128), 128)
+        assert model_flops(blueprint) == pytest.approx(wanted, rel=0.005)
+        alone = ModelConfig(attention=attention, head_width=16, match=Match.none)
+        assert size(alone, target, 512, 128) == plain
+
+
+def test_ffn_is_as_round_as_the_tolerance_allows():
+    assert size(ModelConfig(), 10**9, 512, 128).ffn % 64 == 0
+
+
+def test_entries_of_the_config_are_kept():
+    assert size(ModelConfig(width=48, layers=2, heads=4, ffn=100, head_width=16), 1, 512, 128).ffn == 100
+    shape = size(ModelConfig(width=64, layers=4, head_width=16), 200_000, 512, 128)
+    assert (shape.width, shape.layers, shape.heads) == (64, 4, 4)
+    assert size(ModelConfig(heads=8, head_width=16), 10**6, 512, 128).heads == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (ModelConfig(width=512, layers=8), "the nearest has"),
+        (ModelConfig(ffn=64, layers=2), "the nearest has"),
+        (ModelConfig(head_width=5), "is odd"),
+        (ModelConfig(width=40, head_width=16), "is not a multiple"),
+    ],
+)
+def test_what_cannot_be_sized_is_said(model, said):
+    with pytest.raises(UserError, match=said):
+        size(model, 100_000, 512, 128)
+
+
+def test_ten_trillion_take_milliseconds():
+    size(ModelConfig(head_width=128), 10**13, 512, 128)
+    start = time.process_time()
+    size(ModelConfig(head_width=128), 10**13, 512, 128)
+    assert time.process_time() - start < 0.5
