@@ -106,14 +106,14 @@ def _print_json(comparisons: Sequence[Comparison]) -> None:
 def _print_tables(comparisons: Sequence[Comparison]) -> None:
     from rich.console import Console
 
-    from harness.report import print_comparison
+    from harness.report.terminal import print_comparison
 
     for comparison in comparisons:
         print_comparison(comparison, Console())
 
 
 def _write_reports(paths: Sequence[str], comparisons: Sequence[Comparison]) -> None:
-    from harness.report import write_report
+    from harness.report.page import write_report
 
     for path, comparison in zip(paths, comparisons, strict=True):
         sweep = _sweep_directory(path)

@@ -15,7 +15,7 @@ def conclude(sweep: SweepDir, console: Console) -> None:
     """Write comparison.json and report.html, and print the verdict."""
     from harness.compare import compare
     from harness.compare.results import dumps
-    from harness.report import print_comparison, write_report
+    from harness.report.terminal import print_comparison
 
     comparison = compare(sweep)
     changed = _says_something_new(sweep, json.loads(dumps(comparison)))
@@ -23,6 +23,8 @@ def conclude(sweep: SweepDir, console: Console) -> None:
         atomic.write_text(sweep.comparison, dumps(comparison))
     print_comparison(comparison, console)
     if changed or _stale(sweep):
+        from harness.report.page import write_report  # the plotting stack costs a second to import
+
         write_report(sweep, comparison)
     console.print(f"{sweep.report}", markup=False, highlight=False, soft_wrap=True)
 

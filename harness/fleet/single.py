@@ -53,4 +53,4 @@ def _train_here(run: Run) -> None:
     os.environ.update(env)
     from harness import worker
 
-    worker.main([str(run.dir.path)], env)
+    worker.main([str(run.dir.path.absolute())], env)

@@ -1,0 +1,85 @@
+"""Real training, killed over and over, says byte for byte what an undisturbed sweep says.
+
+Slow: `make test-kill`. The command runs in a process of its own; drivers and workers are ended by
+SIGKILL at random moments of it, and the same command is given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.fleet.directories import worker_of
+from harness.records.claim import holder
+from harness.records.layout import SweepDir
+
+KILLS = 20
+COMMAND = [
+    *(sys.executable, "-m", "harness.cli", "sweep"),
+    *("variant=mha,short", "seed=0,1", "scale=xs", "scale.parameters=10000", "scale.tokens=250000"),
+    *("checkpoint.every=10", "evaluation.tokens=2048", "engine.backoff_seconds=0.1", "engine.attempts=10"),
+]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def finish(folder: Path) -> None:
+    driver = start(folder)
+    text, _ = driver.communicate(timeout=1800)
+    assert driver.returncode == 0, text.decode()[-3000:]
+
+
+def verdict(folder: Path) -> str:
+    """`harness compare --json`, without what a clock said."""
+    command = [sys.executable, "-m", "harness.cli", "compare", str(folder / "runs" / "adhoc"), "--json"]
+    content = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    content.pop("times")
+    for rung in content["rungs"]:
+        rung["iso"] = [row for row in rung["iso"] if row["axis"] != "device_seconds"]
+    return json.dumps(content, sort_keys=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [int(os.environ.get("KILL_SEED", "1"))])
+def test_kills_leave_no_trace_in_the_verdict(tmp_path, seed):
+    finish(tmp_path / "calm")
+    chance, folder = random.Random(seed), tmp_path / "killed"
+    driver, kills = start(folder), 0
+    while kills < KILLS:
+        time.sleep(chance.uniform(0.2, 6.0))
+        victim = _victim(folder, driver, chance)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+            kills += 1
+        if victim == driver.pid or driver.poll() is not None:
+            driver.communicate()
+            driver = start(folder)
+    driver.kill()
+    driver.communicate()
+    finish(folder)
+    assert verdict(folder) == verdict(tmp_path / "calm")
+
+
+def _victim(folder: Path, driver: subprocess.Popen, chance: random.Random) -> int:
+    """The driver, or one of the workers if there is one."""
+    sweep = SweepDir(folder / "runs" / "adhoc")
+    holders = (worker_of(run) for run in sweep.runs())
+    workers = sorted({writer.pid for writer in holders if writer is not None and writer.pid})
+    if workers and chance.random() < 0.5:
+        return chance.choice(workers)
+    assert holder(sweep.lock) is None or driver.pid
+    return driver.pid
