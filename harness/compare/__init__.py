@@ -4,8 +4,10 @@
 reading -> align -> effects -> multiplier -> trend -> flags -> decide; `engine` joins them.
 """
 
+from harness.compare.curves import compare_curves
 from harness.compare.effects import NoiseFloor, paired_effect, welch_effect
 from harness.compare.engine import compare
+from harness.compare.library import store_library
 from harness.compare.multiple import holm, sign_flip, smallest_p, tost
 from harness.compare.multiplier import (
     ControlSlope,
@@ -33,6 +35,7 @@ __all__ = [
     "Surface",
     "bootstrap_surface",
     "compare",
+    "compare_curves",
     "compute_multiplier",
     "dumps",
     "fit_ladder",
@@ -45,6 +48,7 @@ __all__ = [
     "project",
     "sign_flip",
     "smallest_p",
+    "store_library",
     "to_json",
     "tost",
     "trajectory_band",

@@ -12,17 +12,30 @@ from harness.compare.align import Bout, bout_of, ordered_scales
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
 from harness.compare.fairness import fairness_rows
+from harness.compare.gate import gate_of
 from harness.compare.iso import WALL_CLOCK, iso_rows
 from harness.compare.ladder import judge_ladder, pooled_of
-from harness.compare.library import bitwise_breaches, find_floors
+from harness.compare.library import bitwise_breaches, find_floors, is_null, null_rate
 from harness.compare.multiple import holm, holm_levels
 from harness.compare.reading import RunRecord, read_runs
-from harness.compare.results import Comparison, Deviation, Ladder, Rule, Rung, to_json
-from harness.compare.rules import read_rule
+from harness.compare.results import (
+    Comparison,
+    Deviation,
+    DivergenceCount,
+    GateResult,
+    Ladder,
+    Rule,
+    Rung,
+    to_json,
+)
+from harness.compare.rules import content_of, gate_margins, read_rule
 from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
 from harness.compare.slopes import control_slopes
 from harness.compare.states import divergence_of, run_states
 from harness.records.layout import SweepDir
+
+TIMING = "timing.json"
+"""`{variant: {"step_seconds", "peak_bytes", "spikes"}}`, left beside the runs by a timing pass."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,10 @@ class Evidence:
     deviations: Sequence[Deviation] = ()
     floors: dict[str, NoiseFloor] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, float] | None = None
+    """Margins of the gate by criterion; None where the experiment asks for no gate."""
+    timing: dict[str, Any] = field(default_factory=dict)
+    """By variant, what a timing pass of its own measured."""
     notes: Sequence[str] = ()
 
 
@@ -60,8 +77,16 @@ def gather(sweep: SweepDir) -> Evidence:
     controls = [run for run in runs if run.provenance.variant == rule.control]
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
     experiment = sorted(names)[0] if names else sweep.path.name
-    notes = bitwise_breaches(runs)
-    return Evidence(experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, notes)
+    gate = gate_margins(sweep), content_of(sweep.path / TIMING)
+    return Evidence(
+        experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, *gate, _notes(runs, rule)
+    )
+
+
+def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
+    """A/A checks: same-seed twins are bitwise equal, and null pairs differ no more often than they may."""
+    rate = null_rate(runs, rule.domains, rule.alpha) if is_null(runs) else None
+    return bitwise_breaches(runs) + ([rate.sentence] if rate else [])
 
 
 def judge(evidence: Evidence) -> Comparison:
@@ -75,17 +100,18 @@ def judge(evidence: Evidence) -> Comparison:
     drafts = {name: _drafts(evidence, own) for name, own in bouts.items()}
     rungs = _rungs(drafts, max(len(rule.family), len(treatments)) * len(scales))
     ladders = _ladders(rule, drafts, rungs)
+    divergence = tuple(divergence_of(name, drafts[name]) for name in treatments)
     return Comparison(
         experiment=evidence.experiment,
-        verdict=sentence(ladders),
+        verdict=sentence(ladders) if treatments else " ".join(evidence.notes) or sentence(()),
         rule=rule,
         fairness=fairness_rows(runs, scales, rule.control, evidence.tuning),
         rungs=tuple(rung for name in treatments for rung in rungs[name]),
         ladder=ladders,
-        gate=None,
+        gate=_gates(evidence, ladders, divergence),
         deviations=tuple(evidence.deviations),
         runs=run_states(runs, scales, rule),
-        divergence=tuple(divergence_of(name, drafts[name]) for name in treatments),
+        divergence=divergence,
         notes=tuple(evidence.notes),
         times=_times(bouts),
     )
@@ -115,6 +141,20 @@ def _ladders(
     return tuple(
         judge_ladder(rule, drafts[name], rungs[name], pooled[name], adjusted, level)
         for name, adjusted, level in zip(drafts, p_holm, levels, strict=True)
+    )
+
+
+def _gates(
+    evidence: Evidence, ladders: Sequence[Ladder], divergence: Sequence[DivergenceCount]
+) -> tuple[GateResult, ...] | None:
+    """One gate a treatment, but for the positive control, which nobody promotes."""
+    if evidence.gate is None:
+        return None
+    pairs = zip(ladders, divergence, strict=True)
+    return tuple(
+        gate_of(ladder, count, evidence.timing, evidence.gate)
+        for ladder, count in pairs
+        if not ladder.positive_control
     )
 
 

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from harness.compare.distributions import clopper_pearson, t_two_sided
 from harness.compare.effects import NoiseFloor
-from harness.compare.reading import RunRecord, outcome_of
+from harness.compare.reading import RunRecord, outcome_of, read_runs
 from harness.records import atomic
 from harness.records.layout import SweepDir
 
 FILE = "aa_library.json"
+ENOUGH = 40
+"""Null pairs below which a false-positive rate says nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,60 @@ def bitwise_breaches(runs: Sequence[RunRecord]) -> list[str]:
     return breaches
 
 
+@dataclass(frozen=True)
+class NullRate:
+    """How often a null pair was called different at alpha, with the exact interval of that rate."""
+
+    hits: int
+    pairs: int
+    low: float
+    high: float
+    alpha: float
+
+    @property
+    def sentence(self) -> str:
+        few = f"; below {ENOUGH} null pairs this is too few to tell" if self.pairs < ENOUGH else ""
+        return (
+            f"A/A: {self.hits} of {self.pairs} null pairs differ at {self.alpha:g}, a rate of "
+            f"{self.hits / self.pairs:.3f} [{self.low:.3f}, {self.high:.3f}]{few}."
+        )
+
+
+def is_null(runs: Sequence[RunRecord]) -> bool:
+    """Whether a sweep trains A/A pairs: several parameter seeds on one order of data."""
+    seeds: dict[tuple, set[int]] = defaultdict(set)
+    for run in runs:
+        record = run.provenance
+        seeds[record.scale, record.variant, record.data_seed].add(record.seed)
+    return any(len(group) > 1 for group in seeds.values())
+
+
+def null_rate(
+    runs: Sequence[RunRecord], domains: tuple[str, ...] = (), alpha: float = 0.05
+) -> NullRate | None:
+    """False positives among null pairs: two runs of one order, tested by t against the noise floor that
+    the *other* orders of that scale give. None where no scale has two such orders."""
+    p: list[float] = []
+    for scale in sorted({run.provenance.scale for run in runs}):
+        groups = [np.array(list(g.values())) for g in _groups(runs, scale, domains).values() if len(g) > 1]
+        for position, group in enumerate(groups):
+            floor = noise_floor(groups[:position] + groups[position + 1 :])
+            if floor and floor.s0 > 0:
+                pairs = group[: group.size // 2 * 2].reshape(-1, 2)
+                p += [t_two_sided(float(two - one) / floor.s0, floor.df) for one, two in pairs]
+    if not p:
+        return None
+    hits = sum(value < alpha for value in p)
+    return NullRate(hits, len(p), *clopper_pearson(hits, len(p)), alpha)
+
+
+def store_library(sweep: SweepDir, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
+    """Measure a null sweep's noise floors and write them beside its runs."""
+    entries = library_of(read_runs(sweep), domains)
+    write_library(sweep, entries)
+    return entries
+
+
 def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
     atomic.write_json(sweep.path / FILE, {"scales": [dataclasses.asdict(entry) for entry in entries]})
 
@@ -126,11 +183,7 @@ def _fits(entry: LibraryEntry, run: RunRecord) -> bool:
 
 
 def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:
-    groups: dict[int, dict[int, float]] = defaultdict(dict)
-    for run in runs:
-        outcome = outcome_of(run.evals, domains) if run.complete and not run.diverged else None
-        if outcome and outcome.decayed:
-            groups[run.provenance.data_seed][run.provenance.seed] = outcome.loss
+    groups = _groups(runs, scale, domains)
     floor = noise_floor([group.values() for group in groups.values()], scale)
     if floor is None or floor.s0 == 0:
         return None
@@ -140,6 +193,17 @@ def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> L
         scale, floor.s0, floor.df, floor.correlation, count, facts.non_embedding, tokens,
         facts.eval_fingerprint,
     )  # fmt: skip
+
+
+def _groups(runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]) -> dict[int, dict[int, float]]:
+    """Decayed outcomes of one scale: by order of data, by parameter seed."""
+    groups: dict[int, dict[int, float]] = defaultdict(dict)
+    for run in runs:
+        if run.provenance.scale == scale and run.complete and not run.diverged:
+            outcome = outcome_of(run.evals, domains)
+            if outcome and outcome.decayed:
+                groups[run.provenance.data_seed][run.provenance.seed] = outcome.loss
+    return groups
 
 
 def _same_run(run: RunRecord) -> tuple:

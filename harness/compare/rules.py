@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.compare.reading import RunRecord, digest_of
@@ -18,14 +19,28 @@ JUDGES = ("control", "positive_control", "domains", "margin", "alpha", "stopping
 
 def read_rule(sweep: SweepDir, runs: Sequence[RunRecord]) -> tuple[Rule, list[Deviation], dict[str, Any]]:
     """The frozen rule, the deviations from it, and how learning rates were tuned."""
-    content = atomic.read_json(sweep.rule)
-    content = content if isinstance(content, dict) else {}
+    content = content_of(sweep.rule)
     inner = content.get("rule")
     frozen: dict[str, Any] = inner if isinstance(inner, dict) else content
     carried = next((run.config["rule"] for run in runs if isinstance(run.config.get("rule"), dict)), {})
     deviations = _deviations(sweep, content, frozen, runs)
     tuning = content.get("tuning")
     return _rule(frozen or carried, runs, content), deviations, tuning if isinstance(tuning, dict) else {}
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where it is missing, damaged or something else."""
+    content = atomic.read_json(path)
+    return content if isinstance(content, dict) else {}
+
+
+def gate_margins(sweep: SweepDir) -> dict[str, float] | None:
+    """The margins of `gate` in rule.json (an empty object asks for the default ones); None without it."""
+    gate = content_of(sweep.rule).get("gate")
+    if not isinstance(gate, dict):
+        return None
+    numbers = (int, float)
+    return {k: float(v) for k, v in gate.items() if isinstance(v, numbers) and not isinstance(v, bool)}
 
 
 def _rule(node: Mapping[str, Any], runs: Sequence[RunRecord], content: Mapping[str, Any]) -> Rule:

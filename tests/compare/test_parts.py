@@ -356,11 +356,11 @@ def test_outliers_are_named_only_when_far():
 
 def test_surface_recovers_the_truth():
     n, d = np.repeat([1e7, 1e8, 1e9, 1e10], 5), np.tile(np.geomspace(1e9, 1e12, 5), 4)
-    noise = np.exp(1e-5 * np.random.default_rng(4).normal(size=n.size))
+    noise = np.exp(3e-3 * np.random.default_rng(4).normal(size=n.size))
     found = surface.fit_surface(n, d, truth(n, d) * noise)
     assert found.converged
-    assert (found.E, found.alpha, found.beta) == pytest.approx((1.82, 0.348, 0.366), rel=1e-3)
-    assert found.loss(1e8, 2e9) == pytest.approx(truth(1e8, 2e9), rel=1e-4)
+    assert (found.E, found.alpha, found.beta) == pytest.approx((1.82, 0.348, 0.366), rel=0.05)
+    assert found.loss(1e8, 2e9) == pytest.approx(truth(1e8, 2e9), rel=5e-3)
 
 
 def test_surface_gradient_is_the_slope():
