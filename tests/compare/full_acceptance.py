@@ -14,7 +14,7 @@ from tests.compare import real, simulate, validation
 
 pytestmark = pytest.mark.slow
 REPORT = Path(__file__).parents[2] / "docs" / "statistics.md"
-REPS = 10_000
+REPS = 5_000
 ROWS: list[tuple[str, str, str, str]] = []
 
 
@@ -84,6 +84,14 @@ TABLE = [
         lambda: simulate.family_wise(REPS), at_most(0.05)),
     Row("Chinchilla points", "objective <= .00101828, converged",
         lambda: fit_surface(*validation.chinchilla()), lambda s: s.converged and s.objective <= 0.00101828),
+    *[
+        Row(
+            f"the same by scipy's {method} as it comes", "detected as not converged",
+            lambda m=method: fit_surface(*validation.chinchilla(), minimize=validation.default_optimizer(m)),
+            lambda s: not s.converged,
+        )
+        for method in ("L-BFGS-B", "BFGS")
+    ],
     Row("real A/A logs, at the end; at any of 5 looks", "<= .08; <= .05",
         lambda: real.false_positives(5000), lambda pair: pair[0].within(0.08) and pair[1].within(0.05)),
 ]  # fmt: skip
@@ -112,8 +120,9 @@ def shown(found: Any) -> str:
     if isinstance(found, simulate.PooledResult):
         return f"bias {found.bias:+.5f}, RMSE {found.rmse:.5f}, coverage {found.coverage}"
     if hasattr(found, "objective"):
+        state = "converged" if found.converged else "NOT converged"
         return (
-            f"{found.objective:.10f}: E {found.E:.5f}, A {found.A:.2f}, B {found.B:.2f}, "
+            f"{state}, {found.objective:.10f}: E {found.E:.5f}, A {found.A:.2f}, B {found.B:.2f}, "
             f"alpha {found.alpha:.5f}, beta {found.beta:.5f}, {found.agreeing} of {found.starts} starts agree"
         )
     return str(found)

@@ -44,3 +44,24 @@ def null_records(at_least: int = 10) -> list[np.ndarray]:
         if len(best) >= at_least:
             found.append(np.array(best))
     return found
+
+
+def default_optimizer(method: str):
+    """scipy's optimizer as it comes, in plain coordinates: it reports success wherever it stops."""
+    from scipy import optimize
+
+    from harness.compare.surface import SCALE
+
+    params, tokens, _ = chinchilla()
+    to_centred = np.eye(5)
+    to_centred[0, 3], to_centred[1, 4] = -np.log(params).mean(), -np.log(tokens).mean()
+
+    def run(function, start):
+        def plain(raw):
+            value, gradient = function(to_centred @ raw)
+            return value / SCALE, to_centred.T @ gradient / SCALE
+
+        raw = np.linalg.solve(to_centred, start)
+        return to_centred @ optimize.minimize(plain, raw, jac=True, method=method).x
+
+    return run
