@@ -7,11 +7,12 @@ dict crosses a module, but for a mechanism's `options`, which only the mechanism
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 
 class Match(Enum):
@@ -260,4 +261,10 @@ def steps_of(config: Config) -> int:
 
 def typed(node: Any) -> Config:
     """A Config from containers, every value checked against the schema (raises OmegaConf's errors)."""
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node)))
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(_schema(), node)))
+
+
+@functools.cache
+def _schema() -> DictConfig:
+    """Built once: it takes as long as a merge."""
+    return OmegaConf.structured(Config)
