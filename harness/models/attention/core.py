@@ -58,9 +58,7 @@ def attend(query_BHTK: Array, key_BGTK: Array, value_BGTK: Array, window: int | 
     B, H, T, K = query_BHTK.shape
     G = key_BGTK.shape[1]
     grouped = (B, G, H // G, T, K)
-    query_BGRTK = jnp.reshape(
-        query_BHTK * (1 / math.sqrt(K)), grouped, out_sharding=layout("batch", "kv_heads", None, None, None)
-    )
+    query_BGRTK = jnp.reshape(query_BHTK, grouped, out_sharding=layout("batch", "kv_heads", None, None, None))
     if window is not None and in_chunks(T, window):
         mixed_BGRTK = _attend_in_chunks(query_BGRTK, key_BGTK, value_BGTK, window)
     else:
@@ -111,7 +109,8 @@ def _softmax_product(query_ZRTK: Array, key_ZSK: Array, value_ZSK: Array, mask_T
     S = key_ZSK.shape[-2]
     query_ZMK = query_ZRTK.reshape(*Z, R * T, K)
     score_ZMS = jnp.einsum("...mk,...sk->...ms", query_ZMK, key_ZSK, preferred_element_type=jnp.float32)
-    masked_ZMS = jnp.where(mask_TS, score_ZMS.reshape(*Z, R, T, S), -jnp.inf).reshape(*Z, R * T, S)
+    scaled_ZRTS = score_ZMS.reshape(*Z, R, T, S) * (1 / math.sqrt(K))
+    masked_ZMS = jnp.where(mask_TS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
     highest_ZM1 = jax.lax.stop_gradient(jnp.max(masked_ZMS, axis=-1, keepdims=True))
     weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
     sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
