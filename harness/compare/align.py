@@ -43,14 +43,8 @@ class Bout:
     @cached_property
     def matches(self) -> tuple[Match, ...]:
         """Pairs of one seed that both have a finite outcome."""
-        b_by_seed = {run.provenance.seed: run for run in self.b_runs}
-        found = []
-        for run in self.a_runs:
-            other = b_by_seed.get(run.provenance.seed)
-            a, b = self.outcome(run), self.outcome(other) if other else None
-            if other and a and b:
-                found.append(Match(run, other, a, b))
-        return tuple(found)
+        pairs = [(one, other, self.outcome(one), self.outcome(other)) for one, other in self.candidates]
+        return tuple(Match(one, other, a, b) for one, other, a, b in pairs if a and b)
 
     def outcome(self, run: RunRecord, look: float | None = None) -> Outcome | None:
         """The run's finite outcome at a look, None where it is not there (yet)."""
@@ -87,11 +81,11 @@ class Bout:
     @cached_property
     def a_all(self) -> np.ndarray:
         """Every finite outcome of the control, matched or not."""
-        return np.array([o.loss for o in map(self.outcome, self.a_runs) if o])
+        return np.array([o.loss for o in map(self.outcome, by_seed(self.a_runs).values()) if o])
 
     @cached_property
     def b_all(self) -> np.ndarray:
-        return np.array([o.loss for o in map(self.outcome, self.b_runs) if o])
+        return np.array([o.loss for o in map(self.outcome, by_seed(self.b_runs).values()) if o])
 
     @property
     def shares(self) -> list[float]:
@@ -101,10 +95,18 @@ class Bout:
 
     @property
     def candidates(self) -> list[tuple[RunRecord, RunRecord]]:
-        """Runs of one seed on both sides, whatever their state."""
-        b_by_seed = {run.provenance.seed: run for run in self.b_runs}
-        seeds = [(run, b_by_seed.get(run.provenance.seed)) for run in self.a_runs]
-        return [(run, other) for run, other in seeds if other]
+        """Runs of one seed on both sides, whatever their state; a copied directory counts once."""
+        a_by_seed, b_by_seed = by_seed(self.a_runs), by_seed(self.b_runs)
+        return [(a_by_seed[seed], b_by_seed[seed]) for seed in a_by_seed if seed in b_by_seed]
+
+
+def by_seed(runs: Sequence[RunRecord]) -> dict[int, RunRecord]:
+    """One run a seed; of several that claim it, one that no hand has moved."""
+    ordered = sorted(runs, key=lambda run: run.edited)
+    found: dict[int, RunRecord] = {}
+    for run in ordered:
+        found.setdefault(run.provenance.seed, run)
+    return dict(sorted(found.items()))
 
 
 def other_order(match: Match) -> bool:

@@ -45,10 +45,13 @@ def _row(bout: Bout, axis: str) -> IsoRow | None:
 
 
 def at(curve: Sequence[tuple[float, float]], amount: float) -> float:
-    """Loss at an amount, straight in its logarithm between decayed points; NaN outside them."""
+    """Loss at an amount, straight in its logarithm between decayed points; NaN below the first.
+
+    The caller asks for no more than the curve's end.
+    """
     x = np.log([point[0] for point in curve])
     y = [point[1] for point in curve]
-    return float(np.interp(math.log(amount), x, y, left=math.nan, right=math.nan))
+    return float(np.interp(math.log(amount), x, y, left=math.nan))
 
 
 def _decayed(bout: Bout, run: RunRecord, axis: str) -> list[tuple[float, float]]:

@@ -35,7 +35,7 @@ def at_most(limit: float) -> Callable[[Any], bool]:
 
 
 def pooled_holds(found: simulate.PooledResult) -> bool:
-    return abs(found.bias) <= 0.001 and found.rmse <= 0.007 and 0.94 <= found.coverage.value <= 0.98
+    return abs(found.bias) <= 0.001 and found.rmse <= 0.007 and 0.94 <= found.coverage.value <= 0.97
 
 
 TABLE = [
@@ -60,9 +60,9 @@ TABLE = [
         lambda: simulate.power(REPS, 5, 1.01), lambda rate: rate.value >= 0.70),
     Row("power, n = 5, k = 1.01, unmatched", "<= .30",
         lambda: simulate.power(REPS, 5, 1.01, matched=False), lambda rate: rate.value <= 0.30),
-    Row("ln k over 4 scales, n = 3, k_tokens, k = 1.05", "bias <= .001, RMSE <= .007, coverage .94 to .98",
+    Row("ln k over 4 scales, n = 3, k_tokens, k = 1.05", "bias <= .001, RMSE <= .007, coverage .94 to .97",
         lambda: simulate.pooled(REPS), pooled_holds),
-    Row("the same, k = 1.01", "bias <= .001, RMSE <= .007, coverage .94 to .98",
+    Row("the same, k = 1.01", "bias <= .001, RMSE <= .007, coverage .94 to .97",
         lambda: simulate.pooled(REPS, 1.01), pooled_holds),
     Row("the same along the ladder, k_compute, k = 1.05", "bias <= .001, RMSE <= .007, coverage >= .94",
         lambda: simulate.pooled_compute(3000),

@@ -89,6 +89,11 @@ def fewer_tokens(draft):
             row["tokens"] = int(row["tokens"] * 0.99)
 
 
+def smaller_budget(draft):
+    if is_treatment(draft):
+        draft.run["tokens"] -= 1
+
+
 def other_schedule(draft):
     if is_treatment(draft):
         draft.config["schedule"]["name"] = "cosine"
@@ -141,6 +146,7 @@ def contradicting(draft):
         (other_hash, "DATA_ORDER_MISMATCH"),
         (other_code, "MIXED_CODE"),
         (fewer_tokens, "UNEQUAL_TOKENS"),
+        (smaller_budget, "UNEQUAL_TOKENS"),
         (other_schedule, "SCHEDULE_MISMATCH"),
         (other_horizon, "SCHEDULE_MISMATCH"),
         (never_decayed, "HOT_LR_LOOK"),
@@ -214,6 +220,25 @@ def test_the_same_run_twice(tmp_path):
     assert "CORRELATION_IMPLAUSIBLE" in rung.flags
     assert (rung.delta.mean, rung.delta.low, rung.delta.high, rung.p) == (0.0, 0.0, 0.0, 1.0)
     assert rung.decision is not Decision.B_BETTER
+
+
+def test_one_pair_of_one_run_is_enough(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales))
+    source, target = sweep.run("xs", "mha", 0).path, sweep.run("xs", "hybrid", 0).path
+    shutil.rmtree(target / "metrics")
+    shutil.copytree(source / "metrics", target / "metrics")
+    assert "CORRELATION_IMPLAUSIBLE" in only(compare(sweep)).flags
+
+
+def test_a_copied_directory_is_no_new_seed(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    before = only(compare(sweep))
+    for variant in ("mha", "hybrid"):
+        shutil.copytree(sweep.run("xs", variant, 0).path, sweep.run("xs", variant, 9).path)
+    after = only(compare(sweep))
+    assert "HAND_EDITED" in after.flags
+    assert after.decision is Decision.INVALID
+    assert (after.n, after.delta) == (before.n, before.delta)
 
 
 def test_schedule_flip(tmp_path):
@@ -442,6 +467,15 @@ def test_iso_rows_read_between_decayed_points(tmp_path):
     rows = {row.axis: row for row in only(judged(tmp_path, ONE, edit)).iso}
     assert rows["flops"].delta.mean > rows["tokens"].delta.mean
     assert rows["tokens"].delta.mean == pytest.approx(rows["steps"].delta.mean)
+
+
+def test_iso_rows_say_nothing_outside_the_decayed_points(tmp_path):
+    def edit(draft):
+        if is_treatment(draft):
+            for row in [*draft.evals, *(r for rows in draft.branches.values() for r in rows)]:
+                row["flops"] *= 3
+
+    assert [row.axis for row in only(judged(tmp_path, ONE, edit)).iso] == ["steps", "tokens"]
 
 
 def test_swapping_control_and_treatment_flips_the_signs_exactly(tmp_path):

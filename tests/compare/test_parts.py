@@ -324,6 +324,48 @@ def test_power_by_simulation():
     assert found.mean() == pytest.approx(0.8, abs=0.025)
 
 
+def test_power_of_two_seeds_is_far_out_in_the_tail():
+    size = power.plan_power({"s": 2}, sd=0.002, alpha=0.01, chance=0.9).rungs[0].detectable
+    draws = RNG.normal(size, 0.002, (4000, 2))
+    found = scipy.stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.01
+    assert found.mean() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "largest", "tost", "flags", "decision"),
+    [
+        (0.01, 0.05, -0.1, None, (), "B_BETTER"),
+        (0.01, 0.05, 0.1, None, (), "INCONCLUSIVE"),
+        (-0.05, -0.01, 0.1, None, (), "A_BETTER"),
+        (-0.05, -0.01, -0.1, None, (), "INCONCLUSIVE"),
+        (-0.005, 0.005, 0.1, 0.01, (), "EQUIVALENT"),
+        (-0.05, 0.05, 0.1, 0.3, (), "INCONCLUSIVE"),
+        (0.01, 0.05, -0.1, None, ("LOW_DF",), "B_BETTER"),
+        (0.01, 0.05, -0.1, None, ("MIXED_CODE",), "INVALID"),
+    ],
+)
+def test_decision_of_a_ladder(low, high, largest, tost, flags, decision):
+    from harness.compare.decide import rule_ladder
+
+    effect = effects.effect_of(largest + np.array([0.01, -0.01, 0.0, 0.0]))
+    found = rule_ladder(made(0.5 * (low + high), 0.01), low, high, effect, tost, flags, 0.05)
+    assert found.decision.value == decision
+
+
+@pytest.mark.parametrize(("n", "more"), [(3, 2), (5, 8), (8, 17)])
+def test_seeds_that_halve_the_interval(n, more):
+    """t(n-1) / sqrt(n) is the width at equal noise: 4.303 / sqrt 3 against 2.776 / sqrt 5, and so on."""
+    from harness.compare.decide import seeds_to_halve
+
+    found = seeds_to_halve(effects.effect_of(RNG.normal(size=n)))
+
+    def width(m):
+        return scipy.stats.t.ppf(0.975, m - 1) / math.sqrt(m)
+
+    assert found == more
+    assert width(n + more) <= width(n) / 2 < width(n + more - 1)
+
+
 def test_power_says_what_is_assumed():
     plan = power.plan_power({"xs": 3, "s": 1}, treatments=2, slopes={"xs": 0.5, "s": 0.4})
     assert plan.rungs[1].detectable is None
