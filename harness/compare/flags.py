@@ -56,7 +56,7 @@ WARNINGS = frozenset(
 )
 EXPLAIN = {
     "DATA_ORDER_MISMATCH": "the two runs of a pair consumed other examples, and neither declared it",
-    "MIXED_CODE": "variants of one block ran under different code",
+    "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
     "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
     "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
     "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
@@ -110,7 +110,7 @@ def pair_flags(match: Match) -> set[str]:
     found = {
         "DATA_ORDER_MISMATCH": other_order(match),
         "ORDER_UNVERIFIED": None in (match.control.examples, match.treatment.examples),
-        "MIXED_CODE": one.code_hash != other.code_hash,
+        "MIXED_CODE": one.code_hash != other.code_hash or "+" in one.code_hash + other.code_hash,
         "MIXED_HARDWARE": one.versions != other.versions,
         "UNEQUAL_TOKENS": match.a.tokens != match.b.tokens or one.tokens != other.tokens,
         "SCHEDULE_MISMATCH": schedule_of(match.control) != schedule_of(match.treatment),

@@ -21,11 +21,13 @@ import yaml
 
 from harness.records import metrics
 from harness.records.atomic import read_json
+from harness.records.configs import sealed
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts, Provenance, read_provenance
 from harness.records.status import State, Status, read_status
 
 COLUMNS = ("step", "tokens", "flops", "domain", "loss", "decayed", "device_seconds")
+_SEAL = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
 _SEEDS = re.compile(r"^(seed|data_seed): *(-?\d+) *$", re.MULTILINE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -139,7 +141,7 @@ def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecor
     moved = (
         provenance is not None and (found.scale, found.variant, f"seed{found.seed}") != run.path.parts[-3:]
     )
-    edited = moved or bool(provenance and _contradicts(config, provenance))
+    edited = moved or bool(provenance and _contradicts(config, provenance)) or _unsealed(run)
     return RunRecord(
         path, run, found, read_status(run), config, evals,
         examples if isinstance(examples, dict) else None,
@@ -221,7 +223,7 @@ def _config(run: RunDir, cache: dict[str, dict]) -> dict[str, Any]:
         text = run.config.read_text()
     except (OSError, UnicodeDecodeError):
         return {}
-    body = _SEEDS.sub("", text)
+    body = _SEEDS.sub("", _SEAL.sub("", text))
     if body not in cache:
         cache[body] = _parse(body)
     return cache[body] | {name: int(value) for name, value in _SEEDS.findall(text)}
@@ -233,6 +235,14 @@ def _parse(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _unsealed(run: RunDir) -> bool:
+    """Whether config.yaml carries a seal that no longer fits."""
+    try:
+        return bool(_SEAL.search(run.config.read_text())) and not sealed(run.config)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _contradicts(config: dict[str, Any], provenance: Provenance) -> bool:

@@ -140,7 +140,9 @@ def write_run(sweep: SweepDir, draft: Draft) -> RunDir:
 def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     record = provenance.Provenance(**draft.run, facts=provenance.Facts(**draft.facts), parent=parent)
     provenance.write_provenance(run, record)
-    atomic.write_text(run.config, yaml.dump(draft.config, Dumper=_DUMPER, sort_keys=False))
+    text = yaml.dump(draft.config, Dumper=_DUMPER, sort_keys=False)
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    atomic.write_text(run.config, f"{text}# sha256 of the lines above: {seal}\n")
     fields: dict[str, Any] = draft.status | {"state": status.State(draft.status["state"])}
     state = status.Status(**fields)
     status.write_status(run, state)

@@ -166,6 +166,32 @@ def test_blocking_flags(tmp_path, edit, flag):
     assert flag in comparison.ladder[0].reason
 
 
+def test_a_config_that_no_longer_fits_its_seal(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    assert "HAND_EDITED" not in only(compare(sweep)).flags
+    file = sweep.run("xs", "hybrid", 0).config
+    file.write_text(file.read_text().replace("learning_rate: 0.003", "learning_rate: 0.03"))
+    assert "HAND_EDITED" in only(compare(sweep)).flags
+
+
+def test_runs_that_went_on_under_other_code(tmp_path):
+    def drifted(draft):
+        draft.run["code_hash"] = "a@8+b"
+
+    assert "MIXED_CODE" in only(judged(tmp_path, ONE, drifted)).flags
+
+
+def test_configs_that_differ_in_their_seeds_are_parsed_once(tmp_path, monkeypatch):
+    from harness.compare import reading
+
+    parsed = []
+    monkeypatch.setattr(
+        reading, "_parse", lambda text, real=reading._parse: parsed.append(text) or real(text)
+    )
+    compare(write_sweep(tmp_path / "sweep", ONE))
+    assert len(parsed) == 2
+
+
 def test_sound_sweep_has_none_of_those_flags(tmp_path):
     rung = only(judged(tmp_path))
     assert set(rung.flags) <= {"SLOPE_LOCAL", "LOW_DF", "NEGATIVE_CORRELATION"}
