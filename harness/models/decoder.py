@@ -11,7 +11,7 @@ from jax import Array
 
 from harness.config.schema import ComputeConfig, Layers, Remat
 from harness.models.blueprint import Blueprint
-from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered
+from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
 from harness.parallel.rules import layout
 
@@ -95,11 +95,5 @@ class Decoder(nnx.Module):
         table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)
         B, T, D = x_BTD.shape
         x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=layout("batch", None))
-        logits_NV = jnp.einsum(
-            "nd,vd->nv",
-            x_ND,
-            table_VD,
-            preferred_element_type=jnp.float32,
-            out_sharding=layout("batch", "vocabulary"),
-        )
+        logits_NV = product(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
         return jnp.reshape(logits_NV, (B, T, -1), out_sharding=layout("batch", None, "vocabulary"))

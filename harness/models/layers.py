@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -24,6 +25,35 @@ def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
     return whole if layout() is None else jax.reshard(whole, layout(*axes))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def product(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
+    """x @ weight in `dtype`, whose gradient of the weight is a product over the last axis too.
+
+    XLA's CPU library takes only such products. Left to itself, the gradient contracts the first axis, and
+    the fallback splits that sum by the threads of the process: its bits then depend on the neighbours.
+    """
+    return _product_forward(x_NI, weight_IO, axes_IO, dtype)[0]
+
+
+def _product_forward(x_NI, weight_IO, axes_IO, dtype):
+    layout_NO = layout("batch", axes_IO[1])
+    y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=dtype, out_sharding=layout_NO)
+    return y_NO, (x_NI, weight_IO)
+
+
+def _product_backward(axes_IO, dtype, kept, dy_NO):
+    x_NI, weight_IO = kept
+    dx_NI = jnp.dot(
+        dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout("batch", axes_IO[0])
+    )
+    x_IN = jax.lax.optimization_barrier(x_NI.T)  # else a transpose is folded back into the product
+    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=layout(*axes_IO))
+    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO).astype(weight_IO.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 def project(x_BT: Array, param: nnx.Param) -> Array:
     """x @ weight: contracts all axes of x after batch and time with the leading axes of the weight.
 
@@ -40,7 +70,7 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     weight_IO = jnp.reshape(
         gathered(param, x_BT.dtype), (inner, math.prod(shape_out)), out_sharding=layout(split_in, split_out)
     )
-    y_NO = jnp.dot(x_NI, weight_IO, out_sharding=layout("batch", split_out))
+    y_NO = product(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     rest = (None,) * (len(shape_out) - 1)
     return jnp.reshape(
         y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=layout("batch", None, split_out, *rest)
@@ -65,17 +95,18 @@ class RMSNorm(nnx.Module):
 class Rotary:
     """Rotation of each pair (k, k + K/2) by position times base^(-2k/K) (arXiv:2104.09864)."""
 
-    cos_TK: Array
-    sin_TK: Array
+    cos_TJ: Array
+    sin_TJ: Array
+    """J: pairs, K / 2."""
 
     @classmethod
     def table(cls, length: int, head_width: int, base: float) -> Rotary:
-        frequency_K = base ** (-jnp.arange(0, head_width, 2) / head_width)
-        angle_TK = jnp.arange(length)[:, None] * jnp.concatenate([frequency_K, frequency_K])
-        return cls(jnp.cos(angle_TK), jnp.sin(angle_TK))
+        frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
+        angle_TJ = jnp.arange(length)[:, None] * frequency_J
+        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ))
 
     def __call__(self, x_BHTK: Array) -> Array:
         """Queries or keys with time as the axis before the last."""
         low, high = jnp.split(x_BHTK, 2, axis=-1)
-        turned = jnp.concatenate([-high, low], axis=-1)
-        return (x_BHTK * self.cos_TK + turned * self.sin_TK).astype(x_BHTK.dtype)
+        turned = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
+        return jnp.concatenate(turned, axis=-1).astype(x_BHTK.dtype)
