@@ -260,7 +260,10 @@ def test_a_copied_directory_is_no_new_seed(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", ONE)
     before = only(compare(sweep))
     for variant in ("mha", "hybrid"):
-        shutil.copytree(sweep.run("xs", variant, 0).path, sweep.run("xs", variant, 9).path)
+        source = sweep.run("xs", variant, 0).path
+        for name in ("seed9", "seed-copy"):
+            shutil.copytree(source, source.with_name(name))
+        shutil.rmtree(source.with_name("seed-copy") / "metrics")
     after = only(compare(sweep))
     assert "HAND_EDITED" in after.flags
     assert after.decision is Decision.INVALID
