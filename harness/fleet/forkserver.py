@@ -4,8 +4,8 @@
 `{"key", "runs", "env", "cores", "log"}`, forks a child that calls `MODULE.main(runs, env)`, and answers
 `{"key", "pid"}`, later `{"key", "code"}`. It initialises no backend: a child chooses its own devices.
 
-It ends with its driver (end of input), its children do not: each leads a session of its own, so
-neither Ctrl-C nor a closed terminal reaches it, and a new driver finds it by its claim.
+It ends with its driver (end of input), its children do not: its session is not the terminal's, so
+neither Ctrl-C nor a closed terminal reaches them, and a new driver finds them by their claims.
 The standard library's fork server would end them: it joins its children when the driver exits.
 """
 
@@ -91,7 +91,6 @@ def _fork(module: str, request: dict) -> int:
 
 
 def _work(module: str, request: dict) -> int:
-    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _redirect(Path(request["log"]))
     if not all(claim(RunDir(Path(run)).claim) for run in request["runs"]):

@@ -21,7 +21,6 @@ from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
 
 EVERY = 5
-PACE = float(os.environ.get("FAKE_PACE", "0.01"))
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -57,7 +56,7 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
     metrics.drop_after(run, start)
     rows: list[dict] = []
     for step in range(start + 1, steps + 1):
-        time.sleep(PACE)
+        time.sleep(float(os.environ.get("FAKE_PACE", "0.01")))
         rows.append(row(record.seed, record.variant, step))
         status = replace(status, phase="train", step=step, steps=steps, progress=step, loss=rows[-1]["loss"])
         write_status(run, status)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,12 +15,14 @@ import polars as pl
 import pytest
 
 from harness.config.errors import UserError
-from harness.fleet.directories import worker_of
+from harness.fleet.directories import mark, worker_of
+from harness.fleet.engines import HELD, Order
+from harness.fleet.runs import directory, sweep_of
 from harness.records import atomic, ledger, metrics
 from harness.records.layout import RunDir, SweepDir
 from harness.records.status import State, read_status
 from tests.fleet.fake_worker import row
-from tests.fleet.support import STEPS, configs, drive, train, wait_for
+from tests.fleet.support import STEPS, configs, drive, lasting_engine, train, wait_for
 
 
 def faults(runs: Path, **by_run: dict) -> None:
@@ -132,12 +135,28 @@ def test_a_killed_driver_leaves_its_workers_which_the_next_one_adopts(tmp_path):
     driver = drive(tmp_path, stall_seconds=30)
     runs = [SweepDir(tmp_path / "trial").run("xs", "mha", seed) for seed in (0, 1)]
     wait_for(lambda: all(worker_of(run) for run in runs))
-    os.kill(driver.pid, signal.SIGKILL)
+    os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert all(worker_of(run) for run in runs), "the workers ended with their driver"
     train(configs(tmp_path))
     assert_whole(tmp_path)
     assert attempts(tmp_path, "mha", 0) == 1, "an adopted run was started a second time"
+
+
+def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
+    """As when a driver is killed after it asked for a worker and before the worker said a word."""
+    made = configs(tmp_path, seeds=(0,))
+    runs = [directory(sweep_of(made), each).path for each in made]
+    train(made)
+    engine = lasting_engine()
+    for path in runs:
+        mark(RunDir(path), State.pending, "")
+        shutil.rmtree(path / "metrics")
+    orders = [Order("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
+    handles = [engine.submit(order) for order in orders]
+    wait_for(lambda: all(engine.poll(handle) for handle in handles))
+    assert sorted(handle.exit.code for handle in handles if handle.exit) == [0, HELD]
+    assert_whole(tmp_path)
 
 
 def test_termination_lets_every_run_save_and_the_same_command_continues(tmp_path):

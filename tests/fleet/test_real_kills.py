@@ -21,7 +21,7 @@ import pytest
 from harness.fleet.directories import worker_of
 from harness.records.claim import holder
 from harness.records.layout import SweepDir
-from harness.records.status import read_status
+from harness.records.status import State, read_status
 
 KILLS = int(os.environ.get("KILLS", "20"))
 COMMAND = [
@@ -59,13 +59,12 @@ def verdict(folder: Path) -> str:
 def test_kills_leave_no_trace_in_the_verdict(tmp_path, seed):
     finish(tmp_path / "calm")
     chance, folder = random.Random(seed), tmp_path / "killed"
-    driver, kills = start(folder), 0
-    while kills < KILLS:
-        time.sleep(chance.uniform(0.2, 6.0))
+    driver = start(folder)
+    for _ in range(KILLS):
+        _wait_for_a_moment(folder, driver, chance)
         victim = _victim(folder, driver, chance)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-            kills += 1
         if victim == driver.pid or driver.poll() is not None:
             driver.communicate()
             driver = start(folder)
@@ -75,6 +74,17 @@ def test_kills_leave_no_trace_in_the_verdict(tmp_path, seed):
     runs = SweepDir(folder / "runs" / "adhoc").runs()
     assert any(read_status(run).attempt > 1 for run in runs), "no kill hit a run: nothing was tested"
     assert verdict(folder) == verdict(tmp_path / "calm")
+
+
+def _wait_for_a_moment(folder: Path, driver: subprocess.Popen, chance: random.Random) -> None:
+    """Any moment, or, more often than not, one at which a run is training."""
+    time.sleep(chance.uniform(0.2, 4.0))
+    while chance.random() < 0.97 and driver.poll() is None:
+        statuses = [read_status(run) for run in SweepDir(folder / "runs" / "adhoc").runs()]
+        if any(status.state is State.running and status.step > 0 for status in statuses):
+            time.sleep(chance.uniform(0.0, 2.0))
+            return
+        time.sleep(0.2)
 
 
 def _victim(folder: Path, driver: subprocess.Popen, chance: random.Random) -> int:
