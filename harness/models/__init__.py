@@ -7,7 +7,7 @@ Arrays carry their axes in the name:
     S source time       R query heads a key-value head (H = G R)
     D model width       K head width         W window, C chunks of it
     L layers            N batch and time as one axis
-    I, O input and output axes of a product; Z any leading axes
+    I, O input and output axes of a product; Z any leading axes; J pairs of the head width; M = R T
 """
 
 from harness.models import attention, feedforward

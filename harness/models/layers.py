@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -25,14 +24,18 @@ def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
     return whole if layout() is None else jax.reshard(whole, layout(*axes))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def product(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
+def _product(
+    x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype
+) -> Array:
     """x @ weight in `dtype`, whose gradient of the weight is a product over the last axis too.
 
     XLA's CPU library takes only such products. Left to itself, the gradient contracts the first axis, and
     the fallback splits that sum by the threads of the process: its bits then depend on the neighbours.
     """
     return _product_forward(x_NI, weight_IO, axes_IO, dtype)[0]
+
+
+product = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
 
 
 def _product_forward(x_NI, weight_IO, axes_IO, dtype):
@@ -97,7 +100,6 @@ class Rotary:
 
     cos_TJ: Array
     sin_TJ: Array
-    """J: pairs, K / 2."""
 
     @classmethod
     def table(cls, length: int, head_width: int, base: float) -> Rotary:
