@@ -75,6 +75,7 @@ def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
 
 def test_remembered_choices_compose_what_hydra_composes():
     jobs = [
+        ["variant=mha", "scale=xs", "seed=0", "optimizer.weight_decay=0.3"],
         ["variant=mha", "scale=xs", "seed=0"],
         ["variant=short", "scale=xs", "seed=3", "model.attention.options.window=4"],
         ["seed=7", "experiment=attention", "optimizer.learning_rate=0.5", "schedule=cosine"],

@@ -155,7 +155,7 @@ def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
     orders = [Order("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
     handles = [engine.submit(order) for order in orders]
     wait_for(lambda: all(engine.poll(handle) for handle in handles))
-    assert sorted(handle.exit.code for handle in handles if handle.exit) == [0, HELD]
+    assert {handle.exit.code for handle in handles if handle.exit} == {0, HELD}
     assert_whole(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_termination_lets_every_run_save_and_the_same_command_continues(tmp_path
 
 
 def test_a_second_driver_is_told_who_is_there(tmp_path):
-    driver = drive(tmp_path, pace=0.2)
+    driver = drive(tmp_path, pace=0.12)
     wait_for(lambda: read_status(SweepDir(tmp_path / "trial").run("xs", "mha", 0)).step > 0)
     with pytest.raises(UserError, match=f"process {driver.pid}"):
         train(configs(tmp_path))
@@ -184,7 +184,7 @@ def test_a_second_driver_is_told_who_is_there(tmp_path):
 def test_kills_at_random_moments_lose_nothing(tmp_path):
     """Drivers and workers, -9, from before the first directory on; one command over and over."""
     chance = random.Random(20)
-    for _ in range(8):
+    for _ in range(5):
         driver = drive(tmp_path, pace=0.05, seeds=[0, 1, 2])
         time.sleep(chance.uniform(0.3, 2.5))
         victims = [driver.pid] if chance.random() < 0.6 else _workers(tmp_path) or [driver.pid]
