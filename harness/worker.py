@@ -19,7 +19,7 @@ from harness.config.errors import UserError
 from harness.config.identity import digest
 from harness.config.schema import Config
 from harness.describe import import_modules
-from harness.parallel.profile import cpu_profile
+from harness.parallel.profile import cpu_profile, keep_memory
 from harness.records.configs import read_config
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
@@ -76,6 +76,7 @@ def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
     total = sum(devices_of(task.config) for task in tasks)
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_profile(total) | dict(env)
+        keep_memory()
     os.environ.update(env)
     import jax
 

@@ -9,7 +9,7 @@ from harness.config.schema import Config
 from harness.describe import describe
 from harness.records.configs import write_config
 from harness.records.layout import RunDir, SweepDir
-from harness.records.provenance import Provenance, code_hash, package_versions, write_provenance
+from harness.records.provenance import Provenance, code_of, package_versions, write_provenance
 
 
 def prepare_run(folder: Path, config: Config) -> RunDir:
@@ -21,7 +21,7 @@ def prepare_run(folder: Path, config: Config) -> RunDir:
     record = Provenance(
         identity=identity(config),
         config_hash=digest(config),
-        code_hash=code_hash(),
+        code_hash=code_of(config),
         experiment="test",
         scale=config.scale.name,
         variant=config.variant.name,

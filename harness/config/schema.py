@@ -29,7 +29,7 @@ class Layers(Enum):
 
 
 class Remat(Enum):
-    """What the backward pass computes again: nothing, all but matrix products, or everything."""
+    """What the backward pass computes again: nothing, all but products with weights, or everything."""
 
     none = "none"
     dots = "dots"
