@@ -40,7 +40,7 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     has no devices yet.
     """
     try:
-        tasks = [_assignment(RunDir(Path(path))) for path in argv]
+        tasks = [_assignment(RunDir(Path(path).resolve())) for path in argv]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -45,7 +45,9 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(HARNESS.rglob("*.py")), ids=lambda path: str(path.relative_to(HARNESS)))
+@pytest.mark.parametrize(
+    "path", sorted(HARNESS.rglob("*.py")), ids=lambda path: str(path.relative_to(HARNESS))
+)
 def test_imports_point_one_way(path):
     if path.parent == HARNESS and path.name == "__init__.py":
         assert imports(path) <= {"compare", "records"}
@@ -63,5 +65,7 @@ def test_the_driver_never_loads_jax(module):
 
 
 def test_no_room_is_missing_from_the_table():
-    rooms = {path.name.removesuffix(".py") for path in HARNESS.iterdir() if path.suffix == ".py" or path.is_dir()}
+    rooms = {
+        path.name.removesuffix(".py") for path in HARNESS.iterdir() if path.suffix == ".py" or path.is_dir()
+    }
     assert rooms - {"__init__", "__pycache__", "py.typed"} == ALLOWED.keys()

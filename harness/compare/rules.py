@@ -76,7 +76,7 @@ def _deviations(
         )
     for entry in ledger.read(sweep):
         if entry["kind"] in AMENDMENTS:
-            found.append(Deviation(entry["kind"], f"{entry['time']}: {_short(entry['content'])}"))
+            found.append(Deviation(entry["kind"], f"{entry['time']}: {_said(entry['content'])}"))
     return found
 
 
@@ -112,6 +112,7 @@ def _within(value: Any, default: float, low: float, high: float) -> float:
     return default
 
 
-def _short(content: Any, most: int = 200) -> str:
-    text = str(content)
+def _said(content: Any, most: int = 200) -> str:
+    """The sentence that an entry carries; for one without, what it holds."""
+    text = str(content.get("detail", content) if isinstance(content, dict) else content)
     return text if len(text) <= most else text[:most] + "..."

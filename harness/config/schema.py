@@ -90,7 +90,7 @@ class ModelConfig:
     layers: int | None = None
     heads: int | None = None
     ffn: int | None = None
-    head_width: int = 16
+    head_width: int = 32
     tie_embeddings: bool = True
     qk_norm: bool = True
     rope_base: float = 10_000.0

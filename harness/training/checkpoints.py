@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from orbax.checkpoint.experimental import v1 as ocp
@@ -24,57 +23,39 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
     return ocp.load_checkpointables(str(run.checkpoint(step)), {NAME: abstract})[NAME]
 
 
-class Saver:
-    """Writes a run's checkpoints one after the other; a manifest completes each.
+_WRITER = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+"""One for all lanes of a process: saves of several threads at once collide inside Orbax."""
 
-    `save` takes a state that nobody will donate (a copy) and returns as soon as Orbax has taken
-    it over; the rest happens in one thread. An error there is raised by the next call.
+
+class Saver:
+    """Writes a run's checkpoints in the background; a manifest completes each.
+
+    `save` takes a state that nobody will donate (a copy) and returns at once, unless the run's
+    last save is still under way: at most one copy a lane is held. An error is raised by the next call.
     """
 
     def __init__(self, run: RunDir, policy: CheckpointConfig, protected: frozenset[int] = frozenset()):
         self._run, self._policy, self._protected = run, policy, protected
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name=f"save {run.path}", daemon=True)
-        self._thread.start()
+        self._pending: Future[None] | None = None
 
     def save(self, state: Any, manifest: Manifest) -> None:
-        self._raise()
-        remove(self._run, manifest.step)
-        pending = ocp.save_checkpointables_async(
-            str(self._run.checkpoint(manifest.step)), {NAME: state}, overwrite=True
-        )
-
-        def complete() -> None:
-            pending.result()
-            write_manifest(self._run, manifest)
-            self._retain()
-
-        self._queue.put(complete)
+        self.wait()
+        self._pending = _WRITER.submit(self._write, state, manifest)
 
     def wait(self) -> None:
-        """Until everything handed over is on disk."""
-        self._queue.join()
-        self._raise()
+        """Until what was handed over is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            try:
-                if self._error is None:
-                    task()
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._queue.task_done()
-        self._queue.task_done()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def _write(self, state: Any, manifest: Manifest) -> None:
+        folder = self._run.checkpoint(manifest.step)
+        remove(self._run, manifest.step)
+        for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover)  # of a save that a kill cut short
+        ocp.save_checkpointables(str(folder), {NAME: state})
+        write_manifest(self._run, manifest)
+        self._retain()
 
     def _retain(self) -> None:
         """Keep the last n, every k-th, and those that a branch starts from."""

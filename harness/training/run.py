@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.config.errors import UserError
@@ -62,12 +60,11 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
 def _train_main(task: Assignment, lane: Lane, stop: threading.Event, journal: Journal) -> None:
     branches = branch_courses(task.config)
     forks = frozenset(course.first for course in branches)
-    with _desk(task, task.run, journal, stop, forks) as desk:
-        start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
-        if start is None:
-            start = Position(0, lane.initial(), "", 0.0)
-        end = train_course(lane, main_course(task.config), start, desk, forks)
-        _conclude(desk, end)
+    desk = _desk(task, task.run, journal, stop, forks)
+    start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
+    if start is None:
+        start = Position(0, lane.initial(), "", 0.0)
+    _conclude(desk, train_course(lane, main_course(task.config), start, desk, forks))
 
 
 def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: Course) -> None:
@@ -82,9 +79,9 @@ def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: C
     write_provenance(run, dataclasses.replace(task.provenance, tokens=tokens, parent=parent))
     journal = Journal(run, course.last, course.first, read_status(run).attempt + 1)
     try:
-        with _desk(task, run, journal, stop) as desk:
-            start = _resumed(run, lane, desk, course.last) or _restored(task.run, lane, course.first)
-            _conclude(desk, train_course(lane, course, start, desk))
+        desk = _desk(task, run, journal, stop)
+        start = _resumed(run, lane, desk, course.last) or _restored(task.run, lane, course.first)
+        _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
     except Diverged as outcome:
         journal.end(State.diverged, str(outcome))
@@ -93,19 +90,15 @@ def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: C
         raise
 
 
-@contextmanager
 def _desk(
     task: Assignment,
     run: RunDir,
     journal: Journal,
     stop: threading.Event,
     forks: frozenset[int] = frozenset(),
-) -> Iterator[Desk]:
+) -> Desk:
     saver = Saver(run, task.config.checkpoint, forks)
-    try:
-        yield Desk(journal, saver, task.provenance.identity, task.provenance.facts.data_fingerprint, stop)
-    finally:
-        saver.close()
+    return Desk(journal, saver, task.provenance.identity, task.provenance.facts.data_fingerprint, stop)
 
 
 def _resumed(run: RunDir, lane: Lane, desk: Desk, latest: int) -> Position | None:

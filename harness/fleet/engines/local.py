@@ -119,7 +119,8 @@ class LocalEngine:
         if self._server is not None:
             for stream in (self._server.stdin, self._server.stdout):
                 with contextlib.suppress(OSError):
-                    stream and stream.close()
+                    if stream:
+                        stream.close()
             self._server = None
 
     def _serving(self) -> bool:
