@@ -69,6 +69,8 @@ def _compare(arguments: Sequence[str]) -> int:
         _print_tables(comparisons)
     if options.html:
         _write_reports(options.sweeps, comparisons)
+    if options.pictures:
+        _write_pictures(options.sweeps, comparisons)
     return int(options.require == "promote" and not all(map(_promotes, comparisons)))
 
 
@@ -77,6 +79,7 @@ def _compare_options() -> argparse.ArgumentParser:
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--html", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--require", choices=["promote"])
     return parser
 
@@ -121,6 +124,15 @@ def _write_reports(paths: Sequence[str], comparisons: Sequence[Comparison]) -> N
         print(sweep.report, file=sys.stderr)
 
 
+def _write_pictures(paths: Sequence[str], comparisons: Sequence[Comparison]) -> None:
+    from harness.report.pictures import write_pictures
+
+    for path, comparison in zip(paths, comparisons, strict=True):
+        sweep = _sweep_directory(path)
+        for picture in write_pictures(sweep, comparison, sweep.path / "pictures"):
+            print(picture, file=sys.stderr)
+
+
 def _promotes(comparison: Comparison) -> bool:
     return any(result.promote for result in comparison.gate or ())
 
@@ -156,6 +168,7 @@ VERBS = {
         "SWEEP...            directories of sweeps\n"
         "--json              the whole comparison as JSON\n"
         "--html              write SWEEP/report.html too\n"
+        "--pictures          write SWEEP/pictures/*.png and *.svg too\n"
         "--require promote   exit status 1 unless a variant passes the gate; else 0 whatever the verdict",
     ),
     "stop": Verb(

@@ -80,6 +80,8 @@ def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
     os.environ.update(env)
     import jax
 
+    # Programs are kept in a cache of our own; what JAX's gives back cannot be serialised again.
+    jax.config.update("jax_enable_compilation_cache", False)
     if "JAX_NUM_CPU_DEVICES" in env:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", int(env["JAX_NUM_CPU_DEVICES"]))

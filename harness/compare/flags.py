@@ -138,14 +138,16 @@ def far_above(bout: Bout, noise: float | None) -> set[str]:
     """Paths of runs that ended, finite but more than 10 `noise` above the control's median and above
     that of their own siblings: a treatment that is worse in all its seeds is an effect, not a divergence.
 
-    `noise`: SD of an A/A difference at this scale.
+    `noise`: SD of an A/A difference at this scale. Seeds that also read in another order spread further
+    than the two runs of a pair do, so the control's own spread counts where it is wider.
     """
     if not noise or not bout.a_all.size:
         return set()
+    spread = 1.4826 * float(np.median(np.abs(bout.a_all - np.median(bout.a_all))))
     found = set()
     for runs, losses in ((bout.a_runs, bout.a_all), (bout.b_runs, bout.b_all)):
         own = float(np.median(losses)) if losses.size else -math.inf
-        bar = max(float(np.median(bout.a_all)), own) + 10 * noise
+        bar = max(float(np.median(bout.a_all)), own) + 10 * max(noise, spread)
         found |= {run.path for run in runs if (o := bout.outcome(run)) and o.loss > bar}
     return found
 

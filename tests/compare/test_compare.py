@@ -441,6 +441,13 @@ def test_one_spike_is_a_divergence(tmp_path):
     assert comparison.divergence[0].p == pytest.approx(1.0)
 
 
+def test_seeds_that_spread_together_have_not_diverged(tmp_path):
+    """Another seed reads in another order: both runs of a pair move, far beyond what separates them."""
+    recipe = Recipe(run_sd=0.05, correlation=0.999, seeds=(0, 1, 2))
+    comparison = compare(write_sweep(tmp_path / "sweep", recipe))
+    assert "DIVERGED" not in comparison.flags
+
+
 def test_four_scales_without_branches_use_the_ladder(tmp_path):
     scales = {"a": 10**7, "b": 4 * 10**7, "c": 16 * 10**7, "d": 64 * 10**7}
     comparison = judged(tmp_path, Recipe(scales=scales, branches=(), with_steps=False, seeds=(0, 1, 2, 3)))

@@ -22,6 +22,7 @@ from harness.training.run import Assignment, train_run
 from tests.prepared import prepare_run
 
 TINY = (
+    "model.head_width=16",
     "data.tokenizer=byte",
     "data.sequence_length=32",
     "data.holdout=0.3",

@@ -12,7 +12,12 @@ from harness.training import programs
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
+    """And not JAX's: what that one gives back cannot be serialised again (a worker switches it off)."""
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path))
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
 
 
 def double(devices, width=2, key="double"):
