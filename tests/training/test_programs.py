@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import P
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 
 from harness.config.schema import MeshConfig
@@ -16,8 +17,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path))
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     yield
     jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
 
 
 def double(devices, width=2, key="double"):
