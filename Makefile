@@ -8,8 +8,8 @@ setup: .venv/ready
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(RUN)python -m pip install --quiet -r requirements.lock
-	$(RUN)python -m pip install --quiet --no-deps --editable .
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(RUN)python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch .venv/ready
 
 demo: setup
