@@ -55,7 +55,7 @@ def _sweep(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     from harness import train
 
-    return train.main([*arguments, "hydra.mode=RUN"])
+    return train.main(["hydra.mode=RUN", *arguments])
 
 
 def _compare(arguments: Sequence[str]) -> int:

@@ -17,10 +17,10 @@ probe() {  # probe NAME PYTHON_ENVIRONMENT
 probe editable "$repository/.venv"
 
 "$repository/.venv/bin/python" -m build --wheel --outdir wheel "$repository" >build.txt 2>&1 || { cat build.txt; exit 1; }
-python3 -m venv --system-site-packages wheel-env
-"$repository/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >packages.txt
-# The wheel's own files, over the dependencies that are installed already.
-wheel-env/bin/python -m pip install --quiet --no-deps wheel/*.whl
-site=$(wheel-env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-find "$(cat packages.txt)" -maxdepth 1 -name '__editable__*' -prune -o -maxdepth 0 -print >"$site/dependencies.pth"
+"$repository/.venv/bin/python" -m venv wheel-env
+# The wheel's own files over the dependencies that are installed already; a path file inside
+# that folder (the editable install's) is not read this way.
+site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+wheel-env/bin/python -m pip install --quiet --disable-pip-version-check --no-deps wheel/*.whl
+site "$repository/.venv" >"$(site wheel-env)/dependencies.pth"
 probe wheel wheel-env
