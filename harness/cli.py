@@ -90,7 +90,8 @@ def _sweep_directory(path: str):
     sweep = SweepDir(Path(path))
     if not any(sweep.runs()):
         beside = sorted(str(each.parent) for each in Path().glob("runs/*/rule.json"))
-        raise UserError(f"{path}: no sweep lies there; {nearest(path, beside)}")
+        way_out = nearest(path, beside) if beside else "`harness sweep` makes one"
+        raise UserError(f"{path}: no sweep lies there; {way_out}")
     return sweep
 
 
