@@ -109,7 +109,7 @@ def overheads(folder: Path) -> Table:
         "the loop over the bare step", "bare step", "loop adds", "a save stalls", "the step after it adds"
     )
     small, large = ["scale=m", "schedule.branches=[]"], [*SHAPE, f"scale.tokens={64 * BATCH * LENGTH}"]
-    for name, steps, overrides in (("scale m", 30, small), ("4.9M-parameter shape", 4, large)):
+    for name, steps, overrides in (("scale m", 30, small), ("width 256, 6 layers", 4, large)):
         printed = python("tests.bench.loop", str(folder / f"loop{steps}"), str(steps), *overrides)
         t = json.loads(printed.splitlines()[-1])
         table.add_row(

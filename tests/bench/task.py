@@ -1,4 +1,7 @@
-"""The task of the bench: one training step of a decoder with 4.9M parameters, float32."""
+"""The task of the bench: one training step of a decoder of width 256 with 6 layers, float32.
+
+With the three matrices of SwiGLU that is 6.3M parameters; every contender trains the same.
+"""
 
 import numpy as np
 
