@@ -33,6 +33,8 @@ def train_side_by_side(runs):
     config = read_config(runs[0].config)
     reader = Reader(open_data(config.data).sampler(config.scale.batch, config.data_seed))
     lanes = [lane(run, index, reader) for index, run in enumerate(runs)]
+    for each in lanes:
+        each.prepare()  # lanes that compile start apart, and the one behind has batches gathered again
     states = {}
 
     def work(index):
