@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import P
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 
 from harness.config.schema import MeshConfig
@@ -13,14 +12,7 @@ from harness.training import programs
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """And not JAX's: what that one gives back cannot be serialised again (a worker switches it off)."""
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path))
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", before)
-    compilation_cache.reset_cache()
 
 
 def double(devices, width=2, key="double"):
