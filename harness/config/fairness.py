@@ -9,7 +9,7 @@ from harness.config.errors import UserError
 from harness.config.identity import VOLATILE, difference, within
 from harness.config.schema import Config
 
-FREE = ("variant", "cluster", "engine", "resume", "rule", "runs")
+FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
 """Nodes that say which variant this is, or that no training reads. The mesh is not among them."""
 
 

@@ -48,6 +48,27 @@ class Isolation(Enum):
     run = "run"
 
 
+class Stopping(Enum):
+    """When a scale may end before its budget: never, or at a look (a decayed checkpoint of every run)."""
+
+    none = "none"
+    looks = "looks"
+
+
+class Gate(Enum):
+    """What a sweep is asked beside the verdict: nothing, or whether a variant is to be promoted."""
+
+    none = "none"
+    promote = "promote"
+
+
+class Tuned(Enum):
+    """What each variant gets an equal bracket of before the sweep: nothing, or its learning rate."""
+
+    none = "none"
+    lr = "lr"
+
+
 OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
 """What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
 `continue` is a word of Python, and OmegaConf reads an enum by its names."""
@@ -91,6 +112,9 @@ class ModelConfig:
     heads: int | None = None
     ffn: int | None = None
     head_width: int = 32
+    base_width: int | None = None
+    """Learning rates are those of a model of this width, and carried to this one by the maximal-update
+    rule (null: as they are)."""
     tie_embeddings: bool = True
     qk_norm: bool = True
     rope_base: float = 10_000.0
@@ -222,7 +246,34 @@ class RuleConfig:
     margin: float = 0.01
     """Region of practical equivalence, in ln k."""
     alpha: float = 0.05
-    stopping: str = "none"
+    stopping: Stopping = Stopping.none
+
+
+@dataclass
+class GateConfig:
+    """What a candidate must win three of four of, and by how much it may lose the fourth."""
+
+    name: Gate = Gate.none
+    quality: float = 0.01
+    """In ln k."""
+    speed: float = 0.05
+    """In ln of the ratio of step times."""
+    memory: float = 0.05
+    """In ln of the ratio of peak memory."""
+    stability: float = 0.05
+    """In diverged or spiked runs a run."""
+
+
+@dataclass
+class TuneConfig:
+    """A sweep of its own under `tune/`: an equal bracket of learning rates for each variant, at the
+    smallest scale, on a seed that the test does not use."""
+
+    name: Tuned = Tuned.none
+    points: int = 5
+    """Learning rates a variant, `factor` apart, around optimizer.learning_rate."""
+    factor: float = 2.0
+    seed: int = 1_000_003
 
 
 @dataclass
@@ -244,6 +295,8 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     rule: RuleConfig = field(default_factory=RuleConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     imports: list[str] = field(default_factory=list)
     """Users' modules to import in workers, so that their mechanisms are registered."""
     seed: int = 0
