@@ -1,0 +1,134 @@
+"""A finished run on one simulated CPU device: its weights at any kept step, and what it answers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from harness.config.errors import UserError
+from harness.config.schema import Config, MeshConfig
+from harness.describe import import_modules
+from harness.parallel.profile import cpu_profile
+from harness.probe.checkpoint import Checkpoint
+from harness.records.layout import RunDir
+
+if TYPE_CHECKING:
+    from harness.models import Model
+
+LOGITS_BYTES = 2**26
+"""How much of the logits of one model is held at a time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to some sequences, on the host."""
+
+    losses_N: Float[np.ndarray, " N"]
+    """Mean cross-entropy of each, nats a token."""
+    logits_NTV: Float[np.ndarray, "N T V"]
+
+
+Ask = Callable[[Int[np.ndarray, "N T1"]], Answer]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that can be asked."""
+
+    run: RunDir
+    config: Config
+    model: Model
+
+    def stored(self, step: int) -> dict[str, np.ndarray]:
+        """The weights saved at a step, float32 on the host, by stored path."""
+        import jax
+
+        from harness.training.checkpoints import restore
+
+        here = RunDir(self.run.path.resolve())  # Orbax takes no relative path
+        return jax.device_get(restore(here, step, self._abstract_state).params)
+
+    def weights(self, step: int) -> dict[str, np.ndarray]:
+        """The same by canonical path, one entry a layer however layers are stored."""
+        return self.model.unstack(self.stored(step))
+
+    def ask(self, step: int, rows: int) -> Ask:
+        """The model as of a step, as a function of tokens [N, T+1] with N up to `rows`.
+
+        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out.
+        """
+        import jax
+
+        program, params = jax.jit(_program(self.model)), jax.device_put(self.stored(step))
+
+        def ask(tokens_NT1: Int[np.ndarray, "N T1"]) -> Answer:
+            count = len(tokens_NT1)
+            filled = tokens_NT1[np.arange(rows) % count]
+            losses, logits = (np.asarray(each)[:count] for each in program(params, filled))
+            return Answer(losses, logits)
+
+        return ask
+
+    @functools.cached_property
+    def _abstract_state(self) -> Any:
+        """On a mesh of one device, whatever the run was trained on: that restores exactly."""
+        import jax
+
+        from harness.training.lane import open_lane
+
+        config = replace(self.config, mesh=MeshConfig())
+        return open_lane(config, self.model, jax.devices()[:1], _no_batch, {}).abstract_state()
+
+
+def prepare_process(*configs: Config) -> None:
+    """One simulated CPU device, unless JAX is here already; then users' modules. Raises UserError."""
+    if "jax" not in sys.modules:
+        os.environ.update(cpu_profile(1))
+    for config in configs:
+        import_modules(config)
+
+
+def open_subject(checkpoint: Checkpoint) -> Subject:
+    """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
+    from harness.models import build
+
+    facts = checkpoint.provenance.facts
+    model = build(checkpoint.config, facts.shape["vocabulary"])
+    built = {path: list(spec.shape) for path, spec in model.specs.items()}
+    for path in [*facts.paths, *built]:
+        if built.get(path) != facts.paths.get(path):
+            raise UserError(
+                f"{checkpoint.run.path}: {path} was trained with shape {facts.paths.get(path)}, but this "
+                f"code makes it {built.get(path)}: use the code with which the run was trained"
+            )
+    return Subject(checkpoint.run, checkpoint.config, model)
+
+
+def rows_at_once(vocabulary: int, length: int) -> int:
+    """How many sequences are asked at a time, so that their logits fit LOGITS_BYTES."""
+    return max(1, LOGITS_BYTES // (4 * length * vocabulary))
+
+
+def _program(model: Model) -> Callable:
+    """(params, tokens [B, T+1]) -> mean loss of each sequence [B], logits [B, T, V]; both float32."""
+    import jax
+    import jax.numpy as jnp
+
+    def answer(params, tokens_BT1):
+        logits_BTV = model.logits(params, tokens_BT1[:, :-1])
+        target_BT1 = jnp.take_along_axis(logits_BTV, tokens_BT1[:, 1:, None], axis=-1)
+        losses_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT1[..., 0]
+        return jnp.mean(losses_BT, axis=1), logits_BTV
+
+    return answer
+
+
+def _no_batch(t: int) -> Any:
+    raise LookupError(f"batch {t}: a finished run reads none")
