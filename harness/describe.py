@@ -108,8 +108,8 @@ def _state_bytes(config: Config, model: Any) -> int:
     from harness.training.optimizer import make_optimizer
 
     params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.specs.items()}
-    decay = dict.fromkeys(params, True)
-    kept = jax.tree.leaves(jax.eval_shape(make_optimizer(config.optimizer, decay).init, params))
+    optimizer = make_optimizer(config.optimizer, dict.fromkeys(params, True), dict.fromkeys(params, 1.0))
+    kept = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
     return 2 * 4 * model.parameters + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 
 

@@ -13,6 +13,7 @@ from harness.config.schema import ComputeConfig, Layers, Remat
 from harness.models.blueprint import Blueprint
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
+from harness.models.width import relative_width
 from harness.parallel.rules import layout
 
 POLICIES = {
@@ -45,6 +46,7 @@ class Decoder(nnx.Module):
         V, D = shape.vocabulary, shape.width
         self.dtype, self.remat = DTYPES[compute.precision], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
+        self.relative_width = relative_width(config, D)
         scan = compute.layers is Layers.scanned
         self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
         self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
@@ -70,7 +72,8 @@ class Decoder(nnx.Module):
         table_VD = gathered(self.embedding, self.dtype)
         if layout() is not None:
             table_VD = jax.reshard(table_VD, layout(None, None))
-        return table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
+        x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
+        return self._times(x_BTD, self.relative_width**0.5)
 
     def _scan(self, x_BTD: Array, rotary: Rotary) -> Array:
         graph, stacked = nnx.split(self.repeats)
@@ -94,6 +97,11 @@ class Decoder(nnx.Module):
     def _logits(self, x_BTD: Array) -> Array:
         table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)
         B, T, D = x_BTD.shape
+        x_BTD = self._times(x_BTD, self.relative_width**-0.5)
         x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=layout("batch", None))
         logits_NV = product(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
         return jnp.reshape(logits_NV, (B, T, -1), out_sharding=layout("batch", None, "vocabulary"))
+
+    def _times(self, x_BTD: Array, factor: float) -> Array:
+        """The multipliers of `models.width`; at the base width the program is the one without them."""
+        return x_BTD if self.relative_width == 1 else x_BTD * factor

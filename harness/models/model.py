@@ -18,6 +18,7 @@ from harness.models.blueprint import Blueprint
 from harness.models.contract import Shape
 from harness.models.decoder import Decoder
 from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
+from harness.models.width import rate_scale, relative_width
 
 Params = dict[str, Array]
 
@@ -66,6 +67,14 @@ class Model:
     def executed_flops_per_token(self) -> float:
         """FLOPs of one trained token as the code multiplies them."""
         return flops.executed_flops(self.blueprint, self.compute.remat)
+
+    @property
+    def learning_rate_scales(self) -> dict[str, float]:
+        """By stored path, what the learning rate is multiplied by; all 1 where the width is the base's."""
+        relative = relative_width(self.blueprint.config, self.shape.width)
+        return {
+            path: rate_scale(self.specs[self.stacking.members(path)[0]], relative) for path in self.stored
+        }
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """Parameters by stored path, float32, on the host; each depends on seed and canonical path alone."""

@@ -81,7 +81,7 @@ class Lane:
     @functools.cached_property
     def _optimizer(self):
         decay = {path: spec.deviation > 0 for path, spec in self.model.stored.items()}
-        return make_optimizer(self.config.optimizer, decay)
+        return make_optimizer(self.config.optimizer, decay, self.model.learning_rate_scales)
 
     @functools.cached_property
     def _param_shardings(self) -> dict[str, NamedSharding]:

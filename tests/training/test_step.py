@@ -18,7 +18,7 @@ DECAY = {path: spec.deviation > 0 for path, spec in MODEL.specs.items()}
 def one_step(microbatches: int, **changes):
     for key, value in changes.items():
         setattr(CONFIG.optimizer, key, value)
-    optimizer = make_optimizer(CONFIG.optimizer, DECAY)
+    optimizer = make_optimizer(CONFIG.optimizer, DECAY, MODEL.learning_rate_scales)
     params = jax.tree.map(jnp.asarray, MODEL.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(MODEL, CONFIG.optimizer, optimizer))
