@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,24 +59,40 @@ def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloo
 
 
 def library_of(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """The entries that the finished runs of a null sweep support."""
+    """The entries that the finished runs of one variant of a null sweep support."""
     by_scale: dict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         by_scale[run.provenance.scale].append(run)
     return [entry for scale, own in sorted(by_scale.items()) if (entry := _entry(scale, own, domains))]
 
 
-def bitwise_breaches(runs: Sequence[RunRecord]) -> list[str]:
-    """Pairs of runs that are equal in config and both seeds and yet differ: an A/A pair must show zero."""
+def twins_of(runs: Sequence[RunRecord], control: str) -> set[str]:
+    """Variants that are the control under another name: each of their runs has its config but for that."""
+    own = {_same_run(run) for run in runs if run.provenance.variant == control and run.config}
+    others = {run.provenance.variant for run in runs} - {control}
+    return {
+        name
+        for name in others
+        if all(_same_run(run) in own for run in runs if run.provenance.variant == name)
+    }
+
+
+def twin_sentence(runs: Sequence[RunRecord]) -> str:
+    """Whether runs that are equal in config and both seeds are bitwise equal, as an A/A pair must be.
+
+    Empty where no two finished runs are.
+    """
     seen: dict[tuple, RunRecord] = {}
-    breaches = []
+    pairs, breaches = 0, []
     for run in runs:
-        if not run.complete:
-            continue
-        twin = seen.setdefault(_same_run(run), run)
-        if not np.array_equal(twin.evals.columns["loss"], run.evals.columns["loss"], equal_nan=True):
-            breaches.append(f"{twin.path} and {run.path} are equal in all seeds but not bitwise")
-    return breaches
+        if run.complete and run.config and (twin := seen.setdefault(_same_run(run), run)) is not run:
+            pairs += 1
+            if not np.array_equal(twin.evals.columns["loss"], run.evals.columns["loss"], equal_nan=True):
+                breaches.append(f"{twin.path} and {run.path}")
+    if not pairs:
+        return ""
+    broken = f"; not equal, though they must be: {', '.join(breaches)}" if breaches else ""
+    return f"Same-seed A/A: {pairs - len(breaches)} of {pairs} pairs are bitwise equal{broken}."
 
 
 @dataclass(frozen=True)
@@ -126,10 +142,13 @@ def null_rate(
     return NullRate(hits, len(p), *clopper_pearson(hits, len(p)), alpha)
 
 
-def store_library(sweep: SweepDir, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """Measure a null sweep's noise floors and write them beside its runs."""
-    entries = library_of(read_runs(sweep), domains)
-    write_library(sweep, entries)
+def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
+    """Measure the noise floors of a null sweep's control and write them beside its runs; nothing is
+    written for a sweep without A/A pairs."""
+    runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
+    entries = library_of(runs, domains) if is_null(runs) else []
+    if entries:
+        write_library(sweep, entries)
     return entries
 
 
@@ -137,16 +156,34 @@ def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
     atomic.write_json(sweep.path / FILE, {"scales": [dataclasses.asdict(entry) for entry in entries]})
 
 
+class Wanted(NamedTuple):
+    """What a library's entry must share with a control."""
+
+    scale: str
+    non_embedding: int
+    tokens: int
+    evaluation: str
+
+
 def find_floors(sweep: SweepDir, controls: Sequence[RunRecord]) -> dict[str, NoiseFloor]:
-    """By scale, the noise floor of a library in this sweep or beside it that fits the control.
+    """By scale, the noise floor of a library in this sweep or beside it that fits the control's runs."""
+    records = [(run.provenance, run.provenance.facts) for run in controls]
+    return fitting_floors(
+        sweep,
+        [Wanted(r.scale, facts.non_embedding, r.tokens, facts.eval_fingerprint) for r, facts in records],
+    )
+
+
+def fitting_floors(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, NoiseFloor]:
+    """By scale, the noise floor of a library in this sweep or beside it.
 
     It fits if scale, size (1 %), token budget and held-out tokens are the same; of several, the one with
     the most degrees of freedom.
     """
     entries = [entry for path in _library_files(sweep) for entry in _read(atomic.read_json(path))]
     floors: dict[str, NoiseFloor] = {}
-    for run in controls:
-        fitting = [entry for entry in entries if _fits(entry, run)]
+    for wanted in {*controls}:
+        fitting = [entry for entry in entries if _fits(entry, wanted)]
         if fitting:
             best = max(fitting, key=lambda entry: (entry.df, -entry.s0))
             floors[best.scale] = NoiseFloor(best.scale, best.s0, best.df, best.correlation)
@@ -171,15 +208,9 @@ def _read(content: Any) -> list[LibraryEntry]:
     return entries
 
 
-def _fits(entry: LibraryEntry, run: RunRecord) -> bool:
-    record = run.provenance
-    size = record.facts.non_embedding
-    return (
-        entry.scale == record.scale
-        and abs(entry.non_embedding - size) <= 0.01 * size
-        and entry.tokens == record.tokens
-        and entry.evaluation == record.facts.eval_fingerprint
-    )
+def _fits(entry: LibraryEntry, wanted: Wanted) -> bool:
+    same = (entry.scale, entry.tokens, entry.evaluation) == (wanted.scale, wanted.tokens, wanted.evaluation)
+    return same and abs(entry.non_embedding - wanted.non_embedding) <= 0.01 * wanted.non_embedding
 
 
 def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:
@@ -206,9 +237,13 @@ def _groups(runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]) -> 
     return groups
 
 
+_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
+"""Nodes in which two runs may differ and yet be the same training, bit for bit."""
+
+
 def _same_run(run: RunRecord) -> tuple:
     record = run.provenance
-    config = {key: value for key, value in run.config.items() if key not in ("variant", "rule", "runs")}
+    config = {key: value for key, value in run.config.items() if key not in _NAMES}
     return record.scale, record.seed, record.data_seed, repr(sorted(config.items(), key=str))
 
 

@@ -44,6 +44,7 @@ def resolve(node: DictConfig) -> Config:
 def compose(overrides: Sequence[str]) -> Config:
     """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
     register()
+    overrides = [_named(override) for override in overrides]
     with mistakes.as_sentences(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
         mistakes.check(overrides, groups())
         return resolve(hydra.compose("config", [*overrides]))
@@ -56,6 +57,7 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
     register()
+    arguments = [_named(argument) for argument in arguments]
     single: list[Config] = []
 
     def take(node: DictConfig) -> None:
@@ -69,9 +71,15 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
         task(config)
 
 
+def _named(override: str) -> str:
+    """`experiment=null` is the experiment of that name; to Hydra it would be none."""
+    return "experiment='null'" if override == "experiment=null" else override
+
+
 def register() -> None:
-    """Make the schema known to Hydra: conf/config.yaml starts from it."""
+    """Make the schema known to Hydra (conf/config.yaml starts from it), and `${floordiv:a,b}`."""
     ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
+    OmegaConf.register_new_resolver("floordiv", lambda a, b: a // b, replace=True)
 
 
 def groups() -> dict[str, list[str]]:

@@ -7,7 +7,10 @@ from typing import Any
 
 from harness.config.errors import UserError
 from harness.config.identity import VOLATILE, difference, within
-from harness.config.schema import Config
+from harness.config.schema import Config, Tuned
+
+TUNED = "optimizer.learning_rate"
+"""Differs between variants that were tuned, each over the same bracket."""
 
 FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
 """Nodes that say which variant this is, or that no training reads. The mesh is not among them."""
@@ -15,7 +18,8 @@ FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs"
 
 def undeclared(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """The leaves in which two variants of a block differ although neither declares them."""
-    allowed = [*FREE, *one.variant.touches, *other.variant.touches]
+    tuned = [TUNED] if one.tune.name is Tuned.lr else []
+    allowed = [*FREE, *tuned, *one.variant.touches, *other.variant.touches]
     differing = difference(one, other)
     return {key: values for key, values in differing.items() if not within(key, allowed)}
 

@@ -57,8 +57,7 @@ def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | N
     if override.is_add():
         return f"{line}: the group {key} is there already; write {str(line).lstrip('+')}"
     if not override.is_sweep_override() and override.value() is None:
-        hint = f"leave it out, or ~{key}" if key == "experiment" else nearest("null", groups[key])
-        return f"{line}: null is no choice of {key}; {hint}"
+        return f"{line}: null is no choice of {key}; {nearest('null', groups[key])}"
     return None
 
 

@@ -34,8 +34,12 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], workers: int) -> list[str]:
     return lines
 
 
-def power_lines(runs: Sequence[Run]) -> list[str]:
-    """The smallest effect that the design resolves, and the smallest p that it can attain."""
+def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
+    """The smallest effect that the design resolves, and the smallest p that it can attain.
+
+    The noise of a scale is that of an A/A library beside the sweep, where one fits.
+    """
+    from harness.compare.library import Wanted, fitting_floors
     from harness.compare.power import plan_power
 
     rule = runs[0].config.rule
@@ -46,7 +50,13 @@ def power_lines(runs: Sequence[Run]) -> list[str]:
         scale: len({run.config.seed for run in runs if run.config.scale.name == scale})
         for scale in unique(run.config.scale.name for run in runs)
     }
-    return [plan_power(seeds, treatments=len(treatments), alpha=rule.alpha).sentence]
+    controls = [run for run in runs if run.variant == rule.control]
+    wanted = [
+        Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
+        for run in controls
+    ]
+    floors = fitting_floors(sweep, wanted)
+    return [plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha).sentence]
 
 
 def unique(names: Any) -> list[str]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from harness.records import atomic
 from harness.records.layout import SweepDir
 
+if TYPE_CHECKING:
+    from harness.compare.library import LibraryEntry
+
 
 def conclude(sweep: SweepDir, console: Console) -> None:
     """Write comparison.json and report.html, and print the verdict."""
-    from harness.compare import compare
+    from harness.compare import compare, store_library
     from harness.compare.results import dumps
     from harness.report.terminal import print_comparison
 
     comparison = compare(sweep)
+    floors = store_library(sweep, comparison.rule.control, comparison.rule.domains)
     changed = _says_something_new(sweep, json.loads(dumps(comparison)))
     if changed:
         atomic.write_text(sweep.comparison, dumps(comparison))
@@ -26,7 +30,14 @@ def conclude(sweep: SweepDir, console: Console) -> None:
         from harness.report.page import write_report  # the plotting stack costs a second to import
 
         write_report(sweep, comparison)
-    console.print(f"{sweep.report}", markup=False, highlight=False, soft_wrap=True)
+    for line in [*map(_floor, floors), f"{sweep.report}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _floor(entry: LibraryEntry) -> str:
+    """A noise floor, as sweeps beside this one will use it."""
+    related = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
+    return f"{entry.scale}: two seeds of one variant differ by {entry.s0:.4f} nats (SD, df {entry.df:g}{related})"
 
 
 def _says_something_new(sweep: SweepDir, content: dict[str, Any]) -> bool:

@@ -19,7 +19,18 @@ from harness.records import atomic
 from harness.records.configs import write_config
 from harness.records.provenance import Facts, code_of
 
-_IRRELEVANT = ("seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name")
+_IRRELEVANT = (
+    "seed",
+    "data_seed",
+    "cluster",
+    "engine",
+    "resume",
+    "rule",
+    "gate",
+    "tune",
+    "runs",
+    "experiment_name",
+)
 """Nodes that change no fact. The mesh stays in: whether the batch divides over it is one."""
 
 

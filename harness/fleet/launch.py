@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ from harness.fleet.conclude import conclude
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Engine, Order, make_engine
+from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.progress import make_display
 from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
 from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
+from harness.fleet.timing import time_variants
+from harness.fleet.tune import tune
 from harness.parallel.profile import cpu_profile
 from harness.records.claim import claim, holder, release
 from harness.records.layout import SweepDir
@@ -64,33 +68,45 @@ def launch(
     rule.complete(configs)
     rule.check(sweep, configs)
     check_distinct(sweep, configs)
-    facts = tools.describe(configs)
-    runs = [Run(config, fact, directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
+    looks_of(configs[0], configs[0].rule.stopping)
+    runs_of(sweep, configs, tools)  # what is wrong is said before anything is tuned
+    configs, tuning = tune(sweep, configs, _launch_tuning(tools, console), tools.describe, _noting(console))
+    runs = runs_of(sweep, configs, tools)
     blocks = make_blocks(runs)
     directories.check_identities(runs)
     with driving(sweep):
-        failed = _train(sweep, blocks, runs, tools, console)
+        if deviation := rule.write_down(sweep, configs[0], [run.variant for run in runs], tuning):
+            _noting(console)(deviation)
+        looks = looks_of(configs[0], rule.fixed_stopping(sweep))
+        failed = _train(sweep, blocks, runs, looks, tools, console)
+        time_variants(sweep, blocks, _noting(console))
         tools.conclude(sweep, console)
     return [_outcome(run, failed) for run in runs]
 
 
+def runs_of(sweep: SweepDir, configs: Sequence[Config], tools: Tools) -> list[Run]:
+    """The runs as described, in blocks that are fair. Raises UserError."""
+    facts = tools.describe(configs)
+    runs = [Run(config, fact, directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
+    make_blocks(runs)
+    return runs
+
+
 def _train(
-    sweep: SweepDir, blocks: Sequence[Block], runs: Sequence[Run], tools: Tools, console: Console
+    sweep: SweepDir,
+    blocks: Sequence[Block],
+    runs: Sequence[Run],
+    looks: Looks | None,
+    tools: Tools,
+    console: Console,
 ) -> dict[str, str]:
-    """Everything that writes. Returns the runs that were given up, and why."""
-    settings = runs[0].config.engine
-
-    def note(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    if deviation := rule.write_down(sweep, runs[0].config.rule, [run.variant for run in runs]):
-        note(deviation)
-    blocks = _placed(sweep, blocks, note)
-    todo = _unfinished(sweep, blocks, note)
+    """Train what is left. Returns the runs that were given up, and why."""
+    settings, note = runs[0].config.engine, _noting(console)
+    todo = _unfinished(sweep, _placed(sweep, blocks, note), note)
     if not todo:
         return {}
     workers = workers_at_a_time(settings, todo)
-    for line in [*plan_lines(sweep, runs, workers), *power_lines(runs)]:
+    for line in [*plan_lines(sweep, runs, workers), *power_lines(sweep, runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
     display = make_display(runs, console)
@@ -102,13 +118,46 @@ def _train(
         prepare=lambda run: directories.prepare(sweep, run, display.note),
         order=lambda assignment: _order(sweep, assignment),
     )
+
+    def train(blocks: Sequence[Block]) -> None:
+        supervisor.run(_assignments(_without(blocks, supervisor.failed), settings.isolation))
+
     try:
         with _counting_interruptions(supervisor):
-            supervisor.run(_assignments(todo, settings.isolation))
+            if looks:
+                train_by_looks(sweep, todo, looks, train, display.note)
+            else:
+                train(todo)
     finally:
         display.close()
         engine.close()
     return supervisor.failed
+
+
+def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]], None]:
+    """Trains the sweep that tunes this one; it is not compared."""
+
+    def launch_tuning(configs: Sequence[Config]) -> None:
+        outcomes = launch(configs, dataclasses.replace(tools, conclude=lambda *_: None), console)
+        if failed := [outcome for outcome in outcomes if outcome.failure]:
+            raise UserError(
+                f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same command again"
+            )
+
+    return launch_tuning
+
+
+def _noting(console: Console) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return note
+
+
+def _without(blocks: Sequence[Block], failed: Mapping[str, str]) -> list[Block]:
+    """Blocks without the runs that were given up."""
+    kept = [Block(block.name, tuple(run for run in block.runs if run.name not in failed)) for block in blocks]
+    return [block for block in kept if block.runs]
 
 
 def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
@@ -141,7 +190,7 @@ def _to_replan(sweep: SweepDir, blocks: Sequence[Block]) -> list[str]:
 
 
 def _ended(run: Run) -> bool:
-    return read_status(run.dir).state in (State.finished, State.diverged)
+    return read_status(run.dir).state in (State.finished, State.diverged, State.stopped)
 
 
 def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:

@@ -146,7 +146,7 @@ def clock(seconds: float) -> str:
 
 
 def _share(status: Status) -> float:
-    if status.state in (State.finished, State.diverged, State.refused):
+    if status.state in (State.finished, State.diverged, State.refused, State.stopped):
         return 1.0
     return min(status.step / status.steps, 1.0) if status.steps else 0.0
 

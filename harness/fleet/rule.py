@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.config.errors import UserError, nearest
-from harness.config.identity import digest, plain
-from harness.config.schema import Config, RuleConfig
+from harness.config.identity import digest, flatten, plain
+from harness.config.schema import Config, Gate, Stopping
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
 
@@ -28,28 +29,57 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
         )
 
 
-def write_down(sweep: SweepDir, rule: RuleConfig, variants: Sequence[str]) -> str | None:
+def write_down(
+    sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
+) -> str | None:
     """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
 
-    The family, over which several treatments are corrected for, is part of it: all but the control.
+    The family, over which several treatments are corrected for, is part of it (all but the control), and
+    so are the gate's margins and, by variant, how learning rates were tuned.
     """
-    content = plain(rule) | {"family": sorted({*variants} - {rule.control})}
+    content = _content(config, variants, tuning or {})
     entries = ledger.read(sweep, "rule")
     fixed = atomic.read_json(sweep.rule)
     if not entries:
-        atomic.write_json(sweep.rule, {"rule": content, "hash": digest(content)})
-        ledger.append(sweep, "rule", {"hash": digest(content), "rule": content})
+        hashed = content | {"hash": digest(content)}
+        atomic.write_json(sweep.rule, hashed)
+        ledger.append(sweep, "rule", hashed)
         return None
-    if not isinstance(fixed, dict) or digest(fixed.get("rule")) != entries[0]["content"]["hash"]:
+    _add_tuning(sweep, tuning or {})
+    if not isinstance(fixed, dict) or fixed.pop("hash", None) is None:
+        fixed = {}
+    if digest(fixed) != entries[0]["content"]["hash"]:
         return f"{sweep.rule} was changed or lost after it was hashed; the ledger holds the rule as it was"
-    return _amend(sweep, fixed["rule"], content)
+    return _amend(sweep, fixed, content)
 
 
-def _amend(sweep: SweepDir, fixed: dict, content: dict) -> str | None:
-    changed = sorted(key for key in content if key != "family" and content[key] != fixed.get(key))
+def fixed_stopping(sweep: SweepDir) -> Stopping:
+    """The stopping that was written down, whatever a later command says."""
+    return Stopping(ledger.read(sweep, "rule")[0]["content"]["rule"]["stopping"])
+
+
+def _add_tuning(sweep: SweepDir, tuning: Mapping[str, Any]) -> None:
+    """Variants that came later were tuned later: the ledger holds what was found for them."""
+    entries = [*ledger.read(sweep, "rule")[:1], *ledger.read(sweep, "tuning")]
+    known = {variant for entry in entries for variant in entry["content"].get("tuning", {})}
+    if new := {variant: found for variant, found in tuning.items() if variant not in known}:
+        ledger.append(sweep, "tuning", {"tuning": new})
+
+
+def _content(config: Config, variants: Sequence[str], tuning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    family = sorted({*variants} - {config.rule.control})
+    content = {"rule": plain(config.rule) | {"family": family}}
+    content |= {"gate": plain(config.gate)} if config.gate.name is not Gate.none else {}
+    return content | ({"tuning": dict(tuning)} if tuning else {})
+
+
+def _amend(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> str | None:
+    before, now = flatten(fixed), flatten(content)
+    keys = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    changed = sorted(key for key in keys if key != "rule.family" and not key.startswith("tuning."))
     known = {entry["content"].get("hash") for entry in ledger.read(sweep, "amendment")}
     if not changed or digest(content) in known:
         return None
-    detail = "; ".join(f"rule.{key}: {fixed.get(key)!r} became {content[key]!r}" for key in changed)
-    ledger.append(sweep, "amendment", {"detail": detail, "hash": digest(content), "rule": content})
+    detail = "; ".join(f"{key}: {before.get(key)!r} became {now.get(key)!r}" for key in changed)
+    ledger.append(sweep, "amendment", {"detail": detail, "hash": digest(content)} | content)
     return f"the rule that was fixed before the first step stands; recorded as a deviation: {detail}"

@@ -62,6 +62,10 @@ class Block:
     runs: tuple[Run, ...]
 
     @property
+    def scale(self) -> str:
+        return self.runs[0].config.scale.name
+
+    @property
     def cost(self) -> float:
         return sum(run.cost for run in self.runs)
 

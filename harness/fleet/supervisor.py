@@ -81,7 +81,7 @@ class Supervisor:
     _stopping: bool = False
 
     def run(self, assignments: Sequence[Assignment]) -> None:
-        """Returns when every run has an end or was given up. Raises Interrupted if it was told to leave."""
+        """Returns when every run has an end, waits at its look, or was given up. Raises Interrupted if it was told to leave."""
         self.waiting = [*assignments]
         while self.active or self.waiting:
             if self.interruptions and not self._stopping:
@@ -161,8 +161,10 @@ class Supervisor:
             status = self._final_status(run, worker, end)
             if status.state.settled:
                 self.display.finished(run, status)
+            elif status.state is State.waiting:
+                continue
             elif self._stopping or run.name in self._dropped:
-                mark(run.dir, State.stopped, "stopped; the same command continues")
+                mark(run.dir, State.preempted, "told to leave; the same command continues")
             elif self._worth_another(run, status):
                 again.append(run)
         if again:

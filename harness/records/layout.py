@@ -38,6 +38,11 @@ class RunDir:
         return self.path / "log.txt"
 
     @property
+    def goal(self) -> Path:
+        """How far to train for now (records.goal)."""
+        return self.path / "goal.json"
+
+    @property
     def claim(self) -> Path:
         """Held by the process that trains the run (records.claim)."""
         return self.path / "worker.lock"
@@ -77,6 +82,21 @@ class SweepDir:
     @property
     def comparison(self) -> Path:
         return self.path / "comparison.json"
+
+    @property
+    def timing(self) -> Path:
+        """What a timing pass measured, variant by variant, alone."""
+        return self.path / "timing.json"
+
+    @property
+    def tune(self) -> SweepDir:
+        """The sweep that chose the learning rates of this one."""
+        return SweepDir(self.path / "tune")
+
+    @property
+    def tuned(self) -> Path:
+        """In a tune sweep: what it found."""
+        return self.path / "learning_rates.json"
 
     @property
     def report(self) -> Path:

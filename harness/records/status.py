@@ -16,19 +16,23 @@ from harness.records.layout import RunDir
 class State(Enum):
     pending = "pending"
     running = "running"
+    waiting = "waiting"
+    """At a look, until the scale is decided."""
     finished = "finished"
     diverged = "diverged"
     oom = "oom"
     refused = "refused"
     failed = "failed"
     preempted = "preempted"
+    """Told to leave; the same command continues."""
     stopped = "stopped"
+    """Ended at a look by the rule, with every other run of its scale."""
     lost = "lost"
 
     @property
     def settled(self) -> bool:
         """An outcome: the same command does not train this run again."""
-        return self in (State.finished, State.diverged, State.refused)
+        return self in (State.finished, State.diverged, State.refused, State.stopped)
 
 
 @dataclass(frozen=True)

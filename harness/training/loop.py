@@ -58,9 +58,14 @@ class Desk:
 
 
 def train_course(
-    lane: Lane, course: Course, start: Position, desk: Desk, forks: frozenset[int] = frozenset()
+    lane: Lane,
+    course: Course,
+    start: Position,
+    desk: Desk,
+    forks: frozenset[int] = frozenset(),
+    until: int | None = None,
 ) -> Position:
-    """Train from `start` to the end of the course, saving also at `forks`.
+    """Train from `start` to the end of the course, or to the fork `until`, saving also at `forks`.
 
     The metrics of a step are fetched after the next one is dispatched. Raises Diverged when a
     loss is not finite, Preempted when asked to leave (then the state is saved).
@@ -68,7 +73,7 @@ def train_course(
     evaluate_at, save_at = boundaries(lane, course, forks)
     meter = Meter(lane, course, desk.journal, start)
     here = start
-    for step in range(start.step, course.last):
+    for step in range(start.step, course.last if until is None else until):
         batch = lane.get_batch(step)
         rate = lane.config.optimizer.learning_rate * learning_rate(lane.config.schedule, course, step)
         state, metrics = lane.step(here.state, lane.put(batch), rate)

@@ -11,6 +11,7 @@ from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.records import metrics
 from harness.records.atomic import write_bytes
+from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
 from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
 from harness.records.provenance import Provenance, write_provenance
@@ -37,16 +38,20 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
     Whatever goes wrong ends this run alone, with a sentence in its status and, for what nobody
     foresaw, a traceback in its log.
     """
-    main = main_course(task.config)
+    main, goal = main_course(task.config), read_goal(task.run)
     journal = Journal(task.run, main.last, 0, read_status(task.run).attempt + 1)
     try:
         journal.beat("compile")
         lane.prepare()
-        _train_main(task, lane, stop, journal)
-        for course in branch_courses(task.config):
+        wanted = [course for course in branch_courses(task.config) if course.share <= goal]
+        _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
+        for course in wanted:
             journal.beat("branch")
             _train_branch(task, lane, stop, course)
-        journal.end(State.finished)
+        if goal < END:
+            journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
+        else:
+            journal.end(State.finished)
     except Diverged as outcome:
         journal.end(State.diverged, str(outcome))
     except Preempted:
@@ -57,14 +62,21 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
     return journal.status.state
 
 
-def _train_main(task: Assignment, lane: Lane, stop: threading.Event, journal: Journal) -> None:
+def _train_main(
+    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, until: int | None
+) -> None:
+    """To the end of the run, or to the fork `until`, from where a look's branch leaves."""
     branches = branch_courses(task.config)
     forks = frozenset(course.first for course in branches)
     desk = _desk(task, task.run, journal, stop, forks)
     start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
     if start is None:
         start = Position(0, lane.initial(), "", 0.0)
-    _conclude(desk, train_course(lane, main_course(task.config), start, desk, forks))
+    end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    if until is None:
+        _conclude(desk, end)
+    else:
+        desk.saver.wait()
 
 
 def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: Course) -> None:

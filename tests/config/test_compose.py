@@ -137,3 +137,9 @@ def test_a_node_covers_what_lies_below_it_and_not_its_namesakes():
 
 def test_enums_are_plain_by_value():
     assert plain(Config())["engine"]["on_failure"] == "continue"
+
+
+def test_the_null_experiment_is_chosen_by_its_name_and_pairs_two_seeds_an_order():
+    made = [compose(["experiment=null", f"seed={seed}"]) for seed in range(4)]
+    assert {config.experiment_name for config in made} == {"null"}
+    assert [config.data_seed for config in made] == [0, 0, 1, 1]

@@ -19,7 +19,6 @@ MISTAKES = {
     "variant=mah": "variant=mah: no such choice; did you mean 'mha'?",
     "scale=": "scale=: no such choice; valid: m, s, xs",
     "~variant": "variant.name has no value; choose one with variant=...",
-    "experiment=null": "experiment=null: null is no choice of experiment; leave it out",
     "variant=null": "variant=null: null is no choice of variant; valid: gqa, hybrid, mha",
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",

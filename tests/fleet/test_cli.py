@@ -9,11 +9,16 @@ import sys
 import pytest
 
 from harness import cli
+from harness.compare.effects import effect_of
+from harness.compare.results import Look
 from tests.compare.synthetic import write_sweep
 
+NOTHING = effect_of([])
 CALL = """
 import sys
 from harness import cli
+from harness.compare.effects import effect_of
+from harness.compare.results import Look
 code = cli.main(sys.argv[1:])
 print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
 """
@@ -62,3 +67,23 @@ def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys):
     gate = json.loads(capsys.readouterr().out)["gate"]
     promoted = any(each["promote"] for each in gate or [])
     assert cli.main(["compare", str(sweep.path), "--json", "--require", "promote"]) == int(not promoted)
+
+
+def test_diff_asks_the_probe_and_prints_plain_data(capsys, monkeypatch):
+    import harness.probe.diff as probe
+
+    asked = []
+    monkeypatch.setattr(
+        probe, "diff", lambda *runs: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
+    )
+    assert cli.main(["diff", "runs/a@3", "runs/b", "--json"]) == 0
+    assert asked == [("runs/a@3", "runs/b")]
+    assert json.loads(capsys.readouterr().out)["delta"]["estimand"] == "trajectory_only"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a"], ["a", "b", "c"], ["a", "b", "--jsn"], ["nowhere/a", "nowhere/b"]]
+)
+def test_diff_answers_mistakes_in_one_sentence(arguments, capsys):
+    assert cli.main(["diff", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

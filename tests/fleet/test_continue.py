@@ -166,7 +166,7 @@ def test_termination_lets_every_run_save_and_the_same_command_continues(tmp_path
     os.kill(driver.pid, signal.SIGINT)
     text, _ = driver.communicate(timeout=30)
     assert "Interrupted" in text
-    assert read_status(run).state in (State.stopped, State.finished)
+    assert read_status(run).state in (State.preempted, State.finished)
     assert worker_of(run) is None
     train(configs(tmp_path))
     assert_whole(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import MeshConfig, RuleConfig
+from harness.config.schema import Config, MeshConfig, RuleConfig
 from harness.fleet import placement, rule
 from harness.fleet.announce import plan_lines, short
 from harness.fleet.directories import Ready, mark, prepare
@@ -134,26 +134,28 @@ class TestPlacement:
         assert workers_at_a_time(config(tmp_path, workers=5).engine, blocks) == 5
 
 
+def ruled(**changes) -> Config:
+    return Config(rule=RuleConfig("h", "mha", **changes))
+
+
 class TestRule:
     def test_it_is_fixed_once_and_a_later_one_is_a_deviation(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        assert rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]) is None
+        assert rule.write_down(sweep, ruled(), ["mha", "short"]) is None
         before = sweep.rule.read_bytes()
-        assert rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]) is None
-        said = rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5), ["mha", "short"])
+        assert rule.write_down(sweep, ruled(), ["mha", "short"]) is None
+        said = rule.write_down(sweep, ruled(margin=0.5), ["mha", "short"])
         assert said is not None
         assert "rule.margin: 0.01 became 0.5" in said
         assert sweep.rule.read_bytes() == before
-        assert rule.write_down(sweep, RuleConfig("h", "mha", margin=0.5), ["mha", "short"]) is None, (
-            "recorded twice"
-        )
+        assert rule.write_down(sweep, ruled(margin=0.5), ["mha", "short"]) is None, "recorded twice"
         assert len(ledger.read(sweep, "amendment")) == 1
 
     def test_an_edited_rule_is_noticed(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"])
+        rule.write_down(sweep, ruled(), ["mha", "short"])
         sweep.rule.write_text(sweep.rule.read_text().replace("0.01", "0.1"))
-        assert "was changed" in str(rule.write_down(sweep, RuleConfig("h", "mha"), ["mha", "short"]))
+        assert "was changed" in str(rule.write_down(sweep, ruled(), ["mha", "short"]))
 
     def test_the_first_variant_is_the_control_where_none_is_named(self, tmp_path):
         made = configs(tmp_path, variants=("b", "a"))

@@ -1,0 +1,54 @@
+"""The timing pass: step times of the variants in turn, alone on the machine, for the gate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.config.schema import Config, Gate
+from harness.fleet.runs import Block
+from harness.records import atomic, ledger
+from harness.records.layout import SweepDir
+from harness.records.provenance import code_of
+from harness.records.status import State, Writer, read_status
+
+Note = Callable[[str], None]
+
+
+def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
+    """Leave timing.json beside the runs, unless it is there already or no gate asks for it.
+
+    It times the first block of the largest scale, after every worker has left. Where the pass fails,
+    the gate says that speed was not measured.
+    """
+    config = blocks[0].runs[0].config
+    block = max(blocks, key=lambda block: (block.cost, block.name))
+    if config.gate.name is Gate.none or not all(_ended(run.dir) for b in blocks for run in b.runs):
+        return
+    key = _key(block, config)
+    stored = atomic.read_json(sweep.timing)
+    if isinstance(stored, dict) and stored.get("key") == key:
+        return
+    note(f"timing pass: {', '.join(run.variant for run in block.runs)} at {block.name}, in turn, alone")
+    command = [sys.executable, "-m", "harness.probe.timing", *(str(run.dir.path) for run in block.runs)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        said = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
+        note(f"timing pass: it failed ({said}); the gate has no step times")
+        return
+    measured = json.loads(answer.stdout) | {"key": key, "host": Writer.here().host}
+    atomic.write_json(sweep.timing, measured)
+    ledger.append(sweep, "timing", measured)
+
+
+def _key(block: Block, config: Config) -> dict[str, Any]:
+    """What a measurement holds for: these variants, this block, this code."""
+    variants = sorted(run.variant for run in block.runs)
+    return {"block": block.name, "variants": variants, "code": code_of(config)}
+
+
+def _ended(run) -> bool:
+    return read_status(run).state in (State.finished, State.diverged, State.stopped)
