@@ -1,1 +1,27 @@
-"""Paired A/B training and honest comparison of loss curves."""
+"""Paired A/B training and honest comparison of loss curves.
+
+`harness.open_sweep(path)` reads a sweep as polars frames; `harness.diff(a, b)` compares two checkpoints;
+`harness.compare` holds the statistics over arrays. What is not asked for is not imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.probe.diff import diff
+    from harness.report.opened import open_sweep
+
+__all__ = ["diff", "open_sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_sweep":
+        from harness.report.opened import open_sweep
+
+        return open_sweep
+    if name == "diff":
+        from harness.probe.diff import diff
+
+        return diff
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")

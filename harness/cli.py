@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.errors import UserError, nearest
+from harness.config.errors import UserError, disk_trouble, nearest
 
 if TYPE_CHECKING:
-    from harness.compare.results import Comparison
+    from harness.compare.checkpoints import CheckpointDiff
 
 MISTAKE = 2
 
@@ -44,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return MISTAKE
+    except OSError as error:
+        if (trouble := disk_trouble(error, name)) is None:
+            raise
+        print(trouble, file=sys.stderr)
+        return MISTAKE
 
 
 def _sweep(arguments: Sequence[str]) -> int:
@@ -59,91 +62,53 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    options = _compare_options().parse_args(arguments)
-    from harness.compare import compare
+    from harness.report.command import compare_command
 
-    comparisons = [compare(_sweep_directory(path)) for path in options.sweeps]
-    if options.json:
-        _print_json(comparisons)
-    else:
-        _print_tables(comparisons)
-    if options.html:
-        _write_reports(options.sweeps, comparisons)
-    if options.pictures:
-        _write_pictures(options.sweeps, comparisons)
-    return int(options.require == "promote" and not all(map(_promotes, comparisons)))
+    return compare_command(arguments)
 
 
-def _compare_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("harness compare", add_help=False)
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
+def _diff(arguments: Sequence[str]) -> int:
+    from harness.report.command import Options
+
+    parser = Options("harness diff", add_help=False)
+    parser.add_argument("runs", nargs=2, metavar="RUN[@STEP]")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--html", action="store_true")
     parser.add_argument("--pictures", action="store_true")
-    parser.add_argument("--require", choices=["promote"])
-    return parser
+    options = parser.parse_args(arguments)
+    from harness.probe.diff import diff, picture_folder
 
+    found = diff(*options.runs)
+    _show_diff(found, as_json=options.json)
+    if options.pictures:
+        from harness.report.checkpoints import write_diff_pictures
 
-def _sweep_directory(path: str):
-    from harness.records.layout import SweepDir
-
-    sweep = SweepDir(Path(path))
-    if not any(sweep.runs()):
-        beside = sorted(str(each.parent) for each in Path().glob("runs/*/rule.json"))
-        way_out = nearest(path, beside) if beside else "`harness sweep` makes one"
-        raise UserError(f"{path}: no sweep lies there; {way_out}")
-    return sweep
-
-
-def _print_json(comparisons: Sequence[Comparison]) -> None:
-    """One object for one sweep, a list for several."""
-    import json
-
-    from harness.compare.results import dumps, to_json
-
-    if len(comparisons) == 1:
-        print(dumps(comparisons[0]), end="")
-    else:
-        print(json.dumps([to_json(each) for each in comparisons], indent=2, sort_keys=True))
-
-
-def _print_tables(comparisons: Sequence[Comparison]) -> None:
-    from rich.console import Console
-
-    from harness.report.terminal import print_comparison
-
-    for comparison in comparisons:
-        print_comparison(comparison, Console())
-
-
-def _write_reports(paths: Sequence[str], comparisons: Sequence[Comparison]) -> None:
-    from harness.report.page import write_report
-
-    for path, comparison in zip(paths, comparisons, strict=True):
-        sweep = _sweep_directory(path)
-        write_report(sweep, comparison)
-        print(sweep.report, file=sys.stderr)
-
-
-def _write_pictures(paths: Sequence[str], comparisons: Sequence[Comparison]) -> None:
-    from harness.report.pictures import write_pictures
-
-    for path, comparison in zip(paths, comparisons, strict=True):
-        sweep = _sweep_directory(path)
-        for picture in write_pictures(sweep, comparison, sweep.path / "pictures"):
+        for picture in write_diff_pictures(found, picture_folder(options.runs[0])):
             print(picture, file=sys.stderr)
+    return 0
 
 
-def _promotes(comparison: Comparison) -> bool:
-    return any(result.promote for result in comparison.gate or ())
+def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        from harness.compare.results import to_json
+
+        print(json.dumps(to_json(found), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from harness.report.checkpoints import print_diff
+
+        print_diff(found, Console())
 
 
 def _stop(arguments: Sequence[str]) -> int:
     from harness.fleet.stop import stop
+    from harness.report.sweeps import find_sweep
 
     if len(arguments) != 1:
         raise UserError("harness stop SWEEP: one sweep directory, such as runs/attention")
-    print(stop(_sweep_directory(arguments[0])))
+    print(stop(find_sweep(arguments[0])))
     return 0
 
 
@@ -163,14 +128,26 @@ VERBS = {
         "The run lies in runs/<experiment_name>/<scale>/<variant>/seed<k>; the same command continues it.",
     ),
     "compare": Verb(
-        "the verdict tables of a sweep",
+        "the verdict tables of a sweep, or of the curves of any trainer",
         "harness compare runs/attention --json",
         _compare,
         "SWEEP...            directories of sweeps\n"
+        "--curves FILE...    CSV or Parquet files instead, with the columns variant, scale, seed, step,\n"
+        "                    tokens, loss (and, if known: domain, parameters, flops, decayed, branch)\n"
+        "--control VARIANT   with --curves: what the others are compared with; else the first variant\n"
         "--json              the whole comparison as JSON\n"
-        "--html              write SWEEP/report.html too\n"
-        "--pictures          write SWEEP/pictures/*.png and *.svg too\n"
+        "--markdown          the verdict for a pull request\n"
+        "--html              write SWEEP/report.html too (FILE.report.html beside the first FILE)\n"
+        "--pictures          write SWEEP/pictures/*.png and *.svg too (FILE.pictures/)\n"
         "--require promote   exit status 1 unless a variant passes the gate; else 0 whatever the verdict",
+    ),
+    "diff": Verb(
+        "what two checkpoints differ in: weights, function, loss of each example",
+        "harness diff runs/attention/xs/mha/seed0 runs/attention/xs/hybrid/seed0@400",
+        _diff,
+        "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
+        "--json              the whole comparison as JSON\n"
+        "--pictures          write pictures/diff_*.png and *.svg into the sweep of the first run",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

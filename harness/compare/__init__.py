@@ -1,7 +1,11 @@
 """What a sweep means: two architectures compared honestly, with the error bars of their seeds.
 
-`compare(path)` gives the verdict; the other names are its parts, over arrays. STEPS of a verdict:
-reading -> align -> effects -> multiplier -> trend -> flags -> decide; `engine` joins them.
+`compare(path)` gives the verdict of a sweep, `compare_curves(tables)` that of polars frames or files; the
+other names are their parts, over arrays. Where a part takes an array, anything that numpy can read
+as one will do, a column of a polars frame among them: `paired_effect(pairs["mha"], pairs["hybrid"])`
+after `frame.pivot("variant", index="seed")`; a null there counts as a loss that is not finite.
+STEPS of a verdict: reading -> align -> effects -> multiplier -> trend -> flags -> decide; `engine`
+joins them.
 """
 
 from harness.compare.curves import compare_curves
@@ -22,6 +26,7 @@ from harness.compare.sequential import SeedEProcess, SequentialTest
 from harness.compare.surface import Surface, bootstrap_surface, fit_surface
 from harness.compare.trajectory import trajectory_band
 from harness.compare.trend import project, trend
+from harness.compare.tuning import Optimum, find_optimum, read_tuning
 
 __all__ = [
     "Comparison",
@@ -30,6 +35,7 @@ __all__ = [
     "Effect",
     "Multiplier",
     "NoiseFloor",
+    "Optimum",
     "SeedEProcess",
     "SequentialTest",
     "Surface",
@@ -38,6 +44,7 @@ __all__ = [
     "compare_curves",
     "compute_multiplier",
     "dumps",
+    "find_optimum",
     "fit_ladder",
     "fit_surface",
     "holm",
@@ -46,6 +53,7 @@ __all__ = [
     "plan_power",
     "pooled_multiplier",
     "project",
+    "read_tuning",
     "sign_flip",
     "smallest_p",
     "store_library",

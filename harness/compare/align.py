@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.compare.library import twins_of
 from harness.compare.reading import Outcome, RunRecord, outcome_of
+from harness.compare.results import Rule
+from harness.records.goal import END
 from harness.records.status import State
-
-END = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Match:
     treatment: RunRecord
     a: Outcome
     b: Outcome
+    look: float = END
 
     @property
     def seed(self) -> int:
@@ -43,8 +45,12 @@ class Bout:
     @cached_property
     def matches(self) -> tuple[Match, ...]:
         """Pairs of one seed that both have a finite outcome."""
-        pairs = [(one, other, self.outcome(one), self.outcome(other)) for one, other in self.candidates]
-        return tuple(Match(one, other, a, b) for one, other, a, b in pairs if a and b)
+        return self.matches_at(self.look)
+
+    def matches_at(self, look: float) -> tuple[Match, ...]:
+        """The same at another look."""
+        pairs = [(a, b, self.outcome(a, look), self.outcome(b, look)) for a, b in self.candidates]
+        return tuple(Match(one, other, a, b, look) for one, other, a, b in pairs if a and b)
 
     def outcome(self, run: RunRecord, look: float | None = None) -> Outcome | None:
         """The run's finite outcome at a look, None where it is not there (yet)."""
@@ -93,7 +99,7 @@ class Bout:
         found = {s for m in self.candidates for s in m[0].branches.keys() & m[1].branches.keys()}
         return sorted(found)
 
-    @property
+    @cached_property
     def candidates(self) -> list[tuple[RunRecord, RunRecord]]:
         """Runs of one seed on both sides, whatever their state; a copied directory counts once."""
         a_by_seed, b_by_seed = by_seed(self.a_runs), by_seed(self.b_runs)
@@ -116,7 +122,7 @@ def other_order(match: Match) -> bool:
     one, other = match.control.provenance, match.treatment.provenance
     if one.data_seed != other.data_seed or one.facts.data_fingerprint != other.facts.data_fingerprint:
         return True
-    hashes = [(run.examples or {}).get("hash") for run in (match.control, match.treatment)]
+    hashes = [(run.examples_until(match.look) or {}).get("hash") for run in (match.control, match.treatment)]
     return None not in hashes and hashes[0] != hashes[1]
 
 
@@ -137,6 +143,17 @@ def bout_of(
     if at_end.matches or not stopped or not at_end.shares:
         return at_end
     return Bout(scale, control, variant, domains, at_end.a_runs, at_end.b_runs, at_end.shares[-1])
+
+
+def family_of(rule: Rule, runs: Sequence[RunRecord]) -> int:
+    """Tests that Holm's procedure runs over: treatments, those declared or those there, times scales."""
+    scales = {run.provenance.scale for run in runs}
+    return max(len(rule.family), len(treatments_of(rule, runs))) * len(scales)
+
+
+def treatments_of(rule: Rule, runs: Sequence[RunRecord]) -> list[str]:
+    """What is compared with the control: every other variant that is not the control by another name."""
+    return sorted({run.provenance.variant for run in runs} - {rule.control} - twins_of(runs, rule.control))
 
 
 def ordered_scales(runs: Sequence[RunRecord]) -> list[str]:

@@ -5,113 +5,106 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from harness.compare.engine import Evidence, judge
+from harness.compare.logs import RUN, read_tables
 from harness.compare.reading import COLUMNS, Evals, RunRecord
 from harness.compare.results import Comparison, Deviation, Rule
 from harness.config.errors import UserError, nearest
 from harness.records.provenance import Facts, Provenance
 from harness.records.status import State, Status
 
-REQUIRED = ("variant", "scale", "seed", "step", "tokens", "loss")
-OPTIONAL = ("domain", "flops", "parameters", "decayed", "branch", "data_seed")
-ASSUMED = "the last row of each run is taken for a decayed checkpoint: there is no column `decayed`"
+ASSUMED = (
+    "the last row of each run is taken for a decayed checkpoint, unless the run broke off: "
+    "there is no column `decayed`"
+)
+UNSIZED = "the scales stand in order of their names: there is no column `parameters` or `flops` to size them"
+
+Tables = Sequence[pl.DataFrame | Path | str]
 
 
 def compare_curves(
-    tables: Sequence[pl.DataFrame | Path | str],
+    tables: Tables | pl.DataFrame,
     *,
     control: str | None = None,
     experiment: str = "curves",
     margin: float = 0.01,
     alpha: float = 0.05,
 ) -> Comparison:
-    """The verdict over tables or CSV files with the columns variant, scale, seed, step, tokens, loss.
+    """The verdict over tables or files with the columns variant, scale, seed, step, tokens, loss.
 
-    Optional columns: domain; flops (of the run so far) or parameters, which order the scales and carry
-    k_compute; decayed; branch (share of the tokens at which a cooldown branch ends; empty on rows
-    of the run itself), which carries k_tokens; data_seed. The control is the first variant unless
-    named. Runs carry no hash of their examples, so pairing by seed is flagged ORDER_UNVERIFIED.
-    Raises UserError where a file or column is missing or of the wrong kind.
+    tables: polars frames, CSV or Parquet files, one or several. Optional columns: domain; flops (of the
+    run so far) or parameters, which order the scales and carry k_compute; decayed; branch (share of
+    the tokens at which a cooldown branch ends; empty on rows of the run itself), which carries
+    k_tokens; data_seed. The control is the first variant unless named. Runs carry no hash of
+    their examples, so pairing by seed is flagged ORDER_UNVERIFIED.
+    Raises UserError where something cannot be read, or there is nothing to compare.
     """
-    frame = pl.concat([_table(table) for table in tables], how="diagonal_relaxed") if tables else None
-    if frame is None or frame.is_empty():
-        raise UserError(
-            "--curves: no rows to compare; give CSV files with the columns " + ", ".join(REQUIRED)
-        )
+    return judge(gather_curves(tables, control=control, experiment=experiment, margin=margin, alpha=alpha))
+
+
+def gather_curves(
+    tables: Tables | pl.DataFrame,
+    *,
+    control: str | None = None,
+    experiment: str = "curves",
+    margin: float = 0.01,
+    alpha: float = 0.05,
+) -> Evidence:
+    """What `compare_curves` judges: the tables as runs."""
+    frame = read_tables([tables] if isinstance(tables, pl.DataFrame) else tables)
     variants = frame["variant"].unique(maintain_order=True).to_list()
-    chosen = str(control or variants[0])
+    chosen = variants[0] if control is None else control
     if chosen not in variants:
         raise UserError(f"control={chosen}: no such variant in the curves; {nearest(chosen, variants)}")
-    family = tuple(sorted(set(variants) - {chosen}))
+    if len(variants) == 1:
+        raise UserError(f"--curves: '{chosen}' is the only variant; give the curves of another one as well")
+    family = tuple(sorted({*variants} - {chosen}))
     rule = Rule("", chosen, None, (), margin, alpha, "none", family, "")
-    keys = ["scale", "variant", "seed"]
-    runs = [_record(run) for run in frame.partition_by(keys, maintain_order=True)]
-    notes = () if "decayed" in frame.columns else (ASSUMED,)
+    runs = [_record(run) for run in _filled(frame).partition_by(RUN, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was written down before these runs")]
-    return judge(Evidence(experiment, rule, runs, deviations, notes=notes))
+    return Evidence(experiment, rule, runs, deviations, notes=_notes(frame, runs))
 
 
-def _table(table: pl.DataFrame | Path | str) -> pl.DataFrame:
-    """One table with the types that are needed, or a UserError that names what is wrong."""
-    frame, name = (table, "table") if isinstance(table, pl.DataFrame) else (_csv(Path(table)), str(table))
-    for column in REQUIRED:
-        if column not in frame.columns:
-            raise UserError(f"{name}: there is no column '{column}'; {nearest(column, frame.columns)}")
-    known = [column for column in (*REQUIRED, *OPTIONAL) if column in frame.columns]
-    try:
-        return (
-            frame.select(known)
-            .cast({c: _TYPES[c] for c in known})
-            .drop_nulls(["variant", "scale", "seed", "step"])
-        )
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{name}: a column is of the wrong kind ({str(error).splitlines()[0]})") from error
+def _notes(frame: pl.DataFrame, runs: Sequence[RunRecord]) -> list[str]:
+    assumed = frame.group_by(*RUN, "branch").agg(pl.col("decayed").is_null().all())["decayed"].any()
+    scales = {run.provenance.scale for run in runs}
+    unsized = any(not run.provenance.facts.flops_per_token for run in runs if not run.evals.empty)
+    return [ASSUMED] * assumed + [UNSIZED] * (unsized and len(scales) > 1)
 
 
-_TYPES = {
-    "variant": pl.String,
-    "scale": pl.String,
-    "seed": pl.Int64,
-    "step": pl.Int64,
-    "tokens": pl.Int64,
-    "loss": pl.Float64,
-    "domain": pl.String,
-    "flops": pl.Float64,
-    "parameters": pl.Float64,
-    "decayed": pl.Boolean,
-    "branch": pl.Float64,
-    "data_seed": pl.Int64,
-}
+def _filled(frame: pl.DataFrame) -> pl.DataFrame:
+    """What the log lacks, from what follows from the rest.
 
-
-def _csv(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path, infer_schema_length=None)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}: is not a CSV table ({str(error).splitlines()[0]})") from error
+    Where a run says nothing of `decayed`, its last row counts as that, if it has all the tokens that its
+    variant ever gets at this scale: a run that broke off, or lost its end, has not decayed.
+    """
+    part = [*RUN, "branch"]
+    end = pl.col("step") == pl.col("step").max().over(part)
+    whole = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
+    silent = pl.col("decayed").is_null().all().over(part)
+    return frame.with_columns(
+        pl.col("domain").fill_null("loss"),
+        pl.col("flops").fill_null(6.0 * pl.col("parameters") * pl.col("tokens")).fill_null(0.0),
+        pl.when(silent).then(end & whole).otherwise("decayed").fill_null(False).alias("decayed"),
+        pl.lit(0.0).alias("device_seconds"),
+    )
 
 
 def _record(run: pl.DataFrame) -> RunRecord:
     """One run of the table, in the form in which a run on disk is read."""
-    first, branches = run.row(0, named=True), {}
-    if "branch" in run.columns:
-        rows = run.filter(pl.col("branch").is_not_null())
-        branches = {part["branch"][0]: _evals(part) for part in rows.partition_by("branch")}
-        run = run.filter(pl.col("branch").is_null())
-    evals = _evals(run)
+    first = run.row(0, named=True)
+    scored = run.filter(pl.col("loss").is_not_null())
+    rows = scored.filter(pl.col("branch").is_not_null())
+    branches = {part["branch"][0]: _evals(part) for part in rows.partition_by("branch")}
+    evals = _evals(scored.filter(pl.col("branch").is_null()))
     final = evals.final
-    tokens, flops = (final.tokens, final.flops) if final else (0, 0.0)
-    parameters = int(first.get("parameters") or 0)
+    steps, tokens, flops = (final.step, final.tokens, final.flops) if final else (0, 0, 0.0)
+    parameters = int(first["parameters"] or 0)
     a_token = flops / tokens if flops and tokens else 6.0 * parameters
-    steps = final.step if final else 0
     facts = Facts(parameters, parameters, 0, {}, a_token, a_token, {}, 0, 0, steps, 0, "", "")
-    seed = first["seed"]
-    order = first.get("data_seed")
+    seed, order = first["seed"], first["data_seed"]
     record = Provenance(
         "", "", "", "", first["scale"], first["variant"], seed, seed if order is None else order,
         parameters, tokens, facts, {},
@@ -122,16 +115,4 @@ def _record(run: pl.DataFrame) -> RunRecord:
 
 
 def _evals(rows: pl.DataFrame) -> Evals:
-    """The columns of an evaluation table; what the log lacks is filled with what follows from the rest."""
-    last = pl.col("step") == pl.col("step").max()
-    parameters = pl.col("parameters") if "parameters" in rows.columns else pl.lit(0.0)
-    fill = {
-        "domain": pl.lit("loss"),
-        "flops": 6.0 * parameters * pl.col("tokens"),
-        "decayed": last,
-        "device_seconds": pl.lit(0.0),
-    }
-    rows = rows.with_columns(**{name: value for name, value in fill.items() if name not in rows.columns})
-    rows = rows.with_columns(pl.col("decayed").fill_null(False), pl.col("flops").fill_null(0.0))
-    rows = rows.with_columns(pl.col("loss").fill_null(np.nan), pl.col("tokens").fill_null(0))
     return Evals({name: rows[name].to_numpy() for name in COLUMNS})

@@ -55,6 +55,17 @@ def rule_ladder(
     )
 
 
+def rule_under_looks(ruling: Ruling, largest: Decision) -> Ruling:
+    """Where scales may stop by what they show, pooling is not valid by itself: a decision over all of them
+    stands only if the largest one trained has it too, at the level of its own look."""
+    open_ = (Decision.INCONCLUSIVE, Decision.INVALID)
+    if ruling.decision in open_ or ruling.decision is largest:
+        return ruling
+    return Ruling(
+        Decision.INCONCLUSIVE, f"{ruling.reason}; but under looks the largest scale must show it by itself"
+    )
+
+
 def rule_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence[str]) -> Ruling:
     """No multiplier can be had: a direction only if every scale shows it by itself."""
     if bad := blocking(flags):

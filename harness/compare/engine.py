@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compare.align import Bout, bout_of, ordered_scales
+from harness.compare.align import Bout, bout_of, family_of, ordered_scales, treatments_of
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
 from harness.compare.fairness import fairness_rows
-from harness.compare.gate import gate_of
+from harness.compare.gate import gate_of, measure
 from harness.compare.iso import WALL_CLOCK, iso_rows
-from harness.compare.ladder import judge_ladder, pooled_of
-from harness.compare.library import bitwise_breaches, find_floors, is_null, null_rate
+from harness.compare.ladder import Adjusted, judge_ladder, pooled_of, pooled_p
+from harness.compare.library import find_floors, is_null, null_rate, twin_sentence
 from harness.compare.multiple import holm, holm_levels
 from harness.compare.reading import RunRecord, read_runs
 from harness.compare.results import (
     Comparison,
     Deviation,
-    DivergenceCount,
     GateResult,
     Ladder,
     Rule,
@@ -33,9 +32,6 @@ from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
 from harness.compare.slopes import control_slopes
 from harness.compare.states import divergence_of, run_states
 from harness.records.layout import SweepDir
-
-TIMING = "timing.json"
-"""`{variant: {"step_seconds", "peak_bytes", "spikes"}}`, left beside the runs by a timing pass."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Evidence:
     gate: dict[str, float] | None = None
     """Margins of the gate by criterion; None where the experiment asks for no gate."""
     timing: dict[str, Any] = field(default_factory=dict)
-    """By variant, what a timing pass of its own measured."""
+    """What a timing pass of its own measured: scale, and by variant step time and peak memory."""
     notes: Sequence[str] = ()
 
 
@@ -77,7 +73,7 @@ def gather(sweep: SweepDir) -> Evidence:
     controls = [run for run in runs if run.provenance.variant == rule.control]
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
     experiment = sorted(names)[0] if names else sweep.path.name
-    gate = gate_margins(sweep), content_of(sweep.path / TIMING)
+    gate = gate_margins(sweep), content_of(sweep.timing)
     return Evidence(
         experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, *gate, _notes(runs, rule)
     )
@@ -85,20 +81,21 @@ def gather(sweep: SweepDir) -> Evidence:
 
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
     """A/A checks: same-seed twins are bitwise equal, and null pairs differ no more often than they may."""
-    rate = null_rate(runs, rule.domains, rule.alpha) if is_null(runs) else None
-    return bitwise_breaches(runs) + ([rate.sentence] if rate else [])
+    controls = [run for run in runs if run.provenance.variant == rule.control]
+    rate = null_rate(controls, rule.domains, rule.alpha) if is_null(controls) else None
+    return [*filter(None, [twin_sentence(runs), rate.sentence if rate else ""])]
 
 
 def judge(evidence: Evidence) -> Comparison:
     """The verdict over evidence: rungs first, Holm over all of them, then each treatment's ladder."""
     rule, runs = evidence.rule, evidence.runs
     scales = ordered_scales(runs)
-    treatments = sorted({run.provenance.variant for run in runs} - {rule.control})
+    treatments = treatments_of(rule, runs)
     bouts = {
         name: [bout_of(runs, s, rule.control, name, rule.domains) for s in scales] for name in treatments
     }
     drafts = {name: _drafts(evidence, own) for name, own in bouts.items()}
-    rungs = _rungs(drafts, max(len(rule.family), len(treatments)) * len(scales))
+    rungs = _rungs(drafts, family_of(rule, runs))
     ladders = _ladders(rule, drafts, rungs)
     divergence = tuple(divergence_of(name, drafts[name]) for name in treatments)
     return Comparison(
@@ -108,7 +105,7 @@ def judge(evidence: Evidence) -> Comparison:
         fairness=fairness_rows(runs, scales, rule.control, evidence.tuning),
         rungs=tuple(rung for name in treatments for rung in rungs[name]),
         ladder=ladders,
-        gate=_gates(evidence, ladders, divergence),
+        gate=_gates(evidence, ladders, drafts),
         deviations=tuple(evidence.deviations),
         runs=run_states(runs, scales, rule),
         divergence=divergence,
@@ -120,13 +117,14 @@ def judge(evidence: Evidence) -> Comparison:
 def _drafts(evidence: Evidence, bouts: list[Bout]) -> list[DraftRung]:
     """Every rung of one treatment, before Holm's adjustment over all of them."""
     slopes = control_slopes(bouts)
-    context = context_of(evidence.rule, bouts, evidence.floors, slopes, evidence.tuning)
+    family = family_of(evidence.rule, evidence.runs)
+    context = context_of(evidence.rule, bouts, evidence.floors, slopes, evidence.tuning, family)
     return [draft_rung(bout, context) for bout in bouts]
 
 
 def _rungs(drafts: dict[str, list[DraftRung]], family: int) -> dict[str, list[Rung]]:
     """Holm over every treatment and scale at once."""
-    p = [draft.delta.p for own in drafts.values() for draft in own]
+    p = [draft.p for own in drafts.values() for draft in own]
     adjusted = iter(holm(p, family))
     return {name: [finish_rung(draft, next(adjusted)) for draft in own] for name, own in drafts.items()}
 
@@ -136,24 +134,25 @@ def _ladders(
 ) -> tuple[Ladder, ...]:
     """Pooled over scales, with Holm over the treatments."""
     pooled = {name: pooled_of(own) for name, own in drafts.items()}
-    p = [k.p if k else None for k in pooled.values()]
+    p = [pooled_p(k, drafts[name]) for name, k in pooled.items()]
     p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
     return tuple(
-        judge_ladder(rule, drafts[name], rungs[name], pooled[name], adjusted, level)
-        for name, adjusted, level in zip(drafts, p_holm, levels, strict=True)
+        judge_ladder(rule, drafts[name], rungs[name], pooled[name], Adjusted(one, corrected, level))
+        for name, one, corrected, level in zip(drafts, p, p_holm, levels, strict=True)
     )
 
 
 def _gates(
-    evidence: Evidence, ladders: Sequence[Ladder], divergence: Sequence[DivergenceCount]
+    evidence: Evidence, ladders: Sequence[Ladder], drafts: dict[str, list[DraftRung]]
 ) -> tuple[GateResult, ...] | None:
-    """One gate a treatment, but for the positive control, which nobody promotes."""
+    """One gate a treatment, but for the positive control, which nobody promotes. Step tables are read for
+    this alone."""
     if evidence.gate is None:
         return None
-    pairs = zip(ladders, divergence, strict=True)
+    spikes: dict[str, bool | None] = {}
     return tuple(
-        gate_of(ladder, count, evidence.timing, evidence.gate)
-        for ladder, count in pairs
+        gate_of(ladder, *measure(drafts[ladder.variant], evidence.timing, spikes), evidence.gate)
+        for ladder in ladders
         if not ladder.positive_control
     )
 

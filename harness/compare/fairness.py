@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from harness.compare.flags import unequal
 from harness.compare.reading import RunRecord
 from harness.compare.results import FairnessRow
+from harness.compare.tuning import Curve
 from harness.records.provenance import Facts
+
+
+@dataclass(frozen=True)
+class TunedRow(FairnessRow):
+    """A row whose learning rate was found on a curve."""
+
+    curve: Curve = ()
 
 
 def fairness_rows(
@@ -32,7 +41,7 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = sorted({run.provenance.code_hash for run in runs})
-    return FairnessRow(
+    row = FairnessRow(
         scale=provenance.scale,
         variant=provenance.variant,
         control=provenance.variant == control,
@@ -57,6 +66,8 @@ def _row(
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
     )
+    curve = _curve(tuning.get(provenance.variant))
+    return TunedRow(**{f.name: getattr(row, f.name) for f in fields(row)}, curve=curve) if curve else row
 
 
 def shared_share(facts: Facts, base: Facts) -> float | None:
@@ -105,9 +116,25 @@ def _schedule(config: Mapping[str, Any]) -> str:
 
 
 def _tuning(entry: Any) -> str:
+    """`lr 0.0031 of 5 points, seed 1000003`, as far as rule.json says so."""
     if not isinstance(entry, Mapping):
         return "not tuned"
-    return f"{entry.get('points', '?')} points" + (", optimum at the edge" if entry.get("edge") else "")
+    rate, points, seed = _number(entry.get("learning_rate")), entry.get("points", "?"), entry.get("seed")
+    said = f"{points} points" if rate is None else f"lr {rate:.2g} of {points} points"
+    said += "" if seed is None else f", seed {seed}"
+    return said + (", optimum at the edge" if entry.get("edge") else "")
+
+
+def _curve(entry: Any) -> Curve:
+    """The (learning rate, loss) pairs of rule.json by rising rate; what is no pair of numbers is left out."""
+    pairs = entry.get("curve") if isinstance(entry, Mapping) else None
+    listed = pairs if isinstance(pairs, list) else []
+    known = {
+        rate: _number(pair[1])
+        for pair in listed
+        if isinstance(pair, list) and len(pair) == 2 and (rate := _number(pair[0])) is not None
+    }
+    return tuple(sorted(known.items()))
 
 
 def _ratio(value: float, base: float | None) -> float | None:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from harness.compare.align import END, Bout, Match, other_order
+from harness.compare.align import Bout, Match, other_order
 from harness.compare.effects import effect_of
 from harness.compare.reading import RunRecord
 from harness.compare.results import Effect
+from harness.records.goal import END
 from harness.records.metrics import read_curve
 
 BLOCKING = frozenset(
@@ -52,6 +53,7 @@ WARNINGS = frozenset(
         "INCOMPLETE",
         "ORDER_UNVERIFIED",
         "DAMAGED",
+        "OPTIONAL_STOPPING",
     }
 )
 EXPLAIN = {
@@ -84,6 +86,8 @@ EXPLAIN = {
     "INCOMPLETE": "some runs of this rung have no outcome yet",
     "ORDER_UNVERIFIED": "no hash of the consumed examples: pairing is taken on trust",
     "DAMAGED": "part of a run's records cannot be read",
+    "OPTIONAL_STOPPING": "a scale ended at a look, by what it showed: its own interval allows for that, the "
+    "pooled one does not, so a decision needs the largest scale as well",
 }
 """One sentence a flag, for readers."""
 
@@ -109,7 +113,9 @@ def pair_flags(match: Match) -> set[str]:
     one, other = match.control.provenance, match.treatment.provenance
     found = {
         "DATA_ORDER_MISMATCH": other_order(match),
-        "ORDER_UNVERIFIED": None in (match.control.examples, match.treatment.examples),
+        "ORDER_UNVERIFIED": any(
+            run.examples_until(match.look) is None for run in (match.control, match.treatment)
+        ),
         "MIXED_CODE": one.code_hash != other.code_hash or "+" in one.code_hash + other.code_hash,
         "MIXED_HARDWARE": one.versions != other.versions,
         "UNEQUAL_TOKENS": match.a.tokens != match.b.tokens or one.tokens != other.tokens,
@@ -155,13 +161,16 @@ def far_above(bout: Bout, noise: float | None) -> set[str]:
 def same_run_twice(bout: Bout) -> bool:
     """Bitwise equal losses of different variants, step by step.
 
-    Evaluations are compared first; only where those agree to the bit are step tables read.
+    Step tables are read only where the last step's loss or all evaluations agree to the bit.
     """
-    for match in bout.matches:
-        one, other = match.control.evals.columns["loss"], match.treatment.evals.columns["loss"]
-        if one.shape == other.shape and np.array_equal(one, other):
-            return _steps_equal(match)
-    return False
+    return any(_alike(match) and _steps_equal(match) for match in bout.matches)
+
+
+def _alike(match: Match) -> bool:
+    one, other = match.control, match.treatment
+    if one.status.loss is not None and one.status.loss == other.status.loss:
+        return True
+    return np.array_equal(one.evals.losses, other.evals.losses)
 
 
 def _steps_equal(match: Match) -> bool:
@@ -169,7 +178,8 @@ def _steps_equal(match: Match) -> bool:
         return True
     one = read_curve(match.control.directory, "steps")["loss"]
     other = read_curve(match.treatment.directory, "steps")["loss"]
-    return one.equals(other)
+    scored = not one.is_empty() or match.a.loss == match.b.loss
+    return scored and one.equals(other)
 
 
 def _state_flags(bout: Bout) -> set[str]:

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.compare.align import END, Bout
+from harness.compare.align import Bout
 from harness.compare.effects import effect_of, single_pair
 from harness.compare.reading import Outcome, RunRecord
 from harness.compare.results import Effect, IsoRow
+from harness.records.goal import END
 
 AXES = ("steps", "tokens", "flops")
 WALL_CLOCK = "device_seconds"
 _FIELD = {"steps": "step", "tokens": "tokens", "flops": "flops", WALL_CLOCK: "device_seconds"}
 
 
-def iso_rows(bout: Bout, axes: Sequence[str] = AXES) -> tuple[IsoRow, ...]:
+def iso_rows(bout: Bout, axes: Sequence[str] = AXES, level: float = 0.95) -> tuple[IsoRow, ...]:
     """One row an axis: the difference at what the smaller of the two runs had at its end.
 
     An axis on which some pair cannot be read leaves its row out. Device-seconds are wall-clock: they
@@ -30,10 +31,10 @@ def iso_rows(bout: Bout, axes: Sequence[str] = AXES) -> tuple[IsoRow, ...]:
     """
     if bout.look != END or not bout.paired or not bout.matches:
         return ()
-    return tuple(row for axis in axes if (row := _row(bout, axis)))
+    return tuple(row for axis in axes if (row := _row(bout, axis, level)))
 
 
-def _row(bout: Bout, axis: str) -> IsoRow | None:
+def _row(bout: Bout, axis: str, level: float) -> IsoRow | None:
     curves = [(_decayed(bout, m.control, axis), _decayed(bout, m.treatment, axis)) for m in bout.matches]
     if any(not one or not other for one, other in curves):
         return None
@@ -41,7 +42,7 @@ def _row(bout: Bout, axis: str) -> IsoRow | None:
     deltas = [at(other, x) - at(one, x) for (one, other), x in zip(curves, amounts, strict=True)]
     if not np.isfinite(deltas).all():
         return None
-    return IsoRow(axis, float(np.mean(amounts)), _effect(deltas, bout))
+    return IsoRow(axis, float(np.mean(amounts)), _effect(deltas, bout, level))
 
 
 def at(curve: Sequence[tuple[float, float]], amount: float) -> float:
@@ -65,7 +66,7 @@ def _amount(outcome: Outcome, axis: str) -> float:
     return float(getattr(outcome, _FIELD[axis]))
 
 
-def _effect(deltas: Sequence[float], bout: Bout) -> Effect:
+def _effect(deltas: Sequence[float], bout: Bout, level: float) -> Effect:
     if len(deltas) == 1:
         return single_pair(deltas[0])
-    return effect_of(deltas, size=float(np.abs(bout.a).max()))
+    return effect_of(deltas, size=float(np.abs(bout.a).max()), level=level)

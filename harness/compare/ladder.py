@@ -5,24 +5,46 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.compare.decide import Ruling, rule_ladder, rule_without_slope, settle_ladder
+from harness.compare.decide import Ruling, rule_ladder, rule_under_looks, rule_without_slope, settle_ladder
 from harness.compare.distributions import t_critical
 from harness.compare.multiple import sign_flip, smallest_p, tost
 from harness.compare.multiplier import pooled_multiplier
 from harness.compare.results import Equivalence, Ladder, Multiplier, Rule, Rung
 from harness.compare.rungs import DraftRung
 from harness.compare.trend import project, trend
+from harness.records.goal import END
 
 
 def pooled_of(drafts: Sequence[DraftRung]) -> Multiplier | None:
     """The pooled multiplier of the rungs that carry one."""
     pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
     ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
+    if pooled and _stopped(drafts):
+        pooled = dataclasses.replace(pooled, flags=tuple(sorted({*pooled.flags, "OPTIONAL_STOPPING"})))
     if pooled is None or not ratios or pooled.k is None:
         return pooled
     shares = [math.log(d.k.k / d.k.k_per_flop) for d in drafts if d.k and d.k.k and d.k.k_per_flop]
     return dataclasses.replace(pooled, k_per_flop=pooled.k / math.exp(sum(shares) / len(shares)))
+
+
+def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
+    """p of the pooled multiplier. Under looks that one is not valid by itself, since a scale stops by what
+    it shows: then the larger of it and the sequential p of the largest scale trained, which is."""
+    largest = _largest(drafts)
+    if pooled is None or pooled.p is None or largest is None or largest.standing is None:
+        return pooled.p if pooled else None
+    return None if largest.p is None else max(pooled.p, largest.p)
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """A p, what Holm's procedure over the treatments makes of it, and the level that it leaves."""
+
+    p: float | None
+    p_holm: float | None
+    level: float
 
 
 def judge_ladder(
@@ -30,11 +52,10 @@ def judge_ladder(
     drafts: Sequence[DraftRung],
     rungs: Sequence[Rung],
     pooled: Multiplier | None,
-    p_holm: float | None,
-    level: float,
+    adjusted: Adjusted,
 ) -> Ladder:
     """Everything that is said of one treatment over its scales."""
-    low, high = _interval(pooled, level)
+    low, high = _interval(pooled, adjusted.level)
     flags = _flags(drafts)
     judged = [rung for rung in rungs if rung.n]
     equivalence = _equivalence(pooled, rule)
@@ -49,8 +70,8 @@ def judge_ladder(
         positive_control=drafts[0].bout.variant == rule.positive_control,
         scales=tuple(rung.scale for rung in judged),
         k=pooled,
-        p=pooled.p if pooled else None,
-        p_holm=p_holm,
+        p=adjusted.p,
+        p_holm=adjusted.p_holm,
         holm_low=low,
         holm_high=high,
         trend=trend(log_compute, multipliers, sign=sign),
@@ -73,12 +94,24 @@ def _ruling(
         return rule_without_slope([(rung.delta, rung.decision) for rung in judged], flags)
     largest = judged[-1].delta if judged else None
     p = equivalence.p if equivalence else None
-    return rule_ladder(pooled, low, high, largest, p, flags, rule.alpha)
+    ruling = rule_ladder(pooled, low, high, largest, p, flags, rule.alpha)
+    return rule_under_looks(ruling, judged[-1].decision) if rule.by_looks and judged else ruling
 
 
 def _flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
-    """Every flag of the rungs, and EXTRAPOLATION nowhere: it belongs to the projection alone."""
-    return tuple(sorted({flag for draft in drafts for flag in draft.flags}))
+    """Every flag of the rungs, and whether some ended early. EXTRAPOLATION stands nowhere: it belongs to the
+    projection alone."""
+    found = {flag for draft in drafts for flag in draft.flags}
+    return tuple(sorted(found | ({"OPTIONAL_STOPPING"} if _stopped(drafts) else set())))
+
+
+def _stopped(drafts: Sequence[DraftRung]) -> bool:
+    return any(draft.standing and draft.bout.look != END for draft in drafts)
+
+
+def _largest(drafts: Sequence[DraftRung]) -> DraftRung | None:
+    """The largest scale that has a pair."""
+    return next((draft for draft in reversed(drafts) if draft.delta.n), None)
 
 
 def _interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:

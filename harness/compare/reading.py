@@ -1,70 +1,46 @@
 """A sweep as it lies on disk, read once: each run's facts and evaluations, and what is wrong with it.
 
-Only evaluations are read, for all runs in one pass over their Parquet parts; step tables stay
-on disk until a check asks for one. Nothing that is found here raises: it becomes a `problem`.
+Of the curves only evaluations are read; step tables stay on disk until a check asks for one. Nothing that
+is found here raises: it becomes a `problem`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
-import polars as pl
 import yaml
 
-from harness.records import metrics
+from harness.compare.evaluations import COLUMNS, Evals, Outcome, outcome_of, read_evals
 from harness.records.atomic import read_json
-from harness.records.configs import sealed
+from harness.records.goal import END
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts, Provenance, read_provenance
 from harness.records.status import State, Status, read_status
 
-COLUMNS = ("step", "tokens", "flops", "domain", "loss", "decayed", "device_seconds")
+EXAMPLES = "examples.json"
+__all__ = [
+    "COLUMNS",
+    "Evals",
+    "Outcome",
+    "RunRecord",
+    "digest_of",
+    "outcome_of",
+    "read_evals",
+    "read_runs",
+]
 _SEAL = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
+_NODES = ("scale", "variant", "model", "data", "optimizer", "schedule", "rule")
 _SEEDS = re.compile(r"^(seed|data_seed): *(-?\d+) *$", re.MULTILINE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a decayed (or, with a flag, a hot) checkpoint scored."""
-
-    loss: float
-    by_domain: dict[str, float]
-    step: int
-    tokens: int
-    flops: float
-    device_seconds: float
-    decayed: bool
-
-
-@dataclass(frozen=True)
-class Evals:
-    """The evaluations of a run or a branch: one array a column, rows in order of writing."""
-
-    columns: dict[str, np.ndarray]
-
-    @property
-    def empty(self) -> bool:
-        return self.columns["step"].size == 0
-
-    @cached_property
-    def final(self) -> Outcome | None:
-        """The last evaluation, averaged over all its domains."""
-        if self.empty:
-            return None
-        last = self.columns["step"] == self.columns["step"].max()
-        rows = {name: column[last].tolist() for name, column in self.columns.items()}
-        by_domain = dict(zip(rows["domain"], rows["loss"], strict=True))
-        step, tokens, flops, seconds = (rows[n][0] for n in ("step", "tokens", "flops", "device_seconds"))
-        return Outcome(_mean(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"]))
 
 
 @dataclass(frozen=True)
@@ -73,6 +49,7 @@ class RunRecord:
 
     path: str
     directory: RunDir | None
+    """None for a run of a table, and for one whose run.json cannot be trusted."""
     provenance: Provenance
     status: Status
     config: dict[str, Any]
@@ -99,24 +76,12 @@ class RunRecord:
     def complete(self) -> bool:
         return self.status.state is State.finished and not self.evals.empty
 
-
-def outcome_of(evals: Evals, domains: tuple[str, ...] = ()) -> Outcome | None:
-    """The last evaluation: mean loss over the rule's domains (all if none are named).
-
-    None where there is no evaluation, or one of the domains was not evaluated.
-    """
-    final = evals.final
-    if final is None or not domains:
-        return final
-    if any(domain not in final.by_domain for domain in domains):
-        return None
-    chosen = {domain: final.by_domain[domain] for domain in domains}
-    return dataclasses.replace(final, loss=_mean(chosen))
-
-
-def _mean(by_domain: dict[str, float]) -> float:
-    """Mean over domains in order of name, so that the sum's rounding does not hang on row order."""
-    return sum(by_domain[domain] for domain in sorted(by_domain)) / len(by_domain)
+    def examples_until(self, share: float) -> dict[str, Any] | None:
+        """Hash of the examples consumed up to the end, or to the end of the branch at a share of it."""
+        if share == END or self.directory is None:
+            return self.examples
+        found = read_json(self.directory.branch(share).path / EXAMPLES)
+        return found if isinstance(found, dict) else None
 
 
 def read_runs(sweep: SweepDir) -> list[RunRecord]:
@@ -132,18 +97,19 @@ def read_runs(sweep: SweepDir) -> list[RunRecord]:
 
 def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecord:
     path = run.path.relative_to(sweep.path).as_posix()
-    provenance = read_provenance(run)
+    provenance = _sound(read_provenance(run))
     found = provenance or _from_path(run)
     evals, problem = tables[run.path]
     problem = problem or ("" if provenance else "run.json is missing, damaged or of another layout")
-    examples = read_json(run.path / "examples.json")
-    config = _config(run, configs)
+    examples = read_json(run.path / EXAMPLES)
+    text = _text(run.config)
+    config = _config(text, configs)
     moved = (
         provenance is not None and (found.scale, found.variant, f"seed{found.seed}") != run.path.parts[-3:]
     )
-    edited = moved or bool(provenance and _contradicts(config, provenance)) or _unsealed(run)
+    edited = moved or bool(provenance and _contradicts(config, provenance)) or _unsealed(text)
     return RunRecord(
-        path, run, found, read_status(run), config, evals,
+        path, run if provenance else None, found, read_status(run), config, evals,
         examples if isinstance(examples, dict) else None,
         {share: tables[branch.path][0] for share, branch, _ in branches}, problem, edited,
     )  # fmt: skip
@@ -161,68 +127,16 @@ def _branches(run: RunDir) -> list[tuple[float, RunDir, int]]:
     return found
 
 
-def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
-    """Evaluations of many runs at once, `{run path: (evals, problem)}`; `origins`: their first steps."""
-    chains = {path: _chain(RunDir(path), origin) for path, origin in origins.items()}
-    files = [part for chain, _ in chains.values() for part in chain]
-    tables = _scan(files)
-    result = {}
-    for path, (chain, problem) in chains.items():
-        parts = [tables.get(part) for part in chain]
-        broken = any(part is None for part in parts)
-        evals = _joined([part for part in parts if part is not None])
-        result[path] = (evals, problem or ("a metrics part cannot be read" if broken else ""))
-    return result
-
-
-def _chain(run: RunDir, origin: int) -> tuple[list[Path], str]:
-    """Intact parts that follow each other from the run's first step, and what was left out."""
-    chain, end, problem = [], origin, ""
-    for part in sorted(metrics.parts(run, "evals"), key=lambda part: (part.start, -part.end)):
-        if not part.intact():
-            problem = f"damaged metrics part {part.path.name}"
-        elif part.start == end and part.end > end:
-            chain.append(part.path)
-            end = part.end
-    return chain, problem
-
-
-def _scan(files: list[Path]) -> dict[Path, dict[str, np.ndarray]]:
-    """Columns by file. One scan for all; if one file spoils it, file by file without that one."""
-    if not files:
-        return {}
+def _text(file: Path) -> str:
+    """Empty where it cannot be read."""
     try:
-        return _tables(files)
-    except (pl.exceptions.PolarsError, OSError):
-        return {} if len(files) == 1 else {k: v for file in files for k, v in _scan([file]).items()}
-
-
-def _tables(files: list[Path]) -> dict[Path, dict[str, np.ndarray]]:
-    """One table a file: rows of a file stand together, and a file may have none."""
-    frame = pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path").collect()
-    lengths = frame["path"].rle().struct.unnest()
-    columns = {name: frame[name].to_numpy() for name in COLUMNS}
-    tables = {file: {name: column[:0] for name, column in columns.items()} for file in files}
-    start = 0
-    for length, path in zip(lengths["len"].to_list(), lengths["value"].to_list(), strict=True):
-        tables[Path(path)] = {name: column[start : start + length] for name, column in columns.items()}
-        start += length
-    return tables
-
-
-def _joined(tables: list[dict[str, np.ndarray]]) -> Evals:
-    if len(tables) == 1:
-        return Evals(tables[0])
-    empty = {name: np.zeros(0, object if name == "domain" else float) for name in COLUMNS}
-    return Evals({name: np.concatenate([empty[name], *[t[name] for t in tables]]) for name in COLUMNS})
-
-
-def _config(run: RunDir, cache: dict[str, dict]) -> dict[str, Any]:
-    """The resolved config. Runs that differ in their seeds alone share one parse."""
-    try:
-        text = run.config.read_text()
+        return file.read_text()
     except (OSError, UnicodeDecodeError):
-        return {}
+        return ""
+
+
+def _config(text: str, cache: dict[str, dict]) -> dict[str, Any]:
+    """The resolved config. Runs that differ in their seeds alone share one parse."""
     body = _SEEDS.sub("", _SEAL.sub("", text))
     if body not in cache:
         cache[body] = _parse(body)
@@ -234,15 +148,33 @@ def _parse(text: str) -> dict[str, Any]:
         content = yaml.load(text, _LOADER)
     except yaml.YAMLError:
         return {}
-    return content if isinstance(content, dict) else {}
+    node = content if isinstance(content, dict) else {}
+    return {key: value for key, value in node.items() if key not in _NODES or isinstance(value, dict)}
 
 
-def _unsealed(run: RunDir) -> bool:
-    """Whether config.yaml carries a seal that no longer fits."""
-    try:
-        return bool(_SEAL.search(run.config.read_text())) and not sealed(run.config)
-    except (OSError, UnicodeDecodeError):
-        return False
+def _sound(record: Provenance | None) -> Provenance | None:
+    """None where a hand has put something of another kind in a field."""
+    if record is None:
+        return None
+    fields = [(part, *field) for part in (record, record.facts) for field in _kinds(type(part))]
+    return record if all(isinstance(getattr(part, name), kinds) for part, name, kinds in fields) else None
+
+
+@functools.cache
+def _kinds(record: type) -> list[tuple[str, tuple[type, ...]]]:
+    """Field names of a record with the types that they may hold."""
+    found = []
+    for name, hint in get_type_hints(record).items():
+        parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        kinds = tuple(get_origin(part) or part for part in parts)
+        found.append((name, (*kinds, int) if float in kinds else kinds))
+    return found
+
+
+def _unsealed(text: str) -> bool:
+    """Whether a config carries a seal, its last line, that no longer fits."""
+    seal = _SEAL.search(text)
+    return seal is not None and hashlib.sha256(text[: seal.start()].encode()).hexdigest() not in seal[0]
 
 
 def _contradicts(config: dict[str, Any], provenance: Provenance) -> bool:

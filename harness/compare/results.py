@@ -346,6 +346,11 @@ class Rule:
     hash: str
     """Of rule.json; empty where there is none."""
 
+    @property
+    def by_looks(self) -> bool:
+        """Whether a scale may end at a look, so that its numbers must hold under the peeking."""
+        return self.stopping != "none"
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -24,8 +24,19 @@ def read_rule(sweep: SweepDir, runs: Sequence[RunRecord]) -> tuple[Rule, list[De
     frozen: dict[str, Any] = inner if isinstance(inner, dict) else content
     carried = next((run.config["rule"] for run in runs if isinstance(run.config.get("rule"), dict)), {})
     deviations = _deviations(sweep, content, frozen, runs)
-    tuning = content.get("tuning")
-    return _rule(frozen or carried, runs, content), deviations, tuning if isinstance(tuning, dict) else {}
+    return _rule(frozen or carried, runs, content), deviations, _tuning(sweep, content)
+
+
+def _tuning(sweep: SweepDir, content: Mapping[str, Any]) -> dict[str, Any]:
+    """By variant; those that came after the rule was written down stand in the ledger."""
+    later = [entry["content"] for entry in ledger.read(sweep, "tuning")]
+    found: dict[str, Any] = {}
+    for holder in (content, *later):
+        tuning = holder.get("tuning") if isinstance(holder, dict) else None
+        for variant, entry in tuning.items() if isinstance(tuning, dict) else ():
+            if isinstance(entry, dict):
+                found.setdefault(variant, entry)
+    return found
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -35,9 +46,9 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def gate_margins(sweep: SweepDir) -> dict[str, float] | None:
-    """The margins of `gate` in rule.json (an empty object asks for the default ones); None without it."""
+    """The margins of `gate` in rule.json, what it leaves out by default; None where none was asked for."""
     gate = content_of(sweep.rule).get("gate")
-    if not isinstance(gate, dict):
+    if not isinstance(gate, dict) or gate.get("name") == "none":
         return None
     numbers = (int, float)
     return {k: float(v) for k, v in gate.items() if isinstance(v, numbers) and not isinstance(v, bool)}
@@ -83,9 +94,13 @@ def _deviations(
 def _hash_deviations(
     sweep: SweepDir, content: Mapping[str, Any], frozen: Mapping[str, Any]
 ) -> list[Deviation]:
-    """The rule no longer fits the hash that it, or the ledger, was given."""
-    accepted = {digest_of(frozen), digest_of(content)}
-    claims = [content.get("hash"), *[e["content"].get("hash") for e in ledger.read(sweep, "rule")[:1]]]
+    """rule.json no longer fits the hash that it, or the ledger, was given: of all that it holds beside the
+    hash, gate and tuning among them. Where there is nothing beside the rule, of the rule alone will do."""
+    hashed = {key: value for key, value in content.items() if key != "hash"}
+    accepted = {digest_of(hashed), digest_of(content)}
+    accepted |= {digest_of(frozen)} if hashed.keys() <= {"rule"} else set()
+    entries = [entry["content"] for entry in ledger.read(sweep, "rule")[:1]]
+    claims = [holder.get("hash") for holder in (content, *entries) if isinstance(holder, Mapping)]
     if any(isinstance(claim, str) and claim not in accepted for claim in claims):
         return [Deviation("rule_edited", "rule.json was changed after its hash was taken")]
     return []

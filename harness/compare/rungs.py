@@ -22,11 +22,12 @@ from harness.compare.effects import (
 from harness.compare.fairness import tuning_flags
 from harness.compare.flags import bout_flags, far_above
 from harness.compare.iso import iso_rows
-from harness.compare.looks import look_rows
+from harness.compare.looks import Standing, look_rows, peeked_p, standing_of
 from harness.compare.multiple import sign_flip, smallest_p, tost
 from harness.compare.multiplier import compute_multiplier
-from harness.compare.results import DomainEffect, Effect, Multiplier, Pair, Rule, Rung
+from harness.compare.results import DomainEffect, Effect, Look, Multiplier, Pair, Rule, Rung
 from harness.compare.slopes import Slopes
+from harness.records.goal import END
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Context:
     tuning: Mapping[str, Any]
     odd: Mapping[str, np.ndarray]
     """By scale, which pairs are outliers."""
+    family: int
+    """Treatments times scales."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,14 @@ class DraftRung:
 
     bout: Bout
     delta: Effect
+    p: float | None
+    """What enters Holm's procedure: that of `delta`, or under looks the sequential one."""
     k: Multiplier | None
     k_ladder: Multiplier | None
     correlation: float | None
     flags: frozenset[str]
+    looks: tuple[Look, ...]
+    standing: Standing | None
     context: Context
 
 
@@ -64,18 +71,24 @@ def context_of(
     floors: Mapping[str, NoiseFloor],
     slopes: Slopes,
     tuning: Mapping[str, Any],
+    family: int,
 ) -> Context:
-    """Checks the A/A library against these pairs (pooled over scales), and looks for outliers."""
+    """Checks the A/A library, which speaks of full runs, against these pairs (pooled over scales), and
+    looks for outliers."""
+    floors = {bout.scale: floors[bout.scale] for bout in bouts if bout.look == END and bout.scale in floors}
     deltas = [bout.b - bout.a for bout in bouts]
     mismatch = variance_mismatch(deltas, [floors.get(bout.scale) for bout in bouts])
     odd = {bout.scale: found for bout, found in zip(bouts, outliers(deltas), strict=True)}
     noise = {bout.scale: value for bout in bouts if (value := _noise(bout, floors, deltas))}
-    return Context(rule, {} if mismatch else floors, mismatch, noise, slopes, tuning, odd)
+    return Context(rule, {} if mismatch else floors, mismatch, noise, slopes, tuning, odd, family)
 
 
 def draft_rung(bout: Bout, context: Context) -> DraftRung:
     """Effect, multiplier and flags of one rung."""
-    delta = _delta(bout, context.floors.get(bout.scale))
+    standing, floor = standing_of(bout, context.rule), context.floors.get(bout.scale)
+    delta = _delta(bout, floor, 1 - standing.alpha if standing else 0.95)
+    looks = look_rows(bout, context.rule, context.family, floor)
+    p = peeked_p(bout, looks, delta, standing) if standing else delta.p
     related = correlation(bout.a, bout.b)
     ratio = _flops_ratio(bout)
     slope = context.slopes.primary.get(bout.scale)
@@ -83,14 +96,15 @@ def draft_rung(bout: Bout, context: Context) -> DraftRung:
     k = compute_multiplier(delta, slope, flops_ratio=ratio) if slope else None
     k_ladder = compute_multiplier(delta, ladder, flops_ratio=ratio) if ladder else None
     flags = bout_flags(bout, delta, related) | _context_flags(bout, context, k)
-    return DraftRung(bout, delta, k, k_ladder, related, frozenset(_tempered(flags, bout)), context)
+    tempered = frozenset(_tempered(flags, bout))
+    return DraftRung(bout, delta, p, k, k_ladder, related, tempered, looks, standing, context)
 
 
 def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     """The rung as it is shown."""
     bout, delta, k, rule = draft.bout, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
-    equivalence = tost(k.log_k, k.log_se, k.df, rule.margin) if k else None
+    equivalence = _equivalence(draft)
     ruling = rule_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more = seeds_to_halve(delta)
     first = next((match.a for match in bout.matches), None)
@@ -110,28 +124,35 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         correlation=draft.correlation,
         method=delta.method,
         df=delta.df,
-        p=delta.p,
+        p=draft.p,
         p_holm=p_holm,
         sign_flip=sign_flip([bout.b - bout.a]) if bout.paired and delta.n > 1 else None,
         smallest_p=smallest_p(delta.n) if bout.paired and delta.n > 1 else None,
         look=bout.look,
-        looks=look_rows(bout, draft.context),
+        looks=draft.looks,
         pairs=tuple(_pair(match) for match in bout.matches),
-        domains=tuple(_domain(bout, name) for name in _domain_names(bout)),
-        without_outliers=effect_of((bout.b - bout.a)[~odd]) if odd.any() else None,
+        domains=tuple(_domain(bout, name, delta.level) for name in _domain_names(bout)),
+        without_outliers=effect_of((bout.b - bout.a)[~odd], level=delta.level) if odd.any() else None,
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
         settle=settle_rung(ruling, delta, flags, more),
         more_seeds=more,
-        iso=iso_rows(bout),
+        iso=iso_rows(bout, level=delta.level),
     )
 
 
-def _delta(bout: Bout, floor: NoiseFloor | None) -> Effect:
+def _delta(bout: Bout, floor: NoiseFloor | None, level: float) -> Effect:
     if bout.paired:
-        return paired_effect(bout.a, bout.b, floor=floor)
-    return welch_effect(bout.a_all, bout.b_all)
+        return paired_effect(bout.a, bout.b, floor=floor, level=level)
+    return welch_effect(bout.a_all, bout.b_all, level=level)
+
+
+def _equivalence(draft: DraftRung) -> float | None:
+    """p of the TOST of ln k, which under looks costs what its look may not spend."""
+    k, margin = draft.k, draft.context.rule.margin
+    p = tost(k.log_k, k.log_se, k.df, margin) if k else None
+    return p if p is None or draft.standing is None else min(1.0, p * draft.standing.cost)
 
 
 def _context_flags(bout: Bout, context: Context, k: Multiplier | None) -> set[str]:
@@ -176,10 +197,11 @@ def _domain_names(bout: Bout) -> list[str]:
     return sorted(set.intersection(*names)) if names else []
 
 
-def _domain(bout: Bout, name: str) -> DomainEffect:
+def _domain(bout: Bout, name: str, level: float) -> DomainEffect:
     a = np.array([match.a.by_domain[name] for match in bout.matches])
     b = np.array([match.b.by_domain[name] for match in bout.matches])
-    return DomainEffect(name, _mean(a), _mean(b), paired_effect(a, b) if bout.paired else welch_effect(a, b))
+    test = paired_effect if bout.paired else welch_effect
+    return DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
 
 
 def _pair(match: Match) -> Pair:

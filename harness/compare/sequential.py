@@ -32,23 +32,44 @@ def spend(look: int, looks: int, alpha: float = 0.05) -> float:
     return alpha * ((look / looks) ** 2 - ((look - 1) / looks) ** 2)
 
 
+def sequential_p(seen: Sequence[Effect], looks: int) -> float | None:
+    """p of "no difference" that holds whenever one stops: min over the looks so far of p_k alpha / alpha_k,
+    at most 1; None where the last look has no p.
+
+    A Bonferroni correction weighted as alpha is spent: P(p_k < u alpha_k / alpha for any k) <= u. A look
+    whose difference has another sign than the last one's does not count, so that the p speaks for the
+    direction that is shown. seen: the first looks of `looks`, in order, the last of them the one judged.
+    """
+    last = seen[-1]
+    if last.p is None:
+        return None
+    found = [
+        effect.p / spend(number, looks, 1.0)
+        for number, effect in enumerate(seen, start=1)
+        if effect.p is not None and (effect is last or _same_sign(effect, last))
+    ]
+    return min(1.0, *found)
+
+
 @dataclass
 class SequentialTest:
     """K looks at decayed checkpoints of one scale, fixed before the first; both variants stop or neither.
 
-    Efficacy: p < alpha_k and the sign agrees with the look before (so never at the first of several).
-    Futility: the interval of ln k lies inside (-margin, margin).
+    Efficacy: p < alpha_k / family and the sign agrees with the look before (so never at the first of
+    several). Futility: the interval of ln k, given at level 1 - alpha_k, lies inside (-margin, margin).
     """
 
     looks: int = 4
     alpha: float = 0.05
     margin: float = 0.01
+    family: int = 1
+    """Treatments times scales: a look is taken at each of them."""
     seen: list[Effect] = field(default_factory=list)
     verdict: Verdict = Verdict.proceed
 
     def look(self, delta: Effect, k: Multiplier | None = None) -> Verdict:
         """Take the next look. Raises ValueError beyond the last one; after a stop it stays stopped."""
-        level = spend(len(self.seen) + 1, self.looks, self.alpha)
+        level = spend(len(self.seen) + 1, self.looks, self.alpha) / self.family
         before = self.seen[-1] if self.seen else None
         self.seen.append(delta)
         if self.verdict is Verdict.proceed:
@@ -108,13 +129,6 @@ def log_e_values(deltas: np.ndarray, tau: float = 2.0) -> np.ndarray:
         gain = np.where(np.isinf(ratio), np.log(width), np.log1p(ratio) - np.log1p(ratio / width))
     values = -0.5 * np.log(width) + (nu + 1) / 2 * gain
     return np.where(n == 1, 0.0, values)
-
-
-def run_looks(
-    deltas: Sequence[Effect], multipliers: Sequence[Multiplier | None], test: SequentialTest
-) -> list[Verdict]:
-    """The verdict after each look, in order."""
-    return [test.look(delta, k) for delta, k in zip(deltas, multipliers, strict=True)]
 
 
 def _same_sign(one: Effect, other: Effect) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.align import END, Bout
+from harness.compare.align import Bout
 from harness.compare.multiplier import ControlSlope, fit_ladder, horizon_slope
+from harness.records.goal import END
 
 HALF = 0.5
 
@@ -28,19 +29,14 @@ def control_slopes(bouts: Sequence[Bout]) -> Slopes:
     (k_compute) where four scales carry its curve; else along the horizon where there is a branch."""
     judged = [bout for bout in bouts if bout.a_all.size]
     horizon = {bout.scale: slope for bout in judged if (slope := _horizon(bout))}
-    ladder = _ladder(judged)
+    ladder = _ladder([bout for bout in judged if bout.look == END])
     primary = ladder if ladder and len(horizon) < len(judged) else horizon
     return Slopes(primary, ladder)
 
 
-def _horizon(bout: Bout) -> ControlSlope | None:
-    """Between the branch nearest to half the tokens and the end, over the control's seeds."""
-    if bout.look != END:
-        return None
-    share = _share(bout)
-    if share is None:
-        return None
-    pairs = [(bout.outcome(run, share), bout.outcome(run)) for run in bout.a_runs]
+def slope_between(bout: Bout, share: float, look: float) -> ControlSlope | None:
+    """Between two decayed checkpoints of the control, over the seeds that have both."""
+    pairs = [(bout.outcome(run, share), bout.outcome(run, look)) for run in bout.a_runs]
     both = [(branch, end) for branch, end in pairs if branch and end and branch.decayed and end.decayed]
     both = [(branch, end) for branch, end in both if 0 < branch.tokens < end.tokens]
     ratios = {end.tokens / branch.tokens for branch, end in both}
@@ -50,10 +46,17 @@ def _horizon(bout: Bout) -> ControlSlope | None:
     return horizon_slope(branch, end, ratios.pop())
 
 
+def _horizon(bout: Bout) -> ControlSlope | None:
+    share = _share(bout)
+    return None if share is None else slope_between(bout, share, bout.look)
+
+
 def _share(bout: Bout) -> float | None:
-    """The share of most runs' branches; of equally common ones the nearest to a half."""
-    counts = Counter(share for run in bout.a_runs for share in run.branches)
-    return min(counts, key=lambda share: (-counts[share], abs(share - HALF)), default=None)
+    """Of the branches that most runs have the one nearest to half the tokens; where the scale was stopped
+    at a look, the look before."""
+    counts = Counter(share for run in bout.a_runs for share in run.branches if share < bout.look)
+    goal = HALF if bout.look == END else bout.look
+    return min(counts, key=lambda share: (-counts[share], abs(share - goal)), default=None)
 
 
 def _ladder(bouts: Sequence[Bout]) -> dict[str, ControlSlope]:

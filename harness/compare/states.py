@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.align import Bout
 from harness.compare.distributions import fisher_exact
 from harness.compare.flags import far_above
-from harness.compare.reading import RunRecord, outcome_of
+from harness.compare.reading import Outcome, RunRecord, outcome_of
 from harness.compare.results import DivergenceCount, Rule, RunState
 from harness.compare.rungs import DraftRung
+from harness.records.goal import END
 from harness.records.status import State
 
 MISSING = "missing"
@@ -31,25 +33,50 @@ def run_states(runs: Sequence[RunRecord], scales: Sequence[str], rule: Rule) -> 
 
 def divergence_of(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
     """Diverged runs of a treatment and of the control, all scales together, with Fisher's exact test."""
-    a, b = set(), set()
-    a_runs = [run for draft in drafts for run in draft.bout.a_runs if run.complete or run.diverged]
-    b_runs = [run for draft in drafts for run in draft.bout.b_runs if run.complete or run.diverged]
+    lost = diverged_paths(drafts)
+    a_runs, b_runs = ended_runs(drafts)
+    a, b = sum(run.path in lost for run in a_runs), sum(run.path in lost for run in b_runs)
+    p = fisher_exact(b, len(b_runs), a, len(a_runs)) if a_runs and b_runs else None
+    return DivergenceCount(variant, b, len(b_runs), a, len(a_runs), p)
+
+
+def ended_runs(drafts: Sequence[DraftRung]) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Runs of the control and of the treatment that came to an end: at their last step, at the look that
+    ended their scale, or because they diverged."""
+    a = [run for draft in drafts for run in draft.bout.a_runs if _ended(run, draft.bout)]
+    b = [run for draft in drafts for run in draft.bout.b_runs if _ended(run, draft.bout)]
+    return a, b
+
+
+def diverged_paths(drafts: Sequence[DraftRung]) -> set[str]:
+    """Runs of both that diverged: by their own word, or far above all others."""
+    found = set()
     for draft in drafts:
-        far = far_above(draft.bout, draft.context.noise.get(draft.bout.scale))
-        a |= {run.path for run in draft.bout.a_runs if run.diverged or run.path in far}
-        b |= {run.path for run in draft.bout.b_runs if run.diverged or run.path in far}
-    p = fisher_exact(len(b), len(b_runs), len(a), len(a_runs)) if a_runs and b_runs else None
-    return DivergenceCount(variant, len(b), len(b_runs), len(a), len(a_runs), p)
+        bout = draft.bout
+        found |= {run.path for run in (*bout.a_runs, *bout.b_runs) if run.diverged}
+        found |= far_above(bout, draft.context.noise.get(bout.scale))
+    return found
+
+
+def _ended(run: RunRecord, bout: Bout) -> bool:
+    return run.complete or run.diverged or (bout.look != END and run.status.state is State.stopped)
 
 
 def _state(run: RunRecord, rule: Rule) -> RunState:
-    outcome = outcome_of(run.evals, rule.domains) if run.complete else None
+    outcome = _outcome(run, rule)
     loss = outcome.loss if outcome and np.isfinite(outcome.loss) else None
     record, status = run.provenance, run.status
     return RunState(
         record.scale, record.variant, record.seed, status.state.value, status.step, status.steps, loss,
         _problem(run, rule, loss), run.path,
     )  # fmt: skip
+
+
+def _outcome(run: RunRecord, rule: Rule) -> Outcome | None:
+    """What a run scored at its end; where it was stopped at a look, at the end of that look's branch."""
+    if rule.by_looks and run.status.state is State.stopped and run.branches:
+        return outcome_of(run.branches[max(run.branches)], rule.domains)
+    return outcome_of(run.evals, rule.domains) if run.complete else None
 
 
 def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
@@ -64,7 +91,8 @@ def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
         return "finished, but without any evaluation"
     if run.status.state is State.finished and loss is None:
         return f"finished, but not evaluated on all of: {', '.join(rule.domains)}"
-    return "" if run.status.state is State.finished else run.status.message
+    by_rule = rule.by_looks and run.status.state is State.stopped
+    return "" if by_rule or run.status.state is State.finished else run.status.message
 
 
 def _missing(scale: str, variant: str, seed: int) -> RunState:

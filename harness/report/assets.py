@@ -70,9 +70,9 @@ section { padding: 22px 0 6px; border-top: 1px solid var(--line); margin-top: 18
 .scroll, .chart { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0; }
 th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line); }
-th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: top; overflow-wrap: break-word; }
 td { border-bottom: 1px solid var(--grid); }
-.number { text-align: right; overflow-wrap: normal; } .same { color: var(--line); }
+.number { text-align: right; white-space: nowrap; } .same { color: var(--line); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); }
 .controls { display: flex; gap: 18px; color: var(--soft); font-size: 13px; margin: 6px 0 10px; }
 .chart { margin: 8px 0 4px; } .chart.vega-embed { display: block; }

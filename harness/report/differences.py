@@ -53,9 +53,10 @@ def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt
 
 
 def _layers(content: Frames) -> list[Layer]:
+    title = "ΔL held-out (nats a token)" if content.sweep else "ΔL"
     base = alt.Chart().encode(
         x=over("tokens"),
-        y=alt.Y("mean:Q").axis(title="ΔL held-out (nats a token)", labelExpr=SIGNED, tickCount=6),
+        y=alt.Y("mean:Q").axis(title=title, labelExpr=SIGNED, tickCount=6),
         color=color(content, legend=False),
     )
     bounds = {"y": alt.Y("low:Q"), "y2": alt.Y2("high:Q")}

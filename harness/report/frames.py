@@ -32,6 +32,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Frames:
+    name: str
+    """Of what was read: the sweep's folder, or the files of a log."""
+    sweep: SweepDir | None
+    """None for curves that were logged elsewhere."""
     runs: list[Run]
     scales: list[str]
     """By compute."""
@@ -50,6 +54,8 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
     found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     return Frames(
+        name=sweep.path.name,
+        sweep=sweep,
         runs=runs,
         scales=_by_compute(runs),
         variants=list(found),

@@ -17,6 +17,7 @@ def markdown(comparison: Comparison) -> str:
         *[f"**{_text(sentence)}**" for sentence in words.sentences(comparison.verdict)],
         *_titled("Fairness", fairness),
         _text(same),
+        *_titled("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
         *[part for ladder in comparison.ladder for part in _ladder(comparison, ladder)],
         *_titled("Gate", tables.gate(comparison)),
         *_titled("Diverged runs", tables.divergence(comparison)),

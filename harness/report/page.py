@@ -25,13 +25,17 @@ from harness.report.tables import Table
 
 def write_report(sweep: SweepDir, comparison: Comparison) -> Path:
     """Write `report.html` of a sweep and return its path."""
-    atomic.write_text(sweep.report, render(sweep, comparison))
-    return sweep.report
+    return write_page(sweep.report, comparison, read_frames(sweep, comparison))
 
 
-def render(sweep: SweepDir, comparison: Comparison) -> str:
+def write_page(path: Path, comparison: Comparison, content: Frames) -> Path:
+    """Write the page of a sweep, or of curves from elsewhere, and return its path."""
+    atomic.write_text(path, render(comparison, content))
+    return path
+
+
+def render(comparison: Comparison, content: Frames) -> str:
     """The page as text."""
-    content = read_frames(sweep, comparison)
     specs = panels.draw(comparison, content)
     scripts = [vega_bundle(), SCRIPT]
     return "\n".join(
@@ -42,7 +46,7 @@ def render(sweep: SweepDir, comparison: Comparison) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{_text(comparison.experiment)}: verdict</title>",
             f"<style>{STYLE}</style></head><body>",
-            _body(sweep, comparison, content, set(specs)),
+            _body(comparison, content, set(specs)),
             f'<script type="application/json" id="report">{_json(_payload(specs))}</script>',
             *[f"<script>{script}</script>" for script in scripts],
             "</body></html>\n",
@@ -57,7 +61,7 @@ def _payload(specs: dict[str, panels.Spec]) -> dict:
     return {"specs": specs, "tones": tones, "axes": axes}
 
 
-def _body(sweep: SweepDir, comparison: Comparison, content: Frames, drawn: set[str]) -> str:
+def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
     fairness, same = tables.split(tables.fairness(comparison))
     by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
     flags = _table(tables.flags(comparison)), _table(tables.divergence(comparison))
@@ -68,14 +72,25 @@ def _body(sweep: SweepDir, comparison: Comparison, content: Frames, drawn: set[s
             _table(fairness),
             _p(same, "caption"),
         ),
+        _section("Learning rates", TUNING, _table(tables.tuning(comparison))),
         _section("Ladder", "", _chart("ladder", drawn), *by_scale),
-        _section("Loss curves", CURVES, _controls(drawn), _chart("curves", drawn)),
-        _section("Differences", DIFFERENCES, _chart("deltas", drawn), *_more_differences(comparison)),
+        _section(
+            "Loss curves",
+            CURVES if content.sweep else LOGGED,
+            _controls(content, drawn),
+            _chart("curves", drawn),
+        ),
+        _section(
+            "Differences",
+            DIFFERENCES if content.sweep else LOGGED_DIFFERENCES,
+            _chart("deltas", drawn),
+            *_more_differences(comparison),
+        ),
         _section("Domains", "", _table(tables.domains(comparison))),
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),
-        _section("Provenance", "", *_provenance(sweep, comparison, content)),
+        _section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
@@ -87,13 +102,16 @@ def _more_differences(comparison: Comparison) -> list[str]:
     ]
 
 
-CURVES = (
-    "Training loss. Faint: single steps; strong: their moving average over 4 % of the run. "
-    "Click a name to see it alone, shift-click to add another."
-)
+TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: the lowest of a variant."
+PICK = "Click a name to see it alone, shift-click to add another."
+CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"
+LOGGED = f"Loss as it was logged; of long curves strong: the moving average over 4 % of the run. {PICK}"
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
     "below zero the treatment is better."
+)
+LOGGED_DIFFERENCES = (
+    "Logged loss of the treatment minus that of the control, same seed: below zero the treatment is better."
 )
 
 
@@ -133,19 +151,23 @@ def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
     return title + _table(tables.rungs(comparison, ladder))
 
 
-def _provenance(sweep: SweepDir, comparison: Comparison, content: Frames) -> list[str]:
+def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
-        _table(provenance.facts(sweep, comparison, content)),
+        _table(provenance.facts(comparison, content)),
         _table(tables.deviations(comparison)) or _p("No deviation from the rule that was written down."),
-        _fold("Amendments in the ledger", provenance.amendments(sweep)),
+        _fold("Amendments in the ledger", provenance.amendments(content.sweep)),
         _fold("Runs and end states", tables.runs(comparison)),
     ]
 
 
-def _controls(drawn: set[str]) -> str:
+def _controls(content: Frames, drawn: set[str]) -> str:
+    """What the curves can be drawn over: the axes on which they were measured."""
     if "curves" not in drawn:
         return ""
-    options = "".join(f'<option value="{name}">{title}</option>' for name, (title, _) in AXES.items())
+    known = {
+        name: title for name, (title, _) in AXES.items() if name == "tokens" or content.losses[name].max()
+    }
+    options = "".join(f'<option value="{name}">{title}</option>' for name, title in known.items())
     return (
         f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
         '<label><input type="checkbox" id="log-x"> log x</label>'

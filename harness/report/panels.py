@@ -17,6 +17,7 @@ from harness.report.frames import Frames
 from harness.report.marks import AXES, POWER, Layer, color, filled, multiples, over, reference
 
 Spec = dict[str, Any]
+Panel = alt.FacetChart | alt.VConcatChart
 
 
 def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
@@ -25,12 +26,18 @@ def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
     altair's own checks cost more than everything else here; a test makes them once for all.
     """
     with debug_mode(False):
-        made = {
-            "ladder": ladder(comparison, content),
-            "curves": curves(content),
-            "deltas": differences(comparison, content),
-        }
-        return {name: chart.to_dict(validate=False) for name, chart in made.items() if chart is not None}
+        made = charts(comparison, content)
+        return {name: chart.to_dict(validate=False) for name, chart in made.items()}
+
+
+def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
+    """The same as charts."""
+    made = {
+        "ladder": ladder(comparison, content),
+        "curves": curves(content),
+        "deltas": differences(comparison, content),
+    }
+    return {name: chart for name, chart in made.items() if chart is not None}
 
 
 def ladder(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
@@ -121,7 +128,7 @@ def curves(content: Frames) -> alt.FacetChart | None:
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
         x=over("tokens"),
-        y=y.axis(title="training loss (nats a token)", format="~r", tickCount=6),
+        y=y.axis(title="training loss (nats a token)" if content.sweep else "loss", format="~r", tickCount=6),
         color=color(content),
         detail="seed:N",
     )

@@ -10,7 +10,7 @@ from harness.compare.results import Comparison
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report import panels, theme
-from harness.report.frames import read_frames
+from harness.report.frames import Frames, read_frames
 
 DENSITY = 2
 """Pixels of a PNG for each of the specification."""
@@ -18,13 +18,18 @@ DENSITY = 2
 
 def write_pictures(sweep: SweepDir, comparison: Comparison, folder: Path) -> list[Path]:
     """Write `<panel>.png` and `<panel>.svg` of every panel into a folder; returns their paths."""
+    return draw_pictures(comparison, read_frames(sweep, comparison), folder)
+
+
+def draw_pictures(comparison: Comparison, content: Frames, folder: Path) -> list[Path]:
+    """The same of what was read before."""
     config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
     written = []
-    for name, spec in panels.draw(comparison, read_frames(sweep, comparison)).items():
+    for name, spec in panels.draw(comparison, content).items():
         svg = vl_convert.vegalite_to_svg(spec, config=config)
         png = vl_convert.svg_to_png(svg, scale=DENSITY)
-        for suffix, content in (("svg", svg.encode()), ("png", png)):
+        for suffix, picture in (("svg", svg.encode()), ("png", png)):
             path = folder / f"{name}.{suffix}"
-            atomic.write_bytes(path, content)
+            atomic.write_bytes(path, picture)
             written.append(path)
     return written

@@ -18,12 +18,15 @@ from harness.report.tables import Table, table
 DIGITS = 16
 
 
-def facts(sweep: SweepDir, comparison: Comparison, content: Frames) -> Table:
-    """One row a fact; more than one value means that the runs disagree. Hashes by their first digits."""
+def facts(comparison: Comparison, content: Frames) -> Table:
+    """One row a fact; more than one value means that the runs disagree. Hashes by their first digits.
+
+    Of curves from elsewhere no more is known than their files and runs.
+    """
     records = [run.record for run in content.runs]
     packages = sorted({name for record in records for name in record.versions})
     rows = {
-        "sweep": [sweep.path.name],
+        "curves" if content.sweep is None else "sweep": [content.name],
         "rule": [comparison.rule.hash[:DIGITS] or "not written down before the first step"],
         "code": _distinct(record.code_hash[:DIGITS] for record in records),
         "data": _distinct(record.facts.data_fingerprint[:DIGITS] for record in records),
@@ -31,7 +34,9 @@ def facts(sweep: SweepDir, comparison: Comparison, content: Frames) -> Table:
         **{name: _distinct(record.versions.get(name, words.NONE) for record in records) for name in packages},
         "end states": _states(comparison),
     }
-    return table(("fact", "value"), ((name, ", ".join(values)) for name, values in rows.items()), left=2)
+    return table(
+        ("fact", "value"), ((name, ", ".join(values)) for name, values in rows.items() if values), left=2
+    )
 
 
 def config_differences(content: Frames) -> Table:
@@ -45,8 +50,10 @@ def config_differences(content: Frames) -> Table:
     return table(("key", "at", *content.variants), rows, left=2 + len(content.variants))
 
 
-def amendments(sweep: SweepDir) -> Table:
+def amendments(sweep: SweepDir | None) -> Table:
     """The ledger, oldest first, with the entries that were changed after they were written."""
+    if sweep is None:
+        return table((), ())
     edited = set(ledger.edited(sweep))
     rows = (
         (entry["time"], entry["kind"], json.dumps(entry["content"], sort_keys=True)[:200],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from harness.compare.fairness import TunedRow
 from harness.compare.flags import BLOCKING
 from harness.compare.results import Comparison, FairnessRow, Ladder, Rung
 from harness.report import words
@@ -77,8 +79,8 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
     return (
         row.scale,
         f"{row.variant} (control)" if row.control else row.variant,
-        f"{words.count(row.non_embedding)} {words.ratio(row.parameters_ratio)}".strip(),
-        f"{words.count(row.flops_per_token)} {words.ratio(row.flops_ratio)}".strip(),
+        _amount(row.non_embedding, row.parameters_ratio),
+        _amount(row.flops_per_token, row.flops_ratio),
         words.count(row.tokens),
         str(row.steps),
         str(row.seeds),
@@ -89,6 +91,30 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         row.tokenizer,
         ", ".join(row.flags),
     )
+
+
+def _amount(value: float, ratio: float | None) -> str:
+    """`160k +0.4 %`; nothing where a log does not say."""
+    return f"{words.count(value)} {words.ratio(ratio)}".strip() if value else words.NONE
+
+
+def tuning(comparison: Comparison) -> Table:
+    """Loss by learning rate, one column a variant that was tuned; a rate that a bracket lacks stays empty."""
+    curves = {row.variant: dict(row.curve) for row in comparison.fairness if isinstance(row, TunedRow)}
+    rates = sorted({rate for curve in curves.values() for rate in curve})
+    rows = ((f"{rate:.3g}", *(_tuned(curve, rate) for curve in curves.values())) for rate in rates)
+    return table(("learning rate", *curves), rows)
+
+
+def _tuned(curve: Mapping[float, float | None], rate: float) -> str:
+    """The loss at a rate, the lowest of its curve marked."""
+    if rate not in curve:
+        return ""
+    value = curve[rate]
+    if value is None or not math.isfinite(value):
+        return "diverged"
+    finite = [loss for loss in curve.values() if loss is not None and math.isfinite(loss)]
+    return f"{words.loss(value)} *" if value == min(finite) else words.loss(value)
 
 
 def rungs(comparison: Comparison, ladder: Ladder) -> Table:
@@ -152,13 +178,17 @@ def iso(comparison: Comparison) -> Table:
 
 
 def gate(comparison: Comparison) -> Table:
+    """Four criteria a treatment, and below them whether it is promoted."""
     outcome = {True: "won", False: "lost", None: "not measured"}
-    rows = (
-        (result.variant, item.name, outcome[item.passed], words.number(item.value),
-         words.number(item.margin), item.detail)
-        for result in comparison.gate or ()
-        for item in result.criteria
-    )  # fmt: skip
+    rows = []
+    for result in comparison.gate or ():
+        rows += [
+            (result.variant, item.name, outcome[item.passed], words.number(item.value),
+             words.number(item.margin), item.detail)
+            for item in result.criteria
+        ]  # fmt: skip
+        promoted = "promoted" if result.promote else "not promoted"
+        rows.append((result.variant, "all", promoted, words.NONE, words.NONE, result.reason))
     return table(("variant", "criterion", "outcome", "value", "margin", "detail"), rows, left=2)
 
 

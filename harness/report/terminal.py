@@ -31,6 +31,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _section(console, "Fairness: what each variant was given", fairness)
     if same:
         _line(console, same)
+    _section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
     _section(console, "Gate", tables.gate(comparison))

@@ -114,10 +114,11 @@ def ratio(value: float | None) -> str:
 
 
 def effect(item: Effect) -> str:
-    """A difference with its interval; without one, that it speaks of these runs only."""
+    """A difference with its interval, and its level where that is not 95 %."""
     if item.low is None or item.high is None:
         return signed(item.mean)
-    return f"{signed(item.mean)} [{signed(item.low)}, {signed(item.high)}]"
+    level = "" if item.level == 0.95 else f" ({100 * item.level:.3g} %)"
+    return f"{signed(item.mean)} [{signed(item.low)}, {signed(item.high)}]{level}"
 
 
 def multiplier(item: Multiplier | None) -> str:

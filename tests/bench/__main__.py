@@ -86,6 +86,7 @@ def main() -> None:
         console.print(speeds(folder, console))
         console.print(overheads(folder))
         console.print(starts(folder))
+        console.print(comparisons(folder))
 
 
 def speeds(folder: Path, console: Console) -> Table:
@@ -129,6 +130,18 @@ def starts(folder: Path) -> Table:
     warm = first_step(folder / "warm", cache)
     table.add_row("cold cache (tokenises and compiles)", f"{cold:.1f}", f"{cold / warm:.1f}")
     table.add_row("warm cache", f"{warm:.1f}", "1.0")
+    return table
+
+
+def comparisons(folder: Path) -> Table:
+    columns = ("CPU seconds", "ms a run", "over a hundred", "peak MiB")
+    table = Table("compare, 10,000 evaluations a run", *columns)
+    found = [json.loads(python("tests.bench.comparison", str(folder), str(n))) for n in (100, 1000)]
+    base = found[0]["seconds"] / found[0]["runs"]
+    for item in found:
+        a_run = item["seconds"] / item["runs"]
+        cells = f"{item['seconds']:.2f}", f"{1e3 * a_run:.2f}", f"{a_run / base:.2f}", f"{item['mib']:.0f}"
+        table.add_row(f"{item['runs']} runs", *cells)
     return table
 
 

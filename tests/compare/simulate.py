@@ -24,7 +24,7 @@ from harness.compare.multiplier import (
     pooled_multiplier,
 )
 from harness.compare.results import Direction, Effect, Multiplier
-from harness.compare.sequential import SequentialTest, Verdict, log_e_values
+from harness.compare.sequential import SequentialTest, Verdict, log_e_values, sequential_p, spend
 from harness.compare.trend import trend
 from tests.compare.synthetic import surface
 
@@ -134,6 +134,69 @@ def any_look(reps: int, looks: int, n: int = 5, rng: int = 0, *, naive: bool = F
             test = SequentialTest(looks)
             hits += Verdict.efficacy in [test.look(effect) for effect in effects]
     return Rate(hits, reps)
+
+
+LOOKS = np.array([0.4, 0.6, 0.8, 1.0])
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Sweeps of one scale without a difference: how often one was called, and how often the interval that
+    is shown at the look where it ended held the truth."""
+
+    false_positives: Rate
+    intervals: Rate
+
+
+def stopped_null(reps: int, n: int, rng: int = 0, *, naive: bool = False) -> Stopped:
+    """Each scale ends by efficacy or futility or runs to its end, and is then judged by its sequential p;
+    `naive`: it ends at the first p below .05, and is judged by that."""
+    random, hits, held = np.random.default_rng(rng), 0, 0
+    for _ in range(reps):
+        seen = scale_by_looks(random, n, 1, 1, naive=naive)[0]
+        p = seen[-1].p if naive else sequential_p(seen, len(LOOKS))
+        hits += p < 0.05
+        held += seen[-1].low <= 0 <= seen[-1].high
+    return Stopped(Rate(hits, reps), Rate(held, reps))
+
+
+def stopped_family(reps: int, n: int = 5, rng: int = 0) -> Rate:
+    """Any Holm-adjusted sequential p < .05 over two treatments at three scales, none of them different."""
+    random, hits = np.random.default_rng(rng), 0
+    for _ in range(reps):
+        scales = [scale_by_looks(random, n, 2, 6) for _ in range(3)]
+        p = [sequential_p(seen, len(LOOKS)) for scale in scales for seen in scale]
+        hits += min(value for value in holm(p) if value is not None) < 0.05
+    return Rate(hits, reps)
+
+
+def scale_by_looks(
+    random, n: int, treatments: int, family: int, *, naive: bool = False
+) -> list[list[Effect]]:
+    """The effects of each treatment at each look until all of them are decided. All share one control."""
+    a, *others = null_arms(random, n, 1 + treatments)
+    tests = [SequentialTest(len(LOOKS), family=family) for _ in others]
+    for look, share in enumerate(LOOKS):
+        level = 1 - spend(look + 1, len(LOOKS))
+        slope = horizon_slope(a[:, look - 1], a[:, look], share / LOOKS[look - 1]) if look else None
+        for test, b in zip(tests, others, strict=True):
+            delta = effect_of((b - a)[:, look], level=level)
+            test.look(delta, compute_multiplier(delta, slope) if slope else None)
+        over = [test.seen[-1].p < 0.05 if naive else test.verdict is not Verdict.proceed for test in tests]
+        if all(over):
+            break
+    return [test.seen for test in tests]
+
+
+def null_arms(random, n: int, arms: int) -> list[np.ndarray]:
+    """Losses (n seeds, looks) of so many equal variants, on the same batches."""
+    batch, common = BATCH_SD * random.normal(size=(n, len(LOOKS))), random.normal(size=(n, 1))
+    found = []
+    for _ in range(arms):
+        effect = RUN_SD * (RHO**0.5 * common + (1 - RHO) ** 0.5 * random.normal(size=(n, 1)))
+        own = effect * (9 - 8 * LOOKS) + _ar(random, n, len(LOOKS))
+        found.append(surface(REFERENCE, 20 * REFERENCE * LOOKS) + batch + own)
+    return found
 
 
 def one_pair_of_steps(reps: int, steps: int = 30, rng: int = 0) -> Rate:

@@ -46,6 +46,8 @@ class Recipe:
     stopping: str = "none"
     margin: float = 0.01
     with_steps: bool = True
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What rule.json holds beside the rule: gate, tuning."""
     null_orders: int = 0
     """If set: seed k shares data order k % null_orders (an A/A sweep)."""
 
@@ -65,6 +67,8 @@ class Draft:
     steps: list[dict]
     examples: dict[str, Any] | None
     branches: dict[float, list[dict]]
+    ended: bool = True
+    """Whether the hash of its examples lies beside it, as beside a run that came to its end."""
 
 
 Edit = Callable[[Draft], Any]
@@ -90,10 +94,22 @@ def write_sweep(path: Path, recipe: Recipe | None = None, edit: Edit | None = No
     return sweep
 
 
+def at_look(draft: Draft, share: float, state: str = "stopped") -> None:
+    """What a run leaves that went no further than the look at `share`: its branch, and its own steps up to
+    where that forks off."""
+    fork = int(0.85 * share * draft.status["steps"])
+    draft.status |= {"state": state, "step": fork}
+    draft.evals = [row for row in draft.evals if row["step"] <= fork]
+    draft.steps = [row for row in draft.steps if row["step"] <= fork]
+    draft.branches = {at: rows for at, rows in draft.branches.items() if at <= share}
+    draft.ended = False
+
+
 def write_rule(sweep: SweepDir, recipe: Recipe) -> None:
-    rule = plain(_rule(recipe))
-    atomic.write_json(sweep.rule, {"rule": rule, "hash": digest(rule)})
-    ledger.append(sweep, "rule", {"hash": digest(rule)})
+    content = {"rule": plain(_rule(recipe)), **recipe.beside}
+    hashed = content | {"hash": digest(content)}
+    atomic.write_json(sweep.rule, hashed)
+    ledger.append(sweep, "rule", hashed)
 
 
 def draw(recipe: Recipe, scale: str, variant: str, seed: int, shared: float, rng) -> Draft:
@@ -124,7 +140,7 @@ def draw(recipe: Recipe, scale: str, variant: str, seed: int, shared: float, rng
 def write_run(sweep: SweepDir, draft: Draft) -> RunDir:
     """Write a draft where its scale, variant and seed say."""
     run = sweep.run(draft.scale, draft.variant, draft.seed)
-    _write(run, draft, draft.evals, draft.steps, draft.examples, parent=None)
+    _write(run, draft, draft.evals, draft.steps, draft.examples if draft.ended else None, parent=None)
     for share, evals in draft.branches.items():
         branch = run.branch(share)
         end = max((r["step"] for r in evals), default=0)

@@ -228,12 +228,22 @@ def test_warnings_of_unequal_resources(tmp_path):
 
 
 def test_tuning_flags(tmp_path):
-    sweep = write_sweep(tmp_path / "sweep", ONE)
-    rule = json.loads(sweep.rule.read_text())
-    rule["tuning"] = {"mha": {"points": 5, "seed": 0}, "hybrid": {"points": 3, "edge": True}}
-    sweep.rule.write_text(json.dumps(rule))
-    flags = set(only(compare(sweep)).flags)
+    tuning = {"mha": {"points": 5, "seed": 0}, "hybrid": {"points": 3, "edge": True}}
+    recipe = Recipe(scales=ONE.scales, with_steps=False, beside={"tuning": tuning})
+    flags = set(only(judged(tmp_path, recipe)).flags)
     assert {"UNEQUAL_TUNING", "LR_GRID_EDGE", "SEED_REUSED_FOR_TUNING"} <= flags
+
+
+def test_a_variant_that_was_tuned_later_stands_in_the_ledger(tmp_path):
+    from harness.records import ledger
+
+    tuning = {"mha": {"points": 5}, "hybrid": 3}
+    sweep = write_sweep(
+        tmp_path / "sweep", Recipe(scales=ONE.scales, with_steps=False, beside={"tuning": tuning})
+    )
+    assert "UNEQUAL_TUNING" in only(compare(sweep)).flags
+    ledger.append(sweep, "tuning", {"tuning": {"mha": {"points": 7}, "hybrid": {"points": 5}}})
+    assert "UNEQUAL_TUNING" not in only(compare(sweep)).flags
 
 
 def test_the_same_run_twice(tmp_path):
@@ -246,6 +256,24 @@ def test_the_same_run_twice(tmp_path):
     assert "CORRELATION_IMPLAUSIBLE" in rung.flags
     assert (rung.delta.mean, rung.delta.low, rung.delta.high, rung.p) == (0.0, 0.0, 0.0, 1.0)
     assert rung.decision is not Decision.B_BETTER
+
+
+def test_equal_steps_are_enough_where_the_evaluations_differ(tmp_path):
+    def edit(draft):
+        draft.status["loss"] = draft.steps[-1]["loss"]
+        if is_treatment(draft, 1):
+            draft.steps = steps[1]
+            draft.status["loss"] = steps[1][-1]["loss"]
+        steps[draft.seed] = draft.steps
+
+    steps: dict[int, list[dict]] = {}
+    recipe = Recipe(scales=ONE.scales)
+    assert "CORRELATION_IMPLAUSIBLE" in only(judged(tmp_path / "a", recipe, edit)).flags
+
+    def last_alone(draft):
+        draft.status["loss"] = 3.0
+
+    assert "CORRELATION_IMPLAUSIBLE" not in only(judged(tmp_path / "b", recipe, last_alone)).flags
 
 
 def test_one_pair_of_one_run_is_enough(tmp_path):
@@ -320,6 +348,8 @@ def test_one_variant_missing_at_a_scale(tmp_path):
     assert [(state.scale, state.variant) for state in missing] == [("s", "gqa")] * 3
     gone = next(rung for rung in comparison.rungs if (rung.scale, rung.variant) == ("s", "gqa"))
     assert (gone.n, gone.delta.mean, gone.decision) == (0, None, Decision.INCONCLUSIVE)
+    assert "INCOMPLETE" in gone.flags
+    assert "INCOMPLETE" in next(ladder for ladder in comparison.ladder if ladder.variant == "gqa").flags
     assert {ladder.variant: ladder.decision for ladder in comparison.ladder}["hybrid"] is Decision.B_BETTER
 
 
@@ -406,6 +436,59 @@ def test_deviations(tmp_path):
     assert "ledger_edited" in [deviation.kind for deviation in compare(sweep).deviations]
 
 
+BESIDE = {"gate": {"name": "promote", "speed": 0.05}, "tuning": {"mha": {"points": 5}}}
+
+
+def kinds_after(tmp_path, recipe: Recipe, change, *, keep_hash: bool = True) -> list[str]:
+    """Kinds of deviations after a hand has changed rule.json."""
+    from harness.config.identity import digest
+
+    sweep = write_sweep(tmp_path / "sweep", recipe)
+    assert not compare(sweep).deviations
+    content = json.loads(sweep.rule.read_text())
+    change(content)
+    if not keep_hash:
+        content["hash"] = digest({key: value for key, value in content.items() if key != "hash"})
+    sweep.rule.write_text(json.dumps(content))
+    return [deviation.kind for deviation in compare(sweep).deviations]
+
+
+@pytest.mark.parametrize("keep_hash", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["gate"].update(speed=0.5),
+        lambda content: content["tuning"]["mha"].update(points=6),
+        lambda content: content["rule"].update(hypothesis="another"),
+        lambda content: content.pop("gate"),
+        lambda content: content.update(extra=1),
+    ],
+    ids=["gate", "tuning", "rule", "no gate", "more"],
+)
+def test_a_hand_edited_rule_is_found(tmp_path, change, keep_hash):
+    recipe = Recipe(scales=ONE.scales, with_steps=False, beside=BESIDE)
+    assert kinds_after(tmp_path, recipe, change, keep_hash=keep_hash) == ["rule_edited"]
+
+
+def test_a_gate_that_is_added_by_hand_is_found(tmp_path):
+    assert kinds_after(tmp_path, ONE, lambda content: content.update(gate={})) == ["rule_edited"]
+
+
+def test_older_rules_are_hashed_without_their_frame(tmp_path):
+    from harness.config.identity import digest
+    from harness.records import ledger
+
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    rule = json.loads(sweep.rule.read_text())["rule"]
+    for content in ({"rule": rule, "hash": digest(rule)}, rule):
+        sweep.rule.write_text(json.dumps(content))
+        sweep.ledger.unlink()
+        ledger.append(sweep, "rule", {"hash": digest(rule)})
+        assert not compare(sweep).deviations
+    sweep.rule.write_text(json.dumps({"rule": rule, "hash": digest(rule), "gate": {}}))
+    assert [deviation.kind for deviation in compare(sweep).deviations] == ["rule_edited"]
+
+
 def test_positive_control_and_family(tmp_path):
     recipe = Recipe(
         scales=SMALL.scales, variants={"mha": 1.0, "hybrid": 1.0, "short": 0.7}, positive_control="short",
@@ -487,7 +570,7 @@ def test_looks_are_shown_and_under_stopping_they_decide(tmp_path):
     shown = only(judged(tmp_path / "a", recipe)).looks
     assert [look.share for look in shown] == [0.4, 0.6, 0.8, 1.0]
     assert {look.outcome for look in shown} == {"shown"}
-    stopping = Recipe(**recipe.__dict__ | {"stopping": "spend", "variants": {"mha": 1.0, "hybrid": 1.5}})
+    stopping = Recipe(**recipe.__dict__ | {"stopping": "looks", "variants": {"mha": 1.0, "hybrid": 1.5}})
     looks = only(judged(tmp_path / "b", stopping)).looks
     assert looks[0].outcome == "continue"
     assert looks[1].outcome == "efficacy"

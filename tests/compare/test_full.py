@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +58,16 @@ TABLE = [
         lambda: simulate.any_look(2000, 31, naive=True), lambda rate: rate.value > 0.05),
     Row("(band over the steps of one pair, for contrast)", "> .5",
         lambda: simulate.one_pair_of_steps(2000), lambda rate: rate.value > 0.5),
+    *[
+        Row(
+            f"a scale that may stop at 4 looks, n = {n}: called different; its interval holds zero",
+            "<= .05; >= .95", lambda n=n: simulate.stopped_null(REPS, n),
+            lambda found: found.false_positives.within(0.05) and found.intervals.value >= 0.94,
+        )
+        for n in (3, 5)
+    ],
+    Row("any Holm-adjusted p < .05, 2 treatments at 3 scales that may stop", "<= .05",
+        lambda: simulate.stopped_family(2000), at_most(0.05)),
     Row("e-process up to 30 seeds", "<= .05", lambda: simulate.e_process(100_000), at_most(0.05)),
     Row("power, n = 5, k = 1.01, matched batches", ">= .70",
         lambda: simulate.power(REPS, 5, 1.01), lambda rate: rate.value >= 0.70),
@@ -104,6 +117,21 @@ def test_row(row: Row):
     assert row.holds(found), shown(found)
 
 
+def test_time_a_run_is_flat_and_memory_bounded(tmp_path):
+    """A hundred and a thousand runs of 10,000 evaluations, each in a process of its own."""
+    small, large = (
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-m", "tests.bench.comparison", str(tmp_path), str(runs)],
+                cwd=REPORT.parents[1], stdout=subprocess.PIPE, text=True, check=True,
+            ).stdout
+        )
+        for runs in (100, 1000)
+    )  # fmt: skip
+    assert large["seconds"] / small["seconds"] < 10 * 1.6
+    assert large["mib"] < 1024
+
+
 def test_write_the_report():
     """Last: what the rows above achieved."""
     head = REPORT.read_text().split("<!-- achieved -->")[0] if REPORT.exists() else "# Statistics\n\n"
@@ -117,6 +145,8 @@ def test_write_the_report():
 def shown(found: Any) -> str:
     if isinstance(found, tuple):
         return "; ".join(map(shown, found))
+    if isinstance(found, simulate.Stopped):
+        return f"{found.false_positives}; {found.intervals}"
     if isinstance(found, simulate.PooledResult):
         return f"bias {found.bias:+.5f}, RMSE {found.rmse:.5f}, coverage {found.coverage}"
     if hasattr(found, "objective"):

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from harness.report import page as report_page
+from harness.report.frames import read_frames
 from tests.report.conftest import HOSTILE
 from tests.report.example import VERDICT
 
@@ -99,7 +100,7 @@ def test_small_and_quick(sweep, told, page: Path):
     taken = []
     for _ in range(2):
         started = time.process_time()
-        report_page.render(sweep, told)
+        report_page.render(told, read_frames(sweep, told))
         taken.append(time.process_time() - started)
     assert min(taken) < 1.5
     assert page.stat().st_size < 1.5e6
@@ -108,5 +109,5 @@ def test_small_and_quick(sweep, told, page: Path):
 def test_an_empty_sweep_still_says_its_verdict(tmp_path, told):
     from harness.records.layout import SweepDir
 
-    text = report_page.render(SweepDir(tmp_path), told)
+    text = report_page.render(told, read_frames(SweepDir(tmp_path), told))
     assert Reader(text).text("h1") == VERDICT

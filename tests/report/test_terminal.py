@@ -10,17 +10,22 @@ import sys
 import pytest
 from rich.console import Console
 
+from harness.compare.results import Comparison
 from harness.report import words
 from harness.report.markdown import markdown
 from harness.report.terminal import print_comparison
 from tests.report.example import VERDICT, comparison
 
 
-def printed(width: int, **names) -> str:
+def shown(told: Comparison, width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_comparison(comparison(**names), console)
+    print_comparison(told, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def printed(width: int, **names) -> str:
+    return shown(comparison(**names), width)
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

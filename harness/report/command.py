@@ -1,0 +1,150 @@
+"""The verb `compare`: what is judged, how it is said, and where its report goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.config.errors import UserError
+from harness.report.sweeps import find_sweep
+
+if TYPE_CHECKING:
+    from harness.compare.results import Comparison
+    from harness.report.frames import Frames
+
+
+class Options(argparse.ArgumentParser):
+    """Options whose mistakes are said in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows an example")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison with what its report is drawn from (read only if one is asked for) and where it goes."""
+
+    comparison: Comparison
+    frames: Callable[[], Frames]
+    page: Path
+    pictures: Path
+
+
+def compare_command(arguments: Sequence[str]) -> int:
+    """Exit status 0 whatever the verdict; 1 if promotion was required and nothing passes the gate."""
+    options = _read(arguments)
+    judged = [_curves(options)] if options.curves else [_sweep(path) for path in options.sweeps]
+    _say(options, [each.comparison for each in judged])
+    try:
+        for each in judged:
+            _write(options, each)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or judged[0].page}: {error.strerror}; a report goes beside what it is about, "
+            "so copy that where there is room and leave to write"
+        ) from error
+    return int(options.require == "promote" and not all(_promotes(each.comparison) for each in judged))
+
+
+def _read(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Options("harness compare", add_help=False)
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
+    parser.add_argument("--curves", nargs="+", metavar="FILE")
+    parser.add_argument("--control", metavar="VARIANT")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--markdown", action="store_true")
+    parser.add_argument("--html", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--require", choices=["promote"])
+    options = parser.parse_args(arguments)
+    if bool(options.sweeps) == bool(options.curves):
+        parser.error("name sweeps or --curves FILE..., one of the two")
+    if options.control and not options.curves:
+        parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
+    return options
+
+
+def _sweep(path: str) -> Judged:
+    from harness.compare import compare
+
+    sweep = find_sweep(path)
+    comparison = compare(sweep)
+
+    def frames() -> Frames:
+        from harness.report.frames import read_frames
+
+        return read_frames(sweep, comparison)
+
+    return Judged(comparison, frames, sweep.report, sweep.path / "pictures")
+
+
+def _curves(options: argparse.Namespace) -> Judged:
+    """Curves from files; what is written goes beside the first of them."""
+    from harness.compare.curves import gather_curves
+    from harness.compare.engine import judge
+
+    first = Path(options.curves[0])
+    evidence = gather_curves(options.curves, control=options.control, experiment=first.stem)
+    comparison = judge(evidence)
+
+    def frames() -> Frames:
+        from harness.report.logs import frames_of
+
+        return frames_of(", ".join(options.curves), evidence.runs, comparison)
+
+    return Judged(comparison, frames, first.with_suffix(".report.html"), first.with_suffix(".pictures"))
+
+
+def _say(options: argparse.Namespace, comparisons: Sequence[Comparison]) -> None:
+    if options.json:
+        _print_json(comparisons)
+    elif options.markdown:
+        from harness.report.markdown import markdown
+
+        print("\n".join(map(markdown, comparisons)), end="")
+    else:
+        _print_tables(comparisons)
+
+
+def _print_json(comparisons: Sequence[Comparison]) -> None:
+    """One object for one comparison, a list for several."""
+    from harness.compare.results import dumps, to_json
+
+    if len(comparisons) == 1:
+        print(dumps(comparisons[0]), end="")
+    else:
+        print(json.dumps([to_json(each) for each in comparisons], indent=2, sort_keys=True))
+
+
+def _print_tables(comparisons: Sequence[Comparison]) -> None:
+    from rich.console import Console
+
+    from harness.report.terminal import print_comparison
+
+    for comparison in comparisons:
+        print_comparison(comparison, Console())
+
+
+def _write(options: argparse.Namespace, judged: Judged) -> None:
+    """The files that were asked for; where they are goes to standard error."""
+    if not (options.html or options.pictures):
+        return
+    from harness.report.page import write_page  # the plotting stack costs a second to import
+    from harness.report.pictures import draw_pictures
+
+    say, frames = partial(print, file=sys.stderr), judged.frames()
+    if options.html:
+        say(write_page(judged.page, judged.comparison, frames))
+    if options.pictures:
+        say(*draw_pictures(judged.comparison, frames, judged.pictures), sep="\n")
+
+
+def _promotes(comparison: Comparison) -> bool:
+    return any(result.promote for result in comparison.gate or ())
