@@ -157,10 +157,10 @@ def treatments_of(rule: Rule, runs: Sequence[RunRecord]) -> list[str]:
 
 
 def ordered_scales(runs: Sequence[RunRecord]) -> list[str]:
-    """Scales from small to large, by the model FLOPs of a run."""
-    size: dict[str, float] = {}
+    """Scales from small to large, by the model FLOPs of a run; where these are unknown, by its tokens."""
+    size: dict[str, tuple[float, int]] = {}
     for run in runs:
-        facts = run.provenance.facts
-        flops = facts.flops_per_token * run.provenance.tokens
-        size[run.provenance.scale] = max(size.get(run.provenance.scale, 0.0), flops)
+        record = run.provenance
+        cost = (record.facts.flops_per_token * record.tokens, record.tokens)
+        size[record.scale] = max(size.get(record.scale, (0.0, 0)), cost)
     return sorted(size, key=lambda scale: (size[scale], scale))

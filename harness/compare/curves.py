@@ -19,7 +19,7 @@ ASSUMED = (
     "the last row of each run is taken for a decayed checkpoint, unless the run broke off: "
     "there is no column `decayed`"
 )
-UNSIZED = "the scales stand in order of their names: there is no column `parameters` or `flops` to size them"
+UNSIZED = "the scales stand in order of their tokens: no column `parameters` or `flops` sizes them"
 
 Tables = Sequence[pl.DataFrame | Path | str]
 

@@ -101,7 +101,7 @@ def settle_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more: int |
         return "settled at this scale; the next scale tells whether it holds"
     if "INCOMPLETE" in flags:
         return "finish the runs that are missing"
-    return f"{more} more seeds would halve the interval" if more else "at least two seeds"
+    return f"{_seeds(more)} would halve the interval" if more else "at least two seeds"
 
 
 def settle_ladder(ruling: Ruling, flags: Sequence[str], more: int | None) -> str:
@@ -110,8 +110,12 @@ def settle_ladder(ruling: Ruling, flags: Sequence[str], more: int | None) -> str
         return "repair what is flagged: " + ", ".join(blocking(flags))
     if ruling.decision is Decision.INCONCLUSIVE:
         finish = "finish the runs that are missing; " if "INCOMPLETE" in flags else ""
-        return finish + (f"{more} more seeds a scale would halve the interval" if more else "more seeds")
+        return finish + (f"{_seeds(more)} a scale would halve the interval" if more else "more seeds")
     return "the next scale: the decision rests on the largest one trained"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} more seed{'s' if count > 1 else ''}"
 
 
 def sentence(ladders: Sequence[Ladder]) -> str:

@@ -102,19 +102,25 @@ def welch_effect(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Effect:
 
 
 def variance_mismatch(
-    deltas: Sequence[np.ndarray], floors: Sequence[NoiseFloor | None], alpha: float = 0.2
+    deltas: Sequence[np.ndarray],
+    floors: Sequence[NoiseFloor | None],
+    noisier: float = 0.2,
+    quieter: float = 0.01,
 ) -> bool:
-    """Whether A/B differences are noisier than the A/A floor: an upper F-test pooled over scales.
+    """Whether A/B differences are not as noisy as the A/A floor: an F-test pooled over scales.
 
-    F = sum (n_s - 1) v_s / s0_s^2 / sum (n_s - 1), on sum (n_s - 1) and sum d0_s df. The level is a
-    generous .2, since a mismatch that goes unseen costs coverage and a false alarm only power.
+    F = sum (n_s - 1) v_s / s0_s^2 / sum (n_s - 1), on sum (n_s - 1) and sum d0_s df. Upwards the level
+    is a generous .2, since a mismatch that goes unseen costs coverage and a false alarm only power.
+    Downwards it is .01: null pairs differ in their start and A/B pairs share it, so a floor can be far
+    too high for them, which costs power; to drop it by chance costs at most .01 of coverage.
     """
     known = [(d, f) for d, f in zip(deltas, floors, strict=True) if f and f.df > 0 and len(d) > 1]
     df1, df2 = sum(len(d) - 1 for d, _ in known), sum(f.df for _, f in known)
     if not df1:
         return False
     ratio = sum((len(d) - 1) * np.var(d, ddof=1) / f.s0**2 for d, f in known) / df1
-    return f_above(float(ratio), df1, df2) < alpha
+    above = f_above(float(ratio), df1, df2)
+    return above < noisier or 1 - above < quieter
 
 
 def correlation(a: ArrayLike, b: ArrayLike) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 from harness.compare.flags import unequal
@@ -11,13 +10,6 @@ from harness.compare.reading import RunRecord
 from harness.compare.results import FairnessRow
 from harness.compare.tuning import Curve
 from harness.records.provenance import Facts
-
-
-@dataclass(frozen=True)
-class TunedRow(FairnessRow):
-    """A row whose learning rate was found on a curve."""
-
-    curve: Curve = ()
 
 
 def fairness_rows(
@@ -41,7 +33,7 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = sorted({run.provenance.code_hash for run in runs})
-    row = FairnessRow(
+    return FairnessRow(
         scale=provenance.scale,
         variant=provenance.variant,
         control=provenance.variant == control,
@@ -65,9 +57,8 @@ def _row(
         code=codes[0] if len(codes) == 1 else "mixed",
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
+        curve=_curve(tuning.get(provenance.variant)),
     )
-    curve = _curve(tuning.get(provenance.variant))
-    return TunedRow(**{f.name: getattr(row, f.name) for f in fields(row)}, curve=curve) if curve else row
 
 
 def shared_share(facts: Facts, base: Facts) -> float | None:

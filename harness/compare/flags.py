@@ -80,7 +80,7 @@ EXPLAIN = {
     "MIXED_HARDWARE": "the runs of a pair were trained on different software or hardware",
     "POOR_FIT": "the control's slope is poorly known",
     "EXTRAPOLATION": "beyond the data",
-    "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, which is therefore not used",
+    "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter; it is not used",
     "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
     "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
     "INCOMPLETE": "some runs of this rung have no outcome yet",

@@ -87,7 +87,7 @@ def twin_sentence(runs: Sequence[RunRecord]) -> str:
     for run in runs:
         if run.complete and run.config and (twin := seen.setdefault(_same_run(run), run)) is not run:
             pairs += 1
-            if not np.array_equal(twin.evals.columns["loss"], run.evals.columns["loss"], equal_nan=True):
+            if not np.array_equal(twin.evals.losses, run.evals.losses, equal_nan=True):
                 breaches.append(f"{twin.path} and {run.path}")
     if not pairs:
         return ""

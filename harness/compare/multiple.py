@@ -16,11 +16,11 @@ DRAWS = 9_999
 def holm(p: Sequence[float | None], family: int | None = None) -> list[float | None]:
     """Holm's step-down adjusted p (Holm 1979), in the given order.
 
-    A missing p stays None but counts in the family, which was declared before anyone looked;
+    A missing p (None or NaN) is None but counts in the family, which was declared before anyone looked;
     `family` may name a larger one.
     """
     size = max(family or 0, len(p))
-    known = sorted((value, index) for index, value in enumerate(p) if value is not None)
+    known = sorted((value, index) for index, value in enumerate(p) if value is not None and value == value)
     adjusted: list[float | None] = [None] * len(p)
     running = 0.0
     for rank, (value, index) in enumerate(known):

@@ -93,7 +93,7 @@ def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None)
     b = _search(lambda value: _linear(z, y, value)[2], 0.02, 1.0)
     E, a, squares = _linear(z, y, b)
     residual = math.sqrt(squares / x.size)
-    error = residual if se is None else float(np.sqrt(np.mean(np.square(se))))
+    error = residual if se is None else float(np.sqrt(np.mean(np.square(np.asarray(se, float)))))
     error = max(error, 1e-12)
     poor = b < 0.021 or b > 0.99 or E <= 0 or a <= 0 or residual > 3 * error
     flags = ("POOR_FIT",) if poor else ()

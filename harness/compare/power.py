@@ -132,7 +132,9 @@ def _pooled(
 
 def _assumption(guessed: Sequence[str], sd: float | None) -> str:
     if not guessed:
-        return "The noise of every scale is that of its A/A library."
+        return (
+            "The noise of every scale is that of its A/A library (pairs that share their start are quieter)."
+        )
     value = ASSUMED_SD if sd is None else sd
     return (
         f"Assumed, since no A/A library covers {', '.join(guessed)}: "

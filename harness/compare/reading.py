@@ -157,7 +157,12 @@ def _sound(record: Provenance | None) -> Provenance | None:
     if record is None:
         return None
     fields = [(part, *field) for part in (record, record.facts) for field in _kinds(type(part))]
-    return record if all(isinstance(getattr(part, name), kinds) for part, name, kinds in fields) else None
+    if not all(isinstance(getattr(part, name), kinds) for part, name, kinds in fields):
+        return None
+    shapes = record.facts.paths.values()
+    whole = all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes)
+    named = all(isinstance(node, str) for node in record.touches)
+    return record if whole and named and isinstance((record.parent or {"step": 0}).get("step"), int) else None
 
 
 @functools.cache

@@ -270,6 +270,8 @@ class FairnessRow:
     code: str
     touches: tuple[str, ...]
     flags: tuple[str, ...] = ()
+    curve: tuple[tuple[float, float | None], ...] = ()
+    """(learning rate, end-of-run loss) of each rate that was tried; None where the run diverged."""
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,8 @@ def _noise(bout: Bout, floors: Mapping[str, NoiseFloor], deltas: Sequence[np.nda
 def _flops_ratio(bout: Bout) -> float | None:
     for match in bout.matches:
         one, other = match.control.provenance.facts, match.treatment.provenance.facts
-        return other.flops_per_token / one.flops_per_token if one.flops_per_token else None
+        known = one.flops_per_token > 0 and other.flops_per_token > 0
+        return other.flops_per_token / one.flops_per_token if known else None
     return None
 
 

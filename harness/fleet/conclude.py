@@ -37,7 +37,8 @@ def conclude(sweep: SweepDir, console: Console) -> None:
 def _floor(entry: LibraryEntry) -> str:
     """A noise floor, as sweeps beside this one will use it."""
     related = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
-    return f"{entry.scale}: two seeds of one variant differ by {entry.s0:.4f} nats (SD, df {entry.df:g}{related})"
+    noise = f"{entry.s0:.4f} nats (SD, df {entry.df:g}{related})"
+    return f"{entry.scale}: two seeds of one variant on one order of data differ by {noise}"
 
 
 def _says_something_new(sweep: SweepDir, content: dict[str, Any]) -> bool:

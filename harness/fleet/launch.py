@@ -141,7 +141,8 @@ def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]
         outcomes = launch(configs, dataclasses.replace(tools, conclude=lambda *_: None), console)
         if failed := [outcome for outcome in outcomes if outcome.failure]:
             raise UserError(
-                f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same command again"
+                f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same "
+                "command again"
             )
 
     return launch_tuning

@@ -81,7 +81,10 @@ class Supervisor:
     _stopping: bool = False
 
     def run(self, assignments: Sequence[Assignment]) -> None:
-        """Returns when every run has an end, waits at its look, or was given up. Raises Interrupted if it was told to leave."""
+        """Returns when every run has an end, waits at its look, or was given up.
+
+        Raises Interrupted if it was told to leave.
+        """
         self.waiting = [*assignments]
         while self.active or self.waiting:
             if self.interruptions and not self._stopping:

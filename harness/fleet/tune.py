@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.compare.tuning import Optimum, read_tuning
@@ -50,13 +49,13 @@ def _check(configs: Sequence[Config]) -> None:
     used = sorted({config.seed for config in configs} | {config.data_seed for config in configs})
     if settings.seed in used:
         raise UserError(
-            f"tune.seed={settings.seed}: the sweep itself trains on it; choose one outside {used}, since a rate "
-            "that was picked on a seed flatters its variant there"
+            f"tune.seed={settings.seed}: the sweep itself trains on it; choose one outside {used}, since a "
+            "rate that was picked on a seed flatters its variant there"
         )
     if settings.points < 3 or settings.factor <= 1:
         raise UserError(
-            f"tune.points={settings.points}, tune.factor={settings.factor:g}: a bracket has three or more points, "
-            "a factor above 1 apart"
+            f"tune.points={settings.points}, tune.factor={settings.factor:g}: a bracket has three or more "
+            "points, a factor above 1 apart"
         )
 
 
@@ -137,7 +136,7 @@ def _frozen(sweep: SweepDir) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or digest(content.get("variants")) != entries[-1]["content"]["hash"]:
         raise UserError(
-            f"{Path(sweep.tuned)}: changed or lost after it was hashed; restore it, or move {sweep.path} away "
+            f"{sweep.tuned}: changed or lost after it was hashed; restore it, or move {sweep.path} away "
             "and tune again under another experiment_name"
         )
     return content["variants"]

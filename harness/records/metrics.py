@@ -152,7 +152,8 @@ def _origin(run: RunDir) -> int:
     """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
     record = atomic.read_json(run.run)
     parent = record.get("parent") if isinstance(record, dict) else None
-    return int(parent["step"]) if parent else 0
+    step = parent.get("step") if isinstance(parent, dict) else None
+    return step if isinstance(step, int) else 0
 
 
 def _read(chain: list[Part], kind: str) -> pl.DataFrame:

@@ -10,18 +10,16 @@ from typing import Any
 import altair as alt
 import numpy as np
 import polars as pl
-import vl_convert
 from rich.console import Console
 from rich.text import Text
 
 from harness.compare.checkpoints import CheckpointDiff, LossRow, kind
-from harness.records import atomic
 from harness.report import checkpoint_tables as tables
-from harness.report import theme, words
+from harness.report import words
 from harness.report.marks import SIGNED, Layer, filled, inline, multiples
-from harness.report.pictures import DENSITY
+from harness.report.pictures import write_picture
 from harness.report.tables import without
-from harness.report.terminal import NARROW, _line, _section
+from harness.report.terminal import NARROW, say, section
 
 BARS = 30
 """Of a histogram, about."""
@@ -37,25 +35,25 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
     """How far the two are apart in a sentence each, then the tables."""
     console.print(Text(f"\n{tables.headline(diff)}", style="bold"))
     for sentence in tables.summary(diff):
-        _line(console, sentence)
+        say(console, sentence)
     function = diff.function
-    _section(console, "The two checkpoints", tables.sides(diff))
+    section(console, "The two checkpoints", tables.sides(diff))
     dropped = ("size", "||a||", "||b||") if console.width < NARROW else ()
-    _section(console, "Weights: how far b is from a", without(tables.weights(diff.weights), dropped))
-    _section(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
+    section(console, "Weights: how far b is from a", without(tables.weights(diff.weights), dropped))
+    section(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
     if function.probe:
         frozen = f"the first {function.probe[0].sequences} held-out sequences of each domain"
-        _section(console, f"Next token: distributions on {frozen}", tables.probe(function.probe))
-    _section(
+        section(console, f"Next token: distributions on {frozen}", tables.probe(function.probe))
+    section(
         console, "Loss by held-out sequence (nats a token)", tables.losses(function.losses, function.overall)
     )
-    _section(console, f"Along the run: distance from step {_first(diff)}", tables.along(diff.along))
+    section(console, f"Along the run: distance from step {_first(diff)}", tables.along(diff.along))
     if diff.divergence:
-        _section(console, "Shared weights at equal steps", tables.along(diff.divergence.checkpoints))
+        section(console, "Shared weights at equal steps", tables.along(diff.divergence.checkpoints))
     if diff.notes:
         console.print(Text("\nNotes", style="bold"))
     for note in diff.notes:
-        _line(console, words.plain_text(note))
+        say(console, words.plain_text(note))
 
 
 def _first(diff: CheckpointDiff) -> int:
@@ -64,13 +62,7 @@ def _first(diff: CheckpointDiff) -> int:
 
 def write_diff_pictures(diff: CheckpointDiff, folder: Path) -> list[Path]:
     """Write `diff_<a>_<b>.svg` and `.png` into a folder; returns their paths."""
-    config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
-    svg = vl_convert.vegalite_to_svg(draw(diff).to_dict(), config=config)
-    contents = {"svg": svg.encode(), "png": vl_convert.svg_to_png(svg, scale=DENSITY)}
-    paths = [folder / f"{file_name(diff)}.{suffix}" for suffix in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
-        atomic.write_bytes(path, content)
-    return paths
+    return write_picture(draw(diff).to_dict(), folder, file_name(diff))
 
 
 def file_name(diff: CheckpointDiff) -> str:

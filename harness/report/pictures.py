@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 
@@ -23,13 +24,16 @@ def write_pictures(sweep: SweepDir, comparison: Comparison, folder: Path) -> lis
 
 def draw_pictures(comparison: Comparison, content: Frames, folder: Path) -> list[Path]:
     """The same of what was read before."""
+    drawn = panels.draw(comparison, content)
+    return [path for name, spec in drawn.items() for path in write_picture(spec, folder, name)]
+
+
+def write_picture(spec: dict[str, Any], folder: Path, name: str) -> list[Path]:
+    """Write `<name>.svg` and `<name>.png` of one specification; returns their paths."""
     config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
-    written = []
-    for name, spec in panels.draw(comparison, content).items():
-        svg = vl_convert.vegalite_to_svg(spec, config=config)
-        png = vl_convert.svg_to_png(svg, scale=DENSITY)
-        for suffix, picture in (("svg", svg.encode()), ("png", png)):
-            path = folder / f"{name}.{suffix}"
-            atomic.write_bytes(path, picture)
-            written.append(path)
-    return written
+    svg = vl_convert.vegalite_to_svg(spec, config=config)
+    contents = {"svg": svg.encode(), "png": vl_convert.svg_to_png(svg, scale=DENSITY)}
+    paths = [folder / f"{name}.{suffix}" for suffix in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        atomic.write_bytes(path, content)
+    return paths

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.compare.fairness import TunedRow
 from harness.compare.flags import BLOCKING
 from harness.compare.results import Comparison, FairnessRow, Ladder, Rung
 from harness.report import words
@@ -100,7 +99,7 @@ def _amount(value: float, ratio: float | None) -> str:
 
 def tuning(comparison: Comparison) -> Table:
     """Loss by learning rate, one column a variant that was tuned; a rate that a bracket lacks stays empty."""
-    curves = {row.variant: dict(row.curve) for row in comparison.fairness if isinstance(row, TunedRow)}
+    curves = {row.variant: dict(row.curve) for row in comparison.fairness if row.curve}
     rates = sorted({rate for curve in curves.values() for rate in curve})
     rows = ((f"{rate:.3g}", *(_tuned(curve, rate) for curve in curves.values())) for rate in rates)
     return table(("learning rate", *curves), rows)

@@ -28,18 +28,18 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for sentence in words.sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
     fairness, same = tables.split(tables.fairness(comparison))
-    _section(console, "Fairness: what each variant was given", fairness)
+    section(console, "Fairness: what each variant was given", fairness)
     if same:
-        _line(console, same)
-    _section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
+        say(console, same)
+    section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
-    _section(console, "Gate", tables.gate(comparison))
-    _section(console, "Diverged runs", tables.divergence(comparison))
-    _section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
+    section(console, "Gate", tables.gate(comparison))
+    section(console, "Diverged runs", tables.divergence(comparison))
+    section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
     _print_flags(console, comparison)
     for note in comparison.notes:
-        _line(console, words.plain_text(note))
+        say(console, words.plain_text(note))
 
 
 def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> None:
@@ -47,20 +47,20 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     dropped = ("decision", "flags", "method (df)")
     dropped = dropped[: 3 if console.width < NARROW else 2 if console.width < WIDE else 1]
     content = tables.rungs(comparison, ladder)
-    _section(console, f"{ladder.variant} against {ladder.control}{known}", tables.without(content, dropped))
+    section(console, f"{ladder.variant} against {ladder.control}{known}", tables.without(content, dropped))
     if "method (df)" in dropped:
         methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
-        _line(console, f"Method (df): {', '.join(methods)}.")
-    _line(console, f"Ladder: k = {words.multiplier(ladder.k)} ({words.pooled(ladder)}).")
+        say(console, f"Method (df): {', '.join(methods)}.")
+    say(console, f"Ladder: k = {words.multiplier(ladder.k)} ({words.pooled(ladder)}).")
     for line in words.ladder_lines(ladder):
-        _line(console, line)
+        say(console, line)
     decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
-    _line(console, decision.append(f": {words.plain_text(ladder.reason)}", style="default"))
+    say(console, decision.append(f": {words.plain_text(ladder.reason)}", style="default"))
     if ladder.settle:
-        _line(console, f"What would settle it: {words.plain_text(ladder.settle)}")
+        say(console, f"What would settle it: {words.plain_text(ladder.settle)}")
 
 
-def _line(console: Console, line: str | Text) -> None:
+def say(console: Console, line: str | Text) -> None:
     """Text set in by one column; wrapped here, since rich would fill each line with blanks."""
     text = line if isinstance(line, Text) else Text(line)
     for part in text.wrap(console, console.width - 1):
@@ -75,10 +75,10 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
     for flag, weight, where, meaning in tables.flags(comparison).rows:
         style = "magenta" if flag in BLOCKING else "yellow"
         line = Text(flag, style=style).append(f" ({weight}; {where}): {meaning}.", style="default")
-        _line(console, line)
+        say(console, line)
 
 
-def _section(console: Console, title: str, content: Table) -> None:
+def section(console: Console, title: str, content: Table) -> None:
     if not content:
         return
     console.print(Text(f"\n{words.plain_text(title)}", style="bold"))

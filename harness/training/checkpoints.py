@@ -20,7 +20,8 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
 
     Never call it under another lane's mesh context.
     """
-    return ocp.load_checkpointables(str(run.checkpoint(step)), {NAME: abstract})[NAME]
+    path = run.checkpoint(step).absolute()  # Orbax refuses a relative one
+    return ocp.load_checkpointables(str(path), {NAME: abstract})[NAME]
 
 
 _WRITER = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

@@ -134,6 +134,7 @@ def test_variance_mismatch_is_seen():
     quiet = [RNG.normal(0, 0.0005, 3) for _ in range(4)]
     assert effects.variance_mismatch(noisy, [floor] * 4)
     assert not effects.variance_mismatch(quiet, [floor] * 4)
+    assert effects.variance_mismatch([d / 30 for d in quiet], [floor] * 4), "pairs that share their start"
     assert not effects.variance_mismatch(noisy, [None] * 4)
 
 

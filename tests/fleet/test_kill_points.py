@@ -89,4 +89,8 @@ def assert_ready(sweep: SweepDir) -> None:
     assert ledger.edited(sweep) == []
     assert [entry["kind"] for entry in ledger.read(sweep)] == ["rule", "placement"]
     rule = atomic.read_json(sweep.rule) or {}
-    assert rule["hash"] == ledger.read(sweep, "rule")[0]["content"]["hash"] == digest({key: value for key, value in rule.items() if key != "hash"})
+    assert (
+        rule["hash"]
+        == ledger.read(sweep, "rule")[0]["content"]["hash"]
+        == digest({key: value for key, value in rule.items() if key != "hash"})
+    )
