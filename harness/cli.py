@@ -118,6 +118,19 @@ def _sample(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from harness.report.command import Options
+
+    parser = Options("harness export", add_help=False)
+    parser.add_argument("run", metavar="RUN[@STEP]")
+    parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"))
+    options = parser.parse_args(arguments)
+    from harness.probe.export import export
+
+    print(export(options.run, *options.to))
+    return 0
+
+
 def _stop(arguments: Sequence[str]) -> int:
     from harness.fleet.stop import stop
     from harness.report.sweeps import find_sweep
@@ -164,6 +177,14 @@ VERBS = {
         "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
         "--json              the whole comparison as JSON\n"
         "--pictures          write pictures/diff_*.png and *.svg into the sweep of the first run",
+    ),
+    "export": Verb(
+        "the weights of a run for others' tools",
+        "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
+        _export,
+        "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
+        "--to hf DIR         a new folder that `transformers` reads: Llama's layout, Qwen3's with\n"
+        "                    model.qk_norm, in float32; with the tokenizer, unless it is bytes",
     ),
     "sample": Verb(
         "text that a run writes",
