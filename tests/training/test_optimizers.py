@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import P
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
@@ -67,18 +68,22 @@ def gradients(model: Model, seed: int) -> dict[str, np.ndarray]:
     return {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in model.specs.items()}
 
 
-def updates(descent, grads, params, steps: int = 3):
-    """Of the last of some steps, each over the same gradients with their entries moved on by one."""
+def in_turn(grads, steps: int = 3) -> list[dict[str, np.ndarray]]:
+    """The gradients of some steps: the same with their entries moved on by one each time."""
+    return [{path: np.roll(grad, step, axis=-1) for path, grad in grads.items()} for step in range(steps)]
+
+
+def updates(descent, each, params):
+    """Of the last of some steps, from the gradients of each."""
 
     @jax.jit
-    def run(grads, params):
-        state, found = descent.init(params), grads
-        for step in range(steps):
-            now = {path: jnp.roll(grad, step) for path, grad in grads.items()}
-            found, state = descent.update(now, state, params)
+    def run(each, params):
+        state, found = descent.init(params), {}
+        for grads in each:
+            found, state = descent.update(grads, state, params)
         return found
 
-    return run(grads, params)
+    return run(each, params)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (12, 40)])
@@ -110,7 +115,7 @@ def test_matrices_are_those_of_the_products_a_layer_each():
     assert scan.stacking.repeats == 2
     grads = gradients(loop, 2)
     for model in (loop, scan):
-        found = model.unstack(updates(scale_by(matrices_of(model), 5), model.stack(grads), None, 1))
+        found = model.unstack(updates(scale_by(matrices_of(model), 5), [model.stack(grads)], None))
         for leaf, shape in {
             "attention.query": (16, 16),
             "attention.output": (16, 16),
@@ -128,6 +133,24 @@ def test_matrices_are_those_of_the_products_a_layer_each():
             np.testing.assert_array_equal(found[path], grads[path])
 
 
+def test_stacks_of_other_heights_are_iterated_together():
+    """Two layers in a stack, one beside it, one on end: each as if it were alone; split as they came."""
+    shapes = {"repeats.0.a": (2, 8, 12), "layers.0.a": (8, 12), "layers.0.b": (12, 8)}
+    matrices = {path: Matrix(*shape[-2:], 1.0) for path, shape in shapes.items()}
+    grads = {path: np.float32(RNG(9).normal(size=shape)) for path, shape in shapes.items()}
+    found = updates(scale_by(matrices, 5), [grads], None)
+    for path, grad in grads.items():
+        alone = updates(scale_by({path: matrices[path]}, 5), [{path: grad}], None)
+        np.testing.assert_allclose(found[path], alone[path], atol=1e-5)
+    with jax.set_mesh(lane_mesh(jax.devices()[:4], MeshConfig(1, 2, 2))):
+        placed = {
+            path: jax.device_put(grad, P(*(None,) * (grad.ndim - 2), "fsdp", "tensor"))
+            for path, grad in grads.items()
+        }
+        split = updates(scale_by(matrices, 5), [placed], None)
+    assert all(split[path].sharding == placed[path].sharding for path in shapes)
+
+
 def test_query_and_output_of_other_sides_are_told_apart():
     matrices = matrices_of(model_of(heads=8, attention=Mechanism("gqa", {"kv_heads": 2})))
     sides = {path.removeprefix("layers.0."): (m.rows, m.columns) for path, m in matrices.items()}
@@ -139,18 +162,18 @@ def test_query_and_output_of_other_sides_are_told_apart():
 
 def test_muon_is_momentum_by_hand_for_matrices_and_adam_for_the_rest():
     model, config = model_of(layers=1), config_of("muon", weight_decay=0.0)
-    grads, params, matrices = gradients(model, 3), model.init(0), matrices_of(model)
+    each, params, matrices = in_turn(gradients(model, 3)), model.init(0), matrices_of(model)
     nesterov = {}
     for path in matrices:
-        momentum = np.zeros_like(grads[path])
+        momentum = np.zeros_like(each[0][path])
         for step in range(3):
-            now = np.roll(grads[path], step)
+            now = each[step][path]
             momentum = 0.95 * momentum + now
         nesterov[path] = now + 0.95 * momentum
-    expected = updates(optax.scale_by_adam(config.b1, config.b2, config.epsilon), grads, params)
-    expected |= updates(scale_by(matrices, 5), nesterov, None, 1)
-    found = updates(optimizer_of(model, config), grads, params)
-    for path in grads:
+    expected = updates(optax.scale_by_adam(config.b1, config.b2, config.epsilon), each, params)
+    expected |= updates(scale_by(matrices, 5), [nesterov], None)
+    found = updates(optimizer_of(model, config), each, params)
+    for path in found:
         np.testing.assert_allclose(found[path], expected[path], atol=3e-4, err_msg=path)
 
 
@@ -179,8 +202,8 @@ def test_adamw_is_bitwise_what_it_was():
         optax.stateless(lambda found, params: jax.tree.map(lambda u, s: u * s, found, scales)),
         optax.add_decayed_weights(config.weight_decay, mask=decay),
     )
-    now, grads, params = optimizer_of(model, config), gradients(model, 5), model.init(0)
-    one, other = updates(before, grads, params), updates(now, grads, params)
+    now, each, params = optimizer_of(model, config), in_turn(gradients(model, 5)), model.init(0)
+    one, other = updates(before, each, params), updates(now, each, params)
     assert all(np.array_equal(one[path], other[path]) for path in one)
     assert jax.tree.structure(before.init(params)) == jax.tree.structure(now.init(params))
 
@@ -189,7 +212,7 @@ def test_adamw_is_bitwise_what_it_was():
 def test_matrices_decay_and_gains_do_not(name):
     model = model_of()
     params, still = model.init(0), {path: np.zeros_like(p) for path, p in model.init(0).items()}
-    found = updates(optimizer_of(model, config_of(name, weight_decay=0.25)), still, params)
+    found = updates(optimizer_of(model, config_of(name, weight_decay=0.25)), [still], params)
     for path, spec in model.specs.items():
         share = 0.0 if path.endswith("gain") else 0.25
         assert (spec.deviation > 0) == (share > 0)
@@ -199,9 +222,10 @@ def test_matrices_decay_and_gains_do_not(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_stacked_layers_learn_as_single_ones(name):
     loop, scan = model_of(base_width=8), model_of(Layers.scanned, base_width=8)
-    grads, config = gradients(loop, 6), config_of(name)
-    one = updates(optimizer_of(loop, config), grads, loop.init(0))
-    other = scan.unstack(updates(optimizer_of(scan, config), scan.stack(grads), scan.init(0)))
+    each, config = in_turn(gradients(loop, 6)), config_of(name)
+    one = updates(optimizer_of(loop, config), each, loop.init(0))
+    stacked = [scan.stack(grads) for grads in each]
+    other = scan.unstack(updates(optimizer_of(scan, config), stacked, scan.init(0)))
     near = 1e-6 if name == "muon" else 0.0  # what stands around its products is fused otherwise
     for path in one:
         np.testing.assert_allclose(one[path], other[path], rtol=near, atol=near / 10, err_msg=path)
@@ -211,13 +235,14 @@ def test_stacked_layers_learn_as_single_ones(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
     model = model_of(layers)
-    grads, params = model.stack(gradients(model, 7)), model.init(0)
-    alone = updates(optimizer_of(model, config_of(name)), grads, params)
+    each = [model.stack(grads) for grads in in_turn(gradients(model, 7))]
+    params = model.init(0)
+    alone = updates(optimizer_of(model, config_of(name)), each, params)
     mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
         shardings = param_shardings(mesh, model.stored)
-        placed = [jax.device_put(each, shardings) for each in (grads, params)]
-        found = updates(optimizer_of(model, config_of(name)), *placed)
+        *each, params = (jax.device_put(arrays, shardings) for arrays in (*each, params))
+        found = updates(optimizer_of(model, config_of(name)), each, params)
     for path, array in found.items():
         assert array.sharding == shardings[path]
         np.testing.assert_allclose(alone[path], array, rtol=1e-5, atol=1e-5, err_msg=path)
@@ -235,7 +260,7 @@ print(bits())
 def bits() -> str:
     """Of the directions of matrices that stand on end, large enough for products to be split over cores."""
     grads = {"tall": np.float32(RNG(8).normal(size=(4, 704, 256)))}
-    found = updates(scale_by({"tall": Matrix(704, 256, 1.0)}, 5), grads, None, 1)
+    found = updates(scale_by({"tall": Matrix(704, 256, 1.0)}, 5), [grads], None)
     return hashlib.sha256(np.asarray(found["tall"]).tobytes()).hexdigest()
 
 
