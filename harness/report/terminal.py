@@ -28,6 +28,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for sentence in words.sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
     fairness, same = tables.split(tables.fairness(comparison))
+    if console.width < NARROW:
+        fairness = tables.without(fairness, ("flags",))  # they are listed and explained at the end
     section(console, "Fairness: what each variant was given", fairness)
     if same:
         say(console, same)
