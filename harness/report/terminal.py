@@ -29,7 +29,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(sentence, style="bold"))
     fairness, same = tables.split(tables.fairness(comparison))
     if console.width < NARROW:
-        fairness = tables.without(fairness, ("flags",))  # they are listed and explained at the end
+        # Flags are listed and explained at the end, rates in a table of their own.
+        fairness = tables.without(
+            fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
+        )
     section(console, "Fairness: what each variant was given", fairness)
     if same:
         say(console, same)
@@ -40,7 +43,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Diverged runs", tables.divergence(comparison))
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
     _print_flags(console, comparison)
-    for note in comparison.notes:
+    for note in [note for note in comparison.notes if note not in comparison.verdict]:
         say(console, words.plain_text(note))
 
 
