@@ -1,5 +1,5 @@
 """One file a mechanism; importing the folder registers them."""
 
-from harness.models.attention import gqa, hybrid, mha
+from harness.models.attention import gqa, mha, pattern, window
 
-__all__ = ["gqa", "hybrid", "mha"]
+__all__ = ["gqa", "mha", "pattern", "window"]
