@@ -43,8 +43,8 @@ CASES = {
         {"window": 4, "kv_heads": 2, "softcap": 0.7, "sinks": True},
         [reference.softmax(4, softcap=0.7)],
     ),
-    "mla": ("mla", {"latent": 6, "rotary": 2}, [reference.latent]),
-    "mla turning as wide as it is still": ("mla", {"latent": 8, "rotary": 4}, [reference.latent]),
+    "mla": ("mla", {"latent": 6, "rotary": 4}, [reference.latent]),
+    "mla turning as wide as it is still": ("mla", {"latent": 8, "rotary": 8}, [reference.latent]),
     "gated_delta": ("gated_delta", {"chunk": 4}, [reference.gated_delta]),
     "gated_delta padded": ("gated_delta", {"chunk": 16}, [reference.gated_delta]),
 }
@@ -54,7 +54,7 @@ CASES = {
 def test_logits_equal_a_reference_by_position(small, tokens, name, options, layers, monkeypatch):
     """Within float32; the norm after the delta rule divides small answers by their size, and errors too."""
     monkeypatch.setattr(softmax, "SHORTEST_BLOCK", 5)  # several blocks, the last one shorter
-    model = small(name, options=options, length=18, layers=len(layers))
+    model = small(name, options=options, length=18, layers=len(layers), head_width=8)
     params = scrambled(model.init(0))
     batch = tokens(2, 18 if options.get("chunk") == 16 else 16)
     logits_BTV = jax.jit(model.logits)(params, batch)
