@@ -3,6 +3,7 @@
 Keys and values are made from one narrow latent a token, which is all that decoding keeps, beside one
 rotary key that all heads share: a rotation between latent and key would keep the two products from being
 multiplied into one. Queries are not compressed, as in DeepSeek-V2-Lite: that spares activations, no cache.
+In names of arrays C is the latent's width here, and J that of the part that turns.
 """
 
 from __future__ import annotations
