@@ -15,7 +15,10 @@ from harness.models.sizing import non_embedding, size, usual_aspect
 VARIANTS = (
     Mechanism("mha"),
     Mechanism("gqa", {"kv_heads": 1}),
-    Mechanism("hybrid", {"window": 64, "global_every": 4}),
+    Mechanism(
+        "pattern", {"cycle": [*[{"name": "window", "options": {"window": 64}}] * 3, {"name": "gated_delta"}]}
+    ),
+    Mechanism("mla", {"latent": 16, "rotary": 8}),
 )
 TARGETS = st.floats(4.302, 13.0).map(lambda exponent: round(10**exponent))
 
