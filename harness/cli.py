@@ -102,6 +102,35 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
         print_diff(found, Console())
 
 
+def _sample(arguments: Sequence[str]) -> int:
+    from harness.report.command import Options
+
+    parser = Options("harness sample", add_help=False)
+    parser.add_argument("run", metavar="RUN[@STEP]")
+    parser.add_argument("--prompt", default="")
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    from harness.probe.sample import sample
+
+    print(sample(options.run, options.prompt, options.tokens, options.temperature, options.seed))
+    return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from harness.report.command import Options
+
+    parser = Options("harness export", add_help=False)
+    parser.add_argument("run", metavar="RUN[@STEP]")
+    parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"))
+    options = parser.parse_args(arguments)
+    from harness.probe.export import export
+
+    print(export(options.run, *options.to))
+    return 0
+
+
 def _stop(arguments: Sequence[str]) -> int:
     from harness.fleet.stop import stop
     from harness.report.sweeps import find_sweep
@@ -148,6 +177,24 @@ VERBS = {
         "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
         "--json              the whole comparison as JSON\n"
         "--pictures          write pictures/diff_*.png and *.svg into the sweep of the first run",
+    ),
+    "export": Verb(
+        "the weights of a run for others' tools",
+        "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
+        _export,
+        "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
+        "--to hf DIR         a new folder that `transformers` reads: Llama's layout, Qwen3's with\n"
+        "                    model.qk_norm, in float32; with the tokenizer, unless it is bytes",
+    ),
+    "sample": Verb(
+        "text that a run writes",
+        'harness sample runs/attention/xs/mha/seed0 --prompt "Once upon a time" --tokens 200',
+        _sample,
+        "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
+        "--prompt TEXT       what it goes on from; without one it begins a document\n"
+        "--tokens N          at most so many more (100); it stops where the document ends\n"
+        "--temperature T     0 takes the likeliest token each time; 1 (the default) draws as trained\n"
+        "--seed K            of the draws (0)",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

@@ -106,10 +106,11 @@ def _state_bytes(config: Config, model: Any) -> int:
     import jax
     import jax.numpy as jnp
 
-    from harness.training.optimizer import make_optimizer
+    from harness.training.optimizer import make_optimizer, matrices_of
 
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.specs.items()}
-    optimizer = make_optimizer(config.optimizer, dict.fromkeys(params, True), dict.fromkeys(params, 1.0))
+    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored.items()}
+    decay, scales = dict.fromkeys(params, True), dict.fromkeys(params, 1.0)
+    optimizer = make_optimizer(config.optimizer, decay, scales, matrices_of(model))
     kept = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
     return 2 * 4 * model.parameters + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 

@@ -159,6 +159,10 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.95
     epsilon: float = 1e-8
+    momentum: float = 0.95
+    """Of muon's matrices; what muon leaves to AdamW has b1 and b2."""
+    ns_steps: int = 5
+    """Newton-Schulz iterations of muon."""
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     z_loss: float = 0.0

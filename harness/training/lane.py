@@ -21,7 +21,7 @@ from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
 from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
-from harness.training.optimizer import make_optimizer
+from harness.training.optimizer import make_optimizer, matrices_of
 from harness.training.programs import Device, Program, obtain
 from harness.training.step import Params, TrainState, make_step
 
@@ -81,7 +81,8 @@ class Lane:
     @functools.cached_property
     def _optimizer(self):
         decay = {path: spec.deviation > 0 for path, spec in self.model.stored.items()}
-        return make_optimizer(self.config.optimizer, decay, self.model.learning_rate_scales)
+        scales, matrices = self.model.learning_rate_scales, matrices_of(self.model)
+        return make_optimizer(self.config.optimizer, decay, scales, matrices)
 
     @functools.cached_property
     def _param_shardings(self) -> dict[str, NamedSharding]:

@@ -1,0 +1,303 @@
+"""Each optimizer against plain numpy; the same on split and stacked parameters; decay where it belongs."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from harness.config.compose import compose
+from harness.config.errors import UserError
+from harness.config.schema import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    Layers,
+    Match,
+    Mechanism,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScaleConfig,
+)
+from harness.describe import _state_bytes
+from harness.models import Model, build
+from harness.parallel.mesh import lane_mesh
+from harness.parallel.rules import param_shardings
+from harness.records.status import State
+from harness.training.optimizer import OPTIMIZERS, make_optimizer, matrices_of
+from harness.training.optimizer_muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
+from harness.training.optimizer_muon import scale_by_orthogonal as scale_by
+from harness.training.run import train_run
+from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
+
+RNG = np.random.default_rng
+
+
+def config_of(name: str, **changes) -> OptimizerConfig:
+    return OptimizerConfig(name=name, learning_rate=0.01, **changes)
+
+
+def model_of(how: Layers = Layers.unrolled, **changes) -> Model:
+    shape = {"width": 16, "ffn": 24, "layers": 2, "heads": 4, "head_width": 4, "match": Match.none}
+    config = Config(
+        model=ModelConfig(**(shape | {"tie_embeddings": False} | changes)),
+        scale=ScaleConfig("tiny", 1, 1, 8),
+        compute=ComputeConfig(layers=how),
+        data=DataConfig(sequence_length=16),
+    )
+    return build(config, 16)
+
+
+def optimizer_of(model: Model, config: OptimizerConfig) -> optax.GradientTransformation:
+    decay = {path: spec.deviation > 0 for path, spec in model.stored.items()}
+    return make_optimizer(config, decay, model.learning_rate_scales, matrices_of(model))
+
+
+def gradients(model: Model, seed: int) -> dict[str, np.ndarray]:
+    """By canonical path."""
+    rng = RNG(seed)
+    return {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in model.specs.items()}
+
+
+def updates(descent, grads, params, steps: int = 3):
+    """Of the last of some steps, each over the same gradients with their entries moved on by one."""
+
+    @jax.jit
+    def run(grads, params):
+        state, found = descent.init(params), grads
+        for step in range(steps):
+            now = {path: jnp.roll(grad, step) for path, grad in grads.items()}
+            found, state = descent.update(now, state, params)
+        return found
+
+    return run(grads, params)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 40)])
+def test_the_iteration_is_the_published_one(shape):
+    x_NIO = RNG(0).normal(size=(3, *shape)).astype(np.float32)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for x, found in zip(x_NIO.astype(np.float64), orthogonalise(jnp.asarray(x_NIO), 5), strict=True):
+        x = x / (np.linalg.norm(x) + 1e-7)
+        for _ in range(5):
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        np.testing.assert_allclose(found, x, atol=2e-5)
+    assert (a, b, c, 1e-7) == (*COEFFICIENTS, EPSILON)
+
+
+def test_it_comes_as_near_to_the_orthogonal_factor_as_its_singular_values():
+    """U S' V^T with S' on the plateau of the published quintic, which is not 1."""
+    x = RNG(1).normal(size=(12, 40)).astype(np.float32)
+    left, _, right = np.linalg.svd(x, full_matrices=False)
+    found = np.asarray(orthogonalise(jnp.asarray(x)[None], 5))[0]
+    inner = left.T @ found @ right.T
+    assert np.abs(inner - np.diag(np.diag(inner))).max() < 1e-4
+    assert np.linalg.norm(found - left @ right, 2) < 0.35
+
+
+def test_matrices_are_those_of_the_products_a_layer_each():
+    """Query D x HK, output HK x D; each direction is that of its own matrix alone, sized as Adam's."""
+    loop, scan = model_of(), model_of(Layers.scanned)
+    assert scan.stacking.repeats == 2
+    grads = gradients(loop, 2)
+    for model in (loop, scan):
+        found = model.unstack(updates(scale_by(matrices_of(model), 5), model.stack(grads), None, 1))
+        for leaf, shape in {
+            "attention.query": (16, 16),
+            "attention.output": (16, 16),
+            "feedforward.gate": (16, 24),
+            "feedforward.down": (24, 16),
+        }.items():
+            path = f"layers.1.{leaf}"
+            matrix = grads[path].reshape(shape)
+            tall = shape[0] > shape[1]
+            plain = orthogonalise(jnp.asarray(matrix.T if tall else matrix)[None], 5)[0]
+            expected = ADAM_RMS * np.sqrt(max(shape)) * np.asarray(plain.T if tall else plain)
+            np.testing.assert_allclose(found[path].reshape(shape), expected, rtol=1e-3, atol=1e-4)
+            assert np.sqrt(np.mean(np.square(found[path]))) == pytest.approx(ADAM_RMS, rel=0.15)
+        for path in ("embedding", "head", "norm.gain", "layers.0.attention.query_norm.gain"):
+            np.testing.assert_array_equal(found[path], grads[path])
+
+
+def test_query_and_output_of_other_sides_are_told_apart():
+    matrices = matrices_of(model_of(heads=8, attention=Mechanism("gqa", {"kv_heads": 2})))
+    sides = {path.removeprefix("layers.0."): (m.rows, m.columns) for path, m in matrices.items()}
+    assert sides["attention.query"] == (16, 32)
+    assert sides["attention.key"] == sides["attention.value"] == (16, 8)
+    assert sides["attention.output"] == (32, 16)
+    assert not {"embedding", "head", "norm.gain", "attention_norm.gain"} & sides.keys()
+
+
+def test_muon_is_momentum_by_hand_for_matrices_and_adam_for_the_rest():
+    model, config = model_of(layers=1), config_of("muon", weight_decay=0.0)
+    grads, params, matrices = gradients(model, 3), model.init(0), matrices_of(model)
+    nesterov = {}
+    for path in matrices:
+        momentum = np.zeros_like(grads[path])
+        for step in range(3):
+            now = np.roll(grads[path], step)
+            momentum = 0.95 * momentum + now
+        nesterov[path] = now + 0.95 * momentum
+    expected = updates(optax.scale_by_adam(config.b1, config.b2, config.epsilon), grads, params)
+    expected |= updates(scale_by(matrices, 5), nesterov, None, 1)
+    found = updates(optimizer_of(model, config), grads, params)
+    for path in grads:
+        np.testing.assert_allclose(found[path], expected[path], atol=3e-4, err_msg=path)
+
+
+def test_lion_is_five_steps_of_numpy():
+    config = config_of("lion", b1=0.95, b2=0.98, weight_decay=0.5)
+    rng, rate = RNG(4), 0.01
+    w, grads = rng.normal(size=(6, 5)).astype(np.float32), rng.normal(size=(5, 6, 5)).astype(np.float32)
+    descent = make_optimizer(config, {"w": True}, {"w": 1.0})
+    params = {"w": jnp.asarray(w)}
+    state, momentum = descent.init(params), np.zeros_like(w)
+    for grad in grads:
+        step, state = descent.update({"w": jnp.asarray(grad)}, state, params)
+        params = {"w": params["w"] - rate * step["w"]}
+        w = w - rate * (np.sign(0.95 * momentum + 0.05 * grad) + 0.5 * w)
+        momentum = 0.98 * momentum + 0.02 * grad
+    np.testing.assert_allclose(params["w"], w, rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_is_bitwise_what_it_was():
+    """The state too: checkpoints of it are restored by its structure."""
+    model, config = model_of(base_width=8), config_of("adamw")
+    decay = {path: spec.deviation > 0 for path, spec in model.stored.items()}
+    scales = model.learning_rate_scales
+    before = optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, config.epsilon),
+        optax.stateless(lambda found, params: jax.tree.map(lambda u, s: u * s, found, scales)),
+        optax.add_decayed_weights(config.weight_decay, mask=decay),
+    )
+    now, grads, params = optimizer_of(model, config), gradients(model, 5), model.init(0)
+    one, other = updates(before, grads, params), updates(now, grads, params)
+    assert all(np.array_equal(one[path], other[path]) for path in one)
+    assert jax.tree.structure(before.init(params)) == jax.tree.structure(now.init(params))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_matrices_decay_and_gains_do_not(name):
+    model = model_of()
+    params, still = model.init(0), {path: np.zeros_like(p) for path, p in model.init(0).items()}
+    found = updates(optimizer_of(model, config_of(name, weight_decay=0.25)), still, params)
+    for path, spec in model.specs.items():
+        share = 0.0 if path.endswith("gain") else 0.25
+        assert (spec.deviation > 0) == (share > 0)
+        np.testing.assert_array_equal(found[path], np.float32(share) * params[path], err_msg=path)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_stacked_layers_learn_as_single_ones(name):
+    loop, scan = model_of(base_width=8), model_of(Layers.scanned, base_width=8)
+    grads, config = gradients(loop, 6), config_of(name)
+    one = updates(optimizer_of(loop, config), grads, loop.init(0))
+    other = scan.unstack(updates(optimizer_of(scan, config), scan.stack(grads), scan.init(0)))
+    near = 1e-6 if name == "muon" else 0.0  # what stands around its products is fused otherwise
+    for path in one:
+        np.testing.assert_allclose(one[path], other[path], rtol=near, atol=near / 10, err_msg=path)
+
+
+@pytest.mark.parametrize("layers", Layers)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
+    model = model_of(layers)
+    grads, params = model.stack(gradients(model, 7)), model.init(0)
+    alone = updates(optimizer_of(model, config_of(name)), grads, params)
+    mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
+    with jax.set_mesh(mesh):
+        shardings = param_shardings(mesh, model.stored)
+        placed = [jax.device_put(each, shardings) for each in (grads, params)]
+        found = updates(optimizer_of(model, config_of(name)), *placed)
+    for path, array in found.items():
+        assert array.sharding == shardings[path]
+        np.testing.assert_allclose(alone[path], array, rtol=1e-5, atol=1e-5, err_msg=path)
+
+
+BITS = """
+import hashlib, os
+from harness.parallel.profile import cpu_profile
+os.environ.update(cpu_profile(1))
+from tests.training.test_optimizers import bits
+print(bits())
+"""
+
+
+def bits() -> str:
+    """Of the directions of matrices that stand on end, large enough for products to be split over cores."""
+    grads = {"tall": np.float32(RNG(8).normal(size=(4, 704, 256)))}
+    found = updates(scale_by({"tall": Matrix(704, 256, 1.0)}, 5), grads, None, 1)
+    return hashlib.sha256(np.asarray(found["tall"]).tobytes()).hexdigest()
+
+
+def test_the_bits_of_muon_do_not_depend_on_cores_or_devices():
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
+    command = [sys.executable, "-c", BITS]
+    done = subprocess.run(
+        command,
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == bits()
+
+
+@pytest.mark.parametrize(("name", "moments"), [("adamw", (2, 2)), ("lion", (1, 1)), ("muon", (1, 2))])
+@pytest.mark.parametrize("layers", Layers)
+def test_what_it_keeps_is_counted(name, moments, layers):
+    """One momentum a matrix of muon, two moments of the rest; and a counter."""
+    config = compose([f"optimizer={name}", f"compute.layers={layers.value}"])
+    model = model_of(layers)
+    of_matrix, of_rest = moments
+    inside = sum(model.stored[path].size for path in matrices_of(model))
+    kept = of_matrix * inside + of_rest * (model.parameters - inside)
+    assert _state_bytes(config, model) == 4 * (2 * model.parameters + kept + 1)
+
+
+def test_a_run_with_muon_resumes_bitwise(tmp_path):
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole, broken = (prepare(tmp_path / name, "variant=muon") for name in ("whole", "broken"))
+    assert train(whole) is State.finished
+    stop = threading.Event()
+    first = lane(broken)
+    stopped = dataclasses.replace(first, get_batch=stopping_at(14, first.get_batch, stop))
+    assert train_run(assignment(broken), stopped, stop) is State.preempted
+    assert train(broken, first_device=3) is State.finished
+    assert curve(broken).equals(curve(whole))
+
+
+def test_variants_differ_in_their_optimizer_alone():
+    mha, muon, lion = (compose([f"variant={name}"]) for name in ("mha", "muon", "lion"))
+    assert (mha.optimizer.name, muon.optimizer.name, lion.optimizer.name) == ("adamw", "muon", "lion")
+    assert muon.model == lion.model == mha.model
+    assert muon.variant.touches == lion.variant.touches == ["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "muonn"}, "did you mean 'muon'"),
+        ({"name": "muon", "ns_steps": 0}, "optimizer.ns_steps=0"),
+        ({"name": "muon", "momentum": 1.0}, "optimizer.momentum=1.0"),
+    ],
+)
+def test_mistakes_are_said(changes, said):
+    with pytest.raises(UserError, match=said):
+        optimizer_of(model_of(), OptimizerConfig(learning_rate=0.01, **changes))
+
+
+def test_muon_without_matrices_is_refused():
+    with pytest.raises(UserError, match="no hidden matrix"):
+        make_optimizer(config_of("muon"), {"w": True}, {"w": 1.0})
