@@ -63,6 +63,7 @@ def describe(config: Config) -> Facts:
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
         eval_fingerprint=data.eval_fingerprint,
+        cache_bytes=model.cache_bytes,
     )
 
 

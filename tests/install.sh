@@ -10,7 +10,7 @@ probe() {  # probe NAME PYTHON_ENVIRONMENT
   "$2/bin/python" -m harness.train --info plugins >plugins.txt
   grep -q HarnessLauncher plugins.txt || { echo "$1: the launcher is not found"; exit 1; }
   "$2/bin/harness" train variant=hybrid experiment=attention --cfg job >config.txt
-  grep -q "global_every" config.txt || { echo "$1: conf/ is not found"; exit 1; }
+  grep -q "cycle" config.txt || { echo "$1: conf/ is not found"; exit 1; }
   echo "$1: conf/ and the launcher are found"
 }
 

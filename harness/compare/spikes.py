@@ -22,7 +22,7 @@ def find_spikes(losses: ArrayLike) -> list[int]:
     several to return. The deviation is that of the noise from step to step, 1.4826 / sqrt 2 times the
     median |difference| over SPREAD steps, which neither the curve's fall nor the spike itself widens. What
     follows within CENTRE steps belongs to the same spike. A loss that is not finite is one by itself.
-    The limit is that of OLMo 2's spike score (2025: 7 standard deviations from a rolling mean).
+    The limit is that of the spike score of OLMo 2 (arXiv:2501.00656: 7 SDs from a rolling mean).
     """
     x = np.asarray(losses, float)
     lost, high = ~np.isfinite(x), _leaps(x)

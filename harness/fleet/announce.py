@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.config.identity import difference, within
 from harness.fleet.runs import Run
 from harness.records.layout import SweepDir
 
@@ -43,20 +44,29 @@ def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
     from harness.compare.power import plan_power
 
     rule = runs[0].config.rule
-    treatments = {run.variant for run in runs} - {rule.control}
+    controls = {run.block: run for run in runs if run.variant == rule.control}
+    treatments = {run.variant for run in runs if _differs(run, controls.get(run.block))} - {rule.control}
     if not treatments:
         return []
     seeds = {
         scale: len({run.config.seed for run in runs if run.config.scale.name == scale})
         for scale in unique(run.config.scale.name for run in runs)
     }
-    controls = [run for run in runs if run.variant == rule.control]
+    if max(seeds.values()) < 2:
+        return ["One seed a scale: there will be no interval and no test."]
     wanted = [
         Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
-        for run in controls
+        for run in controls.values()
     ]
     floors = fitting_floors(sweep, wanted)
     return [plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha).sentence]
+
+
+def _differs(run: Run, control: Run | None) -> bool:
+    """Whether it is more than the control under another name."""
+    return control is None or any(
+        not within(key, ["variant"]) for key in difference(run.config, control.config)
+    )
 
 
 def unique(names: Any) -> list[str]:

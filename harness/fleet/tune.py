@@ -52,6 +52,12 @@ def _check(configs: Sequence[Config]) -> None:
             f"tune.seed={settings.seed}: the sweep itself trains on it; choose one outside {used}, since a "
             "rate that was picked on a seed flatters its variant there"
         )
+    schedule = configs[0].schedule
+    if schedule.name == "constant" or (schedule.name == "wsd" and not schedule.cooldown):
+        raise UserError(
+            f"tune=lr: schedule.name={schedule.name} without a cooldown never decays, and hot losses are not "
+            "compared; choose schedule=wsd or schedule=cosine"
+        )
     if settings.points < 3 or settings.factor <= 1:
         raise UserError(
             f"tune.points={settings.points}, tune.factor={settings.factor:g}: a bracket has three or more "

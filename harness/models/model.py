@@ -69,6 +69,12 @@ class Model:
         return flops.executed_flops(self.blueprint, self.compute.remat)
 
     @property
+    def cache_bytes(self) -> float:
+        """What decoding keeps of one sequence of the config's length, all layers, in compute precision."""
+        each = 2 if self.compute.precision is Precision.bfloat16 else 4
+        return sum(self.blueprint.attention.cache_bytes(site, each) for site in self.blueprint.sites)
+
+    @property
     def learning_rate_scales(self) -> dict[str, float]:
         """By stored path, what the learning rate is multiplied by; all 1 where the width is the base's."""
         relative = relative_width(self.blueprint.config, self.shape.width)

@@ -1,6 +1,6 @@
 """Mechanisms by name: how an attention or a feed-forward variant makes itself known.
 
-    @attention("mine", Options, model_flops=..., executed_flops=...)
+    @attention("mine", Options, model_flops=..., executed_flops=..., cache_bytes=...)
     class Mine(nnx.Module):
         def __init__(self, site: Site, options: Options): ...
         def __call__(self, x_BTD, rotary): ...
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,12 +23,12 @@ from harness.config import schema
 from harness.config.errors import UserError, nearest
 from harness.models.contract import Products, Site
 
-Module = TypeVar("Module", bound=type[nnx.Module])
+Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One registered mechanism; the two counts are of one token's forward pass in one layer."""
+    """One registered mechanism; the FLOPs are of one token's forward pass in one layer."""
 
     name: str
     options: type
@@ -37,6 +37,8 @@ class Mechanism:
     """FLOPs that the mathematics needs: causality, window and experts used are taken off."""
     executed_flops: Callable[[Site, Any], Products]
     """FLOPs of the products as they are written."""
+    cache_bytes: Callable[[Site, Any, float], float]
+    """Bytes that decoding keeps in one layer for a sequence of the site's length, by bytes a value."""
     period: Callable[[Any], int]
     """After how many layers the pattern repeats; a scan runs over whole repeats."""
 
@@ -61,6 +63,9 @@ class Chosen:
     def executed_flops(self, site: Site) -> Products:
         return self.mechanism.executed_flops(site, self.options)
 
+    def cache_bytes(self, site: Site, bytes_per_value: float) -> float:
+        return self.mechanism.cache_bytes(site, self.options, bytes_per_value)
+
 
 _REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}}
 
@@ -72,9 +77,11 @@ def mechanism(
     *,
     model_flops: Callable[[Site, Any], float],
     executed_flops: Callable[[Site, Any], Products],
+    cache_bytes: Callable[[Site, Any, float], float],
     period: Callable[[Any], int] = lambda options: 1,
 ) -> Callable[[Module], Module]:
-    """Registers the decorated module under `name`; `options` is its frozen dataclass.
+    """Registers the decorated module, or function that makes one, under `name`; `options` is its frozen
+    dataclass.
 
     Raises UserError if another module has the name.
     """
@@ -83,42 +90,77 @@ def mechanism(
         known = _REGISTERED[kind].get(name)
         if known and known.module.__qualname__ != module.__qualname__:
             raise UserError(f"{kind} '{name}' is registered by both {known.module} and {module}: rename one.")
-        _REGISTERED[kind][name] = Mechanism(name, options, module, model_flops, executed_flops, period)
+        _REGISTERED[kind][name] = Mechanism(
+            name, options, module, model_flops, executed_flops, cache_bytes, period
+        )
         return module
 
     return register
 
 
 attention = functools.partial(mechanism, "attention")
-feedforward = functools.partial(mechanism, "feedforward")
+feedforward = functools.partial(mechanism, "feedforward", cache_bytes=lambda site, options, each: 0.0)
 
 
-def choose(kind: str, node: schema.Mechanism) -> Chosen:
-    """The mechanism that `model.<kind>` names, with its options; UserError if there is none such."""
+def choose(kind: str, node: schema.Mechanism, key: str | None = None) -> Chosen:
+    """The mechanism that a node names, with its options; UserError if there is none such.
+
+    `key` is where the node stands in the config: `model.<kind>`, or inside another's options.
+    """
+    key = key or f"model.{kind}"
     found = _REGISTERED[kind].get(node.name)
     if found is None:
         raise UserError(
-            f"model.{kind}.name={node.name} is not registered: {nearest(node.name, _REGISTERED[kind])}"
+            f"{key}.name={node.name} is not registered: {nearest(node.name, _REGISTERED[kind])}"
             " (a module of your own is to be listed in `imports`)"
         )
-    return Chosen(found, _validated(found.options, dict(node.options), f"model.{kind}.options"))
+    return Chosen(found, _validated(kind, found.options, dict(node.options), f"{key}.options"))
 
 
-def _validated(options: type, given: dict[str, Any], key: str) -> Any:
+def _validated(kind: str, options: type, given: dict[str, Any], key: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(options)}
     types = typing.get_type_hints(options)
+    values = {}
     for name, value in given.items():
         if name not in fields:
             raise UserError(f"{key}.{name} does not exist: {nearest(name, fields)}")
-        if not _fits(value, types[name]):
-            expected = getattr(types[name], "__name__", types[name])
+        if types[name] == tuple[Chosen, ...]:
+            value = _several(kind, value, f"{key}.{name}")
+        elif not _fits(value, types[name]):
             raise UserError(
-                f"{key}.{name}={value!r} is of type {type(value).__name__}: give one of type {expected}."
+                f"{key}.{name}={value!r} is of type {type(value).__name__}: give one of type"
+                f" {_named(types[name])}."
             )
+        values[name] = value
     required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
     if absent := [name for name in required if name not in given]:
-        raise UserError(f"{key}.{absent[0]} is missing: give a value of type {types[absent[0]].__name__}.")
-    return options(**given)
+        raise UserError(f"{key}.{absent[0]} is missing: give a value of type {_named(types[absent[0]])}.")
+    return options(**values)
+
+
+def _several(kind: str, nodes: Any, key: str) -> tuple[Chosen, ...]:
+    """A list of `{name, options}` inside a mechanism's options."""
+    if not isinstance(nodes, list | tuple) or not nodes:
+        raise UserError(f"{key}={nodes!r} names no mechanism: give a list of one or more {{name, options}}.")
+    return tuple(
+        choose(kind, _node(node, f"{key}[{index}]"), f"{key}[{index}]") for index, node in enumerate(nodes)
+    )
+
+
+def _node(node: Any, key: str) -> schema.Mechanism:
+    if not isinstance(node, Mapping) or "name" not in node or not node.keys() <= {"name", "options"}:
+        raise UserError(f"{key}={node!r} is no mechanism: write {{name: NAME, options: {{...}}}}.")
+    options = node.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise UserError(f"{key}.options={options!r} is no mapping: write {{KEY: VALUE}}.")
+    return schema.Mechanism(str(node["name"]), {str(name): value for name, value in options.items()})
+
+
+def _named(expected: Any) -> str:
+    if expected == tuple[Chosen, ...]:
+        return "list"
+    accepted = typing.get_args(expected) or (expected,)
+    return " or ".join("null" if each is type(None) else each.__name__ for each in accepted)
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -97,7 +97,7 @@ def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint],
 def _plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
     """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
     _check_head_width(model)
-    aspect = _usual_aspect(target)
+    aspect = usual_aspect(target)
     width = (target * aspect / 12) ** (1 / 3)  # 12 width^2 parameters a layer, width / aspect layers
     candidates = [
         Shape(
@@ -126,7 +126,7 @@ def _check_head_width(model: ModelConfig) -> None:
         )
 
 
-def _usual_aspect(target: int) -> float:
+def usual_aspect(target: int) -> float:
     """Width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published decoders."""
     return min(128.0, 16 * (target / 20_000) ** 0.13)
 

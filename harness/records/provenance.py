@@ -43,6 +43,8 @@ class Facts:
     """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, weights."""
     eval_fingerprint: str
     """Hash of the held-out tokens that are evaluated."""
+    cache_bytes: float = 0.0
+    """What decoding keeps of one sequence of the config's length; 0 where that was not described."""
 
 
 @dataclass(frozen=True)

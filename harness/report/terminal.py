@@ -28,6 +28,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for sentence in words.sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
     fairness, same = tables.split(tables.fairness(comparison))
+    if console.width < NARROW:
+        # Flags are listed and explained at the end, rates in a table of their own.
+        fairness = tables.without(
+            fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
+        )
     section(console, "Fairness: what each variant was given", fairness)
     if same:
         say(console, same)
@@ -38,7 +43,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Diverged runs", tables.divergence(comparison))
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
     _print_flags(console, comparison)
-    for note in comparison.notes:
+    for note in [note for note in comparison.notes if note not in comparison.verdict]:
         say(console, words.plain_text(note))
 
 

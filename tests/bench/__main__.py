@@ -84,6 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         console.print(speeds(folder, console))
+        console.print(attentions())
         console.print(overheads(folder))
         console.print(starts(folder))
         console.print(comparisons(folder))
@@ -102,6 +103,20 @@ def speeds(folder: Path, console: Console) -> Table:
         ratios = [ours / theirs for ours, theirs in zip(rates["worker"], values, strict=True)]
         shown = " ".join(f"{ratio:.2f}" for ratio in ratios)
         table.add_row(name, f"{statistics.median(values):.0f}", f"{statistics.median(ratios):.2f}  ({shown})")
+    return table
+
+
+def attentions() -> Table:
+    table = Table(
+        "one attention layer, 2,048 tokens, float32", "a step", "full attention's time over it, by round"
+    )
+    times = json.loads(python("tests.bench.attention", str(ROUNDS * STEPS)).splitlines()[-1])
+    for name, values in times.items():
+        ratios = [full / own for full, own in zip(times["mha"], values, strict=True)]
+        shown = " ".join(f"{statistics.median(ratios[i::ROUNDS]):.2f}" for i in range(ROUNDS))
+        table.add_row(
+            name, f"{statistics.median(values) * 1e3:.0f} ms", f"{statistics.median(ratios):.2f}  ({shown})"
+        )
     return table
 
 

@@ -16,10 +16,10 @@ MISTAKES = {
     "seed=abc": "seed=abc: not a whole number",
     "optimizer.learning_rate=fast": "optimizer.learning_rate=fast: not a number",
     "engine.isolation=blok": "engine.isolation=blok: no such choice; did you mean 'block'?",
-    "variant=mah": "variant=mah: no such choice; did you mean 'mha'?",
+    "variant=hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
     "scale=": "scale=: no such choice; valid: m, s, xs",
     "~variant": "variant.name has no value; choose one with variant=...",
-    "variant=null": "variant=null: null is no choice of variant; valid: gqa, hybrid, mha",
+    "variant=null": "variant=null: null is no choice of variant; valid: delta_hybrid, gated, ",
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
@@ -36,7 +36,7 @@ def test_a_mistake_is_one_sentence_that_names_the_way_out(override, sentence):
 
 SWEEPS = {
     "seed=interval(0,1)": "a sweep needs values that can be counted; write seed=a,b,c",
-    "variant=mha,mah": "variant=mah: no such choice; did you mean 'mha'?",
+    "variant=mha,hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
     "experiment=attention,other": "an experiment is a sweep of its own",
     "experiment_name=a,b": "one command trains one experiment",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from harness.config.errors import UserError
 from harness.config.schema import Config, MeshConfig, RuleConfig
 from harness.fleet import placement, rule
 from harness.fleet.announce import plan_lines, short
+from harness.fleet.conclude import conclude
 from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.launch import workers_at_a_time
 from harness.fleet.runs import Run, check_distinct, directory, make_blocks, sweep_of
@@ -19,6 +22,7 @@ from harness.records.configs import read_config
 from harness.records.layout import SweepDir
 from harness.records.provenance import read_provenance, write_provenance
 from harness.records.status import State, Status, read_status, write_status
+from tests.compare.synthetic import Recipe, write_sweep
 from tests.fleet.support import config, configs, facts, train
 
 
@@ -289,3 +293,13 @@ def test_lines_are_printed_where_the_output_is_no_terminal(tmp_path):
     text = console.export_text()
     assert "xs/mha/seed0: finished at step 20, loss 0.25" in text
     assert "[2/2]" in text
+
+
+def test_the_noise_of_a_null_sweep_is_kept_for_sweeps_beside_it(tmp_path):
+    recipe = Recipe("null", variants={"mha": 1.0}, seeds=(0, 1, 2, 3), null_orders=2)
+    sweep = write_sweep(tmp_path / "null", recipe)
+    console = Console(file=io.StringIO(), width=200)
+    conclude(sweep, console)
+    assert console.file.getvalue().count("two seeds of one variant on one order of data differ by") == 3
+    stored = json.loads((sweep.path / "aa_library.json").read_text())["scales"]
+    assert {entry["scale"] for entry in stored} == {"xs", "s", "m"}

@@ -9,7 +9,7 @@ import pytest
 from harness.compare.tuning import Optimum
 from harness.config.errors import UserError
 from harness.config.fairness import check_block
-from harness.config.schema import TuneConfig, Tuned
+from harness.config.schema import ScheduleConfig, TuneConfig, Tuned
 from harness.fleet import rule
 from harness.fleet.runs import sweep_of
 from harness.fleet.tune import tune
@@ -22,6 +22,7 @@ BEST = {"mha": 0.002, "short": 0.003, "third": 0.001}
 def tuned_configs(folder, **kinds):
     made = configs(folder, scales=("xs", "s"), **kinds)
     for config in made:
+        config.schedule = ScheduleConfig("wsd")
         config.tune = TuneConfig(Tuned.lr)
         config.scale.parameters = {"xs": 1000, "s": 2000}[config.scale.name]
     return made
@@ -105,6 +106,15 @@ def test_a_bracket_that_could_tell_nothing_is_refused(tmp_path, tuning, change, 
     for config in made:
         config.tune = TuneConfig(**{"name": Tuned.lr} | change)
     with pytest.raises(UserError, match=says):
+        run(made)
+    assert launched == []
+
+
+def test_a_schedule_that_never_decays_is_refused_before_anything_is_trained(tmp_path, tuning):
+    run, launched = tuning
+    made = tuned_configs(tmp_path)
+    made[0].schedule = ScheduleConfig("constant")
+    with pytest.raises(UserError, match="never decays"):
         run(made)
     assert launched == []
 

@@ -7,25 +7,28 @@ import jax.numpy as jnp
 import pytest
 
 from harness.config.schema import ComputeConfig, Layers, Remat
-from harness.models.attention import core
+from harness.models.attention import softmax
 from harness.models.flops import count_jaxpr, forward_flops
+from tests.models.mechanisms import LOCAL, MECHANISMS
 
-MECHANISMS = {
-    "mha": ("mha", {}),
-    "gqa": ("gqa", {"kv_heads": 2}),
-    "hybrid-chunks": ("hybrid", {"window": 4, "global_every": 2}),
-    "hybrid-masked": ("hybrid", {"window": 12, "global_every": 2}),
-    "all-local": ("hybrid", {"window": 8, "global_every": 0}),
-}
+QUICK = (Layers.scanned, Remat.dots)
+"""What is tried for every mechanism; the slow tests have the rest of the product."""
+
+EXECUTIONS = [
+    pytest.param(
+        name, layers, remat, marks=() if name == "mha" or (layers, remat) == QUICK else pytest.mark.slow
+    )
+    for name, layers, remat in itertools.product(MECHANISMS, Layers, Remat)
+]
 
 
-@pytest.mark.parametrize(("layers", "remat"), list(itertools.product(Layers, Remat)))
-@pytest.mark.parametrize(("name", "options"), MECHANISMS.values(), ids=MECHANISMS)
-def test_executed_flops_equal_the_jaxpr(small, name, options, layers, remat, monkeypatch):
-    monkeypatch.setattr(core, "SHORTEST_BLOCK", 5)
+@pytest.mark.parametrize(("name", "layers", "remat"), EXECUTIONS)
+def test_executed_flops_equal_the_jaxpr(small, name, layers, remat, monkeypatch):
+    monkeypatch.setattr(softmax, "SHORTEST_BLOCK", 5)
     B, T = 2, 32
+    mechanism, options = MECHANISMS[name]
     model = small(
-        name, length=T, options=options, layers=3, compute=ComputeConfig(layers=layers, remat=remat)
+        mechanism, length=T, options=options, layers=3, compute=ComputeConfig(layers=layers, remat=remat)
     )
     params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored.items()}
     tokens = jax.ShapeDtypeStruct((B, T + 1), jnp.int32)
@@ -38,16 +41,36 @@ def test_executed_flops_equal_the_jaxpr(small, name, options, layers, remat, mon
     assert trained == B * T * model.executed_flops_per_token
 
 
-@pytest.mark.parametrize(("name", "options"), MECHANISMS.values(), ids=MECHANISMS)
-def test_model_flops_equal_a_sum_over_positions(small, name, options):
+WINDOWED = {
+    "window": ("window", {"window": 4}, [4, 4, 4]),
+    "pattern": ("pattern", {"cycle": [LOCAL, {"name": "mha"}]}, [4, 32, 4]),
+    "gqa": ("gqa", {"kv_heads": 2}, [32, 32, 32]),
+    "gated": ("gated", {"kv_heads": 2}, [32, 32, 32]),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "windows"), WINDOWED.values(), ids=WINDOWED)
+def test_model_flops_equal_a_sum_over_positions(small, name, options, windows):
     T = 32
     model = small(name, length=T, options=options)
-    products = sum(spec.size for path, spec in model.specs.items() if "gain" not in path)
-    every = options.get("global_every", 1)
-    windows = [T if every and (layer + 1) % every == 0 else options["window"] for layer in range(3)]
     seen = sum(min(t + 1, window) for window in windows for t in range(T)) / T
     per_key = 4 * model.shape.heads * model.shape.head_width
-    assert model.flops_per_token == pytest.approx(6 * products + 3 * per_key * seen, rel=1e-12)
+    assert model.flops_per_token == pytest.approx(6 * in_products(model) + 3 * per_key * seen, rel=1e-12)
+
+
+def in_products(model):
+    """Parameters that are factors of a matrix product: all that is no vector."""
+    return sum(spec.size for spec in model.specs.values() if len(spec.shape) > 1)
+
+
+def test_model_flops_of_latent_and_of_linear_attention(small):
+    """Keys of 4 + 2 and values of 4 for each position seen; three products with a state of 4 x 4."""
+    T, heads = 32, 4
+    mla = small("mla", length=T, options={"latent": 6, "rotary": 2})
+    seen = 3 * sum(range(1, T + 1)) / T
+    assert mla.flops_per_token == pytest.approx(6 * in_products(mla) + 3 * 2 * heads * (6 + 4) * seen)
+    linear = small("gated_delta", length=T, options={"chunk": 8})
+    assert linear.flops_per_token == pytest.approx(6 * in_products(linear) + 3 * 3 * heads * 3 * 2 * 4 * 4)
 
 
 def test_the_walk_multiplies_by_the_length_of_a_scan_and_refuses_what_it_cannot_know():

@@ -5,6 +5,7 @@ import pytest
 
 from harness.config.schema import ComputeConfig, Layers
 from harness.models.parameters import ParamSpec, Stacking, draw, in_order
+from tests.models.mechanisms import LOCAL
 
 
 def test_what_two_variants_share_starts_bitwise_equal(small):
@@ -16,9 +17,9 @@ def test_what_two_variants_share_starts_bitwise_equal(small):
 
 
 def test_scanned_start_equals_unrolled_start(small):
-    options = {"window": 4, "global_every": 2}
-    loop = small("hybrid", options=options, layers=11)
-    scan = small("hybrid", options=options, layers=11, compute=ComputeConfig(layers=Layers.scanned))
+    options = {"cycle": [LOCAL, {"name": "mha"}]}
+    loop = small("pattern", options=options, layers=11)
+    scan = small("pattern", options=options, layers=11, compute=ComputeConfig(layers=Layers.scanned))
     assert scan.specs == loop.specs
     stored = scan.init(0)
     assert {path: array.shape for path, array in stored.items()} == {

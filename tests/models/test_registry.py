@@ -13,23 +13,70 @@ from harness.models.registry import attention
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("hybird", {}, "did you mean 'hybrid'?"),
-        ("hybrid", {"window": 4, "global_evry": 2}, "did you mean 'global_every'?"),
-        ("hybrid", {"window": "4", "global_every": 2}, "give one of type int"),
-        ("hybrid", {"window": True, "global_every": 2}, "give one of type int"),
-        ("hybrid", {"window": 4}, "global_every is missing"),
-        ("hybrid", {"window": 17, "global_every": 2}, "outside the context"),
-        ("hybrid", {"window": 0, "global_every": 2}, "outside the context"),
-        ("hybrid", {"window": 4, "global_every": -1}, "is negative"),
+        ("windwo", {}, "did you mean 'window'?"),
+        ("window", {"windw": 4}, "did you mean 'window'?"),
+        ("window", {"window": "4"}, "give one of type int"),
+        ("window", {"window": True}, "give one of type int"),
+        ("window", {}, "window is missing"),
+        ("window", {"window": 17}, "outside the context"),
+        ("window", {"window": 0}, "outside the context"),
+        ("window", {"window": 4, "kv_heads": 3}, "choose one of 1, 2, 4"),
+        ("gated", {"kv_heads": 3}, "choose one of 1, 2, 4"),
+        ("nope", {"kv_heads": -1}, "choose one of 1, 2, 4"),
         ("gqa", {"kv_heads": 3}, "choose one of 1, 2, 4"),
         ("gqa", {"kv_heads": 0}, "choose one of 1, 2, 4"),
         ("mha", {"window": 4}, "model.attention.options.window does not exist"),
+        ("mha", {"softcap": 0}, "softcap=0 bounds no score"),
+        ("mha", {"softcap": "50"}, "give one of type float or null"),
+        ("mla", {"latent": 0, "rotary": 2}, "latent=0 compresses nothing: choose 1 to 8"),
+        ("mla", {"latent": 9, "rotary": 2}, "latent=9 compresses nothing: choose 1 to 8"),
+        (
+            "mla",
+            {"latent": 4, "rotary": 3},
+            "rotary=3 is no even divisor of model.head_width=4: choose one of 2, 4",
+        ),
+        ("mla", {"latent": 4, "rotary": 0}, "choose one of 2, 4"),
+        (
+            "gated_delta",
+            {"chunk": 12},
+            "chunk=12 is no power of two up to data.sequence_length=16: choose 16",
+        ),
+        ("gated_delta", {"chunk": 0}, "chunk=0 is no power of two"),
+        ("gated_delta", {"chunk": 32}, "chunk=32 is no power of two up to"),
     ],
 )
 def test_mistakes_name_the_key_and_the_way_out(small, name, options, said):
     with pytest.raises(UserError) as caught:
         small(name, options=options)
     assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+MHA = {"name": "mha"}
+
+
+@pytest.mark.parametrize(
+    ("cycle", "said"),
+    [
+        ([], "cycle=[] names no mechanism"),
+        (None, "cycle=None names no mechanism"),
+        ("mha", "cycle='mha' names no mechanism"),
+        (["mha"], "cycle[0]='mha' is no mechanism: write {name: NAME"),
+        ([MHA, {"nam": "mha"}], "cycle[1]={'nam': 'mha'} is no mechanism"),
+        ([MHA, {"name": "gqq"}], "cycle[1].name=gqq is not registered: did you mean 'gqa'?"),
+        ([MHA, {"name": "gqa", "options": 2}], "cycle[1].options=2 is no mapping"),
+        ([MHA, {"name": "gqa"}], "cycle[1].options.kv_heads is missing"),
+        ([MHA, {"name": "gqa", "options": {"kv_heads": 3}}], "cycle[1].options.kv_heads=3 does not divide"),
+        (
+            [{"name": "pattern", "options": {"cycle": [MHA, MHA]}}],
+            "cycle[0].name=pattern is a pattern itself",
+        ),
+    ],
+)
+def test_a_mistake_in_a_pattern_names_its_place(small, cycle, said):
+    with pytest.raises(UserError) as caught:
+        small("pattern", options={"cycle": cycle})
+    assert f"model.attention.options.{said}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -45,6 +92,7 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
         Options,
         model_flops=lambda site, options: core.model_flops(site, 1),
         executed_flops=lambda site, options: core.executed_flops(site, 1),
+        cache_bytes=lambda site, options, each: core.cache_bytes(site, each, 1),
     )
     class Mine(core.Attention):
         def __init__(self, site, options):
@@ -52,5 +100,6 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
 
     model = small("mine", options={"scale": 2})
     assert model.specs["layers.0.attention.key"].shape == (8, 1, 4)
+    none = {count: lambda *_: 0.0 for count in ("model_flops", "executed_flops", "cache_bytes")}
     with pytest.raises(UserError, match="rename one"):
-        attention("mine", Options, model_flops=lambda *_: 0.0, executed_flops=lambda *_: None)(core.Attention)
+        attention("mine", Options, **none)(core.Attention)

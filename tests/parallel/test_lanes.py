@@ -85,7 +85,11 @@ def test_a_batch_that_does_not_divide_is_said():
     [
         ("mha", {}, Layers.unrolled),
         ("gqa", {"kv_heads": 2}, Layers.scanned),
-        ("hybrid", {"window": 4, "global_every": 2}, Layers.unrolled),
+        (
+            "pattern",
+            {"cycle": [{"name": "window", "options": {"window": 4}}, {"name": "mha"}]},
+            Layers.unrolled,
+        ),
     ],
 )
 def test_eight_devices_equal_one(name, options, layers):

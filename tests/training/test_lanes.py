@@ -50,7 +50,7 @@ def train_side_by_side(runs):
 
 def test_beside_siblings_and_on_another_device(alone, tmp_path):
     variants = ("mha", "hybrid", "gqa")
-    window = "model.attention.options={window: 8, global_every: 2}"
+    window = "model.attention.options={cycle: [{name: window, options: {window: 8}}, {name: mha}]}"
     extra = {"hybrid": [window], "gqa": ["model.heads=2"]}
     runs = [prepare(tmp_path, f"variant={name}", *extra.get(name, [])) for name in reversed(variants)]
     states, reader = train_side_by_side(runs)

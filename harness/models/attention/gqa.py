@@ -9,8 +9,8 @@ from harness.models.contract import Site
 from harness.models.registry import attention
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(core.Scores):
     kv_heads: int
 
 
@@ -19,7 +19,8 @@ class Options:
     Options,
     model_flops=lambda site, options: core.model_flops(site, options.kv_heads),
     executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads),
+    cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads),
 )
 class GroupedQueryAttention(core.Attention):
     def __init__(self, site: Site, options: Options):
-        super().__init__(site, kv_heads=options.kv_heads)
+        super().__init__(site, options.kv_heads, scores=options)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness.models.attention import core
 from harness.models.contract import Site
 from harness.models.registry import attention
 
 
-@dataclass(frozen=True)
-class Options:
-    """None to choose."""
-
-
 @attention(
     "mha",
-    Options,
-    model_flops=lambda site, options: core.model_flops(site, site.shape.heads),
-    executed_flops=lambda site, options: core.executed_flops(site, site.shape.heads),
+    core.Scores,
+    model_flops=lambda site, options: core.model_flops(site),
+    executed_flops=lambda site, options: core.executed_flops(site),
+    cache_bytes=lambda site, options, each: core.cache_bytes(site, each),
 )
 class MultiHeadAttention(core.Attention):
-    def __init__(self, site: Site, options: Options):
-        super().__init__(site, kv_heads=site.shape.heads)
+    def __init__(self, site: Site, options: core.Scores):
+        super().__init__(site, scores=options)

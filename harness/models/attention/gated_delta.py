@@ -1,0 +1,194 @@
+"""Linear attention by the gated delta rule (Gated DeltaNet, arXiv:2412.06464), in chunks.
+
+A head keeps one matrix S, which maps keys to values. Each token lets it fade by a and corrects what it
+answers to the token's key by a share b:  S' = a S + k (b (v - a S^T k))^T,  answer S'^T q.
+
+Queries, keys and values pass SiLU, queries and keys have unit length, the answer is normed and gated, as
+published. Left out: the short convolution before SiLU, and values wider than keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from harness.config.errors import UserError
+from harness.models.attention.core import level
+from harness.models.contract import Products, Site
+from harness.models.layers import RMSNorm, Rotary, gathered, project
+from harness.models.parameters import weight
+from harness.models.registry import attention
+from harness.parallel.rules import layout
+
+FLOAT32 = jnp.dtype(jnp.float32)
+
+RATE, STEP = 1.77, -4.6
+"""Where log A and the bias of the step start: log a = -A softplus(step). The published start draws A
+up to 16 and steps of .001 to .1; these are the means of their logarithms (softplus x = exp x down there).
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    chunk: int = 64
+    """Tokens that are mixed at once; a power of two. It changes the speed, not the mathematics."""
+
+
+def _weights(site: Site) -> float:
+    D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+    return 2.0 * D * H * (5 * K + 2)
+
+
+def _model_flops(site: Site, options: Options) -> float:
+    """As the recurrence: what S answers to the key, the correction, and what it answers to the query."""
+    return _weights(site) + 6.0 * site.shape.heads * site.shape.head_width**2
+
+
+def _executed(site: Site, options: Options) -> Products:
+    """Five products of chunk x chunk x head width, three with the state, and the inverse."""
+    W, K = options.chunk, site.shape.head_width
+    inverse = 2 * max(0, W**2 - 4) / 3
+    padded = -(-site.sequence_length // W) * W / site.sequence_length
+    return Products(
+        weights=_weights(site),
+        activations=site.shape.heads * (10 * W * K + 6 * K**2 + inverse) * padded,
+    )
+
+
+@attention(
+    "gated_delta",
+    Options,
+    model_flops=_model_flops,
+    executed_flops=_executed,
+    cache_bytes=lambda site, options, each: site.shape.heads * site.shape.head_width**2 * each,
+)
+class GatedDelta(nnx.Module):
+    """Has no use for positions: the state fades."""
+
+    def __init__(self, site: Site, options: Options):
+        _check(site, options)
+        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+        self.chunk = options.chunk
+        self.query, self.key, self.value, self.gate = (
+            weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(4)
+        )
+        self.step = weight((D, H), ("width", "heads"), fan_in=D)
+        self.share = weight((D, H), ("width", "heads"), fan_in=D)
+        self.rate, self.step_bias = level(H, "heads", RATE), level(H, "heads", STEP)
+        self.norm = RMSNorm(K, site.norm_epsilon, None)
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
+
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        query_BHTK, key_BHTK, value_BHTK = (
+            jax.nn.silu(project(x_BTD, each)).swapaxes(1, 2).astype(FLOAT32)
+            for each in (self.query, self.key, self.value)
+        )
+        mixed_BHTK = delta_rule(
+            _unit(query_BHTK), _unit(key_BHTK), value_BHTK, *self._decay_and_share(x_BTD), self.chunk
+        )
+        gate_BTHK = jax.nn.silu(project(x_BTD, self.gate))
+        answer_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
+        return project(answer_BTHK * gate_BTHK, self.output)
+
+    def _decay_and_share(self, x_BTD: Array) -> tuple[Array, Array]:
+        """log a and b, [B, H, T] each."""
+        step_BTH = project(x_BTD, self.step).astype(FLOAT32) + gathered(self.step_bias, FLOAT32)
+        decay_BTH = -jnp.exp(gathered(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
+        share_BTH = jax.nn.sigmoid(project(x_BTD, self.share).astype(FLOAT32))
+        return decay_BTH.swapaxes(1, 2), share_BTH.swapaxes(1, 2)
+
+
+def delta_rule(
+    query_BHTK: Array, key_BHTK: Array, value_BHTK: Array, decay_BHT: Array, share_BHT: Array, chunk: int
+) -> Array:
+    """Answers [B, H, T, K], from log a and b; all in float32, as errors in S last.
+
+    Within a chunk the corrections u solve (I + L) u = b (v - faded S^T k), with L_ts = b_t k_t.k_s faded from
+    s to t for s < t (the UT transform, section 3.3); only S goes from chunk to chunk.
+    """
+    T = query_BHTK.shape[2]
+    query, key, value, decay, share = (
+        _chunks(x, chunk)
+        for x in (query_BHTK, key_BHTK, value_BHTK, decay_BHT[..., None], share_BHT[..., None])
+    )
+    faded_W1 = jnp.cumsum(decay, axis=-2)
+    order_WW = jnp.arange(chunk)[:, None] - jnp.arange(chunk)
+    fading_WW = jnp.exp(jnp.where(order_WW >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf))
+    lower_WW = jnp.where(order_WW > 0, share * _dot(key, key) * fading_WW, 0.0)
+    inverse_WW = unit_lower_inverse(lower_WW)
+    total_11 = faded_W1[..., -1:, :]
+    corrections, states = _across(
+        inverse_WW @ (share * value),
+        inverse_WW @ (share * jnp.exp(faded_W1) * key),
+        jnp.exp(total_11 - faded_W1) * key,
+        jnp.exp(total_11),
+    )
+    earlier = (jnp.exp(faded_W1) * query) @ states
+    within = (_dot(query, key) * fading_WW) @ corrections
+    mixed_BHTK = (earlier + within).reshape(*query_BHTK.shape[:2], -1, query_BHTK.shape[-1])
+    return mixed_BHTK[:, :, :T]
+
+
+def _chunks(x_BHTK: Array, chunk: int) -> Array:
+    """[B, H, C, W, K]. What is padded leaves the state alone: its share is 0, and so is its log decay."""
+    B, H, T, K = x_BHTK.shape
+    padded = jnp.pad(x_BHTK, ((0, 0), (0, 0), (0, -T % chunk), (0, 0)))
+    return padded.reshape(B, H, -1, chunk, K)
+
+
+def _dot(left_ZWK: Array, right_ZWK: Array) -> Array:
+    return left_ZWK @ right_ZWK.swapaxes(-1, -2)
+
+
+def _across(
+    value_BHCWK: Array, seen_BHCWK: Array, key_BHCWK: Array, total_BHC11: Array
+) -> tuple[Array, Array]:
+    """Corrections of each chunk [B, H, C, W, K], and the state before it [B, H, C, K, K]."""
+
+    def chunk(state_BHKK: Array, each: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+        value_BHWK, seen_BHWK, key_BHWK, total_BH11 = each
+        correction_BHWK = value_BHWK - seen_BHWK @ state_BHKK
+        after_BHKK = total_BH11 * state_BHKK + key_BHWK.swapaxes(-1, -2) @ correction_BHWK
+        return after_BHKK, (correction_BHWK, state_BHKK)
+
+    B, H, K = *value_BHCWK.shape[:2], value_BHCWK.shape[-1]
+    start_BHKK = jnp.zeros((B, H, K, K), FLOAT32, out_sharding=layout("batch", "heads", None, None))
+    chunks = tuple(jnp.moveaxis(x, 2, 0) for x in (value_BHCWK, seen_BHCWK, key_BHCWK, total_BHC11))
+    _, (corrections, states) = jax.lax.scan(chunk, start_BHKK, chunks)
+    return jnp.moveaxis(corrections, 0, 2), jnp.moveaxis(states, 0, 2)
+
+
+def unit_lower_inverse(lower_ZWW: Array) -> Array:
+    """(I + lower)^-1 for strictly lower triangles whose side is a power of two, by halves.
+
+    The powers of `lower` would give it in fewer steps, and lose all digits where keys are alike.
+    """
+    W = lower_ZWW.shape[-1]
+    if W == 1:
+        return jnp.ones_like(lower_ZWW)
+    corner = -lower_ZWW[..., W // 2 :, : W // 2]
+    first, second = unit_lower_inverse(
+        jnp.stack([lower_ZWW[..., : W // 2, : W // 2], lower_ZWW[..., W // 2 :, W // 2 :]])
+    )
+    if W > 2:
+        exact = jax.lax.Precision.HIGHEST
+        corner = jnp.matmul(jnp.matmul(second, corner, precision=exact), first, precision=exact)
+    upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+    return jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+
+
+def _unit(x_BHTK: Array) -> Array:
+    return x_BHTK * jax.lax.rsqrt(jnp.sum(jnp.square(x_BHTK), axis=-1, keepdims=True) + 1e-6)
+
+
+def _check(site: Site, options: Options) -> None:
+    chunk, T = options.chunk, site.sequence_length
+    if not 1 <= chunk <= T or chunk & (chunk - 1):
+        raise UserError(
+            f"model.attention.options.chunk={chunk} is no power of two up to data.sequence_length={T}:"
+            f" choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
+        )

@@ -1,0 +1,33 @@
+"""Attention to the last keys alone (arXiv:2004.05150); in a `pattern`, between layers that see all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.config.errors import UserError
+from harness.models.attention import core
+from harness.models.contract import Site
+from harness.models.registry import attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(core.Grouped):
+    window: int
+    """Keys that a query sees: its own and those just before it."""
+
+
+@attention(
+    "window",
+    Options,
+    model_flops=lambda site, options: core.model_flops(site, options.kv_heads, options.window),
+    executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads, options.window),
+    cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads, options.window),
+)
+class WindowedAttention(core.Attention):
+    def __init__(self, site: Site, options: Options):
+        if not 1 <= options.window <= site.sequence_length:
+            raise UserError(
+                f"model.attention.options.window={options.window} is outside the context:"
+                f" choose 1 to data.sequence_length={site.sequence_length}."
+            )
+        super().__init__(site, options.kv_heads, options.window, options)
