@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from harness.data.tokenizers import Codec
 
 FORMATS = ("hf",)
-KNOWN: dict[str, set[str]] = {"mha": set(), "gqa": {"kv_heads"}, "hybrid": {"window", "global_every"}}
-"""Attention that has such a layout, and the options that it is understood with."""
+KNOWN: dict[str, set[str]] = {"mha": set(), "gqa": {"kv_heads"}, "window": {"kv_heads", "window"}}
+"""Attention that has such a layout, alone or in a pattern, and the options that it is understood with."""
+OFF: dict[str, Any] = {"softcap": None, "sinks": False}
+"""Options that change nothing where they have this value."""
 LAYER = {
     "attention_norm.gain": "input_layernorm.weight",
     "attention.query": "self_attn.q_proj.weight",
@@ -68,7 +70,10 @@ def hf_config(subject: Subject, codec: Codec) -> dict[str, Any]:
     config, shape = subject.config.model, subject.model.shape
     windows = _windows(config.attention, shape.layers)
     _check(subject, windows)
-    kv_heads = subject.model.specs["layers.0.attention.key"].shape[1]
+    kv_heads = _one(
+        {subject.model.specs[f"layers.{layer}.attention.key"].shape[1] for layer in range(shape.layers)},
+        "kv_heads",
+    )
     kind = {"qwen3": "Qwen3ForCausalLM"} if config.qk_norm else {"llama": "LlamaForCausalLM"}
     ((model_type, architecture),) = kind.items()
     return {
@@ -130,13 +135,29 @@ def _outwards(path: str, weight: np.ndarray) -> np.ndarray:
 
 def _windows(attention: Mechanism, layers: int) -> list[int | None]:
     """The window of each layer, None where it sees all."""
-    unknown = set(attention.options) - KNOWN.get(attention.name, set())
-    if attention.name not in KNOWN:
-        raise _no_place(f"model.attention.name={attention.name}")
-    if unknown:
-        raise _no_place(f"model.attention.options.{min(unknown)}")
-    window, every = attention.options.get("window"), attention.options.get("global_every", 0)
-    return [None if every and (layer + 1) % every == 0 else window for layer in range(layers)]
+    if attention.name != "pattern":
+        return [_window(attention.name, attention.options, "model.attention")] * layers
+    cycle = [
+        _window(each["name"], each.get("options") or {}, f"model.attention.options.cycle[{position}]")
+        for position, each in enumerate(attention.options["cycle"])
+    ]
+    return [cycle[layer % len(cycle)] for layer in range(layers)]
+
+
+def _window(name: str, options: Mapping[str, Any], key: str) -> int | None:
+    if name not in KNOWN:
+        raise _no_place(f"{key}.name={name}")
+    given = {option for option, value in options.items() if option not in OFF or value != OFF[option]}
+    if unknown := given - KNOWN[name]:
+        raise _no_place(f"{key}.options.{min(unknown)}")
+    return options.get("window")
+
+
+def _one(values: set[int], what: str) -> int:
+    """The value that all layers share: these layouts have room for one."""
+    if len(values) > 1:
+        raise _no_place(f"model.attention.options.cycle with several {what} ({sorted(values)})")
+    return values.pop()
 
 
 def _check(subject: Subject, windows: list[int | None]) -> None:
@@ -166,7 +187,7 @@ def _sliding(windows: list[int | None]) -> dict[str, Any]:
     if not any(windows):
         return {}
     kinds = ["sliding_attention" if window else "full_attention" for window in windows]
-    (window,) = {window for window in windows if window}
+    window = _one({window for window in windows if window}, "windows")
     return {
         "use_sliding_window": True,
         "sliding_window": window,

@@ -18,7 +18,7 @@ from tests.probe.saved import save
 from tests.training.runs import lane, prepare
 
 SHAPE = ("model.width=24", "model.layers=2", "model.heads=2", "model.head_width=16", "model.ffn=40")
-WINDOWS = "model.attention.options={window: 8, global_every: 2}"
+WINDOWS = "model.attention.options={cycle: [{name: window, options: {window: 8}}, {name: mha}]}"
 MODELS = {
     "llama": ("model.qk_norm=false", "model.rope_base=500"),
     "qwen3": ("model.tie_embeddings=false", "data.tokenizer=bpe512", "model.norm_epsilon=1e-5"),
