@@ -18,12 +18,13 @@ from tests.probe.saved import save
 from tests.training.runs import lane, prepare
 
 SHAPE = ("model.width=24", "model.layers=2", "model.heads=2", "model.head_width=16", "model.ffn=40")
-WINDOWS = "model.attention.options={cycle: [{name: window, options: {window: 8}}, {name: mha}]}"
+WINDOWS = "model.attention.options.cycle=[{name: window, options: {window: 8}}, {name: mha}]"
 MODELS = {
     "llama": ("model.qk_norm=false", "model.rope_base=500"),
     "qwen3": ("model.tie_embeddings=false", "data.tokenizer=bpe512", "model.norm_epsilon=1e-5"),
     "gqa": ("variant=gqa",),
     "windows": ("variant=hybrid", WINDOWS, "compute.layers=scanned"),
+    "short": ("variant=short", "+model.attention.options.kv_heads=1"),
     "wide": ("model.base_width=6",),
 }
 
@@ -142,6 +143,23 @@ def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):
             ("variant=hybrid", WINDOWS, "model.qk_norm=false"),
             r"Llama's layout has no windows; with model\.qk_",
         ),
+        (("variant=softcap",), r"model\.attention\.options\.softcap has no place"),
+        (
+            ("variant=gated",),
+            r"model\.attention\.name=gated has no place .* by mha, gqa, window",
+        ),
+        (("variant=delta_hybrid",), r"model\.attention\.options\.cycle\[0\]\.name=gated_delta has no place"),
+        (
+            (
+                "variant=hybrid",
+                "model.attention.options.cycle=[{name: mha}, {name: gqa, options: {kv_heads: 1}}]",
+            ),
+            r"several kv_heads \(\[1, 2\]\) has no place",
+        ),
+        (
+            ("variant=hybrid", WINDOWS.replace("name: mha", "name: window, options: {window: 4}")),
+            r"several windows \(\[4, 8\]\) has no place",
+        ),
         (("model.qk_norm=false", "model.heads=5"), r"model\.width=24 is no multiple of model\.heads=5"),
     ],
 )
@@ -152,23 +170,12 @@ def test_what_has_no_layout_is_refused(tmp_path, overrides, said):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("node", "name", "options", "said"),
-    [
-        ("attention", "other", {}, r"model\.attention\.name=other has no place .* is attention by mha, gqa"),
-        ("attention", "mha", {"softcap": 30.0}, r"model\.attention\.options\.softcap has no place"),
-        ("feedforward", "other", {}, r"model\.feedforward\.name=other has no place"),
-    ],
-)
-def test_a_mechanism_or_an_option_that_it_does_not_know_is_refused(
-    tmp_path, node, name, options, said, monkeypatch
-):
+def test_another_feed_forward_is_refused(tmp_path, monkeypatch):
     run = saved(tmp_path)
     subject = open_subject(find_checkpoint(run.path))
-    mechanism = getattr(subject.config.model, node)
-    mechanism.name, mechanism.options = name, options
+    subject.config.model.feedforward.name = "other"
     monkeypatch.setattr("harness.probe.export.open_subject", lambda checkpoint: subject)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=r"model\.feedforward\.name=other has no place"):
         export(run.path, "hf", tmp_path / "out")
 
 
