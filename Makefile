@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench test-install test-statistics test-kill clean
+.PHONY: setup demo test check bench test-install test-full test-statistics test-kill clean
 
 setup: .venv/ready
 
@@ -31,6 +31,9 @@ test-install: setup
 	tests/install.sh
 
 # Slow proofs, each with a target of its own.
+test-full: setup
+	$(RUN)pytest -m slow tests/models tests/training
+
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare
 
