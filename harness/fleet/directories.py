@@ -72,7 +72,7 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     if not holds(run.dir.config, "mesh", run.config.mesh):
         start_over(sweep, run, "placed on another mesh")
         return Ready.train
-    if state in (State.finished, State.diverged, State.stopped):
+    if state.ended:
         return _check_records(sweep, run, note)
     if drift := _drift(run, stored):
         _on_drift(sweep, run, stored, drift, note)

@@ -30,7 +30,7 @@ from harness.parallel.profile import cpu_profile
 from harness.records.claim import claim, holder, release
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
-from harness.records.status import State, read_status
+from harness.records.status import read_status
 
 Describe = Callable[[Sequence[Config]], list[Facts]]
 EngineMaker = Callable[[EngineConfig, Path], Engine]
@@ -191,7 +191,7 @@ def _to_replan(sweep: SweepDir, blocks: Sequence[Block]) -> list[str]:
 
 
 def _ended(run: Run) -> bool:
-    return read_status(run.dir).state in (State.finished, State.diverged, State.stopped)
+    return read_status(run.dir).state.ended
 
 
 def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:

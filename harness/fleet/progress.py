@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from harness.fleet.runs import Run
-from harness.records.status import State, Status, read_status
+from harness.records.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -146,7 +146,7 @@ def clock(seconds: float) -> str:
 
 
 def _share(status: Status) -> float:
-    if status.state in (State.finished, State.diverged, State.refused, State.stopped):
+    if status.state.settled:
         return 1.0
     return min(status.step / status.steps, 1.0) if status.steps else 0.0
 

@@ -7,7 +7,7 @@ import os
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import Config
+from harness.config.schema import Config, Tuned
 from harness.fleet import directories, placement, rule
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
@@ -26,6 +26,8 @@ def train_single(config: Config) -> None:
 
     Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
     """
+    if config.tune.name is not Tuned.none:
+        raise UserError("tune=lr: a single run has nothing to be tuned beside; `harness sweep` tunes")
     console = Console()
     sweep = sweep_of([config])
     rule.complete([config])

@@ -13,7 +13,7 @@ from harness.fleet.runs import Block
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
 from harness.records.provenance import code_of
-from harness.records.status import State, Writer, read_status
+from harness.records.status import Writer, read_status
 
 Note = Callable[[str], None]
 
@@ -21,12 +21,12 @@ Note = Callable[[str], None]
 def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     """Leave timing.json beside the runs, unless it is there already or no gate asks for it.
 
-    It times the first block of the largest scale, after every worker has left. Where the pass fails,
+    It times one block of the largest scale, after every worker has left. Where the pass fails,
     the gate says that speed was not measured.
     """
     config = blocks[0].runs[0].config
     block = max(blocks, key=lambda block: (block.cost, block.name))
-    if config.gate.name is Gate.none or not all(_ended(run.dir) for b in blocks for run in b.runs):
+    if config.gate.name is Gate.none or not _all_ended(blocks):
         return
     key = _key(block, config)
     stored = atomic.read_json(sweep.timing)
@@ -50,5 +50,5 @@ def _key(block: Block, config: Config) -> dict[str, Any]:
     return {"block": block.name, "variants": variants, "code": code_of(config)}
 
 
-def _ended(run) -> bool:
-    return read_status(run).state in (State.finished, State.diverged, State.stopped)
+def _all_ended(blocks: Sequence[Block]) -> bool:
+    return all(read_status(run.dir).state.ended for block in blocks for run in block.runs)

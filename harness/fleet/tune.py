@@ -21,7 +21,7 @@ from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 
 Launch = Callable[[Sequence[Config]], None]
-"""Trains a sweep. Raises RuntimeError naming a run that has no outcome."""
+"""Trains a sweep. Raises UserError naming a run that has no outcome."""
 Describe = Callable[[Sequence[Config]], list[Facts]]
 Note = Callable[[str], None]
 

@@ -30,9 +30,14 @@ class State(Enum):
     lost = "lost"
 
     @property
+    def ended(self) -> bool:
+        """Its training is over: by itself, or by the rule."""
+        return self in (State.finished, State.diverged, State.stopped)
+
+    @property
     def settled(self) -> bool:
         """An outcome: the same command does not train this run again."""
-        return self in (State.finished, State.diverged, State.refused, State.stopped)
+        return self.ended or self is State.refused
 
 
 @dataclass(frozen=True)

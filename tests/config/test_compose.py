@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness.config import compose as composing
 from harness.config.compose import compose, groups, resolve, run
 from harness.config.fairness import undeclared
-from harness.config.identity import VOLATILE, difference, flatten, identity, plain, within
+from harness.config.identity import VOLATILE, difference, digest, flatten, identity, plain, within
 from harness.config.schema import Config, Isolation, OnFailure
 from harness.config.sweep import remember_choices
 from harness.records.configs import read_config, write_config
@@ -39,9 +39,11 @@ def test_every_variant_differs_from_the_control_in_what_it_declares(variant, sca
 
 @pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "cluster", "engine", "model"])
 def test_every_choice_composes(group):
+    made = []
     for choice in groups()[group]:
         own = ["data.sources.own.path=mine.txt"] if choice == "own" else []
-        compose([f"{group}={choice}", *own])
+        made.append(digest(compose([f"{group}={choice}", *own])))
+    assert len({*made}) == len(groups()[group]), "two choices of one name or of one content"
 
 
 def test_a_config_survives_its_file(tmp_path):

@@ -186,8 +186,10 @@ class TestDirectories:
 
     @pytest.mark.parametrize("change", [{"stall_seconds": 9.0}, {"workers": 1}])
     def test_how_it_is_run_is_no_identity(self, tmp_path, change):
-        launched(tmp_path)
-        train(configs(tmp_path, seeds=(0,), **change))
+        run = launched(tmp_path)
+        before = read_status(run.dir)
+        assert [each.state for each in train(configs(tmp_path, seeds=(0,), **change))] == ["finished"] * 2
+        assert read_status(run.dir) == before, "nothing was trained again"
 
     def test_a_flipped_bit_in_a_finished_run_is_named_and_trained_again(self, tmp_path):
         run = launched(tmp_path)

@@ -12,6 +12,7 @@ from harness.config.fairness import check_block
 from harness.config.schema import ScheduleConfig, TuneConfig, Tuned
 from harness.fleet import rule
 from harness.fleet.runs import sweep_of
+from harness.fleet.single import train_single
 from harness.fleet.tune import tune
 from harness.records import ledger
 from tests.fleet.support import configs, facts
@@ -129,3 +130,8 @@ def test_the_rule_holds_what_was_found_and_the_ledger_what_came_later(tmp_path):
     assert [entry["content"]["tuning"] for entry in ledger.read(sweep, "tuning")] == [
         {"third": {"learning_rate": 0.001}}
     ]
+
+
+def test_a_single_run_is_not_tuned(tmp_path):
+    with pytest.raises(UserError, match="a single run has nothing to be tuned beside"):
+        train_single(tuned_configs(tmp_path)[0])
