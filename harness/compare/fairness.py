@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +15,20 @@ from harness.records.provenance import Facts
 
 
 @dataclass(frozen=True)
-class TunedRow(FairnessRow):
+class DataRow(FairnessRow):
+    """A row that says what was read."""
+
+    mix: str = ""
+    """Share of each source; empty where a record does not say."""
+    shared_examples: float | None = None
+    """Share of the examples of a run that the control's run of its seed reads too, at whatever step; None
+    for the control, and where the two read the same, or read texts that are cut in other ways."""
+    parting: int | None = None
+    """First step at which the two runs read other examples; None where `shared_examples` is."""
+
+
+@dataclass(frozen=True)
+class TunedRow(DataRow):
     """A row whose learning rate was found on a curve."""
 
     curve: Curve = ()
@@ -41,7 +55,8 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = sorted({run.provenance.code_hash for run in runs})
-    row = FairnessRow(
+    shared = shared_examples(facts, base) if base else None
+    row = DataRow(
         scale=provenance.scale,
         variant=provenance.variant,
         control=provenance.variant == control,
@@ -65,6 +80,9 @@ def _row(
         code=codes[0] if len(codes) == 1 else "mixed",
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
+        mix=_mix(facts),
+        shared_examples=shared,
+        parting=None if base is None or shared is None else _parting(facts, base),
     )
     curve = _curve(tuning.get(provenance.variant))
     return TunedRow(**{f.name: getattr(row, f.name) for f in fields(row)}, curve=curve) if curve else row
@@ -79,6 +97,20 @@ def shared_share(facts: Facts, base: Facts) -> float | None:
     total = sum(sizes.values())
     common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
     return common / total if total else None
+
+
+def shared_examples(facts: Facts, base: Facts) -> float | None:
+    """Share of a variant's examples that the control reads too: exact, since of each source the run that
+    takes fewer takes what the other takes first.
+
+    None where both read the same, where the numbers are unknown, and where the sources, the tokenizer or
+    the windows differ (the held-out tokens tell).
+    """
+    same = facts.data_fingerprint == base.data_fingerprint
+    if same or facts.eval_fingerprint != base.eval_fingerprint or not facts.draws:
+        return None
+    both = sum(min(drawn, base.draws.get(source, 0)) for source, drawn in facts.draws.items())
+    return both / sum(facts.draws.values())
 
 
 def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
@@ -105,6 +137,22 @@ def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any
     if unequal(base.flops_per_token, facts.flops_per_token):
         flags.add("UNEQUAL_FLOPS")
     return flags
+
+
+def _parting(facts: Facts, base: Facts) -> int:
+    """The first step of the first mix that the two have not in common."""
+    pairs = itertools.zip_longest(facts.mixes, base.mixes)
+    parted = next(([*filter(None, pair)] for pair in pairs if pair[0] != pair[1]), [])
+    return min((first for first, _ in parted), default=0)
+
+
+def _mix(facts: Facts) -> str:
+    """`code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
+    return "; ".join((f"from step {first} " if first else "") + _shares(counts) for first, counts in facts.mixes)
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {100 * count / sum(counts.values()):.3g} %" for name, count in counts.items())
 
 
 def _schedule(config: Mapping[str, Any]) -> str:
