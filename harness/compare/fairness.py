@@ -148,7 +148,9 @@ def _parting(facts: Facts, base: Facts) -> int:
 
 def _mix(facts: Facts) -> str:
     """`code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
-    return "; ".join((f"from step {first} " if first else "") + _shares(counts) for first, counts in facts.mixes)
+    return "; ".join(
+        (f"from step {first} " if first else "") + _shares(counts) for first, counts in facts.mixes
+    )
 
 
 def _shares(counts: Mapping[str, int]) -> str:
