@@ -7,7 +7,7 @@ import pytest
 
 from harness.compare.fairness import fairness_rows
 from harness.compare.reading import read_runs
-from harness.config.schema import DataConfig
+from harness.config.schema import DataConfig, StageConfig
 from harness.data import describe_data, describe_mix, shared
 from harness.records.provenance import Facts
 from harness.report import tables
@@ -54,8 +54,11 @@ def rows(tmp_path, configs):
     return make
 
 
-def test_a_row_says_how_much_is_shared_and_until_when(rows, configs):
-    control, *treatments = rows()
+@pytest.mark.parametrize("stages", [[], LATE[1:], [LATE[0], StageConfig(0.8, {"a": 9})]])
+def test_a_row_says_how_much_is_shared_and_until_when(rows, configs, stages):
+    """Whichever of the two arms has stages."""
+    configs["even"].stages, configs["even"].horizon = stages, SCALE.tokens
+    control, *treatments = rows(configs)
     assert (control.shared_examples, control.parting) == (None, None)
     for row in treatments:
         config = configs[row.variant]

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from harness.data.mixture import PERIOD, Stage, counts, picks, taken
 
-WEIGHTS = st.lists(st.integers(0, 1000), min_size=1, max_size=6).filter(any)
+
+def weights_of(sources: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, 1000), min_size=sources, max_size=sources).filter(any)
+
+
+WEIGHTS = st.integers(1, 6).flatmap(weights_of)
+MIXES = st.integers(1, 6).flatmap(lambda n: st.lists(weights_of(n), min_size=1, max_size=3))
 
 
 def stage(weights: list[int], first: int = 0) -> Stage:
@@ -30,10 +36,9 @@ def test_only_ratios_count():
 
 
 @settings(max_examples=30, deadline=None)
-@given(weights=WEIGHTS, rest=st.lists(WEIGHTS, max_size=2), lengths=st.tuples(*[st.integers(1, 5000)] * 2))
-def test_every_prefix_of_every_stage_has_the_mix_to_one_example(weights, rest, lengths):
+@given(mixes=MIXES, lengths=st.tuples(*[st.integers(1, 5000)] * 2))
+def test_every_prefix_of_every_stage_has_the_mix_to_one_example(mixes, lengths):
     """Counted example by example."""
-    mixes = [weights, *(each[: len(weights)] + [1] * (len(weights) - len(each)) for each in rest)]
     firsts = [0, lengths[0], sum(lengths)]
     stages = [stage(mix, first) for mix, first in zip(mixes, firsts, strict=False)]
     source_N = picks(stages, 0, stages[-1].first + 5000).source_B
