@@ -38,7 +38,7 @@ def _answer(path: Path) -> dict[str, Any]:
 
 def describe(config: Config) -> Facts:
     """Everything about a run that can be known without training it. Raises UserError."""
-    from harness.data import describe_data
+    from harness.data import describe_data, describe_mix
     from harness.models import build
     from harness.training.schedule import branch_courses, main_course
 
@@ -46,6 +46,7 @@ def describe(config: Config) -> Facts:
     data = describe_data(config.data, config.evaluation.tokens)
     steps = main_course(config).last
     branch_courses(config)
+    mix = describe_mix(config.data, config.scale)
     model = build(config, data.vocabulary)
     _check_mesh(config, model.stored)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
@@ -64,6 +65,8 @@ def describe(config: Config) -> Facts:
         data_fingerprint=data.fingerprint,
         eval_fingerprint=data.eval_fingerprint,
         cache_bytes=model.cache_bytes,
+        draws=mix.draws,
+        mixes=mix.mixes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = sorted({run.provenance.code_hash for run in runs})
+    shared = shared_examples(facts, base) if base else None
     return FairnessRow(
         scale=provenance.scale,
         variant=provenance.variant,
@@ -58,6 +60,9 @@ def _row(
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
         curve=_curve(tuning.get(provenance.variant)),
+        mix=_mix(facts),
+        shared_examples=shared,
+        parting=None if base is None or shared is None else _parting(facts, base),
     )
 
 
@@ -70,6 +75,20 @@ def shared_share(facts: Facts, base: Facts) -> float | None:
     total = sum(sizes.values())
     common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
     return common / total if total else None
+
+
+def shared_examples(facts: Facts, base: Facts) -> float | None:
+    """Share of a variant's examples that the control reads too: exact, since of each source the run that
+    takes fewer takes what the other takes first.
+
+    None where both read the same, where the numbers are unknown, and where the sources, the tokenizer or
+    the windows differ (the held-out tokens tell).
+    """
+    same = facts.data_fingerprint == base.data_fingerprint
+    if same or facts.eval_fingerprint != base.eval_fingerprint or not facts.draws:
+        return None
+    both = sum(min(drawn, base.draws.get(source, 0)) for source, drawn in facts.draws.items())
+    return both / sum(facts.draws.values())
 
 
 def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
@@ -96,6 +115,24 @@ def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any
     if unequal(base.flops_per_token, facts.flops_per_token):
         flags.add("UNEQUAL_FLOPS")
     return flags
+
+
+def _parting(facts: Facts, base: Facts) -> int:
+    """The first step of the first mix that the two have not in common."""
+    pairs = itertools.zip_longest(facts.mixes, base.mixes)
+    parted = next(([*filter(None, pair)] for pair in pairs if pair[0] != pair[1]), [])
+    return min((first for first, _ in parted), default=0)
+
+
+def _mix(facts: Facts) -> str:
+    """`code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
+    return "; ".join(
+        (f"from step {first} " if first else "") + _shares(counts) for first, counts in facts.mixes
+    )
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {100 * count / sum(counts.values()):.3g} %" for name, count in counts.items())
 
 
 def _schedule(config: Mapping[str, Any]) -> str:

@@ -272,6 +272,13 @@ class FairnessRow:
     flags: tuple[str, ...] = ()
     curve: tuple[tuple[float, float | None], ...] = ()
     """(learning rate, end-of-run loss) of each rate that was tried; None where the run diverged."""
+    mix: str = ""
+    """Share of each source; empty where a record does not say."""
+    shared_examples: float | None = None
+    """Share of the examples of a run that the control's run of its seed reads too, at whatever step; None
+    for the control, and where the two read the same, or read texts that are cut in other ways."""
+    parting: int | None = None
+    """First step at which the two runs read other examples; None where `shared_examples` is."""
 
 
 @dataclass(frozen=True)

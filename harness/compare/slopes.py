@@ -48,6 +48,8 @@ def slope_between(bout: Bout, share: float, look: float) -> ControlSlope | None:
 
 def _horizon(bout: Bout) -> ControlSlope | None:
     share = _share(bout)
+    if any(len(run.provenance.facts.mixes) > 1 for run in bout.a_runs):
+        return None  # the branch has not read the later stage: its slope would be the mix's as well
     return None if share is None else slope_between(bout, share, bout.look)
 
 

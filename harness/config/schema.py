@@ -137,8 +137,19 @@ class SourceConfig:
     """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
     or `pack:NAME` for a text that ships with the harness."""
     weight: float = 1.0
+    """Share of the examples, in proportion to the others' weights. 0: evaluated, never trained on."""
     column: str = "text"
     """The text column of JSONL and Parquet."""
+
+
+@dataclass
+class StageConfig:
+    """A change of the mix in the middle of a run."""
+
+    start: float = MISSING
+    """Share of the run's steps at which it begins."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """By source, from there on; one that is not named keeps the weight that it had."""
 
 
 @dataclass
@@ -150,6 +161,12 @@ class DataConfig:
     sequence_length: int = 128
     holdout: float = 0.05
     """Share of documents held out, by a hash of their text."""
+    stages: list[StageConfig] = field(default_factory=list)
+    """Other mixes later in the run, in order. A cooldown branch reads what its parent would have read
+    up to there, so a stage that begins after it is not in it."""
+    horizon: int | None = None
+    """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
+    config, the data seed and the step alone. Null where there are none."""
 
 
 @dataclass

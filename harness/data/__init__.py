@@ -2,6 +2,7 @@
 
 from harness.data.corpus import Batch, Corpus, HeldOut, Sampler, open_data, roll
 from harness.data.facts import DataFacts, describe_data
+from harness.data.mixes import MixFacts, Shared, describe_mix, shared
 from harness.data.prefetch import Reader
 
 __all__ = [
@@ -9,9 +10,13 @@ __all__ = [
     "Corpus",
     "DataFacts",
     "HeldOut",
+    "MixFacts",
     "Reader",
     "Sampler",
+    "Shared",
     "describe_data",
+    "describe_mix",
     "open_data",
     "roll",
+    "shared",
 ]

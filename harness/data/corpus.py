@@ -16,6 +16,7 @@ from harness.config.schema import DataConfig
 from harness.data import mixture
 from harness.data.cache import Tokens, open_tokens
 from harness.data.facts import check_config, too_few, too_short
+from harness.data.mixes import Plan, plan_of, trained_on
 from harness.data.permutation import key_of, permute
 from harness.data.tokenizers import Codec, load
 
@@ -68,15 +69,15 @@ class Domain:
 class Corpus:
     codec: Codec
     domains: tuple[Domain, ...]
-    counts: tuple[int, ...]
-    """Examples of each domain in a period of the mixture."""
+    plan: Plan
 
     @property
     def sequence_length(self) -> int:
         return self.domains[0].train.length
 
     def sampler(self, batch: int, data_seed: int) -> Sampler:
-        return Sampler(self, batch, data_seed)
+        """Raises UserError where a stage would last no step of this size."""
+        return Sampler(self, batch, data_seed, self.plan.stages(batch))
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same windows for every run, as many in each domain: `tokens` over the sequence length,
@@ -100,13 +101,15 @@ class Sampler:
     corpus: Corpus
     size: int
     data_seed: int
+    stages: tuple[mixture.Stage, ...]
 
     def batch(self, t: int) -> Batch:
         """The batch of step t, counted from 0."""
-        picks = mixture.picks(self.corpus.counts, self.data_seed, t * self.size, self.size)
+        picks = mixture.picks(self.stages, t * self.size, self.size)
         tokens_BT = np.empty((self.size, self.corpus.sequence_length + 1), np.int32)
         ids_B = np.empty(self.size, np.uint64)
-        for s, domain in enumerate(self.corpus.domains):
+        for s in np.unique(picks.source_B):
+            domain = self.corpus.domains[s]
             here = picks.source_B == s
             window_B = self._windows(domain, picks.rank_B[here])
             tokens_BT[here] = domain.train[window_B]
@@ -122,17 +125,16 @@ class Sampler:
 
 def open_data(config: DataConfig) -> Corpus:
     """The corpus of a config, tokenised first where the cache has no tokens of it. Raises UserError."""
-    sources = check_config(config)
+    sources, trained = check_config(config), trained_on(config)
     codec = load(config.tokenizer)
     domains = []
     for source in sources:
         tokens = open_tokens(source, codec, config.holdout)
         domain = Domain.of(source.name, tokens, config.sequence_length)
-        if not len(domain.train):
+        if source.name in trained and not len(domain.train):
             raise too_few(source, len(tokens.train), config.sequence_length)
         domains.append(domain)
-    weights = [config.sources[domain.name].weight for domain in domains]
-    return Corpus(codec, tuple(domains), tuple(mixture.counts(weights)))
+    return Corpus(codec, tuple(domains), plan_of(config))
 
 
 def roll(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:

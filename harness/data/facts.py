@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from harness.config.errors import UserError
 from harness.config.identity import digest
 from harness.config.schema import DataConfig
-from harness.data import mixture
 from harness.data.content import content_hash, survey
+from harness.data.mixes import check_mixes, plan_of, trained_on
 from harness.data.sources import Source, locate
 from harness.data.tokenizers import load
 
@@ -28,20 +27,19 @@ def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     """Check a data config as far as that goes without tokenising. Raises UserError.
 
     A source is read once per version of its files; after that only their sizes and times are."""
-    sources = check_config(config)
+    sources, trained = check_config(config), trained_on(config)
     codec = load(config.tokenizer)
     for source in sources:
-        _check_amount(source, config, eval_tokens)
+        _check_amount(source, source.name in trained, config, eval_tokens)
     base = {
         "sources": {source.name: content_hash(source) for source in sources},
         "tokenizer": codec.fingerprint,
         "sequence_length": config.sequence_length,
         "holdout": config.holdout,
     }
-    weights = {source.name: config.sources[source.name].weight for source in sources}
     return DataFacts(
         vocabulary=codec.vocabulary,
-        fingerprint=digest(base | {"weights": weights}),
+        fingerprint=digest(base | {"mixes": plan_of(config)}),
         eval_fingerprint=digest(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
     )
@@ -55,9 +53,8 @@ def check_config(config: DataConfig) -> list[Source]:
         raise UserError(f"data.sequence_length={config.sequence_length} is no length: give 1 or more")
     if not 0 < config.holdout < 1:
         raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
-    names = sorted(config.sources)
-    _check_weights({name: config.sources[name].weight for name in names})
-    return [locate(name, config.sources[name]) for name in names]
+    check_mixes(config)
+    return [locate(name, config.sources[name]) for name in sorted(config.sources)]
 
 
 def too_few(source: Source, tokens: int, length: int) -> UserError:
@@ -80,21 +77,7 @@ def too_short(name: str, tokens: int, length: int, windows: int) -> UserError:
     )
 
 
-def _check_weights(weights: dict[str, float]) -> None:
-    for name, weight in weights.items():
-        if not 0 < weight < math.inf:
-            raise UserError(
-                f"data.sources.{name}.weight={weight} is not above 0: raise it or remove the source"
-            )
-    for (name, weight), count in zip(weights.items(), mixture.counts(list(weights.values())), strict=True):
-        if not count:
-            raise UserError(
-                f"data.sources.{name}.weight={weight} is less than 1 in {mixture.PERIOD} examples, "
-                "so that it would never be read: raise it or drop the source"
-            )
-
-
-def _check_amount(source: Source, config: DataConfig, eval_tokens: int) -> None:
+def _check_amount(source: Source, trained: bool, config: DataConfig, eval_tokens: int) -> None:
     """A document has at most as many tokens as bytes, and one that ends it: what fails so, fails."""
     found = survey(source, config.holdout)
     length = config.sequence_length
@@ -106,7 +89,7 @@ def _check_amount(source: Source, config: DataConfig, eval_tokens: int) -> None:
             f"{source.key}.path={source.path} has no held-out documents ({documents} in all, "
             f"data.holdout={config.holdout}): give more documents or a larger share"
         )
-    if (most := found.train.bytes + found.train.documents) <= length:
+    if trained and (most := found.train.bytes + found.train.documents) <= length:
         raise too_few(source, most, length)
     windows = (found.heldout.bytes + found.heldout.documents - 1) // length
     if not 0 < eval_tokens // length <= windows:

@@ -1,20 +1,24 @@
 """Which source the examples of a run come from.
 
-Examples are numbered from 0 over the whole run. Every period of 4096 of them holds an exact
-number from each source, in an order that the data seed decides. The k-th example that a run takes
-from a source depends on k alone, so variants with other weights meet the same examples of it.
+Examples are numbered from 0 over the whole run. Among the first n of a stage each source has its
+share of n to within one example, so that a run of any length, and every stage of it, reads the mix
+that its config names. No seed enters: it orders the examples of a source, never the sources. The
+k-th example that a run takes from a source depends on k alone, so variants with other weights meet
+the same examples of it.
 """
 
 from __future__ import annotations
 
 import functools
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from harness.data.permutation import key_of, permute
+from jaxtyping import Int
 
 PERIOD = 4096
+"""Examples after which the pattern of a stage repeats. It holds an exact number from each source."""
 
 
 def counts(weights: list[float]) -> list[int]:
@@ -28,6 +32,15 @@ def counts(weights: list[float]) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stretch of a run with one mix, from its example `first` to the next stage."""
+
+    first: int
+    counts: tuple[int, ...]
+    """Examples of each source in a period."""
+
+
+@dataclass(frozen=True)
 class Picks:
     """For each example: its source, and how many examples of that source came before it."""
 
@@ -35,25 +48,49 @@ class Picks:
     rank_B: np.ndarray
 
 
-def picks(counts: tuple[int, ...], data_seed: int, first: int, length: int) -> Picks:
+def picks(stages: Sequence[Stage], first: int, length: int) -> Picks:
     """The examples `first` to `first + length - 1` of a run."""
     example_B = np.arange(first, first + length)
-    period_B, slot_B = np.divmod(example_B, PERIOD)
-    source_B, rank_B = np.empty(length, np.int64), np.empty(length, np.int64)
-    for period in range(int(period_B[0]), int(period_B[-1]) + 1):
-        here = period_B == period
-        source_P, rank_P = _period(counts, data_seed, period)
-        source_B[here], rank_B[here] = source_P[slot_B[here]], rank_P[slot_B[here]]
-    return Picks(source_B, rank_B + period_B * np.array(counts)[source_B])
+    stage_B = np.searchsorted([stage.first for stage in stages], example_B, side="right") - 1
+    source_B = np.empty(length, np.int64)
+    for k, stage in enumerate(stages):
+        here = stage_B == k
+        source_B[here] = _pattern(stage.counts)[(example_B[here] - stage.first) % PERIOD]
+    return Picks(source_B, taken(stages, example_B)[np.arange(length), source_B])
+
+
+def taken(stages: Sequence[Stage], n_N: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N sources"]:
+    """How many of the first n examples of a run come from each source."""
+    total_NS = np.zeros((len(n_N), len(stages[0].counts)), np.int64)
+    for stage, end in zip(stages, [*(later.first for later in stages[1:]), None], strict=True):
+        inside_N = np.clip(n_N - stage.first, 0, end and end - stage.first)
+        period_N, slot_N = np.divmod(inside_N, PERIOD)
+        total_NS += period_N[:, None] * np.array(stage.counts) + _before(stage.counts)[slot_N]
+    return total_NS
 
 
 @functools.lru_cache(maxsize=16)
-def _period(counts: tuple[int, ...], data_seed: int, period: int) -> tuple[np.ndarray, np.ndarray]:
-    """The source of each slot of a period, and how many of that source stand before it there."""
-    slots = np.arange(PERIOD, dtype=np.uint64)
-    place_P = permute(slots, PERIOD, key_of("mixture", data_seed), period).astype(np.int64)
-    source_P = np.repeat(np.arange(len(counts)), counts)[place_P]
-    rank_P = np.empty(PERIOD, np.int64)
-    for s, count in enumerate(counts):
-        rank_P[source_P == s] = np.arange(count)
-    return source_P, rank_P
+def _pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
+    """The source of each slot of a period.
+
+    The j-th example of a source with k of them may stand from slot floor(j P / k) on and must before
+    slot ceil((j + 1) P / k); the earliest deadline goes first. That is feasible, and holds every prefix
+    to within one example of its share (Baruah et al. 1996, "Proportionate Progress").
+    """
+    ready = sorted(
+        (j * PERIOD // k, -((j + 1) * PERIOD // -k), s) for s, k in enumerate(counts) for j in range(k)
+    )
+    source_P, waiting, released = np.empty(PERIOD, np.int64), [], 0
+    for slot in range(PERIOD):
+        while released < PERIOD and ready[released][0] <= slot:
+            heapq.heappush(waiting, ready[released][1:])
+            released += 1
+        source_P[slot] = heapq.heappop(waiting)[1]
+    return source_P
+
+
+@functools.lru_cache(maxsize=16)
+def _before(counts: tuple[int, ...]) -> Int[np.ndarray, "slots sources"]:
+    """How many of each source stand before each slot of a period."""
+    is_source_PS = _pattern(counts)[:, None] == np.arange(len(counts))
+    return np.cumsum(is_source_PS, axis=0) - is_source_PS

@@ -68,7 +68,8 @@ def launch(
     rule.complete(configs)
     rule.check(sweep, configs)
     check_distinct(sweep, configs)
-    looks_of(configs[0], configs[0].rule.stopping)
+    for config in configs:
+        looks_of(config, config.rule.stopping)
     runs_of(sweep, configs, tools)  # what is wrong is said before anything is tuned
     configs, tuning = tune(sweep, configs, _launch_tuning(tools, console), tools.describe, _noting(console))
     runs = runs_of(sweep, configs, tools)

@@ -43,6 +43,11 @@ def looks_of(config: Config, stopping: Stopping) -> Looks | None:
     """None where the rule decides at the end alone. Raises UserError for looks without branches."""
     if stopping is Stopping.none:
         return None
+    if config.data.stages:
+        raise UserError(
+            "rule.stopping=looks: a look before the end would not see data.stages of "
+            f"'{config.variant.name}' in full; leave rule.stopping=none"
+        )
     return Looks(tuple(sorted(config.schedule.branches)))
 
 

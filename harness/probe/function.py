@@ -64,11 +64,15 @@ def _refusal(a: Checkpoint, b: Checkpoint) -> str:
     return ""
 
 
+TRAINED_ON = (".weight", ".name", ".stages", ".horizon")
+"""Keys of a data config that change nothing of what is held out."""
+
+
 def _reason(a: Checkpoint, b: Checkpoint) -> str:
     keys = [
         f"{key} is {one} and {other}"
         for key, (one, other) in difference(a.config, b.config).items()
-        if within(key, ["data", "evaluation.tokens"]) and not key.endswith((".weight", ".name"))
+        if within(key, ["data", "evaluation.tokens"]) and not key.endswith(TRAINED_ON)
     ]
     return ", ".join(keys) or "the files of data.sources or data.tokenizer changed in between"
 

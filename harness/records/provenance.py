@@ -40,11 +40,17 @@ class Facts:
     steps: int
     tokens_per_step: int
     data_fingerprint: str
-    """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, weights."""
+    """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, mixes."""
     eval_fingerprint: str
     """Hash of the held-out tokens that are evaluated."""
     cache_bytes: float = 0.0
     """What decoding keeps of one sequence of the config's length; 0 where that was not described."""
+    draws: dict[str, int] = field(default_factory=dict)
+    """Examples that the run takes from each source. The order of a source is the data seed's: of two
+    runs the one that takes fewer takes what the other takes first."""
+    mixes: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    """First step of each mix, and its examples of each source in 4096. While two runs of one data seed
+    have one mix, they read the same batches."""
 
 
 @dataclass(frozen=True)

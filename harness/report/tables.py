@@ -19,6 +19,8 @@ WORDED = {
     "schedule",
     "tuning",
     "tokenizer",
+    "mix",
+    "shared examples",
     "outcome",
 }
 
@@ -69,7 +71,7 @@ def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
         "scale", "variant", "parameters", "FLOPs/token", "tokens", "steps", "seeds",
-        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "flags",
+        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix", "shared examples", "flags",
     )  # fmt: skip
     return table(columns, map(_fairness_row, comparison.fairness), left=2)
 
@@ -88,8 +90,17 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         words.number(row.learning_rate, 2),
         row.tuning or words.NONE,
         row.tokenizer,
+        *_read(row),
         ", ".join(row.flags),
     )
+
+
+def _read(row: FairnessRow) -> tuple[str, str]:
+    """The mix, and `93 %, the same to step 104`: what the control read too; nothing where all is the same."""
+    if row.control or row.shared_examples is None:
+        return row.mix or words.NONE, words.NONE
+    together = f", the same to step {row.parting}" if row.parting else ""
+    return row.mix, f"{100 * row.shared_examples:.3g} %{together}"
 
 
 def _amount(value: float, ratio: float | None) -> str:

@@ -146,7 +146,6 @@ def test_a_column_without_text_is_told_in_one_sentence(configure, folder, file, 
 @pytest.mark.parametrize(
     ("weight", "said"),
     [
-        (0.0, "above 0"),
         (-1.0, "above 0"),
         (math.nan, "above 0"),
         (math.inf, "above 0"),

@@ -9,7 +9,7 @@ import pytest
 
 from harness.compare.looks import LookDecision
 from harness.config.errors import UserError
-from harness.config.schema import Stopping
+from harness.config.schema import StageConfig, Stopping
 from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.runs import Block, Run, directory, make_blocks, sweep_of
 from harness.records import ledger
@@ -150,6 +150,10 @@ def test_looks_need_branches(tmp_path):
     with pytest.raises(UserError, match="there is no look before the end"):
         looks_of(made, Stopping.looks)
     made.schedule.branches = [0.8, 0.4]
+    made.data.stages = [StageConfig(0.5, {"a": 1.0})]
+    with pytest.raises(UserError, match=r"would not see data\.stages"):
+        looks_of(made, Stopping.looks)
+    made.data.stages = []
     assert looks_of(made, Stopping.looks) == Looks((0.4, 0.8))
 
 
