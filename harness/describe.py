@@ -47,7 +47,7 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary)
+    model = build(config, data.vocabulary, data.end)
     _check_mesh(config, model.stored)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
@@ -64,6 +64,7 @@ def describe(config: Config) -> Facts:
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
         eval_fingerprint=data.eval_fingerprint,
+        end_token=data.end,
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,

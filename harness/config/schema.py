@@ -161,6 +161,8 @@ class DataConfig:
     sequence_length: int = 128
     holdout: float = 0.05
     """Share of documents held out, by a hash of their text."""
+    mask_documents: bool = False
+    """A token attends to its own document alone; what is read, and in which order, stays the same."""
     stages: list[StageConfig] = field(default_factory=list)
     """Other mixes later in the run, in order. A cooldown branch reads what its parent would have read
     up to there, so a stage that begins after it is not in it."""

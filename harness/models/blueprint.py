@@ -16,6 +16,8 @@ class Blueprint:
     config: ModelConfig
     shape: Shape
     sequence_length: int
+    end: int | None = None
+    """The token after which attention starts anew; None: it never does."""
 
     @cached_property
     def attention(self) -> Chosen:

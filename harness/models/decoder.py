@@ -38,6 +38,12 @@ class Layer(nnx.Module):
         return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
 
 
+def documents(tokens_BT: Array, end: int) -> Array:
+    """Which document each token is in, int32 [B, T]; the token that ends one is its last."""
+    ends_BT = (tokens_BT == end).astype(jnp.int32)
+    return jnp.cumsum(ends_BT, axis=1) - ends_BT
+
+
 class Decoder(nnx.Module):
     """Tokens [B, T] in, float32 logits [B, T, V] out."""
 
@@ -46,6 +52,7 @@ class Decoder(nnx.Module):
         V, D = shape.vocabulary, shape.width
         self.dtype, self.remat = DTYPES[compute.precision], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
+        self.end = blueprint.end
         self.relative_width = relative_width(config, D)
         scan = compute.layers is Layers.scanned
         self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
@@ -60,7 +67,8 @@ class Decoder(nnx.Module):
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
     def __call__(self, tokens_BT: Array) -> Array:
-        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base)
+        documents_BT = None if self.end is None else documents(tokens_BT, self.end)
+        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
         x_BTD = self._embed(tokens_BT)
         if self.stacking.repeats:
             x_BTD = self._scan(x_BTD, rotary)

@@ -135,11 +135,16 @@ class Model:
         return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
 
 
-def build(config: Config, vocabulary: int) -> Model:
-    """The model of a run: sized and declared. Raises UserError for a config that has no model."""
+def build(config: Config, vocabulary: int, end: int | None = None) -> Model:
+    """The model of a run: sized and declared. Raises UserError for a config that has no model.
+
+    `end` is the token that ends a document, for a config that masks them.
+    """
     length = config.data.sequence_length
     shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
-    return assemble(Blueprint(config.model, shape, length), config.compute)
+    return assemble(
+        Blueprint(config.model, shape, length, end if config.data.mask_documents else None), config.compute
+    )
 
 
 def assemble(blueprint: Blueprint, compute: ComputeConfig) -> Model:

@@ -100,7 +100,7 @@ def open_subject(checkpoint: Checkpoint) -> Subject:
     from harness.models import build
 
     facts = checkpoint.provenance.facts
-    model = build(checkpoint.config, facts.shape["vocabulary"])
+    model = build(checkpoint.config, facts.shape["vocabulary"], facts.end_token)
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     for path in [*facts.paths, *built]:
         if built.get(path) != facts.paths.get(path):

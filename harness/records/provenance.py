@@ -43,6 +43,8 @@ class Facts:
     """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, mixes."""
     eval_fingerprint: str
     """Hash of the held-out tokens that are evaluated."""
+    end_token: int | None = None
+    """What ends a document."""
     cache_bytes: float = 0.0
     """What decoding keeps of one sequence of the config's length; 0 where that was not described."""
     draws: dict[str, int] = field(default_factory=dict)

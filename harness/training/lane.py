@@ -153,7 +153,7 @@ class Lane:
         """Every config node that a traced program depends on, and the code that traces it."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [self.model.shape.vocabulary, list(self.mesh.devices.shape)]
+        shape = [self.model.shape.vocabulary, self.model.blueprint.end, list(self.mesh.devices.shape)]
         optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
         return [
             plain(config.model),

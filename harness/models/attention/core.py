@@ -77,8 +77,8 @@ class Attention(nnx.Module):
         key_BGTK = self._positioned(project(x_BTD, self.key), self.key_norm, rotary)
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
         sink_H = None if self.sink is None else gathered(self.sink, jnp.dtype(jnp.float32))
-        mixed_BHTK = attend(query_BHTK, key_BGTK, value_BGTK, self.window, self.softcap, sink_H)
-        return mixed_BHTK.swapaxes(1, 2)
+        score = (self.window, self.softcap, sink_H, rotary.document_BT)
+        return attend(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
 
     def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
