@@ -40,6 +40,7 @@ def describe(config: Config) -> Facts:
     """Everything about a run that can be known without training it. Raises UserError."""
     from harness.data import describe_data, describe_mix
     from harness.models import build
+    from harness.models.vetting import vet
     from harness.training.schedule import branch_courses, main_course
 
     import_modules(config)
@@ -48,6 +49,7 @@ def describe(config: Config) -> Facts:
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
     model = build(config, data.vocabulary, data.end)
+    vet(model.blueprint)
     _check_mesh(config, model.stored)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
