@@ -67,6 +67,27 @@ def without(content: Table, dropped: tuple[str, ...]) -> Table:
     return Table(tuple(content.columns[i] for i in kept), rows, content.left)
 
 
+LONG = ("mix", "shared examples")
+"""Columns of the fairness table whose cells are phrases."""
+
+
+def told(content: Table) -> tuple[Table, tuple[str, ...]]:
+    """The fairness table without its long columns, and a line a variant that says them; one a scale where
+    a variant's differ over the scales."""
+    long = [i for i, name in enumerate(content.columns) if name in LONG]
+    said: dict[str, dict[str, list[str]]] = {}
+    for row in content.rows:
+        phrase = ", ".join(f"{content.columns[i]} {row[i]}" for i in long if row[i] != words.NONE)
+        said.setdefault(row[1], {}).setdefault(phrase, []).append(row[0])
+    lines = tuple(
+        f"{variant if len(phrases) == 1 else f'{variant} at ' + ', '.join(scales)}: {phrase}."
+        for variant, phrases in said.items()
+        for phrase, scales in phrases.items()
+        if phrase
+    )
+    return without(content, LONG), lines
+
+
 def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
