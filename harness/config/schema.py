@@ -48,6 +48,13 @@ class Isolation(Enum):
     run = "run"
 
 
+class Schedule(Enum):
+    """How a sweep shares its devices: longest run first as devices come free, or all runs at once."""
+
+    queue = "queue"
+    static = "static"
+
+
 class Stopping(Enum):
     """When a scale may end before its budget: never, or at a look (a decayed checkpoint of every run)."""
 
@@ -240,6 +247,9 @@ class EngineConfig:
     isolation: Isolation = Isolation.block
     workers: int = 0
     """Workers at a time; 0: one a core, as memory allows."""
+    schedule: Schedule = Schedule.queue
+    devices: int = 0
+    """Devices that the sweep is placed on; 0: as many as its workers at a time have."""
     attempts: int = 3
     backoff_seconds: float = 1.0
     stall_seconds: float = 300.0
