@@ -249,7 +249,10 @@ class EngineConfig:
     """Workers at a time; 0: one a core, as memory allows."""
     schedule: Schedule = Schedule.queue
     devices: int = 0
-    """Devices that the sweep is placed on; 0: as many as its workers at a time have."""
+    """Devices that the sweep is placed on, which gives each run its width; 0: each run keeps the mesh that
+    it has, and as many train as there are workers."""
+    dry_run: bool = False
+    """Print the plan, and train and write nothing (`harness sweep OVERRIDES --dry-run`)."""
     attempts: int = 3
     backoff_seconds: float = 1.0
     stall_seconds: float = 300.0

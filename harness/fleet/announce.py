@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.config.identity import difference, within
+from harness.fleet.outlook import Outlook
+from harness.fleet.progress import clock
 from harness.fleet.runs import Run
 from harness.records.layout import SweepDir
 
 
-def plan_lines(sweep: SweepDir, runs: Sequence[Run], workers: int) -> list[str]:
+def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[str]:
     """The sweep in a few lines: what is multiplied, how large, and what it costs."""
     scales = unique(run.config.scale.name for run in runs)
     variants = unique(run.variant for run in runs)
@@ -31,7 +33,10 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], workers: int) -> list[str]:
             f"{short(members[0].tokens)} tokens in {members[0].facts.steps} steps, {short(flops)}FLOP in all"
         )
     total = sum(run.flops for run in runs)
-    lines.append(f"  {short(total)}FLOP on {workers} worker{'s' if workers > 1 else ''} at a time")
+    lines.append(
+        f"  {short(total)}FLOP on {outlook.place}: {clock(outlook.plan.makespan)} predicted "
+        f"({clock(outlook.low)} to {clock(outlook.high)})"
+    )
     return lines
 
 

@@ -21,6 +21,8 @@ from harness.fleet.described import described
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Engine, Order, make_engine
 from harness.fleet.looks import Looks, looks_of, train_by_looks
+from harness.fleet.measured import known, learn
+from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
 from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
 from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
@@ -70,11 +72,14 @@ def launch(
     check_distinct(sweep, configs)
     for config in configs:
         looks_of(config, config.rule.stopping)
-    runs_of(sweep, configs, tools)  # what is wrong is said before anything is tuned
+    runs = runs_of(sweep, configs, tools)  # what is wrong is said before anything is tuned
+    if configs[0].engine.dry_run:
+        return _dry_run(sweep, runs, console)
     configs, tuning = tune(sweep, configs, _launch_tuning(tools, console), tools.describe, _noting(console))
     runs = runs_of(sweep, configs, tools)
     blocks = make_blocks(runs)
     directories.check_identities(runs)
+    _look_ahead(sweep, blocks)  # what does not fit is said before anything is written
     with driving(sweep):
         if deviation := rule.write_down(sweep, configs[0], [run.variant for run in runs], tuning):
             _noting(console)(deviation)
@@ -106,8 +111,8 @@ def _train(
     todo = _unfinished(sweep, _placed(sweep, blocks, note), note)
     if not todo:
         return {}
-    workers = workers_at_a_time(settings, todo)
-    for line in [*plan_lines(sweep, runs, workers), *power_lines(sweep, runs)]:
+    workers, todo, outlook = _look_ahead(sweep, todo)
+    for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
     display = make_display(runs, console)
@@ -118,6 +123,7 @@ def _train(
         workers,
         prepare=lambda run: directories.prepare(sweep, run, display.note),
         order=lambda assignment: _order(sweep, assignment),
+        devices=settings.devices,
     )
 
     def train(blocks: Sequence[Block]) -> None:
@@ -132,7 +138,34 @@ def _train(
     finally:
         display.close()
         engine.close()
+    if line := learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
+        note(line)
     return supervisor.failed
+
+
+def _look_ahead(
+    sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = ()
+) -> tuple[int, list[Block], Outlook]:
+    """Workers at a time, the blocks in their order and on their meshes, and what will become of them."""
+    config = blocks[0].runs[0].config
+    workers = workers_at_a_time(config.engine, blocks)
+    places = {name: place for name, place in placement.frozen(sweep).items() if name not in replanned}
+    if config.engine.devices:
+        blocks = [placement.block_as_placed(block, places) for block in blocks]
+    outlook = look_ahead(blocks, config.engine, workers, known(config.cluster.platform), places)
+    return workers, shaped(blocks, outlook), outlook
+
+
+def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Outcome]:
+    """Print what would be trained. Learning rates that would be tuned first are not in it."""
+    from harness.fleet.dry_run import print_outlook  # tables cost a third of a second to import
+
+    directories.check_identities(runs)
+    _, blocks, outlook = _look_ahead(sweep, make_blocks(runs))
+    for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
+        _noting(console)(line)
+    print_outlook(blocks, outlook, console)
+    return [Outcome(run.name, "planned", 0) for run in runs]
 
 
 def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]], None]:
@@ -164,7 +197,9 @@ def _without(blocks: Sequence[Block], failed: Mapping[str, str]) -> list[Block]:
 
 def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
     """Blocks in the order in which they are trained, each run on the mesh that it is frozen to."""
-    places = placement.freeze(sweep, blocks, _to_replan(sweep, blocks))
+    replanned = _to_replan(sweep, blocks)
+    _, blocks, outlook = _look_ahead(sweep, blocks, replanned)
+    places = placement.freeze(sweep, blocks, replanned, outlook.estimates)
     moved = [run for block in blocks for run in placement.moved(block.runs, places)]
     if moved:
         note(
@@ -175,7 +210,7 @@ def _placed(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None
     for block in blocks:
         ordered = sorted(block.runs, key=lambda run: places[run.name].lane)
         placed.append(Block(block.name, tuple(placement.as_placed(run, places) for run in ordered)))
-    return placement.by_cost(placed)
+    return placed
 
 
 def _to_replan(sweep: SweepDir, blocks: Sequence[Block]) -> list[str]:
@@ -222,9 +257,12 @@ def _order(sweep: SweepDir, assignment: Assignment) -> Order:
 
 
 def workers_at_a_time(settings: EngineConfig, blocks: Sequence[Block]) -> int:
-    """As configured, or one a core as far as memory carries the largest of them."""
+    """As configured, or one a core as far as memory carries the largest of them. Where they share the
+    devices of a placement, that is what limits them."""
     if settings.workers:
         return settings.workers
+    if settings.devices:
+        return sum(len(block.runs) for block in blocks)
     need = max(_memory(block) for block in blocks)
     fit = int(_free_memory() * 0.8 // need)
     return max(1, min(len(os.sched_getaffinity(0)), fit))

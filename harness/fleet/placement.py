@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config.identity import plain
 from harness.config.schema import MeshConfig
+from harness.fleet.cost import Estimate
 from harness.fleet.runs import Block, Run
 from harness.records import ledger
 from harness.records.layout import SweepDir
@@ -32,8 +33,16 @@ def frozen(sweep: SweepDir) -> dict[str, Place]:
     return places
 
 
-def freeze(sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = ()) -> dict[str, Place]:
-    """Give a place to each run that has none, or that is to be placed anew, and return all places."""
+def freeze(
+    sweep: SweepDir,
+    blocks: Sequence[Block],
+    replanned: Sequence[str] = (),
+    estimates: Mapping[str, Estimate] | None = None,
+) -> dict[str, Place]:
+    """Give a place to each run that has none, or that is to be placed anew, and return all places.
+
+    What was predicted of a run stands beside its place, so that it can be held against what it took.
+    """
     known = frozen(sweep)
     wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
     new = {
@@ -44,7 +53,11 @@ def freeze(sweep: SweepDir, blocks: Sequence[Block], replanned: Sequence[str] = 
     if known and (added := [name for name in new if name not in known]):
         ledger.append(sweep, "amendment", {"detail": _added(added, known), "runs": added})
     if new:
-        ledger.append(sweep, "placement", {"runs": {name: _record(place) for name, place in new.items()}})
+        ledger.append(
+            sweep,
+            "placement",
+            {"runs": {name: _record(place) | _predicted(name, estimates) for name, place in new.items()}},
+        )
     return known | new
 
 
@@ -53,16 +66,17 @@ def moved(runs: Sequence[Run], places: Mapping[str, Place]) -> list[Run]:
     return [run for run in runs if places[run.name].mesh != run.config.mesh]
 
 
+def block_as_placed(block: Block, places: Mapping[str, Place]) -> Block:
+    """The block with the meshes of those of its runs that have a place."""
+    return Block(
+        block.name, tuple(as_placed(run, places) if run.name in places else run for run in block.runs)
+    )
+
+
 def as_placed(run: Run, places: Mapping[str, Place]) -> Run:
     """The run with the mesh that it is frozen to."""
     config = dataclasses.replace(run.config, mesh=places[run.name].mesh)
     return dataclasses.replace(run, config=config)
-
-
-def by_cost(blocks: Sequence[Block]) -> list[Block]:
-    """Longest first, so that the last block to end is a short one and no core waits for a long one:
-    on the three rungs of the demo and two workers that is 32 units of time against 38."""
-    return sorted(blocks, key=lambda block: -block.cost)
 
 
 def _place(block: Block, lane: int, run: Run) -> Place:
@@ -71,6 +85,15 @@ def _place(block: Block, lane: int, run: Run) -> Place:
 
 def _record(place: Place) -> dict[str, Any]:
     return {"block": place.block, "lane": place.lane, "mesh": plain(place.mesh)}
+
+
+def _predicted(name: str, estimates: Mapping[str, Estimate] | None) -> dict[str, Any]:
+    """Seconds of a run, to four digits."""
+    if estimates is None or name not in estimates:
+        return {}
+    each = estimates[name]
+    seconds = {"seconds": each.seconds, "low": each.low, "high": each.high}
+    return {"predicted": {key: float(f"{value:.4g}") for key, value in seconds.items()}}
 
 
 def _added(added: Sequence[str], known: Mapping[str, Place]) -> str:

@@ -28,6 +28,10 @@ def train_single(config: Config) -> None:
     """
     if config.tune.name is not Tuned.none:
         raise UserError("tune=lr: a single run has nothing to be tuned beside; `harness sweep` tunes")
+    if config.engine.dry_run:
+        raise UserError(
+            "engine.dry_run=true: a single run is planned as a sweep of one; `harness sweep` plans"
+        )
     console = Console()
     sweep = sweep_of([config])
     rule.complete([config])

@@ -68,6 +68,8 @@ class Supervisor:
     workers: int
     prepare: Callable[[Run], Ready]
     order: Callable[[Assignment], Order]
+    devices: int = 0
+    """That workers share; 0: each has its own."""
     clock: Callable[[], float] = time.monotonic
     active: list[Active] = field(default_factory=list)
     waiting: list[Assignment] = field(default_factory=list)
@@ -109,8 +111,15 @@ class Supervisor:
         for assignment in [each for each in self.waiting if each.not_before <= now]:
             if len(self.active) >= self.workers:
                 return
+            if not self._holds(assignment):
+                continue
             self.waiting.remove(assignment)
             self._start(assignment)
+
+    def _holds(self, assignment: Assignment) -> bool:
+        """Whether enough devices are free; what a machine of another size began goes on alone."""
+        used = sum(worker.assignment.devices for worker in self.active)
+        return not (self.devices and used) or used + assignment.devices <= self.devices
 
     def _start(self, assignment: Assignment) -> None:
         ready = {run.name: self.prepare(run) for run in assignment.runs}

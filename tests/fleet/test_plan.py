@@ -16,6 +16,7 @@ from harness.fleet.announce import plan_lines, short
 from harness.fleet.conclude import conclude
 from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.launch import workers_at_a_time
+from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.runs import Run, check_distinct, directory, make_blocks, sweep_of
 from harness.records import ledger, metrics
 from harness.records.configs import read_config
@@ -28,6 +29,10 @@ from tests.fleet.support import config, configs, facts, train
 
 def runs_of(made) -> list[Run]:
     return [Run(each, facts(each), directory(sweep_of(made), each)) for each in made]
+
+
+def outlook_of(runs: list[Run]) -> Outlook:
+    return look_ahead(make_blocks(runs), runs[0].config.engine, 2, [])
 
 
 def launched(tmp_path, **settings) -> Run:
@@ -129,7 +134,7 @@ class TestPlacement:
             )
             for run in runs
         ]
-        assert [block.name for block in placement.by_cost(make_blocks(runs))] == ["m/seed0", "s/seed0"]
+        assert [block.name for block in shaped(make_blocks(runs), outlook_of(runs))] == ["m/seed0", "s/seed0"]
 
     def test_workers_are_limited_by_memory(self, tmp_path, monkeypatch):
         blocks = make_blocks(runs_of(configs(tmp_path)))
@@ -280,7 +285,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_is_multiplied(tmp_path):
     runs = runs_of(configs(tmp_path, scales=("xs", "s")))
-    text = "\n".join(plan_lines(SweepDir(tmp_path / "trial"), runs, 2))
+    text = "\n".join(plan_lines(SweepDir(tmp_path / "trial"), runs, outlook_of(runs)))
     assert "8 runs; 2 scales x 2 variants x 2 seeds" in text
     assert "mha (control)" in text
 

@@ -1,0 +1,139 @@
+"""What finished runs took, kept in the cache for the next prediction, and how wrong the last one was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config.cache import cache_dir
+from harness.fleet.cost import Demand, Observation, demand_of, machine_kind
+from harness.fleet.runs import Run
+from harness.records import atomic, ledger
+from harness.records.layout import SweepDir
+from harness.records.metrics import read_curve
+from harness.records.status import State, read_status
+from harness.records.timeline import read_timeline, spans
+
+WARM = 5
+"""First steps of a run, which its rate leaves out."""
+CHUNK = 10
+"""Steps that are averaged before the median is taken: one pause of the host moves one chunk, and the long
+steps of a busy one count for what they cost."""
+KEPT = 1000
+"""Observations of a kind of machine, the newest."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Wall seconds of a finished run."""
+
+    step: float
+    phases: Mapping[str, float]
+    """By phase of its timeline."""
+
+    @property
+    def whole(self) -> float:
+        return sum(self.phases.values())
+
+
+def known(platform: str) -> list[Observation]:
+    """What was measured on this kind of machine, oldest first. Nothing where the cache is damaged."""
+    content = atomic.read_json(_path())
+    entries = content.get(machine_kind(platform), []) if isinstance(content, dict) else []
+    try:
+        return [Observation(**entry) for entry in entries]
+    except TypeError:
+        return []
+
+
+def learn(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> str:
+    """Keep what these runs took, and record how wrong was what the ledger predicted of them.
+
+    Returns that in a line; empty where no run was trained from its start to its end.
+    """
+    taken = {run.name: found for run in runs if (found := time_taken(run)) is not None}
+    if not taken:
+        return ""
+    by_name = {run.name: run for run in runs}
+    _keep(
+        runs[0].config.cluster.platform, [observe(by_name[name], each, crowd) for name, each in taken.items()]
+    )
+    return _judged(sweep, {name: each.whole for name, each in taken.items()})
+
+
+def time_taken(run: Run) -> Taken | None:
+    """None for a run that did not finish in one attempt, or is too short to tell."""
+    status = read_status(run.dir)
+    if status.state is not State.finished or status.attempt != 1:
+        return None
+    seconds = np.diff(read_curve(run.dir, "steps")["device_seconds"].to_numpy())[WARM:] / run.devices
+    phases: dict[str, float] = {}
+    for span in spans(read_timeline(run.dir)):
+        phases[span.phase] = phases.get(span.phase, 0.0) + span.seconds
+    if len(seconds) < CHUNK or seconds.sum() <= 0 or not phases:
+        return None
+    chunks = np.array_split(seconds, len(seconds) // CHUNK)
+    return Taken(float(np.median([chunk.mean() for chunk in chunks])), phases)
+
+
+def observe(run: Run, taken: Taken, crowd: float) -> Observation:
+    demand = demand_of(run.config, run.facts)
+    rate = demand.step_flops / taken.step
+    phases = taken.phases
+    return Observation(
+        step_flops=demand.step_flops,
+        width=run.devices,
+        crowd=crowd,
+        rate=rate * max(1.0, crowd) / run.devices,
+        evaluation=_evaluation(demand, phases, rate),
+        startup=phases.get("start", 0.0) + phases.get("compile", 0.0),
+        save=phases["save"] / demand.saves if "save" in phases else None,
+    )
+
+
+def _evaluation(demand: Demand, phases: Mapping[str, float], rate: float) -> float | None:
+    """Rate of evaluation over that of training."""
+    return demand.evaluation_flops / phases["evaluate"] / rate if phases.get("evaluate") else None
+
+
+def _keep(platform: str, observations: Sequence[Observation]) -> None:
+    """Of two sweeps that end at one moment one may be forgotten, which costs the next prediction little."""
+    content = atomic.read_json(_path())
+    content = content if isinstance(content, dict) else {}
+    entries = [dataclasses.asdict(each) for each in [*known(platform), *observations]]
+    atomic.write_json(_path(), content | {machine_kind(platform): entries[-KEPT:]})
+
+
+def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> str:
+    """Write what was predicted beside what was measured."""
+    before = predictions(sweep)
+    pairs = {name: before[name] | {"measured": took} for name, took in measured.items() if name in before}
+    if not pairs:
+        return ""
+    errors = [abs(each["seconds"] / each["measured"] - 1) for each in pairs.values()]
+    inside = sum(each["low"] <= each["measured"] <= each["high"] for each in pairs.values())
+    content = {"runs": pairs, "median": float(np.median(errors)), "worst": max(errors), "inside": inside}
+    ledger.append(sweep, "prediction", content)
+    return (
+        f"Predicted times were off by {content['median']:.0%} in the median, {content['worst']:.0%} at "
+        f"worst; {inside} of {len(pairs)} runs ended within their interval."
+    )
+
+
+def predictions(sweep: SweepDir) -> dict[str, dict[str, Any]]:
+    """Seconds that the ledger predicts, by run: {seconds, low, high}."""
+    found = {}
+    for entry in ledger.read(sweep, "placement"):
+        for name, place in entry["content"]["runs"].items():
+            if predicted := place.get("predicted"):
+                found[name] = predicted
+    return found
+
+
+def _path() -> Path:
+    return cache_dir("cost") / "observations.json"
