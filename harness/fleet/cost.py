@@ -14,16 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.identity import digest, plain
 from harness.config.schema import Config, MeshConfig
 from harness.fleet.runs import Run
-from harness.records.provenance import Facts
+from harness.records.provenance import Facts, code_of
 
 DEFAULT_RATES = {"cpu": 2e10}
 """FLOP/s of one device that was never measured: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
 """The same of any other device: a third of what a bfloat16 accelerator of 2023 peaks at."""
-DEFAULT_STARTUP, DEFAULT_SAVE = 6.0, 0.1
-"""Seconds to import, compile and initialise, and for a checkpoint, where neither was measured."""
+DEFAULT_STARTUP = {False: 10.0, True: 1.5}
+"""Seconds until the first step where it was not measured, by whether the program was compiled before."""
+DEFAULT_SAVE = 0.1
+"""Seconds of a checkpoint that was not measured."""
 BACKWARD = 3.0
 """Training costs so many times the FLOPs of a forward pass, which evaluation is."""
 PER_DOUBLING = 0.97
@@ -60,9 +63,13 @@ class Observation:
     """FLOP/s of one device that has a core to itself, or is real."""
     evaluation: float | None = None
     """Rate of evaluation over that of training."""
-    startup: float | None = None
     save: float | None = None
-    """Seconds until the first step, and of a checkpoint."""
+    """Seconds of a checkpoint."""
+    startup: float | None = None
+    """Seconds of all the rest: to compile or load, to initialise, to change over to branches."""
+    program: str = ""
+    warm: bool = False
+    """What was compiled (`program_of`), and whether it had been before."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def estimate(run: Run, width: int, crowd: float, known: Sequence[Observation]) -
         "train": demand.step_flops * demand.steps / rate,
         "evaluation": demand.evaluation_flops / (rate * _median([each.evaluation for each in near], 1.0)),
         "save": demand.saves * _median([each.save for each in near], DEFAULT_SAVE),
-        "startup": _median([each.startup for each in near], DEFAULT_STARTUP),
+        "startup": _startup(program_of(run.config), near, known),
     }
     total = sum(parts.values())
     return Estimate(**parts, low=total / low, high=total * high, runs=len(near))
@@ -127,6 +134,20 @@ def _near(
     nearest = min(far.values(), default=math.inf)
     chosen = [known[index] for index, d in far.items() if d <= nearest + NEAR]
     return chosen[-NEIGHBOURS:], nearest
+
+
+def _startup(program: str, near: Sequence[Observation], known: Sequence[Observation]) -> float:
+    """Compiling takes ten times as long as loading what an earlier run compiled."""
+    warm = any(each.program == program for each in known)
+    alike = [each for each in near if each.warm == warm] or [each for each in known if each.warm == warm]
+    return _median([each.startup for each in alike], DEFAULT_STARTUP[warm])
+
+
+def program_of(config: Config) -> str:
+    """What decides whether the compiled steps of a run are in the cache, hashed (after training.lane)."""
+    optimizer = {key: value for key, value in plain(config.optimizer).items() if key != "learning_rate"}
+    sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
+    return digest([config.model, config.compute, optimizer, sizes, config.imports, code_of(config)])
 
 
 def _carried(known: Observation, width: int) -> float:

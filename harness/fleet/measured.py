@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from harness.config.cache import cache_dir
-from harness.fleet.cost import Demand, Observation, demand_of, machine_kind
+from harness.fleet.cost import Demand, Observation, demand_of, machine_kind, program_of
 from harness.fleet.runs import Run
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
 from harness.records.metrics import read_curve
 from harness.records.status import State, read_status
-from harness.records.timeline import read_timeline, spans
+from harness.records.timeline import TRAIN, read_timeline, spans
 
 WARM = 5
 """First steps of a run, which its rate leaves out."""
@@ -26,6 +26,10 @@ CHUNK = 10
 steps of a busy one count for what they cost."""
 KEPT = 1000
 """Observations of a kind of machine, the newest."""
+
+
+STEADY = (TRAIN, "evaluate", "save")
+"""Phases that are told apart; the rest is starting up."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ def learn(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> str:
     taken = {run.name: found for run in runs if (found := time_taken(run)) is not None}
     if not taken:
         return ""
-    by_name = {run.name: run for run in runs}
-    _keep(
-        runs[0].config.cluster.platform, [observe(by_name[name], each, crowd) for name, each in taken.items()]
-    )
+    platform = runs[0].config.cluster.platform
+    compiled = {each.program for each in known(platform)}
+    finished = [run for run in runs if run.name in taken]
+    warm = [program_of(run.config) in compiled for run in finished]
+    _keep(platform, [observe(r, taken[r.name], crowd, w) for r, w in zip(finished, warm, strict=True)])
     return _judged(sweep, {name: each.whole for name, each in taken.items()})
 
 
@@ -81,7 +86,7 @@ def time_taken(run: Run) -> Taken | None:
     return Taken(float(np.median([chunk.mean() for chunk in chunks])), phases)
 
 
-def observe(run: Run, taken: Taken, crowd: float) -> Observation:
+def observe(run: Run, taken: Taken, crowd: float, warm: bool) -> Observation:
     demand = demand_of(run.config, run.facts)
     rate = demand.step_flops / taken.step
     phases = taken.phases
@@ -91,8 +96,10 @@ def observe(run: Run, taken: Taken, crowd: float) -> Observation:
         crowd=crowd,
         rate=rate * max(1.0, crowd) / run.devices,
         evaluation=_evaluation(demand, phases, rate),
-        startup=phases.get("start", 0.0) + phases.get("compile", 0.0),
         save=phases["save"] / demand.saves if "save" in phases else None,
+        startup=sum(seconds for phase, seconds in phases.items() if phase not in STEADY),
+        program=program_of(run.config),
+        warm=warm,
     )
 
 

@@ -50,10 +50,10 @@ MOST_BLOCKS = 60_000
 """Blocks that are placed in all while deadlines are tried (a quarter of a second for 10,000)."""
 FEW = 48
 """Blocks up to which a plan is also improved, block by block."""
-TRIALS = 6000
-"""Plans that are tried at most while it is improved."""
-MEMORY = 50
-"""A step may be as long as the plan was so many steps ago."""
+STARTS, TRIALS = 12, 250
+"""Plans that are improved, the best ones, and changes to each that are tried."""
+AGAIN = 0.7
+"""Chance of one more change before a plan is tried: one at a time often leads nowhere."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _static(options: Options) -> Line:
     if low == len(deadlines):
         needed, there = options.need.min(axis=1).sum(), sum(part.devices for part in options.machine)
         raise UserError(
-            f"engine.schedule=static: all {len(options.members)} blocks at once need {needed:.0f} devices or "
-            f"more, there are {there}; choose engine.schedule=queue, or raise engine.devices"
+            f"engine.schedule=static: all {len(options.members)} blocks at once need {needed:.0f} "
+            f"{options.machine[0].kind} or more, there are {there}; choose engine.schedule=queue"
         )
     return tuple(options.in_time(deadlines[low], Schedule.static))
 
@@ -139,10 +139,10 @@ def _queue(options: Options) -> Line:
     After Turek, Wolf and Yu, "Approximate algorithms for scheduling parallelizable tasks" (SPAA 1992):
     fix the longest run's time, give each run the least device seconds that meet it, pack the rectangles.
     """
-    lines = sorted(_until_good(options, _candidates(options)))
+    lines = sorted({*_until_good(options, _candidates(options))})
     if len(options.members) > FEW or lines[0][0] <= GOOD_ENOUGH * options.ideal:
         return lines[0][1]
-    return _improved(options, *lines[0])[1]
+    return min(_improved(options, *start) for start in lines[:STARTS])[1]
 
 
 def _candidates(options: Options) -> Iterator[Line]:
@@ -174,20 +174,18 @@ def _until_good(options: Options, lines: Iterator[Line]) -> Iterator[tuple[float
 
 
 def _improved(options: Options, length: float, line: Line) -> tuple[float, Line]:
-    """Another width or turn for one block after the other: late acceptance hill climbing (Burke and Bykov,
-    European Journal of Operational Research 258, 2017), with the same steps every time."""
-    best, draw = (length, line), random.Random(0)
-    before = [length] * MEMORY
-    for trial in range(TRIALS):
-        neighbour = _neighbour(options, line, draw)
-        tried = _length(options, neighbour)
-        if tried <= max(length, before[trial % MEMORY]):
-            length, line = tried, neighbour
-            best = min(best, (length, line))
-        before[trial % MEMORY] = length
-        if best[0] <= GOOD_ENOUGH * options.ideal:
+    """Another width or turn for a few blocks at a time, kept where the whole ends no later: an evolution
+    of one by mutations of random strength, with the same draws every time."""
+    draw = random.Random(0)
+    for _ in range(TRIALS):
+        mutant = _neighbour(options, line, draw)
+        while draw.random() < AGAIN:
+            mutant = _neighbour(options, mutant, draw)
+        if (tried := _length(options, mutant)) <= length:
+            length, line = tried, mutant
+        if length <= GOOD_ENOUGH * options.ideal:
             break
-    return best
+    return length, line
 
 
 def _neighbour(options: Options, line: Line, draw: random.Random) -> Line:
@@ -202,10 +200,7 @@ def _neighbour(options: Options, line: Line, draw: random.Random) -> Line:
 
 def _length(options: Options, line: Line) -> float:
     """Makespan of a line, in seconds."""
-    return max(
-        spot.start + options.seconds[choice.partition][choice.block, choice.option]
-        for choice, spot in _spots(options, line)
-    )
+    return max(spot.start + max(options.job(choice).seconds) for choice, spot in _spots(options, line))
 
 
 def _spots(options: Options, line: Line) -> Iterator[tuple[Choice, Spot]]:

@@ -45,7 +45,8 @@ def _drawn(bars: Sequence[Bar], groups: Sequence[str], columns: int, length: flo
     """Each bar at least one column, its name inside where it has room, its edges told apart by a line."""
     line = Text()
     for bar in bars:
-        start = min(columns - 1, max(len(line), round(columns * bar.start / length)))
+        if (start := max(len(line), round(columns * bar.start / length))) >= columns:
+            break
         end = min(columns, max(start + 1, round(columns * bar.end / length)))
         line.append(" " * (start - len(line)))
         room = end - start - 1
