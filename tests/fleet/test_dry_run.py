@@ -80,7 +80,9 @@ def test_what_is_planned_is_what_is_trained_and_frozen(tmp_path):
     predicted = ledger.read(sweep, "placement")[0]["content"]["runs"]["xs/mha/seed0"]["predicted"]
     assert predicted["low"] < predicted["seconds"] < predicted["high"]
     before = sweep.ledger.read_bytes()
-    train([dataclasses.replace(each, engine=config(tmp_path, devices=16).engine) for each in made])
+    console = Console(record=True, width=200)
+    train([dataclasses.replace(each, engine=config(tmp_path, devices=16).engine) for each in made], console)
+    assert "keep the mesh" not in console.export_text(), "a frozen width was chosen anew"
     assert sweep.ledger.read_bytes() == before, "a finished sweep was placed anew on another machine"
 
 
