@@ -77,3 +77,9 @@ def test_a_wrong_key_in_a_file_of_the_user_is_named(tmp_path, capfd, monkeypatch
     assert capfd.readouterr().err.startswith(
         "variant/own.yaml: model.widht: no such key; did you mean 'model.width'?"
     )
+
+
+def test_a_searchpath_that_is_not_there_is_one_sentence(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "hydra.searchpath=[file://mine]", "variant=own"]) == 2
+    assert capfd.readouterr().err == "hydra.searchpath: there is no folder mine; give [file://FOLDER]\n"
