@@ -95,8 +95,8 @@ def groups() -> dict[str, list[str]]:
 
 @contextmanager
 def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set. Of a searchpath that
-    is not there it only warns, and then misses what should be in it."""
+    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set. Of a searchpath
+    that is not there it only warns, and then misses what should be in it."""
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
