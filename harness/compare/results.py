@@ -279,6 +279,8 @@ class FairnessRow:
     for the control, and where the two read the same, or read texts that are cut in other ways."""
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where a record does not say."""
 
 
 @dataclass(frozen=True)

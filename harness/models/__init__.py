@@ -11,8 +11,8 @@ Arrays carry their axes in the name:
 """
 
 from harness.models import attention, feedforward
-from harness.models.contract import Products, Shape, Site
+from harness.models.contract import Products, Shape, Signals, Site
 from harness.models.model import Model, build
 from harness.models.parameters import ParamSpec
 
-__all__ = ["Model", "ParamSpec", "Products", "Shape", "Site", "attention", "build", "feedforward"]
+__all__ = ["Model", "ParamSpec", "Products", "Shape", "Signals", "Site", "attention", "build", "feedforward"]
