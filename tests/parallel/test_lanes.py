@@ -75,7 +75,8 @@ def test_what_does_not_divide_is_said(mesh, changes, said):
 def test_a_batch_that_does_not_divide_is_said():
     mesh = lane_mesh(jax.devices()[:4], MeshConfig(2, 2))
     with pytest.raises(
-        UserError, match=r"mesh.data x mesh.fsdp x mesh.expert = 4 does not divide batch = 6: choose scale.batch"
+        UserError,
+        match=r"mesh.data x mesh.fsdp x mesh.expert = 4 does not divide batch = 6: choose scale.batch",
     ):
         batch_sharding(mesh, 6)
 

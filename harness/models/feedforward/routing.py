@@ -39,8 +39,11 @@ def route(scores_BTE: Array, bias_E: Array | None, top_k: int) -> Routing:
     is_chosen_BTKE = chosen_BTK[..., None] == jnp.arange(E)
     score_BTK = jnp.sum(jnp.where(is_chosen_BTKE, scores_BTE[:, :, None], 0.0), axis=-1)
     share_BTK = score_BTK / (jnp.sum(score_BTK, axis=-1, keepdims=True) + TINY)
-    load_BE = jnp.mean(jnp.sum(is_chosen_BTKE, axis=2, dtype=jnp.float32), axis=1) / top_k
-    return Routing(chosen_BTK, share_BTK, jnp.mean(load_BE, axis=0), _unevenness(scores_BTE, load_BE))
+    # Counts are exact in any order, so that loads are bitwise the same on every mesh.
+    count_BE = jnp.sum(is_chosen_BTKE, axis=(1, 2), dtype=jnp.float32)
+    B, each = len(count_BE), chosen_BTK.shape[1] * top_k
+    unevenness = _unevenness(scores_BTE, count_BE / each)
+    return Routing(chosen_BTK, share_BTK, jnp.sum(count_BE, axis=0) / (B * each), unevenness)
 
 
 def _unevenness(scores_BTE: Array, load_BE: Array) -> Array:
