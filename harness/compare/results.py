@@ -364,6 +364,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class ExpertUse:
+    """How a variant's experts were used at one scale: means over the last tenth of each run."""
+
+    scale: str
+    variant: str
+    n: int
+    load: float
+    """Largest share of assignments that one expert of one layer got, times the number of experts."""
+    dropped: float
+    """Share of assignments that no expert had room for."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a sweep says."""
 
@@ -380,6 +393,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""
+    experts: tuple[ExpertUse, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:

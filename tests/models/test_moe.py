@@ -34,7 +34,7 @@ T = 16
 
 @pytest.mark.parametrize("name", FEEDFORWARDS)
 def test_logits_and_gradient_equal_a_loop_over_tokens(mixed, tokens, name):
-    """Logits within float32 of float64, and the slope of a sum of them along a direction of each parameter."""
+    """Logits within float32 of float64, and the slope of their sum along one direction a parameter."""
     model, draw = mixed(FEEDFORWARDS[name]), np.random.default_rng(3)
     params, batch = scrambled(model.init(0)), tokens(2, T)
     logits_BTV, gradient = jax.jit(
