@@ -86,7 +86,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             _chart("deltas", drawn),
             *_more_differences(comparison),
         ),
-        _section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison))),
+        *_experts(comparison, drawn),
         _section("Domains", "", _table(tables.domains(comparison))),
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
@@ -94,6 +94,13 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
         _section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
+
+
+def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
+    """Nothing where no variant has any."""
+    if "experts" not in drawn:
+        return []
+    return [_section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison)))]
 
 
 def _more_differences(comparison: Comparison) -> list[str]:

@@ -73,7 +73,9 @@ def fairness(comparison: Comparison) -> Table:
         "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
         "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix", "shared examples", "flags",
     )  # fmt: skip
-    return table(columns, map(_fairness_row, comparison.fairness), left=2)
+    content = table(columns, map(_fairness_row, comparison.fairness), left=2)
+    sparse = any(_active(row) != words.NONE for row in comparison.fairness)
+    return content if sparse else without(content, ("active",))
 
 
 def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
