@@ -5,6 +5,8 @@
         def __init__(self, site: Site, options: Options): ...
         def __call__(self, x_BTD, rotary): ...
 
+A feed-forward takes x [B, T, D] alone and answers y, or (y, Signals) where it has more to say.
+
 A config names a mechanism and never imports it; a module that registers one is listed in `imports`.
 """
 

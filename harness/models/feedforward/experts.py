@@ -21,8 +21,9 @@ from harness.models.layers import gathered
 from harness.parallel.mesh import AXES
 from harness.parallel.rules import RULES, layout, partition
 
-Weights = tuple[Array, Array, Array]
-"""gate [E, D, F], up [E, D, F], down [E, F, D]."""
+Local = Callable[..., tuple[Array, Array]]
+"""(x [B, T, D], chosen [B, T, K], share [B, T, K], gate [E, D, F], up [E, D, F], down [E, F, D]) to answers
+[B, T, D] and what share of each sequence's assignments was dropped [B]."""
 
 
 def through_experts(
@@ -32,7 +33,7 @@ def through_experts(
 
     `params`: gate, up and down. `capacity`: rows of an expert for a sequence; None: nothing is dropped.
     """
-    local = partial(_in_blocks) if capacity is None else partial(_in_queues, capacity)
+    local: Local = _in_blocks if capacity is None else partial(_in_queues, capacity)
     tokens = (x_BTD, routing.chosen_BTK, routing.share_BTK.astype(x_BTD.dtype))
     weights = tuple(gathered(param, x_BTD.dtype) for param in params)
     if layout() is not None:
@@ -41,9 +42,6 @@ def through_experts(
         local = _on_mesh(local, axes)
     y_BTD, dropped_B = local(*tokens, *weights)
     return y_BTD, jnp.mean(dropped_B)
-
-
-Local = Callable[..., tuple[Array, Array]]
 
 
 def _on_mesh(local: Local, axes: list[tuple[str | None, ...]]) -> Local:
