@@ -70,6 +70,7 @@ def describe(config: Config) -> Facts:
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,
+        active_parameters=model.active_parameters,
     )
 
 
@@ -92,12 +93,10 @@ def _check_mesh(config: Config, specs: Any) -> None:
     """The batch and every parameter must divide over the lane, whatever devices it will get."""
     from jax.sharding import AbstractMesh, AxisType
 
-    from harness.parallel.mesh import AXES
+    from harness.parallel.mesh import AXES, shape_of
     from harness.parallel.rules import batch_sharding, param_shardings
 
-    lane = AbstractMesh(
-        (config.mesh.data, config.mesh.fsdp, config.mesh.tensor), AXES, axis_types=(AxisType.Explicit,) * 3
-    )
+    lane = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
     if config.scale.batch % config.compute.microbatches:
         raise UserError(
             f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="

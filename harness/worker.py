@@ -68,7 +68,7 @@ def _assignment(run: RunDir) -> Assignment:
 
 
 def devices_of(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:

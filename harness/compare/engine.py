@@ -11,6 +11,7 @@ from typing import Any
 from harness.compare.align import Bout, bout_of, family_of, ordered_scales, treatments_of
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
+from harness.compare.experts import expert_uses
 from harness.compare.fairness import fairness_rows
 from harness.compare.gate import gate_of, measure
 from harness.compare.iso import WALL_CLOCK, iso_rows
@@ -111,6 +112,7 @@ def judge(evidence: Evidence) -> Comparison:
         divergence=divergence,
         notes=tuple(evidence.notes),
         times=_times(bouts),
+        experts=expert_uses(runs, scales),
     )
 
 

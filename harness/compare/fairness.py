@@ -63,6 +63,7 @@ def _row(
         mix=_mix(facts),
         shared_examples=shared,
         parting=None if base is None or shared is None else _parting(facts, base),
+        active_parameters=facts.active_parameters,
     )
 
 

@@ -279,6 +279,8 @@ class FairnessRow:
     for the control, and where the two read the same, or read texts that are cut in other ways."""
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where a record does not say."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class ExpertUse:
+    """How a variant's experts were used at one scale: means over the last tenth of each run."""
+
+    scale: str
+    variant: str
+    n: int
+    load: float
+    """Largest share of assignments that one expert of one layer got, times the number of experts."""
+    dropped: float
+    """Share of assignments that no expert had room for."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a sweep says."""
 
@@ -378,6 +393,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""
+    experts: tuple[ExpertUse, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:

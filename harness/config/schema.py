@@ -219,11 +219,17 @@ class CheckpointConfig:
 
 @dataclass
 class MeshConfig:
-    """The lane of one run. Devices = data x fsdp x tensor."""
+    """The lane of one run."""
 
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    expert: int = 1
+    """Experts are split over it, and so is the batch."""
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.fsdp * self.tensor * self.expert
 
 
 @dataclass

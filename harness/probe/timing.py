@@ -157,7 +157,7 @@ def _lane(entrant: Entrant) -> Lane:
 
 
 def _devices(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(block: Sequence[Entrant]) -> None:

@@ -53,6 +53,8 @@ class Facts:
     mixes: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     """First step of each mix, and its examples of each source in 4096. While two runs of one data seed
     have one mix, they read the same batches."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where that was not described."""
 
 
 @dataclass(frozen=True)

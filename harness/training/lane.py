@@ -62,7 +62,7 @@ class Lane:
         return jax.device_put(tokens_BT1.reshape(self._batch_shape), self._batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
-        """(state, [loss, grad_norm]) after one update; donates `state`."""
+        """(state, metrics) after one update; donates `state`."""
         return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
 
     def copy(self, state: TrainState) -> TrainState:
