@@ -47,7 +47,7 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary)
+    model = build(config, data.vocabulary, data.image)
     _check_mesh(config, model.stored)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
@@ -67,6 +67,7 @@ def describe(config: Config) -> Facts:
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,
+        loss_unit=model.loss_unit,
     )
 
 

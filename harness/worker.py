@@ -92,7 +92,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
     """One thread a run; the batches of runs that read the same are gathered once."""
     import jax
 
-    from harness.models import build
+    from harness.models import build, image_of
     from harness.training.lane import open_lane
     from harness.training.run import train_run
 
@@ -104,7 +104,8 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
             readers[key] = _open_reader(task.config)
         reader, heldout = readers[key]
         mine, devices = devices[: devices_of(task.config)], devices[devices_of(task.config) :]
-        model = build(task.config, task.provenance.facts.shape["vocabulary"])
+        shape = task.provenance.facts.shape
+        model = build(task.config, shape["vocabulary"], image_of(shape))
         lanes.append(open_lane(task.config, model, mine, reader.get, heldout))
     states = [State.failed] * len(tasks)
 

@@ -23,6 +23,20 @@ class Match(Enum):
     none = "none"
 
 
+class Kind(Enum):
+    """What is trained: a decoder of text, or a diffusion transformer of images."""
+
+    decoder = "decoder"
+    dit = "dit"
+
+
+class Content(Enum):
+    """What is read."""
+
+    text = "text"
+    images = "images"
+
+
 class Layers(Enum):
     unrolled = "unrolled"
     scanned = "scanned"
@@ -102,10 +116,15 @@ class ScaleConfig:
 
 @dataclass
 class ModelConfig:
-    """A decoder. A shape entry that is null is found by `sizing` from `scale.parameters`."""
+    """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
+    kind: Kind = Kind.decoder
     attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
     feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
+    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
+    """How a diffusion transformer is told time and label."""
+    patch: int = 4
+    """Side of its patches, in pixels; each is a token."""
     match: Match = Match.params
     width: int | None = None
     layers: int | None = None
@@ -135,7 +154,8 @@ class ComputeConfig:
 class SourceConfig:
     path: str = MISSING
     """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
-    or `pack:NAME` for a text that ships with the harness."""
+    of images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and `labels` [N] if they have any);
+    or `pack:NAME` for a text or images that ship with the harness."""
     weight: float = 1.0
     """Share of the examples, in proportion to the others' weights. 0: evaluated, never trained on."""
     column: str = "text"
@@ -155,12 +175,16 @@ class StageConfig:
 @dataclass
 class DataConfig:
     name: str = MISSING
+    kind: Content = Content.text
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
     sequence_length: int = 128
+    """Of images: patches an image."""
+    unlabelled: float = 0.1
+    """Of images: share of the examples that are trained on without their label (for guidance)."""
     holdout: float = 0.05
-    """Share of documents held out, by a hash of their text."""
+    """Share of documents held out, by a hash of their text; of images, by a hash of their pixels."""
     stages: list[StageConfig] = field(default_factory=list)
     """Other mixes later in the run, in order. A cooldown branch reads what its parent would have read
     up to there, so a stage that begins after it is not in it."""

@@ -16,11 +16,14 @@ from harness.data.tokenizers import load
 @dataclass(frozen=True)
 class DataFacts:
     vocabulary: int
+    """Tokens; of images the classes, and one for no label."""
     fingerprint: str
     """Hash of all that decides the batches but the data seed."""
     eval_fingerprint: str
     """Hash of all that decides the held-out tokens."""
     domains: tuple[str, ...]
+    image: tuple[int, int, int] | None = None
+    """Height, width, channels; None for text."""
 
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:

@@ -26,6 +26,11 @@ class Blueprint:
         return choose("feedforward", self.config.feedforward)
 
     @property
+    def called(self) -> str:
+        """What an error calls it."""
+        return f"'{self.config.attention.name}' decoder"
+
+    @property
     def period(self) -> int:
         """After how many layers the pattern of mechanisms repeats."""
         return math.lcm(self.attention.period, self.feedforward.period)

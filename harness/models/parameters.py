@@ -42,6 +42,11 @@ def gain(size: int, axis: str | None) -> nnx.Param:
     return _declare((size,), (axis,), 1.0, 0.0)
 
 
+def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+    """Declares a matrix that starts at zero."""
+    return _declare(shape, axes, 0.0, 0.0)
+
+
 def _declare(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
 ) -> nnx.Param:

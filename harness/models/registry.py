@@ -67,7 +67,7 @@ class Chosen:
         return self.mechanism.cache_bytes(site, self.options, bytes_per_value)
 
 
-_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}}
+_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}, "conditioning": {}}
 
 
 def mechanism(
@@ -100,6 +100,7 @@ def mechanism(
 
 attention = functools.partial(mechanism, "attention")
 feedforward = functools.partial(mechanism, "feedforward", cache_bytes=lambda site, options, each: 0.0)
+conditioning = functools.partial(mechanism, "conditioning", cache_bytes=lambda site, options, each: 0.0)
 
 
 def choose(kind: str, node: schema.Mechanism, key: str | None = None) -> Chosen:

@@ -35,17 +35,17 @@ def size(model: ModelConfig, target: int, vocabulary: int, sequence_length: int)
     Raises UserError if no shape is within 0.5 % of the target (or of the plain decoder's FLOPs),
     and names the nearest.
     """
-    shape = _plain_shape(model, target, vocabulary)
+    shape = plain_shape(model, target, vocabulary)
     if None not in (model.width, model.layers, model.ffn):
         return shape
     plain_model = dataclasses.replace(model, attention=Mechanism("mha"), feedforward=Mechanism("swiglu"))
-    plain = _fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
+    plain = fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
     if model.match is Match.none or model.ffn is not None:
         return plain.shape
     blueprint = Blueprint(model, plain.shape, sequence_length)
     if model.match is Match.flops:
-        return _fit(blueprint, model_flops(plain), model_flops).shape
-    return _fit(blueprint, target, non_embedding).shape
+        return fit(blueprint, model_flops(plain), model_flops).shape
+    return fit(blueprint, target, non_embedding).shape
 
 
 def non_embedding(blueprint: Blueprint) -> int:
@@ -63,7 +63,7 @@ def embedding(model: ModelConfig, shape: Shape) -> int:
     return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
 
 
-def _fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+def fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
     """The blueprint with the roundest feed-forward width that meets what is wanted."""
 
     def at(ffn: int) -> Blueprint:
@@ -84,17 +84,17 @@ def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint],
     if abs(reached - wanted) > TOLERANCE * wanted:
         shape, what = (
             blueprint.shape,
-            "model FLOPs a token" if measure is model_flops else "non-embedding parameters",
+            "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
         )
         raise UserError(
-            f"No '{blueprint.config.attention.name}' decoder is within 0.5 % of {wanted:,.0f} {what}:"
+            f"No {blueprint.called} is within 0.5 % of {wanted:,.0f} {what}:"
             f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
             " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
         )
     return blueprint
 
 
-def _plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
+def plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
     """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
     _check_head_width(model)
     aspect = usual_aspect(target)

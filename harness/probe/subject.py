@@ -97,10 +97,10 @@ def prepare_process(*configs: Config) -> None:
 
 def open_subject(checkpoint: Checkpoint) -> Subject:
     """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
-    from harness.models import build
+    from harness.models import build, image_of
 
     facts = checkpoint.provenance.facts
-    model = build(checkpoint.config, facts.shape["vocabulary"])
+    model = build(checkpoint.config, facts.shape["vocabulary"], image_of(facts.shape))
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     for path in [*facts.paths, *built]:
         if built.get(path) != facts.paths.get(path):

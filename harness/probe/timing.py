@@ -43,7 +43,8 @@ class Entrant:
     """One variant of the block."""
 
     config: Config
-    vocabulary: int
+    shape: dict[str, int]
+    """As it was described."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -138,7 +139,7 @@ def _entrant(run: RunDir) -> Entrant:
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         raise UserError(f"{run.path}: no run.json and config.yaml that fit; give the directory of a run")
-    return Entrant(read_config(run.config), provenance.facts.shape["vocabulary"])
+    return Entrant(read_config(run.config), provenance.facts.shape)
 
 
 def _lane(entrant: Entrant) -> Lane:
@@ -146,13 +147,14 @@ def _lane(entrant: Entrant) -> Lane:
     import jax
 
     from harness.data import open_data
-    from harness.models import build
+    from harness.models import build, image_of
     from harness.training.lane import open_lane
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: _devices(config)]
-    return open_lane(config, build(config, entrant.vocabulary), devices, sampler.batch, {})
+    model = build(config, entrant.shape["vocabulary"], image_of(entrant.shape))
+    return open_lane(config, model, devices, sampler.batch, {})
 
 
 def _devices(config: Config) -> int:

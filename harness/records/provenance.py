@@ -26,7 +26,8 @@ class Facts:
     non_embedding: int
     embedding: int
     shape: dict[str, int]
-    """width, layers, heads, ffn, head_width, vocabulary: what sizing found."""
+    """width, layers, heads, ffn, head_width, vocabulary: what sizing found; of images also height, breadth,
+    channels and patch."""
     flops_per_token: float
     """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
     executed_flops_per_token: float
@@ -51,6 +52,7 @@ class Facts:
     mixes: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     """First step of each mix, and its examples of each source in 4096. While two runs of one data seed
     have one mix, they read the same batches."""
+    loss_unit: str = "nats a token"
 
 
 @dataclass(frozen=True)

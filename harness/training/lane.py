@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,10 +70,14 @@ class Lane:
         """A state of its own for a background save: the next step may donate the original."""
         return self._program_copy(state)
 
-    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float]]:
-        """By held-out domain: nats a token, bits a byte."""
-        batch, sharding = self.config.scale.batch, self._row_sharding
-        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, sharding)
+    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
+        """By held-out domain: loss a token, bits a byte."""
+        batch, sharding, length = (
+            self.config.scale.batch,
+            self._row_sharding,
+            self.config.data.sequence_length,
+        )
+        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program, so that the loop never waits for one."""
@@ -108,7 +113,7 @@ class Lane:
     @property
     def _batch_shape(self) -> tuple[int, int, int]:
         count = self.config.compute.microbatches
-        return (count, self.config.scale.batch // count, self.config.data.sequence_length + 1)
+        return (count, self.config.scale.batch // count, self.model.row_length)
 
     @functools.cached_property
     def _row_sharding(self) -> NamedSharding:
@@ -136,7 +141,7 @@ class Lane:
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        shape = (self.config.scale.batch, self.config.data.sequence_length + 1)
+        shape = (self.config.scale.batch, self.model.row_length)
         tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
         return self._obtain("evaluate", make_evaluate(self.model), self._abstract_params, tokens)
 
@@ -153,7 +158,7 @@ class Lane:
         """Every config node that a traced program depends on, and the code that traces it."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [self.model.shape.vocabulary, list(self.mesh.devices.shape)]
+        shape = [dataclasses.asdict(self.model.shape), list(self.mesh.devices.shape)]
         optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
         return [
             plain(config.model),
