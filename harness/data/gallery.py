@@ -1,7 +1,7 @@
 """Real images as features, for the distance of samples to them: coordinates in principal components.
 
-A network's features would have to be trained, or brought along; components follow from the images that a run
-is trained on, whichever these are, and no variant has a say in them. They see layout and strokes, not meaning.
+A network's features would have to be trained, or brought along; components follow from the images that a
+run is trained on, whichever these are, and no variant has a say in them. They see layout, not meaning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Gallery:
     components_PK: Float64[np.ndarray, "P K"]
     train_NK: Float64[np.ndarray, "N K"]
     """Features of all training images."""
-    heldout_NK: Float64[np.ndarray, "M K"]
+    heldout_MK: Float64[np.ndarray, "M K"]
     labels_M: Int64[np.ndarray, " M"]
     """Of the held-out images."""
 
@@ -34,8 +34,10 @@ class Gallery:
     ) -> Gallery:
         train_NP = _flat(train_NHWC)
         mean_P, components_PK = _principal(train_NP)
-        features = ((each_NP - mean_P) @ components_PK for each_NP in (train_NP, _flat(heldout_MHWC)))
-        return cls(mean_P, components_PK, *features, labels_M)
+        train_NK, heldout_MK = (
+            (each_NP - mean_P) @ components_PK for each_NP in (train_NP, _flat(heldout_MHWC))
+        )
+        return cls(mean_P, components_PK, train_NK, heldout_MK, labels_M)
 
     @property
     def name(self) -> str:

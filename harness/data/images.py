@@ -60,7 +60,7 @@ class ImageCorpus:
         return ImageSampler(self, batch, data_seed, self.plan.stages(batch))
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
-        """The same rows for every run: of each source so many tokens' worth of images, once at each of LEVELS.
+        """The same rows for every run: of each source so many tokens' worth of images, at each of LEVELS.
         Raises UserError where they do not suffice."""
         found = {}
         for domain in self.domains:

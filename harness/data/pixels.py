@@ -88,8 +88,8 @@ def _read(source: Source, file: Path, changed: int) -> Pixels:
 def _checked(images: np.ndarray, labels: np.ndarray, where: str) -> Pixels:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not 0 < images[:1].size <= LARGEST:
         raise UserError(
-            f"{where}: `images` is {images.dtype} {list(images.shape)}: give uint8 [N, H, W] or [N, H, W, C], "
-            f"at most {LARGEST} values an image"
+            f"{where}: `images` is {images.dtype} {list(images.shape)}: give uint8 [N, H, W] or "
+            f"[N, H, W, C], at most {LARGEST} values an image"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UserError(

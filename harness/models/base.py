@@ -103,12 +103,12 @@ class Model(ABC):
         return self.stacking.unstack(stored)
 
     @abstractmethod
-    def token_losses(self, params: Params, rows_BR: Int[Array, "B R"]) -> Float[Array, "B T"]:
+    def token_losses(self, params: Params, rows_BR: Int[Array, "B R"], /) -> Float[Array, "B T"]:
         """The loss of each token of some examples, float32."""
 
     @abstractmethod
     def loss(
-        self, params: Params, rows_BR: Int[Array, "B R"], z_loss: float
+        self, params: Params, rows_BR: Int[Array, "B R"], /, z_loss: float
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """What is minimised, and its parts: among them `loss`, the mean of `token_losses`."""
 
@@ -126,7 +126,7 @@ class Model(ABC):
 def parts_of(
     module: nnx.Module, stacking: Stacking
 ) -> tuple[dict[str, ParamSpec], dict[str, ParamSpec], nnx.GraphDef, nnx.State]:
-    """The last four fields of a Model: what a module declares, by both kinds of path, and the module split."""
+    """The last four fields of a Model: what a module declares, by both kinds of path, and its halves."""
     graph, state = nnx.split(module, nnx.Param)
     each = declared(module)
     specs = {member: spec for path, spec in each.items() for member in stacking.members(path)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from harness.config.errors import UserError
 from harness.config.schema import Match, Mechanism, ModelConfig
@@ -18,6 +19,8 @@ from harness.models.contract import Shape
 from harness.models.decoder import Layer
 from harness.models.flops import model_flops
 from harness.models.parameters import declared
+
+Kind = TypeVar("Kind", bound=Blueprint)
 
 TOLERANCE = 0.005
 """Of the target; two variants within it are within 1 % of each other."""
@@ -63,10 +66,10 @@ def embedding(model: ModelConfig, shape: Shape) -> int:
     return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
 
 
-def fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+def fit(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
     """The blueprint with the roundest feed-forward width that meets what is wanted."""
 
-    def at(ffn: int) -> Blueprint:
+    def at(ffn: int) -> Kind:
         return dataclasses.replace(blueprint, shape=dataclasses.replace(blueprint.shape, ffn=ffn))
 
     if blueprint.config.ffn is not None:
@@ -79,7 +82,7 @@ def fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], floa
     return _checked(at(near[0] if near else widths[-1]), wanted, measure)
 
 
-def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+def _checked(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
     reached = measure(blueprint)
     if abs(reached - wanted) > TOLERANCE * wanted:
         shape, what = (

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config.identity import plain
 from harness.config.schema import Config
-from harness.data import Batch, HeldOut
+from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
@@ -24,6 +24,7 @@ from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
 from harness.training.optimizer import make_optimizer, matrices_of
 from harness.training.programs import Device, Program, obtain
+from harness.training.sampling import in_batches, make_sample
 from harness.training.step import Params, TrainState, make_step
 
 
@@ -40,6 +41,8 @@ class Lane:
     mesh: Mesh
     get_batch: Callable[[int], Batch]
     heldout: Mapping[str, HeldOut]
+    gallery: Gallery | None = None
+    """Of images: the real ones that samples are measured by."""
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -78,6 +81,15 @@ class Lane:
             self.config.data.sequence_length,
         )
         return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
+
+    def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
+
+        def made(rows_BR: np.ndarray) -> jax.Array:
+            placed = jax.device_put(rows_BR, self._row_sharding)
+            return self._program_sample(state.params, placed, np.float32(guidance))
+
+        return in_batches(made, rows_NR, self.config.scale.batch)
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program, so that the loop never waits for one."""
@@ -145,6 +157,13 @@ class Lane:
         tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
         return self._obtain("evaluate", make_evaluate(self.model), self._abstract_params, tokens)
 
+    @functools.cached_property
+    def _program_sample(self) -> Program:
+        shape = (self.config.scale.batch, self.model.row_length)
+        rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
+        guidance = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        return self._obtain("sample", make_sample(self.model), self._abstract_params, rows, guidance)
+
     def _obtain(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
     ) -> Program:
@@ -177,6 +196,7 @@ def open_lane(
     devices: Sequence[Device],
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
+    gallery: Gallery | None = None,
 ) -> Lane:
     """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
-    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout)
+    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, gallery)

@@ -77,11 +77,13 @@ def check(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int,
     model, length = config.model, config.data.sequence_length
     if image is None:
         raise UserError(
-            f"model.kind=dit is for images, but data={config.data.name} is text: choose data=digits or model=decoder"
+            f"model.kind=dit is for images, but data={config.data.name} is text: choose data=digits, "
+            "or model=decoder"
         )
     if model.kind is not Kind.dit:
         raise UserError(
-            f"model.kind={model.kind.value} is for text, but data={config.data.name} is images: choose model=dit"
+            f"model.kind={model.kind.value} is for text, but data={config.data.name} is images: "
+            "choose model=dit"
         )
     height, width, _ = image
     if model.patch < 1 or height % model.patch or width % model.patch:
@@ -101,8 +103,8 @@ def _check_supported(config: Config) -> None:
     model = config.model
     if model.attention != Mechanism("mha"):
         raise UserError(
-            f"model.attention.name={model.attention.name}: a diffusion transformer lets every patch see every "
-            "other; leave model.attention at mha, without options"
+            f"model.attention.name={model.attention.name}: a diffusion transformer lets every patch see "
+            "every other; leave model.attention at mha, without options"
         )
     if model.base_width is not None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""FLOPs of one patch of one trained image, in closed form; what is done once an image is shared among them."""
+"""FLOPs of one patch of a trained image, in closed form; what is done once an image is shared among them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def joined(patches_BTI: Array, shape: ImageShape) -> Array:
 
 
 def euler(velocity: Callable[[Array, Array], Array], noise_BTI: Array, steps: int) -> Array:
-    """From time 1 to 0 in so many equal steps of x - velocity(x, t) / steps; exact where lines are straight."""
+    """From time 1 to 0 in equal steps of x - velocity(x, t) / steps; exact where lines are straight."""
 
     def step(x_BTI: Array, at: Array) -> tuple[Array, None]:
         return x_BTI - velocity(x_BTI, at) / steps, None

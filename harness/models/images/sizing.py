@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from flax import nnx
+
 from harness.config.errors import UserError
 from harness.config.schema import Match, Mechanism, ModelConfig
 from harness.models import sizing
@@ -25,10 +27,13 @@ def size(model: ModelConfig, target: int, labels: int, image: tuple[int, int, in
     found = sizing.plain_shape(model, target, labels)
     if found.width % 4:
         raise UserError(
-            f"model.width={found.width} is no multiple of 4: positions have a quarter each for cosine and sine "
-            "of row and column; choose one, or a model.head_width that is"
+            f"model.width={found.width} is no multiple of 4, which cosine and sine of a patch's row and "
+            "column share; choose one, or a model.head_width that is"
         )
-    shape = ImageShape(*dataclasses.astuple(found), *image, model.patch)
+    height, breadth, channels = image
+    shape = ImageShape(
+        **dataclasses.asdict(found), height=height, breadth=breadth, channels=channels, patch=model.patch
+    )
     if None not in (model.width, model.layers, model.ffn):
         return shape
     plain_model = dataclasses.replace(
@@ -52,5 +57,5 @@ def non_embedding(blueprint: ImageBlueprint) -> int:
     return total
 
 
-def _size(module: object) -> int:
-    return sum(spec.size for spec in declared(module).values())  # pyright: ignore[reportArgumentType]
+def _size(module: nnx.Module) -> int:
+    return sum(spec.size for spec in declared(module).values())

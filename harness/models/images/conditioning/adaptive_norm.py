@@ -1,8 +1,9 @@
 """Adaptive norms that start at nothing (adaLN-Zero of DiT, arXiv:2212.09748, section 3.2).
 
-One product makes of time and label a shift and a scale for what enters each branch, and a gate for what leaves
-it. It starts at zero, hence does every branch: a layer starts as the identity. As published but for the kind of
-norm (root mean square, as everywhere here) and without a bias. What starts at zero is not decayed.
+One product makes of time and label a shift and a scale for what enters each branch, and a gate for what
+leaves it. It starts at zero, hence so does every branch: a layer starts as the identity. As published but for
+the kind of norm (root mean square, as everywhere here) and without a bias. What starts at zero is not
+decayed.
 """
 
 from __future__ import annotations
