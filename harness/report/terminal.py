@@ -39,6 +39,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
+    section(console, tables.samples_title(comparison), tables.samples(comparison))
     section(console, "Gate", tables.gate(comparison))
     section(console, "Diverged runs", tables.divergence(comparison))
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
