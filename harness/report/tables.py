@@ -167,7 +167,7 @@ def domains(comparison: Comparison) -> Table:
 
 def samples(comparison: Comparison) -> Table:
     """Distances of samples, of images alone; smaller is better, and real images have the floor."""
-    columns = ("scale", "variant", "distance", "of held-out images", "difference [95 % CI]", "seeds")
+    columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
     rows = (
         (item.scale, item.variant, words.number(item.distance), words.number(item.floor),
          words.effect(item.delta) if item.delta else words.NONE, str(item.seeds))
@@ -181,7 +181,7 @@ def samples_title(comparison: Comparison) -> str:
     if not comparison.samples:
         return ""
     count, features = comparison.samples[0].count, comparison.samples[0].features
-    return f"Samples: squared Frechet distance to the training images on {features}, {count} samples a run"
+    return f"Samples: squared Frechet distance to real images on {features}, {count} samples a run"
 
 
 def looks(comparison: Comparison) -> Table:

@@ -1,4 +1,4 @@
-"""What is read of images: rows that follow from config, data seed and step alone, and whole images held out."""
+"""What is read of images: rows that follow from config, data seed and step; whole images are held out."""
 
 import dataclasses
 
