@@ -101,6 +101,7 @@ def test_stopped_and_resumed_is_bitwise_the_same(trained, tmp_path):
     assert run.picture.read_bytes() == trained.picture.read_bytes()
 
 
+@pytest.mark.slow
 def test_variants_read_the_same_rows(trained, tmp_path):
     other = prepare(tmp_path, "variant=in_context")
     assert train(other) is State.finished
