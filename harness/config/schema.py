@@ -118,13 +118,8 @@ class ScaleConfig:
 class ModelConfig:
     """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
-    kind: Kind = Kind.decoder
     attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
     feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
-    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
-    """How a diffusion transformer is told time and label."""
-    patch: int = 4
-    """Side of its patches, in pixels; each is a token."""
     match: Match = Match.params
     width: int | None = None
     layers: int | None = None
@@ -138,6 +133,11 @@ class ModelConfig:
     qk_norm: bool = True
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
+    kind: Kind = Kind.decoder
+    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
+    """How a diffusion transformer is told time and label."""
+    patch: int = 4
+    """Side of its patches, in pixels; each is a token."""
 
 
 @dataclass
@@ -175,14 +175,11 @@ class StageConfig:
 @dataclass
 class DataConfig:
     name: str = MISSING
-    kind: Content = Content.text
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
     sequence_length: int = 128
     """Of images: patches an image."""
-    unlabelled: float = 0.1
-    """Of images: share of the examples that are trained on without their label (for guidance)."""
     holdout: float = 0.05
     """Share of documents held out, by a hash of their text; of images, by a hash of their pixels."""
     stages: list[StageConfig] = field(default_factory=list)
@@ -191,6 +188,9 @@ class DataConfig:
     horizon: int | None = None
     """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
     config, the data seed and the step alone. Null where there are none."""
+    kind: Content = Content.text
+    unlabelled: float = 0.1
+    """Of images: share of the examples that are trained on without their label (for guidance)."""
 
 
 @dataclass

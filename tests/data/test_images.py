@@ -141,9 +141,8 @@ def test_facts_tell_what_decides_the_batches(configure):
 
 def test_the_packs_are_there():
     for name, shape, patches in (("digits", (28, 28, 1), 49), ("emoji", (32, 32, 3), 64)):
-        config = DataConfig(
-            name, Content.images, {name: SourceConfig(f"pack:{name}")}, sequence_length=patches
-        )
+        sources = {name: SourceConfig(f"pack:{name}")}
+        config = DataConfig(name, sources, sequence_length=patches, kind=Content.images)
         facts = describe_data(config, 6_400)
         assert (facts.vocabulary, facts.image) == (11, shape)
 
