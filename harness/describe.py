@@ -48,7 +48,7 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary, data.end)
+    model = build(config, data.vocabulary, data.end, data.image)
     vet(model.blueprint)
     _check_mesh(config, model.stored)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
@@ -71,6 +71,7 @@ def describe(config: Config) -> Facts:
         draws=mix.draws,
         mixes=mix.mixes,
         active_parameters=model.active_parameters,
+        loss_unit=model.loss_unit,
     )
 
 

@@ -20,7 +20,7 @@ from harness.probe.checkpoint import Checkpoint
 from harness.records.layout import RunDir
 
 if TYPE_CHECKING:
-    from harness.models import Model
+    from harness.models import Model, TextModel
 
 LOGITS_BYTES = 2**26
 """How much of the logits of one model is held at a time."""
@@ -62,10 +62,15 @@ class Subject:
     def ask(self, step: int, rows: int) -> Ask:
         """The model as of a step, as a function of tokens [N, T+1] with N up to `rows`.
 
-        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out.
+        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out. Raises
+        UserError for a model of images.
         """
         import jax
 
+        from harness.models import TextModel
+
+        if not isinstance(self.model, TextModel):
+            raise UserError(f"{self.run.path} is a model of images, which says nothing of a next token")
         program, params = jax.jit(_program(self.model)), jax.device_put(self.stored(step))
 
         def ask(tokens_NT1: Int[np.ndarray, "N T1"]) -> Answer:
@@ -97,10 +102,10 @@ def prepare_process(*configs: Config) -> None:
 
 def open_subject(checkpoint: Checkpoint) -> Subject:
     """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
-    from harness.models import build
+    from harness.models import build, image_of
 
     facts = checkpoint.provenance.facts
-    model = build(checkpoint.config, facts.shape["vocabulary"], facts.end_token)
+    model = build(checkpoint.config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     for path in [*facts.paths, *built]:
         if built.get(path) != facts.paths.get(path):
@@ -116,7 +121,7 @@ def rows_at_once(vocabulary: int, length: int) -> int:
     return max(1, LOGITS_BYTES // (4 * length * vocabulary))
 
 
-def _program(model: Model) -> Callable:
+def _program(model: TextModel) -> Callable:
     """(params, tokens [B, T+1]) -> mean loss of each sequence [B], logits [B, T, V]; both float32."""
     import jax
     import jax.numpy as jnp

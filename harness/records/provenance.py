@@ -26,7 +26,8 @@ class Facts:
     non_embedding: int
     embedding: int
     shape: dict[str, int]
-    """width, layers, heads, ffn, head_width, vocabulary: what sizing found."""
+    """width, layers, heads, ffn, head_width, vocabulary: what sizing found; of images also height, breadth,
+    channels and patch."""
     flops_per_token: float
     """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
     executed_flops_per_token: float
@@ -55,6 +56,7 @@ class Facts:
     have one mix, they read the same batches."""
     active_parameters: int = 0
     """Non-embedding parameters that one token passes through; 0 where that was not described."""
+    loss_unit: str = "nats a token"
 
 
 @dataclass(frozen=True)
