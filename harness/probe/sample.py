@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.config.errors import UserError
-from harness.probe.checkpoint import Checkpoint, find_checkpoint
 from harness.probe.subject import Ask, open_subject, prepare_process
+from harness.records.checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from harness.data.tokenizers import Codec
