@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,14 +64,18 @@ def _row(
         mix=_mix(facts),
         shared_examples=shared,
         parting=None if base is None or shared is None else _parting(facts, base),
+        base=_base(runs),
+        trainable=facts.trainable,
     )
 
 
 def shared_share(facts: Facts, base: Facts) -> float | None:
     """Share of a variant's parameters that the control has by the same path and shape.
 
-    Those start bitwise equal. None where paths are unknown.
+    Those start bitwise equal, if both are drawn or start from one checkpoint. None where paths are unknown.
     """
+    if (facts.base or {}).get("checksum") != (base.base or {}).get("checksum"):
+        return 0.0
     sizes = {path: _size(shape) for path, shape in facts.paths.items()}
     total = sum(sizes.values())
     common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
@@ -163,6 +168,13 @@ def _curve(entry: Any) -> Curve:
         if isinstance(pair, list) and len(pair) == 2 and (rate := _number(pair[0])) is not None
     }
     return tuple(sorted(known.items()))
+
+
+def _base(runs: Sequence[RunRecord]) -> str:
+    """`finetune_parents/s/mha/seed*@122`."""
+    names = {str((run.provenance.facts.base or {}).get("name", "")) for run in runs}
+    alike = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name) for name in names}
+    return names.pop() if len(names) == 1 else ", ".join(sorted(alike))
 
 
 def _ratio(value: float, base: float | None) -> float | None:

@@ -221,7 +221,7 @@ def _flipped(bout: Bout, delta: Effect) -> bool:
 def _last_hot(run: RunRecord) -> float:
     """Mean loss over domains at the last evaluation before the learning rate had decayed; NaN if none."""
     columns = run.evals.columns
-    hot = ~columns["decayed"].astype(bool)
+    hot = ~columns["decayed"].astype(bool) & (columns["step"] > 0)
     if not hot.any():
         return math.nan
     last = hot & (columns["step"] == columns["step"][hot].max())

@@ -279,6 +279,28 @@ class FairnessRow:
     for the control, and where the two read the same, or read texts that are cut in other ways."""
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
+    base: str = ""
+    """The checkpoint that the runs start from, with a * for what differs from seed to seed; empty where they
+    are drawn."""
+    trainable: int = 0
+    """Parameters that learn, where there is a base."""
+
+
+@dataclass(frozen=True)
+class ForgettingRow:
+    """A domain that a fine-tuned variant does not train on: its loss before the first step and at the end."""
+
+    scale: str
+    variant: str
+    control: bool
+    domain: str
+    start: float
+    """Mean over seeds, as `end`."""
+    end: float
+    change: Effect
+    """End minus start; above zero is forgotten."""
+    delta: Effect | None
+    """This change minus the control's, paired by seed; None for the control."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +397,7 @@ class Comparison:
     deviations: tuple[Deviation, ...]
     runs: tuple[RunState, ...]
     divergence: tuple[DivergenceCount, ...]
+    forgetting: tuple[ForgettingRow, ...] = ()
     notes: tuple[str, ...] = ()
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""

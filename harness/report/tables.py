@@ -22,6 +22,7 @@ WORDED = {
     "mix",
     "shared examples",
     "outcome",
+    "base",
 }
 
 
@@ -71,7 +72,8 @@ def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
         "scale", "variant", "parameters", "FLOPs/token", "tokens", "steps", "seeds",
-        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix", "shared examples", "flags",
+        "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
+        "shared examples", "flags",
     )  # fmt: skip
     return table(columns, map(_fairness_row, comparison.fairness), left=2)
 
@@ -85,6 +87,8 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         words.count(row.tokens),
         str(row.steps),
         str(row.seeds),
+        row.base or words.NONE,
+        words.count(row.trainable) if row.base else words.NONE,
         words.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
         row.schedule,
         words.number(row.learning_rate, 2),
@@ -161,6 +165,20 @@ def domains(comparison: Comparison) -> Table:
          words.effect(item.delta), str(item.delta.n))
         for rung in comparison.rungs
         for item in rung.domains
+    )  # fmt: skip
+    return table(columns, rows, left=3)
+
+
+def forgetting(comparison: Comparison) -> Table:
+    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
+    columns = (
+        "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
+    )  # fmt: skip
+    rows = (
+        (row.scale, row.variant, row.domain, str(row.change.n),
+         words.loss(row.start), words.loss(row.end), words.effect(row.change),
+         words.effect(row.delta) if row.delta else words.NONE)
+        for row in comparison.forgetting
     )  # fmt: skip
     return table(columns, rows, left=3)
 
