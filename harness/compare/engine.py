@@ -94,8 +94,8 @@ def _domains_sentence(runs: Sequence[RunRecord], rule: Rule) -> str:
     if rule.domains or not old:
         return ""
     return (
-        f"rule.domains is empty, so the mean over all domains decides: {', '.join(old)} too, which the runs do "
-        "not train on."
+        f"rule.domains is empty, so the mean over all domains decides: {', '.join(old)} too, which the runs "
+        "do not train on."
     )
 
 

@@ -16,6 +16,7 @@ from harness.config.identity import difference, digest, within
 from harness.config.schema import Config, MeshConfig, Method
 from harness.data.tokenizers import load
 from harness.models import Model, build
+from harness.models.width import relative_width
 from harness.records.checkpoint import Checkpoint, find_checkpoint
 from harness.records.layout import RunDir
 from harness.records.manifest import Manifest
@@ -34,7 +35,7 @@ def base_of(config: Config, model: Model) -> dict[str, Any] | None:
     parent = _parent(config)
     _check_tokenizer(config, parent)
     _check_shapes(config, model, parent)
-    model_of(parent)
+    _check_function(config, model, parent)
     return {
         "run": str(parent.run.path.resolve()),
         "name": f"{parent.sweep.path.name}/{parent.name}",
@@ -115,6 +116,29 @@ def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
         f"{theirs.get(path, 'absent')} there and {ours.get(path, 'absent')} here{because}; give it the "
         "parent's shape"
     )
+
+
+SIZES = ("model.match", "model.width", "model.layers", "model.heads", "model.ffn", "model.base_width")
+"""Keys that shapes speak of, and learning rates; of the last one the ratio to the width matters."""
+
+
+def _check_function(config: Config, model: Model, parent: Checkpoint) -> None:
+    """What else the parent computes with is the same, or a declared change."""
+    free = [*SIZES, *config.variant.touches]
+    found = {
+        key: pair
+        for key, pair in difference(parent.config, config).items()
+        if within(key, ["model"]) and not within(key, free)
+    }
+    built = model_of(parent)
+    widths = [relative_width(each.blueprint.config, each.shape.width) for each in (built, model)]
+    if widths[0] != widths[1]:
+        found["model.base_width"] = (parent.config.model.base_width, config.model.base_width)
+    if found:
+        raise UserError(
+            f"finetune.parent={config.finetune.parent} computes otherwise: its config and this one differ in "
+            f"{described(found)}; make it equal (or, but for base_width, declare it in variant.touches)"
+        )
 
 
 def model_of(parent: Checkpoint) -> Model:
