@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 from harness.config.schema import Remat
 from harness.models.blueprint import Blueprint
@@ -77,9 +78,11 @@ def _head(shape: Shape) -> float:
 def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
     """FLOPs of all matrix products in the function's jaxpr, times the lengths of the scans they stand in.
 
+    A product whose result is not used is left out, as XLA leaves it out.
     Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
     """
-    return _count(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*abstract_args).jaxpr
+    return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _count(jaxpr: Any) -> int:
