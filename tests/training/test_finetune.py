@@ -49,6 +49,7 @@ def parent(tmp_path_factory):
 
 def child(parent, folder, method, *overrides):
     """A run that starts from `parent` and reads the same text."""
+    folder.mkdir(exist_ok=True)
     text = parent.path.parents[3] / "text.txt"
     here = f"data.sources.own.path={text}", f"finetune.parent={parent.path}"
     return prepare(folder, *SMALL, *SHORT, *here, *METHODS[method], *overrides)
@@ -240,6 +241,7 @@ def make_state(params, moments):
 def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, other):
     first = parent
     if one == "scanned":
+        (tmp_path / "first").mkdir()
         first = prepare(
             tmp_path / "first", *SMALL, "compute.layers=scanned", "schedule.branches=[]", *SHORT[:1]
         )
@@ -259,6 +261,7 @@ def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion"])
 def test_eight_devices_train_as_one_does(parent, tmp_path, method, optimizer):
     wide = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "model.heads=2")
+    (tmp_path / "first").mkdir()
     first = prepare(tmp_path / "first", *SMALL, "model.heads=2", "schedule.branches=[]", *SHORT[:1])
     assert train(first) is State.finished
     ends = []
