@@ -19,7 +19,7 @@ MISTAKES = {
     "variant=hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
     "scale=": "scale=: no such choice; valid: m, s, xs",
     "~variant": "variant.name has no value; choose one with variant=...",
-    "variant=null": "variant=null: null is no choice of variant; valid: delta_hybrid, gated, ",
+    "variant=null": "variant=null: null is no choice of variant; valid: delta_hybrid, ",
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
