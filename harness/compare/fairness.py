@@ -171,10 +171,11 @@ def _curve(entry: Any) -> Curve:
 
 
 def _base(runs: Sequence[RunRecord]) -> str:
-    """`finetune_parents/s/mha/seed*@122`."""
-    names = {str((run.provenance.facts.base or {}).get("name", "")) for run in runs}
-    alike = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name) for name in names}
-    return names.pop() if len(names) == 1 else ", ".join(sorted(alike))
+    """`finetune_parents/*/mha/seed*@122`: a * for the scale of the runs, and for each one's seed."""
+    scale = f"/{runs[0].provenance.scale}/"
+    names = (str((run.provenance.facts.base or {}).get("name", "")) for run in runs)
+    alike = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name.replace(scale, "/*/", 1)) for name in names}
+    return ", ".join(sorted(alike))
 
 
 def _ratio(value: float, base: float | None) -> float | None:

@@ -280,8 +280,7 @@ class FairnessRow:
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
     base: str = ""
-    """The checkpoint that the runs start from, with a * for what differs from seed to seed; empty where they
-    are drawn."""
+    """The checkpoint that the runs start from, with a * for their scale and seed; empty for none."""
     trainable: int = 0
     """Parameters that learn, where there is a base."""
 
