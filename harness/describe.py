@@ -40,6 +40,7 @@ def describe(config: Config) -> Facts:
     """Everything about a run that can be known without training it. Raises UserError."""
     from harness.data import describe_data, describe_mix
     from harness.models import build
+    from harness.models.vetting import vet
     from harness.training.base import base_of
     from harness.training.learner import learner_of
     from harness.training.schedule import branch_courses, main_course
@@ -49,7 +50,8 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary)
+    model = build(config, data.vocabulary, data.end)
+    vet(model.blueprint)
     learner = learner_of(config, model)
     _check_mesh(config, learner.stored)
     base = base_of(config, model)
@@ -68,11 +70,13 @@ def describe(config: Config) -> Facts:
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
         eval_fingerprint=data.eval_fingerprint,
+        end_token=data.end,
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,
         base=base,
         trainable=learner.trainable if base else 0,
+        active_parameters=model.active_parameters,
     )
 
 
@@ -95,12 +99,10 @@ def _check_mesh(config: Config, specs: Any) -> None:
     """The batch and every parameter must divide over the lane, whatever devices it will get."""
     from jax.sharding import AbstractMesh, AxisType
 
-    from harness.parallel.mesh import AXES
+    from harness.parallel.mesh import AXES, shape_of
     from harness.parallel.rules import batch_sharding, param_shardings
 
-    lane = AbstractMesh(
-        (config.mesh.data, config.mesh.fsdp, config.mesh.tensor), AXES, axis_types=(AxisType.Explicit,) * 3
-    )
+    lane = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
     if config.scale.batch % config.compute.microbatches:
         raise UserError(
             f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="

@@ -68,7 +68,7 @@ def _assignment(run: RunDir) -> Assignment:
 
 
 def devices_of(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
             readers[key] = _open_reader(task.config)
         reader, heldout = readers[key]
         mine, devices = devices[: devices_of(task.config)], devices[devices_of(task.config) :]
-        model = build(task.config, task.provenance.facts.shape["vocabulary"])
+        model = build(task.config, task.provenance.facts.shape["vocabulary"], task.provenance.facts.end_token)
         lanes.append(open_lane(task.config, model, mine, reader.get, heldout))
     states = [State.failed] * len(tasks)
 

@@ -11,6 +11,7 @@ from typing import Any
 from harness.compare.align import Bout, bout_of, family_of, ordered_scales, treatments_of
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
+from harness.compare.experts import expert_uses
 from harness.compare.fairness import fairness_rows
 from harness.compare.forgetting import forgetting_rows, untrained
 from harness.compare.gate import gate_of, measure
@@ -125,6 +126,7 @@ def judge(evidence: Evidence) -> Comparison:
         forgetting=forgetting_rows(runs, scales, rule.control),
         notes=tuple(evidence.notes),
         times=_times(bouts),
+        experts=expert_uses(runs, scales),
     )
 
 

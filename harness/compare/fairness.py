@@ -66,6 +66,7 @@ def _row(
         parting=None if base is None or shared is None else _parting(facts, base),
         base=_base(runs),
         trainable=facts.trainable,
+        active_parameters=facts.active_parameters,
     )
 
 

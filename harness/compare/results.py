@@ -283,6 +283,8 @@ class FairnessRow:
     """The checkpoint that the runs start from, with a * for their scale and seed; empty for none."""
     trainable: int = 0
     """Parameters that learn, where there is a base."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where a record does not say."""
 
 
 @dataclass(frozen=True)
@@ -383,6 +385,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class ExpertUse:
+    """How a variant's experts were used at one scale: means over the last tenth of each run."""
+
+    scale: str
+    variant: str
+    n: int
+    load: float
+    """Largest share of assignments that one expert of one layer got, times the number of experts."""
+    dropped: float
+    """Share of assignments that no expert had room for."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a sweep says."""
 
@@ -400,6 +415,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""
+    experts: tuple[ExpertUse, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:

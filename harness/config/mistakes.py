@@ -37,6 +37,8 @@ def as_sentences() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(sentence(error)) from error
+    except UserWarning as warning:
+        raise UserError(_no_folder(warning)) from warning
 
 
 def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
@@ -69,6 +71,11 @@ def sentence(error: BaseException) -> str:
             if found := says(each):
                 return _where(chain) + found
     return next(filter(None, map(_first_line, chain)), repr(error))
+
+
+def _no_folder(warning: UserWarning) -> str:
+    path = re.search(r"path=(.*) is not available", str(warning))
+    return f"hydra.searchpath: there is no folder {path[1] if path else warning}; give [file://FOLDER]"
 
 
 def _where(chain: Sequence[BaseException]) -> str:

@@ -187,6 +187,8 @@ class DataConfig:
     sequence_length: int = 128
     holdout: float = 0.05
     """Share of documents held out, by a hash of their text."""
+    mask_documents: bool = False
+    """A token attends to its own document alone; what is read, and in which order, stays the same."""
     stages: list[StageConfig] = field(default_factory=list)
     """Other mixes later in the run, in order. A cooldown branch reads what its parent would have read
     up to there, so a stage that begins after it is not in it."""
@@ -243,11 +245,17 @@ class CheckpointConfig:
 
 @dataclass
 class MeshConfig:
-    """The lane of one run. Devices = data x fsdp x tensor."""
+    """The lane of one run."""
 
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    expert: int = 1
+    """Experts are split over it, and so is the batch."""
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.fsdp * self.tensor * self.expert
 
 
 @dataclass

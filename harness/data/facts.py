@@ -16,6 +16,8 @@ from harness.data.tokenizers import load
 @dataclass(frozen=True)
 class DataFacts:
     vocabulary: int
+    end: int
+    """The token that ends a document."""
     fingerprint: str
     """Hash of all that decides the batches but the data seed."""
     eval_fingerprint: str
@@ -39,6 +41,7 @@ def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     }
     return DataFacts(
         vocabulary=codec.vocabulary,
+        end=codec.end,
         fingerprint=digest(base | {"mixes": plan_of(config)}),
         eval_fingerprint=digest(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),

@@ -71,7 +71,7 @@ class Block:
 
 
 def devices_of(mesh: MeshConfig) -> int:
-    return mesh.data * mesh.fsdp * mesh.tensor
+    return mesh.devices
 
 
 def sweep_of(configs: Sequence[Config]) -> SweepDir:

@@ -8,11 +8,13 @@ Arrays carry their axes in the name:
     D model width       K head width         W window, C chunks of it
     L layers            N batch and time as one axis
     I, O input and output axes of a product; Z any leading axes; J pairs of the head width; M = R T
+
+Among experts:  E experts, K of them a token, A assignments (A = B T K), R rows, M blocks of rows
 """
 
 from harness.models import attention, feedforward
-from harness.models.contract import Products, Shape, Site
+from harness.models.contract import Products, Shape, Signals, Site
 from harness.models.model import Model, build
 from harness.models.parameters import ParamSpec
 
-__all__ = ["Model", "ParamSpec", "Products", "Shape", "Site", "attention", "build", "feedforward"]
+__all__ = ["Model", "ParamSpec", "Products", "Shape", "Signals", "Site", "attention", "build", "feedforward"]

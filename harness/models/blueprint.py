@@ -16,6 +16,10 @@ class Blueprint:
     config: ModelConfig
     shape: Shape
     sequence_length: int
+    sequences: int = 1
+    """That one device takes at once."""
+    end: int | None = None
+    """The token after which attention starts anew; None: it never does."""
 
     @cached_property
     def attention(self) -> Chosen:
@@ -35,4 +39,7 @@ class Blueprint:
         return [self.site(layer) for layer in range(self.shape.layers)]
 
     def site(self, layer: int) -> Site:
-        return Site(self.shape, layer, self.sequence_length, self.config.qk_norm, self.config.norm_epsilon)
+        config = self.config
+        return Site(
+            self.shape, layer, self.sequence_length, config.qk_norm, config.norm_epsilon, self.sequences
+        )

@@ -11,6 +11,7 @@ from jax import Array
 
 from harness.config.schema import ComputeConfig, Layers, Remat
 from harness.models.blueprint import Blueprint
+from harness.models.contract import Signals
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
 from harness.models.width import relative_width
@@ -33,19 +34,29 @@ class Layer(nnx.Module):
         self.feedforward_norm = RMSNorm(site.shape.width, site.norm_epsilon)
         self.feedforward = blueprint.feedforward.module(site)
 
-    def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Signals | None]:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary)
-        return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
+        answer = self.feedforward(self.feedforward_norm(x_BTD))
+        y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
+        return x_BTD + y_BTD, signals
+
+
+def documents(tokens_BT: Array, end: int) -> Array:
+    """Which document each token is in, int32 [B, T]; the token that ends one is its last."""
+    ends_BT = (tokens_BT == end).astype(jnp.int32)
+    return jnp.cumsum(ends_BT, axis=1) - ends_BT
 
 
 class Decoder(nnx.Module):
-    """Tokens [B, T] in, float32 logits [B, T, V] out."""
+    """Tokens [B, T] in; float32 logits [B, T, V] out, and the signals of feed-forward layers that give any,
+    by the stored path of the layer."""
 
     def __init__(self, blueprint: Blueprint, compute: ComputeConfig):
         config, shape = blueprint.config, blueprint.shape
         V, D = shape.vocabulary, shape.width
         self.dtype, self.remat = DTYPES[compute.precision], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
+        self.end = blueprint.end
         self.relative_width = relative_width(config, D)
         scan = compute.layers is Layers.scanned
         self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
@@ -59,14 +70,18 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(D, config.norm_epsilon)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
-    def __call__(self, tokens_BT: Array) -> Array:
-        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base)
+    def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
+        documents_BT = None if self.end is None else documents(tokens_BT, self.end)
+        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
         x_BTD = self._embed(tokens_BT)
+        found: dict[str, Signals | None] = {}
         if self.stacking.repeats:
-            x_BTD = self._scan(x_BTD, rotary)
-        for layer in self.layers:
-            x_BTD = self._rematerialised(layer)(x_BTD, rotary)
-        return self._logits(self.norm(x_BTD))
+            x_BTD, stacked = self._scan(x_BTD, rotary)
+            found |= {f"repeats.{index}": signals for index, signals in enumerate(stacked)}
+        for index, layer in enumerate(self.layers):
+            x_BTD, found[f"layers.{index}"] = self._rematerialised(layer)(x_BTD, rotary)
+        signals = {layer: signals for layer, signals in found.items() if signals is not None}
+        return self._logits(self.norm(x_BTD)), signals
 
     def _embed(self, tokens_BT: Array) -> Array:
         table_VD = gathered(self.embedding, self.dtype)
@@ -75,17 +90,19 @@ class Decoder(nnx.Module):
         x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
         return self._times(x_BTD, self.relative_width**0.5)
 
-    def _scan(self, x_BTD: Array, rotary: Rotary) -> Array:
+    def _scan(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, list[Signals | None]]:
         graph, stacked = nnx.split(self.repeats)
 
-        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, None]:
+        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Signals | None]]:
+            found = []
             for layer in nnx.merge(graph, slices):
-                x_BTD = self._rematerialised(layer)(x_BTD, rotary)
-            return x_BTD, None
+                x_BTD, signals = self._rematerialised(layer)(x_BTD, rotary)
+                found.append(signals)
+            return x_BTD, found
 
-        return jax.lax.scan(repeat, x_BTD, stacked)[0]
+        return jax.lax.scan(repeat, x_BTD, stacked)
 
-    def _rematerialised(self, layer: Layer) -> Callable[[Array, Rotary], Array]:
+    def _rematerialised(self, layer: Layer) -> Callable[[Array, Rotary], tuple[Array, Signals | None]]:
         if self.remat is Remat.none:
             return layer
         graph, state = nnx.split(layer)

@@ -32,7 +32,7 @@ def model_flops_above(blueprint: Blueprint, layers: int) -> float:
     return sum(_each(blueprint)) + head + (TRAINED - 1) * backward
 
 
-def model_flops_adapted(blueprint: Blueprint, factors: int) -> float:
+def model_flops_adapted(blueprint: Blueprint, factors: float) -> float:
     """Model FLOPs of one trained token where all weights rest and so many parameters of low-rank factors
     beside them learn, as if x A B were multiplied: 6 a parameter of a factor, 4 a weight in use (forward, and
     backward to its input), and attention to what is visible."""

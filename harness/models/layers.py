@@ -100,12 +100,14 @@ class Rotary:
 
     cos_TJ: Array
     sin_TJ: Array
+    document_BT: Array | None = None
+    """Which document of its sequence a token is in, counted from 0; None where all see all before them."""
 
     @classmethod
-    def table(cls, length: int, head_width: int, base: float) -> Rotary:
+    def table(cls, length: int, head_width: int, base: float, document_BT: Array | None = None) -> Rotary:
         frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
-        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ))
+        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ), document_BT)
 
     def __call__(self, x_BHTK: Array) -> Array:
         """Queries or keys with time as the axis before the last."""

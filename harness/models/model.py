@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 from harness.config.schema import ComputeConfig, Config, Precision, Remat
 from harness.models import flops, sizing
 from harness.models.blueprint import Blueprint
-from harness.models.contract import Shape
+from harness.models.contract import Shape, Signals
 from harness.models.decoder import Decoder
 from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
 from harness.models.width import rate_scale, relative_width
@@ -52,6 +53,12 @@ class Model:
     @property
     def non_embedding(self) -> int:
         return sizing.non_embedding(self.blueprint)
+
+    @property
+    def active_parameters(self) -> int:
+        """Non-embedding parameters that one token passes through."""
+        idle = sum(self.blueprint.feedforward.idle_parameters(site) for site in self.blueprint.sites)
+        return self.non_embedding - idle
 
     @property
     def embedding(self) -> int:
@@ -96,6 +103,9 @@ class Model:
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Float32 logits of each next token."""
+        return self._decoded(params, tokens_BT)[0]
+
+    def _decoded(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
         leaves = [params[path] for path in self.stored]
         state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
         return nnx.merge(self._graph, state)(tokens_BT)
@@ -106,21 +116,34 @@ class Model:
 
     def loss(
         self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats, and
-        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times."""
-        losses_BT, partition_BT = self._losses(params, tokens_BT1)
-        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT))}
-        return parts["loss"] + z_loss * parts["z"], parts
+    ) -> tuple[Float[Array, ""], dict[str, Any]]:
+        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats;
+        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times;
+        `signals` of layers with experts by stored path, whose auxiliary losses are added."""
+        losses_BT, partition_BT, signals = self._losses(params, tokens_BT1)
+        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT)), "signals": signals}
+        total = parts["loss"] + z_loss * parts["z"]
+        auxiliary = [each.auxiliary for each in signals.values() if each.auxiliary is not None]
+        return sum(map(jnp.sum, auxiliary), total), parts
 
-    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array]:
-        """Cross-entropy and log-partition, [B, T] each."""
-        logits_BTV = self.logits(params, tokens_BT1[:, :-1])
+    def after_step(self, params: Params, signals: Mapping[str, Signals]) -> Params:
+        """The parameters with what changes without a gradient, as the step's mean signals say."""
+        changed = {}
+        for layer, given in signals.items():
+            start = f"{layer}.feedforward."
+            own = {path.removeprefix(start): params[path] for path in params if path.startswith(start)}
+            after = self.blueprint.feedforward.after_step(own, given)
+            changed |= {start + name: value for name, value in after.items()}
+        return params | changed
+
+    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, Signals]]:
+        """Cross-entropy and log-partition, [B, T] each, and the signals of the layers."""
+        logits_BTV, signals = self._decoded(params, tokens_BT1[:, :-1])
         # Picked by comparison, not by index: no gather over a vocabulary that is split over devices.
         is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
         target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
         partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-        return partition_BT - target_BT, partition_BT
+        return partition_BT - target_BT, partition_BT, signals
 
     def activation_bytes(self, tokens: int) -> int:
         """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
@@ -129,17 +152,27 @@ class Model:
             self.blueprint.attention.executed_flops(site).activations / (4 * shape.head_width)
             for site in self.blueprint.sites
         )
-        products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width + 3 * shape.ffn)
+        hidden = sum(
+            self.blueprint.feedforward.executed_flops(site).total / (2 * shape.width)
+            for site in self.blueprint.sites
+        )
+        products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
         kept = {Remat.none: products * width + scores * 8, Remat.dots: products * width, Remat.full: 0.0}
         inputs = shape.layers * shape.width * width
         return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
 
 
-def build(config: Config, vocabulary: int) -> Model:
-    """The model of a run: sized and declared. Raises UserError for a config that has no model."""
+def build(config: Config, vocabulary: int, end: int | None = None) -> Model:
+    """The model of a run: sized and declared. Raises UserError for a config that has no model.
+
+    `end` is the token that ends a document, for a config that masks them.
+    """
     length = config.data.sequence_length
     shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
-    return assemble(Blueprint(config.model, shape, length), config.compute)
+    mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
+    at_once = max(1, sequences // (mesh.data * mesh.fsdp * mesh.expert))
+    separator = end if config.data.mask_documents else None
+    return assemble(Blueprint(config.model, shape, length, at_once, separator), config.compute)
 
 
 def assemble(blueprint: Blueprint, compute: ComputeConfig) -> Model:

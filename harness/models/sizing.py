@@ -86,8 +86,10 @@ def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint],
             blueprint.shape,
             "model FLOPs a token" if measure is model_flops else "non-embedding parameters",
         )
+        config = blueprint.config
+        names = [config.attention.name] + [config.feedforward.name] * (config.feedforward.name != "swiglu")
         raise UserError(
-            f"No '{blueprint.config.attention.name}' decoder is within 0.5 % of {wanted:,.0f} {what}:"
+            f"No '{' with '.join(names)}' decoder is within 0.5 % of {wanted:,.0f} {what}:"
             f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
             " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
         )

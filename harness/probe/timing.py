@@ -27,7 +27,7 @@ from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile, keep_memory
 from harness.records.configs import read_config
 from harness.records.layout import RunDir
-from harness.records.provenance import read_provenance
+from harness.records.provenance import Facts, read_provenance
 
 if TYPE_CHECKING:
     from harness.training.lane import Lane
@@ -43,7 +43,7 @@ class Entrant:
     """One variant of the block."""
 
     config: Config
-    vocabulary: int
+    facts: Facts
 
 
 def main(argv: Sequence[str]) -> int:
@@ -138,7 +138,7 @@ def _entrant(run: RunDir) -> Entrant:
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         raise UserError(f"{run.path}: no run.json and config.yaml that fit; give the directory of a run")
-    return Entrant(read_config(run.config), provenance.facts.shape["vocabulary"])
+    return Entrant(read_config(run.config), provenance.facts)
 
 
 def _lane(entrant: Entrant) -> Lane:
@@ -152,11 +152,12 @@ def _lane(entrant: Entrant) -> Lane:
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: _devices(config)]
-    return open_lane(config, build(config, entrant.vocabulary), devices, sampler.batch, {})
+    model = build(config, entrant.facts.shape["vocabulary"], entrant.facts.end_token)
+    return open_lane(config, model, devices, sampler.batch, {})
 
 
 def _devices(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(block: Sequence[Entrant]) -> None:

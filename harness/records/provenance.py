@@ -44,6 +44,8 @@ class Facts:
     """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, mixes."""
     eval_fingerprint: str
     """Hash of the held-out tokens that are evaluated."""
+    end_token: int | None = None
+    """What ends a document."""
     cache_bytes: float = 0.0
     """What decoding keeps of one sequence of the config's length; 0 where that was not described."""
     draws: dict[str, int] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class Facts:
     """For a run that starts from another's checkpoint, its {"run", "name", "step", "identity", "checksum"}"""
     trainable: int = 0
     """Parameters that learn, where a run starts from another's; 0 for one that is drawn."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where that was not described."""
 
 
 @dataclass(frozen=True)

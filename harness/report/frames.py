@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ POINTS, LEAST, BUDGET = 240, 60, 8_000
 SMOOTHING = 0.02
 """Half of the window that smooths a curve, as a share of its run."""
 LEVEL = 0.95
+LOADS = ("load", "dropped")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Frames:
     evals: pl.DataFrame
     """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
+    loads: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
@@ -53,14 +56,16 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     runs = [Run(path, record) for path in sweep.runs() if (record := read_provenance(path))]
     rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
     found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
+    steps = [_steps(run, points) for run in runs]
     return Frames(
         name=sweep.path.name,
         sweep=sweep,
         runs=runs,
         scales=_by_compute(runs),
         variants=list(found),
-        losses=pl.concat([_losses(run, points) for run in runs]) if runs else pl.DataFrame(),
+        losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
+        loads=_loads(steps),
     )
 
 
@@ -192,11 +197,17 @@ def _by_compute(runs: list[Run]) -> list[str]:
     return sorted(compute, key=lambda scale: compute[scale])
 
 
-def _losses(run: Run, points: int) -> pl.DataFrame:
+def _steps(run: Run, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
-    smooth = pl.Series("smooth", smoothed(curve["loss"].to_numpy()))
+    of = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
+    smooth = [pl.Series(name, smoothed(curve[column].to_numpy())) for name, column in of.items()]
     kept = curve.with_columns(smooth)[thinned(curve.height, points)]
-    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", "smooth")
+    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
+
+
+def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
+    found = [each for each in steps if each["load"].is_finite().any()]
+    return pl.concat(found).drop("flops", "device_seconds", "loss", "smooth") if found else pl.DataFrame()
 
 
 def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:

@@ -86,6 +86,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             _chart("deltas", drawn),
             *_more_differences(comparison),
         ),
+        *_experts(comparison, drawn),
         _section("Domains", "", _table(tables.domains(comparison))),
         _section("Forgetting", FORGETTING, _table(tables.forgetting(comparison))),
         _section("Gate", "", _table(tables.gate(comparison))),
@@ -96,6 +97,13 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
 
+def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
+    """Nothing where no variant has any."""
+    if "experts" not in drawn:
+        return []
+    return [_section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison)))]
+
+
 def _more_differences(comparison: Comparison) -> list[str]:
     return [
         _fold("Looks at decayed checkpoints", tables.looks(comparison)),
@@ -103,6 +111,10 @@ def _more_differences(comparison: Comparison) -> list[str]:
     ]
 
 
+EXPERTS = (
+    "Strong: the largest share of assignments that one expert of one layer got, times the number of experts"
+    " (1: even). Thin: what was dropped, as a share. Both are moving averages; the table has the last tenth."
+)
 TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: the lowest of a variant."
 PICK = "Click a name to see it alone, shift-click to add another."
 CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"

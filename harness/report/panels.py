@@ -36,6 +36,7 @@ def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "ladder": ladder(comparison, content),
         "curves": curves(content),
         "deltas": differences(comparison, content),
+        "experts": experts(content),
     }
     return {name: chart for name, chart in made.items() if chart is not None}
 
@@ -138,6 +139,25 @@ def curves(content: Frames) -> alt.FacetChart | None:
     touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_told_loss())
     chart = multiples([raw, strong, touch], "scale", content.scales, rows, height=250)
     return chart.add_params(pick)
+
+
+def experts(content: Frames) -> alt.FacetChart | None:
+    """Load of the busiest expert, and what was dropped below it, one panel a scale; dense runs have none."""
+    rows = content.loads
+    if rows.is_empty():
+        return None
+    base = alt.Chart().encode(x=over("tokens"), color=color(content), detail="seed:N")
+    told = [alt.Tooltip(f"{name}:N") for name in ("variant", "seed")]
+    values = [alt.Tooltip("load:Q", format=".3f"), alt.Tooltip("dropped:Q", format=".1%")]
+    y = alt.Y("load:Q").axis(title="busiest expert (1: even), dropped (share)", tickCount=6)
+    load = base.mark_line(strokeWidth=1.5).encode(y=y, tooltip=[*told, *values])
+    dropped = base.mark_line(strokeWidth=0.9, opacity=0.6).encode(y="dropped:Q")
+    return multiples([reference(y=1), load, dropped], "scale", _scales_of(content), rows, height=200)
+
+
+def _scales_of(content: Frames) -> list[str]:
+    """The scales at which some run has experts."""
+    return [scale for scale in content.scales if scale in set(content.loads["scale"])]
 
 
 def _lit(pick: alt.Parameter, on: float, off: float) -> Any:

@@ -68,14 +68,37 @@ def without(content: Table, dropped: tuple[str, ...]) -> Table:
     return Table(tuple(content.columns[i] for i in kept), rows, content.left)
 
 
+LONG = ("mix", "shared examples")
+"""Columns of the fairness table whose cells are phrases."""
+
+
+def told(content: Table) -> tuple[Table, tuple[str, ...]]:
+    """The fairness table without its long columns, and a line a variant that says them; one a scale where
+    a variant's differ over the scales."""
+    long = [i for i, name in enumerate(content.columns) if name in LONG]
+    said: dict[str, dict[str, list[str]]] = {}
+    for row in content.rows:
+        phrase = ", ".join(f"{content.columns[i]} {row[i]}" for i in long if row[i] != words.NONE)
+        said.setdefault(row[1], {}).setdefault(phrase, []).append(row[0])
+    lines = tuple(
+        f"{variant if len(phrases) == 1 else f'{variant} at ' + ', '.join(scales)}: {phrase}."
+        for variant, phrases in said.items()
+        for phrase, scales in phrases.items()
+        if phrase
+    )
+    return without(content, LONG), lines
+
+
 def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
-        "scale", "variant", "parameters", "FLOPs/token", "tokens", "steps", "seeds",
+        "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
         "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
         "shared examples", "flags",
     )  # fmt: skip
-    return table(columns, map(_fairness_row, comparison.fairness), left=2)
+    content = table(columns, map(_fairness_row, comparison.fairness), left=2)
+    sparse = any(_active(row) != words.NONE for row in comparison.fairness)
+    return content if sparse else without(content, ("active",))
 
 
 def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
@@ -83,6 +106,7 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         row.scale,
         f"{row.variant} (control)" if row.control else row.variant,
         _amount(row.non_embedding, row.parameters_ratio),
+        _active(row),
         _amount(row.flops_per_token, row.flops_ratio),
         words.count(row.tokens),
         str(row.steps),
@@ -97,6 +121,12 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         *_read(row),
         ", ".join(row.flags),
     )
+
+
+def _active(row: FairnessRow) -> str:
+    """Parameters that one token passes through, where those are not all."""
+    known = row.active_parameters not in (0, row.non_embedding)
+    return words.count(row.active_parameters) if known else words.NONE
 
 
 def _read(row: FairnessRow) -> tuple[str, str]:
@@ -228,6 +258,15 @@ def divergence(comparison: Comparison) -> Table:
         if item.diverged or item.control_diverged
     )  # fmt: skip
     return table(("variant", "diverged", "control diverged", "p (Fisher)"), rows)
+
+
+def experts(comparison: Comparison) -> Table:
+    """One row a scale and variant with experts: how they were used at the end."""
+    rows = (
+        (use.scale, use.variant, str(use.n), f"{use.load:.3g}", f"{100 * use.dropped:.3g} %")
+        for use in comparison.experts
+    )
+    return table(("scale", "variant", "n", "largest load (1: even)", "dropped"), rows, left=2)
 
 
 def flags(comparison: Comparison) -> Table:

@@ -33,12 +33,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         fairness = tables.without(
             fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
         )
+    mixed = "mix" in fairness.columns
+    fairness, lines = tables.told(fairness)
     section(console, "Fairness: what each variant was given", fairness)
-    if same:
-        say(console, same)
+    for line in (*lines, same):
+        say(console, line)
     section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
+    if mixed:
+        section(console, "Domains", tables.domains(comparison))
+    section(console, "Experts over the last tenth of each run", tables.experts(comparison))
     _print_forgetting(console, comparison)
     section(console, "Gate", tables.gate(comparison))
     section(console, "Diverged runs", tables.divergence(comparison))
@@ -78,7 +83,9 @@ def _print_forgetting(console: Console, comparison: Comparison) -> None:
 
 
 def say(console: Console, line: str | Text) -> None:
-    """Text set in by one column; wrapped here, since rich would fill each line with blanks."""
+    """Text set in by one column; wrapped here, since rich fills each line with blanks."""
+    if not line:
+        return
     text = line if isinstance(line, Text) else Text(line)
     for part in text.wrap(console, console.width - 1):
         part.rstrip()

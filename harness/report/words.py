@@ -110,7 +110,10 @@ def p_is(value: float | None) -> str:
 
 def ratio(value: float | None) -> str:
     """Against the control, in per cent of it; the control itself has none."""
-    return "" if value is None else "equal" if value == 1 else f"{100 * (value - 1):+.2g} %"
+    if value is None or value == 1:
+        return "" if value is None else "equal"
+    percent = 100 * (value - 1)
+    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
 
 
 def effect(item: Effect) -> str:

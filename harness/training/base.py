@@ -144,7 +144,7 @@ def _check_function(config: Config, model: Model, parent: Checkpoint) -> None:
 def model_of(parent: Checkpoint) -> Model:
     """The model of a run. Raises UserError where this code no longer builds what was trained."""
     facts = parent.provenance.facts
-    model = build(parent.config, facts.shape["vocabulary"])
+    model = build(parent.config, facts.shape["vocabulary"], facts.end_token)
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     if built != facts.paths:
         path = next(path for path in [*facts.paths, *built] if built.get(path) != facts.paths.get(path))

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from harness.models import ParamSpec
+from harness.models.width import one_expert
 from harness.parallel.rules import layout
 from harness.training.optimizer_muon import contracted_axes
 
@@ -25,39 +26,42 @@ Axes = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Factors:
-    """Specs of one layer: `a` has the axes that W contracts and the rank; `b` the rank and those it makes."""
+    """Specs of one layer: `a` has the axes that W contracts and the rank; `b` the rank and those it makes.
+    Those of experts stand behind the axis of these."""
 
     a: ParamSpec
     b: ParamSpec
 
     def __iter__(self) -> Iterator[tuple[str, ParamSpec, int]]:
-        """Name, spec, and how many leading axes a product with it contracts."""
-        yield "a", self.a, len(self.a.shape) - 1
+        """Name, spec, and how many leading axes (of one expert) a product with it contracts."""
+        yield "a", self.a, len(one_expert(self.a).shape) - 1
         yield "b", self.b, 1
 
 
 def factors_of(spec: ParamSpec, rank: int) -> Factors:
-    """The factors of one layer's matrix."""
-    inner = contracted_axes(spec)
-    deviation = 1 / math.sqrt(math.prod(spec.shape[:inner]))
+    """The factors of one layer's matrix, or of its experts' matrices."""
+    one = one_expert(spec)
+    lead, inner = len(spec.shape) - len(one.shape), contracted_axes(one)
+    start, axes = spec.shape[:lead], spec.axes[:lead]
+    deviation = 1 / math.sqrt(math.prod(one.shape[:inner]))
     return Factors(
-        ParamSpec((*spec.shape[:inner], rank), (*spec.axes[:inner], None), 0.0, deviation),
-        ParamSpec((rank, *spec.shape[inner:]), (None, *spec.axes[inner:]), 0.0, 0.0),
+        ParamSpec((*start, *one.shape[:inner], rank), (*axes, *one.axes[:inner], None), 0.0, deviation),
+        ParamSpec((*start, rank, *one.shape[inner:]), (*axes, None, *one.axes[inner:]), 0.0, 0.0),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def low_rank(
-    a: Float[Array, "*L *I R"], b: Float[Array, "*L R *O"], axes_a: Axes, axes_b: Axes
-) -> Float[Array, "*L *I *O"]:
-    """a b, layer by layer where both are stacked (first axis `layers`).
+    a: Float[Array, "*Z *I R"], b: Float[Array, "*Z R *O"], axes_a: Axes, axes_b: Axes
+) -> Float[Array, "*Z *I *O"]:
+    """a b, by layer and by expert where both hold several.
 
     The gradients are written down because left to itself that of b would contract the first axis, whose sum
     hangs on the threads of the process (`models.layers.product`).
     """
-    layers, inner, outer = _letters(axes_a, axes_b)
-    made = layout(*axes_a[:-1], *axes_b[len(layers) + 1 :])
-    return jnp.einsum(f"{layers}{inner}r,{layers}r{outer}->{layers}{inner}{outer}", a, b, out_sharding=made)
+    lead, inner, outer = _letters(axes_a, axes_b)
+    made = layout(*axes_a[:-1], *axes_b[len(lead) + 1 :])
+    return jnp.einsum(f"{lead}{inner}r,{lead}r{outer}->{lead}{inner}{outer}", a, b, out_sharding=made)
 
 
 def _forward(a: Array, b: Array, axes_a: Axes, axes_b: Axes) -> tuple[Array, tuple[Array, Array]]:
@@ -65,14 +69,14 @@ def _forward(a: Array, b: Array, axes_a: Axes, axes_b: Axes) -> tuple[Array, tup
 
 
 def _backward(axes_a: Axes, axes_b: Axes, kept: tuple[Array, Array], dw: Array) -> tuple[Array, Array]:
-    layers, inner, outer = _letters(axes_a, axes_b)
+    lead, inner, outer = _letters(axes_a, axes_b)
     a, b = kept
     da = jnp.einsum(
-        f"{layers}{inner}{outer},{layers}r{outer}->{layers}{inner}r", dw, b, out_sharding=layout(*axes_a)
+        f"{lead}{inner}{outer},{lead}r{outer}->{lead}{inner}r", dw, b, out_sharding=layout(*axes_a)
     )
-    a = jax.lax.optimization_barrier(jnp.moveaxis(a, -1, len(layers)))
+    a = jax.lax.optimization_barrier(jnp.moveaxis(a, -1, len(lead)))
     db = jnp.einsum(
-        f"{layers}r{inner},{layers}{inner}{outer}->{layers}r{outer}", a, dw, out_sharding=layout(*axes_b)
+        f"{lead}r{inner},{lead}{inner}{outer}->{lead}r{outer}", a, dw, out_sharding=layout(*axes_b)
     )
     return da, jax.lax.optimization_barrier(db)
 
@@ -81,6 +85,6 @@ low_rank.defvjp(_forward, _backward)
 
 
 def _letters(axes_a: Axes, axes_b: Axes) -> tuple[str, str, str]:
-    """One letter an axis: of layers, of what W contracts, of what it makes."""
-    layers = "l" if axes_a[0] == "layers" else ""
-    return layers, "ijk"[: len(axes_a) - len(layers) - 1], "opq"[: len(axes_b) - len(layers) - 1]
+    """One letter an axis: of layers and experts, of what W contracts, of what it makes."""
+    lead = "le"[: sum(axis in ("layers", "experts") for axis in axes_a)]
+    return lead, "ijk"[: len(axes_a) - len(lead) - 1], "opq"[: len(axes_b) - len(lead) - 1]

@@ -63,7 +63,7 @@ class Lane:
         return jax.device_put(tokens_BT1.reshape(self._batch_shape), self._batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
-        """(state, [loss, grad_norm]) after one update; donates `state`."""
+        """(state, metrics) after one update; donates `state`."""
         return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
 
     def copy(self, state: TrainState) -> TrainState:
@@ -160,7 +160,7 @@ class Lane:
         """Every config node that a traced program depends on, and the code that traces it."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [self.model.shape.vocabulary, list(self.mesh.devices.shape)]
+        shape = [self.model.shape.vocabulary, self.model.blueprint.end, list(self.mesh.devices.shape)]
         optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
         return [
             plain(config.model),

@@ -20,9 +20,9 @@ from jaxtyping import Float
 
 from harness.config.errors import UserError
 from harness.config.schema import Config, FinetuneConfig, Layers, Method, OptimizerConfig
-from harness.models import Model, ParamSpec, flops
+from harness.models import Model, ParamSpec, Signals, flops
 from harness.models.parameters import draw
-from harness.models.width import rate_scale, relative_width
+from harness.models.width import one_expert, rate_scale, relative_width
 from harness.training.factors import Factors, factors_of, low_rank
 from harness.training.optimizer import make_optimizer
 from harness.training.optimizer_muon import matrices_of, matrix_of
@@ -60,10 +60,19 @@ class Learner:
         """Model FLOPs of one trained token: backward goes no further than what learns asks for."""
         blueprint = self.model.blueprint
         if self.factors:
-            return flops.model_flops_adapted(blueprint, self.trainable)
+            return flops.model_flops_adapted(blueprint, self._passed)
         if self.learning is not None:
             return flops.model_flops_above(blueprint, self.config.layers or 0)
         return self.model.flops_per_token
+
+    @property
+    def _passed(self) -> float:
+        """Parameters of factors that one token passes through: of experts', the share that is not idle."""
+        of_experts = [spec.size for spec in self.model.specs.values() if spec.axes[0] == "experts"]
+        idle = self.model.non_embedding - self.model.active_parameters
+        used = 1 - idle / sum(of_experts) if of_experts else 1.0
+        own = (spec for path, spec in self.stored.items() if self._learns(path))
+        return sum(spec.size * (used if "experts" in spec.axes else 1) for spec in own)
 
     def executed_flops_per_token(self, sequences: int) -> float:
         """FLOPs of one trained token as the code multiplies them, for a gradient over so many sequences: the
@@ -99,6 +108,11 @@ class Learner:
     def loss(self, params: Params, *inputs: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
         return self.model.loss(self.merged(params), *inputs)
 
+    def after_step(self, params: Params, signals: Mapping[str, Signals]) -> Params:
+        """What changes without a gradient changes where its kind learns; the rest keeps its bits."""
+        after = self.model.after_step(params, signals)
+        return {path: after[path] if self._learns(path) else params[path] for path in params}
+
     def token_losses(self, params: Params, *inputs: Any) -> Float[Array, "B T"]:
         return self.model.token_losses(self.merged(params), *inputs)
 
@@ -115,7 +129,7 @@ class Learner:
             for name, spec, contracted in each:
                 own = _factor(path, name)
                 decay[own], rates[own] = True, rate_scale(spec, relative)
-                matrices[own] = matrix_of(spec, contracted, relative)
+                matrices[own] = matrix_of(one_expert(spec), contracted, relative)
         return make_optimizer(config, *map(self._of_learning, (decay, rates, matrices)))
 
     def _learns(self, path: str) -> bool:

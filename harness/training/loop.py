@@ -17,7 +17,7 @@ from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
 from harness.training.schedule import Course, decays, learning_rate
-from harness.training.step import TrainState
+from harness.training.step import METRICS, TrainState
 
 
 class Diverged(Exception):
@@ -139,11 +139,13 @@ class Meter:
             self._journal.add("evals", row | {"decayed": decayed})
 
     def _record(self, step: int, rate: float, metrics: jax.Array) -> None:
-        loss, norm = map(float, np.asarray(metrics))
+        # Only experts have the last two.
+        told = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
+        loss = told["loss"]
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         self.device_seconds += elapsed * self._width
-        row = self._counts(step) | {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+        row = self._counts(step) | told | {"learning_rate": rate}
         self._journal.add("steps", row)
         speed = self._lane.tokens_per_step / max(elapsed, 1e-9)
         self._journal.beat("train", step=step, tokens=row["tokens"], loss=loss, tokens_per_second=speed)

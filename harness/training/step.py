@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from harness.config.schema import OptimizerConfig
-from harness.models import Model
+from harness.models import Model, Signals
 
 if TYPE_CHECKING:
     from harness.training.learner import Learner
@@ -25,8 +25,12 @@ class TrainState(NamedTuple):
     optimizer: Any
 
 
-METRICS = ("loss", "grad_norm")
-"""What a step reports, as one vector, so that a fetch is one transfer."""
+METRICS = ("loss", "grad_norm", "expert_load", "expert_dropped")
+"""What a step reports, as one vector, so that a fetch is one transfer; the last two of experts alone.
+
+`expert_load`: the largest share of assignments that one expert of one layer got, times the number of
+experts: 1 is balanced. `expert_dropped`: share of all assignments that no expert had room for.
+"""
 
 Step = Callable[
     [TrainState, Int[Array, "M B T1"], Float[Array, ""]],
@@ -54,12 +58,13 @@ def make_step(
             return model.loss(moving | resting, tokens_BT1, config.z_loss)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
-        loss, grads = _mean_gradient(gradient, moving, tokens_MBT1)
+        (loss, signals), grads = _mean_gradient(gradient, moving, tokens_MBT1)
         norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
         updates, moments = optimizer.update(clipped, state.optimizer, moving)
         moved = jax.tree.map(lambda p, u: p - learning_rate * u, moving, updates)
-        return TrainState(moved | resting, moments), jnp.stack([loss, norm])
+        params = model.after_step(moved | resting, signals)
+        return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(signals)])
 
     return step
 
@@ -75,16 +80,28 @@ def split(
 
 
 def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):
-    """Mean loss and gradient over the micro-batches, one after the other."""
+    """((loss, signals), gradient), the means over the micro-batches, one after the other."""
     count = tokens_MBT1.shape[0]
+
+    def one(tokens_BT1):
+        (_, parts), grads = gradient(params, tokens_BT1)
+        return (parts["loss"], parts["signals"]), grads
+
     if count == 1:
-        (_, metrics), grads = gradient(params, tokens_MBT1[0])
-        return metrics["loss"], grads
-
-    def add(total, tokens_BT1):
-        (_, metrics), grads = gradient(params, tokens_BT1)
-        return jax.tree.map(jnp.add, total, (metrics["loss"], grads)), None
-
-    zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(add, zero, tokens_MBT1)
+        return one(tokens_MBT1[0])
+    (loss, signals), _ = jax.eval_shape(one, tokens_MBT1[0])
+    told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, signals))
+    zero = (told, jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(
+        lambda so_far, each: (jax.tree.map(jnp.add, so_far, one(each)), None), zero, tokens_MBT1
+    )
     return jax.tree.map(lambda x: x / count, total)
+
+
+def _expert_metrics(signals: Mapping[str, Signals]) -> list[Array]:
+    """Load and drops of `METRICS`; nothing where no layer has experts."""
+    if not signals:
+        return []
+    loads = [jnp.max(each.load_E) * each.load_E.shape[-1] for each in signals.values()]
+    dropped = [jnp.ravel(each.dropped) for each in signals.values()]
+    return [jnp.max(jnp.stack(loads)), jnp.mean(jnp.concatenate(dropped))]

@@ -19,7 +19,7 @@ MISTAKES = {
     "variant=hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
     "scale=": "scale=: no such choice; valid: m, s, xs",
     "~variant": "variant.name has no value; choose one with variant=...",
-    "variant=null": "variant=null: null is no choice of variant; valid: delta_hybrid, ",
+    "variant=null": "variant=null: null is no choice of variant; valid: adamw, ",
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
@@ -77,3 +77,9 @@ def test_a_wrong_key_in_a_file_of_the_user_is_named(tmp_path, capfd, monkeypatch
     assert capfd.readouterr().err.startswith(
         "variant/own.yaml: model.widht: no such key; did you mean 'model.width'?"
     )
+
+
+def test_a_searchpath_that_is_not_there_is_one_sentence(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "hydra.searchpath=[file://mine]", "variant=own"]) == 2
+    assert capfd.readouterr().err == "hydra.searchpath: there is no folder mine; give [file://FOLDER]\n"

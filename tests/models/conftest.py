@@ -21,10 +21,15 @@ SHAPE: dict[str, Any] = {"width": 8, "layers": 3, "heads": 4, "head_width": 4, "
 
 @pytest.fixture
 def small() -> Callable[..., Model]:
-    """Builds a model of three layers; keywords change `model`, `compute` is given whole."""
+    """Builds a model of three layers; keywords change `model`, `compute` is given whole; documents
+    are masked where `end`, the token that ends one, is given."""
 
     def make(
-        name: str = "mha", length: int = 16, compute: ComputeConfig | None = None, **changes: Any
+        name: str = "mha",
+        length: int = 16,
+        compute: ComputeConfig | None = None,
+        end: int | None = None,
+        **changes: Any,
     ) -> Model:
         options = changes.pop("options", {})
         model = ModelConfig(attention=Mechanism(name, options), **(SHAPE | changes))
@@ -32,9 +37,9 @@ def small() -> Callable[..., Model]:
             model=model,
             scale=ScaleConfig("tiny", 3_000, 10_000, 4),
             compute=compute or ComputeConfig(),
-            data=DataConfig(sequence_length=length),
+            data=DataConfig(sequence_length=length, mask_documents=end is not None),
         )
-        return build(config, VOCABULARY)
+        return build(config, VOCABULARY, end)
 
     return make
 

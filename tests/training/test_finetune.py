@@ -27,7 +27,7 @@ from harness.training.checkpoints import restore
 from harness.training.factors import low_rank
 from harness.training.learner import learner_of
 from harness.training.run import train_run
-from harness.training.step import make_step
+from harness.training.step import make_step, split
 from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
 
 METHODS = {
@@ -136,16 +136,23 @@ def filled(learner):
     return start
 
 
-@pytest.mark.parametrize("layers", ["unrolled", pytest.param("scanned", marks=pytest.mark.slow)])
-def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow(layers):
-    config, model = model_of(*METHODS["lora"], f"compute.layers={layers}")
+EXPERTS = ("model.feedforward.name=moe", "+model.feedforward.options.experts=4")
+"""With a bias on the choice, which moves without a gradient."""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in (("compute.layers=scanned",), EXPERTS))],
+)
+def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow(overrides):
+    config, model = model_of(*METHODS["lora"], *overrides)
     learner, scale = learner_of(config, model), 6 / 2
     params = filled(learner)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
     by_hand, lead = dict(params), {}
     for path in learner.factors:
         a, b = params[f"lora.{path}.a"], params[f"lora.{path}.b"]
-        lead[path] = model.stacking.is_stacked(path)
+        lead[path] = model.stored[path].axes[0] in ("layers", "experts")
         layer = zip(a, b, strict=True) if lead[path] else [(a, b)]
         each = [scale * np.tensordot(one, other, axes=1) for one, other in layer]
         by_hand[path] = params[path] + (np.stack(each) if lead[path] else each[0])
@@ -162,6 +169,22 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
         db = scale * a.reshape(stacks, rows, rank).swapaxes(1, 2) @ dw
         np.testing.assert_allclose(grads[f"lora.{path}.a"], da.reshape(a.shape), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(grads[f"lora.{path}.b"], db.reshape(b.shape), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
+    config, model = model_of(*METHODS[method], *EXPERTS)
+    learner = learner_of(config, model)
+    optimizer, params = learner.optimizer(config.optimizer), learner.start(0)
+    tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
+    step = jax.jit(make_step(learner, config.optimizer, optimizer, learner.learning))
+    state = make_state(params, optimizer.init(split(params, learner.learning)[0]))
+    after, _ = step(state, tokens_MBT1, 1e-3)
+    biases = {path for path in params if path.endswith("bias")}
+    moved = {path for path in biases if not np.array_equal(params[path], after.params[path])}
+    assert len(biases) == 2
+    assert moved == {path for path in biases if learner.learning is None or path in learner.learning}
 
 
 def test_every_hidden_matrix_has_factors_and_nothing_else_has():

@@ -110,7 +110,7 @@ def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     rotary = Rotary.table(LENGTH, decoder.head_width, decoder.rope_base)
     read_BTD = x_BTD = decoder._embed(tokens_BT)
     for layer in decoder.layers:
-        x_BTD = layer(x_BTD, rotary)
+        x_BTD, _ = layer(x_BTD, rotary)
     return {"read": read_BTD, "stream": x_BTD, "logits": built.logits(params, tokens_BT)}
 
 
@@ -148,6 +148,13 @@ def slope(optimizer: str, name: str, base: int | None, widths: tuple[int, ...]) 
 @pytest.mark.parametrize("name", ["read", "stream", "logits"])
 def test_with_the_rule_changes_are_of_one_size_at_every_width(optimizer, name):
     assert abs(slope(optimizer, name, BASE, WIDTHS)) < NEAR[optimizer]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["read", "stream", "logits"])
+def test_with_the_rule_they_are_at_a_fourth_width_too(optimizer, name):
+    assert abs(slope(optimizer, name, BASE, (*WIDTHS, 512))) < NEAR[optimizer]
 
 
 @pytest.mark.parametrize("optimizer", EACH)

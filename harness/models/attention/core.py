@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -16,7 +15,7 @@ from harness.config.errors import UserError
 from harness.models.attention.softmax import attend, keys_multiplied, keys_seen
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.parameters import weight
+from harness.models.parameters import level, weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +76,12 @@ class Attention(nnx.Module):
         key_BGTK = self._positioned(project(x_BTD, self.key), self.key_norm, rotary)
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
         sink_H = None if self.sink is None else gathered(self.sink, jnp.dtype(jnp.float32))
-        mixed_BHTK = attend(query_BHTK, key_BGTK, value_BGTK, self.window, self.softcap, sink_H)
-        return mixed_BHTK.swapaxes(1, 2)
+        score = (self.window, self.softcap, sink_H, rotary.document_BT)
+        return attend(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
 
     def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
         return rotary(norm(x_BHTK) if norm else x_BHTK)
-
-
-def level(size: int, axis: str | None, value: float) -> nnx.Param:
-    """Declares one number a head (or the like) that starts at a value: no noise, hence no weight decay."""
-    return nnx.Param(jax.ShapeDtypeStruct((size,), jnp.float32), axes=(axis,), mean=value, deviation=0.0)
 
 
 def model_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> float:

@@ -17,10 +17,9 @@ from flax import nnx
 from jax import Array
 
 from harness.config.errors import UserError
-from harness.models.attention.core import level
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.parameters import weight
+from harness.models.parameters import level, weight
 from harness.models.registry import attention
 from harness.parallel.rules import layout
 
@@ -87,8 +86,15 @@ class GatedDelta(nnx.Module):
             jax.nn.silu(project(x_BTD, each)).swapaxes(1, 2).astype(FLOAT32)
             for each in (self.query, self.key, self.value)
         )
+        decay_BHT, share_BHT = self._decay_and_share(x_BTD)
         mixed_BHTK = delta_rule(
-            _unit(query_BHTK), _unit(key_BHTK), value_BHTK, *self._decay_and_share(x_BTD), self.chunk
+            _unit(query_BHTK),
+            _unit(key_BHTK),
+            value_BHTK,
+            decay_BHT,
+            share_BHT,
+            self.chunk,
+            rotary.document_BT,
         )
         gate_BTHK = jax.nn.silu(project(x_BTD, self.gate))
         answer_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
@@ -102,10 +108,57 @@ class GatedDelta(nnx.Module):
         return decay_BTH.swapaxes(1, 2), share_BTH.swapaxes(1, 2)
 
 
+@dataclass(frozen=True)
+class Fading:
+    """What is left of a token's correction: where it stands in a chunk W, C chunks of them in a sequence."""
+
+    within_WW: Array
+    """From a token (columns) to one after it; 0 to one before it."""
+    before_W1: Array
+    """From the chunk before to a token."""
+    after_W1: Array
+    """From a token to the end of its chunk."""
+    whole_11: Array
+    """From the chunk before to the end of this one."""
+
+    @classmethod
+    def of(cls, decay_W1: Array, document_W1: Array | None) -> Fading:
+        """From log a; nothing is left where another document begins."""
+        faded_W1 = jnp.cumsum(decay_W1, axis=-2)
+        total_11 = faded_W1[..., -1:, :]
+        apart_WW = jnp.where(_order(decay_W1) >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf)
+        fading = cls(*(jnp.exp(x) for x in (apart_WW, faded_W1, total_11 - faded_W1, total_11)))
+        return fading if document_W1 is None else fading._inside(document_W1)
+
+    def _inside(self, document_W1: Array) -> Fading:
+        last_11 = document_W1[..., -1:, :]
+        # The state before the first chunk is empty, so it does not matter whose it is.
+        entering_11 = jnp.pad(last_11[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
+        return Fading(
+            self.within_WW * (document_W1 == document_W1.swapaxes(-1, -2)),
+            self.before_W1 * (document_W1 == entering_11),
+            self.after_W1 * (document_W1 == last_11),
+            self.whole_11 * (entering_11 == last_11),
+        )
+
+
+def _order(x_W1: Array) -> Array:
+    """[W, W]: how many tokens a row stands after a column."""
+    place_W = jnp.arange(x_W1.shape[-2])
+    return place_W[:, None] - place_W
+
+
 def delta_rule(
-    query_BHTK: Array, key_BHTK: Array, value_BHTK: Array, decay_BHT: Array, share_BHT: Array, chunk: int
+    query_BHTK: Array,
+    key_BHTK: Array,
+    value_BHTK: Array,
+    decay_BHT: Array,
+    share_BHT: Array,
+    chunk: int,
+    document_BT: Array | None = None,
 ) -> Array:
-    """Answers [B, H, T, K], from log a and b; all in float32, as errors in S last.
+    """Answers [B, H, T, K], from log a and b; all in float32, as errors in S last. S starts anew with each
+    document where documents are given.
 
     Within a chunk the corrections u solve (I + L) u = b (v - faded S^T k), with L_ts = b_t k_t.k_s faded from
     s to t for s < t (the UT transform, section 3.3); only S goes from chunk to chunk.
@@ -115,20 +168,18 @@ def delta_rule(
         _chunks(x, chunk)
         for x in (query_BHTK, key_BHTK, value_BHTK, decay_BHT[..., None], share_BHT[..., None])
     )
-    faded_W1 = jnp.cumsum(decay, axis=-2)
-    order_WW = jnp.arange(chunk)[:, None] - jnp.arange(chunk)
-    fading_WW = jnp.exp(jnp.where(order_WW >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf))
-    lower_WW = jnp.where(order_WW > 0, share * _dot(key, key) * fading_WW, 0.0)
+    document = None if document_BT is None else _chunks(document_BT[:, None, :, None], chunk)
+    fading = Fading.of(decay, document)
+    lower_WW = jnp.where(_order(decay) > 0, share * _dot(key, key) * fading.within_WW, 0.0)
     inverse_WW = unit_lower_inverse(lower_WW)
-    total_11 = faded_W1[..., -1:, :]
     corrections, states = _across(
         inverse_WW @ (share * value),
-        inverse_WW @ (share * jnp.exp(faded_W1) * key),
-        jnp.exp(total_11 - faded_W1) * key,
-        jnp.exp(total_11),
+        inverse_WW @ (share * fading.before_W1 * key),
+        fading.after_W1 * key,
+        fading.whole_11,
     )
-    earlier = (jnp.exp(faded_W1) * query) @ states
-    within = (_dot(query, key) * fading_WW) @ corrections
+    earlier = (fading.before_W1 * query) @ states
+    within = (_dot(query, key) * fading.within_WW) @ corrections
     mixed_BHTK = (earlier + within).reshape(*query_BHTK.shape[:2], -1, query_BHTK.shape[-1])
     return mixed_BHTK[:, :, :T]
 

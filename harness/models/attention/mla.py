@@ -81,7 +81,8 @@ class LatentAttention(nnx.Module):
         latent_BTC = self.latent_norm(project(x_BTD, self.latent))
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
-        mixed_BHTK = attend(self._query(x_BTD, turn), self._key(x_BTD, key_BHTK, turn), value_BHTK, None)
+        query_BHTK, key_BHTK = self._query(x_BTD, turn), self._key(x_BTD, key_BHTK, turn)
+        mixed_BHTK = attend(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
     def _turning(self, rotary: Rotary) -> Rotary:

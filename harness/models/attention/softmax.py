@@ -25,21 +25,25 @@ def attend(
     window: int | None,
     softcap: float | None = None,
     sink_H: Array | None = None,
+    document_BT: Array | None = None,
 ) -> Array:
-    """Softmax attention of each query to its own key and those before it, the last `window`; [B, H, T, K].
+    """Softmax attention of each query to its own key and those before it, the last `window`, and those of its
+    own document where documents are given; [B, H, T, K].
 
     Values may have a width of their own, which is then that of the answer.
     """
     chunked = window is not None and in_chunks(query_BHTK.shape[2], window)
     if accelerated() and not chunked and softcap is None and sink_H is None:
-        return fused(query_BHTK, key_BGTK, value_BGTK, window)
+        return fused(query_BHTK, key_BGTK, value_BGTK, window, document_BT)
     B, H, T, K = query_BHTK.shape
     G = key_BGTK.shape[1]
     grouped = (B, G, H // G, T, K)
     query_BGRTK = jnp.reshape(query_BHTK, grouped, out_sharding=layout("batch", "kv_heads", None, None, None))
     sink_GR = None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=layout("kv_heads", None))
     if window is not None and chunked:
-        mixed_BGRTK = _attend_in_chunks(query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR)
+        mixed_BGRTK = _attend_in_chunks(
+            query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR, document_BT
+        )
     else:
         mixed_BGRTK = jnp.concatenate(
             [
@@ -47,7 +51,7 @@ def attend(
                     query_BGRTK[:, :, :, start:stop],
                     key_BGTK[:, :, :stop],
                     value_BGTK[:, :, :stop],
-                    visible(jnp.arange(start, stop), jnp.arange(stop), window),
+                    _own(visible(jnp.arange(start, stop), jnp.arange(stop), window), document_BT, start),
                     softcap,
                     sink_GR,
                 )
@@ -63,12 +67,19 @@ def accelerated() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def fused(query_BHTK: Array, key_BGTK: Array, value_BGTK: Array, window: int | None) -> Array:
+def fused(
+    query_BHTK: Array,
+    key_BGTK: Array,
+    value_BGTK: Array,
+    window: int | None,
+    document_BT: Array | None = None,
+) -> Array:
     """The same as `attend` in one operation; values narrower than keys are padded for it."""
     K, value_width = query_BHTK.shape[-1], value_BGTK.shape[-1]
     padded_BGTK = jnp.pad(value_BGTK, ((0, 0), (0, 0), (0, 0), (0, K - value_width)))
     mixed_BTHK = jax.nn.dot_product_attention(
         *(x.swapaxes(1, 2) for x in (query_BHTK, key_BGTK, padded_BGTK)),
+        mask=None if document_BT is None else _alike(document_BT, document_BT)[:, None],
         is_causal=True,
         local_window_size=None if window is None else (window - 1, 0),
         # Left to itself JAX writes out the scores on a GPU too; cuDNN takes half precision alone.
@@ -89,6 +100,7 @@ def _attend_in_chunks(
     window: int,
     softcap: float | None,
     sink_GR: Array | None,
+    document_BT: Array | None,
 ) -> Array:
     """Chunks of `window` queries see themselves and the chunk before: that is all a window reaches."""
     B, G, R, T, K = query_BGRTK.shape
@@ -105,11 +117,17 @@ def _attend_in_chunks(
     query_at_CW = chunk_C1 + jnp.arange(window)
     key_at_CS = chunk_C1 + jnp.arange(-window, window)
     mask_CWS = jax.vmap(lambda query, key: visible(query, key, window))(query_at_CW, key_at_CS)
+    mask = mask_CWS[:, None]
+    if document_BT is not None:
+        here_BCW = jnp.reshape(document_BT, (B, C, window), out_sharding=layout("batch", None, None))
+        before_BCW = jnp.pad(here_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        own_BCWS = _alike(here_BCW, jnp.concatenate([before_BCW, here_BCW], axis=-1))
+        mask = mask & own_BCWS[:, None, :, None]
     mixed_BGCRWK = _softmax_product(
         query_BGRCWK.swapaxes(2, 3),
         with_previous(key_BGTK),
         with_previous(value_BGTK),
-        mask_CWS[:, None],
+        mask,
         softcap,
         None if sink_GR is None else sink_GR[:, None],
     )
@@ -120,11 +138,12 @@ def _softmax_product(
     query_ZRTK: Array,
     key_ZSK: Array,
     value_ZSK: Array,
-    mask_TS: Array,
+    mask_ZRTS: Array,
     softcap: float | None,
     sink_ZR: Array | None,
 ) -> Array:
-    """Softmax over the keys that the mask leaves, times values. Scores and sums in float32.
+    """Softmax over the keys that the mask leaves, times values. Scores and sums in float32. Leading axes of
+    the mask may be of size 1, or not there.
 
     The heads of a group are rows of one plain matrix product. The softmax is divided by its sum after the
     product with the values, K columns instead of S: on CPU that halves the time, most of it backward.
@@ -136,7 +155,7 @@ def _softmax_product(
     scaled_ZRTS = score_ZMS.reshape(*Z, R, T, S) * (1 / math.sqrt(K))
     if softcap is not None:
         scaled_ZRTS = softcap * jnp.tanh(scaled_ZRTS / softcap)
-    masked_ZMS = jnp.where(mask_TS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
+    masked_ZMS = jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
     highest_ZM1 = jax.lax.stop_gradient(jnp.max(masked_ZMS, axis=-1, keepdims=True))
     weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
     sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
@@ -153,6 +172,20 @@ def visible(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
     distance_TS = query_at_T[:, None] - key_at_S
     seen_TS = (distance_TS >= 0) & (key_at_S >= 0)
     return seen_TS if window is None else seen_TS & (distance_TS < window)
+
+
+def _own(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
+    """The mask of queries from `start` on, [T, S], or [B, 1, 1, T, S] with what their own document leaves."""
+    if document_BT is None:
+        return mask_TS
+    T, S = mask_TS.shape
+    own_BTS = _alike(document_BT[:, start : start + T], document_BT[:, :S])
+    return mask_TS & own_BTS[:, None, None]
+
+
+def _alike(query_ZT: Array, key_ZS: Array) -> Array:
+    """[Z, T, S]: whether a query's document is the key's."""
+    return query_ZT[..., :, None] == key_ZS[..., None, :]
 
 
 def in_chunks(length: int, window: int) -> bool:
