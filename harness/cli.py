@@ -116,7 +116,7 @@ def _sample(arguments: Sequence[str]) -> int:
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--to", metavar="FILE.png")
     options = parser.parse_args(arguments)
-    from harness.probe.checkpoint import find_checkpoint
+    from harness.records.checkpoint import find_checkpoint
 
     if "channels" in find_checkpoint(options.run).provenance.facts.shape:
         from harness.probe.sample_images import sample_images

@@ -279,8 +279,29 @@ class FairnessRow:
     for the control, and where the two read the same, or read texts that are cut in other ways."""
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
+    base: str = ""
+    """The checkpoint that the runs start from, with a * for their scale and seed; empty for none."""
+    trainable: int = 0
+    """Parameters that learn, where there is a base."""
     active_parameters: int = 0
     """Non-embedding parameters that one token passes through; 0 where a record does not say."""
+
+
+@dataclass(frozen=True)
+class ForgettingRow:
+    """A domain that a fine-tuned variant does not train on: its loss before the first step and at the end."""
+
+    scale: str
+    variant: str
+    control: bool
+    domain: str
+    start: float
+    """Mean over seeds, as `end`."""
+    end: float
+    change: Effect
+    """End minus start; above zero is forgotten."""
+    delta: Effect | None
+    """This change minus the control's, paired by seed; None for the control."""
 
 
 @dataclass(frozen=True)
@@ -408,6 +429,7 @@ class Comparison:
     deviations: tuple[Deviation, ...]
     runs: tuple[RunState, ...]
     divergence: tuple[DivergenceCount, ...]
+    forgetting: tuple[ForgettingRow, ...] = ()
     notes: tuple[str, ...] = ()
     loss_unit: str = "nats a token"
     samples: tuple[SampleRow, ...] = ()

@@ -83,6 +83,16 @@ class Tuned(Enum):
     lr = "lr"
 
 
+class Method(Enum):
+    """How a run starts from another run's checkpoint: it does not; all of it learns; low-rank factors beside
+    its matrices learn; or its last layers do."""
+
+    none = "none"
+    full = "full"
+    lora = "lora"
+    frozen = "frozen"
+
+
 OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
 """What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
 `continue` is a word of Python, and OmegaConf reads an enum by its names."""
@@ -138,6 +148,22 @@ class ModelConfig:
     """How a diffusion transformer is told time and label."""
     patch: int = 4
     """Side of its patches, in pixels; each is a token."""
+
+
+@dataclass
+class FinetuneConfig:
+    """The checkpoint that a run starts from, and what of it learns."""
+
+    method: Method = Method.none
+    parent: str | None = None
+    """RUN or RUN@STEP: a run directory of the same architecture and tokenizer (RUN: its last checkpoint)."""
+    rank: int = 8
+    """Of the factors of lora."""
+    alpha: float = 16.0
+    """The product of the factors counts alpha / rank times."""
+    layers: int | None = None
+    """How many of the last layers learn under frozen, with what follows them; all else rests, and so does
+    the embedding."""
 
 
 @dataclass
@@ -337,6 +363,7 @@ class Config:
     variant: VariantConfig = field(default_factory=VariantConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

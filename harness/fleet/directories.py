@@ -9,7 +9,7 @@ from enum import Enum
 
 from harness.config.errors import UserError
 from harness.config.fairness import identity_difference
-from harness.config.identity import digest, identity
+from harness.config.identity import digest
 from harness.fleet.runs import Run
 from harness.records import ledger, manifest
 from harness.records.claim import holder
@@ -18,6 +18,7 @@ from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import (
     Provenance,
     code_of,
+    identity_of,
     package_versions,
     read_provenance,
     write_provenance,
@@ -39,9 +40,9 @@ def check_identities(runs: Sequence[Run]) -> None:
     """Raises UserError where a path holds another run. Writes nothing."""
     for run in runs:
         stored = read_provenance(run.dir)
-        if stored is not None and stored.identity != identity(run.config):
+        if stored is not None and stored.identity != identity_of(run.config, run.facts):
             raise UserError(
-                f"{run.dir.path} holds another run: {_how_it_differs(run)}; "
+                f"{run.dir.path} holds another run: {_how_it_differs(run, stored)}; "
                 "choose another experiment_name=..., or move that folder away"
             )
 
@@ -111,7 +112,7 @@ def _empty(run: RunDir) -> None:
 def provenance_of(run: Run) -> Provenance:
     config = run.config
     return Provenance(
-        identity=identity(config),
+        identity=identity_of(config, run.facts),
         config_hash=digest(config),
         code_hash=code_of(config),
         experiment=config.experiment_name,
@@ -169,9 +170,13 @@ def _on_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, note) -
     )
 
 
-def _how_it_differs(run: Run) -> str:
+def _how_it_differs(run: Run, stored: Provenance) -> str:
     try:
-        return identity_difference(read_config(run.dir.config), run.config) or "by its identity"
+        found = identity_difference(read_config(run.dir.config), run.config)
+        base = run.facts.base
+        if base and stored.facts.base and not found:
+            return f"it started from {base['name']}, which has been trained again since"
+        return found or "by its identity"
     except UserError as error:
         return str(error)
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from harness.config.errors import UserError, nearest
 from harness.config.schema import Content, Mechanism
-from harness.probe.checkpoint import find_checkpoint
 from harness.probe.sample import codec_of
 from harness.probe.subject import Subject, open_subject, prepare_process
 from harness.records import atomic
+from harness.records.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from harness.data.tokenizers import Codec

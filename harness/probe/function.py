@@ -18,8 +18,8 @@ from harness.compare.checkpoints import (
 from harness.config.errors import UserError
 from harness.config.identity import difference, within
 from harness.config.schema import Content
-from harness.probe.checkpoint import Checkpoint
 from harness.probe.subject import Ask, Subject, rows_at_once
+from harness.records.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from harness.data import HeldOut

@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from harness.config.errors import UserError
 from harness.config.schema import Content
-from harness.probe.checkpoint import Checkpoint, find_checkpoint
 from harness.probe.subject import Ask, open_subject, prepare_process
+from harness.records.checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from harness.data.tokenizers import Codec

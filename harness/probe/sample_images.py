@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.errors import UserError
-from harness.probe.checkpoint import find_checkpoint
 from harness.probe.subject import open_subject, prepare_process
 from harness.records.atomic import write_bytes
+from harness.records.checkpoint import find_checkpoint
 from harness.records.png import grid, png
 
 AT_ONCE, ZOOM = 32, 2

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, MeshConfig
+from harness.config.schema import Config
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile
-from harness.probe.checkpoint import Checkpoint
+from harness.records.checkpoint import Checkpoint
 from harness.records.layout import RunDir
 
 if TYPE_CHECKING:
@@ -47,13 +46,10 @@ class Subject:
     model: Model
 
     def stored(self, step: int) -> dict[str, np.ndarray]:
-        """The weights saved at a step, float32 on the host, by stored path."""
-        import jax
+        """The weights that the run computed with at a step, float32 on the host, by stored path."""
+        from harness.training.base import saved_weights
 
-        from harness.training.checkpoints import restore
-
-        here = RunDir(self.run.path.resolve())  # Orbax takes no relative path
-        return jax.device_get(restore(here, step, self._abstract_state).params)
+        return saved_weights(self.run, step, self.config, self.model)
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
         """The same by canonical path, one entry a layer however layers are stored."""
@@ -81,16 +77,6 @@ class Subject:
 
         return ask
 
-    @functools.cached_property
-    def _abstract_state(self) -> Any:
-        """On a mesh of one device, whatever the run was trained on: that restores exactly."""
-        import jax
-
-        from harness.training.lane import open_lane
-
-        config = replace(self.config, mesh=MeshConfig())
-        return open_lane(config, self.model, jax.devices()[:1], _no_batch, {}).abstract_state()
-
 
 def prepare_process(*configs: Config) -> None:
     """One simulated CPU device, unless JAX is here already; then users' modules. Raises UserError."""
@@ -102,18 +88,9 @@ def prepare_process(*configs: Config) -> None:
 
 def open_subject(checkpoint: Checkpoint) -> Subject:
     """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
-    from harness.models import build, image_of
+    from harness.training.base import model_of
 
-    facts = checkpoint.provenance.facts
-    model = build(checkpoint.config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
-    built = {path: list(spec.shape) for path, spec in model.specs.items()}
-    for path in [*facts.paths, *built]:
-        if built.get(path) != facts.paths.get(path):
-            raise UserError(
-                f"{checkpoint.run.path}: {path} was trained with shape {facts.paths.get(path)}, but this "
-                f"code makes it {built.get(path)}: use the code with which the run was trained"
-            )
-    return Subject(checkpoint.run, checkpoint.config, model)
+    return Subject(checkpoint.run, checkpoint.config, model_of(checkpoint))
 
 
 def rows_at_once(vocabulary: int, length: int) -> int:
@@ -133,7 +110,3 @@ def _program(model: TextModel) -> Callable:
         return jnp.mean(losses_BT, axis=1), logits_BTV
 
     return answer
-
-
-def _no_batch(t: int) -> Any:
-    raise LookupError(f"batch {t}: a finished run reads none")

@@ -215,7 +215,8 @@ def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
 
 def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
-    main = read_curve(run.path, "evals").with_columns(phase=phase)
+    trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
+    main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
     branches = [read_curve(path, "evals").filter("decayed") for path in run.path.branches()]
     rows = pl.concat([main, *[branch.with_columns(phase=pl.lit("branch")) for branch in branches]])
     decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows

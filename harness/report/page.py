@@ -94,6 +94,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             *samples.figures(content),
             _table(tables.samples(comparison)),
         ),
+        _section("Forgetting", FORGETTING, _table(tables.forgetting(comparison))),
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),
@@ -123,6 +124,10 @@ EXPERTS = (
 TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: the lowest of a variant."
 PICK = "Click a name to see it alone, shift-click to add another."
 CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"
+FORGETTING = (
+    "Loss on domains that fine-tuning does not train on, at the end minus before the first step: above zero "
+    "is forgotten. Each interval stands for itself."
+)
 LOGGED = f"Loss as it was logged; of long curves strong: the moving average over 4 % of the run. {PICK}"
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "

@@ -22,6 +22,7 @@ WORDED = {
     "mix",
     "shared examples",
     "outcome",
+    "base",
 }
 
 
@@ -92,7 +93,8 @@ def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
         "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
-        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix", "shared examples", "flags",
+        "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
+        "shared examples", "flags",
     )  # fmt: skip
     content = table(columns, map(_fairness_row, comparison.fairness), left=2)
     sparse = any(_active(row) != words.NONE for row in comparison.fairness)
@@ -109,6 +111,8 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         words.count(row.tokens),
         str(row.steps),
         str(row.seeds),
+        row.base or words.NONE,
+        words.count(row.trainable) if row.base else words.NONE,
         words.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
         row.schedule,
         words.number(row.learning_rate, 2),
@@ -212,6 +216,20 @@ def samples_title(comparison: Comparison) -> str:
         return ""
     count, features = comparison.samples[0].count, comparison.samples[0].features
     return f"Samples: squared Frechet distance to real images on {features}, {count} samples a run"
+
+
+def forgetting(comparison: Comparison) -> Table:
+    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
+    columns = (
+        "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
+    )  # fmt: skip
+    rows = (
+        (row.scale, row.variant, row.domain, str(row.change.n),
+         words.loss(row.start), words.loss(row.end), words.effect(row.change),
+         words.effect(row.delta) if row.delta else words.NONE)
+        for row in comparison.forgetting
+    )  # fmt: skip
+    return table(columns, rows, left=3)
 
 
 def looks(comparison: Comparison) -> Table:

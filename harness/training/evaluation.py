@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,11 @@ from harness.models import Model
 from harness.training.programs import Program
 from harness.training.step import Params
 
+if TYPE_CHECKING:
+    from harness.training.learner import Learner
 
-def make_evaluate(model: Model):
+
+def make_evaluate(model: Model | Learner):
     """(params, rows [B, T+1]) -> losses summed over the tokens of each, float32 [B]."""
 
     def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, " B"]:

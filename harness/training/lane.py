@@ -22,10 +22,10 @@ from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
 from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
-from harness.training.optimizer import make_optimizer, matrices_of
+from harness.training.learner import Learner, learner_of
 from harness.training.programs import Device, Program, obtain
 from harness.training.sampling import in_batches, make_sample
-from harness.training.step import Params, TrainState, make_step
+from harness.training.step import Params, TrainState, make_step, split
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class Lane:
     def tokens_per_step(self) -> int:
         return self.config.scale.batch * self.config.data.sequence_length
 
-    def initial(self) -> TrainState:
-        """The state of step 0: parameters drawn on the host, by path and seed."""
-        params = jax.device_put(self.model.init(self.config.seed), self._param_shardings)
-        return TrainState(params, self._program_init(params))
+    def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
+        are another run's, from which this one starts."""
+        params = jax.device_put(self.learner.start(self.config.seed, weights), self._param_shardings)
+        return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
 
     def abstract_state(self) -> TrainState:
         return self._abstract_state
@@ -96,26 +97,32 @@ class Lane:
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @functools.cached_property
+    def learner(self) -> Learner:
+        return learner_of(self.config, self.model)
+
+    @functools.cached_property
     def _optimizer(self):
-        decay = {path: spec.deviation > 0 for path, spec in self.model.stored.items()}
-        scales, matrices = self.model.learning_rate_scales, matrices_of(self.model)
-        return make_optimizer(self.config.optimizer, decay, scales, matrices)
+        return self.learner.optimizer(self.config.optimizer)
 
     @functools.cached_property
     def _param_shardings(self) -> dict[str, NamedSharding]:
-        return param_shardings(self.mesh, self.model.stored)
+        return param_shardings(self.mesh, self.learner.stored)
 
     @functools.cached_property
     def _abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self._param_shardings[path])
-            for path, spec in self.model.stored.items()
+            for path, spec in self.learner.stored.items()
         }
+
+    @property
+    def _abstract_learning(self) -> Params:
+        return split(cast(Params, self._abstract_params), self.learner.learning)[0]
 
     @functools.cached_property
     def _abstract_state(self) -> TrainState:
         with jax.set_mesh(self.mesh):
-            moments = jax.eval_shape(self._optimizer.init, self._abstract_params)
+            moments = jax.eval_shape(self._optimizer.init, self._abstract_learning)
         return TrainState(cast(Params, self._abstract_params), jax.tree.map(self._placed, moments))
 
     def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -138,11 +145,11 @@ class Lane:
 
     @functools.cached_property
     def _program_init(self) -> Program:
-        return self._obtain("init", self._optimizer.init, self._abstract_params)
+        return self._obtain("init", self._optimizer.init, self._abstract_learning)
 
     @functools.cached_property
     def _program_step(self) -> Program:
-        step = make_step(self.model, self.config.optimizer, self._optimizer)
+        step = make_step(self.learner, self.config.optimizer, self._optimizer, self.learner.learning)
         tokens = jax.ShapeDtypeStruct(self._batch_shape, jnp.int32, sharding=self._batch_sharding)
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
         return self._obtain("step", step, self._abstract_state, tokens, rate, donate=(0,))
@@ -155,7 +162,7 @@ class Lane:
     def _program_evaluate(self) -> Program:
         shape = (self.config.scale.batch, self.model.row_length)
         tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
-        return self._obtain("evaluate", make_evaluate(self.model), self._abstract_params, tokens)
+        return self._obtain("evaluate", make_evaluate(self.learner), self._abstract_params, tokens)
 
     @functools.cached_property
     def _program_sample(self) -> Program:
@@ -187,6 +194,7 @@ class Lane:
             plain(config.model),
             plain(config.compute),
             optimizer,
+            {key: value for key, value in plain(config.finetune).items() if key != "parent"},
             sizes,
             shape,
             config.imports,

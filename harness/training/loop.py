@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from harness.config.schema import Method
 from harness.data import roll
 from harness.records.manifest import Manifest
 from harness.training.checkpoints import Saver
@@ -72,6 +73,9 @@ def train_course(
     """
     evaluate_at, save_at = boundaries(lane, course, forks)
     meter = Meter(lane, course, desk.journal, start)
+    if start.step == 0 and lane.config.finetune.method is not Method.none:
+        meter.evaluated(start, lane.evaluate(start.state))  # what the parent knew
+        meter.resume()
     here = start
     for step in range(start.step, course.last if until is None else until):
         batch = lane.get_batch(step)
@@ -151,5 +155,5 @@ class Meter:
 
     def _counts(self, step: int) -> dict[str, float]:
         tokens = step * self._lane.tokens_per_step
-        flops = tokens * self._lane.model.flops_per_token
+        flops = tokens * self._lane.learner.flops_per_token
         return {"step": step, "tokens": tokens, "flops": flops, "device_seconds": self.device_seconds}

@@ -55,15 +55,19 @@ def matrices_of(model: Model) -> dict[str, Matrix]:
     relative = relative_width(model.blueprint.config, model.shape.width)
     one = {path: one_expert(model.specs[model.stacking.members(path)[0]]) for path in model.stored}
     return {
-        path: _matrix(spec, relative)
+        path: matrix_of(spec, contracted_axes(spec), relative)
         for path, spec in one.items()
         if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
     }
 
 
-def _matrix(spec: ParamSpec, relative: float) -> Matrix:
-    """What writes to the stream contracts all axes before the last; all else the first one."""
-    contracted = len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
+def contracted_axes(spec: ParamSpec) -> int:
+    """Leading axes that a product contracts: all before the last where it writes to the stream, else one."""
+    return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
+
+
+def matrix_of(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
+    """A weight of one layer as a matrix; `relative`: the width over the base's."""
     rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
     grown_in, grown_out = (
         relative if any(map(_grows, axes)) else 1.0

@@ -16,6 +16,7 @@ from harness.records.layout import RunDir
 from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
 from harness.records.provenance import Provenance, write_provenance
 from harness.records.status import State, read_status
+from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
@@ -72,7 +73,8 @@ def _train_main(
     desk = _desk(task, task.run, journal, stop, forks)
     start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
     if start is None:
-        start = Position(0, lane.initial(), "", 0.0)
+        base = task.provenance.facts.base
+        start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
     end = train_course(lane, main_course(task.config), start, desk, forks, until)
     if until is None:
         _conclude(desk, end)

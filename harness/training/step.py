@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,11 @@ from jaxtyping import Array, Float, Int
 from harness.config.schema import OptimizerConfig
 from harness.models import Model, Signals
 
+if TYPE_CHECKING:
+    from harness.training.learner import Learner
+
 Params = dict[str, Array]
+Leaf = TypeVar("Leaf")
 
 
 class TrainState(NamedTuple):
@@ -34,28 +38,45 @@ Step = Callable[
 ]
 
 
-def make_step(model: Model, config: OptimizerConfig, optimizer: optax.GradientTransformation) -> Step:
+def make_step(
+    model: Model | Learner,
+    config: OptimizerConfig,
+    optimizer: optax.GradientTransformation,
+    learning: Collection[str] | None = None,
+) -> Step:
     """The step over M micro-batches of B sequences of T+1 tokens; its gradient is that of their mean.
 
     `loss` is the pure cross-entropy in nats a token before the update, `grad_norm` the global
-    norm before clipping.
+    norm before clipping. `learning`: paths of the parameters that have a gradient and a place in the
+    optimizer's state; the others rest. None: all learn.
     """
 
-    def objective(params: Params, tokens_BT1: Int[Array, "B T1"]):
-        return model.loss(params, tokens_BT1, config.z_loss)
-
-    gradient = jax.value_and_grad(objective, has_aux=True)
-
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
-        (loss, signals), grads = _mean_gradient(gradient, state.params, tokens_MBT1)
+        moving, resting = split(state.params, learning)
+
+        def objective(moving: Params, tokens_BT1: Int[Array, "B T1"]):
+            return model.loss(moving | resting, tokens_BT1, config.z_loss)
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (loss, signals), grads = _mean_gradient(gradient, moving, tokens_MBT1)
         norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
-        updates, moments = optimizer.update(clipped, state.optimizer, state.params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-        params = model.after_step(params, signals)
+        updates, moments = optimizer.update(clipped, state.optimizer, moving)
+        moved = jax.tree.map(lambda p, u: p - learning_rate * u, moving, updates)
+        params = model.after_step(moved | resting, signals)
         return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(signals)])
 
     return step
+
+
+def split(
+    params: Mapping[str, Leaf], learning: Collection[str] | None
+) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
+    """The parameters that learn (None: all), and those that rest."""
+    if learning is None:
+        return {**params}, {}
+    moving = {path: leaf for path, leaf in params.items() if path in learning}
+    return moving, {path: leaf for path, leaf in params.items() if path not in learning}
 
 
 def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):
