@@ -131,6 +131,12 @@ def _export(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _watch(arguments: Sequence[str]) -> int:
+    from harness.report.watch import watch_command
+
+    return watch_command(arguments)
+
+
 def _stop(arguments: Sequence[str]) -> int:
     from harness.fleet.stop import stop
     from harness.report.sweeps import find_sweep
@@ -195,6 +201,13 @@ VERBS = {
         "--tokens N          at most so many more (100); it stops where the document ends\n"
         "--temperature T     0 takes the likeliest token each time; 1 (the default) draws as trained\n"
         "--seed K            of the draws (0)",
+    ),
+    "watch": Verb(
+        "a sweep live: runs at work, queue, failures, utilisation",
+        "harness watch runs/attention",
+        _watch,
+        "It only reads, while another process drives; it leaves when the sweep is over, on q, or on Ctrl-C.\n"
+        "--once              one picture, as where the output is no terminal",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

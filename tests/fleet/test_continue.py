@@ -15,10 +15,11 @@ import polars as pl
 import pytest
 
 from harness.config.errors import UserError
-from harness.fleet.directories import mark, worker_of
+from harness.fleet.directories import mark
 from harness.fleet.engines import HELD, Order
 from harness.fleet.runs import directory, sweep_of
 from harness.records import atomic, ledger, metrics
+from harness.records.claim import worker_of
 from harness.records.layout import RunDir, SweepDir
 from harness.records.status import State, read_status
 from tests.fleet.fake_worker import row
