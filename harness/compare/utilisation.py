@@ -59,10 +59,12 @@ def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> 
 
 
 def busiest(every: Sequence[Span]) -> int:
-    """Devices of all lanes together when they had most; one that ends makes room for one that begins."""
-    moments = sorted(
-        [(span.start, 1, span.width) for span in every] + [(span.end, 0, -span.width) for span in every]
-    )
+    """Devices of all lanes together when they had most; one that ends makes room for one that begins.
+
+    To the millisecond, which is what a timeline holds.
+    """
+    ends = [(round(span.end, 3), 0, -span.width) for span in every]
+    moments = sorted([(round(span.start, 3), 1, span.width) for span in every] + ends)
     return int(np.max(np.cumsum([width for _, _, width in moments])))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,7 @@ from harness.compare.results import Comparison, Ladder, Rung
 from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance
+from harness.records.timeline import Span, read_timeline, spans
 from harness.report import words
 
 POINTS, LEAST, BUDGET = 240, 60, 8_000
@@ -46,6 +47,8 @@ class Frames:
     evals: pl.DataFrame
     """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
+    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    """What the lane of each run was doing when; runs without a timeline are left out."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
@@ -61,7 +64,12 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         variants=list(found),
         losses=pl.concat([_losses(run, points) for run in runs]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
+        lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
     )
+
+
+def _name(run: Run) -> str:
+    return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
 
 
 def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:

@@ -106,7 +106,13 @@ class Fleet:
 
     @cached_property
     def at_work(self) -> list[Standing]:
-        return self.having(lambda run: run.at_work)
+        """Block by block, the largest first, in each the control first."""
+        return sorted(self.having(lambda run: run.at_work), key=self._place)
+
+    def _place(self, run: Standing) -> tuple:
+        record = run.record
+        control = record.variant == self.control
+        return -record.tokens * record.parameters, record.scale, record.seed, not control, record.variant
 
     @cached_property
     def failures(self) -> list[Standing]:

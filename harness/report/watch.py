@@ -26,6 +26,7 @@ from harness.report.terminal import NARROW
 REFRESH_SECONDS = 1.0
 FEWEST = 5
 """Lines of each kind that are shown however low the screen is."""
+LONGEST_BAR = 100
 NAMED = 4
 """Runs of the queue that are named."""
 
@@ -75,13 +76,20 @@ def frame(fleet: Fleet, width: int, height: int | None) -> Group:
     """One picture of the fleet, for a screen of so many columns, and rows if they are bounded."""
     lines = max(FEWEST, height - 14 - min(FEWEST, len(fleet.failures))) if height else len(fleet.runs)
     shown, failures = fleet.at_work[:lines], fleet.failures[: FEWEST if height else None]
-    parts = [_whole(fleet), ProgressBar(1.0, fleet.share, width=min(width - 1, 100))]
+    parts = [_whole(fleet), _line(ProgressBar(1.0, fleet.share, width=min(width, LONGEST_BAR)))]
     if shown:
-        parts.append(_table(shown, fleet.control, width))
+        parts += [_table(shown, fleet.control, width), _line("")]
     parts += [_more(len(fleet.at_work) - len(shown), "at work"), *map(_failure, failures)]
     parts += [_more(len(fleet.failures) - len(failures), "with a failure"), *_others(fleet)]
     parts += [_used(fleet.utilisation), _compared(fleet, shown), _leaving(fleet)]
     return Group(*[part for part in parts if not isinstance(part, Text) or part])
+
+
+def _line(content: ProgressBar | str) -> Table:
+    """A line of its own, which a bar is not by itself."""
+    grid = Table.grid()
+    grid.add_row(content)
+    return grid
 
 
 def _whole(fleet: Fleet) -> Text:
@@ -97,7 +105,7 @@ def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
     """The runs at work; the bar, the lane and the speed only where there is room."""
     wide = width >= NARROW
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-    table.add_column("run", no_wrap=True, overflow="ellipsis", ratio=1 if wide else None)
+    table.add_column("run", no_wrap=True, overflow="ellipsis")
     names = ["lane", "phase", "", "step", "loss", f"Δ {control}" if control else "Δ", "tokens/s", "left"]
     for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
         side = "left" if name in ("phase", "") else "right"
@@ -143,16 +151,15 @@ def _others(fleet: Fleet) -> list[Text]:
 
 
 def _used(used: Utilisation | None) -> Text:
-    return Text(words.utilised(used) if used else "", style="dim")
+    return Text("; ".join(words.utilised(used)) if used else "", style="dim")
 
 
 def _compared(fleet: Fleet, shown: Sequence[Standing]) -> Text:
     if not any(run.delta for run in shown):
         return Text("")
-    told = f"mean over the last {TAIL} steps that both have on disk, where they are from checkpoint on"
-    return Text(
-        words.plain_text(f"Δ {fleet.control}: loss minus that of {fleet.control}, {told}"), style="dim"
-    )
+    control, basis = words.plain_text(fleet.control), f"the last {TAIL} steps that both have on disk"
+    told = f"Δ {control}: loss minus that of {control}, mean over {basis} (written at checkpoints)"
+    return Text(told, style="dim")
 
 
 def _leaving(fleet: Fleet) -> Text:

@@ -153,14 +153,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def utilised(used: Utilisation) -> str:
-    """The share of the machine that trained, and what was done instead, largest first."""
+def utilised(used: Utilisation) -> list[str]:
+    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
     total = used.devices * used.seconds
     idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
     devices = f"{used.devices} device{'s' * (used.devices != 1)}"
-    paused = f"; pauses of {clock(used.paused)} left out" if used.paused else ""
-    said = f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"
-    return plain_text(f"{said}{f'; idle: {idle}' if idle else ''}{paused}")
+    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
+    lines += [f"idle: {idle}"] if idle else []
+    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
+    return [plain_text(line) for line in lines]
 
 
 def scales(ladder: Ladder) -> str:

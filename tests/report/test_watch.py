@@ -75,6 +75,18 @@ def sweep(tmp_path) -> SweepDir:
 
 def test_a_line_for_each_run_at_work(sweep):
     text = screen(Watcher(sweep).look(NOW))
+    assert line_of(text, "run").split() == [
+        "run",
+        "lane",
+        "phase",
+        "step",
+        "loss",
+        "Δ",
+        "mha",
+        "tokens/s",
+        "left",
+    ]
+    assert text.index("xs/mha/seed1") < text.index("xs/hybrid/seed1"), "the control comes first"
     control = line_of(text, "xs/mha/seed1").split()
     assert [word for word in control if "━" not in word] == [
         "xs/mha/seed1", "0", "×2", "train", "48/64", "3.2500", "–", control[-2], "0:13",
@@ -83,7 +95,7 @@ def test_a_line_for_each_run_at_work(sweep):
     assert "1 ×2" in line_of(text, "xs/hybrid/seed1")
     assert line_of(text, "xs/hybrid/seed1").endswith("0:40")
     facts = Watcher(sweep).look(NOW).at_work[0].record.facts
-    assert Watcher(sweep).look(NOW).at_work[1].tokens_per_second == pytest.approx(
+    assert Watcher(sweep).look(NOW).at_work[0].tokens_per_second == pytest.approx(
         48 / 40 * facts.tokens_per_step
     )
 
@@ -129,7 +141,7 @@ def test_the_difference_is_over_steps_that_both_have(sweep):
 
 def test_without_a_common_step_there_is_no_difference(sweep):
     metrics.drop_after(sweep.run("xs", "mha", 1), 0)
-    assert Watcher(sweep).look(NOW).at_work[0].delta is None
+    assert Watcher(sweep).look(NOW).at_work[1].delta is None
     assert "on disk" not in screen(Watcher(sweep).look(NOW))
 
 
