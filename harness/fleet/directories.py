@@ -92,7 +92,7 @@ def _start(run: Run, note, why: str) -> None:
 
 
 def _empty(run: RunDir) -> None:
-    """Everything but the log and the lock goes; `run.json` first, so that a kill leaves no run."""
+    """Everything but log, timeline and lock goes; `run.json` first, so that a kill leaves no run."""
     for path in (run.run, run.status):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoints, run.metrics, *run.path.glob("branch*")):

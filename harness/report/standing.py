@@ -201,8 +201,12 @@ class Watcher:
         at_work = status.state in (State.pending, State.running) and worker_of(run) is not None
         timeline = self._fresh("timeline", run.timeline, lambda: read_timeline(run))
         name = "/".join(run.path.parts[-3:])
-        delta = self._delta(run, record, control) if at_work and record.variant != control else None
-        return Standing(name, record, status, at_work, timeline, lanes.get(name), delta, now)
+        if not at_work:  # whatever time it is
+            known = (record, status, timeline, lanes.get(name))
+            still = Standing(name, record, status, False, timeline, lanes.get(name), None, now)
+            return self._keep(("standing", run.path), known, lambda: still)
+        difference = None if record.variant == control else self._delta(run, record, control)
+        return Standing(name, record, status, True, timeline, lanes.get(name), difference, now)
 
     def _delta(self, run: RunDir, record: Provenance, control: str) -> Delta | None:
         beside = self.sweep.run(record.scale, control, record.seed)

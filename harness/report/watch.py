@@ -23,7 +23,8 @@ from harness.report.standing import TAIL, Fleet, Standing, Watcher
 from harness.report.sweeps import find_sweep
 from harness.report.terminal import NARROW
 
-REFRESH_SECONDS = 1.0
+REFRESH_SECONDS, LOAD = 1.0, 0.1
+"""Between two pictures at least; share of a core that watching may take from what is watched."""
 FEWEST = 5
 """Lines of each kind that are shown however low the screen is."""
 LONGEST_BAR = 100
@@ -43,9 +44,10 @@ def watch_command(arguments: Sequence[str]) -> int:
         return 0
     with contextlib.suppress(KeyboardInterrupt), _keys() as pressed, _live(console) as live:
         while True:
-            fleet = watcher.look(time.time())
+            began, fleet = time.process_time(), watcher.look(time.time())
             live.update(frame(fleet, console.width, console.height), refresh=True)
-            if fleet.over or pressed(REFRESH_SECONDS) == "q":
+            pause = max(REFRESH_SECONDS, (time.process_time() - began) / LOAD)
+            if fleet.over or pressed(pause) == "q":
                 break
     return 0
 

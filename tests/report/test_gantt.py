@@ -13,7 +13,7 @@ import pytest
 
 from harness.compare.utilisation import utilisation
 from harness.records.timeline import Span
-from harness.report import frames, gantt, panels, page, pictures
+from harness.report import frames, gantt, page, panels, pictures
 from harness.report.frames import read_frames
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.test_watch import NOW, lines
