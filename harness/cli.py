@@ -146,6 +146,12 @@ def _export(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _watch(arguments: Sequence[str]) -> int:
+    from harness.report.watch import watch_command
+
+    return watch_command(arguments)
+
+
 def _stop(arguments: Sequence[str]) -> int:
     from harness.fleet.stop import stop
     from harness.report.sweeps import find_sweep
@@ -215,6 +221,13 @@ VERBS = {
         "--each N            images of each label (4)\n"
         "--guidance W        how much more of its label an image shows: 1 as trained (2)\n"
         "--steps N           from noise to image (50)",
+    ),
+    "watch": Verb(
+        "a sweep live: runs at work, queue, failures, utilisation",
+        "harness watch runs/attention",
+        _watch,
+        "It only reads, while another process drives; it leaves when the sweep is over, on q, or on Ctrl-C.\n"
+        "--once              one picture, as where the output is no terminal",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

@@ -12,7 +12,7 @@ from harness.config.fairness import identity_difference
 from harness.config.identity import digest
 from harness.fleet.runs import Run
 from harness.records import ledger, manifest
-from harness.records.claim import holder
+from harness.records.claim import worker_of
 from harness.records.configs import holds, read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import (
@@ -23,7 +23,7 @@ from harness.records.provenance import (
     read_provenance,
     write_provenance,
 )
-from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.records.status import State, Status, read_status, write_status
 
 
 class Ready(Enum):
@@ -45,15 +45,6 @@ def check_identities(runs: Sequence[Run]) -> None:
                 f"{run.dir.path} holds another run: {_how_it_differs(run, stored)}; "
                 "choose another experiment_name=..., or move that folder away"
             )
-
-
-def worker_of(run: RunDir) -> Writer | None:
-    """The live process that trains a run, by its claim, or by its status where it holds none."""
-    held = holder(run.claim)
-    if held is not None:
-        return held
-    writer = read_status(run).writer
-    return writer if writer is not None and writer.alive() is not False else None
 
 
 def prepare(sweep: SweepDir, run: Run, note) -> Ready:
@@ -102,7 +93,7 @@ def _start(run: Run, note, why: str) -> None:
 
 
 def _empty(run: RunDir) -> None:
-    """Everything but the log and the lock goes; `run.json` first, so that a kill leaves no run."""
+    """Everything but log, timeline and lock goes; `run.json` first, so that a kill leaves no run."""
     for path in (run.run, run.status):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoints, run.metrics, *run.path.glob("branch*")):
@@ -187,4 +178,4 @@ def mark(run: RunDir, state: State, message: str) -> None:
     write_status(run, dataclasses.replace(status, state=state, message=message))
 
 
-__all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_over", "worker_of"]
+__all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_over"]

@@ -38,6 +38,11 @@ class RunDir:
         return self.path / "log.txt"
 
     @property
+    def timeline(self) -> Path:
+        """What its lane was doing when (records.timeline); a branch stands in its parent's."""
+        return self.path / "timeline.jsonl"
+
+    @property
     def goal(self) -> Path:
         """How far to train for now (records.goal)."""
         return self.path / "goal.json"

@@ -71,7 +71,7 @@ class Status:
     steps: int = 0
     tokens: int = 0
     phase: str = ""
-    """What the lane is doing: start, compile, train, evaluate, save, branch, end."""
+    """What the lane is doing: compile, train, evaluate, save, branch, end."""
     progress: int = 0
     """Counts up with each sign of life of the lane's own loop."""
     attempt: int = 0

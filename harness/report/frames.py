@@ -13,6 +13,7 @@ from harness.compare.results import Comparison, Ladder, Rung
 from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance
+from harness.records.timeline import Span, read_timeline, spans
 from harness.report import words
 
 POINTS, LEAST, BUDGET = 240, 60, 8_000
@@ -51,6 +52,8 @@ class Frames:
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
     loads: pl.DataFrame = field(default_factory=pl.DataFrame)
     """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
+    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    """What the lane of each run was doing when; runs without a timeline are left out."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
@@ -69,7 +72,12 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
         loads=_loads(steps),
+        lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
     )
+
+
+def _name(run: Run) -> str:
+    return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
 
 
 def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:

@@ -98,6 +98,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),
+        _section("Fleet", FLEET, _chart("fleet", drawn)) if "fleet" in drawn else "",
         _section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
@@ -129,6 +130,10 @@ FORGETTING = (
     "is forgotten. Each interval stands for itself."
 )
 LOGGED = f"Loss as it was logged; of long curves strong: the moving average over 4 % of the run. {PICK}"
+FLEET = (
+    "What each lane did when. Only training counts as use; steps that an attempt lost, and a later one made "
+    "again, do not. Devices are those that all lanes had together at the busiest moment."
+)
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
     "below zero the treatment is better."

@@ -14,10 +14,11 @@ from harness.compare.results import Comparison
 from harness.report import frames, words
 from harness.report.differences import differences
 from harness.report.frames import Frames
+from harness.report.gantt import gantt
 from harness.report.marks import AXES, POWER, Layer, color, filled, multiples, over, reference
 
 Spec = dict[str, Any]
-Panel = alt.FacetChart | alt.VConcatChart
+Panel = alt.FacetChart | alt.VConcatChart | alt.LayerChart
 
 
 def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
@@ -37,6 +38,7 @@ def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "curves": curves(content),
         "deltas": differences(comparison, content),
         "experts": experts(content),
+        "fleet": gantt(content),
     }
     return {name: chart for name, chart in made.items() if chart is not None}
 

@@ -12,15 +12,27 @@ from harness.records import metrics
 from harness.records.atomic import write_json
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, Writer, write_status
+from harness.records.timeline import END, Timeline
 
 HEARTBEAT_SECONDS = 0.5
 
 
 class Journal:
-    """The one writer of a run directory's status, metrics and log; used by one thread."""
+    """The one writer of a run directory's status, metrics, log and timeline; used by one thread.
 
-    def __init__(self, run: RunDir, steps: int, sealed: int, attempt: int):
-        self.run = run
+    A branch writes into the timeline of its parent, whose lane it is trained in, under its `share`.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        steps: int,
+        sealed: int,
+        attempt: int,
+        timeline: Timeline | None = None,
+        share: float = 1.0,
+    ):
+        self.run, self.timeline, self._share = run, timeline, share
         self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in metrics.SCHEMAS}
         self._sealed = sealed
         self._status = Status(step=sealed, steps=steps, attempt=attempt, writer=Writer.here())
@@ -42,12 +54,20 @@ class Journal:
         self._status = dataclasses.replace(
             self._status, state=State.running, phase=phase, progress=self._status.progress + 1, **changes
         )
+        self.turn(phase)
         if new_phase or time.monotonic() - self._written > HEARTBEAT_SECONDS:
             self._write()
+
+    def turn(self, phase: str) -> None:
+        """What the lane does from now on, in its timeline alone: nothing waits for a disk."""
+        if self.timeline:
+            self.timeline.turn(phase, self._status.step, self._share)
 
     def end(self, state: State, message: str = "") -> None:
         """The end state, also on a full disk: then it goes to the worker's own output."""
         self._status = dataclasses.replace(self._status, state=state, phase="end", message=message)
+        if self._share == 1.0:
+            self.turn(END)
         text = f"{state.value} at step {self._status.step}{': ' if message else ''}{message}"
         try:
             self.log(text)

@@ -13,6 +13,7 @@ import numpy as np
 from harness.config.schema import Method
 from harness.data import roll
 from harness.records.manifest import Manifest
+from harness.records.timeline import TRAIN
 from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
@@ -74,10 +75,12 @@ def train_course(
     evaluate_at, save_at = boundaries(lane, course, forks)
     meter = Meter(lane, course, desk.journal, start)
     if start.step == 0 and lane.config.finetune.method is not Method.none:
+        desk.journal.beat("evaluate")
         meter.evaluated(start, lane.evaluate(start.state))  # what the parent knew
         meter.resume()
     here = start
-    for step in range(start.step, course.last if until is None else until):
+    last = course.last if until is None else until
+    for step in range(start.step, last):
         batch = lane.get_batch(step)
         rate = lane.config.optimizer.learning_rate * learning_rate(lane.config.schedule, course, step)
         state, metrics = lane.step(here.state, lane.put(batch), rate)
@@ -87,13 +90,15 @@ def train_course(
         if leaving or here.step in evaluate_at or here.step in save_at:
             here = meter.settled(here)
             if here.step in evaluate_at:
+                desk.journal.beat("evaluate")
                 meter.evaluated(here, lane.evaluate(state))
             if leaving or here.step in save_at:
                 desk.save(lane, here)
             if leaving:
                 desk.saver.wait()
                 raise Preempted
-            meter.resume()
+            if here.step < last:  # what is left is to wait until the last state is saved
+                meter.resume()
     return here
 
 
@@ -113,7 +118,7 @@ class Meter:
         self._width = len(lane.devices)
         self._pending: tuple[int, float, jax.Array] | None = None
         self.device_seconds = start.device_seconds
-        self._last = time.perf_counter()
+        self.resume()
 
     def dispatched(self, step: int, rate: float, metrics: jax.Array) -> None:
         previous, self._pending = self._pending, (step, rate, metrics)
@@ -129,10 +134,10 @@ class Meter:
 
     def resume(self) -> None:
         """Evaluating and saving are not training time."""
+        self._journal.turn(TRAIN)
         self._last = time.perf_counter()
 
     def evaluated(self, here: Position, domains: dict[str, tuple[float, float | None]]) -> None:
-        self._journal.beat("evaluate")
         decayed = here.step == self._course.last and decays(self._lane.config.schedule)
         for domain, (loss, bits) in domains.items():
             row = self._counts(here.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.config.errors import UserError
 from harness.config.schema import Config
@@ -16,6 +17,7 @@ from harness.records.layout import RunDir
 from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
 from harness.records.provenance import Provenance, write_provenance
 from harness.records.status import State, read_status
+from harness.records.timeline import Timeline
 from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
@@ -32,6 +34,8 @@ class Assignment:
     run: RunDir
     config: Config
     provenance: Provenance
+    begun: float = field(default_factory=time.time)
+    """UTC seconds at which the process took it on: what it costs to begin is seen from the timeline."""
 
 
 def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
@@ -41,7 +45,9 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
     foresaw, a traceback in its log.
     """
     main, goal = main_course(task.config), read_goal(task.run)
-    journal = Journal(task.run, main.last, 0, read_status(task.run).attempt + 1)
+    attempt = read_status(task.run).attempt + 1
+    timeline = Timeline(task.run, attempt, len(lane.devices), task.begun)
+    journal = Journal(task.run, main.last, 0, attempt, timeline)
     try:
         journal.beat("compile")
         lane.prepare()
@@ -49,7 +55,7 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
         _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
         for course in wanted:
             journal.beat("branch")
-            _train_branch(task, lane, stop, course)
+            _train_branch(task, lane, stop, course, timeline)
         if goal < END:
             journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
         else:
@@ -71,6 +77,7 @@ def _train_main(
     branches = branch_courses(task.config)
     forks = frozenset(course.first for course in branches)
     desk = _desk(task, task.run, journal, stop, forks)
+    journal.turn("load")
     start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
     if start is None:
         base = task.provenance.facts.base
@@ -85,7 +92,9 @@ def _train_main(
         desk.saver.wait()
 
 
-def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: Course) -> None:
+def _train_branch(
+    task: Assignment, lane: Lane, stop: threading.Event, course: Course, timeline: Timeline
+) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
     run = task.run.branch(course.share)
     if read_status(run).state is State.finished and not damaged(run):
@@ -95,7 +104,8 @@ def _train_branch(task: Assignment, lane: Lane, stop: threading.Event, course: C
     write_bytes(run.config, task.run.config.read_bytes())
     tokens = course.last * lane.tokens_per_step
     write_provenance(run, dataclasses.replace(task.provenance, tokens=tokens, parent=parent))
-    journal = Journal(run, course.last, course.first, read_status(run).attempt + 1)
+    attempt = read_status(run).attempt + 1
+    journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
         start = _resumed(run, lane, desk, course.last) or _restored(task.run, lane, course.first)
