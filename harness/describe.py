@@ -50,7 +50,7 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary, data.end)
+    model = build(config, data.vocabulary, data.end, data.image)
     vet(model.blueprint)
     learner = learner_of(config, model)
     _check_mesh(config, learner.stored)
@@ -77,6 +77,7 @@ def describe(config: Config) -> Facts:
         base=base,
         trainable=learner.trainable if base else 0,
         active_parameters=model.active_parameters,
+        loss_unit=model.loss_unit,
     )
 
 

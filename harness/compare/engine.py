@@ -31,6 +31,7 @@ from harness.compare.results import (
 )
 from harness.compare.rules import content_of, gate_margins, read_rule
 from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
+from harness.compare.samples import sample_rows
 from harness.compare.slopes import control_slopes
 from harness.compare.states import divergence_of, run_states
 from harness.records.layout import SweepDir
@@ -125,6 +126,8 @@ def judge(evidence: Evidence) -> Comparison:
         divergence=divergence,
         forgetting=forgetting_rows(runs, scales, rule.control),
         notes=tuple(evidence.notes),
+        loss_unit=next((run.provenance.facts.loss_unit for run in runs), Comparison.loss_unit),
+        samples=sample_rows(runs, scales, rule.control),
         times=_times(bouts),
         experts=expert_uses(runs, scales),
     )

@@ -51,7 +51,7 @@ def _row(
         steps=facts.steps,
         schedule=_schedule(first.config),
         horizon=facts.steps,
-        tokenizer=str((first.config.get("data") or {}).get("tokenizer", "")),
+        tokenizer=_tokenizer(first.config.get("data") or {}),
         data=facts.data_fingerprint,
         evaluation=facts.eval_fingerprint,
         learning_rate=_number((first.config.get("optimizer") or {}).get("learning_rate")),
@@ -147,6 +147,11 @@ def _schedule(config: Mapping[str, Any]) -> str:
         f"{key} {schedule[key]:g}" for key in ("warmup", "cooldown", "floor") if _number(schedule.get(key))
     ]
     return ", ".join([str(schedule.get("name", "")), *parts])
+
+
+def _tokenizer(data: Mapping[str, Any]) -> str:
+    """Empty for images."""
+    return "" if data.get("kind") == "images" else str(data.get("tokenizer", ""))
 
 
 def _tuning(entry: Any) -> str:

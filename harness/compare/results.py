@@ -1,8 +1,8 @@
 """What a comparison says, as frozen dataclasses, and as plain data that is equal for equal inputs.
 
 Absent means None: a number that the design cannot carry (one seed has no population interval)
-is never filled in. Losses are in nats a token; a difference is treatment minus control, so a
-negative one is in the treatment's favour; k > 1 is in the treatment's favour.
+is never filled in. Losses are in nats a token, of images in the comparison's `loss_unit`; a difference is
+treatment minus control, so a negative one is in the treatment's favour; k > 1 is in the treatment's favour.
 """
 
 from __future__ import annotations
@@ -334,6 +334,24 @@ class DivergenceCount:
 
 
 @dataclass(frozen=True)
+class SampleRow:
+    """Samples of one variant of images at one scale, beside real ones. Means over seeds."""
+
+    scale: str
+    variant: str
+    seeds: int
+    distance: float
+    """Squared Frechet distance to the training images."""
+    floor: float
+    """That of as many held-out images."""
+    delta: Effect | None
+    """Against the control's run of the same seed; None for the control."""
+    count: int
+    """Samples a run. The distance is biased upwards, the more so the fewer these are."""
+    features: str
+
+
+@dataclass(frozen=True)
 class Deviation:
     """What was decided otherwise after the rule was written down."""
 
@@ -413,6 +431,9 @@ class Comparison:
     divergence: tuple[DivergenceCount, ...]
     forgetting: tuple[ForgettingRow, ...] = ()
     notes: tuple[str, ...] = ()
+    loss_unit: str = "nats a token"
+    samples: tuple[SampleRow, ...] = ()
+    """Of sweeps of images."""
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""
     experts: tuple[ExpertUse, ...] = ()

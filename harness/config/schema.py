@@ -23,6 +23,20 @@ class Match(Enum):
     none = "none"
 
 
+class Kind(Enum):
+    """What is trained: a decoder of text, or a diffusion transformer of images."""
+
+    decoder = "decoder"
+    dit = "dit"
+
+
+class Content(Enum):
+    """What is read."""
+
+    text = "text"
+    images = "images"
+
+
 class Layers(Enum):
     unrolled = "unrolled"
     scanned = "scanned"
@@ -112,7 +126,7 @@ class ScaleConfig:
 
 @dataclass
 class ModelConfig:
-    """A decoder. A shape entry that is null is found by `sizing` from `scale.parameters`."""
+    """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
     attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
     feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
@@ -129,6 +143,11 @@ class ModelConfig:
     qk_norm: bool = True
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
+    kind: Kind = Kind.decoder
+    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
+    """How a diffusion transformer is told time and label."""
+    patch: int = 4
+    """Side of its patches, in pixels; each is a token."""
 
 
 @dataclass
@@ -161,7 +180,8 @@ class ComputeConfig:
 class SourceConfig:
     path: str = MISSING
     """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
-    or `pack:NAME` for a text that ships with the harness."""
+    of images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and `labels` [N] if they have any);
+    or `pack:NAME` for a text or images that ship with the harness."""
     weight: float = 1.0
     """Share of the examples, in proportion to the others' weights. 0: evaluated, never trained on."""
     column: str = "text"
@@ -185,8 +205,9 @@ class DataConfig:
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
     sequence_length: int = 128
+    """Of images: patches an image."""
     holdout: float = 0.05
-    """Share of documents held out, by a hash of their text."""
+    """Share of documents held out, by a hash of their text; of images, by a hash of their pixels."""
     mask_documents: bool = False
     """A token attends to its own document alone; what is read, and in which order, stays the same."""
     stages: list[StageConfig] = field(default_factory=list)
@@ -195,6 +216,9 @@ class DataConfig:
     horizon: int | None = None
     """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
     config, the data seed and the step alone. Null where there are none."""
+    kind: Content = Content.text
+    unlabelled: float = 0.1
+    """Of images: share of the examples that are trained on without their label (for guidance)."""
 
 
 @dataclass

@@ -30,6 +30,13 @@ class Blueprint:
         return choose("feedforward", self.config.feedforward)
 
     @property
+    def called(self) -> str:
+        """What an error calls it."""
+        feedforward = self.config.feedforward.name
+        other = [feedforward] if feedforward != "swiglu" else []
+        return f"'{' with '.join([self.config.attention.name, *other])}' decoder"
+
+    @property
     def period(self) -> int:
         """After how many layers the pattern of mechanisms repeats."""
         return math.lcm(self.attention.period, self.feedforward.period)

@@ -61,6 +61,9 @@ class Products:
     def total(self) -> float:
         return self.weights + self.activations + self.final
 
+    def __mul__(self, factor: float) -> Products:
+        return Products(self.weights * factor, self.activations * factor, self.final * factor)
+
     def __add__(self, other: Products) -> Products:
         return Products(
             self.weights + other.weights, self.activations + other.activations, self.final + other.final

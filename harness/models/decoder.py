@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema import ComputeConfig, Layers, Remat
+from harness.config.schema import ComputeConfig, Layers
 from harness.models.blueprint import Blueprint
 from harness.models.contract import Signals
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
+from harness.models.stack import through
 from harness.models.width import relative_width
 from harness.parallel.rules import layout
-
-POLICIES = {
-    Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    Remat.full: jax.checkpoint_policies.nothing_saveable,
-}
-"""`dots` keeps products with weights; those among activations (scores: T x T) are computed again."""
 
 
 class Layer(nnx.Module):
@@ -73,14 +66,7 @@ class Decoder(nnx.Module):
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
         documents_BT = None if self.end is None else documents(tokens_BT, self.end)
         rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
-        x_BTD = self._embed(tokens_BT)
-        found: dict[str, Signals | None] = {}
-        if self.stacking.repeats:
-            x_BTD, stacked = self._scan(x_BTD, rotary)
-            found |= {f"repeats.{index}": signals for index, signals in enumerate(stacked)}
-        for index, layer in enumerate(self.layers):
-            x_BTD, found[f"layers.{index}"] = self._rematerialised(layer)(x_BTD, rotary)
-        signals = {layer: signals for layer, signals in found.items() if signals is not None}
+        x_BTD, signals = through(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
         return self._logits(self.norm(x_BTD)), signals
 
     def _embed(self, tokens_BT: Array) -> Array:
@@ -89,27 +75,6 @@ class Decoder(nnx.Module):
             table_VD = jax.reshard(table_VD, layout(None, None))
         x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
         return self._times(x_BTD, self.relative_width**0.5)
-
-    def _scan(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, list[Signals | None]]:
-        graph, stacked = nnx.split(self.repeats)
-
-        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Signals | None]]:
-            found = []
-            for layer in nnx.merge(graph, slices):
-                x_BTD, signals = self._rematerialised(layer)(x_BTD, rotary)
-                found.append(signals)
-            return x_BTD, found
-
-        return jax.lax.scan(repeat, x_BTD, stacked)
-
-    def _rematerialised(self, layer: Layer) -> Callable[[Array, Rotary], tuple[Array, Signals | None]]:
-        if self.remat is Remat.none:
-            return layer
-        graph, state = nnx.split(layer)
-        plain = jax.checkpoint(
-            lambda state, x_BTD, rotary: nnx.merge(graph, state)(x_BTD, rotary), policy=POLICIES[self.remat]
-        )
-        return lambda x_BTD, rotary: plain(state, x_BTD, rotary)
 
     def _logits(self, x_BTD: Array) -> Array:
         table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)

@@ -43,8 +43,8 @@ def model_flops_adapted(blueprint: Blueprint, factors: float) -> float:
 
 def executed_flops(blueprint: Blueprint, remat: Remat) -> float:
     """FLOPs of one trained token as the code multiplies them, with what rematerialisation adds."""
-    again = sum(_again(products, remat) for products in _products(blueprint))
-    return TRAINED * forward_flops(blueprint) + again
+    recomputed = sum(again(products, remat) for products in _products(blueprint))
+    return TRAINED * forward_flops(blueprint) + recomputed
 
 
 def forward_flops(blueprint: Blueprint) -> float:
@@ -63,7 +63,8 @@ def _products(blueprint: Blueprint) -> list[Products]:
     return [attention.executed_flops(site) + feedforward.executed_flops(site) for site in blueprint.sites]
 
 
-def _again(products: Products, remat: Remat) -> float:
+def again(products: Products, remat: Remat) -> float:
+    """What the backward pass multiplies once more of one layer."""
     return {
         Remat.none: 0.0,
         Remat.dots: products.activations,

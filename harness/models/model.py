@@ -1,64 +1,36 @@
-"""A model as plain functions over a flat dict of parameters: what training and probing work with."""
+"""The decoder as plain functions over a flat dict of parameters, and how a config becomes a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema import ComputeConfig, Config, Precision, Remat
-from harness.models import flops, sizing
+from harness.config.schema import ComputeConfig, Config, Kind, Precision, Remat
+from harness.models import flops, images, sizing
+from harness.models.base import Model, Params, parts_of
 from harness.models.blueprint import Blueprint
-from harness.models.contract import Shape, Signals
+from harness.models.contract import Signals
 from harness.models.decoder import Decoder
-from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
-from harness.models.width import rate_scale, relative_width
-
-Params = dict[str, Array]
 
 
-@dataclass(frozen=True)
-class Model:
-    """One decoder. Parameters are float32 whatever the compute precision.
-
-    The functions take them by *stored* path: with scanned layers each `repeats.j.*` holds the layers
-    j, j + period, ... along a leading axis; with unrolled layers stored and canonical paths are the same.
-    """
-
-    blueprint: Blueprint
-    compute: ComputeConfig
-    stacking: Stacking
-    specs: dict[str, ParamSpec]
-    """By canonical path, one entry a layer: `layers.3.attention.query`."""
-    stored: dict[str, ParamSpec]
-    """By stored path: what `init` returns and shardings are made for."""
-    _graph: nnx.GraphDef
-    _abstract: nnx.State
+class TextModel(Model):
+    """One decoder."""
 
     @property
-    def shape(self) -> Shape:
-        return self.blueprint.shape
+    def row_length(self) -> int:
+        return self.blueprint.sequence_length + 1
 
     @property
-    def parameters(self) -> int:
-        return self.non_embedding + self.embedding
+    def loss_unit(self) -> str:
+        return "nats a token"
 
     @property
     def non_embedding(self) -> int:
         return sizing.non_embedding(self.blueprint)
-
-    @property
-    def active_parameters(self) -> int:
-        """Non-embedding parameters that one token passes through."""
-        idle = sum(self.blueprint.feedforward.idle_parameters(site) for site in self.blueprint.sites)
-        return self.non_embedding - idle
 
     @property
     def embedding(self) -> int:
@@ -81,34 +53,12 @@ class Model:
         each = 2 if self.compute.precision is Precision.bfloat16 else 4
         return sum(self.blueprint.attention.cache_bytes(site, each) for site in self.blueprint.sites)
 
-    @property
-    def learning_rate_scales(self) -> dict[str, float]:
-        """By stored path, what the learning rate is multiplied by; all 1 where the width is the base's."""
-        relative = relative_width(self.blueprint.config, self.shape.width)
-        return {
-            path: rate_scale(self.specs[self.stacking.members(path)[0]], relative) for path in self.stored
-        }
-
-    def init(self, seed: int) -> dict[str, np.ndarray]:
-        """Parameters by stored path, float32, on the host; each depends on seed and canonical path alone."""
-        return self.stack({path: draw(seed, path, spec) for path, spec in self.specs.items()})
-
-    def stack(self, canonical: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by stored path, from arrays by canonical path."""
-        return self.stacking.stack(canonical, self.stored)
-
-    def unstack(self, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by canonical path, from arrays by stored path."""
-        return self.stacking.unstack(stored)
-
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Float32 logits of each next token."""
         return self._decoded(params, tokens_BT)[0]
 
     def _decoded(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
-        leaves = [params[path] for path in self.stored]
-        state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
-        return nnx.merge(self._graph, state)(tokens_BT)
+        return self.module(params)(tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Cross-entropy of each token after the first, float32 nats."""
@@ -125,16 +75,6 @@ class Model:
         total = parts["loss"] + z_loss * parts["z"]
         auxiliary = [each.auxiliary for each in signals.values() if each.auxiliary is not None]
         return sum(map(jnp.sum, auxiliary), total), parts
-
-    def after_step(self, params: Params, signals: Mapping[str, Signals]) -> Params:
-        """The parameters with what changes without a gradient, as the step's mean signals say."""
-        changed = {}
-        for layer, given in signals.items():
-            start = f"{layer}.feedforward."
-            own = {path.removeprefix(start): params[path] for path in params if path.startswith(start)}
-            after = self.blueprint.feedforward.after_step(own, given)
-            changed |= {start + name: value for name, value in after.items()}
-        return params | changed
 
     def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, Signals]]:
         """Cross-entropy and log-partition, [B, T] each, and the signals of the layers."""
@@ -162,11 +102,19 @@ class Model:
         return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
 
 
-def build(config: Config, vocabulary: int, end: int | None = None) -> Model:
+def build(
+    config: Config,
+    vocabulary: int,
+    end: int | None = None,
+    image: tuple[int, int, int] | None = None,
+) -> Model:
     """The model of a run: sized and declared. Raises UserError for a config that has no model.
 
-    `end` is the token that ends a document, for a config that masks them.
+    `end`: the token that ends a document, for a config that masks them. `image`: height, width and channels
+    of what is no text.
     """
+    if config.model.kind is Kind.dit or image is not None:
+        return images.build(config, vocabulary, image)
     length = config.data.sequence_length
     shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
     mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
@@ -175,12 +123,7 @@ def build(config: Config, vocabulary: int, end: int | None = None) -> Model:
     return assemble(Blueprint(config.model, shape, length, at_once, separator), config.compute)
 
 
-def assemble(blueprint: Blueprint, compute: ComputeConfig) -> Model:
+def assemble(blueprint: Blueprint, compute: ComputeConfig) -> TextModel:
     """The model of a blueprint: the module is built and split once, here."""
     decoder = Decoder(blueprint, compute)
-    graph, state = nnx.split(decoder, nnx.Param)
-    each = declared(decoder)
-    stacking = decoder.stacking
-    specs = {member: spec for path, spec in each.items() for member in stacking.members(path)}
-    stored = {path: stacking.stored(path, spec) for path, spec in each.items()}
-    return Model(blueprint, compute, stacking, in_order(specs), stored, graph, state)
+    return TextModel(blueprint, compute, decoder.stacking, *parts_of(decoder, decoder.stacking))

@@ -47,6 +47,11 @@ def level(size: int, axis: str | None, value: float) -> nnx.Param:
     return _declare((size,), (axis,), value, 0.0)
 
 
+def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+    """Declares a matrix that starts at zero."""
+    return _declare(shape, axes, 0.0, 0.0)
+
+
 def _declare(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
 ) -> nnx.Param:

@@ -83,7 +83,7 @@ class Chosen:
         return {} if after_step is None else after_step(self.options, own, signals)
 
 
-_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}}
+_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}, "conditioning": {}}
 
 
 def mechanism(
@@ -126,6 +126,7 @@ def mechanism(
 
 attention = functools.partial(mechanism, "attention")
 feedforward = functools.partial(mechanism, "feedforward", cache_bytes=lambda site, options, each: 0.0)
+conditioning = functools.partial(mechanism, "conditioning", cache_bytes=lambda site, options, each: 0.0)
 
 
 def choose(kind: str, node: schema.Mechanism, key: str | None = None) -> Chosen:

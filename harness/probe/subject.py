@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile
@@ -18,7 +19,7 @@ from harness.records.checkpoint import Checkpoint
 from harness.records.layout import RunDir
 
 if TYPE_CHECKING:
-    from harness.models import Model
+    from harness.models import Model, TextModel
 
 LOGITS_BYTES = 2**26
 """How much of the logits of one model is held at a time."""
@@ -57,10 +58,15 @@ class Subject:
     def ask(self, step: int, rows: int) -> Ask:
         """The model as of a step, as a function of tokens [N, T+1] with N up to `rows`.
 
-        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out.
+        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out. Raises
+        UserError for a model of images.
         """
         import jax
 
+        from harness.models import TextModel
+
+        if not isinstance(self.model, TextModel):
+            raise UserError(f"{self.run.path} is a model of images, which says nothing of a next token")
         program, params = jax.jit(_program(self.model)), jax.device_put(self.stored(step))
 
         def ask(tokens_NT1: Int[np.ndarray, "N T1"]) -> Answer:
@@ -92,7 +98,7 @@ def rows_at_once(vocabulary: int, length: int) -> int:
     return max(1, LOGITS_BYTES // (4 * length * vocabulary))
 
 
-def _program(model: Model) -> Callable:
+def _program(model: TextModel) -> Callable:
     """(params, tokens [B, T+1]) -> mean loss of each sequence [B], logits [B, T, V]; both float32."""
     import jax
     import jax.numpy as jnp

@@ -146,13 +146,14 @@ def _lane(entrant: Entrant) -> Lane:
     import jax
 
     from harness.data import open_data
-    from harness.models import build
+    from harness.models import build, image_of
     from harness.training.lane import open_lane
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: _devices(config)]
-    model = build(config, entrant.facts.shape["vocabulary"], entrant.facts.end_token)
+    facts = entrant.facts
+    model = build(config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
     return open_lane(config, model, devices, sampler.batch, {})
 
 

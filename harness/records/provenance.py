@@ -27,7 +27,8 @@ class Facts:
     non_embedding: int
     embedding: int
     shape: dict[str, int]
-    """width, layers, heads, ffn, head_width, vocabulary: what sizing found."""
+    """width, layers, heads, ffn, head_width, vocabulary: what sizing found; of images also height, breadth,
+    channels and patch."""
     flops_per_token: float
     """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
     executed_flops_per_token: float
@@ -60,6 +61,7 @@ class Facts:
     """Parameters that learn, where a run starts from another's; 0 for one that is drawn."""
     active_parameters: int = 0
     """Non-embedding parameters that one token passes through; 0 where that was not described."""
+    loss_unit: str = "nats a token"
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,15 @@ class Frames:
     """Of what was read: the sweep's folder, or the files of a log."""
     sweep: SweepDir | None
     """None for curves that were logged elsewhere."""
+    unit: str
+    """Of the losses."""
     runs: list[Run]
     scales: list[str]
     """By compute."""
     variants: list[str]
     """The control first, then the treatments as they were declared."""
     losses: pl.DataFrame
-    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (nats a token)."""
+    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (in `unit`)."""
     evals: pl.DataFrame
     """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
@@ -60,6 +62,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     return Frames(
         name=sweep.path.name,
         sweep=sweep,
+        unit=comparison.loss_unit,
         runs=runs,
         scales=_by_compute(runs),
         variants=list(found),

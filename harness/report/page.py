@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.compare.results import Comparison, Ladder
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report import panels, provenance, tables, theme, words
+from harness.report import panels, provenance, samples, tables, theme, words
 from harness.report.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.frames import Frames, read_frames
 from harness.report.marks import AXES
@@ -89,6 +89,12 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
         *_experts(comparison, drawn),
         _section("Domains", "", _table(tables.domains(comparison))),
         _section("Forgetting", FORGETTING, _table(tables.forgetting(comparison))),
+        _section(
+            "Samples",
+            tables.samples_title(comparison).partition(": ")[2],
+            *samples.figures(content),
+            _table(tables.samples(comparison)),
+        ),
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),

@@ -129,7 +129,9 @@ def curves(content: Frames) -> alt.FacetChart | None:
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
         x=over("tokens"),
-        y=y.axis(title="training loss (nats a token)" if content.sweep else "loss", format="~r", tickCount=6),
+        y=y.axis(
+            title=f"training loss ({content.unit})" if content.sweep else "loss", format="~r", tickCount=6
+        ),
         color=color(content),
         detail="seed:N",
     )

@@ -117,7 +117,7 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         row.schedule,
         words.number(row.learning_rate, 2),
         row.tuning or words.NONE,
-        row.tokenizer,
+        row.tokenizer or words.NONE,
         *_read(row),
         ", ".join(row.flags),
     )
@@ -211,6 +211,25 @@ def forgetting(comparison: Comparison) -> Table:
         for row in comparison.forgetting
     )  # fmt: skip
     return table(columns, rows, left=3)
+
+
+def samples(comparison: Comparison) -> Table:
+    """Distances of samples, of images alone; smaller is better, and real images have the floor."""
+    columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
+    rows = (
+        (item.scale, item.variant, words.number(item.distance), words.number(item.floor),
+         words.effect(item.delta) if item.delta else words.NONE, str(item.seeds))
+        for item in comparison.samples
+    )  # fmt: skip
+    return table(columns, rows, left=2)
+
+
+def samples_title(comparison: Comparison) -> str:
+    """What the distances are, and of how many samples; empty where there are none."""
+    if not comparison.samples:
+        return ""
+    count, features = comparison.samples[0].count, comparison.samples[0].features
+    return f"Samples: squared Frechet distance to real images on {features}, {count} samples a run"
 
 
 def looks(comparison: Comparison) -> Table:

@@ -13,9 +13,9 @@ import numpy as np
 from harness.config.errors import UserError
 from harness.config.fairness import describe as described
 from harness.config.identity import difference, digest, within
-from harness.config.schema import Config, MeshConfig, Method
+from harness.config.schema import Config, Kind, MeshConfig, Method
 from harness.data.tokenizers import load
-from harness.models import Model, build
+from harness.models import Model, build, image_of
 from harness.models.width import relative_width
 from harness.records.checkpoint import Checkpoint, find_checkpoint
 from harness.records.layout import RunDir
@@ -33,7 +33,8 @@ def base_of(config: Config, model: Model) -> dict[str, Any] | None:
     if config.finetune.method is Method.none:
         return None
     parent = _parent(config)
-    _check_tokenizer(config, parent)
+    if config.model.kind is Kind.decoder:
+        _check_tokenizer(config, parent)
     _check_shapes(config, model, parent)
     _check_function(config, model, parent)
     return {
@@ -144,7 +145,7 @@ def _check_function(config: Config, model: Model, parent: Checkpoint) -> None:
 def model_of(parent: Checkpoint) -> Model:
     """The model of a run. Raises UserError where this code no longer builds what was trained."""
     facts = parent.provenance.facts
-    model = build(parent.config, facts.shape["vocabulary"], facts.end_token)
+    model = build(parent.config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     if built != facts.paths:
         path = next(path for path in [*facts.paths, *built] if built.get(path) != facts.paths.get(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config.identity import plain
 from harness.config.schema import Config
-from harness.data import Batch, HeldOut
+from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
@@ -23,6 +24,7 @@ from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
 from harness.training.learner import Learner, learner_of
 from harness.training.programs import Device, Program, obtain
+from harness.training.sampling import in_batches, make_sample
 from harness.training.step import Params, TrainState, make_step, split
 
 
@@ -39,6 +41,8 @@ class Lane:
     mesh: Mesh
     get_batch: Callable[[int], Batch]
     heldout: Mapping[str, HeldOut]
+    gallery: Gallery | None = None
+    """Of images: the real ones that samples are measured by."""
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -70,10 +74,23 @@ class Lane:
         """A state of its own for a background save: the next step may donate the original."""
         return self._program_copy(state)
 
-    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float]]:
-        """By held-out domain: nats a token, bits a byte."""
-        batch, sharding = self.config.scale.batch, self._row_sharding
-        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, sharding)
+    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
+        """By held-out domain: loss a token, bits a byte."""
+        batch, sharding, length = (
+            self.config.scale.batch,
+            self._row_sharding,
+            self.config.data.sequence_length,
+        )
+        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
+
+    def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
+
+        def made(rows_BR: np.ndarray) -> jax.Array:
+            placed = jax.device_put(rows_BR, self._row_sharding)
+            return self._program_sample(state.params, placed, np.float32(guidance))
+
+        return in_batches(made, rows_NR, self.config.scale.batch)
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program, so that the loop never waits for one."""
@@ -115,7 +132,7 @@ class Lane:
     @property
     def _batch_shape(self) -> tuple[int, int, int]:
         count = self.config.compute.microbatches
-        return (count, self.config.scale.batch // count, self.config.data.sequence_length + 1)
+        return (count, self.config.scale.batch // count, self.model.row_length)
 
     @functools.cached_property
     def _row_sharding(self) -> NamedSharding:
@@ -143,9 +160,16 @@ class Lane:
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        shape = (self.config.scale.batch, self.config.data.sequence_length + 1)
+        shape = (self.config.scale.batch, self.model.row_length)
         tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
         return self._obtain("evaluate", make_evaluate(self.learner), self._abstract_params, tokens)
+
+    @functools.cached_property
+    def _program_sample(self) -> Program:
+        shape = (self.config.scale.batch, self.model.row_length)
+        rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
+        guidance = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        return self._obtain("sample", make_sample(self.model), self._abstract_params, rows, guidance)
 
     def _obtain(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
@@ -160,7 +184,11 @@ class Lane:
         """Every config node that a traced program depends on, and the code that traces it."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [self.model.shape.vocabulary, self.model.blueprint.end, list(self.mesh.devices.shape)]
+        shape = [
+            dataclasses.asdict(self.model.shape),
+            self.model.blueprint.end,
+            list(self.mesh.devices.shape),
+        ]
         optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
         return [
             plain(config.model),
@@ -180,6 +208,7 @@ def open_lane(
     devices: Sequence[Device],
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
+    gallery: Gallery | None = None,
 ) -> Lane:
     """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
-    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout)
+    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, gallery)

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, FinetuneConfig, Layers, Method, OptimizerConfig
+from harness.config.schema import Config, FinetuneConfig, Kind, Layers, Method, OptimizerConfig
 from harness.models import Model, ParamSpec, Signals, flops
 from harness.models.parameters import draw
 from harness.models.width import one_expert, rate_scale, relative_width
@@ -155,6 +155,11 @@ def learner_of(config: Config, model: Model) -> Learner:
         raise UserError(
             f"finetune.layers={tuned.layers}: only finetune.method=frozen counts layers, this is "
             f"{tuned.method.value}; leave it out"
+        )
+    if tuned.method in (Method.lora, Method.frozen) and config.model.kind is not Kind.decoder:
+        raise UserError(
+            f"finetune.method={tuned.method.value} is known of model.kind=decoder, not of "
+            f"{config.model.kind.value}; choose finetune.method=full"
         )
     if tuned.method is Method.lora:
         factors = _factors(tuned, model)

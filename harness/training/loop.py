@@ -131,7 +131,7 @@ class Meter:
         """Evaluating and saving are not training time."""
         self._last = time.perf_counter()
 
-    def evaluated(self, here: Position, domains: dict[str, tuple[float, float]]) -> None:
+    def evaluated(self, here: Position, domains: dict[str, tuple[float, float | None]]) -> None:
         self._journal.beat("evaluate")
         decayed = here.step == self._course.last and decays(self._lane.config.schedule)
         for domain, (loss, bits) in domains.items():

@@ -21,6 +21,7 @@ from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
 
 
@@ -77,6 +78,9 @@ def _train_main(
     end = train_course(lane, main_course(task.config), start, desk, forks, until)
     if until is None:
         _conclude(desk, end)
+        if lane.gallery is not None:
+            journal.beat("sample")
+            write_samples(task.run, lane, lane.gallery, end.state)
     else:
         desk.saver.wait()
 

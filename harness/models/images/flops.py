@@ -1,0 +1,55 @@
+"""FLOPs of one patch of a trained image, in closed form; what is done once an image is shared among them."""
+
+from __future__ import annotations
+
+from harness.config.schema import Remat
+from harness.models.contract import Products
+from harness.models.flops import TRAINED, again
+from harness.models.images.attention import products
+from harness.models.images.blueprint import ImageBlueprint
+from harness.models.images.transformer import TIME_FEATURES
+
+
+def model_flops(blueprint: ImageBlueprint) -> float:
+    """Every patch sees every other, so that the mathematics needs all that is multiplied."""
+    layers = sum(
+        _share(blueprint) * (products(site, blueprint.tokens).total + blueprint.feedforward.model_flops(site))
+        + blueprint.conditioning.model_flops(site)
+        for site in blueprint.sites
+    )
+    return TRAINED * (layers + _ends(blueprint))
+
+
+def executed_flops(blueprint: ImageBlueprint, remat: Remat) -> float:
+    """As the code multiplies them, with what rematerialisation adds."""
+    layers = _products(blueprint)
+    forward = sum(each.total for each in layers) + _ends(blueprint)
+    return TRAINED * forward + sum(again(each, remat) for each in layers)
+
+
+def forward_flops(blueprint: ImageBlueprint) -> float:
+    return sum(each.total for each in _products(blueprint)) + _ends(blueprint)
+
+
+def _products(blueprint: ImageBlueprint) -> list[Products]:
+    return [_layer(blueprint, layer) for layer in range(blueprint.shape.layers)]
+
+
+def _layer(blueprint: ImageBlueprint, layer: int) -> Products:
+    site = blueprint.site(layer)
+    branches = products(site, blueprint.tokens) + blueprint.feedforward.executed_flops(site)
+    if blueprint.conditioning.mechanism.module.gated:
+        branches = Products(branches.weights + branches.final, branches.activations)
+    return branches * _share(blueprint) + blueprint.conditioning.executed_flops(site)
+
+
+def _share(blueprint: ImageBlueprint) -> float:
+    """Tokens that the layers see, a patch."""
+    return blueprint.tokens / blueprint.shape.patches
+
+
+def _ends(blueprint: ImageBlueprint) -> float:
+    """Patches read in and written out, the network of the time, the norm ahead of the head."""
+    D, shape = blueprint.shape.width, blueprint.shape
+    time = 2.0 * D * (TIME_FEATURES + D) / shape.patches
+    return 4.0 * D * shape.values + time + blueprint.conditioning.model_flops(blueprint.head_site)
