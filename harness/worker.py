@@ -92,7 +92,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
     """One thread a run; the batches of runs that read the same are gathered once."""
     import jax
 
-    from harness.models import build, image_of
+    from harness.training.base import rebuilt
     from harness.training.lane import open_lane
     from harness.training.run import train_run
 
@@ -104,8 +104,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
             readers[key] = _open_reader(task.config)
         reader, heldout, gallery = readers[key]
         mine, devices = devices[: devices_of(task.config)], devices[devices_of(task.config) :]
-        facts = task.provenance.facts
-        model = build(task.config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
+        model = rebuilt(task.config, task.provenance.facts)
         lanes.append(open_lane(task.config, model, mine, reader.get, heldout, gallery))
     states = [State.failed] * len(tasks)
 

@@ -146,14 +146,13 @@ def _lane(entrant: Entrant) -> Lane:
     import jax
 
     from harness.data import open_data
-    from harness.models import build, image_of
+    from harness.training.base import rebuilt
     from harness.training.lane import open_lane
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: _devices(config)]
-    facts = entrant.facts
-    model = build(config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
+    model = rebuilt(config, entrant.facts)
     return open_lane(config, model, devices, sampler.batch, {})
 
 

@@ -199,20 +199,6 @@ def domains(comparison: Comparison) -> Table:
     return table(columns, rows, left=3)
 
 
-def forgetting(comparison: Comparison) -> Table:
-    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
-    columns = (
-        "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
-    )  # fmt: skip
-    rows = (
-        (row.scale, row.variant, row.domain, str(row.change.n),
-         words.loss(row.start), words.loss(row.end), words.effect(row.change),
-         words.effect(row.delta) if row.delta else words.NONE)
-        for row in comparison.forgetting
-    )  # fmt: skip
-    return table(columns, rows, left=3)
-
-
 def samples(comparison: Comparison) -> Table:
     """Distances of samples, of images alone; smaller is better, and real images have the floor."""
     columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
@@ -230,6 +216,20 @@ def samples_title(comparison: Comparison) -> str:
         return ""
     count, features = comparison.samples[0].count, comparison.samples[0].features
     return f"Samples: squared Frechet distance to real images on {features}, {count} samples a run"
+
+
+def forgetting(comparison: Comparison) -> Table:
+    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
+    columns = (
+        "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
+    )  # fmt: skip
+    rows = (
+        (row.scale, row.variant, row.domain, str(row.change.n),
+         words.loss(row.start), words.loss(row.end), words.effect(row.change),
+         words.effect(row.delta) if row.delta else words.NONE)
+        for row in comparison.forgetting
+    )  # fmt: skip
+    return table(columns, rows, left=3)
 
 
 def looks(comparison: Comparison) -> Table:

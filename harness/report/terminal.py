@@ -44,8 +44,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if mixed:
         section(console, "Domains", tables.domains(comparison))
     section(console, "Experts over the last tenth of each run", tables.experts(comparison))
-    _print_forgetting(console, comparison)
     section(console, tables.samples_title(comparison), tables.samples(comparison))
+    _print_forgetting(console, comparison)
     section(console, "Gate", tables.gate(comparison))
     section(console, "Diverged runs", tables.divergence(comparison))
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))

@@ -20,6 +20,7 @@ from harness.models.width import relative_width
 from harness.records.checkpoint import Checkpoint, find_checkpoint
 from harness.records.layout import RunDir
 from harness.records.manifest import Manifest
+from harness.records.provenance import Facts
 from harness.records.status import State, read_status
 from harness.training.checkpoints import restore
 from harness.training.lane import open_lane
@@ -145,7 +146,7 @@ def _check_function(config: Config, model: Model, parent: Checkpoint) -> None:
 def model_of(parent: Checkpoint) -> Model:
     """The model of a run. Raises UserError where this code no longer builds what was trained."""
     facts = parent.provenance.facts
-    model = build(parent.config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
+    model = rebuilt(parent.config, facts)
     built = {path: list(spec.shape) for path, spec in model.specs.items()}
     if built != facts.paths:
         path = next(path for path in [*facts.paths, *built] if built.get(path) != facts.paths.get(path))
@@ -154,6 +155,11 @@ def model_of(parent: Checkpoint) -> Model:
             f"code makes it {built.get(path)}: use the code with which the run was trained"
         )
     return model
+
+
+def rebuilt(config: Config, facts: Facts) -> Model:
+    """The model of a run that was described."""
+    return build(config, facts.shape["vocabulary"], facts.end_token, image_of(facts.shape))
 
 
 def _checksum(manifest: Manifest) -> str:

@@ -19,8 +19,8 @@ from jax import Array
 from jaxtyping import Float
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, FinetuneConfig, Kind, Layers, Method, OptimizerConfig
-from harness.models import Model, ParamSpec, Signals, flops
+from harness.config.schema import Config, FinetuneConfig, Layers, Method, OptimizerConfig
+from harness.models import ImageModel, Model, ParamSpec, Signals, flops
 from harness.models.parameters import draw
 from harness.models.width import one_expert, rate_scale, relative_width
 from harness.training.factors import Factors, factors_of, low_rank
@@ -151,6 +151,11 @@ class Learner:
 def learner_of(config: Config, model: Model) -> Learner:
     """What of the model a config trains. Raises UserError where that is nothing, or cannot be told apart."""
     tuned = config.finetune
+    if tuned.method is not Method.none and isinstance(model, ImageModel):
+        raise UserError(
+            f"finetune.method={tuned.method.value}: only decoders are fine-tuned, and model.kind=dit is "
+            "none; leave it out"
+        )
     if tuned.method is not Method.frozen and tuned.layers is not None:
         raise UserError(
             f"finetune.layers={tuned.layers}: only finetune.method=frozen counts layers, this is "
