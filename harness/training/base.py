@@ -13,7 +13,7 @@ import numpy as np
 from harness.config.errors import UserError
 from harness.config.fairness import describe as described
 from harness.config.identity import difference, digest, within
-from harness.config.schema import Config, Kind, MeshConfig, Method
+from harness.config.schema import Config, MeshConfig, Method
 from harness.data.tokenizers import load
 from harness.models import Model, build, image_of
 from harness.models.width import relative_width
@@ -34,8 +34,7 @@ def base_of(config: Config, model: Model) -> dict[str, Any] | None:
     if config.finetune.method is Method.none:
         return None
     parent = _parent(config)
-    if config.model.kind is Kind.decoder:
-        _check_tokenizer(config, parent)
+    _check_tokenizer(config, parent)
     _check_shapes(config, model, parent)
     _check_function(config, model, parent)
     return {

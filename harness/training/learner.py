@@ -161,11 +161,6 @@ def learner_of(config: Config, model: Model) -> Learner:
             f"finetune.layers={tuned.layers}: only finetune.method=frozen counts layers, this is "
             f"{tuned.method.value}; leave it out"
         )
-    if tuned.method in (Method.lora, Method.frozen) and config.model.kind is not Kind.decoder:
-        raise UserError(
-            f"finetune.method={tuned.method.value} is known of model.kind=decoder, not of "
-            f"{config.model.kind.value}; choose finetune.method=full"
-        )
     if tuned.method is Method.lora:
         factors = _factors(tuned, model)
         learning = frozenset(_factor(path, name) for path in factors for name in "ab")

@@ -350,6 +350,13 @@ def test_a_mistake_is_one_sentence_before_anything_is_trained(parent, tmp_path, 
     assert "\n" not in str(told.value)
 
 
+def test_a_model_of_images_is_not_fine_tuned(parent):
+    with pytest.raises(UserError, match="only decoders are fine-tuned"):
+        describe(
+            compose(["model=dit", "data=digits", "finetune.method=full", f"finetune.parent={parent.path}"])
+        )
+
+
 def test_a_parent_that_still_trains_is_refused_but_for_a_checkpoint_that_is_named(parent, tmp_path):
     running = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
     shutil.copytree(parent.path, running.path)
