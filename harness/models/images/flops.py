@@ -24,7 +24,7 @@ def executed_flops(blueprint: ImageBlueprint, remat: Remat) -> float:
     """As the code multiplies them, with what rematerialisation adds."""
     layers = _products(blueprint)
     forward = sum(each.total for each in layers) + _ends(blueprint)
-    return TRAINED * forward + sum(again(each, remat) for each in layers)
+    return TRAINED * forward - _read_in(blueprint) + sum(again(each, remat) for each in layers)
 
 
 def forward_flops(blueprint: ImageBlueprint) -> float:
@@ -51,5 +51,11 @@ def _share(blueprint: ImageBlueprint) -> float:
 def _ends(blueprint: ImageBlueprint) -> float:
     """Patches read in and written out, the network of the time, the norm ahead of the head."""
     D, shape = blueprint.shape.width, blueprint.shape
-    time = 2.0 * D * (TIME_FEATURES + D) / shape.patches
-    return 4.0 * D * shape.values + time + blueprint.conditioning.model_flops(blueprint.head_site)
+    written = 2.0 * D * shape.values + 2.0 * D * D / shape.patches
+    return _read_in(blueprint) + written + blueprint.conditioning.model_flops(blueprint.head_site)
+
+
+def _read_in(blueprint: ImageBlueprint) -> float:
+    """The products with patches and with the waves of the time, of which nobody asks for a gradient."""
+    D, shape = blueprint.shape.width, blueprint.shape
+    return 2.0 * D * (shape.values + TIME_FEATURES / shape.patches)
