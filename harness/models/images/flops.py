@@ -11,7 +11,7 @@ from harness.models.images.transformer import TIME_FEATURES
 
 
 def model_flops(blueprint: ImageBlueprint) -> float:
-    """Every patch sees every other, so that the mathematics needs all that is multiplied."""
+    """6 a weight in use, as of a decoder; every patch sees every other, so that nothing is taken off."""
     layers = sum(
         _share(blueprint) * (products(site, blueprint.tokens).total + blueprint.feedforward.model_flops(site))
         + blueprint.conditioning.model_flops(site)
