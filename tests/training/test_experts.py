@@ -43,6 +43,7 @@ def one_step(microbatches, *overrides):
     return model, params, *step(TrainState(params, optimizer.init(params)), tokens, 0.01)
 
 
+@pytest.mark.slow
 def test_the_bias_moves_by_the_load_of_all_micro_batches_and_by_nothing_else():
     model, params, full, told = one_step(1)
     _, _, split, same = one_step(2)

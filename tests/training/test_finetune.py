@@ -289,6 +289,7 @@ def test_eight_devices_train_as_one_does(tmp_path, method, optimizer):
     assert ends[0] == pytest.approx(ends[1], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
     wide = ("mesh.data=2", "mesh.fsdp=4")
     moved = []

@@ -90,6 +90,7 @@ def test_a_run_leaves_a_grid_and_a_distance(trained):
     assert 0 < found.floor < found.distance
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bitwise_the_same(trained, tmp_path):
     run, stop = prepare(tmp_path, "variant=adaptive_norm"), threading.Event()
     first = lane(run)

@@ -291,6 +291,7 @@ def test_what_it_keeps_is_counted(name, moments, layers):
     assert _state_bytes(config, learner_of(config, model)) == 4 * (2 * model.parameters + kept + 1)
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_resumes_bitwise(tmp_path):
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
