@@ -104,6 +104,8 @@ def _choice(error: BaseException) -> str | None:
 def _unknown(error: BaseException) -> str | None:
     """A key that the schema does not have."""
     text = str(error)
+    if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
+        return _new_source(str(error.key))
     if isinstance(error, ConfigCompositionException):
         if found := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
             return _no_key(found[1], found[2])
@@ -115,7 +117,15 @@ def _unknown(error: BaseException) -> str | None:
 
 
 def _no_key(key: str, line: str | None = None) -> str:
+    if re.fullmatch(r"data\.sources\.\w+(\..*)?", key):
+        return _new_source(key.split(".")[2])
+    if line and ".options" in key:
+        return f"{line}: an option that the config does not name yet is added; write +{line}"
     return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
+
+
+def _new_source(name: str) -> str:
+    return f"data.sources.{name}: a source is added whole; write '+data.sources.{name}={{path:FILE}}'"
 
 
 def _neighbours(key: str) -> Iterable[str]:

@@ -23,6 +23,9 @@ MISTAKES = {
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
+    "model.attention.options.window=3": "is added; write +model.attention.options.window=3",
+    "data.sources.more={path:x}": "data.sources.more: a source is added whole; write ",
+    "+data.sources.more.path=x": "data.sources.more: a source is added whole; write ",
 }
 
 
