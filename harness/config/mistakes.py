@@ -125,7 +125,10 @@ def _no_key(key: str, line: str | None = None) -> str:
 
 
 def _new_source(name: str) -> str:
-    return f"data.sources.{name}: a source is added whole; write '+data.sources.{name}={{path:FILE}}'"
+    return (
+        f"data.sources.{name}: a command line adds no source; write a YAML file that has it, as "
+        "conf/data/prose_code.yaml has two"
+    )
 
 
 def _neighbours(key: str) -> Iterable[str]:

@@ -24,8 +24,8 @@ MISTAKES = {
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
     "model.attention.options.window=3": "is added; write +model.attention.options.window=3",
-    "data.sources.more={path:x}": "data.sources.more: a source is added whole; write ",
-    "+data.sources.more.path=x": "data.sources.more: a source is added whole; write ",
+    "data.sources.more={path:x}": "data.sources.more: a command line adds no source; ",
+    "+data.sources.more.path=x": "data.sources.more: a command line adds no source; ",
 }
 
 
