@@ -208,8 +208,7 @@ TOGETHER = [
     pytest.param(
         name, layers, remat, mesh,
         marks=() if (name, layers, remat, mesh) in {
-            ("auxiliary-shared", Layers.scanned, Remat.dots, "1x2x2x2"),
-            ("capacity", Layers.unrolled, Remat.full, "2x1x1x4"),
+            ("capacity", Layers.scanned, Remat.dots, "2x1x1x4"),
         } else pytest.mark.slow,
     )
     for name in FEEDFORWARDS for layers in Layers for remat in Remat for mesh in MESHES
