@@ -32,7 +32,7 @@ test-install: setup
 
 # Slow proofs, each with a target of its own.
 test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training
+	$(RUN)pytest -m slow tests/models tests/training tests/probe
 
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare

@@ -117,7 +117,22 @@ def _sample(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--each", type=int, default=4)
+    parser.add_argument("--to", metavar="FILE.png")
     options = parser.parse_args(arguments)
+    from harness.records.checkpoint import find_checkpoint
+
+    if "channels" in find_checkpoint(options.run).provenance.facts.shape:
+        from harness.probe.sample_images import sample_images
+
+        print(
+            sample_images(
+                options.run, options.to, options.each, options.guidance, options.steps, options.seed
+            )
+        )
+        return 0
     from harness.probe.sample import sample
 
     print(sample(options.run, options.prompt, options.tokens, options.temperature, options.seed))
@@ -135,6 +150,12 @@ def _export(arguments: Sequence[str]) -> int:
 
     print(export(options.run, *options.to))
     return 0
+
+
+def _watch(arguments: Sequence[str]) -> int:
+    from harness.report.watch import watch_command
+
+    return watch_command(arguments)
 
 
 def _stop(arguments: Sequence[str]) -> int:
@@ -196,14 +217,26 @@ VERBS = {
         "                    model.qk_norm, in float32; with the tokenizer, unless it is bytes",
     ),
     "sample": Verb(
-        "text that a run writes",
+        "text that a run writes, or images that it makes",
         'harness sample runs/attention/xs/mha/seed0 --prompt "Once upon a time" --tokens 200',
         _sample,
         "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
         "--prompt TEXT       what it goes on from; without one it begins a document\n"
         "--tokens N          at most so many more (100); it stops where the document ends\n"
         "--temperature T     0 takes the likeliest token each time; 1 (the default) draws as trained\n"
-        "--seed K            of the draws (0)",
+        "--seed K            of the draws (0)\n"
+        "Of images, a grid with a column for each label:\n"
+        "--to FILE.png       where it goes; else samples_<step>.png in the current folder\n"
+        "--each N            images of each label (4)\n"
+        "--guidance W        how much more of its label an image shows: 1 as trained (2)\n"
+        "--steps N           from noise to image (50)",
+    ),
+    "watch": Verb(
+        "a sweep live: runs at work, queue, failures, utilisation",
+        "harness watch runs/attention",
+        _watch,
+        "It only reads, while another process drives; it leaves when the sweep is over, on q, or on Ctrl-C.\n"
+        "--once              one picture, as where the output is no terminal",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

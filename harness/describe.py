@@ -41,6 +41,8 @@ def describe(config: Config) -> Facts:
     from harness.data import describe_data, describe_mix
     from harness.models import build
     from harness.models.vetting import vet
+    from harness.training.base import base_of
+    from harness.training.learner import learner_of
     from harness.training.schedule import branch_courses, main_course
 
     import_modules(config)
@@ -48,20 +50,22 @@ def describe(config: Config) -> Facts:
     steps = main_course(config).last
     branch_courses(config)
     mix = describe_mix(config.data, config.scale)
-    model = build(config, data.vocabulary, data.end)
+    model = build(config, data.vocabulary, data.end, data.image)
     vet(model.blueprint)
-    _check_mesh(config, model.stored)
+    learner = learner_of(config, model)
+    _check_mesh(config, learner.stored)
+    base = base_of(config, model)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
         parameters=model.parameters,
         non_embedding=model.non_embedding,
         embedding=model.embedding,
         shape=shape,
-        flops_per_token=model.flops_per_token,
-        executed_flops_per_token=model.executed_flops_per_token,
+        flops_per_token=learner.flops_per_token,
+        executed_flops_per_token=learner.executed_flops_per_token(_sequences_at_once(config)),
         paths={path: list(spec.shape) for path, spec in model.specs.items()},
-        state_bytes=_state_bytes(config, model),
-        activation_bytes=model.activation_bytes(_tokens_at_once(config)),
+        state_bytes=_state_bytes(config, learner),
+        activation_bytes=model.activation_bytes(_sequences_at_once(config) * config.data.sequence_length),
         steps=steps,
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
@@ -70,6 +74,10 @@ def describe(config: Config) -> Facts:
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,
+        base=base,
+        trainable=learner.trainable if base else 0,
+        active_parameters=model.active_parameters,
+        loss_unit=model.loss_unit,
     )
 
 
@@ -84,20 +92,18 @@ def import_modules(config: Config) -> None:
             ) from error
 
 
-def _tokens_at_once(config: Config) -> int:
-    return config.scale.batch // config.compute.microbatches * config.data.sequence_length
+def _sequences_at_once(config: Config) -> int:
+    return config.scale.batch // config.compute.microbatches
 
 
 def _check_mesh(config: Config, specs: Any) -> None:
     """The batch and every parameter must divide over the lane, whatever devices it will get."""
     from jax.sharding import AbstractMesh, AxisType
 
-    from harness.parallel.mesh import AXES
+    from harness.parallel.mesh import AXES, shape_of
     from harness.parallel.rules import batch_sharding, param_shardings
 
-    lane = AbstractMesh(
-        (config.mesh.data, config.mesh.fsdp, config.mesh.tensor), AXES, axis_types=(AxisType.Explicit,) * 3
-    )
+    lane = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
     if config.scale.batch % config.compute.microbatches:
         raise UserError(
             f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="
@@ -107,18 +113,19 @@ def _check_mesh(config: Config, specs: Any) -> None:
     param_shardings(lane, specs)
 
 
-def _state_bytes(config: Config, model: Any) -> int:
-    """Parameters, their gradients, and what the optimizer keeps of each."""
+def _state_bytes(config: Config, learner: Any) -> int:
+    """Parameters, the gradients of those that learn, and what the optimizer keeps of each of these."""
     import jax
     import jax.numpy as jnp
 
-    from harness.training.optimizer import make_optimizer, matrices_of
+    from harness.training.step import split
 
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored.items()}
-    decay, scales = dict.fromkeys(params, True), dict.fromkeys(params, 1.0)
-    optimizer = make_optimizer(config.optimizer, decay, scales, matrices_of(model))
-    kept = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
-    return 2 * 4 * model.parameters + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
+    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in learner.stored.items()}
+    moving, _ = split(params, learner.learning)
+    kept = jax.eval_shape(learner.optimizer(config.optimizer).init, moving)
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves([params, moving, kept])
+    )
 
 
 if __name__ == "__main__":

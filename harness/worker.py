@@ -26,7 +26,7 @@ from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, write_status
 
 if TYPE_CHECKING:
-    from harness.data import HeldOut, Reader
+    from harness.data import Gallery, HeldOut, Reader
     from harness.training.run import Assignment
 
 INCOMPLETE = 3
@@ -68,7 +68,7 @@ def _assignment(run: RunDir) -> Assignment:
 
 
 def devices_of(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
@@ -92,20 +92,20 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
     """One thread a run; the batches of runs that read the same are gathered once."""
     import jax
 
-    from harness.models import build
+    from harness.training.base import rebuilt
     from harness.training.lane import open_lane
     from harness.training.run import train_run
 
-    readers: dict[str, tuple[Reader, Mapping[str, HeldOut]]] = {}
+    readers: dict[str, tuple[Reader, Mapping[str, HeldOut], Gallery | None]] = {}
     devices, lanes = list(jax.devices()), []
     for task in tasks:
         key = _reading(task.config)
         if key not in readers:
             readers[key] = _open_reader(task.config)
-        reader, heldout = readers[key]
+        reader, heldout, gallery = readers[key]
         mine, devices = devices[: devices_of(task.config)], devices[devices_of(task.config) :]
-        model = build(task.config, task.provenance.facts.shape["vocabulary"], task.provenance.facts.end_token)
-        lanes.append(open_lane(task.config, model, mine, reader.get, heldout))
+        model = rebuilt(task.config, task.provenance.facts)
+        lanes.append(open_lane(task.config, model, mine, reader.get, heldout, gallery))
     states = [State.failed] * len(tasks)
 
     def work(index: int) -> None:
@@ -118,7 +118,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
         thread.start()
     for thread in threads:
         thread.join()
-    for reader, _ in readers.values():
+    for reader, *_ in readers.values():
         reader.close()
     return states
 
@@ -128,12 +128,13 @@ def _reading(config: Config) -> str:
     return digest([config.data, config.data_seed, config.scale.batch])
 
 
-def _open_reader(config: Config) -> tuple[Reader, Mapping[str, HeldOut]]:
-    from harness.data import Reader, open_data
+def _open_reader(config: Config) -> tuple[Reader, Mapping[str, HeldOut], Gallery | None]:
+    from harness.data import ImageCorpus, Reader, open_data
 
     corpus = open_data(config.data)
     reader = Reader(corpus.sampler(config.scale.batch, config.data_seed))
-    return reader, corpus.heldout(config.evaluation.tokens)
+    gallery = corpus.gallery(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
+    return reader, corpus.heldout(config.evaluation.tokens), gallery
 
 
 if __name__ == "__main__":

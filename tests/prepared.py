@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.identity import digest, identity
+from harness.config.identity import digest
 from harness.config.schema import Config
 from harness.describe import describe
 from harness.records.configs import write_config
 from harness.records.layout import RunDir, SweepDir
-from harness.records.provenance import Provenance, code_of, package_versions, write_provenance
+from harness.records.provenance import Provenance, code_of, identity_of, package_versions, write_provenance
 
 
 def prepare_run(folder: Path, config: Config) -> RunDir:
@@ -19,7 +19,7 @@ def prepare_run(folder: Path, config: Config) -> RunDir:
     run.path.mkdir(parents=True, exist_ok=True)
     write_config(run.config, config)
     record = Provenance(
-        identity=identity(config),
+        identity=identity_of(config, facts),
         config_hash=digest(config),
         code_hash=code_of(config),
         experiment="test",

@@ -11,7 +11,9 @@ from typing import Any
 from harness.compare.align import Bout, bout_of, family_of, ordered_scales, treatments_of
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
+from harness.compare.experts import expert_uses
 from harness.compare.fairness import fairness_rows
+from harness.compare.forgetting import forgetting_rows, untrained
 from harness.compare.gate import gate_of, measure
 from harness.compare.iso import WALL_CLOCK, iso_rows
 from harness.compare.ladder import Adjusted, judge_ladder, pooled_of, pooled_p
@@ -29,6 +31,7 @@ from harness.compare.results import (
 )
 from harness.compare.rules import content_of, gate_margins, read_rule
 from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
+from harness.compare.samples import sample_rows
 from harness.compare.slopes import control_slopes
 from harness.compare.states import divergence_of, run_states
 from harness.records.layout import SweepDir
@@ -80,10 +83,22 @@ def gather(sweep: SweepDir) -> Evidence:
 
 
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
-    """A/A checks: same-seed twins are bitwise equal, and null pairs differ no more often than they may."""
+    """A/A checks: same-seed twins are bitwise equal, and null pairs differ no more often than they may. And
+    what a verdict over all domains is made of where some are there to see what is forgotten."""
     controls = [run for run in runs if run.provenance.variant == rule.control]
     rate = null_rate(controls, rule.domains, rule.alpha) if is_null(controls) else None
-    return [*filter(None, [twin_sentence(runs), rate.sentence if rate else ""])]
+    said = [twin_sentence(runs), rate.sentence if rate else "", _domains_sentence(runs, rule)]
+    return [*filter(None, said)]
+
+
+def _domains_sentence(runs: Sequence[RunRecord], rule: Rule) -> str:
+    old = untrained([run for run in runs if run.provenance.facts.base])
+    if rule.domains or not old:
+        return ""
+    return (
+        f"rule.domains is empty, so the mean over all domains decides: {', '.join(old)} too, which the runs "
+        "do not train on."
+    )
 
 
 def judge(evidence: Evidence) -> Comparison:
@@ -109,8 +124,12 @@ def judge(evidence: Evidence) -> Comparison:
         deviations=tuple(evidence.deviations),
         runs=run_states(runs, scales, rule),
         divergence=divergence,
+        forgetting=forgetting_rows(runs, scales, rule.control),
         notes=tuple(evidence.notes),
+        loss_unit=next((run.provenance.facts.loss_unit for run in runs), Comparison.loss_unit),
+        samples=sample_rows(runs, scales, rule.control),
         times=_times(bouts),
+        experts=expert_uses(runs, scales),
     )
 
 

@@ -33,8 +33,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evals:
-    """The evaluations of a run or a branch that a verdict needs, those of the last step and of the last one
-    before the decay: one array a column, rows in order of writing."""
+    """The evaluations of a run or a branch that a verdict needs, those before the first step, of the last one
+    and of the last one before the decay: one array a column, rows in order of writing."""
 
     columns: dict[str, np.ndarray]
     every_loss: np.ndarray | None = None
@@ -58,6 +58,13 @@ class Evals:
         by_domain = dict(zip(rows["domain"], rows["loss"], strict=True))
         step, tokens, flops, seconds = (rows[n][0] for n in ("step", "tokens", "flops", "device_seconds"))
         return Outcome(_mean(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"]))
+
+    @cached_property
+    def at_start(self) -> dict[str, float]:
+        """Loss by domain before the first step; empty for a run that starts from no checkpoint."""
+        first = self.columns["step"] == 0
+        names, losses = (self.columns[name][first].tolist() for name in ("domain", "loss"))
+        return dict(zip(names, losses, strict=True))
 
 
 def outcome_of(evals: Evals, domains: tuple[str, ...] = ()) -> Outcome | None:
@@ -147,8 +154,10 @@ def _spans(files: np.ndarray) -> list[slice]:
 
 
 def _needed(step: np.ndarray, hot: np.ndarray) -> np.ndarray:
-    """Positions of the last evaluation, and of the last one before the learning rate had decayed."""
-    wanted = step == step.max()
+    """Positions of the last evaluation, of the last one before the learning rate had decayed, and of one
+    before the first step."""
+    wanted = (step == step.max()) | (step == 0)
+    hot = hot & (step > 0)
     if hot.any():
         wanted |= hot & (step == step[hot].max())
     return np.flatnonzero(wanted)

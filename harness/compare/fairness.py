@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ def _row(
         steps=facts.steps,
         schedule=_schedule(first.config),
         horizon=facts.steps,
-        tokenizer=str((first.config.get("data") or {}).get("tokenizer", "")),
+        tokenizer=_tokenizer(first.config.get("data") or {}),
         data=facts.data_fingerprint,
         evaluation=facts.eval_fingerprint,
         learning_rate=_number((first.config.get("optimizer") or {}).get("learning_rate")),
@@ -63,14 +64,19 @@ def _row(
         mix=_mix(facts),
         shared_examples=shared,
         parting=None if base is None or shared is None else _parting(facts, base),
+        base=_base(runs),
+        trainable=facts.trainable,
+        active_parameters=facts.active_parameters,
     )
 
 
 def shared_share(facts: Facts, base: Facts) -> float | None:
     """Share of a variant's parameters that the control has by the same path and shape.
 
-    Those start bitwise equal. None where paths are unknown.
+    Those start bitwise equal, if both are drawn or start from one checkpoint. None where paths are unknown.
     """
+    if (facts.base or {}).get("checksum") != (base.base or {}).get("checksum"):
+        return 0.0
     sizes = {path: _size(shape) for path, shape in facts.paths.items()}
     total = sum(sizes.values())
     common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
@@ -143,6 +149,11 @@ def _schedule(config: Mapping[str, Any]) -> str:
     return ", ".join([str(schedule.get("name", "")), *parts])
 
 
+def _tokenizer(data: Mapping[str, Any]) -> str:
+    """Empty for images."""
+    return "" if data.get("kind") == "images" else str(data.get("tokenizer", ""))
+
+
 def _tuning(entry: Any) -> str:
     """`lr 0.0031 of 5 points, seed 1000003`, as far as rule.json says so."""
     if not isinstance(entry, Mapping):
@@ -163,6 +174,14 @@ def _curve(entry: Any) -> Curve:
         if isinstance(pair, list) and len(pair) == 2 and (rate := _number(pair[0])) is not None
     }
     return tuple(sorted(known.items()))
+
+
+def _base(runs: Sequence[RunRecord]) -> str:
+    """`finetune_parents/*/mha/seed*@122`: a * for the scale of the runs, and for each one's seed."""
+    scale = f"/{runs[0].provenance.scale}/"
+    names = (str((run.provenance.facts.base or {}).get("name", "")) for run in runs)
+    alike = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name.replace(scale, "/*/", 1)) for name in names}
+    return ", ".join(sorted(alike))
 
 
 def _ratio(value: float, base: float | None) -> float | None:

@@ -210,7 +210,8 @@ def _flipped(bout: Bout, delta: Effect) -> bool:
     """The last hot difference is clearly on one side of zero and the decayed mean on the other."""
     if bout.look != END or delta.mean is None:
         return False
-    hot = np.array([_last_hot(m.treatment) - _last_hot(m.control) for m in bout.matches])
+    gaps = [_last_hot(m.treatment, bout.domains) - _last_hot(m.control, bout.domains) for m in bout.matches]
+    hot = np.array(gaps)
     hot = hot[np.isfinite(hot)]
     if hot.size < 2:
         return False
@@ -218,10 +219,13 @@ def _flipped(bout: Bout, delta: Effect) -> bool:
     return effect.p is not None and effect.p < 0.05 and (effect.mean or 0.0) * delta.mean < 0
 
 
-def _last_hot(run: RunRecord) -> float:
-    """Mean loss over domains at the last evaluation before the learning rate had decayed; NaN if none."""
+def _last_hot(run: RunRecord, domains: tuple[str, ...]) -> float:
+    """Mean loss over the rule's domains (all if none are named) at the last evaluation before the learning
+    rate had decayed; NaN if none."""
     columns = run.evals.columns
-    hot = ~columns["decayed"].astype(bool)
+    hot = ~columns["decayed"].astype(bool) & (columns["step"] > 0)
+    if domains:
+        hot &= np.isin(columns["domain"].astype(str), domains)
     if not hot.any():
         return math.nan
     last = hot & (columns["step"] == columns["step"][hot].max())

@@ -44,12 +44,14 @@ class Power:
     """alpha over the number of treatments: what the first step of Holm's procedure asks."""
     chance: float
     assumption: str
+    unit: str = "nats"
 
     @property
     def sentence(self) -> str:
         """In words, for a reader about to spend."""
         parts = [
-            f"{rung.scale}: {_shown(rung.detectable, ' nats')} with {rung.seeds} seeds" for rung in self.rungs
+            f"{rung.scale}: {_shown(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
+            for rung in self.rungs
         ]
         pooled = f"; pooled over scales |ln k| {self.pooled_log_k:.3f}" if self.pooled_log_k else ""
         flip = f"; the sign-flip test can reach p {self.smallest_p:.2g} at best" if self.smallest_p else ""
@@ -65,13 +67,15 @@ def plan_power(
     slopes: Mapping[str, float] | None = None,
     alpha: float = 0.05,
     chance: float = 0.8,
+    unit: str = "nats",
 ) -> Power:
     """The smallest effects that a design finds with a given chance.
 
     seeds: pairs by scale. The noise of a pair's difference comes from `floors` (A/A libraries by
     scale), else from `sd` in nats, else from ASSUMED_SD; `assumption` says which. slopes: the
     control's -dL/dln(tokens) by scale, if one may be assumed, turns nats into ln k. Each scale is
-    tested at alpha over treatments x scales, the pool at alpha over treatments, by the noncentral t.
+    tested at alpha over treatments x scales, the pool at alpha over treatments, by the noncentral t. `unit`:
+    what losses that are not nats are called.
     """
     floors, slopes = floors or {}, slopes or {}
     level = alpha / max(treatments, 1)
@@ -83,7 +87,14 @@ def plan_power(
     guessed = [rung.scale for rung in rungs if rung.assumed]
     pooled = _pooled(rungs, slopes, level, chance)
     return Power(
-        rungs, pooled, smallest_p(sum(seeds.values())), treatments, level, chance, _assumption(guessed, sd)
+        rungs,
+        pooled,
+        smallest_p(sum(seeds.values())),
+        treatments,
+        level,
+        chance,
+        _assumption(guessed, sd, unit),
+        unit,
     )
 
 
@@ -130,7 +141,7 @@ def _pooled(
     return detectable(math.sqrt(sum(parts)), df, level, chance)
 
 
-def _assumption(guessed: Sequence[str], sd: float | None) -> str:
+def _assumption(guessed: Sequence[str], sd: float | None, unit: str) -> str:
     if not guessed:
         return (
             "The noise of every scale is that of its A/A library (pairs that share their start are quieter)."
@@ -138,7 +149,7 @@ def _assumption(guessed: Sequence[str], sd: float | None) -> str:
     value = ASSUMED_SD if sd is None else sd
     return (
         f"Assumed, since no A/A library covers {', '.join(guessed)}: "
-        f"a pair's difference has a seed noise of {value:g} nats (SD)."
+        f"a pair's difference has a seed noise of {value:g} {unit} (SD)."
     )
 
 

@@ -1,8 +1,8 @@
 """What a comparison says, as frozen dataclasses, and as plain data that is equal for equal inputs.
 
 Absent means None: a number that the design cannot carry (one seed has no population interval)
-is never filled in. Losses are in nats a token; a difference is treatment minus control, so a
-negative one is in the treatment's favour; k > 1 is in the treatment's favour.
+is never filled in. Losses are in nats a token, of images in the comparison's `loss_unit`; a difference is
+treatment minus control, so a negative one is in the treatment's favour; k > 1 is in the treatment's favour.
 """
 
 from __future__ import annotations
@@ -279,6 +279,29 @@ class FairnessRow:
     for the control, and where the two read the same, or read texts that are cut in other ways."""
     parting: int | None = None
     """First step at which the two runs read other examples; None where `shared_examples` is."""
+    base: str = ""
+    """The checkpoint that the runs start from, with a * for their scale and seed; empty for none."""
+    trainable: int = 0
+    """Parameters that learn, where there is a base."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where a record does not say."""
+
+
+@dataclass(frozen=True)
+class ForgettingRow:
+    """A domain that a fine-tuned variant does not train on: its loss before the first step and at the end."""
+
+    scale: str
+    variant: str
+    control: bool
+    domain: str
+    start: float
+    """Mean over seeds, as `end`."""
+    end: float
+    change: Effect
+    """End minus start; above zero is forgotten."""
+    delta: Effect | None
+    """This change minus the control's, paired by seed; None for the control."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +331,24 @@ class DivergenceCount:
     control_diverged: int
     control_runs: int
     p: float | None
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """Samples of one variant of images at one scale, beside real ones. Means over seeds."""
+
+    scale: str
+    variant: str
+    seeds: int
+    distance: float
+    """Squared Frechet distance to the training images."""
+    floor: float
+    """That of as many held-out images."""
+    delta: Effect | None
+    """Against the control's run of the same seed; None for the control."""
+    count: int
+    """Samples a run. The distance is biased upwards, the more so the fewer these are."""
+    features: str
 
 
 @dataclass(frozen=True)
@@ -362,6 +403,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class ExpertUse:
+    """How a variant's experts were used at one scale: means over the last tenth of each run."""
+
+    scale: str
+    variant: str
+    n: int
+    load: float
+    """Largest share of assignments that one expert of one layer got, times the number of experts."""
+    dropped: float
+    """Share of assignments that no expert had room for."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a sweep says."""
 
@@ -375,9 +429,14 @@ class Comparison:
     deviations: tuple[Deviation, ...]
     runs: tuple[RunState, ...]
     divergence: tuple[DivergenceCount, ...]
+    forgetting: tuple[ForgettingRow, ...] = ()
     notes: tuple[str, ...] = ()
+    loss_unit: str = "nats a token"
+    samples: tuple[SampleRow, ...] = ()
+    """Of sweeps of images."""
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock facts, which no equality of comparisons covers."""
+    experts: tuple[ExpertUse, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> 
     if not every:
         return None
     devices = devices or busiest(every)
-    begin, end, paused = extent(every)
+    driven = sessions(every)
+    seconds = sum(end - start for start, end in driven)
     kinds: dict[str, float] = {}
     for lane in lanes:
         for span, stands in zip(lane, standing(lane), strict=True):
@@ -51,26 +52,31 @@ def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> 
             kinds[span.phase] = kinds.get(span.phase, 0.0) + spent * stands
             if stands < 1:
                 kinds[REPEATED] = kinds.get(REPEATED, 0.0) + spent * (1 - stands)
-    seconds = end - begin - paused
     kinds[EMPTY] = max(0.0, devices * seconds - sum(kinds.values()))
     work = kinds.pop(TRAIN, 0.0)
     idle = {kind: spent for kind, spent in sorted(kinds.items(), key=lambda item: -item[1]) if spent > 0}
-    return Utilisation(devices, seconds, paused, work, idle)
+    return Utilisation(devices, seconds, driven[-1][1] - driven[0][0] - seconds, work, idle)
 
 
 def busiest(every: Sequence[Span]) -> int:
-    """Devices of all lanes together when they had most; one that ends makes room for one that begins."""
-    moments = sorted(
-        [(span.start, 1, span.width) for span in every] + [(span.end, 0, -span.width) for span in every]
-    )
+    """Devices of all lanes together when they had most; one that ends makes room for one that begins.
+
+    To the millisecond, which is what a timeline holds.
+    """
+    ends = [(round(span.end, 3), 0, -span.width) for span in every]
+    moments = sorted([(round(span.start, 3), 1, span.width) for span in every] + ends)
     return int(np.max(np.cumsum([width for _, _, width in moments])))
 
 
-def extent(every: Sequence[Span]) -> tuple[float, float, float]:
-    """First start and last end in UTC seconds, and how long the sweep paused in between."""
-    starts, ends = np.array([(span.start, span.end) for span in sorted(every, key=_start)]).T
-    gaps = starts[1:] - np.maximum.accumulate(ends)[:-1]
-    return float(starts[0]), float(ends.max()), float(gaps[gaps > PAUSE].sum())
+def sessions(every: Sequence[Span]) -> list[tuple[float, float]]:
+    """The stretches, in UTC seconds, in which someone drove: from pause to pause."""
+    found: list[tuple[float, float]] = []
+    for span in sorted(every, key=lambda span: span.start):
+        if found and span.start - found[-1][1] <= PAUSE:
+            found[-1] = found[-1][0], max(found[-1][1], span.end)
+        else:
+            found.append((span.start, span.end))
+    return found
 
 
 def standing(lane: Sequence[Span]) -> list[float]:
@@ -85,7 +91,3 @@ def standing(lane: Sequence[Span]) -> list[float]:
         if span.phase == TRAIN:
             floors[span.share] = min(floor, span.first)
     return shares[::-1]
-
-
-def _start(span: Span) -> float:
-    return span.start

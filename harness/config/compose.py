@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -94,12 +95,15 @@ def groups() -> dict[str, list[str]]:
 
 @contextmanager
 def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set."""
+    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set. Of a searchpath
+    that is not there it only warns, and then misses what should be in it."""
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="provider=hydra.searchpath")
+            yield
     finally:
         sys.argv = argv
         if full is None:

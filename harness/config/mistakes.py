@@ -37,6 +37,8 @@ def as_sentences() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(sentence(error)) from error
+    except UserWarning as warning:
+        raise UserError(_no_folder(warning)) from warning
 
 
 def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
@@ -71,6 +73,11 @@ def sentence(error: BaseException) -> str:
     return next(filter(None, map(_first_line, chain)), repr(error))
 
 
+def _no_folder(warning: UserWarning) -> str:
+    path = re.search(r"path=(.*) is not available", str(warning))
+    return f"hydra.searchpath: there is no folder {path[1] if path else warning}; give [file://FOLDER]"
+
+
 def _where(chain: Sequence[BaseException]) -> str:
     """The file that the mistake stands in, where it is not the command line."""
     found = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
@@ -97,6 +104,8 @@ def _choice(error: BaseException) -> str | None:
 def _unknown(error: BaseException) -> str | None:
     """A key that the schema does not have."""
     text = str(error)
+    if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
+        return _new_source(str(error.key))
     if isinstance(error, ConfigCompositionException):
         if found := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
             return _no_key(found[1], found[2])
@@ -108,7 +117,18 @@ def _unknown(error: BaseException) -> str | None:
 
 
 def _no_key(key: str, line: str | None = None) -> str:
+    if re.fullmatch(r"data\.sources\.\w+(\..*)?", key):
+        return _new_source(key.split(".")[2])
+    if line and ".options" in key:
+        return f"{line}: an option that the config does not name yet is added; write +{line}"
     return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
+
+
+def _new_source(name: str) -> str:
+    return (
+        f"data.sources.{name}: a command line adds no source; write a YAML file that has it, as "
+        "conf/data/prose_code.yaml has two"
+    )
 
 
 def _neighbours(key: str) -> Iterable[str]:

@@ -23,6 +23,20 @@ class Match(Enum):
     none = "none"
 
 
+class Kind(Enum):
+    """What is trained: a decoder of text, or a diffusion transformer of images."""
+
+    decoder = "decoder"
+    dit = "dit"
+
+
+class Content(Enum):
+    """What is read."""
+
+    text = "text"
+    images = "images"
+
+
 class Layers(Enum):
     unrolled = "unrolled"
     scanned = "scanned"
@@ -76,6 +90,16 @@ class Tuned(Enum):
     lr = "lr"
 
 
+class Method(Enum):
+    """How a run starts from another run's checkpoint: it does not; all of it learns; low-rank factors beside
+    its matrices learn; or its last layers do."""
+
+    none = "none"
+    full = "full"
+    lora = "lora"
+    frozen = "frozen"
+
+
 OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
 """What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
 `continue` is a word of Python, and OmegaConf reads an enum by its names."""
@@ -109,7 +133,7 @@ class ScaleConfig:
 
 @dataclass
 class ModelConfig:
-    """A decoder. A shape entry that is null is found by `sizing` from `scale.parameters`."""
+    """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
     attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
     feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
@@ -126,6 +150,27 @@ class ModelConfig:
     qk_norm: bool = True
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
+    kind: Kind = Kind.decoder
+    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
+    """How a diffusion transformer is told time and label."""
+    patch: int = 4
+    """Side of its patches, in pixels; each is a token."""
+
+
+@dataclass
+class FinetuneConfig:
+    """The checkpoint that a run starts from, and what of it learns."""
+
+    method: Method = Method.none
+    parent: str | None = None
+    """RUN or RUN@STEP: a run directory of the same architecture and tokenizer (RUN: its last checkpoint)."""
+    rank: int = 8
+    """Of the factors of lora."""
+    alpha: float = 16.0
+    """The product of the factors counts alpha / rank times."""
+    layers: int | None = None
+    """How many of the last layers learn under frozen, with what follows them; all else rests, and so does
+    the embedding."""
 
 
 @dataclass
@@ -142,7 +187,8 @@ class ComputeConfig:
 class SourceConfig:
     path: str = MISSING
     """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
-    or `pack:NAME` for a text that ships with the harness."""
+    of images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and `labels` [N] if they have any);
+    or `pack:NAME` for a text or images that ship with the harness."""
     weight: float = 1.0
     """Share of the examples, in proportion to the others' weights. 0: evaluated, never trained on."""
     column: str = "text"
@@ -166,8 +212,9 @@ class DataConfig:
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
     sequence_length: int = 128
+    """Of images: patches an image."""
     holdout: float = 0.05
-    """Share of documents held out, by a hash of their text."""
+    """Share of documents held out, by a hash of their text; of images, by a hash of their pixels."""
     mask_documents: bool = False
     """A token attends to its own document alone; what is read, and in which order, stays the same."""
     stages: list[StageConfig] = field(default_factory=list)
@@ -176,6 +223,9 @@ class DataConfig:
     horizon: int | None = None
     """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
     config, the data seed and the step alone. Null where there are none."""
+    kind: Content = Content.text
+    unlabelled: float = 0.1
+    """Of images: share of the examples that are trained on without their label (for guidance)."""
 
 
 @dataclass
@@ -226,11 +276,17 @@ class CheckpointConfig:
 
 @dataclass
 class MeshConfig:
-    """The lane of one run. Devices = data x fsdp x tensor."""
+    """The lane of one run."""
 
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    expert: int = 1
+    """Experts are split over it, and so is the batch."""
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.fsdp * self.tensor * self.expert
 
 
 @dataclass
@@ -320,6 +376,7 @@ class Config:
     variant: VariantConfig = field(default_factory=VariantConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

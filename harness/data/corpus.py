@@ -32,7 +32,7 @@ class Batch:
 class HeldOut:
     tokens_NT: Int32[np.ndarray, "N T+1"]
     bytes: int
-    """UTF-8 bytes of the N x T predicted tokens."""
+    """UTF-8 bytes of the N x T predicted tokens; 0 where these are no text."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,16 @@ from harness.data.tokenizers import load
 @dataclass(frozen=True)
 class DataFacts:
     vocabulary: int
-    end: int
-    """The token that ends a document."""
+    """Tokens; of images the classes, and one for no label."""
+    end: int | None
+    """The token that ends a document; None where there are none."""
     fingerprint: str
     """Hash of all that decides the batches but the data seed."""
     eval_fingerprint: str
     """Hash of all that decides the held-out tokens."""
     domains: tuple[str, ...]
+    image: tuple[int, int, int] | None = None
+    """Height, width, channels; None for text."""
 
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:

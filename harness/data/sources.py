@@ -23,6 +23,7 @@ from harness.config.schema import SourceConfig
 END_OF_TEXT = "<|endoftext|>"
 PACK = Path(__file__).parent / "pack"
 SUFFIXES = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".parquet")
+IMAGES = (".npz",)
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,23 @@ class Source:
         return value or ""
 
 
-def locate(name: str, config: SourceConfig) -> Source:
+def locate(name: str, config: SourceConfig, suffixes: tuple[str, ...] = SUFFIXES) -> Source:
     """Find the files of a source. Raises UserError where there is nothing to read."""
     key = f"data.sources.{name}.path={config.path}"
-    path = _pack(key, config.path) if config.path.startswith("pack:") else Path(config.path).expanduser()
+    path = (
+        _pack(key, config.path, suffixes)
+        if config.path.startswith("pack:")
+        else Path(config.path).expanduser()
+    )
     if not path.exists():
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
         raise UserError(f"{key} does not exist: {nearest(path.name, (entry.name for entry in siblings))}")
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and kind_of(file)]
+    files = [file for file in files if file.is_file() and kind_of(file, suffixes)]
     if not files:
-        raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(SUFFIXES)}")
+        raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(suffixes)}")
     if not any(file.stat().st_size for file in files):
-        raise UserError(f"{key} is empty: give a file with text in it")
+        raise UserError(f"{key} is empty: give a file with {_content(suffixes)} in it")
     return Source(name, config.path, config.column, tuple(files))
 
 
@@ -122,17 +127,23 @@ def held_out(document: str, share: float) -> bool:
     return draw < share * 2.0**64
 
 
-def kind_of(file: Path) -> str | None:
+def kind_of(file: Path, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
     """The suffix that says how a file is read; None for a file that is not."""
-    return next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), None)
+    return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
 
 
-def _pack(key: str, path: str) -> Path:
-    names = [file.name.removesuffix(".txt.zst") for file in PACK.glob("*.txt.zst")]
+def _pack(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
+    suffix = ".npz" if suffixes == IMAGES else ".txt.zst"
+    names = [file.name.removesuffix(suffix) for file in PACK.glob(f"*{suffix}")]
     name = path.removeprefix("pack:")
     if name not in names:
-        raise UserError(f"{key} names no text that ships with the harness: {nearest(name, names)}")
-    return PACK / f"{name}.txt.zst"
+        which = f"no {_content(suffixes)} that {'ship' if suffixes == IMAGES else 'ships'} with the harness"
+        raise UserError(f"{key} names {which}: {nearest(name, names)}")
+    return PACK / f"{name}{suffix}"
+
+
+def _content(suffixes: tuple[str, ...]) -> str:
+    return "images" if suffixes == IMAGES else "text"
 
 
 def _lines(file: Path) -> Iterator[str]:

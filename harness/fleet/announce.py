@@ -64,7 +64,10 @@ def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
         for run in controls.values()
     ]
     floors = fitting_floors(sweep, wanted)
-    return [plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha).sentence]
+    unit = runs[0].facts.loss_unit.partition(" a ")[0]
+    return [
+        plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit).sentence
+    ]
 
 
 def _differs(run: Run, control: Run | None) -> bool:

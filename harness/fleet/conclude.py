@@ -30,14 +30,15 @@ def conclude(sweep: SweepDir, console: Console) -> None:
         from harness.report.page import write_report  # the plotting stack costs a second to import
 
         write_report(sweep, comparison)
-    for line in [*map(_floor, floors), f"{sweep.report}"]:
+    unit = comparison.loss_unit.partition(" a ")[0]
+    for line in [*(_floor(entry, unit) for entry in floors), f"{sweep.report}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _floor(entry: LibraryEntry) -> str:
+def _floor(entry: LibraryEntry, unit: str) -> str:
     """A noise floor, as sweeps beside this one will use it."""
     related = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
-    noise = f"{entry.s0:.4f} nats (SD, df {entry.df:g}{related})"
+    noise = f"{entry.s0:.4f} {unit} (SD, df {entry.df:g}{related})"
     return f"{entry.scale}: two seeds of one variant on one order of data differ by {noise}"
 
 

@@ -49,10 +49,20 @@ def described(configs: Sequence[Config]) -> list[Facts]:
 
 
 def key_of(config: Config) -> str:
-    """What a description depends on: the config, the code, and users' files as they lie there now."""
+    """What a description depends on: config, code, users' files and a parent as they lie there now."""
     relevant = {key: value for key, value in plain(config).items() if key not in _IRRELEVANT}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
-    return digest([relevant, code_of(config), [_stamp(Path(path)) for path in paths]])
+    return digest([relevant, code_of(config), [_stamp(Path(path)) for path in paths], _base_stamp(config)])
+
+
+def _base_stamp(config: Config) -> list[Any]:
+    """What lies of the run that this one starts from, as far as it says what is in its checkpoints."""
+    if not config.finetune.parent:
+        return []
+    where = config.finetune.parent
+    runs = [Path(path).resolve() for path in (where, where.rpartition("@")[0]) if path]
+    names = ("run.json", "status.json", "config.yaml", "checkpoints/*.manifest.json")
+    return [[str(run), [_stamp(file) for name in names for file in sorted(run.glob(name))]] for run in runs]
 
 
 def _stamp(path: Path) -> list[Any]:

@@ -9,20 +9,21 @@ from enum import Enum
 
 from harness.config.errors import UserError
 from harness.config.fairness import identity_difference
-from harness.config.identity import digest, identity
+from harness.config.identity import digest
 from harness.fleet.runs import Run
 from harness.records import ledger, manifest
-from harness.records.claim import holder
+from harness.records.claim import worker_of
 from harness.records.configs import holds, read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import (
     Provenance,
     code_of,
+    identity_of,
     package_versions,
     read_provenance,
     write_provenance,
 )
-from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.records.status import State, Status, read_status, write_status
 
 
 class Ready(Enum):
@@ -39,20 +40,11 @@ def check_identities(runs: Sequence[Run]) -> None:
     """Raises UserError where a path holds another run. Writes nothing."""
     for run in runs:
         stored = read_provenance(run.dir)
-        if stored is not None and stored.identity != identity(run.config):
+        if stored is not None and stored.identity != identity_of(run.config, run.facts):
             raise UserError(
-                f"{run.dir.path} holds another run: {_how_it_differs(run)}; "
+                f"{run.dir.path} holds another run: {_how_it_differs(run, stored)}; "
                 "choose another experiment_name=..., or move that folder away"
             )
-
-
-def worker_of(run: RunDir) -> Writer | None:
-    """The live process that trains a run, by its claim, or by its status where it holds none."""
-    held = holder(run.claim)
-    if held is not None:
-        return held
-    writer = read_status(run).writer
-    return writer if writer is not None and writer.alive() is not False else None
 
 
 def prepare(sweep: SweepDir, run: Run, note) -> Ready:
@@ -101,7 +93,7 @@ def _start(run: Run, note, why: str) -> None:
 
 
 def _empty(run: RunDir) -> None:
-    """Everything but the log and the lock goes; `run.json` first, so that a kill leaves no run."""
+    """Everything but log, timeline and lock goes; `run.json` first, so that a kill leaves no run."""
     for path in (run.run, run.status):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoints, run.metrics, *run.path.glob("branch*")):
@@ -111,7 +103,7 @@ def _empty(run: RunDir) -> None:
 def provenance_of(run: Run) -> Provenance:
     config = run.config
     return Provenance(
-        identity=identity(config),
+        identity=identity_of(config, run.facts),
         config_hash=digest(config),
         code_hash=code_of(config),
         experiment=config.experiment_name,
@@ -169,9 +161,13 @@ def _on_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, note) -
     )
 
 
-def _how_it_differs(run: Run) -> str:
+def _how_it_differs(run: Run, stored: Provenance) -> str:
     try:
-        return identity_difference(read_config(run.dir.config), run.config) or "by its identity"
+        found = identity_difference(read_config(run.dir.config), run.config)
+        base = run.facts.base
+        if base and stored.facts.base and not found:
+            return f"it started from {base['name']}, which has been trained again since"
+        return found or "by its identity"
     except UserError as error:
         return str(error)
 
@@ -182,4 +178,4 @@ def mark(run: RunDir, state: State, message: str) -> None:
     write_status(run, dataclasses.replace(status, state=state, message=message))
 
 
-__all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_over", "worker_of"]
+__all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_over"]

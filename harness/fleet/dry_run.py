@@ -11,7 +11,7 @@ from harness.fleet.cost import device_bytes, disk_bytes
 from harness.fleet.outlook import Outlook
 from harness.fleet.progress import clock
 from harness.fleet.runs import Block, Run
-from harness.report.gantt import Bar, print_gantt
+from harness.report.bars import Bar, print_gantt
 from harness.report.tables import Table, table
 from harness.report.terminal import section
 

@@ -29,7 +29,7 @@ from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
 from harness.parallel.profile import cpu_profile
-from harness.records.claim import claim, holder, release
+from harness.records.claim import claim, holder, release, worker_of
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 from harness.records.status import read_status
@@ -221,7 +221,7 @@ def _to_replan(sweep: SweepDir, blocks: Sequence[Block]) -> list[str]:
     if not blocks[0].runs[0].config.resume.replan:
         return []
     runs = [run for block in blocks if not all(_ended(run) for run in block.runs) for run in block.runs]
-    if any(directories.worker_of(run.dir) for run in runs):
+    if any(worker_of(run.dir) for run in runs):
         raise UserError(f"resume.replan=true: runs are at work; `harness stop {sweep.path}` first")
     return [run.name for run in runs]
 

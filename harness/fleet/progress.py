@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from harness.fleet.runs import Run
 from harness.records.status import Status, read_status
+from harness.report.words import clock
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -137,12 +138,6 @@ def ending(status: Status) -> str:
     loss = f", loss {status.loss:.4f}" if status.loss is not None else ""
     why = f" ({status.message})" if status.message else ""
     return f"{status.state.value} at step {status.step}{loss}{why}"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _share(status: Status) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config.errors import UserError
 from harness.config.fairness import check_block, identity_difference
-from harness.config.identity import identity
+from harness.config.identity import identity, within
 from harness.config.schema import Config, MeshConfig
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts
@@ -71,7 +71,7 @@ class Block:
 
 
 def devices_of(mesh: MeshConfig) -> int:
-    return mesh.data * mesh.fsdp * mesh.tensor
+    return mesh.devices
 
 
 def sweep_of(configs: Sequence[Config]) -> SweepDir:
@@ -132,6 +132,7 @@ _SHARED: Mapping[str, str] = {
     "tokens_per_step": "scale",
     "data_fingerprint": "data",
     "eval_fingerprint": "data",
+    "base": "finetune.parent",
 }
 """Facts that are equal inside a block, and the node whose declaration excuses them."""
 
@@ -141,8 +142,7 @@ def _check_facts(members: Sequence[Run], where: str) -> None:
     for run in members[1:]:
         touched = [*control.config.variant.touches, *run.config.variant.touches]
         for fact, node in _SHARED.items():
-            excused = any(each.partition(".")[0] == node for each in touched)
-            if not excused and getattr(run.facts, fact) != getattr(control.facts, fact):
+            if not within(node, touched) and getattr(run.facts, fact) != getattr(control.facts, fact):
                 raise UserError(
                     f"{where}: '{run.variant}' and '{control.variant}' have different {fact} "
                     f"({getattr(run.facts, fact)} against {getattr(control.facts, fact)}), and none declares "

@@ -6,8 +6,7 @@ import os
 import signal
 
 from harness.config.errors import UserError
-from harness.fleet.directories import worker_of
-from harness.records.claim import holder
+from harness.records.claim import holder, worker_of
 from harness.records.layout import SweepDir
 from harness.records.status import Writer
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.schema import EngineConfig
-from harness.fleet.directories import Ready, mark, worker_of
+from harness.fleet.directories import Ready, mark
 from harness.fleet.engines import HELD, Engine, Exit, Order
 from harness.fleet.progress import Display
 from harness.fleet.runs import Run
 from harness.fleet.watchdog import AT_WORK, Watchdog
+from harness.records.claim import worker_of
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 

@@ -16,6 +16,8 @@ class Blueprint:
     config: ModelConfig
     shape: Shape
     sequence_length: int
+    sequences: int = 1
+    """That one device takes at once."""
     end: int | None = None
     """The token after which attention starts anew; None: it never does."""
 
@@ -28,6 +30,13 @@ class Blueprint:
         return choose("feedforward", self.config.feedforward)
 
     @property
+    def called(self) -> str:
+        """What an error calls it."""
+        feedforward = self.config.feedforward.name
+        other = [feedforward] if feedforward != "swiglu" else []
+        return f"'{' with '.join([self.config.attention.name, *other])}' decoder"
+
+    @property
     def period(self) -> int:
         """After how many layers the pattern of mechanisms repeats."""
         return math.lcm(self.attention.period, self.feedforward.period)
@@ -37,4 +46,7 @@ class Blueprint:
         return [self.site(layer) for layer in range(self.shape.layers)]
 
     def site(self, layer: int) -> Site:
-        return Site(self.shape, layer, self.sequence_length, self.config.qk_norm, self.config.norm_epsilon)
+        config = self.config
+        return Site(
+            self.shape, layer, self.sequence_length, config.qk_norm, config.norm_epsilon, self.sequences
+        )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from jax import Array
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class Site:
     sequence_length: int
     qk_norm: bool
     norm_epsilon: float
+    sequences: int = 1
+    """That one device takes at once: what is padded a batch costs each token less, the more there are."""
+
+
+class Signals(NamedTuple):
+    """What a feed-forward layer with experts says beside its output; stacked by layer under a scan."""
+
+    load_E: Array
+    """Share of all assignments that each expert got, float32; sums to 1."""
+    dropped: Array
+    """Share of all assignments that no expert had room for."""
+    auxiliary: Array | None
+    """What is added to the loss that is minimised; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,9 @@ class Products:
     @property
     def total(self) -> float:
         return self.weights + self.activations + self.final
+
+    def __mul__(self, factor: float) -> Products:
+        return Products(self.weights * factor, self.activations * factor, self.final * factor)
 
     def __add__(self, other: Products) -> Products:
         return Products(

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema import ComputeConfig, Layers, Remat
+from harness.config.schema import ComputeConfig, Layers
 from harness.models.blueprint import Blueprint
+from harness.models.contract import Signals
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
+from harness.models.stack import through
 from harness.models.width import relative_width
 from harness.parallel.rules import layout
-
-POLICIES = {
-    Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    Remat.full: jax.checkpoint_policies.nothing_saveable,
-}
-"""`dots` keeps products with weights; those among activations (scores: T x T) are computed again."""
 
 
 class Layer(nnx.Module):
@@ -33,9 +27,11 @@ class Layer(nnx.Module):
         self.feedforward_norm = RMSNorm(site.shape.width, site.norm_epsilon)
         self.feedforward = blueprint.feedforward.module(site)
 
-    def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Signals | None]:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary)
-        return x_BTD + self.feedforward(self.feedforward_norm(x_BTD))
+        answer = self.feedforward(self.feedforward_norm(x_BTD))
+        y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
+        return x_BTD + y_BTD, signals
 
 
 def documents(tokens_BT: Array, end: int) -> Array:
@@ -45,7 +41,8 @@ def documents(tokens_BT: Array, end: int) -> Array:
 
 
 class Decoder(nnx.Module):
-    """Tokens [B, T] in, float32 logits [B, T, V] out."""
+    """Tokens [B, T] in; float32 logits [B, T, V] out, and the signals of feed-forward layers that give any,
+    by the stored path of the layer."""
 
     def __init__(self, blueprint: Blueprint, compute: ComputeConfig):
         config, shape = blueprint.config, blueprint.shape
@@ -66,15 +63,11 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(D, config.norm_epsilon)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
-    def __call__(self, tokens_BT: Array) -> Array:
+    def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
         documents_BT = None if self.end is None else documents(tokens_BT, self.end)
         rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
-        x_BTD = self._embed(tokens_BT)
-        if self.stacking.repeats:
-            x_BTD = self._scan(x_BTD, rotary)
-        for layer in self.layers:
-            x_BTD = self._rematerialised(layer)(x_BTD, rotary)
-        return self._logits(self.norm(x_BTD))
+        x_BTD, signals = through(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
+        return self._logits(self.norm(x_BTD)), signals
 
     def _embed(self, tokens_BT: Array) -> Array:
         table_VD = gathered(self.embedding, self.dtype)
@@ -82,25 +75,6 @@ class Decoder(nnx.Module):
             table_VD = jax.reshard(table_VD, layout(None, None))
         x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
         return self._times(x_BTD, self.relative_width**0.5)
-
-    def _scan(self, x_BTD: Array, rotary: Rotary) -> Array:
-        graph, stacked = nnx.split(self.repeats)
-
-        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, None]:
-            for layer in nnx.merge(graph, slices):
-                x_BTD = self._rematerialised(layer)(x_BTD, rotary)
-            return x_BTD, None
-
-        return jax.lax.scan(repeat, x_BTD, stacked)[0]
-
-    def _rematerialised(self, layer: Layer) -> Callable[[Array, Rotary], Array]:
-        if self.remat is Remat.none:
-            return layer
-        graph, state = nnx.split(layer)
-        plain = jax.checkpoint(
-            lambda state, x_BTD, rotary: nnx.merge(graph, state)(x_BTD, rotary), policy=POLICIES[self.remat]
-        )
-        return lambda x_BTD, rotary: plain(state, x_BTD, rotary)
 
     def _logits(self, x_BTD: Array) -> Array:
         table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)

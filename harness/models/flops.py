@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 from harness.config.schema import Remat
 from harness.models.blueprint import Blueprint
@@ -18,15 +19,32 @@ TRAINED = 3
 
 def model_flops(blueprint: Blueprint) -> float:
     """Model FLOPs of one trained token: 6 a weight in use plus attention to what is visible."""
-    attention, feedforward = blueprint.attention, blueprint.feedforward
-    layers = sum(attention.model_flops(site) + feedforward.model_flops(site) for site in blueprint.sites)
-    return TRAINED * (layers + _head(blueprint.shape))
+    return TRAINED * (sum(_each(blueprint)) + _head(blueprint.shape))
+
+
+def model_flops_above(blueprint: Blueprint, layers: int) -> float:
+    """Model FLOPs of one trained token where the last `layers` layers learn and the embedding rests: forward
+    through all, backward to the inputs and weights of these, and to the inputs alone of a tied head."""
+    head = _head(blueprint.shape)
+    backward = sum(_each(blueprint)[blueprint.shape.layers - layers :]) + head * (
+        0.5 if blueprint.config.tie_embeddings else 1
+    )
+    return sum(_each(blueprint)) + head + (TRAINED - 1) * backward
+
+
+def model_flops_adapted(blueprint: Blueprint, factors: float) -> float:
+    """Model FLOPs of one trained token where all weights rest and so many parameters of low-rank factors
+    beside them learn, as if x A B were multiplied: 6 a parameter of a factor, 4 a weight in use (forward, and
+    backward to its input), and attention to what is visible."""
+    products = zip(_each(blueprint), _products(blueprint), strict=True)
+    layers = sum(TRAINED * model - min(model, own.weights + own.final) for model, own in products)
+    return layers + (TRAINED - 1) * _head(blueprint.shape) + 2 * TRAINED * factors
 
 
 def executed_flops(blueprint: Blueprint, remat: Remat) -> float:
     """FLOPs of one trained token as the code multiplies them, with what rematerialisation adds."""
-    again = sum(_again(products, remat) for products in _products(blueprint))
-    return TRAINED * forward_flops(blueprint) + again
+    recomputed = sum(again(products, remat) for products in _products(blueprint))
+    return TRAINED * forward_flops(blueprint) + recomputed
 
 
 def forward_flops(blueprint: Blueprint) -> float:
@@ -34,12 +52,19 @@ def forward_flops(blueprint: Blueprint) -> float:
     return sum(products.total for products in _products(blueprint)) + _head(blueprint.shape)
 
 
+def _each(blueprint: Blueprint) -> list[float]:
+    """Model FLOPs of one token's forward pass, by layer."""
+    attention, feedforward = blueprint.attention, blueprint.feedforward
+    return [attention.model_flops(site) + feedforward.model_flops(site) for site in blueprint.sites]
+
+
 def _products(blueprint: Blueprint) -> list[Products]:
     attention, feedforward = blueprint.attention, blueprint.feedforward
     return [attention.executed_flops(site) + feedforward.executed_flops(site) for site in blueprint.sites]
 
 
-def _again(products: Products, remat: Remat) -> float:
+def again(products: Products, remat: Remat) -> float:
+    """What the backward pass multiplies once more of one layer."""
     return {
         Remat.none: 0.0,
         Remat.dots: products.activations,
@@ -54,9 +79,11 @@ def _head(shape: Shape) -> float:
 def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
     """FLOPs of all matrix products in the function's jaxpr, times the lengths of the scans they stand in.
 
+    A product whose result is not used is left out, as XLA leaves it out.
     Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
     """
-    return _count(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*abstract_args).jaxpr
+    return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _count(jaxpr: Any) -> int:

@@ -1,53 +1,32 @@
-"""A model as plain functions over a flat dict of parameters: what training and probing work with."""
+"""The decoder as plain functions over a flat dict of parameters, and how a config becomes a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema import ComputeConfig, Config, Precision, Remat
-from harness.models import flops, sizing
+from harness.config.schema import ComputeConfig, Config, Kind, Precision, Remat
+from harness.models import flops, images, sizing
+from harness.models.base import Model, Params, parts_of
 from harness.models.blueprint import Blueprint
-from harness.models.contract import Shape
+from harness.models.contract import Signals
 from harness.models.decoder import Decoder
-from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
-from harness.models.width import rate_scale, relative_width
-
-Params = dict[str, Array]
 
 
-@dataclass(frozen=True)
-class Model:
-    """One decoder. Parameters are float32 whatever the compute precision.
-
-    The functions take them by *stored* path: with scanned layers each `repeats.j.*` holds the layers
-    j, j + period, ... along a leading axis; with unrolled layers stored and canonical paths are the same.
-    """
-
-    blueprint: Blueprint
-    compute: ComputeConfig
-    stacking: Stacking
-    specs: dict[str, ParamSpec]
-    """By canonical path, one entry a layer: `layers.3.attention.query`."""
-    stored: dict[str, ParamSpec]
-    """By stored path: what `init` returns and shardings are made for."""
-    _graph: nnx.GraphDef
-    _abstract: nnx.State
+class TextModel(Model):
+    """One decoder."""
 
     @property
-    def shape(self) -> Shape:
-        return self.blueprint.shape
+    def row_length(self) -> int:
+        return self.blueprint.sequence_length + 1
 
     @property
-    def parameters(self) -> int:
-        return self.non_embedding + self.embedding
+    def loss_unit(self) -> str:
+        return "nats a token"
 
     @property
     def non_embedding(self) -> int:
@@ -74,31 +53,12 @@ class Model:
         each = 2 if self.compute.precision is Precision.bfloat16 else 4
         return sum(self.blueprint.attention.cache_bytes(site, each) for site in self.blueprint.sites)
 
-    @property
-    def learning_rate_scales(self) -> dict[str, float]:
-        """By stored path, what the learning rate is multiplied by; all 1 where the width is the base's."""
-        relative = relative_width(self.blueprint.config, self.shape.width)
-        return {
-            path: rate_scale(self.specs[self.stacking.members(path)[0]], relative) for path in self.stored
-        }
-
-    def init(self, seed: int) -> dict[str, np.ndarray]:
-        """Parameters by stored path, float32, on the host; each depends on seed and canonical path alone."""
-        return self.stack({path: draw(seed, path, spec) for path, spec in self.specs.items()})
-
-    def stack(self, canonical: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by stored path, from arrays by canonical path."""
-        return self.stacking.stack(canonical, self.stored)
-
-    def unstack(self, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by canonical path, from arrays by stored path."""
-        return self.stacking.unstack(stored)
-
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Float32 logits of each next token."""
-        leaves = [params[path] for path in self.stored]
-        state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
-        return nnx.merge(self._graph, state)(tokens_BT)
+        return self._decoded(params, tokens_BT)[0]
+
+    def _decoded(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
+        return self.module(params)(tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Cross-entropy of each token after the first, float32 nats."""
@@ -106,21 +66,24 @@ class Model:
 
     def loss(
         self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats, and
-        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times."""
-        losses_BT, partition_BT = self._losses(params, tokens_BT1)
-        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT))}
-        return parts["loss"] + z_loss * parts["z"], parts
+    ) -> tuple[Float[Array, ""], dict[str, Any]]:
+        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats;
+        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times;
+        `signals` of layers with experts by stored path, whose auxiliary losses are added."""
+        losses_BT, partition_BT, signals = self._losses(params, tokens_BT1)
+        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT)), "signals": signals}
+        total = parts["loss"] + z_loss * parts["z"]
+        auxiliary = [each.auxiliary for each in signals.values() if each.auxiliary is not None]
+        return sum(map(jnp.sum, auxiliary), total), parts
 
-    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array]:
-        """Cross-entropy and log-partition, [B, T] each."""
-        logits_BTV = self.logits(params, tokens_BT1[:, :-1])
+    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, Signals]]:
+        """Cross-entropy and log-partition, [B, T] each, and the signals of the layers."""
+        logits_BTV, signals = self._decoded(params, tokens_BT1[:, :-1])
         # Picked by comparison, not by index: no gather over a vocabulary that is split over devices.
         is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
         target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
         partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-        return partition_BT - target_BT, partition_BT
+        return partition_BT - target_BT, partition_BT, signals
 
     def activation_bytes(self, tokens: int) -> int:
         """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
@@ -129,30 +92,38 @@ class Model:
             self.blueprint.attention.executed_flops(site).activations / (4 * shape.head_width)
             for site in self.blueprint.sites
         )
-        products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width + 3 * shape.ffn)
+        hidden = sum(
+            self.blueprint.feedforward.executed_flops(site).total / (2 * shape.width)
+            for site in self.blueprint.sites
+        )
+        products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
         kept = {Remat.none: products * width + scores * 8, Remat.dots: products * width, Remat.full: 0.0}
         inputs = shape.layers * shape.width * width
         return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
 
 
-def build(config: Config, vocabulary: int, end: int | None = None) -> Model:
+def build(
+    config: Config,
+    vocabulary: int,
+    end: int | None = None,
+    image: tuple[int, int, int] | None = None,
+) -> Model:
     """The model of a run: sized and declared. Raises UserError for a config that has no model.
 
-    `end` is the token that ends a document, for a config that masks them.
+    `end`: the token that ends a document, for a config that masks them. `image`: height, width and channels
+    of what is no text.
     """
+    if config.model.kind is Kind.dit or image is not None:
+        return images.build(config, vocabulary, image)
     length = config.data.sequence_length
     shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
-    return assemble(
-        Blueprint(config.model, shape, length, end if config.data.mask_documents else None), config.compute
-    )
+    mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
+    at_once = max(1, sequences // (mesh.data * mesh.fsdp * mesh.expert))
+    separator = end if config.data.mask_documents else None
+    return assemble(Blueprint(config.model, shape, length, at_once, separator), config.compute)
 
 
-def assemble(blueprint: Blueprint, compute: ComputeConfig) -> Model:
+def assemble(blueprint: Blueprint, compute: ComputeConfig) -> TextModel:
     """The model of a blueprint: the module is built and split once, here."""
     decoder = Decoder(blueprint, compute)
-    graph, state = nnx.split(decoder, nnx.Param)
-    each = declared(decoder)
-    stacking = decoder.stacking
-    specs = {member: spec for path, spec in each.items() for member in stacking.members(path)}
-    stored = {path: stacking.stored(path, spec) for path, spec in each.items()}
-    return Model(blueprint, compute, stacking, in_order(specs), stored, graph, state)
+    return TextModel(blueprint, compute, decoder.stacking, *parts_of(decoder, decoder.stacking))

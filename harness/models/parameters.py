@@ -39,7 +39,17 @@ def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int,
 
 def gain(size: int, axis: str | None) -> nnx.Param:
     """Declares the gain of a norm: ones."""
-    return _declare((size,), (axis,), 1.0, 0.0)
+    return level(size, axis, 1.0)
+
+
+def level(size: int, axis: str | None, value: float) -> nnx.Param:
+    """Declares one number a head (or the like) that starts at a value: no noise, hence no weight decay."""
+    return _declare((size,), (axis,), value, 0.0)
+
+
+def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+    """Declares a matrix that starts at zero."""
+    return _declare(shape, axes, 0.0, 0.0)
 
 
 def _declare(

@@ -5,6 +5,8 @@
         def __init__(self, site: Site, options: Options): ...
         def __call__(self, x_BTD, rotary): ...
 
+A feed-forward takes x [B, T, D] alone and answers y, or (y, Signals) where it has more to say.
+
 A config names a mechanism and never imports it; a module that registers one is listed in `imports`.
 """
 
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flax import nnx
+from jax import Array
 
 from harness.config import schema
 from harness.config.errors import UserError, nearest
-from harness.models.contract import Products, Site
+from harness.models.contract import Products, Signals, Site
 
 Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
@@ -41,6 +44,11 @@ class Mechanism:
     """Bytes that decoding keeps in one layer for a sequence of the site's length, by bytes a value."""
     period: Callable[[Any], int]
     """After how many layers the pattern repeats; a scan runs over whole repeats."""
+    idle_parameters: Callable[[Site, Any], int]
+    """Parameters of one layer that a token does not pass through."""
+    after_step: Callable[[Any, Mapping[str, Array], Signals], dict[str, Array]] | None
+    """Parameters of one layer that change without a gradient: their values after an optimizer step, from
+    all its own by name and the step's signals."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,16 @@ class Chosen:
     def cache_bytes(self, site: Site, bytes_per_value: float) -> float:
         return self.mechanism.cache_bytes(site, self.options, bytes_per_value)
 
+    def idle_parameters(self, site: Site) -> int:
+        return self.mechanism.idle_parameters(site, self.options)
 
-_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}}
+    def after_step(self, own: Mapping[str, Array], signals: Signals) -> dict[str, Array]:
+        """Those of a layer's parameters that change after a step, from all of them by name."""
+        after_step = self.mechanism.after_step
+        return {} if after_step is None else after_step(self.options, own, signals)
+
+
+_REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}, "conditioning": {}}
 
 
 def mechanism(
@@ -79,6 +95,8 @@ def mechanism(
     executed_flops: Callable[[Site, Any], Products],
     cache_bytes: Callable[[Site, Any, float], float],
     period: Callable[[Any], int] = lambda options: 1,
+    idle_parameters: Callable[[Site, Any], int] = lambda site, options: 0,
+    after_step: Callable[[Any, Mapping[str, Array], Signals], dict[str, Array]] | None = None,
 ) -> Callable[[Module], Module]:
     """Registers the decorated module, or function that makes one, under `name`; `options` is its frozen
     dataclass.
@@ -91,7 +109,15 @@ def mechanism(
         if known and known.module.__qualname__ != module.__qualname__:
             raise UserError(f"{kind} '{name}' is registered by both {known.module} and {module}: rename one.")
         _REGISTERED[kind][name] = Mechanism(
-            name, options, module, model_flops, executed_flops, cache_bytes, period
+            name,
+            options,
+            module,
+            model_flops,
+            executed_flops,
+            cache_bytes,
+            period,
+            idle_parameters,
+            after_step,
         )
         return module
 
@@ -100,6 +126,7 @@ def mechanism(
 
 attention = functools.partial(mechanism, "attention")
 feedforward = functools.partial(mechanism, "feedforward", cache_bytes=lambda site, options, each: 0.0)
+conditioning = functools.partial(mechanism, "conditioning", cache_bytes=lambda site, options, each: 0.0)
 
 
 def choose(kind: str, node: schema.Mechanism, key: str | None = None) -> Chosen:

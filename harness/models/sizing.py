@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from harness.config.errors import UserError
 from harness.config.schema import Match, Mechanism, ModelConfig
@@ -18,6 +19,8 @@ from harness.models.contract import Shape
 from harness.models.decoder import Layer
 from harness.models.flops import model_flops
 from harness.models.parameters import declared
+
+Kind = TypeVar("Kind", bound=Blueprint)
 
 TOLERANCE = 0.005
 """Of the target; two variants within it are within 1 % of each other."""
@@ -35,17 +38,17 @@ def size(model: ModelConfig, target: int, vocabulary: int, sequence_length: int)
     Raises UserError if no shape is within 0.5 % of the target (or of the plain decoder's FLOPs),
     and names the nearest.
     """
-    shape = _plain_shape(model, target, vocabulary)
+    shape = plain_shape(model, target, vocabulary)
     if None not in (model.width, model.layers, model.ffn):
         return shape
     plain_model = dataclasses.replace(model, attention=Mechanism("mha"), feedforward=Mechanism("swiglu"))
-    plain = _fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
+    plain = fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
     if model.match is Match.none or model.ffn is not None:
         return plain.shape
     blueprint = Blueprint(model, plain.shape, sequence_length)
     if model.match is Match.flops:
-        return _fit(blueprint, model_flops(plain), model_flops).shape
-    return _fit(blueprint, target, non_embedding).shape
+        return fit(blueprint, model_flops(plain), model_flops).shape
+    return fit(blueprint, target, non_embedding).shape
 
 
 def non_embedding(blueprint: Blueprint) -> int:
@@ -63,10 +66,10 @@ def embedding(model: ModelConfig, shape: Shape) -> int:
     return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
 
 
-def _fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+def fit(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
     """The blueprint with the roundest feed-forward width that meets what is wanted."""
 
-    def at(ffn: int) -> Blueprint:
+    def at(ffn: int) -> Kind:
         return dataclasses.replace(blueprint, shape=dataclasses.replace(blueprint.shape, ffn=ffn))
 
     if blueprint.config.ffn is not None:
@@ -79,22 +82,22 @@ def _fit(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], flo
     return _checked(at(near[0] if near else widths[-1]), wanted, measure)
 
 
-def _checked(blueprint: Blueprint, wanted: float, measure: Callable[[Blueprint], float]) -> Blueprint:
+def _checked(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
     reached = measure(blueprint)
     if abs(reached - wanted) > TOLERANCE * wanted:
         shape, what = (
             blueprint.shape,
-            "model FLOPs a token" if measure is model_flops else "non-embedding parameters",
+            "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
         )
         raise UserError(
-            f"No '{blueprint.config.attention.name}' decoder is within 0.5 % of {wanted:,.0f} {what}:"
+            f"No {blueprint.called} is within 0.5 % of {wanted:,.0f} {what}:"
             f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
             " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
         )
     return blueprint
 
 
-def _plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
+def plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
     """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
     _check_head_width(model)
     aspect = usual_aspect(target)

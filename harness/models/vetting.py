@@ -58,7 +58,8 @@ def _vet_at(kind: str, chosen: Chosen, site: Site, blueprint: Blueprint) -> None
     graph, state = nnx.split(module)
 
     def apply(state: nnx.State, x_BTD: Array, rotary: Rotary) -> Array:
-        return nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
+        answer = nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
+        return answer[0] if isinstance(answer, tuple) else answer
 
     name = f"model.{kind}.name={chosen.mechanism.name}"
     _check_count(name, apply, state, chosen, site, blueprint)
@@ -72,11 +73,11 @@ def _vet_at(kind: str, chosen: Chosen, site: Site, blueprint: Blueprint) -> None
 def _check_count(
     name: str, apply: Apply, state: nnx.State, chosen: Chosen, site: Site, blueprint: Blueprint
 ) -> None:
-    """Trained with one sequence; nothing is computed."""
-    T = site.sequence_length
-    x_BTD = jax.ShapeDtypeStruct((1, T, site.shape.width), jnp.float32)
+    """Traced with as many sequences as a device takes; nothing is computed."""
+    B, T = site.sequences, site.sequence_length
+    x_BTD = jax.ShapeDtypeStruct((B, T, site.shape.width), jnp.float32)
     rotary = _rotary(site, blueprint)
-    counted = count_jaxpr(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / T
+    counted = count_jaxpr(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / (B * T)
     said = chosen.executed_flops(site).total
     if abs(said - counted) > 1e-6 * counted:
         raise UserError(

@@ -19,6 +19,8 @@ gradients of the widest model, which shrink as 1 / r.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.config.errors import UserError
 from harness.config.schema import ModelConfig
 from harness.models.parameters import ParamSpec
@@ -46,4 +48,11 @@ def rate_scale(spec: ParamSpec, relative: float) -> float:
     """
     if "vocabulary" in spec.axes:
         return relative**-0.5
-    return 1 / relative if spec.deviation and spec.axes[0] in GROWING else 1.0
+    return 1 / relative if spec.deviation and one_expert(spec).axes[0] in GROWING else 1.0
+
+
+def one_expert(spec: ParamSpec) -> ParamSpec:
+    """What is one matrix of a parameter that holds those of all experts; any other as it is."""
+    if spec.axes[0] != "experts":
+        return spec
+    return replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])

@@ -10,20 +10,25 @@ from jax.sharding import AxisType, Mesh
 from harness.config.errors import UserError
 from harness.config.schema import MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "expert")
+
+
+def shape_of(config: MeshConfig) -> tuple[int, ...]:
+    """Devices along each of `AXES`."""
+    return tuple(getattr(config, axis) for axis in AXES)
 
 
 def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
-    """A mesh with the axes (data, fsdp, tensor) over exactly these devices, in their order.
+    """A mesh with the axes (data, fsdp, tensor, expert) over exactly these devices, in their order.
 
-    Raises UserError if their number is not data x fsdp x tensor.
+    Raises UserError if their number is not the product of those.
     """
-    shape = (config.data, config.fsdp, config.tensor)
-    needed = config.data * config.fsdp * config.tensor
-    if min(shape) < 1 or needed != len(devices):
+    shape = shape_of(config)
+    if min(shape) < 1 or config.devices != len(devices):
         raise UserError(
-            f"mesh.data x mesh.fsdp x mesh.tensor = {' x '.join(map(str, shape))} needs {needed} devices,"
-            f" but the lane has {len(devices)}: change the mesh or the number of devices."
+            f"{' x '.join(f'mesh.{axis}' for axis in AXES)} = {' x '.join(map(str, shape))} needs"
+            f" {config.devices} devices, but the lane has {len(devices)}:"
+            " change the mesh or the number of devices."
         )
     grid = np.asarray(devices, dtype=object).reshape(shape)
     return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * len(AXES))

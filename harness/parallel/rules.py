@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from harness.models.parameters import ParamSpec
 
 RULES: dict[str, str | tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
+    "batch": ("data", "fsdp", "expert"),
     "width": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffn": "tensor",
+    "experts": "expert",
     "vocabulary": "tensor",
 }
-"""Logical axis -> mesh axes. What is not listed (time, head_width, layers) is on every device in full."""
+"""Logical axis -> mesh axes. What is not listed (time, head_width, layers) is on every device in full.
+The batch is split over `expert` too: all but the experts would be computed once for each part of it."""
 
 WAY_OUT = {
     "batch": "choose scale.batch as a multiple of it",
@@ -30,6 +32,7 @@ WAY_OUT = {
     "heads": "set model.heads to a multiple of it",
     "kv_heads": "choose model.attention.options.kv_heads as a multiple of it",
     "ffn": "set model.ffn to a multiple of it",
+    "experts": "choose model.feedforward.options.experts as a multiple of it",
     "vocabulary": "choose a tokenizer whose vocabulary is a multiple of it",
 }
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from harness.compare.checkpoints import CheckpointDiff, Function, Side, StepDistance, compare_weights
-from harness.probe.checkpoint import Checkpoint, find_checkpoint
 from harness.probe.function import compare_function
 from harness.probe.subject import Subject, open_subject, prepare_process
 from harness.probe.trajectory import diverge, go_along
+from harness.records.checkpoint import Checkpoint, find_checkpoint
 from harness.records.metrics import read_curve
 from harness.records.provenance import code_of
 

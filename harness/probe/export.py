@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config.errors import UserError, nearest
-from harness.config.schema import Mechanism
-from harness.probe.checkpoint import find_checkpoint
+from harness.config.schema import Content, Mechanism
 from harness.probe.sample import codec_of
 from harness.probe.subject import Subject, open_subject, prepare_process
 from harness.records import atomic
+from harness.records.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from harness.data.tokenizers import Codec
@@ -55,6 +55,8 @@ def export(where: Path | str, form: str, folder: Path | str) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there and not empty: name a new folder")
     checkpoint = find_checkpoint(where)
+    if checkpoint.config.data.kind is Content.images:
+        raise UserError(f"{where} is a model of images, which has no such layout; text alone is exported")
     prepare_process(checkpoint.config)
     subject, codec = open_subject(checkpoint), codec_of(checkpoint)
     config = hf_config(subject, codec)

@@ -17,8 +17,9 @@ from harness.compare.checkpoints import (
 )
 from harness.config.errors import UserError
 from harness.config.identity import difference, within
-from harness.probe.checkpoint import Checkpoint
+from harness.config.schema import Content
 from harness.probe.subject import Ask, Subject, rows_at_once
+from harness.records.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from harness.data import HeldOut
@@ -49,6 +50,8 @@ def _refusal(a: Checkpoint, b: Checkpoint) -> str:
     """Empty if the two can be asked the same."""
     from harness.data import describe_data
 
+    if Content.images in (a.config.data.kind, b.config.data.kind):
+        return "models of images say nothing of a next token"
     left, right = a.provenance.facts, b.provenance.facts
     sizes = left.shape["vocabulary"], right.shape["vocabulary"]
     if sizes[0] != sizes[1]:

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.config.errors import UserError
-from harness.probe.checkpoint import Checkpoint, find_checkpoint
+from harness.config.schema import Content
 from harness.probe.subject import Ask, open_subject, prepare_process
+from harness.records.checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from harness.data.tokenizers import Codec
@@ -26,6 +27,8 @@ def sample(
     """
     _check(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
+    if checkpoint.config.data.kind is Content.images:
+        raise UserError(f"{where} is a model of images, which writes no text: `harness sample` makes a grid")
     prepare_process(checkpoint.config)
     codec = codec_of(checkpoint)
     ask = open_subject(checkpoint).ask(checkpoint.step, rows=1)

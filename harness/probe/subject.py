@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, MeshConfig
+from harness.config.schema import Config
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile
-from harness.probe.checkpoint import Checkpoint
+from harness.records.checkpoint import Checkpoint
 from harness.records.layout import RunDir
 
 if TYPE_CHECKING:
-    from harness.models import Model
+    from harness.models import Model, TextModel
 
 LOGITS_BYTES = 2**26
 """How much of the logits of one model is held at a time."""
@@ -47,13 +46,10 @@ class Subject:
     model: Model
 
     def stored(self, step: int) -> dict[str, np.ndarray]:
-        """The weights saved at a step, float32 on the host, by stored path."""
-        import jax
+        """The weights that the run computed with at a step, float32 on the host, by stored path."""
+        from harness.training.base import saved_weights
 
-        from harness.training.checkpoints import restore
-
-        here = RunDir(self.run.path.resolve())  # Orbax takes no relative path
-        return jax.device_get(restore(here, step, self._abstract_state).params)
+        return saved_weights(self.run, step, self.config, self.model)
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
         """The same by canonical path, one entry a layer however layers are stored."""
@@ -62,10 +58,15 @@ class Subject:
     def ask(self, step: int, rows: int) -> Ask:
         """The model as of a step, as a function of tokens [N, T+1] with N up to `rows`.
 
-        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out.
+        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out. Raises
+        UserError for a model of images.
         """
         import jax
 
+        from harness.models import TextModel
+
+        if not isinstance(self.model, TextModel):
+            raise UserError(f"{self.run.path} is a model of images, which says nothing of a next token")
         program, params = jax.jit(_program(self.model)), jax.device_put(self.stored(step))
 
         def ask(tokens_NT1: Int[np.ndarray, "N T1"]) -> Answer:
@@ -75,16 +76,6 @@ class Subject:
             return Answer(losses, logits)
 
         return ask
-
-    @functools.cached_property
-    def _abstract_state(self) -> Any:
-        """On a mesh of one device, whatever the run was trained on: that restores exactly."""
-        import jax
-
-        from harness.training.lane import open_lane
-
-        config = replace(self.config, mesh=MeshConfig())
-        return open_lane(config, self.model, jax.devices()[:1], _no_batch, {}).abstract_state()
 
 
 def prepare_process(*configs: Config) -> None:
@@ -97,18 +88,9 @@ def prepare_process(*configs: Config) -> None:
 
 def open_subject(checkpoint: Checkpoint) -> Subject:
     """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
-    from harness.models import build
+    from harness.training.base import model_of
 
-    facts = checkpoint.provenance.facts
-    model = build(checkpoint.config, facts.shape["vocabulary"], facts.end_token)
-    built = {path: list(spec.shape) for path, spec in model.specs.items()}
-    for path in [*facts.paths, *built]:
-        if built.get(path) != facts.paths.get(path):
-            raise UserError(
-                f"{checkpoint.run.path}: {path} was trained with shape {facts.paths.get(path)}, but this "
-                f"code makes it {built.get(path)}: use the code with which the run was trained"
-            )
-    return Subject(checkpoint.run, checkpoint.config, model)
+    return Subject(checkpoint.run, checkpoint.config, model_of(checkpoint))
 
 
 def rows_at_once(vocabulary: int, length: int) -> int:
@@ -116,7 +98,7 @@ def rows_at_once(vocabulary: int, length: int) -> int:
     return max(1, LOGITS_BYTES // (4 * length * vocabulary))
 
 
-def _program(model: Model) -> Callable:
+def _program(model: TextModel) -> Callable:
     """(params, tokens [B, T+1]) -> mean loss of each sequence [B], logits [B, T, V]; both float32."""
     import jax
     import jax.numpy as jnp
@@ -128,7 +110,3 @@ def _program(model: Model) -> Callable:
         return jnp.mean(losses_BT, axis=1), logits_BTV
 
     return answer
-
-
-def _no_batch(t: int) -> Any:
-    raise LookupError(f"batch {t}: a finished run reads none")

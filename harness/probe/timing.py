@@ -146,18 +146,18 @@ def _lane(entrant: Entrant) -> Lane:
     import jax
 
     from harness.data import open_data
-    from harness.models import build
+    from harness.training.base import rebuilt
     from harness.training.lane import open_lane
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: _devices(config)]
-    model = build(config, entrant.facts.shape["vocabulary"], entrant.facts.end_token)
+    model = rebuilt(config, entrant.facts)
     return open_lane(config, model, devices, sampler.batch, {})
 
 
 def _devices(config: Config) -> int:
-    return config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    return config.mesh.devices
 
 
 def _prepare_process(block: Sequence[Entrant]) -> None:

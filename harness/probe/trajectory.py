@@ -15,8 +15,8 @@ from harness.compare.checkpoints import (
     onset,
     onset_of_weights,
 )
-from harness.probe.checkpoint import Checkpoint, parent_of
 from harness.probe.subject import Subject
+from harness.records.checkpoint import Checkpoint, parent_of
 from harness.records.layout import RunDir
 from harness.records.manifest import good_steps, read_manifest
 from harness.records.metrics import read_curve

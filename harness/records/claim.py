@@ -14,7 +14,8 @@ import os
 import time
 from pathlib import Path
 
-from harness.records.status import Writer
+from harness.records.layout import RunDir
+from harness.records.status import Writer, read_status
 
 _held: dict[str, int] = {}
 
@@ -59,6 +60,15 @@ def holder(path: Path) -> Writer | None:
         return Writer("", 0, "")
     finally:
         os.close(descriptor)
+
+
+def worker_of(run: RunDir) -> Writer | None:
+    """The live process that trains a run, by its claim, or by its status where it holds none."""
+    held = holder(run.claim)
+    if held is not None:
+        return held
+    writer = read_status(run).writer
+    return writer if writer is not None and writer.alive() is not False else None
 
 
 def _lock(descriptor: int, kind: int, patience: float) -> bool:

@@ -48,6 +48,16 @@ class RunDir:
         return self.path / "goal.json"
 
     @property
+    def samples(self) -> Path:
+        """Of a run of images: how far its samples are from real ones (records.samples)."""
+        return self.path / "samples.json"
+
+    @property
+    def picture(self) -> Path:
+        """Of a run of images: a grid of its samples."""
+        return self.path / "samples.png"
+
+    @property
     def claim(self) -> Path:
         """Held by the process that trains the run (records.claim)."""
         return self.path / "worker.lock"

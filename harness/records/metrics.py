@@ -27,10 +27,14 @@ STEPS = {
     "grad_norm": pl.Float64,
     "learning_rate": pl.Float64,
     "device_seconds": pl.Float64,
+    "expert_load": pl.Float64,
+    "expert_dropped": pl.Float64,
 }
 """One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
 and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
-lane's devices (wall-clock: never part of a bitwise comparison)."""
+lane's devices (wall-clock: never part of a bitwise comparison). Of models with experts alone, else null:
+`expert_load`, the largest share of assignments that one expert of one layer got, times the number of
+experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
 
 EVALS = {
     "step": pl.Int64,
@@ -158,4 +162,5 @@ def _origin(run: RunDir) -> int:
 
 def _read(chain: list[Part], kind: str) -> pl.DataFrame:
     frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMAS[kind])
+    # Parts from before a column was there have nulls in it.
+    return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

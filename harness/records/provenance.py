@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.config.identity import digest, identity
 from harness.config.schema import Config
 from harness.records.atomic import read_json, write_json
 from harness.records.layout import RunDir
@@ -26,7 +27,8 @@ class Facts:
     non_embedding: int
     embedding: int
     shape: dict[str, int]
-    """width, layers, heads, ffn, head_width, vocabulary: what sizing found."""
+    """width, layers, heads, ffn, head_width, vocabulary: what sizing found; of images also height, breadth,
+    channels and patch."""
     flops_per_token: float
     """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
     executed_flops_per_token: float
@@ -53,6 +55,13 @@ class Facts:
     mixes: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     """First step of each mix, and its examples of each source in 4096. While two runs of one data seed
     have one mix, they read the same batches."""
+    base: dict[str, Any] | None = None
+    """For a run that starts from another's checkpoint, its {"run", "name", "step", "identity", "checksum"}"""
+    trainable: int = 0
+    """Parameters that learn, where a run starts from another's; 0 for one that is drawn."""
+    active_parameters: int = 0
+    """Non-embedding parameters that one token passes through; 0 where that was not described."""
+    loss_unit: str = "nats a token"
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,12 @@ class Provenance:
     touches: list[str] = field(default_factory=list)
     parent: dict | None = None
     """For a branch: {"run", "step", "share"} of the run and the checkpoint that it started from."""
+
+
+def identity_of(config: Config, facts: Facts) -> str:
+    """What makes a run this run: its config, and the content of the checkpoint that it starts from."""
+    own = identity(config)
+    return digest([own, facts.base["checksum"]]) if facts.base else own
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:

@@ -46,6 +46,9 @@ body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 var(--font); }
 header, main { max-width: 1120px; margin: 0 auto; padding: 0 28px; }
 header { padding-top: 28px; }
+figure { margin: 0 0 18px; }
+figure img { max-width: 100%; image-rendering: pixelated; }
+figcaption { color: var(--soft); font-size: 13px; }
 .bar { display: flex; justify-content: space-between; align-items: center; }
 .kicker { margin: 0; color: var(--soft); font-size: 13px; letter-spacing: .04em; }
 button, select { font: inherit; font-size: 13px; color: var(--soft); background: none;

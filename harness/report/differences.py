@@ -53,7 +53,7 @@ def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt
 
 
 def _layers(content: Frames) -> list[Layer]:
-    title = "ΔL held-out (nats a token)" if content.sweep else "ΔL"
+    title = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
     base = alt.Chart().encode(
         x=over("tokens"),
         y=alt.Y("mean:Q").axis(title=title, labelExpr=SIGNED, tickCount=6),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,7 @@ from harness.compare.results import Comparison, Ladder, Rung
 from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance
+from harness.records.timeline import Span, read_timeline, spans
 from harness.report import words
 
 POINTS, LEAST, BUDGET = 240, 60, 8_000
@@ -20,6 +21,7 @@ POINTS, LEAST, BUDGET = 240, 60, 8_000
 SMOOTHING = 0.02
 """Half of the window that smooths a curve, as a share of its run."""
 LEVEL = 0.95
+LOADS = ("load", "dropped")
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,22 @@ class Frames:
     """Of what was read: the sweep's folder, or the files of a log."""
     sweep: SweepDir | None
     """None for curves that were logged elsewhere."""
+    unit: str
+    """Of the losses."""
     runs: list[Run]
     scales: list[str]
     """By compute."""
     variants: list[str]
     """The control first, then the treatments as they were declared."""
     losses: pl.DataFrame
-    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (nats a token)."""
+    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (in `unit`)."""
     evals: pl.DataFrame
     """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
+    loads: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
+    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    """What the lane of each run was doing when; runs without a timeline are left out."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
@@ -53,15 +61,23 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     runs = [Run(path, record) for path in sweep.runs() if (record := read_provenance(path))]
     rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
     found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
+    steps = [_steps(run, points) for run in runs]
     return Frames(
         name=sweep.path.name,
         sweep=sweep,
+        unit=comparison.loss_unit,
         runs=runs,
         scales=_by_compute(runs),
         variants=list(found),
-        losses=pl.concat([_losses(run, points) for run in runs]) if runs else pl.DataFrame(),
+        losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
+        loads=_loads(steps),
+        lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
     )
+
+
+def _name(run: Run) -> str:
+    return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
 
 
 def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
@@ -192,16 +208,23 @@ def _by_compute(runs: list[Run]) -> list[str]:
     return sorted(compute, key=lambda scale: compute[scale])
 
 
-def _losses(run: Run, points: int) -> pl.DataFrame:
+def _steps(run: Run, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
-    smooth = pl.Series("smooth", smoothed(curve["loss"].to_numpy()))
+    of = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
+    smooth = [pl.Series(name, smoothed(curve[column].to_numpy())) for name, column in of.items()]
     kept = curve.with_columns(smooth)[thinned(curve.height, points)]
-    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", "smooth")
+    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
+
+
+def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
+    found = [each for each in steps if each["load"].is_finite().any()]
+    return pl.concat(found).drop("flops", "device_seconds", "loss", "smooth") if found else pl.DataFrame()
 
 
 def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
-    main = read_curve(run.path, "evals").with_columns(phase=phase)
+    trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
+    main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
     branches = [read_curve(path, "evals").filter("decayed") for path in run.path.branches()]
     rows = pl.concat([main, *[branch.with_columns(phase=pl.lit("branch")) for branch in branches]])
     decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows

@@ -22,6 +22,7 @@ def frames_of(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> F
     return Frames(
         name=name,
         sweep=None,
+        unit=comparison.loss_unit,
         runs=[],
         scales=ordered_scales(runs),
         variants=[comparison.rule.control, *comparison.rule.family],

@@ -59,7 +59,7 @@ class OpenedSweep:
     @cached_property
     def runs(self) -> pl.DataFrame:
         """One row a run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
-        model FLOPs of its whole budget, loss (its end-of-run outcome, nats a token), problem, path."""
+        model FLOPs of its whole budget, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
         rows = [
             (run.scale, run.variant, run.seed, run.state, run.step, run.steps,
              *self._size(run.path), run.outcome, run.problem, str(self.sweep.path / run.path))
@@ -96,7 +96,7 @@ class OpenedSweep:
     def effects(self) -> pl.DataFrame:
         """The verdict's numbers, one row a scale and variant, then a row for each ladder (scale `ladder`).
 
-        mean, low, high, p: treatment minus control (nats a token; None on ladders, since gaps are not
+        mean, low, high, p: treatment minus control (in the sweep's unit; None on ladders, since gaps are not
         compared across scales); p_holm; k, k_low, k_high: the compute multiplier; decision; flags.
         """
         rungs = map(_rung_row, self.comparison.rungs)

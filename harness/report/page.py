@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.compare.results import Comparison, Ladder
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report import panels, provenance, tables, theme, words
+from harness.report import panels, provenance, samples, tables, theme, words
 from harness.report.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.frames import Frames, read_frames
 from harness.report.marks import AXES
@@ -86,13 +86,29 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             _chart("deltas", drawn),
             *_more_differences(comparison),
         ),
+        *_experts(comparison, drawn),
         _section("Domains", "", _table(tables.domains(comparison))),
+        _section(
+            "Samples",
+            tables.samples_title(comparison).partition(": ")[2],
+            *samples.figures(content),
+            _table(tables.samples(comparison)),
+        ),
+        _section("Forgetting", FORGETTING, _table(tables.forgetting(comparison))),
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),
+        _section("Fleet", FLEET, _chart("fleet", drawn)) if "fleet" in drawn else "",
         _section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
+
+
+def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
+    """Nothing where no variant has any."""
+    if "experts" not in drawn:
+        return []
+    return [_section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison)))]
 
 
 def _more_differences(comparison: Comparison) -> list[str]:
@@ -102,10 +118,22 @@ def _more_differences(comparison: Comparison) -> list[str]:
     ]
 
 
+EXPERTS = (
+    "Strong: the largest share of assignments that one expert of one layer got, times the number of experts"
+    " (1: even). Thin: what was dropped, as a share. Both are moving averages; the table has the last tenth."
+)
 TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: the lowest of a variant."
 PICK = "Click a name to see it alone, shift-click to add another."
 CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"
+FORGETTING = (
+    "Loss on domains that fine-tuning does not train on, at the end minus before the first step: above zero "
+    "is forgotten. Each interval stands for itself."
+)
 LOGGED = f"Loss as it was logged; of long curves strong: the moving average over 4 % of the run. {PICK}"
+FLEET = (
+    "What each lane did when. Only training counts as use; steps that an attempt lost, and a later one made "
+    "again, do not. Devices are those that all lanes had together at the busiest moment."
+)
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
     "below zero the treatment is better."

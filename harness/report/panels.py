@@ -14,10 +14,11 @@ from harness.compare.results import Comparison
 from harness.report import frames, words
 from harness.report.differences import differences
 from harness.report.frames import Frames
+from harness.report.gantt import gantt
 from harness.report.marks import AXES, POWER, Layer, color, filled, multiples, over, reference
 
 Spec = dict[str, Any]
-Panel = alt.FacetChart | alt.VConcatChart
+Panel = alt.FacetChart | alt.VConcatChart | alt.LayerChart
 
 
 def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
@@ -36,6 +37,8 @@ def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "ladder": ladder(comparison, content),
         "curves": curves(content),
         "deltas": differences(comparison, content),
+        "experts": experts(content),
+        "fleet": gantt(content),
     }
     return {name: chart for name, chart in made.items() if chart is not None}
 
@@ -128,7 +131,9 @@ def curves(content: Frames) -> alt.FacetChart | None:
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
         x=over("tokens"),
-        y=y.axis(title="training loss (nats a token)" if content.sweep else "loss", format="~r", tickCount=6),
+        y=y.axis(
+            title=f"training loss ({content.unit})" if content.sweep else "loss", format="~r", tickCount=6
+        ),
         color=color(content),
         detail="seed:N",
     )
@@ -138,6 +143,25 @@ def curves(content: Frames) -> alt.FacetChart | None:
     touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_told_loss())
     chart = multiples([raw, strong, touch], "scale", content.scales, rows, height=250)
     return chart.add_params(pick)
+
+
+def experts(content: Frames) -> alt.FacetChart | None:
+    """Load of the busiest expert, and what was dropped below it, one panel a scale; dense runs have none."""
+    rows = content.loads
+    if rows.is_empty():
+        return None
+    base = alt.Chart().encode(x=over("tokens"), color=color(content), detail="seed:N")
+    told = [alt.Tooltip(f"{name}:N") for name in ("variant", "seed")]
+    values = [alt.Tooltip("load:Q", format=".3f"), alt.Tooltip("dropped:Q", format=".1%")]
+    y = alt.Y("load:Q").axis(title="busiest expert (1: even), dropped (share)", tickCount=6)
+    load = base.mark_line(strokeWidth=1.5).encode(y=y, tooltip=[*told, *values])
+    dropped = base.mark_line(strokeWidth=0.9, opacity=0.6).encode(y="dropped:Q")
+    return multiples([reference(y=1), load, dropped], "scale", _scales_of(content), rows, height=200)
+
+
+def _scales_of(content: Frames) -> list[str]:
+    """The scales at which some run has experts."""
+    return [scale for scale in content.scales if scale in set(content.loads["scale"])]
 
 
 def _lit(pick: alt.Parameter, on: float, off: float) -> Any:

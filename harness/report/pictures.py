@@ -10,7 +10,7 @@ import vl_convert
 from harness.compare.results import Comparison
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report import panels, theme
+from harness.report import panels, samples, theme
 from harness.report.frames import Frames, read_frames
 
 DENSITY = 2
@@ -25,7 +25,8 @@ def write_pictures(sweep: SweepDir, comparison: Comparison, folder: Path) -> lis
 def draw_pictures(comparison: Comparison, content: Frames, folder: Path) -> list[Path]:
     """The same of what was read before."""
     drawn = panels.draw(comparison, content)
-    return [path for name, spec in drawn.items() for path in write_picture(spec, folder, name)]
+    written = [path for name, spec in drawn.items() for path in write_picture(spec, folder, name)]
+    return [*written, *samples.write_grids(content, folder)]
 
 
 def write_picture(spec: dict[str, Any], folder: Path, name: str) -> list[Path]:

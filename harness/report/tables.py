@@ -22,6 +22,7 @@ WORDED = {
     "mix",
     "shared examples",
     "outcome",
+    "base",
 }
 
 
@@ -91,10 +92,13 @@ def told(content: Table) -> tuple[Table, tuple[str, ...]]:
 def fairness(comparison: Comparison) -> Table:
     """One row a scale and variant: what each was given, and how that differs from the control."""
     columns = (
-        "scale", "variant", "parameters", "FLOPs/token", "tokens", "steps", "seeds",
-        "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix", "shared examples", "flags",
+        "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
+        "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
+        "shared examples", "flags",
     )  # fmt: skip
-    return table(columns, map(_fairness_row, comparison.fairness), left=2)
+    content = table(columns, map(_fairness_row, comparison.fairness), left=2)
+    sparse = any(_active(row) != words.NONE for row in comparison.fairness)
+    return content if sparse else without(content, ("active",))
 
 
 def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
@@ -102,18 +106,27 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         row.scale,
         f"{row.variant} (control)" if row.control else row.variant,
         _amount(row.non_embedding, row.parameters_ratio),
+        _active(row),
         _amount(row.flops_per_token, row.flops_ratio),
         words.count(row.tokens),
         str(row.steps),
         str(row.seeds),
+        row.base or words.NONE,
+        words.count(row.trainable) if row.base else words.NONE,
         words.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
         row.schedule,
         words.number(row.learning_rate, 2),
         row.tuning or words.NONE,
-        row.tokenizer,
+        row.tokenizer or words.NONE,
         *_read(row),
         ", ".join(row.flags),
     )
+
+
+def _active(row: FairnessRow) -> str:
+    """Parameters that one token passes through, where those are not all."""
+    known = row.active_parameters not in (0, row.non_embedding)
+    return words.count(row.active_parameters) if known else words.NONE
 
 
 def _read(row: FairnessRow) -> tuple[str, str]:
@@ -186,6 +199,39 @@ def domains(comparison: Comparison) -> Table:
     return table(columns, rows, left=3)
 
 
+def samples(comparison: Comparison) -> Table:
+    """Distances of samples, of images alone; smaller is better, and real images have the floor."""
+    columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
+    rows = (
+        (item.scale, item.variant, words.number(item.distance), words.number(item.floor),
+         words.effect(item.delta) if item.delta else words.NONE, str(item.seeds))
+        for item in comparison.samples
+    )  # fmt: skip
+    return table(columns, rows, left=2)
+
+
+def samples_title(comparison: Comparison) -> str:
+    """What the distances are, and of how many samples; empty where there are none."""
+    if not comparison.samples:
+        return ""
+    count, features = comparison.samples[0].count, comparison.samples[0].features
+    return f"Samples: squared Frechet distance to real images on {features}, {count} samples a run"
+
+
+def forgetting(comparison: Comparison) -> Table:
+    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
+    columns = (
+        "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
+    )  # fmt: skip
+    rows = (
+        (row.scale, row.variant, row.domain, str(row.change.n),
+         words.loss(row.start), words.loss(row.end), words.effect(row.change),
+         words.effect(row.delta) if row.delta else words.NONE)
+        for row in comparison.forgetting
+    )  # fmt: skip
+    return table(columns, rows, left=3)
+
+
 def looks(comparison: Comparison) -> Table:
     columns = ("variant", "scale", "share of tokens", "ΔL [95 % CI]", "p", "may spend", "outcome")
     rows = (
@@ -231,6 +277,15 @@ def divergence(comparison: Comparison) -> Table:
         if item.diverged or item.control_diverged
     )  # fmt: skip
     return table(("variant", "diverged", "control diverged", "p (Fisher)"), rows)
+
+
+def experts(comparison: Comparison) -> Table:
+    """One row a scale and variant with experts: how they were used at the end."""
+    rows = (
+        (use.scale, use.variant, str(use.n), f"{use.load:.3g}", f"{100 * use.dropped:.3g} %")
+        for use in comparison.experts
+    )
+    return table(("scale", "variant", "n", "largest load (1: even)", "dropped"), rows, left=2)
 
 
 def flags(comparison: Comparison) -> Table:

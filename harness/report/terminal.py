@@ -43,6 +43,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         _print_ladder(console, comparison, ladder)
     if mixed:
         section(console, "Domains", tables.domains(comparison))
+    section(console, "Experts over the last tenth of each run", tables.experts(comparison))
+    section(console, tables.samples_title(comparison), tables.samples(comparison))
+    _print_forgetting(console, comparison)
     section(console, "Gate", tables.gate(comparison))
     section(console, "Diverged runs", tables.divergence(comparison))
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
@@ -67,6 +70,17 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     say(console, decision.append(f": {words.plain_text(ladder.reason)}", style="default"))
     if ladder.settle:
         say(console, f"What would settle it: {words.plain_text(ladder.settle)}")
+
+
+def _print_forgetting(console: Console, comparison: Comparison) -> None:
+    """One table a scale, so that two intervals fit beside each other."""
+    content = tables.forgetting(comparison)
+    dropped = ("scale", "n", "start", "end") if console.width < NARROW else ("scale",)
+    for scale in dict.fromkeys(row.scale for row in comparison.forgetting):
+        rows = tuple(row for row in content.rows if row[0] == scale)
+        n = ", ".join(dict.fromkeys(row[content.columns.index("n")] for row in rows))
+        title = f"Forgetting at {scale}: loss on what is not trained on, end minus start (n {n})"
+        section(console, title, tables.without(Table(content.columns, rows, 3), dropped))
 
 
 def say(console: Console, line: str | Text) -> None:

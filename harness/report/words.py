@@ -17,6 +17,7 @@ from harness.compare.results import (
     Projection,
     Slope,
 )
+from harness.compare.utilisation import Utilisation
 
 NONE = "–"
 
@@ -110,7 +111,10 @@ def p_is(value: float | None) -> str:
 
 def ratio(value: float | None) -> str:
     """Against the control, in per cent of it; the control itself has none."""
-    return "" if value is None else "equal" if value == 1 else f"{100 * (value - 1):+.2g} %"
+    if value is None or value == 1:
+        return "" if value is None else "equal"
+    percent = 100 * (value - 1)
+    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
 
 
 def effect(item: Effect) -> str:
@@ -143,6 +147,24 @@ def estimand(item: Effect) -> str:
     if item.estimand is Estimand.trajectory_only or item.n < 2:
         return f"these trajectories only, n = {item.n}"
     return f"population of seeds, n = {item.n}"
+
+
+def clock(seconds: float) -> str:
+    """1:02, or 3:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def utilised(used: Utilisation) -> list[str]:
+    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
+    total = used.devices * used.seconds
+    idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
+    devices = f"{used.devices} device{'s' * (used.devices != 1)}"
+    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
+    lines += [f"idle: {idle}"] if idle else []
+    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
+    return [plain_text(line) for line in lines]
 
 
 def scales(ladder: Ladder) -> str:

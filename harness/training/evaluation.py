@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,12 @@ from harness.models import Model
 from harness.training.programs import Program
 from harness.training.step import Params
 
+if TYPE_CHECKING:
+    from harness.training.learner import Learner
 
-def make_evaluate(model: Model):
-    """(params, tokens [B, T+1]) -> nats summed over each sequence, float32 [B]."""
+
+def make_evaluate(model: Model | Learner):
+    """(params, rows [B, T+1]) -> losses summed over the tokens of each, float32 [B]."""
 
     def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, " B"]:
         return jnp.sum(model.token_losses(params, tokens_BT1), axis=1)
@@ -30,9 +34,10 @@ def evaluate_domains(
     params: Params,
     heldout: Mapping[str, HeldOut],
     batch: int,
+    length: int,
     sharding: jax.sharding.Sharding,
-) -> dict[str, tuple[float, float]]:
-    """By domain: mean nats a token, and bits a byte of the predicted text.
+) -> dict[str, tuple[float, float | None]]:
+    """By domain: mean loss a token of `length` in an example, and bits a byte of the predicted text.
 
     All batches are dispatched before the first result is fetched; the last one is filled up
     with repeats, which are left out of the mean.
@@ -43,10 +48,9 @@ def evaluate_domains(
     }
     results = {}
     for domain, sums in pending.items():
-        tokens_NT = heldout[domain].tokens_NT
-        count, length = tokens_NT.shape[0], tokens_NT.shape[1] - 1
-        nats = float(np.concatenate(jax.device_get(sums))[:count].sum(dtype=np.float64))
-        results[domain] = (nats / (count * length), nats / (math.log(2) * heldout[domain].bytes))
+        count, size = len(heldout[domain].tokens_NT), heldout[domain].bytes
+        total = float(np.concatenate(jax.device_get(sums))[:count].sum(dtype=np.float64))
+        results[domain] = (total / (count * length), total / (math.log(2) * size) if size else None)
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config.identity import plain
 from harness.config.schema import Config
-from harness.data import Batch, HeldOut
+from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
 from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
-from harness.training.optimizer import make_optimizer, matrices_of
+from harness.training.learner import Learner, learner_of
 from harness.training.programs import Device, Program, obtain
-from harness.training.step import Params, TrainState, make_step
+from harness.training.sampling import in_batches, make_sample
+from harness.training.step import Params, TrainState, make_step, split
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Lane:
     mesh: Mesh
     get_batch: Callable[[int], Batch]
     heldout: Mapping[str, HeldOut]
+    gallery: Gallery | None = None
+    """Of images: the real ones that samples are measured by."""
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -48,10 +52,11 @@ class Lane:
     def tokens_per_step(self) -> int:
         return self.config.scale.batch * self.config.data.sequence_length
 
-    def initial(self) -> TrainState:
-        """The state of step 0: parameters drawn on the host, by path and seed."""
-        params = jax.device_put(self.model.init(self.config.seed), self._param_shardings)
-        return TrainState(params, self._program_init(params))
+    def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
+        are another run's, from which this one starts."""
+        params = jax.device_put(self.learner.start(self.config.seed, weights), self._param_shardings)
+        return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
 
     def abstract_state(self) -> TrainState:
         return self._abstract_state
@@ -62,43 +67,62 @@ class Lane:
         return jax.device_put(tokens_BT1.reshape(self._batch_shape), self._batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
-        """(state, [loss, grad_norm]) after one update; donates `state`."""
+        """(state, metrics) after one update; donates `state`."""
         return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
 
     def copy(self, state: TrainState) -> TrainState:
         """A state of its own for a background save: the next step may donate the original."""
         return self._program_copy(state)
 
-    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float]]:
-        """By held-out domain: nats a token, bits a byte."""
-        batch, sharding = self.config.scale.batch, self._row_sharding
-        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, sharding)
+    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
+        """By held-out domain: loss a token, bits a byte."""
+        batch, sharding, length = (
+            self.config.scale.batch,
+            self._row_sharding,
+            self.config.data.sequence_length,
+        )
+        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
+
+    def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
+
+        def made(rows_BR: np.ndarray) -> jax.Array:
+            placed = jax.device_put(rows_BR, self._row_sharding)
+            return self._program_sample(state.params, placed, np.float32(guidance))
+
+        return in_batches(made, rows_NR, self.config.scale.batch)
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program, so that the loop never waits for one."""
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @functools.cached_property
+    def learner(self) -> Learner:
+        return learner_of(self.config, self.model)
+
+    @functools.cached_property
     def _optimizer(self):
-        decay = {path: spec.deviation > 0 for path, spec in self.model.stored.items()}
-        scales, matrices = self.model.learning_rate_scales, matrices_of(self.model)
-        return make_optimizer(self.config.optimizer, decay, scales, matrices)
+        return self.learner.optimizer(self.config.optimizer)
 
     @functools.cached_property
     def _param_shardings(self) -> dict[str, NamedSharding]:
-        return param_shardings(self.mesh, self.model.stored)
+        return param_shardings(self.mesh, self.learner.stored)
 
     @functools.cached_property
     def _abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self._param_shardings[path])
-            for path, spec in self.model.stored.items()
+            for path, spec in self.learner.stored.items()
         }
+
+    @property
+    def _abstract_learning(self) -> Params:
+        return split(cast(Params, self._abstract_params), self.learner.learning)[0]
 
     @functools.cached_property
     def _abstract_state(self) -> TrainState:
         with jax.set_mesh(self.mesh):
-            moments = jax.eval_shape(self._optimizer.init, self._abstract_params)
+            moments = jax.eval_shape(self._optimizer.init, self._abstract_learning)
         return TrainState(cast(Params, self._abstract_params), jax.tree.map(self._placed, moments))
 
     def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -108,7 +132,7 @@ class Lane:
     @property
     def _batch_shape(self) -> tuple[int, int, int]:
         count = self.config.compute.microbatches
-        return (count, self.config.scale.batch // count, self.config.data.sequence_length + 1)
+        return (count, self.config.scale.batch // count, self.model.row_length)
 
     @functools.cached_property
     def _row_sharding(self) -> NamedSharding:
@@ -121,11 +145,11 @@ class Lane:
 
     @functools.cached_property
     def _program_init(self) -> Program:
-        return self._obtain("init", self._optimizer.init, self._abstract_params)
+        return self._obtain("init", self._optimizer.init, self._abstract_learning)
 
     @functools.cached_property
     def _program_step(self) -> Program:
-        step = make_step(self.model, self.config.optimizer, self._optimizer)
+        step = make_step(self.learner, self.config.optimizer, self._optimizer, self.learner.learning)
         tokens = jax.ShapeDtypeStruct(self._batch_shape, jnp.int32, sharding=self._batch_sharding)
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
         return self._obtain("step", step, self._abstract_state, tokens, rate, donate=(0,))
@@ -136,9 +160,16 @@ class Lane:
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        shape = (self.config.scale.batch, self.config.data.sequence_length + 1)
+        shape = (self.config.scale.batch, self.model.row_length)
         tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
-        return self._obtain("evaluate", make_evaluate(self.model), self._abstract_params, tokens)
+        return self._obtain("evaluate", make_evaluate(self.learner), self._abstract_params, tokens)
+
+    @functools.cached_property
+    def _program_sample(self) -> Program:
+        shape = (self.config.scale.batch, self.model.row_length)
+        rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
+        guidance = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        return self._obtain("sample", make_sample(self.model), self._abstract_params, rows, guidance)
 
     def _obtain(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
@@ -153,12 +184,17 @@ class Lane:
         """Every config node that a traced program depends on, and the code that traces it."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [self.model.shape.vocabulary, self.model.blueprint.end, list(self.mesh.devices.shape)]
+        shape = [
+            dataclasses.asdict(self.model.shape),
+            self.model.blueprint.end,
+            list(self.mesh.devices.shape),
+        ]
         optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
         return [
             plain(config.model),
             plain(config.compute),
             optimizer,
+            {key: value for key, value in plain(config.finetune).items() if key != "parent"},
             sizes,
             shape,
             config.imports,
@@ -172,6 +208,7 @@ def open_lane(
     devices: Sequence[Device],
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
+    gallery: Gallery | None = None,
 ) -> Lane:
     """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
-    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout)
+    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, gallery)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from harness.config.schema import Method
 from harness.data import roll
 from harness.records.manifest import Manifest
 from harness.records.timeline import TRAIN
@@ -17,7 +18,7 @@ from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
 from harness.training.schedule import Course, decays, learning_rate
-from harness.training.step import TrainState
+from harness.training.step import METRICS, TrainState
 
 
 class Diverged(Exception):
@@ -73,6 +74,10 @@ def train_course(
     """
     evaluate_at, save_at = boundaries(lane, course, forks)
     meter = Meter(lane, course, desk.journal, start)
+    if start.step == 0 and lane.config.finetune.method is not Method.none:
+        desk.journal.beat("evaluate")
+        meter.evaluated(start, lane.evaluate(start.state))  # what the parent knew
+        meter.resume()
     here = start
     last = course.last if until is None else until
     for step in range(start.step, last):
@@ -132,18 +137,20 @@ class Meter:
         self._journal.turn(TRAIN)
         self._last = time.perf_counter()
 
-    def evaluated(self, here: Position, domains: dict[str, tuple[float, float]]) -> None:
+    def evaluated(self, here: Position, domains: dict[str, tuple[float, float | None]]) -> None:
         decayed = here.step == self._course.last and decays(self._lane.config.schedule)
         for domain, (loss, bits) in domains.items():
             row = self._counts(here.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
             self._journal.add("evals", row | {"decayed": decayed})
 
     def _record(self, step: int, rate: float, metrics: jax.Array) -> None:
-        loss, norm = map(float, np.asarray(metrics))
+        # Only experts have the last two.
+        told = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
+        loss = told["loss"]
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         self.device_seconds += elapsed * self._width
-        row = self._counts(step) | {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+        row = self._counts(step) | told | {"learning_rate": rate}
         self._journal.add("steps", row)
         speed = self._lane.tokens_per_step / max(elapsed, 1e-9)
         self._journal.beat("train", step=step, tokens=row["tokens"], loss=loss, tokens_per_second=speed)
@@ -153,5 +160,5 @@ class Meter:
 
     def _counts(self, step: int) -> dict[str, float]:
         tokens = step * self._lane.tokens_per_step
-        flops = tokens * self._lane.model.flops_per_token
+        flops = tokens * self._lane.learner.flops_per_token
         return {"step": step, "tokens": tokens, "flops": flops, "device_seconds": self.device_seconds}

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from harness.models import Model
 from harness.models.parameters import ParamSpec
-from harness.models.width import GROWING, relative_width
+from harness.models.width import GROWING, one_expert, relative_width
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic x -> a x + b x^3 + c x^5, iterated on singular values (kellerjordan.github.io/posts/muon).
@@ -37,7 +37,8 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Matrix:
-    """A hidden matrix as the product uses it, x_NI @ weight_IO; stored with more axes, or a layer a slice."""
+    """A hidden matrix as the product uses it, x_NI @ weight_IO; stored with more axes, or a layer or
+    an expert a slice."""
 
     rows: int
     columns: int
@@ -52,17 +53,21 @@ Matrices = Mapping[str, Matrix]
 def matrices_of(model: Model) -> dict[str, Matrix]:
     """The parameters that Muon takes: all but the vocabulary's and what is no matrix."""
     relative = relative_width(model.blueprint.config, model.shape.width)
-    one_layer = {path: model.specs[model.stacking.members(path)[0]] for path in model.stored}
+    one = {path: one_expert(model.specs[model.stacking.members(path)[0]]) for path in model.stored}
     return {
-        path: _matrix(spec, relative)
-        for path, spec in one_layer.items()
+        path: matrix_of(spec, contracted_axes(spec), relative)
+        for path, spec in one.items()
         if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
     }
 
 
-def _matrix(spec: ParamSpec, relative: float) -> Matrix:
-    """What writes to the stream contracts all axes before the last; all else the first one."""
-    contracted = len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
+def contracted_axes(spec: ParamSpec) -> int:
+    """Leading axes that a product contracts: all before the last where it writes to the stream, else one."""
+    return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
+
+
+def matrix_of(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
+    """A weight of one layer as a matrix; `relative`: the width over the base's."""
     rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
     grown_in, grown_out = (
         relative if any(map(_grows, axes)) else 1.0

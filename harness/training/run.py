@@ -18,10 +18,12 @@ from harness.records.manifest import damaged, good_steps, manifest_steps, read_m
 from harness.records.provenance import Provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
+from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
 
 
@@ -78,10 +80,14 @@ def _train_main(
     journal.turn("load")
     start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
     if start is None:
-        start = Position(0, lane.initial(), "", 0.0)
+        base = task.provenance.facts.base
+        start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
     end = train_course(lane, main_course(task.config), start, desk, forks, until)
     if until is None:
         _conclude(desk, end)
+        if lane.gallery is not None:
+            journal.beat("sample")
+            write_samples(task.run, lane, lane.gallery, end.state)
     else:
         desk.saver.wait()
 

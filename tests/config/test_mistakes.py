@@ -17,12 +17,15 @@ MISTAKES = {
     "optimizer.learning_rate=fast": "optimizer.learning_rate=fast: not a number",
     "engine.isolation=blok": "engine.isolation=blok: no such choice; did you mean 'block'?",
     "variant=hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
-    "scale=": "scale=: no such choice; valid: m, s, xs",
+    "scale=": "scale=: no such choice; valid: ",
     "~variant": "variant.name has no value; choose one with variant=...",
-    "variant=null": "variant=null: null is no choice of variant; valid: delta_hybrid, gated, ",
+    "variant=null": "variant=null: null is no choice of variant; valid: ",
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
+    "model.attention.options.window=3": "is added; write +model.attention.options.window=3",
+    "data.sources.more={path:x}": "data.sources.more: a command line adds no source; ",
+    "+data.sources.more.path=x": "data.sources.more: a command line adds no source; ",
 }
 
 
@@ -77,3 +80,9 @@ def test_a_wrong_key_in_a_file_of_the_user_is_named(tmp_path, capfd, monkeypatch
     assert capfd.readouterr().err.startswith(
         "variant/own.yaml: model.widht: no such key; did you mean 'model.width'?"
     )
+
+
+def test_a_searchpath_that_is_not_there_is_one_sentence(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "hydra.searchpath=[file://mine]", "variant=own"]) == 2
+    assert capfd.readouterr().err == "hydra.searchpath: there is no folder mine; give [file://FOLDER]\n"

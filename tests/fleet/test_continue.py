@@ -15,14 +15,16 @@ import polars as pl
 import pytest
 
 from harness.config.errors import UserError
-from harness.fleet.directories import mark, worker_of
+from harness.fleet import directories
+from harness.fleet.directories import mark
 from harness.fleet.engines import HELD, Order
-from harness.fleet.runs import directory, sweep_of
+from harness.fleet.runs import Run, directory, sweep_of
 from harness.records import atomic, ledger, metrics
+from harness.records.claim import worker_of
 from harness.records.layout import RunDir, SweepDir
-from harness.records.status import State, read_status
+from harness.records.status import State, Status, read_status, write_status
 from tests.fleet.fake_worker import row
-from tests.fleet.support import STEPS, configs, drive, lasting_engine, train, wait_for
+from tests.fleet.support import STEPS, configs, drive, facts, lasting_engine, train, wait_for
 
 
 def faults(runs: Path, **by_run: dict) -> None:
@@ -208,3 +210,14 @@ def _workers(runs: Path) -> list[int]:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_that_starts_over_keeps_what_its_lane_did(tmp_path):
+    made = configs(tmp_path, variants=("mha",), seeds=(0,))
+    run = Run(made[0], facts(made[0]), directory(sweep_of(made), made[0]))
+    run.dir.path.mkdir(parents=True)
+    run.dir.timeline.write_text("{}\n")
+    write_status(run.dir, Status(step=5))
+    directories.start_over(sweep_of(made), run, "because")
+    assert run.dir.timeline.read_text() == "{}\n"
+    assert read_status(run.dir).step == 0

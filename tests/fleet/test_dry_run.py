@@ -17,7 +17,7 @@ from harness.fleet.single import train_single
 from harness.fleet.supervisor import Assignment, Supervisor
 from harness.records import ledger
 from harness.records.layout import SweepDir
-from harness.report.gantt import Bar, print_gantt
+from harness.report.bars import Bar, print_gantt
 from tests.fleet.support import config, configs, tools, train
 
 

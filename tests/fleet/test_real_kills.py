@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.fleet.directories import worker_of
-from harness.records.claim import holder
+from harness.records.claim import holder, worker_of
 from harness.records.layout import SweepDir
 from harness.records.status import State, read_status
 

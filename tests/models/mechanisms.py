@@ -16,6 +16,13 @@ MECHANISMS = {
     "gated_delta": ("gated_delta", {"chunk": 8}),
 }
 
+FEEDFORWARDS = {
+    "bias": {"experts": 4},
+    "auxiliary-shared": {"experts": 4, "top_k": 3, "shared": 2, "balance": "auxiliary", "balance_rate": 0.1},
+    "capacity": {"experts": 4, "dispatch": "capacity", "capacity_factor": 1.0},
+}
+"""Options of `moe` that differ most; queues of an even load drop a good part of an untrained router's."""
+
 OF_EACH = [
     {"name": "mla", "options": {"latent": 6, "rotary": 2}},
     {"name": "gated_delta", "options": {"chunk": 4}},

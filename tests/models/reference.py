@@ -93,8 +93,12 @@ def gated_delta(x_TD, w):
     return out_TD
 
 
-def logits(params, tokens_T, layers):
-    """Logits [T, V] of a model; one function (x [T, D], weights) -> [T, D] a layer."""
+def swiglu(x_TD, w):
+    return (silu(x_TD @ w["gate"]) * (x_TD @ w["up"])) @ w["down"]
+
+
+def logits(params, tokens_T, layers, feedforward=swiglu):
+    """Logits [T, V] of a model; one function (x [T, D], weights) -> [T, D] a layer, one for all after it."""
     params = {path: np.asarray(array, np.float64) for path, array in params.items()}
     x_TD = params["embedding"][tokens_T]
     for index, layer in enumerate(layers):
@@ -103,6 +107,6 @@ def logits(params, tokens_T, layers):
         mechanism = {path.removeprefix("attention."): array for path, array in own.items()}
         x_TD = x_TD + layer(rms_norm(x_TD, own["attention_norm.gain"]), mechanism)
         normed_TD = rms_norm(x_TD, own["feedforward_norm.gain"])
-        hidden_TF = silu(normed_TD @ own["feedforward.gate"]) * (normed_TD @ own["feedforward.up"])
-        x_TD = x_TD + hidden_TF @ own["feedforward.down"]
+        within = {path.removeprefix("feedforward."): array for path, array in own.items()}
+        x_TD = x_TD + feedforward(normed_TD, within)
     return rms_norm(x_TD, params["norm.gain"]) @ params["embedding"].T

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from harness.config.schema import ComputeConfig, Layers, Remat
+from harness.config.schema import ComputeConfig, Layers, Mechanism, Remat
 from harness.models.attention import softmax
 from harness.models.flops import count_jaxpr, forward_flops
-from tests.models.mechanisms import LOCAL, MECHANISMS
+from tests.models.mechanisms import FEEDFORWARDS, LOCAL, MECHANISMS
 
 QUICK = (Layers.scanned, Remat.dots)
 """What is tried for every mechanism; the slow tests have the rest of the product."""
@@ -25,11 +25,14 @@ EXECUTIONS = [
 @pytest.mark.parametrize(("name", "layers", "remat"), EXECUTIONS)
 def test_executed_flops_equal_the_jaxpr(small, name, layers, remat, monkeypatch):
     monkeypatch.setattr(softmax, "SHORTEST_BLOCK", 5)
-    B, T = 2, 32
     mechanism, options = MECHANISMS[name]
-    model = small(
-        mechanism, length=T, options=options, layers=3, compute=ComputeConfig(layers=layers, remat=remat)
-    )
+    compute = ComputeConfig(layers=layers, remat=remat)
+    assert_counted(small(mechanism, length=32, options=options, layers=3, compute=compute), 2)
+
+
+def assert_counted(model, B):
+    """Forward alone, and with the gradient."""
+    T = model.blueprint.sequence_length
     params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored.items()}
     tokens = jax.ShapeDtypeStruct((B, T + 1), jnp.int32)
 
@@ -39,6 +42,40 @@ def test_executed_flops_equal_the_jaxpr(small, name, layers, remat, monkeypatch)
     assert count_jaxpr(loss, params, tokens) == B * T * forward_flops(model.blueprint)
     trained = count_jaxpr(jax.value_and_grad(loss, has_aux=True), params, tokens)
     assert trained == B * T * model.executed_flops_per_token
+
+
+OF_EXPERTS = [
+    pytest.param(name, *how, marks=() if how == QUICK else pytest.mark.slow)
+    for name in FEEDFORWARDS
+    for how in itertools.product(Layers, Remat)
+]
+
+
+@pytest.mark.parametrize(("name", "layers", "remat"), OF_EXPERTS)
+def test_executed_flops_of_experts_equal_the_jaxpr(small, name, layers, remat):
+    """At the config's own batch, by which blocks are padded."""
+    experts = Mechanism("moe", FEEDFORWARDS[name])
+    compute = ComputeConfig(layers=layers, remat=remat, microbatches=2)
+    model = small(length=32, feedforward=experts, layers=3, compute=compute)
+    assert model.blueprint.sequences == 2
+    assert_counted(model, 2)
+    assert model.executed_flops_per_token > model.flops_per_token
+
+
+def test_rows_that_experts_multiply(small):
+    """64 assignments of two sequences in blocks of 4, the padding of 4 x 3 rows; queues of 16 each."""
+    D, F = 8, 12
+    blocks, queues = (
+        small(
+            feedforward=Mechanism("moe", {"experts": 4, **given}),
+            layers=1,
+            compute=ComputeConfig(microbatches=2),
+        )
+        for given in ({}, {"dispatch": "capacity", "capacity_factor": 2.0})
+    )
+    without = small(layers=1).executed_flops_per_token - 3 * 6 * D * F + 3 * 2 * D * 4
+    assert blocks.executed_flops_per_token == without + 3 * 6 * D * F * (64 + 12) / 32
+    assert queues.executed_flops_per_token == without + 3 * 6 * D * F * 4 * 16 / 16
 
 
 WINDOWED = {

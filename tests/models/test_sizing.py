@@ -55,6 +55,23 @@ def test_flops_are_matched_or_left_alone(target):
         assert size(alone, target, 512, 128) == plain
 
 
+@settings(max_examples=10, deadline=None)
+@given(TARGETS.filter(lambda target: target > 10**6), st.sampled_from(["dropless", "capacity"]))
+def test_experts_are_matched_in_parameters_or_flops(target, dispatch):
+    """From a million up: a column of all eight experts is much of a small model."""
+    plain = size(ModelConfig(head_width=16), target, 512, 128)
+    wanted = model_flops(Blueprint(ModelConfig(head_width=16), plain, 128))
+    experts = Mechanism("moe", {"shared": 1, "dispatch": dispatch})
+    for match, measure, goal in (
+        (Match.params, non_embedding, target),
+        (Match.flops, model_flops, wanted),
+    ):
+        model = ModelConfig(feedforward=experts, head_width=16, match=match)
+        shape = size(model, target, 512, 128)
+        assert measure(Blueprint(model, shape, 128)) == pytest.approx(goal, rel=0.005)
+        assert (shape.width, shape.layers, shape.heads) == (plain.width, plain.layers, plain.heads)
+
+
 def test_ffn_is_as_round_as_the_tolerance_allows():
     assert size(ModelConfig(), 10**9, 512, 128).ffn % 64 == 0
 

@@ -38,8 +38,8 @@ def model_of(name="mha", options=None, layers=Layers.unrolled, **changes):
 def test_axes_are_explicit_and_devices_keep_their_order():
     devices = jax.devices()[2:6]
     mesh = lane_mesh(devices, MeshConfig(data=2, tensor=2))
-    assert mesh.axis_names == ("data", "fsdp", "tensor")
-    assert mesh.axis_types == (AxisType.Explicit,) * 3
+    assert mesh.axis_names == ("data", "fsdp", "tensor", "expert")
+    assert mesh.axis_types == (AxisType.Explicit,) * 4
     assert list(mesh.devices.flat) == devices
 
 
@@ -54,7 +54,7 @@ def test_parameters_are_split_as_the_table_says():
     assert shardings["repeats.0.attention.query"].spec == P(None, "fsdp", "tensor", None)
     assert shardings["repeats.0.feedforward.down"].spec == P(None, "tensor", "fsdp")
     assert shardings["norm.gain"].spec == P("fsdp")
-    assert batch_sharding(mesh, 8).spec == P(("data", "fsdp"), None)
+    assert batch_sharding(mesh, 8).spec == P(("data", "fsdp", "expert"), None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_parameters_are_split_as_the_table_says():
     ],
 )
 def test_what_does_not_divide_is_said(mesh, changes, said):
-    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
+    devices = jax.devices()[: mesh.devices]
     with pytest.raises(UserError, match=said):
         param_shardings(lane_mesh(devices, mesh), model_of(**changes).stored)
 
@@ -75,7 +75,8 @@ def test_what_does_not_divide_is_said(mesh, changes, said):
 def test_a_batch_that_does_not_divide_is_said():
     mesh = lane_mesh(jax.devices()[:4], MeshConfig(2, 2))
     with pytest.raises(
-        UserError, match=r"mesh.data x mesh.fsdp = 4 does not divide batch = 6: choose scale.batch"
+        UserError,
+        match=r"mesh.data x mesh.fsdp x mesh.expert = 4 does not divide batch = 6: choose scale.batch",
     ):
         batch_sharding(mesh, 6)
 

@@ -134,6 +134,7 @@ def test_other_architectures_are_compared_where_they_can_be(one, gqa):
 LAYERS = ("model.layers=2", "model.width=32", "model.heads=2", "model.ffn=40", "model.match=none")
 
 
+@pytest.mark.slow
 def test_how_layers_are_stored_and_split_is_no_difference(folder):
     plain = at_start(folder, *LAYERS, "seed=7")
     scanned = at_start(folder, *LAYERS, "seed=7", "compute.layers=scanned", "variant.name=scanned")

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 
 from harness.cli import main
 from harness.config.errors import UserError
-from harness.probe.checkpoint import find_checkpoint
 from harness.probe.export import export
 from harness.probe.subject import open_subject
+from harness.records.checkpoint import find_checkpoint
 from harness.records.manifest import Manifest
 from harness.records.provenance import read_provenance
 from harness.training.step import TrainState

@@ -7,9 +7,9 @@ import pytest
 from harness.cli import main
 from harness.config.errors import UserError
 from harness.probe import sample as probe
-from harness.probe.checkpoint import find_checkpoint
 from harness.probe.sample import pick, sample
 from harness.probe.subject import open_subject
+from harness.records.checkpoint import find_checkpoint
 from tests.probe.saved import at_start
 
 

@@ -85,6 +85,7 @@ def test_warm_up_is_left_out(pair, monkeypatch):
     assert timing._turn(lane, 2) == [2 * first + 1, 2 * (first + 2) + 1]
 
 
+@pytest.mark.slow
 def test_peak_grows_with_the_batch_and_is_the_same_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
     small, large = (

@@ -70,7 +70,7 @@ def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> La
     """A lane on as many devices as the run's mesh has, from the given one on."""
     config = read_config(run.config)
     corpus = open_data(config.data)
-    count = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    count = config.mesh.devices
     devices = jax.devices()[first_device : first_device + count]
     reader = reader or Reader(corpus.sampler(config.scale.batch, config.data_seed))
     heldout = corpus.heldout(config.evaluation.tokens)

@@ -125,6 +125,7 @@ def test_shared_parameters_of_two_variants_start_equal(tmp_path):
     assert all(np.array_equal(one[path], other[path]) for path in shared)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_within_rounding(alone, tmp_path):
     even = ("data.tokenizer=bpe512", "model.heads=2", "model.ffn=80", "scale.parameters=11904")
     run = prepare(tmp_path, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", *even)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from harness.config.compose import compose
 from harness.models import build
@@ -58,6 +59,7 @@ def test_the_step_is_optax_adamw_behind_a_clip():
     assert largest_mean_gap(state.params, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_z_loss_pulls_the_partition_towards_one():
     plain, _ = one_step(1, z_loss=0.0)
     pulled, _ = one_step(1, z_loss=1.0)

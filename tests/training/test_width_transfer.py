@@ -110,7 +110,7 @@ def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     rotary = Rotary.table(LENGTH, decoder.head_width, decoder.rope_base)
     read_BTD = x_BTD = decoder._embed(tokens_BT)
     for layer in decoder.layers:
-        x_BTD = layer(x_BTD, rotary)
+        x_BTD, _ = layer(x_BTD, rotary)
     return {"read": read_BTD, "stream": x_BTD, "logits": built.logits(params, tokens_BT)}
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -16,7 +15,7 @@ from harness.config.errors import UserError
 from harness.models.attention.softmax import attend, keys_multiplied, keys_seen
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.parameters import weight
+from harness.models.parameters import level, weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,6 @@ class Attention(nnx.Module):
     def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
         return rotary(norm(x_BHTK) if norm else x_BHTK)
-
-
-def level(size: int, axis: str | None, value: float) -> nnx.Param:
-    """Declares one number a head (or the like) that starts at a value: no noise, hence no weight decay."""
-    return nnx.Param(jax.ShapeDtypeStruct((size,), jnp.float32), axes=(axis,), mean=value, deviation=0.0)
 
 
 def model_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> float:

@@ -17,10 +17,9 @@ from flax import nnx
 from jax import Array
 
 from harness.config.errors import UserError
-from harness.models.attention.core import level
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.parameters import weight
+from harness.models.parameters import level, weight
 from harness.models.registry import attention
 from harness.parallel.rules import layout
 

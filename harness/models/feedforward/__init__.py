@@ -1,5 +1,5 @@
 """One file a mechanism; importing the folder registers them."""
 
-from harness.models.feedforward import swiglu
+from harness.models.feedforward import moe, swiglu
 
-__all__ = ["swiglu"]
+__all__ = ["moe", "swiglu"]

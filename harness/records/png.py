@@ -1,0 +1,45 @@
+"""Pictures of pixels: a grid of images, and the PNG file format (ISO/IEC 15948), eight bits a value."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+GAP = 2
+"""Pixels between the images of a grid."""
+COLOR = {1: 0, 3: 2}
+"""The format's number for grey, and for red, green and blue."""
+
+
+def png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """A whole file. Images of other than three channels are grey: their first channel."""
+    shown = pixels_HWC if pixels_HWC.shape[2] == 3 else pixels_HWC[..., :1]
+    height, width, channels = shown.shape
+    lines = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: none
+    lines[:, 1:] = shown.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOR[channels], 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks)
+
+
+def grid(
+    images_NHWC: UInt8[np.ndarray, "N H W C"], columns: int, zoom: int = 1
+) -> UInt8[np.ndarray, "Y X C"]:
+    """Images row by row on a grey ground, each pixel `zoom` wide."""
+    big = images_NHWC.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    count, height, width, channels = big.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 128, np.uint8)
+    for index, image in enumerate(big):
+        y, x = (
+            GAP + at * (side + GAP) for at, side in zip(divmod(index, columns), (height, width), strict=True)
+        )
+        sheet[y : y + height, x : x + width] = image
+    return sheet
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -1,0 +1,394 @@
+"""A fine-tuned run starts as its parent ended, moves what it is to move, and nothing else."""
+
+import dataclasses
+import json
+import math
+import shutil
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from harness.config.compose import compose
+from harness.config.errors import UserError
+from harness.config.schema import Method
+from harness.describe import describe
+from harness.fleet.directories import check_identities
+from harness.fleet.runs import Run
+from harness.models import build
+from harness.records.atomic import read_json
+from harness.records.layout import RunDir
+from harness.records.manifest import good_steps
+from harness.records.provenance import read_provenance
+from harness.records.status import State, read_status
+from harness.training.base import base_weights, saved_weights
+from harness.training.checkpoints import restore
+from harness.training.factors import low_rank
+from harness.training.learner import learner_of
+from harness.training.run import train_run
+from harness.training.step import make_step, split
+from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
+
+METHODS = {
+    "full": ("finetune.method=full",),
+    "lora": ("finetune.method=lora", "finetune.rank=2", "finetune.alpha=6"),
+    "frozen": ("finetune.method=frozen", "finetune.layers=1"),
+}
+SMALL = ("model.width=16", "model.layers=2", "model.heads=1", "model.ffn=24")
+SHORT = ("scale.tokens=4096", "schedule.branches=[]", "optimizer.learning_rate=0.003")
+"""16 steps, none of them left by a branch."""
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    run = prepare(tmp_path_factory.mktemp("parent"), *SMALL, "schedule.branches=[]")
+    assert train(run) is State.finished
+    return run
+
+
+def child(parent, folder, method, *overrides):
+    """A run that starts from `parent` and reads the same text."""
+    folder.mkdir(exist_ok=True)
+    text = parent.path.parents[3] / "text.txt"
+    here = f"data.sources.own.path={text}", f"finetune.parent={parent.path}"
+    return prepare(folder, *SMALL, *SHORT, *here, *METHODS[method], *overrides)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def tuned(request, parent, tmp_path_factory):
+    """A finished child of each method."""
+    run = child(parent, tmp_path_factory.mktemp(request.param), request.param)
+    assert train(run) is State.finished, run.log.read_text()
+    return run
+
+
+def saved(run):
+    """The state at the end of a run, on the host."""
+    return jax.device_get(restore(run, good_steps(run)[0][-1], lane(run).abstract_state()))
+
+
+def losses(run, step):
+    return dict(curve(run, "evals").filter(step=step).select("domain", "loss").iter_rows())
+
+
+def test_before_its_first_step_a_run_scores_what_its_parent_scored_at_its_end(parent, tuned):
+    before = losses(tuned, 0)
+    assert before == losses(parent, 30)
+    assert before
+    assert curve(tuned, "evals")["step"].to_list() == [0, 8, 16]
+    assert curve(tuned, "evals")["decayed"].to_list() == [False, False, True]
+    assert losses(tuned, 16)["own"] < before["own"]
+
+
+def test_what_rests_keeps_its_bits_and_what_learns_does_not(parent, tuned):
+    start = saved_weights(parent, 30, assignment(parent).config, lane(parent).model)
+    learner, end = lane(tuned).learner, saved(tuned).params
+    for path, weight in start.items():
+        learns = learner.learning is None or path in learner.learning
+        assert np.array_equal(weight, end[path]) is not learns, path
+    assert learner.trainable == sum(end[path].size for path in learner.learning or end)
+
+
+def test_moments_are_kept_of_what_learns_alone(tuned):
+    learner, state = lane(tuned).learner, saved(tuned)
+    shapes = sorted(state.params[path].shape for path in learner.learning or state.params)
+    moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim]
+    assert sorted(leaf.shape for leaf in moments) == sorted([*shapes, *shapes])
+
+
+def test_a_probe_reads_the_merged_weights(parent, tuned):
+    config, model = assignment(tuned).config, lane(tuned).model
+    weights = saved_weights(tuned, 16, config, model)
+    assert weights.keys() == model.stored.keys()
+    corpus = lane(tuned).heldout["own"].tokens_NT
+    scored = np.mean(jax.jit(model.token_losses)(weights, corpus))
+    assert float(scored) == pytest.approx(losses(tuned, 16)["own"], abs=1e-5)
+
+
+def test_resumed_without_its_parent_is_bitwise_the_same(parent, tuned, tmp_path):
+    moved = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
+    shutil.copytree(parent.path, moved.path)
+    method = assignment(tuned).config.finetune.method.value
+    run = child(parent, tmp_path / "run", method, f"finetune.parent={moved.path}")
+    stop = threading.Event()
+    first = lane(run)
+    stopped = dataclasses.replace(first, get_batch=stopping_at(11, first.get_batch, stop))
+    assert train_run(assignment(run), stopped, stop) is State.preempted
+    shutil.rmtree(moved.path)
+    assert train(run, first_device=2) is State.finished
+    assert curve(run).equals(curve(tuned))
+    assert curve(run, "evals").equals(curve(tuned, "evals"))
+
+
+def model_of(*overrides):
+    config = compose(["data=own", "data.sources.own.path=x", *TINY, *SMALL, *overrides])
+    return config, build(config, 257)
+
+
+def filled(learner):
+    """The learner's start with factors that are not zero."""
+    rng = np.random.default_rng(3)
+    start = learner.start(0)
+    for path in start:
+        if path.startswith("lora."):
+            start[path] = 0.2 * rng.normal(size=start[path].shape).astype(np.float32)
+    return start
+
+
+EXPERTS = ("model.feedforward.name=moe", "+model.feedforward.options.experts=4")
+"""With a bias on the choice, which moves without a gradient."""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in (("compute.layers=scanned",), EXPERTS))],
+)
+def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow(overrides):
+    config, model = model_of(*METHODS["lora"], *overrides)
+    learner, scale = learner_of(config, model), 6 / 2
+    params = filled(learner)
+    tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
+    by_hand, lead = dict(params), {}
+    for path in learner.factors:
+        a, b = params[f"lora.{path}.a"], params[f"lora.{path}.b"]
+        lead[path] = model.stored[path].axes[0] in ("layers", "experts")
+        layer = zip(a, b, strict=True) if lead[path] else [(a, b)]
+        each = [scale * np.tensordot(one, other, axes=1) for one, other in layer]
+        by_hand[path] = params[path] + (np.stack(each) if lead[path] else each[0])
+    plain = {path: by_hand[path] for path in model.stored}
+    wanted, full = jax.jit(jax.value_and_grad(lambda p: model.loss(p, tokens_BT1, 0.0)[0]))(plain)
+    found, grads = jax.jit(jax.value_and_grad(lambda p: learner.loss(p, tokens_BT1, 0.0)[0]))(params)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    for path in learner.factors:
+        a, b, dw = params[f"lora.{path}.a"], params[f"lora.{path}.b"], np.asarray(full[path])
+        rank, stacks = 2, a.shape[0] if lead[path] else 1
+        rows = math.prod(a.shape) // (rank * stacks)
+        dw = dw.reshape(stacks, rows, -1)
+        da = scale * dw @ b.reshape(stacks, rank, -1).swapaxes(1, 2)
+        db = scale * a.reshape(stacks, rows, rank).swapaxes(1, 2) @ dw
+        np.testing.assert_allclose(grads[f"lora.{path}.a"], da.reshape(a.shape), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(grads[f"lora.{path}.b"], db.reshape(b.shape), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
+    config, model = model_of(*METHODS[method], *EXPERTS)
+    learner = learner_of(config, model)
+    optimizer, params = learner.optimizer(config.optimizer), learner.start(0)
+    tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
+    step = jax.jit(make_step(learner, config.optimizer, optimizer, learner.learning))
+    state = make_state(params, optimizer.init(split(params, learner.learning)[0]))
+    after, _ = step(state, tokens_MBT1, 1e-3)
+    biases = {path for path in params if path.endswith("bias")}
+    moved = {path for path in biases if not np.array_equal(params[path], after.params[path])}
+    assert len(biases) == 2
+    assert moved == {path for path in biases if learner.learning is None or path in learner.learning}
+
+
+def test_every_hidden_matrix_has_factors_and_nothing_else_has():
+    config, model = model_of(*METHODS["lora"])
+    matrices = {path for path, spec in model.stored.items() if len(spec.shape) > 1 and path != "embedding"}
+    assert learner_of(config, model).factors.keys() == matrices
+
+
+def test_the_product_of_the_factors_is_what_x_a_b_would_add():
+    rng = np.random.default_rng(0)
+    x_ND, a, b = (rng.normal(size=shape) for shape in ((5, 8), (8, 2), (2, 3, 4)))
+    weight = low_rank(a, b, ("width", None), (None, "heads", None))
+    np.testing.assert_allclose(
+        np.tensordot(x_ND, weight, 1), np.tensordot(x_ND @ a, b, 1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_at_full_rank_one_factor_learns_what_the_matrix_would():
+    """With a = 1 (all of W's inputs are the rank) and alpha = rank, the gradient of b is that of W."""
+    config, model = model_of("finetune.method=lora", "finetune.rank=16", "finetune.alpha=16")
+    learner = learner_of(config, model)
+    assert model.shape.width == 16
+    params = learner.start(0)
+    path = "layers.0.feedforward.up"
+    params[f"lora.{path}.a"] = np.eye(16, dtype=np.float32)
+    tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
+    grads = jax.jit(jax.grad(lambda p: learner.loss(p, tokens_BT1, 0.0)[0]))(params)
+    np.testing.assert_allclose(grads[f"lora.{path}.b"], grads[path], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layers", ["unrolled", "scanned"])
+def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
+    config, model = model_of(*METHODS["lora"], f"compute.layers={layers}")
+    start = learner_of(config, model).start(5)
+    name = "lora.layers.1.attention.query.a"
+    if layers == "scanned":
+        found = start["lora.repeats.0.attention.query.a"][1]
+        alone = learner_of(*model_of(*METHODS["lora"])).start(5)
+        assert np.array_equal(found, alone[name])
+        assert not start["lora.repeats.0.attention.query.b"].any()
+    else:
+        assert start[name].std() == pytest.approx(1 / math.sqrt(model.shape.width), rel=0.3)
+        assert not np.array_equal(start[name], start["lora.layers.0.attention.query.a"])
+
+
+def test_without_finetuning_the_step_is_the_one_it_was():
+    config, model = model_of()
+    learner = learner_of(config, model)
+    optimizer = learner.optimizer(config.optimizer)
+    params = model.init(0)
+    state = jax.eval_shape(lambda p: (p, optimizer.init(p)), params)
+    tokens = jax.ShapeDtypeStruct((1, 8, 33), np.int32)
+    texts = [
+        str(jax.make_jaxpr(make_step(*each))(make_state(*state), tokens, 1.0))
+        for each in ((model, config.optimizer, optimizer), (learner, config.optimizer, optimizer, None))
+    ]
+    assert texts[0] == texts[1]
+
+
+def make_state(params, moments):
+    from harness.training.step import TrainState
+
+    return TrainState(params, moments)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [pytest.param("scanned", "unrolled", marks=pytest.mark.slow), ("unrolled", "scanned")],
+)
+def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, other):
+    first = parent
+    if one == "scanned":
+        (tmp_path / "first").mkdir()
+        first = prepare(
+            tmp_path / "first", *SMALL, "compute.layers=scanned", "schedule.branches=[]", *SHORT[:1]
+        )
+        assert train(first) is State.finished
+    run = child(first, tmp_path / "second", "lora", f"compute.layers={other}")
+    there, here = lane(first), lane(run)
+    base = assignment(run).provenance.facts.base
+    weights = saved_weights(first, base["step"], there.config, there.model)
+    start = jax.device_get(here.initial(base_weights(base)).params)
+    found = here.model.unstack({path: start[path] for path in here.model.stored})
+    for path, weight in there.model.unstack(weights).items():
+        assert np.array_equal(found[path], weight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion"])
+def test_eight_devices_train_as_one_does(tmp_path, method, optimizer):
+    two = ("model.heads=2", "data.tokenizer=bpe512")  # a tensor axis splits heads and vocabulary
+    wide = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    (tmp_path / "first").mkdir()
+    first = prepare(tmp_path / "first", *SMALL, *two, "schedule.branches=[]", *SHORT[:1])
+    assert train(first) is State.finished
+    ends = []
+    for name, mesh in (("one", ()), ("eight", wide)):
+        run = child(first, tmp_path / name, method, f"optimizer={optimizer}", *two, *mesh)
+        assert train(run) is State.finished, run.log.read_text()
+        ends.append(losses(run, 16)["own"])
+    assert ends[0] == pytest.approx(ends[1], abs=2e-3)
+
+
+@pytest.mark.slow
+def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
+    wide = ("mesh.data=2", "mesh.fsdp=4")
+    moved = []
+    for name, mesh in (("one", ()), ("eight", wide)):
+        here = lane(child(parent, tmp_path / name, "lora", *mesh))
+        base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
+        state, _ = here.step(here.initial(base_weights(base)), here.put(here.get_batch(0)), 1e-3)
+        moved.append(jax.device_get(state.params))
+    for path in moved[0]:
+        np.testing.assert_allclose(moved[0][path], moved[1][path], atol=2e-3 if "lora" in path else 0)
+
+
+def test_flops_of_frozen_layers_are_forward_alone():
+    config, model = model_of(*METHODS["frozen"])
+    learner, blueprint = learner_of(config, model), model.blueprint
+    head = 2.0 * model.shape.width * model.shape.vocabulary
+    layers = [
+        (blueprint.attention.executed_flops(s) + blueprint.feedforward.executed_flops(s)).total
+        for s in blueprint.sites
+    ]
+    assert learner.executed_flops_per_token(8) == sum(layers) + head + 2 * layers[-1] + head
+    assert learner.flops_per_token < model.flops_per_token
+
+
+def test_flops_of_lora_leave_out_the_gradients_that_nobody_asks_for():
+    config, model = model_of(*METHODS["lora"])
+    learner, shape = learner_of(config, model), model.shape
+    head = 2.0 * shape.width * shape.vocabulary
+    first_inputs = 3 * 2.0 * shape.width * shape.heads * shape.head_width
+    merging = sum(3 * 2 * 2 * spec.size for path, spec in model.stored.items() if path in learner.factors)
+    wanted = model.executed_flops_per_token - head - first_inputs + merging / (8 * 32)
+    assert learner.executed_flops_per_token(8) == pytest.approx(wanted, rel=1e-12)
+    matrices = sum(spec.size for path, spec in model.stored.items() if path in learner.factors)
+    saved = head + 2 * matrices
+    assert learner.flops_per_token == pytest.approx(model.flops_per_token - saved + 6 * learner.trainable)
+
+
+BAD = {
+    "names none": ("finetune.parent=null",),
+    "no run lies there": ("finetune.parent=/nowhere/run",),
+    "no checkpoint at that step; there are": ("finetune.parent={parent}@7",),
+    "embedding is [257, 16] there and [257, 32] here": ("model.width=32",),
+    "computes otherwise.*model.rope_base": ("model.rope_base=500",),
+    "is not that of finetune.parent": ("data.tokenizer=bpe512",),
+    "finetune.rank=0": ("finetune.rank=0",),
+    "finetune.alpha=0": ("finetune.alpha=0",),
+    "only finetune.method=frozen counts layers": ("finetune.layers=1",),
+    "finetune.layers=null": ("finetune.method=frozen",),
+    "finetune.layers=9": ("finetune.method=frozen", "finetune.layers=9"),
+    "scanned layers": ("finetune.method=frozen", "finetune.layers=1", "compute.layers=scanned"),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_a_mistake_is_one_sentence_before_anything_is_trained(parent, tmp_path, sentence):
+    overrides = [each.replace("{parent}", str(parent.path)) for each in BAD[sentence]]
+    with pytest.raises(UserError, match=sentence.replace("[", r"\[")) as told:
+        child(parent, tmp_path, "lora", *overrides)
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_of_images_is_not_fine_tuned(parent):
+    with pytest.raises(UserError, match="only decoders are fine-tuned"):
+        describe(
+            compose(["model=dit", "data=digits", "finetune.method=full", f"finetune.parent={parent.path}"])
+        )
+
+
+def test_a_parent_that_still_trains_is_refused_but_for_a_checkpoint_that_is_named(parent, tmp_path):
+    running = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
+    shutil.copytree(parent.path, running.path)
+    status = json.loads(running.status.read_text()) | {"state": "preempted"}
+    running.status.write_text(json.dumps(status))
+    assert read_status(running).state is State.preempted
+    with pytest.raises(UserError, match="is preempted, not finished"):
+        child(parent, tmp_path / "a", "full", f"finetune.parent={running.path}")
+    run = child(parent, tmp_path / "b", "full", f"finetune.parent={running.path}@24")
+    assert assignment(run).provenance.facts.base["step"] == 24
+
+
+def test_a_parent_that_was_trained_again_makes_another_run(parent, tmp_path):
+    other = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
+    shutil.copytree(parent.path, other.path)
+    run = child(parent, tmp_path / "run", "full", f"finetune.parent={other.path}")
+    config = assignment(run).config
+    check_identities([Run(config, describe(config), run)])
+    shutil.rmtree(other.path)
+    again = prepare(tmp_path, *SMALL, "schedule.branches=[]", "seed=0", "optimizer.learning_rate=0.01")
+    assert again == other
+    assert train(other) is State.finished
+    with pytest.raises(UserError, match="which has been trained again since"):
+        check_identities([Run(config, describe(config), run)])
+    assert train(run) is State.failed
+    assert "changed since this run was planned" in read_status(run).message
+
+
+def test_the_base_is_written_down(parent, tuned):
+    base, told = read_provenance(tuned).facts.base, read_provenance(parent)
+    assert base["name"] == "sweep/xs/mha/seed0@30"
+    assert (base["identity"], base["step"]) == (told.identity, 30)
+    assert read_json(tuned.run)["identity"] != told.identity
+    assert assignment(tuned).config.finetune.method is not Method.none
