@@ -6,6 +6,7 @@ lanes about as wide and whose machine about as crowded; where nothing was measur
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -176,20 +177,22 @@ def _median(values: Sequence[float | None], default: float) -> float:
 def meshes(config: Config) -> dict[int, MeshConfig]:
     """Every lane that a run may have, by its devices: its mesh, more or less often along `data`.
 
-    The sequences of a micro-batch divide over `data` and `fsdp` (parallel.rules).
+    The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.rules).
     """
     mesh, rows = config.mesh, config.scale.batch // config.compute.microbatches
+    fixed = mesh.fsdp * mesh.expert
     return {
-        data * mesh.fsdp * mesh.tensor: MeshConfig(data, mesh.fsdp, mesh.tensor)
-        for data in range(1, rows // mesh.fsdp + 1)
-        if rows % (data * mesh.fsdp) == 0
+        data * fixed * mesh.tensor: dataclasses.replace(mesh, data=data)
+        for data in range(1, rows // fixed + 1)
+        if rows % (data * fixed) == 0
     }
 
 
 def device_bytes(facts: Facts, mesh: MeshConfig) -> float:
-    """Memory of one device: `fsdp` and `tensor` split the state, `data` and `fsdp` the batch. What `tensor`
-    splits of the activations is counted in full, so that this is rather too much."""
-    return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / (mesh.data * mesh.fsdp)
+    """Memory of one device: `fsdp` and `tensor` split the state, `data`, `fsdp` and `expert` the batch. What
+    `tensor` splits of the activations, and `expert` of the weights, is counted in full: rather too much."""
+    batch = mesh.data * mesh.fsdp * mesh.expert
+    return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / batch
 
 
 ROW_BYTES = 64
