@@ -67,13 +67,9 @@ def _assignment(run: RunDir) -> Assignment:
     return Assignment(run, read_config(run.config), provenance)
 
 
-def devices_of(config: Config) -> int:
-    return config.mesh.devices
-
-
 def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
     """Device count and flags, fixed for the life of this process."""
-    total = sum(devices_of(task.config) for task in tasks)
+    total = sum(task.config.mesh.devices for task in tasks)
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_profile(total) | dict(env)
         keep_memory()
@@ -103,7 +99,7 @@ def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
         if key not in readers:
             readers[key] = _open_reader(task.config)
         reader, heldout, gallery = readers[key]
-        mine, devices = devices[: devices_of(task.config)], devices[devices_of(task.config) :]
+        mine, devices = devices[: task.config.mesh.devices], devices[task.config.mesh.devices :]
         model = rebuilt(task.config, task.provenance.facts)
         lanes.append(open_lane(task.config, model, mine, reader.get, heldout, gallery))
     states = [State.failed] * len(tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import re
@@ -25,7 +26,7 @@ from omegaconf.errors import (
 
 from harness.config.errors import UserError, nearest
 from harness.config.identity import flatten
-from harness.config.schema import Config
+from harness.config.schema import Config, SourceConfig
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
@@ -117,8 +118,11 @@ def _unknown(error: BaseException) -> str | None:
 
 
 def _no_key(key: str, line: str | None = None) -> str:
-    if re.fullmatch(r"data\.sources\.\w+(\..*)?", key):
-        return _new_source(key.split(".")[2])
+    if found := re.fullmatch(r"data\.sources\.(\w+)(?:\.(\w+))?", key):
+        fields = [field.name for field in dataclasses.fields(SourceConfig)]
+        if found[2] in (None, *fields):
+            return _new_source(found[1])
+        return f"{line or key}: no such key; {nearest(found[2], fields)}"
     if line and ".options" in key:
         return f"{line}: an option that the config does not name yet is added; write +{line}"
     return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.config.errors import UserError
 from harness.config.fairness import check_block, identity_difference
 from harness.config.identity import identity, within
-from harness.config.schema import Config, MeshConfig
+from harness.config.schema import Config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts
 
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def devices(self) -> int:
-        return devices_of(self.config.mesh)
+        return self.config.mesh.devices
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,6 @@ class Block:
     @property
     def cost(self) -> float:
         return sum(run.cost for run in self.runs)
-
-
-def devices_of(mesh: MeshConfig) -> int:
-    return mesh.devices
 
 
 def sweep_of(configs: Sequence[Config]) -> SweepDir:

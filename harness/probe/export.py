@@ -164,6 +164,8 @@ def _one(values: set[int], what: str) -> int:
 
 def _check(subject: Subject, windows: list[int | None]) -> None:
     config, shape = subject.config.model, subject.model.shape
+    if subject.config.data.mask_documents:
+        raise _no_place("data.mask_documents=true")
     if config.feedforward.name != "swiglu" or config.feedforward.options:
         raise _no_place(f"model.feedforward.name={config.feedforward.name}")
     if not config.qk_norm and any(windows):

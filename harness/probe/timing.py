@@ -151,20 +151,16 @@ def _lane(entrant: Entrant) -> Lane:
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
-    devices = jax.devices()[: _devices(config)]
+    devices = jax.devices()[: config.mesh.devices]
     model = rebuilt(config, entrant.facts)
     return open_lane(config, model, devices, sampler.batch, {})
-
-
-def _devices(config: Config) -> int:
-    return config.mesh.devices
 
 
 def _prepare_process(block: Sequence[Entrant]) -> None:
     """As a worker prepares its own, with the devices of one lane."""
     config = block[0].config
     if config.cluster.platform == "cpu":
-        os.environ.update(cpu_profile(_devices(config)))
+        os.environ.update(cpu_profile(config.mesh.devices))
         keep_memory()
     import jax
 

@@ -23,6 +23,7 @@ MISTAKES = {
     "+experiment=attention": "the group experiment is there already; write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
+    "data.sources.prose.weigth=3": "data.sources.prose.weigth=3: no such key; did you mean 'weight'?",
     "model.attention.options.window=3": "is added; write +model.attention.options.window=3",
     "data.sources.more={path:x}": "data.sources.more: a command line adds no source; ",
     "+data.sources.more.path=x": "data.sources.more: a command line adds no source; ",

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from harness.config.errors import UserError
-from harness.models import Products
+from harness.models import Products, vetting
 from harness.models.layers import project
 from harness.models.parameters import weight
 from harness.models.registry import attention
@@ -48,9 +48,17 @@ class Sum(nnx.Module):
         return project(seen_BTT.astype(x_BTD.dtype) @ x_BTD, self.weight)
 
 
-def test_one_that_keeps_its_word_passes(small):
-    vet(small("sum", end=3).blueprint)
-    vet(small("sum", options={"first": 3, "documents": False}).blueprint)
+def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
+    passed = []
+    for name in ("_check_count", "_check_causal", "_check_documents"):
+        check = getattr(vetting, name)
+        monkeypatch.setattr(
+            vetting, name, lambda *given, name=name, check=check: check(*given) or passed.append(name)
+        )
+    vet(small("sum", layers=1, end=3).blueprint)
+    assert passed == ["_check_count", "_check_causal", "_check_documents"]
+    vet(small("sum", layers=1, options={"first": 3, "documents": False}).blueprint)
+    assert passed[3:] == ["_check_count", "_check_causal"]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):
             ("variant=hybrid", WINDOWS, "model.qk_norm=false"),
             r"Llama's layout has no windows; with model\.qk_",
         ),
+        (("data.mask_documents=true",), r"data\.mask_documents=true has no place"),
         (("variant=softcap",), r"model\.attention\.options\.softcap has no place"),
         (
             ("variant=gated",),

@@ -127,8 +127,13 @@ def test_no_timeline_is_no_entry(run):
 
 
 def test_a_disk_that_takes_no_line_ends_no_run(tmp_path):
-    lane = Timeline(RunDir(tmp_path / "gone"), 1, 1)
+    run = RunDir(tmp_path / "gone")
+    lane = Timeline(run, 1, 1)
     lane.turn("train", 3)
+    assert read_timeline(run) == []
+    run.path.mkdir()
+    lane.turn("save", 4)
+    assert [entry.phase for entry in read_timeline(run)][-1] == "save"
 
 
 entries = st.builds(

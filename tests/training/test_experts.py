@@ -84,6 +84,7 @@ def test_the_width_rule_and_muon_see_one_expert():
     assert start + "bias" not in found
 
 
+@pytest.mark.slow
 def test_muon_makes_each_expert_orthogonal_alone():
     _, params, state, _ = one_step(1, "optimizer=muon", "optimizer.weight_decay=0.0")
     path = "layers.0.feedforward.gate"

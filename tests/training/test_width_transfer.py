@@ -157,7 +157,8 @@ def test_with_the_rule_they_are_at_a_fourth_width_too(optimizer, name):
     assert abs(slope(optimizer, name, BASE, (*WIDTHS, 512))) < NEAR[optimizer]
 
 
-@pytest.mark.parametrize("optimizer", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["stream", "logits"])
 def test_without_it_they_grow_with_the_width(optimizer, name):
     assert slope(optimizer, name, None, (WIDTHS[0], WIDTHS[-1])) > 0.3
