@@ -125,7 +125,7 @@ def _train_branch(
 
 
 def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
-    """What a replay needs beside the config goes into run.json, which is the worker's while it has the run."""
+    """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
     record = read_provenance(run)
     if record is not None:
         known = surroundings.noted(record.surroundings, step, seen(lane.devices))
