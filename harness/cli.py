@@ -228,12 +228,12 @@ VERBS = {
         "whether a run is bitwise the same when a stretch of it is made again",
         "harness verify runs/attention/xs/mha/seed0@100",
         _verify,
-        "RUN[@STEP]          a run's directory, or a branch's; from its checkpoint at that step, 0: from its\n"
-        "                    start; without a step from the last one that a checkpoint follows\n"
+        "RUN[@STEP]          a run's directory, or a branch's; from its checkpoint at that step, or from\n"
+        "                    its start (@0); without a step from the last but one checkpoint\n"
         "--steps N           so many steps; else to the next checkpoint\n"
         "--json              what was found as JSON\n"
-        "Each step's loss, gradient norm and learning rate are compared bit by bit with the curve on disk, at\n"
-        "a checkpoint the whole state and the examples read so far. Nothing is written into the run.\n"
+        "Each step's loss, gradient norm and learning rate are compared bit by bit with the curve on disk,\n"
+        "at a checkpoint the whole state and the examples read so far. Nothing is written into the run.\n"
         "Exit status 0 if all are equal, 1 if not.",
     ),
     "export": Verb(

@@ -60,17 +60,15 @@ def _check_rest(named: Named) -> None:
     status = read_status(trunk)
     if status.state in (State.pending, State.running) and worker_of(trunk) is not None:
         raise UserError(
-            f"{trunk.path} is still at work (step {status.step}): wait for its end, or `harness stop` its sweep"
+            f"{trunk.path} is still at work (step {status.step}): wait for its end, or `harness stop` it"
         )
 
 
 def _checkpoints(named: Named) -> tuple[list[int], dict[int, str]]:
     """Steps of the good ones, and a sentence for each damaged one."""
-    found = {step: fault(named.run, step) for step in manifest_steps(named.run)}
-    damaged = {
-        step: f"the checkpoint at step {step} is damaged ({why})" for step, why in found.items() if why
-    }
-    return [step for step in found if step not in damaged], damaged
+    faults = {step: fault(named.run, step) for step in manifest_steps(named.run)}
+    said = {step: f"the checkpoint at step {step} is damaged ({why})" for step, why in faults.items() if why}
+    return [step for step in faults if step not in said], said
 
 
 def _starts(named: Named, good: list[int]) -> dict[int, Named | None]:

@@ -28,8 +28,8 @@ def _lines(found: Replay) -> Iterator[str]:
     if (parting := found.parting) is not None:
         yield (
             f"The first that differs is step {parting.step}: {parting.column} {parting.recorded!r} on disk, "
-            f"{parting.replayed!r} now (by {abs(parting.replayed - parting.recorded):.3g}); the loss is off by "
-            f"{found.largest:.3g} at most."
+            f"{parting.replayed!r} now (by {abs(parting.replayed - parting.recorded):.3g}); the loss is off "
+            f"by {found.largest:.3g} at most."
         )
     yield from map(_state, found.states)
     if found.changes:

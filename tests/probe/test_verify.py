@@ -16,13 +16,13 @@ from harness.cli import main
 from harness.compare.replays import check_state, partings
 from harness.config.errors import UserError
 from harness.probe.verify import verify
-from harness.records.layout import RunDir
 from harness.records.manifest import read_manifest, write_manifest
 from harness.records.provenance import code_at, read_provenance, write_provenance
 from harness.records.status import State, Writer, read_status, write_status
 from harness.records.surroundings import Surroundings, at, changes, noted
 from tests.probe.conftest import trained
 from tests.probe.saved import change_rows, change_weights
+from tests.training import test_finetune, test_images
 
 
 def test_a_run_is_bitwise_what_it_was(one):
@@ -225,18 +225,35 @@ def test_surroundings_are_kept_by_step():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         ("mesh.data=2", "compute.microbatches=2"),
-        pytest.param(("variant=moe", "mesh.data=2", "mesh.expert=2"), marks=pytest.mark.slow),
-        pytest.param(("optimizer=muon", "mesh.fsdp=2"), marks=pytest.mark.slow),
+        ("variant=moe", "mesh.data=2", "mesh.expert=2"),
+        ("optimizer=muon", "mesh.fsdp=2"),
     ],
 )
-def test_other_runs(tmp_path, overrides):
-    assert verify(trained(tmp_path, *overrides).path).same
+def test_wider_runs(tmp_path, overrides):
+    found = verify(trained(tmp_path, *overrides).path)
+    assert found.same
+    assert ("expert_load" in found.columns) == ("variant=moe" in overrides)
 
 
-def test_a_run_on_more_devices_than_the_caller_has(one):
-    """The process gets as many as the run's process had."""
-    assert read_provenance(RunDir(one.path)).surroundings[0]["process_devices"] == 8
+@pytest.mark.slow
+def test_a_run_of_images(tmp_path):
+    run = test_images.prepare(tmp_path, "variant=adaptive_norm")
+    assert test_images.train(run) is State.finished
+    assert verify(run.path).same
+    assert verify(f"{run.path}@0").same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", test_finetune.METHODS)
+def test_a_fine_tuned_run_from_its_start(one, tmp_path, method):
+    text = one.path.parents[3] / "text.txt"
+    shared = f"data.sources.own.path={text}", f"finetune.parent={one.path}"
+    run = trained(tmp_path, *shared, *test_finetune.SHORT, *test_finetune.METHODS[method])
+    found = verify(f"{run.path}@0", steps=16)
+    assert found.same
+    assert [state.step for state in found.states] == [8, 16]
