@@ -43,9 +43,11 @@ def describe(config: Config) -> Facts:
     from harness.models.vetting import vet
     from harness.training.base import base_of
     from harness.training.learner import learner_of
+    from harness.training.profile import check_profile
     from harness.training.schedule import branch_courses, main_course
 
     import_modules(config)
+    check_profile(config.profile)
     data = describe_data(config.data, config.evaluation.tokens)
     steps = main_course(config).last
     branch_courses(config)

@@ -243,7 +243,7 @@ def _groups(runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]) -> 
     return groups
 
 
-_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
+_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes in which two runs may differ and yet be the same training, bit for bit."""
 
 

@@ -17,6 +17,7 @@ from harness.records.timeline import TRAIN
 from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
+from harness.training.profile import Tracer
 from harness.training.schedule import Course, decays, learning_rate
 from harness.training.step import METRICS, TrainState
 
@@ -50,6 +51,7 @@ class Desk:
     identity: str
     data_fingerprint: str
     stop: threading.Event
+    tracer: Tracer | None = None
 
     def save(self, lane: Lane, here: Position) -> None:
         """Rows first, then the state; the manifest comes last, when Orbax is done."""
@@ -84,9 +86,14 @@ def train_course(
     here = start
     last = course.last if until is None else until
     for step in range(start.step, last):
+        if desk.tracer and desk.tracer.due(step):
+            here = meter.settled(here)
+            desk.tracer.turn()
+            meter.resume()
         batch, tokens_MBT1 = meter.read(step)
         rate = lane.config.optimizer.learning_rate * learning_rate(lane.config.schedule, course, step)
-        state, metrics = lane.step(here.state, tokens_MBT1, rate)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # nothing while none traces
+            state, metrics = lane.step(here.state, tokens_MBT1, rate)
         meter.dispatched(step + 1, rate, metrics)
         here = Position(step + 1, state, roll(here.example_hash, batch.ids_B), meter.device_seconds)
         leaving = desk.stop.is_set() and here.step < course.last

@@ -23,6 +23,7 @@ from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.profile import Tracer
 from harness.training.programs import seen
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
@@ -84,7 +85,12 @@ def _train_main(
     if start is None:
         base = task.provenance.facts.base
         start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
-    end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    tracer = Tracer(task.config.profile, journal, start.step)
+    try:
+        desk = dataclasses.replace(desk, tracer=tracer)
+        end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    finally:
+        tracer.close()
     if until is None:
         _conclude(desk, end)
         if lane.gallery is not None:
