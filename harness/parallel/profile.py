@@ -21,7 +21,7 @@ LIBRARY_PRODUCTS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_D
 """Matrix products by the XNNPACK successor: faster, and the same bits on any number of devices and cores."""
 
 ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
-"""A program's kernels go through LLVM as one module: a quarter less work than in 32 parts, and the same bits."""
+"""Kernels go through LLVM as one module: a quarter less work than in 32 parts, and the same bits."""
 
 
 def cpu_profile(devices: int) -> dict[str, str]:
