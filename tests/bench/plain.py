@@ -1,7 +1,7 @@
 """A training script as one writes it for Hydra's own launchers: a job trains one run in the process it gets.
 
 `python -m tests.bench.plain -m hydra/launcher=basic OVERRIDES` trains what `harness sweep OVERRIDES` trains:
-the same models, step, batches, evaluations and last checkpoint, under XLA's default flags; it compares nothing.
+the same models, step, batches, evaluations and last checkpoint, under XLA's default flags.
 """
 
 import csv
