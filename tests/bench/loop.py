@@ -1,8 +1,8 @@
 """The training loop against the bare jitted step, in one process, turn by turn; and what a checkpoint stalls.
 
 `python -m tests.bench.loop FOLDER STEPS OVERRIDES...` prints JSON: seconds of `bare` and `loop` steps in
-alternating stretches, of each `save` (until the loop goes on), and what the stretch `after` it takes longer while
-the state is written in the background.
+alternating stretches, of each `save` (until the loop goes on), and what the stretch `after` it takes longer
+while the state is written in the background.
 """
 
 import json
