@@ -1,8 +1,7 @@
 """Restoring a checkpoint against reading its bytes.
 
-`python -m tests.bench.restore FOLDER MEGABYTES` prints JSON: seconds of `save`,
-`restore` and `read` (of the same files), the last two with the files out of the page cache, as after a move to
-another host.
+`python -m tests.bench.restore FOLDER MEGABYTES` prints JSON: seconds of `save`, `restore` and `read` (of the
+same files), the last two with the files out of the page cache, as after a move to another host.
 """
 
 import json
