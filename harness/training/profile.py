@@ -83,8 +83,6 @@ class Tracer:
             return
         finally:
             _ONE.release()
-        steps = f"the steps up to {self._journal.status.step}"
+        how = f"open it at ui.perfetto.dev, or `xprof --logdir {self._folder}`"
         for file in self._folder.rglob("*.trace.json.gz"):
-            self._journal.log(
-                f"{steps} are traced in {file}: open it at ui.perfetto.dev, or `xprof --logdir {self._folder}`"
-            )
+            self._journal.log(f"the steps up to {self._journal.status.step} are traced in {file}: {how}")

@@ -160,11 +160,14 @@ def test_a_run_that_keeps_its_last_checkpoint_alone_is_made_again_from_its_start
     assert "there is nothing to replay" in refused(run.branch(0.5).path)
 
 
-def test_other_data_is_refused(tmp_path):
-    run = trained(tmp_path, "scale.tokens=2048", "schedule.branches=[]")
-    with (tmp_path / "text.txt").open("a") as file:
-        file.write("\n<|endoftext|>\none more document")
-    assert "its data is not what it was trained on" in refused(run.path)
+def test_other_data_is_refused(one, folder):
+    text = folder / "text.txt"
+    before = text.read_bytes()
+    text.write_bytes(before + b"\n<|endoftext|>\none more document")
+    try:
+        assert "its data is not what it was trained on" in refused(one.path)
+    finally:
+        text.write_bytes(before)
 
 
 def test_too_few_devices_are_said(one, monkeypatch):

@@ -63,15 +63,6 @@ def test_it_counts_times_the_devices_of_the_lane(tmp_path):
     assert 1 + 2 * PAUSE <= meter.input_seconds < 1 + 2 * PAUSE + 1
 
 
-def test_nothing_that_is_bitwise_holds_it(slept, tmp_path):
-    run = prepare(tmp_path)
-    assert train(run) is State.finished
-    waited, trained = rows(run)
-    assert waited[-1] / trained[-1] < 0.5
-    clocks = ("input_seconds", "device_seconds")
-    assert read_curve(run, "steps").drop(clocks).equals(read_curve(slept, "steps").drop(clocks))
-
-
 def test_a_branch_goes_on_from_its_parent(slept):
     waited, _ = rows(slept)
     own, _ = rows(slept.branch(0.5))
