@@ -24,7 +24,15 @@ from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.measured import known, learn
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
-from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
+from harness.fleet.runs import (
+    Block,
+    Run,
+    check_distinct,
+    check_trainable,
+    directory,
+    make_blocks,
+    sweep_of,
+)
 from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
@@ -66,6 +74,7 @@ def launch(
     Raises UserError for what the user can mend, before anything is written; Interrupted on Ctrl-C.
     """
     tools, console = tools or Tools(), console or Console()
+    check_trainable(configs)
     sweep = sweep_of(configs)
     rule.complete(configs)
     rule.check(sweep, configs)
