@@ -84,8 +84,8 @@ def check_trainable(configs: Sequence[Config]) -> None:
     for config in configs:
         if config.ladder.planned:
             raise UserError(
-                f"ladder={config.ladder.name}: these sizes are planned, not trained: `harness plan` says what "
-                "they would cost; ladder=replica trains a millionth of them"
+                f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness plan` says "
+                "what they would cost, and ladder=replica trains a millionth of them"
             )
 
 
