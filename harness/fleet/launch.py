@@ -90,7 +90,7 @@ def launch(
     directories.check_identities(runs)
     _look_ahead(sweep, blocks)  # what does not fit is said before anything is written
     with driving(sweep):
-        if deviation := rule.write_down(sweep, configs[0], [run.variant for run in runs], tuning):
+        if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
         failed = _train(sweep, blocks, runs, looks, tools, console)
