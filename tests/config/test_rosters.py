@@ -127,7 +127,7 @@ def test_what_is_planned_is_not_trained():
 
 
 def test_a_member_without_a_ladder_is_told_what_it_lacks():
-    with pytest.raises(UserError, match="ladder=.*'1t'.*ladder=replica"):
+    with pytest.raises(UserError, match=r"ladder=.*'1t'.*ladder=replica"):
         compose(["member=1t_a"])
 
 
