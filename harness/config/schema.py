@@ -90,6 +90,13 @@ class Tuned(Enum):
     lr = "lr"
 
 
+class Profile(Enum):
+    """What each run traces with JAX's profiler: nothing, or a few of its steps."""
+
+    none = "none"
+    steps = "steps"
+
+
 class Method(Enum):
     """How a run starts from another run's checkpoint: it does not; all of it learns; low-rank factors beside
     its matrices learn; or its last layers do."""
@@ -385,6 +392,16 @@ class TuneConfig:
 
 
 @dataclass
+class ProfileConfig:
+    """A trace in the run's `profile/`, once a run."""
+
+    name: Profile = Profile.none
+    first: int = 10
+    """The steps that are traced, counted in the attempt; behind those that are slow because they are new."""
+    last: int = 15
+
+
+@dataclass
 class Config:
     """One run, resolved."""
 
@@ -407,6 +424,7 @@ class Config:
     rule: RuleConfig = field(default_factory=RuleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     imports: list[str] = field(default_factory=list)
     """Users' modules to import in workers, so that their mechanisms are registered."""
     seed: int = 0

@@ -14,7 +14,7 @@ from typing import Any
 from harness.compare.tuning import Optimum, read_tuning
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.config.schema import Config, GateConfig, RuleConfig, Stopping, TuneConfig, Tuned
+from harness.config.schema import Config, GateConfig, ProfileConfig, RuleConfig, Stopping, TuneConfig, Tuned
 from harness.fleet.announce import unique
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
@@ -116,6 +116,7 @@ def _point(config: Config, rate: float) -> Config:
         rule=_without_stopping(config.rule),
         gate=GateConfig(),
         tune=TuneConfig(),
+        profile=ProfileConfig(),
         seed=config.tune.seed,
         data_seed=config.tune.seed,
     )

@@ -80,6 +80,8 @@ class Status:
     message: str = ""
     """One sentence, for an end state that needs explaining."""
     writer: Writer | None = None
+    input_share: float | None = None
+    """Of the run's training time so far, what the lane waited for its input."""
 
 
 def read_status(run: RunDir) -> Status:

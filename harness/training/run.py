@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from harness.config.errors import UserError
 from harness.config.schema import Config
-from harness.records import metrics
+from harness.records import metrics, surroundings
 from harness.records.atomic import write_bytes
 from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
 from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
-from harness.records.provenance import Provenance, write_provenance
+from harness.records.provenance import Provenance, read_provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
 from harness.training.base import base_weights
@@ -24,6 +24,8 @@ from harness.training.checkpoints import Saver, restore
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.profile import Tracer
+from harness.training.programs import seen
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
 
@@ -80,10 +82,16 @@ def _train_main(
     desk = _desk(task, task.run, journal, stop, forks)
     journal.turn("load")
     start = _resumed(task.run, lane, desk, branches)
+    _note_surroundings(task.run, lane, start.step if start else 0)
     if start is None:
         base = task.provenance.facts.base
         start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
-    end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    tracer = Tracer(task.config.profile, journal, start.step)
+    try:
+        desk = dataclasses.replace(desk, tracer=tracer)
+        end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    finally:
+        tracer.close()
     if until is None:
         _conclude(desk, end)
         if lane.gallery is not None:
@@ -104,12 +112,16 @@ def _train_branch(
     run.config.parent.mkdir(exist_ok=True)
     write_bytes(run.config, task.run.config.read_bytes())
     tokens = course.last * lane.tokens_per_step
-    write_provenance(run, dataclasses.replace(task.provenance, tokens=tokens, parent=parent))
+    before = read_provenance(run)
+    known = before.surroundings if before else []
+    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=known)
+    write_provenance(run, record)
     attempt = read_status(run).attempt + 1
     journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
         start = _resumed(run, lane, desk) or _restored(task.run, lane, course.first)
+        _note_surroundings(run, lane, start.step)
         _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
     except Diverged as outcome:
@@ -117,6 +129,15 @@ def _train_branch(
     except BaseException:
         journal.end(State.preempted, "its parent's lane ended; continues with it")
         raise
+
+
+def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
+    """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
+    record = read_provenance(run)
+    if record is not None:
+        known = surroundings.noted(record.surroundings, step, seen(lane.devices))
+        if known != record.surroundings:
+            write_provenance(run, dataclasses.replace(record, surroundings=known))
 
 
 def _desk(
@@ -157,7 +178,7 @@ def _restored(run: RunDir, lane: Lane, step: int) -> Position:
     if manifest is None:
         raise FileNotFoundError(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
     state = restore(run, step, lane.abstract_state())
-    return Position(step, state, manifest.example_hash, manifest.device_seconds)
+    return Position(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
 
 
 def _ours(run: RunDir, step: int, desk: Desk) -> bool:
