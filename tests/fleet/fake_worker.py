@@ -1,8 +1,9 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
-`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge",
-"times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed and
-step, so a curve that was put together from many attempts can be compared with one that was never interrupted.
+`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
+| "refuse", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
+and step, so a curve that was put together from many attempts can be compared with one that was never
+interrupted.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ def _misbehave(what: str, status: Status) -> Status:
         raise RuntimeError("a fault on demand")
     if what == "diverge":
         return replace(status, state=State.diverged, message="the loss is not finite")
+    if what == "refuse":
+        return replace(status, state=State.refused, message="too large")
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
