@@ -128,7 +128,9 @@ class Room:
     def _check(self, need: Need, waited: float) -> None:
         limit = self._limit()
         if need.all > limit or waited > self._patience:
-            room = f"{need.devices} such devices share this machine, {size(self._free)} of {size(limit)} free"
+            plural = "s" if need.devices > 1 else ""
+            free = f"{size(self._free)} free of {size(limit)}"
+            room = f"{need.devices} simulated device{plural} on {free}"
             raise UserError(need.words(self._free / need.devices, room))
 
 

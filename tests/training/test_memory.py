@@ -12,7 +12,7 @@ from harness.records.status import State, read_status
 from harness.training import programs
 from harness.training.memory import Need, Room, need_of, size
 from harness.training.run import train_run
-from tests.training.runs import assignment, curve, lane, prepare, train
+from tests.training.runs import assignment, curve, lane, prepare
 
 MEBI = 2**20
 
@@ -51,6 +51,7 @@ def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
     assert all(each is not None for each in loaded[-4:]), "nothing was loaded: nothing is tested"
 
 
+@pytest.mark.slow
 def test_more_devices_need_less_each(tmp_path):
     wide = prepare(tmp_path, "schedule.branches=[]", "mesh.fsdp=2", "variant.name=wide")
     narrow = need_of(lane(prepare(tmp_path, "schedule.branches=[]")))
@@ -67,7 +68,9 @@ def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(ru
     state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.all - 1))
     message = read_status(tight).message
     assert state is State.refused
-    assert message.startswith(f"needs {size(need.each)} a device of {size(need.all - 1)} (1 such device")
+    assert message.startswith(
+        f"needs {size(need.each)} a device of {size(need.all - 1)} (1 simulated device on "
+    )
     assert "compute.remat=full" in message
     assert "\n" not in message
     assert not (tight.path / "metrics").exists()
