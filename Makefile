@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench test-install test-full test-statistics test-kill clean
+.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-kill clean
 
 setup: .venv/ready
 
@@ -15,6 +15,9 @@ setup: .venv/ready
 demo: setup
 	$(RUN)harness sweep experiment=attention
 
+fleet: setup
+	$(RUN)harness sweep experiment=colossus2
+
 test: setup
 	$(RUN)pytest -m "not slow"
 
@@ -26,6 +29,10 @@ check: setup
 
 bench: setup
 	$(RUN)python -m tests.bench
+
+bench-sweep: setup
+	$(RUN)python -m pip install --quiet --disable-pip-version-check hydra-joblib-launcher
+	$(RUN)python -m tests.bench.sweep
 
 test-install: setup
 	tests/install.sh

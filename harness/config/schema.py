@@ -134,6 +134,22 @@ class ScaleConfig:
 
 
 @dataclass
+class LadderConfig:
+    """Where the members of a roster have their sizes from: conf/scale/<ladder>/."""
+
+    name: str = ""
+    vocabulary: int | None = None
+    """Of data that are not here (of images: labels, and one for none). What names it is planned with; it
+    cannot be trained."""
+    image: list[int] | None = None
+    """Height, width and channels of images that are not here."""
+
+    @property
+    def planned(self) -> bool:
+        return self.vocabulary is not None
+
+
+@dataclass
 class ModelConfig:
     """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
@@ -376,6 +392,7 @@ class Config:
 
     experiment_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)

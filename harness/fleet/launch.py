@@ -22,10 +22,18 @@ from harness.fleet.described import described
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Engine, Order, make_engine
 from harness.fleet.looks import Looks, looks_of, train_by_looks
-from harness.fleet.measured import known, learn
+from harness.fleet.measured import known, learn, put_to_use
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
-from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
+from harness.fleet.runs import (
+    Block,
+    Run,
+    check_distinct,
+    check_trainable,
+    directory,
+    make_blocks,
+    sweep_of,
+)
 from harness.fleet.supervisor import Assignment, Interrupted, Supervisor, terms_of
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
@@ -68,6 +76,7 @@ def launch(
     Raises UserError for what the user can mend, before anything is written; Interrupted on Ctrl-C.
     """
     tools, console = tools or Tools(), console or Console()
+    check_trainable(configs)
     sweep = sweep_of(configs)
     rule.complete(configs)
     rule.check(sweep, configs)
@@ -83,7 +92,7 @@ def launch(
     directories.check_identities(runs)
     _look_ahead(sweep, blocks)  # what does not fit is said before anything is written
     with driving(sweep):
-        if deviation := rule.write_down(sweep, configs[0], [run.variant for run in runs], tuning):
+        if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
         failed = _train(sweep, blocks, runs, looks, tools, console)
@@ -141,6 +150,8 @@ def _train(
         display.close()
         engine.close()
     if line := learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
+        note(line)
+    for line in put_to_use(runs, settings.devices):
         note(line)
     return supervisor.failed
 

@@ -76,7 +76,7 @@ class Supervisor:
     """Runs that were given up, and why."""
     _attempts: dict[str, Attempts] = field(default_factory=dict)
     _begun: dict[str, int] = field(default_factory=dict)
-    """By run: how many attempts were made before those that are not counted yet."""
+    """By run: how many attempts were made before its worker took it on."""
     _dropped: list[Callable[[Run], bool]] = field(default_factory=list)
     """Which runs are told to leave because another one failed."""
     _stopping: bool = False
@@ -142,7 +142,7 @@ class Supervisor:
     def _activate(self, assignment: Assignment, handle: Any) -> None:
         self.active.append(Active(assignment, handle, Watchdog(self.clock())))
         for run in assignment.runs:
-            self._begun.setdefault(run.name, read_status(run.dir).attempt)
+            self._begun[run.name] = read_status(run.dir).attempt
 
     # Watching
 
@@ -226,7 +226,6 @@ class Supervisor:
     def _failures(self, run: Run, status: Status) -> int:
         """In a row, with those that its worker saw before it was lost."""
         made = max(1, status.attempt - self._begun.get(run.name, status.attempt))
-        self._begun[run.name] = status.attempt
         return self._attempts.setdefault(run.name, Attempts()).failed_at(status.step, made)
 
     def _give_up(self, run: Run, status: Status) -> None:

@@ -151,6 +151,7 @@ def test_attempts_in_the_lane_and_losses_of_the_process_are_counted_together(tmp
     keeper = Supervisor(lasting_engine(), run.config.engine, None, 1, None, None)  # type: ignore[arg-type]
     keeper._begun[run.name] = 4
     assert keeper._failures(run, Status(State.lost, step=7, attempt=6)) == 2
+    keeper._begun[run.name] = 6
     assert keeper._failures(run, Status(State.lost, step=7, attempt=7)) == 3
     assert keeper._failures(run, Status(State.lost, step=9, attempt=9)) == 1
     keeper._again(Assignment("x", [run], 1), [run], {run.name: 2})
