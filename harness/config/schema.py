@@ -56,10 +56,12 @@ class Precision(Enum):
 
 
 class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, or nobody."""
+    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
+    owns every device of a host)."""
 
     block = "block"
     run = "run"
+    all = "all"
 
 
 class Schedule(Enum):

@@ -82,7 +82,7 @@ def _train_to(share: float, blocks: Sequence[Block], train: Train) -> None:
 def _reached(run: Run, share: float) -> bool:
     """The run ended, or its branch to this look did; what a worker still has is not there."""
     status = read_status(run.dir)
-    if status.state.settled:
+    if status.state.ended:
         return True
     branch = read_status(run.dir.branch(share)).state if share < END else State.pending
     return status.state is State.waiting and branch in (State.finished, State.diverged)

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from harness.config.errors import UserError
@@ -20,10 +21,11 @@ from harness.records.provenance import Provenance, read_provenance, write_proven
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
 from harness.training.base import base_weights
-from harness.training.checkpoints import Saver, restore
+from harness.training.checkpoints import Saver, restore, settle
 from harness.training.journal import Journal, write_examples
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.memory import Room
 from harness.training.profile import Tracer
 from harness.training.programs import seen
 from harness.training.samples import write_samples
@@ -41,36 +43,56 @@ class Assignment:
     """UTC seconds at which the process took it on: what it costs to begin is seen from the timeline."""
 
 
-def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
+def train_run(task: Assignment, lane: Lane, stop: threading.Event, room: Room | None = None) -> State:
     """Train a run and its branches from wherever they stand; returns the end state that it wrote.
 
-    Whatever goes wrong ends this run alone, with a sentence in its status and, for what nobody
-    foresaw, a traceback in its log.
+    `room`: the memory that it shares with the other lanes of its process (None: nobody asks). Whatever
+    goes wrong ends this run alone, with a sentence in its status and, for what nobody foresaw, a
+    traceback in its log.
     """
-    main, goal = main_course(task.config), read_goal(task.run)
+    main = main_course(task.config)
     attempt = read_status(task.run).attempt + 1
     timeline = Timeline(task.run, attempt, len(lane.devices), task.begun)
     journal = Journal(task.run, main.last, 0, attempt, timeline)
     try:
         journal.beat("compile")
         lane.prepare()
-        wanted = [course for course in branch_courses(task.config) if course.share <= goal]
-        _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
-        for course in wanted:
-            journal.beat("branch")
-            _train_branch(task, lane, stop, course, timeline)
-        if goal < END:
-            journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
-        else:
-            journal.end(State.finished)
+        with room.hold(lane, lambda: _wait(journal, stop)) if room else nullcontext():
+            _train_all(task, lane, stop, journal, timeline)
     except Diverged as outcome:
         journal.end(State.diverged, str(outcome))
     except Preempted:
         journal.end(State.preempted, "asked to leave; the same command continues from here")
+    except UserError as error:
+        journal.end(State.refused, str(error))
     except Exception as error:
         journal.log(traceback.format_exc())
+        settle()  # another attempt in this process finds what this one left under way
         journal.end(*_explained(error, task.run))
     return journal.status.state
+
+
+def _wait(journal: Journal, stop: threading.Event) -> None:
+    """A sign of life of a lane that waits for memory."""
+    journal.beat("memory")
+    if stop.is_set():
+        raise Preempted
+
+
+def _train_all(
+    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, timeline: Timeline
+) -> None:
+    """The run and its branches, up to its goal."""
+    goal = read_goal(task.run)
+    wanted = [course for course in branch_courses(task.config) if course.share <= goal]
+    _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
+    for course in wanted:
+        journal.beat("branch")
+        _train_branch(task, lane, stop, course, timeline)
+    if goal < END:
+        journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
+    else:
+        journal.end(State.finished)
 
 
 def _train_main(
@@ -210,4 +232,4 @@ def _explained(error: Exception, run: RunDir) -> tuple[State, str]:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return State.oom, f"out of memory: {text.splitlines()[0] if text else 'in Python'}"
     first = text.splitlines()[0] if text else ""
-    return State.failed, first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    return State.failed, f"{type(error).__name__}: {first}"
