@@ -12,19 +12,25 @@ from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.records import metrics
 from harness.records.atomic import write_bytes
+from harness.records.examples import write_examples
 from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
-from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
+from harness.records.manifest import fault, good_steps, manifest_steps, read_manifest, remove
 from harness.records.provenance import Provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
+from harness.records.whole import branch_stands
 from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore
-from harness.training.journal import Journal, write_examples
+from harness.training.journal import Journal
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
+
+
+class Damaged(Exception):
+    """A file that this attempt leans on is not as it was written; the next attempt computes it again."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
     Whatever goes wrong ends this run alone, with a sentence in its status and, for what nobody
     foresaw, a traceback in its log.
     """
-    main, goal = main_course(task.config), read_goal(task.run)
+    main = main_course(task.config)
     attempt = read_status(task.run).attempt + 1
     timeline = Timeline(task.run, attempt, len(lane.devices), task.begun)
     journal = Journal(task.run, main.last, 0, attempt, timeline)
     try:
+        goal = read_goal(task.run)
         journal.beat("compile")
         lane.prepare()
         wanted = [course for course in branch_courses(task.config) if course.share <= goal]
@@ -97,7 +104,7 @@ def _train_branch(
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
     run = task.run.branch(course.share)
-    if read_status(run).state is State.finished and not damaged(run):
+    if branch_stands(run):
         return
     parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
     run.config.parent.mkdir(exist_ok=True)
@@ -108,7 +115,7 @@ def _train_branch(
     journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
-        start = _resumed(run, lane, desk, course.last) or _restored(task.run, lane, course.first)
+        start = _resumed(run, lane, desk, course.last) or _forked(task.run, lane, course.first)
         _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
     except Diverged as outcome:
@@ -149,10 +156,18 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, latest: int) -> Position | Non
     return _restored(run, lane, usable[-1])
 
 
+def _forked(run: RunDir, lane: Lane, step: int) -> Position:
+    """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
+    would read silently."""
+    if why := fault(run, step):
+        raise Damaged(why)
+    return _restored(run, lane, step)
+
+
 def _restored(run: RunDir, lane: Lane, step: int) -> Position:
     manifest = read_manifest(run, step)
     if manifest is None:
-        raise FileNotFoundError(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+        raise Damaged(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
     state = restore(run, step, lane.abstract_state())
     return Position(step, state, manifest.example_hash, manifest.device_seconds)
 
@@ -169,13 +184,18 @@ def _latest_allowed(task: Assignment, branches: list[Course]) -> int:
     missing = [
         course.first
         for course in branches
-        if course.first not in good and read_status(task.run.branch(course.share)).state is not State.finished
+        if course.first not in good and not branch_stands(task.run.branch(course.share))
     ]
     return min([*missing, main_course(task.config).last])
 
 
 def _conclude(desk: Desk, end: Position) -> None:
+    """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
+    short, and nothing would tell."""
     desk.saver.wait()
+    whole, _ = metrics.intact_until(desk.journal.run)
+    if whole < end.step:
+        raise Damaged(f"{desk.journal.run.metrics}: the curve is whole up to step {whole} of {end.step}")
     metrics.compact(desk.journal.run)
     write_examples(desk.journal.run, end.step, end.example_hash)
 

@@ -38,7 +38,11 @@ class Site:
 
     def start(self) -> None:
         path = os.pathsep.join([str(Path(__file__).parent / "clock"), str(ROOT)])
-        env = {MARK: str(self.outside), "SOAK_CLOCK": str(self.clock), "SOAK_FULL": str(self.outside / "full")}
+        env = {
+            MARK: str(self.outside),
+            "SOAK_CLOCK": str(self.clock),
+            "SOAK_FULL": str(self.outside / "full"),
+        }
         with (self.outside / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
                 self.command,

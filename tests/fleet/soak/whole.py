@@ -60,7 +60,9 @@ def _bits(run: RunDir, kind: str) -> dict[str, object]:
 
 def leftovers(sweep: SweepDir) -> list[Path]:
     """Temporary files, and checkpoints without a manifest."""
-    found = [path for path in sweep.path.rglob("*") if path.name.endswith(".tmp") or "checkpoint-tmp" in path.name]
+    found = [
+        path for path in sweep.path.rglob("*") if path.name.endswith(".tmp") or "checkpoint-tmp" in path.name
+    ]
     for run in _all(sweep):
         known = {run.checkpoint(step) for step in manifest_steps(run)}
         found += [path for path in run.checkpoints.iterdir() if path.is_dir() and path not in known]
