@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench test-install test-full test-statistics test-kill clean
+.PHONY: setup demo test check bench bench-sweep test-install test-full test-statistics test-kill clean
 
 setup: .venv/ready
 
@@ -26,6 +26,10 @@ check: setup
 
 bench: setup
 	$(RUN)python -m tests.bench
+
+bench-sweep: setup
+	$(RUN)python -m pip install --quiet --disable-pip-version-check hydra-joblib-launcher
+	$(RUN)python -m tests.bench.sweep
 
 test-install: setup
 	tests/install.sh

@@ -21,7 +21,7 @@ from harness.fleet.described import described
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Engine, Order, make_engine
 from harness.fleet.looks import Looks, looks_of, train_by_looks
-from harness.fleet.measured import known, learn
+from harness.fleet.measured import known, learn, put_to_use
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
 from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
@@ -145,6 +145,8 @@ def _train(
         display.close()
         engine.close()
     if line := learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
+        note(line)
+    for line in put_to_use(runs, settings.devices):
         note(line)
     return supervisor.failed
 

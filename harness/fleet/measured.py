@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.compare.utilisation import utilisation
 from harness.config.cache import cache_dir
 from harness.fleet.cost import Demand, Observation, demand_of, machine_kind, program_of
 from harness.fleet.runs import Run
@@ -18,6 +19,7 @@ from harness.records.layout import SweepDir
 from harness.records.metrics import read_curve
 from harness.records.status import State, read_status
 from harness.records.timeline import TRAIN, read_timeline, spans
+from harness.report.words import utilised
 
 WARM = 5
 """First steps of a run, which its rate leaves out."""
@@ -130,6 +132,16 @@ def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> str:
         f"Predicted times were off by {content['median']:.0%} in the median, {content['worst']:.0%} at "
         f"worst; {inside} of {len(pairs)} runs ended within their interval."
     )
+
+
+def put_to_use(runs: Sequence[Run], devices: int) -> list[str]:
+    """How much of the machine trained, and what the rest did, in words. `devices`: of the machine; 0: as
+    many as there were at the busiest moment."""
+    used = utilisation([spans(read_timeline(run.dir)) for run in runs], devices or None)
+    if used is None:
+        return []
+    said, *more = utilised(used)
+    return [said[0].upper() + said[1:], *(f"  {line}" for line in more)]
 
 
 def predictions(sweep: SweepDir) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,14 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
     return ocp.load_checkpointables(str(path), {NAME: abstract})[NAME]
 
 
+def _uncompressed() -> ocp.Context:
+    """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
+    of a save and half as much again of a restore."""
+    context = ocp.Context()
+    context.array.saving.use_compression = False
+    return context
+
+
 _WRITER = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 """One for all lanes of a process: saves of several threads at once collide inside Orbax."""
 
@@ -54,7 +62,8 @@ class Saver:
         remove(self._run, manifest.step)
         for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
             shutil.rmtree(leftover)  # of a save that a kill cut short
-        ocp.save_checkpointables(str(folder), {NAME: state})
+        with _uncompressed():
+            ocp.save_checkpointables(str(folder), {NAME: state})
         write_manifest(self._run, manifest)
         self._retain()
 

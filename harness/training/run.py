@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.config.errors import UserError
@@ -85,7 +86,7 @@ def _train_main(
     forks = frozenset(course.first for course in branches)
     desk = _desk(task, task.run, journal, stop, forks)
     journal.turn("load")
-    start = _resumed(task.run, lane, desk, _latest_allowed(task, branches))
+    start = _resumed(task.run, lane, desk, branches)
     if start is None:
         base = task.provenance.facts.base
         start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
@@ -115,7 +116,7 @@ def _train_branch(
     journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
-        start = _resumed(run, lane, desk, course.last) or _forked(task.run, lane, course.first)
+        start = _resumed(run, lane, desk) or _forked(task.run, lane, course.first)
         _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
     except Diverged as outcome:
@@ -136,13 +137,15 @@ def _desk(
     return Desk(journal, saver, task.provenance.identity, task.provenance.facts.data_fingerprint, stop)
 
 
-def _resumed(run: RunDir, lane: Lane, desk: Desk, latest: int) -> Position | None:
-    """The newest good checkpoint at or before `latest` that the curve reaches; None if there is none.
+def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = ()) -> Position | None:
+    """The newest good checkpoint that the curve reaches, and from which every fork that `branches` still need
+    can be had; None if there is none.
 
     What is damaged or lies behind it is named in the log and removed: it is computed again.
     """
     whole, damage = metrics.intact_until(run)
     steps, faults = good_steps(run)
+    latest = min(_forks_lost(run, branches, steps), default=whole)
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
         desk.journal.log(f"damaged, computed again: {text}")
     usable = [step for step in steps if step <= min(whole, latest) and _ours(run, step, desk)]
@@ -178,15 +181,13 @@ def _ours(run: RunDir, step: int, desk: Desk) -> bool:
     return manifest is not None and (manifest.identity, manifest.data_fingerprint) == ours
 
 
-def _latest_allowed(task: Assignment, branches: list[Course]) -> int:
-    """A branch that is still to be trained needs its fork: if that is gone, go back before it."""
-    good, _ = good_steps(task.run)
-    missing = [
+def _forks_lost(run: RunDir, branches: Sequence[Course], good: Sequence[int]) -> list[int]:
+    """Steps without a good checkpoint at which a branch that is still to be trained leaves the run."""
+    return [
         course.first
         for course in branches
-        if course.first not in good and not branch_stands(task.run.branch(course.share))
+        if course.first not in good and not branch_stands(run.branch(course.share))
     ]
-    return min([*missing, main_course(task.config).last])
 
 
 def _conclude(desk: Desk, end: Position) -> None:

@@ -22,6 +22,7 @@ from tests.bench.task import BATCH, FFN, FLOPS, HEADS, LAYERS, LENGTH, WIDTH
 from tests.prepared import prepare_run
 
 ROUNDS, STEPS = 3, 8
+EVERY = 50
 DEVICES = 2
 SHAPE = [
     f"model.width={WIDTH}",
@@ -86,6 +87,7 @@ def main() -> None:
         console.print(speeds(folder, console))
         console.print(attentions())
         console.print(overheads(folder))
+        console.print(restores(folder))
         console.print(starts(folder))
         console.print(comparisons(folder))
 
@@ -121,9 +123,8 @@ def attentions() -> Table:
 
 
 def overheads(folder: Path) -> Table:
-    table = Table(
-        "the loop over the bare step", "bare step", "loop adds", "a save stalls", "the step after it adds"
-    )
+    columns = ("bare step", "loop adds", "a save stalls", "writing it adds", f"at a save every {EVERY} steps")
+    table = Table("the loop over the bare step", *columns)
     small, large = ["scale=m", "schedule.branches=[]"], [*SHAPE, f"scale.tokens={64 * BATCH * LENGTH}"]
     for name, steps, overrides in (("scale m", 30, small), ("width 256, 6 layers", 4, large)):
         printed = python("tests.bench.loop", str(folder / f"loop{steps}"), str(steps), *overrides)
@@ -133,8 +134,19 @@ def overheads(folder: Path) -> Table:
             f"{t['bare'] * 1e3:.1f} ms",
             f"{t['loop'] / t['bare'] - 1:+.1%}",
             f"{t['save'] / t['bare']:.2f} steps",
-            f"{t['after'] / t['bare'] - 1:+.2f} steps",
+            f"{t['after'] / t['bare']:+.2f} steps",
+            f"{(t['save'] + t['after']) / (EVERY * t['bare']):.1%}",
         )
+    return table
+
+
+def restores(folder: Path) -> Table:
+    table = Table(
+        "a checkpoint of 120 MB, not in memory", "save", "restore", "read", "restore's speed over reading"
+    )
+    t = json.loads(python("tests.bench.restore", str(folder / "restored"), "120").splitlines()[-1])
+    shown = [f"{t[name] * 1e3:.0f} ms" for name in ("save", "restore", "read")]
+    table.add_row("Orbax, by one writer", *shown, f"{t['read'] / t['restore']:.2f}")
     return table
 
 

@@ -15,6 +15,7 @@ from harness.fleet.placement import freeze
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
 from harness.records import ledger, metrics
 from harness.records.status import State, Status, write_status
+from harness.records.timeline import TRAIN, read_timeline, spans
 from tests.fleet.support import config, configs, facts
 
 STEPS, STEP_SECONDS = 200, 0.02
@@ -233,3 +234,15 @@ def test_the_error_is_that_of_what_was_predicted_before(tmp_path):
     )
     assert f"{max(errors):.0%} at worst" in said
     assert ledger.edited(sweep) == []
+
+
+def test_what_a_sweep_put_to_use_is_of_the_devices_that_it_had(tmp_path):
+    run = run_of(tmp_path)
+    took = finish(run)
+    trained = next(span for span in spans(read_timeline(run.dir)) if span.phase == TRAIN).seconds
+    said, idle = measured.put_to_use([run], 4)
+    assert f"{100 * trained / (4 * took):.1f} % of 4 devices" in said
+    assert "no lane 75.0 %" in idle
+    assert measured.put_to_use([run], 0)[0].startswith(
+        f"Utilisation {100 * trained / took:.1f} % of 1 device "
+    )
