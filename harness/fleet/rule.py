@@ -39,28 +39,27 @@ def write_down(
     """
     content = _content(config, variants, tuning or {})
     entries = ledger.sound(sweep, "rule")
-    fixed = atomic.read_json(sweep.rule)
-    if not entries and not _fits(fixed):
-        fixed = content | {"hash": digest(content)}
-        atomic.write_json(sweep.rule, fixed)
+    fixed = _as_hashed(atomic.read_json(sweep.rule))
     if not entries:
-        ledger.append(sweep, "rule", fixed)
+        if fixed is None:
+            fixed = content
+            atomic.write_json(sweep.rule, fixed | {"hash": digest(fixed)})
+        ledger.append(sweep, "rule", fixed | {"hash": digest(fixed)})
     _add_tuning(sweep, tuning or {})
-    if entries and (not _fits(fixed) or fixed["hash"] != entries[0]["content"]["hash"]):
+    if fixed is None or (entries and digest(fixed) != entries[0]["content"]["hash"]):
         return _restore(sweep, entries[0]["content"])
-    return _amend(sweep, {key: value for key, value in fixed.items() if key != "hash"}, content)
+    return _amend(sweep, fixed, content)
 
 
-def _fits(rule: Any) -> bool:
-    """Whether a rule is as it was when it was hashed."""
-    return isinstance(rule, dict) and rule.get("hash") == digest(
-        {key: value for key, value in rule.items() if key != "hash"}
-    )
+def _as_hashed(rule: Any) -> dict[str, Any] | None:
+    """A rule without its hash; None where it is not as it was when that was taken."""
+    content = {key: value for key, value in rule.items() if key != "hash"} if isinstance(rule, dict) else {}
+    return content if content and rule.get("hash") == digest(content) else None
 
 
 def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
     """rule.json as the ledger holds it, which is the rule that was fixed. Returns that in words."""
-    if not _fits(rule):  # an earlier version kept the hash alone
+    if _as_hashed(rule) is None:  # an earlier version kept the hash alone
         return f"{sweep.rule} was changed or lost after it was hashed"
     ledger.append(sweep, "damage", {"file": sweep.rule.name})
     atomic.write_json(sweep.rule, rule)

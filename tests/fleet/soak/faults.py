@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.records.layout import RunDir
@@ -120,11 +120,12 @@ DAMAGE = (flip_bit, truncate_file, delete_file)
 WORKER = (kill_worker, term_worker, usr2_worker, hang_worker, kill_server)
 
 
-def deck(chance: random.Random) -> list[Fault]:
-    """Every kind as often as it is due, shuffled."""
+def decks(chance: random.Random) -> Iterator[Fault]:
+    """Every kind as often as it is due, shuffled; and again, for ever."""
     cards = [fault for fault, count in KINDS.items() for _ in range(count)]
-    chance.shuffle(cards)
-    return cards
+    while True:
+        chance.shuffle(cards)
+        yield from cards
 
 
 def _driver(site: Site) -> list[int]:
