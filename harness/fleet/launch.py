@@ -39,11 +39,13 @@ from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
 from harness.parallel.memory import free_memory
 from harness.parallel.profile import cpu_profile
+from harness.records import atomic, ledger
 from harness.records.claim import claim, holder, release, worker_of
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 from harness.records.status import read_status
 
+NOT_BELIEVED = "it is not acted upon, and the verdict tells of it"
 Describe = Callable[[Sequence[Config]], list[Facts]]
 EngineMaker = Callable[[EngineConfig, Path], Engine]
 Conclude = Callable[[SweepDir, Console], None]
@@ -92,6 +94,10 @@ def launch(
     directories.check_identities(runs)
     _look_ahead(sweep, blocks)  # what does not fit is said before anything is written
     with driving(sweep):
+        for position in ledger.edited(sweep):
+            _noting(console)(
+                f"{sweep.ledger}: entry {position} was changed after it was written; {NOT_BELIEVED}"
+            )
         if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
@@ -300,6 +306,7 @@ def driving(sweep: SweepDir) -> Iterator[None]:
             other = holder(sweep.lock)
             who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
             raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
+        atomic.clear(sweep.path)
         yield
     except OSError as error:
         raise disk_trouble(error, sweep.path) or error from error

@@ -143,7 +143,7 @@ def _freeze(sweep: SweepDir, found: dict[str, Any]) -> None:
 
 def _frozen(sweep: SweepDir) -> dict[str, Any]:
     """What was found before, by variant. Raises UserError where it no longer fits its hash."""
-    entries, content = ledger.read(sweep, "tuned"), atomic.read_json(sweep.tuned)
+    entries, content = ledger.sound(sweep, "tuned"), atomic.read_json(sweep.tuned)
     if not entries:
         return {}
     if not isinstance(content, dict) or digest(content.get("variants")) != entries[-1]["content"]["hash"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 
@@ -88,8 +88,8 @@ class Status:
 
 def read_status(run: RunDir) -> Status:
     """The last status written; `pending` where there is none or it is unreadable."""
-    record = read_json(run.status)
-    if not isinstance(record, dict):
+    record = read_sealed(run.status)
+    if record is None:
         return Status()
     known = {f.name for f in dataclasses.fields(Status)}
     fields = {key: value for key, value in record.items() if key in known}
@@ -104,7 +104,7 @@ def read_status(run: RunDir) -> Status:
 
 def write_status(run: RunDir, status: Status) -> None:
     record = dataclasses.asdict(status)
-    write_json(run.status, record | {"state": status.state.value})
+    write_sealed(run.status, record | {"state": status.state.value})
 
 
 def _start_time(pid: int) -> str | None:

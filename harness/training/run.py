@@ -14,15 +14,17 @@ from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.records import metrics, surroundings
 from harness.records.atomic import write_bytes
+from harness.records.examples import write_examples
 from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
-from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
+from harness.records.manifest import fault, good_steps, manifest_steps, read_manifest, remove
 from harness.records.provenance import Provenance, read_provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
+from harness.records.whole import branch_stands
 from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore, settle
-from harness.training.journal import Journal, write_examples
+from harness.training.journal import Journal
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
 from harness.training.memory import Room
@@ -30,6 +32,10 @@ from harness.training.profile import Tracer
 from harness.training.programs import seen
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
+
+
+class Damaged(Exception):
+    """A file that this attempt leans on is not as it was written; the next attempt computes it again."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def _train_branch(
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
     run = task.run.branch(course.share)
-    if read_status(run).state is State.finished and not damaged(run):
+    if branch_stands(run):
         return
     parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
     run.config.parent.mkdir(exist_ok=True)
@@ -142,7 +148,7 @@ def _train_branch(
     journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
-        start = _resumed(run, lane, desk) or _restored(task.run, lane, course.first)
+        start = _resumed(run, lane, desk) or _forked(task.run, lane, course.first)
         _note_surroundings(run, lane, start.step)
         _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
@@ -181,7 +187,7 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = (
     """
     whole, damage = metrics.intact_until(run)
     steps, faults = good_steps(run)
-    latest = min((fork for fork in _forks_needed(run, branches) if fork not in steps), default=whole)
+    latest = min(_forks_lost(run, branches, steps), default=whole)
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
         desk.journal.log(f"damaged, computed again: {text}")
     usable = [step for step in steps if step <= min(whole, latest) and _ours(run, step, desk)]
@@ -195,10 +201,18 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = (
     return _restored(run, lane, usable[-1])
 
 
+def _forked(run: RunDir, lane: Lane, step: int) -> Position:
+    """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
+    would read silently."""
+    if why := fault(run, step):
+        raise Damaged(why)
+    return _restored(run, lane, step)
+
+
 def _restored(run: RunDir, lane: Lane, step: int) -> Position:
     manifest = read_manifest(run, step)
     if manifest is None:
-        raise FileNotFoundError(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+        raise Damaged(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
     state = restore(run, step, lane.abstract_state())
     return Position(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
 
@@ -209,17 +223,22 @@ def _ours(run: RunDir, step: int, desk: Desk) -> bool:
     return manifest is not None and (manifest.identity, manifest.data_fingerprint) == ours
 
 
-def _forks_needed(run: RunDir, branches: Sequence[Course]) -> list[int]:
-    """Steps at which a branch that is still to be trained leaves the run."""
+def _forks_lost(run: RunDir, branches: Sequence[Course], good: Sequence[int]) -> list[int]:
+    """Steps without a good checkpoint at which a branch that is still to be trained leaves the run."""
     return [
         course.first
         for course in branches
-        if read_status(run.branch(course.share)).state is not State.finished
+        if course.first not in good and not branch_stands(run.branch(course.share))
     ]
 
 
 def _conclude(desk: Desk, end: Position) -> None:
+    """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
+    short, and nothing would tell."""
     desk.saver.wait()
+    whole, _ = metrics.intact_until(desk.journal.run)
+    if whole < end.step:
+        raise Damaged(f"{desk.journal.run.metrics}: the curve is whole up to step {whole} of {end.step}")
     metrics.compact(desk.journal.run)
     write_examples(desk.journal.run, end.step, end.example_hash)
 

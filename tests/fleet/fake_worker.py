@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config.terms import from_env
-from harness.records import atomic, metrics
+from harness.records import atomic, manifest, metrics
 from harness.records.configs import read_config
+from harness.records.examples import write_examples
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
@@ -63,7 +64,8 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
     record = read_provenance(run)
     assert record is not None
     steps, fault = record.facts.steps, _fault(run)
-    start = metrics.intact_until(run)[0]
+    whole = metrics.intact_until(run)[0]
+    start = max((step for step in manifest.good_steps(run)[0] if step <= whole), default=0)
     metrics.drop_after(run, start)
     rows: list[dict] = []
     for step in range(start + 1, steps + 1):
@@ -72,14 +74,34 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
         status = replace(status, phase="train", step=step, steps=steps, progress=step, loss=rows[-1]["loss"])
         write_status(run, status)
         if fault and step == fault["at"] and _due(run, fault):
+            _seal(run, step, rows if fault["do"] == "diverge" else [])
             return _misbehave(fault["do"], status)
         if step % EVERY == 0 or step == steps or stop.is_set():
-            metrics.seal(run, "steps", step - len(rows), step, rows)
-            metrics.seal(run, "evals", step - len(rows), step, [])
+            _seal(run, step, rows)
+            _save(run, step, record.identity)
             rows = []
-        if stop.is_set():
+        if stop.is_set() and step < steps:
             return replace(status, state=State.preempted)
-    return replace(status, state=State.finished)
+    if metrics.intact_until(run)[0] < steps:
+        raise RuntimeError("the curve was damaged")
+    write_examples(run, steps, f"examples up to {steps}")
+    return replace(status, state=State.finished, step=steps, steps=steps)
+
+
+def _seal(run: RunDir, step: int, rows: list[dict]) -> None:
+    if rows:
+        metrics.seal(run, "steps", step - len(rows), step, rows)
+        metrics.seal(run, "evals", step - len(rows), step, [])
+
+
+def _save(run: RunDir, step: int, identity: str) -> None:
+    """A checkpoint of one file."""
+    run.checkpoint(step).mkdir(parents=True, exist_ok=True)
+    (run.checkpoint(step) / "state").write_text(f"state of step {step}" * 10)
+    made = manifest.Manifest(step, identity, "d", f"examples up to {step}", 0.0, {})
+    manifest.write_manifest(run, made)
+    for old in manifest.manifest_steps(run)[:-2]:
+        manifest.remove(run, old)
 
 
 def row(seed: int, variant: str, step: int) -> dict:
