@@ -15,10 +15,11 @@ from typing import Any
 
 from harness.compare.ledger import LedgerState, ledger_state, places
 from harness.compare.library import Wanted, fitting
-from harness.compare.reading import EXAMPLES, digest_of
+from harness.compare.reading import digest_of
 from harness.compare.results import Comparison
 from harness.compare.rules import content_of
 from harness.records import atomic, surroundings
+from harness.records.examples import read_examples
 from harness.records.layout import RunDir, SweepDir
 from harness.records.manifest import manifest_steps, read_manifest
 from harness.records.provenance import Provenance, read_provenance
@@ -122,7 +123,7 @@ def _origin(
         versions=record.versions if record else {},
         surroundings=tuple(_around(record, known)) if record else (),
         mesh=mesh if isinstance(mesh, dict) else None,
-        examples=_text(content_of(run.path / EXAMPLES).get("hash")),
+        examples=_text((read_examples(run) or {}).get("hash")),
         state=status.state.value,
         attempts=status.attempt,
         checkpoint=_saved(run),

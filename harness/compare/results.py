@@ -319,6 +319,8 @@ class RunState:
     """One sentence where the run cannot be used as it is; empty otherwise."""
     path: str
     """Relative to the sweep."""
+    unit: str = "nats a token"
+    """Of the outcome."""
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,12 @@ class Precision(Enum):
 
 
 class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, or nobody."""
+    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
+    owns every device of a host)."""
 
     block = "block"
     run = "run"
+    all = "all"
 
 
 class Schedule(Enum):
@@ -136,6 +138,22 @@ class ScaleConfig:
     """Token budget of one run."""
     batch: int = MISSING
     """Sequences a step."""
+
+
+@dataclass
+class LadderConfig:
+    """Where the members of a roster have their sizes from: conf/scale/<ladder>/."""
+
+    name: str = ""
+    vocabulary: int | None = None
+    """Of data that are not here (of images: labels, and one for none). What names it is planned with; it
+    cannot be trained."""
+    image: list[int] | None = None
+    """Height, width and channels of images that are not here."""
+
+    @property
+    def planned(self) -> bool:
+        return self.vocabulary is not None
 
 
 @dataclass
@@ -391,6 +409,7 @@ class Config:
 
     experiment_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)

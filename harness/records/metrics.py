@@ -156,8 +156,8 @@ def _chain(run: RunDir, kind: str) -> list[Part]:
 
 def _origin(run: RunDir) -> int:
     """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
-    record = atomic.read_json(run.run)
-    parent = record.get("parent") if isinstance(record, dict) else None
+    record = atomic.read_sealed(run.run)
+    parent = record.get("parent") if record else None
     step = parent.get("step") if isinstance(parent, dict) else None
     return step if isinstance(step, int) else 0
 

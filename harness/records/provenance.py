@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.identity import digest, identity
 from harness.config.schema import Config
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
@@ -94,13 +94,13 @@ def identity_of(config: Config, facts: Facts) -> str:
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:
-    write_json(run.run, dataclasses.asdict(record))
+    write_sealed(run.run, dataclasses.asdict(record))
 
 
 def read_provenance(run: RunDir) -> Provenance | None:
     """None where the file is missing, damaged or of another layout."""
-    content = read_json(run.run)
-    if not isinstance(content, dict):
+    content = read_sealed(run.run)
+    if content is None:
         return None
     try:
         fields: dict[str, Any] = {**content, "facts": Facts(**content["facts"])}

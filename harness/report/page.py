@@ -79,6 +79,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             CURVES if content.sweep else LOGGED,
             _controls(content, drawn),
             _chart("curves", drawn),
+            *_others(comparison, drawn),
         ),
         _section(
             "Differences",
@@ -109,6 +110,13 @@ def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
     if "experts" not in drawn:
         return []
     return [_section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison)))]
+
+
+def _others(comparison: Comparison, drawn: set[str]) -> list[str]:
+    """What is beside the comparison: curves in other units, and the outcomes of runs without a sibling."""
+    charts = [_chart("others", drawn)] if "others" in drawn else []
+    runs = tables.alone(comparison)
+    return [*charts, *([f"<h3>{tables.ALONE}</h3>{_table(runs)}"] if runs else [])]
 
 
 def _fleet(comparison: Comparison, drawn: set[str]) -> str:
