@@ -45,9 +45,11 @@ def describe(config: Config) -> Facts:
     from harness.models.vetting import vet
     from harness.training.base import base_of
     from harness.training.learner import learner_of
+    from harness.training.profile import check_profile
     from harness.training.schedule import branch_courses, main_course
 
     import_modules(config)
+    check_profile(config.profile)
     data, mix = _planned_data(config) if config.ladder.planned else _data(config)
     steps = main_course(config).last
     branch_courses(config)

@@ -21,6 +21,7 @@ from harness.compare.library import find_floors, is_null, null_rate, twin_senten
 from harness.compare.multiple import holm, holm_levels
 from harness.compare.reading import RunRecord, read_runs
 from harness.compare.results import (
+    INPUT,
     Comparison,
     Deviation,
     GateResult,
@@ -134,7 +135,7 @@ def judge(evidence: Evidence) -> Comparison:
         notes=(*evidence.notes, *_alone_sentence(roster)),
         loss_unit=roster.unit,
         samples=sample_rows(runs, scales, rule.control),
-        times=_times(bouts),
+        times=_times(bouts, runs),
         experts=expert_uses(runs, scales),
     )
 
@@ -188,10 +189,11 @@ def _gates(
     )
 
 
-def _times(bouts: dict[str, list[Bout]]) -> dict[str, Any]:
-    """Wall-clock facts: the pairs at equal device-seconds."""
+def _times(bouts: dict[str, list[Bout]], runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Wall-clock facts: the pairs at equal device-seconds, and what each run waited for its input."""
     rows = {
         name: {bout.scale: to_json(row) for bout in own for row in iso_rows(bout, (WALL_CLOCK,))}
         for name, own in bouts.items()
     }
-    return {"iso_device_seconds": rows}
+    waited = {run.path: share for run in runs if isinstance(share := run.status.input_share, float)}
+    return {"iso_device_seconds": rows, INPUT: waited}

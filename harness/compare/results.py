@@ -417,6 +417,10 @@ class ExpertUse:
     """Share of assignments that no expert had room for."""
 
 
+INPUT = "input_share"
+"""Key of `times`: by run, the share of its training time that it waited for its input."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Everything that a sweep says."""

@@ -56,10 +56,12 @@ class Precision(Enum):
 
 
 class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, or nobody."""
+    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
+    owns every device of a host)."""
 
     block = "block"
     run = "run"
+    all = "all"
 
 
 class Schedule(Enum):
@@ -88,6 +90,13 @@ class Tuned(Enum):
 
     none = "none"
     lr = "lr"
+
+
+class Profile(Enum):
+    """What each run traces with JAX's profiler: nothing, or a few of its steps."""
+
+    none = "none"
+    steps = "steps"
 
 
 class Method(Enum):
@@ -385,6 +394,16 @@ class TuneConfig:
 
 
 @dataclass
+class ProfileConfig:
+    """A trace in the run's `profile/`, once a run."""
+
+    name: Profile = Profile.none
+    first: int = 10
+    """The steps that are traced, counted in the attempt; behind those that are slow because they are new."""
+    last: int = 15
+
+
+@dataclass
 class Config:
     """One run, resolved."""
 
@@ -407,6 +426,7 @@ class Config:
     rule: RuleConfig = field(default_factory=RuleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     imports: list[str] = field(default_factory=list)
     """Users' modules to import in workers, so that their mechanisms are registered."""
     seed: int = 0

@@ -50,7 +50,7 @@ def train_single(config: Config) -> None:
     console.print(f"{run.dir.path}: {ending(status)}", markup=False, highlight=False, soft_wrap=True)
     if status.state is State.preempted:
         raise Interrupted
-    if not status.state.settled:
+    if not status.state.ended:
         raise RunFailed(f"{run.name}: {status.message or status.state.value}")
 
 
