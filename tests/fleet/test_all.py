@@ -5,11 +5,13 @@ What is slow here runs under `make test-kill`.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from harness.config.errors import UserError
 from harness.config.schema import Isolation, MeshConfig, Schedule
@@ -170,6 +172,8 @@ def test_a_refused_run_is_asked_again_by_the_next_command_alone(tmp_path):
     outcomes = train(made)
     assert [outcome.failure for outcome in outcomes if outcome.failure] == ["too large"]
     assert attempts(tmp_path, "short", 0) == 1
-    train(made)
+    console = Console(file=io.StringIO(), width=200)
+    assert not any(outcome.failure for outcome in train(made, console))
+    assert "refused at step" not in console.file.getvalue(), "the answer of before was taken for this one's"
     assert_whole(tmp_path)
     assert attempts(tmp_path, "short", 0) == 2
