@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench bench-sweep test-install test-full test-statistics test-soak clean
+.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-soak clean
 
 setup: .venv/ready
 
@@ -14,6 +14,9 @@ setup: .venv/ready
 
 demo: setup
 	$(RUN)harness sweep experiment=attention
+
+fleet: setup
+	$(RUN)harness sweep experiment=colossus2
 
 test: setup
 	$(RUN)pytest -m "not slow"

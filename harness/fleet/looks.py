@@ -83,7 +83,7 @@ def _train_to(share: float, blocks: Sequence[Block], train: Train) -> None:
 def _reached(run: Run, share: float) -> bool:
     """The run ended, or its branch to this look did; what a worker still has is not there."""
     status = read_status(run.dir)
-    if status.state.settled:
+    if status.state.ended:
         return True
     return status.state is State.waiting and share < END and branch_stands(run.dir.branch(share))
 

@@ -29,13 +29,21 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
         )
 
 
+def compared(configs: Sequence[Config]) -> list[str]:
+    """The variants of scales at which the control is trained as well, where it is trained at all: what has
+    no sibling is compared with nothing."""
+    control = configs[0].rule.control
+    scales = {config.scale.name for config in configs if config.variant.name == control}
+    return [config.variant.name for config in configs if not scales or config.scale.name in scales]
+
+
 def write_down(
     sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
 ) -> str | None:
     """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
 
-    The family, over which several treatments are corrected for, is part of it (all but the control), and
-    so are the gate's margins and, by variant, how learning rates were tuned.
+    The family, over which several treatments are corrected for, is part of it (all `variants` but the
+    control), and so are the gate's margins and, by variant, how learning rates were tuned.
     """
     content = _content(config, variants, tuning or {})
     entries = ledger.sound(sweep, "rule")

@@ -63,6 +63,11 @@ class RunDir:
         return self.path / "samples.png"
 
     @property
+    def profile(self) -> Path:
+        """A trace of a few of its steps, where one was asked for."""
+        return self.path / "profile"
+
+    @property
     def claim(self) -> Path:
         """Held by the process that trains the run (records.claim)."""
         return self.path / "worker.lock"

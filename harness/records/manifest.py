@@ -24,6 +24,8 @@ class Manifest:
     device_seconds: float
     files: dict[str, list]
     """Relative path -> [size in bytes, sha256]."""
+    input_seconds: float = 0.0
+    """The part of `device_seconds` in which the lane waited for its input."""
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:

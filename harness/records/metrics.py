@@ -27,14 +27,16 @@ STEPS = {
     "grad_norm": pl.Float64,
     "learning_rate": pl.Float64,
     "device_seconds": pl.Float64,
+    "input_seconds": pl.Float64,
     "expert_load": pl.Float64,
     "expert_dropped": pl.Float64,
 }
 """One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
 and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
-lane's devices (wall-clock: never part of a bitwise comparison). Of models with experts alone, else null:
-`expert_load`, the largest share of assignments that one expert of one layer got, times the number of
-experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
+lane's devices (wall-clock: never part of a bitwise comparison), and `input_seconds` is the part of it in
+which the lane waited for its input (null where that was not measured yet). Of models with experts alone,
+else null: `expert_load`, the largest share of assignments that one expert of one layer got, times the
+number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
 
 EVALS = {
     "step": pl.Int64,

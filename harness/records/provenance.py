@@ -83,6 +83,8 @@ class Provenance:
     touches: list[str] = field(default_factory=list)
     parent: dict | None = None
     """For a branch: {"run", "step", "share"} of the run and the checkpoint that it started from."""
+    surroundings: list[dict[str, Any]] = field(default_factory=list)
+    """What the worker saw (records.surroundings), each entry from its `step` on; empty where none said."""
 
 
 def identity_of(config: Config, facts: Facts) -> str:
@@ -109,6 +111,15 @@ def read_provenance(run: RunDir) -> Provenance | None:
 
 def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
+
+
+def code_at(code_hash: str, step: int) -> str:
+    """The code that trained the update from a step on: of a run that drifted, the hash that held there."""
+    for part in code_hash.split("+"):
+        code, _, until = part.partition("@")
+        if not until.isdecimal() or step < int(until):
+            return code
+    return ""
 
 
 TRAINING = ("config", "data", "models", "parallel", "records", "training", "worker.py", "describe.py")

@@ -47,6 +47,10 @@ class Journal:
     def status(self) -> Status:
         return self._status
 
+    def tell(self, **changes: Any) -> None:
+        """Facts that stand in the status from its next sign of life on."""
+        self._status = dataclasses.replace(self._status, **changes)
+
     def beat(self, phase: str, **changes: Any) -> None:
         """A sign of life: written at once when the phase changes, else at most twice a second."""
         new_phase = phase != self._status.phase

@@ -1,8 +1,9 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
-`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge",
-"times": n}}. Each run's rows are a function of its seed and step, so a curve that was put
-together from many attempts can be compared with one that was never interrupted.
+`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
+| "refuse", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
+and step, so a curve that was put together from many attempts can be compared with one that was never
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,38 +16,48 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.terms import from_env
 from harness.records import atomic, manifest, metrics
+from harness.records.configs import read_config
 from harness.records.examples import write_examples
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.training.turns import Lease, Turn, Turns
 
 EVERY = 5
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     os.environ.update(env)
-    stop = threading.Event()
+    stop, terms = threading.Event(), from_env(os.environ)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
-    lanes = [threading.Thread(target=_lane, args=(RunDir(Path(path)), stop)) for path in argv]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
-    return 0 if all(read_status(RunDir(Path(path))).state.settled for path in argv) else 3
+    turns = [Turn(run, _block(run), _width(run)) for run in (RunDir(Path(path)) for path in argv)]
+    states = Turns(turns, terms.devices or len(turns), _lane, terms, stop).take(time.time())
+    return 0 if all(state.settled for state in states) else 3
 
 
-def _lane(run: RunDir, stop: threading.Event) -> None:
+def _block(run: RunDir) -> str:
+    return f"{run.path.parent.parent.name}/{run.path.name}"
+
+
+def _width(run: RunDir) -> int:
+    return read_config(run.config).mesh.devices
+
+
+def _lane(turn: Turn, lease: Lease) -> State:
+    run, stop = turn.run, lease.leave
     attempt = read_status(run).attempt + 1
     with (run.path / "attempts.txt").open("a") as file:
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}:{lease.first}\n")
     status = Status(State.running, attempt=attempt, writer=Writer.here(), phase="start")
     try:
         status = _train(run, status, stop)
     except Exception as error:
         status = replace(read_status(run), state=State.failed, message=str(error))
     write_status(run, status)
+    return status.state
 
 
 def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
@@ -119,6 +130,8 @@ def _misbehave(what: str, status: Status) -> Status:
         raise RuntimeError("a fault on demand")
     if what == "diverge":
         return replace(status, state=State.diverged, message="the loss is not finite")
+    if what == "refuse":
+        return replace(status, state=State.refused, message="too large")
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
