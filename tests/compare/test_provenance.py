@@ -46,9 +46,7 @@ def of(sweep: SweepDir):
 
 def change(sweep, path, **fields):
     file = sweep.path / path / "run.json"
-    content = atomic.read_sealed(file)
-    assert content is not None
-    atomic.write_sealed(file, content | fields)
+    atomic.write_sealed(file, atomic.read_sealed(file) | fields)
 
 
 def test_every_run_and_branch_with_what_its_files_say(sweep):
