@@ -64,6 +64,8 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
     record = read_provenance(run)
     assert record is not None
     steps, fault = record.facts.steps, _fault(run)
+    if fault and fault["at"] == 0 and _due(run, fault):
+        return _misbehave(fault["do"], status)
     whole = metrics.intact_until(run)[0]
     start = max((step for step in manifest.good_steps(run)[0] if step <= whole), default=0)
     metrics.drop_after(run, start)
