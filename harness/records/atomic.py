@@ -12,6 +12,10 @@ from typing import Any
 _SEAL = "checksum"
 
 
+class Damaged(Exception):
+    """What lies on disk is not what was written; it is computed or written again."""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename. A kill leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,7 @@ to its end.
 
 from __future__ import annotations
 
-from harness.config.errors import UserError
-from harness.records.atomic import read_sealed, write_sealed
+from harness.records.atomic import Damaged, read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 END = 1.0
@@ -22,8 +21,8 @@ def write_goal(run: RunDir, share: float) -> None:
 
 
 def read_goal(run: RunDir) -> float:
-    """Raises UserError where it is damaged: a run must not be trained past its look."""
+    """Raises Damaged where it is damaged: a run must not be trained past its look."""
     content = read_sealed(run.goal)
     if content is None and run.goal.exists():
-        raise UserError(f"{run.goal} is damaged; the same command writes it again")
+        raise Damaged(f"{run.goal} is damaged; the same command writes it again")
     return float(content["share"]) if content else END

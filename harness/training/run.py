@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.records import metrics, surroundings
-from harness.records.atomic import write_bytes
+from harness.records.atomic import Damaged, write_bytes
 from harness.records.examples import write_examples
 from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
@@ -32,10 +32,6 @@ from harness.training.profile import Tracer
 from harness.training.programs import seen
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
-
-
-class Damaged(Exception):
-    """A file that this attempt leans on is not as it was written; the next attempt computes it again."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""One worker for a whole sweep: what holds of many workers holds of it, and it leaves nobody behind."""
+"""One worker for a whole sweep: what holds of many workers holds of it, and it leaves nobody behind.
+
+What is slow here runs under `make test-kill`.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from harness.config.errors import UserError
 from harness.config.schema import Isolation, MeshConfig, Schedule
@@ -49,6 +54,7 @@ def test_what_never_gets_further_is_given_up_and_the_rest_finishes(tmp_path):
     assert_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_the_process_down_is_given_up_and_takes_no_other_along(tmp_path):
     faults(tmp_path, short0={"at": 2, "do": "kill", "times": 99})
     made = configs(tmp_path, seeds=(0, 1, 2), isolation="all", workers=2)
@@ -58,6 +64,7 @@ def test_a_run_that_takes_the_process_down_is_given_up_and_takes_no_other_along(
     assert attempts(tmp_path, "short", 0) == 3
 
 
+@pytest.mark.slow
 def test_a_hung_lane_costs_the_process_but_no_run(tmp_path):
     faults(tmp_path, short0={"at": 7, "do": "hang"})
     train(configs(tmp_path, isolation="all", stall_seconds=1.5))
@@ -90,6 +97,7 @@ def test_a_new_driver_adopts_it_and_watch_tells_who_waits(tmp_path):
     assert len(workers(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_told_to_leave_all_save_and_the_same_command_continues(tmp_path):
     driver = drive(tmp_path, pace=0.05, isolation="all", workers=1)
     sweep = SweepDir(tmp_path / "trial")
@@ -164,6 +172,8 @@ def test_a_refused_run_is_asked_again_by_the_next_command_alone(tmp_path):
     outcomes = train(made)
     assert [outcome.failure for outcome in outcomes if outcome.failure] == ["too large"]
     assert attempts(tmp_path, "short", 0) == 1
-    train(made)
+    console = Console(file=io.StringIO(), width=200)
+    assert not any(outcome.failure for outcome in train(made, console))
+    assert "refused at step" not in console.file.getvalue(), "the answer of before was taken for this one's"
     assert_whole(tmp_path)
     assert attempts(tmp_path, "short", 0) == 2

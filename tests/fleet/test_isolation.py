@@ -41,8 +41,8 @@ def sweep(folder: Path, cache: Path, isolation: str, *extra: str) -> dict:
 @pytest.mark.slow
 def test_one_sweep_three_isolations(tmp_path):
     cache = tmp_path / "cache"
-    # Five devices hold two blocks and a half: the third gets what is free first.
-    together = sweep(tmp_path / "all", cache, "all", "engine.devices=5", "mesh.data=1")
+    # Two blocks at a time: the third gets whatever devices come free first.
+    together = sweep(tmp_path / "all", cache, "all", "engine.workers=2")
     steps = {path: path.stat().st_mtime_ns for path in (cache / "programs").glob("step-*.bin")}
     assert len(steps) == 2, "one compile a variant serves the equal sub-meshes of all its runs"
     assert together == sweep(tmp_path / "block", cache, "block")

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from rich.console import Console
 
+from harness.config import compose
 from harness.config.errors import UserError
 from harness.config.schema import (
     Config,
@@ -14,13 +15,14 @@ from harness.config.schema import (
     Gate,
     GateConfig,
     LadderConfig,
+    Schedule,
     ScheduleConfig,
     TuneConfig,
     Tuned,
 )
 from harness.fleet import rule
 from harness.fleet.announce import plan_lines, power_lines
-from harness.fleet.launch import launch
+from harness.fleet.launch import Outcome, launch
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.placement import frozen
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
@@ -105,13 +107,6 @@ class TestAnnounced:
         assert "1t: " in sentence
 
 
-def test_the_family_is_what_meets_the_control(tmp_path):
-    made = roster(tmp_path)
-    train(made)
-    content = atomic.read_json(sweep_of(made).rule)
-    assert content["rule"]["family"] == ["short"]
-
-
 def test_a_command_without_the_control_declares_what_it_trains(tmp_path):
     assert rule.compared(roster(tmp_path, [("1t", "short")])) == ["short"]
 
@@ -132,10 +127,12 @@ class TestPlaced:
             name: each.width for name, each in booked.items()
         }
 
-    def test_the_ledger_has_a_place_for_seven_and_watch_shows_them(self, tmp_path):
+    def test_seven_are_trained_and_watched_and_one_treatment_is_declared(self, tmp_path):
         made = roster(tmp_path, devices=8)
         assert {outcome.state for outcome in train(made)} == {"finished"}
         assert {*frozen(sweep_of(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
+        family = atomic.read_json(sweep_of(made).rule)["rule"]["family"]
+        assert family == ["short"], "what never meets the control is no treatment"
         console = Console(record=True, width=120)
         console.print(frame(Watcher(sweep_of(made)).look(0.0), 120, None))
         assert "7 runs" in console.export_text()
@@ -193,3 +190,21 @@ def test_a_planned_ladder_is_refused_before_anything_is_written(tmp_path, dry):
     with pytest.raises(UserError, match="ladder=frontier"):
         train_single(dataclasses.replace(made[3], engine=EngineConfig()))
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_sweeps_seven_members_and_one_pair_by_name(tmp_path, monkeypatch):
+    asked: list[list[Config]] = []
+
+    def taken(configs):
+        asked.append([*configs])
+        return [Outcome(each.scale.name, "finished", 1) for each in configs]
+
+    monkeypatch.setattr("harness.fleet.jobs.launch", taken)
+    for chosen in ([], ["member=1t_a,1t_b"]):
+        compose.run(["-m", "experiment=colossus2", f"runs={tmp_path}", *chosen], lambda _: None)
+    seven, pair = asked
+    assert len({(each.scale.name, each.variant.name) for each in seven}) == 7
+    assert {(each.engine.devices, each.engine.schedule, each.seed) for each in seven} == {
+        (8, Schedule.queue, 0)
+    }
+    assert [(each.scale.name, each.variant.name) for each in pair] == [("1t", "mha"), ("1t", "delta_hybrid")]

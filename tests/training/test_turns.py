@@ -12,6 +12,8 @@ from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status, write_status
 from harness.training.turns import Turn, Turns
 
+PATIENCE = 60.0
+"""Seconds that a busy machine may take for anything."""
 QUICK = Terms(attempts=3, backoff_seconds=0.001)
 
 
@@ -55,11 +57,11 @@ class Stage:
     def __exit__(self, *_):
         for gate in self.gates.values():
             gate.set()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     def wait_for(self, *turns):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while {*self.begun} != {*turns}:
             assert time.monotonic() < deadline, [turn.run.path for turn in self.begun]
             time.sleep(0.002)
@@ -151,7 +153,7 @@ def test_what_a_run_that_failed_for_good_ends(tmp_path, policy, left):
     with Stage([bad, sibling, other, late], 3, terms, {bad: State.failed}) as stage:
         stage.wait_for(bad, sibling, other)
         stage.gates[bad].set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while policy != "continue" and read_status(sibling.run).state is not State.preempted:
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -164,7 +166,7 @@ def test_asked_to_leave_everyone_does_and_nobody_begins(tmp_path):
     with Stage([one, other, late], 2) as stage:
         stage.wait_for(one, other)
         stage.leave.set()
-        stage._thread.join(10)
+        stage._thread.join(PATIENCE)
         assert stage.result == [State.preempted] * 3
     assert read_status(late.run).state is State.preempted
     assert late not in stage.begun
@@ -174,12 +176,12 @@ def test_asked_to_leave_while_it_waits_to_try_again(tmp_path):
     (turn,) = turns_of(tmp_path, {"a": [1]})
     with Stage([turn], 1, Terms(3, backoff_seconds=30), {turn: State.failed}) as stage:
         stage.gates[turn].set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while "started again" not in read_status(turn.run).message:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         stage.leave.set()
-        stage._thread.join(5)
+        stage._thread.join(PATIENCE)
         assert stage.result == [State.preempted]
     assert len(stage.begun) == 1
 
