@@ -120,7 +120,7 @@ def test_a_worker_that_hangs_before_its_first_word_is_ended_and_restarted(tmp_pa
     faults(tmp_path, short0={"at": 0, "do": "hang", "times": 2})
     train(configs(tmp_path, seeds=(0,), stall_seconds=1.5))
     assert_whole(tmp_path)
-    assert attempts(tmp_path, "short", 0) == 3
+    assert attempts(tmp_path, "short", 0) == 2
 
 
 def test_stop_block_spares_other_blocks(tmp_path):
