@@ -34,8 +34,8 @@ def _uncompressed() -> ocp.Context:
 
 _ORBAX = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 """One thread for all lanes of a process. Orbax numbers its operations for the whole process: a save during
-which another thread saves or restores waits for the wrong directory, and writes before its own is there (7 of 88
-saves failed beside a thread that restored)."""
+which another thread saves or restores waits for the wrong directory, and writes before its own is there
+(7 of 88 saves failed beside a thread that restored)."""
 
 
 def settle() -> None:
