@@ -1,0 +1,119 @@
+"""What the closed form of a step time is multiplied by, and how far it may be wrong: fitted to published runs.
+
+One factor, for everything. The shares of the peak are not fitted: they are what large products reach on each
+chip. A row that was not in the fit is predicted with it; `leave_one_source_out` says how well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from harness.plan.published import Row, observed_seconds, read_row
+from harness.plan.roofline import Efficiency
+
+COVERAGE = 0.9
+"""Of an interval."""
+REMEMBERED = 0.5
+"""Weight of a row of which something was remembered and not read."""
+DOUBT = {"layout": 0.10, "batch": 0.10, "chip": 0.10, "experts": 0.06, "remembered": 0.04, "remat": 0.04}
+"""Standard deviations in ln that are added to the fit's, squared, for what is not known: the layout, a chip
+whose share of the peak is not known, experts' balance and exchanges, what was remembered, what is computed
+again. Assumed, not fitted."""
+SHARES = {"A": 0.80, "H": 0.68, "G": 0.70, "B": 0.70, "T": 0.85, "M": 0.55, "V": 0.75}
+"""Of the peak of a chip, by its first letter: what large 16-bit products reach before any waiting (A100, H100,
+GB200, B200, TPU; MI250X and MI300X; V100)."""
+EXPERTS = 0.62
+"""Of that, what small grouped products of experts reach."""
+EIGHT_BIT = 0.8
+"""Of the 8-bit peak as against the 16-bit one: casts, and products that stay in 16 bits. Assumed."""
+UNKNOWN_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Closed-form seconds times `factor` are the prediction; ln of what is seen over it has the standard
+    deviation `spread`, known from so many sources."""
+
+    factor: float
+    spread: float
+    sources: int
+    rows: int
+
+    def interval(self, doubts: Sequence[str]) -> float:
+        """ln of what a prediction is multiplied and divided by for an interval of COVERAGE."""
+        deviation = math.sqrt(self.spread**2 + sum(DOUBT[doubt] ** 2 for doubt in doubts))
+        return float(stdtrit(max(1, self.sources - 1), (1 + COVERAGE) / 2)) * deviation
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One published row beside what the closed form says of it, before any calibration."""
+
+    row: Row
+    published: float
+    """Seconds a step."""
+    predicted: float
+
+    @property
+    def log_ratio(self) -> float:
+        return math.log(self.published / self.predicted)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        return doubts_of(self.row)
+
+
+def efficiency(chip: str) -> Efficiency:
+    """By the chip's name."""
+    share = SHARES.get(chip[:1].upper(), UNKNOWN_SHARE)
+    return Efficiency(share, share * EXPERTS, EIGHT_BIT)
+
+
+def doubts_of(row: Row) -> tuple[str, ...]:
+    """Keys of DOUBT that hold for a row."""
+    said = {
+        "layout": row.layout is None or bool({"layers", "d_model"} & {*row.assumed}),
+        "chip": row.chip.name[:1].upper() not in SHARES or row.chip.name[:1].upper() in "MVB",
+        "experts": bool(row.model.experts),
+        "remembered": bool(row.doubtful),
+        "remat": "remat" in row.assumed,
+    }
+    return tuple(key for key, holds in said.items() if holds)
+
+
+def fit(seen: Sequence[Seen]) -> Calibration:
+    """The weighted mean of ln(published / predicted), and its spread about that. A source of n rows counts
+    like sqrt(n) sources of one, since its rows err alike."""
+    each = np.array([one.log_ratio for one in seen])
+    names = [one.row.source for one in seen]
+    weights = np.array([names.count(name) ** -0.5 for name in names])
+    weights *= np.array([REMEMBERED if one.row.doubtful else 1.0 for one in seen])
+    mean = float(np.average(each, weights=weights))
+    spread = math.sqrt(float(np.average((each - mean) ** 2, weights=weights)))
+    return Calibration(math.exp(mean), spread, len({*names}), len(names))
+
+
+def look(rows: Sequence[Mapping[str, Any]]) -> list[Seen]:
+    """Every row that tells a step time, beside the uncalibrated closed form. Raises UserError."""
+    from harness.plan.predict import closed_form
+
+    read = [(row, read_row(row)) for row in rows]
+    told = [(one, observed_seconds(row, one.model)) for row, one in read]
+    return [Seen(one, seconds, closed_form(one).seconds) for one, seconds in told if seconds is not None]
+
+
+def leave_one_source_out(seen: Sequence[Seen]) -> list[tuple[Seen, Calibration]]:
+    """Each row with the calibration of all other sources' rows."""
+    names = {one.row.source for one in seen}
+    without = {name: fit([one for one in seen if one.row.source != name]) for name in names}
+    return [(one, without[one.row.source]) for one in seen]
+
+
+FITTED = Calibration(factor=1.0, spread=0.12, sources=6, rows=0)
+"""`fit(look(rows))` of the 48 rows that docs/planning.md lists; a test refits it."""
