@@ -7,9 +7,10 @@ from harness.config.errors import UserError, nearest
 from harness.plan.clusters import Chip, Links
 
 
-def _chip(name: str, gigabytes: float, gb_s: float, bf16: float, fp8: float | None = None) -> Chip:
-    peaks = {"bf16": bf16 * 1e12} | ({} if fp8 is None else {"fp8": fp8 * 1e12})
-    return Chip(name, gigabytes * 1e9, gb_s * 1e9, peaks)
+def _chip(name: str, gigabytes: float, gb_s: float, *peaks: float) -> Chip:
+    """Peaks in TFLOP/s, in 16, 8 and 4 bits as far as the chip has them."""
+    known = {name: peak * 1e12 for name, peak in zip(("bf16", "fp8", "fp4"), peaks, strict=False)}
+    return Chip(name, gigabytes * 1e9, gb_s * 1e9, known)
 
 
 def _links(domain: int, fast: float, slow: float) -> Links:
@@ -25,10 +26,10 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
     "H100-80G": (_chip("H100-80G", 80, 3350, 989, 1979), _links(8, 450, 50)),
     "H800": (_chip("H800", 80, 3350, 989, 1979), _links(8, 200, 50)),
     "H200-141G": (_chip("H200-141G", 141, 4800, 989, 1979), _links(8, 450, 50)),
-    "B200": (_chip("B200", 180, 8000, 2250, 4500), _links(8, 900, 50)),
-    "B300": (_chip("B300", 288, 8000, 2250, 4500), _links(8, 900, 100)),
-    "GB200": (_chip("GB200", 186, 8000, 2450, 4900), _links(72, 900, 50)),
-    "GB300": (_chip("GB300", 288, 8000, 2450, 4900), _links(72, 900, 100)),
+    "B200": (_chip("B200", 180, 8000, 2250, 4500, 9000), _links(8, 900, 50)),
+    "B300": (_chip("B300", 288, 8000, 2250, 4500, 13500), _links(8, 900, 100)),
+    "GB200": (_chip("GB200", 186, 8000, 2450, 4900, 9800), _links(72, 900, 50)),
+    "GB300": (_chip("GB300", 288, 8000, 2450, 4900, 14700), _links(72, 900, 100)),
     # docs.cloud.google.com/tpu: links both ways 2,400, 1,600, 4,800 and 3,584 Gbit/s a chip; half serve one axis.
     "TPU v3": (_chip("TPU v3", 32, 900, 123), _links(1024, 80, 3)),
     "TPU v4": (_chip("TPU v4", 32, 1228, 275), _links(4096, 150, 6.25)),

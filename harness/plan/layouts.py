@@ -150,7 +150,9 @@ def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[tuple[i
     replicas = divisors(model.batch)
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
     experts = divisors(model.experts) if model.experts else [1]
-    contexts = [c for c in (1, 2, 4, 8, 16, 32, 64) if model.sequence % c == 0 and model.sequence // c >= 1024]
+    contexts = [
+        c for c in (1, 2, 4, 8, 16, 32, 64) if model.sequence % c == 0 and model.sequence // c >= 1024
+    ]
     for tensor, context, (pipeline, virtual) in product(tensors, contexts or [1], _stages(model.layers)):
         parts = devices // (tensor * context * pipeline)
         most = max((r for r in replicas if r <= parts), default=0)

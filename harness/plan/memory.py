@@ -43,6 +43,8 @@ MIXED = Recipe("mixed", 2, 4, 8, 2, "bf16")
 bytes a parameter from step to step."""
 FP8 = Recipe("fp8", 2, 4, 8, 2, "fp8")
 """The same, with products in 8 bits."""
+FP4 = Recipe("fp4", 2, 4, 8, 2, "fp4")
+"""The same, with products in 4 bits."""
 
 
 @dataclass(frozen=True)

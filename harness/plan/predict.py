@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -119,9 +119,22 @@ def predict(
     return _prediction(row, known)
 
 
-def closed_form(row: Row) -> Candidate:
-    """Of a row, uncalibrated."""
-    return _candidate(row)[0]
+def closed_form(row: Row) -> tuple[Candidate, Choice | None]:
+    """Of a row, uncalibrated; and the search, where its layout is not told. Then, of a published one, the best
+    layout's parts are scaled to what is usual among those that are about as fast."""
+    share = efficiency(row.chip.name)
+    if row.layout is None:
+        choice = search(row.model, row.chips, row.chip, row.links, row.recipe, share)
+        best = choice.best
+        return _scaled(best, choice.usual / best.seconds) if row.published else best, choice
+    layouts = Grid.of([row.layout])
+    seconds, bytes_ = evaluate(row.model, layouts, row.chip, row.links, row.recipe, share)
+    return candidate(layouts, seconds, bytes_, 0), None
+
+
+def _scaled(one: Candidate, factor: float) -> Candidate:
+    parts = {name: seconds * factor for name, seconds in one.terms.items()}
+    return dataclasses.replace(one, seconds=one.seconds * factor, terms=parts)
 
 
 def _row_of(model: ModelShape, part: Partition, layout: Layout | None, devices: int, recipe: Recipe) -> Row:
@@ -130,20 +143,9 @@ def _row_of(model: ModelShape, part: Partition, layout: Layout | None, devices: 
     return Row(model.name, "", model, part.chip, part.links, devices, recipe, layout, (), ())
 
 
-def _candidate(row: Row) -> tuple[Candidate, Choice | None]:
-    share = efficiency(row.chip.name)
-    if row.layout is None:
-        choice = search(row.model, row.chips, row.chip, row.links, row.recipe, share)
-        return choice.best, choice
-    layouts = Grid.of([row.layout])
-    seconds, bytes_ = evaluate(row.model, layouts, row.chip, row.links, row.recipe, share)
-    return candidate(layouts, seconds, bytes_, 0), None
-
-
 def _prediction(row: Row, known: Calibration) -> Prediction:
-    best, choice = _candidate(row)
-    planned = row.source == ""
-    doubts = [doubt for doubt in doubts_of(row) if not (planned and doubt == "layout")]
+    best, choice = closed_form(row)
+    doubts = doubts_of(row)
     step = _calibrated(best.seconds, known, doubts)
     model, used = row.model, best.layout.devices
     peak = row.chip.peaks.get("bf16") or row.chip.peak(row.recipe.precision)
@@ -167,7 +169,7 @@ def _prediction(row: Row, known: Calibration) -> Prediction:
     )
 
 
-def _calibrated(seconds: float, known: Calibration, doubts: list[str]) -> Number:
+def _calibrated(seconds: float, known: Calibration, doubts: Sequence[str]) -> Number:
     value, wide = seconds * known.factor, math.exp(known.interval(doubts))
     return Number(value, value / wide, value * wide, Evidence.analytic)
 
@@ -178,9 +180,9 @@ def _bytes(part: str, value: float) -> Number:
     return Number(value, value / MEMORY_DOUBT, value * MEMORY_DOUBT, Evidence.analytic)
 
 
-def _notes(row: Row, used: int, doubts: list[str]) -> tuple[str, ...]:
+def _notes(row: Row, used: int, doubts: Sequence[str]) -> tuple[str, ...]:
     told = [f"{key}: not told, assumed" for key in row.assumed]
-    told += [f"{text}" for text in row.doubtful]
+    told += row.doubtful
     if used < row.chips:
         told.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
     width = "; ".join(f"{doubt} {calibration.DOUBT[doubt]:.2f}" for doubt in doubts)

@@ -18,7 +18,7 @@ from harness.config.schema import Remat
 from harness.plan.chips import chip_named
 from harness.plan.clusters import Chip, Links
 from harness.plan.layouts import Layout
-from harness.plan.memory import FP8, MIXED, Recipe
+from harness.plan.memory import FP4, FP8, MIXED, Recipe
 from harness.plan.model import ModelShape, causal_attention_flops, decoder, needed, number
 
 REMATS = {
@@ -39,7 +39,7 @@ class Row:
 
     id: str
     source: str
-    """Who published it: rows of one source are left out together."""
+    """Who published it: rows of one source are left out together. Empty: a plan of our own."""
     model: ModelShape
     chip: Chip
     links: Links
@@ -49,6 +49,10 @@ class Row:
     """None: not told, to be searched for."""
     assumed: tuple[str, ...]
     doubtful: tuple[str, ...]
+
+    @property
+    def published(self) -> bool:
+        return bool(self.source)
 
 
 def read_row(row: Mapping[str, Any]) -> Row:
@@ -124,20 +128,21 @@ def convention_flops(row: Mapping[str, Any], model: ModelShape) -> float:
 
 
 def _recipe(row: Mapping[str, Any]) -> Recipe:
-    recipe = FP8 if "fp8" in str(row.get("precision") or "") else MIXED
+    said = str(row.get("precision") or "").lower()
+    recipe = FP4 if "fp4" in said else FP8 if "fp8" in said else MIXED
     return dataclasses.replace(recipe, fused=not _unfused(row))
 
 
 def _unfused(row: Mapping[str, Any]) -> bool:
-    """Of GPUs: published before autumn 2022, by year or arXiv number; without either, float16 on parts of that
-    time says so."""
+    """Of GPUs: published before 2023, by year or arXiv number; without either, float16 on parts of that time
+    says so. Frameworks took up fused attention a while after its paper."""
     if "TPU" in str(row.get("chip")):
         return False
     text = " ".join(str(row.get(key) or "") for key in ("source", "notes"))
     months = [(int(y), int(m)) for y, m in re.findall(r"\b(\d\d)(\d\d)\.\d{4,5}\b", text)]
     months += [(int(y) - 2000, int(m)) for y, m in re.findall(r"\b(20[12]\d)-(\d\d)\b", text)]
     if months:
-        return max(months) < (22, 9)
+        return max(months) < (23, 1)
     return row.get("precision") == "fp16" and str(row.get("chip"))[:4] in ("A100", "V100")
 
 
@@ -230,7 +235,7 @@ def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layo
     """As told, one where a split is not; the rest of the chips is split over data, or on TPUs and where
     nothing else splits the weights, over fsdp."""
     told = {key: int(number(row, key) or 0) for key in SPLITS}
-    if not any(told.values()):
+    if not any(told.values()) and number(row, "dp_or_fsdp") != chips:
         return None, ("layout",)
     tensor, pipeline, context, expert = (max(1, told[key]) for key in SPLITS)
     slices = int(number(row, "slices") or 1)

@@ -2,13 +2,13 @@
 
 What overlaps: half of the collectives of `tensor` with the products beside them, half of experts' exchanges
 with other work; gathers and scatters of `fsdp` with all products; the sum of gradients over `data` with the
-last micro-batch's backward pass, but half of it shows at least; the bubble of a pipeline with nothing.
+last micro-batch's backward pass, but a third of it shows at least; the bubble of a pipeline with nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from harness.plan.model import ModelShape
 EXPOSED_TENSOR = {True: 0.5, False: 1.0}
 """Of these collectives, by whether the kernels are fused (Recipe.fused)."""
 EXPOSED_EXPERT = 0.5
-EXPOSED_DATA = 0.5
+EXPOSED_DATA = 0.3
 LATENT = 0.1
 """Of any other collective that overlaps: what shows all the same."""
 LINK = 0.8
@@ -43,8 +43,8 @@ class Efficiency:
     dense: float
     experts: float
     """The same of routed experts' small grouped products."""
-    eight_bit: float
-    """What is left of it in 8 bits, for casts and what stays in 16."""
+    narrow: Mapping[str, float]
+    """What is left of them in fewer than 16 bits, by precision."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def terms(
     moved = traffic(model, layout, recipe)
     compute = compute_seconds(model, layout, chip, recipe, share)
     between = _between_products(model, layout, chip, recipe)
-    tensor = EXPOSED_TENSOR[recipe.fused] * _ring_seconds(moved.tensor, layout.tensor, np.ones(len(layout)), links)
+    tensor = EXPOSED_TENSOR[recipe.fused] * _ring_seconds(
+        moved.tensor, layout.tensor, np.ones(len(layout)), links
+    )
     context = _context(model, layout, links, recipe, compute)
     fsdp = _fsdp(model, layout, links, moved, compute)
     expert = EXPOSED_EXPERT * _exchange_seconds(model, moved.expert, layout, links)
@@ -113,10 +115,10 @@ def compute_seconds(
     model: ModelShape, layout: Grid, chip: Chip, recipe: Recipe, share: Efficiency
 ) -> np.ndarray:
     """Products with weights at the recipe's precision, attention in 16 bits; experts less efficiently."""
-    eight = recipe.precision == "fp8"
+    narrow = recipe.precision in share.narrow
     peak = chip.peak(recipe.precision)
-    slow = chip.peak("bf16") if eight else peak
-    reached = share.eight_bit if eight else 1.0
+    slow = chip.peak("bf16") if narrow else peak
+    reached = share.narrow.get(recipe.precision, 1.0)
     dense = model.flops_per_token - model.attention_flops - model.expert_flops
     seconds = dense / (peak * share.dense * reached) + model.attention_flops / (slow * share.dense)
     seconds += model.expert_flops / (peak * share.experts * reached)
@@ -130,7 +132,9 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
     value = model.width * recipe.value
     sums = np.where(layout.full, 6, 4)
     tensor = sums * layers * 2 * (layout.tensor - 1) / layout.tensor * tokens * value
-    exchanged = EXCHANGES * np.where(layout.full, 1.5, 1.0) * layers * model.top_k * tokens / layout.tensor * value
+    exchanged = (
+        EXCHANGES * np.where(layout.full, 1.5, 1.0) * layers * model.top_k * tokens / layout.tensor * value
+    )
     return Traffic(
         tensor=tensor,
         fsdp=_gathers(model, layout, recipe),

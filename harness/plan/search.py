@@ -17,6 +17,7 @@ from harness.plan.roofline import Efficiency, Terms, terms
 
 RUNNERS_UP = 5
 REJECTED = 5
+PLAUSIBLE = 1.3
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Choice:
     """Layouts that would be the fastest but do not fit, and the slowest kinds that do."""
     looked_at: int
     fitting: int
+    usual: float
+    """Median seconds of the layouts that fit and are at most PLAUSIBLE times as slow as the best: what people
+    who did not search may have chosen."""
 
 
 def evaluate(
@@ -85,7 +89,9 @@ def search(
     rows = [candidate(layouts, seconds, bytes_, row) for row in (*others, *refused, *extremes)]
     told = [dataclasses.replace(one, why=_why(one, best, room)) for one in rows]
     runners, lost = told[: len(others)], told[len(others) :]
-    return Choice(best, tuple(runners), tuple(lost), len(layouts), int(fits.sum()))
+    near = seconds.total[fitting]
+    usual = float(np.median(near[near <= PLAUSIBLE * best.seconds]))
+    return Choice(best, tuple(runners), tuple(lost), len(layouts), len(fitting), usual)
 
 
 def candidate(layouts: Grid, seconds: Terms, bytes_: Memory, row: int) -> Candidate:
@@ -135,9 +141,7 @@ def _why(one: Candidate, best: Candidate, room: float) -> str:
     return f"{slower:.1%} slower: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
 
 
-def _refuse(
-    model: ModelShape, layouts: Grid, bytes_: Memory, devices: int, chip: Chip, limit: float
-) -> None:
+def _refuse(model: ModelShape, layouts: Grid, bytes_: Memory, devices: int, chip: Chip, limit: float) -> None:
     row = int(np.argmin(bytes_.total))
     raise UserError(
         f"{model.name} fits nowhere on {devices} x {chip.name}: the leanest of {len(layouts)} layouts"
