@@ -1,5 +1,5 @@
-"""Chips that published runs were trained on: memory, peaks, links. The clusters of conf/cluster/ name their own
-numbers; a test keeps both alike."""
+"""Chips that published runs were trained on: memory, peaks, links. The clusters of conf/cluster/ name their
+own numbers; a test keeps both alike."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
     "B300": (_chip("B300", 288, 8000, 2250, 4500, 13500), _links(8, 900, 100)),
     "GB200": (_chip("GB200", 186, 8000, 2450, 4900, 9800), _links(72, 900, 50)),
     "GB300": (_chip("GB300", 288, 8000, 2450, 4900, 14700), _links(72, 900, 100)),
-    # docs.cloud.google.com/tpu: links both ways 2,400, 1,600, 4,800 and 3,584 Gbit/s a chip; half serve one axis.
+    # docs.cloud.google.com/tpu: links of 2,400, 1,600, 4,800 and 3,584 Gbit/s a chip; half serve one axis.
     "TPU v3": (_chip("TPU v3", 32, 900, 123), _links(1024, 80, 3)),
     "TPU v4": (_chip("TPU v4", 32, 1228, 275), _links(4096, 150, 6.25)),
     "TPU v5e": (_chip("TPU v5e", 16, 819, 197), _links(256, 100, 3.125)),

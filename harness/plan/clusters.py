@@ -1,4 +1,4 @@
-"""The machine that a plan is for: chips of one or more kinds, their links, how often they fail, what they draw."""
+"""The machine that a plan is for: chips of one or more kinds, their links, failures and power."""
 
 from __future__ import annotations
 
@@ -102,8 +102,9 @@ def from_config(config: ClusterConfig) -> Cluster:
     """The cluster of a config. Raises UserError that names the first number that is missing."""
     if not config.kinds:
         raise UserError(
-            f"cluster={config.name} says nothing of its chips (cluster.kinds is empty), so nothing can be planned"
-            f" for it: choose one of {', '.join(described_clusters())}, or write one as conf/cluster/h100x8.yaml."
+            f"cluster={config.name} says nothing of its chips (cluster.kinds is empty), so nothing can be"
+            f" planned for it: choose one of {', '.join(described_clusters())}, or write one as"
+            " conf/cluster/h100x8.yaml."
         )
     return Cluster(
         name=config.name,

@@ -47,7 +47,8 @@ class Layout:
         axes = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
         split = [f"{axis} {getattr(self, axis)}" for axis in axes if getattr(self, axis) > 1]
         turns = f", {self.virtual} turns" if self.virtual > 1 else ""
-        return f"{' x '.join(split) or 'one device'}, micro-batch {self.microbatch}{turns}, remat {self.remat.value}"
+        passes = f"micro-batch {self.microbatch}{turns}, remat {self.remat.value}"
+        return f"{' x '.join(split) or 'one device'}, {passes}"
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,16 @@ class Grid:
         values = {field.name: int(getattr(self, field.name)[row]) for field in dataclasses.fields(self)}
         return Layout(**{**values, "remat": REMATS[values["remat"]]})
 
+    def recomputing(self, codes: np.ndarray | int) -> Grid:
+        """The same with other remat, by index in REMATS."""
+        return dataclasses.replace(self, remat=np.broadcast_to(codes, self.remat.shape))
+
     @staticmethod
     def of(layouts: Iterable[Layout]) -> Grid:
-        rows = [
-            [getattr(layout, field.name) for field in dataclasses.fields(Grid)[:-1]]
-            + [REMATS.index(layout.remat)]
-            for layout in layouts
-        ]
-        return Grid(*np.asarray(rows, np.int64).T)
+        names = [field.name for field in dataclasses.fields(Grid)[:-1]]
+        return _columns(
+            [[*(getattr(each, name) for name in names), REMATS.index(each.remat)] for each in layouts]
+        )
 
 
 def check(model: ModelShape, layout: Layout) -> None:
@@ -137,12 +140,15 @@ def check(model: ModelShape, layout: Layout) -> None:
 
 
 def grid(model: ModelShape, devices: int, fast_domain: int) -> Grid:
-    """Every layout worth a look on at most so many devices: each axis divides what it splits, tensor stays in
-    a fast domain, and as many devices as the rest of the axes allow are in use."""
-    rows = np.asarray(list(_rows(model, devices, fast_domain)), np.int64).reshape(-1, 8)
-    repeated = np.repeat(rows, len(REMATS), axis=0)
-    codes = np.tile(np.arange(len(REMATS)), len(rows))
-    return Grid(*repeated.T, codes)
+    """Every layout worth a look on at most so many devices, without remat: each axis divides what it splits,
+    tensor stays in a fast domain, and the batch is split as often as the devices that are left allow."""
+    return _columns([(*row, 0) for row in _rows(model, devices, fast_domain)])
+
+
+def _columns(rows: Sequence[Sequence[int]]) -> Grid:
+    names = [field.name for field in dataclasses.fields(Grid)]
+    columns = np.asarray(rows, np.int64).reshape(-1, len(names)).T
+    return Grid(**dict(zip(names, columns, strict=True)))
 
 
 def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[tuple[int, ...]]:
@@ -155,28 +161,27 @@ def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[tuple[i
     ]
     for tensor, context, (pipeline, virtual) in product(tensors, contexts or [1], _stages(model.layers)):
         parts = devices // (tensor * context * pipeline)
-        most = max((r for r in replicas if r <= parts), default=0)
-        if not most or (pipeline > 1 and model.batch // most < pipeline):
-            most = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
+        # A pipeline wants as many micro-batches as it has stages.
+        most = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
         if not most:
             continue
         for expert in (e for e in experts if most % e == 0):
             for fsdp in _few(divisors(most // expert)):
-                for microbatch in (b for b in (1, 2, 4, 8) if (model.batch // most) % b == 0):
+                for microbatch in (b for b in (1, 2, 4) if (model.batch // most) % b == 0):
                     data = most // expert // fsdp
                     yield data, fsdp, tensor, expert, pipeline, context, microbatch, virtual
 
 
 def _stages(layers: int) -> list[tuple[int, int]]:
-    """(pipeline, virtual): stages that divide the layers, each taken in one turn or as many as there are."""
+    """(pipeline, virtual): stages that divide the layers, each passed in one turn or as many as are usual."""
     stages = []
     for pipeline in (p for p in divisors(layers) if p <= 64):
         turns = [1] if pipeline == 1 else [v for v in divisors(layers // pipeline) if v <= 8]
-        stages += [(pipeline, v) for v in {turns[0], turns[-1], turns[len(turns) // 2]}]
+        stages += [(pipeline, v) for v in sorted({turns[0], turns[-1]})]
     return stages
 
 
-def _few(values: Sequence[int], most: int = 12) -> Sequence[int]:
+def _few(values: Sequence[int], most: int = 8) -> Sequence[int]:
     """At most so many of them, evenly over their order, first and last among them."""
     if len(values) <= most:
         return values

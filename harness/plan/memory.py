@@ -28,7 +28,7 @@ class Recipe:
     """Of one activation."""
     precision: str
     fused: bool = True
-    """Attention never writes its scores out (arXiv:2205.14135), and products overlap with their collectives."""
+    """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
 
     @property
     def state(self) -> float:
@@ -109,7 +109,7 @@ def held_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
 
 
 def layer_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
-    """Parameters of one layer as a device multiplies them: its part over tensor, and of experts over expert."""
+    """Parameters of one layer that a device multiplies with: its part over tensor, of experts over expert."""
     dense = (model.non_embedding - model.expert_parameters) / model.layers
     return (dense + model.expert_parameters / model.layers / layout.expert) / layout.tensor
 

@@ -16,7 +16,7 @@ from harness.plan.clusters import GIB, Cluster, Partition
 from harness.plan.layouts import Grid, Layout, check
 from harness.plan.memory import LIMIT, MIXED, Recipe
 from harness.plan.model import ModelShape
-from harness.plan.published import Row, read_row
+from harness.plan.rows import Row, read_row
 from harness.plan.search import Candidate, Choice, candidate, evaluate, search
 
 MEMORY_DOUBT = 1.25
@@ -46,8 +46,7 @@ class Number:
 
     def times(self, factor: float) -> Number:
         """In another unit, or of so many."""
-        ends = sorted((self.low * factor, self.high * factor))
-        return Number(self.value * factor, *ends, self.evidence)
+        return Number(self.value * factor, self.low * factor, self.high * factor, self.evidence)
 
     def over(self, amount: float) -> Number:
         """`amount` divided by it: a rate from a duration."""
@@ -120,8 +119,8 @@ def predict(
 
 
 def closed_form(row: Row) -> tuple[Candidate, Choice | None]:
-    """Of a row, uncalibrated; and the search, where its layout is not told. Then, of a published one, the best
-    layout's parts are scaled to what is usual among those that are about as fast."""
+    """Of a row, uncalibrated; and the search, where its layout is not told. Of a published one the best
+    layout's parts are then scaled to what is usual among those that are about as fast."""
     share = efficiency(row.chip.name)
     if row.layout is None:
         choice = search(row.model, row.chips, row.chip, row.links, row.recipe, share)

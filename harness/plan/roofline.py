@@ -16,7 +16,7 @@ import numpy as np
 from harness.plan.clusters import Chip, Links
 from harness.plan.layouts import Grid
 from harness.plan.memory import Recipe, held_parameters
-from harness.plan.model import ModelShape
+from harness.plan.model import TRAINED, ModelShape
 
 EXPOSED_TENSOR = {True: 0.5, False: 1.0}
 """Of these collectives, by whether the kernels are fused (Recipe.fused)."""
@@ -114,16 +114,30 @@ def hardware_flops(model: ModelShape, layout: Grid) -> np.ndarray:
 def compute_seconds(
     model: ModelShape, layout: Grid, chip: Chip, recipe: Recipe, share: Efficiency
 ) -> np.ndarray:
-    """Products with weights at the recipe's precision, attention in 16 bits; experts less efficiently."""
+    """Products with weights at the recipe's precision, attention in 16 bits; experts less efficiently. Those
+    that are narrow, or of few tokens, take as long as their operands take to come from memory."""
     narrow = recipe.precision in share.narrow
-    peak = chip.peak(recipe.precision)
+    peak = chip.peak(recipe.precision) * share.narrow.get(recipe.precision, 1.0)
     slow = chip.peak("bf16") if narrow else peak
-    reached = share.narrow.get(recipe.precision, 1.0)
     dense = model.flops_per_token - model.attention_flops - model.expert_flops
-    seconds = dense / (peak * share.dense * reached) + model.attention_flops / (slow * share.dense)
-    seconds += model.expert_flops / (peak * share.experts * reached)
-    again = hardware_flops(model, layout) / model.step_flops
-    return seconds * again * model.tokens_per_step / layout.devices
+    each = np.broadcast_to(hardware_flops(model, layout) / model.step_flops, len(layout))
+    many = each * model.tokens_per_step / layout.devices
+    attention = many * model.attention_flops / (slow * share.dense)
+    read = operand_bytes(model, layout, recipe) * each / chip.memory_bandwidth
+    plain = np.maximum(many * dense / (peak * share.dense), read[0])
+    return attention + plain + np.maximum(many * model.expert_flops / (peak * share.experts), read[1])
+
+
+def operand_bytes(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
+    """Bytes that one device's products read and write, of dense weights and of routed experts', [2, layouts].
+    What comes in and goes out at full width is not split by tensor; weights are read in each micro-batch."""
+    seen = layout.tokens(model) * model.layers / layout.pipeline
+    inner = (model.heads + 2 * model.kv_heads) * model.head_width + 3 * max(1, model.shared) * model.ffn
+    dense = seen * (4 * model.width + inner / layout.tensor)
+    routed = seen * model.top_k * (2 * model.width + 3 * model.ffn / layout.tensor)
+    passes = layout.microbatches(model) / (layout.tensor * layout.pipeline)
+    weights = np.stack([model.dense_parameters * passes, model.expert_parameters / layout.expert * passes])
+    return TRAINED * recipe.value * (np.stack([dense, routed]) + weights)
 
 
 def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
@@ -144,8 +158,8 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
 
 
 def _gathers(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
-    """Bytes received for the weights of one device's layers, gathered forward and backward in each micro-batch
-    and their gradients scattered once in each. The forward pass that `full` repeats is the backward's."""
+    """Bytes received for the weights of one device's layers: gathered forward and backward in each
+    micro-batch, and their gradients scattered once in each. `full` repeats with what backward gathers."""
     kept = held_parameters(model, layout) * (layout.fsdp - 1)
     return 3 * layout.microbatches(model) * recipe.value * kept
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.config.errors import UserError
 from harness.plan.clusters import GIB, Chip, Links
-from harness.plan.layouts import Grid, Layout, grid
+from harness.plan.layouts import REMATS, Grid, Layout, grid
 from harness.plan.memory import LIMIT, Memory, Recipe, memory
 from harness.plan.model import ModelShape
 from harness.plan.roofline import Efficiency, Terms, terms
@@ -43,7 +43,8 @@ class Choice:
     best: Candidate
     runners_up: tuple[Candidate, ...]
     rejected: tuple[Candidate, ...]
-    """Layouts that would be the fastest but do not fit, and the slowest kinds that do."""
+    """Layouts that would be faster but do not fit whatever is computed again, and for each axis of the best,
+    the fastest without it."""
     looked_at: int
     fitting: int
     usual: float
@@ -74,8 +75,9 @@ def search(
             f"{model.name}: its batch of {model.batch} sequences cannot be shared among {devices} devices:"
             " give fewer devices or a larger scale.batch."
         )
-    seconds, bytes_ = evaluate(model, layouts, chip, links, recipe, share)
     room = limit * chip.memory
+    layouts = _leanest_needed(model, layouts, recipe, room)
+    seconds, bytes_ = evaluate(model, layouts, chip, links, recipe, share)
     fits = bytes_.total <= room
     if not fits.any():
         _refuse(model, layouts, bytes_, devices, chip, limit)
@@ -86,12 +88,24 @@ def search(
     faster = order[~fits[order] & (seconds.total[order] < best.seconds)]
     refused = _distinct(layouts, faster, fitting[0], REJECTED)
     extremes = _extremes(layouts, seconds, fitting)
-    rows = [candidate(layouts, seconds, bytes_, row) for row in (*others, *refused, *extremes)]
-    told = [dataclasses.replace(one, why=_why(one, best, room)) for one in rows]
-    runners, lost = told[: len(others)], told[len(others) :]
+    lost = [row for row in (*refused, *extremes) if row not in others]
+
+    def told(row: int) -> Candidate:
+        one = candidate(layouts, seconds, bytes_, row)
+        return dataclasses.replace(one, why=_why(one, best, room))
+
     near = seconds.total[fitting]
     usual = float(np.median(near[near <= PLAUSIBLE * best.seconds]))
-    return Choice(best, tuple(runners), tuple(lost), len(layouts), len(fitting), usual)
+    return Choice(best, tuple(map(told, others)), tuple(map(told, lost)), len(layouts), len(fitting), usual)
+
+
+def _leanest_needed(model: ModelShape, layouts: Grid, recipe: Recipe, room: float) -> Grid:
+    """Each layout with as little computed again as its memory allows: none is faster with more."""
+    codes = np.full(len(layouts), len(REMATS) - 1)
+    for code in reversed(range(len(REMATS) - 1)):
+        fits = memory(model, layouts.recomputing(code), recipe).total <= room
+        codes = np.where(fits, code, codes)
+    return layouts.recomputing(codes)
 
 
 def candidate(layouts: Grid, seconds: Terms, bytes_: Memory, row: int) -> Candidate:
@@ -102,7 +116,7 @@ def candidate(layouts: Grid, seconds: Terms, bytes_: Memory, row: int) -> Candid
 
 
 def _distinct(layouts: Grid, rows: np.ndarray, best: int, most: int) -> list[int]:
-    """The first rows that differ from the best and each other in more than micro-batch, turns and remat."""
+    """The first rows that differ from the best and from each other in more than micro-batch and turns."""
 
     def key(row: int) -> tuple[int, ...]:
         names = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
@@ -119,8 +133,7 @@ def _distinct(layouts: Grid, rows: np.ndarray, best: int, most: int) -> list[int
 
 
 def _extremes(layouts: Grid, seconds: Terms, fitting: np.ndarray) -> list[int]:
-    """For each way to share, the fastest layout that fits without it, if that is not the best itself: what
-    leaving an axis out would cost."""
+    """For each axis of the best, the fastest layout that fits without it: what leaving it out would cost."""
     found = []
     for axis in ("tensor", "expert", "pipeline", "context", "fsdp", "data"):
         size = getattr(layouts, axis)[fitting]
