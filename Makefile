@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo test check bench bench-sweep test-install test-full test-statistics test-kill clean
+.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-soak clean
 
 setup: .venv/ready
 
@@ -14,6 +14,9 @@ setup: .venv/ready
 
 demo: setup
 	$(RUN)harness sweep experiment=attention
+
+fleet: setup
+	$(RUN)harness sweep experiment=colossus2
 
 test: setup
 	$(RUN)pytest -m "not slow"
@@ -41,8 +44,8 @@ test-full: setup
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare
 
-test-kill: setup
-	$(RUN)pytest -m slow tests/fleet
+test-soak: setup
+	$(RUN)pytest -m slow -n 0 -s tests/fleet/soak
 
 clean:
 	rm -rf .venv build dist *.egg-info

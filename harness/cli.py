@@ -108,6 +108,22 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
         print_diff(found, Console())
 
 
+def _verify(arguments: Sequence[str]) -> int:
+    from harness.report.command import Options
+
+    parser = Options("harness verify", add_help=False)
+    parser.add_argument("run", metavar="RUN[@STEP]")
+    parser.add_argument("--steps", type=int, metavar="N")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    from harness.probe.verify import verify
+    from harness.report.replay import say
+
+    found = verify(options.run, options.steps)
+    print(say(found, as_json=options.json))
+    return 0 if found.same else 1
+
+
 def _sample(arguments: Sequence[str]) -> int:
     from harness.report.command import Options
 
@@ -207,6 +223,18 @@ VERBS = {
         "RUN[@STEP]          a run's directory; without a step its newest good checkpoint\n"
         "--json              the whole comparison as JSON\n"
         "--pictures          write pictures/diff_*.png and *.svg into the sweep of the first run",
+    ),
+    "verify": Verb(
+        "whether a run is bitwise the same when a stretch of it is made again",
+        "harness verify runs/attention/xs/mha/seed0@100",
+        _verify,
+        "RUN[@STEP]          a run's directory, or a branch's; from its checkpoint at that step, or from\n"
+        "                    its start (@0); without a step from the last but one checkpoint\n"
+        "--steps N           so many steps; else to the next checkpoint\n"
+        "--json              what was found as JSON\n"
+        "Each step's loss, gradient norm and learning rate are compared bit by bit with the curve on disk,\n"
+        "at a checkpoint the whole state and the examples read so far. Nothing is written into the run.\n"
+        "Exit status 0 if all are equal, 1 if not.",
     ),
     "export": Verb(
         "the weights of a run for others' tools",

@@ -14,13 +14,16 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.parallel.profile import cpu_profile
 from harness.records.configs import read_config
 from harness.records.provenance import Facts
+
+if TYPE_CHECKING:
+    from harness.data import DataFacts, MixFacts
 
 
 def main(argv: list[str]) -> int:
@@ -38,18 +41,18 @@ def _answer(path: Path) -> dict[str, Any]:
 
 def describe(config: Config) -> Facts:
     """Everything about a run that can be known without training it. Raises UserError."""
-    from harness.data import describe_data, describe_mix
     from harness.models import build
     from harness.models.vetting import vet
     from harness.training.base import base_of
     from harness.training.learner import learner_of
+    from harness.training.profile import check_profile
     from harness.training.schedule import branch_courses, main_course
 
     import_modules(config)
-    data = describe_data(config.data, config.evaluation.tokens)
+    check_profile(config.profile)
+    data, mix = _planned_data(config) if config.ladder.planned else _data(config)
     steps = main_course(config).last
     branch_courses(config)
-    mix = describe_mix(config.data, config.scale)
     model = build(config, data.vocabulary, data.end, data.image)
     vet(model.blueprint)
     learner = learner_of(config, model)
@@ -79,6 +82,23 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
     )
+
+
+def _data(config: Config) -> tuple[DataFacts, MixFacts]:
+    from harness.data import describe_data, describe_mix
+
+    return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
+
+
+def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What a ladder assumes of data that are not here."""
+    from harness.data import DataFacts, MixFacts
+
+    assert config.ladder.vocabulary is not None
+    height, width, channels = config.ladder.image or (0, 0, 0)
+    image = (height, width, channels) if config.ladder.image else None
+    data = DataFacts(config.ladder.vocabulary, None, "planned", "planned", (), image)
+    return data, MixFacts(draws={}, mixes=[])
 
 
 def import_modules(config: Config) -> None:

@@ -1,7 +1,8 @@
 """Trains the runs it is given, side by side: `python -m harness.worker RUN_DIR...`.
 
-The one entry point of every engine. Each run gets a lane, a sub-mesh of this process's devices,
-and a thread; lanes never wait for each other. The directories hold everything (config.yaml,
+The one entry point of every engine, whoever shares a worker. Each run gets a lane, a sub-mesh of this
+process's devices, and a thread; lanes never wait for each other. Where the devices do not hold all runs,
+blocks wait for their turn. The directories hold everything (config.yaml,
 run.json), so nothing is pickled and any machine that sees them can do the work.
 """
 
@@ -11,23 +12,27 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.errors import UserError
-from harness.config.identity import digest
 from harness.config.schema import Config
+from harness.config.terms import Terms, from_env
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile, keep_memory
 from harness.records.configs import read_config
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
-from harness.records.status import State, Status, Writer, write_status
+from harness.records.status import State, Status, Writer, read_status, write_status
 
 if TYPE_CHECKING:
-    from harness.data import Gallery, HeldOut, Reader
+    from harness.data.library import Library
+    from harness.training.memory import Room
+    from harness.training.programs import Device
     from harness.training.run import Assignment
+    from harness.training.turns import Lease, Turn
 
 INCOMPLETE = 3
 """Exit status when a run is left that the same command would train further."""
@@ -39,22 +44,19 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     `env` is set before any backend exists: in a fork server's child jax is imported already, but
     has no devices yet.
     """
+    tasks: list[Assignment] = []
     try:
         tasks = [_assignment(RunDir(Path(path).resolve())) for path in argv]
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _prepare_process(tasks, env or {})
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        states = _train(tasks, stop)
+        _prepare_process(tasks, env or {})
     except UserError as error:
         for task in tasks:
             write_status(task.run, Status(State.refused, message=str(error), writer=Writer.here()))
         print(error, file=sys.stderr)
         return 2
+    leave = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: leave.set())
+    states = _train(tasks, from_env(os.environ), leave)
     return 0 if all(state.settled for state in states) else INCOMPLETE
 
 
@@ -68,7 +70,7 @@ def _assignment(run: RunDir) -> Assignment:
 
 
 def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
-    """Device count and flags, fixed for the life of this process."""
+    """Device count and flags, fixed for the life of this process. Without orders, all runs at once."""
     total = sum(task.config.mesh.devices for task in tasks)
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_profile(total) | dict(env)
@@ -84,53 +86,51 @@ def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
     import_modules(tasks[0].config)
 
 
-def _train(tasks: list[Assignment], stop: threading.Event) -> list[State]:
-    """One thread a run; the batches of runs that read the same are gathered once."""
+def _train(tasks: list[Assignment], terms: Terms, leave: threading.Event) -> list[State]:
+    """Each run in its turn, on its part of this process's devices."""
     import jax
 
-    from harness.training.base import rebuilt
-    from harness.training.lane import open_lane
-    from harness.training.run import train_run
+    from harness.data.library import Library
+    from harness.training.memory import Room
+    from harness.training.turns import Turn, Turns
 
-    readers: dict[str, tuple[Reader, Mapping[str, HeldOut], Gallery | None]] = {}
-    devices, lanes = list(jax.devices()), []
-    for task in tasks:
-        key = _reading(task.config)
-        if key not in readers:
-            readers[key] = _open_reader(task.config)
-        reader, heldout, gallery = readers[key]
-        mine, devices = devices[: task.config.mesh.devices], devices[task.config.mesh.devices :]
-        model = rebuilt(task.config, task.provenance.facts)
-        lanes.append(open_lane(task.config, model, mine, reader.get, heldout, gallery))
-    states = [State.failed] * len(tasks)
-
-    def work(index: int) -> None:
-        states[index] = train_run(tasks[index], lanes[index], stop)
-
-    threads = [
-        threading.Thread(target=work, args=(i,), name=str(task.run.path)) for i, task in enumerate(tasks)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for reader, *_ in readers.values():
-        reader.close()
-    return states
+    devices = jax.devices()[: terms.devices or None]
+    turns = [Turn(task.run, _block(task.config), task.config.mesh.devices) for task in tasks]
+    attempts = _Attempts(dict(zip(turns, tasks, strict=True)), devices, Library(), Room())
+    return Turns(turns, len(devices), attempts.train, terms, leave).take(tasks[0].begun)
 
 
-def _reading(config: Config) -> str:
-    """Runs with this key in common consume the same batches."""
-    return digest([config.data, config.data_seed, config.scale.batch])
+def _block(config: Config) -> str:
+    """Runs with this in common, where they stand together, start together."""
+    return f"{config.scale.name}/seed{config.seed}"
 
 
-def _open_reader(config: Config) -> tuple[Reader, Mapping[str, HeldOut], Gallery | None]:
-    from harness.data import ImageCorpus, Reader, open_data
+@dataclass(frozen=True)
+class _Attempts:
+    """What an attempt leans on; nothing of a lane outlives it."""
 
-    corpus = open_data(config.data)
-    reader = Reader(corpus.sampler(config.scale.batch, config.data_seed))
-    gallery = corpus.gallery(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
-    return reader, corpus.heldout(config.evaluation.tokens), gallery
+    tasks: Mapping[Turn, Assignment]
+    devices: Sequence[Device]
+    library: Library
+    room: Room
+
+    def train(self, turn: Turn, lease: Lease) -> State:
+        from harness.training.base import rebuilt
+        from harness.training.lane import open_lane
+        from harness.training.run import train_run
+
+        task = replace(self.tasks[turn], begun=lease.begun)
+        mine = self.devices[lease.first : lease.first + turn.width]
+        try:
+            with self.library.open(task.config) as reading:
+                model = rebuilt(task.config, task.provenance.facts)
+                get, heldout = reading.reader.get, reading.heldout
+                lane = open_lane(task.config, model, mine, get, heldout, reading.gallery)
+                return train_run(task, lane, lease.leave, self.room)
+        except UserError as error:
+            status = replace(read_status(task.run), state=State.refused, message=str(error))
+            write_status(task.run, status)
+            return State.refused
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.compare.library import twins_of
 from harness.compare.reading import Outcome, RunRecord, outcome_of
-from harness.compare.results import Rule
 from harness.records.goal import END
 from harness.records.status import State
 
@@ -143,17 +141,6 @@ def bout_of(
     if at_end.matches or not stopped or not at_end.shares:
         return at_end
     return Bout(scale, control, variant, domains, at_end.a_runs, at_end.b_runs, at_end.shares[-1])
-
-
-def family_of(rule: Rule, runs: Sequence[RunRecord]) -> int:
-    """Tests that Holm's procedure runs over: treatments, those declared or those there, times scales."""
-    scales = {run.provenance.scale for run in runs}
-    return max(len(rule.family), len(treatments_of(rule, runs))) * len(scales)
-
-
-def treatments_of(rule: Rule, runs: Sequence[RunRecord]) -> list[str]:
-    """What is compared with the control: every other variant that is not the control by another name."""
-    return sorted({run.provenance.variant for run in runs} - {rule.control} - twins_of(runs, rule.control))
 
 
 def ordered_scales(runs: Sequence[RunRecord]) -> list[str]:

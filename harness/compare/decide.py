@@ -96,7 +96,7 @@ def seeds_to_halve(delta: Effect) -> int | None:
 def settle_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more: int | None) -> str:
     """What would settle one scale."""
     if ruling.decision is Decision.INVALID:
-        return "repair what is flagged: " + ", ".join(blocking(flags))
+        return _repair(flags)
     if ruling.decision is not Decision.INCONCLUSIVE:
         return "settled at this scale; the next scale tells whether it holds"
     if "INCOMPLETE" in flags:
@@ -107,11 +107,18 @@ def settle_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more: int |
 def settle_ladder(ruling: Ruling, flags: Sequence[str], more: int | None) -> str:
     """What would settle the ladder."""
     if ruling.decision is Decision.INVALID:
-        return "repair what is flagged: " + ", ".join(blocking(flags))
+        return _repair(flags)
     if ruling.decision is Decision.INCONCLUSIVE:
         finish = "finish the runs that are missing; " if "INCOMPLETE" in flags else ""
         return finish + (f"{_seeds(more)} a scale would halve the interval" if more else "more seeds")
     return "the next scale: the decision rests on the largest one trained"
+
+
+def _repair(flags: Sequence[str]) -> str:
+    bad = blocking(flags)
+    if bad == ["NO_SEED_REPLICATION"]:
+        return "more seeds, or the same question over several seeds at smaller scales"
+    return "repair what is flagged: " + ", ".join(bad)
 
 
 def _seeds(count: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compare.align import Bout, bout_of, family_of, ordered_scales, treatments_of
+from harness.compare.align import Bout, bout_of, ordered_scales
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
 from harness.compare.experts import expert_uses
@@ -21,6 +21,7 @@ from harness.compare.library import find_floors, is_null, null_rate, twin_senten
 from harness.compare.multiple import holm, holm_levels
 from harness.compare.reading import RunRecord, read_runs
 from harness.compare.results import (
+    INPUT,
     Comparison,
     Deviation,
     GateResult,
@@ -29,6 +30,7 @@ from harness.compare.results import (
     Rung,
     to_json,
 )
+from harness.compare.roster import Key, Roster, placed_runs
 from harness.compare.rules import content_of, gate_margins, read_rule
 from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
 from harness.compare.samples import sample_rows
@@ -52,6 +54,12 @@ class Evidence:
     timing: dict[str, Any] = field(default_factory=dict)
     """What a timing pass of its own measured: scale, and by variant step time and peak memory."""
     notes: Sequence[str] = ()
+    placed: frozenset[Key] = frozenset()
+    """Runs that the ledger has a place for."""
+
+    @property
+    def roster(self) -> Roster:
+        return Roster(self.rule, self.runs, self.placed)
 
 
 def compare(sweep: SweepDir | Path | str) -> Comparison:
@@ -77,9 +85,8 @@ def gather(sweep: SweepDir) -> Evidence:
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
     experiment = sorted(names)[0] if names else sweep.path.name
     gate = gate_margins(sweep), content_of(sweep.timing)
-    return Evidence(
-        experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, *gate, _notes(runs, rule)
-    )
+    floors, placed = find_floors(sweep, controls), placed_runs(sweep)
+    return Evidence(experiment, rule, runs, deviations, floors, tuning, *gate, _notes(runs, rule), placed)
 
 
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
@@ -103,14 +110,14 @@ def _domains_sentence(runs: Sequence[RunRecord], rule: Rule) -> str:
 
 def judge(evidence: Evidence) -> Comparison:
     """The verdict over evidence: rungs first, Holm over all of them, then each treatment's ladder."""
-    rule, runs = evidence.rule, evidence.runs
-    scales = ordered_scales(runs)
-    treatments = treatments_of(rule, runs)
+    rule, runs, roster = evidence.rule, evidence.runs, evidence.roster
+    scales, treatments = ordered_scales(runs), roster.treatments
     bouts = {
-        name: [bout_of(runs, s, rule.control, name, rule.domains) for s in scales] for name in treatments
+        name: [bout_of(runs, s, rule.control, name, rule.domains) for s in roster.scales_of(name, scales)]
+        for name in treatments
     }
-    drafts = {name: _drafts(evidence, own) for name, own in bouts.items()}
-    rungs = _rungs(drafts, family_of(rule, runs))
+    drafts = {name: _drafts(evidence, own, roster.family) for name, own in bouts.items()}
+    rungs = _rungs(drafts, roster.family)
     ladders = _ladders(rule, drafts, rungs)
     divergence = tuple(divergence_of(name, drafts[name]) for name in treatments)
     return Comparison(
@@ -122,21 +129,27 @@ def judge(evidence: Evidence) -> Comparison:
         ladder=ladders,
         gate=_gates(evidence, ladders, drafts),
         deviations=tuple(evidence.deviations),
-        runs=run_states(runs, scales, rule),
+        runs=run_states(roster, scales),
         divergence=divergence,
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=tuple(evidence.notes),
-        loss_unit=next((run.provenance.facts.loss_unit for run in runs), Comparison.loss_unit),
+        notes=(*evidence.notes, *_alone_sentence(roster)),
+        loss_unit=roster.unit,
         samples=sample_rows(runs, scales, rule.control),
-        times=_times(bouts),
+        times=_times(bouts, runs),
         experts=expert_uses(runs, scales),
     )
 
 
-def _drafts(evidence: Evidence, bouts: list[Bout]) -> list[DraftRung]:
+def _alone_sentence(roster: Roster) -> list[str]:
+    named = dict.fromkeys(f"{run.provenance.variant} at {run.provenance.scale}" for run in roster.alone)
+    if not named:
+        return []
+    return [f"Nothing is decided by what has no sibling in {roster.unit}: {', '.join(named)}."]
+
+
+def _drafts(evidence: Evidence, bouts: list[Bout], family: int) -> list[DraftRung]:
     """Every rung of one treatment, before Holm's adjustment over all of them."""
     slopes = control_slopes(bouts)
-    family = family_of(evidence.rule, evidence.runs)
     context = context_of(evidence.rule, bouts, evidence.floors, slopes, evidence.tuning, family)
     return [draft_rung(bout, context) for bout in bouts]
 
@@ -176,10 +189,11 @@ def _gates(
     )
 
 
-def _times(bouts: dict[str, list[Bout]]) -> dict[str, Any]:
-    """Wall-clock facts: the pairs at equal device-seconds."""
+def _times(bouts: dict[str, list[Bout]], runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Wall-clock facts: the pairs at equal device-seconds, and what each run waited for its input."""
     rows = {
         name: {bout.scale: to_json(row) for bout in own for row in iso_rows(bout, (WALL_CLOCK,))}
         for name, own in bouts.items()
     }
-    return {"iso_device_seconds": rows}
+    waited = {run.path: share for run in runs if isinstance(share := run.status.input_share, float)}
+    return {"iso_device_seconds": rows, INPUT: waited}

@@ -63,7 +63,7 @@ EXPLAIN = {
     "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
     "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
     "DIVERGED": "a run diverged",
-    "NO_SEED_REPLICATION": "one seed says nothing about other seeds",
+    "NO_SEED_REPLICATION": "one seed: the difference cannot be told from the luck of a seed",
     "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
     "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
     "HAND_EDITED": "the files of a run contradict each other or their place",

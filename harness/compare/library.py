@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,18 +181,23 @@ def fitting_floors(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, Noi
     It fits if scale, size (1 %), token budget and held-out tokens are the same; of several, the one with
     the most degrees of freedom.
     """
-    entries = [entry for path in _library_files(sweep) for entry in _read(atomic.read_json(path))]
-    floors: dict[str, NoiseFloor] = {}
+    best = {scale: entry for scale, (entry, _) in fitting(sweep, controls).items()}
+    return {scale: NoiseFloor(scale, each.s0, each.df, each.correlation) for scale, each in best.items()}
+
+
+def fitting(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, tuple[LibraryEntry, Path]]:
+    """By scale, the entry that such a floor is of, and the file that it stands in."""
+    entries = [(entry, path) for path in _library_files(sweep) for entry in _read(atomic.read_json(path))]
+    found: dict[str, tuple[LibraryEntry, Path]] = {}
     for wanted in {*controls}:
-        fitting = [entry for entry in entries if _fits(entry, wanted)]
-        if fitting:
-            best = max(fitting, key=lambda entry: (entry.df, -entry.s0))
-            floors[best.scale] = NoiseFloor(best.scale, best.s0, best.df, best.correlation)
-    return floors
+        fit = [each for each in entries if _fits(each[0], wanted)]
+        if fit:
+            found[wanted.scale] = max(fit, key=lambda each: (each[0].df, -each[0].s0))
+    return found
 
 
-def _library_files(sweep: SweepDir) -> list:
-    return sorted({sweep.path / FILE, *sweep.path.absolute().parent.glob(f"*/{FILE}")})
+def _library_files(sweep: SweepDir) -> list[Path]:
+    return sorted({(sweep.path / FILE).absolute(), *sweep.path.absolute().parent.glob(f"*/{FILE}")})
 
 
 def _read(content: Any) -> list[LibraryEntry]:
@@ -237,7 +243,7 @@ def _groups(runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]) -> 
     return groups
 
 
-_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
+_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes in which two runs may differ and yet be the same training, bit for bit."""
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.align import Bout, family_of, treatments_of
+from harness.compare.align import Bout
 from harness.compare.effects import NoiseFloor, effect_of
 from harness.compare.flags import blocking, pair_flags
 from harness.compare.multiplier import compute_multiplier
 from harness.compare.reading import RunRecord, read_runs
 from harness.compare.results import Effect, Look, Multiplier, Rule
+from harness.compare.roster import Roster, placed_runs
 from harness.compare.rules import read_rule
 from harness.compare.sequential import SequentialTest, Verdict, sequential_p, spend
 from harness.compare.slopes import slope_between
@@ -70,11 +71,11 @@ def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float])
         raise ValueError(f"decide_look: look {look} of shares {list(shares)}, which rise between 0 and 1")
     runs = read_runs(sweep)
     rule, _, _ = read_rule(sweep, runs)
-    family, rows = family_of(rule, runs), {}
-    for name in treatments_of(rule, runs):
+    roster, rows = Roster(rule, runs, placed_runs(sweep)), {}
+    for name in roster.treatments:
         bout = _bout(runs, scale, name, rule)
-        if bout.b_runs:
-            rows[name] = walk(bout, planned, rule, family, until=look)[-1]
+        if bout.b_runs and roster.scales_of(name, [scale]):
+            rows[name] = walk(bout, planned, rule, roster.family, until=look)[-1]
     outcomes = {name: _decided(row) for name, row in rows.items()}
     stop = bool(outcomes) and Verdict.proceed.value not in outcomes.values()
     told = "; ".join(_told(name, row) for name, row in rows.items()) or "no treatment is trained here"

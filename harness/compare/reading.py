@@ -20,13 +20,13 @@ import numpy as np
 import yaml
 
 from harness.compare.evaluations import COLUMNS, Evals, Outcome, outcome_of, read_evals
-from harness.records.atomic import read_json
+from harness.records.atomic import read_sealed
+from harness.records.examples import read_examples
 from harness.records.goal import END
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts, Provenance, read_provenance
 from harness.records.status import State, Status, read_status
 
-EXAMPLES = "examples.json"
 __all__ = [
     "COLUMNS",
     "Evals",
@@ -80,8 +80,7 @@ class RunRecord:
         """Hash of the examples consumed up to the end, or to the end of the branch at a share of it."""
         if share == END or self.directory is None:
             return self.examples
-        found = read_json(self.directory.branch(share).path / EXAMPLES)
-        return found if isinstance(found, dict) else None
+        return read_examples(self.directory.branch(share))
 
 
 def read_runs(sweep: SweepDir) -> list[RunRecord]:
@@ -101,7 +100,6 @@ def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecor
     found = provenance or _from_path(run)
     evals, problem = tables[run.path]
     problem = problem or ("" if provenance else "run.json is missing, damaged or of another layout")
-    examples = read_json(run.path / EXAMPLES)
     text = _text(run.config)
     config = _config(text, configs)
     moved = (
@@ -110,7 +108,7 @@ def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecor
     edited = moved or bool(provenance and _contradicts(config, provenance)) or _unsealed(text)
     return RunRecord(
         path, run if provenance else None, found, read_status(run), config, evals,
-        examples if isinstance(examples, dict) else None,
+        read_examples(run),
         {share: tables[branch.path][0] for share, branch, _ in branches}, problem, edited,
     )  # fmt: skip
 
@@ -119,8 +117,8 @@ def _branches(run: RunDir) -> list[tuple[float, RunDir, int]]:
     """Share, directory and first step of each readable cooldown branch."""
     found = []
     for branch in run.branches():
-        record = read_json(branch.run)
-        parent = record.get("parent") if isinstance(record, dict) else None
+        record = read_sealed(branch.run)
+        parent = record.get("parent") if record else None
         share, step = (parent.get("share"), parent.get("step")) if isinstance(parent, dict) else (None, None)
         if isinstance(share, int | float) and isinstance(step, int) and 0 < share < 1:
             found.append((float(share), branch, step))

@@ -319,6 +319,8 @@ class RunState:
     """One sentence where the run cannot be used as it is; empty otherwise."""
     path: str
     """Relative to the sweep."""
+    unit: str = "nats a token"
+    """Of the outcome."""
 
 
 @dataclass(frozen=True)
@@ -413,6 +415,10 @@ class ExpertUse:
     """Largest share of assignments that one expert of one layer got, times the number of experts."""
     dropped: float
     """Share of assignments that no expert had room for."""
+
+
+INPUT = "input_share"
+"""Key of `times`: by run, the share of its training time that it waited for its input."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from harness.compare.distributions import fisher_exact
 from harness.compare.flags import far_above
 from harness.compare.reading import Outcome, RunRecord, outcome_of
 from harness.compare.results import DivergenceCount, Rule, RunState
+from harness.compare.roster import Roster
 from harness.compare.rungs import DraftRung
 from harness.records.goal import END
 from harness.records.status import State
@@ -18,17 +19,14 @@ from harness.records.status import State
 MISSING = "missing"
 
 
-def run_states(runs: Sequence[RunRecord], scales: Sequence[str], rule: Rule) -> tuple[RunState, ...]:
-    """Every run, and every run that its siblings say should be there: each variant at each scale and
-    seed that some variant has."""
-    found = {run.key: _state(run, rule) for run in runs}
-    variants = sorted({run.provenance.variant for run in runs})
-    blocks = {(run.provenance.scale, run.provenance.seed) for run in runs}
-    for scale, seed in blocks:
-        for variant in variants:
-            found.setdefault((scale, variant, seed), _missing(scale, variant, seed))
+def run_states(roster: Roster, scales: Sequence[str]) -> tuple[RunState, ...]:
+    """Every run, and every run that should be there. `scales`: those of the runs, in order."""
+    found = {run.key: _state(run, roster.rule) for run in roster.runs}
+    for key in roster.expected - found.keys():
+        found[key] = _missing(*key)
     order = {scale: position for position, scale in enumerate(scales)}
-    return tuple(found[key] for key in sorted(found, key=lambda key: (order[key[0]], key[1], key[2])))
+    last = len(order)  # a scale of which no run is there
+    return tuple(found[key] for key in sorted(found, key=lambda key: (order.get(key[0], last), *key)))
 
 
 def divergence_of(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
@@ -68,7 +66,7 @@ def _state(run: RunRecord, rule: Rule) -> RunState:
     record, status = run.provenance, run.status
     return RunState(
         record.scale, record.variant, record.seed, status.state.value, status.step, status.steps, loss,
-        _problem(run, rule, loss), run.path,
+        _problem(run, rule, loss), run.path, record.facts.loss_unit,
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def standing(lane: Sequence[Span]) -> list[float]:
         if span.phase != TRAIN or span.last <= floor:
             shares.append(1.0)
         else:
-            shares.append(max(0.0, floor - span.first) / (span.last - span.first))
+            kept = max(0.0, floor - span.first)
+            shares.append(kept / (span.last - span.first) if kept else 0.0)  # one that hung made no step
         if span.phase == TRAIN:
             floors[span.share] = min(floor, span.first)
     return shares[::-1]

@@ -12,7 +12,7 @@ from harness.config.schema import Config, Tuned
 TUNED = "optimizer.learning_rate"
 """Differs between variants that were tuned, each over the same bracket."""
 
-FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
+FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes that say which variant this is, or that no training reads. The mesh is not among them."""
 
 

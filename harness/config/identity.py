@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config.schema import Config
 
-VOLATILE = ("mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "runs")
+VOLATILE = ("ladder", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes that say where, how patiently, or what for a run is trained, but not what it is."""
 
 

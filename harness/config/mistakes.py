@@ -95,6 +95,8 @@ def _choice(error: BaseException) -> str | None:
     """A group option that no file stands for, or a group that was left without one."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if group.endswith("/None"):
+            return f"ladder=? : a member takes its size '{option}' from one; write ladder=replica"
         return f"{group or 'config'}={option}: no such choice; {nearest(option, error.options or ())}"
     if found := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)

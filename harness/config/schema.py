@@ -56,10 +56,12 @@ class Precision(Enum):
 
 
 class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, or nobody."""
+    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
+    owns every device of a host)."""
 
     block = "block"
     run = "run"
+    all = "all"
 
 
 class Schedule(Enum):
@@ -88,6 +90,13 @@ class Tuned(Enum):
 
     none = "none"
     lr = "lr"
+
+
+class Profile(Enum):
+    """What each run traces with JAX's profiler: nothing, or a few of its steps."""
+
+    none = "none"
+    steps = "steps"
 
 
 class Method(Enum):
@@ -129,6 +138,22 @@ class ScaleConfig:
     """Token budget of one run."""
     batch: int = MISSING
     """Sequences a step."""
+
+
+@dataclass
+class LadderConfig:
+    """Where the members of a roster have their sizes from: conf/scale/<ladder>/."""
+
+    name: str = ""
+    vocabulary: int | None = None
+    """Of data that are not here (of images: labels, and one for none). What names it is planned with; it
+    cannot be trained."""
+    image: list[int] | None = None
+    """Height, width and channels of images that are not here."""
+
+    @property
+    def planned(self) -> bool:
+        return self.vocabulary is not None
 
 
 @dataclass
@@ -402,11 +427,22 @@ class TuneConfig:
 
 
 @dataclass
+class ProfileConfig:
+    """A trace in the run's `profile/`, once a run."""
+
+    name: Profile = Profile.none
+    first: int = 10
+    """The steps that are traced, counted in the attempt; behind those that are slow because they are new."""
+    last: int = 15
+
+
+@dataclass
 class Config:
     """One run, resolved."""
 
     experiment_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -423,6 +459,7 @@ class Config:
     rule: RuleConfig = field(default_factory=RuleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     imports: list[str] = field(default_factory=list)
     """Users' modules to import in workers, so that their mechanisms are registered."""
     seed: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.config.identity import difference, within
@@ -13,23 +14,26 @@ from harness.records.layout import SweepDir
 
 
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[str]:
-    """The sweep in a few lines: what is multiplied, how large, and what it costs."""
+    """The sweep in a few lines: what is multiplied, how large, and what it costs. Unequal blocks are counted,
+    smallest scale first."""
     scales = unique(run.config.scale.name for run in runs)
     variants = unique(run.variant for run in runs)
     seeds = sorted({run.config.seed for run in runs})
     control = runs[0].config.rule.control
+    product = len(runs) == len(scales) * len(variants) * len(seeds)
+    multiplied = f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds"
     lines = [
-        f"{sweep.path}: {len(runs)} runs; "
-        f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds",
+        f"{sweep.path}: {len(runs)} runs; {multiplied if product else _blocks_in_words(runs)}",
         f"  variants {', '.join(name + (' (control)' if name == control else '') for name in variants)}; "
         f"seeds {', '.join(map(str, seeds))}",
     ]
-    for scale in scales:
+    for scale in scales if product else _by_size(runs):
         members = [run for run in runs if run.config.scale.name == scale]
         sizes = _span([run.facts.non_embedding for run in members])
         flops = sum(run.flops for run in members)
+        named = "" if product else f" ({', '.join(unique(run.variant for run in members))})"
         lines.append(
-            f"  {scale}: {sizes} parameters (and {short(members[0].facts.embedding)} in embeddings), "
+            f"  {scale}{named}: {sizes} parameters (and {short(members[0].facts.embedding)} in embeddings), "
             f"{short(members[0].tokens)} tokens in {members[0].facts.steps} steps, {short(flops)}FLOP in all"
         )
     total = sum(run.flops for run in runs)
@@ -43,38 +47,60 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[s
 def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
     """The smallest effect that the design resolves, and the smallest p that it can attain.
 
-    The noise of a scale is that of an A/A library beside the sweep, where one fits.
+    The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no pair
+    resolve nothing, and are named.
     """
     from harness.compare.library import Wanted, fitting_floors
     from harness.compare.power import plan_power
 
     rule = runs[0].config.rule
     controls = {run.block: run for run in runs if run.variant == rule.control}
-    treatments = {run.variant for run in runs if _differs(run, controls.get(run.block))} - {rule.control}
-    if not treatments:
+    treated = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
+    if not treated:
         return []
+    treatments = {run.variant for run in treated}
     seeds = {
-        scale: len({run.config.seed for run in runs if run.config.scale.name == scale})
-        for scale in unique(run.config.scale.name for run in runs)
+        scale: len({run.config.seed for run in treated if run.config.scale.name == scale})
+        for scale in unique(run.config.scale.name for run in treated)
     }
+    alone = [scale for scale in _by_size(runs) if scale not in seeds]
+    shown = [f"Nothing is compared at {', '.join(alone)}: no pair is there."] if alone else []
     if max(seeds.values()) < 2:
-        return ["One seed a scale: there will be no interval and no test."]
+        return ["One seed a scale: there will be no interval and no test.", *shown]
     wanted = [
         Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
         for run in controls.values()
+        if run.config.scale.name in seeds
     ]
     floors = fitting_floors(sweep, wanted)
-    unit = runs[0].facts.loss_unit.partition(" a ")[0]
-    return [
-        plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit).sentence
-    ]
+    unit = treated[0].facts.loss_unit.partition(" a ")[0]
+    power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
+    return [power.sentence, *shown]
 
 
-def _differs(run: Run, control: Run | None) -> bool:
-    """Whether it is more than the control under another name."""
-    return control is None or any(
-        not within(key, ["variant"]) for key in difference(run.config, control.config)
+def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool:
+    """Whether its block has the control, from now or before, and it is not that by another name."""
+    config = run.config
+    if run.block not in controls:
+        return sweep.run(config.scale.name, config.rule.control, config.seed).path.exists()
+    differing = difference(config, controls[run.block].config)
+    return any(not within(key, ["variant"]) for key in differing)
+
+
+def _blocks_in_words(runs: Sequence[Run]) -> str:
+    """`2 pairs, 3 alone`, by the number of variants that a block has."""
+    sizes = Counter(Counter(run.block for run in runs).values())
+    return ", ".join(
+        f"{count} {_block(size, 's' * (count > 1))}" for size, count in sorted(sizes.items())[::-1]
     )
+
+
+def _block(size: int, plural: str) -> str:
+    return {1: "alone", 2: f"pair{plural}"}.get(size, f"block{plural} of {size}")
+
+
+def _by_size(runs: Sequence[Run]) -> list[str]:
+    return unique(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))
 
 
 def unique(names: Any) -> list[str]:

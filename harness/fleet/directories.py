@@ -11,7 +11,7 @@ from harness.config.errors import UserError
 from harness.config.fairness import identity_difference
 from harness.config.identity import digest
 from harness.fleet.runs import Run
-from harness.records import ledger, manifest
+from harness.records import atomic, ledger, manifest
 from harness.records.claim import worker_of
 from harness.records.configs import holds, read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
@@ -24,6 +24,7 @@ from harness.records.provenance import (
     write_provenance,
 )
 from harness.records.status import State, Status, read_status, write_status
+from harness.records.whole import damaged
 
 
 class Ready(Enum):
@@ -56,6 +57,7 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     """
     if worker_of(run.dir):
         return Ready.alive
+    _tidy(run.dir)
     stored, state = read_provenance(run.dir), read_status(run.dir).state
     if stored is None:
         _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
@@ -119,22 +121,39 @@ def provenance_of(run: Run) -> Provenance:
     )
 
 
+def _tidy(run: RunDir) -> None:
+    """What kills left half written goes; nobody is at work here."""
+    for each in (run, *run.branches()):
+        for folder in (each.path, each.metrics, each.checkpoints):
+            atomic.clear(folder)
+        manifest.clear(each)
+
+
 def _mend_config(run: Run, stored: Provenance) -> None:
     """A damaged config.yaml is written again: run.json says that it is this run's."""
-    if sealed(run.dir.config):
-        return
-    write_config(run.dir.config, run.config)
-    write_provenance(run.dir, dataclasses.replace(stored, config_hash=digest(run.config)))
+    if not sealed(run.dir.config):
+        write_config(run.dir.config, run.config)
+        write_provenance(run.dir, dataclasses.replace(stored, config_hash=digest(run.config)))
+    for branch in run.dir.branches():
+        if not sealed(branch.config):
+            atomic.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
 def _check_records(sweep: SweepDir, run: Run, note) -> Ready:
-    faults = manifest.damaged(run.dir)
+    faults = damaged(run.dir, _branches(run))
     if not faults:
         return Ready.stands
     note(f"{run.name}: {faults[0]}; the run is trained again from its last good point")
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
     reopen(run, faults[0])
     return Ready.train
+
+
+def _branches(run: Run) -> list[float]:
+    """Shares of the branches that an ended run must have: all if it is finished, else those it began."""
+    finished = read_status(run.dir).state is State.finished
+    shares = run.config.schedule.branches
+    return [share for share in shares if finished or run.dir.branch(share).path.is_dir()]
 
 
 def _drift(run: Run, stored: Provenance) -> str:

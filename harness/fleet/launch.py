@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.config.errors import UserError, disk_trouble
 from harness.config.schema import Config, EngineConfig, Isolation
+from harness.config.terms import to_env
 from harness.fleet import directories, placement, rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude
@@ -24,16 +25,27 @@ from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.measured import known, learn, put_to_use
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
-from harness.fleet.runs import Block, Run, check_distinct, directory, make_blocks, sweep_of
-from harness.fleet.supervisor import Assignment, Interrupted, Supervisor
+from harness.fleet.runs import (
+    Block,
+    Run,
+    check_distinct,
+    check_trainable,
+    directory,
+    make_blocks,
+    sweep_of,
+)
+from harness.fleet.supervisor import Assignment, Interrupted, Supervisor, terms_of
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
+from harness.parallel.memory import free_memory
 from harness.parallel.profile import cpu_profile
+from harness.records import atomic, ledger
 from harness.records.claim import claim, holder, release, worker_of
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 from harness.records.status import read_status
 
+NOT_BELIEVED = "it is not acted upon, and the verdict tells of it"
 Describe = Callable[[Sequence[Config]], list[Facts]]
 EngineMaker = Callable[[EngineConfig, Path], Engine]
 Conclude = Callable[[SweepDir, Console], None]
@@ -66,6 +78,7 @@ def launch(
     Raises UserError for what the user can mend, before anything is written; Interrupted on Ctrl-C.
     """
     tools, console = tools or Tools(), console or Console()
+    check_trainable(configs)
     sweep = sweep_of(configs)
     rule.complete(configs)
     rule.check(sweep, configs)
@@ -81,7 +94,11 @@ def launch(
     directories.check_identities(runs)
     _look_ahead(sweep, blocks)  # what does not fit is said before anything is written
     with driving(sweep):
-        if deviation := rule.write_down(sweep, configs[0], [run.variant for run in runs], tuning):
+        for position in ledger.edited(sweep):
+            _noting(console)(
+                f"{sweep.ledger}: entry {position} was changed after it was written; {NOT_BELIEVED}"
+            )
+        if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
         failed = _train(sweep, blocks, runs, looks, tools, console)
@@ -120,14 +137,14 @@ def _train(
         engine,
         settings,
         display,
-        workers,
+        1 if settings.isolation is Isolation.all else workers,
         prepare=lambda run: directories.prepare(sweep, run, display.note),
         order=lambda assignment: _order(sweep, assignment),
         devices=settings.devices,
     )
 
     def train(blocks: Sequence[Block]) -> None:
-        supervisor.run(_assignments(_without(blocks, supervisor.failed), settings.isolation))
+        supervisor.run(_assignments(_without(blocks, supervisor.failed), settings, workers))
 
     try:
         with _counting_interruptions(supervisor):
@@ -242,18 +259,24 @@ def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], 
     return left
 
 
-def _assignments(blocks: Sequence[Block], isolation: Isolation) -> list[Assignment]:
+def _assignments(blocks: Sequence[Block], settings: EngineConfig, workers: int) -> list[Assignment]:
     """Who shares a worker."""
-    if isolation is Isolation.block:
+    if settings.isolation is Isolation.run:
+        return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
+    widths = [sum(run.devices for run in block.runs) for block in blocks]
+    if settings.isolation is Isolation.block:
         return [
-            Assignment(block.name, [*block.runs], sum(run.devices for run in block.runs)) for block in blocks
+            Assignment(block.name, [*block.runs], width) for block, width in zip(blocks, widths, strict=True)
         ]
-    return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
+    runs = [run for block in blocks for run in block.runs]
+    devices = max(settings.devices, *widths) if settings.devices else sum(sorted(widths)[-workers:])
+    return [Assignment("all", runs, devices)] if runs else []
 
 
 def _order(sweep: SweepDir, assignment: Assignment) -> Order:
-    platform = assignment.runs[0].config.cluster.platform
-    env = cpu_profile(assignment.devices) if platform == "cpu" else {}
+    config = assignment.runs[0].config
+    env = cpu_profile(assignment.devices) if config.cluster.platform == "cpu" else {}
+    env |= to_env(terms_of(config.engine, assignment.failures, assignment.devices))
     paths = tuple(run.dir.path for run in assignment.runs)
     return Order(assignment.name, paths, env, sweep.worker_log(assignment.name.replace("/", "-")))
 
@@ -266,20 +289,13 @@ def workers_at_a_time(settings: EngineConfig, blocks: Sequence[Block]) -> int:
     if settings.devices:
         return sum(len(block.runs) for block in blocks)
     need = max(_memory(block) for block in blocks)
-    fit = int(_free_memory() * 0.8 // need)
+    fit = int(free_memory() * 0.8 // need)
     return max(1, min(len(os.sched_getaffinity(0)), fit))
 
 
 def _memory(block: Block) -> float:
     """Bytes of a worker: an interpreter with its libraries, and what its runs hold."""
     return 6e8 + sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs)
-
-
-def _free_memory() -> float:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return float(line.split()[1]) * 1024
-    return 4e9
 
 
 @contextmanager
@@ -290,6 +306,7 @@ def driving(sweep: SweepDir) -> Iterator[None]:
             other = holder(sweep.lock)
             who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
             raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
+        atomic.clear(sweep.path)
         yield
     except OSError as error:
         raise disk_trouble(error, sweep.path) or error from error

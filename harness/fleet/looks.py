@@ -19,6 +19,7 @@ from harness.records import ledger
 from harness.records.goal import END, write_goal
 from harness.records.layout import SweepDir
 from harness.records.status import State, read_status
+from harness.records.whole import branch_stands
 
 Train = Callable[[Sequence[Block]], None]
 """Trains these runs to the goal that lies in their directories; returns when each is there or given up."""
@@ -82,10 +83,9 @@ def _train_to(share: float, blocks: Sequence[Block], train: Train) -> None:
 def _reached(run: Run, share: float) -> bool:
     """The run ended, or its branch to this look did; what a worker still has is not there."""
     status = read_status(run.dir)
-    if status.state.settled:
+    if status.state.ended:
         return True
-    branch = read_status(run.dir.branch(share)).state if share < END else State.pending
-    return status.state is State.waiting and branch in (State.finished, State.diverged)
+    return status.state is State.waiting and share < END and branch_stands(run.dir.branch(share))
 
 
 def _decide(sweep: SweepDir, scale: str, number: int, looks: Looks, note: Note) -> None:
@@ -117,7 +117,7 @@ def _mark_stopped(sweep: SweepDir, scale: str, number: int, blocks: Sequence[Blo
 
 def _decision(sweep: SweepDir, scale: str, number: int) -> dict[str, Any] | None:
     """What the ledger holds of a look."""
-    for entry in ledger.read(sweep, "look"):
+    for entry in ledger.sound(sweep, "look"):
         if (entry["content"]["scale"], entry["content"]["look"]) == (scale, number):
             return entry["content"]
     return None
@@ -127,7 +127,7 @@ def _stop_of(sweep: SweepDir, scale: str) -> float:
     """The share at which a scale was stopped; 1 where it was not."""
     stops = [
         entry["content"]["share"]
-        for entry in ledger.read(sweep, "look")
+        for entry in ledger.sound(sweep, "look")
         if entry["content"]["scale"] == scale and entry["content"]["stop"]
     ]
     return min(stops, default=END)

@@ -147,7 +147,7 @@ def put_to_use(runs: Sequence[Run], devices: int) -> list[str]:
 def predictions(sweep: SweepDir) -> dict[str, dict[str, Any]]:
     """Seconds that the ledger predicts, by run: {seconds, low, high}."""
     found = {}
-    for entry in ledger.read(sweep, "placement"):
+    for entry in ledger.sound(sweep, "placement"):
         for name, place in entry["content"]["runs"].items():
             if predicted := place.get("predicted"):
                 found[name] = predicted

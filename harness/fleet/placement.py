@@ -27,7 +27,7 @@ class Place:
 def frozen(sweep: SweepDir) -> dict[str, Place]:
     """The places that were given so far, by run; later entries of the ledger replace earlier ones."""
     places: dict[str, Place] = {}
-    for entry in ledger.read(sweep, "placement"):
+    for entry in ledger.sound(sweep, "placement"):
         for name, place in entry["content"]["runs"].items():
             places[name] = Place(place["block"], place["lane"], MeshConfig(**place["mesh"]))
     return places

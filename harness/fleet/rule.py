@@ -29,38 +29,59 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
         )
 
 
+def compared(configs: Sequence[Config]) -> list[str]:
+    """The variants of scales at which the control is trained as well, where it is trained at all: what has
+    no sibling is compared with nothing."""
+    control = configs[0].rule.control
+    scales = {config.scale.name for config in configs if config.variant.name == control}
+    return [config.variant.name for config in configs if not scales or config.scale.name in scales]
+
+
 def write_down(
     sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
 ) -> str | None:
     """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
 
-    The family, over which several treatments are corrected for, is part of it (all but the control), and
-    so are the gate's margins and, by variant, how learning rates were tuned.
+    The family, over which several treatments are corrected for, is part of it (all `variants` but the
+    control), and so are the gate's margins and, by variant, how learning rates were tuned.
     """
     content = _content(config, variants, tuning or {})
-    entries = ledger.read(sweep, "rule")
-    fixed = atomic.read_json(sweep.rule)
+    entries = ledger.sound(sweep, "rule")
+    fixed = _as_hashed(atomic.read_json(sweep.rule))
     if not entries:
-        hashed = content | {"hash": digest(content)}
-        atomic.write_json(sweep.rule, hashed)
-        ledger.append(sweep, "rule", hashed)
-        return None
+        if fixed is None:
+            fixed = content
+            atomic.write_json(sweep.rule, fixed | {"hash": digest(fixed)})
+        ledger.append(sweep, "rule", fixed | {"hash": digest(fixed)})
     _add_tuning(sweep, tuning or {})
-    if not isinstance(fixed, dict) or fixed.pop("hash", None) is None:
-        fixed = {}
-    if digest(fixed) != entries[0]["content"]["hash"]:
-        return f"{sweep.rule} was changed or lost after it was hashed; the ledger holds the rule as it was"
+    if fixed is None or (entries and digest(fixed) != entries[0]["content"]["hash"]):
+        return _restore(sweep, entries[0]["content"])
     return _amend(sweep, fixed, content)
+
+
+def _as_hashed(rule: Any) -> dict[str, Any] | None:
+    """A rule without its hash; None where it is not as it was when that was taken."""
+    content = {key: value for key, value in rule.items() if key != "hash"} if isinstance(rule, dict) else {}
+    return content if content and rule.get("hash") == digest(content) else None
+
+
+def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
+    """rule.json as the ledger holds it, which is the rule that was fixed. Returns that in words."""
+    if _as_hashed(rule) is None:  # an earlier version kept the hash alone
+        return f"{sweep.rule} was changed or lost after it was hashed"
+    ledger.append(sweep, "damage", {"file": sweep.rule.name})
+    atomic.write_json(sweep.rule, rule)
+    return f"{sweep.rule} was changed or lost after it was hashed; it is written again as the ledger holds it"
 
 
 def fixed_stopping(sweep: SweepDir) -> Stopping:
     """The stopping that was written down, whatever a later command says."""
-    return Stopping(ledger.read(sweep, "rule")[0]["content"]["rule"]["stopping"])
+    return Stopping(ledger.sound(sweep, "rule")[0]["content"]["rule"]["stopping"])
 
 
 def _add_tuning(sweep: SweepDir, tuning: Mapping[str, Any]) -> None:
     """Variants that came later were tuned later: the ledger holds what was found for them."""
-    entries = [*ledger.read(sweep, "rule")[:1], *ledger.read(sweep, "tuning")]
+    entries = [*ledger.sound(sweep, "rule")[:1], *ledger.sound(sweep, "tuning")]
     known = {variant for entry in entries for variant in entry["content"].get("tuning", {})}
     if new := {variant: found for variant, found in tuning.items() if variant not in known}:
         ledger.append(sweep, "tuning", {"tuning": new})
@@ -77,7 +98,7 @@ def _amend(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> s
     before, now = flatten(fixed), flatten(content)
     keys = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
     changed = sorted(key for key in keys if key != "rule.family" and not key.startswith("tuning."))
-    known = {entry["content"].get("hash") for entry in ledger.read(sweep, "amendment")}
+    known = {entry["content"].get("hash") for entry in ledger.sound(sweep, "amendment")}
     if not changed or digest(content) in known:
         return None
     detail = "; ".join(f"{key}: {before.get(key)!r} became {now.get(key)!r}" for key in changed)

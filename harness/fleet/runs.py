@@ -79,6 +79,16 @@ def sweep_of(configs: Sequence[Config]) -> SweepDir:
     return SweepDir(paths.pop())
 
 
+def check_trainable(configs: Sequence[Config]) -> None:
+    """Raises UserError for sizes that no machine here could train, whose data are not here either."""
+    for config in configs:
+        if config.ladder.planned:
+            raise UserError(
+                f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness plan` says "
+                "what they would cost, and ladder=replica trains a millionth of them"
+            )
+
+
 def directory(sweep: SweepDir, config: Config) -> RunDir:
     for key, name in (("scale.name", config.scale.name), ("variant.name", config.variant.name)):
         if not name or "/" in name or name.startswith("."):

@@ -14,7 +14,7 @@ from harness.fleet.directories import Ready
 from harness.fleet.jobs import RunFailed
 from harness.fleet.launch import driving
 from harness.fleet.progress import ending
-from harness.fleet.runs import Block, Run, directory, sweep_of
+from harness.fleet.runs import Block, Run, check_trainable, directory, sweep_of
 from harness.fleet.supervisor import Interrupted
 from harness.parallel.profile import cpu_profile
 from harness.records.claim import claim
@@ -32,6 +32,7 @@ def train_single(config: Config) -> None:
         raise UserError(
             "engine.dry_run=true: a single run is planned as a sweep of one; `harness sweep` plans"
         )
+    check_trainable([config])
     console = Console()
     sweep = sweep_of([config])
     rule.complete([config])
@@ -49,7 +50,7 @@ def train_single(config: Config) -> None:
     console.print(f"{run.dir.path}: {ending(status)}", markup=False, highlight=False, soft_wrap=True)
     if status.state is State.preempted:
         raise Interrupted
-    if not status.state.settled:
+    if not status.state.ended:
         raise RunFailed(f"{run.name}: {status.message or status.state.value}")
 
 

@@ -1,25 +1,30 @@
-"""Keeps workers at work until every run has an end: starts, watches, restarts, gives up."""
+"""Keeps workers at work until every run has an end: starts, watches, restarts, gives up.
+
+A run that fails in its lane is restarted there by its worker, which gives it up after so many attempts; here
+is restarted what was lost with its process.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config.schema import EngineConfig
+from harness.config.terms import Terms
 from harness.fleet.directories import Ready, mark
 from harness.fleet.engines import HELD, Engine, Exit, Order
 from harness.fleet.progress import Display
 from harness.fleet.runs import Run
 from harness.fleet.watchdog import AT_WORK, Watchdog
+from harness.records.attempts import Attempts
 from harness.records.claim import worker_of
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 
 TICK = 0.25
-LONGEST_BACKOFF = 60.0
 
 
 class Interrupted(Exception):
@@ -35,6 +40,8 @@ class Assignment:
     devices: int
     """Of the whole block, so that a run restarted alone finds the process that it had."""
     not_before: float = 0.0
+    failures: int = 0
+    """In a row, that count against the attempts of every run in it."""
 
 
 @dataclass
@@ -44,19 +51,8 @@ class Active:
     watchdog: Watchdog
     killed: str = ""
     """Why we ended it ourselves."""
-
-
-@dataclass
-class Attempts:
-    """Failures of a run in a row in which it got no further than before."""
-
-    count: int = 0
-    furthest: int = -1
-
-    def failed_at(self, step: int) -> int:
-        self.count = 1 if step > self.furthest >= 0 else self.count + 1
-        self.furthest = max(self.furthest, step)
-        return self.count
+    told: set[str] = field(default_factory=set)
+    """What was said of its runs."""
 
 
 @dataclass
@@ -79,8 +75,10 @@ class Supervisor:
     failed: dict[str, str] = field(default_factory=dict)
     """Runs that were given up, and why."""
     _attempts: dict[str, Attempts] = field(default_factory=dict)
-    _dropped: set[str] = field(default_factory=set)
-    """Runs that are told to leave because another one failed."""
+    _begun: dict[str, int] = field(default_factory=dict)
+    """By run: how many attempts were made before its worker took it on."""
+    _dropped: list[Callable[[Run], bool]] = field(default_factory=list)
+    """Which runs are told to leave because another one failed."""
     _stopping: bool = False
 
     def run(self, assignments: Sequence[Assignment]) -> None:
@@ -128,6 +126,8 @@ class Supervisor:
         assignment.runs = [run for run in assignment.runs if ready[run.name] is Ready.train]
         if taken:
             self._follow(taken, assignment)
+        for run in assignment.runs:
+            mark(run.dir, State.pending, "")  # what an earlier attempt left is not what this one says
         if assignment.runs:
             self._activate(assignment, self.engine.submit(self.order(assignment)))
 
@@ -141,20 +141,37 @@ class Supervisor:
 
     def _activate(self, assignment: Assignment, handle: Any) -> None:
         self.active.append(Active(assignment, handle, Watchdog(self.clock())))
+        for run in assignment.runs:
+            self._begun[run.name] = read_status(run.dir).attempt
 
     # Watching
 
     def _look(self) -> None:
+        at_work: list[Run] = []
         for worker in [*self.active]:
-            statuses = [(run.dir, read_status(run.dir)) for run in worker.assignment.runs]
             end = self.engine.poll(worker.handle)
+            statuses = [(run, read_status(run.dir)) for run in worker.assignment.runs]
             if end is not None:
                 self.active.remove(worker)
                 self._ended(worker, end)
-            else:
-                worker.watchdog.look(statuses, self.clock())
-                self._check_silence(worker)
-        self.display.show([run for worker in self.active for run in worker.assignment.runs])
+                continue
+            worker.watchdog.look([(run.dir, status) for run, status in statuses], self.clock())
+            self._check_silence(worker)
+            at_work += self._told(worker, statuses)
+        self.display.show(at_work)
+
+    def _told(self, worker: Active, statuses: Sequence[tuple[Run, Status]]) -> list[Run]:
+        """Say what became of runs while others of their worker go on. Returns those that are at work."""
+        for run, status in statuses:
+            if status.state.settled:
+                worker.assignment.runs.remove(run)
+                self._settled(run, status)
+            elif status.state is State.pending and status.message:  # its worker starts it again
+                words = f"{run.name}: {status.message}"
+                if words not in worker.told:
+                    self.display.note(words)
+                worker.told.add(words)
+        return [run for run, status in statuses if status.state is State.running]
 
     def _check_silence(self, worker: Active) -> None:
         silent = worker.watchdog.silent()
@@ -166,40 +183,50 @@ class Supervisor:
     # Ending
 
     def _ended(self, worker: Active, end: Exit) -> None:
-        again: list[Run] = []
         if end.code == HELD:
             self._requeue(worker.assignment, 1.0)
             return
-        for run in worker.assignment.runs:
-            status = self._final_status(run, worker, end)
+        again: list[Run] = []
+        begun = any(read_status(run.dir).state is State.running for run in worker.assignment.runs)
+        for run in sorted(worker.assignment.runs, key=_given_up, reverse=True):
+            status = self._final_status(run, worker, end, begun)
             if status.state.settled:
-                self.display.finished(run, status)
+                self._settled(run, status)
             elif status.state is State.waiting:
                 continue
-            elif self._stopping or run.name in self._dropped:
+            elif self._stopping or self._is_dropped(run):
                 mark(run.dir, State.preempted, "told to leave; the same command continues")
             elif self._worth_another(run, status):
                 again.append(run)
-        if again:
-            self._retry(worker.assignment, again)
+        self._retry(worker.assignment, again)
 
-    def _final_status(self, run: Run, worker: Active, end: Exit) -> Status:
-        """What the run says; where it was cut off in mid-sentence, that it was lost."""
+    def _settled(self, run: Run, status: Status) -> None:
+        self.display.finished(run, status)
+        if not status.state.ended:
+            self.failed[run.name] = status.message or status.state.value
+
+    def _final_status(self, run: Run, worker: Active, end: Exit, begun: bool) -> Status:
+        """What the run says; where it was cut off in mid-sentence, that it was lost. What only waited for
+        its turn beside others is not."""
         status = read_status(run.dir)
-        if status.state in AT_WORK:
+        if status.state in AT_WORK and not (begun and status.state is State.pending):
             words = worker.killed or end.words + _last_words(self.order(worker.assignment).log, end)
             mark(run.dir, State.lost, words)
         return read_status(run.dir)
 
     def _worth_another(self, run: Run, status: Status) -> bool:
-        if status.state is State.preempted:
+        if status.state in (State.preempted, State.pending):
             return True
-        attempts = self._attempts.setdefault(run.name, Attempts())
-        if attempts.failed_at(status.step) < self.settings.attempts:
+        if status.state is State.lost and self._failures(run, status) < self.settings.attempts:
             self.display.note(f"{run.name}: {status.message or status.state.value}; it is started again")
             return True
         self._give_up(run, status)
         return False
+
+    def _failures(self, run: Run, status: Status) -> int:
+        """In a row, with those that its worker saw before it was lost."""
+        made = max(1, status.attempt - self._begun.get(run.name, status.attempt))
+        return self._attempts.setdefault(run.name, Attempts()).failed_at(status.step, made)
 
     def _give_up(self, run: Run, status: Status) -> None:
         self.failed[run.name] = status.message or status.state.value
@@ -212,25 +239,43 @@ class Supervisor:
 
     def _stop(self, concerned: Callable[[Run], bool]) -> None:
         """Runs that wait are given up; workers at work save and leave, and are not started again."""
-        at_work = [worker.assignment for worker in self.active]
-        for assignment in [*self.waiting, *at_work]:
-            dropped = [run.name for run in assignment.runs if concerned(run)]
-            self._dropped |= {*dropped}
-            self.failed |= dict.fromkeys(dropped, "stopped because another run failed")
+        self._dropped.append(concerned)
+        for run in [run for each in self.waiting for run in each.runs]:
+            self._is_dropped(run)
         self.waiting = [each for each in self.waiting if not any(concerned(run) for run in each.runs)]
         for worker in self.active:
             if any(concerned(run) for run in worker.assignment.runs):
                 self.engine.cancel(worker.handle, hard=False)
 
-    def _retry(self, origin: Assignment, runs: list[Run]) -> None:
-        tries = max((self._attempts[run.name].count for run in runs if run.name in self._attempts), default=0)
-        wait = min(self.settings.backoff_seconds * 2 ** (tries - 1), LONGEST_BACKOFF) if tries else 0.0
-        self._requeue(Assignment(origin.name, runs, origin.devices), wait)
+    def _is_dropped(self, run: Run) -> bool:
+        dropped = any(concerned(run) for concerned in self._dropped)
+        if dropped:
+            self.failed.setdefault(run.name, "stopped because another run failed")
+        return dropped
 
-    def _requeue(self, assignment: Assignment, wait: float) -> None:
+    def _retry(self, origin: Assignment, runs: Sequence[Run]) -> None:
+        """Together; but a run that has one attempt left makes it alone, after the others: whatever ends a
+        whole process then shows itself, and takes no other run along."""
+        counts = {run.name: self._attempts.get(run.name, Attempts()).count for run in runs}
+        last = self.settings.attempts - 1
+        together = [run for run in runs if len(runs) == 1 or not 0 < last <= counts[run.name]]
+        if together:
+            self._again(origin, together, counts)
+        for run in [run for run in runs if run not in together]:
+            self._again(origin, [run], counts, at_the_end=True)
+
+    def _again(
+        self, origin: Assignment, runs: list[Run], counts: Mapping[str, int], at_the_end: bool = False
+    ) -> None:
+        failures = max(counts[run.name] for run in runs)
+        wait = terms_of(self.settings).backoff(failures) if failures else 0.0
+        name = runs[0].name if at_the_end else origin.name
+        self._requeue(Assignment(name, runs, origin.devices, failures=failures), wait, at_the_end=at_the_end)
+
+    def _requeue(self, assignment: Assignment, wait: float, *, at_the_end: bool = False) -> None:
         """First in the queue: what was begun is ended before something new is begun."""
         assignment.not_before = self.clock() + wait
-        self.waiting.insert(0, assignment)
+        self.waiting.insert(len(self.waiting) if at_the_end else 0, assignment)
 
     # Leaving
 
@@ -240,6 +285,22 @@ class Supervisor:
         self.display.note("every run saves and leaves; press Ctrl-C again to leave without waiting")
         for worker in self.active:
             self.engine.cancel(worker.handle, hard=False)
+
+
+def terms_of(settings: EngineConfig, failures: int = 0, devices: int = 0) -> Terms:
+    """What a worker is told, with so many attempts used up already, on so many devices."""
+    return Terms(
+        attempts=max(1, settings.attempts - failures),
+        backoff_seconds=settings.backoff_seconds,
+        stall_seconds=settings.stall_seconds,
+        on_failure=settings.on_failure.value,
+        devices=devices,
+    )
+
+
+def _given_up(run: Run) -> bool:
+    """By its worker, which restarts what is worth it. First of all: it may end others."""
+    return read_status(run.dir).state in (State.failed, State.oom)
 
 
 def by_worker(runs: Sequence[Run]) -> dict[Any, list[Run]]:

@@ -21,11 +21,11 @@ Note = Callable[[str], None]
 def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     """Leave timing.json beside the runs, unless it is there already or no gate asks for it.
 
-    It times one block of the largest scale, after every worker has left. Where the pass fails,
-    the gate says that speed was not measured.
+    It times one block of the largest scale at which all variants are that any scale has beside each other,
+    after every worker has left. Where the pass fails, the gate says that speed was not measured.
     """
     config = blocks[0].runs[0].config
-    block = max(blocks, key=lambda block: (block.cost, block.name))
+    block = max(blocks, key=lambda block: (len(block.runs), block.cost, block.name))
     if config.gate.name is Gate.none or not _all_ended(blocks):
         return
     key = _key(block, config)

@@ -14,7 +14,7 @@ from typing import Any
 from harness.compare.tuning import Optimum, read_tuning
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.config.schema import Config, GateConfig, RuleConfig, Stopping, TuneConfig, Tuned
+from harness.config.schema import Config, GateConfig, ProfileConfig, RuleConfig, Stopping, TuneConfig, Tuned
 from harness.fleet.announce import unique
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
@@ -66,9 +66,14 @@ def _check(configs: Sequence[Config]) -> None:
 
 
 def _smallest(configs: Sequence[Config]) -> list[Config]:
-    """One config a variant, at the smallest scale."""
+    """One config a variant, at the smallest scale. Raises UserError where one is not trained there."""
     least = min(configs, key=lambda config: config.scale.parameters).scale.name
     here = [config for config in configs if config.scale.name == least]
+    if absent := sorted({c.variant.name for c in configs} - {c.variant.name for c in here}):
+        raise UserError(
+            f"tune=lr: scale {least}, the smallest, has no {', '.join(absent)}; every variant is tuned "
+            "there, so give the runs of other scales a command of their own"
+        )
     return [next(c for c in here if c.variant.name == name) for name in unique(c.variant.name for c in here)]
 
 
@@ -111,6 +116,7 @@ def _point(config: Config, rate: float) -> Config:
         rule=_without_stopping(config.rule),
         gate=GateConfig(),
         tune=TuneConfig(),
+        profile=ProfileConfig(),
         seed=config.tune.seed,
         data_seed=config.tune.seed,
     )
@@ -137,7 +143,7 @@ def _freeze(sweep: SweepDir, found: dict[str, Any]) -> None:
 
 def _frozen(sweep: SweepDir) -> dict[str, Any]:
     """What was found before, by variant. Raises UserError where it no longer fits its hash."""
-    entries, content = ledger.read(sweep, "tuned"), atomic.read_json(sweep.tuned)
+    entries, content = ledger.sound(sweep, "tuned"), atomic.read_json(sweep.tuned)
     if not entries:
         return {}
     if not isinstance(content, dict) or digest(content.get("variants")) != entries[-1]["content"]["hash"]:

@@ -23,9 +23,11 @@ class Watchdog:
 
     def look(self, statuses: Sequence[tuple[RunDir, Status]], now: float) -> None:
         passed, self._now = min(now - self._now, LONGEST_TICK), now
+        running = any(status.state is State.running for _, status in statuses)
+        counted = (State.running,) if running else AT_WORK  # beside a lane at work, others wait their turn
         for run, status in statuses:
             sign = (status.state, status.progress, status.step, status.phase, status.attempt)
-            still = self._seen.get(run) == sign and status.state in AT_WORK
+            still = self._seen.get(run) == sign and status.state in counted
             self._silent[run] = self._silent.get(run, 0.0) + passed if still else 0.0
             self._seen[run] = sign
 

@@ -9,6 +9,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+_SEAL = "checksum"
+
+
+class Damaged(Exception):
+    """What lies on disk is not what was written; it is computed or written again."""
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename. A kill leaves the old file."""
@@ -22,6 +28,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove the temporary files that kills left in a folder in which nobody writes."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -38,6 +50,27 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """JSON with its own checksum: a flipped bit in a number is still valid JSON."""
+    write_json(path, content | {_SEAL: checksum(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """None where the file is missing, no JSON object, or was changed after it was written.
+
+    One without a checksum is of an earlier version, and is taken as it is.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return None
+    seal = content.pop(_SEAL, None)
+    return content if seal in (None, checksum(content)) else None
+
+
+def checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -20,6 +20,16 @@ NEAR = 3
 
 
 @dataclass(frozen=True)
+class Named:
+    """A run or a branch, and the step that stood behind its @."""
+
+    run: RunDir
+    step: int | None
+    config: Config
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A good checkpoint of a run or a branch, and all that is written about it."""
 
@@ -49,15 +59,25 @@ def find_checkpoint(where: Path | str) -> Checkpoint:
 
     Raises UserError where there is no run, no such step, no checkpoint yet, or only a damaged one.
     """
-    path, wanted = _split(str(where))
+    named = find_run(where)
+    step, skipped = _newest(named.run) if named.step is None else (_chosen(named.run, named.step), ())
+    return checkpoint_of(named, step, skipped)
+
+
+def checkpoint_of(named: Named, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
+    """The checkpoint of a run at a step at which it has a good one. Raises UserError if it is another's."""
+    manifest = read_manifest(named.run, step)
+    if manifest is None or manifest.identity != named.provenance.identity:
+        raise UserError(f"{named.run.checkpoint(step)} is a checkpoint of another run: name that run instead")
+    return Checkpoint(named.run, step, named.config, named.provenance, manifest, skipped)
+
+
+def find_run(where: Path | str) -> Named:
+    """The run that RUN or RUN@STEP names, and that step. Raises UserError where there is no such run."""
+    path, step = _split(str(where))
     run = RunDir(path)
     provenance = _provenance(run)
-    config = read_config(run.config)
-    step, skipped = _newest(run) if wanted is None else (_chosen(run, wanted), ())
-    manifest = read_manifest(run, step)
-    if manifest is None or manifest.identity != provenance.identity:
-        raise UserError(f"{run.checkpoint(step)} is a checkpoint of another run: name that run instead")
-    return Checkpoint(run, step, config, provenance, manifest, skipped)
+    return Named(run, step, read_config(run.config), provenance)
 
 
 def _split(where: str) -> tuple[Path, int | None]:

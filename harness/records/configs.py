@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config.errors import UserError
-from harness.config.identity import plain
+from harness.config.identity import digest, plain
 from harness.config.schema import Config, typed
 from harness.records import atomic
 
@@ -50,6 +50,11 @@ def read_config(path: Path) -> Config:
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as a config: {reason}") from error
+
+
+def stored_hash(path: Path) -> str:
+    """`digest` of the config in a file as it stands there, whatever keys the schema has got since."""
+    return digest(OmegaConf.to_container(OmegaConf.load(path)))
 
 
 def _hash(text: str) -> str:

@@ -6,7 +6,7 @@ to its end.
 
 from __future__ import annotations
 
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import Damaged, read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 END = 1.0
@@ -15,11 +15,14 @@ END = 1.0
 def write_goal(run: RunDir, share: float) -> None:
     """Train until the cooldown branch that ends at this share of the tokens is there; 1: to the end."""
     if share < END:
-        write_json(run.goal, {"share": share})
+        write_sealed(run.goal, {"share": share})
     else:
         run.goal.unlink(missing_ok=True)
 
 
 def read_goal(run: RunDir) -> float:
-    content = read_json(run.goal)
-    return float(content["share"]) if isinstance(content, dict) else END
+    """Raises Damaged where it is damaged: a run must not be trained past its look."""
+    content = read_sealed(run.goal)
+    if content is None and run.goal.exists():
+        raise Damaged(f"{run.goal} is damaged; the same command writes it again")
+    return float(content["share"]) if content else END

@@ -48,6 +48,11 @@ class RunDir:
         return self.path / "goal.json"
 
     @property
+    def examples(self) -> Path:
+        """Which examples a finished run consumed (records.examples)."""
+        return self.path / "examples.json"
+
+    @property
     def samples(self) -> Path:
         """Of a run of images: how far its samples are from real ones (records.samples)."""
         return self.path / "samples.json"
@@ -56,6 +61,11 @@ class RunDir:
     def picture(self) -> Path:
         """Of a run of images: a grid of its samples."""
         return self.path / "samples.png"
+
+    @property
+    def profile(self) -> Path:
+        """A trace of a few of its steps, where one was asked for."""
+        return self.path / "profile"
 
     @property
     def claim(self) -> Path:

@@ -54,15 +54,23 @@ def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
+def sound(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
+    """The entries of a kind that are as they were written: what may be acted upon."""
+    return [entry for entry in read(sweep, kind) if _fits(entry)]
+
+
 def edited(sweep: SweepDir) -> list[int]:
     """Positions of entries that were changed after they were written, or lost their predecessor."""
     wrong, previous = [], ""
     for position, entry in enumerate(read(sweep)):
-        body = {key: value for key, value in entry.items() if key != "hash"}
-        if _hash(body) != entry["hash"] or entry["previous"] != previous:
+        if not _fits(entry) or entry["previous"] != previous:
             wrong.append(position)
         previous = entry["hash"]
     return wrong
+
+
+def _fits(entry: dict[str, Any]) -> bool:
+    return _hash({key: value for key, value in entry.items() if key != "hash"}) == entry["hash"]
 
 
 def _hash(body: dict[str, Any]) -> str:

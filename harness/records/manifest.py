@@ -7,12 +7,10 @@ checkpoint without a manifest, or that does not fit its manifest, does not exist
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 
-from harness.records import atomic, metrics
+from harness.records import atomic
 from harness.records.layout import RunDir
 
 
@@ -26,6 +24,8 @@ class Manifest:
     device_seconds: float
     files: dict[str, list]
     """Relative path -> [size in bytes, sha256]."""
+    input_seconds: float = 0.0
+    """The part of `device_seconds` in which the lane waited for its input."""
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:
@@ -36,17 +36,16 @@ def write_manifest(run: RunDir, manifest: Manifest) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    body = dataclasses.asdict(dataclasses.replace(manifest, files=files))
-    atomic.write_json(run.manifest(manifest.step), body | {"checksum": _checksum(body)})
+    atomic.write_sealed(
+        run.manifest(manifest.step), dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    )
 
 
 def read_manifest(run: RunDir, step: int) -> Manifest | None:
     """None where there is none, or where it was changed since it was written."""
-    body = atomic.read_json(run.manifest(step))
-    if not isinstance(body, dict) or body.pop("checksum", None) != _checksum(body):
-        return None
+    body = atomic.read_sealed(run.manifest(step))
     try:
-        return Manifest(**body)
+        return Manifest(**body) if body is not None else None
     except TypeError:
         return None
 
@@ -77,20 +76,15 @@ def good_steps(run: RunDir) -> tuple[list[int], list[str]]:
     return [step for step, why in faults.items() if why is None], [why for why in faults.values() if why]
 
 
+def clear(run: RunDir) -> None:
+    """Folders of checkpoints that were never completed, or half removed, go."""
+    known = {run.checkpoint(step).name for step in manifest_steps(run)}
+    for folder in run.checkpoints.glob("*/"):
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove(run: RunDir, step: int) -> None:
     """Manifest first: a kill in between leaves a folder that is no checkpoint, never the reverse."""
     run.manifest(step).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint(step), ignore_errors=True)
-
-
-def damaged(run: RunDir) -> list[str]:
-    """A sentence for each damaged metrics part and checkpoint of a run and its branches."""
-    found: list[str] = []
-    for each in (run, *run.branches()):
-        found += [f"{part.path}: {part.reason}" for part in metrics.intact_until(each)[1]]
-        found += good_steps(each)[1]
-    return found
-
-
-def _checksum(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

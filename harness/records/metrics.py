@@ -27,14 +27,16 @@ STEPS = {
     "grad_norm": pl.Float64,
     "learning_rate": pl.Float64,
     "device_seconds": pl.Float64,
+    "input_seconds": pl.Float64,
     "expert_load": pl.Float64,
     "expert_dropped": pl.Float64,
 }
 """One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
 and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
-lane's devices (wall-clock: never part of a bitwise comparison). Of models with experts alone, else null:
-`expert_load`, the largest share of assignments that one expert of one layer got, times the number of
-experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
+lane's devices (wall-clock: never part of a bitwise comparison), and `input_seconds` is the part of it in
+which the lane waited for its input (null where that was not measured yet). Of models with experts alone,
+else null: `expert_load`, the largest share of assignments that one expert of one layer got, times the
+number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
 
 EVALS = {
     "step": pl.Int64,
@@ -154,8 +156,8 @@ def _chain(run: RunDir, kind: str) -> list[Part]:
 
 def _origin(run: RunDir) -> int:
     """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
-    record = atomic.read_json(run.run)
-    parent = record.get("parent") if isinstance(record, dict) else None
+    record = atomic.read_sealed(run.run)
+    parent = record.get("parent") if record else None
     step = parent.get("step") if isinstance(parent, dict) else None
     return step if isinstance(step, int) else 0
 

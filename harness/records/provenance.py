@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.identity import digest, identity
 from harness.config.schema import Config
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
@@ -83,6 +83,8 @@ class Provenance:
     touches: list[str] = field(default_factory=list)
     parent: dict | None = None
     """For a branch: {"run", "step", "share"} of the run and the checkpoint that it started from."""
+    surroundings: list[dict[str, Any]] = field(default_factory=list)
+    """What the worker saw (records.surroundings), each entry from its `step` on; empty where none said."""
 
 
 def identity_of(config: Config, facts: Facts) -> str:
@@ -92,13 +94,13 @@ def identity_of(config: Config, facts: Facts) -> str:
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:
-    write_json(run.run, dataclasses.asdict(record))
+    write_sealed(run.run, dataclasses.asdict(record))
 
 
 def read_provenance(run: RunDir) -> Provenance | None:
     """None where the file is missing, damaged or of another layout."""
-    content = read_json(run.run)
-    if not isinstance(content, dict):
+    content = read_sealed(run.run)
+    if content is None:
         return None
     try:
         fields: dict[str, Any] = {**content, "facts": Facts(**content["facts"])}
@@ -109,6 +111,15 @@ def read_provenance(run: RunDir) -> Provenance | None:
 
 def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
+
+
+def code_at(code_hash: str, step: int) -> str:
+    """The code that trained the update from a step on: of a run that drifted, the hash that held there."""
+    for part in code_hash.split("+"):
+        code, _, until = part.partition("@")
+        if not until.isdecimal() or step < int(until):
+            return code
+    return ""
 
 
 TRAINING = ("config", "data", "models", "parallel", "records", "training", "worker.py", "describe.py")

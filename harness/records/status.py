@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 
@@ -22,6 +22,7 @@ class State(Enum):
     diverged = "diverged"
     oom = "oom"
     refused = "refused"
+    """Asks for what is not there, such as more memory than a device has: trained once that was mended."""
     failed = "failed"
     preempted = "preempted"
     """Told to leave; the same command continues."""
@@ -36,7 +37,8 @@ class State(Enum):
 
     @property
     def settled(self) -> bool:
-        """An outcome: the same command does not train this run again."""
+        """Another attempt would end alike: it is not made by this command, and by the next one if the run
+        was refused."""
         return self.ended or self is State.refused
 
 
@@ -71,7 +73,7 @@ class Status:
     steps: int = 0
     tokens: int = 0
     phase: str = ""
-    """What the lane is doing: compile, train, evaluate, save, branch, end."""
+    """What the lane does: open, compile, memory (it waits for it), train, evaluate, save, branch, end."""
     progress: int = 0
     """Counts up with each sign of life of the lane's own loop."""
     attempt: int = 0
@@ -80,12 +82,14 @@ class Status:
     message: str = ""
     """One sentence, for an end state that needs explaining."""
     writer: Writer | None = None
+    input_share: float | None = None
+    """Of the run's training time so far, what the lane waited for its input."""
 
 
 def read_status(run: RunDir) -> Status:
     """The last status written; `pending` where there is none or it is unreadable."""
-    record = read_json(run.status)
-    if not isinstance(record, dict):
+    record = read_sealed(run.status)
+    if record is None:
         return Status()
     known = {f.name for f in dataclasses.fields(Status)}
     fields = {key: value for key, value in record.items() if key in known}
@@ -100,7 +104,7 @@ def read_status(run: RunDir) -> Status:
 
 def write_status(run: RunDir, status: Status) -> None:
     record = dataclasses.asdict(status)
-    write_json(run.status, record | {"state": status.state.value})
+    write_sealed(run.status, record | {"state": status.state.value})
 
 
 def _start_time(pid: int) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.config.errors import UserError
 from harness.report.sweeps import find_sweep
@@ -31,6 +31,8 @@ class Judged:
     """A comparison with what its report is drawn from (read only if one is asked for) and where it goes."""
 
     comparison: Comparison
+    provenance: Callable[[], dict[str, Any]]
+    """What JSON says of it beside the comparison."""
     frames: Callable[[], Frames]
     page: Path
     pictures: Path
@@ -40,7 +42,7 @@ def compare_command(arguments: Sequence[str]) -> int:
     """Exit status 0 whatever the verdict; 1 if promotion was required and nothing passes the gate."""
     options = _read(arguments)
     judged = [_curves(options)] if options.curves else [_sweep(path) for path in options.sweeps]
-    _say(options, [each.comparison for each in judged])
+    _say(options, judged)
     try:
         for each in judged:
             _write(options, each)
@@ -82,7 +84,13 @@ def _sweep(path: str) -> Judged:
 
         return read_frames(sweep, comparison)
 
-    return Judged(comparison, frames, sweep.report, sweep.path / "pictures")
+    def provenance() -> dict[str, Any]:
+        from harness.compare.provenance import provenance_of
+        from harness.compare.results import to_json
+
+        return {"provenance": to_json(provenance_of(sweep, comparison))}
+
+    return Judged(comparison, provenance, frames, sweep.report, sweep.path / "pictures")
 
 
 def _curves(options: argparse.Namespace) -> Judged:
@@ -99,12 +107,13 @@ def _curves(options: argparse.Namespace) -> Judged:
 
         return frames_of(", ".join(options.curves), evidence.runs, comparison)
 
-    return Judged(comparison, frames, first.with_suffix(".report.html"), first.with_suffix(".pictures"))
+    return Judged(comparison, dict, frames, first.with_suffix(".report.html"), first.with_suffix(".pictures"))
 
 
-def _say(options: argparse.Namespace, comparisons: Sequence[Comparison]) -> None:
+def _say(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
+    comparisons = [each.comparison for each in judged]
     if options.json:
-        _print_json(comparisons)
+        _print_json(judged)
     elif options.markdown:
         from harness.report.markdown import markdown
 
@@ -113,14 +122,13 @@ def _say(options: argparse.Namespace, comparisons: Sequence[Comparison]) -> None
         _print_tables(comparisons)
 
 
-def _print_json(comparisons: Sequence[Comparison]) -> None:
-    """One object for one comparison, a list for several."""
-    from harness.compare.results import dumps, to_json
+def _print_json(judged: Sequence[Judged]) -> None:
+    """One object for one comparison, a list for several; of a sweep with its provenance."""
+    from harness.compare.results import to_json
 
-    if len(comparisons) == 1:
-        print(dumps(comparisons[0]), end="")
-    else:
-        print(json.dumps([to_json(each) for each in comparisons], indent=2, sort_keys=True))
+    content = [to_json(each.comparison) | each.provenance() for each in judged]
+    told = content[0] if len(content) == 1 else content
+    print(json.dumps(told, indent=2, sort_keys=True, allow_nan=False))
 
 
 def _print_tables(comparisons: Sequence[Comparison]) -> None:

@@ -39,10 +39,10 @@ class Frames:
     sweep: SweepDir | None
     """None for curves that were logged elsewhere."""
     unit: str
-    """Of the losses."""
+    """Of the losses that are compared."""
     runs: list[Run]
     scales: list[str]
-    """By compute."""
+    """By compute; those in `unit`."""
     variants: list[str]
     """The control first, then the treatments as they were declared."""
     losses: pl.DataFrame
@@ -52,6 +52,8 @@ class Frames:
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
     loads: pl.DataFrame = field(default_factory=pl.DataFrame)
     """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
+    others: list[str] = field(default_factory=list)
+    """Scales whose losses are of another unit, by compute."""
     lanes: dict[str, list[Span]] = field(default_factory=dict)
     """What the lane of each run was doing when; runs without a timeline are left out."""
 
@@ -62,15 +64,18 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
     found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
+    alike = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
+    scales = _by_compute(alike)
     return Frames(
         name=sweep.path.name,
         sweep=sweep,
         unit=comparison.loss_unit,
         runs=runs,
-        scales=_by_compute(runs),
+        scales=scales,
+        others=[scale for scale in _by_compute(runs) if scale not in scales],
         variants=list(found),
         losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
-        evals=pl.concat([_evals(run, rule.domains) for run in runs]) if runs else pl.DataFrame(),
+        evals=pl.concat([_evals(run, rule.domains) for run in alike]) if alike else pl.DataFrame(),
         loads=_loads(steps),
         lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
     )

@@ -19,6 +19,7 @@ def markdown(comparison: Comparison) -> str:
         _text(same),
         *_titled("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
         *[part for ladder in comparison.ladder for part in _ladder(comparison, ladder)],
+        *_titled(tables.ALONE, tables.alone(comparison)),
         *_titled(tables.samples_title(comparison), tables.samples(comparison)),
         *_titled("Forgetting: loss on domains that are not trained on", tables.forgetting(comparison)),
         *_titled("Gate", tables.gate(comparison)),

@@ -13,7 +13,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from harness.compare.results import Comparison, Ladder
+from harness.compare.results import INPUT, Comparison, Ladder
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report import panels, provenance, samples, tables, theme, words
@@ -79,6 +79,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
             CURVES if content.sweep else LOGGED,
             _controls(content, drawn),
             _chart("curves", drawn),
+            *_others(comparison, drawn),
         ),
         _section(
             "Differences",
@@ -98,7 +99,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
         _section("Gate", "", _table(tables.gate(comparison))),
         _section("Flags", "", *flags),
         _section("Config differences", "", _table(provenance.config_differences(content))),
-        _section("Fleet", FLEET, _chart("fleet", drawn)) if "fleet" in drawn else "",
+        _fleet(comparison, drawn),
         _section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
@@ -109,6 +110,20 @@ def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
     if "experts" not in drawn:
         return []
     return [_section("Experts", EXPERTS, _chart("experts", drawn), _table(tables.experts(comparison)))]
+
+
+def _others(comparison: Comparison, drawn: set[str]) -> list[str]:
+    """What is beside the comparison: curves in other units, and the outcomes of runs without a sibling."""
+    charts = [_chart("others", drawn)] if "others" in drawn else []
+    runs = tables.alone(comparison)
+    return [*charts, *([f"<h3>{tables.ALONE}</h3>{_table(runs)}"] if runs else [])]
+
+
+def _fleet(comparison: Comparison, drawn: set[str]) -> str:
+    if "fleet" not in drawn:
+        return ""
+    waited = words.waited(comparison.times.get(INPUT, {}))
+    return _section("Fleet", FLEET, _chart("fleet", drawn), _p(waited))
 
 
 def _more_differences(comparison: Comparison) -> list[str]:

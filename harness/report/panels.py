@@ -36,6 +36,7 @@ def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
     made = {
         "ladder": ladder(comparison, content),
         "curves": curves(content),
+        "others": others(content),
         "deltas": differences(comparison, content),
         "experts": experts(content),
         "fleet": gantt(content),
@@ -123,7 +124,19 @@ def _told_k() -> list[alt.Tooltip]:
 
 def curves(content: Frames) -> alt.FacetChart | None:
     """Training loss, one panel a scale: every step faint, the smoothed curve strong."""
-    rows = content.losses
+    return _curves(content, content.scales, content.unit)
+
+
+def others(content: Frames) -> alt.VConcatChart | None:
+    """The same for losses of other units, one row a scale."""
+    units = {run.record.scale: run.record.facts.loss_unit for run in content.runs}
+    rows = [_curves(content, [scale], units[scale]) for scale in content.others]
+    drawn = [row for row in rows if row is not None]
+    return alt.vconcat(*drawn, spacing=34) if drawn else None
+
+
+def _curves(content: Frames, scales: list[str], unit: str) -> alt.FacetChart | None:
+    rows = content.losses.filter(pl.col("scale").is_in(scales)) if scales else pl.DataFrame()
     if rows.is_empty():
         return None
     pick = alt.selection_point(name="picked", fields=["variant"], bind="legend")
@@ -131,9 +144,7 @@ def curves(content: Frames) -> alt.FacetChart | None:
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
         x=over("tokens"),
-        y=y.axis(
-            title=f"training loss ({content.unit})" if content.sweep else "loss", format="~r", tickCount=6
-        ),
+        y=y.axis(title=f"training loss ({unit})" if content.sweep else "loss", format="~r", tickCount=6),
         color=color(content),
         detail="seed:N",
     )
@@ -141,7 +152,7 @@ def curves(content: Frames) -> alt.FacetChart | None:
     strong = base.mark_line(strokeWidth=1.7, clip=True).encode(strokeOpacity=_lit(pick, 1, 0.08))
     within = base.transform_filter(alt.datum.smooth <= ceiling)
     touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_told_loss())
-    chart = multiples([raw, strong, touch], "scale", content.scales, rows, height=250)
+    chart = multiples([raw, strong, touch], "scale", scales, rows, height=250)
     return chart.add_params(pick)
 
 

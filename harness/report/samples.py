@@ -15,7 +15,7 @@ from harness.report.frames import Frames
 def grids(content: Frames) -> Iterator[tuple[str, bytes]]:
     """Name of the variant, and a PNG: seeds of several variants share labels and noise."""
     for variant in content.variants:
-        for scale in reversed(content.scales):
+        for scale in reversed([*content.scales, *content.others]):
             runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
             pictures = [run.path.picture for run in sorted(runs, key=lambda run: run.record.seed)]
             if found := next((picture for picture in pictures if picture.is_file()), None):

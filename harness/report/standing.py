@@ -98,7 +98,7 @@ class Fleet:
     control: str
     runs: Sequence[Standing]
     driven: bool
-    """A driver is at work."""
+    """A driver is at work, or a worker that has yet to begin with some of its runs."""
     now: float
 
     def having(self, wanted: Callable[[Standing], bool]) -> list[Standing]:
@@ -191,14 +191,22 @@ class Watcher:
         runs = [
             standing for run in self.sweep.runs() if (standing := self._standing(run, control, lanes, now))
         ]
-        return Fleet(self.sweep.path.name, control, runs, holder(self.sweep.lock) is not None, now)
+        return Fleet(self.sweep.path.name, control, runs, self._driven(), now)
+
+    def _driven(self) -> bool:
+        if holder(self.sweep.lock) is not None:
+            return True
+        return any(
+            read_status(run).state is State.pending and worker_of(run) is not None
+            for run in self.sweep.runs()
+        )
 
     def _standing(self, run: RunDir, control: str, lanes: dict[str, int], now: float) -> Standing | None:
         record = self._fresh("run", run.run, lambda: read_provenance(run))
         if record is None:
             return None
         status = self._fresh("status", run.status, lambda: read_status(run))
-        at_work = status.state in (State.pending, State.running) and worker_of(run) is not None
+        at_work = status.state is State.running and worker_of(run) is not None
         timeline = self._fresh("timeline", run.timeline, lambda: read_timeline(run))
         name = "/".join(run.path.parts[-3:])
         if not at_work:  # whatever time it is

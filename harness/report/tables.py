@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.compare.flags import BLOCKING
-from harness.compare.results import Comparison, FairnessRow, Ladder, Rung
+from harness.compare.results import Comparison, FairnessRow, Ladder, Rung, RunState
 from harness.report import words
 
 WORDED = {
@@ -312,12 +312,32 @@ def _where(comparison: Comparison, flag: str) -> str:
 
 
 def runs(comparison: Comparison) -> Table:
+    return _runs(comparison.runs)
+
+
+ALONE = "Runs without a sibling, which decide nothing"
+
+
+def alone(comparison: Comparison) -> Table:
+    """Runs of scales at which nothing is compared, where at others something is."""
+    compared = {rung.scale for rung in comparison.rungs}
+    return _runs([run for run in comparison.runs if compared and run.scale not in compared])
+
+
+def _runs(states: Sequence[RunState]) -> Table:
+    """An outcome has its unit beside it where that is not nats."""
     rows = (
         (run.scale, run.variant, str(run.seed), run.state, f"{run.step} of {run.steps}",
-         words.loss(run.outcome), run.problem)
-        for run in comparison.runs
+         _outcome(run), run.problem)
+        for run in states
     )  # fmt: skip
     return table(("scale", "variant", "seed", "state", "steps", "outcome", "problem"), rows, left=4)
+
+
+def _outcome(run: RunState) -> str:
+    if run.outcome is None or run.unit == RunState.unit:
+        return words.loss(run.outcome)
+    return f"{words.loss(run.outcome)} {run.unit}"
 
 
 def deviations(comparison: Comparison) -> Table:

@@ -41,6 +41,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
+    section(console, tables.ALONE, tables.without(tables.alone(comparison), ("problem",)))
     if mixed:
         section(console, "Domains", tables.domains(comparison))
     section(console, "Experts over the last tenth of each run", tables.experts(comparison))

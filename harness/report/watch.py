@@ -21,7 +21,7 @@ from harness.report import words
 from harness.report.command import Options
 from harness.report.standing import TAIL, Fleet, Standing, Watcher
 from harness.report.sweeps import find_sweep
-from harness.report.terminal import NARROW
+from harness.report.terminal import NARROW, WIDE
 
 REFRESH_SECONDS, LOAD = 1.0, 0.1
 """Between two pictures at least; share of a core that watching may take from what is watched."""
@@ -104,16 +104,18 @@ def _whole(fleet: Fleet) -> Text:
 
 
 def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
-    """The runs at work; the bar, the lane and the speed only where there is room."""
+    """The runs at work; the bar, the lane and the speed only where there is room, then what of its time each
+    waits for input."""
     wide = width >= NARROW
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     table.add_column("run", no_wrap=True, overflow="ellipsis")
     names = ["lane", "phase", "", "step", "loss", f"Δ {control}" if control else "Δ", "tokens/s", "left"]
+    names += ["input"] if width >= WIDE else []
     for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
         side = "left" if name in ("phase", "") else "right"
         table.add_column(Text(words.plain_text(name)), justify=side, no_wrap=True)
     for run in shown:
-        table.add_row(*_row(run, wide=wide))
+        table.add_row(*_row(run, wide=wide), *([_waited(run)] if width >= WIDE else []))
     return table
 
 
@@ -130,6 +132,12 @@ def _row(run: Standing, *, wide: bool) -> list[Text | ProgressBar]:
     cells += [words.count(round(speed)) if speed else words.NONE] if wide else []
     cells += [words.clock(left) if left is not None else words.NONE]
     return [cell if isinstance(cell, ProgressBar) else Text(words.plain_text(cell)) for cell in cells]
+
+
+def _waited(run: Standing) -> str:
+    """Share of its training time."""
+    share = run.status.input_share
+    return words.NONE if share is None else f"{share:.1%}"
 
 
 def _failure(run: Standing) -> Text:

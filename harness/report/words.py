@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from harness.compare.flags import EXPLAIN
@@ -165,6 +167,17 @@ def utilised(used: Utilisation) -> list[str]:
     lines += [f"idle: {idle}"] if idle else []
     lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
     return [plain_text(line) for line in lines]
+
+
+def waited(shares: Mapping[str, float]) -> str:
+    """What runs waited for their input, by path as shares of their training time; empty for none."""
+    if not shares:
+        return ""
+    worst = max(shares, key=lambda run: shares[run])
+    return plain_text(
+        f"Waiting for input: {100 * statistics.median(shares.values()):.2g} % of the training time of the "
+        f"median run, {100 * shares[worst]:.2g} % of the worst ({worst})."
+    )
 
 
 def scales(ladder: Ladder) -> str:

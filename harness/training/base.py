@@ -17,7 +17,7 @@ from harness.config.schema import Config, MeshConfig, Method
 from harness.data.tokenizers import load
 from harness.models import Model, build, image_of
 from harness.models.width import relative_width
-from harness.records.checkpoint import Checkpoint, find_checkpoint
+from harness.records.checkpoint import Checkpoint, Named, find_checkpoint
 from harness.records.layout import RunDir
 from harness.records.manifest import Manifest
 from harness.records.provenance import Facts
@@ -142,7 +142,7 @@ def _check_function(config: Config, model: Model, parent: Checkpoint) -> None:
         )
 
 
-def model_of(parent: Checkpoint) -> Model:
+def model_of(parent: Checkpoint | Named) -> Model:
     """The model of a run. Raises UserError where this code no longer builds what was trained."""
     facts = parent.provenance.facts
     model = rebuilt(parent.config, facts)

@@ -36,6 +36,11 @@ _WRITER = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 """One for all lanes of a process: saves of several threads at once collide inside Orbax."""
 
 
+def settle() -> None:
+    """Wait for every save that was handed over by now: what a failed attempt left under way."""
+    _WRITER.submit(lambda: None).result()
+
+
 class Saver:
     """Writes a run's checkpoints in the background; a manifest completes each.
 

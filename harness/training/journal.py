@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from harness.records import metrics
-from harness.records.atomic import write_json
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, Writer, write_status
 from harness.records.timeline import END, Timeline
@@ -47,6 +46,10 @@ class Journal:
     @property
     def status(self) -> Status:
         return self._status
+
+    def tell(self, **changes: Any) -> None:
+        """Facts that stand in the status from its next sign of life on."""
+        self._status = dataclasses.replace(self._status, **changes)
 
     def beat(self, phase: str, **changes: Any) -> None:
         """A sign of life: written at once when the phase changes, else at most twice a second."""
@@ -93,8 +96,3 @@ class Journal:
     def _write(self) -> None:
         write_status(self.run, self._status)
         self._written = time.monotonic()
-
-
-def write_examples(run: RunDir, steps: int, example_hash: str) -> None:
-    """Which examples a finished run consumed: what decides whether two runs are paired."""
-    write_json(run.path / "examples.json", {"steps": steps, "hash": example_hash})

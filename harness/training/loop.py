@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
 
 from harness.config.schema import Method
-from harness.data import roll
+from harness.data import Batch, roll
 from harness.records.manifest import Manifest
 from harness.records.timeline import TRAIN
 from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
+from harness.training.profile import Tracer
 from harness.training.schedule import Course, decays, learning_rate
 from harness.training.step import METRICS, TrainState
 
@@ -37,6 +38,8 @@ class Position:
     state: TrainState
     example_hash: str
     device_seconds: float
+    input_seconds: float = 0.0
+    """The part of `device_seconds` in which the lane waited for its input."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,16 @@ class Desk:
     identity: str
     data_fingerprint: str
     stop: threading.Event
+    tracer: Tracer | None = None
 
     def save(self, lane: Lane, here: Position) -> None:
         """Rows first, then the state; the manifest comes last, when Orbax is done."""
         self.journal.beat("save")
         self.journal.seal(here.step)
         manifest = Manifest(
-            here.step, self.identity, self.data_fingerprint, here.example_hash, here.device_seconds, {}
-        )
+            here.step, self.identity, self.data_fingerprint, here.example_hash, here.device_seconds, {},
+            here.input_seconds,
+        )  # fmt: skip
         self.saver.save(lane.copy(here.state), manifest)
 
 
@@ -81,9 +86,14 @@ def train_course(
     here = start
     last = course.last if until is None else until
     for step in range(start.step, last):
-        batch = lane.get_batch(step)
+        if desk.tracer and desk.tracer.due(step):
+            here = meter.settled(here)
+            desk.tracer.turn()
+            meter.resume()
+        batch, tokens_MBT1 = meter.read(step)
         rate = lane.config.optimizer.learning_rate * learning_rate(lane.config.schedule, course, step)
-        state, metrics = lane.step(here.state, lane.put(batch), rate)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # nothing while none traces
+            state, metrics = lane.step(here.state, tokens_MBT1, rate)
         meter.dispatched(step + 1, rate, metrics)
         here = Position(step + 1, state, roll(here.example_hash, batch.ids_B), meter.device_seconds)
         leaving = desk.stop.is_set() and here.step < course.last
@@ -116,12 +126,25 @@ class Meter:
     def __init__(self, lane: Lane, course: Course, journal: Journal, start: Position):
         self._lane, self._course, self._journal = lane, course, journal
         self._width = len(lane.devices)
-        self._pending: tuple[int, float, jax.Array] | None = None
-        self.device_seconds = start.device_seconds
+        self._pending: tuple[int, float, jax.Array, float] | None = None
+        self.device_seconds, self.input_seconds = start.device_seconds, start.input_seconds
+        journal.tell(input_share=_share(self.input_seconds, self.device_seconds))
         self.resume()
 
+    def read(self, step: int) -> tuple[Batch, jax.Array]:
+        """The batch of a step, and its tokens on the lane's devices.
+
+        What the lane's thread waits for the two is input time, though the devices may still be busy with
+        the step before: it is what an ideal reader would save at most.
+        """
+        begun = time.perf_counter()
+        batch = self._lane.get_batch(step)
+        tokens_MBT1 = self._lane.put(batch)
+        self.input_seconds += (time.perf_counter() - begun) * self._width
+        return batch, tokens_MBT1
+
     def dispatched(self, step: int, rate: float, metrics: jax.Array) -> None:
-        previous, self._pending = self._pending, (step, rate, metrics)
+        previous, self._pending = self._pending, (step, rate, metrics, self.input_seconds)
         if previous:
             self._record(*previous)
 
@@ -130,7 +153,7 @@ class Meter:
         if self._pending:
             self._record(*self._pending)
             self._pending = None
-        return Position(here.step, here.state, here.example_hash, self.device_seconds)
+        return replace(here, device_seconds=self.device_seconds, input_seconds=self.input_seconds)
 
     def resume(self) -> None:
         """Evaluating and saving are not training time."""
@@ -143,15 +166,16 @@ class Meter:
             row = self._counts(here.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
             self._journal.add("evals", row | {"decayed": decayed})
 
-    def _record(self, step: int, rate: float, metrics: jax.Array) -> None:
+    def _record(self, step: int, rate: float, metrics: jax.Array, waited: float) -> None:
         # Only experts have the last two.
         told = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
         loss = told["loss"]
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         self.device_seconds += elapsed * self._width
-        row = self._counts(step) | told | {"learning_rate": rate}
+        row = self._counts(step) | told | {"learning_rate": rate, "input_seconds": waited}
         self._journal.add("steps", row)
+        self._journal.tell(input_share=_share(waited, self.device_seconds))
         speed = self._lane.tokens_per_step / max(elapsed, 1e-9)
         self._journal.beat("train", step=step, tokens=row["tokens"], loss=loss, tokens_per_second=speed)
         if not math.isfinite(loss):
@@ -162,3 +186,7 @@ class Meter:
         tokens = step * self._lane.tokens_per_step
         flops = tokens * self._lane.learner.flops_per_token
         return {"step": step, "tokens": tokens, "flops": flops, "device_seconds": self.device_seconds}
+
+
+def _share(waited: float, seconds: float) -> float | None:
+    return waited / seconds if seconds > 0 else None

@@ -27,6 +27,7 @@ from harness.config.cache import cache_dir
 from harness.config.identity import digest
 from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
+from harness.records.surroundings import Surroundings
 
 Program = Callable[..., Any]
 Device = Any
@@ -63,6 +64,23 @@ def surroundings() -> dict[str, Any]:
         "machine": [platform.machine(), _cpu_features()],
         "flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def seen(devices: Sequence[Device]) -> Surroundings:
+    """What a lane on these devices writes down of them and of this process."""
+    about = surroundings()
+    machine, features = about["machine"]
+    return Surroundings(
+        platform=about["platform"],
+        kind=devices[0].device_kind,
+        devices=len(devices),
+        process_devices=jax.device_count(),
+        cores=len(os.sched_getaffinity(0)),
+        machine=machine,
+        features=features.partition(":")[2].strip(),
+        flags=about["flags"],
+        versions=about["versions"],
+    )
 
 
 def _cpu_features() -> str:

@@ -7,23 +7,29 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from harness.config.errors import UserError
 from harness.config.schema import Config
-from harness.records import metrics
-from harness.records.atomic import write_bytes
+from harness.records import metrics, surroundings
+from harness.records.atomic import Damaged, write_bytes
+from harness.records.examples import write_examples
 from harness.records.goal import END, read_goal
 from harness.records.layout import RunDir
-from harness.records.manifest import damaged, good_steps, manifest_steps, read_manifest, remove
-from harness.records.provenance import Provenance, write_provenance
+from harness.records.manifest import fault, good_steps, manifest_steps, read_manifest, remove
+from harness.records.provenance import Provenance, read_provenance, write_provenance
 from harness.records.status import State, read_status
 from harness.records.timeline import Timeline
+from harness.records.whole import branch_stands
 from harness.training.base import base_weights
-from harness.training.checkpoints import Saver, restore
-from harness.training.journal import Journal, write_examples
+from harness.training.checkpoints import Saver, restore, settle
+from harness.training.journal import Journal
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
+from harness.training.memory import Room
+from harness.training.profile import Tracer
+from harness.training.programs import seen
 from harness.training.samples import write_samples
 from harness.training.schedule import Course, branch_courses, main_course
 
@@ -39,36 +45,56 @@ class Assignment:
     """UTC seconds at which the process took it on: what it costs to begin is seen from the timeline."""
 
 
-def train_run(task: Assignment, lane: Lane, stop: threading.Event) -> State:
+def train_run(task: Assignment, lane: Lane, stop: threading.Event, room: Room | None = None) -> State:
     """Train a run and its branches from wherever they stand; returns the end state that it wrote.
 
-    Whatever goes wrong ends this run alone, with a sentence in its status and, for what nobody
-    foresaw, a traceback in its log.
+    `room`: the memory that it shares with the other lanes of its process (None: nobody asks). Whatever
+    goes wrong ends this run alone, with a sentence in its status and, for what nobody foresaw, a
+    traceback in its log.
     """
-    main, goal = main_course(task.config), read_goal(task.run)
+    main = main_course(task.config)
     attempt = read_status(task.run).attempt + 1
     timeline = Timeline(task.run, attempt, len(lane.devices), task.begun)
     journal = Journal(task.run, main.last, 0, attempt, timeline)
     try:
         journal.beat("compile")
         lane.prepare()
-        wanted = [course for course in branch_courses(task.config) if course.share <= goal]
-        _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
-        for course in wanted:
-            journal.beat("branch")
-            _train_branch(task, lane, stop, course, timeline)
-        if goal < END:
-            journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
-        else:
-            journal.end(State.finished)
+        with room.hold(lane, lambda: _wait(journal, stop)) if room else nullcontext():
+            _train_all(task, lane, stop, journal, timeline)
     except Diverged as outcome:
         journal.end(State.diverged, str(outcome))
     except Preempted:
         journal.end(State.preempted, "asked to leave; the same command continues from here")
+    except UserError as error:
+        journal.end(State.refused, str(error))
     except Exception as error:
         journal.log(traceback.format_exc())
+        settle()  # another attempt in this process finds what this one left under way
         journal.end(*_explained(error, task.run))
     return journal.status.state
+
+
+def _wait(journal: Journal, stop: threading.Event) -> None:
+    """A sign of life of a lane that waits for memory."""
+    journal.beat("memory")
+    if stop.is_set():
+        raise Preempted
+
+
+def _train_all(
+    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, timeline: Timeline
+) -> None:
+    """The run and its branches, up to its goal."""
+    goal = read_goal(task.run)
+    wanted = [course for course in branch_courses(task.config) if course.share <= goal]
+    _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
+    for course in wanted:
+        journal.beat("branch")
+        _train_branch(task, lane, stop, course, timeline)
+    if goal < END:
+        journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
+    else:
+        journal.end(State.finished)
 
 
 def _train_main(
@@ -80,10 +106,16 @@ def _train_main(
     desk = _desk(task, task.run, journal, stop, forks)
     journal.turn("load")
     start = _resumed(task.run, lane, desk, branches)
+    _note_surroundings(task.run, lane, start.step if start else 0)
     if start is None:
         base = task.provenance.facts.base
         start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
-    end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    tracer = Tracer(task.config.profile, journal, start.step)
+    try:
+        desk = dataclasses.replace(desk, tracer=tracer)
+        end = train_course(lane, main_course(task.config), start, desk, forks, until)
+    finally:
+        tracer.close()
     if until is None:
         _conclude(desk, end)
         if lane.gallery is not None:
@@ -98,18 +130,22 @@ def _train_branch(
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
     run = task.run.branch(course.share)
-    if read_status(run).state is State.finished and not damaged(run):
+    if branch_stands(run):
         return
     parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
     run.config.parent.mkdir(exist_ok=True)
     write_bytes(run.config, task.run.config.read_bytes())
     tokens = course.last * lane.tokens_per_step
-    write_provenance(run, dataclasses.replace(task.provenance, tokens=tokens, parent=parent))
+    before = read_provenance(run)
+    known = before.surroundings if before else []
+    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=known)
+    write_provenance(run, record)
     attempt = read_status(run).attempt + 1
     journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
-        start = _resumed(run, lane, desk) or _restored(task.run, lane, course.first)
+        start = _resumed(run, lane, desk) or _forked(task.run, lane, course.first)
+        _note_surroundings(run, lane, start.step)
         _conclude(desk, train_course(lane, course, start, desk))
         journal.end(State.finished)
     except Diverged as outcome:
@@ -117,6 +153,15 @@ def _train_branch(
     except BaseException:
         journal.end(State.preempted, "its parent's lane ended; continues with it")
         raise
+
+
+def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
+    """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
+    record = read_provenance(run)
+    if record is not None:
+        known = surroundings.noted(record.surroundings, step, seen(lane.devices))
+        if known != record.surroundings:
+            write_provenance(run, dataclasses.replace(record, surroundings=known))
 
 
 def _desk(
@@ -138,7 +183,7 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = (
     """
     whole, damage = metrics.intact_until(run)
     steps, faults = good_steps(run)
-    latest = min((fork for fork in _forks_needed(run, branches) if fork not in steps), default=whole)
+    latest = min(_forks_lost(run, branches, steps), default=whole)
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
         desk.journal.log(f"damaged, computed again: {text}")
     usable = [step for step in steps if step <= min(whole, latest) and _ours(run, step, desk)]
@@ -152,12 +197,20 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = (
     return _restored(run, lane, usable[-1])
 
 
+def _forked(run: RunDir, lane: Lane, step: int) -> Position:
+    """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
+    would read silently."""
+    if why := fault(run, step):
+        raise Damaged(why)
+    return _restored(run, lane, step)
+
+
 def _restored(run: RunDir, lane: Lane, step: int) -> Position:
     manifest = read_manifest(run, step)
     if manifest is None:
-        raise FileNotFoundError(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+        raise Damaged(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
     state = restore(run, step, lane.abstract_state())
-    return Position(step, state, manifest.example_hash, manifest.device_seconds)
+    return Position(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
 
 
 def _ours(run: RunDir, step: int, desk: Desk) -> bool:
@@ -166,17 +219,22 @@ def _ours(run: RunDir, step: int, desk: Desk) -> bool:
     return manifest is not None and (manifest.identity, manifest.data_fingerprint) == ours
 
 
-def _forks_needed(run: RunDir, branches: Sequence[Course]) -> list[int]:
-    """Steps at which a branch that is still to be trained leaves the run."""
+def _forks_lost(run: RunDir, branches: Sequence[Course], good: Sequence[int]) -> list[int]:
+    """Steps without a good checkpoint at which a branch that is still to be trained leaves the run."""
     return [
         course.first
         for course in branches
-        if read_status(run.branch(course.share)).state is not State.finished
+        if course.first not in good and not branch_stands(run.branch(course.share))
     ]
 
 
 def _conclude(desk: Desk, end: Position) -> None:
+    """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
+    short, and nothing would tell."""
     desk.saver.wait()
+    whole, _ = metrics.intact_until(desk.journal.run)
+    if whole < end.step:
+        raise Damaged(f"{desk.journal.run.metrics}: the curve is whole up to step {whole} of {end.step}")
     metrics.compact(desk.journal.run)
     write_examples(desk.journal.run, end.step, end.example_hash)
 
@@ -189,4 +247,4 @@ def _explained(error: Exception, run: RunDir) -> tuple[State, str]:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return State.oom, f"out of memory: {text.splitlines()[0] if text else 'in Python'}"
     first = text.splitlines()[0] if text else ""
-    return State.failed, first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    return State.failed, f"{type(error).__name__}: {first}"

@@ -40,6 +40,16 @@ def test_a_run_that_started_over_threw_all_away():
     assert (found.work, found.idle) == (2, {"repeated": 10})
 
 
+def test_a_stretch_without_a_step_that_was_gone_back_behind_counts_nothing():
+    lane = [
+        span("train", 0, 10, 1, 0, 100),
+        span("train", 10, 20, 1, 100, 100),
+        span("train", 20, 30, 1, 80, 180),
+    ]
+    found = utilisation([lane])
+    assert (found.work, found.idle) == (pytest.approx(8 + 10), {"repeated": pytest.approx(2 + 10)})
+
+
 def test_a_branch_repeats_nothing():
     branch = Span("train", 10, 14, 1, 1, 40, 50, 0.5)
     lane = [span("train", 0, 10, 1, 0, 40), branch, span("train", 14, 20, 1, 40, 100)]

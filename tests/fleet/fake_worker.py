@@ -1,8 +1,9 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
-`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge",
-"times": n}}. Each run's rows are a function of its seed and step, so a curve that was put
-together from many attempts can be compared with one that was never interrupted.
+`faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
+| "refuse", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
+and step, so a curve that was put together from many attempts can be compared with one that was never
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,44 +16,56 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from harness.records import atomic, metrics
+from harness.config.terms import from_env
+from harness.records import atomic, manifest, metrics
+from harness.records.configs import read_config
+from harness.records.examples import write_examples
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.training.turns import Lease, Turn, Turns
 
 EVERY = 5
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     os.environ.update(env)
-    stop = threading.Event()
+    stop, terms = threading.Event(), from_env(os.environ)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
-    lanes = [threading.Thread(target=_lane, args=(RunDir(Path(path)), stop)) for path in argv]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
-    return 0 if all(read_status(RunDir(Path(path))).state.settled for path in argv) else 3
+    turns = [Turn(run, _block(run), _width(run)) for run in (RunDir(Path(path)) for path in argv)]
+    states = Turns(turns, terms.devices or len(turns), _lane, terms, stop).take(time.time())
+    return 0 if all(state.settled for state in states) else 3
 
 
-def _lane(run: RunDir, stop: threading.Event) -> None:
+def _block(run: RunDir) -> str:
+    return f"{run.path.parent.parent.name}/{run.path.name}"
+
+
+def _width(run: RunDir) -> int:
+    return read_config(run.config).mesh.devices
+
+
+def _lane(turn: Turn, lease: Lease) -> State:
+    run, stop = turn.run, lease.leave
     attempt = read_status(run).attempt + 1
     with (run.path / "attempts.txt").open("a") as file:
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()}:{lease.first}\n")
     status = Status(State.running, attempt=attempt, writer=Writer.here(), phase="start")
     try:
         status = _train(run, status, stop)
     except Exception as error:
         status = replace(read_status(run), state=State.failed, message=str(error))
     write_status(run, status)
+    return status.state
 
 
 def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
     record = read_provenance(run)
     assert record is not None
     steps, fault = record.facts.steps, _fault(run)
-    start = metrics.intact_until(run)[0]
+    whole = metrics.intact_until(run)[0]
+    start = max((step for step in manifest.good_steps(run)[0] if step <= whole), default=0)
     metrics.drop_after(run, start)
     rows: list[dict] = []
     for step in range(start + 1, steps + 1):
@@ -61,14 +74,34 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
         status = replace(status, phase="train", step=step, steps=steps, progress=step, loss=rows[-1]["loss"])
         write_status(run, status)
         if fault and step == fault["at"] and _due(run, fault):
+            _seal(run, step, rows if fault["do"] == "diverge" else [])
             return _misbehave(fault["do"], status)
         if step % EVERY == 0 or step == steps or stop.is_set():
-            metrics.seal(run, "steps", step - len(rows), step, rows)
-            metrics.seal(run, "evals", step - len(rows), step, [])
+            _seal(run, step, rows)
+            _save(run, step, record.identity)
             rows = []
-        if stop.is_set():
+        if stop.is_set() and step < steps:
             return replace(status, state=State.preempted)
-    return replace(status, state=State.finished)
+    if metrics.intact_until(run)[0] < steps:
+        raise RuntimeError("the curve was damaged")
+    write_examples(run, steps, f"examples up to {steps}")
+    return replace(status, state=State.finished, step=steps, steps=steps)
+
+
+def _seal(run: RunDir, step: int, rows: list[dict]) -> None:
+    if rows:
+        metrics.seal(run, "steps", step - len(rows), step, rows)
+        metrics.seal(run, "evals", step - len(rows), step, [])
+
+
+def _save(run: RunDir, step: int, identity: str) -> None:
+    """A checkpoint of one file."""
+    run.checkpoint(step).mkdir(parents=True, exist_ok=True)
+    (run.checkpoint(step) / "state").write_text(f"state of step {step}" * 10)
+    made = manifest.Manifest(step, identity, "d", f"examples up to {step}", 0.0, {})
+    manifest.write_manifest(run, made)
+    for old in manifest.manifest_steps(run)[:-2]:
+        manifest.remove(run, old)
 
 
 def row(seed: int, variant: str, step: int) -> dict:
@@ -97,6 +130,8 @@ def _misbehave(what: str, status: Status) -> Status:
         raise RuntimeError("a fault on demand")
     if what == "diverge":
         return replace(status, state=State.diverged, message="the loss is not finite")
+    if what == "refuse":
+        return replace(status, state=State.refused, message="too large")
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":

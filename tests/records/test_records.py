@@ -75,6 +75,25 @@ class TestAtomic:
         assert atomic.read_json(tmp_path / "file" / "below") is None
 
 
+class TestSealed:
+    @given(st.dictionaries(st.text(max_size=8), st.integers() | st.floats(allow_nan=False)), st.data())
+    @few
+    def test_a_flipped_bit_changes_nothing_that_is_read(self, content, data):
+        path = fresh() / "a.json"
+        content.pop("checksum", None)
+        atomic.write_sealed(path, content)
+        assert atomic.read_sealed(path) == content
+        damaged = bytearray(path.read_bytes())
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(damaged)
+        found = atomic.read_sealed(path)
+        assert found is None or found.items() >= content.items()
+
+    def test_a_file_of_an_earlier_version_has_no_seal(self, tmp_path):
+        atomic.write_json(tmp_path / "a.json", {"state": "finished"})
+        assert atomic.read_sealed(tmp_path / "a.json") == {"state": "finished"}
+
+
 class TestLedger:
     @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers()), min_size=1, max_size=5))
     @few

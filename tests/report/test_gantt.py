@@ -11,7 +11,11 @@ from itertools import pairwise
 
 import pytest
 
+from harness.compare import compare
+from harness.compare.results import INPUT
 from harness.compare.utilisation import utilisation
+from harness.records.layout import RunDir
+from harness.records.status import State, Status, write_status
 from harness.records.timeline import Span
 from harness.report import frames, gantt, page, panels, pictures
 from harness.report.frames import read_frames
@@ -130,3 +134,15 @@ def test_a_thousand_runs_stay_light(content):
     assert len(spec["data"]["values"]) < 300_000
     assert "24 of 64 lanes are not drawn" in spec["title"]["subtitle"][-1]
     assert utilisation([*lanes.values()]).devices == 64
+
+
+def test_the_page_names_the_run_that_waited_longest_for_its_input(content):
+    runs = [f"xs/{variant}/seed{seed}" for seed in (0, 1) for variant in ("mha", "hybrid")]
+    for run, share in zip(runs[:3], (0.25, 0.001, 0.02), strict=True):
+        write_status(RunDir(content.sweep.path / run), Status(State.finished, 64, 64, input_share=share))
+    comparison = compare(content.sweep)
+    assert comparison.times[INPUT] == dict(zip(runs[:3], (0.25, 0.001, 0.02), strict=True))
+    text = page.render(comparison, content)
+    said = "Waiting for input: 2 % of the training time of the median run, 25 % of the worst (xs/mha/seed0)."
+    assert said in text
+    assert "Waiting for input" not in page.render(dataclasses.replace(comparison, times={}), content)

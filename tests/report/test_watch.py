@@ -100,6 +100,16 @@ def test_a_line_for_each_run_at_work(sweep):
     )
 
 
+def test_what_of_its_time_a_run_waits_for_input_where_there_is_room(sweep):
+    run = sweep.run("xs", "mha", 1)
+    put(run, State.running, 48, input_share=0.1234)
+    text = screen(Watcher(sweep).look(NOW), width=140)
+    assert line_of(text, "run").split()[-1] == "input"
+    assert line_of(text, "xs/mha/seed1").split()[-1] == "12.3%"
+    assert line_of(text, "xs/hybrid/seed1").split()[-1] == "–"
+    assert "12.3%" not in screen(Watcher(sweep).look(NOW), width=120)
+
+
 def test_queue_ends_and_failures_are_told_in_words(sweep):
     text = screen(Watcher(sweep).look(NOW))
     assert line_of(text, "xs/hybrid/seed0").strip() == (

@@ -95,4 +95,4 @@ def stopping_at(step: int, get_batch: Callable, stop: threading.Event) -> Callab
 
 def curve(run: RunDir, kind: str = "steps") -> pl.DataFrame:
     """A run's rows without the wall clock."""
-    return read_curve(run, kind).drop("device_seconds")
+    return read_curve(run, kind).drop("device_seconds", "input_seconds", strict=False)

@@ -382,7 +382,7 @@ def test_a_parent_that_was_trained_again_makes_another_run(parent, tmp_path):
     assert train(other) is State.finished
     with pytest.raises(UserError, match="which has been trained again since"):
         check_identities([Run(config, describe(config), run)])
-    assert train(run) is State.failed
+    assert train(run) is State.refused
     assert "changed since this run was planned" in read_status(run).message
 
 

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from harness.records.goal import END, read_goal, write_goal
-from harness.records.manifest import damaged
 from harness.records.status import State, read_status
+from harness.records.whole import damaged
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare
 

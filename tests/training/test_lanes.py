@@ -1,5 +1,6 @@
 """The bits of a run do not depend on where, beside whom, or in which process it is trained."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,12 +10,19 @@ import jax
 import numpy as np
 import pytest
 
+from harness import worker
+from harness.config.terms import Terms
 from harness.data import Reader, open_data
+from harness.data import library as library_module
+from harness.data.library import Library
 from harness.records.atomic import read_json
 from harness.records.configs import read_config
-from harness.records.status import State
+from harness.records.status import State, read_status
+from harness.training import memory
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, train
+
+HUGE = memory.Need(10**18, 0, 0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -62,33 +70,80 @@ def test_beside_siblings_and_on_another_device(alone, tmp_path):
     assert reader.reads < 2 * 30
 
 
-def test_a_failing_lane_leaves_its_sibling_alone(alone, tmp_path, monkeypatch):
-    good, bad = prepare(tmp_path), prepare(tmp_path, "variant=gqa", "model.heads=2")
-    real = Reader.get
+def train_in_turn(runs, devices, **terms):
+    """As a worker does, on the first `devices` of this process."""
+    tasks = [assignment(run) for run in runs]
+    return worker._train(tasks, Terms(devices=devices, backoff_seconds=0.01, **terms), threading.Event())
+
+
+def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tmp_path, monkeypatch):
+    """One raises and is restarted, one diverges, one is refused; two blocks take turns on three devices."""
+    raising, good = prepare(tmp_path, "variant.name=raising"), prepare(tmp_path)
+    diverging = prepare(tmp_path, "variant.name=wild", "optimizer.learning_rate=1e30")
+    refused = prepare(tmp_path, "scale.name=late", "variant.name=huge")
+    late = prepare(tmp_path, "scale.name=late")
+    real, times = Reader.get, []
 
     def get(self, t):
-        if threading.current_thread().name == "bad" and t == 5:
+        if threading.current_thread().name == str(raising.path) and t == 20 and len(times) < 2:
+            times.append(t)
             raise ValueError("a fault of this lane")
         return real(self, t)
 
     monkeypatch.setattr(Reader, "get", get)
-    lanes = [lane(good, 0), lane(bad, 1)]
-    results = {}
+    real_need = memory.need_of
 
-    def work(name, index, run):
-        results[name] = train_run(assignment(run), lanes[index], threading.Event())
+    def need_of(lane):
+        return HUGE if lane.config.variant.name == "huge" else real_need(lane)
 
-    threads = [
-        threading.Thread(target=work, args=("good", 0, good), name="good"),
-        threading.Thread(target=work, args=("bad", 1, bad), name="bad"),
+    monkeypatch.setattr(memory, "need_of", need_of)
+    states = train_in_turn([raising, good, diverging, refused, late], 3, attempts=3)
+    assert states == [
+        State.finished,
+        State.finished,
+        State.diverged,
+        State.refused,
+        State.finished,
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == {"good": State.finished, "bad": State.failed}
-    assert "a fault of this lane" in bad.log.read_text()
-    assert curve(good).equals(curve(alone))
+    assert (read_status(raising).attempt, len(times)) == (3, 2)
+    assert "a fault of this lane" in raising.log.read_text()
+    assert "needs 909494.7 TiB a device" in read_status(refused).message
+    for run in (raising, good, late):
+        assert curve(run).equals(curve(alone))
+        assert curve(run, "evals").equals(curve(alone, "evals"))
+        assert examples(run) == examples(alone)
+
+
+def test_readers_are_shared_and_closed_with_the_last_run_that_uses_them(tmp_path):
+    config = read_config(prepare(tmp_path).config)
+    other = dataclasses.replace(config, data_seed=9)
+    library = Library()
+    with library.open(config) as one:
+        with library.open(config) as same, library.open(other) as another:
+            assert same is one
+            assert another.reader is not one.reader
+        assert one.reader.get(0) is not None
+        with pytest.raises(RuntimeError, match="closed"):
+            another.reader.get(0)
+    with pytest.raises(RuntimeError, match="closed"):
+        one.reader.get(0)
+    with library.open(config) as anew:
+        assert anew.reader is not one.reader
+        assert np.array_equal(anew.reader.get(3).tokens_BT, one.reader._sampler.batch(3).tokens_BT)
+
+
+def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
+    run, times = prepare(tmp_path), []
+    real = library_module._opened
+
+    def opened(config):
+        times.append(config)
+        if len(times) == 1:
+            raise OSError("not yet")
+        return real(config)
+
+    monkeypatch.setattr(library_module, "_opened", opened)
+    assert train_in_turn([run], 1, attempts=2) == [State.finished]
 
 
 def test_in_a_process_of_its_own_on_one_core(alone, tmp_path):

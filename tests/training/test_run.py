@@ -12,9 +12,11 @@ import pytest
 
 from harness.records import metrics
 from harness.records.atomic import read_json
-from harness.records.manifest import damaged, good_steps
+from harness.records.goal import write_goal
+from harness.records.manifest import good_steps
 from harness.records.metrics import EVALS, STEPS
 from harness.records.status import State, read_status
+from harness.records.whole import damaged
 from harness.training.checkpoints import restore
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
@@ -96,6 +98,74 @@ def test_a_damaged_checkpoint_is_stepped_over(undisturbed, tmp_path, step):
     assert train(run) is State.finished
     assert biggest.name in run.log.read_text()
     assert_same(run, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "examples.json",
+        "status.json",
+        "run.json",
+        "metrics",
+        "checkpoints",
+        "checkpoints/00000015.manifest.json",
+    ],
+)
+def test_what_a_branch_lost_is_missed_and_computed_again(undisturbed, tmp_path, name):
+    run = copy_of(undisturbed, tmp_path)
+    lost = run.branch(0.5).path / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    assert damaged(run, [0.5])
+    assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+@pytest.mark.parametrize("what", ["metrics/steps-00000008-*", "metrics/evals-00000000-*"])
+def test_a_part_that_is_damaged_before_the_end_shortens_no_curve(undisturbed, tmp_path, monkeypatch, what):
+    """Joined without it, the curve would end there, whole by every checksum."""
+    run = prepare(tmp_path)
+    _when_the_last_part_is_sealed(monkeypatch, lambda: flip_a_bit(next(run.path.glob(what))))
+    assert train(run) is State.failed
+    assert "whole up to step" in read_status(run).message
+    monkeypatch.undo()
+    assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+def test_a_branch_does_not_leave_from_a_damaged_fork(undisturbed, tmp_path, monkeypatch):
+    """Orbax would read the flipped bit, and every number of the branch would be wrong."""
+    run = prepare(tmp_path)
+
+    def damage():
+        files = [path for path in run.checkpoint(13).rglob("*") if path.is_file()]
+        flip_a_bit(max(files, key=lambda path: path.stat().st_size))
+
+    _when_the_last_part_is_sealed(monkeypatch, damage)
+    assert train(run) is State.failed
+    assert "checksum" in read_status(run).message
+    monkeypatch.undo()
+    assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+def _when_the_last_part_is_sealed(monkeypatch, damage):
+    """Once, before the run ends."""
+    real, due = metrics.seal, [damage]
+
+    def seal(run, kind, start, end, rows):
+        if end == 30 and due:
+            due.pop()()
+        return real(run, kind, start, end, rows)
+
+    monkeypatch.setattr(metrics, "seal", seal)
+
+
+def test_a_damaged_goal_is_not_taken_for_the_end(tmp_path):
+    run = prepare(tmp_path)
+    write_goal(run, 0.5)
+    run.goal.write_text(run.goal.read_text().replace("0.5", "0.9"))
+    assert train(run) is State.failed
+    assert read_status(run).step == 0
 
 
 def test_a_checkpoint_without_manifest_does_not_exist(undisturbed, tmp_path):

@@ -42,6 +42,8 @@ class Local:
     """A worker: its process id as soon as the server has said it, how it ended as soon as that is known."""
 
     key: str
+    server: subprocess.Popen | None = None
+    """That forks it, and alone can say how it ended; None for one that is adopted."""
     writer: Writer | None = None
     exit: Exit | None = None
     wanted: signal.Signals | None = None
@@ -63,6 +65,7 @@ class LocalEngine:
     def start(self) -> None:
         """Start the server ahead of the first worker: it imports while the driver prepares."""
         if self._server is None or self._server.poll() is not None:
+            self._listen()
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / "forkserver.log").open("ab") as log:
                 self._server = subprocess.Popen(
@@ -78,7 +81,7 @@ class LocalEngine:
 
     def submit(self, order: Order) -> Local:
         self.start()
-        handle = Local(next(self._keys))
+        handle = Local(next(self._keys), self._server)
         request = {
             "key": handle.key,
             "runs": [str(run.absolute()) for run in order.runs],
@@ -99,15 +102,15 @@ class LocalEngine:
     def adopt(self, writer: Writer) -> Local:
         if writer.alive() is None:
             raise UserError(f"process {writer.pid} on {writer.host} trains this: continue there, or wait")
-        return Local("adopted", writer)
+        return Local("adopted", writer=writer)
 
     def poll(self, handle: Local) -> Exit | None:
         self._listen()
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
             self._listen()
-            if handle.exit is None and (handle.key == "adopted" or not self._serving()):
+            if handle.exit is None and not _serving(handle):
                 handle.exit = Exit(None, "the worker ended")
-        if handle.exit is None and handle.writer is None and not self._serving():
+        if handle.exit is None and handle.writer is None and not _serving(handle):
             handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
         return handle.exit
 
@@ -122,9 +125,6 @@ class LocalEngine:
                     if stream:
                         stream.close()
             self._server = None
-
-    def _serving(self) -> bool:
-        return self._server is not None and self._server.poll() is None
 
     def _listen(self) -> None:
         """Take in what the server said."""
@@ -148,6 +148,11 @@ class LocalEngine:
         if handle.wanted is not None and handle.writer is not None and handle.writer.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(handle.writer.pid, handle.wanted)
+
+
+def _serving(handle: Local) -> bool:
+    """Whether the server of a worker lives; the one that came after it knows nothing of it."""
+    return handle.server is not None and handle.server.poll() is None
 
 
 def _in_words(code: int) -> str:

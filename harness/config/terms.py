@@ -1,0 +1,40 @@
+"""What a command asks of its workers beside their runs, carried in the environment.
+
+A run's own config.yaml is that of the first launch; how often a run is tried is the business of each command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NAME = "AB_HARNESS_TERMS"
+LONGEST_BACKOFF = 60.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """As `engine.<field>` says. A worker that was told nothing tries each run once."""
+
+    attempts: int = 1
+    """Failures in a row that a run may have without getting further, before it is given up."""
+    backoff_seconds: float = 1.0
+    stall_seconds: float = 300.0
+    on_failure: str = "continue"
+    devices: int = 0
+    """That the worker may use at a time; 0: all that it has."""
+
+    def backoff(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row: doubled by each, and never so long that waiting
+        looks like a stall."""
+        return min(self.backoff_seconds * 2 ** (failures - 1), LONGEST_BACKOFF, self.stall_seconds / 2)
+
+
+def to_env(terms: Terms) -> dict[str, str]:
+    return {NAME: json.dumps(dataclasses.asdict(terms))}
+
+
+def from_env(env: Mapping[str, str]) -> Terms:
+    return Terms(**json.loads(env.get(NAME, "{}")))

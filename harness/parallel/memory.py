@@ -1,0 +1,69 @@
+"""Memory of this machine, as far as this process may have it. Imports no JAX."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def memory_limit(root: Path = ROOT) -> float:
+    """Bytes: of the machine, or of the control group (version 1 or 2) that this process is held in, if that
+    is less."""
+    return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _groups(root))])
+
+
+def free_memory(root: Path = ROOT) -> float:
+    """Bytes that are to be had now: what the kernel calls available, and what the limit of the group leaves,
+    its files in the page cache not counted as use."""
+    return max(0.0, min([_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _groups(root))]))
+
+
+def resident_memory(root: Path = ROOT) -> float:
+    """Bytes that this process has in memory; 0 where nothing is known."""
+    try:
+        pages = int((root / "proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _meminfo(root: Path, name: str) -> float:
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf  # no Linux: nothing is known, and nothing is refused
+    found = (float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return next(found, math.inf)
+
+
+def _groups(root: Path) -> Iterator[tuple[float, float]]:
+    """(limit, use) of every group around this process that has a limit, in bytes."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = root / "sys/fs/cgroup" / controllers
+            names = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes")
+                if controllers
+                else ("memory.max", "memory.current")
+            )
+            inner = Path(path.lstrip("/"))
+            for part in (inner, *inner.parents):
+                yield from _group(top / part, *names)
+
+
+def _group(folder: Path, limit: str, use: str) -> Iterator[tuple[float, float]]:
+    try:
+        limited, used = float((folder / limit).read_text()), float((folder / use).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # not mounted here, or "max": no limit
+        return
+    yield limited, used - float(stat.get("total_inactive_file") or stat.get("inactive_file") or 0)

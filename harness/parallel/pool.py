@@ -1,0 +1,35 @@
+"""The devices of one process, lent in contiguous ranges. Pure; imports no JAX."""
+
+from __future__ import annotations
+
+
+class Pool:
+    """Devices 0 to n - 1. A range goes to the smallest gap that holds it, so that wide gaps last."""
+
+    def __init__(self, devices: int) -> None:
+        self._gaps = [(0, devices)] if devices else []
+        """Free ranges [start, end), ascending, no two adjacent."""
+
+    def take(self, devices: int) -> int | None:
+        """The first device of a range of so many; None where no gap is so wide."""
+        fitting = [(end - start, start) for start, end in self._gaps if end - start >= devices]
+        if not fitting:
+            return None
+        size, start = min(fitting)
+        self._gaps.remove((start, start + size))
+        self._add(start + devices, start + size)
+        return start
+
+    def give(self, first: int, devices: int) -> None:
+        """Take so many devices back. Raises ValueError where one of them was not lent."""
+        start, end = first, first + devices
+        if any(start < other_end and other_start < end for other_start, other_end in self._gaps):
+            raise ValueError(f"devices {start} to {end - 1} are not all lent")
+        for gap in [gap for gap in self._gaps if gap[1] == start or gap[0] == end]:
+            self._gaps.remove(gap)
+            start, end = min(start, gap[0]), max(end, gap[1])
+        self._add(start, end)
+
+    def _add(self, start: int, end: int) -> None:
+        if start < end:
+            self._gaps = sorted([*self._gaps, (start, end)])

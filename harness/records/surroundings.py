@@ -1,0 +1,87 @@
+"""What besides config, code and data decides the bits of a run: as the process that trained it saw it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STEP = "step"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    platform: str
+    """cpu, gpu, tpu."""
+    kind: str
+    """Of a device, as its maker calls it."""
+    devices: int
+    """Of the lane."""
+    process_devices: int
+    """Of the process that the lane was in."""
+    cores: int
+    """That the process was allowed."""
+    machine: str
+    """The processor's architecture."""
+    features: str
+    """What the processor can, as the operating system says: compiled code may use any of it."""
+    flags: str
+    """XLA_FLAGS."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Something that was so then and is otherwise now."""
+
+    what: str
+    then: str
+    now: str
+
+
+def noted(known: Sequence[dict[str, Any]], step: int, now: Surroundings) -> list[dict[str, Any]]:
+    """The record of a run that goes on from a step: each entry holds from its `step` on."""
+    kept = [entry for entry in known if entry[STEP] < step]
+    if kept and of(kept[-1]) == now:
+        return kept
+    return [*kept, {STEP: step} | dataclasses.asdict(now)]
+
+
+def at(known: Sequence[dict[str, Any]], step: int) -> Surroundings | None:
+    """What a run had from a step on; None where its record does not say."""
+    holding = [entry for entry in known if isinstance(entry, dict) and entry.get(STEP, step + 1) <= step]
+    return of(holding[-1]) if holding else None
+
+
+def of(entry: dict[str, Any]) -> Surroundings | None:
+    """None for an entry of another layout."""
+    try:
+        return Surroundings(**{key: value for key, value in entry.items() if key != STEP})
+    except TypeError:
+        return None
+
+
+def changes(then: Surroundings, now: Surroundings) -> list[Changed]:
+    """In the order of the fields; of versions and flags what is not in both."""
+    found = []
+    for field in dataclasses.fields(Surroundings):
+        one, other = getattr(then, field.name), getattr(now, field.name)
+        if one == other:
+            continue
+        if isinstance(one, dict):
+            names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+            found += [Changed(name, one.get(name, "absent"), other.get(name, "absent")) for name in names]
+        elif field.name in ("features", "flags"):
+            found.append(Changed(field.name, _without(one, other), _without(other, one)))
+        else:
+            found.append(Changed(field.name.replace("_", " "), str(one), str(other)))
+    return found
+
+
+def _without(words: str, others: str) -> str:
+    """The words that the others have not; where only their order differs, all."""
+    left = [word for word in words.split() if word not in others.split()]
+    if left or not set(others.split()) <= set(words.split()):
+        return " ".join(left) or "none"
+    return words

@@ -1,0 +1,50 @@
+"""Whether what an ended run left is whole: asked before the same command lets it stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.records import metrics
+from harness.records.examples import read_examples
+from harness.records.layout import RunDir
+from harness.records.manifest import good_steps, manifest_steps, read_manifest
+from harness.records.provenance import read_provenance
+from harness.records.status import State, read_status
+
+
+def damaged(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
+    """A sentence for each thing that is damaged or missing of an ended run and its branches.
+
+    `shares`: of the branches that it must have, besides those that lie there.
+    """
+    branches = {run.branch(share).path: run.branch(share) for share in shares}
+    branches |= {branch.path: branch for branch in run.branches()}
+    return [*_damaged(run), *(fault for branch in branches.values() for fault in _damaged(branch))]
+
+
+def branch_stands(branch: RunDir) -> bool:
+    """Whether a branch has an outcome, and its records are whole."""
+    return read_status(branch).state in (State.finished, State.diverged) and not _damaged(branch)
+
+
+def _damaged(run: RunDir) -> list[str]:
+    if read_provenance(run) is None:
+        return [f"{run.run}: the file is missing or damaged"]
+    whole, damage = metrics.intact_until(run)
+    found = [f"{part.path}: {part.reason}" for part in damage] + good_steps(run)[1]
+    status = read_status(run)
+    if not status.state.ended:
+        return [*found, f"{run.status}: the file is missing or damaged, or the run has not ended"]
+    if whole < status.step:
+        found.append(f"{run.metrics}: the curve ends at step {whole} of {status.step}")
+    return found + (_unfinished(run, status.step) if status.state is State.finished else [])
+
+
+def _unfinished(run: RunDir, step: int) -> list[str]:
+    """What a finished run must have at its last step: a checkpoint, and the examples up to it."""
+    if step not in manifest_steps(run):
+        return [f"{run.checkpoint(step)}: the checkpoint is missing"]
+    manifest, examples = read_manifest(run, step), read_examples(run)
+    if manifest and examples != {"steps": step, "hash": manifest.example_hash}:
+        return [f"{run.examples}: the file is missing or damaged"]
+    return []

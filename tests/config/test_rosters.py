@@ -1,0 +1,161 @@
+"""Rosters: each member in each ladder, what a pair differs in, and sizes that keep what their names say."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import resource
+import time
+
+import pytest
+
+from harness.config.compose import compose, groups
+from harness.config.errors import UserError
+from harness.config.fairness import undeclared
+from harness.config.identity import difference, identity, within
+from harness.config.schema import Config, Kind, LadderConfig
+from harness.describe import describe
+from harness.fleet.runs import check_trainable, directory, sweep_of
+from harness.records.provenance import Facts
+
+MEMBERS = {
+    "imagine_v2": ("imagine_v2", "adaptive_norm", None),
+    "1t_a": ("1t", "mha", 1e12),
+    "1t_b": ("1t", "delta_hybrid", 1e12),
+    "1p5t_a": ("1p5t", "mha", 1.5e12),
+    "1p5t_b": ("1p5t", "delta_hybrid", 1.5e12),
+    "6t": ("6t", "mha", 6e12),
+    "10t": ("10t", "mha", 1e13),
+}
+"""Scale, variant, and the parameters that the name promises."""
+LADDERS = {"replica": 1e-6, "frontier": 1.0}
+SIZED = [member for member, (*_, promised) in MEMBERS.items() if promised]
+
+
+@functools.cache
+def made(member: str, ladder: str = "replica") -> Config:
+    return compose(["experiment=colossus2", f"member={member}", f"ladder={ladder}"])
+
+
+@functools.cache
+def described(member: str, ladder: str) -> Facts:
+    return describe(made(member, ladder))
+
+
+def test_the_group_has_seven_members():
+    assert groups()["member"] == sorted(MEMBERS)
+    assert groups()["ladder"] == sorted(LADDERS)
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_member_is_a_scale_and_a_variant(member, ladder):
+    config = made(member, ladder)
+    assert (config.scale.name, config.variant.name) == MEMBERS[member][:2]
+    assert (config.ladder.name, config.ladder.planned) == (ladder, ladder == "frontier")
+    assert (config.model.kind is Kind.dit) == (member == "imagine_v2")
+    assert (config.experiment_name, config.rule.control) == ("colossus2", "mha")
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("scale", ["1t", "1p5t"])
+def test_a_and_b_differ_in_attention_alone(scale, ladder):
+    one, other = made(f"{scale}_a", ladder), made(f"{scale}_b", ladder)
+    assert undeclared(one, other) == {}
+    found = difference(one, other)
+    assert all(within(key, ["variant", "model.attention"]) for key in found)
+    assert "model.attention.name" in found
+
+
+def test_every_run_has_a_place_and_an_identity_of_its_own():
+    configs = [made(member) for member in MEMBERS]
+    sweep = sweep_of(configs)
+    assert len({directory(sweep, config).path for config in configs}) == 7
+    assert len({identity(config) for config in configs}) == 7
+
+
+def test_the_ladder_is_no_part_of_what_a_run_is():
+    config = made("1t_a")
+    assert identity(dataclasses.replace(config, ladder=LadderConfig())) == identity(config)
+    by_hand = compose(
+        ["experiment=colossus2", "scale=replica/1t", "model.base_width=32", "evaluation.points=4"]
+    )
+    assert identity(by_hand) == identity(config)
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("member", SIZED)
+def test_sizes_are_those_of_the_names(member, ladder):
+    """The replica's names count what is no embedding, those of the real models everything."""
+    facts, promised = described(member, ladder), MEMBERS[member][2] * LADDERS[ladder]
+    declared = sum(_size(shape) for shape in facts.paths.values())
+    assert declared == facts.parameters
+    said = facts.non_embedding if ladder == "replica" else declared
+    assert abs(said - promised) < 0.01 * promised
+
+
+def test_the_image_model_is_small():
+    assert 3e5 <= described("imagine_v2", "replica").non_embedding <= 5e5
+    assert described("imagine_v2", "frontier").active_parameters == pytest.approx(2e10, rel=0.03)
+
+
+@pytest.mark.parametrize("member", SIZED)
+def test_planned_models_use_a_share_of_their_experts_and_read_enough(member):
+    facts, config = described(member, "frontier"), made(member, "frontier")
+    assert 0.05 < facts.active_parameters / facts.parameters < 0.10
+    control = described(member.replace("_b", "_a"), "frontier")
+    assert config.scale.tokens == min(36e12, 1e12 * round(400 * control.active_parameters / 1e12))
+    assert config.scale.batch * config.data.sequence_length == 2**26
+
+
+def test_describing_ten_trillion_parameters_takes_no_room():
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    facts = describe(made("10t", "frontier"))
+    assert time.process_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
+    assert facts.state_bytes == pytest.approx(16 * facts.parameters, rel=1e-3)
+    assert facts.data_fingerprint == "planned"
+
+
+def test_what_is_planned_is_not_trained():
+    with pytest.raises(
+        UserError, match="ladder=frontier: these sizes are planned, not trained; `harness plan`"
+    ):
+        check_trainable([made("6t"), made("6t", "frontier")])
+    check_trainable([made("6t"), made("imagine_v2")])
+
+
+def test_a_member_without_a_ladder_is_told_what_it_lacks():
+    with pytest.raises(UserError, match=r"ladder=.*'1t'.*ladder=replica"):
+        compose(["member=1t_a"])
+
+
+def test_a_user_adds_a_member_in_one_file(tmp_path):
+    from harness.config.compose import run
+
+    (tmp_path / "member").mkdir()
+    (tmp_path / "member" / "1t_c.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /scale: ${ladder}/1t\n  - override /variant: gqa\n"
+    )
+    taken: list[Config] = []
+    run(
+        [f"hydra.searchpath=[file://{tmp_path}]", "hydra.mode=RUN", "experiment=colossus2", "member=1t_c"],
+        taken.append,
+    )
+    assert taken[0].model.attention.name == "gqa"
+    assert undeclared(made("1t_a"), taken[0]) == {}
+
+
+def test_the_evidence_asks_what_the_pairs_ask():
+    """Same variants, data, tokens, learning rate and batch; only the size is another."""
+    other = made("1t_b")
+    for scale in ("30k", "250k"):
+        small = compose(["experiment=colossus2_evidence", f"scale=evidence/{scale}", "variant=delta_hybrid"])
+        found = difference(small, other)
+        nodes = ["experiment_name", "scale.name", "scale.parameters", "ladder", "engine", "rule"]
+        assert all(within(key, nodes) for key in found), found
+
+
+def _size(shape: list[int]) -> int:
+    return math.prod(shape)

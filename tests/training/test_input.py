@@ -1,0 +1,91 @@
+"""What a lane waits for its input is on its record, and goes on over a restart."""
+
+import dataclasses
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from harness.records import metrics
+from harness.records.layout import RunDir
+from harness.records.manifest import read_manifest
+from harness.records.metrics import read_curve
+from harness.records.status import State, read_status
+from harness.training.journal import Journal
+from harness.training.loop import Meter, Position
+from harness.training.run import train_run
+from tests.training.runs import assignment, lane, prepare, stopping_at, train
+
+PAUSE = 0.03
+
+
+def slowly(get_batch):
+    def get(t: int):
+        time.sleep(PAUSE)
+        return get_batch(t)
+
+    return get
+
+
+def rows(run):
+    steps = read_curve(run, "steps")
+    return steps["input_seconds"].to_numpy(), steps["device_seconds"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def slept(tmp_path_factory):
+    """Trained with a reader that sleeps, stopped at step 20 and resumed."""
+    run = prepare(tmp_path_factory.mktemp("slept"))
+    for at in (20, None):
+        stop, opened = threading.Event(), lane(run)
+        reads = slowly(opened.get_batch)
+        reads = reads if at is None else stopping_at(at, reads, stop)
+        train_run(assignment(run), dataclasses.replace(opened, get_batch=reads), stop)
+    assert read_status(run).state is State.finished
+    return run
+
+
+def test_a_reader_that_sleeps_is_seen_in_every_step_over_a_restart(slept):
+    waited, trained = rows(slept)
+    assert np.all(np.diff(waited, prepend=0) >= PAUSE)
+    assert np.all(waited <= trained)
+    assert read_status(slept).input_share == waited[-1] / trained[-1] > 0.5
+    assert read_manifest(slept, 30).input_seconds == waited[-1]
+
+
+def test_it_counts_times_the_devices_of_the_lane(tmp_path):
+    stub = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put=lambda batch: batch)
+    meter = Meter(stub, None, Journal(RunDir(tmp_path), 9, 0, 1), Position(0, None, "", 3.0, 1.0))
+    assert meter.read(7) == (7, 7)
+    assert 1 + 2 * PAUSE <= meter.input_seconds < 1 + 2 * PAUSE + 1
+
+
+def test_a_branch_goes_on_from_its_parent(slept):
+    waited, _ = rows(slept)
+    own, _ = rows(slept.branch(0.5))
+    assert own[0] > waited[12]  # it leaves at step 13
+
+
+def test_parts_from_before_the_column_are_read_with_others(tmp_path, monkeypatch):
+    run = prepare(tmp_path)
+    row = dict.fromkeys(metrics.STEPS, 1)
+    with monkeypatch.context() as patch:
+        patch.setitem(
+            metrics.SCHEMAS, "steps", {k: v for k, v in metrics.STEPS.items() if k != "input_seconds"}
+        )
+        metrics.seal(run, "steps", 0, 1, [row | {"step": 1}])
+    metrics.seal(run, "steps", 1, 2, [row | {"step": 2}])
+    read = read_curve(run, "steps")
+    assert read.schema == pl.Schema(metrics.STEPS)
+    assert read["input_seconds"].to_list() == [None, 1.0]
+    metrics.compact(run)
+    assert read_curve(run, "steps")["input_seconds"].to_list() == [None, 1.0]
+
+
+def test_a_run_that_is_over_keeps_its_share(slept):
+    before = read_status(slept).input_share
+    assert train(slept) is State.finished  # from its last checkpoint: no step is left
+    assert read_status(slept).input_share == before
