@@ -50,6 +50,8 @@ class ModelShape:
     """In the routed experts of all layers: what the expert axis splits."""
     tokens: int | None = None
     """Budget of the whole run; None: not asked."""
+    block: str = ""
+    """Runs of one block get equally many chips; empty: it has no sibling."""
 
     @property
     def non_embedding(self) -> int:
@@ -172,6 +174,7 @@ def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelSh
         shared=int(options.get("shared", 0)) if moe else 0,
         expert_parameters=routed,
         tokens=config.scale.tokens,
+        block=f"{config.scale.name}/seed{config.seed}",
     )
 
 

@@ -1,4 +1,4 @@
-"""One machine for several runs: how many chips each gets, and what mixing kinds of chips costs."""
+"""One machine for several runs: how many chips each gets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from itertools import product
 
 from harness.config.errors import UserError
-from harness.plan.calibration import efficiency
-from harness.plan.clusters import Chip, Cluster, Links, Partition
+from harness.plan.clusters import Cluster, Partition
 from harness.plan.memory import MIXED, Recipe
+from harness.plan.mixing import speed
 from harness.plan.model import ModelShape
 from harness.plan.predict import Prediction, predict
 
 ROUNDS = 3
 """Times that shares are set anew from the days that the last ones would take."""
+REFUSED = 1.5
+"""What a run that does not fit gets of its last share in the next round."""
+
+Block = list[ModelShape]
+"""Runs that get equally many chips."""
 
 
 @dataclass(frozen=True)
@@ -26,54 +31,13 @@ class Member:
     model: ModelShape
     kind: str
     chips: int
-    """Whole fast domains."""
+    """Whole fast domains; `prediction.devices` of them are in use."""
     prediction: Prediction | None
     refused: str = ""
     """Why it cannot run as announced, where it cannot."""
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """What running one job over chips of several kinds costs."""
-
-    efficiency: float
-    """min C / mean C: the slowest chip sets the pace."""
-    won_back: float
-    """Factor by which jobs of one kind each are faster in sum: 1 / efficiency."""
-
-
-def speed(chip: Chip, precision: str) -> float:
-    """FLOP/s that large products reach."""
-    return chip.peak(precision) * efficiency(chip.name).dense
-
-
-def mixing(cluster: Cluster, precision: str = "bf16") -> Mixing:
-    """By what large products reach on each kind; `together` also takes memory and links into account."""
-    speeds = [(part.chips, speed(part.chip, precision)) for part in cluster.partitions]
-    mean = sum(chips * each for chips, each in speeds) / cluster.chips
-    share = min(each for _, each in speeds) / mean
-    return Mixing(share, 1 / share)
-
-
-def together(cluster: Cluster) -> Partition:
-    """All chips as one kind: every number is that of the worst, since equal work is given to each."""
-    parts = cluster.partitions
-    shared = set.intersection(*(set(part.chip.peaks) for part in parts))
-    slowest = min(parts, key=lambda part: speed(part.chip, "bf16"))
-    chip = Chip(
-        slowest.chip.name,
-        min(part.chip.memory for part in parts),
-        min(part.chip.memory_bandwidth for part in parts),
-        {name: min(part.chip.peaks[name] for part in parts) for name in sorted(shared)},
-    )
-    links = Links(
-        min(part.links.fast_domain for part in parts),
-        min(part.links.fast for part in parts),
-        min(part.links.slow for part in parts),
-    )
-    failures = sum(part.chips / part.device_years for part in parts)
-    watts = sum(part.watts * part.chips for part in parts) / cluster.chips
-    return Partition("together", chip, links, cluster.chips, watts, cluster.chips / failures)
+Find = Callable[[ModelShape, Partition, int], Member]
 
 
 def share_out(
@@ -84,25 +48,48 @@ def share_out(
     recipe: Recipe = MIXED,
 ) -> list[Member]:
     """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
-    not sum to 1). On a machine of several kinds each run gets chips of one kind.
+    not sum to 1). Runs of one block get equally many, of one kind; every run gets chips of one kind.
 
     Raises UserError for a model without a token budget, or fewer fast domains than runs.
     """
+    _check(models, shares)
+    blocks = _blocks(models)
+    needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
+    kinds = _by_kind(blocks, needs, cluster, recipe)
+    find = _finder(cluster, recipe)
+    members: list[Member] = []
+    for kind, part in enumerate(cluster.partitions):
+        own = [index for index, chosen in enumerate(kinds) if chosen == kind]
+        wanted = [needs[index] for index in own]
+        members += _share_part([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
+    order = {model.name: index for index, model in enumerate(models)}
+    return sorted(members, key=lambda member: order[member.model.name])
+
+
+def makespan(members: Sequence[Member]) -> float:
+    """Days until the last run that can run has ended, without interruptions."""
+    return max(map(_days, members), default=0.0)
+
+
+def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
+    names = [model.name for model in models]
+    if len({*names}) < len(names):
+        raise UserError(f"runs are named {', '.join(names)}: give each a name of its own.")
     for model in models:
         if shares is None and model.tokens is None:
             raise UserError(f"{model.name} has no token budget: set scale.tokens, or give shares.")
-    missing = [model.name for model in models if shares is not None and model.name not in shares]
-    if missing:
-        raise UserError(f"shares name no {missing[0]}: give each of {', '.join(m.name for m in models)}.")
-    work = {model.name: shares[model.name] if shares else _work(model) for model in models}
-    assigned = _by_kind(models, cluster, work, recipe)
-    find = _finder(cluster, recipe)
-    members: list[Member] = []
-    for part in cluster.partitions:
-        own = [model for model in models if assigned[model.name] == part.name]
-        members += _share_part(own, part, work, find, fixed=shares is not None)
-    order = {model.name: index for index, model in enumerate(models)}
-    return sorted(members, key=lambda member: order[member.model.name])
+        if shares is not None and not shares.get(model.name, 0) > 0:
+            raise UserError(
+                f"shares.{model.name}={shares.get(model.name)} is none: give each of {', '.join(names)} one"
+                " above 0."
+            )
+
+
+def _blocks(models: Sequence[ModelShape]) -> list[Block]:
+    found: dict[str, Block] = {}
+    for model in models:
+        found.setdefault(model.block or f"{model.name} alone", []).append(model)
+    return list(found.values())
 
 
 def _work(model: ModelShape) -> float:
@@ -110,11 +97,11 @@ def _work(model: ModelShape) -> float:
 
 
 def _by_kind(
-    models: Sequence[ModelShape], cluster: Cluster, work: Mapping[str, float], recipe: Recipe
-) -> dict[str, str]:
-    """A kind for each run, so that the kind that ends last ends first; every way is tried."""
+    blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster, recipe: Recipe
+) -> tuple[int, ...]:
+    """The kind of each block, so that the kind that ends last ends first; every way is tried."""
     capacity = [part.chips * speed(part.chip, recipe.precision) for part in cluster.partitions]
-    amounts = [work[model.name] for model in models]
+    amounts = [need * len(block) for need, block in zip(needs, blocks, strict=True)]
 
     def load(ways: tuple[int, ...]) -> float:
         sums = [0.0] * len(capacity)
@@ -122,24 +109,59 @@ def _by_kind(
             sums[kind] += amount
         return max(amount / room for amount, room in zip(sums, capacity, strict=True))
 
-    chosen = min(product(range(len(capacity)), repeat=len(models)), key=load)
-    return {m.name: cluster.partitions[kind].name for m, kind in zip(models, chosen, strict=True)}
+    return min(product(range(len(capacity)), repeat=len(blocks)), key=load)
 
 
 def _share_part(
-    models: Sequence[ModelShape], part: Partition, work: Mapping[str, float], find: Find, *, fixed: bool
+    blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: Find, *, fixed: bool
 ) -> list[Member]:
-    """Runs on chips of one kind. What a run needs is set anew from how long it would take with what it got;
+    """Blocks on chips of one kind. What a run needs is set anew from how long it would take with what it got;
     of the rounds, the one that ends first counts."""
-    if not models:
+    if not blocks:
         return []
-    needs, rounds = [work[model.name] for model in models], []
+    sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
-        chips = whole_domains(needs, part.chips, part.links.fast_domain)
-        members = [find(model, part, count) for model, count in zip(models, chips, strict=True)]
-        rounds.append(members)
-        needs = [_need(member) for member in members]
-    return min(rounds, key=lambda members: max(map(_days, members)))
+        chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
+        placed = [[find(model, part, n) for model in block] for block, n in zip(blocks, chips, strict=True)]
+        rounds.append(placed)
+        needs = [max(map(_need, block)) for block in placed]
+    placed = min(rounds, key=_ends)
+    return _flat(placed if fixed else _handed_on(placed, part, find))
+
+
+def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[list[Member]]:
+    """What runs cannot use goes to the block that ends last, as long as that lets it end sooner."""
+    domain = part.links.fast_domain
+    for _ in range(ROUNDS):
+        used = [max(_used(member, domain) for member in block) for block in placed]
+        left = part.chips // domain * domain
+        left -= sum(chips * len(block) for chips, block in zip(used, placed, strict=True))
+        last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
+        more = used[last] + left // len(placed[last]) // domain * domain
+        longer = [find(member.model, part, more) for member in placed[last]]
+        if _ends([longer]) >= _ends([placed[last]]):
+            break
+        placed = [
+            [dataclasses.replace(member, chips=chips) for member in block]
+            for chips, block in zip(used, placed, strict=True)
+        ]
+        placed[last] = longer
+    return placed
+
+
+def _used(member: Member, domain: int) -> int:
+    """Chips of the domains that a run has any use of."""
+    return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
+
+
+def _ends(placed: Sequence[Sequence[Member]]) -> tuple[int, float]:
+    """How good shares are: first that all fit, then that the last ends soon."""
+    members = _flat(placed)
+    return sum(member.prediction is None for member in members), makespan(members)
+
+
+def _flat(placed: Sequence[Sequence[Member]]) -> list[Member]:
+    return [member for block in placed for member in block]
 
 
 def _days(member: Member) -> float:
@@ -148,12 +170,11 @@ def _days(member: Member) -> float:
 
 
 def _need(member: Member) -> float:
-    """Chip-days, of the chips that it can use."""
-    used = member.prediction.devices if member.prediction else member.chips
-    return used * (_days(member) or 1.0)
-
-
-Find = Callable[[ModelShape, Partition, int], Member]
+    """Work: chip-seconds at the rate of products on these chips; of what does not fit, somewhat more than
+    what it had."""
+    if member.prediction is None:
+        return REFUSED * member.chips
+    return member.prediction.devices * (_days(member) or 1.0)
 
 
 def _finder(cluster: Cluster, recipe: Recipe) -> Find:
@@ -175,17 +196,18 @@ def _finder(cluster: Cluster, recipe: Recipe) -> Find:
     return find
 
 
-def whole_domains(needs: Sequence[float], chips: int, domain: int) -> list[int]:
-    """Chips in proportion to what is needed, in whole fast domains, at least one each; largest remainders
-    first. Raises UserError where there are fewer domains than runs."""
+def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
+    """Chips of a run of each block, in proportion to what one needs, in whole fast domains, at least one;
+    largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
     domains = chips // domain
-    if domains < len(needs):
-        raise UserError(f"{len(needs)} runs want a fast domain of {domain} chips each; there are {domains}.")
-    spare = domains - len(needs)
-    exact = [max(0.0, need / sum(needs) * domains - 1) for need in needs]
-    scale = spare / sum(exact) if sum(exact) else 0.0
-    given = [math.floor(each * scale) for each in exact]
-    rest = sorted(range(len(needs)), key=lambda i: given[i] - exact[i] * scale)
-    for index in rest[: spare - sum(given)]:
-        given[index] += 1
-    return [(1 + each) * domain for each in given]
+    if domains < sum(sizes):
+        raise UserError(f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}.")
+    spare = domains - sum(sizes)
+    total = sum(need * size for need, size in zip(needs, sizes, strict=True))
+    wanted = [max(0.0, need / total * domains - 1) for need in needs]
+    scale = spare / sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    given = [math.floor(want * scale) for want in wanted]
+    for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
+        left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))
+        given[index] += sizes[index] <= left
+    return [(1 + count) * domain for count in given]

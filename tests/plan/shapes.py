@@ -1,5 +1,7 @@
 """Models that several tests plan with."""
 
+import dataclasses
+
 from harness.plan import ModelShape, decoder
 
 KIMI_LIKE = decoder(
@@ -39,6 +41,25 @@ def llama(batch: int = 2048, tokens: int | None = 15_000_000_000_000) -> ModelSh
     )
 
 
+def _large(name: str, layers: int, width: int, heads: int, ffn: int, tokens: int) -> ModelShape:
+    return decoder(
+        name=name,
+        layers=layers,
+        width=width,
+        heads=heads,
+        head_width=128,
+        ffn=ffn,
+        vocabulary=163_840,
+        sequence=32_768,
+        batch=2048,
+        experts=256,
+        top_k=8,
+        shared=1,
+        tied=False,
+        tokens=tokens * 10**12,
+    )
+
+
 def frontier() -> list[ModelShape]:
     """Seven models at the sizes that were announced for one cluster; shapes assumed."""
     sizes = {
@@ -50,23 +71,7 @@ def frontier() -> list[ModelShape]:
         "10t": (120, 20_480, 160, 5184, 36),
     }
     models = [
-        decoder(
-            name=name,
-            layers=layers,
-            width=width,
-            heads=heads,
-            head_width=128,
-            ffn=ffn,
-            vocabulary=163_840,
-            sequence=32_768,
-            batch=2048,
-            experts=256,
-            top_k=8,
-            shared=1,
-            tied=False,
-            tokens=tokens * 10**12,
-        )
-        for name, (layers, width, heads, ffn, tokens) in sizes.items()
+        dataclasses.replace(_large(name, *size), block=name.partition("_")[0]) for name, size in sizes.items()
     ]
     image = decoder(
         name="image",

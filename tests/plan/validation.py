@@ -83,7 +83,8 @@ def _summary(rows: list[Judged], known: Calibration) -> str:
         f"{len(rows)} rows of {len({row.seen.row.source for row in rows})} sources, each predicted without"
         f" its source: mean error {np.mean(errors):.1%}, nine rows of ten {np.quantile(errors, 0.9):.0%} or"
         f" less, {inside:.0%} inside the interval, whose median half width is {width:.0%}."
-        f" Uncalibrated: {raw:.1%}. Fitted to all: factor {known.factor:.4f}, spread {known.spread:.4f} (standard deviation in ln)."
+        f" Uncalibrated: {raw:.1%}. Fitted to all: factor {known.factor:.4f}, spread {known.spread:.4f}"
+        " (standard deviation in ln)."
     )
 
 
