@@ -10,6 +10,7 @@ from itertools import product
 
 from harness.config.errors import UserError
 from harness.plan.clusters import Cluster, Partition
+from harness.plan.layouts import Layout
 from harness.plan.memory import MIXED, Recipe
 from harness.plan.mixing import speed
 from harness.plan.model import ModelShape
@@ -21,7 +22,7 @@ REFUSED = 1.5
 """What a run that does not fit gets of its last share in the next round."""
 
 Block = list[ModelShape]
-"""Runs that get equally many chips."""
+"""Runs that get equally many chips, and one layout."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Member:
     """Why it cannot run as announced, where it cannot."""
 
 
-Find = Callable[[ModelShape, Partition, int], Member]
+Find = Callable[[Block, Partition, int], list[Member]]
 
 
 def share_out(
@@ -48,7 +49,7 @@ def share_out(
     recipe: Recipe = MIXED,
 ) -> list[Member]:
     """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
-    not sum to 1). Runs of one block get equally many, of one kind; every run gets chips of one kind.
+    not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
 
     Raises UserError for a model without a token budget, or fewer fast domains than runs.
     """
@@ -56,7 +57,7 @@ def share_out(
     blocks = _blocks(models)
     needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
     kinds = _by_kind(blocks, needs, cluster, recipe)
-    find = _finder(cluster, recipe)
+    find = _Finder(cluster, recipe)
     members: list[Member] = []
     for kind, part in enumerate(cluster.partitions):
         own = [index for index, chosen in enumerate(kinds) if chosen == kind]
@@ -122,7 +123,7 @@ def _share_part(
     sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
         chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
-        placed = [[find(model, part, n) for model in block] for block, n in zip(blocks, chips, strict=True)]
+        placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
         rounds.append(placed)
         needs = [max(map(_need, block)) for block in placed]
     placed = min(rounds, key=_ends)
@@ -138,7 +139,7 @@ def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[
         left -= sum(chips * len(block) for chips, block in zip(used, placed, strict=True))
         last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
         more = used[last] + left // len(placed[last]) // domain * domain
-        longer = [find(member.model, part, more) for member in placed[last]]
+        longer = find([member.model for member in placed[last]], part, more)
         if _ends([longer]) >= _ends([placed[last]]):
             break
         placed = [
@@ -177,23 +178,40 @@ def _need(member: Member) -> float:
     return member.prediction.devices * (_days(member) or 1.0)
 
 
-def _finder(cluster: Cluster, recipe: Recipe) -> Find:
-    """Two variants of one size are searched for once."""
-    known: dict[tuple[ModelShape, str, int], Prediction | str] = {}
+class _Finder:
+    """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
 
-    def find(model: ModelShape, part: Partition, chips: int) -> Member:
-        key = dataclasses.replace(model, name=""), part.name, chips
-        if key not in known:
-            try:
-                known[key] = predict(model, cluster, kind=part.name, devices=chips, recipe=recipe)
-            except UserError as error:
-                known[key] = str(error)
-        found = known[key]
+    def __init__(self, cluster: Cluster, recipe: Recipe):
+        self.cluster, self.recipe = cluster, recipe
+        self.known: dict[tuple[ModelShape, str, int, Layout | None], Prediction | str] = {}
+
+    def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
+        """Each in the layout that is best for itself; where those differ, all in that of them with which the
+        block ends first: a pair is only compared on the same mesh."""
+        alone = [self.member(model, part, chips) for model in block]
+        layouts = {member.prediction.layout for member in alone if member.prediction}
+        if len(layouts) < 2:
+            return alone
+        ways = [[self.member(model, part, chips, layout) for model in block] for layout in layouts]
+        return min(ways, key=lambda members: _ends([members]))
+
+    def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
+        key = dataclasses.replace(model, name=""), part.name, chips, layout
+        if key not in self.known:
+            self.known[key] = self.ask(model, part, chips, layout)
+        found = self.known[key]
         if isinstance(found, str):
             return Member(model, part.name, chips, None, found)
         return Member(model, part.name, chips, dataclasses.replace(found, model=model))
 
-    return find
+    def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
+        try:
+            found = predict(model, self.cluster, layout, kind=part.name, devices=chips, recipe=self.recipe)
+        except UserError as error:
+            return str(error)
+        if not found.fits:
+            return f"{model.name} does not fit in the layout of its sibling ({found.layout})."
+        return found
 
 
 def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:

@@ -1,13 +1,15 @@
 """One machine for seven runs, and a machine of several kinds."""
 
+import dataclasses
 import time
 
 import pytest
 
 from harness.config.errors import UserError
 from harness.plan import account, load, share_out
+from harness.plan.memory import MIXED
 from harness.plan.mixing import as_one, mixing
-from harness.plan.partition import makespan, whole_domains
+from harness.plan.partition import _Finder, makespan, whole_domains
 from tests.plan.shapes import frontier
 
 
@@ -40,6 +42,19 @@ def test_a_pair_gets_equal_chips_and_the_same_layout(shared):
     one, two = shared[0], shared[1]
     assert one.chips == two.chips
     assert (one.prediction.layout, two.prediction.model.name) == (two.prediction.layout, "1t_b")
+
+
+def test_siblings_that_would_choose_otherwise_share_one_layout():
+    """A variant with other heads would not fall on the same layout by itself."""
+    part = load("colossus2").part()
+    find = _Finder(load("colossus2"), MIXED)
+    one = frontier()[2]
+    two = dataclasses.replace(one, name="1p5t_b", flops_per_token=0.85 * one.flops_per_token, heads=80)
+    alone = [find([model], part, 41_616)[0].prediction.layout for model in (one, two)]
+    pair = [member.prediction.layout for member in find([one, two], part, 41_616)]
+    assert alone[0] != alone[1]
+    assert pair[0] == pair[1]
+    assert pair[0] in alone
 
 
 def test_given_shares_are_kept():
