@@ -80,9 +80,13 @@ def _said(kind: str, content: Any) -> str | None:
     return {
         "amendment": lambda: f"{told.get('detail', '')}",
         "restart": lambda: f"{told.get('run')} starts over: {told.get('why')}",
-        "damage": lambda: f"{told.get('run')}: {'; '.join(map(str, faults)) if faults else 'damaged'}",
+        "damage": lambda: f"{told.get('run') or told.get('file')}: {_faults(faults)}",
         "drift": lambda: f"{told.get('run')} went on from step {told.get('step')}: {told.get('what')}",
     }.get(kind, lambda: None)()
+
+
+def _faults(found: Any) -> str:
+    return "; ".join(map(str, found)) if isinstance(found, list) and found else "damaged"
 
 
 def _runs(entry: dict[str, Any]) -> dict[str, Any]:

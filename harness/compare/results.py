@@ -418,7 +418,8 @@ class ExpertUse:
 
 
 INPUT = "input_share"
-"""Key of `times`: by run, the share of its training time that it waited for its input."""
+"""Key of `times`: by run, the share of its training time in which batches were read and brought to
+its devices."""
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,10 @@ STEPS = {
 """One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
 and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
 lane's devices (wall-clock: never part of a bitwise comparison), and `input_seconds` is the part of it in
-which the lane waited for its input (null where that was not measured yet). Of models with experts alone,
-else null: `expert_load`, the largest share of assignments that one expert of one layer got, times the
-number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had room for."""
+which batches were read and brought to the devices (null where that was not measured yet). Of models with
+experts alone, else null: `expert_load`, the largest share of assignments that one expert of one layer got,
+times the number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had
+room for."""
 
 EVALS = {
     "step": pl.Int64,

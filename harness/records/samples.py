@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from harness.records.atomic import read_json, write_json
+from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 
 
@@ -23,13 +23,13 @@ class Samples:
 
 
 def write_record(run: RunDir, record: Samples) -> None:
-    write_json(run.samples, dataclasses.asdict(record))
+    write_sealed(run.samples, dataclasses.asdict(record))
 
 
 def read_record(run: RunDir) -> Samples | None:
     """None where there is none, or none that can be read."""
-    content = read_json(run.samples)
+    content = read_sealed(run.samples)
     try:
-        return Samples(**content) if isinstance(content, dict) else None
+        return Samples(**content) if content else None
     except TypeError:
         return None

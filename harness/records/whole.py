@@ -9,6 +9,7 @@ from harness.records.examples import read_examples
 from harness.records.layout import RunDir
 from harness.records.manifest import good_steps, manifest_steps, read_manifest
 from harness.records.provenance import read_provenance
+from harness.records.samples import read_record
 from harness.records.status import State, read_status
 
 
@@ -47,4 +48,6 @@ def _unfinished(run: RunDir, step: int) -> list[str]:
     manifest, examples = read_manifest(run, step), read_examples(run)
     if manifest and examples != {"steps": step, "hash": manifest.example_hash}:
         return [f"{run.examples}: the file is missing or damaged"]
+    if run.samples.exists() and read_record(run) is None:
+        return [f"{run.samples}: the file is damaged"]
     return []

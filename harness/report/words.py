@@ -170,13 +170,14 @@ def utilised(used: Utilisation) -> list[str]:
 
 
 def waited(shares: Mapping[str, float]) -> str:
-    """What runs waited for their input, by path as shares of their training time; empty for none."""
+    """How long runs were held up by their input, as shares of their training time; empty for none."""
     if not shares:
         return ""
     worst = max(shares, key=lambda run: shares[run])
     return plain_text(
-        f"Waiting for input: {100 * statistics.median(shares.values()):.2g} % of the training time of the "
-        f"median run, {100 * shares[worst]:.2g} % of the worst ({worst})."
+        "Reading batches and bringing them to the devices, partly while these still computed: "
+        f"{100 * statistics.median(shares.values()):.2g} % of the training time of the median run, "
+        f"{100 * shares[worst]:.2g} % of the worst ({worst})."
     )
 
 

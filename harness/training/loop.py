@@ -134,8 +134,8 @@ class Meter:
     def read(self, step: int) -> tuple[Batch, jax.Array]:
         """The batch of a step, and its tokens on the lane's devices.
 
-        What the lane's thread waits for the two is input time, though the devices may still be busy with
-        the step before: it is what an ideal reader would save at most.
+        What the lane's thread spends on the two is input time, though the devices may still be busy with the
+        step before: it is the most that an ideal reader would save.
         """
         begun = time.perf_counter()
         batch = self._lane.get_batch(step)

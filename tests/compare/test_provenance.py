@@ -46,9 +46,7 @@ def of(sweep: SweepDir):
 
 def change(sweep, path, **fields):
     file = sweep.path / path / "run.json"
-    content = atomic.read_sealed(file)
-    assert content is not None
-    atomic.write_sealed(file, content | fields)
+    atomic.write_sealed(file, atomic.read_sealed(file) | fields)
 
 
 def test_every_run_and_branch_with_what_its_files_say(sweep):
@@ -133,6 +131,7 @@ def test_the_ledger_with_every_deviation_in_words(sweep):
     place = {"block": "xs/seed0", "lane": 1, "mesh": {"data": 4}}
     ledger.append(sweep, "restart", {"run": "xs/mha/seed0", "why": "the code changed"})
     ledger.append(sweep, "damage", {"run": "xs/mha/seed1", "faults": ["one", "two"]})
+    ledger.append(sweep, "damage", {"file": "rule.json"})
     ledger.append(sweep, "drift", {"run": "xs/mha/seed1", "what": "the code changed", "step": 7})
     ledger.append(sweep, "placement", {"runs": {"xs/mha/seed0": place}})
     ledger.append(sweep, "amendment", {"detail": "added after the first launch: seed 3"})
@@ -143,6 +142,7 @@ def test_the_ledger_with_every_deviation_in_words(sweep):
     assert [(each.kind, each.words) for each in state.deviations] == [
         ("restart", "xs/mha/seed0 starts over: the code changed"),
         ("damage", "xs/mha/seed1: one; two"),
+        ("damage", "rule.json: damaged"),
         ("drift", "xs/mha/seed1 went on from step 7: the code changed"),
         ("replan", "placed anew: xs/mha/seed0"),
         ("amendment", "added after the first launch: seed 3"),

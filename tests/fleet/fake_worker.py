@@ -33,6 +33,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     stop, terms = threading.Event(), from_env(os.environ)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
+    for run in map(RunDir, map(Path, argv)):
+        if (fault := _fault(run)) and fault["at"] == 0 and _due(run, fault):
+            _misbehave(fault["do"], Status())
     turns = [Turn(run, _block(run), _width(run)) for run in (RunDir(Path(path)) for path in argv)]
     states = Turns(turns, terms.devices or len(turns), _lane, terms, stop).take(time.time())
     return 0 if all(state.settled for state in states) else 3

@@ -113,6 +113,16 @@ def test_a_run_without_progress_is_ended_and_restarted(tmp_path):
     assert attempts(tmp_path, "short", 0) == 2
 
 
+def test_a_worker_that_hangs_before_its_first_word_is_ended_and_restarted(tmp_path):
+    """Its runs still say what an earlier attempt left."""
+    faults(tmp_path, short0={"at": 2, "do": "raise", "times": 1})
+    train(configs(tmp_path, seeds=(0,), attempts=1))
+    faults(tmp_path, short0={"at": 0, "do": "hang", "times": 2})
+    train(configs(tmp_path, seeds=(0,), stall_seconds=1.5))
+    assert_whole(tmp_path)
+    assert attempts(tmp_path, "short", 0) == 2
+
+
 def test_stop_block_spares_other_blocks(tmp_path):
     faults(tmp_path, short0={"at": 2, "do": "raise", "times": 99})
     made = configs(tmp_path, on_failure="stop_block", attempts=1, isolation="run", workers=4)

@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.compare.replays import check_state, partings
 from harness.config.errors import UserError
 from harness.probe.verify import verify
+from harness.records import atomic
 from harness.records.manifest import read_manifest, write_manifest
 from harness.records.provenance import code_at, read_provenance, write_provenance
 from harness.records.status import State, Writer, read_status, write_status
@@ -114,9 +115,9 @@ def test_what_changed_around_a_run_is_named(one, copied):
 
 def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     run = copied(one)
-    content = json.loads(run.run.read_text())
+    content = atomic.read_sealed(run.run)
     del content["surroundings"]
-    run.run.write_text(json.dumps(content))
+    atomic.write_json(run.run, content)
     found = verify(run.path)
     assert found.same
     assert "does not say on which devices" in found.notes[0]

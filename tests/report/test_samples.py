@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.compare import compare
 from harness.fleet.announce import power_lines
 from harness.fleet.runs import Run
-from harness.records.atomic import read_json, write_bytes, write_json
+from harness.records.atomic import read_sealed, write_bytes, write_json, write_sealed
 from harness.records.configs import read_config
 from harness.records.provenance import read_provenance
 from harness.records.samples import Samples, read_record, write_record
@@ -34,9 +34,9 @@ def images(tmp_path_factory):
     """A sweep whose runs left samples."""
     sweep = sweep_of(tmp_path_factory.mktemp("images"), ("mha", "hybrid"))
     for run in sweep.runs():
-        record = read_json(run.run)
+        record = read_sealed(run.run)
         record["facts"]["loss_unit"] = UNIT
-        write_json(run.run, record)
+        write_sealed(run.run, record)
         distance = DISTANCES[record["variant"]][record["seed"] % 3]
         write_record(run, Samples("8 strokes", 64, 16, distance, 1.5))
         write_bytes(run.picture, GRID + f"{record['scale']}/{record['variant']}/{record['seed']}".encode())

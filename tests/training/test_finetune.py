@@ -1,7 +1,6 @@
 """A fine-tuned run starts as its parent ended, moves what it is to move, and nothing else."""
 
 import dataclasses
-import json
 import math
 import shutil
 import threading
@@ -21,7 +20,7 @@ from harness.records.atomic import read_json
 from harness.records.layout import RunDir
 from harness.records.manifest import good_steps
 from harness.records.provenance import read_provenance
-from harness.records.status import State, read_status
+from harness.records.status import State, read_status, write_status
 from harness.training.base import base_weights, saved_weights
 from harness.training.checkpoints import restore
 from harness.training.factors import low_rank
@@ -361,8 +360,7 @@ def test_a_model_of_images_is_not_fine_tuned(parent):
 def test_a_parent_that_still_trains_is_refused_but_for_a_checkpoint_that_is_named(parent, tmp_path):
     running = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
     shutil.copytree(parent.path, running.path)
-    status = json.loads(running.status.read_text()) | {"state": "preempted"}
-    running.status.write_text(json.dumps(status))
+    write_status(running, dataclasses.replace(read_status(running), state=State.preempted))
     assert read_status(running).state is State.preempted
     with pytest.raises(UserError, match="is preempted, not finished"):
         child(parent, tmp_path / "a", "full", f"finetune.parent={running.path}")
