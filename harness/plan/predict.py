@@ -12,7 +12,7 @@ from typing import Any
 from harness.config.errors import UserError
 from harness.plan import calibration
 from harness.plan.calibration import FITTED, Calibration, doubts_of, efficiency
-from harness.plan.clusters import GIB, Cluster, Partition
+from harness.plan.clusters import GIB, Cluster, Partition, load
 from harness.plan.layouts import Grid, Layout, check
 from harness.plan.memory import LIMIT, MIXED, Recipe
 from harness.plan.model import ModelShape
@@ -89,7 +89,7 @@ class Prediction:
 
 def predict(
     model: ModelShape | Mapping[str, Any],
-    cluster: Cluster | None = None,
+    cluster: Cluster | str | None = None,
     layout: Layout | None = None,
     *,
     devices: int | None = None,
@@ -97,11 +97,13 @@ def predict(
     recipe: Recipe = MIXED,
     known: Calibration = FITTED,
 ) -> Prediction:
-    """Of a model on a cluster, in a layout or in the best that is found for `devices` (default: all) of one
-    `kind` of its chips. Of a mapping, a published row by its columns, the row says all that is not given.
+    """Of a model on a cluster (or the name of one that ships), in a layout or in the best that is found for
+    `devices` (default: all) of one `kind` of its chips. Of a mapping, a published row by its columns, the row
+    says all that is not given.
 
     Raises UserError for what is missing, does not divide or fits nowhere.
     """
+    cluster = load(cluster) if isinstance(cluster, str) else cluster
     if isinstance(model, ModelShape):
         if cluster is None:
             raise UserError(f"{model.name}: a plan needs a cluster: give one of harness.plan.clusters.load.")

@@ -11,9 +11,10 @@ from harness.plan import Layout, load, predict
 from harness.plan.calibration import efficiency
 from harness.plan.clusters import GIB, Links
 from harness.plan.layouts import Grid, check, divisors, grid
-from harness.plan.memory import FLOAT32, MIXED, held_parameters, memory, value_count
+from harness.plan.memory import FLOAT32, LIMIT, MIXED, held_parameters, memory, value_count
+from harness.plan.predict import MEMORY_DOUBT
 from harness.plan.roofline import _ring_seconds, hardware_flops, terms, traffic
-from tests.plan.shapes import KIMI_LIKE, llama
+from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 
 def on(model, **axes):
@@ -24,6 +25,17 @@ def test_state_of_a_trillion_parameters_on_512_devices_is_what_compilers_said():
     model = dataclasses.replace(KIMI_LIKE, parameters=1_045_000_000_000, expert_parameters=0)
     held = memory(model, Grid.of([Layout(fsdp=512)]), MIXED)
     assert held.state[0] / GIB == pytest.approx(19.01, abs=0.01)
+
+
+def test_peaks_are_near_what_compilers_said():
+    """Told without the models' sizes: 44.5 GiB for 1.045T on 512 H100, 10.5T on 4,096 above 80 % of one."""
+    one, layout = on(KIMI_LIKE, expert=16, fsdp=32, remat=Remat.full, batch=512)
+    assert memory(one, layout, MIXED).total[0] / GIB == pytest.approx(44.5, rel=MEMORY_DOUBT - 1)
+    ten = dataclasses.replace(frontier()[5], sequence=4096, batch=4096)
+    room = LIMIT * load("h100_16k").part().chip.memory
+    for expert in (16, 64, 128, 256):
+        split = Grid.of([Layout(expert=expert, fsdp=4096 // expert, remat=Remat.full)])
+        assert memory(ten, split, MIXED).total[0] > room
 
 
 @pytest.mark.parametrize(("expert", "fsdp", "gigabytes"), [(16, 32, 657), (128, 8, 337)])

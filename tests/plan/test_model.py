@@ -43,7 +43,9 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
-    assert dataclasses.replace(counted, flops_per_token=0) == dataclasses.replace(told, flops_per_token=0)
+    alike = {"flops_per_token": 0, "block": ""}
+    assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
+    assert told.block == f"{config.scale.name}/seed0"
     assert counted.flops_per_token == pytest.approx(facts.flops_per_token, rel=1e-12)
     assert told.parameters == facts.parameters
     # Beside what is kept of each parameter, AdamW and its schedule count steps: two int32.

@@ -145,5 +145,5 @@ def test_a_published_row_is_predicted_by_its_columns():
 
 def test_a_row_can_be_asked_for_on_another_machine():
     row = {"id": "a", "params_B": 70, "batch_seqs": 1024, "chips": 512, "chip": "A100-80G"}
-    faster = predict(row, load("h100_16k"))
+    faster = predict(row, "h100_16k")
     assert faster.step_seconds.value < predict(row).step_seconds.value
