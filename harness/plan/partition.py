@@ -171,8 +171,7 @@ def _days(member: Member) -> float:
 
 
 def _need(member: Member) -> float:
-    """Work: chip-seconds at the rate of products on these chips; of what does not fit, somewhat more than
-    what it had."""
+    """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
     if member.prediction is None:
         return REFUSED * member.chips
     return member.prediction.devices * (_days(member) or 1.0)

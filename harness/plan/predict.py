@@ -12,7 +12,7 @@ from typing import Any
 from harness.config.errors import UserError
 from harness.plan import calibration
 from harness.plan.calibration import FITTED, Calibration, doubts_of, efficiency
-from harness.plan.clusters import GIB, Cluster, Partition, load
+from harness.plan.clusters import Cluster, Partition, load
 from harness.plan.layouts import Grid, Layout, check
 from harness.plan.memory import LIMIT, MIXED, Recipe
 from harness.plan.model import ModelShape
@@ -188,8 +188,3 @@ def _notes(row: Row, used: int, doubts: Sequence[str]) -> tuple[str, ...]:
         told.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
     width = "; ".join(f"{doubt} {calibration.DOUBT[doubt]:.2f}" for doubt in doubts)
     return (*told, f"interval widened (sd in ln) for {width}") if doubts else tuple(told)
-
-
-def gib(number: Number) -> Number:
-    """Bytes as GiB."""
-    return number.times(1 / GIB)
