@@ -21,7 +21,7 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
     Never call it under another lane's mesh context.
     """
     path = run.checkpoint(step).absolute()  # Orbax refuses a relative one
-    return ocp.load_checkpointables(str(path), {NAME: abstract})[NAME]
+    return _ORBAX.submit(ocp.load_checkpointables, str(path), {NAME: abstract}).result()[NAME]
 
 
 def _uncompressed() -> ocp.Context:
@@ -32,13 +32,15 @@ def _uncompressed() -> ocp.Context:
     return context
 
 
-_WRITER = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-"""One for all lanes of a process: saves of several threads at once collide inside Orbax."""
+_ORBAX = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+"""One thread for all lanes of a process. Orbax numbers its operations for the whole process: a save during
+which another thread saves or restores waits for the wrong directory, and writes before its own is there
+(7 of 88 saves failed beside a thread that restored)."""
 
 
 def settle() -> None:
     """Wait for every save that was handed over by now: what a failed attempt left under way."""
-    _WRITER.submit(lambda: None).result()
+    _ORBAX.submit(lambda: None).result()
 
 
 class Saver:
@@ -54,7 +56,7 @@ class Saver:
 
     def save(self, state: Any, manifest: Manifest) -> None:
         self.wait()
-        self._pending = _WRITER.submit(self._write, state, manifest)
+        self._pending = _ORBAX.submit(self._write, state, manifest)
 
     def wait(self) -> None:
         """Until what was handed over is on disk."""

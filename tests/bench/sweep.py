@@ -57,7 +57,7 @@ def main(rounds: int) -> None:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 seconds[name].append(makespan(CONTENDERS[name], Path(folder)))
-        console.print(f"[dim]round {index + 1} of {rounds}[/]")
+            console.print(f"[dim]round {index + 1}: {name} {seconds[name][-1]:.1f} s[/]")
     ours, *others = names
     table = Table("eight runs, cold cache", "seconds", "the harness's time over it, by round")
     for name in [ours, *others]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.records.layout import SweepDir
-from harness.records.metrics import read_curve
 from harness.records.status import State, read_status
+from tests.training.runs import curve
 
 COMMAND = [
     *(sys.executable, "-m", "harness.cli", "sweep", "variant=mha,short", "seed=0,1,2", "scale=xs"),
@@ -32,7 +32,7 @@ def sweep(folder: Path, cache: Path, isolation: str, *extra: str) -> dict:
     runs = [*SweepDir(folder / "runs" / "adhoc").runs()]
     assert [read_status(run).state for run in runs] == [State.finished] * 6
     return {
-        (run.path.parts[-2:], kind): read_curve(run, kind).drop("device_seconds").to_dict(as_series=False)
+        (run.path.parts[-2:], kind): curve(run, kind).to_dict(as_series=False)
         for run in runs
         for kind in ("steps", "evals")
     }

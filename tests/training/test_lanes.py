@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from harness.data.library import Library
 from harness.records.atomic import read_json
 from harness.records.configs import read_config
 from harness.records.status import State, read_status
-from harness.training import memory
+from harness.training import checkpoints, memory
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, train
 
@@ -130,6 +131,30 @@ def test_readers_are_shared_and_closed_with_the_last_run_that_uses_them(tmp_path
     with library.open(config) as anew:
         assert anew.reader is not one.reader
         assert np.array_equal(anew.reader.get(3).tokens_BT, one.reader._sampler.batch(3).tokens_BT)
+
+
+def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
+    """Orbax confuses them (training.checkpoints)."""
+    busy, met = threading.Lock(), []
+
+    def alone_with(real):
+        def called(*arguments):
+            met.append((real.__name__, busy.acquire(blocking=False)))
+            time.sleep(0.05)
+            try:
+                return real(*arguments)
+            finally:
+                busy.release()
+
+        return called
+
+    for name in ("save_checkpointables", "load_checkpointables"):
+        monkeypatch.setattr(checkpoints.ocp, name, alone_with(getattr(checkpoints.ocp, name)))
+    runs = [prepare(tmp_path, f"variant.name={name}") for name in ("one", "two", "three")]
+    assert train_in_turn(runs, 3) == [State.finished] * 3
+    assert {name for name, _ in met} == {"save_checkpointables", "load_checkpointables"}
+    assert all(free for _, free in met)
+    assert all(curve(run).equals(curve(alone)) for run in runs)
 
 
 def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
