@@ -22,12 +22,20 @@ ALLOWED = {
     "worker": {"config", "records", "models", "data", "parallel", "training", "describe"},
     "probe": {"config", "records", "compare", "models", "data", "parallel", "training", "describe"},
     "fleet": {"config", "records", "compare", "report", "parallel"},
+    "plan": {"config", "records"},
     "train": {"config", "fleet", "cli"},
     "cli": {"config", "records", "compare", "report", "fleet", "probe", "worker", "train"},
 }
 """What each room may know. `parallel` knows the parameter specs of `models` as a type alone."""
 
-WITHOUT_JAX = ("harness.cli", "harness.compare", "harness.report", "harness.records", "harness.fleet.launch")
+WITHOUT_JAX = (
+    "harness.cli",
+    "harness.compare",
+    "harness.report",
+    "harness.records",
+    "harness.fleet.launch",
+    "harness.plan",
+)
 SLOW = ("jax", "flax", "orbax", "scipy.stats", "torch")
 
 

@@ -1,0 +1,230 @@
+"""One machine for several runs: how many chips each gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from harness.config.errors import UserError
+from harness.plan.clusters import Cluster, Partition
+from harness.plan.layouts import Layout
+from harness.plan.memory import MIXED, Recipe
+from harness.plan.mixing import speed
+from harness.plan.model import ModelShape
+from harness.plan.predict import Prediction, predict
+
+ROUNDS = 3
+"""Times that shares are set anew from the days that the last ones would take."""
+REFUSED = 1.5
+"""What a run that does not fit gets of its last share in the next round."""
+
+Block = list[ModelShape]
+"""Runs that get equally many chips, and one layout."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run with its chips."""
+
+    model: ModelShape
+    kind: str
+    chips: int
+    """Whole fast domains; `prediction.devices` of them are in use."""
+    prediction: Prediction | None
+    refused: str = ""
+    """Why it cannot run as announced, where it cannot."""
+
+
+Find = Callable[[Block, Partition, int], list[Member]]
+
+
+def share_out(
+    models: Sequence[ModelShape],
+    cluster: Cluster,
+    *,
+    shares: Mapping[str, float] | None = None,
+    recipe: Recipe = MIXED,
+) -> list[Member]:
+    """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
+    not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
+
+    Raises UserError for a model without a token budget, or fewer fast domains than runs.
+    """
+    _check(models, shares)
+    blocks = _blocks(models)
+    needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
+    kinds = _by_kind(blocks, needs, cluster, recipe)
+    find = _Finder(cluster, recipe)
+    members: list[Member] = []
+    for kind, part in enumerate(cluster.partitions):
+        own = [index for index, chosen in enumerate(kinds) if chosen == kind]
+        wanted = [needs[index] for index in own]
+        members += _share_part([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
+    order = {model.name: index for index, model in enumerate(models)}
+    return sorted(members, key=lambda member: order[member.model.name])
+
+
+def makespan(members: Sequence[Member]) -> float:
+    """Days until the last run that can run has ended, without interruptions."""
+    return max(map(_days, members), default=0.0)
+
+
+def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
+    names = [model.name for model in models]
+    if len({*names}) < len(names):
+        raise UserError(f"runs are named {', '.join(names)}: give each a name of its own.")
+    for model in models:
+        if shares is None and model.tokens is None:
+            raise UserError(f"{model.name} has no token budget: set scale.tokens, or give shares.")
+        if shares is not None and not shares.get(model.name, 0) > 0:
+            raise UserError(
+                f"shares.{model.name}={shares.get(model.name)} is none: give each of {', '.join(names)} one"
+                " above 0."
+            )
+
+
+def _blocks(models: Sequence[ModelShape]) -> list[Block]:
+    found: dict[str, Block] = {}
+    for model in models:
+        found.setdefault(model.block or f"{model.name} alone", []).append(model)
+    return list(found.values())
+
+
+def _work(model: ModelShape) -> float:
+    return model.flops_per_token * (model.tokens or 0)
+
+
+def _by_kind(
+    blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster, recipe: Recipe
+) -> tuple[int, ...]:
+    """The kind of each block, so that the kind that ends last ends first; every way is tried."""
+    capacity = [part.chips * speed(part.chip, recipe.precision) for part in cluster.partitions]
+    amounts = [need * len(block) for need, block in zip(needs, blocks, strict=True)]
+
+    def load(ways: tuple[int, ...]) -> float:
+        sums = [0.0] * len(capacity)
+        for kind, amount in zip(ways, amounts, strict=True):
+            sums[kind] += amount
+        return max(amount / room for amount, room in zip(sums, capacity, strict=True))
+
+    return min(product(range(len(capacity)), repeat=len(blocks)), key=load)
+
+
+def _share_part(
+    blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: Find, *, fixed: bool
+) -> list[Member]:
+    """Blocks on chips of one kind. What a run needs is set anew from how long it would take with what it got;
+    of the rounds, the one that ends first counts."""
+    if not blocks:
+        return []
+    sizes, rounds = [len(block) for block in blocks], []
+    for _ in range(1 if fixed else ROUNDS):
+        chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
+        placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
+        rounds.append(placed)
+        needs = [max(map(_need, block)) for block in placed]
+    placed = min(rounds, key=_ends)
+    return _flat(placed if fixed else _handed_on(placed, part, find))
+
+
+def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[list[Member]]:
+    """What runs cannot use goes to the block that ends last, as long as that lets it end sooner."""
+    domain = part.links.fast_domain
+    for _ in range(ROUNDS):
+        used = [max(_used(member, domain) for member in block) for block in placed]
+        left = part.chips // domain * domain
+        left -= sum(chips * len(block) for chips, block in zip(used, placed, strict=True))
+        last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
+        more = used[last] + left // len(placed[last]) // domain * domain
+        longer = find([member.model for member in placed[last]], part, more)
+        if _ends([longer]) >= _ends([placed[last]]):
+            break
+        placed = [
+            [dataclasses.replace(member, chips=chips) for member in block]
+            for chips, block in zip(used, placed, strict=True)
+        ]
+        placed[last] = longer
+    return placed
+
+
+def _used(member: Member, domain: int) -> int:
+    """Chips of the domains that a run has any use of."""
+    return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
+
+
+def _ends(placed: Sequence[Sequence[Member]]) -> tuple[int, float]:
+    """How good shares are: first that all fit, then that the last ends soon."""
+    members = _flat(placed)
+    return sum(member.prediction is None for member in members), makespan(members)
+
+
+def _flat(placed: Sequence[Sequence[Member]]) -> list[Member]:
+    return [member for block in placed for member in block]
+
+
+def _days(member: Member) -> float:
+    days = member.prediction.days if member.prediction else None
+    return days.value if days else 0.0
+
+
+def _need(member: Member) -> float:
+    """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
+    if member.prediction is None:
+        return REFUSED * member.chips
+    return member.prediction.devices * (_days(member) or 1.0)
+
+
+class _Finder:
+    """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
+
+    def __init__(self, cluster: Cluster, recipe: Recipe):
+        self.cluster, self.recipe = cluster, recipe
+        self.known: dict[tuple[ModelShape, str, int, Layout | None], Prediction | str] = {}
+
+    def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
+        """Each in the layout that is best for itself; where those differ, all in that of them with which the
+        block ends first: a pair is only compared on the same mesh."""
+        alone = [self.member(model, part, chips) for model in block]
+        layouts = {member.prediction.layout for member in alone if member.prediction}
+        if len(layouts) < 2:
+            return alone
+        ways = [[self.member(model, part, chips, layout) for model in block] for layout in layouts]
+        return min(ways, key=lambda members: _ends([members]))
+
+    def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
+        key = dataclasses.replace(model, name=""), part.name, chips, layout
+        if key not in self.known:
+            self.known[key] = self.ask(model, part, chips, layout)
+        found = self.known[key]
+        if isinstance(found, str):
+            return Member(model, part.name, chips, None, found)
+        return Member(model, part.name, chips, dataclasses.replace(found, model=model))
+
+    def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
+        try:
+            found = predict(model, self.cluster, layout, kind=part.name, devices=chips, recipe=self.recipe)
+        except UserError as error:
+            return str(error)
+        if not found.fits:
+            return f"{model.name} does not fit in the layout of its sibling ({found.layout})."
+        return found
+
+
+def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
+    """Chips of a run of each block, in proportion to what one needs, in whole fast domains, at least one;
+    largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
+    domains = chips // domain
+    if domains < sum(sizes):
+        raise UserError(f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}.")
+    spare = domains - sum(sizes)
+    total = sum(need * size for need, size in zip(needs, sizes, strict=True))
+    wanted = [max(0.0, need / total * domains - 1) for need in needs]
+    scale = spare / sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    given = [math.floor(want * scale) for want in wanted]
+    for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
+        left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))
+        given[index] += sizes[index] <= left
+    return [(1 + count) * domain for count in given]

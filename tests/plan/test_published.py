@@ -1,0 +1,112 @@
+"""The planner against published runs; skipped where the table of them is not beside the checkout."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from harness.plan.calibration import FITTED, REMEMBERED, Calibration, fit, leave_one_source_out
+from harness.plan.published import convention_flops, observed_seconds
+from harness.plan.rows import read_row, source_of
+from tests.plan import validation
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return validation.rows()
+
+
+def test_step_times_hold_leaving_one_source_out(seen):
+    rows = validation.judged(seen)
+    assert len(rows) >= 40
+    assert np.mean([row.error for row in rows]) <= 0.15
+    assert np.mean([row.inside for row in rows]) >= 0.9
+    assert np.median([row.width for row in rows]) <= 0.30
+
+
+def test_nothing_is_fitted_to_a_source_that_is_left_out(seen):
+    """A source whose every step is told ten times too long changes nothing of its own prediction."""
+    wrong = [
+        dataclasses.replace(one, published=10 * one.published) if "maxtext" in one.row.source else one
+        for one in seen
+    ]
+    for (one, known), (_, other) in zip(leave_one_source_out(seen), leave_one_source_out(wrong), strict=True):
+        assert (known == other) == ("maxtext" in one.row.source)
+
+
+def test_the_constants_in_the_code_are_those_of_the_fit(seen):
+    found = fit(seen)
+    rounded = Calibration(round(found.factor, 4), round(found.spread, 4), found.groups, found.rows)
+    assert rounded == FITTED
+
+
+def test_the_page_shows_what_is_achieved(seen):
+    """Writes the table anew where it differs, and fails so that it is looked at and committed."""
+    now = validation.page(seen)
+    was = validation.PAGE.read_text() if validation.PAGE.exists() else ""
+    if now != was:
+        validation.PAGE.write_text(now)
+    assert now == was, "docs/planning.md was written anew: look at the difference and commit it"
+
+
+def test_remembered_rows_count_half_and_are_less_certain(seen):
+    plain = next(one for one in seen if not one.row.doubtful)
+    doubtful = dataclasses.replace(plain, row=dataclasses.replace(plain.row, doubtful=("remembered: x",)))
+    assert FITTED.interval(doubtful.doubts) > FITTED.interval(plain.doubts)
+    other = dataclasses.replace(
+        doubtful, row=dataclasses.replace(doubtful.row, source="other"), predicted=1e-9
+    )
+    one = dataclasses.replace(plain, published=1.0, predicted=1.0)
+    two = dataclasses.replace(other, published=math.e, predicted=1.0)
+    assert math.log(fit([one, two]).factor) == pytest.approx(REMEMBERED / (1 + REMEMBERED))
+
+
+ROW = {
+    "id": "a",
+    "params_B": 18.4,
+    "layers": 40,
+    "d_model": 6144,
+    "heads": 48,
+    "ff": 24576,
+    "vocab": 51200,
+    "seq": 2048,
+    "batch_seqs": 1024,
+    "chips": 256,
+    "chip": "A100-80G",
+    "peak_tflops_bf16": 312,
+    "tp": 8,
+    "remat": "full",
+}
+
+
+def test_conventions_are_those_of_their_sources():
+    """Megatron's 96 B s l h^2 (1 + s / 6h + V / 16lh), and 72 B s l h^2 (1 + s / 6h + V / 12lh) without
+    recomputation (arXiv:2104.04473, appendix): a few per mille apart, for norms and biases."""
+    b, s, l, h, v = 1024, 2048, 40, 6144, 51200
+    hardware = {**ROW, "tflops_per_dev": 135, "flops_convention": "HARDWARE: counts full recompute"}
+    model = read_row(ROW).model
+    told = 96 * b * s * l * h * h * (1 + s / (6 * h) + v / (16 * l * h))
+    assert convention_flops(hardware, model) == pytest.approx(told, rel=0.02)
+    plain = {**ROW, "tflops_per_dev": 135, "flops_convention": "model FLOPs (no recompute)"}
+    told = 72 * b * s * l * h * h * (1 + s / (6 * h) + v / (12 * l * h))
+    assert convention_flops(plain, model) == pytest.approx(told, rel=0.02)
+    six = {**ROW, "tflops_per_dev": 135, "flops_convention": "6ND"}
+    assert convention_flops(six, model) == pytest.approx(6 * 18.4e9 * b * s, rel=0.02)
+    causal = {**ROW, "tflops_per_dev": 135, "flops_convention": "model FLOPs, causal attention"}
+    assert convention_flops(causal, model) == pytest.approx(model.step_flops)
+
+
+def test_a_step_is_told_in_three_ways():
+    model = read_row(ROW).model
+    assert observed_seconds({**ROW, "step_time_s": "9.5"}, model) == 9.5
+    assert observed_seconds({**ROW, "tokens_s_dev": 1000}, model) == pytest.approx(1024 * 2048 / 256e3)
+    share = {**ROW, "mfu_pct": 40, "flops_convention": "model FLOPs, causal"}
+    assert observed_seconds(share, model) == pytest.approx(model.step_flops / (256 * 0.4 * 312e12))
+    assert observed_seconds(ROW, model) is None
+
+
+def test_tables_of_one_repository_are_one_source():
+    one = source_of({"source": "NVIDIA/Megatron-LM README image cases.png"})
+    assert one == source_of({"source": "NVIDIA/Megatron-LM README text (strong scaling)"})
+    assert source_of({"source": "gist x; arXiv 2201.11990"}) == "arXiv:2201.11990"
