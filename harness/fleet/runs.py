@@ -80,8 +80,14 @@ def sweep_of(configs: Sequence[Config]) -> SweepDir:
 
 
 def check_trainable(configs: Sequence[Config]) -> None:
-    """Raises UserError for sizes that no machine here could train, whose data are not here either."""
+    """Raises UserError for sizes that no machine here could train, whose data are not here either, and for
+    machines that are described to plan with."""
     for config in configs:
+        if config.cluster.kinds:
+            raise UserError(
+                f"cluster={config.cluster.name}: this machine is planned with, not trained on; cluster=local "
+                f"cluster.platform={config.cluster.platform} trains on the devices that are here"
+            )
         if config.ladder.planned:
             raise UserError(
                 f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness plan` says "

@@ -126,6 +126,12 @@ def test_what_is_planned_is_not_trained():
     check_trainable([made("6t"), made("imagine_v2")])
 
 
+def test_a_machine_to_plan_with_trains_nothing():
+    with pytest.raises(UserError, match="cluster=colossus2: this machine is planned with, not trained on"):
+        check_trainable([compose(["cluster=colossus2"])])
+    check_trainable([compose(["cluster=local", "cluster.platform=cuda"])])
+
+
 def test_a_member_without_a_ladder_is_told_what_it_lacks():
     with pytest.raises(UserError, match=r"ladder=.*'1t'.*ladder=replica"):
         compose(["member=1t_a"])
