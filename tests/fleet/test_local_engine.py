@@ -12,6 +12,7 @@ from harness.fleet.engines import Exit, Order
 from harness.fleet.engines.local import LocalEngine
 from harness.fleet.runs import Run, directory, sweep_of
 from harness.records.claim import worker_of
+from harness.records.configs import write_config
 from harness.records.layout import RunDir
 from harness.records.provenance import write_provenance
 from tests.fleet.support import configs, facts, wait_for
@@ -31,6 +32,7 @@ def runs(tmp_path) -> list[RunDir]:
     prepared = [Run(config, facts(config), directory(sweep_of(made), config)) for config in made]
     for run in prepared:
         run.dir.path.mkdir(parents=True)
+        write_config(run.dir.config, run.config)
         write_provenance(run.dir, provenance_of(run))
     return [run.dir for run in prepared]
 
