@@ -107,6 +107,7 @@ def assert_together_as_alone(small, tokens, compute, **given):
         np.testing.assert_allclose(gradient[path], array, rtol=1e-4, atol=2e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_scan_remat_and_eight_devices_equal_plain_for_a_layer_of_each(small, tokens):
     compute = ComputeConfig(layers=Layers.scanned, remat=Remat.dots)
     assert_together_as_alone(small, tokens, compute, name="pattern", options={"cycle": OF_EACH}, layers=6)

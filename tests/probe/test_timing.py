@@ -55,6 +55,7 @@ def test_the_command_prints_one_object_and_leaves_the_runs_alone(pair):
     assert files(pair) == before
 
 
+@pytest.mark.slow
 def test_a_model_of_many_times_the_size_takes_longer_and_holds_more(pair):
     thin, thick = timing.measure(timing.open_block(pair), 9)["variants"].values()
     assert thick["step_seconds"] > 2 * thin["step_seconds"]

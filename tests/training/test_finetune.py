@@ -371,6 +371,7 @@ def test_a_parent_that_still_trains_is_refused_but_for_a_checkpoint_that_is_name
     assert assignment(run).provenance.facts.base["step"] == 24
 
 
+@pytest.mark.slow
 def test_a_parent_that_was_trained_again_makes_another_run(parent, tmp_path):
     other = RunDir(tmp_path / "sweep" / "xs" / "mha" / "seed0")
     shutil.copytree(parent.path, other.path)
