@@ -1,6 +1,6 @@
 """One worker for a whole sweep: what holds of many workers holds of it, and it leaves nobody behind.
 
-What is slow here runs under `make test-kill`.
+What is slow here runs under `make test-full`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A real sweep says the same, byte for byte, whoever shares a worker and whatever devices a run got.
 
-Slow: `make test-kill`. One cache serves all three sweeps, so that what is compiled is counted.
+Slow: `make test-full`. One cache serves all three sweeps, so that what is compiled is counted.
 """
 
 from __future__ import annotations
