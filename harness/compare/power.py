@@ -99,7 +99,7 @@ def plan_power(
 
 
 def seeds_needed(scales: int, level: float) -> int:
-    """Fewest seeds a scale with which the sign-flip test over all pairs can reach `level`; two at least, which
+    """Fewest seeds a scale with which the sign-flip test over all pairs can reach `level`; at least two, as
     any interval asks."""
     return max(2, math.ceil((1 - math.log2(level)) / scales))
 
