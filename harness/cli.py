@@ -65,17 +65,20 @@ def _sweep(arguments: Sequence[str]) -> int:
 
 
 def _plan(arguments: Sequence[str]) -> int:
-    from harness.config.compose import sweep_configs
+    from harness.report.command import Options
 
-    configs = sweep_configs([each for each in arguments if each != "--json"])
-    if not configs:  # Hydra was asked for something else, such as --cfg job
-        return 0
+    parser = Options("harness plan", add_help=False)
+    parser.add_argument("--json", action="store_true")
+    options, overrides = parser.parse_known_args(arguments)
+    if unknown := [each for each in overrides if each.startswith("-")]:
+        parser.error(f"{unknown[0]} is none of its options")
+    from harness.config.compose import sweep_configs
     from harness.fleet.announce import resolution
     from harness.fleet.launch import Tools, asked
 
-    sweep, runs = asked(configs, Tools())
+    sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
-    if "--json" in arguments:
+    if options.json:
         import json
 
         from harness.compare.results import to_json
@@ -87,7 +90,7 @@ def _plan(arguments: Sequence[str]) -> int:
 
         from harness.plan.view import print_sheet
 
-        print_sheet(sheet, found.lines, Console())
+        print_sheet(sheet, [*found.lines, *found.advice], Console())
     return 0
 
 
@@ -102,9 +105,10 @@ def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
     from harness.plan.here import plan_here
 
     blocks, outlook = foreseen(sweep, runs)
-    plan, placed = outlook.plan, [run for block in blocks for run in block.runs]
+    plan, placed = outlook.plan, {run.name: run for block in blocks for run in block.runs}
+    ordered = [placed[run.name] for run in runs]
     return plan_here(
-        placed, outlook, seconds=plan.makespan, devices=plan.devices, utilisation=plan.utilisation
+        ordered, outlook, seconds=plan.makespan, devices=plan.devices, utilisation=plan.utilisation
     )
 
 
@@ -247,8 +251,8 @@ VERBS = {
         "what a sweep would take, here or on a machine that is described; trains nothing",
         "harness plan experiment=colossus2 ladder=frontier cluster=colossus2",
         _plan,
-        "OVERRIDES as for sweep. Each run's parameters, memory, layout, time and what it rests on; whether the\n"
-        "machine can feed and hold them together; the smallest effect that the design resolves.\n"
+        "OVERRIDES as for sweep. Each run's parameters, memory, layout and time, and what these rest on;\n"
+        "whether the machine can feed them together; the smallest effect that the design resolves.\n"
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"

@@ -54,10 +54,19 @@ class Resolution:
 
     lines: tuple[str, ...]
     """In words; empty where nothing is to be compared."""
-    power: Power | None = None
+    design: Power | None = None
     """None: one seed a scale, or nothing to compare."""
     seeds_needed: int | None = None
     """A scale, for the sign-flip test over all its pairs to be able to reach the level that is asked."""
+
+    @property
+    def advice(self) -> list[str]:
+        """How many seeds the test asks, in words."""
+        if self.seeds_needed is None:
+            return []
+        return [
+            f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."
+        ]
 
 
 def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:

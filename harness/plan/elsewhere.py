@@ -123,15 +123,17 @@ def _shares(cluster: Cluster, members: Sequence[Member]) -> list[Share]:
 def _meter(cluster: Cluster, members: Sequence[Member]) -> Meter:
     whole = whole_draw(cluster)
     given = sum(draw(cluster, cluster.part(member.kind), member.chips).watts for member in members)
-    return Meter(whole.watts / 1e6, given / 1e6, whole.site_watts and whole.site_watts / 1e6)
+    site = whole.site_watts and whole.site_watts / 1e6
+    return Meter(whole.watts / 1e6, given / 1e6, site, site is None or given / 1e6 <= site)
 
 
 def _mixed(cluster: Cluster, apart: tuple[PlannedRun, ...], models: Sequence[ModelShape]) -> Mixed:
     one = as_one(cluster)
     together = tuple(_planned(one, member) for member in share_out(models, one))
-    return Mixed(mixing(cluster).efficiency, _until_all_end(together), _until_all_end(apart))
+    days, alone = _until_all_end(together), _until_all_end(apart)
+    return Mixed(mixing(cluster).efficiency, days, alone, days / alone if days and alone else None)
 
 
 def _until_all_end(planned: tuple[PlannedRun, ...]) -> float | None:
     days = last(planned)
-    return days.value if days and all(run.runs for run in planned) else None
+    return days.value if days and all(run.days for run in planned) else None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from harness.plan.layouts import Layout
 from harness.plan.predict import MEMORY_DOUBT, Evidence, Number
-from harness.plan.sheet import COUNTED, Described, Machine, PlannedRun, Share, Sheet, labels
+from harness.plan.sheet import COUNTED, Described, Machine, PlannedRun, Sheet, labels
 
 DAY = 86_400
 FLOAT32 = 4
@@ -27,6 +27,8 @@ class Took(Protocol):
     def high(self) -> float: ...
     @property
     def runs(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
 
 
 class Placed(Protocol):
@@ -47,20 +49,17 @@ def plan_here(
     planned = tuple(_planned(run, placed.estimates[run.name]) for run in runs)
     evidence = _evidence(min(each.runs for each in placed.estimates.values()))
     whole = Number(seconds / DAY, placed.low / DAY, placed.high / DAY, evidence)
-    kind = runs[0].config.cluster.platform
-    share = Share(kind, kind, devices, devices, tuple(run.name for run in runs))
-    return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (share,), whole, utilisation))
+    return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (), whole, utilisation))
 
 
 def _planned(run: Described, took: Took) -> PlannedRun:
     facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took.runs)
     doubt = took.low / took.seconds, took.high / took.seconds
-    step = took.train / facts.steps
-    times = {
-        "step_seconds": Number(step, doubt[0] * step, doubt[1] * step, evidence),
-        "days": Number(took.seconds / DAY, took.low / DAY, took.high / DAY, evidence),
-    }
+    step = took.train / took.steps
+    step_seconds = Number(step, doubt[0] * step, doubt[1] * step, evidence)
+    days = Number(took.seconds / DAY, took.low / DAY, took.high / DAY, evidence)
     memory = _memory(run)
+    told = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
     return PlannedRun(
         name=run.name,
         parameters=facts.parameters,
@@ -72,8 +71,9 @@ def _planned(run: Described, took: Took) -> PlannedRun:
         devices=mesh.devices,
         layout=_layout(run),
         memory=memory,
-        **times,
-        evidence=COUNTED | labels({"memory": memory["activations"], **times}),
+        step_seconds=step_seconds,
+        days=days,
+        evidence=COUNTED | labels(told),
     )
 
 

@@ -197,7 +197,8 @@ class _Finder:
 
     def __init__(self, cluster: Cluster, recipe: Recipe):
         self.cluster, self.recipe = cluster, recipe
-        self.known: dict[tuple[ModelShape, str, int, Layout | None], Prediction | str] = {}
+        self.known: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, Prediction | str]] = {}
+        """With the name of the model that was asked for."""
 
     def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
         """Each in the layout that is best for itself; where those differ, all in that of them with which the
@@ -212,10 +213,10 @@ class _Finder:
     def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
         key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
         if key not in self.known:
-            self.known[key] = self.ask(model, part, chips, layout)
-        found = self.known[key]
+            self.known[key] = model.name, self.ask(model, part, chips, layout)
+        name, found = self.known[key]
         if isinstance(found, str):
-            return Member(model, part.name, chips, None, found)
+            return Member(model, part.name, chips, None, found.replace(name, model.name))
         return Member(model, part.name, chips, dataclasses.replace(found, model=model))
 
     def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
@@ -240,7 +241,8 @@ def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, doma
     spare = domains - sum(sizes)
     total = sum(need * size for need, size in zip(needs, sizes, strict=True))
     wanted = [max(0.0, need / total * domains - 1) for need in needs]
-    scale = spare / sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    asked = sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    scale = spare / asked if asked else 0.0
     given = [math.floor(want * scale) for want in wanted]
     for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
         left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +11,9 @@ from harness.plan.layouts import Layout
 from harness.plan.predict import Evidence, Number
 from harness.records.provenance import Facts
 
-COUNTED = dict.fromkeys(("parameters", "active_parameters", "flops_per_token"), Evidence.closed_form.value)
+COUNTED: dict[str, str] = dict.fromkeys(
+    ("parameters", "active_parameters", "flops_per_token"), Evidence.closed_form.value
+)
 """What is exact on any machine."""
 
 
@@ -85,11 +88,6 @@ class PlannedRun:
         """Of the fullest device."""
         return sum(part.value for part in self.memory.values()) if self.memory else None
 
-    @property
-    def runs(self) -> bool:
-        """Whether it can end at all."""
-        return self.days is not None
-
 
 @dataclass(frozen=True)
 class Share:
@@ -112,10 +110,8 @@ class Meter:
     """Of those that runs were given."""
     site: float | None
     """What the site can draw; None: not known."""
-
-    @property
-    def possible(self) -> bool:
-        return self.site is None or self.runs <= self.site
+    possible: bool
+    """Whether the site can feed the runs' chips all at once; true where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +124,17 @@ class Mixed:
     """Until the last run has ended with every number that of the worst kind; None: some run cannot."""
     days_apart: float | None
     """The same with chips of one kind for each run."""
-
-    @property
-    def won_back(self) -> float | None:
-        """Times as long as apart."""
-        return self.days / self.days_apart if self.days and self.days_apart else None
+    won_back: float | None
+    """Times as long as apart."""
 
 
 @dataclass(frozen=True)
 class Machine:
     name: str
     chips: int
+    """Or, on this machine, devices or workers."""
     shares: tuple[Share, ...]
+    """Empty on this machine."""
     days: Number | None
     """Until the last run that can end has ended."""
     utilisation: float
@@ -159,6 +154,6 @@ def last(runs: tuple[PlannedRun, ...]) -> Number | None:
     return max((run.days for run in runs if run.days), key=lambda days: days.value, default=None)
 
 
-def labels(numbers: dict[str, Number | None]) -> dict[str, str]:
+def labels(numbers: Mapping[str, Number | None]) -> dict[str, str]:
     """The layer of each that there is."""
     return {key: number.evidence.value for key, number in numbers.items() if number}

@@ -11,11 +11,15 @@ from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
-from harness.report.tables import Table, split, table
-from harness.report.terminal import say, section
+from harness.report.tables import Table, split, table, without
+from harness.report.terminal import NARROW, say, section
 
-UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0))
+UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
 """How many of each a day has; a plan is told in the first of which its longest run takes one."""
+FAILURES = (
+    "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares, with"
+    " saves in memory too, and elastic"
+)
 Runs = tuple[PlannedRun, ...]
 
 
@@ -27,9 +31,12 @@ def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
         ("Models", _models(runs, shown)),
         ("What they would take", _times(runs, shown, unit)),
         ("Layouts", _layouts(runs, shown)),
-        ("Failures: time between saves, and goodput by what a run goes on with", _failures(runs, shown)),
+        (FAILURES, _failures(runs, shown)),
     ):
+        content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
         narrowed, same = split(content)
+        if len(narrowed.columns) == content.left:
+            narrowed, same = content, ""
         section(console, title, narrowed)
         say(console, same)
     _print_lines(console, "Machine", _machine(sheet.cluster, unit))
@@ -52,35 +59,42 @@ def _short_names(runs: Runs) -> dict[str, str]:
 
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
-    columns = ("run", "parameters", "active", "FLOPs/token", "tokens")
-    return table(
-        columns,
-        ((shown[run.name], *map(words.count, _counts(run))) for run in runs),
-    )
-
-
-def _counts(run: PlannedRun) -> tuple[float | None, ...]:
-    return run.parameters, run.active_parameters, run.flops_per_token, run.tokens
+    rows = (
+        (shown[run.name], *map(words.count, (run.parameters, run.active_parameters)),
+         words.count(run.flops_per_token), words.count(run.tokens))
+        for run in runs
+    )  # fmt: skip
+    return table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
 
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
-    columns = ("run", "kind", "chips", "GiB a chip", "step s [90 %]", "MFU", f"{name} [90 %]", "GWh")
-    return table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
+    memory = _memory_unit(runs)
+    columns = (
+        "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
+    )  # fmt: skip
+    return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
 
 
-def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
-    held, limit = run.bytes, run.memory_limit
-    room = f" of {limit / GIB:.0f}" if limit else ""
+def _memory_unit(runs: Runs) -> tuple[str, float]:
+    return ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+
+
+def _held(run: PlannedRun) -> float | None:
+    """Bytes of its fullest device."""
+    return sum(part.value for part in run.memory.values()) or None
+
+
+def _time_row(run: PlannedRun, name: str, a_day: float, memory: float) -> tuple[str, ...]:
+    held, limit = _held(run), run.memory_limit
     return (
         name,
-        run.kind,
-        f"{run.chips:,}",
-        f"{words.number(held / GIB)}{room}" if held else words.NONE,
+        words.number(held and held / memory),
+        words.number(limit and limit / memory),
         _span(run.step_seconds),
         f"{run.mfu.value:.0%}" if run.mfu else words.NONE,
         _span(run.days and run.days.times(a_day)),
-        words.number(run.gigawatt_hours.value) if run.gigawatt_hours else words.NONE,
+        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
     )
 
 
@@ -92,27 +106,35 @@ def _span(number: Number | None) -> str:
 
 
 def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
-    rows = ((shown[run.name], f"{run.devices:,}", str(run.layout)) for run in runs if run.layout)
-    return table(("run", "in use", "layout"), rows)
+    rows = (
+        (shown[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
+        for run in runs
+    )
+    return table(("run", "kind", "chips", "in use", "layout"), rows)
 
 
 def _failures(runs: Runs, shown: dict[str, str]) -> Table:
     """Empty on this machine, of whose failures nothing is known."""
     names = list(dict.fromkeys(way.name for run in runs for way in run.recovery))
-    columns = ("run", "one in", "until its end", "save every (Young)", *names)
+    columns = ("run", "one in", "in all", "save every", "(Young)", *map(_added, names))
     rows = (_failure_row(run, shown[run.name], names) for run in runs if run.recovery)
-    return table(columns, rows) if names else table((), ())
+    return table(columns, rows)
+
+
+def _added(way: str) -> str:
+    """What a way has beside those before it, in a word: `elastic, spares, saves in memory` is elastic."""
+    return next(word for word in ("elastic", "memory", "spares", "restarts") if word in way)
 
 
 def _failure_row(run: PlannedRun, name: str, ways: Sequence[str]) -> tuple[str, ...]:
     kept = {way.name: way for way in run.recovery}
     best = max(run.recovery, key=lambda way: way.goodput)
-    expected = words.number(run.interruptions) if run.runs else words.NONE
     return (
         name,
         f"{words.number(run.mtbf_hours, 2)} h",
-        expected,
-        f"{words.number(best.save_minutes, 2)} min ({words.number(best.save_minutes_young, 2)})",
+        words.number(run.interruptions if run.days else None),
+        f"{words.number(best.save_minutes, 2)} min",
+        words.number(best.save_minutes_young, 2),
         *(f"{kept[way].goodput:.2f}" if way in kept else words.NONE for way in ways),
     )
 
@@ -121,28 +143,32 @@ def _machine(machine: Machine, unit: tuple[str, float]) -> list[str]:
     name, a_day = unit
     lines = [
         f"{machine.name}, {share.kind}: {share.given:,} of {share.chips:,} {share.chip} given to"
-        f" {len(share.runs)} runs."
+        f" {len(share.runs)} run{'s' * (len(share.runs) != 1)}."
         for share in machine.shares
     ]
     if machine.days:
-        lines.append(
-            f"All that can end have ended after {_span(machine.days.times(a_day))} {name}; "
-            f"{machine.utilisation:.0%} of it in use."
-        )
+        ends = _span(machine.days.times(a_day))
+        used = f"{machine.utilisation:.0%} of {machine.name} in use"
+        lines.append(f"The last run that ends does so after {ends} {name}; {used}.")
     lines += _power(machine.meter) if machine.meter else []
     return lines + (_mixed(machine.mixed, machine.name) if machine.mixed else [])
 
 
 def _power(meter: Meter) -> list[str]:
-    told = f"Power at the meter: {meter.runs:,.0f} MW for these runs, {meter.machine:,.0f} MW for every chip"
+    runs, every = _megawatts(meter.runs), _megawatts(meter.machine)
+    told = f"Power at the meter: {runs} for these runs, {every} for every chip"
     if meter.site is None:
         return [f"{told}; what the site can draw is not known."]
     if meter.possible:
-        return [f"{told}; the site has {meter.site:,.0f} MW."]
+        return [f"{told}; the site has {_megawatts(meter.site)}."]
     return [
-        f"{told}; the site has {meter.site:,.0f} MW: at full load not all of them at once, but"
+        f"{told}; the site has {_megawatts(meter.site)}: at full load not all of them at once, but"
         f" {meter.site / meter.runs:.0%} of their chips."
     ]
+
+
+def _megawatts(value: float) -> str:
+    return f"{value:,.0f} MW" if value >= 10 else f"{words.number(value)} MW"
 
 
 def _mixed(mixed: Mixed, name: str) -> list[str]:
@@ -156,7 +182,12 @@ def _mixed(mixed: Mixed, name: str) -> list[str]:
 
 
 def _verdicts(runs: Runs, shown: dict[str, str]) -> list[str]:
-    return [f"{shown[run.name]}: {run.verdict.rstrip('.')}." for run in runs if run.verdict]
+    """A run that fits nowhere is named in what was found."""
+    return [
+        run.verdict if run.name in run.verdict else f"{shown[run.name]}: {run.verdict}."
+        for run in runs
+        if run.verdict
+    ]
 
 
 def _evidence(runs: Runs) -> list[str]:
