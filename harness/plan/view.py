@@ -17,8 +17,8 @@ from harness.report.terminal import NARROW, say, section
 UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
 """How many of each a day has; a plan is told in the first of which its longest run takes one."""
 FAILURES = (
-    "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares, with"
-    " saves in memory too, and elastic"
+    "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
+    " with saves in memory too, and elastic"
 )
 Runs = tuple[PlannedRun, ...]
 
