@@ -244,7 +244,8 @@ def assert_together_as_alone(name, compute):
         np.testing.assert_allclose(gradient[path], array, rtol=1e-4, atol=2e-5, err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["adaptive_norm", pytest.param("in_context", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive_norm", "in_context"])
 def test_scan_remat_and_eight_devices_equal_plain(name):
     assert_together_as_alone(name, ComputeConfig(layers=Layers.scanned, remat=Remat.dots))
 

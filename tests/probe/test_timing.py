@@ -39,6 +39,7 @@ def files(runs) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for each in runs for path in each.path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_object_and_leaves_the_runs_alone(pair):
     before = files(pair)
     done = command("--steps", 3, *(each.path for each in pair))

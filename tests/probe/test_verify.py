@@ -40,6 +40,7 @@ def test_a_run_is_bitwise_what_it_was(one):
     assert {path: path.stat().st_mtime_ns for path in one.path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_from_its_start_over_several_checkpoints(one):
     found = verify(f"{one.path}@0", steps=15)
     assert found.same
@@ -53,6 +54,7 @@ def test_a_branch_starts_from_its_parent(one):
     assert [state.step for state in found.states] == [15]
 
 
+@pytest.mark.slow
 def test_the_next_checkpoint_ends_it(one):
     found = verify(f"{one.path}@8")
     assert (found.first, found.last) == (8, 13)
@@ -113,6 +115,7 @@ def test_what_changed_around_a_run_is_named(one, copied):
     assert "code" not in {each.what for each in verify(f"{run.path}@16").changes}
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     run = copied(one)
     content = atomic.read_sealed(run.run)
@@ -152,6 +155,7 @@ def test_a_damaged_checkpoint_is_named(one, copied):
     assert biggest.name in found.notes[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_keeps_its_last_checkpoint_alone_is_made_again_from_its_start(one, copied):
     run = copied(one)
     for step in (8, 13, 16, 24):

@@ -54,7 +54,10 @@ def child(parent, folder, method, *overrides):
     return prepare(folder, *SMALL, *SHORT, *here, *METHODS[method], *overrides)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module",
+    params=["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "lora")],
+)
 def tuned(request, parent, tmp_path_factory):
     """A finished child of each method."""
     run = child(parent, tmp_path_factory.mktemp(request.param), request.param)

@@ -109,6 +109,7 @@ def test_a_lane_waits_while_others_of_its_process_hold_the_memory(run):
     other.join()
 
 
+@pytest.mark.slow
 def test_two_that_wait_for_each_other_train_one_after_the_other(tmp_path):
     runs = [prepare(tmp_path, f"variant.name={name}", "schedule.branches=[]") for name in ("one", "two")]
     shared = room(1.5 * need_of(lane(runs[0])).all)

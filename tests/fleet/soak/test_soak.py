@@ -6,6 +6,7 @@ In full, on real training: `make test-soak`. `SOAK_SEED` repeats its faults, `SO
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -121,7 +122,9 @@ def strike(site: Site, fault: Fault, chance: random.Random, pause: float) -> str
     if chance.random() < 0.7:
         wait_until(lambda: site.training() or not site.driving(), 30)
     time.sleep(chance.uniform(0.0, pause))
-    return fault(site, chance)
+    with contextlib.suppress(FileNotFoundError):  # a checkpoint that was chosen made room for the next
+        return fault(site, chance)
+    return None
 
 
 def _states(site: Site) -> str:
