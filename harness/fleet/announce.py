@@ -61,8 +61,9 @@ class Resolution:
 
     @property
     def advice(self) -> list[str]:
-        """How many seeds the test asks, in words."""
-        if self.seeds_needed is None:
+        """How many seeds the test asks, in words, where these are fewer."""
+        there = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
+        if self.seeds_needed is None or there >= self.seeds_needed:
             return []
         return [
             f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from harness import cli
 from harness.compare.multiple import smallest_p
-from harness.compare.power import seeds_needed
+from harness.compare.power import plan_power, seeds_needed
 from harness.compare.results import to_json
 from harness.config.compose import compose, sweep_configs
 from harness.config.schema import MeshConfig, Remat, ScheduleConfig
 from harness.fleet import launch
+from harness.fleet.announce import Resolution
 from harness.fleet.cost import device_bytes
 from harness.fleet.outlook import look_ahead
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
@@ -23,7 +24,8 @@ from harness.plan import Layout, decoder, from_facts, load, predict
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.failures import daly
 from harness.plan.here import plan_here
-from harness.plan.partition import _largest_first
+from harness.plan.memory import MIXED
+from harness.plan.partition import _Finder, _largest_first
 from harness.plan.sheet import Way
 from harness.plan.view import print_sheet
 from harness.records.provenance import Facts
@@ -133,6 +135,14 @@ def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
     json.dumps(to_json(sheet), allow_nan=False)
 
 
+def test_what_is_remembered_of_one_run_names_the_other():
+    one, two = (from_facts(run.config, run.facts, run.name) for run in asked_for(2, parameters=10**15))
+    find = _Finder(load("h100x8"), MIXED)
+    refused = [find([model], load("h100x8").part(), 8)[0].refused for model in (one, two)]
+    assert len(find.known) == 1
+    assert [text.partition(" ")[0] for text in refused] == ["1t/mha/seed0", "1t/mha/seed1"]
+
+
 def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
     sheet = plan_elsewhere(asked_for(4), compose(["cluster=colossus1"]).cluster)
     machine = sheet.cluster
@@ -237,6 +247,13 @@ def test_one_run_on_one_domain_has_all_of_it(made_up, capsys):
 def test_seeds_needed_are_the_fewest_that_can_reach_the_level(scales, level):
     found = next(n for n in range(2, 99) if smallest_p(n * scales) <= level)
     assert seeds_needed(scales, level) == found
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, 1), (3, 0)])
+def test_seeds_are_asked_for_where_there_are_too_few(seeds, told):
+    assert len(Resolution((), plan_power({"xs": seeds, "s": 3}), seeds_needed=3).advice) == told
+    assert len(Resolution((), None, seeds_needed=3).advice) == 1
+    assert Resolution(()).advice == []
 
 
 def test_many_blocks_get_kinds_without_trying_every_way():
