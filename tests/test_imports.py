@@ -22,9 +22,9 @@ ALLOWED = {
     "worker": {"config", "records", "models", "data", "parallel", "training", "describe"},
     "probe": {"config", "records", "compare", "models", "data", "parallel", "training", "describe"},
     "fleet": {"config", "records", "compare", "report", "parallel"},
-    "plan": {"config", "records"},
+    "plan": {"config", "records", "report"},
     "train": {"config", "fleet", "cli"},
-    "cli": {"config", "records", "compare", "report", "fleet", "probe", "worker", "train"},
+    "cli": {"config", "records", "compare", "report", "fleet", "plan", "probe", "worker", "train"},
 }
 """What each room may know. `parallel` knows the parameter specs of `models` as a type alone."""
 

@@ -98,6 +98,12 @@ def plan_power(
     )
 
 
+def seeds_needed(scales: int, level: float) -> int:
+    """Fewest seeds a scale with which the sign-flip test over all pairs can reach `level`; at least two, as
+    any interval asks."""
+    return max(2, math.ceil((1 - math.log2(level)) / scales))
+
+
 def detectable(se: float, df: float, level: float, chance: float) -> float | None:
     """The effect that a two-sided t-test at `level` finds with `chance`, by bisection on the noncentral t."""
     if df < 1 or not se > 0:

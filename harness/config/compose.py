@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,19 +58,32 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     Raises UserError where Hydra would print its own report, and whatever the launcher raised.
     The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
+    for config in _through_hydra(arguments):
+        task(config)
+
+
+def sweep_configs(overrides: Sequence[str]) -> list[Config]:
+    """The configs of a sweep in Hydra's order; nothing is launched. Raises UserError."""
+    with tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:  # where Hydra writes what it was given
+        return _through_hydra(
+            ["-m", *overrides, "hydra.launcher.compose_only=true", f"hydra.sweep.dir={scratch}"]
+        )
+
+
+def _through_hydra(arguments: Sequence[str]) -> list[Config]:
+    """What Hydra gives to a program that it starts; nothing for a sweep that was launched."""
     register()
     arguments = [_named(argument) for argument in arguments]
-    single: list[Config] = []
+    handed: list[Config] = []
 
     def take(node: DictConfig) -> None:
-        single.append(resolve(node))
+        handed.append(resolve(node))
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
     with mistakes.as_sentences(), _command_line(arguments):
         mistakes.check(get_args_parser().parse_args(arguments).overrides, groups())
         main()
-    for config in single:
-        task(config)
+    return handed
 
 
 def _named(override: str) -> str:

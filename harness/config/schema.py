@@ -344,7 +344,7 @@ class ClusterConfig:
     name: str = "local"
     platform: str = "cpu"
     kinds: dict[str, KindConfig] = field(default_factory=dict)
-    """What it is made of, for `harness.plan`; only a machine that is not here needs any."""
+    """What it is made of, for `harness plan`; only a machine that is not here needs any."""
     power_overhead: float | None = None
     """Power at the meter over power of the chips' hosts (PUE)."""
     site_megawatts: float | None = None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from harness.config.identity import difference, within
 from harness.fleet.outlook import Outlook
 from harness.fleet.progress import clock
 from harness.fleet.runs import Run
 from harness.records.layout import SweepDir
+
+if TYPE_CHECKING:
+    from harness.compare.power import Power
 
 
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[str]:
@@ -44,20 +48,44 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[s
     return lines
 
 
-def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
-    """The smallest effect that the design resolves, and the smallest p that it can attain.
+@dataclass(frozen=True)
+class Resolution:
+    """What a design can find out."""
 
-    The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no pair
-    resolve nothing, and are named.
-    """
+    lines: tuple[str, ...]
+    """In words; empty where nothing is to be compared."""
+    design: Power | None = None
+    """None: one seed a scale, or nothing to compare."""
+    seeds_needed: int | None = None
+    """A scale, for the sign-flip test over all its pairs to be able to reach the level that is asked."""
+
+    @property
+    def advice(self) -> list[str]:
+        """How many seeds the test asks, in words, where these are fewer."""
+        there = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
+        if self.seeds_needed is None or there >= self.seeds_needed:
+            return []
+        return [
+            f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."
+        ]
+
+
+def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
+    """The smallest effect that the design resolves, and the smallest p that it can attain, in words."""
+    return [*resolution(sweep, runs).lines]
+
+
+def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
+    """The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no
+    pair resolve nothing, and are named."""
     from harness.compare.library import Wanted, fitting_floors
-    from harness.compare.power import plan_power
+    from harness.compare.power import plan_power, seeds_needed
 
     rule = runs[0].config.rule
     controls = {run.block: run for run in runs if run.variant == rule.control}
     treated = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
     if not treated:
-        return []
+        return Resolution(())
     treatments = {run.variant for run in treated}
     seeds = {
         scale: len({run.config.seed for run in treated if run.config.scale.name == scale})
@@ -65,8 +93,9 @@ def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
     }
     alone = [scale for scale in _by_size(runs) if scale not in seeds]
     shown = [f"Nothing is compared at {', '.join(alone)}: no pair is there."] if alone else []
+    needed = seeds_needed(len(seeds), rule.alpha / len(treatments))
     if max(seeds.values()) < 2:
-        return ["One seed a scale: there will be no interval and no test.", *shown]
+        return Resolution(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
     wanted = [
         Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
         for run in controls.values()
@@ -75,7 +104,7 @@ def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
     floors = fitting_floors(sweep, wanted)
     unit = treated[0].facts.loss_unit.partition(" a ")[0]
     power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
-    return [power.sentence, *shown]
+    return Resolution((power.sentence, *shown), power, needed)
 
 
 def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool:

@@ -85,6 +85,8 @@ class Estimate:
     high: float
     runs: int
     """Earlier runs that it rests on; 0: a default."""
+    steps: int
+    """That `train` takes, those of cooldown branches among them."""
 
     @property
     def seconds(self) -> float:
@@ -119,7 +121,7 @@ def estimate(run: Run, width: int, crowd: float, known: Sequence[Observation]) -
         "startup": _startup(program_of(run.config), near, known),
     }
     total = sum(parts.values())
-    return Estimate(**parts, low=total / low, high=total * high, runs=len(near))
+    return Estimate(**parts, low=total / low, high=total * high, runs=len(near), steps=demand.steps)
 
 
 def _near(

@@ -79,13 +79,7 @@ def launch(
     """
     tools, console = tools or Tools(), console or Console()
     check_trainable(configs)
-    sweep = sweep_of(configs)
-    rule.complete(configs)
-    rule.check(sweep, configs)
-    check_distinct(sweep, configs)
-    for config in configs:
-        looks_of(config, config.rule.stopping)
-    runs = runs_of(sweep, configs, tools)  # what is wrong is said before anything is tuned
+    sweep, runs = asked(configs, tools)  # what is wrong is said before anything is tuned
     if configs[0].engine.dry_run:
         return _dry_run(sweep, runs, console)
     configs, tuning = tune(sweep, configs, _launch_tuning(tools, console), tools.describe, _noting(console))
@@ -105,6 +99,17 @@ def launch(
         time_variants(sweep, blocks, _noting(console))
         tools.conclude(sweep, console)
     return [_outcome(run, failed) for run in runs]
+
+
+def asked(configs: Sequence[Config], tools: Tools) -> tuple[SweepDir, list[Run]]:
+    """A sweep and its runs, on whatever machine they are to be. Raises UserError for what is not fair."""
+    sweep = sweep_of(configs)
+    rule.complete(configs)
+    rule.check(sweep, configs)
+    check_distinct(sweep, configs)
+    for config in configs:
+        looks_of(config, config.rule.stopping)
+    return sweep, runs_of(sweep, configs, tools)
 
 
 def runs_of(sweep: SweepDir, configs: Sequence[Config], tools: Tools) -> list[Run]:
@@ -179,12 +184,18 @@ def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Out
     """Print what would be trained. Learning rates that would be tuned first are not in it."""
     from harness.fleet.dry_run import print_outlook  # tables cost a third of a second to import
 
-    directories.check_identities(runs)
-    _, blocks, outlook = _look_ahead(sweep, make_blocks(runs))
+    blocks, outlook = foreseen(sweep, runs)
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         _noting(console)(line)
     print_outlook(blocks, outlook, console)
     return [Outcome(run.name, "planned", 0) for run in runs]
+
+
+def foreseen(sweep: SweepDir, runs: Sequence[Run]) -> tuple[list[Block], Outlook]:
+    """The blocks as they would be trained on this machine, and what becomes of them. Raises UserError."""
+    directories.check_identities(runs)
+    _, blocks, outlook = _look_ahead(sweep, make_blocks(runs))
+    return blocks, outlook
 
 
 def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]], None]:

@@ -90,7 +90,7 @@ def check_trainable(configs: Sequence[Config]) -> None:
             )
         if config.ladder.planned:
             raise UserError(
-                f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness.plan` says "
+                f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness plan` says "
                 "what they would cost, and ladder=replica trains a millionth of them"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -142,7 +143,8 @@ def check(model: ModelShape, layout: Layout) -> None:
 def grid(model: ModelShape, devices: int, fast_domain: int) -> Grid:
     """Every layout worth a look on at most so many devices, without remat: each axis divides what it splits,
     tensor stays in a fast domain, and the batch is split as often as the devices that are left allow."""
-    return _columns([(*row, 0) for row in _rows(model, devices, fast_domain)])
+    rows = np.concatenate([np.empty((0, 9), np.int64), *_rows(model, devices, fast_domain)])
+    return Grid(*rows.T)
 
 
 def _columns(rows: Sequence[Sequence[int]]) -> Grid:
@@ -151,11 +153,10 @@ def _columns(rows: Sequence[Sequence[int]]) -> Grid:
     return Grid(**dict(zip(names, columns, strict=True)))
 
 
-def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[tuple[int, ...]]:
-    """(data, fsdp, tensor, expert, pipeline, context, microbatch, virtual), one for each way to share."""
+def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndarray]:
+    """Rows in the order of a grid's columns, for each way to share a sequence's work."""
     replicas = divisors(model.batch)
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
-    experts = divisors(model.experts) if model.experts else [1]
     contexts = [
         c for c in (1, 2, 4, 8, 16, 32, 64) if model.sequence % c == 0 and model.sequence // c >= 1024
     ]
@@ -163,13 +164,26 @@ def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[tuple[i
         parts = devices // (tensor * context * pipeline)
         # A pipeline wants as many micro-batches as it has stages.
         most = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
-        if not most:
-            continue
-        for expert in (e for e in experts if most % e == 0):
-            for fsdp in _few(divisors(most // expert)):
-                for microbatch in (b for b in (1, 2, 4) if (model.batch // most) % b == 0):
-                    data = most // expert // fsdp
-                    yield data, fsdp, tensor, expert, pipeline, context, microbatch, virtual
+        if most:
+            batched = _batched(most, model.batch, model.experts)
+            ones = np.ones(len(batched), np.int64)
+            data, fsdp, expert, microbatch = batched.T
+            inner = (tensor * ones, expert, pipeline * ones, context * ones, microbatch, virtual * ones)
+            yield np.stack([data, fsdp, *inner, 0 * ones], axis=1)
+
+
+@functools.cache
+def _batched(replicas: int, batch: int, experts: int) -> np.ndarray:
+    """(data, fsdp, expert, microbatch), one row for each way to split the batch in so many parts."""
+    rows = [
+        (replicas // expert // fsdp, fsdp, expert, microbatch)
+        for expert in (divisors(experts) if experts else [1])
+        if replicas % expert == 0
+        for fsdp in _few(divisors(replicas // expert))
+        for microbatch in (1, 2, 4)
+        if (batch // replicas) % microbatch == 0
+    ]
+    return np.array(rows, np.int64)
 
 
 def _stages(layers: int) -> list[tuple[int, int]]:

@@ -20,6 +20,8 @@ ROUNDS = 3
 """Times that shares are set anew from the days that the last ones would take."""
 REFUSED = 1.5
 """What a run that does not fit gets of its last share in the next round."""
+WAYS = 20_000
+"""To give each block a kind, that are all tried."""
 
 Block = list[ModelShape]
 """Runs that get equally many chips, and one layout."""
@@ -100,9 +102,12 @@ def _work(model: ModelShape) -> float:
 def _by_kind(
     blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster, recipe: Recipe
 ) -> tuple[int, ...]:
-    """The kind of each block, so that the kind that ends last ends first; every way is tried."""
+    """The kind of each block, so that the kind that ends last ends first; every way is tried where they are
+    not too many, else the largest block first goes where it ends soonest."""
     capacity = [part.chips * speed(part.chip, recipe.precision) for part in cluster.partitions]
     amounts = [need * len(block) for need, block in zip(needs, blocks, strict=True)]
+    if len(capacity) ** len(blocks) > WAYS:
+        return _largest_first(amounts, capacity)
 
     def load(ways: tuple[int, ...]) -> float:
         sums = [0.0] * len(capacity)
@@ -111,6 +116,16 @@ def _by_kind(
         return max(amount / room for amount, room in zip(sums, capacity, strict=True))
 
     return min(product(range(len(capacity)), repeat=len(blocks)), key=load)
+
+
+def _largest_first(amounts: Sequence[float], capacity: Sequence[float]) -> tuple[int, ...]:
+    """For each amount the index of the capacity that it is put on."""
+    sums, chosen = [0.0] * len(capacity), [0] * len(amounts)
+    for index in sorted(range(len(amounts)), key=lambda i: -amounts[i]):
+        ends = [(sums[kind] + amounts[index]) / room for kind, room in enumerate(capacity)]
+        chosen[index] = ends.index(min(ends))
+        sums[chosen[index]] += amounts[index]
+    return tuple(chosen)
 
 
 def _share_part(
@@ -182,7 +197,8 @@ class _Finder:
 
     def __init__(self, cluster: Cluster, recipe: Recipe):
         self.cluster, self.recipe = cluster, recipe
-        self.known: dict[tuple[ModelShape, str, int, Layout | None], Prediction | str] = {}
+        self.known: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, Prediction | str]] = {}
+        """With the name of the model that was asked for."""
 
     def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
         """Each in the layout that is best for itself; where those differ, all in that of them with which the
@@ -195,12 +211,12 @@ class _Finder:
         return min(ways, key=lambda members: _ends([members]))
 
     def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
-        key = dataclasses.replace(model, name=""), part.name, chips, layout
+        key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
         if key not in self.known:
-            self.known[key] = self.ask(model, part, chips, layout)
-        found = self.known[key]
+            self.known[key] = model.name, self.ask(model, part, chips, layout)
+        name, found = self.known[key]
         if isinstance(found, str):
-            return Member(model, part.name, chips, None, found)
+            return Member(model, part.name, chips, None, found.replace(name, model.name))
         return Member(model, part.name, chips, dataclasses.replace(found, model=model))
 
     def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
@@ -218,11 +234,15 @@ def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, doma
     largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
     domains = chips // domain
     if domains < sum(sizes):
-        raise UserError(f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}.")
+        raise UserError(
+            f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}: plan fewer"
+            " runs at a time, or a larger cluster."
+        )
     spare = domains - sum(sizes)
     total = sum(need * size for need, size in zip(needs, sizes, strict=True))
     wanted = [max(0.0, need / total * domains - 1) for need in needs]
-    scale = spare / sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    asked = sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    scale = spare / asked if asked else 0.0
     given = [math.floor(want * scale) for want in wanted]
     for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
         left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))

@@ -27,6 +27,7 @@ class Evidence(Enum):
     """The layer that a number comes from."""
 
     closed_form = "closed form"
+    measured = "earlier runs on this machine"
     analytic = "analytic, calibrated"
     assumed = "assumed"
 

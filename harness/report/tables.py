@@ -23,6 +23,7 @@ WORDED = {
     "shared examples",
     "outcome",
     "base",
+    "layout",
 }
 
 

@@ -1,0 +1,110 @@
+"""A sweep on this machine: as it would be placed, with the times that earlier runs took here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from harness.plan.layouts import Layout
+from harness.plan.predict import MEMORY_DOUBT, Evidence, Number
+from harness.plan.sheet import COUNTED, Described, Machine, PlannedRun, Sheet, labels
+
+DAY = 86_400
+FLOAT32 = 4
+"""Bytes: what runs are trained in here."""
+
+
+class Took(Protocol):
+    """Wall seconds of a run (`harness.fleet.cost.Estimate`)."""
+
+    @property
+    def train(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def runs(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+
+class Placed(Protocol):
+    """Who trains where and when (`harness.fleet.outlook.Outlook`)."""
+
+    @property
+    def estimates(self) -> Mapping[str, Took]: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def plan_here(
+    runs: Sequence[Described], placed: Placed, *, seconds: float, devices: int, utilisation: float
+) -> Sheet:
+    """Of runs on the meshes that they were given; `seconds` until the last has ended."""
+    planned = tuple(_planned(run, placed.estimates[run.name]) for run in runs)
+    evidence = _evidence(min(each.runs for each in placed.estimates.values()))
+    whole = Number(seconds / DAY, placed.low / DAY, placed.high / DAY, evidence)
+    return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (), whole, utilisation))
+
+
+def _planned(run: Described, took: Took) -> PlannedRun:
+    facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took.runs)
+    doubt = took.low / took.seconds, took.high / took.seconds
+    step = took.train / took.steps
+    step_seconds = Number(step, doubt[0] * step, doubt[1] * step, evidence)
+    days = Number(took.seconds / DAY, took.low / DAY, took.high / DAY, evidence)
+    memory = _memory(run)
+    told = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
+    return PlannedRun(
+        name=run.name,
+        parameters=facts.parameters,
+        active_parameters=facts.active_parameters or facts.non_embedding,
+        flops_per_token=facts.flops_per_token,
+        tokens=facts.steps * facts.tokens_per_step,
+        kind=run.config.cluster.platform,
+        chips=mesh.devices,
+        devices=mesh.devices,
+        layout=_layout(run),
+        memory=memory,
+        step_seconds=step_seconds,
+        days=days,
+        evidence=COUNTED | labels(told),
+    )
+
+
+def _evidence(runs: int) -> Evidence:
+    return Evidence.measured if runs else Evidence.assumed
+
+
+def _layout(run: Described) -> Layout:
+    mesh, config = run.config.mesh, run.config
+    parts = mesh.data * mesh.fsdp * mesh.expert * config.compute.microbatches
+    return Layout(
+        data=mesh.data,
+        fsdp=mesh.fsdp,
+        tensor=mesh.tensor,
+        expert=mesh.expert,
+        microbatch=config.scale.batch // parts,
+        remat=config.compute.remat,
+    )
+
+
+def _memory(run: Described) -> dict[str, Number]:
+    """As `harness.fleet.cost.device_bytes`, by part: `fsdp` and `tensor` split the state, `data`, `fsdp` and
+    `expert` the batch."""
+    facts, mesh = run.facts, run.config.mesh
+    weights, gradients = FLOAT32 * facts.parameters, FLOAT32 * (facts.trainable or facts.parameters)
+    state = {
+        "weights": weights,
+        "optimizer": facts.state_bytes - weights - gradients,
+        "gradients": gradients,
+    }
+    seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert)
+    activations = Number(seen, seen / MEMORY_DOUBT, seen * MEMORY_DOUBT, Evidence.assumed)
+    kept = {name: Number.exact(size / (mesh.fsdp * mesh.tensor)) for name, size in state.items()}
+    return kept | {"activations": activations}

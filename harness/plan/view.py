@@ -1,0 +1,204 @@
+"""A plan in the terminal: what is asked for, what it would take, what fails, who has the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.plan.clusters import GIB
+from harness.plan.predict import Evidence, Number
+from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
+from harness.report import words
+from harness.report.tables import Table, split, table, without
+from harness.report.terminal import NARROW, say, section
+
+UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
+"""How many of each a day has; a plan is told in the first of which its longest run takes one."""
+FAILURES = (
+    "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
+    " with saves in memory too, and elastic"
+)
+Runs = tuple[PlannedRun, ...]
+
+
+def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
+    """`power`: what the design can find out, in sentences."""
+    runs, unit = sheet.runs, _unit(sheet.cluster.days)
+    shown = _short_names(runs)
+    for title, content in (
+        ("Models", _models(runs, shown)),
+        ("What they would take", _times(runs, shown, unit)),
+        ("Layouts", _layouts(runs, shown)),
+        (FAILURES, _failures(runs, shown)),
+    ):
+        content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
+        narrowed, same = split(content)
+        if len(narrowed.columns) == content.left:
+            narrowed, same = content, ""
+        section(console, title, narrowed)
+        say(console, same)
+    _print_lines(console, "Machine", _machine(sheet.cluster, unit))
+    _print_lines(console, "Not as announced", _verdicts(runs, shown))
+    _print_lines(console, "Evidence", _evidence(runs))
+    _print_lines(console, "What the design can find out", power)
+
+
+def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        say(console, words.plain_text(line))
+
+
+def _short_names(runs: Runs) -> dict[str, str]:
+    """Without the seed where all have one."""
+    seeds = {run.name.rpartition("/")[2] for run in runs}
+    return {run.name: run.name.rpartition("/")[0] if len(seeds) == 1 else run.name for run in runs}
+
+
+def _models(runs: Runs, shown: dict[str, str]) -> Table:
+    rows = (
+        (shown[run.name], *map(words.count, (run.parameters, run.active_parameters)),
+         words.count(run.flops_per_token), words.count(run.tokens))
+        for run in runs
+    )  # fmt: skip
+    return table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
+
+
+def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
+    name, a_day = unit
+    memory = _memory_unit(runs)
+    columns = (
+        "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
+    )  # fmt: skip
+    return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
+
+
+def _memory_unit(runs: Runs) -> tuple[str, float]:
+    return ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+
+
+def _held(run: PlannedRun) -> float | None:
+    """Bytes of its fullest device."""
+    return sum(part.value for part in run.memory.values()) or None
+
+
+def _time_row(run: PlannedRun, name: str, a_day: float, memory: float) -> tuple[str, ...]:
+    held, limit = _held(run), run.memory_limit
+    return (
+        name,
+        words.number(held and held / memory),
+        words.number(limit and limit / memory),
+        _span(run.step_seconds),
+        f"{run.mfu.value:.0%}" if run.mfu else words.NONE,
+        _span(run.days and run.days.times(a_day)),
+        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
+    )
+
+
+def _span(number: Number | None) -> str:
+    if number is None:
+        return words.NONE
+    low, high = words.number(number.low), words.number(number.high)
+    return f"{words.number(number.value)} [{low}, {high}]"
+
+
+def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
+    rows = (
+        (shown[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
+        for run in runs
+    )
+    return table(("run", "kind", "chips", "in use", "layout"), rows)
+
+
+def _failures(runs: Runs, shown: dict[str, str]) -> Table:
+    """Empty on this machine, of whose failures nothing is known."""
+    names = list(dict.fromkeys(way.name for run in runs for way in run.recovery))
+    columns = ("run", "one in", "in all", "save every", "(Young)", *map(_added, names))
+    rows = (_failure_row(run, shown[run.name], names) for run in runs if run.recovery)
+    return table(columns, rows)
+
+
+def _added(way: str) -> str:
+    """What a way has beside those before it, in a word: `elastic, spares, saves in memory` is elastic."""
+    return next(word for word in ("elastic", "memory", "spares", "restarts") if word in way)
+
+
+def _failure_row(run: PlannedRun, name: str, ways: Sequence[str]) -> tuple[str, ...]:
+    kept = {way.name: way for way in run.recovery}
+    best = max(run.recovery, key=lambda way: way.goodput)
+    return (
+        name,
+        f"{words.number(run.mtbf_hours, 2)} h",
+        words.number(run.interruptions if run.days else None),
+        f"{words.number(best.save_minutes, 2)} min",
+        words.number(best.save_minutes_young, 2),
+        *(f"{kept[way].goodput:.2f}" if way in kept else words.NONE for way in ways),
+    )
+
+
+def _machine(machine: Machine, unit: tuple[str, float]) -> list[str]:
+    name, a_day = unit
+    lines = [
+        f"{machine.name}, {share.kind}: {share.given:,} of {share.chips:,} {share.chip} given to"
+        f" {len(share.runs)} run{'s' * (len(share.runs) != 1)}."
+        for share in machine.shares
+    ]
+    if machine.days:
+        ends = _span(machine.days.times(a_day))
+        used = f"{machine.utilisation:.0%} of {machine.name} in use"
+        lines.append(f"The last run that ends does so after {ends} {name}; {used}.")
+    lines += _power(machine.meter) if machine.meter else []
+    return lines + (_mixed(machine.mixed, machine.name) if machine.mixed else [])
+
+
+def _power(meter: Meter) -> list[str]:
+    runs, every = _megawatts(meter.runs), _megawatts(meter.machine)
+    told = f"Power at the meter: {runs} for these runs, {every} for every chip"
+    if meter.site is None:
+        return [f"{told}; what the site can draw is not known."]
+    if meter.possible:
+        return [f"{told}; the site has {_megawatts(meter.site)}."]
+    return [
+        f"{told}; the site has {_megawatts(meter.site)}: at full load not all of them at once, but"
+        f" {meter.site / meter.runs:.0%} of their chips."
+    ]
+
+
+def _megawatts(value: float) -> str:
+    return f"{value:,.0f} MW" if value >= 10 else f"{words.number(value)} MW"
+
+
+def _mixed(mixed: Mixed, name: str) -> list[str]:
+    told = f"One job over all kinds of {name} would get {mixed.efficiency:.0%} of their products' speed"
+    if mixed.won_back is None:
+        return [f"{told}; not every run can be planned both ways, so their times are not compared."]
+    return [
+        f"{told}, and these runs, each number that of the worst kind, {mixed.days:.1f} days; with one kind"
+        f" for each run {mixed.days_apart:.1f}: partition wins back a factor {mixed.won_back:.2f}."
+    ]
+
+
+def _verdicts(runs: Runs, shown: dict[str, str]) -> list[str]:
+    """A run that fits nowhere is named in what was found."""
+    return [
+        run.verdict if run.name in run.verdict else f"{shown[run.name]}: {run.verdict}."
+        for run in runs
+        if run.verdict
+    ]
+
+
+def _evidence(runs: Runs) -> list[str]:
+    """Each layer once, with what rests on it."""
+    keys: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, label in run.evidence.items():
+            keys.setdefault(label, {})[key.replace("_", " ")] = None
+    told = [each.value for each in Evidence]
+    return [f"{label}: {', '.join(keys[label])}." for label in sorted(keys, key=told.index)]
+
+
+def _unit(days: Number | None) -> tuple[str, float]:
+    return next((unit for unit in UNITS if days is None or days.value * unit[1] >= 1), UNITS[-1])
