@@ -6,26 +6,25 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import P
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from harness.config.identity import plain
 from harness.config.schema import Config
 from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
-from harness.parallel.rules import batch_sharding, param_shardings
 from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
-from harness.training.learner import Learner, learner_of
+from harness.training.learner import Learner
 from harness.training.programs import Device, Program, obtain
 from harness.training.sampling import in_batches, make_sample
-from harness.training.step import Params, TrainState, make_step, split
+from harness.training.specs import Specs
+from harness.training.step import TrainState, split
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Lane:
     def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
         """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
         are another run's, from which this one starts."""
-        params = jax.device_put(self.learner.start(self.config.seed, weights), self._param_shardings)
+        params = jax.device_put(self.learner.start(self.config.seed, weights), self._specs.param_shardings)
         return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
 
     def abstract_state(self) -> TrainState:
-        return self._abstract_state
+        return self._specs.state
 
     def put(self, batch: Batch) -> jax.Array:
         """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
         tokens_BT1 = batch.tokens_BT
-        return jax.device_put(tokens_BT1.reshape(self._batch_shape), self._batch_sharding)
+        return jax.device_put(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
         """(state, metrics) after one update; donates `state`."""
@@ -78,7 +77,7 @@ class Lane:
         """By held-out domain: loss a token, bits a byte."""
         batch, sharding, length = (
             self.config.scale.batch,
-            self._row_sharding,
+            self._specs.row_sharding,
             self.config.data.sequence_length,
         )
         return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
@@ -87,7 +86,7 @@ class Lane:
         """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
 
         def made(rows_BR: np.ndarray) -> jax.Array:
-            placed = jax.device_put(rows_BR, self._row_sharding)
+            placed = jax.device_put(rows_BR, self._specs.row_sharding)
             return self._program_sample(state.params, placed, np.float32(guidance))
 
         return in_batches(made, rows_NR, self.config.scale.batch)
@@ -96,86 +95,40 @@ class Lane:
         """Compile or load every program, so that the loop never waits for one."""
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
-    @functools.cached_property
+    @property
     def learner(self) -> Learner:
-        return learner_of(self.config, self.model)
+        return self._specs.learner
 
     @functools.cached_property
-    def _optimizer(self):
-        return self.learner.optimizer(self.config.optimizer)
-
-    @functools.cached_property
-    def _param_shardings(self) -> dict[str, NamedSharding]:
-        return param_shardings(self.mesh, self.learner.stored)
-
-    @functools.cached_property
-    def _abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return {
-            path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self._param_shardings[path])
-            for path, spec in self.learner.stored.items()
-        }
-
-    @property
-    def _abstract_learning(self) -> Params:
-        return split(cast(Params, self._abstract_params), self.learner.learning)[0]
-
-    @functools.cached_property
-    def _abstract_state(self) -> TrainState:
-        with jax.set_mesh(self.mesh):
-            moments = jax.eval_shape(self._optimizer.init, self._abstract_learning)
-        return TrainState(cast(Params, self._abstract_params), jax.tree.map(self._placed, moments))
-
-    def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
-        spec = getattr(leaf.sharding, "spec", None) or P()
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, spec))
-
-    @property
-    def _batch_shape(self) -> tuple[int, int, int]:
-        count = self.config.compute.microbatches
-        return (count, self.config.scale.batch // count, self.model.row_length)
-
-    @functools.cached_property
-    def _row_sharding(self) -> NamedSharding:
-        return batch_sharding(self.mesh, self.config.scale.batch)
-
-    @functools.cached_property
-    def _batch_sharding(self) -> NamedSharding:
-        rows = batch_sharding(self.mesh, self._batch_shape[1])
-        return NamedSharding(self.mesh, P(None, *rows.spec))
+    def _specs(self) -> Specs:
+        return Specs(self.config, self.model, self.mesh)
 
     @functools.cached_property
     def _program_init(self) -> Program:
-        return self._obtain("init", self._optimizer.init, self._abstract_learning)
+        return self._obtain("init", self._specs.optimizer.init, self._specs.learning)
 
     @functools.cached_property
     def _program_step(self) -> Program:
-        step = make_step(self.learner, self.config.optimizer, self._optimizer, self.learner.learning)
-        tokens = jax.ShapeDtypeStruct(self._batch_shape, jnp.int32, sharding=self._batch_sharding)
-        rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
-        return self._obtain("step", step, self._abstract_state, tokens, rate, donate=(0,))
+        return self._obtain("step", self._specs.step, *self._specs.step_arguments, donate=(0,))
 
     @functools.cached_property
     def _program_copy(self) -> Program:
-        return self._obtain("copy", lambda state: jax.tree.map(jnp.copy, state), self._abstract_state)
+        return self._obtain("copy", lambda state: jax.tree.map(jnp.copy, state), self._specs.state)
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        shape = (self.config.scale.batch, self.model.row_length)
-        tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
-        return self._obtain("evaluate", make_evaluate(self.learner), self._abstract_params, tokens)
+        return self._obtain("evaluate", make_evaluate(self.learner), self._specs.params, self._specs.rows)
 
     @functools.cached_property
     def _program_sample(self) -> Program:
-        shape = (self.config.scale.batch, self.model.row_length)
-        rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._row_sharding)
-        guidance = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
-        return self._obtain("sample", make_sample(self.model), self._abstract_params, rows, guidance)
+        specs = self._specs
+        return self._obtain("sample", make_sample(self.model), specs.params, specs.rows, specs.number)
 
     def _obtain(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
     ) -> Program:
         def lower() -> jax.stages.Lowered:
-            with jax.set_mesh(self.mesh):
+            with self._specs.entered():
                 return jax.jit(function, donate_argnums=donate).lower(*arguments)
 
         return obtain(name, self._program_key(), lower, self.devices)
