@@ -12,9 +12,6 @@ from harness.config.errors import UserError, disk_trouble, nearest
 
 if TYPE_CHECKING:
     from harness.compare.checkpoints import CheckpointDiff
-    from harness.fleet.runs import Run
-    from harness.plan.sheet import Sheet
-    from harness.records.layout import SweepDir
 
 MISTAKE = 2
 
@@ -65,51 +62,9 @@ def _sweep(arguments: Sequence[str]) -> int:
 
 
 def _plan(arguments: Sequence[str]) -> int:
-    from harness.report.command import Options
+    from harness.cli.plan import plan
 
-    parser = Options("harness plan", add_help=False)
-    parser.add_argument("--json", action="store_true")
-    options, overrides = parser.parse_known_args(arguments)
-    if unknown := [each for each in overrides if each.startswith("-")]:
-        parser.error(f"{unknown[0]} is none of its options")
-    from harness.config.compose import sweep_configs
-    from harness.fleet.announce import resolution
-    from harness.fleet.launch import Tools, asked
-
-    sweep, runs = asked(sweep_configs(overrides), Tools())
-    sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
-    if options.json:
-        import json
-
-        from harness.compare.results import to_json
-
-        content = to_json(sheet) | {"power": to_json(found)}
-        print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
-    else:
-        from rich.console import Console
-
-        from harness.plan.view import print_sheet
-
-        print_sheet(sheet, [*found.lines, *found.advice], Console())
-    return 0
-
-
-def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
-    """On the described machine, or on this one where its config says nothing of chips."""
-    cluster = runs[0].config.cluster
-    if cluster.kinds or any(run.config.ladder.planned for run in runs):
-        from harness.plan.elsewhere import plan_elsewhere
-
-        return plan_elsewhere(runs, cluster)
-    from harness.fleet.launch import foreseen
-    from harness.plan.here import plan_here
-
-    blocks, outlook = foreseen(sweep, runs)
-    plan, placed = outlook.plan, {run.name: run for block in blocks for run in block.runs}
-    ordered = [placed[run.name] for run in runs]
-    return plan_here(
-        ordered, outlook, seconds=plan.makespan, devices=plan.devices, utilisation=plan.utilisation
-    )
+    return plan(arguments)
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -351,7 +306,3 @@ def _help(name: str) -> str:
     return "\n".join(
         filter(None, [f"harness {name}: {verb.what}", "", f"  $ {verb.example}", "", verb.details])
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

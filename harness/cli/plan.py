@@ -1,0 +1,54 @@
+"""`harness plan`: what a sweep would take, here or on a machine that is described."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from harness.compare.results import to_json
+from harness.config.compose import sweep_configs
+from harness.fleet.announce import resolution
+from harness.fleet.launch import Tools, asked, foreseen
+from harness.fleet.runs import Run
+from harness.plan.elsewhere import plan_elsewhere
+from harness.plan.here import plan_here
+from harness.plan.sheet import Sheet
+from harness.plan.view import print_sheet
+from harness.records.layout import SweepDir
+from harness.report.command import Options
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Exit status. Raises UserError."""
+    parser = Options("harness plan", add_help=False)
+    parser.add_argument("--json", action="store_true")
+    options, overrides = parser.parse_known_args(arguments)
+    if unknown := [each for each in overrides if each.startswith("-")]:
+        parser.error(f"{unknown[0]} is none of its options")
+    sweep, runs = asked(sweep_configs(overrides), Tools())
+    sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
+    if options.json:
+        content = to_json(sheet) | {"power": to_json(found)}
+        print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
+    else:
+        print_sheet(sheet, [*found.lines, *found.advice], Console())
+    return 0
+
+
+def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
+    """On the described machine, or on this one where its config says nothing of chips."""
+    cluster = runs[0].config.cluster
+    if cluster.kinds or any(run.config.ladder.planned for run in runs):
+        return plan_elsewhere(runs, cluster)
+    blocks, outlook = foreseen(sweep, runs)
+    placement, placed = outlook.plan, {run.name: run for block in blocks for run in block.runs}
+    ordered = [placed[run.name] for run in runs]
+    return plan_here(
+        ordered,
+        outlook,
+        seconds=placement.makespan,
+        devices=placement.devices,
+        utilisation=placement.utilisation,
+    )
