@@ -50,7 +50,7 @@ def describe(config: Config) -> Facts:
 
     import_modules(config)
     check_profile(config.profile)
-    data, mix = _planned_data(config) if config.ladder.planned else _data(config)
+    data, mix = data_of(config)
     steps = main_course(config).last
     branch_courses(config)
     model = build(config, data.vocabulary, data.end, data.image)
@@ -82,6 +82,11 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
     )
+
+
+def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What is known of the data of a run: read, or assumed where it can only be planned."""
+    return _planned_data(config) if config.ladder.planned else _data(config)
 
 
 def _data(config: Config) -> tuple[DataFacts, MixFacts]:

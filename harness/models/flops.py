@@ -82,7 +82,11 @@ def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
     A product whose result is not used is left out, as XLA leaves it out.
     Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
     """
-    jaxpr = jax.make_jaxpr(function)(*abstract_args).jaxpr
+    return count_traced(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+
+
+def count_traced(jaxpr: Any) -> int:
+    """The same of what was traced already, of all devices of its mesh."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
@@ -99,7 +103,15 @@ def _count_equation(equation: Any) -> int:
     within = sum(map(_count, _subjaxprs(equation.params)))
     if within and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")
-    return within * (equation.params["length"] if name == "scan" else 1)
+    return within * _times(name, equation.params)
+
+
+def _times(name: str, params: dict[str, Any]) -> int:
+    """How often what stands in an equation is done: each step of a scan, and on each device of a mesh."""
+    if name == "scan":
+        return params["length"]
+    axes = params["newly_manual_axes"] if name == "shard_map" else ()
+    return math.prod(params["mesh"].shape[axis] for axis in axes)
 
 
 def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
