@@ -43,7 +43,8 @@ def check_slice(topology: str) -> None:
     kind, _, shape = topology.partition(":")
     if shape not in _shapes(kind):
         raise UserError(
-            f"topology={topology}: no such slice of {kind} can be had; nearest is {_nearest(kind, chips_of(shape))}"
+            f"topology={topology}: no such slice of {kind} can be had;"
+            f" nearest is {_nearest(kind, chips_of(shape))}"
         )
 
 

@@ -56,46 +56,24 @@ def _hopper(name: str, memory_bytes: int, memory_bytes_s: int) -> Gpu:
     return Gpu(name, (9, 0), 132, 128, 1.98, memory_bytes, memory_bytes_s, 52_428_800, 233_472)
 
 
+def _blackwell(name: str, minor: int, clock_ghz: float, memory_bytes: int) -> Gpu:
+    rate, cache = 7_928_064_000_000, 135_528_448
+    return Gpu(name, (10, minor), 152, 128, clock_ghz, memory_bytes, rate, cache, 233_472)
+
+
+_A100 = Gpu(
+    "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 85_100_068_864, 2_039_040_000_000, 41_943_040, 167_936
+)
 _H100 = _hopper("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000)
 
 GPUS = {
-    "A100-80G": Gpu(
-        "NVIDIA A100-SXM4-80GB",
-        (8, 0),
-        108,
-        64,
-        1.41,
-        85_100_068_864,
-        2_039_040_000_000,
-        41_943_040,
-        167_936,
-    ),
+    "A100-80G": _A100,
     "H100-80G": _H100,
     # An H100 with fewer links between chips, which the compiler does not ask for.
     "H800": _H100,
     "H200-141G": _hopper("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
-    "GB200": Gpu(
-        "NVIDIA GB200",
-        (10, 0),
-        152,
-        128,
-        2.062,
-        197_897_748_480,
-        7_928_064_000_000,
-        135_528_448,
-        233_472,
-    ),
-    "GB300": Gpu(
-        "NVIDIA GB300",
-        (10, 3),
-        152,
-        128,
-        2.07,
-        297_021_079_552,
-        7_928_064_000_000,
-        135_528_448,
-        233_472,
-    ),
+    "GB200": _blackwell("NVIDIA GB200", 0, 2.062, 197_897_748_480),
+    "GB300": _blackwell("NVIDIA GB300", 3, 2.07, 297_021_079_552),
 }
 """By the names of clusters and published runs (harness.plan.chips)."""
 

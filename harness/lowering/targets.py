@@ -53,7 +53,7 @@ def look_tpu(make: Maker, topology: str) -> Seen:
 
 
 def _tpu_details(kind: str, shape: str) -> dict[str, Any]:
-    """The two cores of a v4 are one device to a program, as those of a v5p; and there is a slice of one chip."""
+    """The two cores of a v4 are one device to a program, as those of a v5p; and one chip is a slice too."""
     cores = {"chip_config_name": "megacore"} if kind == "v4" else {}
     return cores | ({"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {})
 

@@ -1,4 +1,4 @@
-"""Where the compilers for machines that are not here live: an environment of their own, `make plan-extras`."""
+"""Where the compilers for machines that are not here are: an environment of their own, `make plan-extras`."""
 
 from __future__ import annotations
 
