@@ -1,8 +1,7 @@
-"""The walk over a program: from its entry through fusions, calls, branches and loops, each as often as it runs."""
+"""The walk over a program: through fusions, calls, branches and loops, each as often as it runs."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from harness.lowering.hlo.collectives import KINDS, received
@@ -15,12 +14,11 @@ from harness.lowering.hlo.text import Computation, Instruction, Module, parse
 LARGEST = 12
 """Transfers that are kept by name."""
 
-EMPTY_CALLS = {"AllocateBuffer", "AssumeGatherIndicesInBound"}
+EMPTY_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
 """Targets of custom calls that compute nothing."""
 
-
-_COUNTED = frozenset(["dot", "scaled-dot", "ragged-dot", "convolution", "custom-call"])
-_ENTERED = frozenset(["fusion", "call", "async", "while", "conditional"])
+_PRODUCTS = ("dot", "scaled-dot", "ragged-dot", "convolution", "custom-call")
+_ENTERED = ("fusion", "call", "async", "while", "conditional")
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,17 @@ class Counts:
 def read_hlo(text: str) -> Counts:
     """Counts optimized HLO text of one partition, as CPU, GPU and TPU compilers of JAX print it.
 
-    Of the branches of a conditional the one with most FLOPs counts, of equal ones that with most bytes. Raises
-    UserError where the text is none, or spells something that would make a number wrong.
+    Of the branches of a conditional the one with most FLOPs counts, of equal ones that with most bytes.
+    Raises UserError where the text is no HLO, or spells a thing so that a number would be wrong.
     """
     module = parse(text)
     seen = _Walk(module).through(Frame(module, module.entry, lambda number, path: None))
-    moved = Counter[str]()
+    moved: dict[str, float] = {}
     for transfer in seen.transfers:
-        moved[transfer.kind] += transfer.total
+        moved[transfer.kind] = moved.get(transfer.kind, 0.0) + transfer.total
     return Counts(
         dot_flops=seen.flops,
-        collective_bytes=dict(moved),
+        collective_bytes=moved,
         unknown_loops=tuple(dict.fromkeys(seen.loops)),
         unread_kernels=tuple(sorted(set(seen.kernels))),
         largest=tuple(sorted(seen.transfers, key=lambda transfer: -transfer.total)[:LARGEST]),
@@ -118,36 +116,30 @@ class _Walk:
 
     def _tells(self, instruction: Instruction) -> bool:
         opcode = instruction.opcode.removesuffix("-start")
-        if opcode in _COUNTED or opcode in KINDS:
+        if opcode in _PRODUCTS or opcode in KINDS:
             return True
-        return opcode in _ENTERED and any(
-            self.tells(self.module.computations[name]) for name in instruction.called
-        )
+        called = instruction.called if opcode in _ENTERED else ()
+        return any(self.tells(self.module.computations[name]) for name in called)
 
     def _visit(self, frame: Frame, instruction: Instruction, seen: _Seen) -> None:
+        """Of an asynchronous operation the start counts, and not the done."""
         opcode = instruction.opcode.removesuffix("-start")
         if opcode in KINDS:
-            seen.transfers.append(self._transfer(frame.computation, instruction, opcode))
-        elif opcode in _COUNTED:
-            _products(frame.computation, instruction, seen)
+            moved = received(self.module, frame.computation, instruction, opcode)
+            seen.transfers.append(Transfer(instruction.name, opcode, moved, 1))
+        elif opcode in _PRODUCTS:
+            _multiply(frame.computation, instruction, opcode, seen)
         elif opcode == "while":
             self._loop(frame, instruction, seen)
         elif opcode == "conditional":
-            branches = [self._called(frame, name) for name in instruction.called]
-            seen.add(max(branches, key=lambda branch: branch.weight))
-        elif opcode == "fusion":
-            self._fusion(frame, instruction, seen)
+            self._branches(frame, instruction, seen)
         elif opcode in _ENTERED:
             for name in instruction.called:
-                seen.add(self.through(frame.called(instruction, name)))
-
-    def _called(self, frame: Frame, name: str) -> _Seen:
-        return self.through(Frame(self.module, self.module.computations[name], lambda number, path: None))
+                self._enter(frame, instruction, name, seen)
 
     def _loop(self, frame: Frame, loop: Instruction, seen: _Seen) -> None:
-        body = self.through(inside(frame, loop))
-        condition = self._called(frame, loop.word("condition").lstrip("%"))
-        if not (body.weight > (0, 0) or condition.weight > (0, 0) or body.kernels):
+        body, condition = (self.through(inside(frame, loop, part)) for part in ("body", "condition"))
+        if body == condition == _Seen():
             return
         turns = trips(frame, loop)
         if turns is None:
@@ -156,38 +148,47 @@ class _Walk:
         seen.add(body, turns)
         seen.add(condition, turns + 1)
 
-    def _transfer(self, computation: Computation, collective: Instruction, kind: str) -> Transfer:
-        return Transfer(collective.name, kind, received(self.module, computation, collective, kind), 1)
+    def _branches(self, frame: Frame, conditional: Instruction, seen: _Seen) -> None:
+        def branch(name: str, operand: str) -> _Seen:
+            computation = self.module.computations[name]
+            return self.through(Frame(self.module, computation, lambda _, path: frame.value(operand, path)))
 
-    def _fusion(self, frame: Frame, fusion: Instruction, seen: _Seen) -> None:
-        """A TPU writes a reduce-scatter as a fusion of an all-reduce and the slices that are kept of it."""
-        fused = frame.called(fusion, fusion.called[0])
-        inside = self.through(fused)
-        if _keeps_slices(fused.computation, fusion):
-            inside.transfers = [_halved(found) for found in inside.transfers]
-        seen.add(inside)
+        given = zip(conditional.called, conditional.operands[1:], strict=True)
+        seen.add(max((branch(*each) for each in given), key=lambda found: found.weight))
+
+    def _enter(self, frame: Frame, caller: Instruction, name: str, seen: _Seen) -> None:
+        called = frame.called(caller, name)
+        found = self.through(called)
+        if _keeps_slices(called.computation, caller):
+            found.transfers = [_scattered(transfer) for transfer in found.transfers]
+        seen.add(found)
 
 
 def _keeps_slices(fused: Computation, fusion: Instruction) -> bool:
-    reduced = [found for found in fused.instructions.values() if found.opcode == "all-reduce"]
-    sliced = any(found.opcode == "dynamic-slice" for found in fused.instructions.values())
-    return sliced and bool(reduced) and size(fusion.shape) < sum(size(found.shape) for found in reduced)
+    """Whether a fusion is what a TPU makes of a reduce-scatter: an all-reduce and slices of its result."""
+    if fusion.opcode != "fusion" or not any(
+        each.opcode == "dynamic-slice" for each in fused.instructions.values()
+    ):
+        return False
+    reduced = [each.shape for each in fused.instructions.values() if each.opcode == "all-reduce"]
+    return bool(reduced) and size(fusion.shape) < sum(map(size, reduced))
 
 
-def _halved(transfer: Transfer) -> Transfer:
+def _scattered(transfer: Transfer) -> Transfer:
     """A reduce-scatter in place of an all-reduce: without the second half, which gathers again."""
     if transfer.kind != "all-reduce":
         return transfer
     return replace(transfer, kind="reduce-scatter", bytes=transfer.bytes / 2)
 
 
-def _products(computation: Computation, instruction: Instruction, seen: _Seen) -> None:
-    """Adds what an instruction of `_COUNTED` multiplies, or the name of a kernel that nobody can look into."""
-    if instruction.opcode in ("dot", "scaled-dot"):
-        seen.flops += dot_flops(computation, instruction)
-    elif instruction.opcode == "convolution":
-        seen.flops += convolution_flops(computation, instruction)
-    elif LIBRARY_PRODUCTS.match(target := instruction.word("custom_call_target") or instruction.opcode):
-        seen.flops += library_flops(computation, instruction)
+def _multiply(computation: Computation, product: Instruction, opcode: str, seen: _Seen) -> None:
+    """Adds the FLOPs of an operation of `_PRODUCTS`, or the name of a kernel that cannot be read."""
+    target = product.word("custom_call_target") or opcode
+    if opcode in ("dot", "scaled-dot"):
+        seen.flops += dot_flops(computation, product)
+    elif opcode == "convolution":
+        seen.flops += convolution_flops(computation, product)
+    elif LIBRARY_PRODUCTS.match(target):
+        seen.flops += library_flops(computation, product)
     elif target not in EMPTY_CALLS:
         seen.kernels.append(target)

@@ -22,31 +22,26 @@ def trips(frame: Frame, loop: Instruction) -> int | None:
     """
     if found := _NOTED.search(loop.attributes):
         return int(found[1])
-    condition, body = named(frame, loop, "condition"), named(frame, loop, "body")
+    module = frame.module
+    condition, body = module.part(loop, "condition"), module.part(loop, "body")
     state = _State(lambda path: frame.value(loop.operands[0], path))
     for turns in range(LONGEST):
-        runs = condition(state).result()
+        runs = Frame(module, condition, state.argument).result()
         if not isinstance(runs, int):
             return None
         if not runs:
             return turns
-        state = state.following(body(state))
+        state = state.following(Frame(module, body, state.argument))
     return None
 
 
-def inside(frame: Frame, loop: Instruction) -> Frame:
-    """The body of a loop in any of its turns: it knows of the state what no turn changes."""
+def inside(frame: Frame, loop: Instruction, part: str) -> Frame:
+    """The `body` or `condition` of a loop in any of its turns: it knows of the state what no turn changes."""
 
     def argument(_: int, path: Path) -> Value:
         return frame.value(loop.operands[0], path) if frame.stays(loop, path) else None
 
-    return Frame(frame.module, frame.module.computations[loop.word("body").lstrip("%")], argument)
-
-
-def named(frame: Frame, loop: Instruction, attribute: str) -> Callable[[_State], Frame]:
-    """The condition or body of a loop, to be entered with a state."""
-    computation = frame.module.computations[loop.word(attribute).lstrip("%")]
-    return lambda state: Frame(frame.module, computation, lambda _, path: state[path])
+    return Frame(frame.module, frame.module.part(loop, part), argument)
 
 
 class _State(dict[Path, Value]):
@@ -57,6 +52,9 @@ class _State(dict[Path, Value]):
 
     def __missing__(self, path: Path) -> Value:
         self[path] = self.before(path)
+        return self[path]
+
+    def argument(self, _: int, path: Path) -> Value:
         return self[path]
 
     def following(self, body: Frame) -> _State:

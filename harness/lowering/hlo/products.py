@@ -25,7 +25,7 @@ def dot_flops(computation: Computation, dot: Instruction) -> float:
 
 
 def library_flops(computation: Computation, call: Instruction) -> float:
-    """Of a custom call whose target LIBRARY_PRODUCTS matches; the result may stand in a tuple with workspace."""
+    """Of a custom call that LIBRARY_PRODUCTS matches; its result may stand in a tuple with workspace."""
     found = _CONTRACTED.search(call.attributes)
     contracted = found[1].replace('"', "").split(",") if found else []
     return _contraction(computation, call, [int(axis) for axis in contracted if axis])

@@ -25,9 +25,8 @@ Value = int | Carried | None
 Arguments = Callable[[int, Path], Value]
 """The value of a computation's parameter, by its number."""
 
-_SAME = frozenset(
-    ["bitcast", "broadcast", "convert", "copy", "copy-start", "copy-done", "optimization-barrier", "reshape"]
-)
+_MOVED = ("copy", "copy-start", "copy-done", "optimization-barrier")
+_SAME = (*_MOVED, "bitcast", "broadcast", "convert", "reshape")
 """The value of their first operand; of an array it is meant that all elements are this number."""
 
 _BINARY: dict[str, Callable[[int, int], int]] = {
@@ -89,7 +88,7 @@ class Frame:
 
     def stays(self, loop: Instruction, path: Path) -> bool:
         """Whether the body of a `while` hands on what it found at a path of the loop's state."""
-        body = self.module.computations[loop.word("body").lstrip("%")]
+        body = self.module.part(loop, "body")
         return Frame(self.module, body, lambda _, found: Carried(found)).result(path) == Carried(path)
 
     def _computed(self, instruction: Instruction) -> int | None:

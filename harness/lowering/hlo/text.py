@@ -86,6 +86,10 @@ class Module:
     devices: int
     """Partitions times replicas."""
 
+    def part(self, loop: Instruction, attribute: str) -> Computation:
+        """The `body` or the `condition` of a `while`."""
+        return self.computations[loop.word(attribute).lstrip("%")]
+
 
 def parse(text: str) -> Module:
     """Raises UserError where the text holds no entry computation."""
