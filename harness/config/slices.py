@@ -11,12 +11,12 @@ import math
 from harness.config.errors import UserError, nearest
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = ("4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16")
+_SMALL = ("4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 SLICES: dict[str, tuple[str, ...]] = {
-    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", *_CUBES, "8x8x12", "12x12x12", "12x12x24"),
+    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", *_SMALL, "8x8x16", "8x16x16", "12x12x24", "16x16x16"),
     "v5e": _FLAT,
-    "v5p": ("2x2x1", "2x2x2", "2x4x4", *_CUBES, "16x16x16", "16x16x24"),
+    "v5p": ("2x2x1", "2x2x2", "2x4x4", *_SMALL, "8x8x16", "8x16x16", "16x16x16", "16x16x24"),
     "v6e": _FLAT,
 }
 """Chips along each axis, by kind."""
