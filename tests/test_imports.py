@@ -36,6 +36,7 @@ WITHOUT_JAX = (
     "harness.records",
     "harness.fleet.launch",
     "harness.plan",
+    "harness.lowering.hlo",
 )
 SLOW = ("jax", "flax", "orbax", "scipy.stats", "torch")
 
