@@ -211,7 +211,9 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
-        "--json              the same as JSON: runs, cluster, power",
+        "--layers TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
+        "                    on a mesh of any size), cpu (compiled for simulated devices), or abstract,cpu\n"
+        "--json              the same as JSON: runs, cluster, power, layers",
     ),
     "train": Verb(
         "train one run in this process",

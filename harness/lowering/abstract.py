@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import jax
 from jax.extend.mlir import ir, passmanager
 from jax.sharding import AbstractMesh, AxisType
 

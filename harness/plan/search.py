@@ -70,8 +70,8 @@ def search(
     limit: float = LIMIT,
     only: Callable[[Grid], np.ndarray] | None = None,
 ) -> Choice:
-    """`only`: a mask of the layouts that are wanted. Raises UserError where nothing fits, with the smallest that
-    was tried."""
+    """`only`: a mask of the layouts that are wanted. Raises UserError where nothing fits, with the smallest
+    that was tried."""
     layouts = grid(model, devices, links.fast_domain)
     layouts = layouts.where(only(layouts)) if only else layouts
     if not len(layouts):
