@@ -27,4 +27,8 @@ def seen_of(
         peak_bytes=sizes.peak_memory_in_bytes,
         dot_flops=counts.dot_flops,
         collective_bytes=counts.collective_bytes,
+        uncounted=[
+            *(f"loop {name} counted as one turn" for name in counts.unknown_loops),
+            *(f"kernel {name} not read" for name in counts.unread_kernels),
+        ],
     )

@@ -85,6 +85,7 @@ def _lines(answer: Answer, name: str) -> list[str]:
             f"{kind} {words.number(size / 1e9)}" for kind, size in seen.collective_bytes.items()
         )
         parts.append(f"GB received: {kinds}")
+    parts += seen.uncounted if seen else []
     if seen and seen.refused:
         parts.append(f"refused: {seen.refused}")
     parts += [answer.error] if answer.error else []

@@ -53,6 +53,8 @@ class Seen:
     collective_bytes: dict[str, float] = field(default_factory=dict)
     """Received by one device in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
     collective-permute."""
+    uncounted: list[str] = field(default_factory=list)
+    """What the compiler's text does not tell, so that `dot_flops` and `collective_bytes` are too low."""
     reshards: int | None = None
     """Explicit changes of a sharding that the lowered step asks for."""
     trusted: bool = True
