@@ -86,7 +86,7 @@ def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
 
 
 def count_traced(jaxpr: Any) -> int:
-    """The same of what was traced already; on a mesh of one device, since a product is shared among those that
+    """The same of what was traced already; on a mesh that of one device: a product is shared among those that
     its operands are split over, and done by each of the others."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from harness.config.cache import cache_dir
 from harness.config.errors import UserError, nearest
 from harness.config.identity import digest, plain
 from harness.config.schema import Config, MeshConfig
-from harness.plan.lowered import cut, on_mesh
+from harness.plan.lowered import closed_form, cut, on_mesh
 from harness.plan.sheet import Described, Sheet
 from harness.records import atomic
 from harness.records.configs import write_config
-from harness.records.provenance import Facts, code_hash, code_of, package_versions
+from harness.records.provenance import code_hash, code_of, package_versions
 from harness.records.seen import Seen, Target
 
 NODES = ("ladder", "scale", "model", "finetune", "compute", "data", "optimizer", "mesh", "imports")
@@ -50,6 +50,8 @@ class Answer:
     mesh: MeshConfig | None
     """That was lowered; None: there is none that fits."""
     notes: tuple[str, ...] = ()
+    memory: dict[str, float] = field(default_factory=dict)
+    """Bytes of one device by part, on that mesh, in the plan's closed form."""
     memory_limit: float | None = None
     """Bytes of a device that a plan may use; None: not known."""
     seen: Seen | None = None
@@ -59,8 +61,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Question:
+    run: Described
     config: Config
-    facts: Facts
     target: Target
     notes: tuple[str, ...]
 
@@ -70,7 +72,8 @@ class _Question:
         content = plain(self.config)
         nodes = [content[name] for name in NODES]
         code = code_of(self.config), code_hash(Path(__file__).parents[1] / "lowering")
-        model = self.facts.paths, self.facts.shape, self.facts.end_token
+        facts = self.run.facts
+        model = facts.paths, facts.shape, facts.end_token
         platform = self.config.cluster.platform
         return digest([self.target, nodes, platform, model, code, package_versions()])
 
@@ -96,7 +99,7 @@ def _of_target(runs: Sequence[Described], sheet: Sheet, target: Target) -> list[
     for run in runs:
         try:
             config, told = cut(on_mesh(run, planned[run.name]), MOST.get(target, sys.maxsize))
-            question = _Question(config, run.facts, target, (told,) if told else ())
+            question = _Question(run, config, target, (told,) if told else ())
             asked.setdefault(question.key, (question, []))[1].append(run.name)
         except UserError as error:
             refused.setdefault(str(error), []).append(run.name)
@@ -114,6 +117,7 @@ def _answer(question: _Question, names: Sequence[str], found: Seen | str) -> Ans
         evidence=EVIDENCE[question.target],
         mesh=question.config.mesh,
         notes=question.notes,
+        memory=closed_form(question.run, question.config),
     )
     told = {"error": found} if isinstance(found, str) else {"seen": found}
     return dataclasses.replace(answer, **told)

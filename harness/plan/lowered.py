@@ -13,11 +13,12 @@ from harness.config.schema import Config, MeshConfig
 from harness.plan.calibration import efficiency
 from harness.plan.clusters import from_config
 from harness.plan.layouts import Grid, Layout, divisors
-from harness.plan.memory import MIXED
+from harness.plan.memory import MIXED, memory
 from harness.plan.model import ModelShape, from_facts
 from harness.plan.search import search
 from harness.plan.sheet import Described, PlannedRun
 
+RECIPE = dataclasses.replace(MIXED, name="float32 state", weight=4)
 MESH = tuple(field.name for field in dataclasses.fields(MeshConfig))
 
 
@@ -35,7 +36,7 @@ def on_mesh(run: Described, planned: PlannedRun) -> Config:
         planned.devices or planned.chips,
         part.chip,
         part.links,
-        dataclasses.replace(MIXED, weight=4),
+        RECIPE,
         share,
         only=trainable(model),
     )
@@ -67,6 +68,16 @@ def laid_out(config: Config, layout: Layout) -> Config:
     microbatches = max(1, config.scale.batch // (parts * layout.microbatch))
     compute = dataclasses.replace(config.compute, remat=layout.remat, microbatches=microbatches)
     return dataclasses.replace(config, mesh=mesh, compute=compute)
+
+
+def closed_form(run: Described, config: Config) -> dict[str, float]:
+    """Bytes of one device by part, on the mesh of such a config of the run, as a plan counts them."""
+    mesh, compute, batch = config.mesh, config.compute, config.scale.batch
+    parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
+    axes = {axis: getattr(mesh, axis) for axis in MESH}
+    layouts = Grid.of([Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)])
+    found = memory(from_facts(config, run.facts, run.name), layouts, RECIPE)
+    return {part.name: float(getattr(found, part.name)[0]) for part in dataclasses.fields(found)}
 
 
 def cut(config: Config, most: int) -> tuple[Config, str]:

@@ -15,11 +15,6 @@ from harness.report import words
 from harness.report.tables import Table, split, table
 from harness.report.terminal import say, section
 
-COLUMNS = (
-    "run", "target", "devices", "state GiB", "peak", "limit", "PFLOP", "closed form", "GB in", "reshards",
-    "s",
-)  # fmt: skip
-
 
 def print_layers(answers: Sequence[Answer], console: Console) -> None:
     """A row a step and target, and a line for what has no place in it."""
@@ -49,30 +44,37 @@ def _names(answers: Sequence[Answer]) -> dict[tuple[str, ...], str]:
 
 
 def _rows(answers: Sequence[Answer], shown: dict[tuple[str, ...], str]) -> Table:
-    rows = (_row(answer, answer.seen, shown[answer.runs]) for answer in answers if answer.seen)
-    return table(COLUMNS, rows, left=2)
+    found = [(answer, answer.seen) for answer in answers if answer.seen]
+    unit, size = (
+        ("GiB", GIB) if any(seen.state_bytes > GIB / 10 for _, seen in found) else ("MiB", GIB / 1024)
+    )
+    columns = (
+        "run", "target", "devices", f"state {unit} (plan)", "peak (plan)", "limit", "FLOPs (plan)", "GB in",
+        "reshards", "s",
+    )  # fmt: skip
+    return table(columns, (_row(answer, seen, shown[answer.runs], size) for answer, seen in found), left=2)
 
 
-def _row(answer: Answer, seen: Seen, name: str) -> tuple[str, ...]:
-    def gib(value: float | None) -> str:
-        return words.number(value and value / GIB)
-
-    def peta(value: float | None) -> str:
-        return words.number(value and value / 1e15)
-
+def _row(answer: Answer, seen: Seen, name: str, unit: float) -> tuple[str, ...]:
+    planned = answer.memory
+    arrived = sum(seen.collective_bytes.values()) if seen.argument_bytes else None
     return (
         name,
         answer.target.value,
         f"{seen.devices:,}",
-        gib(seen.state_bytes),
-        gib(seen.peak_bytes),
-        gib(answer.memory_limit),
-        peta(seen.dot_flops),
-        peta(seen.executed_flops),
-        words.number(sum(seen.collective_bytes.values()) / 1e9 if seen.collective_bytes else None),
+        _beside(seen.state_bytes / unit, (planned["weights"] + planned["optimizer"]) / unit),
+        _beside(seen.peak_bytes and seen.peak_bytes / unit, sum(planned.values()) / unit),
+        words.number(answer.memory_limit and answer.memory_limit / unit),
+        f"{words.count(seen.dot_flops)} ({words.count(seen.executed_flops)})",
+        words.number(arrived and arrived / 1e9),
         words.NONE if seen.reshards is None else f"{seen.reshards:,}",
         words.number(seen.seconds, 2),
     )
+
+
+def _beside(seen: float | None, planned: float) -> str:
+    """What was seen, and what the plan's closed form says."""
+    return f"{words.number(seen)} ({words.number(planned)})"
 
 
 def _lines(answer: Answer, name: str) -> list[str]:
