@@ -13,12 +13,11 @@ from harness.config.schema import Config, MeshConfig
 from harness.plan.calibration import efficiency
 from harness.plan.clusters import from_config
 from harness.plan.layouts import Grid, Layout, divisors
-from harness.plan.memory import MIXED, memory
+from harness.plan.memory import memory
 from harness.plan.model import ModelShape, from_facts
 from harness.plan.search import search
 from harness.plan.sheet import Described, PlannedRun
 
-RECIPE = dataclasses.replace(MIXED, name="float32 state", weight=4)
 MESH = tuple(field.name for field in dataclasses.fields(MeshConfig))
 
 
@@ -36,7 +35,7 @@ def on_mesh(run: Described, planned: PlannedRun) -> Config:
         planned.devices or planned.chips,
         part.chip,
         part.links,
-        RECIPE,
+        model.recipe,
         share,
         only=trainable(model),
     )
@@ -76,7 +75,8 @@ def closed_form(run: Described, config: Config) -> dict[str, float]:
     parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
     axes = {axis: getattr(mesh, axis) for axis in MESH}
     layouts = Grid.of([Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)])
-    found = memory(from_facts(config, run.facts, run.name), layouts, RECIPE)
+    model = from_facts(config, run.facts, run.name)
+    found = memory(model, layouts, model.recipe)
     return {part.name: float(getattr(found, part.name)[0]) for part in dataclasses.fields(found)}
 
 

@@ -47,7 +47,7 @@ class Seen:
     peak_bytes: int | None = None
     """Of one device at once, arguments and results in it."""
     dot_flops: float | None = None
-    """Multiplications and additions of one device's products in a step, loops as often as they run."""
+    """Of one device's products in a step, loops counted as often as they run."""
     executed_flops: float | None = None
     """What the closed form says of the same, shared evenly among the devices."""
     collective_bytes: dict[str, float] = field(default_factory=dict)
