@@ -30,9 +30,17 @@ class Compiler:
         return getattr(importlib.import_module(self.module), self.look)
 
 
+PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+"""What is computed on the way is computed here; no flag that a compiler of another version may not know."""
+
+NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""Nobody is asked which TPU this machine is part of, and several such processes may run."""
+
 COMPILERS = {
     Target.abstract: Compiler(lambda _: cpu_profile(1), "harness.lowering.abstract", "look"),
     Target.cpu: Compiler(cpu_profile, "harness.lowering.simulated", "look"),
+    Target.cuda: Compiler(lambda _: PLAIN, "harness.lowering.targets", "look_cuda"),
+    Target.tpu: Compiler(lambda _: PLAIN | NO_TPU, "harness.lowering.targets", "look_tpu"),
 }
 
 
