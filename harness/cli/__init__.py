@@ -213,7 +213,8 @@ VERBS = {
         "ladder=frontier     sizes that can only be planned\n"
         "--layouts           the layouts that were not chosen too, and why\n"
         "--layers TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
-        "                    on a mesh of any size), cpu (compiled for simulated devices), or abstract,cpu\n"
+        "                    on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by\n"
+        "                    their own compilers: make plan-extras); abstract,cpu asks both\n"
         "--json              the same as JSON: runs, cluster, power, layers",
     ),
     "train": Verb(

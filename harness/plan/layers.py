@@ -18,12 +18,14 @@ from harness.config.cache import cache_dir
 from harness.config.errors import UserError, nearest
 from harness.config.identity import digest, plain
 from harness.config.schema import Config, MeshConfig
+from harness.plan.interpreter import plan_python
 from harness.plan.lowered import closed_form, cut, on_mesh
-from harness.plan.sheet import Described, Sheet
+from harness.plan.sheet import Described, PlannedRun, Sheet
+from harness.plan.topology import topology_of
 from harness.records import atomic
 from harness.records.configs import write_config
 from harness.records.provenance import code_hash, code_of, package_versions
-from harness.records.seen import Seen, Target
+from harness.records.seen import Request, Seen, Target
 
 NODES = ("ladder", "scale", "model", "finetune", "compute", "data", "optimizer", "mesh", "imports")
 """What of a config a lowered step depends on; of the cluster its platform alone."""
@@ -31,6 +33,8 @@ MOST = {Target.cpu: 2048, Target.cuda: 4096, Target.tpu: 4096}
 """Devices that a step is compiled for: more take no other program, and the CPU fails at 4,096."""
 PATIENCE = {Target.abstract: 120.0, Target.cpu: 900.0, Target.cuda: 900.0, Target.tpu: 900.0}
 """Seconds for one step. The largest that were tried took 3, 55, 28 and 110 CPU-seconds."""
+ELSEWHERE = (Target.cuda, Target.tpu)
+"""Compilers that are in the environment of `make plan-extras`."""
 EVIDENCE = {
     Target.abstract: "lowered over an abstract mesh",
     Target.cpu: "compiled for simulated CPU devices, bytes untrusted",
@@ -64,6 +68,7 @@ class _Question:
     run: Described
     config: Config
     target: Target
+    topology: str
     notes: tuple[str, ...]
 
     @property
@@ -75,7 +80,13 @@ class _Question:
         facts = self.run.facts
         model = facts.paths, facts.shape, facts.end_token
         platform = self.config.cluster.platform
-        return digest([self.target, nodes, platform, model, code, package_versions()])
+        return digest([self.target, self.topology, nodes, platform, model, code, package_versions(), _made()])
+
+
+def _made() -> int:
+    """When the environment of other machines' compilers was made; 0: it was not."""
+    python = plan_python()
+    return python.lstat().st_mtime_ns if python else 0
 
 
 def targets_of(names: str) -> tuple[Target, ...]:
@@ -98,8 +109,7 @@ def _of_target(runs: Sequence[Described], sheet: Sheet, target: Target) -> list[
     refused: dict[str, list[str]] = {}
     for run in runs:
         try:
-            config, told = cut(on_mesh(run, planned[run.name]), MOST.get(target, sys.maxsize))
-            question = _Question(run, config, target, (told,) if told else ())
+            question = _question(run, planned[run.name], target)
             asked.setdefault(question.key, (question, []))[1].append(run.name)
         except UserError as error:
             refused.setdefault(str(error), []).append(run.name)
@@ -108,6 +118,19 @@ def _of_target(runs: Sequence[Described], sheet: Sheet, target: Target) -> list[
     refusals = [_refusal(names, target, error) for error, names in refused.items()]
     limits = {run.name: run.memory_limit for run in sheet.runs}
     return [dataclasses.replace(each, memory_limit=limits[each.runs[0]]) for each in answers] + refusals
+
+
+def _question(run: Described, planned: PlannedRun, target: Target) -> _Question:
+    """Raises UserError where there is nothing to ask."""
+    config, told = cut(on_mesh(run, planned), MOST.get(target, sys.maxsize))
+    topology = ""
+    if target in ELSEWHERE:
+        if planned.kind not in config.cluster.kinds:
+            raise UserError(
+                f"target={target.value}: cluster={config.cluster.name} has no chips to compile for"
+            )
+        topology = topology_of(target, config.cluster.kinds[planned.kind], config.mesh.devices)
+    return _Question(run, config, target, topology, (told,) if told else ())
 
 
 def _answer(question: _Question, names: Sequence[str], found: Seen | str) -> Answer:
@@ -131,7 +154,7 @@ def _found(asked: Mapping[str, _Question], target: Target) -> dict[str, Seen | s
     """By key, what was seen or why nothing was. What was seen is remembered; what failed is tried again."""
     known = {key: seen for key in asked if (seen := _remembered(key))}
     missing = [key for key in asked if key not in known]
-    answers = _answers([asked[key].config for key in missing], target)
+    answers = _answers([asked[key] for key in missing], target)
     for key, answer in zip(missing, answers, strict=True):
         if isinstance(answer, Seen):
             atomic.write_json(_path(key), plain(answer))
@@ -155,32 +178,35 @@ def _seen(content: dict[str, Any]) -> Seen | None:
         return None
 
 
-def _answers(configs: Sequence[Config], target: Target) -> list[Seen | str]:
+def _answers(questions: Sequence[_Question], target: Target) -> list[Seen | str]:
     """Of each config in order. A process compiles one step, or lowers many; where it dies or is too slow, the
     step that it was at is to blame, and the next process goes on behind it."""
-    most = len(configs) if target is Target.abstract else 1
+    python = plan_python() if target in ELSEWHERE else Path(sys.executable)
+    if python is None:
+        return [f"{target.value}: its compiler is not here; run `make plan-extras`"] * len(questions)
+    most = len(questions) if target is Target.abstract else 1
     answers: list[Seen | str] = []
-    while rest := configs[len(answers) :]:
-        answers += _one_process(rest[:most], target)
+    while rest := questions[len(answers) :]:
+        answers += _one_process(python, rest[:most])
     return answers
 
 
-def _one_process(configs: Sequence[Config], target: Target) -> list[Seen | str]:
-    """At least one answer."""
+def _one_process(python: Path, questions: Sequence[_Question]) -> list[Seen | str]:
+    """At least one answer. All questions are for one target and topology."""
+    target = questions[0].target
     with tempfile.TemporaryDirectory(prefix="ab-harness-") as name:
-        request = _written(Path(name), configs, target)
-        command = [sys.executable, "-m", "harness.lowering", str(request)]
-        said, trouble = _called(command, PATIENCE[target] * len(configs))
+        command = [str(python), "-m", "harness.lowering", str(_written(Path(name), questions))]
+        said, trouble = _called(command, PATIENCE[target] * len(questions))
     answers = [_read(line) for line in said.splitlines() if line.startswith("{")]
-    return answers if len(answers) == len(configs) else [*answers, f"{target.value}: {trouble}"]
+    return answers if len(answers) == len(questions) else [*answers, f"{target.value}: {trouble}"]
 
 
-def _written(folder: Path, configs: Sequence[Config], target: Target) -> Path:
-    paths = [folder / f"{index}.yaml" for index in range(len(configs))]
-    for path, config in zip(paths, configs, strict=True):
-        write_config(path, config)
-    request = folder / "request.json"
-    atomic.write_json(request, {"target": target.value, "configs": [*map(str, paths)]})
+def _written(folder: Path, questions: Sequence[_Question]) -> Path:
+    paths = [folder / f"{index}.yaml" for index in range(len(questions))]
+    for path, question in zip(paths, questions, strict=True):
+        write_config(path, question.config)
+    first, request = questions[0], folder / "request.json"
+    atomic.write_json(request, plain(Request(first.target, (*map(str, paths),), first.topology)))
     return request
 
 

@@ -29,32 +29,22 @@ def on_mesh(run: Described, planned: PlannedRun) -> Config:
         return config
     part = from_config(config.cluster).part(planned.kind)
     model = from_facts(config, run.facts, run.name)
-    share = efficiency(part.chip.name)
-    found = search(
-        model,
-        planned.devices or planned.chips,
-        part.chip,
-        part.links,
-        model.recipe,
-        share,
-        only=trainable(model),
-    )
+    devices, share = planned.devices or planned.chips, efficiency(part.chip.name)
+    try:
+        found = search(model, devices, part.chip, part.links, model.recipe, share, only=trainable(model))
+    except UserError as error:
+        raise UserError(f"over {', '.join(MESH)} alone, as the harness trains, {error}") from error
     return laid_out(config, found.best.layout)
 
 
 def trainable(model: ModelShape) -> Callable[[Grid], np.ndarray]:
     """A mask of the layouts that the harness trains in: no pipeline, no context, and each axis divides all
-    that `harness.parallel.rules` splits over it. The mask raises UserError where there are none."""
+    that `harness.parallel.rules` splits over it."""
 
     def mask(layouts: Grid) -> np.ndarray:
         whole = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
         for size in (model.heads, model.kv_heads, model.ffn, model.vocabulary):
             whole &= size % layouts.tensor == 0
-        if not whole.any():
-            raise UserError(
-                f"{model.name}: no layout over data, fsdp, tensor and expert alone, which is what the harness"
-                " trains in, divides its batch and its parameters: choose sizes with more divisors."
-            )
         return whole
 
     return mask

@@ -12,14 +12,15 @@ from harness.plan.layers import Answer
 from harness.plan.lowered import MESH
 from harness.records.seen import Seen
 from harness.report import words
-from harness.report.tables import Table, split, table
-from harness.report.terminal import say, section
+from harness.report.tables import Table, split, table, without
+from harness.report.terminal import NARROW, say, section
 
 
 def print_layers(answers: Sequence[Answer], console: Console) -> None:
     """A row a step and target, and a line for what has no place in it."""
     shown = _names(answers)
     rows, same = split(_rows(answers, shown))
+    rows = rows if console.width >= NARROW else without(rows, ("limit", "reshards", "s"))
     section(console, "What the compilers say, of one device in a step", rows)
     say(console, same)
     for answer in answers:
