@@ -1,6 +1,7 @@
-"""`harness plan --layers`: on which mesh a run is asked about, by which process, and what is left if it fails."""
+"""`harness plan --layers`: on which mesh a run is asked about, by which process, what is left if it fails."""
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -34,9 +35,14 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
 
 
+@functools.cache
+def small():
+    return compose(["scale=xs", "scale.batch=12288"])
+
+
 def local(count: int = 1, **nodes) -> tuple[list[SimpleNamespace], Sheet]:
     """Runs on this machine that differ in their seeds, and their plan."""
-    config = dataclasses.replace(compose(["scale=xs"]), **nodes)
+    config = dataclasses.replace(small(), **nodes)
     runs = [
         SimpleNamespace(
             name=f"xs/mha/seed{seed}",
@@ -167,10 +173,9 @@ def test_the_mesh_of_a_planned_run_fits_its_devices_and_its_memory():
 
 
 def test_a_layout_becomes_mesh_microbatches_and_remat():
-    config = compose(["scale=xs", "scale.batch=64"])
-    found = laid_out(config, Layout(data=2, fsdp=4, tensor=2, expert=2, microbatch=2, remat=Remat.dots))
+    found = laid_out(small(), Layout(data=2, fsdp=4, tensor=2, expert=2, microbatch=2, remat=Remat.dots))
     assert found.mesh == MeshConfig(data=2, fsdp=4, tensor=2, expert=2)
-    assert (found.compute.microbatches, found.compute.remat) == (2, Remat.dots)
+    assert (found.compute.microbatches, found.compute.remat) == (384, Remat.dots)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,7 @@ def test_a_layout_becomes_mesh_microbatches_and_remat():
     ],
 )
 def test_copies_are_cut_first_and_each_device_keeps_its_sequences(mesh, most, left, batch):
-    config = dataclasses.replace(compose(["scale=xs", "scale.batch=12288"]), mesh=mesh)
+    config = dataclasses.replace(small(), mesh=mesh)
     part, told = cut(config, most)
     assert (part.mesh, part.scale.batch) == (left, batch)
     assert bool(told) == (left != mesh)
@@ -191,7 +196,7 @@ def test_copies_are_cut_first_and_each_device_keeps_its_sequences(mesh, most, le
 
 
 def test_a_mesh_that_cannot_be_cut_is_refused():
-    config = dataclasses.replace(compose(["scale=xs"]), mesh=MeshConfig(1, 1, 32, 256))
+    config = dataclasses.replace(small(), mesh=MeshConfig(1, 1, 32, 256))
     with pytest.raises(UserError, match="tensor x expert = 8192 is more than the 4096 devices"):
         cut(config, 4096)
 
