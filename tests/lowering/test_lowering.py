@@ -3,6 +3,7 @@ ones: `make test-extras`."""
 
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from jax.sharding import AbstractMesh, AxisType
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
+from harness.describe import describe
 from harness.lowering import __main__ as room
 from harness.lowering import abstract, simulated
 from harness.lowering.compilers import COMPILERS
 from harness.lowering.step import executed_flops, specs_of
 from harness.models.flops import count_traced
+from harness.plan.lowered import closed_form
 from harness.records.configs import write_config
 from harness.records.seen import Request, Target
 
@@ -65,6 +68,9 @@ def test_state_is_that_of_the_built_models_shapes_and_products_of_the_closed_for
     executed = executed_flops(make) / 8
     again = _routers_again(make.config) if name == "sparse" else 0
     assert found.dot_flops == executed + again
+    planned = closed_form(SimpleNamespace(name=name, facts=describe(make.config)), make.config)
+    assert planned["weights"] == held(make) / 3
+    assert planned["weights"] + planned["optimizer"] == pytest.approx(found.state_bytes, abs=8)
     assert found.devices == 8
     assert found.reshards
 
