@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from harness.records.provenance import Facts
 
 if TYPE_CHECKING:
     from harness.data import DataFacts, MixFacts
+    from harness.models.parameters import ParamSpec
 
 
 def main(argv: list[str]) -> int:
@@ -81,6 +83,7 @@ def describe(config: Config) -> Facts:
         trainable=learner.trainable if base else 0,
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
+        splits=_splits(model.specs),
     )
 
 
@@ -136,6 +139,17 @@ def _check_mesh(config: Config, specs: Any) -> None:
         )
     batch_sharding(lane, config.scale.batch // config.compute.microbatches)
     param_shardings(lane, specs)
+
+
+def _splits(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+    """Parameters by the axes of a mesh that split them."""
+    from harness.parallel.rules import RULES
+
+    found: dict[str, int] = {}
+    for spec in specs.values():
+        key = " ".join(sorted({str(RULES[axis]) for axis in spec.axes if axis in RULES}))
+        found[key] = found.get(key, 0) + spec.size
+    return found
 
 
 def _state_bytes(config: Config, learner: Any) -> int:

@@ -211,7 +211,11 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
-        "--json              the same as JSON: runs, cluster, power",
+        "--layouts           the layouts that were not chosen too, and why\n"
+        "--layers TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
+        "                    on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by\n"
+        "                    their own compilers: make plan-extras); abstract,cpu asks both\n"
+        "--json              the same as JSON: runs, cluster, power, layers",
     ),
     "train": Verb(
         "train one run in this process",

@@ -14,8 +14,10 @@ from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Run
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
+from harness.plan.layers import ask_layers, targets_of
 from harness.plan.sheet import Sheet
 from harness.plan.view import print_sheet
+from harness.plan.view_layers import print_layers
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -24,16 +26,22 @@ def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--layouts", action="store_true")
+    parser.add_argument("--layers", metavar="TARGETS", default="")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
+    targets = targets_of(options.layers) if options.layers else ()
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
+    layers = ask_layers(runs, sheet, targets)
     if options.json:
         content = to_json(sheet) | {"power": to_json(found)}
+        content |= {"layers": to_json(layers)} if targets else {}
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, [*found.lines, *found.advice], Console())
+        print_sheet(sheet, [*found.lines, *found.advice], Console(), layouts=options.layouts)
+        print_layers(layers, Console())
     return 0
 
 

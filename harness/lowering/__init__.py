@@ -1,1 +1,1 @@
-"""What a compiler says of a training step, without the devices that it is for: `python -m harness.lowering`."""
+"""What compilers say of a training step, without the devices that it is for: `python -m harness.lowering`."""

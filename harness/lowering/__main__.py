@@ -1,4 +1,4 @@
-"""`python -m harness.lowering REQUEST.json`: one JSON line for each config of a `harness.records.seen.Request`.
+"""`python -m harness.lowering REQUEST.json`: a JSON line for each config of a `harness.records.seen.Request`.
 
 A line is a `harness.records.seen.Seen`, or `{"error": SENTENCE}`. Lines come as they are found, so that what
 was answered before a compiler died or took too long is not lost.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import jax
 from jax.extend.mlir import ir, passmanager
 from jax.sharding import AbstractMesh, AxisType
 
@@ -20,7 +19,7 @@ PROPAGATION = "builtin.module(sdy-propagation-pipeline)"
 
 
 def look(make: Maker, topology: str) -> Seen:
-    """Bytes of state are exact; dot FLOPs are those of the traced step, shared evenly among the devices."""
+    """Bytes of state are exact; dot FLOPs are those of the traced step, as its shardings share them out."""
     start, config = time.monotonic(), make.config
     mesh = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
     specs = make(mesh)
@@ -35,7 +34,7 @@ def look(make: Maker, topology: str) -> Seen:
         devices=mesh.size,
         seconds=time.monotonic() - start,
         state_bytes=state_bytes(specs),
-        dot_flops=count_traced(found.jaxpr.jaxpr) / mesh.size,
+        dot_flops=float(count_traced(found.jaxpr.jaxpr)),
         reshards=asked,
     )
 

@@ -86,7 +86,8 @@ def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
 
 
 def count_traced(jaxpr: Any) -> int:
-    """The same of what was traced already, of all devices of its mesh."""
+    """The same of what was traced already; on a mesh that of one device: a product is shared among those that
+    its operands are split over, and done by each of the others."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
@@ -99,19 +100,19 @@ def _count_equation(equation: Any) -> int:
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        return 2 * inner * math.prod(equation.outvars[0].aval.shape) // _parts(equation)
     within = sum(map(_count, _subjaxprs(equation.params)))
     if within and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")
-    return within * _times(name, equation.params)
+    return within * (equation.params["length"] if name == "scan" else 1)
 
 
-def _times(name: str, params: dict[str, Any]) -> int:
-    """How often what stands in an equation is done: each step of a scan, and on each device of a mesh."""
-    if name == "scan":
-        return params["length"]
-    axes = params["newly_manual_axes"] if name == "shard_map" else ()
-    return math.prod(params["mesh"].shape[axis] for axis in axes)
+def _parts(equation: Any) -> int:
+    """Devices that share a product; 1 off a mesh, and where shapes are a device's own already."""
+    shardings = [operand.aval.sharding for operand in equation.invars]
+    entries = [entry for sharding in shardings for entry in sharding.spec if entry]
+    axes = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
+    return math.prod(shardings[0].mesh.shape[name] for name in axes)
 
 
 def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:

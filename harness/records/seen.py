@@ -47,12 +47,14 @@ class Seen:
     peak_bytes: int | None = None
     """Of one device at once, arguments and results in it."""
     dot_flops: float | None = None
-    """Multiplications and additions of one device's products in a step, loops counted as often as they run."""
+    """Of one device's products in a step, loops counted as often as they run."""
     executed_flops: float | None = None
     """What the closed form says of the same, shared evenly among the devices."""
     collective_bytes: dict[str, float] = field(default_factory=dict)
     """Received by one device in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
     collective-permute."""
+    uncounted: list[str] = field(default_factory=list)
+    """What the compiler's text does not tell, so that `dot_flops` and `collective_bytes` are too low."""
     reshards: int | None = None
     """Explicit changes of a sharding that the lowered step asks for."""
     trusted: bool = True
