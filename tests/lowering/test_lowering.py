@@ -1,5 +1,5 @@
 """What is said of a step without its devices, against shapes, closed forms and the compiled program. Slow
-ones: `make test-extras`."""
+ones: `make test-full`."""
 
 import json
 import math
