@@ -37,7 +37,7 @@ ELSEWHERE = (Target.cuda, Target.tpu)
 """Compilers that are in the environment of `make plan-extras`."""
 EVIDENCE = {
     Target.abstract: "lowered over an abstract mesh: state by its shards, products by their shardings",
-    Target.cpu: "compiled for simulated CPU devices: products and traffic; bytes untrusted, 16 bits become 32",
+    Target.cpu: "compiled for simulated CPU devices: products, traffic; bytes untrusted, 16 bits become 32",
     Target.cuda: "compiled for GPUs that are not here: bytes, products and traffic",
     Target.tpu: "compiled for TPUs that are not here: bytes, products and traffic",
 }
