@@ -52,7 +52,8 @@ test-install: setup
 
 # Slow proofs, each with a target of its own.
 test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet --ignore=tests/fleet/soak
+	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet \
+		tests/lowering/test_lowering.py --ignore=tests/fleet/soak
 
 test-extras: plan-extras
 	$(RUN)pytest -m slow -n 0 tests/lowering

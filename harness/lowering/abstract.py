@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from jax.extend.mlir import ir, passmanager
+from jax.extend.mlir import passmanager
 from jax.sharding import AbstractMesh, AxisType
 
 from harness.lowering.step import Maker, state_bytes, traced
-from harness.models.flops import count_traced
+from harness.models.flops import count_traced, subjaxprs
 from harness.parallel.mesh import AXES, shape_of
 from harness.records.seen import Seen, Target
 
-CONSTRAINT = "sdy.sharding_constraint"
 PROPAGATION = "builtin.module(sdy-propagation-pipeline)"
 """What XLA does first with shardings that are written down (Shardy): it gives one to every value."""
 
@@ -26,7 +25,6 @@ def look(make: Maker, topology: str) -> Seen:
     found = traced(specs)
     platform = config.cluster.platform
     module = found.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
-    asked = reshards(module)
     propagate(module)
     return Seen(
         target=Target.abstract,
@@ -35,29 +33,19 @@ def look(make: Maker, topology: str) -> Seen:
         seconds=time.monotonic() - start,
         state_bytes=state_bytes(specs),
         dot_flops=float(count_traced(found.jaxpr.jaxpr)),
-        reshards=asked,
+        reshards=reshards(found.jaxpr.jaxpr),
     )
 
 
-def reshards(module: Any) -> int:
-    """Places where a value whose sharding is written down is asked for in another, each counted once however
-    often it runs. With explicit axes JAX writes the sharding of every value as a constraint."""
-    found = 0
-
-    def visit(operation: Any) -> Any:
-        nonlocal found
-        found += operation.name == CONSTRAINT and _changes(operation)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
+def reshards(jaxpr: Any) -> int:
+    """Places where a value is asked for in another sharding than it has, each counted once however often it
+    runs. Counted before lowering, where every value says its sharding."""
+    within = sum(reshards(inner) for each in jaxpr.eqns for inner in subjaxprs(each.params))
+    return within + sum(each.primitive.name == "reshard" and _changes(each) for each in jaxpr.eqns)
 
 
-def _changes(constraint: Any) -> bool:
-    source = constraint.operands[0].owner
-    if getattr(source, "name", None) != CONSTRAINT:
-        return False
-    return source.attributes["sharding"] != constraint.attributes["sharding"]
+def _changes(equation: Any) -> bool:
+    return equation.invars[0].aval.sharding.spec != equation.outvars[0].aval.sharding.spec
 
 
 def propagate(module: Any) -> None:

@@ -101,7 +101,7 @@ def _count_equation(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         return 2 * inner * math.prod(equation.outvars[0].aval.shape) // _parts(equation)
-    within = sum(map(_count, _subjaxprs(equation.params)))
+    within = sum(map(_count, subjaxprs(equation.params)))
     if within and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")
     return within * (equation.params["length"] if name == "scan" else 1)
@@ -115,7 +115,8 @@ def _parts(equation: Any) -> int:
     return math.prod(shardings[0].mesh.shape[name] for name in axes)
 
 
-def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """Those that stand in an equation with these parameters."""
     for value in params.values():
         for candidate in value if isinstance(value, tuple | list) else (value,):
             inner = getattr(candidate, "jaxpr", candidate)

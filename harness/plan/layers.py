@@ -36,10 +36,10 @@ PATIENCE = {Target.abstract: 120.0, Target.cpu: 900.0, Target.cuda: 900.0, Targe
 ELSEWHERE = (Target.cuda, Target.tpu)
 """Compilers that are in the environment of `make plan-extras`."""
 EVIDENCE = {
-    Target.abstract: "lowered over an abstract mesh",
-    Target.cpu: "compiled for simulated CPU devices, bytes untrusted",
-    Target.cuda: "compiled for GPUs that are not here",
-    Target.tpu: "compiled for TPUs that are not here",
+    Target.abstract: "lowered over an abstract mesh: state by its shards, products by their shardings",
+    Target.cpu: "compiled for simulated CPU devices: products, traffic; bytes untrusted, 16 bits become 32",
+    Target.cuda: "compiled for GPUs that are not here: bytes, products and traffic",
+    Target.tpu: "compiled for TPUs that are not here: bytes, products and traffic",
 }
 
 

@@ -54,7 +54,7 @@ class ModelShape:
     recipe: Recipe = MIXED
     """What it is trained in."""
     splits: tuple[tuple[tuple[str, ...], int], ...] = ()
-    """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split all,
+    """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split all
     and `expert` those of routed experts."""
     block: str = ""
     """Runs of one block get equally many chips; empty: it has no sibling."""

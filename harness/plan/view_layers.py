@@ -29,6 +29,8 @@ def print_layers(answers: Sequence[Answer], console: Console) -> None:
     for evidence in dict.fromkeys(answer.evidence for answer in answers if answer.seen):
         targets = {answer.target.value for answer in answers if answer.evidence == evidence}
         say(console, f"{', '.join(sorted(targets))}: {evidence}.")
+    if rows:
+        say(console, "In brackets the plan's closed form of the same mesh; of activations an estimate.")
 
 
 def _names(answers: Sequence[Answer]) -> dict[tuple[str, ...], str]:

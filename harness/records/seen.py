@@ -56,7 +56,7 @@ class Seen:
     uncounted: list[str] = field(default_factory=list)
     """What the compiler's text does not tell, so that `dot_flops` and `collective_bytes` are too low."""
     reshards: int | None = None
-    """Explicit changes of a sharding that the lowered step asks for."""
+    """Explicit changes of a sharding that the step asks for, each once however often it runs."""
     trusted: bool = True
     """Whether its bytes are those of the real target."""
     refused: str = ""

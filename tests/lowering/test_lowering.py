@@ -1,5 +1,5 @@
 """What is said of a step without its devices, against shapes, closed forms and the compiled program. Slow
-ones: `make test-extras`."""
+ones: `make test-full`."""
 
 import json
 import math
@@ -99,20 +99,25 @@ def test_a_product_is_shared_among_the_devices_that_its_operands_are_split_over(
     assert count((("a", "b"), None), (None, None)) == whole / 8
 
 
-def test_explicit_reshards_are_counted_and_shardings_that_stay_are_not():
+def test_changes_of_a_sharding_are_counted_and_shardings_that_stay_are_not():
     mesh = AbstractMesh((2, 4), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
 
     def moved(x):
-        x = jnp.sin(x)
-        twice = jax.reshard(jax.reshard(x, P("b", None)), P(None, "b"))
-        return jnp.cos(twice) + jax.reshard(jnp.cos(x), P(None, "b"))
+        stays = jax.reshard(jnp.sin(x), P("a", None))
+        twice = jax.reshard(jax.reshard(stays, P("b", None)), P(None, "b"))
+        looped = jax.lax.scan(
+            lambda c, _: (jax.reshard(jax.reshard(c, P()), P(None, "b")), None), twice, length=5
+        )
+        return looped[0] + jax.reshard(x, P(None, "b"))
 
     with jax.sharding.use_abstract_mesh(mesh):
         x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=jax.NamedSharding(mesh, P("a", None)))
-        module = jax.jit(moved).trace(x).lower(lowering_platforms=("cuda",)).compiler_ir("stablehlo")
-    assert abstract.reshards(module) == 3
+        traced = jax.jit(moved).trace(x)
+        module = traced.lower(lowering_platforms=("cuda",)).compiler_ir("stablehlo")
+    assert abstract.reshards(traced.jaxpr.jaxpr) == 2 + 2 + 1
+    assert "sdy.sharding_constraint" in str(module)
     abstract.propagate(module)
-    assert abstract.CONSTRAINT not in str(module), "all of them are settled"
+    assert "sdy.sharding_constraint" not in str(module), "all of them are settled"
 
 
 def test_the_largest_run_is_lowered_on_131072_devices(capsys):
