@@ -25,8 +25,8 @@ STEP = {
     "reduce-scatter": 5 * 2 * 3 / 4 * (256 * 256 * 2),
     "all-reduce": 5 * 2 * (16 * 256 * 2) + 2 * 3 / 4 * 4,
 }
-"""Of `x + tanh(x A) B` over five layers, forward and backward: fsdp 4 gathers both weights once and scatters both
-gradients, tensor 2 adds up x once each way (16 sequences a device), and the loss is summed over 4."""
+"""Of `x + tanh(x A) B` over five layers, forward and backward: fsdp 4 gathers both weights once and scatters
+both gradients, tensor 2 adds up x once each way (16 sequences a device), and the loss is summed over 4."""
 
 LAYER = 2 * 256 * 512 * 512
 
