@@ -31,7 +31,9 @@ def trips(frame: Frame, loop: Instruction) -> int | None:
             return None
         if not runs:
             return turns
-        state = state.following(Frame(module, body, state.argument))
+        before, state = state, state.following(Frame(module, body, state.argument))
+        if state == before:
+            return None
     return None
 
 
