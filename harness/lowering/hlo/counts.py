@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from harness.lowering.hlo.collectives import KINDS, received
@@ -14,8 +15,8 @@ from harness.lowering.hlo.text import Computation, Instruction, Module, parse
 LARGEST = 12
 """Transfers that are kept by name."""
 
-EMPTY_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
-"""Targets of custom calls that compute nothing."""
+WITHOUT_PRODUCTS = re.compile(r"AllocateBuffer|AssumeGatherIndicesInBound|Sharding|TopK|__cub\$")
+"""Targets of custom calls that multiply nothing: buffers, notes, sorting."""
 
 _PRODUCTS = ("dot", "scaled-dot", "ragged-dot", "convolution", "custom-call")
 _ENTERED = ("fusion", "call", "async", "while", "conditional")
@@ -190,5 +191,5 @@ def _multiply(computation: Computation, product: Instruction, opcode: str, seen:
         seen.flops += convolution_flops(computation, product)
     elif LIBRARY_PRODUCTS.match(target):
         seen.flops += library_flops(computation, product)
-    elif target not in EMPTY_CALLS:
+    elif not WITHOUT_PRODUCTS.match(target):
         seen.kernels.append(target)
