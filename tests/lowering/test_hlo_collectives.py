@@ -122,6 +122,18 @@ def test_a_sum_fused_with_the_slice_that_is_kept_is_a_scatter():
     assert received(line, before=fused) == {"reduce-scatter": 3 / 4 * 256}
 
 
+def test_a_sum_that_is_kept_beside_its_slice_stays_a_sum():
+    fused = f"""%both (p: f32[8,8]) -> (f32[8,8], f32[2,8]) {{
+  %p = f32[8,8]{{1,0}} parameter(0)
+  %sum = f32[8,8]{{1,0}} all-reduce(%p), channel_id=1, {FOUR}, to_apply=%add
+  %zero = u32[] constant(0)
+  %some = f32[2,8]{{1,0}} dynamic-slice(%sum, %zero, %zero), dynamic_slice_sizes={{2,8}}
+  ROOT %t = (f32[8,8]{{1,0}}, f32[2,8]{{1,0}}) tuple(%sum, %some)
+}}"""
+    line = "ROOT %f = (f32[8,8]{1,0}, f32[2,8]{1,0}) fusion(%x), kind=kCustom, calls=%both"
+    assert received(line, before=fused) == {"all-reduce": 2 * 3 / 4 * 256}
+
+
 SIZES = {
     "pred": 1,
     "bf16": 2,

@@ -1,4 +1,4 @@
-"""Programs compiled here, for eight simulated devices, against FLOPs and bytes by hand and against the jaxpr."""
+"""Programs compiled here, for simulated devices, against FLOPs and bytes by hand and against the jaxpr."""
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ PROGRAMS = {
         2 * (2 * 8) * 3 * 13 * 13,
     ),
 }
-"""The convolution meets its input at 13 taps an axis: five places, of which the first and the last see two."""
+"""The convolution meets its input at 13 taps an axis: of five places the first and the last see two."""
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -144,7 +144,6 @@ TINY = (
     "compute.layers=scanned",
 )
 MOE = ("model.feedforward.name=moe", "+model.feedforward.options={experts: 4, top_k: 2}")
-QUEUES = (MOE[0], "+model.feedforward.options={experts: 4, top_k: 2, dispatch: capacity}")
 
 
 def step_of(*overrides):
@@ -164,7 +163,7 @@ STEPS = [
     pytest.param(("compute.remat=full", "compute.microbatches=2"), id="remat", marks=pytest.mark.slow),
     pytest.param(("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), id="mesh", marks=pytest.mark.slow),
 ]
-"""The slow ones run under `make prove`."""
+"""The slow ones run under `make test-full`."""
 
 
 @pytest.mark.parametrize("overrides", STEPS)

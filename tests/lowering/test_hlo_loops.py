@@ -27,7 +27,16 @@ def loop(start, condition, change, *, outside="", note=""):
 %below (a: s32[], b: s32[]) -> pred[] {{
   %b = s32[] parameter(1)
   %a = s32[] parameter(0)
-  ROOT %c = pred[] compare(%a, %b), direction=LT
+  %less = pred[] compare(%a, %b), direction=LT
+  %always = pred[] constant(true)
+  ROOT %c = pred[] and(%less, %always)
+}}
+
+%not_above (a: s32[], b: s32[]) -> pred[] {{
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  %above = pred[] compare(%a, %b), direction=GT
+  ROOT %c = pred[] not(%above)
 }}
 
 %condition (s: (s32[], f32[8,8], s32[])) -> pred[] {{
@@ -69,6 +78,12 @@ LOOPS = {
         "%j = s32[] fusion(%i), kind=kLoop, calls=%plus_two",
         6,
     ),
+    "not above": (
+        0,
+        "fusion(%i, %five), kind=kLoop, calls=%not_above",
+        TWO + "  %j = s32[] add(%i, %o)",
+        3,
+    ),
     "doubling": (1, "compare(%i, %n), direction=LT", TWO + "  %j = s32[] multiply(%i, %o)", 4),
 }
 
@@ -98,59 +113,66 @@ def test_a_loop_that_cannot_be_told_is_one_turn_and_named(trap):
     assert (counts.dot_flops, counts.unknown_loops) == (ONCE, ("w",))
 
 
-def test_loops_in_loops_multiply_and_see_what_the_outer_one_never_changes():
-    """The inner limit 3 travels through the state of the outer loop, which runs twice."""
+def in_a_loop(inner_limit, limit="%n"):
+    """A loop of two turns around one to which it gives a limit; `limit` is what it hands on as its own."""
     state = "(s32[], f32[8,8], s32[])"
-    inner_and_outer = f"""%inner (s: {state}) -> {state} {{
-  %s = {state} parameter(0)
+    parts = f"""  %s = {state} parameter(0)
   %i = s32[] get-tuple-element(%s), index=0
   %x = f32[8,8] get-tuple-element(%s), index=1
   %n = s32[] get-tuple-element(%s), index=2
+  %zero = s32[] constant(0)
   %one = s32[] constant(1)
+  %two = s32[] constant(2)"""
+    before = f"""%inner (s: {state}) -> {state} {{
+{parts}
   %j = s32[] add(%i, %one)
   %y = {DOT}
   ROOT %t = {state} tuple(%j, %y, %n)
 }}
 
 %below_n (s: {state}) -> pred[] {{
-  %s = {state} parameter(0)
-  %i = s32[] get-tuple-element(%s), index=0
-  %n = s32[] get-tuple-element(%s), index=2
+{parts}
   ROOT %c = pred[] compare(%i, %n), direction=LT
 }}
 
 %outer (s: {state}) -> {state} {{
-  %s = {state} parameter(0)
-  %i = s32[] get-tuple-element(%s), index=0
-  %x = f32[8,8] get-tuple-element(%s), index=1
-  %n = s32[] get-tuple-element(%s), index=2
-  %zero = s32[] constant(0)
-  %one = s32[] constant(1)
-  %given = {state} tuple(%zero, %x, %n)
+{parts}
+  %given = {state} tuple(%zero, %x, {inner_limit})
   %w = {state} while(%given), condition=%below_n, body=%inner
   %same = s32[] get-tuple-element(%w), index=2
   %y = f32[8,8] get-tuple-element(%w), index=1
   %j = s32[] add(%i, %one)
-  ROOT %t = {state} tuple(%j, %y, %same)
+  ROOT %t = {state} tuple(%j, %y, {limit})
 }}
 
 %below_two (s: {state}) -> pred[] {{
-  %s = {state} parameter(0)
-  %i = s32[] get-tuple-element(%s), index=0
-  %two = s32[] constant(2)
+{parts}
   ROOT %c = pred[] compare(%i, %two), direction=LT
 }}"""
-    counts = read_hlo(
-        program(
-            "%zero = s32[] constant(0)",
-            "%three = s32[] constant(3)",
-            f"%given = {state} tuple(%zero, %x, %three)",
-            f"%w = {state} while(%given), condition=%below_two, body=%outer",
-            "ROOT %r = f32[8,8] get-tuple-element(%w), index=1",
-            before=inner_and_outer,
-        )
+    return program(
+        "%zero = s32[] constant(0)",
+        "%three = s32[] constant(3)",
+        f"%given = {state} tuple(%zero, %x, %three)",
+        f"%w = {state} while(%given), condition=%below_two, body=%outer",
+        "ROOT %r = f32[8,8] get-tuple-element(%w), index=1",
+        before=before,
     )
+
+
+def test_loops_in_loops_multiply_and_see_what_the_outer_one_never_changes():
+    """A limit of 3 that travels through the state of the outer loop."""
+    counts = read_hlo(in_a_loop("%n"))
     assert (counts.dot_flops, counts.unknown_loops) == (2 * 3 * ONCE, ())
+
+
+def test_what_a_loop_never_changes_is_known_behind_it():
+    counts = read_hlo(in_a_loop("%n", limit="%same"))
+    assert (counts.dot_flops, counts.unknown_loops) == (2 * 3 * ONCE, ())
+
+
+def test_a_limit_that_the_outer_loop_changes_is_not_known():
+    counts = read_hlo(in_a_loop("%i"))
+    assert (counts.dot_flops, counts.unknown_loops) == (2 * ONCE, ("w",))
 
 
 BRANCHES = f"""%twice (x: f32[8,8]) -> f32[8,8] {{
