@@ -122,6 +122,17 @@ def test_a_sum_fused_with_the_slice_that_is_kept_is_a_scatter():
     assert received(line, before=fused) == {"reduce-scatter": 3 / 4 * 256}
 
 
+def test_a_sum_and_a_slice_that_are_not_fused_stay_a_sum():
+    apart = f"""%apart (p: f32[8,8]) -> f32[2,8] {{
+  %p = f32[8,8]{{1,0}} parameter(0)
+  %sum = f32[8,8]{{1,0}} all-reduce(%p), channel_id=1, {FOUR}, to_apply=%add
+  %zero = u32[] constant(0)
+  ROOT %kept = f32[2,8]{{1,0}} dynamic-slice(%sum, %zero, %zero), dynamic_slice_sizes={{2,8}}
+}}"""
+    line = "ROOT %f = f32[2,8]{1,0} call(%x), to_apply=%apart"
+    assert received(line, before=apart) == {"all-reduce": 2 * 3 / 4 * 256}
+
+
 def test_a_sum_that_is_kept_beside_its_slice_stays_a_sum():
     fused = f"""%both (p: f32[8,8]) -> (f32[8,8], f32[2,8]) {{
   %p = f32[8,8]{{1,0}} parameter(0)

@@ -113,6 +113,18 @@ def test_a_loop_that_cannot_be_told_is_one_turn_and_named(trap):
     assert (counts.dot_flops, counts.unknown_loops) == (ONCE, ("w",))
 
 
+def test_a_counter_from_too_far_away_is_named_too():
+    _, condition, change, turns = LOOPS["one by one"]
+    text = loop(0, condition, change)
+    copies = "".join(f"  %first.{i + 1} = s32[] copy(%first.{i})\n" for i in range(3000))
+    far = text.replace("tuple(%first,", "tuple(%first.3000,").replace(
+        "  %limit", "  %first.0 = s32[] copy(%first)\n" + copies + "  %limit"
+    )
+    assert read_hlo(text).dot_flops == turns * ONCE
+    counts = read_hlo(far)
+    assert (counts.dot_flops, counts.unknown_loops) == (ONCE, ("w",))
+
+
 def in_a_loop(inner_limit, limit="%n"):
     """A loop of two turns around one to which it gives a limit; `limit` is what it hands on as its own."""
     state = "(s32[], f32[8,8], s32[])"

@@ -44,6 +44,7 @@ FLOPS = {
     ("gpu", "library"): 5 * LAYER,
     ("gpu", "librarybatch"): 2 * 6 * 128 * 256 * 384,
     ("tpu", "cploop"): 6 * 2 * 1024 * 512 * 512,
+    ("tpu", "acf"): 6 * 2 * 4096 * 2048 * 2048,
 }
 
 BYTES = {
@@ -55,6 +56,8 @@ BYTES = {
     ("gpu", "a2a_b"): {"all-to-all": ROWS / 4 * 3 / 4},
     ("gpu", "cp2"): {"collective-permute": 2 * ROWS / 4},
     ("tpu", "cploop"): {"collective-permute": 6 * ROWS / 4},
+    # A weight is gathered before the loop, and the next one in each turn, spread over three fusions.
+    ("tpu", "acf"): {"all-gather": (1 + 6) * 3 / 4 * (2048 * 2048 * 2)},
     ("gpu", "ragged"): {"ragged-all-to-all": ROWS / 4 * 3 / 4},
     ("tpu", "ragged"): {"ragged-all-to-all": ROWS / 4 * 3 / 4},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from harness.lowering.hlo.collectives import KINDS, received
+from harness.lowering.hlo.collectives import KINDS, carried_on, received
 from harness.lowering.hlo.loops import inside, trips
 from harness.lowering.hlo.products import LIBRARY_PRODUCTS, convolution_flops, dot_flops, library_flops
 from harness.lowering.hlo.scalars import Frame
@@ -15,7 +15,7 @@ from harness.lowering.hlo.text import Computation, Instruction, Module, parse
 LARGEST = 12
 """Transfers that are kept by name."""
 
-WITHOUT_PRODUCTS = re.compile(r"AllocateBuffer|AssumeGatherIndicesInBound|Sharding|TopK|__cub\$")
+WITHOUT_PRODUCTS = re.compile(r"AllocateBuffer|AssumeGather|AsyncCollective|Sharding|TopK|__cub\$")
 """Targets of custom calls that multiply nothing: buffers, notes, sorting."""
 
 _PRODUCTS = ("dot", "scaled-dot", "ragged-dot", "convolution", "custom-call")
@@ -98,6 +98,7 @@ class _Seen:
 class _Walk:
     def __init__(self, module: Module):
         self.module = module
+        self._carried_on = carried_on(module)
         self._told: dict[str, bool] = {}
 
     def through(self, frame: Frame) -> _Seen:
@@ -125,6 +126,8 @@ class _Walk:
     def _visit(self, frame: Frame, instruction: Instruction, seen: _Seen) -> None:
         """Of an asynchronous operation the start counts, and not the done."""
         opcode = instruction.opcode.removesuffix("-start")
+        if instruction.name in self._carried_on:
+            return
         if opcode in KINDS:
             moved = received(self.module, frame.computation, instruction, opcode)
             seen.transfers.append(Transfer(instruction.name, opcode, moved, 1))
