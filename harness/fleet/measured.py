@@ -78,7 +78,8 @@ def learn(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> list[str]:
         _keep(finished, taken, crowd)
         predictions.append(_held_against(sweep, finished, taken))
     except OSError as error:
-        said.append(f"{error.filename}: {error.strerror}; later predictions will not know what this took.")
+        where = error.filename or "the cache"
+        said.append(f"{where}: {error.strerror}; later predictions will not know what these runs took.")
     return said
 
 
