@@ -11,8 +11,8 @@ from harness.config.errors import UserError
 from harness.fleet.calibrated import FEWEST, Accuracy, judge
 from harness.records.predictions import Kept, Prediction
 from harness.report import words
-from harness.report.tables import Table, table
-from harness.report.terminal import say, section
+from harness.report.tables import Table, table, without
+from harness.report.terminal import NARROW, say, section
 
 LISTED = 10
 """Runs, the newest first."""
@@ -30,18 +30,20 @@ def judged(kept: Kept) -> list[Accuracy]:
 
 
 def print_accuracy(kept: Kept, found: Sequence[Accuracy], console: Console) -> None:
-    """Raises UserError where nothing was kept."""
+    """`found`: what `judged` says of them."""
     section(console, "Seconds of a step, predicted and measured", _table(found))
     for each in found:
         say(console, words.plain_text(_used(each)))
     newest = kept.predictions[: -LISTED - 1 : -1]
-    section(console, f"The newest {len(newest)} of {len(kept.predictions)} runs", _newest(newest))
+    content = _newest(newest)
+    content = content if console.width >= NARROW else without(content, ("ended", "devices", "raw"))
+    section(console, f"The newest {len(newest)} of {len(kept.predictions)} runs", content)
     if kept.skipped:
         say(console, f"{kept.skipped} lines are damaged or of another version, and are left out.")
 
 
 def _table(found: Sequence[Accuracy]) -> Table:
-    columns = ("machine", "rests on", "runs", "launches", "off by", "worst", "inside [95 %]", "took / raw")
+    columns = ("machine", "rests on", "runs", "launches", "off by", "worst", "inside [95 %]", "took/raw")
     return table(columns, map(_row, found), left=2)
 
 
