@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -25,8 +26,8 @@ Runs = tuple[PlannedRun, ...]
 
 def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
     """`power`: what the design can find out, in sentences."""
-    runs, unit = sheet.runs, _unit(sheet.cluster.days)
-    shown = _short_names(runs)
+    unit, shown = _unit(sheet.cluster.days), _short_names(sheet.runs)
+    runs = tuple(run for run in sheet.runs if run.name in shown)
     for title, content in (
         ("Models", _models(runs, shown)),
         ("What they would take", _times(runs, shown, unit)),
@@ -40,7 +41,7 @@ def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
         section(console, title, narrowed)
         say(console, same)
     _print_lines(console, "Machine", _machine(sheet.cluster, unit))
-    _print_lines(console, "Not as announced", _verdicts(runs, shown))
+    _print_lines(console, "Not as announced", [*_verdicts(runs, shown), *_outrun(sheet.cluster.meter)])
     _print_lines(console, "Evidence", _evidence(runs))
     _print_lines(console, "What the design can find out", power)
 
@@ -53,9 +54,22 @@ def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
 
 
 def _short_names(runs: Runs) -> dict[str, str]:
-    """Without the seed where all have one."""
-    seeds = {run.name.rpartition("/")[2] for run in runs}
-    return {run.name: run.name.rpartition("/")[0] if len(seeds) == 1 else run.name for run in runs}
+    """Of the runs that are shown, one of those that differ in nothing but their seed and their turn: without
+    the seed, and how many there are."""
+    alike: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        stem, _, seed = run.name.rpartition("/")
+        held = alike.setdefault(stem, [])
+        if held and _unseeded(held[0]) != _unseeded(run):
+            stem = f"{stem}/{seed}"
+        alike.setdefault(stem, []).append(run)
+    names = {held[0].name: (stem, len(held)) for stem, held in alike.items() if held}
+    return {name: f"{stem} x{count}" if count > 1 else stem for name, (stem, count) in names.items()}
+
+
+def _unseeded(run: PlannedRun) -> PlannedRun:
+    verdict = run.verdict.replace(run.name, "")
+    return dataclasses.replace(run, name="", begins=0.0, verdict=verdict)
 
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
@@ -159,12 +173,17 @@ def _power(meter: Meter) -> list[str]:
     told = f"Power at the meter: {runs} for these runs, {every} for every chip"
     if meter.site is None:
         return [f"{told}; what the site can draw is not known."]
-    if meter.possible:
-        return [f"{told}; the site has {_megawatts(meter.site)}."]
-    return [
-        f"{told}; the site has {_megawatts(meter.site)}: at full load not all of them at once, but"
-        f" {meter.site / meter.runs:.0%} of their chips."
-    ]
+    return [f"{told}; the site has {_megawatts(meter.site)}."]
+
+
+def _outrun(meter: Meter | None) -> list[str]:
+    """Runs that the site cannot feed."""
+    if meter is None or meter.possible or meter.site is None:
+        return []
+    asked, has = _megawatts(meter.runs), _megawatts(meter.site)
+    lacks = f"{asked} at full load where the site has {has}"
+    share = f"{meter.site / meter.runs:.0%} of their chips"
+    return [f"All together: {lacks}: not all of them at once, but {share}."]
 
 
 def _megawatts(value: float) -> str:
