@@ -211,6 +211,7 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
+        "--layouts           the layouts that were not chosen too, and why\n"
         "--json              the same as JSON: runs, cluster, power\n"
         "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
         "                    and what plans make of that\n"

@@ -25,6 +25,7 @@ def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
@@ -39,7 +40,7 @@ def plan(arguments: Sequence[str]) -> int:
         content = to_json(sheet) | {"power": to_json(found)}
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, [*found.lines, *found.advice], Console())
+        print_sheet(sheet, [*found.lines, *found.advice], Console(), layouts=options.layouts)
     return 0
 
 

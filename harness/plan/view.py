@@ -24,13 +24,14 @@ FAILURES = (
 Runs = tuple[PlannedRun, ...]
 
 
-def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
-    """`power`: what the design can find out, in sentences."""
+def print_sheet(sheet: Sheet, power: Sequence[str], console: Console, *, layouts: bool = False) -> None:
+    """`power`: what the design can find out, in sentences. `layouts`: those that were not chosen too."""
     unit, shown = _unit(sheet.cluster.days), _short_names(sheet.runs)
     runs = tuple(run for run in sheet.runs if run.name in shown)
     for title, content in (
         ("Models", _models(runs, shown)),
         ("What they would take", _times(runs, shown, unit)),
+        ("Memory of the fullest chip", _memory(runs, shown)),
         ("Layouts", _layouts(runs, shown)),
         (FAILURES, _failures(runs, shown)),
     ):
@@ -40,6 +41,9 @@ def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
             narrowed, same = content, ""
         section(console, title, narrowed)
         say(console, same)
+    if layouts:
+        for run in runs:
+            section(console, f"Layouts that {shown[run.name]} was not given, and why", _alternatives(run))
     _print_lines(console, "Machine", _machine(sheet.cluster, unit))
     _print_lines(console, "Not as announced", [*_verdicts(runs, shown), *_outrun(sheet.cluster.meter)])
     _print_lines(console, "Evidence", _evidence(runs))
@@ -83,33 +87,39 @@ def _models(runs: Runs, shown: dict[str, str]) -> Table:
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
-    memory = _memory_unit(runs)
-    columns = (
-        "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
-    )  # fmt: skip
-    return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
+    columns = ("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh")
+    return table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
 
 
-def _memory_unit(runs: Runs) -> tuple[str, float]:
-    return ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
+    return (
+        name,
+        _span(run.step_seconds),
+        f"{run.mfu.value:.2g}" if run.mfu else words.NONE,
+        _span(run.days and run.days.times(a_day)),
+        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
+    )
+
+
+def _memory(runs: Runs, shown: dict[str, str]) -> Table:
+    """By part, beside what a plan may use."""
+    unit, size = ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+    parts = list(dict.fromkeys(part for run in runs for part in run.memory))
+    rows = (
+        (shown[run.name], *(words.number(held and held / size) for held in _bytes(run, parts)))
+        for run in runs
+    )
+    return table((unit, *parts, "sum", "limit"), rows)
+
+
+def _bytes(run: PlannedRun, parts: Sequence[str]) -> list[float | None]:
+    each = [run.memory[part].value if part in run.memory else None for part in parts]
+    return [*each, _held(run), run.memory_limit]
 
 
 def _held(run: PlannedRun) -> float | None:
     """Bytes of its fullest device."""
     return sum(part.value for part in run.memory.values()) or None
-
-
-def _time_row(run: PlannedRun, name: str, a_day: float, memory: float) -> tuple[str, ...]:
-    held, limit = _held(run), run.memory_limit
-    return (
-        name,
-        words.number(held and held / memory),
-        words.number(limit and limit / memory),
-        _span(run.step_seconds),
-        f"{run.mfu.value:.0%}" if run.mfu else words.NONE,
-        _span(run.days and run.days.times(a_day)),
-        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
-    )
 
 
 def _span(number: Number | None) -> str:
@@ -125,6 +135,14 @@ def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
         for run in runs
     )
     return table(("run", "kind", "chips", "in use", "layout"), rows)
+
+
+def _alternatives(run: PlannedRun) -> Table:
+    rows = (
+        (str(one.layout), words.number(one.step_seconds), words.number(one.bytes / GIB), one.why)
+        for one in run.alternatives
+    )
+    return table(("layout", "step s", "GiB", "why"), rows)
 
 
 def _failures(runs: Runs, shown: dict[str, str]) -> Table:

@@ -282,3 +282,19 @@ def test_more_runs_than_fast_domains_take_turns():
     assert sheet.cluster.days.value == pytest.approx(max(end for _, end in ends))
     assert sheet.cluster.shares[0].given <= 8
     assert sheet.cluster.utilisation <= 1 + 1e-9
+
+
+def test_what_was_not_chosen_is_what_asking_for_it_says():
+    """The runners-up are slower, what would be faster does not fit, and both as `predict` has them."""
+    [run] = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
+    assert len(run.alternatives) >= 3
+    model = from_facts(asked_for(1)[0].config, asked_for(1)[0].facts)
+    for one in run.alternatives:
+        found = predict(model, load("h100_16k"), one.layout)
+        assert one.step_seconds == pytest.approx(found.step_seconds.value)
+        assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
+        assert found.fits == (one.step_seconds >= run.step_seconds.value)
+    sheet = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster)
+    console = Console(width=200, force_terminal=False, file=io.StringIO())
+    print_sheet(sheet, [], console, layouts=True)
+    assert all(one.why in console.file.getvalue() for one in run.alternatives)
