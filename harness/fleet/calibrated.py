@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -85,7 +86,8 @@ def fit(comparable: Sequence[Prediction]) -> Correction | None:
 
 def corrections(predictions: Iterable[Prediction], machine: str) -> dict[str, Correction]:
     """By evidence, for one kind of machine."""
-    return {each.evidence: each.now for each in judge(predictions) if each.machine == machine and each.now}
+    own = judge(each for each in predictions if each.machine == machine)
+    return {each.evidence: each.now for each in own if each.now}
 
 
 def corrected(estimate: Estimate, known: Mapping[str, Correction]) -> Estimate:
@@ -139,8 +141,8 @@ def _log_ratios(members: Sequence[Prediction]) -> np.ndarray:
 
 def _weights(members: Sequence[Prediction]) -> np.ndarray:
     """1 for each launch, shared by its runs."""
-    names = [each.launch for each in members]
-    return np.array([1 / names.count(name) for name in names])
+    runs = Counter(each.launch for each in members)
+    return np.array([1 / runs[each.launch] for each in members])
 
 
 def _median(values: np.ndarray, weights: np.ndarray) -> float:
