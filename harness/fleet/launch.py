@@ -160,8 +160,10 @@ def _train(
     finally:
         display.close()
         engine.close()
-    learned = learn(sweep, [run for block in todo for run in block.runs], outlook.crowd)
-    for line in [*learned, *put_to_use(runs, settings.devices)]:
+        # Here, since what had finished when the user left stands, and is in no later launch.
+        for line in learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
+            note(line)
+    for line in put_to_use(runs, settings.devices):
         note(line)
     return supervisor.failed
 

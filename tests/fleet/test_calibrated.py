@@ -17,6 +17,7 @@ from harness.fleet.cost import Estimate, estimate, machine_kind, program_of
 from harness.fleet.measured import Taken, learn
 from harness.fleet.placement import freeze
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
+from harness.fleet.supervisor import Interrupted, Supervisor
 from harness.plan.predict import Evidence
 from harness.records import ledger, predictions
 from harness.records.predictions import ASSUMED, MEASURED, Prediction
@@ -224,6 +225,18 @@ class TestRecord:
         assert "off by" in judged
         assert note.startswith(str(tmp_path / "file"))
         assert note.endswith("later predictions will not know what these runs took.")
+
+
+def test_what_had_finished_when_the_user_left_is_kept(tmp_path, monkeypatch):
+    def leave(*_) -> None:
+        raise Interrupted
+
+    done = Taken(0.02, {"train": 1.0})
+    monkeypatch.setattr(measured, "time_taken", lambda run: done if run.variant == "mha" else None)
+    monkeypatch.setattr(Supervisor, "run", leave)
+    with pytest.raises(Interrupted):
+        train(configs(tmp_path, seeds=(0,)))
+    assert [each.run for each in predictions.read().predictions] == ["xs/mha/seed0"]
 
 
 def test_a_sweep_uses_what_is_known_and_leaves_one_record_a_run_however_often_it_is_repeated(
