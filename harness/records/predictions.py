@@ -41,7 +41,7 @@ class Prediction:
     high: float
     measured: float
     date: str
-    """ISO 8601, UTC."""
+    """On which its launch ended: ISO 8601, UTC."""
 
 
 @dataclass(frozen=True)
