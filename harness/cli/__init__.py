@@ -212,7 +212,10 @@ VERBS = {
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
         "--layouts           the layouts that were not chosen too, and why\n"
-        "--json              the same as JSON: runs, cluster, power",
+        "--json              the same as JSON: runs, cluster, power\n"
+        "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
+        "                    and what plans make of that\n"
+        "--calibrate ROWS.csv  the same of published runs, each predicted without its source",
     ),
     "train": Verb(
         "train one run in this process",
