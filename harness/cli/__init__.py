@@ -211,7 +211,9 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
-        "--json              the same as JSON: runs, cluster, power",
+        "evidence=RUNS       a finished sweep of pairs, 3 scales and 2 seeds at least: what it says of\n"
+        "                    the runs without a sibling, and how far beyond it they lie\n"
+        "--json              the same as JSON: runs, cluster, power, bets",
     ),
     "train": Verb(
         "train one run in this process",
