@@ -57,7 +57,8 @@ class Bet:
     estimand: Slope | None
     """What k multiplies."""
     k: Span | None
-    """None: no line can be drawn, or the verdict is invalid. Its ends reach 0 and infinity where a float holds no more."""
+    """None: no line can be drawn, or the verdict is invalid. Its ends reach 0 and infinity where a
+    float holds no more."""
     log_k: Span | None
     days_saved: Span | None
     """Of the control's days what the treatment would not need for the same loss, at an equal time a token:

@@ -51,9 +51,7 @@ class Case:
         """Each by itself enough not to bet."""
         ladder = self.standing.ladder
         if ladder.decision is Decision.INVALID:
-            return [
-                f"its verdict is INVALID ({', '.join(blocking(ladder.flags))}), so nothing is read from it"
-            ]
+            return [f"its verdict is INVALID ({', '.join(blocking(ladder.flags))}): nothing is read from it"]
         found = [self._of_verdict(), self._of_line(), self._of_gate(), self._of_distance()]
         return [doubt for doubt in found if doubt]
 
