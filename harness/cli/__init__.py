@@ -213,6 +213,7 @@ VERBS = {
         "ladder=frontier     sizes that can only be planned\n"
         "evidence=RUNS       a finished sweep of pairs, 3 scales and 2 seeds at least: what it says of\n"
         "                    the runs without a sibling, and how far beyond it they lie\n"
+        "--layouts           the layouts that were not chosen too, and why\n"
         "--json              the same as JSON: runs, cluster, power, bets",
     ),
     "train": Verb(

@@ -29,6 +29,7 @@ def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--layouts", action="store_true")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
@@ -42,7 +43,7 @@ def plan(arguments: Sequence[str]) -> int:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
         console = Console()
-        print_sheet(sheet, [*found.lines, *found.advice], console)
+        print_sheet(sheet, [*found.lines, *found.advice], console, layouts=options.layouts)
         print_bets(bets, console)
     return 0
 

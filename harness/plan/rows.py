@@ -19,8 +19,8 @@ from harness.config.schema import Remat
 from harness.plan.chips import chip_named
 from harness.plan.clusters import Chip, Links
 from harness.plan.layouts import Layout
-from harness.plan.memory import FP4, FP8, MIXED, Recipe
 from harness.plan.model import ModelShape, causal_attention_flops, decoder, needed, number
+from harness.plan.recipe import FP4, FP8, MIXED, Recipe
 
 REMATS = {
     "": Remat.none,
@@ -45,11 +45,14 @@ class Row:
     chip: Chip
     links: Links
     chips: int
-    recipe: Recipe
     layout: Layout | None
     """None: not told, to be searched for."""
     assumed: tuple[str, ...]
     doubtful: tuple[str, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.model.recipe
 
     @property
     def published(self) -> bool:
@@ -60,6 +63,7 @@ def read_row(row: Mapping[str, Any]) -> Row:
     """Raises UserError for a row without parameters, chips, chip or batch."""
     chip, links, unknown = _machine(row)
     model, assumed = _model(row)
+    model = dataclasses.replace(model, recipe=_recipe(row))
     chips = int(needed(row, "chips"))
     layout, more = _layout(row, model, chips)
     return Row(
@@ -69,7 +73,6 @@ def read_row(row: Mapping[str, Any]) -> Row:
         chip=chip,
         links=links,
         chips=chips,
-        recipe=_recipe(row),
         layout=layout,
         assumed=(*unknown, *assumed, *more),
         doubtful=_doubtful(row),
@@ -147,9 +150,20 @@ def _model(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
 def _batch(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
     """Sequences a step; where it is not told two million tokens, or one sequence a chip if that is more."""
     told, tokens = number(row, "batch_seqs"), number(row, "batch_tokens")
-    if told or tokens:
-        return max(1, round(told or (tokens or 0) / sequence)), ()
+    if told:
+        return max(1, round(told)), ()
+    if tokens:
+        return _even(tokens / sequence), ()
     return max(round(2e6 / sequence), int(needed(row, "chips"))), ("batch",)
+
+
+def _even(sequences: float) -> int:
+    """A batch that is told in round numbers of tokens, as sequences that can be shared out: the nearest
+    multiple of the largest power of two that is within a fiftieth."""
+    power = 2 ** int(math.log2(max(1.0, sequences)))
+    while power > 1 and abs(round(sequences / power) * power / sequences - 1) > 0.02:
+        power //= 2
+    return max(1, round(sequences / power) * power)
 
 
 def _counted(shape: ModelShape, parameters: int, active: int) -> ModelShape:
@@ -245,10 +259,12 @@ def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layo
 
 
 def _turns(row: Mapping[str, Any], model: ModelShape, pipeline: int) -> int:
-    """As told; two where a pipeline's stages can be halved and nothing is told."""
+    """As told; two where a pipeline's stages can be halved and nothing is told. Since 2023 the first and the
+    last stage may have fewer layers than the others, and embedding and head instead (as arXiv:2407.21783)."""
     if pipeline == 1:
         return 1
-    return int(number(row, "vp") or (2 if model.layers % (2 * pipeline) == 0 else 1))
+    uneven = model.recipe.fused and model.layers >= 2 * pipeline - 2
+    return int(number(row, "vp") or (2 if uneven or model.layers % (2 * pipeline) == 0 else 1))
 
 
 def _microbatch(sequences: float, pipeline: int) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 from harness.config.errors import UserError
 from harness.plan.clusters import GIB, Chip, Links
 from harness.plan.layouts import REMATS, Grid, Layout, grid
-from harness.plan.memory import LIMIT, Memory, Recipe, memory
+from harness.plan.memory import LIMIT, Memory, memory
 from harness.plan.model import ModelShape
+from harness.plan.recipe import Recipe
 from harness.plan.roofline import Efficiency, Terms, terms
 
 RUNNERS_UP = 5
@@ -150,8 +151,9 @@ def _why(one: Candidate, best: Candidate, room: float) -> str:
             f" {one.memory[part] / GIB:.1f}"
         )
     term = max(one.terms, key=lambda name: one.terms[name] - best.terms[name])
-    slower = one.seconds / best.seconds - 1
-    return f"{slower:.1%} slower: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
+    ratio = one.seconds / best.seconds
+    slower = f"{ratio - 1:.1%} slower" if ratio < 2 else f"{ratio:.1f} times as long"
+    return f"{slower}: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
 
 
 def _refuse(model: ModelShape, layouts: Grid, bytes_: Memory, devices: int, chip: Chip, limit: float) -> None:

@@ -41,6 +41,18 @@ class Way:
     """Share of the time that trains and is not lost again; 0: none."""
 
 
+@dataclass(frozen=True)
+class Alternative:
+    """A layout that was looked at and not chosen."""
+
+    layout: Layout
+    step_seconds: float
+    bytes: float
+    """Of the fullest device."""
+    why: str
+    """Why it is not the one that is chosen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """Counts are plain numbers; what is predicted has low, high and its evidence beside it."""
@@ -60,6 +72,9 @@ class PlannedRun:
     devices: int
     """Of these, in use; 0: it cannot run."""
     layout: Layout | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    """The next best layouts, then those that would be faster and do not fit, and the best without each axis;
+    empty where a sibling's layout was taken."""
     memory: dict[str, Number] = field(default_factory=dict)
     """Bytes of the fullest device, by part."""
     memory_limit: float | None = None
@@ -67,8 +82,10 @@ class PlannedRun:
     step_seconds: Number | None = None
     mfu: Number | None = None
     """Of the 16-bit peak; None: the peak is not known."""
+    begins: float = 0.0
+    """Days until its turn, where runs take turns on the same chips."""
     days: Number | None = None
-    """Until its end, interruptions and saves included; None: it never ends."""
+    """From its turn to its end, interruptions and saves included; None: it never ends."""
     gigawatt_hours: Number | None = None
     """At the meter, of all its chips."""
     mtbf_hours: float | None = None
@@ -150,8 +167,9 @@ class Sheet:
 
 
 def last(runs: tuple[PlannedRun, ...]) -> Number | None:
-    """Days of the run that ends last, of those that end."""
-    return max((run.days for run in runs if run.days), key=lambda days: days.value, default=None)
+    """Days until the last run has ended, of those that end."""
+    ends = [run.days.times(1 + run.begins / run.days.value) for run in runs if run.days]
+    return max(ends, key=lambda end: end.value, default=None)
 
 
 def labels(numbers: Mapping[str, Number | None]) -> dict[str, str]:

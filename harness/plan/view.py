@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -27,13 +28,14 @@ CHIPS_SAVED = "chips saved [low, high]"
 Runs = tuple[PlannedRun, ...]
 
 
-def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
-    """`power`: what the design can find out, in sentences."""
-    runs, unit = sheet.runs, _unit(sheet.cluster.days)
-    shown = _short_names(runs)
+def print_sheet(sheet: Sheet, power: Sequence[str], console: Console, *, layouts: bool = False) -> None:
+    """`power`: what the design can find out, in sentences. `layouts`: those that were not chosen too."""
+    unit, shown = _unit(sheet.cluster.days), _short_names(sheet.runs)
+    runs = tuple(run for run in sheet.runs if run.name in shown)
     for title, content in (
         ("Models", _models(runs, shown)),
         ("What they would take", _times(runs, shown, unit)),
+        ("Memory of the fullest chip", _memory(runs, shown)),
         ("Layouts", _layouts(runs, shown)),
         (FAILURES, _failures(runs, shown)),
     ):
@@ -43,8 +45,11 @@ def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
             narrowed, same = content, ""
         section(console, title, narrowed)
         say(console, same)
+    if layouts:
+        for run in runs:
+            section(console, f"Layouts that {shown[run.name]} was not given, and why", _alternatives(run))
     _print_lines(console, "Machine", _machine(sheet.cluster, unit))
-    _print_lines(console, "Not as announced", _verdicts(runs, shown))
+    _print_lines(console, "Not as announced", [*_verdicts(runs, shown), *_outrun(sheet.cluster.meter)])
     _print_lines(console, "Evidence", _evidence(runs))
     _print_lines(console, "What the design can find out", power)
 
@@ -71,9 +76,22 @@ def print_bets(bets: Bets | None, console: Console) -> None:
 
 
 def _short_names(runs: Runs) -> dict[str, str]:
-    """Without the seed where all have one."""
-    seeds = {run.name.rpartition("/")[2] for run in runs}
-    return {run.name: run.name.rpartition("/")[0] if len(seeds) == 1 else run.name for run in runs}
+    """Of the runs that are shown, one of those that differ in nothing but their seed and their turn: without
+    the seed, and how many there are."""
+    alike: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        stem, _, seed = run.name.rpartition("/")
+        held = alike.setdefault(stem, [])
+        if held and _unseeded(held[0]) != _unseeded(run):
+            stem = f"{stem}/{seed}"
+        alike.setdefault(stem, []).append(run)
+    names = {held[0].name: (stem, len(held)) for stem, held in alike.items() if held}
+    return {name: f"{stem} x{count}" if count > 1 else stem for name, (stem, count) in names.items()}
+
+
+def _unseeded(run: PlannedRun) -> PlannedRun:
+    verdict = run.verdict.replace(run.name, "")
+    return dataclasses.replace(run, name="", begins=0.0, verdict=verdict)
 
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
@@ -87,33 +105,39 @@ def _models(runs: Runs, shown: dict[str, str]) -> Table:
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
-    memory = _memory_unit(runs)
-    columns = (
-        "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
-    )  # fmt: skip
-    return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
+    columns = ("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh")
+    return table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
 
 
-def _memory_unit(runs: Runs) -> tuple[str, float]:
-    return ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
+    return (
+        name,
+        _span(run.step_seconds),
+        f"{run.mfu.value:.2g}" if run.mfu else words.NONE,
+        _span(run.days and run.days.times(a_day)),
+        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
+    )
+
+
+def _memory(runs: Runs, shown: dict[str, str]) -> Table:
+    """By part, beside what a plan may use."""
+    unit, size = ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+    parts = list(dict.fromkeys(part for run in runs for part in run.memory))
+    rows = (
+        (shown[run.name], *(words.number(held and held / size) for held in _bytes(run, parts)))
+        for run in runs
+    )
+    return table((unit, *parts, "sum", "limit"), rows)
+
+
+def _bytes(run: PlannedRun, parts: Sequence[str]) -> list[float | None]:
+    each = [run.memory[part].value if part in run.memory else None for part in parts]
+    return [*each, _held(run), run.memory_limit]
 
 
 def _held(run: PlannedRun) -> float | None:
     """Bytes of its fullest device."""
     return sum(part.value for part in run.memory.values()) or None
-
-
-def _time_row(run: PlannedRun, name: str, a_day: float, memory: float) -> tuple[str, ...]:
-    held, limit = _held(run), run.memory_limit
-    return (
-        name,
-        words.number(held and held / memory),
-        words.number(limit and limit / memory),
-        _span(run.step_seconds),
-        f"{run.mfu.value:.0%}" if run.mfu else words.NONE,
-        _span(run.days and run.days.times(a_day)),
-        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
-    )
 
 
 def _span(number: Number | None) -> str:
@@ -129,6 +153,14 @@ def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
         for run in runs
     )
     return table(("run", "kind", "chips", "in use", "layout"), rows)
+
+
+def _alternatives(run: PlannedRun) -> Table:
+    rows = (
+        (str(one.layout), words.number(one.step_seconds), words.number(one.bytes / GIB), one.why)
+        for one in run.alternatives
+    )
+    return table(("layout", "step s", "GiB", "why"), rows)
 
 
 def _failures(runs: Runs, shown: dict[str, str]) -> Table:
@@ -177,12 +209,17 @@ def _power(meter: Meter) -> list[str]:
     told = f"Power at the meter: {runs} for these runs, {every} for every chip"
     if meter.site is None:
         return [f"{told}; what the site can draw is not known."]
-    if meter.possible:
-        return [f"{told}; the site has {_megawatts(meter.site)}."]
-    return [
-        f"{told}; the site has {_megawatts(meter.site)}: at full load not all of them at once, but"
-        f" {meter.site / meter.runs:.0%} of their chips."
-    ]
+    return [f"{told}; the site has {_megawatts(meter.site)}."]
+
+
+def _outrun(meter: Meter | None) -> list[str]:
+    """Runs that the site cannot feed."""
+    if meter is None or meter.possible or meter.site is None:
+        return []
+    asked, has = _megawatts(meter.runs), _megawatts(meter.site)
+    lacks = f"{asked} at full load where the site has {has}"
+    share = f"{meter.site / meter.runs:.0%} of their chips"
+    return [f"All together: {lacks}: not all of them at once, but {share}."]
 
 
 def _megawatts(value: float) -> str:

@@ -293,7 +293,7 @@ SURE = {"log_k": [0.3, 0.31, 0.3, 0.31], "se": 0.001, "decision": Decision.B_BET
         ({"at": AT[[0, 0, 0, 0]]}, 0.5, "no line can be drawn"),
         ({"gate": GateResult("b", False, 2, (), "won 2 of 4")}, 0.5, "does not promote b (won 2 of 4)"),
         ({"gate": GateResult("b", True, 3, (), "won 3 of 4")}, 0.5, "bet on b"),
-        ({}, 14.0, "it lies 13.0 decades of compute beyond where the line may be drawn, and its number there"),
+        ({}, 14.0, "it lies 13.0 decades of compute beyond where the line may be drawn, and its number"),
     ],
 )  # fmt: skip
 def test_each_doubt_alone_forbids_the_bet_and_is_said(changed, decades, said):
