@@ -14,11 +14,12 @@ from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Run
 from harness.plan.bets import place_bets
+from harness.plan.bets_view import print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
 from harness.plan.sheet import Sheet
 from harness.plan.standing import read_evidence
-from harness.plan.view import print_bets, print_sheet
+from harness.plan.view import print_sheet
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -44,7 +45,8 @@ def plan(arguments: Sequence[str]) -> int:
     else:
         console = Console()
         print_sheet(sheet, [*found.lines, *found.advice], console, layouts=options.layouts)
-        print_bets(bets, console)
+        if bets:
+            print_bets(bets, console)
     return 0
 
 

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.compare.results import Trend
-from harness.plan.bets import Bet, Bets, Treatment
 from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
-from harness.plan.standing import Span
 from harness.report import words
 from harness.report.tables import Table, split, table, without
 from harness.report.terminal import NARROW, say, section
@@ -24,7 +21,6 @@ FAILURES = (
     "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
     " with saves in memory too, and elastic"
 )
-CHIPS_SAVED = "chips saved [low, high]"
 Runs = tuple[PlannedRun, ...]
 
 
@@ -58,20 +54,6 @@ def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
     if lines:
         console.print(Text(f"\n{title}", style="bold"))
     for line in lines:
-        say(console, words.plain_text(line))
-
-
-def print_bets(bets: Bets | None, console: Console) -> None:
-    if bets is None:
-        return
-    content = _bets(bets) if console.width >= NARROW else without(_bets(bets), ("FLOPs", CHIPS_SAVED))
-    content, same = split(content)
-    title = f"What {bets.experiment} says of the rows without a sibling, and of those with one"
-    section(console, title, content)
-    say(console, same)
-    alone = [bet.sentence for bet in bets.rows if not bet.sibling]
-    told = alone or [bet.sentence for bet in bets.rows]
-    for line in (*told, *map(_treatment, bets.treatments), *bets.notes):
         say(console, words.plain_text(line))
 
 
@@ -257,55 +239,3 @@ def _evidence(runs: Runs) -> list[str]:
 
 def _unit(days: Number | None) -> tuple[str, float]:
     return next((unit for unit in UNITS if days is None or days.value * unit[1] >= 1), UNITS[-1])
-
-
-def _bets(bets: Bets) -> Table:
-    columns = (
-        "run", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
-        "days saved [low, high]", CHIPS_SAVED, "bet", "tags",
-    )  # fmt: skip
-    return table(columns, map(_bet_row, bets.rows))
-
-
-def _bet_row(bet: Bet) -> tuple[str, ...]:
-    return (
-        bet.scale,
-        bet.treatment,
-        bet.control,
-        words.power(bet.flops),
-        f"{bet.decades:.1f}",
-        _ends(bet.k),
-        _ends(bet.days_saved),
-        _ends(bet.chips_saved),
-        bet.bet or "not settled",
-        ", ".join(bet.tags),
-    )
-
-
-def _ends(span: Span | None) -> str:
-    if span is None:
-        return words.NONE
-    value, low, high = (words.number(each) for each in (span.value, span.low, span.high))
-    return f"{value} [{low}, {high}]"
-
-
-def _treatment(one: Treatment) -> str:
-    """What was found where pairs were trained."""
-    told = [f"{one.variant} against {one.control} at {', '.join(one.scales)}: {one.decision.value}"]
-    if one.k and one.k.k is not None:
-        told.append(f"{one.k.estimand.value} {words.multiplier(one.k)}")
-    if one.trend and one.k:
-        told.append(_trend(one, one.trend, one.k.log_k or 0.0))
-    told.append(f"at {one.largest}, the largest, {words.effect(one.delta)}")
-    told.append(f"gate: {one.gate.reason}" if one.gate else "no gate was asked for")
-    return f"{'; '.join(told)}. Flags: {', '.join(one.flags) or 'none'}."
-
-
-def _trend(one: Treatment, trend: Trend, pooled: float) -> str:
-    """In the treatment's favour, whereas a trend is told in favour of whom the pooled k leans to."""
-    ends = (trend.gamma, trend.low, trend.high)
-    gamma, low, high = ends if pooled >= 0 else (-ends[0], -ends[2], -ends[1])
-    return (
-        f"ln k moves by {gamma:+.3f} [{low:+.3f}, {high:+.3f}] an e-fold of compute ({trend.direction.value}:"
-        f" the pooled k leans to {one.variant if pooled >= 0 else one.control})"
-    )
