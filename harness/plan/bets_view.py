@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness.compare.results import Trend
+from harness.compare.results import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
 from harness.plan.standing import Span
 from harness.plan.view import UNITS
@@ -13,6 +13,8 @@ from harness.report.tables import Table, split, table, without
 from harness.report.terminal import NARROW, say, section
 
 CHIPS_SAVED = "chips saved [low, high]"
+WIDE = ("sibling", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
+"""What a narrow screen has no room for; the sentences have most of it."""
 MEANT = (
     "k: a straight line through ln k over ln compute, carried on with its 95 % prediction interval. Saved: of"
     " the control's own run, for the same loss, at an equal time a token."
@@ -22,7 +24,7 @@ MEANT = (
 def print_bets(bets: Bets, console: Console) -> None:
     """The sentences of rows without a sibling; where there are none, of all."""
     content = _bets(bets)
-    content, same = split(content if console.width >= NARROW else without(content, ("FLOPs", CHIPS_SAVED)))
+    content, same = split(content if console.width >= NARROW else without(content, WIDE))
     section(console, f"What the evidence says of the rows without a sibling ({bets.experiment})", content)
     for line in (same, MEANT):
         say(console, line)
@@ -68,9 +70,10 @@ def _ends(span: Span | None, factor: float = 1.0) -> str:
 def _treatment(one: Treatment) -> str:
     """What was found where pairs were trained."""
     told = [f"{one.variant} against {one.control} at {', '.join(one.scales)}: {one.decision.value}"]
-    if one.k and one.k.k is not None:
+    sound = one.decision is not Decision.INVALID
+    if sound and one.k and one.k.k is not None:
         told.append(f"{one.k.estimand.value} {words.multiplier(one.k)}")
-    if one.trend and one.k:
+    if sound and one.trend and one.k:
         told.append(_trend(one, one.trend, one.k.log_k or 0.0))
     told.append(f"at {one.largest}, the largest, {words.effect(one.delta)}")
     told.append(f"gate: {one.gate.reason}" if one.gate else "no gate was asked for")

@@ -223,6 +223,25 @@ def test_numbers_too_large_for_a_float_are_still_said():
     json.dumps(to_json(bets), allow_nan=False)
 
 
+def test_an_invalid_verdict_carries_no_number():
+    invalid = standing_of([0.1] * 4, decision=Decision.INVALID, flags=("MIXED_CODE",))
+    bets = place_bets(evidence_of(invalid), *runs_of("6t/a"))
+    assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
+    console = Console(width=120, force_terminal=False, file=io.StringIO())
+    print_bets(bets, console)
+    assert "k_tokens" not in console.file.getvalue()
+
+
+def test_short_runs_are_told_in_a_shorter_unit():
+    runs, (one,) = runs_of("6t/a")
+    short = dataclasses.replace(one, days=Number(0.1, 0.08, 0.13, Layer.assumed))
+    bets = place_bets(evidence_of(standing_of([0.7] * 4)), runs, [short])
+    console = Console(width=120, force_terminal=False, file=io.StringIO())
+    print_bets(bets, console)
+    assert "hours saved" in console.file.getvalue()
+    assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in console.file.getvalue()
+
+
 def test_a_run_that_never_ends_saves_no_days():
     runs, (one,) = runs_of("6t/a")
     (bet,) = place_bets(evidence_of(standing_of([0.1] * 4)), runs, [dataclasses.replace(one, days=None)]).rows
