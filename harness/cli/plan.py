@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from harness.cli.calibrate import calibrate
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
 from harness.config.errors import UserError
@@ -31,9 +32,14 @@ def plan(arguments: Sequence[str]) -> int:
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--layouts", action="store_true")
+    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
+    if options.calibrate is not None:
+        if overrides:
+            parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
+        return calibrate(options.calibrate, as_json=options.json)
     named, overrides = _evidence(overrides)
     evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
