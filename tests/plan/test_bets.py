@@ -358,7 +358,7 @@ def test_the_verb_has_it_as_json(swept, tmp_path, monkeypatch, capsys):
     tools = launch.Tools(describe=lambda configs: [facts_of(each) for each in configs])
     monkeypatch.setattr(launch, "Tools", lambda: tools)
     monkeypatch.chdir(tmp_path)
-    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100x8", "--json"]
+    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100_16k", "--json"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0
     said = json.loads(capsys.readouterr().out)["bets"]
     assert said.keys() == {"evidence", "experiment", "treatments", "rows", "notes"}
