@@ -211,8 +211,10 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
+        "evidence=RUNS       a finished sweep of pairs, 3 scales and 2 seeds at least: what it says of\n"
+        "                    the runs without a sibling, and how far beyond it they lie\n"
         "--layouts           the layouts that were not chosen too, and why\n"
-        "--json              the same as JSON: runs, cluster, power\n"
+        "--json              the same as JSON: runs, cluster, power, bets\n"
         "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
         "                    and what plans make of that\n"
         "--calibrate ROWS.csv  the same of published runs, each predicted without its source",

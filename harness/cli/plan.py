@@ -10,15 +10,21 @@ from rich.console import Console
 from harness.cli.calibrate import calibrate
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
+from harness.config.errors import UserError
 from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Run
+from harness.plan.bets import place_bets
+from harness.plan.bets_view import print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
 from harness.plan.sheet import Sheet
+from harness.plan.standing import read_evidence
 from harness.plan.view import print_sheet
 from harness.records.layout import SweepDir
 from harness.report.command import Options
+
+EVIDENCE = "evidence="
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -34,14 +40,28 @@ def plan(arguments: Sequence[str]) -> int:
         if overrides:
             parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
+    named, overrides = _evidence(overrides)
+    evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
+    bets = place_bets(evidence, runs, sheet.runs) if evidence else None
     if options.json:
-        content = to_json(sheet) | {"power": to_json(found)}
+        content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, [*found.lines, *found.advice], Console(), layouts=options.layouts)
+        console = Console()
+        print_sheet(sheet, [*found.lines, *found.advice], console, layouts=options.layouts)
+        if bets:
+            print_bets(bets, console)
     return 0
+
+
+def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The sweep that `evidence=` names, which is no key of a config, and the overrides without it."""
+    named = [each.partition("=")[2] for each in overrides if each.startswith(EVIDENCE)]
+    if len(named) > 1:
+        raise UserError(f"{EVIDENCE} is given {len(named)} times; a plan reads one sweep of pairs")
+    return next(iter(named), None), [each for each in overrides if not each.startswith(EVIDENCE)]
 
 
 def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
