@@ -39,7 +39,7 @@ test-install: setup
 
 # Slow proofs, each with a target of its own.
 test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training tests/lowering tests/probe tests/data tests/fleet --ignore=tests/fleet/soak
+	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet --ignore=tests/fleet/soak
 
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare

@@ -163,7 +163,7 @@ STEPS = [
     pytest.param(("compute.remat=full", "compute.microbatches=2"), id="remat", marks=pytest.mark.slow),
     pytest.param(("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), id="mesh", marks=pytest.mark.slow),
 ]
-"""The slow ones run under `make test-full`."""
+"""The slow ones run under `make test-extras`, which needs no extras for them."""
 
 
 @pytest.mark.parametrize("overrides", STEPS)
