@@ -34,6 +34,12 @@ def test_library_products_with_workspace(target):
     assert (counts.dot_flops, counts.unread_kernels) == (2 * 5 * 8 * 32 * 16, ())
 
 
+@pytest.mark.parametrize("kind", ["ragged-dot", "scaled-dot"])
+def test_a_product_of_a_kind_that_is_not_counted_is_named(kind):
+    counts = read_hlo(program(f"ROOT %k = {MATRIX} {kind}(%x, %x, %x), lhs_contracting_dims={{1}}"))
+    assert (counts.dot_flops, counts.unread_kernels) == (0, (kind,))
+
+
 def test_a_kernel_that_cannot_be_read_is_named():
     line = (
         f'ROOT %k = {MATRIX} custom-call(%x), custom_call_target="tpu_custom_call", backend_config="TUzvUg"'

@@ -50,7 +50,8 @@ class Counts:
     unknown_loops: tuple[str, ...] = ()
     """Loops with products or collectives in them whose length the text does not tell: counted as one turn."""
     unread_kernels: tuple[str, ...] = ()
-    """Targets of custom calls whose inside is not in the text: what they multiply is not in `dot_flops`."""
+    """Targets of custom calls whose inside is not in the text, and kinds of products that are not counted here:
+    what they multiply is not in `dot_flops`."""
     largest: tuple[Transfer, ...] = ()
     """The collectives that move most, at most 12."""
 
@@ -188,7 +189,7 @@ def _scattered(transfer: Transfer) -> Transfer:
 def _multiply(computation: Computation, product: Instruction, opcode: str, seen: _Seen) -> None:
     """Adds the FLOPs of an operation of `_PRODUCTS`, or the name of a kernel that cannot be read."""
     target = product.word("custom_call_target") or opcode
-    if opcode in ("dot", "scaled-dot"):
+    if opcode == "dot":
         seen.flops += dot_flops(computation, product)
     elif opcode == "convolution":
         seen.flops += convolution_flops(computation, product)
