@@ -50,7 +50,7 @@ class Counts:
     unknown_loops: tuple[str, ...] = ()
     """Loops with products or collectives in them whose length the text does not tell: counted as one turn."""
     unread_kernels: tuple[str, ...] = ()
-    """Targets of custom calls whose inside is not in the text, and kinds of products that are not counted here:
+    """Targets of custom calls whose inside is not in the text, and kinds of products not counted here:
     what they multiply is not in `dot_flops`."""
     largest: tuple[Transfer, ...] = ()
     """The collectives that move most, at most 12."""
