@@ -62,7 +62,11 @@ def memory(model: ModelShape, layout: Grid, recipe: Recipe) -> Memory:
         optimizer=kept * recipe.optimizer,
         gradients=kept * recipe.gradient,
         activations=tokens * (each * layers * in_flight + work),
-        gathered=np.where(layout.fsdp > 1, 2 * layer_parameters(model, layout) * recipe.value, 0.0),
+        gathered=np.where(
+            layout.fsdp * (layout.expert if model.weights_travel else 1) > 1,
+            2 * layer_parameters(model, layout) * recipe.value,
+            0.0,
+        ),
         logits=seen * model.vocabulary / layout.tensor * (recipe.value + 4),
     )
 
@@ -82,9 +86,11 @@ def _parts(layout: Grid, axes: Sequence[str]) -> np.ndarray:
 
 
 def layer_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
-    """Parameters of one layer that a device multiplies with: its part over tensor, of experts over expert."""
+    """Parameters of one layer that a device multiplies with: its part over tensor, and of experts over expert
+    unless their weights travel."""
     dense = (model.non_embedding - model.expert_parameters) / model.layers
-    return (dense + model.expert_parameters / model.layers / layout.expert) / layout.tensor
+    parts = 1 if model.weights_travel else layout.expert
+    return (dense + model.expert_parameters / model.layers / parts) / layout.tensor
 
 
 def value_count(model: ModelShape, level: int) -> float:

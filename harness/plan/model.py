@@ -49,6 +49,8 @@ class ModelShape:
     """Experts that every token passes through."""
     expert_parameters: int = 0
     """In the routed experts of all layers: what the expert axis splits."""
+    weights_travel: bool = False
+    """Whether experts' weights are gathered where tokens are, and tokens not sent to experts."""
     tokens: int | None = None
     """Budget of the whole run; None: not asked."""
     recipe: Recipe = MIXED
@@ -179,6 +181,7 @@ def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelSh
         top_k=int(options.get("top_k", 2)) if moe else 0,
         shared=int(options.get("shared", 0)) if moe else 0,
         expert_parameters=routed,
+        weights_travel=moe and options.get("dispatch", "dropless") == "dropless",
         tokens=config.scale.tokens,
         recipe=recipe_of(config, facts),
         splits=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),

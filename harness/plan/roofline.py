@@ -101,7 +101,7 @@ def terms(
         moved.tensor, layout.tensor, np.ones(len(layout)), links
     )
     context = _context(model, layout, links, recipe, compute)
-    fsdp = _fsdp(model, layout, links, moved, compute)
+    fsdp = _fsdp(model, layout, links, recipe, compute)
     expert = EXPOSED_EXPERT * _exchange_seconds(model, moved.expert, layout, links)
     data = _data(model, layout, links, recipe, compute)
     busy = compute + between + tensor + context + fsdp + expert
@@ -165,17 +165,20 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
     )
     return Traffic(
         tensor=tensor,
-        fsdp=_gathers(model, layout, recipe),
-        expert=exchanged * (layout.expert - 1) / layout.expert,
+        fsdp=_gathers(model, layout, recipe).sum(axis=0),
+        expert=np.where(model.weights_travel, 0.0, exchanged * (layout.expert - 1) / layout.expert),
         data=_sums(model, layout, recipe).sum(axis=0),
     )
 
 
 def _gathers(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
-    """Bytes received for the weights of one device's layers: gathered forward and backward in each
-    micro-batch, and their gradients scattered once in each. `full` repeats with what backward gathers."""
-    kept = held_parameters(model, layout) * (layout.fsdp - 1)
-    return 3 * layout.microbatches(model) * recipe.value * kept
+    """Bytes received for the weights of one device's layers, [2, layouts], over fsdp, and of experts whose
+    weights travel over expert too: gathered forward and backward in each micro-batch, and their gradients
+    scattered once in each. `full` repeats with what backward gathers."""
+    kept, group = held_parameters(model, layout), layout.fsdp * layout.expert
+    experts = model.expert_parameters / (group * layout.tensor * layout.pipeline) * model.weights_travel
+    over = np.stack([(kept - experts) * (layout.fsdp - 1), experts * (group - 1)])
+    return 3 * layout.microbatches(model) * recipe.value * over
 
 
 def _sums(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
@@ -228,9 +231,11 @@ def _context(
     return np.maximum(LATENT * seconds, seconds - hidden)
 
 
-def _fsdp(model: ModelShape, layout: Grid, links: Links, moved: Traffic, compute: np.ndarray) -> np.ndarray:
-    inner = layout.tensor * layout.context * layout.expert
-    seconds = _ring_seconds(moved.fsdp, layout.fsdp, inner, links)
+def _fsdp(model: ModelShape, layout: Grid, links: Links, recipe: Recipe, compute: np.ndarray) -> np.ndarray:
+    dense, experts = _gathers(model, layout, recipe)
+    inner = layout.tensor * layout.context
+    seconds = _ring_seconds(dense, layout.fsdp, inner * layout.expert, links)
+    seconds += _ring_seconds(experts, layout.fsdp * layout.expert, inner, links)
     return np.maximum(LATENT * seconds, seconds - compute)
 
 

@@ -166,3 +166,16 @@ def test_one_device_in_float32_holds_sixteen_bytes_a_parameter():
 
 def test_divisors():
     assert divisors(36) == [1, 2, 3, 4, 6, 9, 12, 18, 36]
+
+
+def test_experts_whose_weights_travel_cost_what_they_are():
+    """Dropless experts here are gathered over `expert` as over `fsdp`: no token is sent, and splitting either
+    axis moves the same bytes."""
+    dropless = dataclasses.replace(KIMI_LIKE, weights_travel=True)
+    split = Grid.of([Layout(fsdp=8, expert=16), Layout(fsdp=128)])
+    moved = traffic(dropless, split, MIXED)
+    assert moved.expert.tolist() == [0, 0]
+    experts = 3 * 2 * dropless.expert_parameters * 127 / 128 * split.microbatches(dropless)
+    rest = 3 * 2 * dropless.dense_parameters * np.array([7 / 8, 127 / 128]) * split.microbatches(dropless)
+    assert moved.fsdp == pytest.approx(experts + rest, rel=1e-6)
+    assert traffic(KIMI_LIKE, split, MIXED).fsdp[0] < moved.fsdp[0] / 4

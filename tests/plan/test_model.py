@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
-    alike = {"flops_per_token": 0, "block": "", "recipe": FLOAT32, "splits": ()}
+    alike = {"weights_travel": False, "flops_per_token": 0, "block": "", "recipe": FLOAT32, "splits": ()}
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
     assert told.recipe.state + told.recipe.gradient == pytest.approx(16, rel=1e-3)
     assert told.block == f"{config.scale.name}/seed0"
