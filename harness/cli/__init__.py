@@ -211,11 +211,16 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
+        "evidence=RUNS       a finished sweep of pairs, 3 scales and 2 seeds at least: what it says of\n"
+        "                    the runs without a sibling, and how far beyond it they lie\n"
         "--layouts           the layouts that were not chosen too, and why\n"
         "--layers TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
         "                    on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by\n"
         "                    their own compilers: make plan-extras); abstract,cpu asks both\n"
-        "--json              the same as JSON: runs, cluster, power, layers",
+        "--json              the same as JSON: runs, cluster, power, bets, layers\n"
+        "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
+        "                    and what plans make of that\n"
+        "--calibrate ROWS.csv  the same of published runs, each predicted without its source",
     ),
     "train": Verb(
         "train one run in this process",

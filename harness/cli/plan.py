@@ -7,19 +7,26 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from harness.cli.calibrate import calibrate
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
+from harness.config.errors import UserError
 from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Run
+from harness.plan.bets import place_bets
+from harness.plan.bets_view import print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
 from harness.plan.layers import ask_layers, targets_of
+from harness.plan.layers_view import print_layers
 from harness.plan.sheet import Sheet
+from harness.plan.standing import read_evidence
 from harness.plan.view import print_sheet
-from harness.plan.view_layers import print_layers
 from harness.records.layout import SweepDir
 from harness.report.command import Options
+
+EVIDENCE = "evidence="
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -28,21 +35,40 @@ def plan(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--layers", metavar="TARGETS", default="")
+    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
+    if options.calibrate is not None:
+        if overrides:
+            parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
+        return calibrate(options.calibrate, as_json=options.json)
     targets = targets_of(options.layers) if options.layers else ()
+    named, overrides = _evidence(overrides)
+    evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
+    bets = place_bets(evidence, runs, sheet.runs) if evidence else None
     layers = ask_layers(runs, sheet, targets)
     if options.json:
-        content = to_json(sheet) | {"power": to_json(found)}
+        content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
         content |= {"layers": to_json(layers)} if targets else {}
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, [*found.lines, *found.advice], Console(), layouts=options.layouts)
-        print_layers(layers, Console())
+        console = Console()
+        print_sheet(sheet, [*found.lines, *found.advice], console, layouts=options.layouts)
+        if bets:
+            print_bets(bets, console)
+        print_layers(layers, console)
     return 0
+
+
+def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The sweep that `evidence=` names, which is no key of a config, and the overrides without it."""
+    named = [each.partition("=")[2] for each in overrides if each.startswith(EVIDENCE)]
+    if len(named) > 1:
+        raise UserError(f"{EVIDENCE} is given {len(named)} times; a plan reads one sweep of pairs")
+    return next(iter(named), None), [each for each in overrides if not each.startswith(EVIDENCE)]
 
 
 def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:

@@ -18,10 +18,10 @@ from harness.plan import Layout, load
 from harness.plan import layers as room
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.layers import Answer, ask_layers, targets_of
+from harness.plan.layers_view import print_layers
 from harness.plan.layouts import grid
 from harness.plan.lowered import closed_form, cut, laid_out, on_mesh, trainable
 from harness.plan.sheet import PlannedRun, Sheet
-from harness.plan.view_layers import print_layers
 from harness.records.configs import read_config
 from harness.records.seen import Seen, Target
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
