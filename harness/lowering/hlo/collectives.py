@@ -45,6 +45,26 @@ def received(module: Module, computation: Computation, collective: Instruction, 
     return share * (n - 1) / n * operands
 
 
+def carried_on(module: Module) -> set[str]:
+    """Names of collectives that only carry on what another one began. A TPU spreads one operation over
+    several fusions, to run beside their products, and writes it with its channel in each of them; the first
+    one holds an `AsyncCollectiveStart`."""
+    starts = [each for each in module.computations.values() if any(map(_begins, each.instructions.values()))]
+    channels = {found.word("channel_id") for each in starts for found in _collectives(each)}
+    others = (each for each in module.computations.values() if channels and each not in starts)
+    return {
+        found.name for each in others for found in _collectives(each) if found.word("channel_id") in channels
+    }
+
+
+def _begins(instruction: Instruction) -> bool:
+    return instruction.opcode == "custom-call" and "AsyncCollectiveStart" in instruction.rest
+
+
+def _collectives(computation: Computation) -> list[Instruction]:
+    return [each for each in computation.instructions.values() if each.opcode in KINDS]
+
+
 def _moves(permute: Instruction) -> bool:
     """Whether any device receives from another than itself."""
     pairs = permute.attributes.partition("source_target_pairs=")[2].partition("}}")[0] + "}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
-from harness.lowering.hlo.collectives import KINDS, received
+from harness.lowering.hlo.collectives import KINDS, carried_on, received
 from harness.lowering.hlo.loops import inside, trips
 from harness.lowering.hlo.products import LIBRARY_PRODUCTS, convolution_flops, dot_flops, library_flops
 from harness.lowering.hlo.scalars import Frame
@@ -14,8 +15,8 @@ from harness.lowering.hlo.text import Computation, Instruction, Module, parse
 LARGEST = 12
 """Transfers that are kept by name."""
 
-EMPTY_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
-"""Targets of custom calls that compute nothing."""
+WITHOUT_PRODUCTS = re.compile(r"AllocateBuffer|AssumeGather|AsyncCollective|Sharding|TopK|__cub\$")
+"""Targets of custom calls that multiply nothing: buffers, notes, sorting."""
 
 _PRODUCTS = ("dot", "scaled-dot", "ragged-dot", "convolution", "custom-call")
 _ENTERED = ("fusion", "call", "async", "while", "conditional")
@@ -49,7 +50,8 @@ class Counts:
     unknown_loops: tuple[str, ...] = ()
     """Loops with products or collectives in them whose length the text does not tell: counted as one turn."""
     unread_kernels: tuple[str, ...] = ()
-    """Targets of custom calls whose inside is not in the text: what they multiply is not in `dot_flops`."""
+    """Targets of custom calls whose inside is not in the text, and kinds of products not counted here:
+    what they multiply is not in `dot_flops`."""
     largest: tuple[Transfer, ...] = ()
     """The collectives that move most, at most 12."""
 
@@ -97,6 +99,7 @@ class _Seen:
 class _Walk:
     def __init__(self, module: Module):
         self.module = module
+        self._carried_on = carried_on(module)
         self._told: dict[str, bool] = {}
 
     def through(self, frame: Frame) -> _Seen:
@@ -124,6 +127,8 @@ class _Walk:
     def _visit(self, frame: Frame, instruction: Instruction, seen: _Seen) -> None:
         """Of an asynchronous operation the start counts, and not the done."""
         opcode = instruction.opcode.removesuffix("-start")
+        if instruction.name in self._carried_on:
+            return
         if opcode in KINDS:
             moved = received(self.module, frame.computation, instruction, opcode)
             seen.transfers.append(Transfer(instruction.name, opcode, moved, 1))
@@ -184,11 +189,11 @@ def _scattered(transfer: Transfer) -> Transfer:
 def _multiply(computation: Computation, product: Instruction, opcode: str, seen: _Seen) -> None:
     """Adds the FLOPs of an operation of `_PRODUCTS`, or the name of a kernel that cannot be read."""
     target = product.word("custom_call_target") or opcode
-    if opcode in ("dot", "scaled-dot"):
+    if opcode == "dot":
         seen.flops += dot_flops(computation, product)
     elif opcode == "convolution":
         seen.flops += convolution_flops(computation, product)
     elif LIBRARY_PRODUCTS.match(target):
         seen.flops += library_flops(computation, product)
-    elif target not in EMPTY_CALLS:
+    elif not WITHOUT_PRODUCTS.match(target):
         seen.kernels.append(target)

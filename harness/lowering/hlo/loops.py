@@ -22,6 +22,13 @@ def trips(frame: Frame, loop: Instruction) -> int | None:
     """
     if found := _NOTED.search(loop.attributes):
         return int(found[1])
+    try:
+        return _run(frame, loop)
+    except RecursionError:  # Numbers that come a longer way than anyone can follow.
+        return None
+
+
+def _run(frame: Frame, loop: Instruction) -> int | None:
     module = frame.module
     condition, body = module.part(loop, "condition"), module.part(loop, "body")
     state = _State(lambda path: frame.value(loop.operands[0], path))
@@ -31,7 +38,9 @@ def trips(frame: Frame, loop: Instruction) -> int | None:
             return None
         if not runs:
             return turns
-        state = state.following(Frame(module, body, state.argument))
+        before, state = state, state.following(Frame(module, body, state.argument))
+        if state == before:
+            return None
     return None
 
 
