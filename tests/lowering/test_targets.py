@@ -140,7 +140,7 @@ print(json.dumps({name: [len(devices), devices[0].device_kind] for name, devices
 @pytest.mark.slow
 def test_jax_still_describes_topologies_of_machines_that_are_not_here():
     """What targets.py leans on is an experimental module: get_topology_desc with these arguments, which finds
-    the plugin `cuda` and the library libtpu by itself. If this fails, nothing is compiled for cuda and tpu."""
+    the plugin `cuda` and the library libtpu by itself. If this fails, nothing is compiled for either."""
     names = {f"{kind}:{shape}": chips_of(shape) for kind, shapes in SLICES.items() for shape in shapes}
     found = json.loads(outside(["-c", TOPOLOGIES, json.dumps([*names])], PLAIN | NO_TPU))
     assert {name: found[name][0] for name in names} == names
