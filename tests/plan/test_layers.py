@@ -228,6 +228,8 @@ def test_names_of_targets():
     assert targets_of("cpu,abstract,cpu") == (Target.cpu, Target.abstract)
     with pytest.raises(UserError, match="--layers abstract,cpuu: 'cpuu' is none; did you mean 'cpu'"):
         targets_of("abstract,cpuu")
+    with pytest.raises(UserError, match="'' is none; valid: abstract, cpu, cuda, tpu"):
+        targets_of("")
 
 
 def test_the_verb_says_what_compilers_say(made_up, capsys, monkeypatch):
