@@ -88,8 +88,8 @@ def _compiled(
 
 
 def _sentence(error: Exception) -> str:
-    """The compiler's first line, without the code before it."""
-    return str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2].strip()[:300]
+    """The compiler's first line, without the code before it and the full stop."""
+    return str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2].strip()[:300].rstrip(".")
 
 
 def _over(seen: Seen, limit: float) -> str:

@@ -196,7 +196,7 @@ def failed(monkeypatch, said):
 def test_too_little_memory_is_an_answer(monkeypatch):
     said = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in hbm.\nLargest: x\n"
     seen = failed(monkeypatch, said)
-    assert seen.refused == "XLA:TPU compile permanent error. Ran out of memory in hbm."
+    assert seen.refused == "XLA:TPU compile permanent error. Ran out of memory in hbm"
     assert seen.state_bytes > 0
     assert seen.peak_bytes is None
 
