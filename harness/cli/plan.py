@@ -19,10 +19,10 @@ from harness.plan.bets_view import print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
 from harness.plan.layers import ask_layers, targets_of
+from harness.plan.layers_view import print_layers
 from harness.plan.sheet import Sheet
 from harness.plan.standing import read_evidence
 from harness.plan.view import print_sheet
-from harness.plan.view_layers import print_layers
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -34,7 +34,7 @@ def plan(arguments: Sequence[str]) -> int:
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--layouts", action="store_true")
-    parser.add_argument("--layers", metavar="TARGETS", default="")
+    parser.add_argument("--layers", metavar="TARGETS")
     parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
@@ -43,7 +43,7 @@ def plan(arguments: Sequence[str]) -> int:
         if overrides:
             parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
-    targets = targets_of(options.layers) if options.layers else ()
+    targets = () if options.layers is None else targets_of(options.layers)
     named, overrides = _evidence(overrides)
     evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())

@@ -59,7 +59,7 @@ def held(make) -> int:
     return 3 * 4 * sum(sizes)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
 def test_state_is_that_of_the_built_models_shapes_and_products_of_the_closed_form(name):
     make = specs_of(compose(PROGRAMS[name]))
     found = abstract.look(make, "")

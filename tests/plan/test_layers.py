@@ -18,10 +18,10 @@ from harness.plan import Layout, load
 from harness.plan import layers as room
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.layers import Answer, ask_layers, targets_of
+from harness.plan.layers_view import print_layers
 from harness.plan.layouts import grid
 from harness.plan.lowered import closed_form, cut, laid_out, on_mesh, trainable
 from harness.plan.sheet import PlannedRun, Sheet
-from harness.plan.view_layers import print_layers
 from harness.records.configs import read_config
 from harness.records.seen import Seen, Target
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
@@ -228,6 +228,8 @@ def test_names_of_targets():
     assert targets_of("cpu,abstract,cpu") == (Target.cpu, Target.abstract)
     with pytest.raises(UserError, match="--layers abstract,cpuu: 'cpuu' is none; did you mean 'cpu'"):
         targets_of("abstract,cpuu")
+    with pytest.raises(UserError, match="'' is none; valid: abstract, cpu, cuda, tpu"):
+        targets_of("")
 
 
 def test_the_verb_says_what_compilers_say(made_up, capsys, monkeypatch):

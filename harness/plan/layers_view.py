@@ -94,7 +94,7 @@ def _lines(answer: Answer, name: str) -> list[str]:
     if seen and seen.refused:
         parts.append(f"refused: {seen.refused}")
     parts += [answer.error] if answer.error else []
-    return [f"{name}, {answer.target.value}: {'; '.join(parts)}."] if parts else []
+    return [f"{name}, {answer.target.value}: {'; '.join(parts).rstrip('.')}."] if parts else []
 
 
 def _mesh(mesh: MeshConfig) -> str:
