@@ -50,6 +50,7 @@ def _planned(cluster: Cluster, member: Member) -> PlannedRun:
         kind=member.kind,
         chips=member.chips,
         devices=0,
+        chip_memory=cluster.part(member.kind).chip.memory,
         verdict=member.refused,
         evidence=COUNTED,
     )

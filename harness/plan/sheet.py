@@ -64,11 +64,15 @@ class PlannedRun:
     """Bytes of the fullest device, by part."""
     memory_limit: float | None = None
     """Bytes of a device that a plan may use; None: not known."""
+    chip_memory: float | None = None
+    """Bytes of a device; None: not known."""
     step_seconds: Number | None = None
     mfu: Number | None = None
     """Of the 16-bit peak; None: the peak is not known."""
+    begins: float = 0.0
+    """Days after the first run begins."""
     days: Number | None = None
-    """Until its end, interruptions and saves included; None: it never ends."""
+    """From then to its end, interruptions and saves included; None: it never ends."""
     gigawatt_hours: Number | None = None
     """At the meter, of all its chips."""
     mtbf_hours: float | None = None

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
+from harness.report.plans import Part, memory_unit, time_unit
 from harness.report.tables import Table, split, table, without
 from harness.report.terminal import NARROW, say, section
 
-UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
-"""How many of each a day has; a plan is told in the first of which its longest run takes one."""
 FAILURES = (
     "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
     " with saves in memory too, and elastic"
@@ -25,34 +23,41 @@ Runs = tuple[PlannedRun, ...]
 
 def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
     """`power`: what the design can find out, in sentences."""
+    for part in parts(sheet, power):
+        if part.content:
+            _print_table(console, part.title, part.content)
+        elif part.lines:
+            console.print(Text(f"\n{part.title}", style="bold"))
+            for line in part.lines:
+                say(console, words.plain_text(line))
+
+
+def _print_table(console: Console, title: str, content: Table) -> None:
+    content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
+    narrowed, same = split(content)
+    if len(narrowed.columns) == content.left:
+        narrowed, same = content, ""
+    section(console, title, narrowed)
+    say(console, same)
+
+
+def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
+    """All that is said, each under its title; one without anything to say is empty."""
     runs, unit = sheet.runs, _unit(sheet.cluster.days)
-    shown = _short_names(runs)
-    for title, content in (
-        ("Models", _models(runs, shown)),
-        ("What they would take", _times(runs, shown, unit)),
-        ("Layouts", _layouts(runs, shown)),
-        (FAILURES, _failures(runs, shown)),
-    ):
-        content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
-        narrowed, same = split(content)
-        if len(narrowed.columns) == content.left:
-            narrowed, same = content, ""
-        section(console, title, narrowed)
-        say(console, same)
-    _print_lines(console, "Machine", _machine(sheet.cluster, unit))
-    _print_lines(console, "Not as announced", _verdicts(runs, shown))
-    _print_lines(console, "Evidence", _evidence(runs))
-    _print_lines(console, "What the design can find out", power)
+    shown = short_names(runs)
+    return (
+        Part("Models", _models(runs, shown)),
+        Part("What they would take", _times(runs, shown, unit)),
+        Part("Layouts", _layouts(runs, shown)),
+        Part(FAILURES, _failures(runs, shown)),
+        Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
+        Part("Not as announced", lines=tuple(_verdicts(runs, shown))),
+        Part("Evidence", lines=tuple(_evidence(runs))),
+        Part("What the design can find out", lines=tuple(power)),
+    )
 
 
-def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
-    if lines:
-        console.print(Text(f"\n{title}", style="bold"))
-    for line in lines:
-        say(console, words.plain_text(line))
-
-
-def _short_names(runs: Runs) -> dict[str, str]:
+def short_names(runs: Runs) -> dict[str, str]:
     """Without the seed where all have one."""
     seeds = {run.name.rpartition("/")[2] for run in runs}
     return {run.name: run.name.rpartition("/")[0] if len(seeds) == 1 else run.name for run in runs}
@@ -69,15 +74,11 @@ def _models(runs: Runs, shown: dict[str, str]) -> Table:
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
-    memory = _memory_unit(runs)
+    memory = memory_unit(max(_held(run) or 0 for run in runs))
     columns = (
         "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
     )  # fmt: skip
     return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
-
-
-def _memory_unit(runs: Runs) -> tuple[str, float]:
-    return ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
 
 
 def _held(run: PlannedRun) -> float | None:
@@ -201,4 +202,4 @@ def _evidence(runs: Runs) -> list[str]:
 
 
 def _unit(days: Number | None) -> tuple[str, float]:
-    return next((unit for unit in UNITS if days is None or days.value * unit[1] >= 1), UNITS[-1])
+    return time_unit(days and days.value)

@@ -1,0 +1,171 @@
+"""Who has the chips: a rectangle a run, by kind, each as large as its share of the machine."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import altair as alt
+import polars as pl
+
+from harness.report import words
+from harness.report.marks import WIDTH, inline
+from harness.report.plans import KeptPlan, Kind, Row
+from harness.report.treemap import Box, squarify
+
+HEIGHT = 360
+HEAD = 36
+"""Pixels above the rectangles of a kind, for its name."""
+APART = 10
+"""Pixels between kinds."""
+LETTER, LINE = 7.2, 15
+"""Pixels that a letter of a name takes at most, and a line of it."""
+EDGE = 6
+"""Pixels between a rectangle's edge and its name."""
+KEYS = 12
+"""Runs without room for a name that are named in the key."""
+TOLD = 150
+"""Letters of a line of the key."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of the machine."""
+
+    box: Box
+    """Pixels."""
+    state: str
+    """in use | given, not in use | given to no run"""
+    chips: int
+    kind: str
+    run: Row | None = None
+
+
+USED, SPARE, FREE = "in use", "given, not in use", "given to no run"
+
+
+def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
+    """None on this machine, on which runs follow each other."""
+    if not plan.kinds:
+        return None
+    pieces = pieces_of(plan)
+    given = sum(row.chips for row in plan.rows)
+    chips = sum(kind.chips for kind in plan.kinds)
+    said = f"{given:,} of {chips:,} chips of {plan.machine} given to {len(plan.rows)} runs"
+    named, keys = _names(pieces)
+    table = pl.concat([_boxes(pieces), named, _heads(plan.kinds)], how="diagonal_relaxed")
+    lines = ["Pale: given to a run, but its layout divides fewer. Outlined: given to none.", *keys]
+    chart = _chart(table, variants)
+    return chart.properties(title=alt.TitleParams(said, subtitle=lines, offset=8), width=WIDTH, height=HEIGHT)
+
+
+def pieces_of(plan: KeptPlan) -> list[Piece]:
+    """Kinds side by side, each as wide as its share of the chips; in each its runs and what none has."""
+    whole, left = sum(kind.chips for kind in plan.kinds), 0.0
+    room, found = WIDTH - APART * (len(plan.kinds) - 1), []
+    for kind in plan.kinds:
+        width = room * kind.chips / whole
+        found += _of_kind(kind, [row for row in plan.rows if row.kind == kind.name], left, width)
+        left += width + APART
+    return found
+
+
+def _of_kind(kind: Kind, rows: Sequence[Row], left: float, width: float) -> Iterator[Piece]:
+    rows = [row for row in rows if row.chips]
+    free = kind.chips - sum(row.chips for row in rows)
+    amounts = [row.chips for row in rows] + [free] * (free > 0)
+    boxes = squarify(amounts, Box(left, HEAD, width, HEIGHT - HEAD))
+    for row, box in zip(rows, boxes, strict=False):
+        used, spare = box.cut(row.devices / row.chips)
+        yield Piece(used, USED, row.devices, kind.name, row)
+        yield Piece(spare, SPARE, row.chips - row.devices, kind.name, row)
+    if free > 0:
+        yield Piece(boxes[-1], FREE, free, kind.name)
+
+
+def _boxes(pieces: Sequence[Piece]) -> pl.DataFrame:
+    """kind (the state), label (run), variant, phase (kind of chips), chips, left, right, top, bottom."""
+    records = [
+        (piece.state, piece.run.name if piece.run else "", piece.run.variant if piece.run else "", piece.kind,
+         piece.chips, piece.box.left, piece.box.right, piece.box.top, piece.box.bottom)
+        for piece in pieces
+        if piece.chips
+    ]  # fmt: skip
+    names = ("kind", "label", "variant", "phase", "chips", "left", "right", "top", "bottom")
+    return pl.DataFrame(records, schema=[*names], orient="row")
+
+
+def _names(pieces: Sequence[Piece]) -> tuple[pl.DataFrame, list[str]]:
+    """Lines of text in the rectangles; a number where a name has no room, and the key to the numbers."""
+    records, keys = [], []
+    for used, spare in pairwise(pieces):
+        if used.state != USED or used.run is None:
+            continue
+        box = used.box if used.chips else spare.box
+        if not (lines := _fitting(used.run, box)):
+            lines = [str(len(keys) + 1)] if _fit([str(len(keys) + 1)], box) else []
+            keys.append(f"{len(keys) + 1}: {used.run.name} {used.run.chips:,}")
+        ink = "name" if used.chips else "pale name"
+        records += [(ink, line, box.left + EDGE, box.top + EDGE + LINE * i) for i, line in enumerate(lines)]
+    schema = {"kind": pl.String, "label": pl.String, "left": pl.Float64, "top": pl.Float64}
+    if more := keys[KEYS:]:
+        keys = [*keys[:KEYS], f"and {len(more)} smaller"]
+    told = textwrap.wrap(words.plain_text(f"Too small for a name: {'; '.join(keys)}."), TOLD) if keys else []
+    return pl.DataFrame(records, schema=schema, orient="row"), told
+
+
+def _fitting(run: Row, box: Box) -> list[str]:
+    """Its name and chips in as few lines as the box has room for; none where it has not."""
+    chips = f"{run.chips:,}" if run.devices else f"{run.chips:,}: none fits"
+    name, parts = words.plain_text(run.name), words.plain_text(run.name).split("/")
+    ways = ([name, chips], [*(f"{part}/" for part in parts[:-1]), parts[-1], chips])
+    return next((way for way in ways if _fit(way, box)), [])
+
+
+def _fit(lines: Sequence[str], box: Box) -> bool:
+    wide = max(map(len, lines)) * LETTER + 2 * EDGE
+    return wide <= box.width and len(lines) * LINE + EDGE <= box.height
+
+
+def _heads(kinds: Sequence[Kind]) -> pl.DataFrame:
+    """The names of the kinds above their rectangles, where they have room."""
+    whole, left = sum(kind.chips for kind in kinds), 0.0
+    room, records = WIDTH - APART * (len(kinds) - 1), []
+    for kind in kinds:
+        width = room * kind.chips / whole
+        lines = [kind.name, f"{kind.chips:,} {kind.chip}"]
+        if _fit(lines, Box(left, 0, width, HEAD)):
+            records += [("head", line, left, float(LINE * i)) for i, line in enumerate(lines)]
+        left += width + APART
+    return pl.DataFrame(records, schema=["kind", "label", "left", "top"], orient="row")
+
+
+def _chart(table: pl.DataFrame, variants: Sequence[str]) -> alt.LayerChart:
+    x = alt.X("left:Q").scale(domain=[0, WIDTH], nice=False).axis(None)
+    y = alt.Y("top:Q").scale(domain=[0, HEIGHT], nice=False, reverse=True).axis(None)
+    base = alt.Chart().encode(x=x, y=y)
+    told = [
+        alt.Tooltip("label:N", title="run"), alt.Tooltip("chips:Q", format=","), alt.Tooltip("kind:N"),
+        alt.Tooltip("phase:N", title="chips of"),
+    ]  # fmt: skip
+    seen = table["variant"].unique().to_list()
+    legend = [name for name in variants if name in seen]
+    color = alt.Color("variant:N").scale(domain=[*variants]).legend(values=legend)
+    boxes = base.encode(x2="right:Q", y2="bottom:Q", tooltip=told)
+    run = boxes.encode(color=color)
+    text = base.mark_text(align="left", baseline="top").encode(text="label:N")
+    layers = {
+        USED: run.mark_rect(style="edge", strokeWidth=1.5),
+        SPARE: run.mark_rect(style="edge", strokeWidth=1.5, opacity=0.35),
+        FREE: boxes.mark_rect(style="outline", strokeWidth=1),
+        "name": text.mark_text(align="left", baseline="top", style="inside"),
+        "pale name": text.mark_text(align="left", baseline="top", style="mark"),
+        "head": text,
+    }
+    here = set(table["kind"])
+    layered = [
+        chart.transform_filter(alt.datum.kind == kind) for kind, chart in layers.items() if kind in here
+    ]
+    return alt.LayerChart(layer=layered, data=inline(table))
