@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ APART = 10
 """Pixels between kinds."""
 LETTER, LINE = 7.2, 15
 """Pixels that a letter of a name takes at most, and a line of it."""
+LETTERS = 11
+"""Pixels that letters are high."""
 EDGE = 6
 """Pixels between a rectangle's edge and its name."""
 KEYS = 12
@@ -44,6 +47,7 @@ class Piece:
 
 
 USED, SPARE, FREE = "in use", "given, not in use", "given to no run"
+MEANINGS = {SPARE: "Faint: given to a run whose layout uses fewer.", FREE: "Outlined: given to none."}
 
 
 def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
@@ -53,12 +57,15 @@ def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
     pieces = pieces_of(plan)
     given = sum(row.chips for row in plan.rows)
     chips = sum(kind.chips for kind in plan.kinds)
-    said = f"{given:,} of {chips:,} chips of {plan.machine} given to {len(plan.rows)} runs"
+    said = f"{given:,} of {chips:,} chips of {plan.machine} given to {words.runs(len(plan.rows))}"
     named, keys = _names(pieces)
     table = pl.concat([_boxes(pieces), named, _heads(plan.kinds)], how="diagonal_relaxed")
-    lines = ["Pale: given to a run, but its layout divides fewer. Outlined: given to none.", *keys]
+    states = {piece.state for piece in pieces if piece.chips}
+    lines = [" ".join(said for state, said in MEANINGS.items() if state in states), *keys]
     chart = _chart(table, variants)
-    return chart.properties(title=alt.TitleParams(said, subtitle=lines, offset=8), width=WIDTH, height=HEIGHT)
+    return chart.properties(
+        title=alt.TitleParams(said, subtitle=[*filter(None, lines)], offset=8), width=WIDTH, height=HEIGHT
+    )
 
 
 def pieces_of(plan: KeptPlan) -> list[Piece]:
@@ -103,30 +110,38 @@ def _names(pieces: Sequence[Piece]) -> tuple[pl.DataFrame, list[str]]:
     for used, spare in pairwise(pieces):
         if used.state != USED or used.run is None:
             continue
-        box = used.box if used.chips else spare.box
+        box, ink = max((used.box, "name"), (spare.box, "faint name"), key=lambda found: found[0].area)
         if not (lines := _fitting(used.run, box)):
-            lines = [str(len(keys) + 1)] if _fit([str(len(keys) + 1)], box) else []
-            keys.append(f"{len(keys) + 1}: {used.run.name} {used.run.chips:,}")
-        ink = "name" if used.chips else "pale name"
-        records += [(ink, line, box.left + EDGE, box.top + EDGE + LINE * i) for i, line in enumerate(lines)]
+            mark = str(len(keys) + 1)
+            lines = [mark] if _fit([mark], box) else []
+            keys.append(f"{f'{mark}: ' * bool(lines)}{used.run.name} {used.run.chips:,}")
+        records += [
+            (ink, line, box.left + EDGE, box.top + _inset(box) + LINE * i) for i, line in enumerate(lines)
+        ]
     schema = {"kind": pl.String, "label": pl.String, "left": pl.Float64, "top": pl.Float64}
     if more := keys[KEYS:]:
         keys = [*keys[:KEYS], f"and {len(more)} smaller"]
-    told = textwrap.wrap(words.plain_text(f"Too small for a name: {'; '.join(keys)}."), TOLD) if keys else []
+    told = textwrap.wrap(words.plain_text(f"Too small for their names: {'; '.join(keys)}."), TOLD)
+    told = told if keys else []
     return pl.DataFrame(records, schema=schema, orient="row"), told
 
 
 def _fitting(run: Row, box: Box) -> list[str]:
     """Its name and chips in as few lines as the box has room for; none where it has not."""
     chips = f"{run.chips:,}" if run.devices else f"{run.chips:,}: none fits"
-    name, parts = words.plain_text(run.name), words.plain_text(run.name).split("/")
-    ways = ([name, chips], [*(f"{part}/" for part in parts[:-1]), parts[-1], chips])
+    name = words.plain_text(run.name)
+    ways = [name, chips], [*re.split(r"(?<=/)", name), chips], [*re.split(r"(?<=[/_])", name), chips]
     return next((way for way in ways if _fit(way, box)), [])
 
 
 def _fit(lines: Sequence[str], box: Box) -> bool:
-    wide = max(map(len, lines)) * LETTER + 2 * EDGE
-    return wide <= box.width and len(lines) * LINE + EDGE <= box.height
+    wide, high = max(map(len, lines)) * LETTER + 2 * EDGE, len(lines) * LINE + 2 * _inset(box) - EDGE
+    return wide <= box.width and high <= box.height
+
+
+def _inset(box: Box) -> float:
+    """Pixels above the first line; less in the middle of a flat rectangle."""
+    return min(EDGE, (box.height - LETTERS) / 2)
 
 
 def _heads(kinds: Sequence[Kind]) -> pl.DataFrame:
@@ -152,7 +167,7 @@ def _chart(table: pl.DataFrame, variants: Sequence[str]) -> alt.LayerChart:
     ]  # fmt: skip
     seen = table["variant"].unique().to_list()
     legend = [name for name in variants if name in seen]
-    color = alt.Color("variant:N").scale(domain=[*variants]).legend(values=legend)
+    color = alt.Color("variant:N").scale(domain=[*variants]).legend(values=legend, symbolOpacity=1)
     boxes = base.encode(x2="right:Q", y2="bottom:Q", tooltip=told)
     run = boxes.encode(color=color)
     text = base.mark_text(align="left", baseline="top").encode(text="label:N")
@@ -161,7 +176,7 @@ def _chart(table: pl.DataFrame, variants: Sequence[str]) -> alt.LayerChart:
         SPARE: run.mark_rect(style="edge", strokeWidth=1.5, opacity=0.35),
         FREE: boxes.mark_rect(style="outline", strokeWidth=1),
         "name": text.mark_text(align="left", baseline="top", style="inside"),
-        "pale name": text.mark_text(align="left", baseline="top", style="mark"),
+        "faint name": text.mark_text(align="left", baseline="top", style="mark"),
         "head": text,
     }
     here = set(table["kind"])

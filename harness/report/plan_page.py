@@ -45,4 +45,4 @@ def _part(part: Part) -> Iterator[str]:
     if len(narrowed.columns) == part.content.left:
         narrowed, same = part.content, ""
     yield f"<h3>{text_of(part.title)}</h3>{table(narrowed)}{paragraph(same, 'caption')}"
-    yield "".join(paragraph(line) for line in part.lines)
+    yield "".join(paragraph(line, "note") for line in part.lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import altair as alt
@@ -20,6 +21,10 @@ STEP, BAR = 26, 13
 """Pixels of a row, and of its bar."""
 NAMES = 190
 """Pixels of the names beside bars."""
+VERDICTS, LINE = 4, 150
+"""Sentences above bars, at most, and letters of a line of them."""
+LETTER = 6.5
+"""Pixels of a letter of what stands behind bars, at most."""
 
 
 def plan_panels(plan: KeptPlan, variants: Sequence[str] = ()) -> dict[str, alt.LayerChart]:
@@ -73,7 +78,8 @@ def _memory_chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
     parts = [*PARTS, *(part for part in seen if part not in PARTS)]
     place = pl.DataFrame({"phase": parts, "place": range(len(parts))})
     table = table.join(place, on="phase", how="left", maintain_order="left")
-    x, base = alt.X("value:Q"), _base(table)
+    most = max(table[end].max() for end in ("value", "high"))  # pyright: ignore
+    x, base = alt.X("value:Q").scale(nice=False, domain=[0, _with_room(most, table)]), _base(table)
     color = alt.Color("phase:N").scale(domain=parts).legend(values=[part for part in parts if part in seen])
     told = [alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N", title="part"), _amount("value", unit)]
     bars = base.mark_bar(height=BAR).encode(
@@ -82,43 +88,49 @@ def _memory_chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
         order=alt.Order("place:Q"),
         tooltip=told,
     )
-    layers = [_of(bars, "part"), *_whole(base, told)]
-    for name, dash in (("limit", [1, 0]), ("chip", [3, 2])):
+    layers = [_of(bars, "part"), *_told_behind(base, "whole")]
+    for name, thickness in (("limit", 2.5), ("chip", 1)):
         if name in table["kind"]:
-            tick = base.mark_tick(style="mark", thickness=2, height=STEP - 4, strokeDash=dash, filled=False)
+            tick = base.mark_tick(style="mark", thickness=thickness, height=STEP - 4, opacity=1)
             layers.append(_of(tick.encode(x=x, tooltip=[_amount("value", unit)]), name))
     return alt.LayerChart(layer=layers, data=inline(table))
 
 
-def _whole(base: alt.Chart, told: list[alt.Tooltip]) -> list[alt.Chart]:
-    """The interval of the sum, and the sum in words."""
-    whisker = base.mark_rule(style="mark", strokeWidth=1).encode(x=alt.X("low:Q"), x2="high:Q")
-    text = base.mark_text(align="left", dx=5, style="mark").encode(x=alt.X("high:Q"), text="text:N")
-    return [_of(whisker, "whole"), _of(text, "whole")]
+def _told_behind(base: alt.Chart, kind: str) -> list[alt.Chart]:
+    """The interval of each bar, and at the right edge its number in words."""
+    whisker = base.mark_rule(style="mark", strokeWidth=1.2).encode(x=alt.X("low:Q"), x2="high:Q")
+    text = base.mark_text(align="right", style="mark").encode(x=alt.XValue("width"), text="text:N")
+    return [_of(whisker, kind), _of(text, kind)]
+
+
+def _with_room(most: float, table: pl.DataFrame) -> float:
+    """Where the axis ends, so that the words at its right edge lie on nothing."""
+    room = LETTER * max(map(len, table["text"])) + 12
+    return most * (WIDTH - NAMES) / (WIDTH - NAMES - room)
 
 
 def _limits(rows: Sequence[Row]) -> list[str]:
-    """What the two marks of each row are."""
+    """What the marks of each row are."""
     shares = {f"{row.limit / row.chip_memory:.0%}" for row in rows if row.limit and row.chip_memory}
+    told = "Numbers: the sum; thin lines: how far it may be off."
     if not shares:
-        return ["What a device may hold is not known."]
-    return [
-        f"Line: what a plan may use, {', '.join(sorted(shares))} of the chip's memory; dashes: all of it."
-    ]
-
-
-def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart:
-    """One bar a run from its beginning to its end, with the interval of the end."""
-    name, a_day = time_unit(plan.days and plan.days.value)
-    table = _timeline_table(plan, a_day)
-    ends = [row.begins + row.days.high for row in plan.rows[:ROWS] if row.days]
-    chart = _timeline_chart(table, name, variants, a_day * max(ends, default=1.0))
-    lines = [*_never(plan), *_left_out(plan.rows)]
-    said = (
-        f"The last run that ends does so after {_told(plan.days, a_day)} {name}"
-        if plan.days
-        else "No run ends"
+        return [f"{told} What a device may hold is not known."]
+    bound = (
+        f"Thick: what a plan may use, {', '.join(sorted(shares))} of the chip's memory; beside it: all of it."
     )
+    return [f"{told} {bound}"]
+
+
+def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
+    """One bar a run from its beginning to its end, with the interval of the end; None where no run ends."""
+    if plan.days is None:
+        return None
+    name, a_day = time_unit(plan.days.value)
+    table = _timeline_table(plan, a_day)
+    ends = [row.begins + row.days.high for row in plan.rows if row.days]
+    chart = _timeline_chart(table, name, variants, a_day * max(ends))
+    lines = [*_remarks(plan), *_left_out(plan.rows)]
+    said = f"The last run that ends does so after {_told(plan.days, a_day)} {name}"
     return chart.properties(
         width=WIDTH - NAMES,
         height=alt.Step(STEP),
@@ -127,22 +139,21 @@ def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart:
 
 
 def _timeline_table(plan: KeptPlan, a_day: float) -> pl.DataFrame:
-    """kind (run | whole), label, variant, start, end, low, high, in units, text."""
+    """kind (run | last), label, variant, start, end, low, high, in units, text."""
     records = []
     for row in plan.rows[:ROWS]:
         spans = [a_day * (row.begins + end) for end in _ends(row.days)] or [0.0, 0.0, 0.0]
         told = _told(row.days, a_day) if row.days else ("never ends" if row.devices else "none fits")
         told += " *" * bool(row.verdict and row.days)
         records.append(("run", row.name, row.variant, a_day * row.begins, *spans, told))
-    if plan.days:
-        records.append(("last", "", "", None, *(a_day * end for end in _ends(plan.days)), ""))
+    records.append(("last", "", "", None, *(a_day * end for end in _ends(plan.days)), ""))
     names = ("kind", "label", "variant", "start", "end", "low", "high", "text")
     return pl.DataFrame(records, schema=[*names], orient="row", infer_schema_length=None)
 
 
 def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], most: float) -> alt.LayerChart:
     base = _base(table)
-    x = alt.X("start:Q").scale(nice=False, domain=[0, 1.22 * most])
+    x = alt.X("start:Q").scale(nice=False, domain=[0, _with_room(most, table)])
     seen = table["variant"].unique().to_list()
     color = (
         alt.Color("variant:N")
@@ -156,23 +167,20 @@ def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], mos
         color=color,
         tooltip=told,
     )
-    whisker = base.mark_rule(style="mark", strokeWidth=1.2).encode(x=alt.X("low:Q"), x2="high:Q")
-    text = base.mark_text(align="left", dx=6, style="mark").encode(x=alt.X("high:Q"), text="text:N")
-    layers = [_of(bars, "run"), _of(whisker, "run"), _of(text, "run")]
-    if "last" in table["kind"]:
-        last = alt.Chart().mark_rule(style="reference", strokeDash=[3, 2]).encode(x=alt.X("end:Q"))
-        layers.append(_of(last, "last"))
+    layers = [_of(bars, "run"), *_told_behind(base, "run")]
+    last = alt.Chart().mark_rule(style="reference", strokeDash=[3, 2]).encode(x=alt.X("end:Q"))
+    layers.append(_of(last, "last"))
     return alt.LayerChart(layer=layers, data=inline(table))
 
 
-def _never(plan: KeptPlan) -> list[str]:
-    """Those that cannot run, by name, and what the star means."""
-    lines = ["Dashes: its end. Thin lines: between which times a run ends (90 %)."] if plan.days else []
-    if any(row.verdict and row.days for row in plan.rows):
-        lines.append("*: not as announced, as is said below the tables.")
-    if lost := [row.name for row in plan.rows if not row.days]:
-        lines.append(f"Without an end: {', '.join(lost)}.")
-    return [words.plain_text(line) for line in lines]
+def _remarks(plan: KeptPlan) -> list[str]:
+    """What the marks are, and why runs cannot run as announced."""
+    lines = ["Dashes: its end. Thin lines: between which times a run ends (90 %)."]
+    wrong = [row for row in plan.rows if row.verdict]
+    for row in wrong[:VERDICTS]:
+        said = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
+        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{words.plain_text(said).rstrip('.')}.", LINE)
+    return lines + [f"{len(wrong) - VERDICTS} more are not as announced."] * (len(wrong) > VERDICTS)
 
 
 def _left_out(rows: Sequence[Row]) -> list[str]:

@@ -127,7 +127,7 @@ def _row(run: Mapping[str, Any], shown: Mapping[str, str]) -> Row:
 
 
 def _span(number: Mapping[str, float] | None) -> Span | None:
-    return number and Span(number["value"], number["low"], number["high"])
+    return None if number is None else Span(number["value"], number["low"], number["high"])
 
 
 def _part(part: Mapping[str, Any]) -> Part:

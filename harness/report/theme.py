@@ -69,9 +69,9 @@ def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[
             "region": {"color": tone["line"], "opacity": 0.7},
             "reference": {"stroke": tone["soft"], "strokeWidth": 1},
             "hollow": {"fill": tone["page"]},
-            "inside": {"fill": tone["page"], "fontSize": 11.5, "fontWeight": 600},
+            "inside": {"color": tone["page"], "fontSize": 11.5, "fontWeight": 600},
             "edge": {"stroke": tone["page"]},
-            "outline": {"fill": tone["page"], "stroke": tone["soft"]},
+            "outline": {"color": tone["page"], "stroke": tone["soft"]},
             "mark": {"color": tone["ink"]},
         },
     }
