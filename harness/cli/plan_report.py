@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,22 @@ def page_of(
     overrides: Sequence[str], sheet: Sheet, runs: Sequence[Run], power: Sequence[str]
 ) -> dict[str, Any]:
     """What pages show of a plan beside its numbers: what was asked, names, what was said."""
-    names = short_names(sheet.runs)
+    groups, seeds = short_names(sheet.runs), Counter(_stem(run.name) for run in sheet.runs)
     shown = {
-        planned.name: {"name": names[planned.name], "variant": run.config.variant.name}
+        planned.name: {
+            "name": planned.name if seeds[_stem(planned.name)] > 1 else _stem(planned.name),
+            "group": groups.get(planned.name, ""),
+            "variant": run.config.variant.name,
+        }
         for planned, run in zip(sheet.runs, runs, strict=True)
     }
     command = shlex.join(["harness", "plan", *overrides])
     return {"command": command, "runs": shown, "parts": to_json(parts(sheet, power))}
+
+
+def _stem(name: str) -> str:
+    """Without the seed."""
+    return name.rpartition("/")[0]
 
 
 def write_plan(sweep: SweepDir, content: dict[str, Any], *, html: bool, pictures: bool) -> None:

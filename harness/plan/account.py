@@ -9,6 +9,9 @@ from harness.plan.energy import draw
 from harness.plan.failures import Outlook, best, interruptions, outlooks
 from harness.plan.predict import Number, Prediction
 
+ENOUGH = 0.5
+"""Share of the time that has to train for a way to recover to be one to plan with. Assumed."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -54,5 +57,8 @@ def _verdict(found: Prediction, ways: tuple[Outlook, ...], way: Outlook) -> str:
         return "does not fit"
     if not way.feasible:
         return f"interrupted every {way.mtbf:.2f} h: no way to recover leaves any training"
-    lost = [one.recovery.name for one in ways if not one.feasible]
-    return f"only with {way.recovery.name}: nothing is left with {', '.join(lost)}" if lost else ""
+    lost = [f"with {one.recovery.name} {one.goodput:.0%}" for one in ways if one.goodput < ENOUGH]
+    if way.goodput < ENOUGH:
+        return f"interrupted every {way.mtbf:.2f} h: at best {way.goodput:.0%} of the time trains"
+    told = f"only with {way.recovery.name}, when {way.goodput:.0%} of the time trains"
+    return f"{told}; {', '.join(lost)}" if lost else ""

@@ -10,9 +10,10 @@ from harness.plan.account import Account, account
 from harness.plan.clusters import Cluster, from_config
 from harness.plan.energy import draw, whole_draw
 from harness.plan.failures import Outlook
+from harness.plan.members import Member
 from harness.plan.mixing import as_one, mixing
 from harness.plan.model import ModelShape, from_facts
-from harness.plan.partition import Member, share_out
+from harness.plan.partition import share_out
 from harness.plan.predict import Evidence, Number, Prediction
 from harness.plan.sheet import (
     COUNTED,
@@ -35,11 +36,23 @@ def plan_elsewhere(runs: Sequence[Described], config: ClusterConfig) -> Sheet:
     cluster = from_config(config)
     models = [from_facts(run.config, run.facts, run.name) for run in runs]
     members = share_out(models, cluster)
-    planned = tuple(_planned(cluster, member) for member in members)
+    planned = _planned(cluster, members)
     return Sheet(planned, _machine(cluster, members, planned, models))
 
 
-def _planned(cluster: Cluster, member: Member) -> PlannedRun:
+def _planned(cluster: Cluster, members: Sequence[Member]) -> tuple[PlannedRun, ...]:
+    """In the order of the members; each begins when those before it on its slot have ended."""
+    ends: dict[tuple[str, int | None], float] = {}
+    found = [_one(cluster, member) for member in members]
+    for index in sorted(range(len(members)), key=lambda index: members[index].after):
+        place = members[index].kind, members[index].slot
+        begins = 0.0 if members[index].slot is None else ends.get(place, 0.0)
+        found[index] = run = dataclasses.replace(found[index], begins=begins)
+        ends[place] = begins + (run.days.value if run.days else 0.0)
+    return tuple(found)
+
+
+def _one(cluster: Cluster, member: Member) -> PlannedRun:
     model, found = member.model, member.prediction
     counted = PlannedRun(
         name=model.name,
@@ -94,15 +107,15 @@ def _way(way: Outlook) -> Way:
 def _machine(
     cluster: Cluster, members: Sequence[Member], planned: tuple[PlannedRun, ...], models: Sequence[ModelShape]
 ) -> Machine:
-    days = last(planned)
+    days, shares = last(planned), tuple(_shares(cluster, members))
     busy = sum(run.devices * run.days.value for run in planned if run.days)
     return Machine(
         name=cluster.name,
         chips=cluster.chips,
-        shares=tuple(_shares(cluster, members)),
+        shares=shares,
         days=days,
         utilisation=busy / (cluster.chips * days.value) if days else 0.0,
-        meter=_meter(cluster, members),
+        meter=_meter(cluster, shares),
         mixed=_mixed(cluster, planned, models) if len(cluster.partitions) > 1 else None,
     )
 
@@ -114,23 +127,29 @@ def _shares(cluster: Cluster, members: Sequence[Member]) -> list[Share]:
             part.name,
             part.chip.name,
             part.chips,
-            sum(member.chips for member in by_kind[part.name]),
+            _at_once(by_kind[part.name]),
             tuple(member.model.name for member in by_kind[part.name]),
         )
         for part in cluster.partitions
     ]
 
 
-def _meter(cluster: Cluster, members: Sequence[Member]) -> Meter:
+def _at_once(members: Sequence[Member]) -> int:
+    """Chips that are given to some run at one moment."""
+    turns = {member.slot: member.chips for member in members if member.slot is not None}
+    return sum(turns.values()) + sum(member.chips for member in members if member.slot is None)
+
+
+def _meter(cluster: Cluster, shares: Sequence[Share]) -> Meter:
     whole = whole_draw(cluster)
-    given = sum(draw(cluster, cluster.part(member.kind), member.chips).watts for member in members)
+    given = sum(draw(cluster, cluster.part(share.kind), share.given).watts for share in shares)
     site = whole.site_watts and whole.site_watts / 1e6
     return Meter(whole.watts / 1e6, given / 1e6, site, site is None or given / 1e6 <= site)
 
 
 def _mixed(cluster: Cluster, apart: tuple[PlannedRun, ...], models: Sequence[ModelShape]) -> Mixed:
     one = as_one(cluster)
-    together = tuple(_planned(one, member) for member in share_out(models, one))
+    together = _planned(one, share_out(models, one))
     days, alone = _until_all_end(together), _until_all_end(apart)
     return Mixed(mixing(cluster).efficiency, days, alone, days / alone if days and alone else None)
 

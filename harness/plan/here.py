@@ -7,11 +7,10 @@ from typing import Protocol
 
 from harness.plan.layouts import Layout
 from harness.plan.predict import MEMORY_DOUBT, Evidence, Number
+from harness.plan.recipe import recipe_of
 from harness.plan.sheet import COUNTED, Described, Machine, PlannedRun, Sheet, labels
 
 DAY = 86_400
-FLOAT32 = 4
-"""Bytes: what runs are trained in here."""
 
 
 class Took(Protocol):
@@ -105,14 +104,10 @@ def _layout(run: Described) -> Layout:
 def _memory(run: Described) -> dict[str, Number]:
     """As `harness.fleet.cost.device_bytes`, by part: `fsdp` and `tensor` split the state, `data`, `fsdp` and
     `expert` the batch."""
-    facts, mesh = run.facts, run.config.mesh
-    weights, gradients = FLOAT32 * facts.parameters, FLOAT32 * (facts.trainable or facts.parameters)
-    state = {
-        "weights": weights,
-        "optimizer": facts.state_bytes - weights - gradients,
-        "gradients": gradients,
-    }
+    facts, mesh, recipe = run.facts, run.config.mesh, recipe_of(run.config, run.facts)
+    each = {"weights": recipe.weight, "optimizer": recipe.optimizer, "gradients": recipe.gradient}
     seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert)
     activations = Number(seen, seen / MEMORY_DOUBT, seen * MEMORY_DOUBT, Evidence.assumed)
-    kept = {name: Number.exact(size / (mesh.fsdp * mesh.tensor)) for name, size in state.items()}
+    share = facts.parameters / (mesh.fsdp * mesh.tensor)
+    kept = {name: Number.exact(size * share) for name, size in each.items()}
     return kept | {"activations": activations}

@@ -180,7 +180,7 @@ def _batched(replicas: int, batch: int, experts: int) -> np.ndarray:
         for expert in (divisors(experts) if experts else [1])
         if replicas % expert == 0
         for fsdp in _few(divisors(replicas // expert))
-        for microbatch in (1, 2, 4)
+        for microbatch in sorted({1, 2, 4, min(batch // replicas, 64)})
         if (batch // replicas) % microbatch == 0
     ]
     return np.array(rows, np.int64)

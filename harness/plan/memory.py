@@ -9,42 +9,12 @@ import numpy as np
 
 from harness.plan.layouts import Grid
 from harness.plan.model import ModelShape
+from harness.plan.recipe import Recipe
 
 LIMIT = 0.8
 """Of a chip's memory: the rest is the runtime's, fragmentation's and what is not modelled."""
 LOSS_TOKENS = 8192
 """Tokens whose logits are held at once; longer batches are assumed to take the loss in chunks."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Bytes that one parameter costs, and in what its products are multiplied."""
-
-    name: str
-    weight: float
-    gradient: float
-    optimizer: float
-    value: float
-    """Of one activation."""
-    precision: str
-    fused: bool = True
-    """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
-
-    @property
-    def state(self) -> float:
-        """What stays from step to step."""
-        return self.weight + self.optimizer
-
-
-FLOAT32 = Recipe("float32", 4, 4, 8, 4, "float32")
-"""What the harness trains with: AdamW, all in float32."""
-MIXED = Recipe("mixed", 2, 4, 8, 2, "bf16")
-"""bfloat16 weights and moments, float32 master weights and gradients (arXiv:2412.19437, section 3.3.2): 10
-bytes a parameter from step to step."""
-FP8 = Recipe("fp8", 2, 4, 8, 2, "fp8")
-"""The same, with products in 8 bits."""
-FP4 = Recipe("fp4", 2, 4, 8, 2, "fp4")
-"""The same, with products in 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +36,6 @@ class Memory:
     @property
     def state(self) -> np.ndarray:
         return self.weights + self.optimizer
-
-
-def state_bytes(parameters: int, recipe: Recipe) -> float:
-    """Of a whole run, all devices together: what stays from step to step, with gradients."""
-    return parameters * (recipe.state + recipe.gradient)
 
 
 def memory(model: ModelShape, layout: Grid, recipe: Recipe) -> Memory:

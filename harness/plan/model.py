@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config.errors import UserError
 from harness.config.schema import Config, Kind
+from harness.plan.recipe import MIXED, Recipe, recipe_of
 from harness.records.provenance import Facts
 
 TRAINED = 3
@@ -50,6 +51,8 @@ class ModelShape:
     """In the routed experts of all layers: what the expert axis splits."""
     tokens: int | None = None
     """Budget of the whole run; None: not asked."""
+    recipe: Recipe = MIXED
+    """What it is trained in."""
     block: str = ""
     """Runs of one block get equally many chips; empty: it has no sibling."""
 
@@ -174,6 +177,7 @@ def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelSh
         shared=int(options.get("shared", 0)) if moe else 0,
         expert_parameters=routed,
         tokens=config.scale.tokens,
+        recipe=recipe_of(config, facts),
         block=f"{config.scale.name}/seed{config.seed}",
     )
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 from harness.config.errors import UserError
 from harness.plan.clusters import Cluster, Partition
-from harness.plan.layouts import Layout
-from harness.plan.memory import MIXED, Recipe
+from harness.plan.members import Block, Find, Finder, Member, days_of, ends, flat, makespan
 from harness.plan.mixing import speed
 from harness.plan.model import ModelShape
-from harness.plan.predict import Prediction, predict
+from harness.plan.turns import in_turns
 
 ROUNDS = 3
 """Times that shares are set anew from the days that the last ones would take."""
@@ -23,43 +21,25 @@ REFUSED = 1.5
 WAYS = 20_000
 """To give each block a kind, that are all tried."""
 
-Block = list[ModelShape]
-"""Runs that get equally many chips, and one layout."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run with its chips."""
-
-    model: ModelShape
-    kind: str
-    chips: int
-    """Whole fast domains; `prediction.devices` of them are in use."""
-    prediction: Prediction | None
-    refused: str = ""
-    """Why it cannot run as announced, where it cannot."""
-
-
-Find = Callable[[Block, Partition, int], list[Member]]
-
 
 def share_out(
     models: Sequence[ModelShape],
     cluster: Cluster,
     *,
     shares: Mapping[str, float] | None = None,
-    recipe: Recipe = MIXED,
 ) -> list[Member]:
     """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
     not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
 
-    Raises UserError for a model without a token budget, or fewer fast domains than runs.
+    More runs than fast domains take turns.
+
+    Raises UserError for a model without a token budget, or given shares with fewer fast domains than runs.
     """
     _check(models, shares)
     blocks = _blocks(models)
     needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
-    kinds = _by_kind(blocks, needs, cluster, recipe)
-    find = _Finder(cluster, recipe)
+    kinds = _by_kind(blocks, needs, cluster)
+    find = Finder(cluster)
     members: list[Member] = []
     for kind, part in enumerate(cluster.partitions):
         own = [index for index, chosen in enumerate(kinds) if chosen == kind]
@@ -67,11 +47,6 @@ def share_out(
         members += _share_part([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
     order = {model.name: index for index, model in enumerate(models)}
     return sorted(members, key=lambda member: order[member.model.name])
-
-
-def makespan(members: Sequence[Member]) -> float:
-    """Days until the last run that can run has ended, without interruptions."""
-    return max(map(_days, members), default=0.0)
 
 
 def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
@@ -99,32 +74,37 @@ def _work(model: ModelShape) -> float:
     return model.flops_per_token * (model.tokens or 0)
 
 
-def _by_kind(
-    blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster, recipe: Recipe
-) -> tuple[int, ...]:
+def _by_kind(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
     """The kind of each block, so that the kind that ends last ends first; every way is tried where they are
     not too many, else the largest block first goes where it ends soonest."""
-    capacity = [part.chips * speed(part.chip, recipe.precision) for part in cluster.partitions]
-    amounts = [need * len(block) for need, block in zip(needs, blocks, strict=True)]
-    if len(capacity) ** len(blocks) > WAYS:
-        return _largest_first(amounts, capacity)
+    loads = [
+        [need * len(block) / _speed(part, block) for part in cluster.partitions]
+        for need, block in zip(needs, blocks, strict=True)
+    ]
+    if len(cluster.partitions) ** len(blocks) > WAYS:
+        return _largest_first(loads)
 
-    def load(ways: tuple[int, ...]) -> float:
-        sums = [0.0] * len(capacity)
-        for kind, amount in zip(ways, amounts, strict=True):
-            sums[kind] += amount
-        return max(amount / room for amount, room in zip(sums, capacity, strict=True))
+    def last(ways: tuple[int, ...]) -> float:
+        sums = [0.0] * len(cluster.partitions)
+        for kind, load in zip(ways, loads, strict=True):
+            sums[kind] += load[kind]
+        return max(sums)
 
-    return min(product(range(len(capacity)), repeat=len(blocks)), key=load)
+    return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last)
 
 
-def _largest_first(amounts: Sequence[float], capacity: Sequence[float]) -> tuple[int, ...]:
-    """For each amount the index of the capacity that it is put on."""
-    sums, chosen = [0.0] * len(capacity), [0] * len(amounts)
-    for index in sorted(range(len(amounts)), key=lambda i: -amounts[i]):
-        ends = [(sums[kind] + amounts[index]) / room for kind, room in enumerate(capacity)]
+def _speed(part: Partition, block: Block) -> float:
+    """FLOP/s of all its chips, in what the block is trained in."""
+    return part.chips * speed(part.chip, block[0].recipe.precision)
+
+
+def _largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """For each block the kind that it is put on; `loads`: of each block on each kind."""
+    sums, chosen = [0.0] * len(loads[0]), [0] * len(loads)
+    for index in sorted(range(len(loads)), key=lambda i: -min(loads[i])):
+        ends = [busy + load for busy, load in zip(sums, loads[index], strict=True)]
         chosen[index] = ends.index(min(ends))
-        sums[chosen[index]] += amounts[index]
+        sums[chosen[index]] = min(ends)
     return tuple(chosen)
 
 
@@ -135,14 +115,16 @@ def _share_part(
     of the rounds, the one that ends first counts."""
     if not blocks:
         return []
+    if sum(map(len, blocks)) > part.chips // part.links.fast_domain and not fixed:
+        return in_turns(blocks, part, find)
     sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
         chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
         placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
         rounds.append(placed)
         needs = [max(map(_need, block)) for block in placed]
-    placed = min(rounds, key=_ends)
-    return _flat(placed if fixed else _handed_on(placed, part, find))
+    placed = min(rounds, key=ends)
+    return flat(placed if fixed else _handed_on(placed, part, find))
 
 
 def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[list[Member]]:
@@ -155,7 +137,7 @@ def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[
         last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
         more = used[last] + left // len(placed[last]) // domain * domain
         longer = find([member.model for member in placed[last]], part, more)
-        if _ends([longer]) >= _ends([placed[last]]):
+        if ends([longer]) >= ends([placed[last]]):
             break
         placed = [
             [dataclasses.replace(member, chips=chips) for member in block]
@@ -170,63 +152,11 @@ def _used(member: Member, domain: int) -> int:
     return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
 
 
-def _ends(placed: Sequence[Sequence[Member]]) -> tuple[int, float]:
-    """How good shares are: first that all fit, then that the last ends soon."""
-    members = _flat(placed)
-    return sum(member.prediction is None for member in members), makespan(members)
-
-
-def _flat(placed: Sequence[Sequence[Member]]) -> list[Member]:
-    return [member for block in placed for member in block]
-
-
-def _days(member: Member) -> float:
-    days = member.prediction.days if member.prediction else None
-    return days.value if days else 0.0
-
-
 def _need(member: Member) -> float:
     """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
     if member.prediction is None:
         return REFUSED * member.chips
-    return member.prediction.devices * (_days(member) or 1.0)
-
-
-class _Finder:
-    """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
-
-    def __init__(self, cluster: Cluster, recipe: Recipe):
-        self.cluster, self.recipe = cluster, recipe
-        self.known: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, Prediction | str]] = {}
-        """With the name of the model that was asked for."""
-
-    def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
-        """Each in the layout that is best for itself; where those differ, all in that of them with which the
-        block ends first: a pair is only compared on the same mesh."""
-        alone = [self.member(model, part, chips) for model in block]
-        layouts = {member.prediction.layout for member in alone if member.prediction}
-        if len(layouts) < 2:
-            return alone
-        ways = [[self.member(model, part, chips, layout) for model in block] for layout in layouts]
-        return min(ways, key=lambda members: _ends([members]))
-
-    def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
-        key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
-        if key not in self.known:
-            self.known[key] = model.name, self.ask(model, part, chips, layout)
-        name, found = self.known[key]
-        if isinstance(found, str):
-            return Member(model, part.name, chips, None, found.replace(name, model.name))
-        return Member(model, part.name, chips, dataclasses.replace(found, model=model))
-
-    def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
-        try:
-            found = predict(model, self.cluster, layout, kind=part.name, devices=chips, recipe=self.recipe)
-        except UserError as error:
-            return str(error)
-        if not found.fits:
-            return f"{model.name} does not fit in the layout of its sibling ({found.layout})."
-        return found
+    return member.prediction.devices * (days_of(member) or 1.0)
 
 
 def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:

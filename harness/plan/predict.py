@@ -14,13 +14,17 @@ from harness.plan import calibration
 from harness.plan.calibration import FITTED, Calibration, doubts_of, efficiency
 from harness.plan.clusters import Cluster, Partition, load
 from harness.plan.layouts import Grid, Layout, check
-from harness.plan.memory import LIMIT, MIXED, Recipe
+from harness.plan.memory import LIMIT
 from harness.plan.model import ModelShape
 from harness.plan.rows import Row, read_row
 from harness.plan.search import Candidate, Choice, candidate, evaluate, search
 
 MEMORY_DOUBT = 1.25
 """Factor either way by which the estimate of activations may be wrong; assumed. 1 for the state."""
+
+
+WAITS = 0.1
+"""Share of a step from which on the time to start kernels is doubted."""
 
 
 class Evidence(Enum):
@@ -95,7 +99,6 @@ def predict(
     *,
     devices: int | None = None,
     kind: str | None = None,
-    recipe: Recipe = MIXED,
     known: Calibration = FITTED,
 ) -> Prediction:
     """Of a model on a cluster (or the name of one that ships), in a layout or in the best that is found for
@@ -109,7 +112,7 @@ def predict(
         if cluster is None:
             raise UserError(f"{model.name}: a plan needs a cluster: give one of harness.plan.clusters.load.")
         part = cluster.part(kind)
-        row = _row_of(model, part, layout, devices or (layout.devices if layout else part.chips), recipe)
+        row = _row_of(model, part, layout, devices or (layout.devices if layout else part.chips))
     else:
         row = read_row(model)
         if cluster is not None:
@@ -139,15 +142,17 @@ def _scaled(one: Candidate, factor: float) -> Candidate:
     return dataclasses.replace(one, seconds=one.seconds * factor, terms=parts)
 
 
-def _row_of(model: ModelShape, part: Partition, layout: Layout | None, devices: int, recipe: Recipe) -> Row:
+def _row_of(model: ModelShape, part: Partition, layout: Layout | None, devices: int) -> Row:
     if devices > part.chips:
         raise UserError(f"{model.name} asks for {devices} devices; {part.name} has {part.chips}: give fewer.")
-    return Row(model.name, "", model, part.chip, part.links, devices, recipe, layout, (), ())
+    return Row(model.name, "", model, part.chip, part.links, devices, layout, (), ())
 
 
 def _prediction(row: Row, known: Calibration) -> Prediction:
     best, choice = closed_form(row)
     doubts = doubts_of(row)
+    if best.terms["launch"] > WAITS * best.seconds:
+        doubts = (*doubts, "launch")
     step = _calibrated(best.seconds, known, doubts)
     model, used = row.model, best.layout.devices
     peak = row.chip.peaks.get("bf16") or row.chip.peak(row.recipe.precision)

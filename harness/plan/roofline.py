@@ -15,8 +15,9 @@ import numpy as np
 
 from harness.plan.clusters import Chip, Links
 from harness.plan.layouts import Grid
-from harness.plan.memory import Recipe, held_parameters
+from harness.plan.memory import held_parameters
 from harness.plan.model import TRAINED, ModelShape
+from harness.plan.recipe import Recipe
 
 EXPOSED_TENSOR = {True: 0.5, False: 1.0}
 """Of these collectives, by whether the kernels are fused (Recipe.fused)."""
@@ -32,6 +33,10 @@ EXCHANGES = 4
 """Of tokens with experts: there and back, forward and backward."""
 STRAGGLER = 0.01
 """Spread of a device's step time, relative: the slowest of n is about sqrt(2 ln n) of it behind."""
+KERNELS = 60
+"""Started a layer and pass of a micro-batch, forward and backward. Assumed."""
+LAUNCH = 4e-6
+"""Seconds to start one; only where devices wait for it does it show. Assumed."""
 OPTIMIZER_BYTES = 28
 """Read and written of memory a parameter that one device updates."""
 
@@ -63,6 +68,8 @@ class Terms:
     """The bubble, and what is handed on."""
     optimizer: np.ndarray
     straggler: np.ndarray
+    launch: np.ndarray
+    """What a step of little work waits for its kernels to be started."""
 
     @property
     def total(self) -> np.ndarray:
@@ -102,7 +109,14 @@ def terms(
     optimizer = held_parameters(model, layout) * OPTIMIZER_BYTES / chip.memory_bandwidth
     behind = STRAGGLER * np.sqrt(2 * np.log(np.maximum(layout.devices, 1)))
     straggler = behind * (busy + pipeline + data)
-    return Terms(compute, between, tensor, context, fsdp, expert, data, pipeline, optimizer, straggler)
+    launch = np.maximum(0.0, _launches(model, layout) - busy - pipeline)
+    parts = tensor, context, fsdp, expert, data, pipeline
+    return Terms(compute, between, *parts, optimizer, straggler, launch)
+
+
+def _launches(model: ModelShape, layout: Grid) -> np.ndarray:
+    """Seconds that a host needs to start every kernel of a step, one after the other."""
+    return LAUNCH * KERNELS * model.layers / layout.pipeline * layout.microbatches(model)
 
 
 def hardware_flops(model: ModelShape, layout: Grid) -> np.ndarray:

@@ -19,8 +19,8 @@ from harness.config.schema import Remat
 from harness.plan.chips import chip_named
 from harness.plan.clusters import Chip, Links
 from harness.plan.layouts import Layout
-from harness.plan.memory import FP4, FP8, MIXED, Recipe
 from harness.plan.model import ModelShape, causal_attention_flops, decoder, needed, number
+from harness.plan.recipe import FP4, FP8, MIXED, Recipe
 
 REMATS = {
     "": Remat.none,
@@ -45,11 +45,14 @@ class Row:
     chip: Chip
     links: Links
     chips: int
-    recipe: Recipe
     layout: Layout | None
     """None: not told, to be searched for."""
     assumed: tuple[str, ...]
     doubtful: tuple[str, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.model.recipe
 
     @property
     def published(self) -> bool:
@@ -60,6 +63,7 @@ def read_row(row: Mapping[str, Any]) -> Row:
     """Raises UserError for a row without parameters, chips, chip or batch."""
     chip, links, unknown = _machine(row)
     model, assumed = _model(row)
+    model = dataclasses.replace(model, recipe=_recipe(row))
     chips = int(needed(row, "chips"))
     layout, more = _layout(row, model, chips)
     return Row(
@@ -69,7 +73,6 @@ def read_row(row: Mapping[str, Any]) -> Row:
         chip=chip,
         links=links,
         chips=chips,
-        recipe=_recipe(row),
         layout=layout,
         assumed=(*unknown, *assumed, *more),
         doubtful=_doubtful(row),

@@ -11,8 +11,9 @@ import numpy as np
 from harness.config.errors import UserError
 from harness.plan.clusters import GIB, Chip, Links
 from harness.plan.layouts import REMATS, Grid, Layout, grid
-from harness.plan.memory import LIMIT, Memory, Recipe, memory
+from harness.plan.memory import LIMIT, Memory, memory
 from harness.plan.model import ModelShape
+from harness.plan.recipe import Recipe
 from harness.plan.roofline import Efficiency, Terms, terms
 
 RUNNERS_UP = 5

@@ -70,9 +70,9 @@ class PlannedRun:
     mfu: Number | None = None
     """Of the 16-bit peak; None: the peak is not known."""
     begins: float = 0.0
-    """Days after the first run begins."""
+    """Days until its turn, where runs take turns on the same chips."""
     days: Number | None = None
-    """From then to its end, interruptions and saves included; None: it never ends."""
+    """From its turn to its end, interruptions and saves included; None: it never ends."""
     gigawatt_hours: Number | None = None
     """At the meter, of all its chips."""
     mtbf_hours: float | None = None
@@ -154,8 +154,9 @@ class Sheet:
 
 
 def last(runs: tuple[PlannedRun, ...]) -> Number | None:
-    """Days of the run that ends last, of those that end."""
-    return max((run.days for run in runs if run.days), key=lambda days: days.value, default=None)
+    """Days until the last run has ended, of those that end."""
+    ends = [run.days.times(1 + run.begins / run.days.value) for run in runs if run.days]
+    return max(ends, key=lambda end: end.value, default=None)
 
 
 def labels(numbers: Mapping[str, Number | None]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
 from harness.report.plans import Part, memory_unit, time_unit
-from harness.report.tables import Table, split, table, without
+from harness.report.tables import Table, narrowed, table, without
 from harness.report.terminal import NARROW, say, section
 
 FAILURES = (
@@ -34,33 +35,44 @@ def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
 
 def _print_table(console: Console, title: str, content: Table) -> None:
     content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
-    narrowed, same = split(content)
-    if len(narrowed.columns) == content.left:
-        narrowed, same = content, ""
-    section(console, title, narrowed)
+    narrow, same = narrowed(content)
+    section(console, title, narrow)
     say(console, same)
 
 
 def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
     """All that is said, each under its title; one without anything to say is empty."""
-    runs, unit = sheet.runs, _unit(sheet.cluster.days)
-    shown = short_names(runs)
+    unit, shown = _unit(sheet.cluster.days), short_names(sheet.runs)
+    runs = tuple(run for run in sheet.runs if run.name in shown)
     return (
         Part("Models", _models(runs, shown)),
         Part("What they would take", _times(runs, shown, unit)),
         Part("Layouts", _layouts(runs, shown)),
         Part(FAILURES, _failures(runs, shown)),
         Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
-        Part("Not as announced", lines=tuple(_verdicts(runs, shown))),
+        Part("Not as announced", lines=(*_verdicts(runs, shown), *_outrun(sheet.cluster.meter))),
         Part("Evidence", lines=tuple(_evidence(runs))),
         Part("What the design can find out", lines=tuple(power)),
     )
 
 
 def short_names(runs: Runs) -> dict[str, str]:
-    """Without the seed where all have one."""
-    seeds = {run.name.rpartition("/")[2] for run in runs}
-    return {run.name: run.name.rpartition("/")[0] if len(seeds) == 1 else run.name for run in runs}
+    """Of the runs that are shown, one of those that differ in nothing but their seed and their turn: without
+    the seed, and how many there are."""
+    alike: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        stem, _, seed = run.name.rpartition("/")
+        held = alike.setdefault(stem, [])
+        if held and _unseeded(held[0]) != _unseeded(run):
+            stem = f"{stem}/{seed}"
+        alike.setdefault(stem, []).append(run)
+    names = {held[0].name: (stem, len(held)) for stem, held in alike.items() if held}
+    return {name: f"{stem} x{count}" if count > 1 else stem for name, (stem, count) in names.items()}
+
+
+def _unseeded(run: PlannedRun) -> PlannedRun:
+    verdict = run.verdict.replace(run.name, "")
+    return dataclasses.replace(run, name="", begins=0.0, verdict=verdict)
 
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
@@ -160,12 +172,17 @@ def _power(meter: Meter) -> list[str]:
     told = f"Power at the meter: {runs} for these runs, {every} for every chip"
     if meter.site is None:
         return [f"{told}; what the site can draw is not known."]
-    if meter.possible:
-        return [f"{told}; the site has {_megawatts(meter.site)}."]
-    return [
-        f"{told}; the site has {_megawatts(meter.site)}: at full load not all of them at once, but"
-        f" {meter.site / meter.runs:.0%} of their chips."
-    ]
+    return [f"{told}; the site has {_megawatts(meter.site)}."]
+
+
+def _outrun(meter: Meter | None) -> list[str]:
+    """Runs that the site cannot feed."""
+    if meter is None or meter.possible or meter.site is None:
+        return []
+    asked, has = _megawatts(meter.runs), _megawatts(meter.site)
+    lacks = f"{asked} at full load where the site has {has}"
+    share = f"{meter.site / meter.runs:.0%} of their chips"
+    return [f"All together: {lacks}: not all of them at once, but {share}."]
 
 
 def _megawatts(value: float) -> str:

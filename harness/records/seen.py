@@ -35,7 +35,7 @@ class Seen:
     peak_bytes: int | None = None
     """Of one device at once, arguments and results in it."""
     dot_flops: float | None = None
-    """Multiplications and additions of one device's products in a step, loops counted as often as they run."""
+    """Of one device's products in a step, loops counted as often as they run."""
     collective_bytes: dict[str, float] = field(default_factory=dict)
     """Received by one device in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
     collective-permute."""

@@ -55,9 +55,13 @@ def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
     if not plan.kinds:
         return None
     pieces = pieces_of(plan)
-    given = sum(row.chips for row in plan.rows)
-    chips = sum(kind.chips for kind in plan.kinds)
-    said = f"{given:,} of {chips:,} chips of {plan.machine} given to {words.runs(len(plan.rows))}"
+    chips, free = (
+        sum(piece.chips for piece in pieces if not only or piece.state == only) for only in ("", FREE)
+    )
+    held = len({piece.run.name for piece in pieces if piece.run})
+    said = f"{chips - free:,} of {chips:,} chips of {plan.machine} given to {words.runs(held)}"
+    if waiting := len(plan.rows) - held:
+        said += f" at first; {waiting} more take turns on them"
     named, keys = _names(pieces)
     table = pl.concat([_boxes(pieces), named, _heads(plan.kinds)], how="diagonal_relaxed")
     states = {piece.state for piece in pieces if piece.chips}
@@ -80,8 +84,7 @@ def pieces_of(plan: KeptPlan) -> list[Piece]:
 
 
 def _of_kind(kind: Kind, rows: Sequence[Row], left: float, width: float) -> Iterator[Piece]:
-    rows = [row for row in rows if row.chips]
-    free = kind.chips - sum(row.chips for row in rows)
+    rows, free = _first(rows, kind.chips)
     amounts = [row.chips for row in rows] + [free] * (free > 0)
     boxes = squarify(amounts, Box(left, HEAD, width, HEIGHT - HEAD))
     for row, box in zip(rows, boxes, strict=False):
@@ -90,6 +93,17 @@ def _of_kind(kind: Kind, rows: Sequence[Row], left: float, width: float) -> Iter
         yield Piece(spare, SPARE, row.chips - row.devices, kind.name, row)
     if free > 0:
         yield Piece(boxes[-1], FREE, free, kind.name)
+
+
+def _first(rows: Sequence[Row], chips: int) -> tuple[list[Row], int]:
+    """Those that begin first, in their order, as many as have room, and the chips that are left. Of runs that
+    begin together on the same chips, since one never ends, the first counts."""
+    held = []
+    for row in rows:
+        if not row.begins and 0 < row.chips <= chips:
+            held.append(row)
+            chips -= row.chips
+    return held, chips
 
 
 def _boxes(pieces: Sequence[Piece]) -> pl.DataFrame:

@@ -41,8 +41,6 @@ def _part(part: Part) -> Iterator[str]:
     """As the terminal has it: what is the same in every row stands below."""
     if not (part.content or part.lines):
         return
-    narrowed, same = tables.split(part.content)
-    if len(narrowed.columns) == part.content.left:
-        narrowed, same = part.content, ""
-    yield f"<h3>{text_of(part.title)}</h3>{table(narrowed)}{paragraph(same, 'caption')}"
+    narrow, same = tables.narrowed(part.content)
+    yield f"<h3>{text_of(part.title)}</h3>{table(narrow)}{paragraph(same, 'caption')}"
     yield "".join(paragraph(line, "note") for line in part.lines)

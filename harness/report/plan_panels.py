@@ -42,14 +42,15 @@ def plan_panels(plan: KeptPlan, variants: Sequence[str] = ()) -> dict[str, alt.L
 
 
 def memory(plan: KeptPlan) -> alt.LayerChart | None:
-    """One stacked bar a run, by part, against what a plan may use and what the chip has."""
+    """One stacked bar a run, or several that are alike, by part, against what a plan may use and what the chip has."""
     if not any(row.memory for row in plan.rows):
         return None
-    most = max(sum(part.value for part in row.memory.values()) for row in plan.rows)
+    rows = [row for row in plan.rows if row.group]
+    most = max(sum(part.value for part in row.memory.values()) for row in rows)
     name, size = memory_unit(most)
-    table = _memory_table(plan.rows[:ROWS], size)
+    table = _memory_table(rows[:ROWS], size)
     chart = _memory_chart(table, name).properties(width=WIDTH - NAMES, height=alt.Step(STEP))
-    lines = [*_limits(plan.rows), *_left_out(plan.rows)]
+    lines = [*_limits(rows), *_left_out(rows)]
     return chart.properties(
         title=alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
     )
@@ -60,15 +61,17 @@ def _memory_table(rows: Sequence[Row], size: float) -> pl.DataFrame:
     records = []
     for row in rows:
         for part, held in row.memory.items():
-            records.append(("part", row.name, part, held.value / size, held.low / size, held.high / size, ""))
+            records.append(
+                ("part", row.group, part, held.value / size, held.low / size, held.high / size, "")
+            )
         whole = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
         told = words.number(whole[0]) if row.memory else "none fits"
-        records.append(("whole", row.name, "", *whole, told))
+        records.append(("whole", row.group, "", *whole, told))
         for name, bound in (("limit", row.limit), ("chip", row.chip_memory)):
             if bound:
-                records.append((name, row.name, "", bound / size, None, None, ""))
+                records.append((name, row.group, "", bound / size, None, None, ""))
     names = ("kind", "label", "phase", "value", "low", "high", "text")
     return pl.DataFrame(records, schema=[*names], orient="row", infer_schema_length=None)
 
@@ -176,7 +179,7 @@ def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], mos
 def _remarks(plan: KeptPlan) -> list[str]:
     """What the marks are, and why runs cannot run as announced."""
     lines = ["Dashes: its end. Thin lines: between which times a run ends (90 %)."]
-    wrong = [row for row in plan.rows if row.verdict]
+    wrong = [row for row in plan.rows if row.verdict and row.group]
     for row in wrong[:VERDICTS]:
         said = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
         lines += textwrap.wrap(f"{'* ' * bool(row.days)}{words.plain_text(said).rstrip('.')}.", LINE)

@@ -40,7 +40,9 @@ class Row:
     """One run."""
 
     name: str
-    """As tables show it."""
+    """Without the seed where there is but one."""
+    group: str
+    """The name under which tables show it with those that are alike; empty: another stands for it."""
     variant: str
     kind: str
     chips: int
@@ -54,7 +56,7 @@ class Row:
     chip_memory: float | None
     """Bytes of a device."""
     begins: float
-    """Days after the first run."""
+    """Days after the first run; those that wait their turn on the same chips begin later."""
     days: Span | None
     """From its beginning to its end; None: it never ends."""
     verdict: str
@@ -113,6 +115,7 @@ def _plan(content: Mapping[str, Any]) -> KeptPlan:
 def _row(run: Mapping[str, Any], shown: Mapping[str, str]) -> Row:
     return Row(
         name=shown["name"],
+        group=shown["group"],
         variant=shown["variant"],
         kind=run["kind"],
         chips=run["chips"],

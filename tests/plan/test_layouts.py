@@ -11,8 +11,9 @@ from harness.plan import Layout, load, predict
 from harness.plan.calibration import efficiency
 from harness.plan.clusters import GIB, Links
 from harness.plan.layouts import Grid, check, divisors, grid
-from harness.plan.memory import FLOAT32, LIMIT, MIXED, held_parameters, memory, value_count
+from harness.plan.memory import LIMIT, held_parameters, memory, value_count
 from harness.plan.predict import MEMORY_DOUBT
+from harness.plan.recipe import FLOAT32, MIXED
 from harness.plan.roofline import _ring_seconds, hardware_flops, terms, traffic
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 

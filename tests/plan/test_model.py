@@ -6,8 +6,8 @@ import pytest
 
 from harness.config.compose import compose
 from harness.describe import describe
-from harness.plan.memory import FLOAT32, state_bytes
 from harness.plan.model import decoder, from_facts
+from harness.plan.recipe import FLOAT32, state_bytes
 from tests.plan.shapes import frontier, llama
 
 EXPERTS = ["variant=moe", "+model.feedforward.options.shared=1", "+model.feedforward.options.experts=4"]
@@ -43,8 +43,9 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
-    alike = {"flops_per_token": 0, "block": ""}
+    alike = {"flops_per_token": 0, "block": "", "recipe": FLOAT32}
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
+    assert told.recipe.state + told.recipe.gradient == pytest.approx(16, rel=1e-3)
     assert told.block == f"{config.scale.name}/seed0"
     assert counted.flops_per_token == pytest.approx(facts.flops_per_token, rel=1e-12)
     assert told.parameters == facts.parameters

@@ -7,9 +7,9 @@ import pytest
 
 from harness.config.errors import UserError
 from harness.plan import account, load, share_out
-from harness.plan.memory import MIXED
+from harness.plan.members import Finder, makespan
 from harness.plan.mixing import as_one, mixing
-from harness.plan.partition import _Finder, makespan, whole_domains
+from harness.plan.partition import whole_domains
 from tests.plan.shapes import frontier
 
 
@@ -47,7 +47,7 @@ def test_a_pair_gets_equal_chips_and_the_same_layout(shared):
 def test_siblings_that_would_choose_otherwise_share_one_layout():
     """A variant with other heads would not fall on the same layout by itself."""
     part = load("colossus2").part()
-    find = _Finder(load("colossus2"), MIXED)
+    find = Finder(load("colossus2"))
     one = frontier()[2]
     two = dataclasses.replace(one, name="1p5t_b", flops_per_token=0.85 * one.flops_per_token, heads=80)
     alone = [find([model], part, 41_616)[0].prediction.layout for model in (one, two)]
