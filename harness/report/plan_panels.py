@@ -11,7 +11,7 @@ import polars as pl
 from harness.report import words
 from harness.report.marks import WIDTH, inline
 from harness.report.partition_panel import partition
-from harness.report.plans import KeptPlan, Row, Span, memory_unit, time_unit
+from harness.report.plans import GIB, KeptPlan, Row, Span, memory_unit, time_unit
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
 """Of a device's memory, in the order in which they are stacked and of the theme's colours."""
@@ -21,6 +21,8 @@ STEP, BAR = 26, 13
 """Pixels of a row, and of its bar."""
 NAMES = 190
 """Pixels of the names beside bars."""
+FAR = 20
+"""A limit that is so many times the longest bar is told, and not drawn."""
 VERDICTS, LINE = 4, 150
 """Sentences above bars, at most, and letters of a line of them."""
 LETTER = 6.5
@@ -42,22 +44,28 @@ def plan_panels(plan: KeptPlan, variants: Sequence[str] = ()) -> dict[str, alt.L
 
 
 def memory(plan: KeptPlan) -> alt.LayerChart | None:
-    """One stacked bar a run, or several that are alike, by part, against what a plan may use and what the chip has."""
+    """One stacked bar a run (or several that are alike), by part, against what a plan may use and all there is."""
     if not any(row.memory for row in plan.rows):
         return None
     rows = [row for row in plan.rows if row.group]
     most = max(sum(part.value for part in row.memory.values()) for row in rows)
     name, size = memory_unit(most)
-    table = _memory_table(rows[:ROWS], size)
+    bound = max((row.limit or 0.0 for row in rows), default=0.0)
+    table = _memory_table(rows[:ROWS], size, bounded=bound < FAR * most)
     chart = _memory_chart(table, name).properties(width=WIDTH - NAMES, height=alt.Step(STEP))
-    lines = [*_limits(rows), *_left_out(rows)]
+    told = (
+        _limits(rows)
+        if bound < FAR * most
+        else f"What a plan may use, {words.number(bound / GIB)} GiB, is far."
+    )
+    lines = [f"Numbers: the sum; thin lines: how far it may be off. {told}", *_left_out(rows)]
     return chart.properties(
         title=alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
     )
 
 
-def _memory_table(rows: Sequence[Row], size: float) -> pl.DataFrame:
-    """kind (part | whole | limit), label (of the run), phase (the part), value, low, high, in units."""
+def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.DataFrame:
+    """kind (part | whole | limit | chip), label (of the run), phase (the part), value, low, high, in units."""
     records = []
     for row in rows:
         for part, held in row.memory.items():
@@ -70,7 +78,7 @@ def _memory_table(rows: Sequence[Row], size: float) -> pl.DataFrame:
         told = words.number(whole[0]) if row.memory else "none fits"
         records.append(("whole", row.group, "", *whole, told))
         for name, bound in (("limit", row.limit), ("chip", row.chip_memory)):
-            if bound:
+            if bound and bounded:
                 records.append((name, row.group, "", bound / size, None, None, ""))
     names = ("kind", "label", "phase", "value", "low", "high", "text")
     return pl.DataFrame(records, schema=[*names], orient="row", infer_schema_length=None)
@@ -112,16 +120,14 @@ def _with_room(most: float, table: pl.DataFrame) -> float:
     return most * (WIDTH - NAMES) / (WIDTH - NAMES - room)
 
 
-def _limits(rows: Sequence[Row]) -> list[str]:
+def _limits(rows: Sequence[Row]) -> str:
     """What the marks of each row are."""
     shares = {f"{row.limit / row.chip_memory:.0%}" for row in rows if row.limit and row.chip_memory}
-    told = "Numbers: the sum; thin lines: how far it may be off."
     if not shares:
-        return [f"{told} What a device may hold is not known."]
-    bound = (
+        return "What a device may hold is not known."
+    return (
         f"Thick: what a plan may use, {', '.join(sorted(shares))} of the chip's memory; beside it: all of it."
     )
-    return [f"{told} {bound}"]
 
 
 def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
@@ -178,7 +184,9 @@ def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], mos
 
 def _remarks(plan: KeptPlan) -> list[str]:
     """What the marks are, and why runs cannot run as announced."""
-    lines = ["Dashes: its end. Thin lines: between which times a run ends (90 %)."]
+    lines = [
+        "Dashes: its end. Thin lines: between which times a run ends (90 %). Numbers: how long it takes."
+    ]
     wrong = [row for row in plan.rows if row.verdict and row.group]
     for row in wrong[:VERDICTS]:
         said = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
