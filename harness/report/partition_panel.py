@@ -149,7 +149,8 @@ def _fitting(run: Row, box: Box) -> list[str]:
 
 
 def _fit(lines: Sequence[str], box: Box) -> bool:
-    wide, high = max(map(len, lines)) * LETTER + 2 * EDGE, len(lines) * LINE + 2 * _inset(box) - EDGE
+    wide = max(map(len, lines)) * LETTER + 2 * EDGE
+    high = LETTERS + LINE * (len(lines) - 1) + 2 * max(0, _inset(box))
     return wide <= box.width and high <= box.height
 
 

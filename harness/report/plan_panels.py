@@ -44,7 +44,7 @@ def plan_panels(plan: KeptPlan, variants: Sequence[str] = ()) -> dict[str, alt.L
 
 
 def memory(plan: KeptPlan) -> alt.LayerChart | None:
-    """One stacked bar a run (or several that are alike), by part, against what a plan may use and all there is."""
+    """One stacked bar a run (or several that are alike), by part, against what a plan may use."""
     if not any(row.memory for row in plan.rows):
         return None
     rows = [row for row in plan.rows if row.group]
@@ -56,7 +56,7 @@ def memory(plan: KeptPlan) -> alt.LayerChart | None:
     told = (
         _limits(rows)
         if bound < FAR * most
-        else f"What a plan may use, {words.number(bound / GIB)} GiB, is far."
+        else f"What a plan may use, {words.number(bound / GIB)} GiB, lies far to the right."
     )
     lines = [f"Numbers: the sum; thin lines: how far it may be off. {told}", *_left_out(rows)]
     return chart.properties(
@@ -65,7 +65,7 @@ def memory(plan: KeptPlan) -> alt.LayerChart | None:
 
 
 def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.DataFrame:
-    """kind (part | whole | limit | chip), label (of the run), phase (the part), value, low, high, in units."""
+    """kind (part | whole | limit | chip), label (run), phase (part), value, low, high, in units, text."""
     records = []
     for row in rows:
         for part, held in row.memory.items():
