@@ -23,7 +23,6 @@ from harness.plan.sheet import Machine, PlannedRun, Share, Sheet
 from harness.plan.view import print_sheet
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report.frames import read_frames
 from harness.report.partition_panel import pieces_of
 from harness.report.plan_page import plan_section, write_plan_page
 from harness.report.plan_panels import ROWS, plan_panels
@@ -31,7 +30,6 @@ from harness.report.plans import LOST, KeptPlan, keep_plan, read_plan
 from harness.report.treemap import Box, squarify
 from tests.plan.test_verb import facts_of
 from tests.report.conftest import HOSTILE, sweep_of
-from tests.report.example import comparison
 from tests.report.test_page import Reader
 
 GIB = 2**30
@@ -167,8 +165,8 @@ def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
     made = plan_panels(plan)
     title = made["plan_partition"].to_dict()["title"]["text"]
     assert title == "8 of 9 chips of mixed given to 4 runs at first; 7 more take turns on them"
-    starts = {row["label"]: float(row["start"]) for row in rows_of(made["plan_timeline"], "run")}
-    assert starts["s/mha/seed9"] == 2
+    bars = {row["label"]: row for row in rows_of(made["plan_timeline"], "run")}
+    assert [float(bars["s/mha/seed9"][end]) for end in ("start", "end", "high")] == [2, 3, 3.3]
     held = {row["label"] for row in rows_of(made["plan_memory"], "whole")}
     assert held == {"s/mha x10", "s/hybrid"}, "those that are alike are one bar, as in the tables"
 
@@ -280,9 +278,9 @@ def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
     titles = reader.texts["h2"]
     assert "Fairness" in titles
     assert titles.index("Plan") < titles.index("Provenance")
-    told = comparison(("mha", "hybrid"))
-    drawn = plan_panels(read_frames(trained, told).plan, ["mha", "hybrid"])
-    (bars,) = [layer for layer in drawn["plan_timeline"].to_dict()["layer"] if layer["mark"]["type"] == "bar"]
+    specs = json.loads(reader.texts["script"][0])["specs"]
+    assert {"curves", "plan_partition", "plan_memory", "plan_timeline"} <= specs.keys()
+    (bars,) = [layer for layer in specs["plan_timeline"]["layer"] if layer["mark"]["type"] == "bar"]
     assert bars["encoding"]["color"]["scale"]["domain"] == ["mha", "hybrid"], (
         "the control first, as elsewhere"
     )
