@@ -211,6 +211,7 @@ VERBS = {
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
         "ladder=frontier     sizes that can only be planned\n"
+        "--layouts           the layouts that were not chosen too, and why\n"
         "--json              the same as JSON: runs, cluster, power\n"
         "--html              write SWEEP/report.html too, the plan in it, and SWEEP/plan.json, from which\n"
         "                    later reports of the sweep show it; else nothing is written\n"

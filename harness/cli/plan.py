@@ -26,6 +26,7 @@ def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--html", action="store_true")
     parser.add_argument("--pictures", action="store_true")
     options, overrides = parser.parse_known_args(arguments)
@@ -37,7 +38,7 @@ def plan(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, power, Console())
+        print_sheet(sheet, power, Console(), layouts=options.layouts)
     if options.html or options.pictures:
         shown = page_of(overrides, sheet, runs, power)
         write_plan(sweep, content | {"page": shown}, html=options.html, pictures=options.pictures)

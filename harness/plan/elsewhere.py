@@ -17,6 +17,7 @@ from harness.plan.partition import share_out
 from harness.plan.predict import Evidence, Number, Prediction
 from harness.plan.sheet import (
     COUNTED,
+    Alternative,
     Described,
     Machine,
     Meter,
@@ -80,6 +81,7 @@ def _predicted(counted: PlannedRun, found: Prediction, said: Account) -> Planned
         counted,
         devices=found.devices,
         layout=found.layout,
+        alternatives=_alternatives(found),
         memory=found.memory,
         memory_limit=found.memory_limit,
         step_seconds=found.step_seconds,
@@ -93,6 +95,14 @@ def _predicted(counted: PlannedRun, found: Prediction, said: Account) -> Planned
         notes=found.notes,
         evidence=COUNTED | labels({**told, "days": days, "gigawatt_hours": energy}),
     )
+
+
+def _alternatives(found: Prediction) -> tuple[Alternative, ...]:
+    if found.choice is None:
+        return ()
+    calibrated = found.step_seconds.value / found.choice.best.seconds
+    others = (*found.choice.runners_up, *found.choice.rejected)
+    return tuple(Alternative(one.layout, one.seconds * calibrated, one.bytes, one.why) for one in others)
 
 
 def _assumed(number: Number | None) -> Number | None:

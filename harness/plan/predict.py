@@ -131,7 +131,9 @@ def closed_form(row: Row) -> tuple[Candidate, Choice | None]:
     if row.layout is None:
         choice = search(row.model, row.chips, row.chip, row.links, row.recipe, share)
         best = choice.best
-        return _scaled(best, choice.usual / best.seconds) if row.published else best, choice
+        # All chips of a published run trained, whatever our axes divide.
+        usual = choice.usual / best.seconds * best.layout.devices / row.chips
+        return _scaled(best, usual) if row.published else best, choice
     layouts = Grid.of([row.layout])
     seconds, bytes_ = evaluate(row.model, layouts, row.chip, row.links, row.recipe, share)
     return candidate(layouts, seconds, bytes_, 0), None
@@ -154,7 +156,7 @@ def _prediction(row: Row, known: Calibration) -> Prediction:
     if best.terms["launch"] > WAITS * best.seconds:
         doubts = (*doubts, "launch")
     step = _calibrated(best.seconds, known, doubts)
-    model, used = row.model, best.layout.devices
+    model, used = row.model, row.chips if row.published else best.layout.devices
     peak = row.chip.peaks.get("bf16") or row.chip.peak(row.recipe.precision)
     days = None if model.tokens is None else step.times(model.tokens / model.tokens_per_step / 86_400)
     return Prediction(

@@ -150,9 +150,20 @@ def _model(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
 def _batch(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
     """Sequences a step; where it is not told two million tokens, or one sequence a chip if that is more."""
     told, tokens = number(row, "batch_seqs"), number(row, "batch_tokens")
-    if told or tokens:
-        return max(1, round(told or (tokens or 0) / sequence)), ()
+    if told:
+        return max(1, round(told)), ()
+    if tokens:
+        return _even(tokens / sequence), ()
     return max(round(2e6 / sequence), int(needed(row, "chips"))), ("batch",)
+
+
+def _even(sequences: float) -> int:
+    """A batch that is told in round numbers of tokens, as sequences that can be shared out: the nearest
+    multiple of the largest power of two that is within a fiftieth."""
+    power = 2 ** int(math.log2(max(1.0, sequences)))
+    while power > 1 and abs(round(sequences / power) * power / sequences - 1) > 0.02:
+        power //= 2
+    return max(1, round(sequences / power) * power)
 
 
 def _counted(shape: ModelShape, parameters: int, active: int) -> ModelShape:
@@ -248,10 +259,12 @@ def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layo
 
 
 def _turns(row: Mapping[str, Any], model: ModelShape, pipeline: int) -> int:
-    """As told; two where a pipeline's stages can be halved and nothing is told."""
+    """As told; two where a pipeline's stages can be halved and nothing is told. Since 2023 the first and the
+    last stage may have fewer layers than the others, and embedding and head instead (as arXiv:2407.21783)."""
     if pipeline == 1:
         return 1
-    return int(number(row, "vp") or (2 if model.layers % (2 * pipeline) == 0 else 1))
+    uneven = model.recipe.fused and model.layers >= 2 * pipeline - 2
+    return int(number(row, "vp") or (2 if uneven or model.layers % (2 * pipeline) == 0 else 1))
 
 
 def _microbatch(sequences: float, pipeline: int) -> int:

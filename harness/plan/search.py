@@ -151,8 +151,9 @@ def _why(one: Candidate, best: Candidate, room: float) -> str:
             f" {one.memory[part] / GIB:.1f}"
         )
     term = max(one.terms, key=lambda name: one.terms[name] - best.terms[name])
-    slower = one.seconds / best.seconds - 1
-    return f"{slower:.1%} slower: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
+    ratio = one.seconds / best.seconds
+    slower = f"{ratio - 1:.1%} slower" if ratio < 2 else f"{ratio:.1f} times as long"
+    return f"{slower}: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
 
 
 def _refuse(model: ModelShape, layouts: Grid, bytes_: Memory, devices: int, chip: Chip, limit: float) -> None:

@@ -41,6 +41,18 @@ class Way:
     """Share of the time that trains and is not lost again; 0: none."""
 
 
+@dataclass(frozen=True)
+class Alternative:
+    """A layout that was looked at and not chosen."""
+
+    layout: Layout
+    step_seconds: float
+    bytes: float
+    """Of the fullest device."""
+    why: str
+    """Why it is not the one that is chosen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """Counts are plain numbers; what is predicted has low, high and its evidence beside it."""
@@ -60,6 +72,9 @@ class PlannedRun:
     devices: int
     """Of these, in use; 0: it cannot run."""
     layout: Layout | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    """The next best layouts, then those that would be faster and do not fit, and the best without each axis;
+    empty where a sibling's layout was taken."""
     memory: dict[str, Number] = field(default_factory=dict)
     """Bytes of the fullest device, by part."""
     memory_limit: float | None = None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
@@ -22,10 +23,12 @@ FAILURES = (
 Runs = tuple[PlannedRun, ...]
 
 
-def print_sheet(sheet: Sheet, power: Sequence[str], console: Console) -> None:
-    """`power`: what the design can find out, in sentences."""
+def print_sheet(sheet: Sheet, power: Sequence[str], console: Console, *, layouts: bool = False) -> None:
+    """`power`: what the design can find out, in sentences. `layouts`: those that were not chosen too."""
     for part in parts(sheet, power):
-        if part.content:
+        if part.folded and layouts:
+            section(console, part.title, part.content)
+        elif part.content and not part.folded:
             _print_table(console, part.title, part.content)
         elif part.lines:
             console.print(Text(f"\n{part.title}", style="bold"))
@@ -47,13 +50,19 @@ def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
     return (
         Part("Models", _models(runs, shown)),
         Part("What they would take", _times(runs, shown, unit)),
+        Part("Memory of the fullest chip", _memory(runs, shown)),
         Part("Layouts", _layouts(runs, shown)),
         Part(FAILURES, _failures(runs, shown)),
+        *(Part(_others(shown[run.name]), _alternatives(run), folded=True) for run in runs),
         Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
         Part("Not as announced", lines=(*_verdicts(runs, shown), *_outrun(sheet.cluster.meter))),
         Part("Evidence", lines=tuple(_evidence(runs))),
         Part("What the design can find out", lines=tuple(power)),
     )
+
+
+def _others(name: str) -> str:
+    return f"Layouts that {name} was not given, and why"
 
 
 def short_names(runs: Runs) -> dict[str, str]:
@@ -86,29 +95,39 @@ def _models(runs: Runs, shown: dict[str, str]) -> Table:
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
-    memory = memory_unit(max(_held(run) or 0 for run in runs))
-    columns = (
-        "run", f"{memory[0]} a chip", "limit", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh",
-    )  # fmt: skip
-    return table(columns, (_time_row(run, shown[run.name], a_day, memory[1]) for run in runs))
+    columns = ("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh")
+    return table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
+
+
+def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
+    return (
+        name,
+        _span(run.step_seconds),
+        f"{run.mfu.value:.2g}" if run.mfu else words.NONE,
+        _span(run.days and run.days.times(a_day)),
+        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
+    )
+
+
+def _memory(runs: Runs, shown: dict[str, str]) -> Table:
+    """By part, beside what a plan may use."""
+    unit, size = memory_unit(max(_held(run) or 0 for run in runs))
+    parts = list(dict.fromkeys(part for run in runs for part in run.memory))
+    rows = (
+        (shown[run.name], *(words.number(held and held / size) for held in _bytes(run, parts)))
+        for run in runs
+    )
+    return table((unit, *parts, "sum", "limit"), rows)
+
+
+def _bytes(run: PlannedRun, parts: Sequence[str]) -> list[float | None]:
+    each = [run.memory[part].value if part in run.memory else None for part in parts]
+    return [*each, _held(run), run.memory_limit]
 
 
 def _held(run: PlannedRun) -> float | None:
     """Bytes of its fullest device."""
     return sum(part.value for part in run.memory.values()) or None
-
-
-def _time_row(run: PlannedRun, name: str, a_day: float, memory: float) -> tuple[str, ...]:
-    held, limit = _held(run), run.memory_limit
-    return (
-        name,
-        words.number(held and held / memory),
-        words.number(limit and limit / memory),
-        _span(run.step_seconds),
-        f"{run.mfu.value:.0%}" if run.mfu else words.NONE,
-        _span(run.days and run.days.times(a_day)),
-        words.number(run.gigawatt_hours and run.gigawatt_hours.value),
-    )
 
 
 def _span(number: Number | None) -> str:
@@ -124,6 +143,14 @@ def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
         for run in runs
     )
     return table(("run", "kind", "chips", "in use", "layout"), rows)
+
+
+def _alternatives(run: PlannedRun) -> Table:
+    rows = (
+        (str(one.layout), words.number(one.step_seconds), words.number(one.bytes / GIB), one.why)
+        for one in run.alternatives
+    )
+    return table(("layout", "step s", "GiB", "why"), rows)
 
 
 def _failures(runs: Runs, shown: dict[str, str]) -> Table:

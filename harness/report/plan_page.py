@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report import panels, tables
-from harness.report.elements import bar, chart, document, paragraph, section, table, text_of
+from harness.report.elements import bar, chart, document, fold, paragraph, section, table, text_of
 from harness.report.plan_panels import plan_panels
 from harness.report.plans import KeptPlan, Part
 
@@ -39,7 +39,9 @@ def plan_section(plan: KeptPlan, drawn: set[str]) -> str:
 
 def _part(part: Part) -> Iterator[str]:
     """As the terminal has it: what is the same in every row stands below."""
-    if not (part.content or part.lines):
+    if part.folded:
+        yield fold(text_of(part.title), part.content)
+    if part.folded or not (part.content or part.lines):
         return
     narrow, same = tables.narrowed(part.content)
     yield f"<h3>{text_of(part.title)}</h3>{table(narrow)}{paragraph(same, 'caption')}"

@@ -26,6 +26,8 @@ class Part:
     title: str
     content: Table = field(default_factory=lambda: Table((), ()))
     lines: tuple[str, ...] = ()
+    folded: bool = False
+    """Whether it is shown only to who asks for it."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ def _span(number: Mapping[str, float] | None) -> Span | None:
 
 
 def _part(part: Mapping[str, Any]) -> Part:
-    content = part["content"]
-    return Part(part["title"], table(content["columns"], content["rows"], content["left"]), part["lines"])
+    content = table(*(part["content"][key] for key in ("columns", "rows", "left")))
+    return Part(part["title"], content, part["lines"], part["folded"])
 
 
 def time_unit(days: float | None) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from harness.report import words
 
 WORDED = {
     "flags",
+    "why",
     "method (df)",
     "decision",
     "detail",

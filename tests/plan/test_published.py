@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from harness.plan import predict
 from harness.plan.calibration import FITTED, REMEMBERED, Calibration, fit, leave_one_source_out
 from harness.plan.published import convention_flops, observed_seconds
 from harness.plan.rows import read_row, source_of
@@ -110,3 +111,28 @@ def test_tables_of_one_repository_are_one_source():
     one = source_of({"source": "NVIDIA/Megatron-LM README image cases.png"})
     assert one == source_of({"source": "NVIDIA/Megatron-LM README text (strong scaling)"})
     assert source_of({"source": "gist x; arXiv 2201.11990"}) == "arXiv:2201.11990"
+
+
+def test_a_batch_in_round_tokens_can_be_shared_out():
+    """4 M tokens of 4,096 are 976.6 sequences, which no layout divides."""
+    row = {**ROW, "batch_seqs": "", "batch_tokens": 4e6, "seq": 4096}
+    batch = read_row(row).model.batch
+    assert batch % 32 == 0
+    assert batch * 4096 == pytest.approx(4e6, rel=0.02)
+    assert read_row({**row, "batch_tokens": 100 * 4096}).model.batch == 100
+
+
+@pytest.mark.parametrize(("source", "turns"), [("arXiv:2211.05100", 1), ("arXiv:2407.21783", 2)])
+def test_stages_were_even_before_2023(source, turns):
+    """Llama 3 has 126 layers in 16 stages: two fewer than 128, for embedding and head."""
+    row = {**ROW, "source": source, "layers": 126, "pp": 16, "chips": 256}
+    assert read_row(row).layout.virtual == turns
+    assert read_row({**row, "layers": 128}).layout.virtual == 2
+
+
+def test_every_chip_of_a_published_run_trained():
+    """1,000 sequences over 2,000 chips divide by no axis of ours; the row's speed is still that of all."""
+    row = {**ROW, "tp": "", "chips": 2000, "batch_seqs": 1000, "source": "one"}
+    many, few = (predict({**row, "chips": chips}) for chips in (2000, 1000))
+    assert many.step_seconds.value < 0.75 * few.step_seconds.value
+    assert many.mfu.value == pytest.approx(few.mfu.value, rel=0.3)

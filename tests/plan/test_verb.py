@@ -180,9 +180,9 @@ def test_saves_are_dalys_of_the_runs_own_interruptions():
 @pytest.mark.parametrize("width", [80, 130])
 def test_the_terminal_has_every_run_and_every_section(width):
     text = shown(plan_elsewhere(asked_for(2), compose(["cluster=h100_16k"]).cluster), width)
-    for title in ("Models", "What they would take", "Layouts", "Failures", "Machine", "Evidence"):
+    for title in ("Models", "What they would take", "Memory", "Layouts", "Failures", "Machine", "Evidence"):
         assert f"\n{title}" in text
-    assert text.count("1t/mha x2") == 4
+    assert text.count("1t/mha x2") >= 4
     assert all(len(line) <= width for line in text.splitlines())
 
 
@@ -286,3 +286,19 @@ def test_more_runs_than_fast_domains_take_turns():
     assert sheet.cluster.days.value == pytest.approx(max(end for _, end in ends))
     assert sheet.cluster.shares[0].given <= 8
     assert sheet.cluster.utilisation <= 1 + 1e-9
+
+
+def test_what_was_not_chosen_is_what_asking_for_it_says():
+    """The runners-up are slower, what would be faster does not fit, and both as `predict` has them."""
+    [run] = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
+    assert len(run.alternatives) >= 3
+    model = from_facts(asked_for(1)[0].config, asked_for(1)[0].facts)
+    for one in run.alternatives:
+        found = predict(model, load("h100_16k"), one.layout)
+        assert one.step_seconds == pytest.approx(found.step_seconds.value)
+        assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
+        assert found.fits == (one.step_seconds >= run.step_seconds.value)
+    sheet = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster)
+    console = Console(width=200, force_terminal=False, file=io.StringIO())
+    print_sheet(sheet, [], console, layouts=True)
+    assert all(one.why in console.file.getvalue() for one in run.alternatives)
