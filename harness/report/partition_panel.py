@@ -17,7 +17,7 @@ from harness.report.plans import KeptPlan, Kind, Row
 from harness.report.treemap import Box, squarify
 
 HEIGHT = 360
-HEAD = 36
+HEAD = 40
 """Pixels above the rectangles of a kind, for its name."""
 APART = 10
 """Pixels between kinds."""

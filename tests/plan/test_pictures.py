@@ -155,6 +155,7 @@ def test_a_run_without_room_for_its_name_is_named_in_the_key(tmp_path):
     assert "Too small for their names: 1: 6t/mha 9,000; image/adaptive 64." in title["subtitle"]
     inside = [row["label"] for kind in ("name", "faint name") for row in rows_of(chart, kind)]
     assert inside == ["10t/mha", "60,000", "1t/mha", "39,000", "1t/hybrid", "50,000", "1"]
+    assert [row["label"] for row in rows_of(chart, "head")] == ["old", "100,000 A100", "new", "59,064 H100"]
 
 
 def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
