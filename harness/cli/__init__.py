@@ -215,7 +215,10 @@ VERBS = {
         "--json              the same as JSON: runs, cluster, power\n"
         "--html              write SWEEP/report.html too, the plan in it, and SWEEP/plan.json, from which\n"
         "                    later reports of the sweep show it; else nothing is written\n"
-        "--pictures          write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg too",
+        "--pictures          write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg too\n"
+        "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
+        "                    and what plans make of that\n"
+        "--calibrate ROWS.csv  the same of published runs, each predicted without its source",
     ),
     "train": Verb(
         "train one run in this process",

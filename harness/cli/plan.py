@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from harness.cli.calibrate import calibrate
 from harness.cli.plan_report import page_of, write_plan
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
@@ -29,9 +30,14 @@ def plan(arguments: Sequence[str]) -> int:
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--html", action="store_true")
     parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
+    if options.calibrate is not None:
+        if overrides:
+            parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
+        return calibrate(options.calibrate, as_json=options.json)
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
     content, power = to_json(sheet) | {"power": to_json(found)}, [*found.lines, *found.advice]

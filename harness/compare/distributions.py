@@ -54,8 +54,9 @@ def fisher_exact(hits: int, n: int, other_hits: int, other_n: int) -> float:
     return float(min(1.0, p[p <= p[hits - low] * (1 + 1e-7)].sum()))
 
 
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion (Clopper and Pearson 1934)."""
+def clopper_pearson(hits: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion (Clopper and Pearson 1934); hits of trials that are shares themselves
+    need not be whole (Korn and Graubard 1998)."""
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(special.betaincinv(hits, n - hits + 1, tail))
     high = 1.0 if hits == n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))

@@ -18,6 +18,7 @@ import numpy as np
 from harness.config.identity import digest, plain
 from harness.config.schema import Config, MeshConfig
 from harness.fleet.runs import Run
+from harness.records.predictions import ASSUMED, MEASURED
 from harness.records.provenance import Facts, code_of
 
 DEFAULT_RATES = {"cpu": 2e10}
@@ -87,10 +88,16 @@ class Estimate:
     """Earlier runs that it rests on; 0: a default."""
     steps: int
     """That `train` takes, those of cooldown branches among them."""
+    factor: float = 1.0
+    """In `train`: how much longer steps were than they had been predicted (fleet.calibrated)."""
 
     @property
     def seconds(self) -> float:
         return self.train + self.evaluation + self.save + self.startup
+
+    @property
+    def evidence(self) -> str:
+        return MEASURED if self.runs else ASSUMED
 
 
 def demand_of(config: Config, facts: Facts) -> Demand:

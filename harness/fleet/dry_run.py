@@ -64,8 +64,9 @@ def _lane(first: int, width: int, unit: str) -> str:
 
 def _summary(runs: Sequence[Run], outlook: Outlook) -> list[str]:
     plan = outlook.plan
-    basis = min(each.runs for each in outlook.estimates.values())
-    rests = "measured" if basis else "in part a default"
+    basis = min(outlook.estimates.values(), key=lambda each: each.runs)
+    rests = "measured" if basis.runs else "in part a default"
+    rests += f", steps times {basis.factor:.3g} as earlier predictions ask" if basis.factor != 1 else ""
     return [
         f"{clock(plan.makespan)} in all ({clock(outlook.low)} to {clock(outlook.high)}), "
         f"{plan.utilisation:.0%} of {outlook.place} in use; "

@@ -22,7 +22,7 @@ from harness.fleet.described import described
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Engine, Order, make_engine
 from harness.fleet.looks import Looks, looks_of, train_by_looks
-from harness.fleet.measured import known, learn, put_to_use
+from harness.fleet.measured import corrections_of, known, learn, put_to_use
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
 from harness.fleet.runs import (
@@ -160,8 +160,9 @@ def _train(
     finally:
         display.close()
         engine.close()
-    if line := learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
-        note(line)
+        # Here, since what had finished when the user left stands, and is in no later launch.
+        for line in learn(sweep, [run for block in todo for run in block.runs], outlook.crowd):
+            note(line)
     for line in put_to_use(runs, settings.devices):
         note(line)
     return supervisor.failed
@@ -176,7 +177,8 @@ def _look_ahead(
     places = {name: place for name, place in placement.frozen(sweep).items() if name not in replanned}
     if config.engine.devices:
         blocks = [placement.block_as_placed(block, places) for block in blocks]
-    outlook = look_ahead(blocks, config.engine, workers, known(config.cluster.platform), places)
+    platform = config.cluster.platform
+    outlook = look_ahead(blocks, config.engine, workers, known(platform), places, corrections_of(platform))
     return workers, shaped(blocks, outlook), outlook
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 
 from harness.compare.utilisation import utilisation
 from harness.config.cache import cache_dir
+from harness.fleet.calibrated import Correction, corrections
 from harness.fleet.cost import Demand, Observation, demand_of, machine_kind, program_of
 from harness.fleet.runs import Run
-from harness.records import atomic, ledger
+from harness.records import atomic, ledger, predictions
 from harness.records.layout import SweepDir
 from harness.records.metrics import read_curve
 from harness.records.status import State, read_status
@@ -57,20 +59,28 @@ def known(platform: str) -> list[Observation]:
         return []
 
 
-def learn(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> str:
+def corrections_of(platform: str) -> dict[str, Correction]:
+    """What earlier predictions for this kind of machine teach, by what they rested on."""
+    return corrections(predictions.read().predictions, machine_kind(platform))
+
+
+def learn(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> list[str]:
     """Keep what these runs took, and record how wrong was what the ledger predicted of them.
 
-    Returns that in a line; empty where no run was trained from its start to its end.
+    Returns that in words; empty where no run was trained from its start to its end.
     """
     taken = {run.name: found for run in runs if (found := time_taken(run)) is not None}
-    if not taken:
-        return ""
-    platform = runs[0].config.cluster.platform
-    compiled = {each.program for each in known(platform)}
     finished = [run for run in runs if run.name in taken]
-    warm = [program_of(run.config) in compiled for run in finished]
-    _keep(platform, [observe(r, taken[r.name], crowd, w) for r, w in zip(finished, warm, strict=True)])
-    return _judged(sweep, {name: each.whole for name, each in taken.items()})
+    if not finished:
+        return []
+    said = _judged(sweep, {name: each.whole for name, each in taken.items()})
+    try:
+        _keep(finished, taken, crowd)
+        predictions.append(_held_against(sweep, finished, taken))
+    except OSError as error:
+        where = error.filename or "the cache"
+        said.append(f"{where}: {error.strerror}; later predictions will not know what these runs took.")
+    return said
 
 
 def time_taken(run: Run) -> Taken | None:
@@ -110,28 +120,60 @@ def _evaluation(demand: Demand, phases: Mapping[str, float], rate: float) -> flo
     return demand.evaluation_flops / phases["evaluate"] / rate if phases.get("evaluate") else None
 
 
-def _keep(platform: str, observations: Sequence[Observation]) -> None:
+def _keep(finished: Sequence[Run], taken: Mapping[str, Taken], crowd: float) -> None:
     """Of two sweeps that end at one moment one may be forgotten, which costs the next prediction little."""
+    platform = finished[0].config.cluster.platform
+    before = known(platform)
+    compiled = {each.program for each in before}
+    new = [observe(r, taken[r.name], crowd, program_of(r.config) in compiled) for r in finished]
     content = atomic.read_json(_path())
     content = content if isinstance(content, dict) else {}
-    entries = [dataclasses.asdict(each) for each in [*known(platform), *observations]]
+    entries = [dataclasses.asdict(each) for each in [*before, *new]]
     atomic.write_json(_path(), content | {machine_kind(platform): entries[-KEPT:]})
 
 
-def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> str:
+def _held_against(
+    sweep: SweepDir, finished: Sequence[Run], taken: Mapping[str, Taken]
+) -> list[predictions.Prediction]:
+    """Steps as the ledger predicted them when the runs were placed, which nothing that was measured since
+    has changed. Nothing of runs that were placed by an earlier version."""
+    places, date = _places(sweep), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    machine = machine_kind(finished[0].config.cluster.platform)
+    return [
+        predictions.Prediction(
+            run=run.name,
+            experiment=run.config.experiment_name,
+            launch=places[run.name]["launch"],
+            program=program_of(run.config),
+            machine=machine,
+            devices=run.devices,
+            evidence=step["evidence"],
+            raw=step["raw"],
+            predicted=step["seconds"],
+            low=step["low"],
+            high=step["high"],
+            measured=taken[run.name].step,
+            date=date,
+        )
+        for run in finished
+        if (step := places.get(run.name, {}).get("step"))
+    ]
+
+
+def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
     """Write what was predicted beside what was measured."""
-    before = predictions(sweep)
+    before = {name: place["predicted"] for name, place in _places(sweep).items() if "predicted" in place}
     pairs = {name: before[name] | {"measured": took} for name, took in measured.items() if name in before}
     if not pairs:
-        return ""
+        return []
     errors = [abs(each["seconds"] / each["measured"] - 1) for each in pairs.values()]
     inside = sum(each["low"] <= each["measured"] <= each["high"] for each in pairs.values())
     content = {"runs": pairs, "median": float(np.median(errors)), "worst": max(errors), "inside": inside}
     ledger.append(sweep, "prediction", content)
-    return (
+    return [
         f"Predicted times were off by {content['median']:.0%} in the median, {content['worst']:.0%} at "
         f"worst; {inside} of {len(pairs)} runs ended within their interval."
-    )
+    ]
 
 
 def put_to_use(runs: Sequence[Run], devices: int) -> list[str]:
@@ -144,14 +186,13 @@ def put_to_use(runs: Sequence[Run], devices: int) -> list[str]:
     return [said[0].upper() + said[1:], *(f"  {line}" for line in more)]
 
 
-def predictions(sweep: SweepDir) -> dict[str, dict[str, Any]]:
-    """Seconds that the ledger predicts, by run: {seconds, low, high}."""
-    found = {}
-    for entry in ledger.sound(sweep, "placement"):
-        for name, place in entry["content"]["runs"].items():
-            if predicted := place.get("predicted"):
-                found[name] = predicted
-    return found
+def _places(sweep: SweepDir) -> dict[str, dict[str, Any]]:
+    """What the ledger says of each run that it placed, the last time that it did so; `launch`: which one."""
+    return {
+        name: place | {"launch": entry["hash"]}
+        for entry in ledger.sound(sweep, "placement")
+        for name, place in entry["content"]["runs"].items()
+    }
 
 
 def _path() -> Path:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.config.schema import EngineConfig, Isolation
+from harness.fleet.calibrated import Correction, corrected
 from harness.fleet.cost import Estimate, Observation, cores, estimate, meshes
 from harness.fleet.moldable import Partition, Task
 from harness.fleet.runs import Block, Run
 from harness.fleet.schedule import Plan, place
+
+Predict = Callable[[Run, int, float], Estimate]
+"""Of a run on so many devices, on a machine so crowded."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,20 @@ def look_ahead(
     workers: int,
     known: Sequence[Observation],
     fixed: Container[str] = (),
+    corrections: Mapping[str, Correction] | None = None,
 ) -> Outlook:
     """Place the blocks on `engine.devices`, or among as many workers as are at work at a time.
 
-    `fixed`: names of runs that keep the mesh that they have. Raises UserError for what does not fit.
+    `fixed`: names of runs that keep the mesh that they have. `corrections`: of the time of a step, by what
+    its prediction rests on. Raises UserError for what does not fit.
     """
+
+    def predict(run: Run, width: int, crowd: float) -> Estimate:
+        return corrected(estimate(run, width, crowd, known), corrections or {})
+
     if settings.devices:
-        return _on_devices(blocks, settings, known, fixed)
-    return _on_workers(blocks, settings, workers, known)
+        return _on_devices(blocks, settings, predict, fixed)
+    return _on_workers(blocks, settings, workers, predict)
 
 
 def shaped(blocks: Sequence[Block], outlook: Outlook) -> list[Block]:
@@ -83,13 +93,13 @@ def _with_width(run: Run, width: int) -> Run:
 
 
 def _on_devices(
-    blocks: Sequence[Block], settings: EngineConfig, known: Sequence[Observation], fixed: Container[str]
+    blocks: Sequence[Block], settings: EngineConfig, predict: Predict, fixed: Container[str]
 ) -> Outlook:
     runs = [run for block in blocks for run in block.runs]
     crowd = _crowd(runs[0], settings.devices)
     by_width = {
         run.name: {
-            width: estimate(run, width, crowd, known)
+            width: predict(run, width, crowd)
             for width in ([run.devices] if run.name in fixed else meshes(run.config))
         }
         for run in runs
@@ -103,9 +113,7 @@ def _on_devices(
     return Outlook(estimates, plan, "devices", crowd)
 
 
-def _on_workers(
-    blocks: Sequence[Block], settings: EngineConfig, workers: int, known: Sequence[Observation]
-) -> Outlook:
+def _on_workers(blocks: Sequence[Block], settings: EngineConfig, workers: int, predict: Predict) -> Outlook:
     """Each worker trains one block, or one run, at a time, on devices of its own."""
     runs = [run for block in blocks for run in block.runs]
     groups = {block.name: block.runs for block in blocks}
@@ -114,7 +122,7 @@ def _on_workers(
     at_work = min(workers, len(groups))
     devices = at_work * max(sum(run.devices for run in group) for group in groups.values())
     crowd = _crowd(runs[0], devices)
-    estimates = {run.name: estimate(run, run.devices, crowd, known) for run in runs}
+    estimates = {run.name: predict(run, run.devices, crowd) for run in runs}
     slowest = {name: max(estimates[run.name].seconds for run in group) for name, group in groups.items()}
     tasks = [Task(name, name, {1: seconds}) for name, seconds in slowest.items()]
     return Outlook(

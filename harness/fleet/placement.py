@@ -88,12 +88,24 @@ def _record(place: Place) -> dict[str, Any]:
 
 
 def _predicted(name: str, estimates: Mapping[str, Estimate] | None) -> dict[str, Any]:
-    """Seconds of a run, to four digits."""
+    """Seconds of a run, and of its steps."""
     if estimates is None or name not in estimates:
         return {}
     each = estimates[name]
-    seconds = {"seconds": each.seconds, "low": each.low, "high": each.high}
-    return {"predicted": {key: float(f"{value:.4g}") for key, value in seconds.items()}}
+    step = each.train / each.steps
+    share = step / each.seconds
+    of_step = _span(step, share * each.low, share * each.high)
+    raw = {"raw": _short(step / each.factor), "evidence": each.evidence}
+    return {"predicted": _span(each.seconds, each.low, each.high), "step": of_step | raw}
+
+
+def _span(seconds: float, low: float, high: float) -> dict[str, Any]:
+    return {"seconds": _short(seconds), "low": _short(low), "high": _short(high)}
+
+
+def _short(seconds: float) -> float:
+    """To four digits."""
+    return float(f"{seconds:.4g}")
 
 
 def _added(added: Sequence[str], known: Mapping[str, Place]) -> str:

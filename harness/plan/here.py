@@ -28,6 +28,8 @@ class Took(Protocol):
     def runs(self) -> int: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def factor(self) -> float: ...
 
 
 class Placed(Protocol):
@@ -53,13 +55,13 @@ def plan_here(
     """Of runs on the meshes that they were given; `starts`: seconds after which each begins; `seconds` until
     the last has ended."""
     planned = tuple(_planned(run, placed.estimates[run.name], starts[run.name] / DAY) for run in runs)
-    evidence = _evidence(min(each.runs for each in placed.estimates.values()))
+    evidence = _evidence(min(placed.estimates.values(), key=lambda took: took.runs))
     whole = Number(seconds / DAY, placed.low / DAY, placed.high / DAY, evidence)
     return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (), whole, utilisation))
 
 
 def _planned(run: Described, took: Took, begins: float) -> PlannedRun:
-    facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took.runs)
+    facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took)
     doubt = took.low / took.seconds, took.high / took.seconds
     step = took.train / took.steps
     step_seconds = Number(step, doubt[0] * step, doubt[1] * step, evidence)
@@ -84,8 +86,10 @@ def _planned(run: Described, took: Took, begins: float) -> PlannedRun:
     )
 
 
-def _evidence(runs: int) -> Evidence:
-    return Evidence.measured if runs else Evidence.assumed
+def _evidence(took: Took) -> Evidence:
+    if took.factor != 1:
+        return Evidence.corrected
+    return Evidence.measured if took.runs else Evidence.assumed
 
 
 def _layout(run: Described) -> Layout:

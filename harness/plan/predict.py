@@ -32,6 +32,7 @@ class Evidence(Enum):
 
     closed_form = "closed form"
     measured = "earlier runs on this machine"
+    corrected = "earlier runs on this machine, corrected by how wrong earlier predictions were"
     analytic = "analytic, calibrated"
     assumed = "assumed"
 

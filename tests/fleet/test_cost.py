@@ -163,7 +163,7 @@ class TestLearning:
     def test_a_prediction_that_rests_on_an_equal_run_is_right(self, tmp_path):
         run = run_of(tmp_path)
         took = finish(run, first=STEP_SECONDS)
-        assert measured.learn(sweep_of([run.config]), [run], 1.0) == ""
+        assert measured.learn(sweep_of([run.config]), [run], 1.0) == []
         again = estimate(run_of(tmp_path, seed=1), 1, 1.0, measured.known("cpu"))
         assert again.runs == 1
         assert again.seconds - again.startup == pytest.approx(took - 4.0, rel=0.01)
@@ -224,7 +224,7 @@ def test_the_error_is_that_of_what_was_predicted_before(tmp_path):
     freeze(sweep, make_blocks(runs), (), predicted)
     freeze(sweep, make_blocks(runs), (), {})
     took = [finish(run, step=seconds) for run, seconds in zip(runs, (0.02, 0.04), strict=True)]
-    said = measured.learn(sweep, runs, 1.0)
+    (said,) = measured.learn(sweep, runs, 1.0)
     entry = ledger.read(sweep, "prediction")[-1]["content"]
     errors = [abs(predicted[run.name].seconds / t - 1) for run, t in zip(runs, took, strict=True)]
     assert entry["median"] == pytest.approx(sum(errors) / 2, rel=1e-3)

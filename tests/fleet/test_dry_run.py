@@ -12,13 +12,16 @@ from harness import cli
 from harness.config.errors import UserError
 from harness.config.schema import Schedule
 from harness.fleet import placement
+from harness.fleet.cost import machine_kind
 from harness.fleet.launch import launch
 from harness.fleet.single import train_single
 from harness.fleet.supervisor import Assignment, Supervisor
-from harness.records import ledger
+from harness.records import ledger, predictions
 from harness.records.layout import SweepDir
+from harness.records.predictions import ASSUMED
 from harness.report.bars import Bar, print_gantt
 from tests.fleet.support import config, configs, tools, train
+from tests.records.test_predictions import made as prediction
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,18 @@ def test_on_devices_every_run_has_a_lane_and_a_pair_lies_side_by_side(tmp_path):
     lanes = [line.split("▏")[0].strip() for line in text.splitlines() if "▏" in line]
     assert lanes == ["device 0", "device 1", "device 2", "device 3"]
     assert "of 4 devices in use" in text
+
+
+def test_it_says_that_earlier_predictions_made_steps_longer(tmp_path):
+    few = [
+        prediction(launch=str(i), raw=1.0, measured=1.5, machine=machine_kind("cpu"), evidence=ASSUMED)
+        for i in range(9)
+    ]
+    plain = planned(configs(tmp_path / "runs", dry_run=True))
+    predictions.append(few)
+    text = planned(configs(tmp_path / "runs", dry_run=True))
+    assert "in part a default, steps times 1.5 as earlier predictions ask" in text
+    assert "steps times" not in plain
 
 
 def test_all_at_once_is_refused_where_there_is_no_room(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from harness.plan import predict
 from harness.plan.calibration import FITTED, REMEMBERED, Calibration, fit, leave_one_source_out
+from harness.plan.judged import judge_rows
 from harness.plan.published import convention_flops, observed_seconds
 from harness.plan.rows import read_row, source_of
 from tests.plan import validation
@@ -19,7 +20,7 @@ def seen():
 
 
 def test_step_times_hold_leaving_one_source_out(seen):
-    rows = validation.judged(seen)
+    rows = judge_rows(seen)
     assert len(rows) >= 40
     assert np.mean([row.error for row in rows]) <= 0.15
     assert np.mean([row.inside for row in rows]) >= 0.9

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli import plan as verb
 from harness.compare.multiple import smallest_p
 from harness.compare.power import plan_power, seeds_needed
 from harness.compare.results import to_json
@@ -62,7 +63,7 @@ def facts_of(config) -> Facts:
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
     tools = launch.Tools(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(launch, "Tools", lambda: tools)
+    monkeypatch.setattr(verb, "Tools", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

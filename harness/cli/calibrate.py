@@ -1,0 +1,52 @@
+"""`harness plan --calibrate`: how good predictions were, of this machine's runs or of published ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.compare.results import to_json
+from harness.fleet.accuracy import judged, print_accuracy
+from harness.plan.calibration import fit
+from harness.plan.judged import judge_rows, read_rows, rows_table, summary
+from harness.records import predictions
+from harness.report.tables import without
+from harness.report.terminal import NARROW, say, section
+
+
+def calibrate(rows: str, *, as_json: bool) -> int:
+    """Of published runs in the file `rows`, or of what finished runs left behind where that is empty.
+
+    Exit status. Raises UserError where there is nothing.
+    """
+    return _published(Path(rows), as_json) if rows else _here(as_json)
+
+
+def _here(as_json: bool) -> int:
+    kept = predictions.read()
+    found = judged(kept)
+    if as_json:
+        _print({"machines": found, "runs": kept.predictions, "skipped": kept.skipped})
+    else:
+        print_accuracy(kept, found, Console())
+    return 0
+
+
+def _published(path: Path, as_json: bool) -> int:
+    seen = read_rows(path)
+    rows = judge_rows(seen)
+    if as_json:
+        _print({"runs": rows, "fitted": fit(seen)})
+    else:
+        console, content = Console(), rows_table(rows)
+        content = content if console.width >= NARROW else without(content, ("source",))
+        section(console, "Published runs, leaving one source out", content)
+        say(console, summary(seen))
+    return 0
+
+
+def _print(content: dict[str, Any]) -> None:
+    print(json.dumps(to_json(content), indent=2, sort_keys=True, allow_nan=False))
