@@ -22,7 +22,7 @@ ALLOWED = {
     "worker": {"config", "records", "models", "data", "parallel", "training", "describe"},
     "probe": {"config", "records", "compare", "models", "data", "parallel", "training", "describe"},
     "fleet": {"config", "records", "compare", "report", "parallel"},
-    "plan": {"config", "records", "report"},
+    "plan": {"config", "records", "compare", "report"},
     "train": {"config", "fleet", "cli"},
     "cli": {"config", "records", "compare", "report", "fleet", "plan", "probe", "worker", "train"},
 }

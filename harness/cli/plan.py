@@ -11,16 +11,22 @@ from harness.cli.calibrate import calibrate
 from harness.cli.plan_report import page_of, write_plan
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
+from harness.config.errors import UserError
 from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Block, Run
 from harness.fleet.schedule import Plan
+from harness.plan.bets import Bets, place_bets
+from harness.plan.bets_view import bets_part, print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
 from harness.plan.sheet import Sheet
-from harness.plan.view import print_sheet
+from harness.plan.standing import read_evidence
+from harness.plan.view import parts, print_sheet
 from harness.records.layout import SweepDir
 from harness.report.command import Options
+
+EVIDENCE = "evidence="
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -38,17 +44,37 @@ def plan(arguments: Sequence[str]) -> int:
         if overrides:
             parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
+    given, (named, overrides) = overrides, _evidence(overrides)
+    evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
-    content, power = to_json(sheet) | {"power": to_json(found)}, [*found.lines, *found.advice]
+    bets = place_bets(evidence, runs, sheet.runs) if evidence else None
+    power = [*found.lines, *found.advice]
+    content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_sheet(sheet, power, Console(), layouts=options.layouts)
+        _print(sheet, power, bets, layouts=options.layouts)
     if options.html or options.pictures:
-        shown = page_of(overrides, sheet, runs, power)
-        write_plan(sweep, content | {"page": shown}, html=options.html, pictures=options.pictures)
+        said = (*parts(sheet, power), *([bets_part(bets)] if bets else []))
+        content["page"] = page_of(given, sheet, runs, said)
+        write_plan(sweep, content, html=options.html, pictures=options.pictures)
     return 0
+
+
+def _print(sheet: Sheet, power: Sequence[str], bets: Bets | None, *, layouts: bool) -> None:
+    console = Console()
+    print_sheet(sheet, power, console, layouts=layouts)
+    if bets:
+        print_bets(bets, console)
+
+
+def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The sweep that `evidence=` names, which is no key of a config, and the overrides without it."""
+    named = [each.partition("=")[2] for each in overrides if each.startswith(EVIDENCE)]
+    if len(named) > 1:
+        raise UserError(f"{EVIDENCE} is given {len(named)} times; a plan reads one sweep of pairs")
+    return next(iter(named), None), [each for each in overrides if not each.startswith(EVIDENCE)]
 
 
 def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:

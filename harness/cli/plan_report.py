@@ -12,13 +12,13 @@ from typing import Any
 from harness.compare.results import to_json
 from harness.fleet.runs import Run
 from harness.plan.sheet import Sheet
-from harness.plan.view import parts, short_names
+from harness.plan.view import short_names
 from harness.records.layout import SweepDir
-from harness.report.plans import KeptPlan, keep_plan, read_plan
+from harness.report.plans import KeptPlan, Part, keep_plan, read_plan
 
 
 def page_of(
-    overrides: Sequence[str], sheet: Sheet, runs: Sequence[Run], power: Sequence[str]
+    overrides: Sequence[str], sheet: Sheet, runs: Sequence[Run], said: Sequence[Part]
 ) -> dict[str, Any]:
     """What pages show of a plan beside its numbers: what was asked, names, what was said."""
     groups, seeds = short_names(sheet.runs), Counter(_stem(run.name) for run in sheet.runs)
@@ -31,7 +31,7 @@ def page_of(
         for planned, run in zip(sheet.runs, runs, strict=True)
     }
     command = shlex.join(["harness", "plan", *overrides])
-    return {"command": command, "runs": shown, "parts": to_json(parts(sheet, power))}
+    return {"command": command, "runs": shown, "parts": to_json(said)}
 
 
 def _stem(name: str) -> str:

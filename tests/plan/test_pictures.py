@@ -20,7 +20,7 @@ from harness.compare.results import to_json
 from harness.fleet import launch
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, PlannedRun, Share, Sheet
-from harness.plan.view import print_sheet
+from harness.plan.view import parts, print_sheet
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report.partition_panel import pieces_of
@@ -80,7 +80,7 @@ def configs_of(sheet: Sheet) -> list:
 
 def kept(folder, sheet: Sheet) -> KeptPlan:
     """Written beside a sweep and read again."""
-    shown = page_of(["experiment=trial"], sheet, configs_of(sheet), ["One seed a scale."])
+    shown = page_of(["experiment=trial"], sheet, configs_of(sheet), parts(sheet, ["One seed a scale."]))
     keep_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
     plan = read_plan(SweepDir(folder))
     assert plan is not None
@@ -273,7 +273,7 @@ def trained(tmp_path) -> SweepDir:
 
 def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
     sheet = sheet_of([run("1t/hybrid/seed0", "old", 8, 8, 2.0), run("1t/mha/seed0", "old", 8, 8, 2.0)])
-    shown = page_of([], sheet, configs_of(sheet), [])
+    shown = page_of([], sheet, configs_of(sheet), parts(sheet, []))
     write_plan(trained, to_json(sheet) | {"power": None, "page": shown}, html=True, pictures=False)
     reader = Reader(trained.report.read_text())
     titles = reader.texts["h2"]
