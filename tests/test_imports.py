@@ -20,6 +20,7 @@ ALLOWED = {
     "training": {"config", "records", "models", "data", "parallel"},
     "describe": {"config", "records", "models", "data", "parallel", "training"},
     "worker": {"config", "records", "models", "data", "parallel", "training", "describe"},
+    "lowering": {"config", "records", "models", "data", "parallel", "training", "describe"},
     "probe": {"config", "records", "compare", "models", "data", "parallel", "training", "describe"},
     "fleet": {"config", "records", "compare", "report", "parallel"},
     "plan": {"config", "records", "compare", "report"},
@@ -35,6 +36,7 @@ WITHOUT_JAX = (
     "harness.records",
     "harness.fleet.launch",
     "harness.plan",
+    "harness.lowering.hlo",
 )
 SLOW = ("jax", "flax", "orbax", "scipy.stats", "torch")
 
