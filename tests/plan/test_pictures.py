@@ -328,3 +328,15 @@ def test_where_nothing_can_be_written_the_plan_is_shown_all_the_same(made_up, ca
     assert "What they would take" in said.out
     assert said.err.count("\n") == 1
     assert "choose a folder that can be written with runs=..." in said.err
+
+
+def test_on_this_machine_a_block_begins_where_another_ends(made_up, capsys, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(made_up / "cache"))
+    asked = ["variant=mha,short", "seed=0,1", "engine.devices=2", "mesh.data=1", "--json"]
+    assert cli.main(["plan", *asked]) == 0
+    said = json.loads(capsys.readouterr().out)
+    begins = sorted(each["begins"] for each in said["runs"])
+    ends = sorted(each["begins"] + each["days"]["value"] for each in said["runs"])
+    assert begins[:2] == [0, 0]
+    assert begins[2:] == pytest.approx([ends[1]] * 2), "the pair starts together, on what both left"
+    assert ends[-1] == pytest.approx(said["cluster"]["days"]["value"])
