@@ -88,14 +88,14 @@ def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
     return plan_here(
         ordered,
         outlook,
-        _starts(blocks, placement),
+        starts(blocks, placement),
         seconds=placement.makespan,
         devices=placement.devices,
         utilisation=placement.utilisation,
     )
 
 
-def _starts(blocks: Sequence[Block], placement: Plan) -> dict[str, float]:
+def starts(blocks: Sequence[Block], placement: Plan) -> dict[str, float]:
     """Seconds after which each run begins; the runs of a block that was placed whole begin together."""
     begun = {booking.task: booking.start for booking in placement.bookings}
     return {

@@ -15,9 +15,12 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli.plan import starts
 from harness.cli.plan_report import page_of, write_plan
 from harness.compare.results import to_json
 from harness.fleet import launch
+from harness.fleet.outlook import look_ahead
+from harness.fleet.runs import Run, directory, make_blocks
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, PlannedRun, Share, Sheet
 from harness.plan.view import parts, print_sheet
@@ -28,6 +31,7 @@ from harness.report.plan_page import plan_section, write_plan_page
 from harness.report.plan_panels import ROWS, plan_panels
 from harness.report.plans import LOST, KeptPlan, keep_plan, read_plan
 from harness.report.treemap import Box, squarify
+from tests.fleet import support
 from tests.plan.test_verb import facts_of
 from tests.report.conftest import HOSTILE, sweep_of
 from tests.report.test_page import Reader
@@ -330,13 +334,15 @@ def test_where_nothing_can_be_written_the_plan_is_shown_all_the_same(made_up, ca
     assert "choose a folder that can be written with runs=..." in said.err
 
 
-def test_on_this_machine_a_block_begins_where_another_ends(made_up, capsys, monkeypatch):
-    monkeypatch.setenv("AB_HARNESS_CACHE", str(made_up / "cache"))
-    asked = ["variant=mha,short", "seed=0,1", "engine.devices=2", "mesh.data=1", "--json"]
-    assert cli.main(["plan", *asked]) == 0
-    said = json.loads(capsys.readouterr().out)
-    begins = sorted(each["begins"] for each in said["runs"])
-    ends = sorted(each["begins"] + each["days"]["value"] for each in said["runs"])
-    assert begins[:2] == [0, 0]
-    assert begins[2:] == pytest.approx([ends[1]] * 2), "the pair starts together, on what both left"
-    assert ends[-1] == pytest.approx(said["cluster"]["days"]["value"])
+@pytest.mark.parametrize("devices", [0, 2], ids=["workers", "devices"])
+def test_on_this_machine_a_block_begins_where_another_ends(tmp_path, devices):
+    configs = support.configs(tmp_path, seeds=(0, 1))
+    for each in configs:
+        each.engine.devices = devices
+    runs = [Run(each, support.facts(each), directory(SweepDir(tmp_path), each)) for each in configs]
+    blocks = make_blocks(runs)
+    plan = look_ahead(blocks, configs[0].engine, 1, []).plan
+    begun = starts(blocks, plan)
+    assert begun.keys() == {run.name for run in runs}
+    told = sorted([begun[run.name] for run in block.runs] for block in blocks)
+    assert told == [[0, 0], [pytest.approx(plan.makespan / 2)] * 2], "equal pairs, each together"
