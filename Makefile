@@ -2,7 +2,8 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-soak clean
+.PHONY: setup demo fleet test check bench bench-sweep plan-extras test-install test-full test-statistics \
+	test-extras test-soak clean
 
 setup: .venv/ready
 
@@ -11,6 +12,18 @@ setup: .venv/ready
 	$(RUN)python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(RUN)python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch .venv/ready
+
+# Compilers for GPUs and TPUs that are not here: an environment on top of .venv, which stays as it is.
+PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+plan-extras: .venv-plan/ready
+
+.venv-plan/ready: .venv/ready requirements-plan.lock
+	$(RUN)python -m venv --clear --without-pip .venv-plan
+	echo "import site; site.addsitedir('$$($(RUN)python $(PACKAGES))')" > "$$(.venv-plan/bin/python $(PACKAGES))/on_top.pth"
+	$(RUN)python -m pip --python .venv-plan/bin/python install --quiet --disable-pip-version-check --no-deps \
+		-r requirements-plan.lock
+	touch .venv-plan/ready
 
 demo: setup
 	$(RUN)harness sweep experiment=attention
@@ -39,7 +52,11 @@ test-install: setup
 
 # Slow proofs, each with a target of its own.
 test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet --ignore=tests/fleet/soak
+	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet \
+		tests/lowering/test_lowering.py --ignore=tests/fleet/soak
+
+test-extras: plan-extras
+	$(RUN)pytest -m slow -n 0 tests/lowering
 
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare
@@ -48,4 +65,4 @@ test-soak: setup
 	$(RUN)pytest -m slow -n 0 -s tests/fleet/soak
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-plan build dist *.egg-info

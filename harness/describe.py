@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from harness.records.provenance import Facts
 
 if TYPE_CHECKING:
     from harness.data import DataFacts, MixFacts
+    from harness.models.parameters import ParamSpec
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +52,7 @@ def describe(config: Config) -> Facts:
 
     import_modules(config)
     check_profile(config.profile)
-    data, mix = _planned_data(config) if config.ladder.planned else _data(config)
+    data, mix = data_of(config)
     steps = main_course(config).last
     branch_courses(config)
     model = build(config, data.vocabulary, data.end, data.image)
@@ -81,7 +83,13 @@ def describe(config: Config) -> Facts:
         trainable=learner.trainable if base else 0,
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
+        splits=_splits(model.specs),
     )
+
+
+def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What is known of the data of a run: read, or assumed where it can only be planned."""
+    return _planned_data(config) if config.ladder.planned else _data(config)
 
 
 def _data(config: Config) -> tuple[DataFacts, MixFacts]:
@@ -131,6 +139,17 @@ def _check_mesh(config: Config, specs: Any) -> None:
         )
     batch_sharding(lane, config.scale.batch // config.compute.microbatches)
     param_shardings(lane, specs)
+
+
+def _splits(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+    """Parameters by the axes of a mesh that split them."""
+    from harness.parallel.rules import RULES
+
+    found: dict[str, int] = {}
+    for spec in specs.values():
+        key = " ".join(sorted({str(RULES[axis]) for axis in spec.axes if axis in RULES}))
+        found[key] = found.get(key, 0) + spec.size
+    return found
 
 
 def _state_bytes(config: Config, learner: Any) -> int:

@@ -20,9 +20,11 @@ from harness.plan.bets import Bets, place_bets
 from harness.plan.bets_view import bets_part, print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
+from harness.plan.layers import Answer, ask_layers, targets_of
 from harness.plan.sheet import Sheet
 from harness.plan.standing import read_evidence
 from harness.plan.view import parts, print_sheet
+from harness.plan.view_layers import layers_part, print_layers
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -34,6 +36,7 @@ def plan(arguments: Sequence[str]) -> int:
     parser = Options("harness plan", add_help=False)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--layouts", action="store_true")
+    parser.add_argument("--layers", metavar="TARGETS", default="")
     parser.add_argument("--html", action="store_true")
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
@@ -44,29 +47,35 @@ def plan(arguments: Sequence[str]) -> int:
         if overrides:
             parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
+    targets = targets_of(options.layers) if options.layers else ()
     given, (named, overrides) = overrides, _evidence(overrides)
     evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
     bets = place_bets(evidence, runs, sheet.runs) if evidence else None
+    layers = ask_layers(runs, sheet, targets)
     power = [*found.lines, *found.advice]
     content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
+    content |= {"layers": to_json(layers)} if targets else {}
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        _print(sheet, power, bets, layouts=options.layouts)
+        _print(sheet, power, bets, layers, layouts=options.layouts)
     if options.html or options.pictures:
-        said = (*parts(sheet, power), *([bets_part(bets)] if bets else []))
+        said = (*parts(sheet, power), *([bets_part(bets)] if bets else []), layers_part(layers))
         content["page"] = page_of(given, sheet, runs, said)
         write_plan(sweep, content, html=options.html, pictures=options.pictures)
     return 0
 
 
-def _print(sheet: Sheet, power: Sequence[str], bets: Bets | None, *, layouts: bool) -> None:
+def _print(
+    sheet: Sheet, power: Sequence[str], bets: Bets | None, layers: Sequence[Answer], *, layouts: bool
+) -> None:
     console = Console()
     print_sheet(sheet, power, console, layouts=layouts)
     if bets:
         print_bets(bets, console)
+    print_layers(layers, console)
 
 
 def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:

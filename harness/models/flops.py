@@ -82,7 +82,12 @@ def count_jaxpr(function: Callable[..., Any], *abstract_args: Any) -> int:
     A product whose result is not used is left out, as XLA leaves it out.
     Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
     """
-    jaxpr = jax.make_jaxpr(function)(*abstract_args).jaxpr
+    return count_traced(jax.make_jaxpr(function)(*abstract_args).jaxpr)
+
+
+def count_traced(jaxpr: Any) -> int:
+    """The same of what was traced already; on a mesh that of one device: a product is shared among those that
+    its operands are split over, and done by each of the others."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
@@ -95,14 +100,23 @@ def _count_equation(equation: Any) -> int:
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return 2 * inner * math.prod(equation.outvars[0].aval.shape)
-    within = sum(map(_count, _subjaxprs(equation.params)))
+        return 2 * inner * math.prod(equation.outvars[0].aval.shape) // _parts(equation)
+    within = sum(map(_count, subjaxprs(equation.params)))
     if within and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")
     return within * (equation.params["length"] if name == "scan" else 1)
 
 
-def _subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+def _parts(equation: Any) -> int:
+    """Devices that share a product; 1 off a mesh, and where shapes are a device's own already."""
+    shardings = [operand.aval.sharding for operand in equation.invars]
+    entries = [entry for sharding in shardings for entry in sharding.spec if entry]
+    axes = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
+    return math.prod(shardings[0].mesh.shape[name] for name in axes)
+
+
+def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """Those that stand in an equation with these parameters."""
     for value in params.values():
         for candidate in value if isinstance(value, tuple | list) else (value,):
             inner = getattr(candidate, "jaxpr", candidate)

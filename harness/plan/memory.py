@@ -3,6 +3,7 @@ where every axis divides what it splits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,10 +68,17 @@ def memory(model: ModelShape, layout: Grid, recipe: Recipe) -> Memory:
 
 
 def held_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
-    """Parameters that one device keeps: all are split over fsdp, tensor and pipeline, and those of routed
-    experts over expert too (as harness.parallel.rules)."""
+    """Parameters that one device keeps, exact where the model says what splits them; else all are taken to be
+    split over fsdp, tensor and pipeline, and those of routed experts over expert too."""
+    if model.splits:
+        parts = (count / _parts(layout, axes) for axes, count in model.splits)
+        return sum(parts, np.zeros(len(layout))) / layout.pipeline
     experts = model.expert_parameters / layout.expert
     return (model.dense_parameters + experts) / (layout.fsdp * layout.tensor * layout.pipeline)
+
+
+def _parts(layout: Grid, axes: Sequence[str]) -> np.ndarray:
+    return np.prod([getattr(layout, axis) for axis in axes], axis=0) if axes else np.ones(len(layout))
 
 
 def layer_parameters(model: ModelShape, layout: Grid) -> np.ndarray:

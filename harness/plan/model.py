@@ -53,6 +53,9 @@ class ModelShape:
     """Budget of the whole run; None: not asked."""
     recipe: Recipe = MIXED
     """What it is trained in."""
+    splits: tuple[tuple[tuple[str, ...], int], ...] = ()
+    """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split all
+    and `expert` those of routed experts."""
     block: str = ""
     """Runs of one block get equally many chips; empty: it has no sibling."""
 
@@ -178,6 +181,7 @@ def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelSh
         expert_parameters=routed,
         tokens=config.scale.tokens,
         recipe=recipe_of(config, facts),
+        splits=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
         block=f"{config.scale.name}/seed{config.seed}",
     )
 

@@ -4,6 +4,7 @@ the others lose."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,12 @@ def search(
     recipe: Recipe,
     share: Efficiency,
     limit: float = LIMIT,
+    only: Callable[[Grid], np.ndarray] | None = None,
 ) -> Choice:
-    """Raises UserError where nothing fits, with the smallest that was tried."""
+    """`only`: a mask of the layouts that are wanted. Raises UserError where nothing fits, with the smallest
+    that was tried."""
     layouts = grid(model, devices, links.fast_domain)
+    layouts = layouts.where(only(layouts)) if only else layouts
     if not len(layouts):
         raise UserError(
             f"{model.name}: its batch of {model.batch} sequences cannot be shared among {devices} devices:"

@@ -62,6 +62,9 @@ class Facts:
     active_parameters: int = 0
     """Non-embedding parameters that one token passes through; 0 where that was not described."""
     loss_unit: str = "nats a token"
+    splits: dict[str, int] = field(default_factory=dict)
+    """Parameters by the axes of a mesh that split them, such as `fsdp tensor`; empty where that was not
+    described."""
 
 
 @dataclass(frozen=True)

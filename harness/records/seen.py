@@ -18,6 +18,18 @@ class Target(Enum):
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a process is asked: to look at the step of each config, on the mesh and with the compute that it
+    says, for one target."""
+
+    target: Target
+    configs: tuple[str, ...]
+    """Paths of files that `harness.records.configs.write_config` wrote."""
+    topology: str = ""
+    """Of the devices, where a target wants to know."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """Of one step on one mesh. What a target does not tell is None."""
 
@@ -36,11 +48,15 @@ class Seen:
     """Of one device at once, arguments and results in it."""
     dot_flops: float | None = None
     """Of one device's products in a step, loops counted as often as they run."""
+    executed_flops: float | None = None
+    """What the closed form says of the same, shared evenly among the devices."""
     collective_bytes: dict[str, float] = field(default_factory=dict)
     """Received by one device in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
     collective-permute."""
+    uncounted: list[str] = field(default_factory=list)
+    """What the compiler's text does not tell, so that `dot_flops` and `collective_bytes` are too low."""
     reshards: int | None = None
-    """Explicit changes of a sharding that the lowered step asks for."""
+    """Explicit changes of a sharding that the step asks for, each once however often it runs."""
     trusted: bool = True
     """Whether its bytes are those of the real target."""
     refused: str = ""

@@ -90,6 +90,7 @@ def main() -> None:
         console.print(restores(folder))
         console.print(starts(folder))
         console.print(comparisons(folder))
+        console.print(lowerings())
 
 
 def speeds(folder: Path, console: Console) -> Table:
@@ -169,6 +170,14 @@ def comparisons(folder: Path) -> Table:
         a_run = item["seconds"] / item["runs"]
         cells = f"{item['seconds']:.2f}", f"{1e3 * a_run:.2f}", f"{a_run / base:.2f}", f"{item['mib']:.0f}"
         table.add_row(f"{item['runs']} runs", *cells)
+    return table
+
+
+def lowerings() -> Table:
+    table = Table("the step of 10T, lowered over no devices", "devices", "seconds")
+    for fsdp in (16, 64):
+        found = json.loads(python("tests.bench.lowering", str(fsdp)))
+        table.add_row("10t/mha", f"{found['devices']:,}", f"{found['seconds']:.1f}")
     return table
 
 

@@ -43,12 +43,12 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
-    alike = {"flops_per_token": 0, "block": "", "recipe": FLOAT32}
+    alike = {"flops_per_token": 0, "block": "", "recipe": FLOAT32, "splits": ()}
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
     assert told.recipe.state + told.recipe.gradient == pytest.approx(16, rel=1e-3)
     assert told.block == f"{config.scale.name}/seed0"
     assert counted.flops_per_token == pytest.approx(facts.flops_per_token, rel=1e-12)
-    assert told.parameters == facts.parameters
+    assert told.parameters == facts.parameters == sum(count for _, count in told.splits)
     # Beside what is kept of each parameter, AdamW and its schedule count steps: two int32.
     assert facts.state_bytes - state_bytes(counted.parameters, FLOAT32) in (4, 8)
 

@@ -43,7 +43,8 @@ def route(scores_BTE: Array, bias_E: Array | None, top_k: int) -> Routing:
     count_BE = jnp.sum(is_chosen_BTKE, axis=(1, 2), dtype=jnp.float32)
     B, each = len(count_BE), chosen_BTK.shape[1] * top_k
     unevenness = _unevenness(scores_BTE, count_BE / each)
-    return Routing(chosen_BTK, share_BTK, jnp.sum(count_BE, axis=0) / (B * each), unevenness)
+    # Half a million devices choose more often than an int32 counts.
+    return Routing(chosen_BTK, share_BTK, jnp.sum(count_BE, axis=0) / float(B * each), unevenness)
 
 
 def _unevenness(scores_BTE: Array, load_BE: Array) -> Array:

@@ -1,0 +1,22 @@
+"""Seconds to lower and propagate the largest planned step over fsdp N x tensor 32 x expert 256."""
+
+import json
+import os
+import sys
+
+from harness.config.compose import compose
+from harness.parallel.profile import cpu_profile
+
+
+def main(fsdp: int) -> None:
+    os.environ.update(cpu_profile(1))
+    from harness.lowering.abstract import look
+    from harness.lowering.step import specs_of
+
+    mesh = [f"mesh.fsdp={fsdp}", "mesh.tensor=32", "mesh.expert=256", f"scale.batch={256 * fsdp}"]
+    found = look(specs_of(compose(["ladder=frontier", "member=10t", "cluster=colossus2", *mesh])), "")
+    print(json.dumps({"devices": found.devices, "seconds": found.seconds}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,65 @@
+"""What a plan tells the compilers of devices, and where it finds them."""
+
+import functools
+
+import pytest
+
+from harness.config.compose import compose
+from harness.config.errors import UserError
+from harness.config.slices import SLICES
+from harness.lowering.gpus import GPUS
+from harness.plan import interpreter
+from harness.plan.chips import CHIPS
+from harness.plan.topology import topology_of
+from harness.records.seen import Target
+
+CLUSTERS = ("h100x8", "h100_16k", "v5p_pod", "colossus1", "colossus2")
+
+
+@functools.cache
+def kinds(cluster):
+    return compose([f"cluster={cluster}"]).cluster.kinds
+
+
+@pytest.mark.parametrize(
+    ("cluster", "kind", "target", "devices", "topology"),
+    [
+        ("h100_16k", "h100", Target.cuda, 512, "H100-80G:1x64x8"),
+        ("h100_16k", "h100", Target.cuda, 2, "H100-80G:1x1x2"),
+        ("colossus2", "gb200", Target.cuda, 288, "GB200:1x4x72"),
+        ("colossus2", "gb200", Target.cuda, 4096, "GB200:1x512x8"),
+        ("v5p_pod", "v5p", Target.tpu, 512, "v5p:8x8x8"),
+    ],
+)
+def test_whole_hosts_of_the_cluster(cluster, kind, target, devices, topology):
+    assert topology_of(target, kinds(cluster)[kind], devices) == topology
+
+
+def test_chips_are_compiled_for_by_their_own_compiler():
+    with pytest.raises(UserError, match="target=tpu: GB200 is compiled for with --layers cuda"):
+        topology_of(Target.tpu, kinds("colossus2")["gb200"], 8)
+    with pytest.raises(UserError, match="target=cuda: TPU v5p is compiled for with --layers tpu"):
+        topology_of(Target.cuda, kinds("v5p_pod")["v5p"], 8)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_chips_of_every_cluster_are_known_to_a_compiler(cluster):
+    for kind in kinds(cluster).values():
+        assert kind.chip in GPUS or kind.chip.removeprefix("TPU ") in SLICES
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_described_gpu_is_the_chip_that_is_planned_with(name):
+    """Data sheets round memory down."""
+    chip, _ = CHIPS[name]
+    assert chip.memory <= GPUS[name].memory_bytes <= 1.08 * chip.memory
+
+
+def test_compilers_are_found_where_they_were_installed_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(interpreter, "FOLDER", tmp_path)
+    assert interpreter.plan_python() is None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    assert interpreter.plan_python() is None
+    (tmp_path / "ready").touch()
+    assert interpreter.plan_python() == tmp_path / "bin" / "python"
