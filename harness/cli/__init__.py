@@ -218,6 +218,9 @@ VERBS = {
         "                    on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by\n"
         "                    their own compilers: make plan-extras); abstract,cpu asks both\n"
         "--json              the same as JSON: runs, cluster, power, bets, layers\n"
+        "--html              write SWEEP/report.html too, the plan in it, and SWEEP/plan.json, from which\n"
+        "                    later reports of the sweep show it; else nothing is written\n"
+        "--pictures          write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg too\n"
         "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
         "                    and what plans make of that\n"
         "--calibrate ROWS.csv  the same of published runs, each predicted without its source",

@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.cli.calibrate import calibrate
+from harness.cli.plan_report import page_of, write_plan
 from harness.compare.results import to_json
 from harness.config.compose import sweep_configs
 from harness.config.errors import UserError
 from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
-from harness.fleet.runs import Run
-from harness.plan.bets import place_bets
-from harness.plan.bets_view import print_bets
+from harness.fleet.runs import Block, Run
+from harness.fleet.schedule import Plan
+from harness.plan.bets import Bets, place_bets
+from harness.plan.bets_view import bets_part, print_bets
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
-from harness.plan.layers import ask_layers, targets_of
-from harness.plan.layers_view import print_layers
+from harness.plan.layers import Answer, ask_layers, targets_of
+from harness.plan.layers_view import layers_part, print_layers
 from harness.plan.sheet import Sheet
 from harness.plan.standing import read_evidence
-from harness.plan.view import print_sheet
+from harness.plan.view import parts, print_sheet
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -35,6 +37,8 @@ def plan(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--layers", metavar="TARGETS")
+    parser.add_argument("--html", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
@@ -44,23 +48,34 @@ def plan(arguments: Sequence[str]) -> int:
             parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
     targets = () if options.layers is None else targets_of(options.layers)
-    named, overrides = _evidence(overrides)
+    given, (named, overrides) = overrides, _evidence(overrides)
     evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
     bets = place_bets(evidence, runs, sheet.runs) if evidence else None
     layers = ask_layers(runs, sheet, targets)
+    power = [*found.lines, *found.advice]
+    content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
+    content |= {"layers": to_json(layers)} if targets else {}
     if options.json:
-        content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
-        content |= {"layers": to_json(layers)} if targets else {}
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        console = Console()
-        print_sheet(sheet, [*found.lines, *found.advice], console, layouts=options.layouts)
-        if bets:
-            print_bets(bets, console)
-        print_layers(layers, console)
+        _print(sheet, power, bets, layers, layouts=options.layouts)
+    if options.html or options.pictures:
+        said = (*parts(sheet, power), *([bets_part(bets)] if bets else []), layers_part(layers))
+        content["page"] = page_of(given, sheet, runs, said)
+        write_plan(sweep, content, html=options.html, pictures=options.pictures)
     return 0
+
+
+def _print(
+    sheet: Sheet, power: Sequence[str], bets: Bets | None, layers: Sequence[Answer], *, layouts: bool
+) -> None:
+    console = Console()
+    print_sheet(sheet, power, console, layouts=layouts)
+    if bets:
+        print_bets(bets, console)
+    print_layers(layers, console)
 
 
 def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -82,7 +97,18 @@ def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
     return plan_here(
         ordered,
         outlook,
+        starts(blocks, placement),
         seconds=placement.makespan,
         devices=placement.devices,
         utilisation=placement.utilisation,
     )
+
+
+def starts(blocks: Sequence[Block], placement: Plan) -> dict[str, float]:
+    """Seconds after which each run begins; the runs of a block that was placed whole begin together."""
+    begun = {booking.task: booking.start for booking in placement.bookings}
+    return {
+        run.name: begun[run.name if run.name in begun else block.name]
+        for block in blocks
+        for run in block.runs
+    }

@@ -7,8 +7,8 @@ from rich.console import Console
 from harness.compare.results import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
 from harness.plan.standing import Span
-from harness.plan.view import UNITS
 from harness.report import words
+from harness.report.plans import Part, time_unit
 from harness.report.tables import Table, split, table, without
 from harness.report.terminal import NARROW, say, section
 
@@ -22,21 +22,27 @@ MEANT = (
 
 
 def print_bets(bets: Bets, console: Console) -> None:
-    """The sentences of rows without a sibling; where there are none, of all."""
-    content = _bets(bets)
-    content, same = split(content if console.width >= NARROW else without(content, WIDE))
-    section(console, f"What the evidence says of the rows without a sibling ({bets.experiment})", content)
-    for line in (same, MEANT):
-        say(console, line)
+    part = bets_part(bets)
+    content, same = split(part.content if console.width >= NARROW else without(part.content, WIDE))
+    section(console, part.title, content)
+    for line in (same, *part.lines):
+        say(console, words.plain_text(line))
+
+
+def bets_part(bets: Bets) -> Part:
+    """The table, and the sentences of rows without a sibling; where there are none, of all."""
     alone = [bet.sentence for bet in bets.rows if not bet.sibling]
     told = alone or [bet.sentence for bet in bets.rows]
-    for line in (*told, *map(_treatment, bets.treatments), *bets.notes):
-        say(console, words.plain_text(line))
+    return Part(
+        f"What the evidence says of the rows without a sibling ({bets.experiment})",
+        _bets(bets),
+        (MEANT, *told, *map(_treatment, bets.treatments), *bets.notes),
+    )
 
 
 def _bets(bets: Bets) -> Table:
     most = max((abs(bet.days_saved.value) for bet in bets.rows if bet.days_saved), default=1.0)
-    unit, a_day = next((unit for unit in UNITS if most * unit[1] >= 1), UNITS[-1])
+    unit, a_day = time_unit(most)
     columns = (
         "run", "sibling", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
         f"{unit} saved [low, high]", CHIPS_SAVED, "bet", "tags",

@@ -64,6 +64,7 @@ def _one(cluster: Cluster, member: Member) -> PlannedRun:
         kind=member.kind,
         chips=member.chips,
         devices=0,
+        chip_memory=cluster.part(member.kind).chip.memory,
         verdict=member.refused,
         evidence=COUNTED,
     )

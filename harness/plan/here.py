@@ -44,16 +44,23 @@ class Placed(Protocol):
 
 
 def plan_here(
-    runs: Sequence[Described], placed: Placed, *, seconds: float, devices: int, utilisation: float
+    runs: Sequence[Described],
+    placed: Placed,
+    starts: Mapping[str, float],
+    *,
+    seconds: float,
+    devices: int,
+    utilisation: float,
 ) -> Sheet:
-    """Of runs on the meshes that they were given; `seconds` until the last has ended."""
-    planned = tuple(_planned(run, placed.estimates[run.name]) for run in runs)
+    """Of runs on the meshes that they were given; `starts`: seconds after which each begins; `seconds` until
+    the last has ended."""
+    planned = tuple(_planned(run, placed.estimates[run.name], starts[run.name] / DAY) for run in runs)
     evidence = _evidence(min(placed.estimates.values(), key=lambda took: took.runs))
     whole = Number(seconds / DAY, placed.low / DAY, placed.high / DAY, evidence)
     return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (), whole, utilisation))
 
 
-def _planned(run: Described, took: Took) -> PlannedRun:
+def _planned(run: Described, took: Took, begins: float) -> PlannedRun:
     facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took)
     doubt = took.low / took.seconds, took.high / took.seconds
     step = took.train / took.steps
@@ -73,6 +80,7 @@ def _planned(run: Described, took: Took) -> PlannedRun:
         layout=_layout(run),
         memory=memory,
         step_seconds=step_seconds,
+        begins=begins,
         days=days,
         evidence=COUNTED | labels(told),
     )

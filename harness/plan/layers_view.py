@@ -12,25 +12,31 @@ from harness.plan.layers import Answer
 from harness.plan.lowered import MESH
 from harness.records.seen import Seen
 from harness.report import words
+from harness.report.plans import Part
 from harness.report.tables import Table, split, table, without
 from harness.report.terminal import NARROW, say, section
 
 
 def print_layers(answers: Sequence[Answer], console: Console) -> None:
+    part = layers_part(answers)
+    rows, same = split(part.content)
+    rows = rows if console.width >= NARROW else without(rows, ("limit", "reshards", "s"))
+    section(console, part.title, rows)
+    for line in (same, *part.lines):
+        say(console, words.plain_text(line))
+
+
+def layers_part(answers: Sequence[Answer]) -> Part:
     """A row a step and target, and a line for what has no place in it."""
     shown = _names(answers)
-    rows, same = split(_rows(answers, shown))
-    rows = rows if console.width >= NARROW else without(rows, ("limit", "reshards", "s"))
-    section(console, "What the compilers say, of one device in a step", rows)
-    say(console, same)
-    for answer in answers:
-        for line in _lines(answer, shown[answer.runs]):
-            say(console, words.plain_text(line))
+    rows = _rows(answers, shown)
+    lines = [line for answer in answers for line in _lines(answer, shown[answer.runs])]
     for evidence in dict.fromkeys(answer.evidence for answer in answers if answer.seen):
         targets = {answer.target.value for answer in answers if answer.evidence == evidence}
-        say(console, f"{', '.join(sorted(targets))}: {evidence}.")
+        lines.append(f"{', '.join(sorted(targets))}: {evidence}.")
     if rows:
-        say(console, "In brackets the plan's closed form of the same mesh; of activations an estimate.")
+        lines.append("In brackets the plan's closed form of the same mesh; of activations an estimate.")
+    return Part("What the compilers say, of one device in a step", rows, tuple(lines))
 
 
 def _names(answers: Sequence[Answer]) -> dict[tuple[str, ...], str]:

@@ -79,6 +79,8 @@ class PlannedRun:
     """Bytes of the fullest device, by part."""
     memory_limit: float | None = None
     """Bytes of a device that a plan may use; None: not known."""
+    chip_memory: float | None = None
+    """Bytes of a device; None: not known."""
     step_seconds: Number | None = None
     mfu: Number | None = None
     """Of the 16-bit peak; None: the peak is not known."""

@@ -12,11 +12,10 @@ from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
-from harness.report.tables import Table, split, table, without
+from harness.report.plans import Part, memory_unit, time_unit
+from harness.report.tables import Table, narrowed, table, without
 from harness.report.terminal import NARROW, say, section
 
-UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
-"""How many of each a day has; a plan is told in the first of which its longest run takes one."""
 FAILURES = (
     "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
     " with saves in memory too, and elastic"
@@ -26,38 +25,47 @@ Runs = tuple[PlannedRun, ...]
 
 def print_sheet(sheet: Sheet, power: Sequence[str], console: Console, *, layouts: bool = False) -> None:
     """`power`: what the design can find out, in sentences. `layouts`: those that were not chosen too."""
-    unit, shown = _unit(sheet.cluster.days), _short_names(sheet.runs)
+    for part in parts(sheet, power):
+        if part.folded and layouts:
+            section(console, part.title, part.content)
+        elif part.content and not part.folded:
+            _print_table(console, part.title, part.content)
+        elif part.lines:
+            console.print(Text(f"\n{part.title}", style="bold"))
+            for line in part.lines:
+                say(console, words.plain_text(line))
+
+
+def _print_table(console: Console, title: str, content: Table) -> None:
+    content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
+    narrow, same = narrowed(content)
+    section(console, title, narrow)
+    say(console, same)
+
+
+def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
+    """All that is said, each under its title; one without anything to say is empty."""
+    unit, shown = _unit(sheet.cluster.days), short_names(sheet.runs)
     runs = tuple(run for run in sheet.runs if run.name in shown)
-    for title, content in (
-        ("Models", _models(runs, shown)),
-        ("What they would take", _times(runs, shown, unit)),
-        ("Memory of the fullest chip", _memory(runs, shown)),
-        ("Layouts", _layouts(runs, shown)),
-        (FAILURES, _failures(runs, shown)),
-    ):
-        content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
-        narrowed, same = split(content)
-        if len(narrowed.columns) == content.left:
-            narrowed, same = content, ""
-        section(console, title, narrowed)
-        say(console, same)
-    if layouts:
-        for run in runs:
-            section(console, f"Layouts that {shown[run.name]} was not given, and why", _alternatives(run))
-    _print_lines(console, "Machine", _machine(sheet.cluster, unit))
-    _print_lines(console, "Not as announced", [*_verdicts(runs, shown), *_outrun(sheet.cluster.meter)])
-    _print_lines(console, "Evidence", _evidence(runs))
-    _print_lines(console, "What the design can find out", power)
+    return (
+        Part("Models", _models(runs, shown)),
+        Part("What they would take", _times(runs, shown, unit)),
+        Part("Memory of the fullest chip", _memory(runs, shown)),
+        Part("Layouts", _layouts(runs, shown)),
+        Part(FAILURES, _failures(runs, shown)),
+        *(Part(_others(shown[run.name]), _alternatives(run), folded=True) for run in runs),
+        Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
+        Part("Not as announced", lines=(*_verdicts(runs, shown), *_outrun(sheet.cluster.meter))),
+        Part("Evidence", lines=tuple(_evidence(runs))),
+        Part("What the design can find out", lines=tuple(power)),
+    )
 
 
-def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
-    if lines:
-        console.print(Text(f"\n{title}", style="bold"))
-    for line in lines:
-        say(console, words.plain_text(line))
+def _others(name: str) -> str:
+    return f"Layouts that {name} was not given, and why"
 
 
-def _short_names(runs: Runs) -> dict[str, str]:
+def short_names(runs: Runs) -> dict[str, str]:
     """Of the runs that are shown, one of those that differ in nothing but their seed and their turn: without
     the seed, and how many there are."""
     alike: dict[str, list[PlannedRun]] = {}
@@ -103,7 +111,7 @@ def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
 
 def _memory(runs: Runs, shown: dict[str, str]) -> Table:
     """By part, beside what a plan may use."""
-    unit, size = ("GiB", GIB) if max(_held(run) or 0 for run in runs) > GIB else ("MiB", GIB / 1024)
+    unit, size = memory_unit(max(_held(run) or 0 for run in runs))
     parts = list(dict.fromkeys(part for run in runs for part in run.memory))
     rows = (
         (shown[run.name], *(words.number(held and held / size) for held in _bytes(run, parts)))
@@ -238,4 +246,4 @@ def _evidence(runs: Runs) -> list[str]:
 
 
 def _unit(days: Number | None) -> tuple[str, float]:
-    return next((unit for unit in UNITS if days is None or days.value * unit[1] >= 1), UNITS[-1])
+    return time_unit(days and days.value)

@@ -124,6 +124,11 @@ class SweepDir:
         return self.path / "learning_rates.json"
 
     @property
+    def plan(self) -> Path:
+        """What a plan of it said, where that was kept."""
+        return self.path / "plan.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -15,6 +15,7 @@ from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance
 from harness.records.timeline import Span, read_timeline, spans
 from harness.report import words
+from harness.report.plans import KeptPlan, read_plan
 
 POINTS, LEAST, BUDGET = 240, 60, 8_000
 """Training steps that are drawn: of a run, of a run in a large sweep at least, and of a whole sweep."""
@@ -56,6 +57,8 @@ class Frames:
     """Scales whose losses are of another unit, by compute."""
     lanes: dict[str, list[Span]] = field(default_factory=dict)
     """What the lane of each run was doing when; runs without a timeline are left out."""
+    plan: KeptPlan | None = None
+    """What was planned for it."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
@@ -77,6 +80,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in alike]) if alike else pl.DataFrame(),
         loads=_loads(steps),
+        plan=read_plan(sweep),
         lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
     )
 

@@ -22,7 +22,7 @@ MARGIN = 66
 """Pixels of a y axis."""
 COLUMNS = 5
 """Small multiples in a row, at most."""
-TEXTS = ("scale", "variant", "kind", "phase", "label")
+TEXTS = ("scale", "variant", "kind", "phase", "label", "text")
 """Columns that are never numbers, whatever they look like."""
 
 COUNT = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 'B')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -16,18 +17,20 @@ from harness.report.differences import differences
 from harness.report.frames import Frames
 from harness.report.gantt import gantt
 from harness.report.marks import AXES, POWER, Layer, color, filled, multiples, over, reference
+from harness.report.plan_panels import plan_panels
 
 Spec = dict[str, Any]
 Panel = alt.FacetChart | alt.VConcatChart | alt.LayerChart
 
 
 def draw(comparison: Comparison, content: Frames) -> dict[str, Spec]:
-    """Specifications by name, in the order of the page; a panel without anything to show is left out.
+    """Specifications by name, in the order of the page; a panel without anything to show is left out."""
+    return specifications(charts(comparison, content))
 
-    altair's own checks cost more than everything else here; a test makes them once for all.
-    """
+
+def specifications(made: Mapping[str, Panel]) -> dict[str, Spec]:
+    """Of charts, unchecked: altair's own checks cost more than everything else here; a test makes them."""
     with debug_mode(False):
-        made = charts(comparison, content)
         return {name: chart.to_dict(validate=False) for name, chart in made.items()}
 
 
@@ -41,7 +44,8 @@ def charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "experts": experts(content),
         "fleet": gantt(content),
     }
-    return {name: chart for name, chart in made.items() if chart is not None}
+    drawn = {name: chart for name, chart in made.items() if chart is not None}
+    return drawn | (plan_panels(content.plan, content.variants) if content.plan else {})
 
 
 def ladder(comparison: Comparison, content: Frames) -> alt.FacetChart | None:

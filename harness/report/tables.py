@@ -63,6 +63,12 @@ def split(content: Table) -> tuple[Table, str]:
     return without(content, tuple(constant)), f"The same in every row: {', '.join(said)}." if said else ""
 
 
+def narrowed(content: Table) -> tuple[Table, str]:
+    """The same, but the whole table where nothing but names would be left."""
+    narrow, same = split(content)
+    return (content, "") if len(narrow.columns) == content.left else (narrow, same)
+
+
 def without(content: Table, dropped: tuple[str, ...]) -> Table:
     """The table without some of its columns."""
     kept = [i for i, name in enumerate(content.columns) if name not in dropped]

@@ -69,6 +69,10 @@ def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[
             "region": {"color": tone["line"], "opacity": 0.7},
             "reference": {"stroke": tone["soft"], "strokeWidth": 1},
             "hollow": {"fill": tone["page"]},
+            "inside": {"color": tone["page"], "fontSize": 11.5, "fontWeight": 600},
+            "edge": {"stroke": tone["page"]},
+            "outline": {"color": tone["page"], "stroke": tone["soft"]},
+            "mark": {"color": tone["ink"]},
         },
     }
 

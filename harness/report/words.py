@@ -151,6 +151,10 @@ def estimand(item: Effect) -> str:
     return f"population of seeds, n = {item.n}"
 
 
+def runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
 def clock(seconds: float) -> str:
     """1:02, or 3:04:05."""
     minutes, rest = divmod(round(seconds), 60)

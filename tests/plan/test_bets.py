@@ -30,6 +30,7 @@ from harness.plan.standing import Evidence, Standing, read_evidence
 from harness.plan.wagers import Case
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.plan.test_verb import facts_of
+from tests.report.test_page import Reader
 
 PAIR = {"mha": 1.0, "delta_hybrid": 1.05}
 SIZES = {"xs": 10**7, "s": 3 * 10**7, "m": 10**8}
@@ -353,12 +354,12 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
         assert ("chips saved" in said) == (width > 100)
 
 
-def test_the_verb_has_it_as_json(swept, tmp_path, monkeypatch, capsys):
+def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch, capsys):
     path = swept()
     tools = launch.Tools(describe=lambda configs: [facts_of(each) for each in configs])
     monkeypatch.setattr(launch, "Tools", lambda: tools)
     monkeypatch.chdir(tmp_path)
-    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100_16k", "--json"]
+    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0
     said = json.loads(capsys.readouterr().out)["bets"]
     assert said.keys() == {"evidence", "experiment", "treatments", "rows", "notes"}
@@ -369,6 +370,9 @@ def test_the_verb_has_it_as_json(swept, tmp_path, monkeypatch, capsys):
     assert row["decades"] > 1
     for key in ("k", "days_saved", "chips_saved"):
         assert row[key].keys() == {"value", "low", "high"}
+    shown = Reader((tmp_path / "runs" / "colossus2" / "report.html").read_text()).text("main")
+    assert " ".join(row["sentence"].split()) in shown
+    assert f"evidence={path}" in shown, "with which it can be asked for again"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     runs = [Run(each, support.facts(each), directory(sweep_of(made), each)) for each in made]
     correction = Correction(1.5, math.log(9), FEWEST)
     outlook = look_ahead(make_blocks(runs), made[0].engine, 2, [], corrections={ASSUMED: correction})
-    sheet = plan_here(runs, outlook, seconds=outlook.plan.makespan, devices=2, utilisation=1.0)
+    starts = dict.fromkeys(outlook.estimates, 0.0)
+    sheet = plan_here(runs, outlook, starts, seconds=outlook.plan.makespan, devices=2, utilisation=1.0)
     for run, planned in zip(runs, sheet.runs, strict=True):
         raw = estimate(run, 1, outlook.crowd, [])
         expected = corrected(raw, {ASSUMED: correction})

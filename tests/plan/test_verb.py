@@ -196,7 +196,12 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
     runs = [Run(each, support.facts(each), directory(sweep_of(configs), each)) for each in configs]
     outlook = look_ahead(make_blocks(runs), configs[0].engine, 2, [])
     sheet = plan_here(
-        runs, outlook, seconds=outlook.plan.makespan, devices=2, utilisation=outlook.plan.utilisation
+        runs,
+        outlook,
+        dict.fromkeys(outlook.estimates, 0.0),
+        seconds=outlook.plan.makespan,
+        devices=2,
+        utilisation=outlook.plan.utilisation,
     )
     for run, planned in zip(runs, sheet.runs, strict=True):
         took = outlook.estimates[run.name]

@@ -1,0 +1,89 @@
+"""Rectangles whose areas are proportional to amounts, as near to squares as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Box:
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+    def cut(self, share: float) -> tuple[Box, Box]:
+        """Two parts, the first with this share of the area, side by side along the longer side."""
+        if self.width >= self.height:
+            wide = share * self.width
+            return (
+                Box(self.left, self.top, wide, self.height),
+                Box(self.left + wide, self.top, self.width - wide, self.height),
+            )
+        high = share * self.height
+        return (
+            Box(self.left, self.top, self.width, high),
+            Box(self.left, self.top + high, self.width, self.height - high),
+        )
+
+
+def squarify(amounts: Sequence[float], box: Box) -> list[Box]:
+    """A box for each amount, in their order, that tile the whole: rows along the shorter side, each filled
+    while its worst box comes nearer to a square (Bruls, Huizing, van Wijk 2000). Amounts are above zero.
+    """
+    order = sorted(range(len(amounts)), key=lambda i: -amounts[i])
+    found: list[Box] = [box] * len(amounts)
+    while order:
+        sizes = [amounts[i] for i in order]
+        row = sizes[: _row(sizes, box)]
+        beside = box.width >= box.height
+        taken, box = box.cut(sum(row) / sum(sizes))
+        for i, placed in zip(order, _placed(row, taken, stacked=beside), strict=False):
+            found[i] = placed
+        order = order[len(row) :]
+    return found
+
+
+def _row(amounts: Sequence[float], box: Box) -> int:
+    """How many of the amounts, the largest first, fill a row along the shorter side."""
+    short, scale = min(box.width, box.height), box.area / sum(amounts)
+    best = 1
+    while best < len(amounts) and (
+        _worst(amounts[: best + 1], short, scale) <= _worst(amounts[:best], short, scale)
+    ):
+        best += 1
+    return best
+
+
+def _worst(row: Sequence[float], short: float, scale: float) -> float:
+    """The largest ratio of sides in a row of this length."""
+    depth = scale * sum(row) / short
+    sides = [scale * amount / depth for amount in row]
+    return max(max(depth / side, side / depth) for side in sides)
+
+
+def _placed(row: Sequence[float], taken: Box, *, stacked: bool) -> list[Box]:
+    """The boxes of a row: one below the other, or side by side."""
+    found, done, whole = [], 0.0, sum(row)
+    for amount in row:
+        if stacked:
+            top, height = done / whole * taken.height, amount / whole * taken.height
+            found.append(Box(taken.left, taken.top + top, taken.width, height))
+        else:
+            left, width = done / whole * taken.width, amount / whole * taken.width
+            found.append(Box(taken.left + left, taken.top, width, taken.height))
+        done += amount
+    return found
