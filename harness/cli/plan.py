@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 
@@ -16,15 +17,15 @@ from harness.fleet.announce import resolution
 from harness.fleet.launch import Tools, asked, foreseen
 from harness.fleet.runs import Block, Run
 from harness.fleet.schedule import Plan
-from harness.plan.bets import Bets, place_bets
-from harness.plan.bets_view import bets_part, print_bets
+from harness.plan.bets import place_bets
+from harness.plan.bets_view import bets_part
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.here import plan_here
-from harness.plan.layers import Answer, ask_layers, targets_of
-from harness.plan.layers_view import layers_part, print_layers
+from harness.plan.layers import ask_layers, targets_of
+from harness.plan.layers_view import layers_part
 from harness.plan.sheet import Sheet
 from harness.plan.standing import read_evidence
-from harness.plan.view import parts, print_sheet
+from harness.plan.view import parts, print_parts
 from harness.records.layout import SweepDir
 from harness.report.command import Options
 
@@ -33,49 +34,48 @@ EVIDENCE = "evidence="
 
 def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
-    parser = Options("harness plan", add_help=False)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--layouts", action="store_true")
-    parser.add_argument("--layers", metavar="TARGETS")
-    parser.add_argument("--html", action="store_true")
-    parser.add_argument("--pictures", action="store_true")
-    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
-    options, overrides = parser.parse_known_args(arguments)
-    if unknown := [each for each in overrides if each.startswith("-")]:
-        parser.error(f"{unknown[0]} is none of its options")
+    options, given = _options(arguments)
     if options.calibrate is not None:
-        if overrides:
-            parser.error(f"--calibrate is about what was predicted before: leave out {overrides[0]}")
         return calibrate(options.calibrate, as_json=options.json)
     targets = () if options.layers is None else targets_of(options.layers)
-    given, (named, overrides) = overrides, _evidence(overrides)
+    named, overrides = _evidence(given)
     evidence = read_evidence(named) if named is not None else None
     sweep, runs = asked(sweep_configs(overrides), Tools())
     sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
     bets = place_bets(evidence, runs, sheet.runs) if evidence else None
     layers = ask_layers(runs, sheet, targets)
-    power = [*found.lines, *found.advice]
     content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
     content |= {"layers": to_json(layers)} if targets else {}
+    said = [*parts(sheet, [*found.lines, *found.advice])]
+    said += [bets_part(bets)] if bets else []
+    said += [layers_part(layers)] if layers else []
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        _print(sheet, power, bets, layers, layouts=options.layouts)
+        print_parts(said, Console(), folded=options.layouts)
     if options.html or options.pictures:
-        said = (*parts(sheet, power), *([bets_part(bets)] if bets else []), layers_part(layers))
         content["page"] = page_of(given, sheet, runs, said)
         write_plan(sweep, content, html=options.html, pictures=options.pictures)
     return 0
 
 
-def _print(
-    sheet: Sheet, power: Sequence[str], bets: Bets | None, layers: Sequence[Answer], *, layouts: bool
-) -> None:
-    console = Console()
-    print_sheet(sheet, power, console, layouts=layouts)
-    if bets:
-        print_bets(bets, console)
-    print_layers(layers, console)
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the overrides between them."""
+    parser = Options("harness plan", add_help=False)
+    for name in ("--json", "--layouts", "--html", "--pictures"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--layers", metavar="TARGETS")
+    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
+    options, overrides = parser.parse_known_args(arguments)
+    if unknown := [each for each in overrides if each.startswith("-")]:
+        parser.error(f"{unknown[0]} is none of its options")
+    others = [
+        *overrides,
+        *(f"--{name}" for name in ("layouts", "html", "pictures") if getattr(options, name)),
+    ]
+    if options.calibrate is not None and others:
+        parser.error(f"--calibrate is about what was predicted before: leave out {others[0]}")
+    return options, overrides
 
 
 def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from harness.compare.results import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
 from harness.plan.standing import Span
 from harness.report import words
 from harness.report.plans import Part, time_unit
-from harness.report.tables import Table, split, table, without
-from harness.report.terminal import NARROW, say, section
+from harness.report.tables import Table, table
 
 CHIPS_SAVED = "chips saved [low, high]"
 WIDE = ("sibling", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
@@ -21,14 +18,6 @@ MEANT = (
 )
 
 
-def print_bets(bets: Bets, console: Console) -> None:
-    part = bets_part(bets)
-    content, same = split(part.content if console.width >= NARROW else without(part.content, WIDE))
-    section(console, part.title, content)
-    for line in (same, *part.lines):
-        say(console, words.plain_text(line))
-
-
 def bets_part(bets: Bets) -> Part:
     """The table, and the sentences of rows without a sibling; where there are none, of all."""
     alone = [bet.sentence for bet in bets.rows if not bet.sibling]
@@ -37,6 +26,7 @@ def bets_part(bets: Bets) -> Part:
         f"What the evidence says of the rows without a sibling ({bets.experiment})",
         _bets(bets),
         (MEANT, *told, *map(_treatment, bets.treatments), *bets.notes),
+        wide=WIDE,
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from harness.config.schema import MeshConfig
 from harness.plan.clusters import GIB
 from harness.plan.layers import Answer
@@ -13,17 +11,7 @@ from harness.plan.lowered import MESH
 from harness.records.seen import Seen
 from harness.report import words
 from harness.report.plans import Part
-from harness.report.tables import Table, split, table, without
-from harness.report.terminal import NARROW, say, section
-
-
-def print_layers(answers: Sequence[Answer], console: Console) -> None:
-    part = layers_part(answers)
-    rows, same = split(part.content)
-    rows = rows if console.width >= NARROW else without(rows, ("limit", "reshards", "s"))
-    section(console, part.title, rows)
-    for line in (same, *part.lines):
-        say(console, words.plain_text(line))
+from harness.report.tables import Table, table
 
 
 def layers_part(answers: Sequence[Answer]) -> Part:
@@ -36,7 +24,8 @@ def layers_part(answers: Sequence[Answer]) -> Part:
         lines.append(f"{', '.join(sorted(targets))}: {evidence}.")
     if rows:
         lines.append("In brackets the plan's closed form of the same mesh; of activations an estimate.")
-    return Part("What the compilers say, of one device in a step", rows, tuple(lines))
+    title = "What the compilers say, of one device in a step"
+    return Part(title, rows, tuple(lines), wide=("limit", "reshards", "s"))
 
 
 def _names(answers: Sequence[Answer]) -> dict[tuple[str, ...], str]:

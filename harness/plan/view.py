@@ -23,24 +23,18 @@ FAILURES = (
 Runs = tuple[PlannedRun, ...]
 
 
-def print_sheet(sheet: Sheet, power: Sequence[str], console: Console, *, layouts: bool = False) -> None:
-    """`power`: what the design can find out, in sentences. `layouts`: those that were not chosen too."""
-    for part in parts(sheet, power):
-        if part.folded and layouts:
-            section(console, part.title, part.content)
-        elif part.content and not part.folded:
-            _print_table(console, part.title, part.content)
-        elif part.lines:
+def print_parts(said: Sequence[Part], console: Console, *, folded: bool = False) -> None:
+    """`folded`: with what is shown only to who asks for it."""
+    for part in said:
+        if part.folded and not folded:
+            continue
+        content = part.content if console.width >= NARROW else without(part.content, part.wide)
+        content, same = (content, "") if part.folded else narrowed(content)
+        section(console, part.title, content)
+        if part.lines and not content:
             console.print(Text(f"\n{part.title}", style="bold"))
-            for line in part.lines:
-                say(console, words.plain_text(line))
-
-
-def _print_table(console: Console, title: str, content: Table) -> None:
-    content = content if console.width >= NARROW else without(content, ("GWh", "(Young)"))
-    narrow, same = narrowed(content)
-    section(console, title, narrow)
-    say(console, same)
+        for line in (same, *part.lines):
+            say(console, words.plain_text(line))
 
 
 def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
@@ -49,10 +43,10 @@ def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
     runs = tuple(run for run in sheet.runs if run.name in shown)
     return (
         Part("Models", _models(runs, shown)),
-        Part("What they would take", _times(runs, shown, unit)),
+        Part("What they would take", _times(runs, shown, unit), wide=("GWh",)),
         Part("Memory of the fullest chip", _memory(runs, shown)),
         Part("Layouts", _layouts(runs, shown)),
-        Part(FAILURES, _failures(runs, shown)),
+        Part(FAILURES, _failures(runs, shown), wide=("(Young)",)),
         *(Part(_others(shown[run.name]), _alternatives(run), folded=True) for run in runs),
         Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
         Part("Not as announced", lines=(*_verdicts(runs, shown), *_outrun(sheet.cluster.meter))),

@@ -28,6 +28,8 @@ class Part:
     lines: tuple[str, ...] = ()
     folded: bool = False
     """Whether it is shown only to who asks for it."""
+    wide: tuple[str, ...] = ()
+    """Columns that a narrow terminal goes without."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from harness.compare.trend import trend
 from harness.config.errors import UserError
 from harness.fleet import launch
 from harness.plan.bets import place_bets
-from harness.plan.bets_view import print_bets
+from harness.plan.bets_view import bets_part
 from harness.plan.predict import Evidence as Layer
 from harness.plan.predict import Number
 from harness.plan.sheet import PlannedRun
 from harness.plan.standing import Evidence, Standing, read_evidence
+from harness.plan.view import print_parts
 from harness.plan.wagers import Case
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.plan.test_verb import facts_of
@@ -229,7 +230,7 @@ def test_an_invalid_verdict_carries_no_number():
     bets = place_bets(evidence_of(invalid), *runs_of("6t/a"))
     assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
     console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_bets(bets, console)
+    print_parts([bets_part(bets)], console)
     assert "k_tokens" not in console.file.getvalue()
 
 
@@ -238,7 +239,7 @@ def test_short_runs_are_told_in_a_shorter_unit():
     short = dataclasses.replace(one, days=Number(0.1, 0.08, 0.13, Layer.assumed))
     bets = place_bets(evidence_of(standing_of([0.7] * 4)), runs, [short])
     console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_bets(bets, console)
+    print_parts([bets_part(bets)], console)
     assert "hours saved" in console.file.getvalue()
     assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in console.file.getvalue()
 
@@ -341,7 +342,7 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
     bets = place_bets(evidence, [*runs, *more], [*planned, *rest])
     for width in (80, 120):
         console = Console(width=width, force_terminal=False, file=io.StringIO())
-        print_bets(bets, console)
+        print_parts([bets_part(bets)], console)
         text = console.file.getvalue()
         assert all(len(line) <= width for line in text.splitlines())
         said = " ".join(text.split())

@@ -18,10 +18,11 @@ from harness.plan import Layout, load
 from harness.plan import layers as room
 from harness.plan.elsewhere import plan_elsewhere
 from harness.plan.layers import Answer, ask_layers, targets_of
-from harness.plan.layers_view import print_layers
+from harness.plan.layers_view import layers_part
 from harness.plan.layouts import grid
 from harness.plan.lowered import closed_form, cut, laid_out, on_mesh, trainable
 from harness.plan.sheet import PlannedRun, Sheet
+from harness.plan.view import print_parts
 from harness.records.configs import read_config
 from harness.records.seen import Seen, Target
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
@@ -215,7 +216,7 @@ def test_the_terminal_has_numbers_and_sentences(width, capsys):
         Answer(runs=("a/mha/seed0",), target=Target.cpu, seen=good, **told),
         Answer(runs=("a/gqa/seed0",), target=Target.cpu, error="cpu: it died", **told),
     ]
-    print_layers(answers, Console(width=width))
+    print_parts([layers_part(answers)], Console(width=width))
     text = capsys.readouterr().out
     words = " ".join(text.split())
     said = ["all-gather 3.00", "a/gqa, cpu: data 8; cpu: it died."]

@@ -23,7 +23,7 @@ from harness.fleet.outlook import look_ahead
 from harness.fleet.runs import Run, directory, make_blocks
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, PlannedRun, Share, Sheet
-from harness.plan.view import parts, print_sheet
+from harness.plan.view import parts, print_parts
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report.partition_panel import pieces_of
@@ -246,7 +246,7 @@ def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
     content = write_plan_page(SweepDir(tmp_path), kept(tmp_path, sheet)).read_text()
     reader = Reader(content)
     console = Console(width=400, force_terminal=False, file=io.StringIO())
-    print_sheet(sheet, ["One seed a scale."], console)
+    print_parts(parts(sheet, ["One seed a scale."]), console)
     shown = " ".join(reader.text("main").split())
     for word in console.file.getvalue().split():
         assert word in shown

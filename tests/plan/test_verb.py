@@ -28,7 +28,7 @@ from harness.plan.here import plan_here
 from harness.plan.members import Finder
 from harness.plan.partition import _largest_first
 from harness.plan.sheet import Way
-from harness.plan.view import print_sheet
+from harness.plan.view import parts, print_parts
 from harness.records.provenance import Facts
 from tests.fleet import support
 
@@ -81,7 +81,7 @@ def asked_for(count: int, **changed) -> list[SimpleNamespace]:
 
 def shown(sheet, width: int = 110) -> str:
     console = Console(width=width, force_terminal=False, file=io.StringIO())
-    print_sheet(sheet, ["One seed a scale."], console)
+    print_parts(parts(sheet, ["One seed a scale."]), console)
     return console.file.getvalue()
 
 
@@ -302,5 +302,5 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
         assert found.fits == (one.step_seconds >= run.step_seconds.value)
     sheet = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster)
     console = Console(width=200, force_terminal=False, file=io.StringIO())
-    print_sheet(sheet, [], console, layouts=True)
+    print_parts(parts(sheet, []), console, folded=True)
     assert all(one.why in console.file.getvalue() for one in run.alternatives)
