@@ -103,8 +103,20 @@ def place_bets(evidence: Evidence, runs: Sequence[Described], planned: Sequence[
         evidence.experiment,
         tuple(map(_treatment, evidence.standings)),
         tuple(sorted(rows, key=lambda bet: (bet.flops, bet.treatment))),
-        (*(f"{name}: no run of this plan has this variant." for name in absent), *notes.values()),
+        (
+            *(f"{name}: no run of this plan has this variant." for name in absent),
+            *notes.values(),
+            *_of_another_kind(evidence, kept),
+        ),
     )
+
+
+def _of_another_kind(evidence: Evidence, runs: Sequence[Described]) -> list[str]:
+    sparse = [run for run in runs if 0 < run.facts.active_parameters < run.facts.non_embedding]
+    if evidence.sparse == bool(sparse):
+        return []
+    one, other = ("experts", "none") if evidence.sparse else ("no experts", "some")
+    return [f"The evidence's models have {one}, the plan's {other}: that k is the same for both is assumed."]
 
 
 def _left_out(evidence: Evidence, run: Described, planned: PlannedRun) -> str:

@@ -74,6 +74,8 @@ class Evidence:
     control: str
     standings: tuple[Standing, ...]
     """Of each treatment but the positive control, on which nobody bets."""
+    sparse: bool = False
+    """Whether a token passes through a part of some model's parameters alone."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -100,7 +102,8 @@ def read_evidence(path: str) -> Evidence:
         raise UserError(f"evidence={path}: {why}")
     if not standings:
         raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
-    return Evidence(path, found.experiment, found.loss_unit, found.rule.control, standings)
+    sparse = any(0 < row.active_parameters < row.non_embedding for row in found.fairness)
+    return Evidence(path, found.experiment, found.loss_unit, found.rule.control, standings, sparse)
 
 
 def _unfinished(found: Comparison) -> str:

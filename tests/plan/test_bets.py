@@ -85,7 +85,11 @@ def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
         scale, variant = name.split("/")
         config = SimpleNamespace(scale=SimpleNamespace(name=scale), variant=SimpleNamespace(name=variant))
         runs.append(
-            SimpleNamespace(name=f"{name}/seed0", config=config, facts=SimpleNamespace(loss_unit=unit))
+            SimpleNamespace(
+                name=f"{name}/seed0",
+                config=config,
+                facts=SimpleNamespace(loss_unit=unit, active_parameters=7, non_embedding=7),
+            )
         )
         planned.append(
             PlannedRun(
@@ -385,3 +389,13 @@ def test_a_mistake_is_one_sentence(capsys, given, said):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("sparse", "active", "said"), [(False, 3, True), (True, 7, True), (False, 7, False)])
+def test_experts_on_one_side_alone_are_said(sparse, active, said):
+    runs, planned = runs_of("10t/a", "10t/b")
+    for run in runs:
+        run.facts.active_parameters = active
+    evidence = dataclasses.replace(evidence_of(standing_of([0.1, 0.1, 0.1, 0.1])), sparse=sparse)
+    notes = place_bets(evidence, runs, planned).notes
+    assert any("is assumed" in note for note in notes) == said
