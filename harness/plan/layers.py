@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.cache import cache_dir
-from harness.config.errors import UserError, nearest
+from harness.config.errors import UserError
 from harness.config.identity import digest, plain
 from harness.config.schema import Config, MeshConfig
 from harness.plan.interpreter import plan_python
@@ -95,7 +95,7 @@ def targets_of(names: str) -> tuple[Target, ...]:
     valid = {target.value: target for target in Target}
     for name in names.split(","):
         if name not in valid:
-            raise UserError(f"--layers {names}: '{name}' is none; {nearest(name, valid)}")
+            raise UserError(f"--layers {names}: '{name}' is none of {', '.join(valid)}")
     return tuple(dict.fromkeys(valid[name] for name in names.split(",")))
 
 
