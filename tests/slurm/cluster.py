@@ -39,7 +39,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 PluginDir={root}/{libraries}/slurm-wlm
 StateSaveLocation={folder}/state
@@ -121,7 +121,7 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld-wlm", "-D")
         for node in NODES:
             self.start_node(node)
-        self._wait_until_idle()
+        self.wait_until_idle()
 
     def start_node(self, node: str) -> None:
         stepd = f"{self.root}/usr/sbin/slurmstepd-wlm"
@@ -196,12 +196,16 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _wait_until_idle(self) -> None:
+    def wait_until_idle(self) -> None:
         def idle() -> bool:
             found = self.call("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
             return sorted(found.splitlines()) == [f"{node} idle" for node in NODES]
 
         _wait(idle, self.logs)
+
+    def processes(self) -> list[int]:
+        """What any node runs."""
+        return [pid for node in NODES for pid in self._of_node(node)]
 
     def _of_node(self, node: str) -> list[int]:
         """Every process that Slurm started on a node, and the step daemons that watch over them."""

@@ -21,7 +21,7 @@ from harness.fleet.engines.slurm_queue import (
     jobs_of_user,
     refusal,
 )
-from harness.fleet.engines.slurm_script import batch_options, job_name, resources, runs_of, script
+from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, runs_of, script
 from harness.records import atomic
 from harness.records.status import Writer
 
@@ -36,14 +36,16 @@ class Submitted:
 
 
 class SlurmEngine:
-    """One job a worker. A job that a driver before this one left in the queue is taken over, by its name."""
+    """One job a worker. A job that a driver before this one left in the queue is taken over: its name and
+    the script beside the log, which are there before the job is, say what it trains."""
 
     def __init__(
         self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._queue = Queue(call, jobs_of_user)
-        self._found: dict[str, Job] | None = None
+        self._found: dict[str, str] | None = None
+        """Jobs that were there before this driver, by the runs that they train."""
         self._told: dict[bool, list[str]] = {False: [], True: []}
         """Jobs to cancel at the next look, by how."""
 
@@ -113,11 +115,12 @@ class SlurmEngine:
         return Submitted(answer.strip().partition(";")[0], since)
 
     def _left_behind(self, order: Order) -> Job | None:
-        """The live job of that name that was there before this driver; it is taken over once."""
+        """The live job that a driver before this one submitted for any of these runs."""
         if self._found is None:
-            jobs = self._queue.jobs().values()
-            self._found = {job.name: job for job in jobs if job.exit is None}
-        return self._found.pop(job_name(self._logs, order), None)
+            live = [job for job in self._queue.jobs().values() if job.exit is None]
+            self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
+        jobs = [self._queue.jobs().get(self._found.get(run, "")) for run in runs_of(order)]
+        return next((job for job in jobs if job is not None and job.exit is None), None)
 
     def _pass_on(self) -> None:
         for hard, jobs in self._told.items():
