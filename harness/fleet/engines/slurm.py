@@ -78,6 +78,8 @@ class SlurmEngine:
             job = self._queue.jobs().get(handle.job)
             if job is not None:
                 handle.exit = job.exit
+                if job.held:
+                    self.cancel(handle, hard=True)
             elif self._queue.answered > handle.since:
                 handle.exit = Exit(None, f"Slurm no longer knows job {handle.job}")
         return handle.exit
@@ -85,7 +87,7 @@ class SlurmEngine:
     def waiting(self, handle: Submitted) -> str:
         job = self._queue.jobs().get(handle.job)
         if job is None:
-            return "" if self._queue.answered > handle.since else "handed in"
+            return "" if self._queue.answered > handle.since else "was handed to Slurm"
         return f"waits in the queue ({job.reason or 'no reason given'})" if job.waits else ""
 
     def cancel(self, handle: Submitted, *, hard: bool) -> None:
