@@ -33,9 +33,8 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     if isinstance(stored, dict) and stored.get("key") == key:
         return
     if config.engine.name != "local":
-        note(
-            f"timing pass: not made, since engine={config.engine.name} trains elsewhere; the gate has no step times"
-        )
+        where = f"engine={config.engine.name} trains elsewhere"
+        note(f"timing pass: not made, since {where}; the gate has no step times")
         return
     note(f"timing pass: {', '.join(run.variant for run in block.runs)} at {block.name}, in turn, alone")
     command = [sys.executable, "-m", "harness.probe.timing", *(str(run.dir.path) for run in block.runs)]

@@ -13,7 +13,7 @@ from harness.config.errors import UserError
 from harness.config.schema import EngineConfig, SlurmConfig, Submit
 from harness.fleet.directories import Ready, prepare
 from harness.fleet.engines import Exit, Order, make_engine, probe
-from harness.fleet.engines.slurm import SlurmEngine
+from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
 from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
 from harness.fleet.engines.slurm_script import batch_options, job_name, resources, script
 from harness.fleet.launch import Tools, launch
@@ -134,6 +134,17 @@ def test_to_leave_is_to_save_if_it_runs_and_to_go_if_it_waits(slurm, tmp_path):
         assert "cancelled" in handle.exit.words
 
 
+def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    slurm.waits = True
+    logs, others = tmp_path / "workers", tmp_path / "sweep2" / "workers"
+    ours = [engine(slurm, logs).submit(order(logs, name)).job for name in ("a", "b")]
+    engine(slurm, others).submit(order(others))
+    assert stop_jobs(logs, slurm) == 2
+    assert [id for id, job in slurm.jobs.items() if job.state == "CANCELLED"] == ours
+    assert stop_jobs(logs, slurm) == 0
+
+
 def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
@@ -152,7 +163,7 @@ def test_one_question_serves_thousands_of_jobs(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.fleet.engines.slurm_queue.FRESH", 3600.0)
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
-    handles = [made.submit(order(tmp_path / "workers", f"s{number}")) for number in range(500)]
+    handles = [made.submit(order(tmp_path / "workers", f"s{number}")) for number in range(200)]
     asked = slurm.count("squeue")
     for handle in handles:
         made.poll(handle)

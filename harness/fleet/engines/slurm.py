@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,20 @@ class Submitted:
     job: str
     since: float
     exit: Exit | None = None
+
+
+def stop_jobs(logs: Path, call: Call = command) -> int:
+    """Tell the jobs of a sweep to save and leave, driver or none. Returns how many there were."""
+    if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
+        return 0
+    try:
+        live = [job for job in jobs_of_user(call).values() if job.exit is None and handed_in(logs, job.name)]
+    except Refused as error:
+        raise UserError(
+            f"{logs.parent}: whether jobs train it cannot be asked now ({error}); try again"
+        ) from error
+    cancel([job.id for job in live], hard=False, call=call)
+    return len(live)
 
 
 class SlurmEngine:
