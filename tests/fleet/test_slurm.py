@@ -11,11 +11,11 @@ from rich.console import Console
 
 from harness.config.errors import UserError
 from harness.config.schema import EngineConfig, SlurmConfig, Submit
-from harness.fleet.directories import Ready, prepare
+from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.engines import Exit, Order, make_engine, probe
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
 from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
-from harness.fleet.engines.slurm_script import batch_options, job_name, resources, script
+from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
 from harness.fleet.launch import Tools, launch
 from harness.fleet.runs import Run, directory, sweep_of
 from harness.records.layout import SweepDir
@@ -100,6 +100,7 @@ def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
     assert second.adopt(ELSEWHERE, order(logs)).job == first.job
     assert second.submit(dataclasses.replace(order(logs), name="regrouped")).job == first.job
     assert slurm.count("sbatch") == 1
+    assert handed_in(logs, "xs-seed0") == [], "a name of another's making"
     other = dataclasses.replace(order(logs), runs=(tmp_path / "other",))
     assert second.submit(other).job != first.job
     assert (
@@ -116,7 +117,13 @@ def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     second = engine(slurm, logs)
     gone = second.adopt(ELSEWHERE, order(logs))
     assert "another-host" in second.poll(gone).words
-    assert second.submit(order(logs)).job != first.job
+    again = second.submit(order(logs))
+    assert again.job != first.job
+    third = engine(slurm, logs)
+    assert third.submit(order(logs)).job == again.job
+    slurm.end(again.job, "CANCELLED")
+    time.sleep(0.1)
+    assert third.submit(order(logs)).job == "3"
 
 
 def test_to_leave_is_to_save_if_it_runs_and_to_go_if_it_waits(slurm, tmp_path):
@@ -138,7 +145,8 @@ def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkey
     monkeypatch.setattr("shutil.which", lambda name: name)
     slurm.waits = True
     logs, others = tmp_path / "workers", tmp_path / "sweep2" / "workers"
-    ours = [engine(slurm, logs).submit(order(logs, name)).job for name in ("a", "b")]
+    made = engine(slurm, logs)
+    ours = [made.submit(order(logs, name)).job for name in ("a", "b")]
     engine(slurm, others).submit(order(others))
     assert stop_jobs(logs, slurm) == 2
     assert [id for id, job in slurm.jobs.items() if job.state == "CANCELLED"] == ours
@@ -149,7 +157,7 @@ def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
     handle = made.submit(order(tmp_path / "workers"))
-    assert made.poll(handle) is None
+    wait_for(lambda: "Priority" in made.waiting(handle))
     slurm.down = True
     time.sleep(0.1)
     assert made.poll(handle) is None
@@ -351,6 +359,9 @@ def test_what_another_host_left_is_not_waited_for(tmp_path):
     ):
         write_status(run.dir, Status(state, writer=ELSEWHERE))
         assert prepare(sweep_of([made]), run, print) is ready
+    write_status(run.dir, Status(State.running, writer=ELSEWHERE))
+    mark(run.dir, State.pending, "")
+    assert prepare(sweep_of([made]), run, print) is Ready.train
 
 
 def test_a_run_whose_host_is_gone_is_trained_again(slurm, tmp_path):
