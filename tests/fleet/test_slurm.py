@@ -36,12 +36,14 @@ class Trusting(SlurmEngine):
     """Asks no node before it starts."""
 
     def check(self, *_) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._find()
 
 
 def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
     logs.mkdir(parents=True, exist_ok=True)
-    return Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+    made = Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+    made.check()
+    return made
 
 
 def tools(slurm: FakeSlurm) -> Tools:
@@ -249,6 +251,22 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
     made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
     with pytest.raises(UserError, match="no allocation here"):
         made.check([], print)
+
+
+def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    probes = []
+    monkeypatch.setattr("harness.fleet.engines.slurm.probe", lambda *given: probes.append(given))
+    slurm.waits = slurm.down = True
+    logs = tmp_path / "workers"
+    with pytest.raises(UserError, match="the controller does not answer squeue"):
+        SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+    slurm.down = False
+    first = SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm)
+    first.check([], print)
+    first.submit(order(logs))
+    SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+    assert len(probes) == 1, "the second driver finds a job, and asks no node again"
 
 
 def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):

@@ -105,6 +105,10 @@ class Queue:
                 pass
         return self._jobs
 
+    @property
+    def has_answered(self) -> bool:
+        return self.answered > float("-inf")
+
     def now(self) -> float:
         return time.monotonic()
 
