@@ -137,11 +137,8 @@ class SlurmEngine:
 
     def _find(self) -> None:
         """Raises UserError where Slurm does not answer: a job that nobody sees would be submitted again."""
+        self._queue.check_answers()
         live = [job for job in self._queue.jobs().values() if job.exit is None]
-        if not self._queue.has_answered:
-            raise UserError(
-                "engine=slurm: the controller does not answer squeue; give the command again later"
-            )
         self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
 
     def _left_behind(self, order: Order) -> Job | None:

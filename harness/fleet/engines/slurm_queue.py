@@ -105,9 +105,13 @@ class Queue:
                 pass
         return self._jobs
 
-    @property
-    def has_answered(self) -> bool:
-        return self.answered > float("-inf")
+    def check_answers(self) -> None:
+        """Raises UserError where nothing was ever answered."""
+        self.jobs()
+        if self.answered == float("-inf"):
+            raise UserError(
+                "engine=slurm: the controller does not answer squeue; give the command again later"
+            )
 
     def now(self) -> float:
         return time.monotonic()
