@@ -64,6 +64,14 @@ class Isolation(Enum):
     all = "all"
 
 
+class Submit(Enum):
+    """What Slurm is given for each worker: a job of its own, or a step in the allocation that the driver is
+    already in."""
+
+    jobs = "jobs"
+    steps = "steps"
+
+
 class Schedule(Enum):
     """How a sweep shares its devices: longest run first as devices come free, or all runs at once."""
 
@@ -356,8 +364,34 @@ class ClusterConfig:
 
 
 @dataclass
+class SlurmConfig:
+    """What Slurm is asked for, a worker. Null: whatever the site gives by itself."""
+
+    submit: Submit = Submit.jobs
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str | None = None
+    """Of a job, as `sbatch --time` takes it."""
+    save_seconds: int = 120
+    """Before the time limit, a worker is told to save; it is submitted again, and goes on."""
+    constraint: str | None = None
+    """Features that each node must have, so that both variants of a block get equal ones whatever shares
+    a job."""
+    nodelist: str | None = None
+    cpus: int = 1
+    """A device."""
+    gpus: int = 0
+    """A device."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the worker, such as `module load cuda`."""
+    extra: list[str] = field(default_factory=list)
+    """More options of `sbatch` or `srun`, such as `--mem=64G`."""
+
+
+@dataclass
 class EngineConfig:
     name: str = "local"
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
     isolation: Isolation = Isolation.block
     workers: int = 0
     """Workers at a time; 0: one a core, as memory allows."""

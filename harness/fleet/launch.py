@@ -20,7 +20,7 @@ from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
-from harness.fleet.engines import Engine, Order, make_engine
+from harness.fleet.engines import Engine, Order, make_engine, scripts
 from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.measured import corrections_of, known, learn, put_to_use
 from harness.fleet.outlook import Outlook, look_ahead, shaped
@@ -137,6 +137,7 @@ def _train(
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
+    engine.check(_files(runs), note)
     display = make_display(runs, console)
     supervisor = Supervisor(
         engine,
@@ -190,6 +191,12 @@ def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Out
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         _noting(console)(line)
     print_outlook(blocks, outlook, console)
+    settings = runs[0].config.engine
+    orders = [
+        _order(sweep, each) for each in _assignments(blocks, settings, workers_at_a_time(settings, blocks))
+    ]
+    for text in scripts(settings, sweep.path / "workers", orders):
+        console.print("\n" + text, markup=False, highlight=False, soft_wrap=True)
     return [Outcome(run.name, "planned", 0) for run in runs]
 
 
@@ -291,15 +298,23 @@ def _order(sweep: SweepDir, assignment: Assignment) -> Order:
     env = cpu_profile(assignment.devices) if config.cluster.platform == "cpu" else {}
     env |= to_env(terms_of(config.engine, assignment.failures, assignment.devices))
     paths = tuple(run.dir.path for run in assignment.runs)
-    return Order(assignment.name, paths, env, sweep.worker_log(assignment.name.replace("/", "-")))
+    log = sweep.worker_log(assignment.name.replace("/", "-"))
+    return Order(assignment.name, paths, env, log, devices=assignment.devices)
+
+
+def _files(runs: Sequence[Run]) -> list[Path]:
+    """What workers read that does not come with the harness."""
+    sources = {each.path for run in runs for each in run.config.data.sources.values()}
+    names = sources | {run.config.data.tokenizer for run in runs}
+    return [Path(name) for name in sorted(names) if Path(name).exists()]
 
 
 def workers_at_a_time(settings: EngineConfig, blocks: Sequence[Block]) -> int:
     """As configured, or one a core as far as memory carries the largest of them. Where they share the
-    devices of a placement, that is what limits them."""
+    devices of a placement, or a scheduler gives each its own, that is what limits them."""
     if settings.workers:
         return settings.workers
-    if settings.devices:
+    if settings.devices or settings.name != "local":
         return sum(len(block.runs) for block in blocks)
     need = max(_memory(block) for block in blocks)
     fit = int(free_memory() * 0.8 // need)

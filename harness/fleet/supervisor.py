@@ -79,6 +79,8 @@ class Supervisor:
     """By run: how many attempts were made before its worker took it on."""
     _dropped: list[Callable[[Run], bool]] = field(default_factory=list)
     """Which runs are told to leave because another one failed."""
+    _reasons: set[str] = field(default_factory=set)
+    """Why workers waited."""
     _stopping: bool = False
 
     def run(self, assignments: Sequence[Assignment]) -> None:
@@ -101,7 +103,7 @@ class Supervisor:
 
     def adopt(self, assignment: Assignment, writer: Any) -> None:
         """Watch over a worker that another driver started."""
-        self._activate(assignment, self.engine.adopt(writer))
+        self._activate(assignment, self.engine.adopt(writer, self.order(assignment)))
 
     # Starting
 
@@ -155,6 +157,9 @@ class Supervisor:
                 self.active.remove(worker)
                 self._ended(worker, end)
                 continue
+            if why := self.engine.waiting(worker.handle):
+                self._say_why(worker, why)
+                continue
             worker.watchdog.look([(run.dir, status) for run, status in statuses], self.clock())
             self._check_silence(worker)
             at_work += self._told(worker, statuses)
@@ -172,6 +177,12 @@ class Supervisor:
                     self.display.note(words)
                 worker.told.add(words)
         return [run for run, status in statuses if status.state is State.running]
+
+    def _say_why(self, worker: Active, why: str) -> None:
+        """Each reason once, of whichever worker has it first: a queue holds thousands for the same one."""
+        if why not in self._reasons:
+            self.display.note(f"{worker.assignment.name} {why}")
+            self._reasons.add(why)
 
     def _check_silence(self, worker: Active) -> None:
         silent = worker.watchdog.silent()
@@ -211,7 +222,7 @@ class Supervisor:
         status = read_status(run.dir)
         if status.state in AT_WORK and not (begun and status.state is State.pending):
             words = worker.killed or end.words + _last_words(self.order(worker.assignment).log, end)
-            mark(run.dir, State.lost, words)
+            mark(run.dir, State.preempted if end.taken_away else State.lost, words)
         return read_status(run.dir)
 
     def _worth_another(self, run: Run, status: Status) -> bool:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from harness.records.layout import RunDir
-from harness.records.status import Writer, read_status
+from harness.records.status import State, Writer, read_status
 
 _held: dict[str, int] = {}
 
@@ -67,8 +67,12 @@ def worker_of(run: RunDir) -> Writer | None:
     held = holder(run.claim)
     if held is not None:
         return held
-    writer = read_status(run).writer
-    return writer if writer is not None and writer.alive() is not False else None
+    status = read_status(run)
+    writer = status.writer
+    lives = writer.alive() if writer is not None else False
+    if lives is None and status.state not in (State.pending, State.running):
+        return None  # of another host; what it said last was its end
+    return writer if lives is not False else None
 
 
 def _lock(descriptor: int, kind: int, patience: float) -> bool:

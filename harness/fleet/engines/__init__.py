@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.config.errors import UserError, nearest
-from harness.config.schema import EngineConfig
+from harness.config.schema import EngineConfig, SlurmConfig, Submit
 from harness.records.status import Writer
+
+if TYPE_CHECKING:
+    from harness.fleet.engines.slurm import SlurmEngine
+    from harness.fleet.engines.slurm_steps import StepsEngine
 
 HELD = 75
 """Exit status of a worker that found its runs in the hands of another one."""
@@ -25,6 +29,8 @@ class Order:
     log: Path
     cores: tuple[int, ...] = ()
     """Empty: all that the driver may use."""
+    devices: int = 1
+    """Of the whole worker."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,31 @@ class Exit:
 
     code: int | None
     words: str
+    taken_away: bool = False
+    """Its machine failed or was given to others: no attempt is counted."""
 
 
 class Engine(Protocol):
     """A handle is the engine's own business; it means nothing to another engine."""
 
+    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+        """Raises UserError where a worker could not do its work, before the first is started. `needs`: files
+        that workers read."""
+        ...
+
     def submit(self, order: Order) -> Any: ...
 
-    def adopt(self, writer: Writer) -> Any:
-        """A handle for a worker that another driver started. Raises UserError if it cannot be reached."""
+    def adopt(self, writer: Writer, order: Order) -> Any:
+        """A handle for a worker that another driver started for this order. Raises UserError if it cannot be
+        reached."""
         ...
 
     def poll(self, handle: Any) -> Exit | None:
         """None while the worker lives."""
+        ...
+
+    def waiting(self, handle: Any) -> str:
+        """Why the worker has not begun, though nothing ended it; empty once it has."""
         ...
 
     def cancel(self, handle: Any, *, hard: bool) -> None:
@@ -59,8 +77,30 @@ class Engine(Protocol):
 
 def make_engine(config: EngineConfig, logs: Path) -> Engine:
     """The engine of that name; `logs` is the folder where workers speak."""
+    if config.name == "slurm":
+        return make_slurm(config.slurm, logs)
     if config.name != "local":
-        raise UserError(f"engine.name={config.name}: no such engine; {nearest(config.name, ['local'])}")
+        raise UserError(
+            f"engine.name={config.name}: no such engine; {nearest(config.name, ['local', 'slurm'])}"
+        )
     from harness.fleet.engines.local import LocalEngine
 
     return LocalEngine(logs)
+
+
+def make_slurm(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
+    if config.submit is Submit.steps:
+        from harness.fleet.engines.slurm_steps import StepsEngine
+
+        return StepsEngine(config, logs)
+    from harness.fleet.engines.slurm import SlurmEngine
+
+    return SlurmEngine(config, logs)
+
+
+def scripts(config: EngineConfig, logs: Path, orders: Sequence[Order]) -> list[str]:
+    """What a scheduler would be handed, worker by worker; nothing where there is none."""
+    if config.name != "slurm":
+        return []
+    engine = make_slurm(config.slurm, logs)
+    return [engine.script(order) for order in orders]

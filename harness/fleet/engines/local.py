@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,9 @@ class LocalEngine:
             os.set_blocking(self._server.stdout.fileno(), False)
             self._rest = b""
 
+    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+        """Workers have what the driver has."""
+
     def submit(self, order: Order) -> Local:
         self.start()
         handle = Local(next(self._keys), self._server)
@@ -99,7 +103,7 @@ class LocalEngine:
             handle.exit = Exit(None, "the fork server ended")
         return handle
 
-    def adopt(self, writer: Writer) -> Local:
+    def adopt(self, writer: Writer, order: Order) -> Local:
         if writer.alive() is None:
             raise UserError(f"process {writer.pid} on {writer.host} trains this: continue there, or wait")
         return Local("adopted", writer=writer)
@@ -113,6 +117,9 @@ class LocalEngine:
         if handle.exit is None and handle.writer is None and not _serving(handle):
             handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
         return handle.exit
+
+    def waiting(self, handle: Local) -> str:
+        return ""
 
     def cancel(self, handle: Local, *, hard: bool) -> None:
         handle.wanted = signal.SIGKILL if hard else signal.SIGTERM

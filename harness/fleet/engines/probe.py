@@ -1,0 +1,136 @@
+"""One small job before the first worker: that a node sees the same files, has the libraries, and tells the
+same time.
+
+The node's side is `python -m harness.fleet.engines.probe FOLDER TOKEN NEED...`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.config.errors import UserError
+from harness.fleet.engines import Exit, Order
+from harness.records import atomic
+
+SKEW = 60.0
+"""Seconds by which clocks may differ: the times of a run's record would contradict each other."""
+VISIBLE = 15.0
+"""Seconds after the job's end in which its file must be seen here; network file systems cache for some."""
+TICK = 0.2
+MODULE = "harness.fleet.engines.probe"
+
+
+class Engine(Protocol):
+    """As much of an engine as a probe needs."""
+
+    def poll(self, handle: Any) -> Exit | None: ...
+
+    def waiting(self, handle: Any) -> str: ...
+
+    def cancel(self, handle: Any, *, hard: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def probe(
+    engine: Engine,
+    start: Callable[[Order, Sequence[str]], Any],
+    folder: Path,
+    needs: Sequence[Path],
+    note: Callable[[str], None],
+) -> None:
+    """Raises UserError with the first thing that a node lacks. `needs`: what it must be able to read."""
+    token = secrets.token_hex(8)
+    ask, answer = folder / f"probe-{token}.ask", folder / f"probe-{token}.json"
+    atomic.write_bytes(ask, token.encode())
+    order = Order("probe", (), {}, folder / "probe.log")
+    order.log.unlink(missing_ok=True)
+    paths = [str(path.absolute()) for path in (folder, *needs)]
+    try:
+        end = _wait(engine, start(order, [MODULE, paths[0], token, *paths[1:]]), note)
+        _judge(_read(answer), end, order.log)
+    finally:
+        for file in (ask, answer):
+            file.unlink(missing_ok=True)
+
+
+def _wait(engine: Engine, handle: Any, note: Callable[[str], None]) -> Exit:
+    said: set[str] = set()
+    try:
+        while (end := engine.poll(handle)) is None:
+            why = engine.waiting(handle)
+            if why and why not in said and len(said) < 5:
+                note(f"the probe of a node {why}")
+                said.add(why)
+            time.sleep(TICK)
+        return end
+    except BaseException:
+        engine.cancel(handle, hard=True)
+        engine.close()
+        raise
+
+
+def _read(answer: Path) -> dict[str, Any] | None:
+    deadline = time.monotonic() + VISIBLE
+    while time.monotonic() < deadline:
+        found = atomic.read_json(answer)
+        if isinstance(found, dict):
+            return found | {"seen": time.time()}
+        time.sleep(TICK)
+    return None
+
+
+def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
+    if found is None:
+        said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        if said:
+            raise UserError(
+                f"{sys.executable} does not run the harness on a node ({said[-1]}); install it where nodes "
+                "see it, or load it in engine.slurm.setup=[...]"
+            )
+        raise UserError(
+            f"{log.parent}: a node was to write there, and nothing is seen here ({end.words}): the folder is "
+            "not shared; choose one that every node sees with runs=..."
+        )
+    if found["failure"]:
+        raise UserError(f"node {found['host']}: {found['failure']}")
+    ahead = found["time"] - found["seen"]
+    if ahead > SKEW or ahead < -(SKEW + VISIBLE):
+        side = "ahead of" if ahead > 0 else "behind"
+        raise UserError(
+            f"node {found['host']}: its clock is {abs(ahead):.0f} s {side} this machine's; set them alike "
+            f"(they may differ by {SKEW:.0f} s)"
+        )
+
+
+def answer(folder: Path, token: str, needs: Sequence[str]) -> None:
+    """On the node: say what is here."""
+    found = {"host": socket.gethostname(), "time": time.time(), "failure": _failure(folder, token, needs)}
+    atomic.write_json(folder / f"probe-{token}.json", found)
+
+
+def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
+    """One sentence, or nothing."""
+    ask = folder / f"probe-{token}.ask"
+    if not ask.exists() or ask.read_text() != token:
+        return f"{folder} is another folder there: choose one that every node sees with runs=..."
+    for need in needs:
+        if not Path(need).exists():
+            return f"{need} is not there: put the data where every node sees them"
+    for module in ("jax", "harness.worker"):
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            return f"{sys.executable} cannot import {module} ({error}): load it in engine.slurm.setup=[...]"
+    return ""
+
+
+if __name__ == "__main__":
+    answer(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -1,0 +1,126 @@
+"""Workers as jobs of Slurm: each waits in the queue, and the queue decides where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config.errors import UserError
+from harness.config.schema import SlurmConfig
+from harness.fleet.engines import Exit, Order
+from harness.fleet.engines.probe import probe
+from harness.fleet.engines.slurm_queue import (
+    Call,
+    Job,
+    Queue,
+    Refused,
+    cancel,
+    check_installed,
+    command,
+    jobs_of_user,
+    refusal,
+)
+from harness.fleet.engines.slurm_script import batch_options, job_name, resources, runs_of, script
+from harness.records import atomic
+from harness.records.status import Writer
+
+
+@dataclass
+class Submitted:
+    """A worker as a job. `since`: when it was handed in, on the queue's clock."""
+
+    job: str
+    since: float
+    exit: Exit | None = None
+
+
+class SlurmEngine:
+    """One job a worker. A job that a driver before this one left in the queue is taken over, by its name."""
+
+    def __init__(
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
+    ) -> None:
+        self._config, self._logs, self._module, self._call = config, logs, module, call
+        self._queue = Queue(call, jobs_of_user)
+        self._found: dict[str, Job] | None = None
+        self._told: dict[bool, list[str]] = {False: [], True: []}
+        """Jobs to cancel at the next look, by how."""
+
+    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+        check_installed("sbatch")
+        self._logs.mkdir(parents=True, exist_ok=True)
+        probe(self, self._hand_in, self._logs, needs, note)
+
+    def submit(self, order: Order) -> Submitted:
+        if (left := self._left_behind(order)) is not None:
+            return Submitted(left.id, self._queue.answered)
+        try:
+            return self._hand_in(order, [self._module, *runs_of(order)])
+        except UserError as error:
+            return Submitted("", 0.0, Exit(None, str(error)))
+
+    def adopt(self, writer: Writer, order: Order) -> Submitted:
+        if (left := self._left_behind(order)) is not None:
+            return Submitted(left.id, self._queue.answered)
+        if writer.alive():
+            raise UserError(
+                f"process {writer.pid} on {writer.host} trains this outside Slurm: continue there, or wait"
+            )
+        words = f"process {writer.pid} on {writer.host} held it, and no job of this sweep has it now"
+        return Submitted("", 0.0, Exit(None, words))
+
+    def poll(self, handle: Submitted) -> Exit | None:
+        if handle.exit is None:
+            self._pass_on()
+            job = self._queue.jobs().get(handle.job)
+            if job is not None:
+                handle.exit = job.exit
+            elif self._queue.answered > handle.since:
+                handle.exit = Exit(None, f"Slurm no longer knows job {handle.job}")
+        return handle.exit
+
+    def waiting(self, handle: Submitted) -> str:
+        job = self._queue.jobs().get(handle.job)
+        if job is None:
+            return "" if self._queue.answered > handle.since else "handed in"
+        return f"waits in the queue ({job.reason or 'no reason given'})" if job.waits else ""
+
+    def cancel(self, handle: Submitted, *, hard: bool) -> None:
+        if handle.job:
+            self._told[hard].append(handle.job)
+
+    def close(self) -> None:
+        self._pass_on()
+
+    def script(self, order: Order) -> str:
+        """What `sbatch` is given for a worker."""
+        return self._script(order, [self._module, *runs_of(order)])
+
+    def _script(self, order: Order, argv: Sequence[str]) -> str:
+        options = resources(self._config, order, job_name(self._logs, order)) + batch_options(self._config)
+        return script(self._config, order, argv, options)
+
+    def _hand_in(self, order: Order, argv: Sequence[str]) -> Submitted:
+        """Raises UserError where Slurm would not take it."""
+        file = order.log.with_suffix(".sh")
+        atomic.write_bytes(file, self._script(order, argv).encode())
+        since = self._queue.now()
+        try:
+            answer = self._call(["sbatch", "--parsable", str(file)])
+        except Refused as error:
+            raise UserError(refusal(str(error), self._config.partition, self._call)) from error
+        return Submitted(answer.strip().partition(";")[0], since)
+
+    def _left_behind(self, order: Order) -> Job | None:
+        """The live job of that name that was there before this driver; it is taken over once."""
+        if self._found is None:
+            jobs = self._queue.jobs().values()
+            self._found = {job.name: job for job in jobs if job.exit is None}
+        return self._found.pop(job_name(self._logs, order), None)
+
+    def _pass_on(self) -> None:
+        for hard, jobs in self._told.items():
+            if jobs:
+                cancel(jobs, hard=hard, call=self._call)
+                jobs.clear()
