@@ -41,7 +41,7 @@ class StepsEngine:
         self._allocation = os.environ.get("SLURM_JOB_ID", "")
         self._queue = Queue(call, lambda call: steps_of(self._allocation, call))
 
-    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("srun")
         if not self._allocation:
             raise UserError(
