@@ -10,7 +10,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 << 20
-SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
+SOON = {
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+    "health_check_initial_delay_ms": 0,
+}
 """So that a lost node is noticed in seconds."""
 PACE = "0.2"
 """Seconds a step of the fake worker, of 20."""

@@ -1,4 +1,4 @@
-"""A worker that its keeper started: it holds its runs, and ends with its keeper, since nobody else would end it.
+"""A worker that its keeper started: it holds its runs, and ends with its keeper: nobody else would end it.
 
 `python -m harness.fleet.engines.kept MODULE RUN_DIR...` calls `MODULE.main(runs, {})`.
 """

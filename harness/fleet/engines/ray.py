@@ -10,8 +10,9 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from harness.fleet.engines import Exit, Order
 from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
-from harness.fleet.engines.ray_cluster import check_fits, connect, library, resource, taken
+from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource, taken
 from harness.fleet.engines.slurm_script import PASSED_ON, runs_of
 from harness.records.status import Writer
 
@@ -44,8 +45,9 @@ class Kept:
     """A worker. `actor` from when Ray was asked for it, `host` and `pid` from when it has a place."""
 
     name: str
-    order: Order | None = None
-    argv: tuple[str, ...] = ()
+    task: keeper.Task | None = None
+    takes: Mapping[str, float] = field(default_factory=dict)
+    """By resource, how much."""
     actor: Any = None
     group: Any = None
     host: str = ""
@@ -57,7 +59,9 @@ class Kept:
 class RayEngine:
     """Never waits for a worker: answers are asked for all at once, and those that are there are taken."""
 
-    def __init__(self, config: RayConfig, logs: Path, module: str = "harness.worker", ray: Any = None) -> None:
+    def __init__(
+        self, config: RayConfig, logs: Path, module: str = "harness.worker", ray: Any = None
+    ) -> None:
         self._config, self._logs, self._module = config, logs.absolute(), module
         self._ray, self._connected = ray, False
         self._keeper: Any = None
@@ -76,17 +80,20 @@ class RayEngine:
         self._ray.cloudpickle.register_pickle_by_value(keeper)
         self._keeper = self._ray.remote(keeper.Keeper)
         try:
-            check_fits(self._config, orders, self._ray.nodes())
+            fitting(self._config, orders, self._ray.nodes())
             if self._config.address is not None:
-                probe(self, self._hand_in, self._logs, needs, note)
                 self._found = self._left_behind()
+                probe(self, self._probe(orders), self._logs, needs, note)
         except BaseException:
             self.close()
             raise
 
     def submit(self, order: Order) -> Kept:
         left = self._found.pop(order.name, None)
-        return left or self._hand_in(order, [KEPT, self._module, *runs_of(order)])
+        if left is not None:
+            return left
+        takes = {resource(self._config, order): order.devices}
+        return self._hand_in(order, [KEPT, self._module, *runs_of(order)], takes)
 
     def adopt(self, writer: Writer, order: Order) -> Kept:
         for name, left in self._found.items():
@@ -122,8 +129,12 @@ class RayEngine:
 
     # Placing
 
-    def _hand_in(self, order: Order, argv: Sequence[str]) -> Kept:
-        handle = Kept(f"{order.name}#{secrets.token_hex(4)}", order, (*argv,))
+    def _probe(self, orders: Sequence[Order]) -> Callable[[Order, Sequence[str]], Kept]:
+        """Beside whatever is at work on a node that workers may be given."""
+        return partial(self._hand_in, takes=a_little(fitting(self._config, orders, self._ray.nodes())))
+
+    def _hand_in(self, order: Order, argv: Sequence[str], takes: Mapping[str, float]) -> Kept:
+        handle = Kept(f"{order.name}#{secrets.token_hex(4)}", _task(order, argv), takes)
         self._held.append(handle)
         self._place_some()
         return handle
@@ -136,17 +147,16 @@ class RayEngine:
 
     def _place(self, handle: Kept) -> None:
         """One bundle, since one process holds all devices of a worker: Ray keeps a bundle on one node."""
-        order, util = handle.order, self._ray.util
-        assert order is not None
-        asked = {resource(self._config, order): order.devices}
-        handle.group = util.placement_group([asked], "STRICT_PACK", handle.name, "detached")
-        options = taken(*next(iter(asked.items()))) | {
+        handle.group = self._ray.util.placement_group(
+            [dict(handle.takes)], "STRICT_PACK", handle.name, "detached"
+        )
+        options = taken(handle.takes) | {
             "name": handle.name,
             "lifetime": "detached",
             "max_concurrency": CALLS,
             "placement_group": handle.group,
         }
-        handle.actor = self._keeper.options(**options).remote(handle.name, _task(order, handle.argv))
+        handle.actor = self._keeper.options(**options).remote(handle.name, handle.task)
         self._watch(handle)
 
     def _left_behind(self) -> dict[str, Kept]:
@@ -222,9 +232,9 @@ class RayEngine:
             self._ray.util.remove_placement_group(handle.group)
 
 
-def _task(order: Order, argv: tuple[str, ...]) -> keeper.Task:
+def _task(order: Order, argv: Sequence[str]) -> keeper.Task:
     env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | dict(order.env)
-    return keeper.Task(argv, env, os.getcwd(), str(order.log.absolute()), LINGER)
+    return keeper.Task((*argv,), env, os.getcwd(), str(order.log.absolute()), LINGER)
 
 
 __all__ = ["Kept", "RayEngine"]

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.config.errors import UserError
@@ -55,40 +55,51 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
         ) from error
 
 
-def demands(config: RayConfig, orders: Sequence[Order]) -> dict[str, int]:
-    """By resource, the most that one worker takes of it. Raises UserError for a platform without one."""
-    most: dict[str, int] = {}
-    for order in orders:
-        name = resource(config, order)
-        most[name] = max(most.get(name, 0), order.devices)
-    return most
-
-
 def resource(config: RayConfig, order: Order) -> str:
     if order.platform not in config.resources:
         raise UserError(
-            f"engine.ray.resources: none for cluster.platform={order.platform}; say which resource its devices "
-            f"are with +engine.ray.resources.{order.platform}=NAME"
+            f"engine.ray.resources: none for cluster.platform={order.platform}; say which resource its "
+            f"devices are with +engine.ray.resources.{order.platform}=NAME"
         )
     return config.resources[order.platform]
 
 
-def check_fits(config: RayConfig, orders: Sequence[Order], nodes: Sequence[dict[str, Any]]) -> None:
-    """Raises UserError where no node, were it empty, would hold a worker: it would wait for ever."""
-    for name, wanted in demands(config, orders).items():
-        most = max((node["Resources"].get(name, 0) for node in nodes if node["Alive"]), default=0)
-        if wanted > most:
+def fitting(
+    config: RayConfig, orders: Sequence[Order], nodes: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """A node that would hold the widest worker. Raises UserError where a worker would wait for ever, since no
+    node, were it empty, holds it."""
+    most: dict[str, int] = {}
+    for order in orders:
+        name = resource(config, order)
+        most[name] = max(most.get(name, 0), order.devices)
+    holders = {name: _most(name, nodes) for name in most}
+    for name, wanted in most.items():
+        has = holders[name]["Resources"].get(name, 0)
+        if wanted > has:
             raise UserError(
                 f"engine=ray: a worker needs {wanted} {name} on one node, and the most that one has is "
-                f"{most:g}; give runs smaller meshes, take isolation=run, or name another resource in "
+                f"{has:g}; give runs smaller meshes, take engine.isolation=run, or name another resource in "
                 "engine.ray.resources"
             )
+    return next(iter(holders.values()))
 
 
-def taken(resource: str, amount: int) -> dict[str, Any]:
+def a_little(node: Mapping[str, Any]) -> dict[str, float]:
+    """Of a resource that this node alone has, so that it is this one and takes nobody's place."""
+    return {f"node:{node['NodeManagerAddress']}": 0.001}
+
+
+def taken(resources: Mapping[str, float]) -> dict[str, Any]:
     """Options of an actor that takes so much; processors and GPUs have options of their own."""
-    own = {"CPU": "num_cpus", "GPU": "num_gpus"}.get(resource)
-    return {"num_cpus": 0} | ({own: amount} if own else {"resources": {resource: amount}})
+    others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    counts = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+    return counts | {"resources": others}
+
+
+def _most(resource: str, nodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The living node that has most of it."""
+    return max((node for node in nodes if node["Alive"]), key=lambda node: node["Resources"].get(resource, 0))
 
 
 def _reach(address: str) -> None:
