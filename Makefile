@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-soak clean
+.PHONY: setup demo fleet test check bench bench-sweep test-install test-full test-statistics test-soak test-slurm clean
 
 setup: .venv/ready
 
@@ -46,6 +46,11 @@ test-statistics: setup
 
 test-soak: setup
 	$(RUN)pytest -m slow -n 0 -s tests/fleet/soak
+
+# Fetches the packages of a Slurm into the cache, and starts one of three nodes from there.
+test-slurm: setup
+	$(RUN)python -m tests.slurm.cluster
+	$(RUN)pytest -m slow -n 0 tests/slurm
 
 clean:
 	rm -rf .venv build dist *.egg-info

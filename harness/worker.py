@@ -22,6 +22,7 @@ from harness.config.schema import Config
 from harness.config.terms import Terms, from_env
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile, keep_memory
+from harness.records.claim import HELD, claim
 from harness.records.configs import read_config
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 """Exit status when a run is left that the same command would train further."""
+
+
+def command(argv: list[str]) -> int:
+    """As a process of its own: it holds its runs until it ends, as a fork server's child does."""
+    if not all(claim(RunDir(Path(path).resolve()).claim) for path in argv):
+        return HELD
+    return main(argv)
 
 
 def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
@@ -134,4 +142,4 @@ class _Attempts:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:]))

@@ -88,6 +88,10 @@ def _ask(configs: Sequence[Config]) -> list[dict[str, Any]]:
             write_config(path, config)
         command = [sys.executable, "-m", "harness.describe", *map(str, paths)]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named 'jax'" in answer.stderr:
+        raise UserError(
+            f"{sys.executable} has no JAX: configs are described before a launch, also on a login node"
+        )
     if answer.returncode:
         last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"
         raise RuntimeError(f"harness.describe ended without an answer: {last}\n{answer.stderr}")

@@ -6,6 +6,7 @@ import os
 import signal
 
 from harness.config.errors import UserError
+from harness.fleet.engines.slurm import stop_jobs
 from harness.records.claim import holder, worker_of
 from harness.records.layout import SweepDir
 from harness.records.status import Writer
@@ -18,8 +19,12 @@ def stop(sweep: SweepDir) -> str:
         _terminate(driver)
         return f"the driver (process {driver.pid}) was told; it waits until every run has saved"
     workers = {writer for run in sweep.runs() if (writer := worker_of(run)) is not None}
+    jobs = stop_jobs(sweep.path / "workers")
     for worker in workers:
-        _terminate(worker)
+        if not jobs or worker.alive() is not None:
+            _terminate(worker)
+    if jobs:
+        return f"{jobs} jobs of Slurm were told to save and leave"
     return f"{len(workers)} workers were told to save and leave" if workers else "nothing is running there"
 
 

@@ -32,6 +32,10 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     stored = atomic.read_json(sweep.timing)
     if isinstance(stored, dict) and stored.get("key") == key:
         return
+    if config.engine.name != "local":
+        where = f"engine={config.engine.name} trains elsewhere"
+        note(f"timing pass: not made, since {where}; the gate has no step times")
+        return
     note(f"timing pass: {', '.join(run.variant for run in block.runs)} at {block.name}, in turn, alone")
     command = [sys.executable, "-m", "harness.probe.timing", *(str(run.dir.path) for run in block.runs)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)

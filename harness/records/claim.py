@@ -17,6 +17,9 @@ from pathlib import Path
 from harness.records.layout import RunDir
 from harness.records.status import State, Writer, read_status
 
+HELD = 75
+"""Exit status of a worker that found its runs in the hands of another one."""
+
 _held: dict[str, int] = {}
 
 

@@ -6,6 +6,7 @@ handed in.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import sys
@@ -84,10 +85,17 @@ class Turns:
         self._refuse_the_too_wide()
         self._start_what_fits(begun)
         while self._at_work:
-            self._ended(self._ends.get())
+            self._ended(self._next_end())
             self._start_what_fits(time.time())
         self._drop(lambda _: True)
         return [self._states[turn] for turn in self._turns]
+
+    def _next_end(self) -> Turn:
+        """Waits in short pieces: the system may give a signal to any thread, and this one, which acts on it,
+        sleeps on in one long wait."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._ends.get(timeout=TICK)
 
     def _refuse_the_too_wide(self) -> None:
         for block in [block for block in self._waiting if _width(block) > self._devices]:

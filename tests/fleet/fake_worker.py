@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.config.terms import from_env
 from harness.records import atomic, manifest, metrics
+from harness.records.claim import HELD, claim
 from harness.records.configs import read_config
 from harness.records.examples import write_examples
 from harness.records.layout import RunDir
@@ -145,4 +146,6 @@ def _misbehave(what: str, status: Status) -> Status:
 
 
 if __name__ == "__main__":
+    if not all(claim(RunDir(Path(run)).claim) for run in sys.argv[1:]):
+        sys.exit(HELD)
     sys.exit(main(sys.argv[1:], {}))

@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine, from the distribution's packages, with nothing installed.
+"""A Slurm of two nodes and one apart on this machine, from the distribution's packages, nothing installed.
 
 `python -m tests.slurm.cluster` fetches the packages into the cache, and says why where they cannot be had.
 """
@@ -29,7 +29,7 @@ PACKAGES = (
     "munge",
     "libhwloc15",
 )
-NODES = ("n1", "n2")
+NODES = ("n1", "n2", "n3")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _CONF = """\
@@ -39,7 +39,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 PluginDir={root}/{libraries}/slurm-wlm
 StateSaveLocation={folder}/state
@@ -60,13 +60,15 @@ SlurmdTimeout=5
 SlurmctldTimeout=5
 KillWait=5
 OverTimeLimit=0
-MinJobAge=60
+MinJobAge=600
 ReturnToService=2
 SlurmdParameters=config_overrides
 JobRequeue=1
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 State=UNKNOWN
+NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=4 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=brief Nodes=n3 MaxTime=INFINITE State=UP
 """
 
 
@@ -101,7 +103,7 @@ def _fetch(folder: Path) -> None:
 
 @dataclass
 class Cluster:
-    """One controller, two node daemons and a private munged, under `folder`."""
+    """One controller, three node daemons and a private munged, under `folder`."""
 
     root: Path
     folder: Path
@@ -121,10 +123,11 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld-wlm", "-D")
         for node in NODES:
             self.start_node(node)
-        self._wait_until_idle()
+        self.wait_until_idle()
 
     def start_node(self, node: str) -> None:
         stepd = f"{self.root}/usr/sbin/slurmstepd-wlm"
+        shutil.rmtree(self.folder / f"spool-{node}", ignore_errors=True)
         self._daemon(f"slurmd-{node}", "slurmd-wlm", "-D", "-N", node, "-d", stepd)
 
     def kill_node(self, node: str) -> None:
@@ -172,7 +175,7 @@ class Cluster:
             folder=self.folder,
             root=self.root,
             libraries=LIBRARIES,
-            ports=_free_ports(3),
+            ports=_free_ports(4),
         )
         (self.folder / "slurm.conf").write_text(text)
 
@@ -196,7 +199,7 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _wait_until_idle(self) -> None:
+    def wait_until_idle(self) -> None:
         def idle() -> bool:
             found = self.call("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
             return sorted(found.splitlines()) == [f"{node} idle" for node in NODES]
@@ -206,13 +209,15 @@ class Cluster:
     def _of_node(self, node: str) -> list[int]:
         """Every process that Slurm started on a node, and the step daemons that watch over them."""
         marks = (f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.env['SLURM_CONF']}")
-        jobs = [pid for pid in map(int, _numbers()) if {*marks} <= {*_environment(pid)}]
+        jobs = processes(*marks)
         above = {parent for pid in jobs if _name(parent := _parent(pid)).startswith("slurmstepd")}
         return [*above, *jobs]
 
 
-def _numbers() -> list[str]:
-    return [each.name for each in Path("/proc").iterdir() if each.name.isdigit()]
+def processes(*marks: str) -> list[int]:
+    """That have all of this in their environment."""
+    numbers = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    return [pid for pid in numbers if {*marks} <= {*_environment(pid)}]
 
 
 def _environment(pid: int) -> list[str]:

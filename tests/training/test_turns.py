@@ -1,6 +1,7 @@
 """Whose turn it is, with attempts that only pretend: against the plan's own packing, and fault by fault."""
 
 import random
+import signal
 import threading
 import time
 
@@ -199,3 +200,17 @@ def test_waiting_doubles_and_never_looks_like_a_stall():
     assert [terms.backoff(n) for n in (1, 2, 3, 4, 5)] == [1, 2, 4, 8, 10]
     assert from_env(to_env(terms)) == terms
     assert from_env({}) == Terms()
+
+
+def test_a_signal_that_another_thread_takes_in_is_acted_on(tmp_path):
+    leave, [turn] = threading.Event(), turns_of(tmp_path, {"a": [1]})
+
+    def attempt(turn, lease):
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+        return say(turn, State.preempted if leave.wait(5) else State.finished)
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: leave.set())
+    try:
+        assert Turns([turn], 1, attempt, QUICK, leave).take(0.0) == [State.preempted]
+    finally:
+        signal.signal(signal.SIGUSR2, before)

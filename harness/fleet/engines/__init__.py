@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.config.errors import UserError, nearest
 from harness.config.schema import EngineConfig, SlurmConfig, Submit
+from harness.records.claim import HELD
 from harness.records.status import Writer
 
 if TYPE_CHECKING:
     from harness.fleet.engines.slurm import SlurmEngine
     from harness.fleet.engines.slurm_steps import StepsEngine
 
-HELD = 75
-"""Exit status of a worker that found its runs in the hands of another one."""
+__all__ = ["HELD", "Engine", "Exit", "Order", "make_engine", "scripts"]
 
 
 @dataclass(frozen=True)

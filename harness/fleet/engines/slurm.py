@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.fleet.engines.slurm_queue import (
     jobs_of_user,
     refusal,
 )
-from harness.fleet.engines.slurm_script import batch_options, job_name, resources, runs_of, script
+from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, runs_of, script
 from harness.records import atomic
 from harness.records.status import Writer
 
@@ -35,15 +36,31 @@ class Submitted:
     exit: Exit | None = None
 
 
+def stop_jobs(logs: Path, call: Call = command) -> int:
+    """Tell the jobs of a sweep to save and leave, driver or none. Returns how many there were."""
+    if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
+        return 0
+    try:
+        live = [job for job in jobs_of_user(call).values() if job.exit is None and handed_in(logs, job.name)]
+    except Refused as error:
+        raise UserError(
+            f"{logs.parent}: whether jobs train it cannot be asked now ({error}); try again"
+        ) from error
+    cancel([job.id for job in live], hard=False, call=call)
+    return len(live)
+
+
 class SlurmEngine:
-    """One job a worker. A job that a driver before this one left in the queue is taken over, by its name."""
+    """One job a worker. A job that a driver before this one left in the queue is taken over: its name and
+    the script beside the log, which are there before the job is, say what it trains."""
 
     def __init__(
         self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._queue = Queue(call, jobs_of_user)
-        self._found: dict[str, Job] | None = None
+        self._found: dict[str, str] | None = None
+        """Jobs that were there before this driver, by the runs that they train."""
         self._told: dict[bool, list[str]] = {False: [], True: []}
         """Jobs to cancel at the next look, by how."""
 
@@ -76,6 +93,8 @@ class SlurmEngine:
             job = self._queue.jobs().get(handle.job)
             if job is not None:
                 handle.exit = job.exit
+                if job.held:
+                    self.cancel(handle, hard=True)
             elif self._queue.answered > handle.since:
                 handle.exit = Exit(None, f"Slurm no longer knows job {handle.job}")
         return handle.exit
@@ -83,7 +102,7 @@ class SlurmEngine:
     def waiting(self, handle: Submitted) -> str:
         job = self._queue.jobs().get(handle.job)
         if job is None:
-            return "" if self._queue.answered > handle.since else "handed in"
+            return "" if self._queue.answered > handle.since else "was handed to Slurm"
         return f"waits in the queue ({job.reason or 'no reason given'})" if job.waits else ""
 
     def cancel(self, handle: Submitted, *, hard: bool) -> None:
@@ -113,11 +132,12 @@ class SlurmEngine:
         return Submitted(answer.strip().partition(";")[0], since)
 
     def _left_behind(self, order: Order) -> Job | None:
-        """The live job of that name that was there before this driver; it is taken over once."""
+        """The live job that a driver before this one submitted for any of these runs."""
         if self._found is None:
-            jobs = self._queue.jobs().values()
-            self._found = {job.name: job for job in jobs if job.exit is None}
-        return self._found.pop(job_name(self._logs, order), None)
+            live = [job for job in self._queue.jobs().values() if job.exit is None]
+            self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
+        jobs = [self._queue.jobs().get(self._found.get(run, "")) for run in runs_of(order)]
+        return next((job for job in jobs if job is not None and job.exit is None), None)
 
     def _pass_on(self) -> None:
         for hard, jobs in self._told.items():

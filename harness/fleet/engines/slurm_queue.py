@@ -67,8 +67,15 @@ class Job:
         return self.state in _WAITS
 
     @property
+    def held(self) -> bool:
+        """Whether it would wait until somebody releases it by hand."""
+        return self.waits and self.reason.replace("_", " ") == "launch failed requeued held"
+
+    @property
     def exit(self) -> Exit | None:
         """None while it waits or runs."""
+        if self.held:
+            return Exit(None, f"Slurm could not launch it, and holds it back: job {self.id} ({self.reason})")
         if self.waits or self.state in _LIVES:
             return None
         if self.state in _WORDS:

@@ -18,7 +18,20 @@ PASSED_ON = ("PYTHONPATH", "AB_HARNESS_CACHE")
 
 def job_name(logs: Path, order: Order) -> str:
     """Sweep and assignment: by it a driver that comes back finds what it had submitted."""
-    return f"ab-{digest(str(logs.absolute()))[:10]}-{order.name.replace('/', '-')}"
+    return _prefix(logs) + order.log.stem
+
+
+def _prefix(logs: Path) -> str:
+    return f"ab-{digest(str(logs.absolute()))[:10]}-"
+
+
+def handed_in(logs: Path, name: str) -> list[str]:
+    """The runs of the job of that name, by its script; none for another sweep's."""
+    file = logs / f"{name.removeprefix(_prefix(logs))}.sh"
+    if not name.startswith(_prefix(logs)) or not file.exists():
+        return []
+    words = shlex.split(file.read_text().rstrip().rpartition("\n")[2])
+    return words[words.index("-m") + 2 :]
 
 
 def resources(config: SlurmConfig, order: Order, name: str) -> list[str]:

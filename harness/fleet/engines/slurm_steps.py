@@ -52,6 +52,9 @@ class StepsEngine:
         probe(self, self._hand_in, self._logs, needs, note)
 
     def submit(self, order: Order) -> Step:
+        name = job_name(self._logs, order)
+        if name in self._queue.jobs():
+            return Step(name, self._queue.answered)
         return self._hand_in(order, [self._module, *runs_of(order)])
 
     def adopt(self, writer: Writer, order: Order) -> Step:

@@ -1,0 +1,104 @@
+"""A Slurm of one process: it answers as `sbatch`, `squeue` and `scancel` do, and runs scripts by bash.
+
+What it holds can be made to wait, and to end in any state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.fleet.engines.slurm_queue import Refused
+
+
+@dataclass
+class Held:
+    options: dict[str, str]
+    script: Path
+    process: subprocess.Popen | None = None
+    state: str = ""
+    """Where it is not what the process says."""
+    status: int = 0
+
+
+@dataclass
+class FakeSlurm:
+    waits: bool = False
+    """New jobs stay in the queue."""
+    down: bool = False
+    refuses: str = ""
+    calls: list[list[str]] = field(default_factory=list)
+    jobs: dict[str, Held] = field(default_factory=dict)
+    _ids: itertools.count = field(default_factory=lambda: itertools.count(1))
+
+    def __call__(self, arguments: Sequence[str]) -> str:
+        self.calls.append([*arguments])
+        if self.down:
+            raise Refused("Unable to contact slurm controller")
+        return getattr(self, f"_{arguments[0]}")([*arguments[1:]])
+
+    def count(self, program: str) -> int:
+        return sum(call[0] == program for call in self.calls)
+
+    def begin(self, id: str) -> None:
+        job = self.jobs[id]
+        with Path(job.options["output"]).open("ab") as log:
+            job.process = subprocess.Popen(
+                ["bash", str(job.script)], stdout=log, stderr=log, start_new_session=True
+            )
+
+    def end(self, id: str, state: str) -> None:
+        """As Slurm ends a job: its process is gone."""
+        job = self.jobs[id]
+        if job.process is not None:
+            job.process.kill()
+            job.process.wait()
+        job.state = state
+
+    def _sbatch(self, arguments: list[str]) -> str:
+        if self.refuses:
+            raise Refused(self.refuses)
+        script = Path(arguments[-1])
+        lines = script.read_text().splitlines()
+        said = [shlex.split(line)[1] for line in lines if line.startswith("#SBATCH")]
+        options = dict(each.removeprefix("--").partition("=")[::2] for each in said)
+        id = str(next(self._ids))
+        self.jobs[id] = Held(options, script)
+        if not self.waits:
+            self.begin(id)
+        return f"{id}\n"
+
+    def _squeue(self, arguments: list[str]) -> str:
+        widths = [int(column.partition(":")[2]) for column in arguments[-1].split(",")]
+        rows = [self._row(id, job) for id, job in self.jobs.items()]
+        return "\n".join(
+            "".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows
+        )
+
+    def _row(self, id: str, job: Held) -> tuple[str, str, str, str, str]:
+        code = job.process.poll() if job.process else None
+        state, status = job.state, job.status
+        if not state and code is not None:
+            state, status = ("FAILED" if code else "COMPLETED"), (code << 8 if code >= 0 else -code)
+        state = state or ("RUNNING" if job.process else "PENDING")
+        return id, state, str(status), "Priority" if state == "PENDING" else "None", job.options["job-name"]
+
+    def _scancel(self, arguments: list[str]) -> str:
+        ids = [each for each in arguments if each.isdigit()]
+        for id in ids:
+            job = self.jobs[id]
+            if "--signal=TERM" in arguments:
+                if job.process is not None and job.process.poll() is None:
+                    os.kill(job.process.pid, signal.SIGTERM)
+            elif not ("--state=PENDING" in arguments and job.process is not None):
+                self.end(id, "CANCELLED")
+        return ""
+
+    def _sinfo(self, _: list[str]) -> str:
+        return "main\nlong\n"

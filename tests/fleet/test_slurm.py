@@ -1,0 +1,384 @@
+"""The engine of Slurm by a made-up Slurm; by a real one in tests/slurm."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from harness.config.errors import UserError
+from harness.config.schema import EngineConfig, SlurmConfig, Submit
+from harness.fleet.directories import Ready, mark, prepare
+from harness.fleet.engines import Exit, Order, make_engine, probe
+from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
+from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
+from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
+from harness.fleet.launch import Tools, launch
+from harness.fleet.runs import Run, directory, sweep_of
+from harness.records.layout import SweepDir
+from harness.records.status import State, Status, Writer, read_status, write_status
+from tests.fleet.fake_slurm import FakeSlurm
+from tests.fleet.support import config, configs, facts, wait_for
+
+ELSEWHERE = Writer("another-host", 1, "boot:1")
+
+
+@pytest.fixture
+def slurm(monkeypatch) -> FakeSlurm:
+    monkeypatch.setattr("harness.fleet.engines.slurm_queue.FRESH", 0.05)
+    return FakeSlurm()
+
+
+class Trusting(SlurmEngine):
+    """Asks no node before it starts."""
+
+    def check(self, *_) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+
+
+def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
+    logs.mkdir(parents=True, exist_ok=True)
+    return Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+
+
+def tools(slurm: FakeSlurm) -> Tools:
+    return Tools(
+        describe=lambda made: [facts(each) for each in made],
+        engine=lambda _, logs: engine(slurm, logs),
+        conclude=lambda *_: None,
+    )
+
+
+def order(logs, name: str = "xs/seed0", **more) -> Order:
+    return Order(name, (logs.parent / "run",), {"A": "b c"}, logs / f"{name.replace('/', '-')}.log", **more)
+
+
+def test_a_sweep_is_trained_by_jobs(slurm, tmp_path):
+    made = configs(tmp_path, seeds=(0,), name="slurm")
+    outcomes = launch(made, tools(slurm), Console(quiet=True))
+    assert [outcome.state for outcome in outcomes] == ["finished", "finished"]
+    assert slurm.count("sbatch") == 1, "a block is one job"
+
+
+@pytest.mark.parametrize(
+    ("state", "jobs", "words"), [("PREEMPTED", 2, ""), ("TIMEOUT", 1, "Slurm ended it at its time limit")]
+)
+def test_with_one_attempt_only_what_slurm_took_away_goes_on(slurm, tmp_path, monkeypatch, state, jobs, words):
+    monkeypatch.setenv("FAKE_PACE", "0.02")
+    real, ended = slurm._squeue, []
+
+    def squeue(arguments):
+        [*ids] = slurm.jobs
+        if len(ids) == 1 and not ended and read_status(run_dir(tmp_path)).step > 6:
+            slurm.end(ids[0], state)
+            ended.append(ids[0])
+        return real(arguments)
+
+    monkeypatch.setattr(slurm, "_squeue", squeue)
+    made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm", attempts=1)
+    [outcome] = launch(made, tools(slurm), Console(quiet=True))
+    assert ended
+    assert outcome.state == ("lost" if words else "finished")
+    assert outcome.failure.startswith(words)
+    assert bool(outcome.failure) == bool(words)
+    assert slurm.count("sbatch") == jobs
+
+
+def run_dir(runs):
+    return SweepDir(runs / "trial").run("xs", "mha", 0)
+
+
+def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
+    slurm.waits = True
+    logs = tmp_path / "workers"
+    first = engine(slurm, logs).submit(order(logs))
+    second = engine(slurm, logs)
+    assert second.submit(order(logs)).job == first.job
+    assert second.adopt(ELSEWHERE, order(logs)).job == first.job
+    assert second.submit(dataclasses.replace(order(logs), name="regrouped")).job == first.job
+    assert slurm.count("sbatch") == 1
+    assert handed_in(logs, "xs-seed0") == [], "a name of another's making"
+    other = dataclasses.replace(order(logs), runs=(tmp_path / "other",))
+    assert second.submit(other).job != first.job
+    assert (
+        engine(slurm, tmp_path / "sweep2" / "workers").submit(order(tmp_path / "sweep2" / "workers")).job
+        == "3"
+    )
+
+
+def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
+    slurm.waits = True
+    logs = tmp_path / "workers"
+    first = engine(slurm, logs).submit(order(logs))
+    slurm.end(first.job, "CANCELLED")
+    second = engine(slurm, logs)
+    gone = second.adopt(ELSEWHERE, order(logs))
+    assert "another-host" in second.poll(gone).words
+    again = second.submit(order(logs))
+    assert again.job != first.job
+    third = engine(slurm, logs)
+    assert third.submit(order(logs)).job == again.job
+    slurm.end(again.job, "CANCELLED")
+    time.sleep(0.1)
+    assert third.submit(order(logs)).job == "3"
+
+
+def test_to_leave_is_to_save_if_it_runs_and_to_go_if_it_waits(slurm, tmp_path):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handles = [made.submit(order(tmp_path / "workers", name)) for name in ("a", "b", "c")]
+    wait_for(lambda: "waits in the queue (Priority)" in made.waiting(handles[0]))
+    for handle in handles:
+        made.cancel(handle, hard=False)
+        assert slurm.count("scancel") == 0
+    made.close()
+    assert slurm.count("scancel") == 2, "one command for all of them, whatever each does"
+    for handle in handles:
+        wait_for(lambda handle=handle: made.poll(handle))
+        assert "cancelled" in handle.exit.words
+
+
+def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    slurm.waits = True
+    logs, others = tmp_path / "workers", tmp_path / "sweep2" / "workers"
+    made = engine(slurm, logs)
+    ours = [made.submit(order(logs, name)).job for name in ("a", "b")]
+    engine(slurm, others).submit(order(others))
+    assert stop_jobs(logs, slurm) == 2
+    assert [id for id, job in slurm.jobs.items() if job.state == "CANCELLED"] == ours
+    assert stop_jobs(logs, slurm) == 0
+
+
+def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handle = made.submit(order(tmp_path / "workers"))
+    wait_for(lambda: "Priority" in made.waiting(handle))
+    slurm.down = True
+    time.sleep(0.1)
+    assert made.poll(handle) is None
+    slurm.down = False
+    slurm.jobs.clear()
+    wait_for(lambda: made.poll(handle))
+    assert "no longer knows job 1" in handle.exit.words
+
+
+def test_one_question_serves_thousands_of_jobs(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.fleet.engines.slurm_queue.FRESH", 3600.0)
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handles = [made.submit(order(tmp_path / "workers", f"s{number}")) for number in range(200)]
+    asked = slurm.count("squeue")
+    for handle in handles:
+        made.poll(handle)
+        made.waiting(handle)
+    assert slurm.count("squeue") - asked <= 1
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "exit"),
+    [
+        ("PENDING", 0, None),
+        ("RUNNING", 0, None),
+        ("COMPLETING", 0, None),
+        ("COMPLETED", 0, (0, False)),
+        ("FAILED", 3 << 8, (3, False)),
+        ("FAILED", 75 << 8, (75, False)),
+        ("FAILED", 9, (-9, False)),
+        ("TIMEOUT", 0, (None, False)),
+        ("OUT_OF_MEMORY", 0, (None, False)),
+        ("CANCELLED", 0, (None, False)),
+        ("NODE_FAIL", 0, (None, True)),
+        ("PREEMPTED", 0, (None, True)),
+    ],
+)
+def test_what_a_state_means(state, status, exit):
+    found = Job("1", state, status, "", "").exit
+    assert (None if found is None else (found.code, found.taken_away)) == exit
+
+
+def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/some/where")
+    asked = SlurmConfig(
+        partition="main", time_limit="60", constraint="h100", cpus=2, gpus=1, setup=["module load x"]
+    )
+    made = order(tmp_path / "a b", devices=4)
+    name = job_name(tmp_path / "a b", made)
+    options = resources(asked, made, name) + batch_options(asked)
+    text = script(asked, made, ["harness.worker", "/a b/run"], options)
+    lines = text.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "#SBATCH --cpus-per-task=8" in lines
+    assert "#SBATCH --gpus-per-node=4" in lines
+    assert "#SBATCH --signal=B:TERM@120" in lines
+    assert f"#SBATCH '--output={tmp_path}/a b/xs-seed0.log'" in lines
+    assert lines.index("module load x") < lines.index("export A='b c'")
+    assert lines[-1].startswith("exec ")
+    assert lines[-1].endswith("-m harness.worker '/a b/run'")
+
+
+# What cannot be
+
+
+def test_refusals_are_one_sentence(slurm, tmp_path):
+    slurm.refuses = "invalid partition specified: mian; Batch job submission failed"
+    made = SlurmEngine(SlurmConfig(partition="mian"), tmp_path, "tests.fleet.fake_worker", slurm)
+    refused = made.submit(order(tmp_path)).exit
+    assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
+    slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
+    assert "Slurm refuses the job (QOSMax" in made.submit(order(tmp_path)).exit.words
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="sbatch is not found on this machine"):
+        check_installed("sbatch")
+    with pytest.raises(UserError, match=r"engine\.name=slrum: no such engine; did you mean 'slurm'"):
+        make_engine(EngineConfig("slrum"), tmp_path)
+
+
+def test_steps_need_an_allocation(tmp_path, monkeypatch):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
+    with pytest.raises(UserError, match="no allocation here"):
+        made.check([], print)
+
+
+def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: not today' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(Refused, match=r"^not today$"):
+        command(["sbatch"])
+    with pytest.raises(Refused, match="No such file"):
+        command([str(tmp_path / "nothing")])
+
+
+class Node:
+    """Runs the node's side of a probe at once, as `does` has it."""
+
+    def __init__(self, does) -> None:
+        self.does = does
+
+    def start(self, order, argv):
+        self.does(order, argv)
+        return order
+
+    def poll(self, _):
+        return Exit(0, "the worker ended with status 0")
+
+
+def probed(does, tmp_path, needs=()) -> None:
+    node = Node(does)
+    probe.probe(node, node.start, tmp_path, needs, print)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(probe, "VISIBLE", 0.05)
+    monkeypatch.setattr(probe, "TICK", 0.01)
+    monkeypatch.setattr(probe.importlib, "import_module", lambda name: None)
+
+
+def answers(order, argv):
+    probe.answer(order.log.parent, argv[2], argv[3:])
+
+
+def test_a_node_that_has_all_is_taken(quick, tmp_path):
+    probed(answers, tmp_path, [tmp_path])
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("probe-")] == []
+
+
+def test_a_folder_that_is_not_shared(quick, tmp_path):
+    other = tmp_path / "of_the_node"
+    other.mkdir()
+    with pytest.raises(UserError, match="the folder is not shared; choose one that every node sees"):
+        probed(lambda order, argv: probe.answer(other, argv[2], argv[3:]), tmp_path)
+
+
+def test_another_folder_of_the_same_name(quick, tmp_path):
+    def stale(order, argv):
+        (tmp_path / f"probe-{argv[2]}.ask").unlink()
+        answers(order, argv)
+
+    with pytest.raises(UserError, match="is another folder there"):
+        probed(stale, tmp_path)
+
+
+def test_a_node_without_the_harness(quick, tmp_path):
+    def speaks(order, argv):
+        order.log.write_text("python: No module named harness\n")
+
+    with pytest.raises(UserError, match=r"does not run the harness on a node .*No module named harness"):
+        probed(speaks, tmp_path)
+
+
+def test_a_node_without_jax(quick, tmp_path, monkeypatch):
+    def fails(name):
+        raise ImportError(f"No module named '{name}'")
+
+    monkeypatch.setattr(probe.importlib, "import_module", fails)
+    with pytest.raises(UserError, match=r"cannot import jax .*engine.slurm.setup"):
+        probed(answers, tmp_path)
+
+
+def test_a_node_without_the_data(quick, tmp_path):
+    with pytest.raises(UserError, match=r"corpus\.txt is not there"):
+        probed(answers, tmp_path, [tmp_path / "corpus.txt"])
+
+
+@pytest.mark.parametrize(("shift", "side"), [(3600, "ahead of"), (-3600, "behind")])
+def test_clocks_that_differ(quick, tmp_path, monkeypatch, shift, side):
+    real = time.time
+
+    def wrong(order, argv):
+        with monkeypatch.context() as patch:
+            patch.setattr(probe.time, "time", lambda: real() + shift)
+            answers(order, argv)
+
+    with pytest.raises(UserError, match=f"clock is 3[56].. s {side} this machine's"):
+        probed(wrong, tmp_path)
+
+
+def test_what_another_host_left_is_not_waited_for(tmp_path):
+    """Where nobody here can ask whether the process lives, its last word counts."""
+    made = config(tmp_path)
+    run = Run(made, facts(made), directory(sweep_of([made]), made))
+    prepare(sweep_of([made]), run, print)
+    for state, ready in (
+        (State.running, Ready.alive),
+        (State.preempted, Ready.train),
+        (State.lost, Ready.train),
+    ):
+        write_status(run.dir, Status(state, writer=ELSEWHERE))
+        assert prepare(sweep_of([made]), run, print) is ready
+    write_status(run.dir, Status(State.running, writer=ELSEWHERE))
+    mark(run.dir, State.pending, "")
+    assert prepare(sweep_of([made]), run, print) is Ready.train
+
+
+def test_a_run_whose_host_is_gone_is_trained_again(slurm, tmp_path):
+    made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm")
+    run = Run(made[0], facts(made[0]), run_dir(tmp_path))
+    prepare(sweep_of(made), run, print)
+    write_status(run.dir, Status(State.running, step=3, writer=ELSEWHERE))
+    [outcome] = launch(made, tools(slurm), Console(quiet=True))
+    assert outcome.state == "finished"
+
+
+def test_a_dry_run_prints_the_scripts_and_writes_nothing(slurm, tmp_path):
+    made = configs(tmp_path, seeds=(0, 1), name="slurm", dry_run=True)
+    console = Console(record=True, width=200, file=io.StringIO())
+    launch(made, tools(slurm), console)
+    printed = console.export_text()
+    assert [line for line in printed.splitlines() if line.startswith("exec ")] != []
+    assert printed.count("#SBATCH --job-name=ab-") == 2
+    assert slurm.calls == []
+    assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,128 @@
+"""Sweeps by a real Slurm of two nodes: bitwise the local engine's, whatever ends a worker on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.fleet.engines import Order
+from harness.fleet.engines.slurm_script import job_name
+from harness.records.layout import SweepDir
+from harness.records.status import State, read_status
+from tests.fleet.soak.whole import assert_as
+from tests.slurm.cluster import processes
+from tests.slurm.support import run_of, said, sweep, wait_for, wait_for_step
+
+pytestmark = pytest.mark.slow  # make test-slurm
+
+
+def finished(driver, runs: Path, calm: SweepDir) -> None:
+    assert driver.wait(180) == 0, said(runs)
+    assert_as(calm, SweepDir(runs / "attention"))
+
+
+def jobs_of(cluster, runs: Path, states: str = "pending,running,completing") -> set[str]:
+    """Ids of the jobs that train a sweep."""
+    logs = runs / "attention" / "workers"
+    name = job_name(logs, Order("", (), {}, logs / "xs-seed0.log"))
+    lines = cluster.call("squeue", "--noheader", f"--states={states}", "--format=%i %j").splitlines()
+    return {line.split()[0] for line in lines if line.endswith(name)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(cluster, tmp_path_factory):
+    """A sweep whose jobs may last a minute, and whose worker stands still, on a node apart, until Slurm's
+    signal before the limit wakes it: that takes half a minute, in which the other tests run."""
+    runs = tmp_path_factory.mktemp("limited")
+    options = ("engine.slurm.time_limit=1", "engine.slurm.save_seconds=5", "engine.slurm.partition=brief")
+    driver = sweep(runs, cluster.env, "engine=slurm", "engine.attempts=1", *options)
+    wait_for_step(runs, 40)
+    [job] = jobs_of(cluster, runs)
+    os.kill(read_status(run_of(runs)).writer.pid, signal.SIGSTOP)
+    yield driver, runs, job
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(driver.pid, signal.SIGKILL)
+
+
+def test_a_paired_sweep_is_that_of_the_local_engine(cluster, calm, tmp_path):
+    finished(sweep(tmp_path, cluster.env, "engine=slurm"), tmp_path, calm)
+
+
+def test_a_whole_fleet_runs_as_steps_of_one_allocation(cluster, calm, tmp_path):
+    options = ("engine=slurm", "engine.slurm.submit=steps", "engine.isolation=run")
+    allocation = ("salloc", "--quiet", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+    driver, seen = sweep(tmp_path, cluster.env, *options, before=allocation), set()
+
+    def both() -> bool:
+        lines = cluster.call("squeue", "--steps", "--noheader", "--format=%i %j %N").splitlines()
+        steps = [line.split() for line in lines if line.split()[1].startswith("ab-")]
+        seen.update(step[1][14:] for step in steps)
+        return len({step[2] for step in steps}) == 2
+
+    wait_for(both, tmp_path)
+    finished(driver, tmp_path, calm)
+    assert seen >= {"xs-mha-seed0", "xs-short-seed0"}
+
+
+def test_a_node_that_dies_costs_nothing_but_time(cluster, calm, tmp_path):
+    driver = sweep(tmp_path, cluster.env, "engine=slurm", "engine.attempts=1")
+    wait_for_step(tmp_path, 40)
+    [job] = jobs_of(cluster, tmp_path)
+    node = cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    cluster.kill_node(node)
+    assert read_status(run_of(tmp_path)).state is State.running
+    try:
+        finished(driver, tmp_path, calm)
+    finally:
+        cluster.start_node(node)
+    assert jobs_of(cluster, tmp_path, "all") == {job}, "Slurm itself started it again"
+    cluster.wait_until_idle()
+
+
+def test_a_driver_that_was_killed_finds_its_job_again(cluster, calm, tmp_path):
+    driver = sweep(tmp_path, cluster.env, "engine=slurm")
+    wait_for_step(tmp_path, 40)
+    before = jobs_of(cluster, tmp_path, "all")
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    finished(sweep(tmp_path, cluster.env, "engine=slurm"), tmp_path, calm)
+    assert jobs_of(cluster, tmp_path, "all") == before, "no other job was submitted"
+
+
+def test_leaving_saves_every_run_and_leaves_nothing_behind(cluster, calm, tmp_path):
+    driver = sweep(tmp_path, cluster.env, "engine=slurm")
+    wait_for_step(tmp_path, 40)
+    [job] = jobs_of(cluster, tmp_path)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(60) == 130, said(tmp_path)
+    assert read_status(run_of(tmp_path)).state is State.preempted
+    assert jobs_of(cluster, tmp_path) == set()
+    marks = (f"SLURM_CONF={cluster.env['SLURM_CONF']}", f"SLURM_JOB_ID={job}")
+    wait_for(lambda: processes(*marks) == [], tmp_path)
+    finished(sweep(tmp_path, cluster.env, "engine=slurm"), tmp_path, calm)
+
+
+def test_a_run_whose_time_is_up_saves_and_goes_on_in_another_job(cluster, calm, limited):
+    driver, runs, job = limited
+    finished(driver, runs, calm)
+    assert jobs_of(cluster, runs, "failed") == {job}, "its worker left by itself, unfinished"
+    assert len(jobs_of(cluster, runs, "completed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("engine.slurm.partition=mian", "no such partition; did you mean 'main'?"),
+        ("engine.slurm.constraint=gold", "Slurm refuses the job"),
+    ],
+)
+def test_what_slurm_will_not_take_is_said_before_anything_starts(cluster, tmp_path, option, sentence):
+    driver = sweep(tmp_path, cluster.env, "engine=slurm", option)
+    assert driver.wait(60) == 2
+    assert sentence in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+    assert jobs_of(cluster, tmp_path) == set()
