@@ -14,11 +14,9 @@ import pytest
 from harness.config.compose import compose
 from harness.config.errors import UserError
 from harness.config.schema import RayConfig
-from harness.fleet.engines import HELD, Exit, Order, make_engine, ray
+from harness.fleet.engines import Exit, Order, make_engine, ray
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.engines.ray_keeper import Keeper, Task
-from harness.records.claim import claim, release
-from harness.records.layout import RunDir
 from harness.records.status import Writer
 from tests.fleet.fake_ray import ActorUnavailableError, FakeRay, RayError
 from tests.fleet.support import wait_for
@@ -211,10 +209,10 @@ def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, i
 
 def test_a_process_ends_with_its_keeper(tmp_path):
     (tmp_path / "sleeps.py").write_text(
-        "import os, time, pathlib\n"
-        "def main(runs, env):\n    pathlib.Path('pid').write_text(str(os.getpid()))\n    time.sleep(600)\n"
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     )
-    made = task(tmp_path, "harness.fleet.engines.kept", "sleeps")
+    made = task(tmp_path, "harness.fleet.engines.kept", "sleeps", "pid")
     code = (
         f"from harness.fleet.engines.ray_keeper import Keeper, Task; Keeper('k', {made!r}); "
         "import time; time.sleep(600)"
@@ -226,13 +224,3 @@ def test_a_process_ends_with_its_keeper(tmp_path):
     os.kill(keeper.pid, signal.SIGKILL)
     keeper.wait()
     wait_for(lambda: not worker.alive())
-
-
-def test_a_kept_worker_leaves_alone_what_another_one_holds(tmp_path):
-    run = RunDir(tmp_path / "run")
-    assert claim(run.claim)
-    command = [sys.executable, "-m", "harness.fleet.engines.kept", "no_such_module", str(run.path)]
-    try:
-        assert subprocess.run(command, cwd=ROOT, check=False).returncode == HELD
-    finally:
-        release(run.claim)

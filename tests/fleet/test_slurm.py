@@ -248,7 +248,7 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
     with pytest.raises(UserError, match="no allocation here"):
-        made.check([], print)
+        made.check([], [], print)
 
 
 def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):

@@ -1,30 +1,24 @@
-"""A worker that its keeper started: it holds its runs, and ends with its keeper: nobody else would end it.
+"""A module as a process that ends with its keeper, since nobody else would end it.
 
-`python -m harness.fleet.engines.kept MODULE RUN_DIR...` calls `MODULE.main(runs, {})`.
+`python -m harness.fleet.engines.kept MODULE ARGUMENT...` is `python -m MODULE ARGUMENT...`, but for that.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
+import runpy
 import signal
 import sys
-from pathlib import Path
-
-from harness.fleet.engines import HELD
-from harness.records.claim import claim
-from harness.records.layout import RunDir
 
 PARENT_DEATH = 1
-"""PR_SET_PDEATHSIG of Linux."""
+"""PR_SET_PDEATHSIG of Linux: sent when the thread that started this process ends."""
 
 
-def main(module: str, *runs: str) -> int:
+def main(module: str) -> None:
     ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-    if not all(claim(RunDir(Path(run)).claim) for run in runs):
-        return HELD
-    return importlib.import_module(module).main([*runs], {})
+    del sys.argv[0]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(sys.argv[1])
