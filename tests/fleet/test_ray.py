@@ -116,6 +116,7 @@ def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_pat
             actor.say("wait", 0)
         engine.poll(handles[0])
     assert [handle.exit.code for handle in handles] == [0] * 9 + [None], "a cancelled one is not placed"
+    assert (fake.actors, fake.groups) == ({}, {})
 
 
 def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path, monkeypatch):
@@ -134,9 +135,9 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
             actors["ended"].begin(pid=12)
             actors["ended"].say("wait", 0)
     assert [name.partition("#")[0] for name in fake.actors] == ["works"], "the others were put away"
+    assert engines[1].adopt(Writer("elsewhere", 12, ""), order(tmp_path)).exit.code is None
     found = engines[1].adopt(Writer("elsewhere", 11, ""), order(tmp_path, "works"))
     assert engines[1].poll(found) is None
-    assert engines[1].adopt(Writer("elsewhere", 12, ""), order(tmp_path)).exit.code is None
     with pytest.raises(UserError, match="outside this Ray"):
         engines[1].adopt(Writer.here(), order(tmp_path))
 
@@ -177,6 +178,12 @@ def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given
     with pytest.raises(UserError, match=said):
         RayEngine(RayConfig(address), tmp_path, ray=fake).check([order(tmp_path, **given)], [], print)
     assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
+
+
+def test_a_dead_node_holds_nobody(fake, tmp_path):
+    fake.living = set()
+    with pytest.raises(UserError, match="the most that one has is 0"):
+        RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
 
 
 def test_without_the_package_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from harness.config.errors import UserError
+from harness.config.schema import RayConfig
+from harness.fleet.engines import Order
+from harness.fleet.engines.ray import RayEngine
 from harness.records.claim import worker_of
 from harness.records.layout import RunDir, SweepDir
 from harness.records.status import State, read_status
@@ -139,4 +143,13 @@ def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
     driver = drive(tmp_path, address or cluster.address, **settings)
     out, _ = driver.communicate(timeout=60)
     assert said in out.splitlines()[-1]
+    assert nothing_is_left(cluster)
+
+
+def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_path):
+    engine = RayEngine(RayConfig(cluster.address), tmp_path / "workers")
+    order = Order("xs/seed0", (tmp_path / "run",), {}, tmp_path / "log")
+    with pytest.raises(UserError, match="no_such_data is not there"):
+        engine.check([order], [tmp_path / "no_such_data"], print)
+    assert [path.name for path in (tmp_path / "workers").iterdir()] == ["probe.log"]
     assert nothing_is_left(cluster)

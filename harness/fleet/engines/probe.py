@@ -128,7 +128,8 @@ def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:
-            return f"{sys.executable} cannot import {module} ({error}): install it there, or by Slurm load it in engine.slurm.setup=[...]"
+            why = f"{sys.executable} cannot import {module} ({error})"
+            return f"{why}: install it there, or by Slurm load it in engine.slurm.setup=[...]"
     return ""
 
 

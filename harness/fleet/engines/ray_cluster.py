@@ -99,7 +99,8 @@ def taken(resources: Mapping[str, float]) -> dict[str, Any]:
 
 def _most(resource: str, nodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The living node that has most of it."""
-    return max((node for node in nodes if node["Alive"]), key=lambda node: node["Resources"].get(resource, 0))
+    living = [node for node in nodes if node["Alive"]]
+    return max(living, key=lambda node: node["Resources"].get(resource, 0), default={"Resources": {}})
 
 
 def _reach(address: str) -> None:
