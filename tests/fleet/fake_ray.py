@@ -57,6 +57,7 @@ class FakeRay:
             placement_group=self._group,
             remove_placement_group=lambda name: self.groups.pop(name),
             get_placement_group=lambda name: name,
+            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group: group),
             list_named_actors=lambda: [*self.actors],
         )
 

@@ -147,14 +147,13 @@ class RayEngine:
 
     def _place(self, handle: Kept) -> None:
         """One bundle, since one process holds all devices of a worker: Ray keeps a bundle on one node."""
-        handle.group = self._ray.util.placement_group(
-            [dict(handle.takes)], "STRICT_PACK", handle.name, "detached"
-        )
+        util = self._ray.util
+        handle.group = util.placement_group([dict(handle.takes)], "STRICT_PACK", handle.name, "detached")
         options = taken(handle.takes) | {
             "name": handle.name,
             "lifetime": "detached",
             "max_concurrency": CALLS,
-            "placement_group": handle.group,
+            "scheduling_strategy": util.scheduling_strategies.PlacementGroupSchedulingStrategy(handle.group),
         }
         handle.actor = self._keeper.options(**options).remote(handle.name, handle.task)
         self._watch(handle)

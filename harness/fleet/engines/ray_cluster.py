@@ -22,6 +22,7 @@ PATIENCE = 5.0
 def library() -> Any:
     """The package `ray`. Raises UserError where it is not installed."""
     try:
+        importlib.import_module("ray.util.scheduling_strategies")
         return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
