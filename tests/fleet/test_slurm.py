@@ -16,6 +16,7 @@ from harness.fleet.engines import Exit, Order, make_engine, probe
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
 from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
 from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
+from harness.fleet.engines.slurm_steps import StepsEngine
 from harness.fleet.launch import Tools, launch
 from harness.fleet.runs import Run, directory, sweep_of
 from harness.records.layout import SweepDir
@@ -36,12 +37,14 @@ class Trusting(SlurmEngine):
     """Asks no node before it starts."""
 
     def check(self, *_) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._find()
 
 
 def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
     logs.mkdir(parents=True, exist_ok=True)
-    return Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+    made = Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+    made.check()
+    return made
 
 
 def tools(slurm: FakeSlurm) -> Tools:
@@ -249,6 +252,47 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
     made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
     with pytest.raises(UserError, match="no allocation here"):
         made.check([], [], print)
+
+
+def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    probes = []
+    monkeypatch.setattr("harness.fleet.engines.slurm.probe", lambda *given: probes.append(given))
+    slurm.waits = slurm.down = True
+    logs = tmp_path / "workers"
+    with pytest.raises(UserError, match="the controller does not answer squeue"):
+        SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+    slurm.down = False
+    first = SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm)
+    first.check([], print)
+    first.submit(order(logs))
+    SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+    assert len(probes) == 1, "the second driver finds a job, and asks no node again"
+
+
+def test_a_step_is_taken_over_once_and_told_by_its_number(tmp_path, monkeypatch):
+    """Also where `squeue` lists for a while what ended."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nfor file; do :; done; exec bash "$file"\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    asked, given = [], order(tmp_path)
+
+    def call(arguments):
+        asked.append(arguments)
+        return f"7.2 {job_name(tmp_path, given)}\n"
+
+    made = StepsEngine(SlurmConfig(), tmp_path, "platform", call)
+    left = made.submit(given)
+    assert left.srun is None
+    made.cancel(left, hard=False)
+    assert asked[-1] == ["scancel", "--signal=TERM", "7.2"]
+    again = made.submit(given)
+    made.cancel(again, hard=False)
+    assert len(asked) == 2, "what is listed may be the one before: it is asked again first"
+    wait_for(lambda: made.poll(again))
+    assert again.exit.code == 0
+    assert given.log.read_text() != ""
 
 
 def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ class SlurmEngine:
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._queue = Queue(call, jobs_of_user)
-        self._found: dict[str, str] | None = None
+        self._found: dict[str, str] = {}
         """Jobs that were there before this driver, by the runs that they train."""
         self._told: dict[bool, list[str]] = {False: [], True: []}
         """Jobs to cancel at the next look, by how."""
@@ -67,7 +67,9 @@ class SlurmEngine:
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
-        probe(self, self._hand_in, self._logs, needs, note)
+        self._find()
+        if not self._found:  # else a node was asked by the driver that submitted these
+            probe(self, self._hand_in, self._logs, needs, note)
 
     def submit(self, order: Order) -> Submitted:
         if (left := self._left_behind(order)) is not None:
@@ -103,7 +105,9 @@ class SlurmEngine:
         job = self._queue.jobs().get(handle.job)
         if job is None:
             return "" if self._queue.answered > handle.since else "was handed to Slurm"
-        return f"waits in the queue ({job.reason or 'no reason given'})" if job.waits else ""
+        if not job.waits:
+            return ""
+        return "waits in the queue" if job.reason == "None" else f"waits in the queue ({job.reason})"
 
     def cancel(self, handle: Submitted, *, hard: bool) -> None:
         if handle.job:
@@ -131,11 +135,14 @@ class SlurmEngine:
             raise UserError(refusal(str(error), self._config.partition, self._call)) from error
         return Submitted(answer.strip().partition(";")[0], since)
 
+    def _find(self) -> None:
+        """Raises UserError where Slurm does not answer: a job that nobody sees would be submitted again."""
+        self._queue.check_answers()
+        live = [job for job in self._queue.jobs().values() if job.exit is None]
+        self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
+
     def _left_behind(self, order: Order) -> Job | None:
         """The live job that a driver before this one submitted for any of these runs."""
-        if self._found is None:
-            live = [job for job in self._queue.jobs().values() if job.exit is None]
-            self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
         jobs = [self._queue.jobs().get(self._found.get(run, "")) for run in runs_of(order)]
         return next((job for job in jobs if job is not None and job.exit is None), None)
 

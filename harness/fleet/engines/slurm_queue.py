@@ -105,6 +105,14 @@ class Queue:
                 pass
         return self._jobs
 
+    def check_answers(self) -> None:
+        """Raises UserError where nothing was ever answered."""
+        self.jobs()
+        if self.answered == float("-inf"):
+            raise UserError(
+                "engine=slurm: the controller does not answer squeue; give the command again later"
+            )
+
     def now(self) -> float:
         return time.monotonic()
 

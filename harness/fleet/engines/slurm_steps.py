@@ -40,6 +40,8 @@ class StepsEngine:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._allocation = os.environ.get("SLURM_JOB_ID", "")
         self._queue = Queue(call, lambda call: steps_of(self._allocation, call))
+        self._ours: set[str] = set()
+        """Steps that this driver started or took over: one that is listed still may have ended already."""
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("srun")
@@ -48,13 +50,14 @@ class StepsEngine:
                 "engine.slurm.submit=steps: no allocation here (SLURM_JOB_ID is not set); give the command "
                 "inside one, by salloc or sbatch, or let each worker be a job with engine.slurm.submit=jobs"
             )
+        self._queue.check_answers()
         self._logs.mkdir(parents=True, exist_ok=True)
         probe(self, self._hand_in, self._logs, needs, note)
 
     def submit(self, order: Order) -> Step:
         name = job_name(self._logs, order)
-        if name in self._queue.jobs():
-            return Step(name, self._queue.answered)
+        if name in self._queue.jobs() and name not in self._ours:
+            return self._take_over(name)
         return self._hand_in(order, [self._module, *runs_of(order)])
 
     def adopt(self, writer: Writer, order: Order) -> Step:
@@ -64,7 +67,7 @@ class StepsEngine:
                 f"process {writer.pid} on {writer.host} trains this outside the allocation: continue there, "
                 "or wait"
             )
-        return Step(name, self._queue.answered)
+        return self._take_over(name)
 
     def poll(self, handle: Step) -> Exit | None:
         if handle.exit is not None:
@@ -93,10 +96,15 @@ class StepsEngine:
         text = script(self._config, order, [self._module, *runs_of(order)])
         return f"# srun --exact {' '.join(options)}\n{text}"
 
+    def _take_over(self, name: str) -> Step:
+        self._ours.add(name)
+        return Step(name, self._queue.answered)
+
     def _hand_in(self, order: Order, argv: Sequence[str]) -> Step:
         file, name = order.log.with_suffix(".sh"), job_name(self._logs, order)
         atomic.write_bytes(file, script(self._config, order, argv).encode())
         step = Step(name, self._queue.now())
+        self._ours.add(name)
         with order.log.open("ab") as log:
             step.srun = subprocess.Popen(
                 ["srun", "--exact", *resources(self._config, order, name), "bash", str(file)],
@@ -109,14 +117,14 @@ class StepsEngine:
 
     def _pass_on(self, handle: Step) -> None:
         """A step that does not run yet has nothing to save: whoever waits for it is told."""
-        if not handle.wanted or handle.exit is not None:
-            return
         step = self._queue.jobs().get(handle.name)
+        if not handle.wanted or handle.exit is not None or self._queue.answered < handle.since:
+            return
         try:
             if step is not None:
                 self._call([*handle.wanted, step.id])
                 handle.wanted = ()
-            elif handle.srun is not None and self._queue.answered > handle.since:
+            elif handle.srun is not None:
                 handle.srun.terminate()
                 handle.wanted = ()
         except Refused:
