@@ -2,8 +2,8 @@
 PYTHON ?= python3
 RUN := .venv/bin/
 
-.PHONY: setup demo fleet test check bench bench-sweep plan-extras test-install test-full test-statistics \ test-slurm
-	test-extras test-soak clean
+.PHONY: setup demo fleet test check bench bench-sweep plan-extras test-install test-full test-statistics \
+	test-extras test-soak test-slurm test-ray clean
 
 setup: .venv/ready
 
@@ -68,6 +68,11 @@ test-soak: setup
 test-slurm: setup
 	$(RUN)python -m tests.slurm.cluster
 	$(RUN)pytest -m slow -n 0 tests/slurm
+
+# A Ray of two nodes, started here.
+test-ray: setup
+	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(RUN)pytest -m slow -n 0 tests/ray
 
 clean:
 	rm -rf .venv .venv-plan build dist *.egg-info

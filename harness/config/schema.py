@@ -389,9 +389,21 @@ class SlurmConfig:
 
 
 @dataclass
+class RayConfig:
+    """Which Ray, and what of it a worker takes."""
+
+    address: str | None = None
+    """`host:port` of a cluster's head, or `auto` for the one that this machine is in; null: one is started
+    here, and ends with the sweep."""
+    resources: dict[str, str] = field(default_factory=lambda: {"cpu": "CPU", "cuda": "GPU", "tpu": "TPU"})
+    """By cluster.platform, the resource of which a worker takes one a device."""
+
+
+@dataclass
 class EngineConfig:
     name: str = "local"
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     isolation: Isolation = Isolation.block
     workers: int = 0
     """Workers at a time; 0: one a core, as memory allows."""

@@ -194,7 +194,9 @@ def _how_it_differs(run: Run, stored: Provenance) -> str:
 def mark(run: RunDir, state: State, message: str) -> None:
     """Say of a run without a worker how it was left."""
     status = read_status(run)
-    write_status(run, dataclasses.replace(status, state=state, message=message, writer=None))
+    left = dataclasses.replace(status, state=state, message=message, writer=None)
+    if left != status:  # of thousands that wait, most say so already
+        write_status(run, left)
 
 
 __all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_over"]

@@ -137,7 +137,8 @@ def _train(
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
-    engine.check(_files(runs), note)
+    assignments = _assignments(todo, settings, workers)
+    engine.check([_order(sweep, each) for each in assignments], _files(runs), note)
     display = make_display(runs, console)
     supervisor = Supervisor(
         engine,
@@ -300,7 +301,9 @@ def _order(sweep: SweepDir, assignment: Assignment) -> Order:
     env |= to_env(terms_of(config.engine, assignment.failures, assignment.devices))
     paths = tuple(run.dir.path for run in assignment.runs)
     log = sweep.worker_log(assignment.name.replace("/", "-"))
-    return Order(assignment.name, paths, env, log, devices=assignment.devices)
+    return Order(
+        assignment.name, paths, env, log, devices=assignment.devices, platform=config.cluster.platform
+    )
 
 
 def _files(runs: Sequence[Run]) -> list[Path]:

@@ -31,7 +31,7 @@ class Interrupted(Exception):
     """The user asked to leave; every worker saved, or was told to."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Assignment:
     """Runs that share a worker."""
 
@@ -44,7 +44,7 @@ class Assignment:
     """In a row, that count against the attempts of every run in it."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Active:
     assignment: Assignment
     handle: Any
@@ -152,7 +152,6 @@ class Supervisor:
         at_work: list[Run] = []
         for worker in [*self.active]:
             end = self.engine.poll(worker.handle)
-            statuses = [(run, read_status(run.dir)) for run in worker.assignment.runs]
             if end is not None:
                 self.active.remove(worker)
                 self._ended(worker, end)
@@ -160,6 +159,7 @@ class Supervisor:
             if why := self.engine.waiting(worker.handle):
                 self._say_why(worker, why)
                 continue
+            statuses = [(run, read_status(run.dir)) for run in worker.assignment.runs]
             worker.watchdog.look([(run.dir, status) for run, status in statuses], self.clock())
             self._check_silence(worker)
             at_work += self._told(worker, statuses)
@@ -197,6 +197,8 @@ class Supervisor:
         if end.code == HELD:
             self._requeue(worker.assignment, 1.0)
             return
+        if end.taken_away:
+            self.display.note(f"{worker.assignment.name}: {end.words}")
         again: list[Run] = []
         begun = any(read_status(run.dir).state is State.running for run in worker.assignment.runs)
         for run in sorted(worker.assignment.runs, key=_given_up, reverse=True):

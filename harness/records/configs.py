@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ _SEAL = "# sha256 of the lines above: "
 
 def write_config(path: Path, config: Config) -> None:
     """The config as YAML, sealed by a last line: a flipped bit in a learning rate is still valid YAML."""
-    text = OmegaConf.to_yaml(OmegaConf.create(plain(config)))
+    text = "".join(_yaml(name, json.dumps(node)) for name, node in plain(config).items())
     atomic.write_text(path, f"{text}{_SEAL}{_hash(text)}\n")
 
 
@@ -35,7 +37,7 @@ def sealed(path: Path) -> bool:
 
 def holds(path: Path, name: str, node: Any) -> bool:
     """Whether a file that `write_config` wrote has this top-level node, without parsing it."""
-    return "\n" + OmegaConf.to_yaml(OmegaConf.create({name: plain(node)})) in "\n" + path.read_text()
+    return "\n" + _yaml(name, json.dumps(plain(node))) in "\n" + path.read_text()
 
 
 def read_config(path: Path) -> Config:
@@ -55,6 +57,12 @@ def read_config(path: Path) -> Config:
 def stored_hash(path: Path) -> str:
     """`digest` of the config in a file as it stands there, whatever keys the schema has got since."""
     return digest(OmegaConf.to_container(OmegaConf.load(path)))
+
+
+@functools.lru_cache(1024)
+def _yaml(name: str, node: str) -> str:
+    """A top-level node, which most runs of a sweep share."""
+    return OmegaConf.to_yaml(OmegaConf.create({name: json.loads(node)}))
 
 
 def _hash(text: str) -> str:

@@ -112,7 +112,9 @@ def read_provenance(run: RunDir) -> Provenance | None:
         return None
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
+    """Of this process; looked up once, since a sweep asks for each of its runs."""
     return {name: metadata.version(name) for name in PACKAGES}
 
 

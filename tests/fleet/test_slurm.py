@@ -251,7 +251,7 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
     with pytest.raises(UserError, match="no allocation here"):
-        made.check([], print)
+        made.check([], [], print)
 
 
 def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
@@ -261,12 +261,12 @@ def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path
     slurm.waits = slurm.down = True
     logs = tmp_path / "workers"
     with pytest.raises(UserError, match="the controller does not answer squeue"):
-        SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+        SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], [], print)
     slurm.down = False
     first = SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm)
-    first.check([], print)
+    first.check([], [], print)
     first.submit(order(logs))
-    SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], print)
+    SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], [], print)
     assert len(probes) == 1, "the second driver finds a job, and asks no node again"
 
 

@@ -31,6 +31,7 @@ class Order:
     """Empty: all that the driver may use."""
     devices: int = 1
     """Of the whole worker."""
+    platform: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Exit:
 class Engine(Protocol):
     """A handle is the engine's own business; it means nothing to another engine."""
 
-    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Raises UserError where a worker could not do its work, before the first is started. `needs`: files
-        that workers read."""
+    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
+        """Raises UserError where a worker could not do its work, before the first is started. `orders`: what
+        will be submitted, `needs`: files that workers read."""
         ...
 
     def submit(self, order: Order) -> Any: ...
@@ -79,9 +80,13 @@ def make_engine(config: EngineConfig, logs: Path) -> Engine:
     """The engine of that name; `logs` is the folder where workers speak."""
     if config.name == "slurm":
         return make_slurm(config.slurm, logs)
+    if config.name == "ray":
+        from harness.fleet.engines.ray import RayEngine
+
+        return RayEngine(config.ray, logs)
     if config.name != "local":
         raise UserError(
-            f"engine.name={config.name}: no such engine; {nearest(config.name, ['local', 'slurm'])}"
+            f"engine.name={config.name}: no such engine; {nearest(config.name, ['local', 'ray', 'slurm'])}"
         )
     from harness.fleet.engines.local import LocalEngine
 

@@ -80,7 +80,7 @@ class LocalEngine:
             os.set_blocking(self._server.stdout.fileno(), False)
             self._rest = b""
 
-    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         """Workers have what the driver has."""
 
     def submit(self, order: Order) -> Local:
@@ -148,7 +148,7 @@ class LocalEngine:
             handle.writer = Writer.of(message["pid"])
             self._signal(handle)
         else:
-            handle.exit = Exit(message["code"], _in_words(message["code"]))
+            handle.exit = Exit(message["code"], in_words(message["code"]))
 
     def _signal(self, handle: Local) -> None:
         """Send the wanted signal, if the process is known and still the one that it was."""
@@ -162,7 +162,7 @@ def _serving(handle: Local) -> bool:
     return handle.server is not None and handle.server.poll() is None
 
 
-def _in_words(code: int) -> str:
+def in_words(code: int) -> str:
     if code >= 0:
         return f"the worker ended with status {code}"
     with contextlib.suppress(ValueError):

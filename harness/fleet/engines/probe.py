@@ -93,7 +93,7 @@ def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
         if said:
             raise UserError(
                 f"{sys.executable} does not run the harness on a node ({said[-1]}); install it where nodes "
-                "see it, or load it in engine.slurm.setup=[...]"
+                "see it, or by Slurm load it in engine.slurm.setup=[...]"
             )
         raise UserError(
             f"{log.parent}: a node was to write there, and nothing is seen here ({end.words}): the folder is "
@@ -128,7 +128,8 @@ def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:
-            return f"{sys.executable} cannot import {module} ({error}): load it in engine.slurm.setup=[...]"
+            why = f"{sys.executable} cannot import {module} ({error})"
+            return f"{why}: install it there, or by Slurm load it in engine.slurm.setup=[...]"
     return ""
 
 

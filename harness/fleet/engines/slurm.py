@@ -64,7 +64,7 @@ class SlurmEngine:
         self._told: dict[bool, list[str]] = {False: [], True: []}
         """Jobs to cancel at the next look, by how."""
 
-    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
         self._find()

@@ -43,7 +43,7 @@ class StepsEngine:
         self._ours: set[str] = set()
         """Steps that this driver started or took over: one that is listed still may have ended already."""
 
-    def check(self, needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("srun")
         if not self._allocation:
             raise UserError(

@@ -1,0 +1,128 @@
+"""Reaching a cluster of Ray, or starting one here; every trouble is one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.config.errors import UserError
+from harness.config.schema import RayConfig
+from harness.fleet.engines import Order
+
+PATIENCE = 5.0
+"""Seconds in which a head answers at all; Ray itself would try for ten minutes."""
+
+
+def library() -> Any:
+    """The package `ray`. Raises UserError where it is not installed."""
+    try:
+        importlib.import_module("ray.util.scheduling_strategies")
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise UserError(
+            f"engine=ray: the package ray cannot be imported ({error}); `pip install 'ab-harness[ray]'`, or "
+            "train here with engine=local"
+        ) from error
+
+
+def connect(ray: Any, config: RayConfig, namespace: str) -> None:
+    """Raises UserError where nobody answers, or a Ray that this one does not understand."""
+    address = config.address or "local"
+    if config.address and config.address != "auto":
+        _reach(config.address)
+    own = {"include_dashboard": False} if config.address is None else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        with _own_signals():
+            ray.init(
+                address=address,
+                namespace=namespace,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                **own,
+            )
+    except Exception as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"engine.ray.address={address}: {said} (give the host:port of a head of Ray {ray.__version__}, "
+            "or null to start one here)"
+        ) from error
+
+
+def resource(config: RayConfig, order: Order) -> str:
+    if order.platform not in config.resources:
+        raise UserError(
+            f"engine.ray.resources: none for cluster.platform={order.platform}; say which resource its "
+            f"devices are with +engine.ray.resources.{order.platform}=NAME"
+        )
+    return config.resources[order.platform]
+
+
+def fitting(
+    config: RayConfig, orders: Sequence[Order], nodes: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """A node that would hold the widest worker. Raises UserError where a worker would wait for ever, since no
+    node, were it empty, holds it."""
+    most: dict[str, int] = {}
+    for order in orders:
+        name = resource(config, order)
+        most[name] = max(most.get(name, 0), order.devices)
+    holders = {name: _most(name, nodes) for name in most}
+    for name, wanted in most.items():
+        has = holders[name]["Resources"].get(name, 0)
+        if wanted > has:
+            raise UserError(
+                f"engine=ray: a worker needs {wanted} {name} on one node, and the most that one has is "
+                f"{has:g}; give runs smaller meshes, take engine.isolation=run, or name another resource in "
+                "engine.ray.resources"
+            )
+    return next(iter(holders.values()))
+
+
+def a_little(node: Mapping[str, Any]) -> dict[str, float]:
+    """Of a resource that this node alone has, so that it is this one and takes nobody's place."""
+    return {f"node:{node['NodeManagerAddress']}": 0.001}
+
+
+def taken(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Options of an actor that takes so much; processors and GPUs have options of their own."""
+    others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    counts = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+    return counts | {"resources": others}
+
+
+def _most(resource: str, nodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The living node that has most of it."""
+    living = [node for node in nodes if node["Alive"]]
+    return max(living, key=lambda node: node["Resources"].get(resource, 0), default={"Resources": {}})
+
+
+def _reach(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"engine.ray.address={address}: give host:port of the cluster's head, auto, or null")
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"engine.ray.address={address}: nobody answers ({error}); give the host:port that `ray status` "
+            "knows, or null to start one here"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray would take SIGTERM for itself, and with it the driver's way to let workers save."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # outside the main thread there is nothing to undo
+            signal.signal(signal.SIGTERM, before)

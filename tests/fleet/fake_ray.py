@@ -1,0 +1,110 @@
+"""As much of the package `ray` as the engine uses. A test says what an actor answers, and when."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+
+class RayError(Exception):
+    pass
+
+
+class ActorUnavailableError(RayError):
+    pass
+
+
+class Actor:
+    """`say("began", answer)` answers every call of that method so far, and the calls to come."""
+
+    def __init__(self, options: dict[str, Any], given: tuple) -> None:
+        self.options, self.given = options, given
+        self.answers: dict[str, Any] = {}
+        self.calls: list[tuple[str, tuple]] = []
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*arguments: Any) -> Call:
+            self.calls.append((method, arguments))
+            return Call(self, method)
+
+        return SimpleNamespace(remote=remote)
+
+    def say(self, method: str, answer: Any) -> None:
+        self.answers[method] = answer
+
+    def begin(self, pid: int = 7, node: str = "n1", failure: str = "") -> None:
+        self.say("began", {"host": "elsewhere", "pid": pid, "node": node, "failure": failure})
+
+
+class Call:
+    def __init__(self, actor: Actor, method: str) -> None:
+        self.actor, self.method = actor, method
+
+
+class FakeRay:
+    __version__ = "0"
+
+    def __init__(self) -> None:
+        self.actors: dict[str, Actor] = {}
+        self.groups: dict[str, Any] = {}
+        self.living = {"n1", "n2"}
+        self.initialised: dict[str, Any] = {}
+        self.shut = 0
+        self.questions = 0
+        self.exceptions = SimpleNamespace(RayError=RayError, ActorUnavailableError=ActorUnavailableError)
+        self.cloudpickle = SimpleNamespace(register_pickle_by_value=lambda _: None)
+        self.util = SimpleNamespace(
+            placement_group=self._group,
+            remove_placement_group=lambda name: self.groups.pop(name),
+            get_placement_group=lambda name: name,
+            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group: group),
+            list_named_actors=lambda: [*self.actors],
+        )
+
+    def init(self, **options: Any) -> None:
+        self.initialised = options
+
+    def shutdown(self) -> None:
+        self.shut += 1
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "NodeID": name,
+                "Alive": name in self.living,
+                "NodeManagerAddress": f"address-{name}",
+                "Resources": {"CPU": 4.0},
+            }
+            for name in ("n1", "n2")
+        ]
+
+    def remote(self, _: type) -> Any:
+        def options(**given: Any) -> Any:
+            def make(*arguments: Any) -> Actor:
+                self.actors[given["name"]] = Actor(given, arguments)
+                return self.actors[given["name"]]
+
+            return SimpleNamespace(remote=make)
+
+        return SimpleNamespace(options=options)
+
+    def get_actor(self, name: str) -> Actor:
+        return self.actors[name]
+
+    def kill(self, actor: Actor) -> None:
+        self.actors = {name: each for name, each in self.actors.items() if each is not actor}
+
+    def wait(self, calls: list[Call], num_returns: int, timeout: float) -> tuple[list[Call], list[Call]]:
+        assert (num_returns, timeout) == (len(calls), 0)
+        self.questions += 1
+        return [call for call in calls if call.method in call.actor.answers], []
+
+    def get(self, call: Call) -> Any:
+        answer = call.actor.answers[call.method]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _group(self, bundles: list, strategy: str, name: str, lifetime: str) -> str:
+        self.groups[name] = (bundles, strategy, lifetime)
+        return name

@@ -1,0 +1,233 @@
+"""The engine of Ray over a made-up Ray, and what lives inside it over none. With a real one: tests/ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config.compose import compose
+from harness.config.errors import UserError
+from harness.config.schema import RayConfig
+from harness.fleet.engines import Exit, Order, make_engine, ray
+from harness.fleet.engines.ray import RayEngine
+from harness.fleet.engines.ray_keeper import Keeper, Task
+from harness.records.status import Writer
+from tests.fleet.fake_ray import ActorUnavailableError, FakeRay, RayError
+from tests.fleet.support import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeRay:
+    monkeypatch.setattr(ray, "FRESH", 0.0)
+    return FakeRay()
+
+
+@pytest.fixture
+def engine(tmp_path, fake) -> RayEngine:
+    made = RayEngine(RayConfig(), tmp_path, ray=fake)
+    made.check([order(tmp_path)], [], print)
+    return made
+
+
+def order(folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu") -> Order:
+    return Order(name, (folder / "run",), {"A": "1"}, folder / "log", devices=devices, platform=platform)
+
+
+def only(fake: FakeRay):
+    (actor,) = fake.actors.values()
+    return actor
+
+
+def test_a_worker_is_an_actor_in_a_group_of_its_own_until_it_ends(engine, fake, tmp_path):
+    handle = engine.submit(order(tmp_path))
+    actor = only(fake)
+    assert [*fake.groups.values()] == [([{"CPU": 2}], "STRICT_PACK", "detached")]
+    assert (actor.options["lifetime"], actor.options["num_cpus"]) == ("detached", 2)
+    assert actor.given[1].argv[1:] == ("harness.worker", str(tmp_path / "run"))
+    assert engine.poll(handle) is None
+    assert engine.waiting(handle)
+    actor.begin()
+    assert engine.poll(handle) is None
+    assert not engine.waiting(handle)
+    actor.say("wait", 3)
+    assert engine.poll(handle) == Exit(3, "the worker ended with status 3")
+    assert (fake.actors, fake.groups) == ({}, {}), "its place is given back"
+
+
+def test_a_lost_node_is_no_failure_of_a_run_and_a_lost_actor_is(engine, fake, tmp_path):
+    for living, taken_away in (({"n1"}, False), ({"n2"}, True)):
+        handle = engine.submit(order(tmp_path))
+        actor = only(fake)
+        actor.begin(node="n1")
+        assert engine.poll(handle) is None
+        fake.living = living
+        actor.say("wait", RayError("gone\nat length"))
+        assert engine.poll(handle).taken_away is taken_away
+        assert "\n" not in handle.exit.words
+        assert (fake.actors, fake.groups) == ({}, {})
+
+
+def test_an_actor_out_of_reach_is_asked_again(engine, fake, tmp_path):
+    handle = engine.submit(order(tmp_path))
+    actor = only(fake)
+    actor.begin()
+    actor.say("wait", ActorUnavailableError("for now"))
+    assert engine.poll(handle) is None
+    actor.say("wait", 0)
+    wait_for(lambda: engine.poll(handle) == Exit(0, "the worker ended with status 0"))
+
+
+def test_what_has_not_begun_is_put_away_and_what_has_is_told(engine, fake, tmp_path):
+    waits, works = engine.submit(order(tmp_path)), engine.submit(order(tmp_path, "b"))
+    (actor,) = [each for name, each in fake.actors.items() if name.startswith("b#")]
+    actor.begin()
+    assert engine.poll(works) is None
+    engine.cancel(waits, hard=False)
+    engine.cancel(works, hard=False)
+    engine.cancel(works, hard=True)
+    assert engine.poll(waits) is not None
+    assert engine.poll(works) is None
+    assert [arguments for method, arguments in actor.calls if method == "tell"] == [(15,), (9,)]
+    assert [*fake.actors.values()] == [actor]
+
+
+def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "AHEAD", 3)
+    handles = [engine.submit(order(tmp_path, f"b{number}")) for number in range(10)]
+    assert len(fake.actors) == 3
+    monkeypatch.setattr(ray, "FRESH", 60.0)
+    engine._asked, before = float("-inf"), fake.questions
+    for handle in handles:
+        engine.poll(handle)
+    assert fake.questions == before + 1
+    monkeypatch.setattr(ray, "FRESH", 0.0)
+    engine.cancel(handles[9], hard=False)
+    for _ in range(9):
+        for actor in [*fake.actors.values()]:
+            actor.begin()
+            actor.say("wait", 0)
+        engine.poll(handles[0])
+    assert [handle.exit.code for handle in handles] == [0] * 9 + [None], "a cancelled one is not placed"
+    assert (fake.actors, fake.groups) == ({}, {})
+
+
+def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "FOUND", 0.05)
+    names, engines = ("works", "ended", "waits"), []
+    for _ in range(2):
+        monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
+        engines.append(RayEngine(RayConfig("head:1"), tmp_path, ray=fake))
+        engines[-1].check([order(tmp_path)], [], print)
+        if len(engines) == 1:
+            for name in names:
+                engines[0].submit(order(tmp_path, name))
+            actors = {name.partition("#")[0]: actor for name, actor in fake.actors.items()}
+            actors["works"].begin(pid=11)
+            actors["ended"].begin(pid=12)
+            actors["ended"].say("wait", 0)
+    assert [name.partition("#")[0] for name in fake.actors] == ["works"], "the others were put away"
+    assert engines[1].adopt(Writer("elsewhere", 12, ""), order(tmp_path)).exit.code is None
+    found = engines[1].adopt(Writer("elsewhere", 11, ""), order(tmp_path, "works"))
+    assert engines[1].poll(found) is None
+    with pytest.raises(UserError, match="outside this Ray"):
+        engines[1].adopt(Writer.here(), order(tmp_path))
+
+
+def test_a_sweep_finds_its_own_actors_and_no_others(fake, tmp_path):
+    spaces = []
+    for name in ("a", "b", "a"):
+        RayEngine(RayConfig(), tmp_path / name, ray=fake).check([order(tmp_path)], [], print)
+        spaces.append(fake.initialised["namespace"])
+    assert spaces[0] == spaces[2] != spaces[1]
+
+
+def test_ray_does_not_take_the_driver_s_signals(engine, fake, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(fake, "init", lambda **_: signal.signal(signal.SIGTERM, lambda *_: None))
+    RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return made.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "said"),
+    [
+        ("nonsense", {}, "give host:port"),
+        ("127.0.0.1:PORT", {}, "nobody answers"),
+        (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
+        (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
+        (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given, said):
+    address = address and address.replace("PORT", str(free_port()))
+    with pytest.raises(UserError, match=said):
+        RayEngine(RayConfig(address), tmp_path, ray=fake).check([order(tmp_path, **given)], [], print)
+    assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
+
+
+def test_a_dead_node_holds_nobody(fake, tmp_path):
+    fake.living = set()
+    with pytest.raises(UserError, match="the most that one has is 0"):
+        RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
+
+
+def test_without_the_package_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    engine = make_engine(compose(["engine=ray"]).engine, tmp_path)
+    with pytest.raises(UserError, match=r"pip install 'ab-harness\[ray\]'"):
+        engine.check([order(tmp_path)], [], print)
+
+
+# Inside Ray
+
+
+def task(here: Path, *argv: str, folder: str = "") -> Task:
+    return Task(argv, {"PYTHONPATH": f"{ROOT}:{here}"}, folder or str(here), str(here / "log"), linger=1e6)
+
+
+@pytest.fixture
+def in_ray(monkeypatch) -> None:
+    monkeypatch.setattr("harness.fleet.engines.ray_keeper._node", lambda: "n1")
+
+
+def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, in_ray):
+    keeper = Keeper("k", task(tmp_path, "no_such_module"))
+    assert (keeper.began()["pid"] > 0, keeper.wait()) == (True, 1)
+    assert "No module named no_such_module" in (tmp_path / "log").read_text()
+    keeper = Keeper("k", task(tmp_path, "json.tool", folder="/no/such/folder"))
+    assert "/no/such/folder" in keeper.began()["failure"]
+    assert keeper.wait() is None
+
+
+def test_a_process_ends_with_its_keeper(tmp_path):
+    (tmp_path / "sleeps.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    made = task(tmp_path, "harness.fleet.engines.kept", "sleeps", "pid")
+    code = (
+        f"from harness.fleet.engines.ray_keeper import Keeper, Task; Keeper('k', {made!r}); "
+        "import time; time.sleep(600)"
+    )
+    keeper = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    worker = Writer.of(int((tmp_path / "pid").read_text()))
+    assert worker.alive()
+    os.kill(keeper.pid, signal.SIGKILL)
+    keeper.wait()
+    wait_for(lambda: not worker.alive())

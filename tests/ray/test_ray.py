@@ -1,0 +1,155 @@
+"""Sweeps through a real Ray of two nodes, started here: `make test-ray`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.errors import UserError
+from harness.config.schema import RayConfig
+from harness.fleet.engines import Order
+from harness.fleet.engines.ray import RayEngine
+from harness.records.claim import worker_of
+from harness.records.layout import RunDir, SweepDir
+from harness.records.status import State, read_status
+from tests.fleet.soak.whole import assert_as
+from tests.fleet.support import configs, train, wait_for
+from tests.ray.cluster import ROOT, add_node, ray_cluster
+from tests.ray.driver import drive
+
+pytestmark = pytest.mark.slow
+TINY = ["variant=mha,short", "seed=0,1", "scale=xs", "data.sequence_length=32", "evaluation.tokens=1024"]
+TINY += ["evaluation.points=4", "checkpoint.every=20"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with ray_cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def calm(tmp_path) -> SweepDir:
+    """The same sweep of fake workers, undisturbed and without Ray."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("FAKE_PACE", "0")
+        train(configs(tmp_path / "calm"))
+    return SweepDir(tmp_path / "calm" / "trial")
+
+
+def finish(driver: subprocess.Popen) -> str:
+    out, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, out
+    return out
+
+
+def nothing_is_left(cluster: Any) -> bool:
+    """Neither an actor nor a place that was not given back."""
+    code = (
+        "import json, ray; ray.init(address='auto', logging_level='ERROR'); "
+        "print(json.dumps([ray.util.list_named_actors(all_namespaces=True), "
+        "[each['state'] for each in ray.util.placement_group_table().values()]]))"
+    )
+    env = os.environ | {"RAY_ADDRESS": cluster.address}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    actors, groups = json.loads(done.stdout.splitlines()[-1])
+    return actors == [] and set(groups) <= {"REMOVED"}
+
+
+def lose_a_node(cluster: Any) -> None:
+    """At once, with all that runs there; another one takes its place."""
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    add_node(cluster)
+
+
+def at_work(runs: Path, steps: int) -> list[RunDir]:
+    return [run for run in SweepDir(runs / "trial").runs() if read_status(run).step >= steps]
+
+
+def real(runs: Path, *engine: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "harness.cli", "sweep", *TINY, *engine, f"runs={runs}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_real_sweep_that_lost_a_node_is_that_of_the_local_engine_bit_for_bit(cluster, tmp_path):
+    finish(real(tmp_path / "calm"))
+    driver = real(tmp_path / "ray", "engine=ray", f"engine.ray.address={cluster.address}")
+    sweep = SweepDir(tmp_path / "ray" / "adhoc")
+    wait_for(
+        lambda: [run for run in sweep.runs() if read_status(run).step > 20] == [*sweep.runs()] != [], 300
+    )
+    lose_a_node(cluster)
+    assert "was lost" in finish(driver)
+    assert_as(SweepDir(tmp_path / "calm" / "adhoc"), sweep)
+    assert nothing_is_left(cluster)
+
+
+def test_a_killed_driver_finds_its_workers_again(cluster, tmp_path, calm):
+    first = drive(tmp_path, cluster.address)
+    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+    first.kill()
+    first.wait()
+    workers = {str(run.path): worker_of(run) for run in at_work(tmp_path, 6)}
+    assert all(worker and worker.alive() for worker in workers.values())
+    finish(drive(tmp_path, cluster.address))
+    for run in at_work(tmp_path, 6):
+        assert len((run.path / "attempts.txt").read_text().split()) == 1, "it was trained by the first worker"
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+    assert nothing_is_left(cluster)
+
+
+def test_a_lost_node_costs_no_attempt_and_leaves_no_trace(cluster, tmp_path, calm):
+    driver = drive(tmp_path, cluster.address, attempts=1)
+    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+    lose_a_node(cluster)
+    assert "was lost" in finish(driver)
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+    attempts = [len((run.path / "attempts.txt").read_text().split()) for run in at_work(tmp_path, 20)]
+    assert sorted(attempts) == [1, 1, 2, 2]
+    assert nothing_is_left(cluster)
+
+
+def test_told_to_leave_every_worker_saves_and_nothing_is_left(cluster, tmp_path, calm):
+    driver = drive(tmp_path, cluster.address)
+    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+    driver.send_signal(signal.SIGTERM)
+    driver.communicate(timeout=60)
+    states = {read_status(run).state for run in SweepDir(tmp_path / "trial").runs()}
+    assert states == {State.preempted}
+    assert nothing_is_left(cluster)
+    finish(drive(tmp_path, cluster.address))
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+
+
+def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
+    finish(drive(tmp_path, None))
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+
+
+@pytest.mark.parametrize(
+    ("address", "settings", "said"),
+    [("127.0.0.1:9", {}, "nobody answers"), ("", {"devices": 8}, "needs 4 CPU on one node")],
+)
+def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
+    driver = drive(tmp_path, address or cluster.address, **settings)
+    out, _ = driver.communicate(timeout=60)
+    assert said in out.splitlines()[-1]
+    assert nothing_is_left(cluster)
+
+
+def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_path):
+    engine = RayEngine(RayConfig(cluster.address), tmp_path / "workers")
+    order = Order("xs/seed0", (tmp_path / "run",), {}, tmp_path / "log")
+    with pytest.raises(UserError, match="no_such_data is not there"):
+        engine.check([order], [tmp_path / "no_such_data"], print)
+    assert [path.name for path in (tmp_path / "workers").iterdir()] == ["probe.log"]
+    assert nothing_is_left(cluster)
