@@ -6,11 +6,13 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config.schema import CheckpointConfig
 from harness.records.layout import RunDir
 from harness.records.manifest import Manifest, manifest_steps, remove, write_manifest
+from harness.training.peers import leads
 
 NAME = "state"
 
@@ -21,14 +23,27 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
     Never call it under another lane's mesh context.
     """
     path = run.checkpoint(step).absolute()  # Orbax refuses a relative one
-    return _ORBAX.submit(ocp.load_checkpointables, str(path), {NAME: abstract}).result()[NAME]
+    return _ORBAX.submit(_load, str(path), abstract).result()
 
 
-def _uncompressed() -> ocp.Context:
+def _load(path: str, abstract: Any) -> Any:
+    with _context():
+        return ocp.load_checkpointables(path, {NAME: abstract})[NAME]
+
+
+def _context() -> ocp.Context:
     """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
-    of a save and half as much again of a restore."""
+    of a save and half as much again of a restore.
+
+    Naming the processes makes Orbax wait for them through JAX's coordinator. By default it would launch a
+    collective, which this thread must not: a step of the lane may come before it in one process and after
+    it in another.
+    """
     context = ocp.Context()
     context.array.saving.use_compression = False
+    if jax.process_count() > 1:
+        context.multiprocessing.primary_host = 0
+        context.multiprocessing.active_processes = set(range(jax.process_count()))
     return context
 
 
@@ -66,13 +81,15 @@ class Saver:
 
     def _write(self, state: Any, manifest: Manifest) -> None:
         folder = self._run.checkpoint(manifest.step)
-        remove(self._run, manifest.step)
-        for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover)  # of a save that a kill cut short
-        with _uncompressed():
+        if leads():
+            remove(self._run, manifest.step)
+            for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover)  # of a save that a kill cut short
+        with _context():
             ocp.save_checkpointables(str(folder), {NAME: state})
-        write_manifest(self._run, manifest)
-        self._retain()
+        if leads():
+            write_manifest(self._run, manifest)
+            self._retain()
 
     def _retain(self) -> None:
         """Keep the last n, every k-th, and those that a branch starts from."""

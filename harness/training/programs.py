@@ -43,7 +43,10 @@ def obtain(
     and XLA flags are added here. One compilation at a time on a host: several at once have
     aborted processes on an overloaded CPU.
     """
-    path = cache_dir("programs") / f"{name}-{digest([key, len(devices), surroundings()])}.bin"
+    about = [key, len(devices), surroundings()]
+    if jax.distributed.is_initialized():
+        about.append({"processes": jax.process_count()})
+    path = cache_dir("programs") / f"{name}-{digest(about)}.bin"
     program = _load(path, devices)
     if program is not None:
         return program
@@ -74,13 +77,21 @@ def seen(devices: Sequence[Device]) -> Surroundings:
         platform=about["platform"],
         kind=devices[0].device_kind,
         devices=len(devices),
-        process_devices=jax.device_count(),
+        process_devices=jax.local_device_count(),
         cores=len(os.sched_getaffinity(0)),
         machine=machine,
         features=features.partition(":")[2].strip(),
         flags=about["flags"],
         versions=about["versions"],
+        collectives=_collectives(),
     )
+
+
+def _collectives() -> str:
+    """Sums over more than two devices depend on it in their last bits."""
+    on_cpu = jax_backend.get_backend().platform == "cpu"
+    several = jax.distributed.is_initialized() and on_cpu
+    return str(jax.config.jax_cpu_collectives_implementation) if several else ""
 
 
 def _cpu_features() -> str:
