@@ -35,9 +35,8 @@ def _context() -> ocp.Context:
     """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
     of a save and half as much again of a restore.
 
-    Naming the processes makes Orbax wait for them through JAX's coordinator. By default it would launch a
-    collective, which this thread must not: a step of the lane may come before it in one process and after
-    it in another.
+    Where there are several processes, to name them makes Orbax wait for them through JAX's coordinator
+    throughout, and not in collectives.
     """
     context = ocp.Context()
     context.array.saving.use_compression = False
@@ -71,7 +70,13 @@ class Saver:
 
     def save(self, state: Any, manifest: Manifest) -> None:
         self.wait()
-        self._pending = _ORBAX.submit(self._write, state, manifest)
+        if jax.process_count() == 1:
+            self._pending = _ORBAX.submit(lambda: self._complete(self._begin(state, manifest), manifest))
+        else:
+            # Orbax begins by comparing folders in a collective. None of the lane's steps may be dispatched
+            # beside it: one process would have it before the step, and another one after.
+            begun = _ORBAX.submit(self._begin, state, manifest).result()
+            self._pending = _ORBAX.submit(self._complete, begun, manifest)
 
     def wait(self) -> None:
         """Until what was handed over is on disk."""
@@ -79,14 +84,17 @@ class Saver:
         if pending is not None:
             pending.result()
 
-    def _write(self, state: Any, manifest: Manifest) -> None:
+    def _begin(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
         if leads():
             remove(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # of a save that a kill cut short
         with _context():
-            ocp.save_checkpointables(str(folder), {NAME: state})
+            return ocp.save_checkpointables_async(str(folder), {NAME: state})
+
+    def _complete(self, begun: ocp.AsyncResponse[None], manifest: Manifest) -> None:
+        begun.result()
         if leads():
             write_manifest(self._run, manifest)
             self._retain()
