@@ -21,7 +21,7 @@ from harness.config.errors import UserError
 from harness.config.processes import NAME, Processes
 from harness.config.processes import from_env as processes_from_env
 from harness.config.schema import Config
-from harness.config.terms import Terms, from_env
+from harness.config.terms import INCOMPLETE, Terms, from_env
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile, keep_memory
 from harness.records.configs import read_config
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from harness.training.programs import Device
     from harness.training.run import Assignment
     from harness.training.turns import Lease, Turn
-
-INCOMPLETE = 3
-"""Exit status when a run is left that the same command would train further."""
 
 
 def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
@@ -80,7 +77,9 @@ def _met(processes: Processes, tasks: Sequence[Assignment]) -> Meeting:
     from harness.training.company import assemble
 
     if len(tasks) != 1:
-        raise UserError(f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}")
+        raise UserError(
+            f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}"
+        )
     return assemble(processes, tasks[0])
 
 

@@ -54,5 +54,7 @@ def from_env(env: Mapping[str, str]) -> Processes | None:
             f" ({error})"
         ) from error
     if not 0 <= found.index < found.count:
-        raise UserError(f"{INDEX}={found.index}: {NAME} speaks of {found.count}, so give 0 to {found.count - 1}")
+        raise UserError(
+            f"{INDEX}={found.index}: {NAME} speaks of {found.count}, so give 0 to {found.count - 1}"
+        )
     return found

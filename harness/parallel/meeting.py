@@ -72,9 +72,7 @@ class Meeting:
             gone(f"process {index} of {self.processes.count} ended{why}")
 
 
-def meet(
-    processes: Processes, say: Callable[[str], None], ask: Callable[[], str | None]
-) -> Meeting:
+def meet(processes: Processes, say: Callable[[str], None], ask: Callable[[], str | None]) -> Meeting:
     """Returns when all have come. `say` tells the others where process 0 is, `ask` reads it (None: not yet).
 
     What `ask` returns may be of an earlier start: nobody listens there any more, or does not know ours.

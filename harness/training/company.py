@@ -9,14 +9,13 @@ import time
 
 from harness.config.errors import UserError
 from harness.config.processes import Processes
+from harness.config.terms import INCOMPLETE
 from harness.parallel.meeting import GRACE, Absent, Meeting, meet
 from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 from harness.records.status import State, Writer, read_status, write_status
 from harness.training.run import Assignment
 
-INCOMPLETE = 3
-"""Exit status of a worker when a run is left that the same command would train further."""
 TOGETHER = (State.finished, State.diverged, State.preempted, State.waiting)
 """Ends to which all processes come after the same step."""
 
@@ -27,8 +26,8 @@ def assemble(processes: Processes, task: Assignment) -> Meeting:
     devices = task.config.mesh.devices
     if devices % processes.count:
         raise UserError(
-            f"engine.processes={processes.count} does not divide the {devices} devices of mesh: give a number "
-            "that does, or another mesh"
+            f"engine.processes={processes.count} does not divide the {devices} devices of mesh: give a "
+            "number that does, or another mesh"
         )
     place, leads = task.run.meeting, processes.index == 0
     try:

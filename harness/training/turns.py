@@ -103,7 +103,9 @@ class Turns:
             for turn in block:
                 self._states[turn] = State.refused
                 said = f"{turn.block} needs {_width(block)} devices side by side, there are {self._devices}"
-                self._write(turn.run, State.refused, f"{said}; give it a smaller mesh, or engine.devices more")
+                self._write(
+                    turn.run, State.refused, f"{said}; give it a smaller mesh, or engine.devices more"
+                )
 
     def _start_what_fits(self, begun: float) -> None:
         for block in [*self._waiting]:

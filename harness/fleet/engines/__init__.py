@@ -25,6 +25,8 @@ class Order:
     log: Path
     cores: tuple[int, ...] = ()
     """Empty: all that the driver may use."""
+    processes: int = 1
+    """That train its one run together (config.processes); `env` and `cores` are those of each."""
 
 
 @dataclass(frozen=True)
