@@ -69,6 +69,7 @@ def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarra
         return None
     mine_MB = np.zeros(shape[:2], bool)
     for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None
         mine_MB[index[:2]] = True
     return mine_MB.reshape(-1)
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import time
+from typing import NoReturn
 
 from harness.config.errors import UserError
 from harness.config.processes import Processes
@@ -42,7 +43,7 @@ def assemble(processes: Processes, task: Assignment) -> Meeting:
     return meeting
 
 
-def leave_lost(run: RunDir, processes: Processes, why: str) -> None:
+def leave_lost(run: RunDir, processes: Processes, why: str) -> NoReturn:
     """Ends this process, which may stand in a collective that nobody will answer any more: nothing else
     would bring it back."""
     words = f"{why}; the same command continues"
@@ -77,7 +78,7 @@ def _address(run: RunDir) -> str | None:
     return found["address"] if found else None
 
 
-def _exit(code: int) -> None:
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -91,7 +91,7 @@ def _collectives() -> str:
     """Sums over more than two devices depend on it in their last bits."""
     on_cpu = jax_backend.get_backend().platform == "cpu"
     several = jax.distributed.is_initialized() and on_cpu
-    return str(jax.config.jax_cpu_collectives_implementation) if several else ""
+    return str(jax.config.read("jax_cpu_collectives_implementation")) if several else ""
 
 
 def _cpu_features() -> str:
