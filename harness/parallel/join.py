@@ -6,6 +6,10 @@ import jax
 
 from harness.parallel.meeting import Meeting
 
+COLLECTIVES = "gloo"
+"""What adds up across processes on CPU: one rank a device, in a ring, so that the bits depend on the mesh and
+not on how many processes its devices are in."""
+
 
 def join(meeting: Meeting, devices: int) -> None:
     """Before any backend exists. `devices`: of this process, which sees them as 0 up.
@@ -15,6 +19,7 @@ def join(meeting: Meeting, devices: int) -> None:
     """
     processes = meeting.processes
     jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", COLLECTIVES)
     jax.distributed.initialize(
         meeting.coordinator,
         processes.count,

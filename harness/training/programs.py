@@ -25,6 +25,7 @@ from jax.extend import backend as jax_backend
 
 from harness.config.cache import cache_dir
 from harness.config.identity import digest
+from harness.parallel.join import COLLECTIVES
 from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
 from harness.records.surroundings import Surroundings
@@ -91,7 +92,7 @@ def _collectives() -> str:
     """Sums over more than two devices depend on it in their last bits."""
     on_cpu = jax_backend.get_backend().platform == "cpu"
     several = jax.distributed.is_initialized() and on_cpu
-    return str(jax.config.read("jax_cpu_collectives_implementation")) if several else ""
+    return COLLECTIVES if several else ""
 
 
 def _cpu_features() -> str:
