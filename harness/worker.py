@@ -115,7 +115,7 @@ def _prepare_process(tasks: list[Assignment], env: Mapping[str, str], meeting: M
 
 
 def _train(
-    tasks: list[Assignment], terms: Terms, leave: threading.Event, meeting: Meeting | None
+    tasks: list[Assignment], terms: Terms, leave: threading.Event, meeting: Meeting | None = None
 ) -> list[State]:
     """Each run in its turn, on its part of the devices. What ends in one of several processes is not tried
     again here, since it has ended in the others too."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax
 
-from harness.parallel.meeting import Meeting
+from harness.config.processes import Processes
+from harness.parallel.meeting import Meeting, meet
 
 COLLECTIVES = "gloo"
 """What adds up across processes on CPU: one rank a device, in a ring, so that the bits depend on the mesh and
@@ -32,6 +33,12 @@ def join(meeting: Meeting, devices: int) -> None:
     )
     if meeting.held is not None:
         meeting.held.close()
+
+
+def join_alone(devices: int) -> None:
+    """One process that has all devices, and adds up across them as several would."""
+    alone = Processes(1, "alone", "127.0.0.1")
+    join(meet(alone, lambda _: None, lambda: None), devices)
 
 
 def part(meeting: Meeting) -> None:

@@ -46,10 +46,9 @@ def assemble(processes: Processes, task: Assignment) -> Meeting:
 def leave_lost(run: RunDir, processes: Processes, why: str) -> NoReturn:
     """Ends this process, which may stand in a collective that nobody will answer any more: nothing else
     would bring it back."""
-    words = f"{why}; the same command continues"
     if processes.index == 0:
-        end_as(run, State.lost, words)
-    print(f"{run.path}: {words}", file=sys.stderr, flush=True)
+        end_as(run, State.lost, why)
+    print(f"{run.path}: {why}; the same command continues", file=sys.stderr, flush=True)
     _exit(INCOMPLETE)
 
 

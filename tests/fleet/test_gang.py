@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from harness.config.errors import UserError
+from harness.config.schema import MeshConfig
 from harness.fleet.engines import HELD, Exit
 from harness.fleet.engines.gang import GRACE, Gang
+from tests.fleet.support import configs, train
 
 KILLED = Exit(-9, "the worker was ended by SIGKILL")
 
@@ -54,3 +59,13 @@ def test_a_run_in_other_hands_is_not_lost():
     members.exits["first"] = Exit(HELD, "held")
     members.exits["second"] = Exit(3, "the worker ended with status 3")
     assert members.poll() == Exit(HELD, "held")
+
+
+@pytest.mark.parametrize(("count", "isolation"), [(3, "block"), (0, "block"), (2, "all")])
+def test_processes_that_cannot_share_a_run_are_refused_before_anything_is_written(tmp_path, count, isolation):
+    made = configs(tmp_path, seeds=(0,), processes=count, isolation=isolation)
+    for config in made:
+        config.mesh = MeshConfig(data=4)
+    with pytest.raises(UserError, match=f"engine.processes={count}"):
+        train(made)
+    assert not [*tmp_path.iterdir()]

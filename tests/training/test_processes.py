@@ -49,12 +49,15 @@ def test_a_process_of_its_own_differs_by_the_order_of_sums_alone(whole, tmp_path
     ours, theirs = (read_curve(each, "steps")["loss"].to_numpy() for each in (run, whole))
     assert len(ours) == len(theirs) == 30
     np.testing.assert_allclose(ours[:3], theirs[:3], rtol=1e-6)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     assert json.loads(run.examples.read_text()) == json.loads(whole.examples.read_text())
 
 
 def test_sums_of_two_are_the_same_within_a_process_and_across_two(tmp_path):
-    across, within = (prepare(tmp_path / name, "mesh.data=2") for name in ("across", "within"))
+    folders = [tmp_path / name for name in ("across", "within")]
+    for folder in folders:
+        folder.mkdir()
+    across, within = (prepare(folder, "mesh.data=2") for folder in folders)
     assert train(across, 2) == [0, 0]
     assert ended([start_alone(within)]) == [0]
     assert same(across, within)
@@ -79,7 +82,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_another_number(whole, tmp
     else:
         losses = [read_curve(each, "steps")["loss"].to_numpy() for each in (run, whole)]
         np.testing.assert_array_equal(*(each[: status.step] for each in losses))
-        np.testing.assert_allclose(*losses, rtol=1e-3)
+        np.testing.assert_allclose(*losses, rtol=1e-5)
     record = read_provenance(run)
     assert record
     told = [(entry["process_devices"], entry["collectives"]) for entry in record.surroundings]
@@ -97,7 +100,7 @@ def test_a_killed_process_ends_the_run_as_lost_and_the_same_command_continues(wh
     if victim:  # process 0 alone writes; of its own end the driver tells
         status = read_status(run)
         assert status.state is State.lost
-        assert status.message == "process 1 of 2 ended; the same command continues"
+        assert status.message == "process 1 of 2 ended"
     assert train(run, 2) == [0, 0]
     assert same(run, whole)
 
