@@ -14,7 +14,7 @@ from harness.config.processes import Processes, to_env
 from harness.records.layout import RunDir
 from harness.records.status import read_status
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a hanging run fails its test."""
 
 
