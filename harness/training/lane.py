@@ -51,6 +51,11 @@ class Lane:
         return list(self.mesh.devices.flat)
 
     @property
+    def own_devices(self) -> Sequence[Device]:
+        """Those of this process."""
+        return self.mesh.local_devices
+
+    @property
     def tokens_per_step(self) -> int:
         return self.config.scale.batch * self.config.data.sequence_length
 
