@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.errors import UserError
+from harness.config.processes import INDEX, NAME, Processes
+from harness.config.processes import from_env as processes_from_env
 from harness.config.schema import Config
-from harness.config.terms import Terms, from_env
+from harness.config.terms import INCOMPLETE, Terms, from_env
 from harness.describe import import_modules
 from harness.parallel.profile import cpu_profile, keep_memory
 from harness.records.claim import HELD, claim
@@ -30,18 +32,18 @@ from harness.records.status import State, Status, Writer, read_status, write_sta
 
 if TYPE_CHECKING:
     from harness.data.library import Library
+    from harness.parallel.meeting import Meeting
     from harness.training.memory import Room
     from harness.training.programs import Device
     from harness.training.run import Assignment
     from harness.training.turns import Lease, Turn
 
-INCOMPLETE = 3
-"""Exit status when a run is left that the same command would train further."""
-
 
 def command(argv: list[str]) -> int:
-    """As a process of its own: it holds its runs until it ends, as a fork server's child does."""
-    if not all(claim(RunDir(Path(path).resolve()).claim) for path in argv):
+    """As a process of its own: it holds its runs until it ends, as a fork server's child does. Of several
+    processes that train one run, the first holds it for all."""
+    first = os.environ.get(INDEX, "0") == "0"
+    if first and not all(claim(RunDir(Path(path).resolve()).claim) for path in argv):
         return HELD
     return main(argv)
 
@@ -50,22 +52,45 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     """Train the runs in `argv`; 0 if each reached an end that stands, 3 if not, 2 for a user's mistake.
 
     `env` is set before any backend exists: in a fork server's child jax is imported already, but
-    has no devices yet.
+    has no devices yet. Where it speaks of several processes, this is one of those that train a run together.
     """
+    env = env or {}
     tasks: list[Assignment] = []
+    processes, meeting = None, None
     try:
+        processes = processes_from_env({**os.environ, **env})
         tasks = [_assignment(RunDir(Path(path).resolve())) for path in argv]
-        _prepare_process(tasks, env or {})
+        meeting = _met(processes, tasks) if processes else None
+        _prepare_process(tasks, env, meeting)
     except UserError as error:
-        for task in tasks:
+        for task in tasks if _leads(processes) else ():
             write_status(task.run, Status(State.refused, message=str(error), writer=Writer.here()))
         print(error, file=sys.stderr)
         return 2
     leave = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: leave.set())
-    states = _train(tasks, from_env(os.environ), leave)
+    states = _train(tasks, from_env(os.environ), leave, meeting)
+    if meeting is not None:
+        from harness.training.company import take_leave
+
+        take_leave(meeting, tasks[0].run, states[0])
     return 0 if all(state.settled for state in states) else INCOMPLETE
+
+
+def _leads(processes: Processes | None) -> bool:
+    return processes is None or processes.index == 0
+
+
+def _met(processes: Processes, tasks: Sequence[Assignment]) -> Meeting:
+    """The processes that train the one run with this one."""
+    from harness.training.company import assemble
+
+    if len(tasks) != 1:
+        raise UserError(
+            f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}"
+        )
+    return assemble(processes, tasks[0])
 
 
 def _assignment(run: RunDir) -> Assignment:
@@ -77,35 +102,46 @@ def _assignment(run: RunDir) -> Assignment:
     return Assignment(run, read_config(run.config), provenance)
 
 
-def _prepare_process(tasks: list[Assignment], env: Mapping[str, str]) -> None:
+def _prepare_process(tasks: list[Assignment], env: Mapping[str, str], meeting: Meeting | None) -> None:
     """Device count and flags, fixed for the life of this process. Without orders, all runs at once."""
-    total = sum(task.config.mesh.devices for task in tasks)
+    count = meeting.processes.count if meeting else 1
+    total = sum(task.config.mesh.devices for task in tasks) // count
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_profile(total) | dict(env)
         keep_memory()
     os.environ.update(env)
     import jax
 
+    from harness.parallel.join import join
+
     # Programs are kept in a cache of our own; what JAX's gives back cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
     if "JAX_NUM_CPU_DEVICES" in env:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", int(env["JAX_NUM_CPU_DEVICES"]))
+    if meeting is not None:
+        join(meeting, total)
     import_modules(tasks[0].config)
 
 
-def _train(tasks: list[Assignment], terms: Terms, leave: threading.Event) -> list[State]:
-    """Each run in its turn, on its part of this process's devices."""
+def _train(
+    tasks: list[Assignment], terms: Terms, leave: threading.Event, meeting: Meeting | None = None
+) -> list[State]:
+    """Each run in its turn, on its part of the devices. What ends in one of several processes is not tried
+    again here, since it has ended in the others too."""
     import jax
 
     from harness.data.library import Library
     from harness.training.memory import Room
-    from harness.training.turns import Turn, Turns
+    from harness.training.turns import Turn, Turns, write_turn
 
+    leads = _leads(meeting.processes if meeting else None)
+    terms = replace(terms, attempts=1) if meeting else terms
     devices = jax.devices()[: terms.devices or None]
     turns = [Turn(task.run, _block(task.config), task.config.mesh.devices) for task in tasks]
     attempts = _Attempts(dict(zip(turns, tasks, strict=True)), devices, Library(), Room())
-    return Turns(turns, len(devices), attempts.train, terms, leave).take(tasks[0].begun)
+    write = write_turn if leads else lambda *_: None
+    return Turns(turns, len(devices), attempts.train, terms, leave, write).take(tasks[0].begun)
 
 
 def _block(config: Config) -> str:
@@ -124,20 +160,22 @@ class _Attempts:
 
     def train(self, turn: Turn, lease: Lease) -> State:
         from harness.training.base import rebuilt
-        from harness.training.lane import open_lane
+        from harness.training.lane import open_lane, rows_of
+        from harness.training.peers import leads
         from harness.training.run import train_run
 
         task = replace(self.tasks[turn], begun=lease.begun)
         mine = self.devices[lease.first : lease.first + turn.width]
         try:
-            with self.library.open(task.config) as reading:
+            with self.library.open(task.config, rows_of(task.config, mine)) as reading:
                 model = rebuilt(task.config, task.provenance.facts)
                 get, heldout = reading.reader.get, reading.heldout
                 lane = open_lane(task.config, model, mine, get, heldout, reading.gallery)
                 return train_run(task, lane, lease.leave, self.room)
         except UserError as error:
-            status = replace(read_status(task.run), state=State.refused, message=str(error))
-            write_status(task.run, status)
+            if leads():
+                status = replace(read_status(task.run), state=State.refused, message=str(error))
+                write_status(task.run, status)
             return State.refused
 
 

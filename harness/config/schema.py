@@ -411,6 +411,9 @@ class EngineConfig:
     devices: int = 0
     """Devices that the sweep is placed on, which gives each run its width; 0: each run keeps the mesh that
     it has, and as many train as there are workers."""
+    processes: int = 1
+    """That each run is trained by, its devices shared out among them; above 1 each run has workers of its
+    own, whatever `isolation` says."""
     dry_run: bool = False
     """Print the plan, and train and write nothing (`harness sweep OVERRIDES --dry-run`)."""
     attempts: int = 3

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 NAME = "AB_HARNESS_TERMS"
 LONGEST_BACKOFF = 60.0
+INCOMPLETE = 3
+"""Exit status of a worker that leaves a run which the same command would train further."""
 
 
 @dataclass(frozen=True)

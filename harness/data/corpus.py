@@ -75,9 +75,10 @@ class Corpus:
     def sequence_length(self) -> int:
         return self.domains[0].train.length
 
-    def sampler(self, batch: int, data_seed: int) -> Sampler:
-        """Raises UserError where a stage would last no step of this size."""
-        return Sampler(self, batch, data_seed, self.plan.stages(batch))
+    def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> Sampler:
+        """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
+        this size."""
+        return Sampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same windows for every run, as many in each domain: `tokens` over the sequence length,
@@ -102,17 +103,20 @@ class Sampler:
     size: int
     data_seed: int
     stages: tuple[mixture.Stage, ...]
+    mine_B: np.ndarray | None = None
+    """Rows whose tokens are wanted here, as other processes have the devices of the others; None: all."""
 
     def batch(self, t: int) -> Batch:
-        """The batch of step t, counted from 0."""
+        """The batch of step t, counted from 0; zeros in the rows that are not wanted, but all ids."""
         picks = mixture.picks(self.stages, t * self.size, self.size)
-        tokens_BT = np.empty((self.size, self.corpus.sequence_length + 1), np.int32)
+        tokens_BT = np.zeros((self.size, self.corpus.sequence_length + 1), np.int32)
         ids_B = np.empty(self.size, np.uint64)
         for s in np.unique(picks.source_B):
             domain = self.corpus.domains[s]
             here = picks.source_B == s
             window_B = self._windows(domain, picks.rank_B[here])
-            tokens_BT[here] = domain.train[window_B]
+            mine = wanted(self.mine_B, here)
+            tokens_BT[np.flatnonzero(here)[mine]] = domain.train[window_B[mine]]
             ids_B[here] = window_B + np.uint64(domain.salt)
         return Batch(tokens_BT, ids_B)
 
@@ -135,6 +139,11 @@ def open_data(config: DataConfig) -> Corpus:
             raise too_few(source, len(tokens.train), config.sequence_length)
         domains.append(domain)
     return Corpus(codec, tuple(domains), plan_of(config))
+
+
+def wanted(mine_B: np.ndarray | None, here_B: np.ndarray) -> np.ndarray:
+    """Of the examples `here_B` of a batch, which are to be read, as a mask over those; `mine_B` None: all."""
+    return np.ones(here_B.sum(), bool) if mine_B is None else mine_B[here_B]
 
 
 def roll(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:

@@ -7,6 +7,7 @@ source's k-th example follow from the data seed, its name and k, as its image do
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from harness.config.identity import digest
 from harness.config.schema import DataConfig
 from harness.data import mixture
 from harness.data.content import content_hash
-from harness.data.corpus import Batch, HeldOut
+from harness.data.corpus import Batch, HeldOut, wanted
 from harness.data.facts import DataFacts
 from harness.data.gallery import Gallery
 from harness.data.mixes import Plan, check_mixes, plan_of
@@ -55,9 +56,10 @@ class ImageCorpus:
     """Over all sources; the label after the last one stands for none."""
     unlabelled: float
 
-    def sampler(self, batch: int, data_seed: int) -> ImageSampler:
-        """Raises UserError where a stage would last no step of this size."""
-        return ImageSampler(self, batch, data_seed, self.plan.stages(batch))
+    def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> ImageSampler:
+        """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
+        this size."""
+        return ImageSampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same rows for every run: of each source so many tokens' worth of images, at each of LEVELS.
@@ -94,20 +96,27 @@ class ImageSampler:
     size: int
     data_seed: int
     stages: tuple[mixture.Stage, ...]
+    mine_B: np.ndarray | None = None
+    """Rows that are wanted here, as other processes have the devices of the others; None: all."""
 
     def batch(self, t: int) -> Batch:
-        """The batch of step t, counted from 0."""
+        """The batch of step t, counted from 0; zeros in the rows that are not wanted, but all ids."""
         picks = mixture.picks(self.stages, t * self.size, self.size)
         values = np.prod(self.corpus.domains[0].train.shape)
-        rows_BR = np.empty((self.size, HEAD + values), np.int32)
+        rows_BR = np.zeros((self.size, HEAD + values), np.int32)
         ids_B = np.empty(self.size, np.uint64)
         for s in np.unique(picks.source_B):
             here = picks.source_B == s
-            rows_BR[here], ids_B[here] = self._examples(self.corpus.domains[s], picks.rank_B[here])
+            mine = wanted(self.mine_B, here)
+            made = self._examples(self.corpus.domains[s], picks.rank_B[here], mine)
+            rows_BR[np.flatnonzero(here)[mine]], ids_B[here] = made
         return Batch(rows_BR, ids_B)
 
-    def _examples(self, domain: ImageDomain, rank_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every image once an epoch, each epoch in an order of its own; noise and time always anew."""
+    def _examples(
+        self, domain: ImageDomain, rank_B: np.ndarray, mine_B: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of those that are mine, ids of all. Every image once an epoch, each epoch in an order of its
+        own; noise and time always anew."""
         count = len(domain.train.labels_N)
         epoch_B, index_B = np.divmod(rank_B, count)
         image_B = permute(index_B, count, key_of("order", self.data_seed, domain.name), epoch_B)
@@ -116,7 +125,9 @@ class ImageSampler:
         dropped_B = _uniform(draws_B4[:, 3]) < self.corpus.unlabelled
         labels_B[dropped_B] = self.corpus.classes
         times_B = expit(ndtri(_uniform(draws_B4[:, 2])))  # logit-normal (arXiv:2403.03206, section 3.1)
-        rows_BR = rows(draws_B4[:, 0], times_B, labels_B, domain.train.images_NHWC[image_B])
+        chosen = (draws_B4[:, 0], times_B, labels_B, image_B)
+        keys_B, times_B, labels_B, shown_B = (each[mine_B] for each in chosen)
+        rows_BR = rows(keys_B, times_B, labels_B, domain.train.images_NHWC[shown_B])
         return rows_BR, draws_B4[:, 1] + image_B + np.uint64(domain.salt)
 
 
@@ -126,7 +137,7 @@ def rows(
     """Examples as rows; a time of 0 or 1 is moved inside, where image and noise both show."""
     words_B2 = np.ascontiguousarray(keys_B, "<u8").view("<i4").reshape(-1, 2)
     units_B = np.clip(np.round(np.asarray(times_B) * UNIT), 1, UNIT - 1)
-    flat_BP = images_BHWC.reshape(len(images_BHWC), -1)
+    flat_BP = images_BHWC.reshape(len(images_BHWC), math.prod(images_BHWC.shape[1:]))
     return np.column_stack([words_B2, units_B, labels_B, flat_BP]).astype(np.int32)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from harness.config.identity import digest
 from harness.config.schema import Config
 from harness.data.corpus import HeldOut
@@ -41,15 +43,16 @@ class Library:
         self._lock = threading.Lock()
 
     @contextmanager
-    def open(self, config: Config) -> Iterator[Reading]:
-        """What this config reads. Whoever comes while another opens the same waits for it alone."""
+    def open(self, config: Config, mine_B: np.ndarray | None = None) -> Iterator[Reading]:
+        """What this config reads, of each batch the rows `mine_B` alone (None: all). Whoever comes while
+        another opens the same waits for it alone."""
         key = _key(config)
         with self._lock:
             shelf = self._shelves.setdefault(key, _Shelf())
             shelf.users += 1
         try:
             with shelf.opening:
-                shelf.reading = shelf.reading or _opened(config)
+                shelf.reading = shelf.reading or _opened(config, mine_B)
             yield shelf.reading
         finally:
             self._leave(key, shelf)
@@ -69,8 +72,8 @@ def _key(config: Config) -> str:
     return digest([config.data, config.data_seed, config.scale.batch, config.evaluation.tokens])
 
 
-def _opened(config: Config) -> Reading:
+def _opened(config: Config, mine_B: np.ndarray | None) -> Reading:
     corpus = open_data(config.data)
     heldout = corpus.heldout(config.evaluation.tokens)
     gallery = corpus.gallery(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
-    return Reading(Reader(corpus.sampler(config.scale.batch, config.data_seed)), heldout, gallery)
+    return Reading(Reader(corpus.sampler(config.scale.batch, config.data_seed, mine_B)), heldout, gallery)

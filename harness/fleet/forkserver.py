@@ -21,6 +21,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from harness.config.processes import INDEX
 from harness.fleet.engines import HELD
 from harness.records.claim import claim
 from harness.records.layout import RunDir
@@ -93,7 +94,8 @@ def _fork(module: str, request: dict) -> int:
 def _work(module: str, request: dict) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _redirect(Path(request["log"]))
-    if not all(claim(RunDir(Path(run)).claim) for run in request["runs"]):
+    leads = request["env"].get(INDEX, "0") == "0"  # of several processes, which come and go together
+    if leads and not all(claim(RunDir(Path(run)).claim) for run in request["runs"]):
         return HELD
     if request["cores"]:
         os.sched_setaffinity(0, request["cores"])

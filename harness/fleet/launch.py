@@ -29,6 +29,7 @@ from harness.fleet.runs import (
     Block,
     Run,
     check_distinct,
+    check_processes,
     check_trainable,
     directory,
     make_blocks,
@@ -182,7 +183,9 @@ def _look_ahead(
         blocks = [placement.block_as_placed(block, places) for block in blocks]
     platform = config.cluster.platform
     outlook = look_ahead(blocks, config.engine, workers, known(platform), places, corrections_of(platform))
-    return workers, shaped(blocks, outlook), outlook
+    blocks = shaped(blocks, outlook)
+    check_processes(blocks)
+    return workers, blocks, outlook
 
 
 def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Outcome]:
@@ -283,7 +286,7 @@ def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], 
 
 def _assignments(blocks: Sequence[Block], settings: EngineConfig, workers: int) -> list[Assignment]:
     """Who shares a worker."""
-    if settings.isolation is Isolation.run:
+    if settings.isolation is Isolation.run or settings.processes > 1:
         return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
     widths = [sum(run.devices for run in block.runs) for block in blocks]
     if settings.isolation is Isolation.block:
@@ -297,12 +300,19 @@ def _assignments(blocks: Sequence[Block], settings: EngineConfig, workers: int) 
 
 def _order(sweep: SweepDir, assignment: Assignment) -> Order:
     config = assignment.runs[0].config
-    env = cpu_profile(assignment.devices) if config.cluster.platform == "cpu" else {}
+    each = assignment.devices // config.engine.processes
+    env = cpu_profile(each) if config.cluster.platform == "cpu" else {}
     env |= to_env(terms_of(config.engine, assignment.failures, assignment.devices))
     paths = tuple(run.dir.path for run in assignment.runs)
     log = sweep.worker_log(assignment.name.replace("/", "-"))
     return Order(
-        assignment.name, paths, env, log, devices=assignment.devices, platform=config.cluster.platform
+        assignment.name,
+        paths,
+        env,
+        log,
+        devices=assignment.devices,
+        platform=config.cluster.platform,
+        processes=config.engine.processes,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.config.errors import UserError
 from harness.config.fairness import check_block, identity_difference
 from harness.config.identity import identity, within
-from harness.config.schema import Config
+from harness.config.schema import Config, Isolation
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts
 
@@ -116,6 +116,27 @@ def check_distinct(sweep: SweepDir, configs: Iterable[Config]) -> None:
             raise UserError(
                 f"{path} would hold two runs that differ in {found}; a swept value belongs into a variant "
                 "of its own (conf/variant), a scale, or the seed"
+            )
+
+
+def check_processes(blocks: Sequence[Block]) -> None:
+    """Raises UserError where the devices of a run cannot be shared out among its processes."""
+    for run in (run for block in blocks for run in block.runs):
+        count = run.config.engine.processes
+        if count < 1 or run.devices % count:
+            raise UserError(
+                f"engine.processes={count}: {run.name} has {run.devices} devices (mesh), which cannot be "
+                "shared out evenly among so many; give a number that divides them"
+            )
+        if count > 1 and run.config.engine.name != "local":
+            raise UserError(
+                f"engine.processes={count} and engine={run.config.engine.name}: only the local engine starts "
+                "several processes a run; leave engine.processes out"
+            )
+        if count > 1 and run.config.engine.isolation is Isolation.all:
+            raise UserError(
+                f"engine.processes={count} and engine.isolation=all: processes train one run together, or "
+                "one trains all of them; leave one of the two out"
             )
 
 

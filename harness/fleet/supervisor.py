@@ -230,7 +230,9 @@ class Supervisor:
     def _worth_another(self, run: Run, status: Status) -> bool:
         if status.state in (State.preempted, State.pending):
             return True
-        if status.state is State.lost and self._failures(run, status) < self.settings.attempts:
+        # Of several processes, none starts anything again alone.
+        again = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
+        if status.state in again and self._failures(run, status) < self.settings.attempts:
             self.display.note(f"{run.name}: {status.message or status.state.value}; it is started again")
             return True
         self._give_up(run, status)

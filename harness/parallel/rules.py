@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 from jax import P
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
@@ -59,6 +60,18 @@ def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
     """Sharding of tokens [batch, time]; UserError if the batch does not divide."""
     _check_divides(mesh, "batch", batch)
     return NamedSharding(mesh, partition("batch", None))
+
+
+def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Which sequences of a batch [micro-batches, sequences, T+1] stand on devices of this process, as a mask
+    [micro-batches x sequences]; None: it has all devices."""
+    if sharding.is_fully_addressable:
+        return None
+    mine_MB = np.zeros(shape[:2], bool)
+    for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None
+        mine_MB[index[:2]] = True
+    return mine_MB.reshape(-1)
 
 
 def _check_divides(mesh: Mesh | AbstractMesh, axis: str | None, size: int) -> None:

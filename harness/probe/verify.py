@@ -61,17 +61,24 @@ def verify(where: Path | str, steps: int | None = None) -> Replay:
 
 
 def _prepare_process(config: Config, then: Surroundings | None) -> None:
-    """As the worker had it: device count and, under the same jaxlib, flags; then users' modules."""
-    if "jax" not in sys.modules and config.cluster.platform == "cpu":
-        env = cpu_profile(then.process_devices if then else config.mesh.devices)
+    """As the worker had it: device count and, under the same jaxlib, flags; then users' modules. What several
+    processes trained is replayed by one that has all their devices, and adds up as they did."""
+    fresh = "jax" not in sys.modules
+    if fresh and config.cluster.platform == "cpu":
+        devices = then.process_devices if then and not then.collectives else config.mesh.devices
+        env = cpu_profile(devices)
         if then and then.versions.get("jaxlib") == package_versions()["jaxlib"]:
             env["XLA_FLAGS"] = then.flags
         os.environ.update(env)
         keep_memory()
     import jax
 
+    from harness.parallel.join import join_alone
+
     # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
+    if fresh and then and then.collectives:
+        join_alone(config.mesh.devices)
     import_modules(config)
 
 

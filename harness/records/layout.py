@@ -72,6 +72,11 @@ class RunDir:
         """Held by the process that trains the run (records.claim)."""
         return self.path / "worker.lock"
 
+    @property
+    def meeting(self) -> Path:
+        """Where process 0 of several waits for the others, until they have come."""
+        return self.path / "meeting.json"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:08d}"
 

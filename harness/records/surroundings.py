@@ -29,6 +29,8 @@ class Surroundings:
     flags: str
     """XLA_FLAGS."""
     versions: dict[str, str]
+    collectives: str = ""
+    """What adds up across the devices of a CPU where a run has processes; empty: a process's own."""
 
 
 @dataclass(frozen=True)

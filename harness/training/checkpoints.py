@@ -6,11 +6,13 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config.schema import CheckpointConfig
 from harness.records.layout import RunDir
 from harness.records.manifest import Manifest, manifest_steps, remove, write_manifest
+from harness.training.peers import leads
 
 NAME = "state"
 
@@ -21,14 +23,26 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
     Never call it under another lane's mesh context.
     """
     path = run.checkpoint(step).absolute()  # Orbax refuses a relative one
-    return _ORBAX.submit(ocp.load_checkpointables, str(path), {NAME: abstract}).result()[NAME]
+    return _ORBAX.submit(_load, str(path), abstract).result()
 
 
-def _uncompressed() -> ocp.Context:
+def _load(path: str, abstract: Any) -> Any:
+    with _context():
+        return ocp.load_checkpointables(path, {NAME: abstract})[NAME]
+
+
+def _context() -> ocp.Context:
     """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
-    of a save and half as much again of a restore."""
+    of a save and half as much again of a restore.
+
+    Where there are several processes, to name them makes Orbax wait for them through JAX's coordinator
+    throughout, and not in collectives.
+    """
     context = ocp.Context()
     context.array.saving.use_compression = False
+    if jax.process_count() > 1:
+        context.multiprocessing.primary_host = 0
+        context.multiprocessing.active_processes = set(range(jax.process_count()))
     return context
 
 
@@ -56,7 +70,13 @@ class Saver:
 
     def save(self, state: Any, manifest: Manifest) -> None:
         self.wait()
-        self._pending = _ORBAX.submit(self._write, state, manifest)
+        if jax.process_count() == 1:
+            self._pending = _ORBAX.submit(lambda: self._complete(self._begin(state, manifest), manifest))
+        else:
+            # Orbax begins by comparing folders in a collective. None of the lane's steps may be dispatched
+            # beside it: one process would have it before the step, and another one after.
+            begun = _ORBAX.submit(self._begin, state, manifest).result()
+            self._pending = _ORBAX.submit(self._complete, begun, manifest)
 
     def wait(self) -> None:
         """Until what was handed over is on disk."""
@@ -64,15 +84,20 @@ class Saver:
         if pending is not None:
             pending.result()
 
-    def _write(self, state: Any, manifest: Manifest) -> None:
+    def _begin(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
-        remove(self._run, manifest.step)
-        for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover)  # of a save that a kill cut short
-        with _uncompressed():
-            ocp.save_checkpointables(str(folder), {NAME: state})
-        write_manifest(self._run, manifest)
-        self._retain()
+        if leads():
+            remove(self._run, manifest.step)
+            for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover)  # of a save that a kill cut short
+        with _context():
+            return ocp.save_checkpointables_async(str(folder), {NAME: state})
+
+    def _complete(self, begun: ocp.AsyncResponse[None], manifest: Manifest) -> None:
+        begun.result()
+        if leads():
+            write_manifest(self._run, manifest)
+            self._retain()
 
     def _retain(self) -> None:
         """Keep the last n, every k-th, and those that a branch starts from."""

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from harness.data import HeldOut
 from harness.models import Model
+from harness.training.peers import fetched, placed
 from harness.training.programs import Program
 from harness.training.step import Params
 
@@ -43,13 +44,13 @@ def evaluate_domains(
     with repeats, which are left out of the mean.
     """
     pending = {
-        domain: [program(params, jax.device_put(rows, sharding)) for rows in _batches(held.tokens_NT, batch)]
+        domain: [program(params, placed(rows, sharding)) for rows in _batches(held.tokens_NT, batch)]
         for domain, held in heldout.items()
     }
     results = {}
     for domain, sums in pending.items():
         count, size = len(heldout[domain].tokens_NT), heldout[domain].bytes
-        total = float(np.concatenate(jax.device_get(sums))[:count].sum(dtype=np.float64))
+        total = float(np.concatenate([fetched(each) for each in sums])[:count].sum(dtype=np.float64))
         results[domain] = (total / (count * length), total / (math.log(2) * size) if size else None)
     return results
 

@@ -96,3 +96,19 @@ class Journal:
     def _write(self) -> None:
         write_status(self.run, self._status)
         self._written = time.monotonic()
+
+
+class Mute(Journal):
+    """Of a process that does not lead: all that it could write is written by process 0, and what it has to
+    log goes to its worker's own output."""
+
+    def seal(self, step: int) -> None:
+        for rows in self._rows.values():
+            rows.clear()
+        self._sealed = step
+
+    def log(self, text: str) -> None:
+        print(f"{self.run.path}: {text}", flush=True)
+
+    def _write(self) -> None:
+        self._written = time.monotonic()

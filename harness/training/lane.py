@@ -11,16 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax import P
+from jax.sharding import Mesh, NamedSharding
 
 from harness.config.identity import plain
 from harness.config.schema import Config
 from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.mesh import lane_mesh
+from harness.parallel.rules import batch_sharding, rows_here
 from harness.records.provenance import code_of
 from harness.training.evaluation import evaluate_domains, make_evaluate
 from harness.training.learner import Learner
+from harness.training.peers import placed
 from harness.training.programs import Device, Program, obtain
 from harness.training.sampling import in_batches, make_sample
 from harness.training.specs import Specs
@@ -48,13 +51,19 @@ class Lane:
         return list(self.mesh.devices.flat)
 
     @property
+    def own_devices(self) -> Sequence[Device]:
+        """Those of this process."""
+        return self.mesh.local_devices
+
+    @property
     def tokens_per_step(self) -> int:
         return self.config.scale.batch * self.config.data.sequence_length
 
     def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
         """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
         are another run's, from which this one starts."""
-        params = jax.device_put(self.learner.start(self.config.seed, weights), self._specs.param_shardings)
+        drawn = self.learner.start(self.config.seed, weights)
+        params = {path: placed(drawn[path], each) for path, each in self._specs.param_shardings.items()}
         return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
 
     def abstract_state(self) -> TrainState:
@@ -63,7 +72,7 @@ class Lane:
     def put(self, batch: Batch) -> jax.Array:
         """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
         tokens_BT1 = batch.tokens_BT
-        return jax.device_put(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
+        return placed(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
         """(state, metrics) after one update; donates `state`."""
@@ -86,8 +95,8 @@ class Lane:
         """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
 
         def made(rows_BR: np.ndarray) -> jax.Array:
-            placed = jax.device_put(rows_BR, self._specs.row_sharding)
-            return self._program_sample(state.params, placed, np.float32(guidance))
+            rows = placed(rows_BR, self._specs.row_sharding)
+            return self._program_sample(state.params, rows, np.float32(guidance))
 
         return in_batches(made, rows_NR, self.config.scale.batch)
 
@@ -153,6 +162,14 @@ class Lane:
             config.imports,
             code_of(config),
         ]
+
+
+def rows_of(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
+    """Which rows of a batch this process feeds, as a mask; None: all. Raises UserError as `open_lane`."""
+    count = config.compute.microbatches
+    each = config.scale.batch // count
+    rows = batch_sharding(lane_mesh(devices, config.mesh), each)
+    return rows_here(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, each, 1))
 
 
 def open_lane(

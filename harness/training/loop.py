@@ -17,6 +17,7 @@ from harness.records.timeline import TRAIN
 from harness.training.checkpoints import Saver
 from harness.training.journal import Journal
 from harness.training.lane import Lane
+from harness.training.peers import Leaving
 from harness.training.profile import Tracer
 from harness.training.schedule import Course, decays, learning_rate
 from harness.training.step import METRICS, TrainState
@@ -83,6 +84,7 @@ def train_course(
         desk.journal.beat("evaluate")
         meter.evaluated(start, lane.evaluate(start.state))  # what the parent knew
         meter.resume()
+    leaves = Leaving(desk.stop)
     here = start
     last = course.last if until is None else until
     for step in range(start.step, last):
@@ -96,7 +98,7 @@ def train_course(
             state, metrics = lane.step(here.state, tokens_MBT1, rate)
         meter.dispatched(step + 1, rate, metrics)
         here = Position(step + 1, state, roll(here.example_hash, batch.ids_B), meter.device_seconds)
-        leaving = desk.stop.is_set() and here.step < course.last
+        leaving = leaves.after(here.step) and here.step < course.last
         if leaving or here.step in evaluate_at or here.step in save_at:
             here = meter.settled(here)
             if here.step in evaluate_at:

@@ -30,6 +30,7 @@ class Need:
     scratch: int
     """What a step takes beside the state (batch, gradients, activations), or evaluation, if that is more."""
     devices: int
+    """Those of this process."""
 
     @property
     def each(self) -> int:
@@ -56,7 +57,7 @@ def need_of(lane: Lane) -> Need:
         state=state,
         copy=copy.output_size_in_bytes,
         scratch=max(_total(step) - state, evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes),
-        devices=len(lane.devices),
+        devices=len(lane.own_devices),
     )
 
 
@@ -94,7 +95,7 @@ class Room:
         """While a lane trains. `waiting` is called over and over until there is room; what it raises ends
         the wait. Raises UserError where the lane does not fit."""
         need = need_of(lane)
-        limits = [stats["bytes_limit"] for each in lane.devices if (stats := each.memory_stats())]
+        limits = [stats["bytes_limit"] for each in lane.own_devices if (stats := each.memory_stats())]
         if limits:
             if need.each > min(limits):
                 ways = f"mesh.fsdp={2 * lane.config.mesh.fsdp}, "

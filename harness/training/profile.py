@@ -12,6 +12,7 @@ import jax
 from harness.config.errors import UserError
 from harness.config.schema import Profile, ProfileConfig
 from harness.training.journal import Journal
+from harness.training.peers import leads
 
 PHASE = "trace"
 """In the timeline: the profiler starts, or writes. Traced steps are training as any other."""
@@ -35,7 +36,7 @@ class Tracer:
 
     def __init__(self, config: ProfileConfig, journal: Journal, start: int):
         self._journal, self._folder = journal, journal.run.profile
-        wanted = config.name is Profile.steps and not any(self._folder.rglob("*.trace.json.gz"))
+        wanted = leads() and config.name is Profile.steps and not any(self._folder.rglob("*.trace.json.gz"))
         self._begin = start + config.first - 1 if wanted else None
         self._end = start + config.last
         self._tracing = False

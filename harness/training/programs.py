@@ -25,6 +25,7 @@ from jax.extend import backend as jax_backend
 
 from harness.config.cache import cache_dir
 from harness.config.identity import digest
+from harness.parallel.join import COLLECTIVES
 from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
 from harness.records.surroundings import Surroundings
@@ -43,7 +44,10 @@ def obtain(
     and XLA flags are added here. One compilation at a time on a host: several at once have
     aborted processes on an overloaded CPU.
     """
-    path = cache_dir("programs") / f"{name}-{digest([key, len(devices), surroundings()])}.bin"
+    about = [key, len(devices), surroundings()]
+    if jax.distributed.is_initialized():
+        about.append({"processes": jax.process_count()})
+    path = cache_dir("programs") / f"{name}-{digest(about)}.bin"
     program = _load(path, devices)
     if program is not None:
         return program
@@ -74,13 +78,21 @@ def seen(devices: Sequence[Device]) -> Surroundings:
         platform=about["platform"],
         kind=devices[0].device_kind,
         devices=len(devices),
-        process_devices=jax.device_count(),
+        process_devices=jax.local_device_count(),
         cores=len(os.sched_getaffinity(0)),
         machine=machine,
         features=features.partition(":")[2].strip(),
         flags=about["flags"],
         versions=about["versions"],
+        collectives=_collectives(),
     )
+
+
+def _collectives() -> str:
+    """Sums over more than two devices depend on it in their last bits."""
+    on_cpu = jax_backend.get_backend().platform == "cpu"
+    several = jax.distributed.is_initialized() and on_cpu
+    return COLLECTIVES if several else ""
 
 
 def _cpu_features() -> str:

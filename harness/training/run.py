@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+import jax
+
 from harness.config.errors import UserError
 from harness.config.schema import Config
 from harness.records import metrics, surroundings
@@ -24,10 +26,11 @@ from harness.records.timeline import Timeline
 from harness.records.whole import branch_stands
 from harness.training.base import base_weights
 from harness.training.checkpoints import Saver, restore, settle
-from harness.training.journal import Journal
+from harness.training.journal import Journal, Mute
 from harness.training.lane import Lane
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
 from harness.training.memory import Room
+from harness.training.peers import agreed, leads
 from harness.training.profile import Tracer
 from harness.training.programs import seen
 from harness.training.samples import write_samples
@@ -54,8 +57,8 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event, room: Room | 
     """
     main = main_course(task.config)
     attempt = read_status(task.run).attempt + 1
-    timeline = Timeline(task.run, attempt, len(lane.devices), task.begun)
-    journal = Journal(task.run, main.last, 0, attempt, timeline)
+    timeline = Timeline(task.run, attempt, len(lane.devices), task.begun) if leads() else None
+    journal = _journal(task.run, main.last, 0, attempt, timeline)
     try:
         journal.beat("compile")
         lane.prepare()
@@ -77,15 +80,15 @@ def train_run(task: Assignment, lane: Lane, stop: threading.Event, room: Room | 
 def _wait(journal: Journal, stop: threading.Event) -> None:
     """A sign of life of a lane that waits for memory."""
     journal.beat("memory")
-    if stop.is_set():
+    if stop.is_set() and jax.process_count() == 1:  # of several, none leaves without the others
         raise Preempted
 
 
 def _train_all(
-    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, timeline: Timeline
+    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, timeline: Timeline | None
 ) -> None:
     """The run and its branches, up to its goal."""
-    goal = read_goal(task.run)
+    goal = agreed(lambda: read_goal(task.run))
     wanted = [course for course in branch_courses(task.config) if course.share <= goal]
     _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
     for course in wanted:
@@ -126,22 +129,16 @@ def _train_main(
 
 
 def _train_branch(
-    task: Assignment, lane: Lane, stop: threading.Event, course: Course, timeline: Timeline
+    task: Assignment, lane: Lane, stop: threading.Event, course: Course, timeline: Timeline | None
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
     run = task.run.branch(course.share)
-    if branch_stands(run):
+    if agreed(lambda: branch_stands(run)):
         return
-    parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
-    run.config.parent.mkdir(exist_ok=True)
-    write_bytes(run.config, task.run.config.read_bytes())
-    tokens = course.last * lane.tokens_per_step
-    before = read_provenance(run)
-    known = before.surroundings if before else []
-    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=known)
-    write_provenance(run, record)
+    if leads():
+        _begin_branch(task, lane, course, run)
     attempt = read_status(run).attempt + 1
-    journal = Journal(run, course.last, course.first, attempt, timeline, course.share)
+    journal = _journal(run, course.last, course.first, attempt, timeline, course.share)
     try:
         desk = _desk(task, run, journal, stop)
         start = _resumed(run, lane, desk) or _forked(task.run, lane, course.first)
@@ -155,10 +152,29 @@ def _train_branch(
         raise
 
 
+def _begin_branch(task: Assignment, lane: Lane, course: Course, run: RunDir) -> None:
+    """Its directory, as the launcher leaves that of a run."""
+    parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
+    run.config.parent.mkdir(exist_ok=True)
+    write_bytes(run.config, task.run.config.read_bytes())
+    tokens = course.last * lane.tokens_per_step
+    before = read_provenance(run)
+    known = before.surroundings if before else []
+    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=known)
+    write_provenance(run, record)
+
+
+def _journal(
+    run: RunDir, steps: int, sealed: int, attempt: int, timeline: Timeline | None, share: float = 1.0
+) -> Journal:
+    """One process of a run writes it."""
+    return (Journal if leads() else Mute)(run, steps, sealed, attempt, timeline, share)
+
+
 def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
     """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
     record = read_provenance(run)
-    if record is not None:
+    if record is not None and leads():
         known = surroundings.noted(record.surroundings, step, seen(lane.devices))
         if known != record.surroundings:
             write_provenance(run, dataclasses.replace(record, surroundings=known))
@@ -176,8 +192,17 @@ def _desk(
 
 
 def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = ()) -> Position | None:
-    """The newest good checkpoint that the curve reaches, and from which every fork that `branches` still need
-    can be had; None if there is none.
+    """Where the run goes on from its own checkpoints; None if it begins."""
+    step = agreed(lambda: _cleared(run, desk, branches))
+    if step is None:
+        return None
+    desk.journal.resume(step)
+    return _restored(run, lane, step)
+
+
+def _cleared(run: RunDir, desk: Desk, branches: Sequence[Course]) -> int | None:
+    """Step of the newest good checkpoint that the curve reaches, and from which every fork that `branches`
+    still need can be had; None if there is none.
 
     What is damaged or lies behind it is named in the log and removed: it is computed again.
     """
@@ -191,16 +216,13 @@ def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = (
         if not usable or step > usable[-1] or step not in steps:
             remove(run, step)
     metrics.drop_after(run, usable[-1] if usable else 0)
-    if not usable:
-        return None
-    desk.journal.resume(usable[-1])
-    return _restored(run, lane, usable[-1])
+    return usable[-1] if usable else None
 
 
 def _forked(run: RunDir, lane: Lane, step: int) -> Position:
     """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
     would read silently."""
-    if why := fault(run, step):
+    if why := agreed(lambda: fault(run, step)):
         raise Damaged(why)
     return _restored(run, lane, step)
 
@@ -232,6 +254,8 @@ def _conclude(desk: Desk, end: Position) -> None:
     """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
     short, and nothing would tell."""
     desk.saver.wait()
+    if not leads():
+        return
     whole, _ = metrics.intact_until(desk.journal.run)
     if whole < end.step:
         raise Damaged(f"{desk.journal.run.metrics}: the curve is whole up to step {whole} of {end.step}")

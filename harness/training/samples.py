@@ -13,6 +13,7 @@ from harness.records.layout import RunDir
 from harness.records.png import grid, png
 from harness.records.samples import Samples, write_record
 from harness.training.lane import Lane
+from harness.training.peers import leads
 from harness.training.sampling import STEPS
 from harness.training.step import TrainState
 
@@ -34,8 +35,9 @@ def write_samples(run: RunDir, lane: Lane, gallery: Gallery, state: TrainState) 
     distances = (frechet(each, gallery.train_NK) for each in (gallery.features(made_NHWC), real_NK))
     shown_N = np.tile(np.arange(model.shape.vocabulary - 1), EACH)
     shown_NHWC = lane.sample(state, asked(model, shown_N, 0), GUIDANCE)
-    write_bytes(run.picture, png(grid(shown_NHWC, model.shape.vocabulary - 1, ZOOM)))
-    write_record(run, Samples(gallery.name, len(labels_N), STEPS, *distances))
+    if leads():
+        write_bytes(run.picture, png(grid(shown_NHWC, model.shape.vocabulary - 1, ZOOM)))
+        write_record(run, Samples(gallery.name, len(labels_N), STEPS, *distances))
 
 
 def asked(model: ImageModel, labels_N: np.ndarray, seed: int) -> np.ndarray:

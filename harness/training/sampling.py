@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from harness.models import ImageModel, Model
+from harness.training.peers import fetched
 from harness.training.step import Params
 
 STEPS = 16
@@ -34,4 +34,4 @@ def in_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batc
     """What a program of `batch` rows makes of any number, filled up with repeats that are left out."""
     filled = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
     made = [program(rows_NR[chosen]) for chosen in filled.reshape(-1, batch)]
-    return np.concatenate(jax.device_get(made))[: len(rows_NR)]
+    return np.concatenate([fetched(each) for each in made])[: len(rows_NR)]

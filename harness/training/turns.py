@@ -59,6 +59,7 @@ class Lease:
 
 Train = Callable[[Turn, Lease], State]
 """One attempt; returns the state that it wrote, or raises."""
+Write = Callable[[RunDir, State, str], None]
 
 
 class Turns:
@@ -69,8 +70,15 @@ class Turns:
     """
 
     def __init__(
-        self, turns: Sequence[Turn], devices: int, train: Train, terms: Terms, leave: threading.Event
+        self,
+        turns: Sequence[Turn],
+        devices: int,
+        train: Train,
+        terms: Terms,
+        leave: threading.Event,
+        write: Write | None = None,
     ) -> None:
+        self._write = write or write_turn
         self._turns, self._train, self._terms, self._leave = turns, train, terms, leave
         self._devices, self._pool = devices, Pool(devices)
         self._states = dict.fromkeys(turns, State.pending)
@@ -81,7 +89,7 @@ class Turns:
     def take(self, begun: float) -> list[State]:
         """Train until every run ended or left; `begun`: when the process took the first ones on."""
         for turn in self._turns:
-            _write(turn.run, State.pending)
+            self._write(turn.run, State.pending, "")
         self._refuse_the_too_wide()
         self._start_what_fits(begun)
         while self._at_work:
@@ -103,7 +111,9 @@ class Turns:
             for turn in block:
                 self._states[turn] = State.refused
                 said = f"{turn.block} needs {_width(block)} devices side by side, there are {self._devices}"
-                _write(turn.run, State.refused, f"{said}; give it a smaller mesh, or engine.devices more")
+                self._write(
+                    turn.run, State.refused, f"{said}; give it a smaller mesh, or engine.devices more"
+                )
 
     def _start_what_fits(self, begun: float) -> None:
         for block in [*self._waiting]:
@@ -137,7 +147,7 @@ class Turns:
             self._waiting.remove(block)
             for turn in block:
                 self._states[turn] = State.preempted
-                _write(turn.run, State.preempted, "asked to leave before its turn")
+                self._write(turn.run, State.preempted, "asked to leave before its turn")
 
     # In the thread of a run
 
@@ -150,7 +160,7 @@ class Turns:
     def _until_it_ends(self, turn: Turn, lease: Lease) -> State:
         attempts = Attempts()
         while True:
-            _write(turn.run, State.running)
+            self._write(turn.run, State.running, "")
             state = self._attempt(turn, lease)
             if state not in AGAIN or lease.leave.is_set():
                 return state
@@ -158,9 +168,9 @@ class Turns:
             failures = attempts.failed_at(status.step)
             if failures >= self._terms.attempts:
                 return state
-            _write(turn.run, State.pending, f"{status.message or state.value}; it is started again")
+            self._write(turn.run, State.pending, f"{status.message or state.value}; it is started again")
             if _left_within(self._terms.backoff(failures), lease.leave):
-                _write(turn.run, State.preempted, status.message)
+                self._write(turn.run, State.preempted, status.message)
                 return State.preempted
             lease = dataclasses.replace(lease, begun=time.time())
 
@@ -170,7 +180,7 @@ class Turns:
             return self._train(turn, lease)
         except BaseException as error:
             traceback.print_exc()
-            _write(turn.run, State.failed, f"{type(error).__name__}: {error}")
+            self._write(turn.run, State.failed, f"{type(error).__name__}: {error}")
             return State.failed
 
 
@@ -185,7 +195,7 @@ def _left_within(seconds: float, leave: threading.Event) -> bool:
     return leave.is_set()
 
 
-def _write(run: RunDir, state: State, message: str = "") -> None:
+def write_turn(run: RunDir, state: State, message: str) -> None:
     """Between attempts, when no journal has the status. On a full disk it goes to the worker's own output."""
     status = dataclasses.replace(
         read_status(run), state=state, phase="open", message=message, writer=Writer.here()

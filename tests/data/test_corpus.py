@@ -218,3 +218,27 @@ def test_the_shipped_configs_are_whole():
         assert isinstance(config, DataConfig)
         facts = describe_data(config, eval_tokens=16_384)
         assert (config.name, len(facts.domains), facts.vocabulary) == (name, domains, 512)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_processes_read_their_own_rows_of_the_same_batch(configure, parts):
+    corpus = open_data(configure({"a": 1, "b": 2}))
+    owner_B = np.arange(16) // 2 % parts
+    for t in (0, 7):
+        whole = corpus.sampler(16, 3).batch(t)
+        each = [corpus.sampler(16, 3, owner_B == part).batch(t) for part in range(parts)]
+        for part, batch in enumerate(each):
+            assert not batch.tokens_BT[owner_B != part].any()
+            assert np.array_equal(batch.ids_B, whole.ids_B), "the rolling hash is that of the whole batch"
+        assert np.array_equal(sum(batch.tokens_BT for batch in each), whole.tokens_BT)
+
+
+def test_a_process_without_rows_of_a_source_reads_nothing_of_it(configure):
+    corpus = open_data(configure({"a": 1, "b": 1}))
+    salts = np.array([domain.salt for domain in corpus.domains], np.uint64)
+    whole = corpus.sampler(8, 0).batch(0)
+    of_first_B = (whole.ids_B - salts[0]) < len(corpus.domains[0].train)
+    assert 0 < of_first_B.sum() < 8
+    alone = corpus.sampler(8, 0, of_first_B).batch(0)
+    assert np.array_equal(alone.tokens_BT[of_first_B], whole.tokens_BT[of_first_B])
+    assert not alone.tokens_BT[~of_first_B].any()

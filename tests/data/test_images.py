@@ -53,6 +53,16 @@ def test_a_batch_follows_from_config_seed_and_step(configure):
     assert not (other.ids_B == first.batch(0).ids_B).any()
 
 
+def test_processes_make_their_own_rows_of_the_same_batch(configure):
+    corpus = open_data(configure(one=labelled(drawn()), two=labelled(drawn(seed=1))))
+    whole = corpus.sampler(16, 3).batch(5)
+    for mine_B in (np.arange(16) < 5, np.arange(16) % 2 == 1, np.zeros(16, bool)):
+        part = corpus.sampler(16, 3, mine_B).batch(5)
+        assert np.array_equal(part.tokens_BT[mine_B], whole.tokens_BT[mine_B])
+        assert not part.tokens_BT[~mine_B].any()
+        assert np.array_equal(part.ids_B, whole.ids_B)
+
+
 def test_the_examples_do_not_hang_on_the_batch_size(configure):
     corpus = open_data(configure(one=labelled(drawn()), two=labelled(drawn(seed=1))))
     small, large = corpus.sampler(4, 0), corpus.sampler(12, 0)

@@ -81,7 +81,7 @@ def test_a_real_device_is_asked_for_its_own_limit(run):
     here = lane(run)
     need = need_of(here)
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.each - 1}, device_kind="chip")
-    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device])
+    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], own_devices=[device])
     with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).hold(fake, lambda: None):
         pass
     device.memory_stats = lambda: {"bytes_limit": need.each}

@@ -32,6 +32,8 @@ class Order:
     devices: int = 1
     """Of the whole worker."""
     platform: str = "cpu"
+    processes: int = 1
+    """That train its one run together (config.processes); `env` and `cores` are those of each."""
 
 
 @dataclass(frozen=True)

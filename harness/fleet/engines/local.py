@@ -9,12 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.errors import UserError
+from harness.config.processes import Processes, to_env
 from harness.fleet.engines import Exit, Order
+from harness.fleet.engines.gang import Gang
 from harness.records.status import Writer
 
 PRELOAD = (
@@ -83,15 +86,28 @@ class LocalEngine:
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         """Workers have what the driver has."""
 
-    def submit(self, order: Order) -> Local:
+    def submit(self, order: Order) -> Local | Gang[Local]:
         self.start()
+        if order.processes == 1:
+            return self._fork(order, order.env, order.log)
+        start = uuid.uuid4().hex
+        each = [Processes(order.processes, start, "127.0.0.1", index=n) for n in range(order.processes)]
+        logs = [order.log, *(order.log.with_suffix(f".{n}.log") for n in range(1, order.processes))]
+        return Gang(
+            [
+                self._fork(order, {**order.env, **to_env(one)}, log)
+                for one, log in zip(each, logs, strict=True)
+            ]
+        )
+
+    def _fork(self, order: Order, env: Mapping[str, str], log: Path) -> Local:
         handle = Local(next(self._keys), self._server)
         request = {
             "key": handle.key,
             "runs": [str(run.absolute()) for run in order.runs],
-            "env": dict(order.env),
+            "env": dict(env),
             "cores": [*order.cores],
-            "log": str(order.log.absolute()),
+            "log": str(log.absolute()),
         }
         assert self._server is not None
         assert self._server.stdin is not None
@@ -108,7 +124,9 @@ class LocalEngine:
             raise UserError(f"process {writer.pid} on {writer.host} trains this: continue there, or wait")
         return Local("adopted", writer=writer)
 
-    def poll(self, handle: Local) -> Exit | None:
+    def poll(self, handle: Local | Gang[Local]) -> Exit | None:
+        if isinstance(handle, Gang):
+            return handle.poll(self.poll, lambda member: self.cancel(member, hard=True))
         self._listen()
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
             self._listen()
@@ -121,7 +139,11 @@ class LocalEngine:
     def waiting(self, handle: Local) -> str:
         return ""
 
-    def cancel(self, handle: Local, *, hard: bool) -> None:
+    def cancel(self, handle: Local | Gang[Local], *, hard: bool) -> None:
+        if isinstance(handle, Gang):
+            for member in handle.members:
+                self.cancel(member, hard=hard)
+            return
         handle.wanted = signal.SIGKILL if hard else signal.SIGTERM
         self._signal(handle)
 

@@ -1,0 +1,68 @@
+"""Real runs over several processes of this machine, as an engine starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.config.processes import Processes, to_env
+from harness.records.layout import RunDir
+from harness.records.status import read_status
+
+PATIENCE = 300.0
+"""Seconds after which a hanging run fails its test."""
+
+
+def start(run: RunDir, count: int) -> list[subprocess.Popen]:
+    """The processes of a run, in their order; each speaks into `<run>.<index>.log`."""
+    token = uuid.uuid4().hex
+    each = [Processes(count, token, "127.0.0.1", arrive_seconds=120, index=index) for index in range(count)]
+    return [_worker(run, to_env(one), one.index) for one in each]
+
+
+def start_alone(run: RunDir) -> subprocess.Popen:
+    """One process that was told of no others, with all devices."""
+    return _worker(run, {}, 0)
+
+
+def train(run: RunDir, count: int) -> list[int]:
+    """Exit statuses of the processes."""
+    return ended(start(run, count))
+
+
+def ended(workers: list[subprocess.Popen]) -> list[int]:
+    """Exit statuses, as soon as all have one."""
+    try:
+        return [worker.wait(PATIENCE) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def wait_for(condition: Callable[[], bool], workers: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        assert all(worker.poll() is None for worker in workers), "a worker ended too early"
+        time.sleep(0.02)
+
+
+def step_of(run: RunDir) -> int:
+    return read_status(run).step
+
+
+def _worker(run: RunDir, own: dict[str, str], index: int) -> subprocess.Popen:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    root = str(Path(__file__).parents[2])
+    with Path(f"{run.path}.{index}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.worker", str(run.path)],
+            env=ours | own | {"PYTHONPATH": root},
+            stdout=log,
+            stderr=log,
+        )
