@@ -12,8 +12,9 @@ from harness.compare.trend import DECADE
 from harness.config.errors import UserError
 from harness.plan.predict import Number
 from harness.plan.sheet import Described, PlannedRun
-from harness.plan.standing import Evidence, Span, Standing
+from harness.plan.standing import Evidence, Standing
 from harness.plan.wagers import Case
+from harness.report.plans import Span
 
 
 @dataclass(frozen=True)

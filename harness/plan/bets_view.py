@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from harness.compare.results import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
-from harness.plan.standing import Span
 from harness.report import words
-from harness.report.plans import Part, time_unit
+from harness.report.plans import Part, Span, time_unit
 from harness.report.tables import Table, table
 
 CHIPS_SAVED = "chips saved [low, high]"

@@ -10,19 +10,11 @@ from harness.compare.results import Comparison, Decision, GateResult, Ladder, Ru
 from harness.compare.trend import project
 from harness.config.errors import UserError
 from harness.records.status import State
+from harness.report.plans import Span
 from harness.report.sweeps import find_sweep
 
 SCALES, SEEDS = 3, 2
 """The fewest that carry a line, and an interval."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from harness.compare.flags import blocking
 from harness.compare.results import Decision, Direction
-from harness.plan.standing import Span, Standing
+from harness.plan.standing import Standing
+from harness.report.plans import Span
 
 DECADES = 1.0
 """Of compute beyond the largest scale trained to which the line may be drawn (as `compare.trend.project`)."""

@@ -34,6 +34,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Span:
+    """A value with the ends of its interval."""
+
     value: float
     low: float
     high: float

@@ -91,6 +91,7 @@ def main() -> None:
         console.print(starts(folder))
         console.print(comparisons(folder))
         console.print(lowerings())
+        console.print(plans())
 
 
 def speeds(folder: Path, console: Console) -> Table:
@@ -178,6 +179,16 @@ def lowerings() -> Table:
     for fsdp in (16, 64):
         found = json.loads(python("tests.bench.lowering", str(fsdp)))
         table.add_row("10t/mha", f"{found['devices']:,}", f"{found['seconds']:.1f}")
+    return table
+
+
+def plans() -> Table:
+    """Of the whole command, what it describes once among it."""
+    table = Table("harness plan, seven frontier rows", "devices", "seconds")
+    for cluster, devices in (("colossus1", 229_952), ("colossus2", 550_000)):
+        start = time.perf_counter()
+        python("harness.cli", "plan", "experiment=colossus2", "ladder=frontier", f"cluster={cluster}")
+        table.add_row(cluster, f"{devices:,}", f"{time.perf_counter() - start:.1f}")
     return table
 
 

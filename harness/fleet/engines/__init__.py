@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from harness.fleet.engines.slurm import SlurmEngine
     from harness.fleet.engines.slurm_steps import StepsEngine
 
-__all__ = ["HELD", "Engine", "Exit", "Order", "make_engine", "scripts"]
+__all__ = ["HELD", "Engine", "Exit", "Order", "environment", "make_engine", "runs_of", "scripts"]
+
+PASSED_ON = ("PYTHONPATH", "AB_HARNESS_CACHE")
+"""Of the driver's environment, to workers elsewhere, whatever a scheduler itself hands on."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ class Exit:
     words: str
     taken_away: bool = False
     """Its machine failed or was given to others: no attempt is counted."""
+
+
+def environment(order: Order) -> dict[str, str]:
+    """Variables of a worker that is no child of the driver."""
+    return {key: os.environ[key] for key in PASSED_ON if key in os.environ} | dict(order.env)
+
+
+def runs_of(order: Order) -> list[str]:
+    """As a worker is told them."""
+    return [str(run.absolute()) for run in order.runs]
 
 
 class Engine(Protocol):

@@ -19,12 +19,11 @@ from typing import Any
 from harness.config.errors import UserError
 from harness.config.identity import digest
 from harness.config.schema import RayConfig
-from harness.fleet.engines import Exit, Order
+from harness.fleet.engines import Exit, Order, environment, runs_of
 from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource, taken
-from harness.fleet.engines.slurm_script import PASSED_ON, runs_of
 from harness.records.status import Writer
 
 FRESH = 0.1
@@ -232,8 +231,7 @@ class RayEngine:
 
 
 def _task(order: Order, argv: Sequence[str]) -> keeper.Task:
-    env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | dict(order.env)
-    return keeper.Task((*argv,), env, os.getcwd(), str(order.log.absolute()), LINGER)
+    return keeper.Task((*argv,), environment(order), os.getcwd(), str(order.log.absolute()), LINGER)
 
 
 __all__ = ["Kept", "RayEngine"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.config.errors import UserError
 from harness.config.schema import SlurmConfig
-from harness.fleet.engines import Exit, Order
+from harness.fleet.engines import Exit, Order, runs_of
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.slurm_queue import (
     Call,
@@ -22,7 +22,7 @@ from harness.fleet.engines.slurm_queue import (
     jobs_of_user,
     refusal,
 )
-from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, runs_of, script
+from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
 from harness.records import atomic
 from harness.records.status import Writer
 

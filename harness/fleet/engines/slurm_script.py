@@ -10,10 +10,7 @@ from pathlib import Path
 
 from harness.config.identity import digest
 from harness.config.schema import SlurmConfig
-from harness.fleet.engines import Order
-
-PASSED_ON = ("PYTHONPATH", "AB_HARNESS_CACHE")
-"""Of the driver's environment, whatever Slurm itself hands on."""
+from harness.fleet.engines import Order, environment
 
 
 def job_name(logs: Path, order: Order) -> str:
@@ -63,17 +60,12 @@ def batch_options(config: SlurmConfig) -> list[str]:
 
 def script(config: SlurmConfig, order: Order, argv: Sequence[str], options: Sequence[str] = ()) -> str:
     """`exec`, so that signals reach the worker and its exit status is the job's."""
-    env = {key: os.environ[key] for key in PASSED_ON if key in os.environ} | dict(order.env)
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {shlex.quote(option)}" for option in options),
         f"cd {shlex.quote(os.getcwd())}",
         *config.setup,
-        *(f"export {key}={shlex.quote(value)}" for key, value in env.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in environment(order).items()),
         f"exec {shlex.join([sys.executable, '-m', *argv])}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def runs_of(order: Order) -> list[str]:
-    return [str(run.absolute()) for run in order.runs]

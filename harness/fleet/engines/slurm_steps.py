@@ -10,10 +10,10 @@ from pathlib import Path
 
 from harness.config.errors import UserError
 from harness.config.schema import SlurmConfig
-from harness.fleet.engines import Exit, Order
+from harness.fleet.engines import Exit, Order, runs_of
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.slurm_queue import Call, Queue, Refused, check_installed, command, steps_of
-from harness.fleet.engines.slurm_script import job_name, resources, runs_of, script
+from harness.fleet.engines.slurm_script import job_name, resources, script
 from harness.records import atomic
 from harness.records.status import Writer
 
