@@ -62,9 +62,10 @@ def saved_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[
     """The weights that a run computed with at a step, float32 on the host, by the model's stored paths.
 
     Restored on one device, whatever the run was trained on, which is exact; factors of LoRA are merged in.
+    Each of several processes reads them for itself.
     """
     here = RunDir(run.path.resolve())  # Orbax takes no relative path
-    lane = open_lane(replace(config, mesh=MeshConfig()), model, jax.devices()[:1], _no_batch, {})
+    lane = open_lane(replace(config, mesh=MeshConfig()), model, jax.local_devices()[:1], _no_batch, {})
     params = jax.device_get(restore(here, step, lane.abstract_state()).params)
     return jax.device_get(jax.jit(lane.learner.merged)(params)) if lane.learner.factors else params
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -252,12 +253,14 @@ def test_it_leaves_on_a_key_and_when_the_sweep_is_over(sweep, key):
 
 
 def _leads() -> None:
-    """The terminal is the child's own, so that Ctrl-C reaches it."""
+    """The terminal is the child's own, so that Ctrl-C reaches it, even where these tests run in the background
+    of a shell, which has its children ignore it."""
     import fcntl
     import termios
 
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read_until(terminal: int, wanted: bytes) -> None:

@@ -136,23 +136,35 @@ def test_readers_are_shared_and_closed_with_the_last_run_that_uses_them(tmp_path
 def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
     """Orbax confuses them (training.checkpoints)."""
     busy, met = threading.Lock(), []
+    save, load = checkpoints.ocp.save_checkpointables_async, checkpoints.ocp.load_checkpointables
 
-    def alone_with(real):
-        def called(*arguments):
-            met.append((real.__name__, busy.acquire(blocking=False)))
-            time.sleep(0.05)
-            try:
-                return real(*arguments)
-            finally:
-                busy.release()
+    def enter(name):
+        met.append((name, busy.acquire(blocking=False)))
+        time.sleep(0.05)
 
-        return called
+    def loading(*arguments):
+        enter("load")
+        try:
+            return load(*arguments)
+        finally:
+            busy.release()
 
-    for name in ("save_checkpointables", "load_checkpointables"):
-        monkeypatch.setattr(checkpoints.ocp, name, alone_with(getattr(checkpoints.ocp, name)))
+    class Saving:
+        """Until it is waited for."""
+
+        def __init__(self, *arguments):
+            enter("save")
+            self._begun = save(*arguments)
+
+        def result(self):
+            self._begun.result()
+            busy.release()
+
+    monkeypatch.setattr(checkpoints.ocp, "load_checkpointables", loading)
+    monkeypatch.setattr(checkpoints.ocp, "save_checkpointables_async", Saving)
     runs = [prepare(tmp_path, f"variant.name={name}") for name in ("one", "two", "three")]
     assert train_in_turn(runs, 3) == [State.finished] * 3
-    assert {name for name, _ in met} == {"save_checkpointables", "load_checkpointables"}
+    assert {name for name, _ in met} == {"save", "load"}
     assert all(free for _, free in met)
     assert all(curve(run).equals(curve(alone)) for run in runs)
 
@@ -161,11 +173,11 @@ def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
     run, times = prepare(tmp_path), []
     real = library_module._opened
 
-    def opened(config):
+    def opened(config, mine_B):
         times.append(config)
         if len(times) == 1:
             raise OSError("not yet")
-        return real(config)
+        return real(config, mine_B)
 
     monkeypatch.setattr(library_module, "_opened", opened)
     assert train_in_turn([run], 1, attempts=2) == [State.finished]

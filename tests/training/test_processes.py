@@ -64,6 +64,19 @@ def test_sums_of_two_are_the_same_within_a_process_and_across_two(tmp_path):
     assert same(across.branch(0.5), within.branch(0.5))
 
 
+def test_several_processes_start_from_the_checkpoint_of_a_parent(whole, tmp_path):
+    """Of a parent over two processes."""
+    source = f"data.sources.own.path={whole.path.parents[3] / 'text.txt'}"
+    tuning = ("finetune.method=lora", "finetune.rank=2", f"finetune.parent={whole.path}", source)
+    folders = [tmp_path / name for name in ("across", "within")]
+    for folder in folders:
+        folder.mkdir()
+    across, within = (prepare(each, "mesh.data=2", "schedule.branches=[]", *tuning) for each in folders)
+    assert train(across, 2) == [0, 0]
+    assert ended([start_alone(within)]) == [0]
+    assert same(across, within)
+
+
 @pytest.mark.parametrize("count", [4, 0])
 def test_a_checkpoint_of_two_processes_is_continued_by_another_number(whole, tmp_path, count):
     """Asked in one process to leave, all leave after the same step; 0: by a process of its own."""
