@@ -253,8 +253,8 @@ def test_it_leaves_on_a_key_and_when_the_sweep_is_over(sweep, key):
 
 
 def _leads() -> None:
-    """The terminal is the child's own, so that Ctrl-C reaches it, even where these tests run in the background
-    of a shell, which has its children ignore it."""
+    """The terminal is the child's own, so that Ctrl-C reaches it, even where these tests run in the
+    background of a shell, which has its children ignore it."""
     import fcntl
     import termios
 
