@@ -8,7 +8,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.config.processes import Processes, to_env
 from harness.records.layout import RunDir
@@ -18,11 +20,10 @@ PATIENCE = 300.0
 """Seconds after which a hanging run fails its test."""
 
 
-def start(run: RunDir, count: int) -> list[subprocess.Popen]:
+def start(run: RunDir, count: int, **changes: Any) -> list[subprocess.Popen]:
     """The processes of a run, in their order; each speaks into `<run>.<index>.log`."""
-    token = uuid.uuid4().hex
-    each = [Processes(count, token, "127.0.0.1", arrive_seconds=120, index=index) for index in range(count)]
-    return [_worker(run, to_env(one), one.index) for one in each]
+    first = Processes(count, uuid.uuid4().hex, "127.0.0.1", arrive_seconds=120, **changes)
+    return [_worker(run, to_env(replace(first, index=index)), index) for index in range(count)]
 
 
 def start_alone(run: RunDir) -> subprocess.Popen:

@@ -118,6 +118,19 @@ def test_a_killed_process_ends_the_run_as_lost_and_the_same_command_continues(wh
     assert same(run, whole)
 
 
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_process_that_says_nothing_any_more_ends_the_run(tmp_path, victim):
+    """It neither ends nor goes on, so no connection tells of it: JAX aborts the others when its time is over,
+    and a driver sees that."""
+    run = prepare(tmp_path, "mesh.data=2", "schedule.branches=[]", "scale.tokens=76800")
+    workers = start(run, 2, heartbeat_seconds=10)
+    wait_for(lambda: step_of(run) >= 9, workers)
+    workers[victim].send_signal(signal.SIGSTOP)
+    assert ended([workers[1 - victim]]) == [-signal.SIGABRT]
+    assert workers[victim].poll() is None
+    workers[victim].kill()
+
+
 def test_what_a_run_leaves_behind_is_written_once(whole):
     steps = read_curve(whole, "steps")["step"].to_list()
     assert steps == list(range(1, 31))
