@@ -19,6 +19,7 @@ from harness.fleet.engines.slurm_script import Work, array_script, handed_in, jo
 from harness.fleet.engines.slurm_steps import StepsEngine
 from harness.fleet.launch import Tools, launch
 from harness.fleet.runs import Run, directory, sweep_of
+from harness.records.atomic import write_json
 from harness.records.layout import SweepDir
 from harness.records.status import State, Status, Writer, read_status, write_status
 from tests.fleet.fake_slurm import FakeSlurm
@@ -88,6 +89,18 @@ def test_with_one_attempt_only_what_slurm_took_away_goes_on(slurm, tmp_path, mon
     assert outcome.failure.startswith(words)
     assert bool(outcome.failure) == bool(words)
     assert slurm.count("sbatch") == jobs
+
+
+def test_a_time_limit_that_leaves_no_time_is_not_tried_for_ever(slurm, tmp_path):
+    """Each worker leaves at step 3, and saves nothing: the first one got there, the next two not further."""
+    (tmp_path / "trial").mkdir()
+    fault = {"at": 3, "do": "leave", "times": 99}
+    write_json(tmp_path / "trial" / "faults.json", {"xs/mha/seed0": fault})
+    made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm", slurm=SlurmConfig(time_limit="9"))
+    [outcome] = launch(made, tools(slurm), Console(quiet=True))
+    assert outcome.state == "failed"
+    assert outcome.failure.startswith("engine.slurm.time_limit=9: told to leave 2 times in a row before it")
+    assert slurm.count("sbatch") == 3
 
 
 def run_dir(runs):
