@@ -29,6 +29,7 @@ from harness.records.configs import read_config
 from harness.records.layout import RunDir
 from harness.records.provenance import read_provenance
 from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.records.whole import tidy
 
 if TYPE_CHECKING:
     from harness.data.library import Library
@@ -41,10 +42,14 @@ if TYPE_CHECKING:
 
 def command(argv: list[str]) -> int:
     """As a process of its own: it holds its runs until it ends, as a fork server's child does. Of several
-    processes that train one run, the first holds it for all."""
-    first = os.environ.get(INDEX, "0") == "0"
-    if first and not all(claim(RunDir(Path(path).resolve()).claim) for path in argv):
-        return HELD
+    processes that train one run, the first holds it for all. A scheduler may have started it again without
+    the driver, so it tidies up first."""
+    runs = [RunDir(Path(path).resolve()) for path in argv]
+    if os.environ.get(INDEX, "0") == "0":
+        if not all(claim(run.claim) for run in runs):
+            return HELD
+        for run in runs:
+            tidy(run)
     return main(argv)
 
 

@@ -11,7 +11,7 @@ from harness.config.errors import UserError
 from harness.config.fairness import identity_difference
 from harness.config.identity import digest
 from harness.fleet.runs import Run
-from harness.records import atomic, ledger, manifest
+from harness.records import atomic, ledger
 from harness.records.claim import worker_of
 from harness.records.configs import holds, read_config, sealed, write_config
 from harness.records.layout import RunDir, SweepDir
@@ -24,7 +24,7 @@ from harness.records.provenance import (
     write_provenance,
 )
 from harness.records.status import State, Status, read_status, write_status
-from harness.records.whole import damaged
+from harness.records.whole import damaged, tidy
 
 
 class Ready(Enum):
@@ -57,7 +57,7 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     """
     if worker_of(run.dir):
         return Ready.alive
-    _tidy(run.dir)
+    tidy(run.dir)
     stored, state = read_provenance(run.dir), read_status(run.dir).state
     if stored is None:
         _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
@@ -119,14 +119,6 @@ def provenance_of(run: Run) -> Provenance:
         versions=package_versions(),
         touches=[*config.variant.touches],
     )
-
-
-def _tidy(run: RunDir) -> None:
-    """What kills left half written goes; nobody is at work here."""
-    for each in (run, *run.branches()):
-        for folder in (each.path, each.metrics, each.checkpoints):
-            atomic.clear(folder)
-        manifest.clear(each)
 
 
 def _mend_config(run: Run, stored: Provenance) -> None:

@@ -25,6 +25,8 @@ from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 
 TICK = 0.25
+IDLE = 2
+"""Workers in a row that are told to leave before they made a step: the next one would be too."""
 
 
 class Interrupted(Exception):
@@ -49,6 +51,10 @@ class Active:
     assignment: Assignment
     handle: Any
     watchdog: Watchdog
+    runs: tuple[Run, ...]
+    """All that it took on."""
+    began: int
+    """At which step, added up over its runs."""
     killed: str = ""
     """Why we ended it ourselves."""
     told: set[str] = field(default_factory=set)
@@ -77,6 +83,8 @@ class Supervisor:
     _attempts: dict[str, Attempts] = field(default_factory=dict)
     _begun: dict[str, int] = field(default_factory=dict)
     """By run: how many attempts were made before its worker took it on."""
+    _idle: dict[str, int] = field(default_factory=dict)
+    """By run: how many workers in a row left before they made a step."""
     _dropped: list[Callable[[Run], bool]] = field(default_factory=list)
     """Which runs are told to leave because another one failed."""
     _reasons: set[str] = field(default_factory=set)
@@ -142,7 +150,8 @@ class Supervisor:
                 self.adopt(Assignment(origin.name, held, origin.devices), writer)
 
     def _activate(self, assignment: Assignment, handle: Any) -> None:
-        self.active.append(Active(assignment, handle, Watchdog(self.clock())))
+        runs = (*assignment.runs,)
+        self.active.append(Active(assignment, handle, Watchdog(self.clock()), runs, _steps(runs)))
         for run in assignment.runs:
             self._begun[run.name] = read_status(run.dir).attempt
 
@@ -209,6 +218,9 @@ class Supervisor:
                 continue
             elif self._stopping or self._is_dropped(run):
                 mark(run.dir, State.preempted, "told to leave; the same command continues")
+            elif status.state is State.preempted and not end.taken_away and self._gets_nowhere(run, worker):
+                mark(run.dir, State.failed, _no_time(self.settings))
+                self._give_up(run, read_status(run.dir))
             elif self._worth_another(run, status):
                 again.append(run)
         self._retry(worker.assignment, again)
@@ -237,6 +249,12 @@ class Supervisor:
             return True
         self._give_up(run, status)
         return False
+
+    def _gets_nowhere(self, run: Run, worker: Active) -> bool:
+        """Whether it left again without a step of any run of its worker: they may have had their turns."""
+        idle = _steps(worker.runs) <= worker.began
+        self._idle[run.name] = self._idle.get(run.name, 0) + 1 if idle else 0
+        return self._idle[run.name] >= IDLE
 
     def _failures(self, run: Run, status: Status) -> int:
         """In a row, with those that its worker saw before it was lost."""
@@ -311,6 +329,23 @@ def terms_of(settings: EngineConfig, failures: int = 0, devices: int = 0) -> Ter
         on_failure=settings.on_failure.value,
         devices=devices,
     )
+
+
+def _steps(runs: Sequence[Run]) -> int:
+    """That they stand at, their branches too."""
+    return sum(read_status(each).step for run in runs for each in (run.dir, *run.dir.branches()))
+
+
+def _no_time(settings: EngineConfig) -> str:
+    """One sentence for a run whose workers are told to leave before they made a step."""
+    said = f"told to leave {IDLE} times in a row before it had made a step"
+    if settings.name == "slurm":
+        limit = settings.slurm.time_limit or "null"
+        return (
+            f"engine.slurm.time_limit={limit}: {said} (engine.slurm.save_seconds="
+            f"{settings.slurm.save_seconds} before the limit); give it a longer time_limit"
+        )
+    return f"engine.name={settings.name}: {said}; see to it that its workers are left more time"
 
 
 def _given_up(run: Run) -> bool:

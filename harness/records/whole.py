@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.records import metrics
+from harness.records import atomic, manifest, metrics
 from harness.records.examples import read_examples
 from harness.records.layout import RunDir
 from harness.records.manifest import good_steps, manifest_steps, read_manifest
@@ -51,3 +51,11 @@ def _unfinished(run: RunDir, step: int) -> list[str]:
     if run.samples.exists() and read_record(run) is None:
         return [f"{run.samples}: the file is damaged"]
     return []
+
+
+def tidy(run: RunDir) -> None:
+    """What kills left half written goes; nobody is at work here."""
+    for each in (run, *run.branches()):
+        for folder in (each.path, each.metrics, each.checkpoints):
+            atomic.clear(folder)
+        manifest.clear(each)

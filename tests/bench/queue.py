@@ -27,7 +27,8 @@ JOBS, LOOKS = 5000, 5
 
 SBATCH = """#!/bin/sh
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$2")
-echo "$$ $name" >> {folder}/jobs
+last=$(sed -n 's/^#SBATCH --array=0-//p' "$2")
+seq 0 "$last" | sed "s/.*/$$_& $name/" >> {folder}/jobs
 echo $$
 """
 SQUEUE = """#!/bin/sh
@@ -66,6 +67,7 @@ def main() -> None:
         )
         begun = time.perf_counter()
         measured._start_what_fits()
+        measured._look()
         submitted = time.perf_counter()
         for _ in range(LOOKS):
             measured._look()

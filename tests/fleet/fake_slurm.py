@@ -1,4 +1,5 @@
-"""A Slurm of one process: it answers as `sbatch`, `squeue` and `scancel` do, and runs scripts by bash.
+"""A Slurm of one process: it answers as `sbatch`, `squeue`, `scancel` and `scontrol` do, and runs scripts by
+bash. Every job is a task of an array.
 
 What it holds can be made to wait, and to end in any state.
 """
@@ -33,6 +34,10 @@ class FakeSlurm:
     """New jobs stay in the queue."""
     down: bool = False
     refuses: str = ""
+    reason: str = "Priority"
+    """Why jobs wait."""
+    most: int = 1001
+    """MaxArraySize."""
     calls: list[list[str]] = field(default_factory=list)
     jobs: dict[str, Held] = field(default_factory=dict)
     _ids: itertools.count = field(default_factory=lambda: itertools.count(1))
@@ -48,9 +53,10 @@ class FakeSlurm:
 
     def begin(self, id: str) -> None:
         job = self.jobs[id]
+        env = os.environ | {"SLURM_JOB_ID": id, "SLURM_ARRAY_TASK_ID": id.partition("_")[2]}
         with Path(job.options["output"]).open("ab") as log:
             job.process = subprocess.Popen(
-                ["bash", str(job.script)], stdout=log, stderr=log, start_new_session=True
+                ["bash", str(job.script)], env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def end(self, id: str, state: str) -> None:
@@ -68,11 +74,14 @@ class FakeSlurm:
         lines = script.read_text().splitlines()
         said = [shlex.split(line)[1] for line in lines if line.startswith("#SBATCH")]
         options = dict(each.removeprefix("--").partition("=")[::2] for each in said)
-        id = str(next(self._ids))
-        self.jobs[id] = Held(options, script)
-        if not self.waits:
-            self.begin(id)
-        return f"{id}\n"
+        number, tasks = next(self._ids), int(options["array"].partition("-")[2]) + 1
+        if tasks > self.most:
+            raise Refused("Invalid job array specification")
+        for id in [f"{number}_{task}" for task in range(tasks)]:
+            self.jobs[id] = Held(options, script)
+            if not self.waits:
+                self.begin(id)
+        return f"{number}\n"
 
     def _squeue(self, arguments: list[str]) -> str:
         widths = [int(column.partition(":")[2]) for column in arguments[-1].split(",")]
@@ -87,18 +96,21 @@ class FakeSlurm:
         if not state and code is not None:
             state, status = ("FAILED" if code else "COMPLETED"), (code << 8 if code >= 0 else -code)
         state = state or ("RUNNING" if job.process else "PENDING")
-        return id, state, str(status), "Priority" if state == "PENDING" else "None", job.options["job-name"]
+        return id, state, str(status), self.reason if state == "PENDING" else "None", job.options["job-name"]
 
     def _scancel(self, arguments: list[str]) -> str:
-        ids = [each for each in arguments if each.isdigit()]
+        ids = [each for each in arguments if each in self.jobs]
         for id in ids:
             job = self.jobs[id]
-            if "--signal=TERM" in arguments:
+            if "--signal=USR2" in arguments:
                 if job.process is not None and job.process.poll() is None:
-                    os.kill(job.process.pid, signal.SIGTERM)
+                    os.kill(job.process.pid, signal.SIGUSR2)
             elif not ("--state=PENDING" in arguments and job.process is not None):
                 self.end(id, "CANCELLED")
         return ""
+
+    def _scontrol(self, _: list[str]) -> str:
+        return f"MaxArraySize            = {self.most}\n"
 
     def _sinfo(self, _: list[str]) -> str:
         return "main\nlong\n"

@@ -1,7 +1,7 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
 `faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
-| "refuse", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
+| "refuse" | "leave", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
 and step, so a curve that was put together from many attempts can be compared with one that was never
 interrupted.
 """
@@ -132,6 +132,8 @@ def _due(run: RunDir, fault: dict) -> bool:
 def _misbehave(what: str, status: Status) -> Status:
     if what == "raise":
         raise RuntimeError("a fault on demand")
+    if what == "leave":
+        return replace(status, state=State.preempted, message="asked to leave")
     if what == "diverge":
         return replace(status, state=State.diverged, message="the loss is not finite")
     if what == "refuse":

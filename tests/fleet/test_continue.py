@@ -98,6 +98,18 @@ def test_a_run_that_never_gets_further_is_given_up_after_so_many_attempts(tmp_pa
     assert attempts(tmp_path, "short", 0) == 2
 
 
+@pytest.mark.parametrize(("times", "made"), [(2, 3), (99, 3)])
+def test_a_run_that_leaves_again_and_again_without_a_step_is_given_up(tmp_path, times, made):
+    """The first worker gets to step 3, the next ones no further."""
+    faults(tmp_path, mha0={"at": 3, "do": "leave", "times": times})
+    [outcome] = train(configs(tmp_path, variants=("mha",), seeds=(0,), attempts=1))
+    assert attempts(tmp_path, "mha", 0) == made
+    if times == 2:
+        assert_whole(tmp_path)
+    else:
+        assert outcome.failure.startswith("engine.name=local: told to leave 2 times in a row")
+
+
 def test_a_diverged_run_is_an_outcome(tmp_path):
     faults(tmp_path, short0={"at": 7, "do": "diverge", "times": 99})
     outcomes = train(configs(tmp_path))

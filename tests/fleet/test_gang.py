@@ -74,6 +74,6 @@ def test_processes_that_cannot_share_a_run_are_refused_before_anything_is_writte
 def test_other_engines_start_one_process_a_run(tmp_path):
     made = configs(tmp_path, seeds=(0,), processes=2)
     for config in made:
-        config.mesh, config.engine.name = MeshConfig(data=4), "slurm"
-    with pytest.raises(UserError, match=r"engine\.processes=2 and engine=slurm"):
+        config.mesh, config.engine.name = MeshConfig(data=4), "ray"
+    with pytest.raises(UserError, match=r"engine\.processes=2 and engine=ray"):
         train(made)

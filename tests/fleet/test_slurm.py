@@ -15,10 +15,11 @@ from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.engines import Exit, Order, make_engine, probe
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
 from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
-from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
+from harness.fleet.engines.slurm_script import Work, array_script, handed_in, job_name
 from harness.fleet.engines.slurm_steps import StepsEngine
 from harness.fleet.launch import Tools, launch
 from harness.fleet.runs import Run, directory, sweep_of
+from harness.records.atomic import write_json
 from harness.records.layout import SweepDir
 from harness.records.status import State, Status, Writer, read_status, write_status
 from tests.fleet.fake_slurm import FakeSlurm
@@ -90,6 +91,18 @@ def test_with_one_attempt_only_what_slurm_took_away_goes_on(slurm, tmp_path, mon
     assert slurm.count("sbatch") == jobs
 
 
+def test_a_time_limit_that_leaves_no_time_is_not_tried_for_ever(slurm, tmp_path):
+    """Each worker leaves at step 3, and saves nothing: the first one got there, the next two not further."""
+    (tmp_path / "trial").mkdir()
+    fault = {"at": 3, "do": "leave", "times": 99}
+    write_json(tmp_path / "trial" / "faults.json", {"xs/mha/seed0": fault})
+    made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm", slurm=SlurmConfig(time_limit="9"))
+    [outcome] = launch(made, tools(slurm), Console(quiet=True))
+    assert outcome.state == "failed"
+    assert outcome.failure.startswith("engine.slurm.time_limit=9: told to leave 2 times in a row before it")
+    assert slurm.count("sbatch") == 3
+
+
 def run_dir(runs):
     return SweepDir(runs / "trial").run("xs", "mha", 0)
 
@@ -97,42 +110,103 @@ def run_dir(runs):
 def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
-    first = engine(slurm, logs).submit(order(logs))
+    first = handed(engine(slurm, logs), order(logs))
     second = engine(slurm, logs)
     assert second.submit(order(logs)).job == first.job
     assert second.adopt(ELSEWHERE, order(logs)).job == first.job
     assert second.submit(dataclasses.replace(order(logs), name="regrouped")).job == first.job
     assert slurm.count("sbatch") == 1
-    assert handed_in(logs, "xs-seed0") == [], "a name of another's making"
+    assert handed_in(logs, "jobs-1") == {}, "a name of another's making"
     other = dataclasses.replace(order(logs), runs=(tmp_path / "other",))
-    assert second.submit(other).job != first.job
-    assert (
-        engine(slurm, tmp_path / "sweep2" / "workers").submit(order(tmp_path / "sweep2" / "workers")).job
-        == "3"
-    )
+    assert handed(second, other).job == "2_0"
+    others = tmp_path / "sweep2" / "workers"
+    assert handed(engine(slurm, others), order(others)).job == "3_0"
+
+
+def handed(made: SlurmEngine, *orders: Order):
+    """Submitted together, and looked at."""
+    handles = [made.submit(each) for each in orders]
+    for handle in handles:
+        made.poll(handle)
+    return handles[0] if len(handles) == 1 else handles
+
+
+def named(logs, *names: str) -> list[Order]:
+    return [dataclasses.replace(order(logs, name), runs=(logs / name,)) for name in names]
+
+
+def test_what_is_submitted_together_is_one_array(slurm, tmp_path):
+    slurm.waits, slurm.most = True, 3
+    logs = tmp_path / "workers"
+    made = engine(slurm, logs)
+    four = named(logs, "a", "b", "c", "d")
+    wide = dataclasses.replace(order(logs, "wide"), devices=2)
+    told = dataclasses.replace(order(logs, "told"), env={"A": "2"})
+    handles = handed(made, *four, wide, told)
+    assert [handle.job for handle in handles] == ["1_0", "1_1", "1_2", "2_0", "3_0", "4_0"]
+    assert slurm.count("sbatch") == 4, "cut at MaxArraySize; what asks for other things stands apart"
+    again = engine(slurm, logs)
+    assert [again.submit(each).job for each in reversed(four)] == ["2_0", "1_2", "1_1", "1_0"]
+    slurm.end("1_1", "CANCELLED")
+    wait_for(lambda: made.poll(handles[1]))
+    assert handed(made, four[1]).job == "5_0", "it is started again alone"
+    assert made.poll(handles[0]) is None
+
+
+def test_a_task_trains_and_speaks_for_itself(slurm, tmp_path):
+    logs = tmp_path / "workers"
+    made = Trusting(SlurmConfig(setup=["echo set up"]), logs, "this", slurm)
+    logs.mkdir()
+    (tmp_path / "this.py").write_text("import os, sys; print(sys.argv[1:], os.environ['A'])")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        handles = handed(made, *named(logs, "a b", "c%d"))
+    for handle, name in zip(handles, ("a b", "c%d"), strict=True):
+        wait_for(lambda handle=handle: made.poll(handle))
+        assert handle.exit.code == 0
+        assert handle.order.log.read_text() == f"set up\n['{logs}/{name}'] b c\n"
+
+
+def test_what_was_not_handed_in_yet_is_not(slurm, tmp_path):
+    made = engine(slurm, tmp_path / "workers")
+    handle, other = (made.submit(each) for each in named(tmp_path / "workers", "a", "b"))
+    made.cancel(handle, hard=False)
+    assert "not handed to Slurm yet" in made.poll(handle).words
+    assert other.job == "1_0"
+    assert [*slurm.jobs] == ["1_0"]
+
+
+def test_a_job_that_no_node_could_hold_is_given_up(slurm, tmp_path):
+    slurm.waits, slurm.reason = True, "PartitionConfig"
+    made = engine(slurm, tmp_path / "workers")
+    handle = handed(made, order(tmp_path / "workers"))
+    wait_for(lambda: made.poll(handle))
+    assert "job 1_0 would wait for ever (PartitionConfig)" in handle.exit.words
+    made.close()
+    assert slurm.jobs["1_0"].state == "CANCELLED"
 
 
 def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
-    first = engine(slurm, logs).submit(order(logs))
+    first = handed(engine(slurm, logs), order(logs))
     slurm.end(first.job, "CANCELLED")
     second = engine(slurm, logs)
     gone = second.adopt(ELSEWHERE, order(logs))
     assert "another-host" in second.poll(gone).words
-    again = second.submit(order(logs))
+    again = handed(second, order(logs))
     assert again.job != first.job
     third = engine(slurm, logs)
     assert third.submit(order(logs)).job == again.job
     slurm.end(again.job, "CANCELLED")
     time.sleep(0.1)
-    assert third.submit(order(logs)).job == "3"
+    assert handed(third, order(logs)).job == "3_0"
 
 
 def test_to_leave_is_to_save_if_it_runs_and_to_go_if_it_waits(slurm, tmp_path):
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
-    handles = [made.submit(order(tmp_path / "workers", name)) for name in ("a", "b", "c")]
+    handles = handed(made, *named(tmp_path / "workers", "a", "b", "c"))
     wait_for(lambda: "waits in the queue (Priority)" in made.waiting(handles[0]))
     for handle in handles:
         made.cancel(handle, hard=False)
@@ -149,8 +223,8 @@ def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkey
     slurm.waits = True
     logs, others = tmp_path / "workers", tmp_path / "sweep2" / "workers"
     made = engine(slurm, logs)
-    ours = [made.submit(order(logs, name)).job for name in ("a", "b")]
-    engine(slurm, others).submit(order(others))
+    ours = [handle.job for handle in handed(made, *named(logs, "a", "b"))]
+    handed(engine(slurm, others), order(others))
     assert stop_jobs(logs, slurm) == 2
     assert [id for id, job in slurm.jobs.items() if job.state == "CANCELLED"] == ours
     assert stop_jobs(logs, slurm) == 0
@@ -159,7 +233,7 @@ def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkey
 def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
-    handle = made.submit(order(tmp_path / "workers"))
+    handle = handed(made, order(tmp_path / "workers"))
     wait_for(lambda: "Priority" in made.waiting(handle))
     slurm.down = True
     time.sleep(0.1)
@@ -167,14 +241,14 @@ def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
     slurm.down = False
     slurm.jobs.clear()
     wait_for(lambda: made.poll(handle))
-    assert "no longer knows job 1" in handle.exit.words
+    assert "no longer knows job 1_0" in handle.exit.words
 
 
 def test_one_question_serves_thousands_of_jobs(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.fleet.engines.slurm_queue.FRESH", 3600.0)
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
-    handles = [made.submit(order(tmp_path / "workers", f"s{number}")) for number in range(200)]
+    handles = handed(made, *named(tmp_path / "workers", *(f"s{number}" for number in range(200))))
     asked = slurm.count("squeue")
     for handle in handles:
         made.poll(handle)
@@ -210,18 +284,17 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
         partition="main", time_limit="60", constraint="h100", cpus=2, gpus=1, setup=["module load x"]
     )
     made = order(tmp_path / "a b", devices=4)
-    name = job_name(tmp_path / "a b", made)
-    options = resources(asked, made, name) + batch_options(asked)
-    text = script(asked, made, ["harness.worker", "/a b/run"], options)
+    text = array_script(asked, tmp_path / "a b", "jobs-1", [Work(made, "harness.worker", ("/a b/run",))])
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash"
     assert "#SBATCH --cpus-per-task=8" in lines
     assert "#SBATCH --gpus-per-node=4" in lines
-    assert "#SBATCH --signal=B:TERM@120" in lines
-    assert f"#SBATCH '--output={tmp_path}/a b/xs-seed0.log'" in lines
+    assert "#SBATCH --signal=B:USR2@120" in lines
+    assert f"#SBATCH '--output={tmp_path}/a b/slurm.log'" in lines
+    assert f"0) log='{tmp_path}/a b/xs-seed0.log'; set -- '/a b/run' ;;" in lines
     assert lines.index("module load x") < lines.index("export A='b c'")
     assert lines[-1].startswith("exec ")
-    assert lines[-1].endswith("-m harness.worker '/a b/run'")
+    assert lines[-1].endswith('-m harness.worker "$@"')
 
 
 # What cannot be
@@ -230,10 +303,12 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
 def test_refusals_are_one_sentence(slurm, tmp_path):
     slurm.refuses = "invalid partition specified: mian; Batch job submission failed"
     made = SlurmEngine(SlurmConfig(partition="mian"), tmp_path, "tests.fleet.fake_worker", slurm)
-    refused = made.submit(order(tmp_path)).exit
+    refused = handed(made, order(tmp_path)).exit
     assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
     slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
-    assert "Slurm refuses the job (QOSMax" in made.submit(order(tmp_path)).exit.words
+    assert "Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    slurm.refuses = "Batch job submission failed: Invalid job array specification"
+    assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.words
 
 
 def test_no_slurm_here(tmp_path, monkeypatch):
@@ -265,7 +340,7 @@ def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path
     slurm.down = False
     first = SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm)
     first.check([], [], print)
-    first.submit(order(logs))
+    handed(first, order(logs))
     SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], [], print)
     assert len(probes) == 1, "the second driver finds a job, and asks no node again"
 
@@ -280,13 +355,13 @@ def test_a_step_is_taken_over_once_and_told_by_its_number(tmp_path, monkeypatch)
 
     def call(arguments):
         asked.append(arguments)
-        return f"7.2 {job_name(tmp_path, given)}\n"
+        return f"7.2 {job_name(tmp_path, given.log.stem)}\n"
 
     made = StepsEngine(SlurmConfig(), tmp_path, "platform", call)
     left = made.submit(given)
     assert left.srun is None
     made.cancel(left, hard=False)
-    assert asked[-1] == ["scancel", "--signal=TERM", "7.2"]
+    assert asked[-1] == ["scancel", "--signal=USR2", "7.2"]
     again = made.submit(given)
     made.cancel(again, hard=False)
     assert len(asked) == 2, "what is listed may be the one before: it is asked again first"
@@ -423,6 +498,7 @@ def test_a_dry_run_prints_the_scripts_and_writes_nothing(slurm, tmp_path):
     launch(made, tools(slurm), console)
     printed = console.export_text()
     assert [line for line in printed.splitlines() if line.startswith("exec ")] != []
-    assert printed.count("#SBATCH --job-name=ab-") == 2
-    assert slurm.calls == []
+    assert printed.count("#SBATCH --job-name=ab-") == 1
+    assert "#SBATCH --array=0-1" in printed
+    assert {*map(tuple, slurm.calls)} <= {("scontrol", "show", "config")}, "it only asks"
     assert [*tmp_path.iterdir()] == []

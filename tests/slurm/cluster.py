@@ -54,10 +54,13 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdTimeout=5
 SlurmctldTimeout=5
+MessageTimeout=3
 KillWait=5
 OverTimeLimit=0
 MinJobAge=600
@@ -68,6 +71,7 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 State=
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 State=UNKNOWN
 NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=4 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=n1,n2 PriorityTier=9 MaxTime=INFINITE State=UP
 PartitionName=brief Nodes=n3 MaxTime=INFINITE State=UP
 """
 
@@ -202,7 +206,7 @@ class Cluster:
     def wait_until_idle(self) -> None:
         def idle() -> bool:
             found = self.call("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
-            return sorted(found.splitlines()) == [f"{node} idle" for node in NODES]
+            return {*found.splitlines()} == {f"{node} idle" for node in NODES}
 
         _wait(idle, self.logs)
 

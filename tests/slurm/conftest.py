@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.records.layout import SweepDir
 from tests.slurm.cluster import Cluster, Unavailable, packages
-from tests.slurm.support import said, sweep
+from tests.slurm.support import TOGETHER, said, sweep
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,16 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory) -> SweepDir:
-    runs = tmp_path_factory.mktemp("calm")
-    driver = sweep(runs, {}, "engine=local", "engine.isolation=block")
+    return _undisturbed(tmp_path_factory.mktemp("calm"), "engine.isolation=block")
+
+
+@pytest.fixture(scope="session")
+def calm_together(tmp_path_factory) -> SweepDir:
+    """Of two processes a run."""
+    return _undisturbed(tmp_path_factory.mktemp("calm_together"), *TOGETHER)
+
+
+def _undisturbed(runs: Path, *options: str) -> SweepDir:
+    driver = sweep(runs, {}, "engine=local", *options)
     assert driver.wait(300) == 0, said(runs)
     return SweepDir(runs / "attention")

@@ -9,8 +9,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.fleet.engines.slurm_script import handed_in
 from harness.records.layout import RunDir, SweepDir
-from harness.records.status import read_status
+from harness.records.status import State, read_status
+from tests.fleet.soak.whole import assert_as
+from tests.slurm.cluster import Cluster, processes
 
 ROOT = Path(__file__).parents[2]
 STEPS = 256
@@ -24,6 +27,9 @@ TRIAL = (
     "evaluation.points=2",
     "schedule.branches=[]",
 )
+
+TOGETHER = ("mesh.data=2", "engine.processes=2")
+"""Two processes a run, of one device each."""
 
 
 def command(runs: Path, *more: str) -> list[str]:
@@ -44,8 +50,35 @@ def sweep(runs: Path, env: Mapping[str, str], *more: str, before: tuple[str, ...
         )
 
 
-def run_of(runs: Path) -> RunDir:
-    return SweepDir(runs / "attention").run("xs", "mha", 0)
+def run_of(runs: Path, variant: str = "mha") -> RunDir:
+    return SweepDir(runs / "attention").run("xs", variant, 0)
+
+
+def finished(driver: subprocess.Popen, runs: Path, calm: SweepDir) -> None:
+    assert driver.wait(240) == 0, said(runs)
+    assert_as(calm, SweepDir(runs / "attention"))
+
+
+def jobs_of(cluster: Cluster, runs: Path, states: str = "pending,running,completing") -> set[str]:
+    """Ids of the jobs that train a sweep."""
+    logs, found = runs / "attention" / "workers", set()
+    answer = cluster.call("squeue", "--noheader", "--array", f"--states={states}", "--format=%i %j")
+    for id, name in map(str.split, answer.splitlines()):
+        arrays, task = handed_in(logs, name), id.partition("_")[2]
+        trained = arrays.get(int(task), []) if task else []
+        found |= {id} if any(Path(run) != logs for run in trained[:1]) else set()
+    return found
+
+
+def assert_left(cluster: Cluster, runs: Path, driver: subprocess.Popen, jobs: set[str]) -> None:
+    """The driver was told to leave, and nothing of these jobs remains."""
+    assert driver.wait(60) == 130, said(runs)
+    assert read_status(run_of(runs)).state is State.preempted
+    assert jobs_of(cluster, runs) == set()
+    for job in jobs:
+        array, _, task = job.partition("_")
+        marks = (f"SLURM_CONF={cluster.env['SLURM_CONF']}", f"SLURM_ARRAY_JOB_ID={array}")
+        wait_for(lambda marks=(*marks, f"SLURM_ARRAY_TASK_ID={task}"): processes(*marks) == [], runs)
 
 
 def wait_for_step(runs: Path, step: int, seconds: float = 120.0) -> None:

@@ -5,45 +5,62 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from harness.fleet.engines import Order
-from harness.fleet.engines.slurm_script import job_name
-from harness.records.layout import SweepDir
 from harness.records.status import State, read_status
-from tests.fleet.soak.whole import assert_as
-from tests.slurm.cluster import processes
-from tests.slurm.support import run_of, said, sweep, wait_for, wait_for_step
+from tests.slurm.support import (
+    assert_left,
+    finished,
+    jobs_of,
+    run_of,
+    said,
+    sweep,
+    wait_for,
+    wait_for_step,
+)
 
 pytestmark = pytest.mark.slow  # make test-slurm
 
 
-def finished(driver, runs: Path, calm: SweepDir) -> None:
-    assert driver.wait(180) == 0, said(runs)
-    assert_as(calm, SweepDir(runs / "attention"))
-
-
-def jobs_of(cluster, runs: Path, states: str = "pending,running,completing") -> set[str]:
-    """Ids of the jobs that train a sweep."""
-    logs = runs / "attention" / "workers"
-    name = job_name(logs, Order("", (), {}, logs / "xs-seed0.log"))
-    lines = cluster.call("squeue", "--noheader", f"--states={states}", "--format=%i %j").splitlines()
-    return {line.split()[0] for line in lines if line.endswith(name)}
+def time_up(cluster, runs: Path, *more: str):
+    """A sweep whose one job may last a minute, on a node apart: the other tests run in that time."""
+    options = ("engine.slurm.time_limit=1", "engine.slurm.partition=brief", *more)
+    driver = sweep(runs, cluster.env, "engine=slurm", *options)
+    wait_for_step(runs, 40)
+    [job] = jobs_of(cluster, runs)
+    return driver, job, read_status(run_of(runs)).writer.pid
 
 
 @pytest.fixture(scope="module", autouse=True)
 def limited(cluster, tmp_path_factory):
-    """A sweep whose jobs may last a minute, and whose worker stands still, on a node apart, until Slurm's
-    signal before the limit wakes it: that takes half a minute, in which the other tests run."""
+    """A worker that stands still until Slurm's signal before the limit wakes it."""
     runs = tmp_path_factory.mktemp("limited")
-    options = ("engine.slurm.time_limit=1", "engine.slurm.save_seconds=5", "engine.slurm.partition=brief")
-    driver = sweep(runs, cluster.env, "engine=slurm", "engine.attempts=1", *options)
-    wait_for_step(runs, 40)
-    [job] = jobs_of(cluster, runs)
-    os.kill(read_status(run_of(runs)).writer.pid, signal.SIGSTOP)
+    driver, job, worker = time_up(cluster, runs, "engine.attempts=1", "engine.slurm.save_seconds=5")
+    os.kill(worker, signal.SIGSTOP)
     yield driver, runs, job
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(driver.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cut(cluster, limited, tmp_path_factory):
+    """A worker that is too slow to save: no sooner does a signal wake it than it stands still again."""
+    runs, over = tmp_path_factory.mktemp("cut"), threading.Event()
+    driver, job, worker = time_up(cluster, runs, "engine.attempts=2", "engine.slurm.save_seconds=0")
+
+    def halt() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while not over.wait(0.01):
+                os.kill(worker, signal.SIGSTOP)
+
+    thread = threading.Thread(target=halt)
+    thread.start()
+    yield driver, runs, job
+    over.set()
+    thread.join()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(driver.pid, signal.SIGKILL)
 
@@ -98,11 +115,7 @@ def test_leaving_saves_every_run_and_leaves_nothing_behind(cluster, tmp_path):
     wait_for_step(tmp_path, 40)
     [job] = jobs_of(cluster, tmp_path)
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(60) == 130, said(tmp_path)
-    assert read_status(run_of(tmp_path)).state is State.preempted
-    assert jobs_of(cluster, tmp_path) == set()
-    marks = (f"SLURM_CONF={cluster.env['SLURM_CONF']}", f"SLURM_JOB_ID={job}")
-    wait_for(lambda: processes(*marks) == [], tmp_path)
+    assert_left(cluster, tmp_path, driver, {job})
 
 
 def test_a_run_whose_time_is_up_saves_and_goes_on_in_another_job(cluster, calm, limited):
@@ -110,6 +123,27 @@ def test_a_run_whose_time_is_up_saves_and_goes_on_in_another_job(cluster, calm, 
     finished(driver, runs, calm)
     assert job in jobs_of(cluster, runs, "failed"), "its worker left by itself, unfinished"
     assert len(jobs_of(cluster, runs, "completed")) == 1
+
+
+def test_a_run_that_was_cut_at_its_limit_goes_on_from_its_last_checkpoint(cluster, calm, cut):
+    driver, runs, job = cut
+    finished(driver, runs, calm)
+    assert jobs_of(cluster, runs, "timeout") == {job}
+    words = "xs/mha/seed0: Slurm ended it at its time limit (engine.slurm.time_limit)"
+    assert f"{words}: job {job}; it is started again" in said(runs), "one of two attempts is used up"
+
+
+def test_a_job_that_slurm_gives_its_place_to_costs_nothing_but_time(cluster, calm, tmp_path):
+    driver = sweep(tmp_path, cluster.env, "engine=slurm", "engine.attempts=1")
+    wait_for_step(tmp_path, 40)
+    [job] = jobs_of(cluster, tmp_path)
+    node = cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    place = ("--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
+    cluster.call("sbatch", *place, "--wrap=sleep 1")
+    finished(driver, tmp_path, calm)
+    assert jobs_of(cluster, tmp_path, "all") == {job}, "Slurm itself started it again"
+    assert "Restarts=1" in cluster.call("scontrol", "show", "job", job)
+    assert "started again" not in said(tmp_path)
 
 
 @pytest.mark.parametrize(

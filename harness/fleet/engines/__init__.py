@@ -123,5 +123,4 @@ def scripts(config: EngineConfig, logs: Path, orders: Sequence[Order]) -> list[s
     """What a scheduler would be handed, worker by worker; nothing where there is none."""
     if config.name != "slurm":
         return []
-    engine = make_slurm(config.slurm, logs)
-    return [engine.script(order) for order in orders]
+    return make_slurm(config.slurm, logs).scripts(orders)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from harness.fleet.engines import HELD, Exit
+from harness.fleet.engines import HELD, Exit, Order
+from harness.records.claim import holder
+from harness.records.layout import RunDir
 
 Handle = TypeVar("Handle")
 GRACE = 30.0
@@ -45,3 +47,11 @@ class Gang(Generic[Handle]):
         index = killed[0] if killed else next(iter(self.exits))
         found = self.exits[index]
         return Exit(found.code, f"process {index} of {len(self.members)}: {found.words}")
+
+
+def said_by_first(order: Order, end: Exit) -> Exit:
+    """Where only the end of all processes together is known: what ended them, if process 0 said HELD, shows
+    in who has the run now."""
+    if order.processes == 1 or not end.code or not any(holder(RunDir(run).claim) for run in order.runs):
+        return end
+    return Exit(HELD, end.words)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.errors import UserError
 from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit, Order, runs_of
+from harness.fleet.engines.gang import said_by_first
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.slurm_queue import (
     Call,
@@ -20,9 +22,10 @@ from harness.fleet.engines.slurm_queue import (
     check_installed,
     command,
     jobs_of_user,
+    largest_array,
     refusal,
 )
-from harness.fleet.engines.slurm_script import batch_options, handed_in, job_name, resources, script
+from harness.fleet.engines.slurm_script import Work, alike, array_script, handed_in
 from harness.records import atomic
 from harness.records.status import Writer
 
@@ -31,8 +34,10 @@ from harness.records.status import Writer
 class Submitted:
     """A worker as a job. `since`: when it was handed in, on the queue's clock."""
 
-    job: str
-    since: float
+    order: Order
+    job: str = ""
+    """Empty while it is kept back."""
+    since: float = float("inf")
     exit: Exit | None = None
 
 
@@ -41,18 +46,30 @@ def stop_jobs(logs: Path, call: Call = command) -> int:
     if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
         return 0
     try:
-        live = [job for job in jobs_of_user(call).values() if job.exit is None and handed_in(logs, job.name)]
+        live = [job.id for job, _ in _live(logs, jobs_of_user(call).values())]
     except Refused as error:
         raise UserError(
             f"{logs.parent}: whether jobs train it cannot be asked now ({error}); try again"
         ) from error
-    cancel([job.id for job in live], hard=False, call=call)
+    cancel(live, hard=False, call=call)
     return len(live)
 
 
+def _live(logs: Path, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[str]]]:
+    """Jobs of a sweep that wait or run, and what they train."""
+    arrays: dict[str, dict[int, list[str]]] = {}
+    for job in jobs:
+        if job.exit is None and job.task is not None:
+            if job.name not in arrays:
+                arrays[job.name] = handed_in(logs, job.name)
+            if runs := arrays[job.name].get(job.task):
+                yield job, runs
+
+
 class SlurmEngine:
-    """One job a worker. A job that a driver before this one left in the queue is taken over: its name and
-    the script beside the log, which are there before the job is, say what it trains."""
+    """One job a worker, a task of an array: what is submitted between two looks and asks for the same is
+    handed in together. A job that a driver before this one left in the queue is taken over: the array's name
+    and its script, which is there before the job is, say what it trains."""
 
     def __init__(
         self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
@@ -61,41 +78,44 @@ class SlurmEngine:
         self._queue = Queue(call, jobs_of_user)
         self._found: dict[str, str] = {}
         """Jobs that were there before this driver, by the runs that they train."""
+        self._kept: list[tuple[Submitted, Work]] = []
+        """To hand in at the next look."""
         self._told: dict[bool, list[str]] = {False: [], True: []}
         """Jobs to cancel at the next look, by how."""
+        self._stems: Iterator[str] | None = None
+        """Names of scripts that are free."""
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
         self._find()
         if not self._found:  # else a node was asked by the driver that submitted these
-            probe(self, self._hand_in, self._logs, needs, note)
+            probe(self, self._hand_in_alone, self._logs, needs, note)
 
     def submit(self, order: Order) -> Submitted:
         if (left := self._left_behind(order)) is not None:
-            return Submitted(left.id, self._queue.answered)
-        try:
-            return self._hand_in(order, [self._module, *runs_of(order)])
-        except UserError as error:
-            return Submitted("", 0.0, Exit(None, str(error)))
+            return Submitted(order, left.id, self._queue.answered)
+        handle = Submitted(order)
+        self._kept.append((handle, self._work(order)))
+        return handle
 
     def adopt(self, writer: Writer, order: Order) -> Submitted:
         if (left := self._left_behind(order)) is not None:
-            return Submitted(left.id, self._queue.answered)
+            return Submitted(order, left.id, self._queue.answered)
         if writer.alive():
             raise UserError(
                 f"process {writer.pid} on {writer.host} trains this outside Slurm: continue there, or wait"
             )
         words = f"process {writer.pid} on {writer.host} held it, and no job of this sweep has it now"
-        return Submitted("", 0.0, Exit(None, words))
+        return Submitted(order, exit=Exit(None, words))
 
     def poll(self, handle: Submitted) -> Exit | None:
+        self._pass_on()
         if handle.exit is None:
-            self._pass_on()
             job = self._queue.jobs().get(handle.job)
             if job is not None:
-                handle.exit = job.exit
-                if job.held:
+                handle.exit = job.exit and said_by_first(handle.order, job.exit)
+                if job.stuck:
                     self.cancel(handle, hard=True)
             elif self._queue.answered > handle.since:
                 handle.exit = Exit(None, f"Slurm no longer knows job {handle.job}")
@@ -112,34 +132,70 @@ class SlurmEngine:
     def cancel(self, handle: Submitted, *, hard: bool) -> None:
         if handle.job:
             self._told[hard].append(handle.job)
+        elif handle.exit is None:
+            self._kept = [each for each in self._kept if each[0] is not handle]
+            handle.exit = Exit(None, "it was not handed to Slurm yet")
 
     def close(self) -> None:
+        self._kept.clear()
         self._pass_on()
 
-    def script(self, order: Order) -> str:
-        """What `sbatch` is given for a worker."""
-        return self._script(order, [self._module, *runs_of(order)])
+    def scripts(self, orders: Sequence[Order]) -> list[str]:
+        """What `sbatch` would be given for these workers."""
+        pieces = self._pieces([(Submitted(order), self._work(order)) for order in orders])
+        return [
+            array_script(self._config, self._logs, stem, [work for _, work in piece])
+            for stem, piece in zip(self._free_stems(), pieces, strict=False)
+        ]
 
-    def _script(self, order: Order, argv: Sequence[str]) -> str:
-        options = resources(self._config, order, job_name(self._logs, order)) + batch_options(self._config)
-        return script(self._config, order, argv, options)
+    def _work(self, order: Order) -> Work:
+        return Work(order, self._module, tuple(runs_of(order)))
 
-    def _hand_in(self, order: Order, argv: Sequence[str]) -> Submitted:
+    def _hand_in_alone(self, order: Order, argv: Sequence[str]) -> Submitted:
         """Raises UserError where Slurm would not take it."""
-        file = order.log.with_suffix(".sh")
-        atomic.write_bytes(file, self._script(order, argv).encode())
-        since = self._queue.now()
+        handle = Submitted(order)
+        self._hand_in([(handle, Work(order, argv[0], tuple(argv[1:])))])
+        if handle.exit is not None:
+            raise UserError(handle.exit.words)
+        return handle
+
+    def _pieces(self, kept: Sequence[tuple[Submitted, Work]]) -> list[list[tuple[Submitted, Work]]]:
+        """Arrays: what asks for the same, as much as Slurm takes in one."""
+        groups: dict[str, list[tuple[Submitted, Work]]] = {}
+        for each in kept:
+            groups.setdefault(alike(self._config, each[1]), []).append(each)
+        most = largest_array(self._call) if len(kept) > len(groups) else 1
+        return [
+            group[first : first + most] for group in groups.values() for first in range(0, len(group), most)
+        ]
+
+    def _hand_in(self, piece: Sequence[tuple[Submitted, Work]]) -> None:
+        """As one array; where Slurm refuses it, each of its workers has ended."""
+        self._stems = self._stems or self._free_stems()
+        stem = next(self._stems)
+        file, since = self._logs / f"{stem}.sh", self._queue.now()
+        text = array_script(self._config, self._logs, stem, [work for _, work in piece])
+        atomic.write_bytes(file, text.encode())
         try:
-            answer = self._call(["sbatch", "--parsable", str(file)])
+            job = self._call(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
         except Refused as error:
-            raise UserError(refusal(str(error), self._config.partition, self._call)) from error
-        return Submitted(answer.strip().partition(";")[0], since)
+            end = Exit(None, refusal(str(error), self._config.partition, self._call))
+            for handle, _ in piece:
+                handle.exit = end
+            return
+        for index, (handle, _) in enumerate(piece):
+            handle.job, handle.since = f"{job}_{index}", since
+
+    def _free_stems(self) -> Iterator[str]:
+        numbers = [file.stem.partition("-")[2] for file in self._logs.glob("jobs-*.sh")]
+        first = 1 + max((int(number) for number in numbers if number.isdigit()), default=0)
+        return (f"jobs-{number}" for number in itertools.count(first))
 
     def _find(self) -> None:
         """Raises UserError where Slurm does not answer: a job that nobody sees would be submitted again."""
         self._queue.check_answers()
-        live = [job for job in self._queue.jobs().values() if job.exit is None]
-        self._found = {run: job.id for job in live for run in handed_in(self._logs, job.name)}
+        live = _live(self._logs, self._queue.jobs().values())
+        self._found = {run: job.id for job, runs in live for run in runs}
 
     def _left_behind(self, order: Order) -> Job | None:
         """The live job that a driver before this one submitted for any of these runs."""
@@ -147,6 +203,9 @@ class SlurmEngine:
         return next((job for job in jobs if job is not None and job.exit is None), None)
 
     def _pass_on(self) -> None:
+        kept, self._kept = self._kept, []
+        for piece in self._pieces(kept) if kept else ():
+            self._hand_in(piece)
         for hard, jobs in self._told.items():
             if jobs:
                 cancel(jobs, hard=hard, call=self._call)

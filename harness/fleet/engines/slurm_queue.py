@@ -18,8 +18,10 @@ PATIENCE = 60.0
 """Seconds that a command may take: a controller under load answers late."""
 AT_ONCE = 500
 """Job ids on one command line."""
+PIECE = 1000
+"""Workers in one array at most: a script has its limits too."""
 
-_COLUMNS = {"JobID": 20, "State": 20, "exit_code": 12, "Reason": 60, "Name": 200}
+_COLUMNS = {"JobArrayID": 20, "State": 20, "exit_code": 12, "Reason": 60, "Name": 200}
 _WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _LIVES = (
     "RUNNING",
@@ -40,6 +42,8 @@ _WORDS = {
     "CANCELLED": "its job was cancelled",
     "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (engine.slurm.extra=[--mem=...])",
 }
+_NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
+"""Why a job waits that asks for what its partition has not, busy or idle."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """Ends that are no failure of a run: no attempt is counted."""
 
@@ -63,6 +67,12 @@ class Job:
     name: str
 
     @property
+    def task(self) -> int | None:
+        """Of an array; None for a job that is none of ours."""
+        _, _, index = self.id.partition("_")
+        return int(index) if index.isdigit() else None
+
+    @property
     def waits(self) -> bool:
         return self.state in _WAITS
 
@@ -72,10 +82,21 @@ class Job:
         return self.waits and self.reason.replace("_", " ") == "launch failed requeued held"
 
     @property
+    def stuck(self) -> bool:
+        """Whether it would wait for ever."""
+        return self.held or (self.waits and self.reason in _NEVER)
+
+    @property
     def exit(self) -> Exit | None:
         """None while it waits or runs."""
         if self.held:
             return Exit(None, f"Slurm could not launch it, and holds it back: job {self.id} ({self.reason})")
+        if self.stuck:
+            return Exit(
+                None,
+                f"job {self.id} would wait for ever ({self.reason}): its partition has not what it asks for; "
+                "change mesh or engine.slurm (partition, cpus, gpus, time_limit, extra)",
+            )
         if self.waits or self.state in _LIVES:
             return None
         if self.state in _WORDS:
@@ -118,9 +139,9 @@ class Queue:
 
 
 def jobs_of_user(call: Call) -> dict[str, Job]:
-    """By id, with those that ended in the last minutes."""
+    """By id, each task of an array for itself, with those that ended in the last minutes."""
     shown = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    answer = call(["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "-O", shown])
+    answer = call(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "-O", shown])
     jobs = [_job(line) for line in answer.splitlines() if line.strip()]
     return {job.id: job for job in jobs}
 
@@ -135,7 +156,7 @@ def steps_of(allocation: str, call: Call) -> dict[str, Job]:
 def cancel(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
     """Ask workers to save and leave, or end them; what only waits has nothing to save."""
     orders = (
-        [["scancel"]] if hard else [["scancel", "--state=PENDING"], ["scancel", "--signal=TERM", "--batch"]]
+        [["scancel"]] if hard else [["scancel", "--state=PENDING"], ["scancel", "--signal=USR2", "--batch"]]
     )
     for order in orders:
         for first in range(0, len(jobs), AT_ONCE):
@@ -143,6 +164,16 @@ def cancel(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
                 call([*order, *jobs[first : first + AT_ONCE]])
             except Refused:
                 continue  # one of them ended by itself
+
+
+def largest_array(call: Call) -> int:
+    """How many tasks an array may have."""
+    try:
+        lines = call(["scontrol", "show", "config"]).splitlines()
+    except Refused:
+        return PIECE
+    said = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
+    return max(1, min([PIECE, *map(int, said)]))
 
 
 def command(arguments: Sequence[str]) -> str:
@@ -176,6 +207,11 @@ def refusal(said: str, partition: str | None, call: Call) -> str:
         except Refused:
             known = []
         return f"engine.slurm.partition={partition}: no such partition; {nearest(partition or '', known)}"
+    if "invalid job array" in said.lower():
+        return (
+            "engine=slurm: this cluster takes no arrays of jobs (MaxArraySize=0); have it changed, or start "
+            "workers inside an allocation with engine.slurm.submit=steps"
+        )
     return f"engine=slurm: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,17 +13,22 @@ from pathlib import Path
 from harness.config.errors import UserError
 from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit, Order, runs_of
+from harness.fleet.engines.gang import said_by_first
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.slurm_queue import Call, Queue, Refused, check_installed, command, steps_of
-from harness.fleet.engines.slurm_script import job_name, resources, script
+from harness.fleet.engines.slurm_script import Work, job_name, log_options, resources, step_script
 from harness.records import atomic
 from harness.records.status import Writer
+
+SHAPE = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
+"""Of the allocation: `srun` would ask for the same."""
 
 
 @dataclass
 class Step:
     """A worker as a step. `since`: when it was asked for, on the queue's clock."""
 
+    order: Order
     name: str
     since: float
     srun: subprocess.Popen | None = None
@@ -50,24 +57,26 @@ class StepsEngine:
                 "engine.slurm.submit=steps: no allocation here (SLURM_JOB_ID is not set); give the command "
                 "inside one, by salloc or sbatch, or let each worker be a job with engine.slurm.submit=jobs"
             )
+        for order in orders:
+            _check_fits(self._config, order)
         self._queue.check_answers()
         self._logs.mkdir(parents=True, exist_ok=True)
         probe(self, self._hand_in, self._logs, needs, note)
 
     def submit(self, order: Order) -> Step:
-        name = job_name(self._logs, order)
+        name = job_name(self._logs, order.log.stem)
         if name in self._queue.jobs() and name not in self._ours:
-            return self._take_over(name)
+            return self._take_over(order, name)
         return self._hand_in(order, [self._module, *runs_of(order)])
 
     def adopt(self, writer: Writer, order: Order) -> Step:
-        name = job_name(self._logs, order)
+        name = job_name(self._logs, order.log.stem)
         if name not in self._queue.jobs() and writer.alive():
             raise UserError(
                 f"process {writer.pid} on {writer.host} trains this outside the allocation: continue there, "
                 "or wait"
             )
-        return self._take_over(name)
+        return self._take_over(order, name)
 
     def poll(self, handle: Step) -> Exit | None:
         if handle.exit is not None:
@@ -75,7 +84,8 @@ class StepsEngine:
         self._pass_on(handle)
         if handle.srun is not None:
             code = handle.srun.poll()
-            handle.exit = None if code is None else Exit(code, f"srun ended with status {code}")
+            if code is not None:
+                handle.exit = said_by_first(handle.order, Exit(code, f"srun ended with status {code}"))
         elif handle.name not in self._queue.jobs() and self._queue.answered >= handle.since:
             handle.exit = Exit(None, "its step ended")
         return handle.exit
@@ -85,29 +95,39 @@ class StepsEngine:
         return "" if listed or handle.exit else f"waits for a part of allocation {self._allocation}"
 
     def cancel(self, handle: Step, *, hard: bool) -> None:
-        handle.wanted = ("scancel",) if hard else ("scancel", "--signal=TERM")
+        handle.wanted = ("scancel",) if hard else ("scancel", "--signal=USR2")
         self._pass_on(handle)
 
     def close(self) -> None:
         """Steps go on as long as their allocation."""
 
-    def script(self, order: Order) -> str:
-        options = resources(self._config, order, job_name(self._logs, order))
-        text = script(self._config, order, [self._module, *runs_of(order)])
-        return f"# srun --exact {' '.join(options)}\n{text}"
+    def scripts(self, orders: Sequence[Order]) -> list[str]:
+        return [self._script(order) for order in orders]
 
-    def _take_over(self, name: str) -> Step:
+    def _script(self, order: Order) -> str:
+        text = step_script(self._config, Work(order, self._module, tuple(runs_of(order))))
+        return f"# {shlex.join(self._srun(order))}\n{text}"
+
+    def _srun(self, order: Order) -> list[str]:
+        name, several = job_name(self._logs, order.log.stem), order.processes > 1
+        nodes = [f"--nodes=1-{order.processes}", "--kill-on-bad-exit=1"] if several else []
+        asked = [*nodes, *log_options(name, order.log), *resources(self._config, order)]
+        return ["srun", "--exact", *asked, "bash", str(order.log.with_suffix(".sh"))]
+
+    def _take_over(self, order: Order, name: str) -> Step:
         self._ours.add(name)
-        return Step(name, self._queue.answered)
+        return Step(order, name, self._queue.answered)
 
     def _hand_in(self, order: Order, argv: Sequence[str]) -> Step:
-        file, name = order.log.with_suffix(".sh"), job_name(self._logs, order)
-        atomic.write_bytes(file, script(self._config, order, argv).encode())
-        step = Step(name, self._queue.now())
+        name = job_name(self._logs, order.log.stem)
+        text = step_script(self._config, Work(order, argv[0], tuple(argv[1:])))
+        atomic.write_bytes(order.log.with_suffix(".sh"), text.encode())
+        step = Step(order, name, self._queue.now())
         self._ours.add(name)
         with order.log.open("ab") as log:
             step.srun = subprocess.Popen(
-                ["srun", "--exact", *resources(self._config, order, name), "bash", str(file)],
+                self._srun(order),
+                env={key: value for key, value in os.environ.items() if key not in SHAPE},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -129,3 +149,15 @@ class StepsEngine:
                 handle.wanted = ()
         except Refused:
             handle.wanted = ()  # it ended by itself
+
+
+def _check_fits(config: SlurmConfig, order: Order) -> None:
+    """Raises UserError for a step that would not fit into the allocation if nothing else were there."""
+    given = os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", given)
+    each = max(1, config.cpus * order.devices // order.processes)
+    if found and sum(int(cpus) // each * int(nodes or 1) for cpus, nodes in found) < order.processes:
+        raise UserError(
+            f"{order.name} is {order.processes} tasks of {each} CPUs, which an allocation of {given} CPUs a "
+            "node does not hold; ask salloc for more, or for less with mesh or engine.slurm.cpus"
+        )
