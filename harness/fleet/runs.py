@@ -128,10 +128,10 @@ def check_processes(blocks: Sequence[Block]) -> None:
                 f"engine.processes={count}: {run.name} has {run.devices} devices (mesh), which cannot be "
                 "shared out evenly among so many; give a number that divides them"
             )
-        if count > 1 and run.config.engine.name != "local":
+        if count > 1 and run.config.engine.name not in ("local", "ray"):
             raise UserError(
-                f"engine.processes={count} and engine={run.config.engine.name}: only the local engine starts "
-                "several processes a run; leave engine.processes out"
+                f"engine.processes={count} and engine={run.config.engine.name}: this engine starts one "
+                "process a run; leave engine.processes out, or take engine=local or engine=ray"
             )
         if count > 1 and run.config.engine.isolation is Isolation.all:
             raise UserError(

@@ -55,9 +55,12 @@ class FakeRay:
         self.cloudpickle = SimpleNamespace(register_pickle_by_value=lambda _: None)
         self.util = SimpleNamespace(
             placement_group=self._group,
-            remove_placement_group=lambda name: self.groups.pop(name),
-            get_placement_group=lambda name: name,
-            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group: group),
+            remove_placement_group=self._remove,
+            get_placement_group=self._group_of,
+            placement_group_table=lambda: {
+                name: {"name": name, "state": "CREATED"} for name in [*self.groups, "another's"]
+            },
+            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda *place: place),
             list_named_actors=lambda: [*self.actors],
         )
 
@@ -104,6 +107,16 @@ class FakeRay:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _group_of(self, name: str) -> str:
+        if name not in self.groups:
+            raise ValueError(name)
+        return name
+
+    def _remove(self, group: str) -> None:
+        """With its actors, as Ray does."""
+        self.groups.pop(group)
+        self.actors = {name: each for name, each in self.actors.items() if not name.startswith(group)}
 
     def _group(self, bundles: list, strategy: str, name: str, lifetime: str) -> str:
         self.groups[name] = (bundles, strategy, lifetime)

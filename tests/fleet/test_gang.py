@@ -51,7 +51,16 @@ def test_one_that_outlives_the_others_too_long_is_ended():
     assert members.ended == []
     members.now += 1
     members.poll()
+    members.poll()
     assert members.ended == ["first"]
+
+
+def test_a_machine_that_was_taken_away_explains_the_ends_of_others():
+    members = Members()
+    members.exits["second"] = KILLED
+    members.poll()
+    members.exits["first"] = Exit(None, "its node was lost", taken_away=True)
+    assert members.poll() == Exit(None, "process 0 of 2: its node was lost", taken_away=True)
 
 
 def test_a_run_in_other_hands_is_not_lost():
