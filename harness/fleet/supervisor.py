@@ -119,8 +119,10 @@ class Supervisor:
 
     def _holds(self, assignment: Assignment) -> bool:
         """Whether enough devices are free; what a machine of another size began goes on alone."""
+        if not self.devices:  # thousands may be at work
+            return True
         used = sum(worker.assignment.devices for worker in self.active)
-        return not (self.devices and used) or used + assignment.devices <= self.devices
+        return not used or used + assignment.devices <= self.devices
 
     def _start(self, assignment: Assignment) -> None:
         ready = {run.name: self.prepare(run) for run in assignment.runs}

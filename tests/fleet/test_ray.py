@@ -22,6 +22,7 @@ from harness.fleet.engines import Exit, Order, make_engine, ray
 from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.engines.ray_keeper import HERE, Keeper, Task
+from harness.records.atomic import write_sealed
 from harness.records.status import Writer
 from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError
 from tests.fleet.support import wait_for
@@ -217,6 +218,32 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
     assert engines[1].poll(found) is None
     with pytest.raises(UserError, match="outside this Ray"):
         engines[1].adopt(Writer.here(), order(tmp_path))
+
+
+def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "FOUND", 0.05)
+    monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
+    assert ray.stop_workers(tmp_path, fake) == 0, "no driver was here"
+    engine = RayEngine(RayConfig("auto"), tmp_path, ray=fake)
+    engine.check([order(tmp_path)], [], print)
+    _, *actors = several(engine, fake, tmp_path)
+    engine.submit(order(tmp_path, "waits"))
+    engine.close()
+    assert ray.stop_workers(tmp_path, fake) == 1
+    assert fake.initialised["address"] == "head:1"
+    assert [("tell", (15,)) in each.calls for each in actors] == [True, True]
+    assert sorted(fake.actors.values(), key=id) == sorted(actors, key=id), "what only waited is put away"
+    for each in actors:
+        each.say("wait", 3)
+    assert ray.stop_workers(tmp_path, fake) == 0
+    assert (fake.actors, fake.groups, [*tmp_path.glob("ray.json")]) == ({}, {}, [])
+
+
+def test_a_cluster_that_does_not_answer_a_stop_is_one_sentence(tmp_path):
+    write_sealed(tmp_path / "ray.json", {"address": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(UserError, match=r"cannot be asked now \(.*refused\); if that cluster has ended, so"):
+        ray.stop_workers(tmp_path, FakeRay())
 
 
 def test_a_sweep_finds_its_own_actors_and_no_others(fake, tmp_path):

@@ -27,7 +27,12 @@ def ray_cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"PYTHONPATH": str(ROOT), "FAKE_PACE": PACE, "RAY_USAGE_STATS_ENABLED": "0"}
-    head = {"num_cpus": CPUS, "object_store_memory": STORE, "include_dashboard": False, "_system_config": SOON}
+    head = {
+        "num_cpus": CPUS,
+        "object_store_memory": STORE,
+        "include_dashboard": False,
+        "_system_config": SOON,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         add_node(cluster)

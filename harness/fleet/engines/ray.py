@@ -26,6 +26,7 @@ from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource
 from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back, whole
+from harness.records import atomic
 from harness.records.status import Writer
 
 FRESH = 0.1
@@ -37,6 +38,22 @@ LINGER = 60.0
 FOUND = 10.0
 """Seconds in which actors of a former driver answer, if they have a place."""
 KEPT = "harness.fleet.engines.kept"
+WHERE = "ray.json"
+"""Beside the logs, while workers are in a cluster: the address of its head."""
+
+
+def stop_workers(logs: Path, ray: Any = None) -> int:
+    """Tell the workers of a sweep to save and leave, without its driver. Returns how many there were."""
+    record = atomic.read_sealed(logs / WHERE)
+    if record is None:
+        return 0
+    try:
+        return RayEngine(RayConfig(record["address"]), logs, ray=ray).stop()
+    except UserError as error:
+        raise UserError(
+            f"{logs.parent}: whether workers train it in the Ray at {record['address']} cannot be asked now "
+            f"({error.__cause__ or error}); if that cluster has ended, so have they"
+        ) from error
 
 
 class RayEngine:
@@ -56,17 +73,15 @@ class RayEngine:
         self._asked = float("-inf")
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        self._ray = self._ray or library()
         self._logs.mkdir(parents=True, exist_ok=True)
-        connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
-        self._connected = True
-        self._ray.cloudpickle.register_pickle_by_value(keeper)
-        self._keeper = self._ray.remote(keeper.Keeper)
+        self._join()
         try:
             fitting(self._config, orders, self._ray.nodes())
             if self._config.address is not None:
                 self._found = self._left_behind()
                 probe(self, self._probe(orders), self._logs, needs, note)
+                address = self._ray.get_runtime_context().gcs_address
+                atomic.write_sealed(self._logs / WHERE, {"address": address})
         except BaseException:
             self.close()
             raise
@@ -105,11 +120,34 @@ class RayEngine:
         for kept in handle.gang.members if handle.exit is None else ():
             self._tell(kept, signal.SIGKILL if hard else signal.SIGTERM)
 
+    def stop(self) -> int:
+        """Tell the workers of a driver that is gone to save and leave. Returns how many there were; what only
+        waited is put away."""
+        self._join()
+        try:
+            found = self._left_behind()
+            members = [kept for worker in found.values() for kept in worker.gang.members]
+            if told := [kept.actor.tell.remote(int(signal.SIGTERM)) for kept in members]:
+                self._ray.wait(told, num_returns=len(told), timeout=FOUND)
+            return len(found)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """A Ray that was started here ends with all that is in it; what is in another one stays."""
-        if self._connected:
-            self._connected = False
-            self._ray.shutdown()
+        if not self._connected:
+            return
+        self._connected = False
+        if not any(kept.worker.exit is None for kept, _ in self._answers.values()):
+            (self._logs / WHERE).unlink(missing_ok=True)
+        self._ray.shutdown()
+
+    def _join(self) -> None:
+        self._ray = self._ray or library()
+        connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
+        self._connected = True
+        self._ray.cloudpickle.register_pickle_by_value(keeper)
+        self._keeper = self._ray.remote(keeper.Keeper)
 
     # Placing
 
@@ -226,4 +264,4 @@ def _task(order: Order, argv: Sequence[str]) -> keeper.Task:
     return keeper.Task((*argv,), environment(order), os.getcwd(), str(order.log.absolute()), LINGER)
 
 
-__all__ = ["RayEngine", "Worker"]
+__all__ = ["RayEngine", "Worker", "stop_workers"]
