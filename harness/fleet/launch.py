@@ -276,10 +276,11 @@ def _ended(run: Run) -> bool:
 
 def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], None]) -> list[Block]:
     """Blocks with the runs that are left to train; directories of all others are in order."""
-    left = []
+    left, new = [], directories.start_new([run for block in blocks for run in block.runs])
     for block in blocks:
-        ready = [(run, directories.prepare(sweep, run, note)) for run in block.runs]
-        runs = tuple(run for run, state in ready if state is not Ready.stands)
+        old = [run for run in block.runs if run.name not in new]
+        stand = {run.name for run in old if directories.prepare(sweep, run, note) is Ready.stands}
+        runs = tuple(run for run in block.runs if run.name not in stand)
         left += [Block(block.name, runs)] if runs else []
     return left
 

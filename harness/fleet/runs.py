@@ -128,11 +128,6 @@ def check_processes(blocks: Sequence[Block]) -> None:
                 f"engine.processes={count}: {run.name} has {run.devices} devices (mesh), which cannot be "
                 "shared out evenly among so many; give a number that divides them"
             )
-        if count > 1 and run.config.engine.name not in ("local", "slurm"):
-            raise UserError(
-                f"engine.processes={count} and engine={run.config.engine.name}: the local engine and "
-                "Slurm start several processes a run; leave engine.processes out"
-            )
         if count > 1 and run.config.engine.isolation is Isolation.all:
             raise UserError(
                 f"engine.processes={count} and engine.isolation=all: processes train one run together, or "

@@ -6,6 +6,7 @@ import os
 import signal
 
 from harness.config.errors import UserError
+from harness.fleet.engines.ray import stop_workers
 from harness.fleet.engines.slurm import stop_jobs
 from harness.records.claim import holder, worker_of
 from harness.records.layout import SweepDir
@@ -19,13 +20,15 @@ def stop(sweep: SweepDir) -> str:
         _terminate(driver)
         return f"the driver (process {driver.pid}) was told; it waits until every run has saved"
     workers = {writer for run in sweep.runs() if (writer := worker_of(run)) is not None}
-    jobs = stop_jobs(sweep.path / "workers")
-    for worker in workers:
-        if not jobs or worker.alive() is not None:
-            _terminate(worker)
-    if jobs:
-        return f"{jobs} jobs of Slurm were told to save and leave"
-    return f"{len(workers)} workers were told to save and leave" if workers else "nothing is running there"
+    logs = sweep.path / "workers"
+    elsewhere = {"jobs of Slurm": stop_jobs(logs), "workers in Ray": stop_workers(logs)}
+    told = [f"{count} {what}" for what, count in elsewhere.items() if count]
+    here = [worker for worker in workers if not told or worker.alive() is not None]
+    for worker in here:
+        _terminate(worker)
+    if not told and not here:
+        return "nothing is running there"
+    return f"{' and '.join(told) or f'{len(here)} workers'} were told to save and leave"
 
 
 def _terminate(writer: Writer) -> None:

@@ -127,8 +127,10 @@ class Supervisor:
 
     def _holds(self, assignment: Assignment) -> bool:
         """Whether enough devices are free; what a machine of another size began goes on alone."""
+        if not self.devices:  # thousands may be at work
+            return True
         used = sum(worker.assignment.devices for worker in self.active)
-        return not (self.devices and used) or used + assignment.devices <= self.devices
+        return not used or used + assignment.devices <= self.devices
 
     def _start(self, assignment: Assignment) -> None:
         ready = {run.name: self.prepare(run) for run in assignment.runs}
@@ -234,7 +236,8 @@ class Supervisor:
         """What the run says; where it was cut off in mid-sentence, that it was lost. What only waited for
         its turn beside others is not."""
         status = read_status(run.dir)
-        if status.state in AT_WORK and not (begun and status.state is State.pending):
+        cut_off = status.state in AT_WORK and not (begun and status.state is State.pending)
+        if cut_off or (end.taken_away and status.state is State.lost):  # as the rest of its processes said
             words = worker.killed or end.words + _last_words(self.order(worker.assignment).log, end)
             mark(run.dir, State.preempted if end.taken_away else State.lost, words)
         return read_status(run.dir)

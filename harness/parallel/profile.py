@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from importlib import metadata
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -30,8 +31,14 @@ def cpu_profile(devices: int) -> dict[str, str]:
     The whole of XLA_FLAGS is ours, because a replay needs all of it. A flag that XLA does not know
     aborts the process, hence only for the jaxlib versions in which each was tried.
     """
-    flags = (LIBRARY_PRODUCTS, ONE_MODULE, *COLLECTIVES) if _tried(metadata.version("jaxlib")) else ()
+    flags = (LIBRARY_PRODUCTS, ONE_MODULE, *COLLECTIVES) if _tried(_version()) else ()
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
+
+
+@functools.cache
+def _version() -> str:
+    """Of jaxlib; looked up once, since a sweep asks for each of its workers."""
+    return metadata.version("jaxlib")
 
 
 def keep_memory() -> None:

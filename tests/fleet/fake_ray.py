@@ -55,14 +55,20 @@ class FakeRay:
         self.cloudpickle = SimpleNamespace(register_pickle_by_value=lambda _: None)
         self.util = SimpleNamespace(
             placement_group=self._group,
-            remove_placement_group=lambda name: self.groups.pop(name),
-            get_placement_group=lambda name: name,
-            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group: group),
+            remove_placement_group=self._remove,
+            get_placement_group=self._group_of,
+            placement_group_table=lambda: {
+                name: {"name": name, "state": "CREATED"} for name in [*self.groups, "another's"]
+            },
+            scheduling_strategies=SimpleNamespace(PlacementGroupSchedulingStrategy=lambda *place: place),
             list_named_actors=lambda: [*self.actors],
         )
 
     def init(self, **options: Any) -> None:
         self.initialised = options
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="head:1")
 
     def shutdown(self) -> None:
         self.shut += 1
@@ -95,8 +101,8 @@ class FakeRay:
         self.actors = {name: each for name, each in self.actors.items() if each is not actor}
 
     def wait(self, calls: list[Call], num_returns: int, timeout: float) -> tuple[list[Call], list[Call]]:
-        assert (num_returns, timeout) == (len(calls), 0)
-        self.questions += 1
+        assert num_returns == len(calls) > 0
+        self.questions += timeout == 0
         return [call for call in calls if call.method in call.actor.answers], []
 
     def get(self, call: Call) -> Any:
@@ -104,6 +110,16 @@ class FakeRay:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _group_of(self, name: str) -> str:
+        if name not in self.groups:
+            raise ValueError(name)
+        return name
+
+    def _remove(self, group: str) -> None:
+        """With its actors, as Ray does."""
+        self.groups.pop(group)
+        self.actors = {name: each for name, each in self.actors.items() if not name.startswith(group)}
 
     def _group(self, bundles: list, strategy: str, name: str, lifetime: str) -> str:
         self.groups[name] = (bundles, strategy, lifetime)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from rich.console import Console
 
 from harness.config.errors import UserError
 from harness.config.schema import MeshConfig
-from harness.fleet.engines import HELD, Exit
+from harness.fleet.engines import HELD, Exit, Order
 from harness.fleet.engines.gang import GRACE, Gang
-from tests.fleet.support import configs, train
+from harness.fleet.launch import launch
+from harness.records.layout import RunDir
+from harness.records.status import State, Status, write_status
+from tests.fleet.support import configs, tools, train
 
 KILLED = Exit(-9, "the worker was ended by SIGKILL")
 
@@ -51,7 +57,16 @@ def test_one_that_outlives_the_others_too_long_is_ended():
     assert members.ended == []
     members.now += 1
     members.poll()
+    members.poll()
     assert members.ended == ["first"]
+
+
+def test_a_machine_that_was_taken_away_explains_the_ends_of_others():
+    members = Members()
+    members.exits["second"] = KILLED
+    members.poll()
+    members.exits["first"] = Exit(None, "its node was lost", taken_away=True)
+    assert members.poll() == Exit(None, "process 0 of 2: its node was lost", taken_away=True)
 
 
 def test_a_run_in_other_hands_is_not_lost():
@@ -71,9 +86,32 @@ def test_processes_that_cannot_share_a_run_are_refused_before_anything_is_writte
     assert not [*tmp_path.iterdir()]
 
 
-def test_other_engines_start_one_process_a_run(tmp_path):
-    made = configs(tmp_path, seeds=(0,), processes=2)
-    for config in made:
-        config.mesh, config.engine.name = MeshConfig(data=4), "ray"
-    with pytest.raises(UserError, match=r"engine\.processes=2 and engine=ray"):
-        train(made)
+class LosesANode:
+    """The first time; a run's process 0 then says that another one is gone."""
+
+    def __init__(self, *_) -> None:
+        self.starts = 0
+
+    def submit(self, order: Order) -> int:
+        self.starts += 1
+        state = State.lost if self.starts == 1 else State.finished
+        write_status(
+            RunDir(order.runs[0]), Status(state, attempt=self.starts, message="process 1 of 2 ended")
+        )
+        return self.starts
+
+    def poll(self, handle: int) -> Exit:
+        return (
+            Exit(None, "process 1 of 2: its node was lost", taken_away=True) if handle == 1 else Exit(0, "")
+        )
+
+    def check(self, *_) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_processes_that_a_lost_node_ended_have_used_up_no_attempt(tmp_path):
+    made = configs(tmp_path, variants=("mha",), seeds=(0,), processes=2, attempts=1)
+    made[0].mesh = MeshConfig(data=2)
+    outcomes = launch(made, dataclasses.replace(tools(), engine=LosesANode), Console(quiet=True))
+    assert [outcome.state for outcome in outcomes] == ["finished"]

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
+from harness.config.processes import from_env
 from harness.config.schema import RayConfig
 from harness.fleet.engines import Exit, Order, make_engine, ray
+from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine
-from harness.fleet.engines.ray_keeper import Keeper, Task
+from harness.fleet.engines.ray_keeper import HERE, Keeper, Task
+from harness.records.atomic import write_sealed
 from harness.records.status import Writer
-from tests.fleet.fake_ray import ActorUnavailableError, FakeRay, RayError
+from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError
 from tests.fleet.support import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +43,11 @@ def engine(tmp_path, fake) -> RayEngine:
     return made
 
 
-def order(folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu") -> Order:
-    return Order(name, (folder / "run",), {"A": "1"}, folder / "log", devices=devices, platform=platform)
+def order(
+    folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu", processes: int = 1
+) -> Order:
+    log, env = folder / "log", {"A": "1"}
+    return Order(name, (folder / "run",), env, log, devices=devices, platform=platform, processes=processes)
 
 
 def only(fake: FakeRay):
@@ -99,6 +108,75 @@ def test_what_has_not_begun_is_put_away_and_what_has_is_told(engine, fake, tmp_p
     assert [*fake.actors.values()] == [actor]
 
 
+def several(engine: RayEngine, fake: FakeRay, folder: Path) -> tuple[Any, Actor, Actor]:
+    """A worker of two processes, at work on two nodes."""
+    handle = engine.submit(order(folder, devices=4, processes=2))
+    first, second = (fake.actors[name] for name in sorted(fake.actors))
+    assert engine.waiting(handle)
+    first.begin(pid=1, node="n1")
+    assert engine.poll(handle) is None
+    assert engine.waiting(handle), "all begin, or none has"
+    second.begin(pid=2, node="n2")
+    assert engine.poll(handle) is None
+    assert not engine.waiting(handle)
+    return handle, first, second
+
+
+def test_processes_of_a_run_are_actors_in_one_group(engine, fake, tmp_path):
+    handle, *actors = several(engine, fake, tmp_path)
+    assert [*fake.groups.values()] == [([{"CPU": 2}] * 2, "PACK", "detached")]
+    assert [each.options["scheduling_strategy"][1] for each in actors] == [0, 1]
+    tasks = [each.given[1] for each in actors]
+    made = [from_env(each.env) for each in tasks]
+    assert [(each.index, each.count, each.host) for each in made] == [(0, 2, HERE), (1, 2, HERE)]
+    assert made[0].start == made[1].start
+    assert [Path(each.log).name for each in tasks] == ["log", "log.1.log"]
+    engine.cancel(handle, hard=False)
+    assert [("tell", (15,)) in each.calls for each in actors] == [True, True]
+    for each in actors:
+        each.say("wait", 0)
+    assert engine.poll(handle) == Exit(0, "the worker ended with status 0")
+    assert (fake.actors, fake.groups) == ({}, {})
+
+
+def test_a_lost_node_explains_what_the_other_processes_did(engine, fake, tmp_path):
+    handle, first, second = several(engine, fake, tmp_path)
+    first.say("wait", 3)
+    assert engine.poll(handle) is None
+    fake.living = {"n1"}
+    second.say("wait", RayError("gone"))
+    assert engine.poll(handle) == Exit(None, "process 1 of 2: its node elsewhere was lost", taken_away=True)
+    assert (fake.actors, fake.groups) == ({}, {})
+
+
+def test_one_that_outlives_the_others_is_told_once(engine, fake, tmp_path):
+    handle, first, second = several(engine, fake, tmp_path)
+    second.say("wait", -9)
+    engine.poll(handle)
+    handle.gang.clock = lambda: time.monotonic() + GRACE + 1
+    for _ in range(3):
+        assert engine.poll(handle) is None
+    assert [arguments for method, arguments in first.calls if method == "tell"] == [(9,)]
+
+
+def test_a_driver_that_comes_back_finds_all_processes_of_a_run_or_none(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
+    config = RayConfig("head:1")
+    engine = RayEngine(config, tmp_path, ray=fake)
+    engine.check([order(tmp_path)], [], print)
+    several(engine, fake, tmp_path)
+    again = RayEngine(config, tmp_path, ray=fake)
+    again.check([order(tmp_path)], [], print)
+    assert again.adopt(Writer("elsewhere", 1, ""), order(tmp_path)).exit is None
+    del fake.actors[max(fake.actors)]
+    fake.groups["a group whose actor went with its node"] = None
+    last = RayEngine(config, tmp_path, ray=fake)
+    last.check([order(tmp_path)], [], print)
+    assert last.adopt(Writer("elsewhere", 1, ""), order(tmp_path)).exit
+    assert (fake.actors, fake.groups) == ({}, {})
+
+
 def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "AHEAD", 3)
     handles = [engine.submit(order(tmp_path, f"b{number}")) for number in range(10)]
@@ -142,6 +220,32 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
         engines[1].adopt(Writer.here(), order(tmp_path))
 
 
+def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "FOUND", 0.05)
+    monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
+    assert ray.stop_workers(tmp_path, fake) == 0, "no driver was here"
+    engine = RayEngine(RayConfig("auto"), tmp_path, ray=fake)
+    engine.check([order(tmp_path)], [], print)
+    _, *actors = several(engine, fake, tmp_path)
+    engine.submit(order(tmp_path, "waits"))
+    engine.close()
+    assert ray.stop_workers(tmp_path, fake) == 1
+    assert fake.initialised["address"] == "head:1"
+    assert [("tell", (15,)) in each.calls for each in actors] == [True, True]
+    assert sorted(fake.actors.values(), key=id) == sorted(actors, key=id), "what only waited is put away"
+    for each in actors:
+        each.say("wait", 3)
+    assert ray.stop_workers(tmp_path, fake) == 0
+    assert (fake.actors, fake.groups, [*tmp_path.glob("ray.json")]) == ({}, {}, [])
+
+
+def test_a_cluster_that_does_not_answer_a_stop_is_one_sentence(tmp_path):
+    write_sealed(tmp_path / "ray.json", {"address": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(UserError, match=r"cannot be asked now \(.*refused\); if that cluster has ended, so"):
+        ray.stop_workers(tmp_path, FakeRay())
+
+
 def test_a_sweep_finds_its_own_actors_and_no_others(fake, tmp_path):
     spaces = []
     for name in ("a", "b", "a"):
@@ -169,6 +273,7 @@ def free_port() -> int:
         ("nonsense", {}, "give host:port"),
         ("127.0.0.1:PORT", {}, "nobody answers"),
         (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
+        (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, and .* have 2"),
         (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
         (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
     ],
@@ -203,6 +308,7 @@ def task(here: Path, *argv: str, folder: str = "") -> Task:
 @pytest.fixture
 def in_ray(monkeypatch) -> None:
     monkeypatch.setattr("harness.fleet.engines.ray_keeper._node", lambda: "n1")
+    monkeypatch.setattr("harness.fleet.engines.ray_keeper._address", lambda: "10.1.2.3")
 
 
 def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, in_ray):
@@ -212,6 +318,13 @@ def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, i
     keeper = Keeper("k", task(tmp_path, "json.tool", folder="/no/such/folder"))
     assert "/no/such/folder" in keeper.began()["failure"]
     assert keeper.wait() is None
+
+
+def test_a_keeper_says_where_it_is(tmp_path, in_ray):
+    (tmp_path / "says.py").write_text("import os, pathlib; pathlib.Path('said').write_text(os.environ['A'])")
+    made = task(tmp_path, "says")
+    assert Keeper("k", dataclasses.replace(made, env={**made.env, "A": f"[{HERE}]"})).wait() == 0
+    assert (tmp_path / "said").read_text() == "[10.1.2.3]"
 
 
 def test_a_process_ends_with_its_keeper(tmp_path):

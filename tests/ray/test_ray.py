@@ -52,17 +52,22 @@ def finish(driver: subprocess.Popen) -> str:
     return out
 
 
-def nothing_is_left(cluster: Any) -> bool:
-    """Neither an actor nor a place that was not given back."""
-    code = (
-        "import json, ray; ray.init(address='auto', logging_level='ERROR'); "
-        "print(json.dumps([ray.util.list_named_actors(all_namespaces=True), "
-        "[each['state'] for each in ray.util.placement_group_table().values()]]))"
-    )
+def in_cluster(cluster: Any, question: str) -> Any:
+    code = f"import json, ray; ray.init(address='auto', logging_level='ERROR'); print(json.dumps({question}))"
     env = os.environ | {"RAY_ADDRESS": cluster.address}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    actors, groups = json.loads(done.stdout.splitlines()[-1])
-    return actors == [] and set(groups) <= {"REMOVED"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def groups(cluster: Any) -> list[dict[str, Any]]:
+    """Places that were not given back."""
+    listed = in_cluster(cluster, "[*ray.util.placement_group_table().values()]")
+    return [each for each in listed if each["state"] != "REMOVED"]
+
+
+def nothing_is_left(cluster: Any) -> bool:
+    """Neither an actor nor a place that was not given back."""
+    return in_cluster(cluster, "ray.util.list_named_actors(all_namespaces=True)") == groups(cluster) == []
 
 
 def lose_a_node(cluster: Any) -> None:
@@ -91,6 +96,36 @@ def test_a_real_sweep_that_lost_a_node_is_that_of_the_local_engine_bit_for_bit(c
     assert "was lost" in finish(driver)
     assert_as(SweepDir(tmp_path / "calm" / "adhoc"), sweep)
     assert nothing_is_left(cluster)
+
+
+def test_runs_of_two_processes_on_two_nodes_are_those_of_the_local_engine(cluster, tmp_path):
+    """One with two devices a process, one with one: both at once, and each on both nodes."""
+    sweeps = {}
+    for engine in ("local", "ray"):
+        chosen = ["engine=ray", f"engine.ray.address={cluster.address}"] if engine == "ray" else []
+        drivers = [several(tmp_path / engine, devices, *chosen) for devices in (4, 2)]
+        sweeps[engine] = [SweepDir(tmp_path / engine / f"data{devices}") for devices in (4, 2)]
+        if engine == "ray":
+            wait_for(lambda: all(at_step(sweep, 0) for sweep in sweeps["ray"]), 200)
+            assert [len({*each["bundles_to_node_id"].values()}) for each in groups(cluster)] == [2, 2]
+            wait_for(lambda: any(at_step(sweep, 20) for sweep in sweeps["ray"]), 200)
+            lose_a_node(cluster)
+        said = [finish(driver) for driver in drivers]
+    assert all("of 2: its node" in each for each in said)
+    for calm, sweep in zip(*sweeps.values(), strict=True):
+        assert_as(calm, sweep)
+    assert nothing_is_left(cluster)
+
+
+def several(runs: Path, devices: int, *engine: str) -> subprocess.Popen:
+    """A sweep of one run over two processes."""
+    shape = [f"mesh.data={devices}", "engine.processes=2", f"experiment_name=data{devices}"]
+    return real(runs, "variant=mha", "seed=0", "scale.tokens=32000", "schedule.branches=[]", *shape, *engine)
+
+
+def at_step(sweep: SweepDir, step: int) -> bool:
+    statuses = [read_status(run) for run in sweep.runs()]
+    return [each.state is State.running and each.step >= step for each in statuses] == [True]
 
 
 def test_a_killed_driver_finds_its_workers_again(cluster, tmp_path, calm):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from harness.config.processes import Processes, to_env
 from harness.fleet.engines import HELD, Exit, Order
 from harness.records.claim import holder
 from harness.records.layout import RunDir
@@ -14,6 +16,18 @@ from harness.records.layout import RunDir
 Handle = TypeVar("Handle")
 GRACE = 30.0
 """Seconds for which the others of a process that ended may end by themselves."""
+
+
+def shares(order: Order, host: str) -> list[Order]:
+    """One order a process. `host`: by which the others reach process 0, whose log is the order's."""
+    count = order.processes
+    if count == 1:
+        return [order]
+    start = uuid.uuid4().hex
+    each = [to_env(Processes(count, start, host, index=index)) for index in range(count)]
+    logs = [order.log, *(order.log.with_suffix(f".{index}.log") for index in range(1, count))]
+    share = replace(order, devices=order.devices // count, processes=1)
+    return [replace(share, env={**order.env, **own}, log=log) for own, log in zip(each, logs, strict=True)]
 
 
 @dataclass
@@ -26,6 +40,8 @@ class Gang(Generic[Handle]):
     """By index, in the order in which they were seen to end."""
     since: float = 0.0
     """When the first one was."""
+    told: bool = False
+    """Whether those that outlive it were told to end."""
 
     def poll(self, one: Callable[[Handle], Exit | None], end: Callable[[Handle], None]) -> Exit | None:
         """How the first one ended that did not end well, as soon as all have; those that outlive another one
@@ -35,7 +51,8 @@ class Gang(Generic[Handle]):
                 self.since = self.since if self.exits else self.clock()
                 self.exits[index] = found
         left = [member for index, member in enumerate(self.members) if index not in self.exits]
-        if self.exits and self.clock() - self.since > GRACE:
+        if self.exits and not self.told and self.clock() - self.since > GRACE:
+            self.told = True
             for member in left:
                 end(member)
         return None if left else self._together()
@@ -43,10 +60,18 @@ class Gang(Generic[Handle]):
     def _together(self) -> Exit:
         if self.exits[0].code in (0, HELD):  # what process 0 says of the run stands
             return self.exits[0]
-        killed = [index for index, each in self.exits.items() if each.code is None or each.code < 0]
-        index = killed[0] if killed else next(iter(self.exits))
+        if len(self.members) == 1:
+            return self.exits[0]
+        index = min(self.exits, key=lambda each: _weight(self.exits[each]))
         found = self.exits[index]
-        return Exit(found.code, f"process {index} of {len(self.members)}: {found.words}")
+        return replace(found, words=f"process {index} of {len(self.members)}: {found.words}")
+
+
+def _weight(end: Exit) -> int:
+    """Least for the end that explains the others: processes that lose one end by themselves."""
+    if end.taken_away:
+        return 0
+    return 1 if end.code is None or end.code < 0 else 2
 
 
 def said_by_first(order: Order, end: Exit) -> Exit:

@@ -9,15 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.errors import UserError
-from harness.config.processes import Processes, to_env
 from harness.fleet.engines import Exit, Order
-from harness.fleet.engines.gang import Gang
+from harness.fleet.engines.gang import Gang, shares
 from harness.records.status import Writer
 
 PRELOAD = (
@@ -88,26 +86,17 @@ class LocalEngine:
 
     def submit(self, order: Order) -> Local | Gang[Local]:
         self.start()
-        if order.processes == 1:
-            return self._fork(order, order.env, order.log)
-        start = uuid.uuid4().hex
-        each = [Processes(order.processes, start, "127.0.0.1", index=n) for n in range(order.processes)]
-        logs = [order.log, *(order.log.with_suffix(f".{n}.log") for n in range(1, order.processes))]
-        return Gang(
-            [
-                self._fork(order, {**order.env, **to_env(one)}, log)
-                for one, log in zip(each, logs, strict=True)
-            ]
-        )
+        members = [self._fork(each) for each in shares(order, "127.0.0.1")]
+        return Gang(members) if len(members) > 1 else members[0]
 
-    def _fork(self, order: Order, env: Mapping[str, str], log: Path) -> Local:
+    def _fork(self, order: Order) -> Local:
         handle = Local(next(self._keys), self._server)
         request = {
             "key": handle.key,
             "runs": [str(run.absolute()) for run in order.runs],
-            "env": dict(env),
+            "env": dict(order.env),
             "cores": [*order.cores],
-            "log": str(log.absolute()),
+            "log": str(order.log.absolute()),
         }
         assert self._server is not None
         assert self._server.stdin is not None

@@ -1,4 +1,5 @@
-"""Workers in a cluster of Ray: each a process that a detached actor keeps, in a placement group of its own.
+"""Workers in a cluster of Ray: each in a placement group of its own, where a detached actor keeps each of its
+processes.
 
 Actors are named in a namespace of the sweep, so that a driver that comes back finds them.
 """
@@ -11,7 +12,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from harness.config.identity import digest
 from harness.config.schema import RayConfig
 from harness.fleet.engines import Exit, Order, environment, runs_of
 from harness.fleet.engines import ray_keeper as keeper
+from harness.fleet.engines.gang import Gang, shares
 from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
-from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource, taken
+from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource
+from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back, whole
+from harness.records import atomic
 from harness.records.status import Writer
 
 FRESH = 0.1
@@ -34,25 +37,23 @@ LINGER = 60.0
 """Seconds for which a worker's end can be asked for when its driver is gone; then its place is given back."""
 FOUND = 10.0
 """Seconds in which actors of a former driver answer, if they have a place."""
-CALLS = 16
-"""At a time to one actor: each driver that ever watched it waits in one."""
 KEPT = "harness.fleet.engines.kept"
+WHERE = "ray.json"
+"""Beside the logs, while workers are in a cluster: the address of its head."""
 
 
-@dataclass(eq=False)
-class Kept:
-    """A worker. `actor` from when Ray was asked for it, `host` and `pid` from when it has a place."""
-
-    name: str
-    task: keeper.Task | None = None
-    takes: Mapping[str, float] = field(default_factory=dict)
-    """By resource, how much."""
-    actor: Any = None
-    group: Any = None
-    host: str = ""
-    pid: int = 0
-    node: str = ""
-    exit: Exit | None = None
+def stop_workers(logs: Path, ray: Any = None) -> int:
+    """Tell the workers of a sweep to save and leave, without its driver. Returns how many there were."""
+    record = atomic.read_sealed(logs / WHERE)
+    if record is None:
+        return 0
+    try:
+        return RayEngine(RayConfig(record["address"]), logs, ray=ray).stop()
+    except UserError as error:
+        raise UserError(
+            f"{logs.parent}: whether workers train it in the Ray at {record['address']} cannot be asked now "
+            f"({error.__cause__ or error}); if that cluster has ended, so have they"
+        ) from error
 
 
 class RayEngine:
@@ -67,118 +68,133 @@ class RayEngine:
         self._answers: dict[Any, tuple[Kept, Callable[[Kept, Any], None]]] = {}
         """By reference, whom it is about and what takes it in."""
         self._unplaced: set[str] = set()
-        self._held: deque[Kept] = deque()
-        self._found: dict[str, Kept] = {}
+        self._held: deque[Worker] = deque()
+        self._found: dict[str, Worker] = {}
         self._asked = float("-inf")
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        self._ray = self._ray or library()
         self._logs.mkdir(parents=True, exist_ok=True)
-        connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
-        self._connected = True
-        self._ray.cloudpickle.register_pickle_by_value(keeper)
-        self._keeper = self._ray.remote(keeper.Keeper)
+        self._join()
         try:
             fitting(self._config, orders, self._ray.nodes())
             if self._config.address is not None:
                 self._found = self._left_behind()
                 probe(self, self._probe(orders), self._logs, needs, note)
+                address = self._ray.get_runtime_context().gcs_address
+                atomic.write_sealed(self._logs / WHERE, {"address": address})
         except BaseException:
             self.close()
             raise
 
-    def submit(self, order: Order) -> Kept:
+    def submit(self, order: Order) -> Worker:
         left = self._found.pop(order.name, None)
         if left is not None:
             return left
-        takes = {resource(self._config, order): order.devices}
+        takes = {resource(self._config, order): order.devices // order.processes}
         return self._hand_in(order, [KEPT, self._module, *runs_of(order)], takes)
 
-    def adopt(self, writer: Writer, order: Order) -> Kept:
+    def adopt(self, writer: Writer, order: Order) -> Worker:
         for name, left in self._found.items():
-            if (left.host, left.pid) == (writer.host, writer.pid):
+            if (left.leader.host, left.leader.pid) == (writer.host, writer.pid):
                 return self._found.pop(name)
         if writer.alive():
             raise UserError(
                 f"process {writer.pid} on {writer.host} trains this outside this Ray: continue there, or wait"
             )
         words = f"process {writer.pid} on {writer.host} held it, and no actor of this sweep has it now"
-        return Kept(order.name, exit=Exit(None, words))
+        return Worker(order.name, exit=Exit(None, words))
 
-    def poll(self, handle: Kept) -> Exit | None:
+    def poll(self, handle: Worker) -> Exit | None:
         self._listen()
+        self._settle(handle)
         return handle.exit
 
-    def waiting(self, handle: Kept) -> str:
-        return "" if handle.pid else "waits for its place in the cluster"
+    def waiting(self, handle: Worker) -> str:
+        return "" if handle.begun else "waits for its place in the cluster"
 
-    def cancel(self, handle: Kept, *, hard: bool) -> None:
+    def cancel(self, handle: Worker, *, hard: bool) -> None:
         if handle.exit is not None:
             return
-        if not handle.pid:
+        if not handle.begun:
             self._end(handle, Exit(None, "it had not begun"))
-        else:
-            handle.actor.tell.remote(int(signal.SIGKILL if hard else signal.SIGTERM))
+        for kept in handle.gang.members if handle.exit is None else ():
+            self._tell(kept, signal.SIGKILL if hard else signal.SIGTERM)
+
+    def stop(self) -> int:
+        """Tell the workers of a driver that is gone to save and leave. Returns how many there were; what only
+        waited is put away."""
+        self._join()
+        try:
+            found = self._left_behind()
+            members = [kept for worker in found.values() for kept in worker.gang.members]
+            if told := [kept.actor.tell.remote(int(signal.SIGTERM)) for kept in members]:
+                self._ray.wait(told, num_returns=len(told), timeout=FOUND)
+            return len(found)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """A Ray that was started here ends with all that is in it; what is in another one stays."""
-        if self._connected:
-            self._connected = False
-            self._ray.shutdown()
+        if not self._connected:
+            return
+        self._connected = False
+        if not any(kept.worker.exit is None for kept, _ in self._answers.values()):
+            (self._logs / WHERE).unlink(missing_ok=True)
+        self._ray.shutdown()
+
+    def _join(self) -> None:
+        self._ray = self._ray or library()
+        connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
+        self._connected = True
+        self._ray.cloudpickle.register_pickle_by_value(keeper)
+        self._keeper = self._ray.remote(keeper.Keeper)
 
     # Placing
 
-    def _probe(self, orders: Sequence[Order]) -> Callable[[Order, Sequence[str]], Kept]:
+    def _probe(self, orders: Sequence[Order]) -> Callable[[Order, Sequence[str]], Worker]:
         """Beside whatever is at work on a node that workers may be given."""
         return partial(self._hand_in, takes=a_little(fitting(self._config, orders, self._ray.nodes())))
 
-    def _hand_in(self, order: Order, argv: Sequence[str], takes: Mapping[str, float]) -> Kept:
-        handle = Kept(f"{order.name}#{secrets.token_hex(4)}", _task(order, argv), takes)
-        self._held.append(handle)
+    def _hand_in(self, order: Order, argv: Sequence[str], takes: Mapping[str, float]) -> Worker:
+        worker = Worker(f"{order.name}#{secrets.token_hex(4)}", takes)
+        tasks = [_task(each, argv) for each in shares(order, keeper.HERE)]
+        worker.gang = Gang([Kept(worker, task) for task in tasks])
+        self._held.append(worker)
         self._place_some()
-        return handle
+        return worker
 
     def _place_some(self) -> None:
         while self._held and len(self._unplaced) < AHEAD:
-            handle = self._held.popleft()
-            if handle.exit is None:
-                self._place(handle)
+            worker = self._held.popleft()
+            if worker.exit is None:
+                self._place(worker)
 
-    def _place(self, handle: Kept) -> None:
-        """One bundle, since one process holds all devices of a worker: Ray keeps a bundle on one node."""
-        util = self._ray.util
-        handle.group = util.placement_group([dict(handle.takes)], "STRICT_PACK", handle.name, "detached")
-        options = taken(handle.takes) | {
-            "name": handle.name,
-            "lifetime": "detached",
-            "max_concurrency": CALLS,
-            "scheduling_strategy": util.scheduling_strategies.PlacementGroupSchedulingStrategy(handle.group),
-        }
-        handle.actor = self._keeper.options(**options).remote(handle.name, handle.task)
-        self._watch(handle)
+    def _place(self, worker: Worker) -> None:
+        ask_for(self._ray, self._keeper, worker)
+        for kept in worker.gang.members:
+            self._watch(kept)
 
-    def _left_behind(self) -> dict[str, Kept]:
-        """By the order's name, the workers of a former driver that have not ended; others are put away."""
-        found = [Kept(name) for name in self._ray.util.list_named_actors()]
-        for handle in found:
-            handle.actor = self._ray.get_actor(handle.name)
-            handle.group = self._ray.util.get_placement_group(handle.name)
-            self._watch(handle)
+    def _left_behind(self) -> dict[str, Worker]:
+        """By the order's name, the workers of a former driver of which every process is at work; others are
+        put away."""
+        found = whole(self._ray)
+        for kept in (kept for worker in found for kept in worker.gang.members):
+            self._watch(kept)
         deadline = time.monotonic() + FOUND
         while any(each.name in self._unplaced for each in found) and time.monotonic() < deadline:
             time.sleep(FRESH)
             self._listen()
-        for handle in found:
-            if not handle.pid and handle.exit is None:
-                self._end(handle, Exit(None, "it had not begun"))
+        for worker in found:
+            if not worker.begun or any(kept.exit for kept in worker.gang.members):
+                self._end(worker, Exit(None, "it had not begun, or had ended in part"))
         return {each.name.rpartition("#")[0]: each for each in found if each.exit is None}
 
     # Watching
 
-    def _watch(self, handle: Kept) -> None:
-        self._unplaced.add(handle.name)
-        self._answers[handle.actor.began.remote()] = (handle, self._begun)
-        self._answers[handle.actor.wait.remote()] = (handle, self._ended)
+    def _watch(self, kept: Kept) -> None:
+        self._unplaced.add(kept.worker.name)
+        self._answers[kept.actor.began.remote()] = (kept, self._begun)
+        self._answers[kept.actor.wait.remote()] = (kept, self._ended)
 
     def _listen(self) -> None:
         """One question for all, of which those are taken in that have an answer."""
@@ -192,46 +208,60 @@ class RayEngine:
         self._place_some()
 
     def _heard(self, reference: Any) -> None:
-        handle, take_in = self._answers.pop(reference)
+        kept, take_in = self._answers.pop(reference)
         try:
             answer = self._ray.get(reference)
         except self._ray.exceptions.ActorUnavailableError:  # of a moment: the network
-            self._watch(handle)
+            self._watch(kept)
         except self._ray.exceptions.RayError as error:
-            self._end(handle, self._how_lost(handle, error))
+            self._close(kept, self._how_lost(kept, error))
         else:
-            take_in(handle, answer)
+            take_in(kept, answer)
 
-    def _begun(self, handle: Kept, answer: dict[str, Any]) -> None:
-        self._unplaced.discard(handle.name)
-        handle.host, handle.pid, handle.node = answer["host"], answer["pid"], answer["node"]
+    def _begun(self, kept: Kept, answer: dict[str, Any]) -> None:
+        kept.host, kept.pid, kept.node = answer["host"], answer["pid"], answer["node"]
+        if kept.worker.begun:
+            self._unplaced.discard(kept.worker.name)
         if answer["failure"]:
-            self._end(handle, Exit(None, f"the worker cannot be started: {answer['failure']}"))
+            self._close(kept, Exit(None, f"the worker cannot be started: {answer['failure']}"))
 
-    def _ended(self, handle: Kept, code: int | None) -> None:
+    def _ended(self, kept: Kept, code: int | None) -> None:
         if code is not None:
-            self._end(handle, Exit(code, in_words(code)))
+            self._close(kept, Exit(code, in_words(code)))
 
-    def _how_lost(self, handle: Kept, error: Exception) -> Exit:
+    def _how_lost(self, kept: Kept, error: Exception) -> Exit:
         alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-        if handle.node and handle.node not in alive:
-            return Exit(None, f"its node {handle.host} was lost", taken_away=True)
+        if kept.node and kept.node not in alive:
+            return Exit(None, f"its node {kept.host} was lost", taken_away=True)
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return Exit(None, f"its actor was lost: {said}")
 
-    def _end(self, handle: Kept, end: Exit) -> None:
-        """Give its place back. Ray would find a group of a lost node a new one."""
-        if handle.exit is not None:
+    def _close(self, kept: Kept, end: Exit) -> None:
+        kept.exit = kept.exit or end
+        self._settle(kept.worker)
+
+    def _settle(self, worker: Worker) -> None:
+        """Whether all its processes have ended, and how."""
+        if worker.exit is None:
+            end = worker.gang.poll(lambda kept: kept.exit, lambda kept: self._tell(kept, signal.SIGKILL))
+            if end is not None:
+                self._end(worker, end)
+
+    def _tell(self, kept: Kept, number: signal.Signals) -> None:
+        if kept.exit is None:
+            kept.actor.tell.remote(int(number))
+
+    def _end(self, worker: Worker, end: Exit) -> None:
+        """Give its places back. Ray would find a group of a lost node a new one."""
+        if worker.exit is not None:
             return
-        handle.exit = end
-        self._unplaced.discard(handle.name)
-        if handle.actor is not None:
-            self._ray.kill(handle.actor)
-            self._ray.util.remove_placement_group(handle.group)
+        worker.exit = end
+        self._unplaced.discard(worker.name)
+        give_back(self._ray, worker)
 
 
 def _task(order: Order, argv: Sequence[str]) -> keeper.Task:
     return keeper.Task((*argv,), environment(order), os.getcwd(), str(order.log.absolute()), LINGER)
 
 
-__all__ = ["Kept", "RayEngine"]
+__all__ = ["RayEngine", "Worker", "stop_workers"]

@@ -68,22 +68,24 @@ def resource(config: RayConfig, order: Order) -> str:
 def fitting(
     config: RayConfig, orders: Sequence[Order], nodes: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """A node that would hold the widest worker. Raises UserError where a worker would wait for ever, since no
-    node, were it empty, holds it."""
-    most: dict[str, int] = {}
-    for order in orders:
-        name = resource(config, order)
-        most[name] = max(most.get(name, 0), order.devices)
-    holders = {name: _most(name, nodes) for name in most}
-    for name, wanted in most.items():
-        has = holders[name]["Resources"].get(name, 0)
-        if wanted > has:
+    """A node that would hold most of a worker. Raises UserError where a worker would wait for ever, since its
+    processes have no room, were the cluster empty."""
+    asked = {(resource(config, each), each.devices // each.processes, each.processes) for each in orders}
+    for name, share, count in sorted(asked, reverse=True):
+        most = _has(_most(name, nodes), name)
+        if share > most:
             raise UserError(
-                f"engine=ray: a worker needs {wanted} {name} on one node, and the most that one has is "
-                f"{has:g}; give runs smaller meshes, take engine.isolation=run, or name another resource in "
-                "engine.ray.resources"
+                f"engine=ray: a worker needs {share} {name} on one node, and the most that one has is "
+                f"{most:g}; give runs smaller meshes, take engine.isolation=run or more "
+                "engine.processes, or name another resource in engine.ray.resources"
             )
-    return next(iter(holders.values()))
+        places = sum(int(_has(node, name) // share) for node in nodes if node["Alive"])
+        if count > places:
+            raise UserError(
+                f"engine.processes={count}: a run needs {count} places of {share} {name}, each on one node, "
+                f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
+            )
+    return _most(next(iter(asked))[0], nodes)
 
 
 def a_little(node: Mapping[str, Any]) -> dict[str, float]:
@@ -101,7 +103,11 @@ def taken(resources: Mapping[str, float]) -> dict[str, Any]:
 def _most(resource: str, nodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The living node that has most of it."""
     living = [node for node in nodes if node["Alive"]]
-    return max(living, key=lambda node: node["Resources"].get(resource, 0), default={"Resources": {}})
+    return max(living, key=lambda node: _has(node, resource), default={"Resources": {}})
+
+
+def _has(node: Mapping[str, Any], resource: str) -> float:
+    return node["Resources"].get(resource, 0)
 
 
 def _reach(address: str) -> None:

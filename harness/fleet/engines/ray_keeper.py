@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+HERE = "<the address of its node>"
+"""In a value of a task's environment: what the node is called by others."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -32,8 +35,8 @@ class Task:
 class Keeper:
     """Its thread outlives the process that it starts: the process dies with the thread (engines.kept)."""
 
-    def __init__(self, name: str, task: Task) -> None:
-        self._name, self._task = name, task
+    def __init__(self, group: str, task: Task) -> None:
+        self._group, self._task = group, task
         self._process: subprocess.Popen | None = None
         self._failure = ""
         self._begun, self._ended = threading.Event(), threading.Event()
@@ -64,16 +67,17 @@ class Keeper:
             self._process.wait()
         self._ended.set()
         threading.Event().wait(self._task.linger)
-        _leave(self._name)
+        _leave(self._group)
 
 
 def _started(task: Task) -> subprocess.Popen:
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray sets it to 1
+    own = {key: value.replace(HERE, _address()) for key, value in task.env.items() if HERE in value}
     Path(task.log).parent.mkdir(parents=True, exist_ok=True)
     with Path(task.log).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *task.argv],
-            env=env | dict(task.env),
+            env=env | dict(task.env) | own,
             cwd=task.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -86,7 +90,11 @@ def _node() -> str:
     return importlib.import_module("ray").get_runtime_context().get_node_id()
 
 
-def _leave(name: str) -> None:
-    """The group takes this actor along."""
+def _address() -> str:
+    return importlib.import_module("ray").util.get_node_ip_address()
+
+
+def _leave(group: str) -> None:
+    """It takes its actors along."""
     util = importlib.import_module("ray").util
-    util.remove_placement_group(util.get_placement_group(name))
+    util.remove_placement_group(util.get_placement_group(group))
