@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import mistakes
+from harness.config.places import settle_paths
 from harness.config.schema import Config, typed
 
 FOLDER = Path(__file__).parents[2] / "conf"
@@ -40,6 +41,7 @@ def resolve(node: DictConfig) -> Config:
         rule = content["rule"]
         assert isinstance(rule, dict)
         rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
+        settle_paths(content)
         return typed(content)
 
 
