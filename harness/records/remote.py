@@ -49,7 +49,7 @@ def _to_screen(text: str) -> None:
 
 
 def _copied(remote: Remote, look: Callable[[], dict[str, Found]]) -> Path:
-    home = cache_dir("remote") / _digest(remote.url)
+    home = cache_dir("remote") / _digest(remote.url.rstrip("/"))
     home.mkdir(exist_ok=True)
     for _ in range(TRIES):
         with suppress(Changed):

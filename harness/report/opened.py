@@ -141,7 +141,7 @@ class OpenedSweep:
 
 
 def open_sweep(path: Path | str) -> OpenedSweep:
-    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError where none lies there."""
+    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError where there is none."""
     sweep = read_sweep(path)
     return OpenedSweep(sweep, compare(sweep))
 
