@@ -177,11 +177,13 @@ def test_only_what_changed_is_fetched_again(bucket, fetched, cache):
     fetched.clear()
     assert remote.fetch_sweep(URL) == first
     assert not fetched
-    bucket.pipe(f"/bucket/runs/trial/xs/{ODD}/seed0/status.json", b"{}")
+    status = f"/bucket/runs/trial/xs/{ODD}/seed0/status.json"
+    other = bucket.cat(status)[::-1]  # of the same length
+    bucket.pipe(status, other)
     bucket.rm(f"/bucket/runs/trial/s/{ODD}", recursive=True)
     second = remote.fetch_sweep(URL)
     assert fetched == {"status.json": 1}
-    assert second.run("xs", ODD, 0).status.read_bytes() == b"{}"
+    assert second.run("xs", ODD, 0).status.read_bytes() == other
     assert [run.path.parts[-2] for run in second.runs() if run.path.parts[-3] == "s"] == ["mha", "mha"]
     assert sum(1 for _ in first.runs()) == 8, "who reads the older copy goes on reading it"
     remote._clear(next(cache.iterdir()), second.path.parent)
@@ -284,9 +286,25 @@ def test_a_sweep_elsewhere_is_watched_once(bucket, capsys):
     assert "ended: 8 of 8" in capsys.readouterr().out
 
 
+class Named:
+    """What lists these names in a folder."""
+
+    def __init__(self, protocol: tuple[str, ...], *names: str) -> None:
+        self.protocol, self._names = protocol, names
+
+    def ls(self, path, **_):
+        return [{"name": name, "type": "file", "size": 1} for name in self._names]
+
+
+def test_no_name_leads_out_of_the_copy():
+    store = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
+    assert listing._inside(store, "b/r", top=True).keys() == {"a", "c%20d"}
+    page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
+    assert listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
+
+
 class Far(AsyncFileSystem):
-    """A store that answers a question about a folder of runs only when another one has been asked as well,
-    and lists each folder in itself, and one above itself."""
+    """A store that answers a question about a folder of runs only when another one has been asked as well."""
 
     cachable = False
     waiting: asyncio.Condition | None = None
@@ -303,12 +321,10 @@ class Far(AsyncFileSystem):
                 self.asked += 1
                 self.waiting.notify_all()
                 await asyncio.wait_for(self.waiting.wait_for(lambda: self.asked > 1), timeout=20)
-        found = [
+        return [
             {"name": f"{path}/{each.name}", "type": "directory" if each.is_dir() else "file", "size": None}
             for each in (self._root / path).iterdir()
         ]
-        itself = [{"name": f"{path}/{name}", "type": "directory", "size": 0} for name in ("", "..")]
-        return found + itself
 
     async def _info(self, path, **_):
         return {"name": path, "type": "file", "size": (self._root / path).stat().st_size}
