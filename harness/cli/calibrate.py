@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.compare.results import to_json
+from harness.config.places import local_path
 from harness.fleet.accuracy import judged, print_accuracy
 from harness.plan.calibration import fit
 from harness.plan.judged import judge_rows, read_rows, rows_table, summary
@@ -22,7 +23,9 @@ def calibrate(rows: str, *, as_json: bool) -> int:
 
     Exit status. Raises UserError where there is nothing.
     """
-    return _published(Path(rows), as_json) if rows else _here(as_json)
+    if not rows:
+        return _here(as_json)
+    return _published(Path(local_path(rows, "copy it here", "--calibrate ")), as_json)
 
 
 def _here(as_json: bool) -> int:

@@ -21,9 +21,8 @@ from harness.compare.distributions import clopper_pearson, t_two_sided
 from harness.compare.effects import NoiseFloor
 from harness.compare.reading import RunRecord, outcome_of, read_runs
 from harness.records import atomic
-from harness.records.layout import SweepDir
+from harness.records.layout import LIBRARY, SweepDir
 
-FILE = "aa_library.json"
 ENOUGH = 40
 """Null pairs below which a false-positive rate says nothing."""
 
@@ -154,7 +153,7 @@ def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) 
 
 
 def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
-    atomic.write_json(sweep.path / FILE, {"scales": [dataclasses.asdict(entry) for entry in entries]})
+    atomic.write_json(sweep.library, {"scales": [dataclasses.asdict(entry) for entry in entries]})
 
 
 class Wanted(NamedTuple):
@@ -197,7 +196,7 @@ def fitting(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, tuple[Libr
 
 
 def _library_files(sweep: SweepDir) -> list[Path]:
-    return sorted({(sweep.path / FILE).absolute(), *sweep.path.absolute().parent.glob(f"*/{FILE}")})
+    return sorted({sweep.library.absolute(), *sweep.path.absolute().parent.glob(f"*/{LIBRARY}")})
 
 
 def _read(content: Any) -> list[LibraryEntry]:

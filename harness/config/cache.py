@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.config.places import local_path
+
 
 def cache_dir(name: str) -> Path:
     """A folder of the cache, made if need be, below `$AB_HARNESS_CACHE` or ~/.cache/ab-harness."""
     root = os.environ.get("AB_HARNESS_CACHE") or Path.home() / ".cache" / "ab-harness"
-    folder = Path(root).expanduser() / name
+    folder = Path(local_path(root, "name a folder", "AB_HARNESS_CACHE=")).expanduser() / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -18,6 +18,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import mistakes
+from harness.config.errors import UserError
+from harness.config.places import settle_paths
 from harness.config.schema import Config, typed
 
 FOLDER = Path(__file__).parents[2] / "conf"
@@ -40,6 +42,7 @@ def resolve(node: DictConfig) -> Config:
         rule = content["rule"]
         assert isinstance(rule, dict)
         rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
+        settle_paths(content)
         return typed(content)
 
 
@@ -75,14 +78,20 @@ def _through_hydra(arguments: Sequence[str]) -> list[Config]:
     register()
     arguments = [_named(argument) for argument in arguments]
     handed: list[Config] = []
+    wrong: list[UserError] = []
 
     def take(node: DictConfig) -> None:
-        handed.append(resolve(node))
+        try:
+            handed.append(resolve(node))
+        except UserError as error:  # of which Hydra would make a report of its own
+            wrong.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
     with mistakes.as_sentences(), _command_line(arguments):
         mistakes.check(get_args_parser().parse_args(arguments).overrides, groups())
         main()
+    if wrong:
+        raise wrong[0]
     return handed
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from harness.config.cache import cache_dir
 from harness.config.errors import UserError
 from harness.config.identity import digest
+from harness.config.locks import lock
 from harness.data.content import content_hash
 from harness.data.sources import Source, held_out
 from harness.data.tokenizers import Codec
@@ -107,7 +108,7 @@ def _map(file: Path, dtype: np.dtype) -> np.ndarray:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno(), fcntl.LOCK_EX, path.parent, "choose another cache with AB_HARNESS_CACHE=FOLDER")
         try:
             yield
         finally:

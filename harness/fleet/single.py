@@ -17,7 +17,7 @@ from harness.fleet.progress import ending
 from harness.fleet.runs import Block, Run, check_trainable, directory, sweep_of
 from harness.fleet.supervisor import Interrupted
 from harness.parallel.profile import cpu_profile
-from harness.records.claim import claim
+from harness.records.claim import check_here, claim
 from harness.records.status import State, read_status
 
 
@@ -41,6 +41,7 @@ def train_single(config: Config) -> None:
     with driving(sweep):
         places = placement.freeze(sweep, [Block(run.block, (run,))])
         run = placement.as_placed(run, places)
+        check_here(run.dir)
         ready = directories.prepare(sweep, run, console.print)
         if ready is Ready.alive or not claim(run.dir.claim):
             raise UserError(f"{run.dir.path} is being trained by another process")

@@ -11,7 +11,7 @@ from harness.compare.trend import project
 from harness.config.errors import UserError
 from harness.records.status import State
 from harness.report.plans import Span
-from harness.report.sweeps import find_sweep
+from harness.report.sweeps import read_sweep
 
 SCALES, SEEDS = 3, 2
 """The fewest that carry a line, and an interval."""
@@ -78,7 +78,7 @@ def read_evidence(path: str) -> Evidence:
     """Raises UserError where no sweep lies there, some run is not over, no two variants meet, or scales (3)
     or seeds at a scale (2) are too few."""
     try:
-        found = compare(find_sweep(path))
+        found = compare(read_sweep(path))
     except UserError as error:
         raise UserError(f"evidence={error}") from None
     standings = tuple(

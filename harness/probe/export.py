@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config.errors import UserError, nearest
+from harness.config.places import local_path
 from harness.config.schema import Content, Mechanism
 from harness.probe.sample import codec_of
 from harness.probe.subject import Subject, open_subject, prepare_process
@@ -51,7 +52,7 @@ def export(where: Path | str, form: str, folder: Path | str) -> Path:
     """
     if form not in FORMATS:
         raise UserError(f"--to {form}: no such format; {nearest(form, FORMATS)}")
-    folder = Path(folder)
+    folder = Path(local_path(folder, "write to a folder here, and copy that", f"--to {form} "))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there and not empty: name a new folder")
     checkpoint = find_checkpoint(where)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.errors import UserError
+from harness.config.places import local_path
 from harness.probe.subject import open_subject, prepare_process
 from harness.records.atomic import write_bytes
 from harness.records.checkpoint import find_checkpoint
@@ -30,6 +31,7 @@ def sample_images(
     no such checkpoint, and for a model of text.
     """
     _check(each, guidance, steps, seed)
+    to = to and local_path(to, "write a file here, and copy that", "--to ")
     checkpoint = find_checkpoint(where)
     prepare_process(checkpoint.config)
     import jax

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.errors import UserError, nearest
+from harness.config.places import local_path
 from harness.config.schema import Config
 from harness.records.configs import read_config
 from harness.records.layout import RunDir, SweepDir
@@ -74,7 +75,7 @@ def checkpoint_of(named: Named, step: int, skipped: tuple[str, ...] = ()) -> Che
 
 def find_run(where: Path | str) -> Named:
     """The run that RUN or RUN@STEP names, and that step. Raises UserError where there is no such run."""
-    path, step = _split(str(where))
+    path, step = _split(local_path(where, "mount it, or copy the run here"))
     run = RunDir(path)
     provenance = _provenance(run)
     return Named(run, step, read_config(run.config), provenance)

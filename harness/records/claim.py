@@ -7,6 +7,7 @@ driver would otherwise start a second worker on the same run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -14,11 +15,15 @@ import os
 import time
 from pathlib import Path
 
+from harness.config.errors import UserError
+from harness.config.locks import NoLocks, lock
 from harness.records.layout import RunDir
 from harness.records.status import State, Writer, read_status
 
 HELD = 75
 """Exit status of a worker that found its runs in the hands of another one."""
+
+WAY_OUT = "mount it with locks (NFS 4, Lustre with flock), or choose another folder with runs=..."
 
 _held: dict[str, int] = {}
 
@@ -26,16 +31,24 @@ _held: dict[str, int] = {}
 def claim(path: Path, patience: float = 1.0) -> bool:
     """Hold `path` until this process ends. False if another process holds it.
 
-    Repeated claims by one process succeed. Waits a moment, since a reader tests by locking.
+    Repeated claims by one process succeed. Waits a moment, since a reader tests by locking. Raises UserError
+    on a file system without locks, and leaves nothing there.
     """
     key = str(path.absolute())
     if key in _held:
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if not _lock(descriptor, fcntl.LOCK_EX, patience):
+    try:
+        if not _lock(descriptor, fcntl.LOCK_EX, path.parent, patience):
+            os.close(descriptor)
+            return False
+    except NoLocks:
         os.close(descriptor)
-        return False
+        path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # goes if it is empty
+        raise
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(dataclasses.asdict(Writer.here())).encode(), 0)
     _held[key] = descriptor
@@ -50,15 +63,17 @@ def release(path: Path) -> None:
 
 
 def holder(path: Path) -> Writer | None:
-    """Who holds the claim now; None if nobody does."""
+    """Who holds the claim now; None if nobody does, as on a file system without locks."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        if _lock(descriptor, fcntl.LOCK_SH, 0.0):
+        if _lock(descriptor, fcntl.LOCK_SH, path.parent, 0.0):
             return None
         return Writer(**json.loads(os.pread(descriptor, 4096, 0)))
+    except NoLocks:
+        return None
     except (ValueError, TypeError):
         return Writer("", 0, "")
     finally:
@@ -78,11 +93,26 @@ def worker_of(run: RunDir) -> Writer | None:
     return writer if lives is not False else None
 
 
-def _lock(descriptor: int, kind: int, patience: float) -> bool:
+def check_here(run: RunDir) -> None:
+    """Raises UserError where another machine has a run, or had it when it was lost: what a lock says is so,
+    but a status outlives its writer."""
+    writer = worker_of(run)
+    if writer is None or writer.alive() is not None:
+        return
+    held = holder(run.claim) is not None
+    gone = (
+        "" if held else f"; if that machine is gone for good, delete {run.status}, and the run goes on here"
+    )
+    raise UserError(
+        f"{run.path}: process {writer.pid} on {writer.host} trains it: continue there, or wait for it{gone}"
+    )
+
+
+def _lock(descriptor: int, kind: int, folder: Path, patience: float) -> bool:
     deadline = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            lock(descriptor, kind | fcntl.LOCK_NB, folder, WAY_OUT)
             return True
         except BlockingIOError:
             if time.monotonic() >= deadline:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+LIBRARY = "aa_library.json"
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -137,6 +139,11 @@ class SweepDir:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def library(self) -> Path:
+        """Of a null sweep: its noise floors, for every sweep beside it."""
+        return self.path / LIBRARY
+
     def worker_log(self, name: str) -> Path:
         """What a worker process said that belongs to no lane, such as its last words."""
         return self.path / "workers" / f"{name}.log"
@@ -148,3 +155,17 @@ class SweepDir:
         """Every run that was launched, by path; branches are reached through their parents."""
         for file in sorted(self.path.glob("*/*/seed*/run.json")):
             yield RunDir(file.parent)
+
+
+def _records() -> Iterator[Path]:
+    sweep = SweepDir(Path())
+    yield from (sweep.rule, sweep.ledger, sweep.timing, sweep.plan, sweep.library, sweep.tune.tuned)
+    trunk = RunDir(Path("*/*/seed*"))
+    for run in (trunk, RunDir(trunk.path / "branch*")):
+        yield from (run.config, run.run, run.status, run.timeline, run.goal, run.examples)
+        yield from (run.samples, run.picture, run.metrics / "*.parquet", run.checkpoints / "*.manifest.json")
+
+
+RUN = str(RunDir(Path("*/*/seed*")).run)
+RECORDS = tuple(map(str, _records()))
+"""Patterns of what is read when a sweep is compared, watched or reported: neither checkpoints nor logs."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.config.errors import UserError
-from harness.report.sweeps import find_sweep
+from harness.config.places import is_remote, local_path
+from harness.report.sweeps import read_sweep
 
 if TYPE_CHECKING:
     from harness.compare.results import Comparison
@@ -42,6 +43,7 @@ def compare_command(arguments: Sequence[str]) -> int:
     """Exit status 0 whatever the verdict; 1 if promotion was required and nothing passes the gate."""
     options = _read(arguments)
     judged = [_curves(options)] if options.curves else [_sweep(path) for path in options.sweeps]
+    _check_places(options, judged)
     _say(options, judged)
     try:
         for each in judged:
@@ -49,7 +51,7 @@ def compare_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(
             f"{error.filename or judged[0].page}: {error.strerror}; a report goes beside what it is about, "
-            "so copy that where there is room and leave to write"
+            "or into the current folder: go, or copy that, where there is room and leave to write"
         ) from error
     return int(options.require == "promote" and not all(_promotes(each.comparison) for each in judged))
 
@@ -73,10 +75,17 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _check_places(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
+    """Raises UserError where sweeps of one name, from several places, would write one over the other."""
+    pages = [each.page for each, path in zip(judged, options.sweeps, strict=False) if is_remote(path)]
+    if (options.html or options.pictures) and len({*pages}) < len(pages):
+        raise UserError(f"{pages[0]}: two reports of this name would go here; compare one sweep at a time")
+
+
 def _sweep(path: str) -> Judged:
     from harness.compare import compare
 
-    sweep = find_sweep(path)
+    sweep = read_sweep(path)
     comparison = compare(sweep)
 
     def frames() -> Frames:
@@ -90,16 +99,19 @@ def _sweep(path: str) -> Judged:
 
         return {"provenance": to_json(provenance_of(sweep, comparison))}
 
+    if is_remote(path):
+        return Judged(comparison, provenance, frames, *_files_beside(sweep.path.name))
     return Judged(comparison, provenance, frames, sweep.report, sweep.path / "pictures")
 
 
 def _curves(options: argparse.Namespace) -> Judged:
-    """Curves from files; what is written goes beside the first of them."""
+    """Curves from files; what is written goes beside the first of them, or here where that is remote."""
     from harness.compare.curves import gather_curves
     from harness.compare.engine import judge
 
-    first = Path(options.curves[0])
-    evidence = gather_curves(options.curves, control=options.control, experiment=first.stem)
+    files = [_at_hand(name) for name in options.curves]
+    first = Path(files[0].name) if is_remote(options.curves[0]) else files[0]
+    evidence = gather_curves(files, control=options.control, experiment=first.stem)
     comparison = judge(evidence)
 
     def frames() -> Frames:
@@ -107,7 +119,21 @@ def _curves(options: argparse.Namespace) -> Judged:
 
         return frames_of(", ".join(options.curves), evidence.runs, comparison)
 
-    return Judged(comparison, dict, frames, first.with_suffix(".report.html"), first.with_suffix(".pictures"))
+    return Judged(comparison, dict, frames, *_files_beside(first.with_suffix("")))
+
+
+def _at_hand(name: str) -> Path:
+    """A file, or the copy of one behind a URL."""
+    if not is_remote(name):
+        return Path(local_path(name, ""))
+    from harness.records.remote import fetch_file
+
+    return fetch_file(name)
+
+
+def _files_beside(path: Path | str) -> tuple[Path, Path]:
+    """Where the report and the pictures go of what is no folder that could hold them."""
+    return Path(f"{path}.report.html"), Path(f"{path}.pictures")
 
 
 def _say(options: argparse.Namespace, judged: Sequence[Judged]) -> None:

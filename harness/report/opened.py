@@ -17,7 +17,7 @@ from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve
 from harness.records.provenance import read_provenance
 from harness.report import words
-from harness.report.sweeps import find_sweep
+from harness.report.sweeps import read_sweep
 
 if TYPE_CHECKING:
     from harness.report.frames import Frames
@@ -141,8 +141,8 @@ class OpenedSweep:
 
 
 def open_sweep(path: Path | str) -> OpenedSweep:
-    """Read a sweep directory, finished or not, and judge it. Raises UserError where no sweep lies there."""
-    sweep = find_sweep(path)
+    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError where there is none."""
+    sweep = read_sweep(path)
     return OpenedSweep(sweep, compare(sweep))
 
 

@@ -20,7 +20,7 @@ from harness.compare.utilisation import Utilisation
 from harness.report import words
 from harness.report.command import Options
 from harness.report.standing import TAIL, Fleet, Standing, Watcher
-from harness.report.sweeps import find_sweep
+from harness.report.sweeps import find_sweep, read_sweep
 from harness.report.terminal import NARROW, WIDE
 
 REFRESH_SECONDS, LOAD = 1.0, 0.1
@@ -38,10 +38,11 @@ def watch_command(arguments: Sequence[str]) -> int:
     parser.add_argument("sweep", metavar="SWEEP")
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args(arguments)
-    console, watcher = Console(), Watcher(find_sweep(options.sweep))
+    console = Console()
     if options.once or not console.is_terminal:
-        console.print(frame(watcher.look(time.time()), console.width, None))
+        console.print(frame(Watcher(read_sweep(options.sweep)).look(time.time()), console.width, None))
         return 0
+    watcher = Watcher(find_sweep(options.sweep))
     with contextlib.suppress(KeyboardInterrupt), _keys() as pressed, _live(console) as live:
         while True:
             began, fleet = time.process_time(), watcher.look(time.time())

@@ -25,6 +25,7 @@ from jax.extend import backend as jax_backend
 
 from harness.config.cache import cache_dir
 from harness.config.identity import digest
+from harness.config.locks import lock
 from harness.parallel.join import COLLECTIVES
 from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
@@ -106,8 +107,9 @@ def _cpu_features() -> str:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    with (cache_dir("programs") / "compile.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    folder = cache_dir("programs")
+    with (folder / "compile.lock").open("a") as file:
+        lock(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
         yield
 
 

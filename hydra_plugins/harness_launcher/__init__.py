@@ -31,8 +31,10 @@ class HarnessLauncher(Launcher):
         self._compose_only = compose_only
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from harness.config.places import runs_path
         from harness.config.sweep import remember_choices
 
+        config.runs = runs_path(config.runs)  # before Hydra makes a folder there
         remember_choices(hydra_context.config_loader)
         self._context, self._config, self._task = hydra_context, config, task_function
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.errors import UserError
 from harness.fleet.engines import Exit, Order
 from harness.fleet.engines.gang import Gang, shares
+from harness.records.claim import check_here
+from harness.records.layout import RunDir
 from harness.records.status import Writer
 
 PRELOAD = (
@@ -82,7 +83,9 @@ class LocalEngine:
             self._rest = b""
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Workers have what the driver has."""
+        """Workers have what the driver has, but for runs that another machine trains."""
+        for path in (path for order in orders for path in order.runs):
+            check_here(RunDir(path))
 
     def submit(self, order: Order) -> Local | Gang[Local]:
         self.start()
@@ -109,8 +112,8 @@ class LocalEngine:
         return handle
 
     def adopt(self, writer: Writer, order: Order) -> Local:
-        if writer.alive() is None:
-            raise UserError(f"process {writer.pid} on {writer.host} trains this: continue there, or wait")
+        for path in order.runs:
+            check_here(RunDir(path))
         return Local("adopted", writer=writer)
 
     def poll(self, handle: Local | Gang[Local]) -> Exit | None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from harness.config.errors import UserError
 from harness.fleet.engines import Exit, Order
 from harness.records import atomic
+from harness.records.claim import WAY_OUT, claim, holder, release
 
 SKEW = 60.0
 """Seconds by which clocks may differ: the times of a run's record would contradict each other."""
@@ -48,7 +49,8 @@ def probe(
 ) -> None:
     """Raises UserError with the first thing that a node lacks. `needs`: what it must be able to read."""
     token = secrets.token_hex(8)
-    ask, answer = folder / f"probe-{token}.ask", folder / f"probe-{token}.json"
+    ask, answer, lock = _files(folder, token)
+    claim(lock)
     atomic.write_bytes(ask, token.encode())
     order = Order("probe", (), {}, folder / "probe.log")
     order.log.unlink(missing_ok=True)
@@ -57,8 +59,15 @@ def probe(
         end = _wait(engine, start(order, [MODULE, paths[0], token, *paths[1:]]), note)
         _judge(_read(answer), end, order.log)
     finally:
-        for file in (ask, answer):
+        release(lock)
+        for file in (ask, answer, lock):
             file.unlink(missing_ok=True)
+
+
+def _files(folder: Path, token: str) -> tuple[Path, Path, Path]:
+    """Question, answer, and what the driver holds meanwhile."""
+    ask, answer, lock = (folder / f"probe-{token}.{kind}" for kind in ("ask", "json", "lock"))
+    return ask, answer, lock
 
 
 def _wait(engine: Engine, handle: Any, note: Callable[[str], None]) -> Exit:
@@ -113,14 +122,16 @@ def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
 def answer(folder: Path, token: str, needs: Sequence[str]) -> None:
     """On the node: say what is here."""
     found = {"host": socket.gethostname(), "time": time.time(), "failure": _failure(folder, token, needs)}
-    atomic.write_json(folder / f"probe-{token}.json", found)
+    atomic.write_json(_files(folder, token)[1], found)
 
 
 def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
     """One sentence, or nothing."""
-    ask = folder / f"probe-{token}.ask"
+    ask, _, lock = _files(folder, token)
     if not ask.exists() or ask.read_text() != token:
         return f"{folder} is another folder there: choose one that every node sees with runs=..."
+    if holder(lock) is None:
+        return f"locks on files in {folder} do not reach it, and two workers could train one run: {WAY_OUT}"
     for need in needs:
         if not Path(need).exists():
             return f"{need} is not there: put the data where every node sees them"
