@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from harness.config.errors import UserError
 from harness.config.schema import MeshConfig
+from harness.parallel.hosts import placed
 
 AXES = ("data", "fsdp", "tensor", "expert")
 """Of every mesh. One whose sequences are split has `context` too, before `tensor`."""
@@ -31,7 +31,7 @@ def abstract_mesh(config: MeshConfig) -> AbstractMesh:
 
 
 def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
-    """A mesh with the axes of the config over exactly these devices, in their order.
+    """A mesh with the axes of the config over exactly these devices, laid out by `hosts.placed`.
 
     Raises UserError if their number is not the product of those.
     """
@@ -42,5 +42,5 @@ def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
             f" {config.devices} devices, but the lane has {len(devices)}:"
             " change the mesh or the number of devices."
         )
-    grid = np.asarray(devices, dtype=object).reshape(shape)
+    grid = placed(devices, dict(zip(axes, shape, strict=True)))
     return Mesh(grid, axes, axis_types=(AxisType.Explicit,) * len(axes))

@@ -150,7 +150,7 @@ def step_of(*overrides):
     """What the text of a training step says, FLOPs of all devices by its jaxpr, and the number of devices."""
     config = compose([*TINY, *overrides])
     model = build(config, 256)
-    devices = config.mesh.data * config.mesh.fsdp * config.mesh.tensor * config.mesh.expert
+    devices = config.mesh.devices
     specs = Specs(config, model, lane_mesh(jax.devices()[:devices], config.mesh))
     with specs.entered():
         counts = read(specs.step, *specs.step_arguments)
