@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax import Array, P
 
+from harness.parallel.boundary import keep_splits
 from harness.parallel.rules import RULES, partition
 
 AXIS = "context"
@@ -25,6 +26,7 @@ def in_parts(
     said, the mean over the parts. Where no axis splits the time: `function(params, rows_BT)`."""
     if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return function(params, rows_BT)
+    keep_splits()
 
     def of_part(params: Any, rows_BT: Array) -> tuple[Array, Any]:
         answer_BT, said = function(params, rows_BT)
