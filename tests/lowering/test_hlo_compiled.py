@@ -172,3 +172,15 @@ def test_a_training_step(overrides):
     counts, expected, devices = step_of(*overrides)
     assert counts.dot_flops * devices == expected
     assert counts.unknown_loops == counts.unread_kernels == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("remat", "passes"), [("none", 2), ("full", 3)])
+def test_keys_and_values_around_a_ring_are_what_a_plan_counts(remat, passes):
+    """As `harness.plan.roofline`: forward, again where the layers are computed again, and their gradients
+    back. Of what JAX keeps between the passes nothing is gathered over the devices that share the batch."""
+    counts, expected, devices = step_of("mesh.data=2", "mesh.context=4", f"compute.remat={remat}")
+    tokens, layers, values = 32 * 8 / devices, 3, 2 * 4 * 8 * 4
+    assert counts.collective_bytes["collective-permute"] == passes * layers * tokens * (4 - 1) * values
+    assert "all-gather" not in counts.collective_bytes
+    assert counts.dot_flops == expected
