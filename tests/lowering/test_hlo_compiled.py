@@ -150,7 +150,7 @@ def step_of(*overrides):
     """What the text of a training step says, and FLOPs of one device by its jaxpr."""
     config = compose([*TINY, *overrides])
     model = build(config, 256)
-    devices = config.mesh.data * config.mesh.fsdp * config.mesh.tensor * config.mesh.expert
+    devices = config.mesh.devices
     specs = Specs(config, model, lane_mesh(jax.devices()[:devices], config.mesh))
     with specs.entered():
         counts = read(specs.step, *specs.step_arguments)
@@ -172,3 +172,15 @@ def test_a_training_step(overrides):
     counts, expected = step_of(*overrides)
     assert counts.dot_flops == expected
     assert counts.unknown_loops == counts.unread_kernels == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("remat", "passes"), [("none", 2), ("full", 3)])
+def test_keys_and_values_around_a_ring_are_what_a_plan_counts(remat, passes):
+    """As `harness.plan.roofline`: forward, again where the layers are computed again, and their gradients
+    back. Of what JAX keeps between the passes nothing is gathered over the devices that share the batch."""
+    counts, expected = step_of("mesh.data=2", "mesh.context=4", f"compute.remat={remat}")
+    tokens, layers, values = 32 * 8 / 8, 3, 2 * 4 * 8 * 4
+    assert counts.collective_bytes["collective-permute"] == passes * layers * tokens * (4 - 1) * values
+    assert "all-gather" not in counts.collective_bytes
+    assert counts.dot_flops == expected
