@@ -7,10 +7,15 @@ from jax import P
 from jax.sharding import AxisType
 
 from harness.config.compose import compose
+from harness.config.schema import Remat
 from harness.lowering.hlo import read_hlo
 from harness.models import build
 from harness.models.flops import count_jaxpr
 from harness.parallel.mesh import lane_mesh
+from harness.plan.layouts import Grid, Layout
+from harness.plan.model import decoder
+from harness.plan.recipe import FLOAT32
+from harness.plan.roofline import traffic
 from harness.training.specs import Specs
 
 ROWS, WIDTH, LAYERS = 4, 64, 5
@@ -175,12 +180,19 @@ def test_a_training_step(overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("remat", "passes"), [("none", 2), ("full", 3)])
-def test_keys_and_values_around_a_ring_are_what_a_plan_counts(remat, passes):
-    """As `harness.plan.roofline`: forward, again where the layers are computed again, and their gradients
-    back. Of what JAX keeps between the passes nothing is gathered over the devices that share the batch."""
-    counts, expected = step_of("mesh.data=2", "mesh.context=4", f"compute.remat={remat}")
-    tokens, layers, values = 32 * 8 / 8, 3, 2 * 4 * 8 * 4
-    assert counts.collective_bytes["collective-permute"] == passes * layers * tokens * (4 - 1) * values
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat):
+    """Around the ring to the byte; sums of gradients within a thousandth, which is those of the loss. Of what
+    JAX keeps between the passes nothing is gathered over the devices that share the batch."""
+    axes = {"data": 2, "context": 4}
+    mesh = [f"mesh.{axis}={size}" for axis, size in axes.items()]
+    counts, expected = step_of(*mesh, f"compute.remat={remat}", "model.tie_embeddings=false")
+    shape = decoder(
+        name="tiny", layers=3, width=32, heads=4, head_width=8, ffn=64, vocabulary=256, sequence=32, batch=8,
+        tied=False,
+    )  # fmt: skip
+    planned = traffic(shape, Grid.of([Layout(**axes, remat=Remat(remat))]), FLOAT32)
+    assert counts.collective_bytes["collective-permute"] == planned.context[0]
+    assert counts.collective_bytes["all-reduce"] == pytest.approx(planned.data[0], rel=1e-3)
     assert "all-gather" not in counts.collective_bytes
     assert counts.dot_flops == expected
