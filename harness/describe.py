@@ -126,12 +126,10 @@ def _sequences_at_once(config: Config) -> int:
 
 def _check_mesh(config: Config, specs: Any) -> None:
     """The batch and every parameter must divide over the lane, whatever devices it will get."""
-    from jax.sharding import AbstractMesh, AxisType
-
-    from harness.parallel.mesh import AXES, shape_of
+    from harness.parallel.mesh import abstract_mesh
     from harness.parallel.rules import batch_sharding, param_shardings
 
-    lane = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+    lane = abstract_mesh(config.mesh)
     if config.scale.batch % config.compute.microbatches:
         raise UserError(
             f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="

@@ -316,10 +316,12 @@ class MeshConfig:
     tensor: int = 1
     expert: int = 1
     """Experts are split over it, and so is the batch."""
+    context: int = 1
+    """Each sequence of tokens is split over it: keys and values go from device to device."""
 
     @property
     def devices(self) -> int:
-        return self.data * self.fsdp * self.tensor * self.expert
+        return self.data * self.fsdp * self.context * self.tensor * self.expert
 
 
 @dataclass

@@ -191,17 +191,18 @@ def meshes(config: Config) -> dict[int, MeshConfig]:
     mesh, rows = config.mesh, config.scale.batch // config.compute.microbatches
     fixed = mesh.fsdp * mesh.expert
     return {
-        data * fixed * mesh.tensor: dataclasses.replace(mesh, data=data)
+        data * fixed * mesh.tensor * mesh.context: dataclasses.replace(mesh, data=data)
         for data in range(1, rows // fixed + 1)
         if rows % (data * fixed) == 0
     }
 
 
 def device_bytes(facts: Facts, mesh: MeshConfig) -> float:
-    """Memory of one device: `fsdp` and `tensor` split the state, `data`, `fsdp` and `expert` the batch. What
-    `tensor` splits of the activations, and `expert` of the weights, is counted in full: rather too much."""
-    batch = mesh.data * mesh.fsdp * mesh.expert
-    return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / batch
+    """Memory of one device: `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert` and `context` the
+    tokens. What `tensor` splits of the activations, and `expert` of the weights, is counted in full: rather
+    too much."""
+    tokens = mesh.data * mesh.fsdp * mesh.expert * mesh.context
+    return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / tokens
 
 
 ROW_BYTES = 64

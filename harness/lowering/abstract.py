@@ -6,11 +6,10 @@ import time
 from typing import Any
 
 from jax.extend.mlir import passmanager
-from jax.sharding import AbstractMesh, AxisType
 
 from harness.lowering.step import Maker, state_bytes, traced
 from harness.models.flops import count_traced, subjaxprs
-from harness.parallel.mesh import AXES, shape_of
+from harness.parallel.mesh import abstract_mesh
 from harness.records.seen import Seen, Target
 
 PROPAGATION = "builtin.module(sdy-propagation-pipeline)"
@@ -20,7 +19,7 @@ PROPAGATION = "builtin.module(sdy-propagation-pipeline)"
 def look(make: Maker, topology: str) -> Seen:
     """Bytes of state are exact; dot FLOPs are those of the traced step, as its shardings share them out."""
     start, config = time.monotonic(), make.config
-    mesh = AbstractMesh(shape_of(config.mesh), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
+    mesh = abstract_mesh(config.mesh)
     specs = make(mesh)
     found = traced(specs)
     platform = config.cluster.platform

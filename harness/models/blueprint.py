@@ -20,6 +20,8 @@ class Blueprint:
     """That one device takes at once."""
     end: int | None = None
     """The token after which attention starts anew; None: it never does."""
+    parts: int = 1
+    """Devices that share a sequence."""
 
     @cached_property
     def attention(self) -> Chosen:
@@ -48,5 +50,11 @@ class Blueprint:
     def site(self, layer: int) -> Site:
         config = self.config
         return Site(
-            self.shape, layer, self.sequence_length, config.qk_norm, config.norm_epsilon, self.sequences
+            self.shape,
+            layer,
+            self.sequence_length,
+            config.qk_norm,
+            config.norm_epsilon,
+            self.sequences,
+            self.parts,
         )

@@ -31,6 +31,8 @@ class Site:
     norm_epsilon: float
     sequences: int = 1
     """That one device takes at once: what is padded a batch costs each token less, the more there are."""
+    parts: int = 1
+    """Devices that share a sequence."""
 
 
 class Signals(NamedTuple):

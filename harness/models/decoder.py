@@ -14,7 +14,8 @@ from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
 from harness.models.parameters import Stacking, weight
 from harness.models.stack import through
 from harness.models.width import relative_width
-from harness.parallel.rules import layout
+from harness.parallel.context import on_each, part, parts, whole
+from harness.parallel.rules import layout, partition
 
 
 class Layer(nnx.Module):
@@ -22,16 +23,38 @@ class Layer(nnx.Module):
 
     def __init__(self, blueprint: Blueprint, layer: int):
         site = blueprint.site(layer)
+        self.attention_splits = blueprint.attention.splits(site)
+        self.feedforward_splits = blueprint.feedforward.splits(site)
         self.attention_norm = RMSNorm(site.shape.width, site.norm_epsilon)
         self.attention = blueprint.attention.module(site)
         self.feedforward_norm = RMSNorm(site.shape.width, site.norm_epsilon)
         self.feedforward = blueprint.feedforward.module(site)
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Signals | None]:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary)
-        answer = self.feedforward(self.feedforward_norm(x_BTD))
-        y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
+        x_BTD = x_BTD + self._attended(self.attention_norm(x_BTD), rotary)
+        y_BTD, signals = self._fed_forward(self.feedforward_norm(x_BTD))
         return x_BTD + y_BTD, signals
+
+    def _attended(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """`rotary` is of the whole sequence, x and the answer of the part that is here."""
+        if self.attention_splits:
+            return self.attention(x_BTD, rotary.of_part())
+        return part(self.attention(whole(x_BTD), rotary))
+
+    def _fed_forward(self, x_BTD: Array) -> tuple[Array, Signals | None]:
+        answer = self.feedforward(x_BTD if self.feedforward_splits else whole(x_BTD))
+        y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
+        return y_BTD if self.feedforward_splits else part(y_BTD), signals
+
+
+def _rows(table_VD: Array, tokens_BT: Array) -> Array:
+    if parts() == 1:
+        return table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
+    # What `get` does inside, JAX 0.10 refuses where some axes are manual and some explicit.
+    specs = (partition(None, None), partition("batch", None))
+    return on_each(lambda table_VD, tokens_BT: table_VD[tokens_BT], specs, partition("batch", None, None))(
+        table_VD, tokens_BT
+    )
 
 
 def documents(tokens_BT: Array, end: int) -> Array:
@@ -64,8 +87,8 @@ class Decoder(nnx.Module):
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
-        documents_BT = None if self.end is None else documents(tokens_BT, self.end)
-        rotary = Rotary.table(tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
+        documents_BT = None if self.end is None else documents(whole(tokens_BT), self.end)
+        rotary = Rotary.table(parts() * tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
         x_BTD, signals = through(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
         return self._logits(self.norm(x_BTD)), signals
 
@@ -73,8 +96,7 @@ class Decoder(nnx.Module):
         table_VD = gathered(self.embedding, self.dtype)
         if layout() is not None:
             table_VD = jax.reshard(table_VD, layout(None, None))
-        x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
-        return self._times(x_BTD, self.relative_width**0.5)
+        return self._times(_rows(table_VD, tokens_BT), self.relative_width**0.5)
 
     def _logits(self, x_BTD: Array) -> Array:
         table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)

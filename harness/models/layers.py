@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import Array
 
 from harness.config.schema import Precision
 from harness.models.parameters import gain
+from harness.parallel.context import part, parts, varying
 from harness.parallel.rules import layout
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
@@ -21,7 +22,7 @@ def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
     """A weight in compute precision, whole along `width`: the all-gather of FSDP stands here alone."""
     axes = [None if axis == "width" else axis for axis in param.axes]
     whole = jnp.asarray(param[...], dtype)
-    return whole if layout() is None else jax.reshard(whole, layout(*axes))
+    return whole if layout() is None else varying(jax.reshard(whole, layout(*axes)))
 
 
 def _product(
@@ -102,12 +103,19 @@ class Rotary:
     sin_TJ: Array
     document_BT: Array | None = None
     """Which document of its sequence a token is in, counted from 0; None where all see all before them."""
+    parts: int = field(default=1, metadata={"static": True})
+    """Devices that share the sequence, this table being that of one of them."""
 
     @classmethod
     def table(cls, length: int, head_width: int, base: float, document_BT: Array | None = None) -> Rotary:
         frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
         return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ), document_BT)
+
+    def of_part(self) -> Rotary:
+        """That of this device's part, of that of the whole sequence."""
+        document_BT = None if self.document_BT is None else part(self.document_BT)
+        return Rotary(part(self.cos_TJ, 0), part(self.sin_TJ, 0), document_BT, parts())
 
     def __call__(self, x_BHTK: Array) -> Array:
         """Queries or keys with time as the axis before the last."""

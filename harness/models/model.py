@@ -15,6 +15,8 @@ from harness.models.base import Model, Params, parts_of
 from harness.models.blueprint import Blueprint
 from harness.models.contract import Signals
 from harness.models.decoder import Decoder
+from harness.parallel.context import in_parts
+from harness.parallel.rules import check_sequence
 
 
 class TextModel(Model):
@@ -58,7 +60,7 @@ class TextModel(Model):
         return self._decoded(params, tokens_BT)[0]
 
     def _decoded(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
-        return self.module(params)(tokens_BT)
+        return in_parts(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Cross-entropy of each token after the first, float32 nats."""
@@ -116,11 +118,13 @@ def build(
     if config.model.kind is Kind.dit or image is not None:
         return images.build(config, vocabulary, image)
     length = config.data.sequence_length
+    check_sequence(length, config.mesh.context)
     shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
     mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
     at_once = max(1, sequences // (mesh.data * mesh.fsdp * mesh.expert))
     separator = end if config.data.mask_documents else None
-    return assemble(Blueprint(config.model, shape, length, at_once, separator), config.compute)
+    blueprint = Blueprint(config.model, shape, length, at_once, separator, mesh.context)
+    return assemble(blueprint, config.compute)
 
 
 def assemble(blueprint: Blueprint, compute: ComputeConfig) -> TextModel:

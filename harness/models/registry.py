@@ -49,6 +49,9 @@ class Mechanism:
     after_step: Callable[[Any, Mapping[str, Array], Signals], dict[str, Array]] | None
     """Parameters of one layer that change without a gradient: their values after an optimizer step, from
     all its own by name and the step's signals."""
+    splits: Callable[[Site, Any], bool]
+    """Whether it may be given a part of a sequence (`rotary.parts`, `parallel.context`). One that may not
+    gets all of it on each device of the axis `context`, and its part of the answer is kept."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,14 @@ class Chosen:
         return self.mechanism.model_flops(site, self.options)
 
     def executed_flops(self, site: Site) -> Products:
+        """Of all devices that share a sequence: what does not split is multiplied on each."""
+        return self.executed_once(site) * (1 if self.splits(site) else site.parts)
+
+    def executed_once(self, site: Site) -> Products:
         return self.mechanism.executed_flops(site, self.options)
+
+    def splits(self, site: Site) -> bool:
+        return self.mechanism.splits(site, self.options)
 
     def cache_bytes(self, site: Site, bytes_per_value: float) -> float:
         return self.mechanism.cache_bytes(site, self.options, bytes_per_value)
@@ -97,6 +107,7 @@ def mechanism(
     period: Callable[[Any], int] = lambda options: 1,
     idle_parameters: Callable[[Site, Any], int] = lambda site, options: 0,
     after_step: Callable[[Any, Mapping[str, Array], Signals], dict[str, Array]] | None = None,
+    splits: Callable[[Site, Any], bool] = lambda site, options: False,
 ) -> Callable[[Module], Module]:
     """Registers the decorated module, or function that makes one, under `name`; `options` is its frozen
     dataclass.
@@ -118,6 +129,7 @@ def mechanism(
             period,
             idle_parameters,
             after_step,
+            splits,
         )
         return module
 

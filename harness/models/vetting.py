@@ -33,7 +33,8 @@ Apply = Callable[[nnx.State, Array, Rotary], Array]
 
 def vet(blueprint: Blueprint) -> None:
     """Raises UserError where a mechanism from outside the harness counts what it does not multiply, reads
-    later tokens, or reads other documents although the config masks them."""
+    later tokens, or reads other documents although the config masks them. Tried on whole sequences."""
+    blueprint = dataclasses.replace(blueprint, parts=1)
     for kind, chosen in (("attention", blueprint.attention), ("feedforward", blueprint.feedforward)):
         if any(_foreign(each) for each in _named(chosen)):
             for site in blueprint.sites[: blueprint.period]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
+    "time": "context",
     "width": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",
@@ -24,11 +25,13 @@ RULES: dict[str, str | tuple[str, ...]] = {
     "experts": "expert",
     "vocabulary": "tensor",
 }
-"""Logical axis -> mesh axes. What is not listed (time, head_width, layers) is on every device in full.
-The batch is split over `expert` too: all but the experts would be computed once for each part of it."""
+"""Logical axis -> mesh axes. What is not listed (head_width, layers) is on every device in full.
+The batch is split over `expert` too: all but the experts would be computed once for each part of it.
+The time is that of activations, and no spec names it inside of `context.in_parts`."""
 
 WAY_OUT = {
     "batch": "choose scale.batch as a multiple of it",
+    "time": "set data.sequence_length to a multiple of it",
     "width": "set model.width to a multiple of it",
     "heads": "set model.heads to a multiple of it",
     "kv_heads": "choose model.attention.options.kv_heads as a multiple of it",
@@ -52,13 +55,13 @@ def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, ParamSpec]) -
     """Sharding of each parameter by path; UserError if an axis does not divide."""
     for spec in specs.values():
         for axis, size in zip(spec.axes, spec.shape, strict=True):
-            _check_divides(mesh, axis, size)
+            _check_divides(mesh.shape, axis, size)
     return {path: NamedSharding(mesh, partition(*spec.axes)) for path, spec in specs.items()}
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
     """Sharding of tokens [batch, time]; UserError if the batch does not divide."""
-    _check_divides(mesh, "batch", batch)
+    _check_divides(mesh.shape, "batch", batch)
     return NamedSharding(mesh, partition("batch", None))
 
 
@@ -74,12 +77,17 @@ def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarra
     return mine_MB.reshape(-1)
 
 
-def _check_divides(mesh: Mesh | AbstractMesh, axis: str | None, size: int) -> None:
+def check_sequence(length: int, parts: int) -> None:
+    """UserError if sequences of so many tokens do not divide into so many parts."""
+    _check_divides({"context": parts}, "time", length)
+
+
+def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
     split = RULES.get(axis, ()) if axis else ()
     names = (split,) if isinstance(split, str) else split
     parts = 1
     for name in names:
-        parts *= mesh.shape[name]
+        parts *= devices[name]
     if size % parts:
         key = " x ".join(f"mesh.{name}" for name in names)
         raise UserError(

@@ -100,17 +100,18 @@ def _layout(run: Described) -> Layout:
         fsdp=mesh.fsdp,
         tensor=mesh.tensor,
         expert=mesh.expert,
+        context=mesh.context,
         microbatch=config.scale.batch // parts,
         remat=config.compute.remat,
     )
 
 
 def _memory(run: Described) -> dict[str, Number]:
-    """As `harness.fleet.cost.device_bytes`, by part: `fsdp` and `tensor` split the state, `data`, `fsdp` and
-    `expert` the batch."""
+    """As `harness.fleet.cost.device_bytes`, by part: `fsdp` and `tensor` split the state, `data`, `fsdp`,
+    `expert` and `context` the tokens."""
     facts, mesh, recipe = run.facts, run.config.mesh, recipe_of(run.config, run.facts)
     each = {"weights": recipe.weight, "optimizer": recipe.optimizer, "gradients": recipe.gradient}
-    seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert)
+    seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
     activations = Number(seen, seen / MEMORY_DOUBT, seen * MEMORY_DOUBT, Evidence.assumed)
     share = facts.parameters / (mesh.fsdp * mesh.tensor)
     kept = {name: Number.exact(size * share) for name, size in each.items()}

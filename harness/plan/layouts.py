@@ -79,6 +79,10 @@ class Grid:
         return self.replicas * self.tensor * self.pipeline * self.context
 
     @property
+    def none(self) -> np.ndarray:
+        return self.remat == REMATS.index(Remat.none)
+
+    @property
     def full(self) -> np.ndarray:
         return self.remat == REMATS.index(Remat.full)
 

@@ -19,6 +19,7 @@ from harness.plan.search import search
 from harness.plan.sheet import Described, PlannedRun
 
 MESH = tuple(field.name for field in dataclasses.fields(MeshConfig))
+SEARCHED = tuple(axis for axis in MESH if axis != "context")
 
 
 def on_mesh(run: Described, planned: PlannedRun) -> Config:
@@ -33,13 +34,13 @@ def on_mesh(run: Described, planned: PlannedRun) -> Config:
     try:
         found = search(model, devices, part.chip, part.links, model.recipe, share, only=trainable(model))
     except UserError as error:
-        raise UserError(f"over {', '.join(MESH)} alone, as the harness trains, {error}") from error
+        raise UserError(f"over {', '.join(SEARCHED)} alone, as the harness trains, {error}") from error
     return laid_out(config, found.best.layout)
 
 
 def trainable(model: ModelShape) -> Callable[[Grid], np.ndarray]:
-    """A mask of the layouts that the harness trains in: no pipeline, no context, and each axis divides all
-    that `harness.parallel.rules` splits over it."""
+    """A mask of the layouts that the harness trains in: no pipeline, context only where a config asks for it,
+    and each axis divides all that `harness.parallel.rules` splits over it."""
 
     def mask(layouts: Grid) -> np.ndarray:
         whole = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
@@ -78,11 +79,11 @@ def cut(config: Config, most: int) -> tuple[Config, str]:
     mesh = config.mesh
     if mesh.devices <= most:
         return config, ""
-    kept = mesh.tensor * mesh.expert
+    kept = mesh.tensor * mesh.expert * mesh.context
     if kept > most:
         raise UserError(
-            f"tensor x expert = {kept} is more than the {most} devices that are compiled for: no part of the"
-            " mesh can be compiled."
+            f"tensor x expert x context = {kept} is more than the {most} devices that are compiled for:"
+            " no part of the mesh can be compiled."
         )
     fsdp = max(size for size in divisors(mesh.fsdp) if size * kept <= most)
     data = max(size for size in divisors(mesh.data) if size * fsdp * kept <= most)

@@ -81,13 +81,14 @@ class Traffic:
     """Bytes that one device receives in a step, one entry a layout."""
 
     tensor: np.ndarray
+    context: np.ndarray
     fsdp: np.ndarray
     expert: np.ndarray
     data: np.ndarray
 
     @property
     def total(self) -> np.ndarray:
-        return self.tensor + self.fsdp + self.expert + self.data
+        return self.tensor + self.context + self.fsdp + self.expert + self.data
 
 
 def terms(
@@ -100,7 +101,7 @@ def terms(
     tensor = EXPOSED_TENSOR[recipe.fused] * _ring_seconds(
         moved.tensor, layout.tensor, np.ones(len(layout)), links
     )
-    context = _context(model, layout, links, recipe, compute)
+    context = _context(model, layout, links, moved.context, compute)
     fsdp = _fsdp(model, layout, links, recipe, compute)
     expert = EXPOSED_EXPERT * _exchange_seconds(model, moved.expert, layout, links)
     data = _data(model, layout, links, recipe, compute)
@@ -165,10 +166,19 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
     )
     return Traffic(
         tensor=tensor,
+        context=_passed_on(model, layout, recipe),
         fsdp=_gathers(model, layout, recipe).sum(axis=0),
         expert=np.where(model.weights_travel, 0.0, exchanged * (layout.expert - 1) / layout.expert),
         data=_sums(model, layout, recipe).sum(axis=0),
     )
+
+
+def _passed_on(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
+    """Bytes received around a ring: keys and values of the other parts, their gradients on the way back, and
+    where they were not kept for that, they themselves once more. As if no window kept any from the ring."""
+    values = 2 * model.kv_heads * model.head_width * recipe.value / layout.tensor
+    passes = np.where(layout.none, 2, 3)
+    return passes * model.layers / layout.pipeline * layout.tokens(model) * (layout.context - 1) * values
 
 
 def _gathers(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
@@ -182,13 +192,16 @@ def _gathers(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
 
 
 def _sums(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
-    """Bytes received to add up gradients, [2, layouts]: of experts over data, of all else over expert too."""
+    """Bytes received to add up gradients, [3, layouts]: of experts over data, of all else over expert too, of
+    both over the parts of a sequence."""
     own = recipe.value / (layout.fsdp * layout.tensor * layout.pipeline)
     copies = layout.data * layout.expert
+    experts, dense = model.expert_parameters / layout.expert * own, model.dense_parameters * own
     return 2 * np.stack(
         [
-            model.expert_parameters / layout.expert * own * (layout.data - 1) / layout.data,
-            model.dense_parameters * own * (copies - 1) / copies,
+            experts * (layout.data - 1) / layout.data,
+            dense * (copies - 1) / copies,
+            (experts + dense) * (layout.context - 1) / layout.context,
         ]
     )
 
@@ -220,13 +233,10 @@ def _exchange_seconds(model: ModelShape, moved: np.ndarray, layout: Grid, links:
 
 
 def _context(
-    model: ModelShape, layout: Grid, links: Links, recipe: Recipe, compute: np.ndarray
+    model: ModelShape, layout: Grid, links: Links, moved: np.ndarray, compute: np.ndarray
 ) -> np.ndarray:
     """Keys and values passed around a ring (arXiv:2310.01889), behind attention's own products."""
-    parts = layout.context
-    values = 2 * model.kv_heads * model.head_width * recipe.value / layout.tensor
-    moved = 3 * model.layers / layout.pipeline * layout.tokens(model) * (parts - 1) * values
-    seconds = _ring_seconds(moved, parts, layout.tensor, links)
+    seconds = _ring_seconds(moved, layout.context, layout.tensor, links)
     hidden = compute * model.attention_flops / model.flops_per_token
     return np.maximum(LATENT * seconds, seconds - hidden)
 
@@ -241,10 +251,11 @@ def _fsdp(model: ModelShape, layout: Grid, links: Links, recipe: Recipe, compute
 
 def _data(model: ModelShape, layout: Grid, links: Links, recipe: Recipe, compute: np.ndarray) -> np.ndarray:
     """Hidden by the last micro-batch's backward pass, two thirds of its work."""
-    experts, dense = _sums(model, layout, recipe)
+    experts, dense, parts = _sums(model, layout, recipe)
     inner = layout.tensor * layout.context * layout.fsdp
     seconds = _ring_seconds(experts, layout.data, inner * layout.expert, links)
     seconds += _ring_seconds(dense, layout.data * layout.expert, inner, links)
+    seconds += _ring_seconds(parts, layout.context, layout.tensor, links)
     return np.maximum(EXPOSED_DATA * seconds, seconds - 2 / 3 * compute / layout.microbatches(model))
 
 

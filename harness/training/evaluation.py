@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from harness.data import HeldOut
 from harness.models import Model
-from harness.training.peers import fetched, placed
-from harness.training.programs import Program
+from harness.training.peers import placed
+from harness.training.programs import Program, in_turn
 from harness.training.step import Params
 
 if TYPE_CHECKING:
@@ -40,17 +40,15 @@ def evaluate_domains(
 ) -> dict[str, tuple[float, float | None]]:
     """By domain: mean loss a token of `length` in an example, and bits a byte of the predicted text.
 
-    All batches are dispatched before the first result is fetched; the last one is filled up
-    with repeats, which are left out of the mean.
+    The last batch of a domain is filled up with repeats, which are left out of the mean.
     """
-    pending = {
-        domain: [program(params, placed(rows, sharding)) for rows in _batches(held.tokens_NT, batch)]
-        for domain, held in heldout.items()
-    }
+    batches = {domain: _batches(held.tokens_NT, batch) for domain, held in heldout.items()}
+    sums = in_turn(program(params, placed(rows, sharding)) for each in batches.values() for rows in each)
     results = {}
-    for domain, sums in pending.items():
-        count, size = len(heldout[domain].tokens_NT), heldout[domain].bytes
-        total = float(np.concatenate([fetched(each) for each in sums])[:count].sum(dtype=np.float64))
+    for domain, held in heldout.items():
+        count, size = len(held.tokens_NT), held.bytes
+        all_N = np.concatenate([next(sums) for _ in batches[domain]])
+        total = float(all_N[:count].sum(dtype=np.float64))
         results[domain] = (total / (count * length), total / (math.log(2) * size) if size else None)
     return results
 

@@ -13,7 +13,8 @@ import io
 import os
 import pickle
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,15 @@ from harness.parallel.join import COLLECTIVES
 from harness.records.atomic import write_bytes
 from harness.records.provenance import package_versions
 from harness.records.surroundings import Surroundings
+from harness.training.peers import fetched
 
 Program = Callable[..., Any]
 Device = Any
 """A `jax.Device`, whose name type checkers do not take for a class."""
+
+AHEAD = 8
+"""Programs of a lane under way at once. On CPU XLA lets 32 a device begin; where more are dispatched, one
+device may wait for a place while the others wait for it in a collective, and none ends (jaxlib 0.10.2)."""
 
 
 def obtain(
@@ -59,6 +65,16 @@ def obtain(
             _store(path, compiled, devices)
             program = compiled
     return program
+
+
+def in_turn(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
+    """The results of programs on the host, in their order, while no more than `AHEAD` are under way."""
+    pending = deque()
+    for each in dispatched:
+        pending.append(each)
+        if len(pending) == AHEAD:
+            yield fetched(pending.popleft())
+    yield from map(fetched, pending)
 
 
 def surroundings() -> dict[str, Any]:

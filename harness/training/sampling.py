@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from harness.models import ImageModel, Model
-from harness.training.peers import fetched
+from harness.training.programs import in_turn
 from harness.training.step import Params
 
 STEPS = 16
@@ -33,5 +33,5 @@ def make_sample(model: Model, steps: int = STEPS):
 def in_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
     """What a program of `batch` rows makes of any number, filled up with repeats that are left out."""
     filled = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
-    made = [program(rows_NR[chosen]) for chosen in filled.reshape(-1, batch)]
-    return np.concatenate([fetched(each) for each in made])[: len(rows_NR)]
+    made = in_turn(program(rows_NR[chosen]) for chosen in filled.reshape(-1, batch))
+    return np.concatenate(list(made))[: len(rows_NR)]

@@ -226,3 +226,13 @@ def test_eight_devices_train_as_one_within_rounding(alone, tmp_path):
     # Sums are taken in another order: the bits differ, and thirty Adam steps let that grow.
     np.testing.assert_allclose(curve(run)["loss"], curve(single)["loss"], rtol=2e-4)
     assert len(jax.devices()) == 8
+
+
+@pytest.mark.slow
+def test_sequences_over_four_devices_train_as_on_one_within_rounding(tmp_path):
+    run = prepare(tmp_path, "mesh.context=4", "data.mask_documents=true", "variant.name=parts")
+    single = prepare(tmp_path, "data.mask_documents=true", "variant.name=single")
+    assert train(run) is train(single) is State.finished
+    np.testing.assert_allclose(curve(run)["loss"], curve(single)["loss"], rtol=2e-4)
+    evals = [curve(each, "evals")["loss"] for each in (run, single)]
+    np.testing.assert_allclose(*evals, rtol=2e-4)

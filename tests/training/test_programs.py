@@ -63,3 +63,27 @@ def test_where_loading_fails_it_is_compiled(monkeypatch):
 
     monkeypatch.setattr(programs._Relocating, "persistent_load", broken)
     assert double(jax.devices()[1:2])[1] == ["double"]
+
+
+class Result:
+    """Of a program; `under_way` are those that nobody fetched."""
+
+    is_fully_addressable, under_way = True, []
+
+    def __init__(self, value):
+        self.value = value
+        self.under_way.append(self)
+
+    def __array__(self, dtype=None, copy=None):
+        self.under_way.remove(self)
+        return np.asarray(self.value)
+
+
+@pytest.mark.parametrize("count", [0, 3, 8, 40])
+def test_results_come_in_order_and_few_programs_are_under_way(count):
+    most, made = 0, []
+    for value in programs.in_turn(Result(each) for each in range(count)):
+        made.append(int(value))
+        most = max(most, len(Result.under_way) + 1)
+    assert made == list(range(count))
+    assert most == min(count, 8), "32 a device is where they stall"

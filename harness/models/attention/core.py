@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 
 from harness.config.errors import UserError
-from harness.models.attention.softmax import attend, keys_multiplied, keys_seen
+from harness.models.attention.ring import attend_around, keys_multiplied_around
+from harness.models.attention.softmax import attend, keys_seen
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
 from harness.models.parameters import level, weight
@@ -77,7 +78,8 @@ class Attention(nnx.Module):
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
         sink_H = None if self.sink is None else gathered(self.sink, jnp.dtype(jnp.float32))
         score = (self.window, self.softcap, sink_H, rotary.document_BT)
-        return attend(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
+        over = attend if rotary.parts == 1 else attend_around
+        return over(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
 
     def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
@@ -91,7 +93,7 @@ def model_flops(site: Site, kv_heads: int | None = None, window: int | None = No
 
 def executed_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> Products:
     """As `attend` multiplies where it writes the scores out (`softmax.accelerated` says where not)."""
-    keys = keys_multiplied(site.sequence_length, window)
+    keys = keys_multiplied_around(site.sequence_length, window, site.parts)
     return Products(weights=_projections(site, kv_heads), activations=_mixing(site, keys))
 
 
@@ -101,6 +103,11 @@ def cache_bytes(
     """Keys and values of one layer that decoding the last token of a sequence reads."""
     kept = min(window or site.sequence_length, site.sequence_length)
     return 2 * _groups(site, kv_heads) * site.shape.head_width * kept * bytes_per_value
+
+
+def splits(site: Site, options: Scores) -> bool:
+    """Attention goes around a ring of the devices that share a sequence."""
+    return True
 
 
 def _groups(site: Site, kv_heads: int | None) -> int:

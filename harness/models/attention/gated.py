@@ -28,6 +28,7 @@ def _gate(site: Site) -> float:
         core.executed_flops(site, options.kv_heads) + Products(weights=_gate(site))
     ),
     cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads),
+    splits=core.splits,
 )
 class GatedAttention(core.Attention):
     def __init__(self, site: Site, options: core.Grouped):

@@ -21,6 +21,7 @@ from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, gathered, project
 from harness.models.parameters import level, weight
 from harness.models.registry import attention
+from harness.parallel.context import varying
 from harness.parallel.rules import layout
 
 FLOAT32 = jnp.dtype(jnp.float32)
@@ -208,6 +209,7 @@ def _across(
 
     B, H, K = *value_BHCWK.shape[:2], value_BHCWK.shape[-1]
     start_BHKK = jnp.zeros((B, H, K, K), FLOAT32, out_sharding=layout("batch", "heads", None, None))
+    start_BHKK = varying(start_BHKK)
     chunks = tuple(jnp.moveaxis(x, 2, 0) for x in (value_BHCWK, seen_BHCWK, key_BHCWK, total_BHC11))
     _, (corrections, states) = jax.lax.scan(chunk, start_BHKK, chunks)
     return jnp.moveaxis(corrections, 0, 2), jnp.moveaxis(states, 0, 2)

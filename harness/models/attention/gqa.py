@@ -20,6 +20,7 @@ class Options(core.Scores):
     model_flops=lambda site, options: core.model_flops(site, options.kv_heads),
     executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads),
     cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads),
+    splits=core.splits,
 )
 class GroupedQueryAttention(core.Attention):
     def __init__(self, site: Site, options: Options):

@@ -13,6 +13,7 @@ from harness.models.registry import attention
     model_flops=lambda site, options: core.model_flops(site),
     executed_flops=lambda site, options: core.executed_flops(site),
     cache_bytes=lambda site, options, each: core.cache_bytes(site, each),
+    splits=core.splits,
 )
 class MultiHeadAttention(core.Attention):
     def __init__(self, site: Site, options: core.Scores):

@@ -15,7 +15,8 @@ from flax import nnx
 from jax import Array
 
 from harness.config.errors import UserError
-from harness.models.attention.softmax import attend, keys_multiplied, keys_seen
+from harness.models.attention.ring import attend_around, keys_multiplied_around
+from harness.models.attention.softmax import attend, keys_seen
 from harness.models.contract import Products, Site
 from harness.models.layers import RMSNorm, Rotary, project
 from harness.models.parameters import weight
@@ -44,7 +45,7 @@ def _mixing(site: Site, options: Options, keys: float) -> float:
 
 
 def _executed(site: Site, options: Options) -> Products:
-    mixing = _mixing(site, options, keys_multiplied(site.sequence_length))
+    mixing = _mixing(site, options, keys_multiplied_around(site.sequence_length, None, site.parts))
     return Products(weights=_projections(site, options), activations=mixing)
 
 
@@ -56,6 +57,7 @@ def _executed(site: Site, options: Options) -> Products:
     ),
     executed_flops=_executed,
     cache_bytes=lambda site, options, each: (options.latent + options.rotary) * site.sequence_length * each,
+    splits=lambda site, options: True,
 )
 class LatentAttention(nnx.Module):
     """With `qk_norm` a query and the shared rotary key are normed; the other keys are by their latent alone,
@@ -82,7 +84,8 @@ class LatentAttention(nnx.Module):
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
         query_BHTK, key_BHTK = self._query(x_BTD, turn), self._key(x_BTD, key_BHTK, turn)
-        mixed_BHTK = attend(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
+        over = attend if rotary.parts == 1 else attend_around
+        mixed_BHTK = over(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
     def _turning(self, rotary: Rotary) -> Rotary:

@@ -19,6 +19,7 @@ from harness.models.registry import attention
     model_flops=lambda site, options: core.model_flops(site, options.kv_heads),
     executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads),
     cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads),
+    splits=core.splits,
 )
 class UnpositionedAttention(core.Attention):
     def __init__(self, site: Site, options: core.Grouped):

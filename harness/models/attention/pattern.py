@@ -28,8 +28,9 @@ class Options:
     "pattern",
     Options,
     model_flops=lambda site, options: options.at(site).model_flops(site),
-    executed_flops=lambda site, options: options.at(site).executed_flops(site),
+    executed_flops=lambda site, options: options.at(site).executed_once(site),
     cache_bytes=lambda site, options, each: options.at(site).cache_bytes(site, each),
+    splits=lambda site, options: options.at(site).splits(site),
     period=lambda options: len(options.cycle),
 )
 def pattern(site: Site, options: Options) -> nnx.Module:

@@ -148,6 +148,19 @@ def _softmax_product(
     The heads of a group are rows of one plain matrix product. The softmax is divided by its sum after the
     product with the values, K columns instead of S: on CPU that halves the time, most of it backward.
     """
+    *Z, R, T, _ = query_ZRTK.shape
+    masked_ZMS = masked_scores(query_ZRTK, key_ZSK, mask_ZRTS, softcap)
+    highest_ZM1 = jax.lax.stop_gradient(jnp.max(masked_ZMS, axis=-1, keepdims=True))
+    weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
+    sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
+    if sink_ZR is not None:
+        sum_ZM1 += of_sinks(sink_ZR, T, highest_ZM1)
+    mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
+    return (mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype).reshape(*Z, R, T, -1)
+
+
+def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: float | None) -> Array:
+    """[Z, M, S] in float32; -inf where the mask leaves nothing."""
     *Z, R, T, K = query_ZRTK.shape
     S = key_ZSK.shape[-2]
     query_ZMK = query_ZRTK.reshape(*Z, R * T, K)
@@ -155,16 +168,14 @@ def _softmax_product(
     scaled_ZRTS = score_ZMS.reshape(*Z, R, T, S) * (1 / math.sqrt(K))
     if softcap is not None:
         scaled_ZRTS = softcap * jnp.tanh(scaled_ZRTS / softcap)
-    masked_ZMS = jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
-    highest_ZM1 = jax.lax.stop_gradient(jnp.max(masked_ZMS, axis=-1, keepdims=True))
-    weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
-    sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
-    if sink_ZR is not None:
-        sink_ZRT = jnp.broadcast_to(sink_ZR[..., None], (*sink_ZR.shape, T))
-        sink_ZM1 = sink_ZRT.reshape(*sink_ZR.shape[:-1], R * T)[..., None]
-        sum_ZM1 += jnp.exp(sink_ZM1 - highest_ZM1)
-    mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
-    return (mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype).reshape(*Z, R, T, -1)
+    return jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
+
+
+def of_sinks(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
+    """What the sinks of the heads add to the sum of the softmax, for so many queries each."""
+    sink_ZRT = jnp.broadcast_to(sink_ZR[..., None], (*sink_ZR.shape, queries))
+    sink_ZM1 = sink_ZRT.reshape(*sink_ZR.shape[:-1], sink_ZR.shape[-1] * queries)[..., None]
+    return jnp.exp(sink_ZM1 - highest_ZM1)
 
 
 def visible(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
@@ -179,8 +190,12 @@ def _own(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
     if document_BT is None:
         return mask_TS
     T, S = mask_TS.shape
-    own_BTS = _alike(document_BT[:, start : start + T], document_BT[:, :S])
-    return mask_TS & own_BTS[:, None, None]
+    return own(mask_TS, document_BT[:, start : start + T], document_BT[:, :S])
+
+
+def own(mask_TS: Array, query_BT: Array, key_BS: Array) -> Array:
+    """[B, 1, 1, T, S]: what the mask leaves of a query's own document."""
+    return mask_TS & _alike(query_BT, key_BS)[:, None, None]
 
 
 def _alike(query_ZT: Array, key_ZS: Array) -> Array:

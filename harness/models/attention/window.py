@@ -22,6 +22,7 @@ class Options(core.Grouped):
     model_flops=lambda site, options: core.model_flops(site, options.kv_heads, options.window),
     executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads, options.window),
     cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads, options.window),
+    splits=core.splits,
 )
 class WindowedAttention(core.Attention):
     def __init__(self, site: Site, options: Options):

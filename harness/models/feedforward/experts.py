@@ -18,6 +18,7 @@ from jax import Array, P
 from harness.models.feedforward.dispatch import Plan, in_blocks, in_queues, moved
 from harness.models.feedforward.routing import Routing
 from harness.models.layers import gathered
+from harness.parallel.context import on_each
 from harness.parallel.mesh import AXES
 from harness.parallel.rules import RULES, layout, partition
 
@@ -53,9 +54,7 @@ def _on_mesh(local: Local, axes: list[tuple[str | None, ...]]) -> Local:
         y_BTD, dropped_B = local(x_BTD, chosen_BTK, share_BTK, *map(_varying, weights, splits))
         return jax.lax.psum(y_BTD, RULES["ffn"]), dropped_B
 
-    split = jax.shard_map(
-        each_device, in_specs=(tokens, tokens, tokens, *splits), out_specs=(tokens, partition("batch"))
-    )
+    split = on_each(each_device, (tokens, tokens, tokens, *splits), (tokens, partition("batch")))
     return lambda *given: split(*given[:3], *map(jax.reshard, given[3:], splits))
 
 

@@ -97,7 +97,8 @@ def _rows_per_token(site: Site, options: Options) -> float:
     T, E, k = site.sequence_length, options.experts, options.top_k
     if options.dispatch == "capacity":
         return E * queue_rows(T, E, k, options.capacity_factor) / T
-    return block_rows(site.sequences * T * k, E) / (site.sequences * T)
+    tokens = site.sequences * T // site.parts
+    return block_rows(tokens * k, E) / tokens
 
 
 def _idle(site: Site, options: Options) -> int:
@@ -117,6 +118,8 @@ def _evened(options: Options, own: Mapping[str, Array], signals: Signals) -> dic
     executed_flops=_executed,
     idle_parameters=_idle,
     after_step=_evened,
+    # A queue is in the order of a whole sequence.
+    splits=lambda site, options: options.dispatch == "dropless",
 )
 class MoE(nnx.Module):
     """[B, T, D] in; [B, T, D] and Signals out."""

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from harness.parallel.context import mean
+
 TINY = 1e-20
 """Keeps the shares finite where every chosen score has underflowed."""
 
@@ -40,7 +42,7 @@ def route(scores_BTE: Array, bias_E: Array | None, top_k: int) -> Routing:
     score_BTK = jnp.sum(jnp.where(is_chosen_BTKE, scores_BTE[:, :, None], 0.0), axis=-1)
     share_BTK = score_BTK / (jnp.sum(score_BTK, axis=-1, keepdims=True) + TINY)
     # Counts are exact in any order, so that loads are bitwise the same on every mesh.
-    count_BE = jnp.sum(is_chosen_BTKE, axis=(1, 2), dtype=jnp.float32)
+    count_BE = mean(jnp.sum(is_chosen_BTKE, axis=(1, 2), dtype=jnp.float32))
     B, each = len(count_BE), chosen_BTK.shape[1] * top_k
     unevenness = _unevenness(scores_BTE, count_BE / each)
     # Half a million devices choose more often than an int32 counts.
@@ -52,7 +54,7 @@ def _unevenness(scores_BTE: Array, load_BE: Array) -> Array:
     (arXiv:2101.03961, equation 4) a sequence. So it is a mean over sequences, the same however a batch is
     cut into micro-batches and over devices; a product of two means over the batch is not."""
     portion_BTE = scores_BTE / (jnp.sum(scores_BTE, axis=-1, keepdims=True) + TINY)
-    return scores_BTE.shape[-1] * jnp.mean(jnp.sum(load_BE * jnp.mean(portion_BTE, axis=1), axis=-1))
+    return scores_BTE.shape[-1] * jnp.mean(jnp.sum(load_BE * mean(jnp.mean(portion_BTE, axis=1)), axis=-1))
 
 
 def evened(bias_E: Array, load_E: Array, rate: float) -> Array:

@@ -28,6 +28,7 @@ def _product(site: Site) -> float:
     Options,
     model_flops=lambda site, options: 3 * _product(site),
     executed_flops=lambda site, options: Products(weights=2 * _product(site), final=_product(site)),
+    splits=lambda site, options: True,
 )
 class SwiGLU(nnx.Module):
     def __init__(self, site: Site, options: Options):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from harness.config.errors import UserError
 from harness.config.schema import Config, Precision, Remat
 from harness.models.base import Model, Params, parts_of
 from harness.models.images import flops, sizing
@@ -115,6 +116,11 @@ class ImageModel(Model):
 def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> ImageModel:
     """The model of a run: sized and declared. Raises UserError for a config that has no model."""
     image = check(config, image)
+    if config.mesh.context > 1:
+        raise UserError(
+            f"mesh.context={config.mesh.context} splits sequences of tokens, and images are none: give 1, and"
+            " more to mesh.data or mesh.fsdp."
+        )
     shape = sizing.size(config.model, config.scale.parameters, labels, image)
     return assemble(ImageBlueprint(config.model, shape, shape.patches), config)
 
