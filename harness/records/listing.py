@@ -19,8 +19,9 @@ from harness.records.layout import LIBRARY, RECORDS, RUN
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-AT_ONCE = 32
-"""Questions that are asked together, where the other side answers more than one at a time."""
+AT_ONCE = 16
+"""Questions that are asked together, where the other side answers more than one at a time: enough to hide its
+latency, few enough for a small web server."""
 _NO_VERSION = {"name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass"}
 """Of what is listed of a file: what may stay the same when its content changes."""
 _WEB = "http"
@@ -209,6 +210,13 @@ def _found(files: AbstractFileSystem, entry: Entry) -> Found:
     version = {key: str(value) for key, value in told.items() if key not in _NO_VERSION and value is not None}
     stamp = json.dumps([told["size"], version], sort_keys=True) if version else secrets.token_hex(8)
     return Found(entry["name"], told["size"], stamp)
+
+
+def fetch(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
+    """Copy files to paths, some at a time."""
+    for start in range(0, len(there), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        files.get(there[some], here[some])
 
 
 @contextmanager
