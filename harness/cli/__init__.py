@@ -235,14 +235,16 @@ VERBS = {
         "the verdict tables of a sweep, or of the curves of any trainer",
         "harness compare runs/attention --json",
         _compare,
-        "SWEEP...            directories of sweeps\n"
+        "SWEEP...            directories of sweeps, or URLs of them, such as s3://BUCKET/RUNS/SWEEP and\n"
+        "                    zip://SWEEP::ALL.zip (docs/cluster.md: Runs that lie elsewhere)\n"
         "--curves FILE...    CSV or Parquet files instead, with the columns variant, scale, seed, step,\n"
         "                    tokens, loss (and, if known: domain, parameters, flops, decayed, branch)\n"
         "--control VARIANT   with --curves: what the others are compared with; else the first variant\n"
         "--json              the whole comparison as JSON\n"
         "--markdown          the verdict for a pull request\n"
-        "--html              write SWEEP/report.html too (FILE.report.html beside the first FILE)\n"
-        "--pictures          write SWEEP/pictures/*.png and *.svg too (FILE.pictures/)\n"
+        "--html              write SWEEP/report.html too (FILE.report.html beside the first FILE; of a URL\n"
+        "                    NAME.report.html here)\n"
+        "--pictures          write SWEEP/pictures/*.png and *.svg too (FILE.pictures/, NAME.pictures/)\n"
         "--require promote   exit status 1 unless a variant passes the gate; else 0 whatever the verdict",
     ),
     "diff": Verb(
@@ -293,7 +295,7 @@ VERBS = {
         "harness watch runs/attention",
         _watch,
         "It only reads, while another process drives; it leaves when the sweep is over, on q, or on Ctrl-C.\n"
-        "--once              one picture, as where the output is no terminal",
+        "--once              one picture, as where the output is no terminal; SWEEP may be a URL then",
     ),
     "stop": Verb(
         "every run of a sweep saves and leaves; the sweep command continues it",

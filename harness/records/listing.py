@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from harness.config.cache import cache_dir
 from harness.config.errors import UserError, nearest
 from harness.records.layout import LIBRARY, RECORDS, RUN
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-AT_ONCE = 32
-"""Questions that are asked together, where the other side answers more than one at a time."""
+AT_ONCE = 16
+"""Questions that are asked together, where the other side answers more than one at a time: enough to hide its
+latency, few enough for a small web server."""
 _NO_VERSION = {"name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass"}
 """Of what is listed of a file: what may stay the same when its content changes."""
 _WEB = "http"
@@ -52,7 +55,7 @@ class Remote:
     def name(self) -> str:
         """Of the folder or file; of an archive that is the sweep itself, the archive's."""
         own = PurePosixPath(self.root).name or PurePosixPath(self.url).stem or "sweep"
-        return own.partition("?")[0] if _is_web(self.files) else own
+        return PurePosixPath(unquote(own.partition("?")[0])).name if _is_web(self.files) else own
 
 
 def opened(url: str) -> Remote:
@@ -102,6 +105,11 @@ def as_sentences(url: str) -> Iterator[None]:
             f"{url}: nothing lies there; check the names of host or bucket, and folder"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}; make room there, or set "
+                "AB_HARNESS_CACHE=FOLDER"
+            ) from error
         if "Protocol not known" in str(error):
             raise UserError(f"{url}: {_unknown(url)}") from error
         raise UserError(
@@ -136,6 +144,8 @@ def _beside(remote: Remote, note: Callable[[str], None]) -> dict[str, Entry]:
         return {}
     try:
         return _listed(remote.files, parent, [f"*/{LIBRARY}"])
+    except Changed:
+        raise
     except Exception as error:
         note(
             f"{remote.url}: the folder above cannot be listed ({_why(error)}): its noise floors are not known"
@@ -209,6 +219,13 @@ def _found(files: AbstractFileSystem, entry: Entry) -> Found:
     version = {key: str(value) for key, value in told.items() if key not in _NO_VERSION and value is not None}
     stamp = json.dumps([told["size"], version], sort_keys=True) if version else secrets.token_hex(8)
     return Found(entry["name"], told["size"], stamp)
+
+
+def fetch(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
+    """Copy files to paths, some at a time."""
+    for start in range(0, len(there), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        files.get(there[some], here[some])
 
 
 @contextmanager

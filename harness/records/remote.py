@@ -21,7 +21,7 @@ from harness.config.cache import cache_dir
 from harness.config.errors import UserError
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.records.listing import Changed, Found, Remote, as_sentences, of_file, of_sweep, opened
+from harness.records.listing import Changed, Found, Remote, as_sentences, fetch, of_file, of_sweep, opened
 
 TRIES = 3
 KEPT = 86_400.0
@@ -86,7 +86,7 @@ def _fill(fresh: Path, remote: Remote, found: dict[str, Found], before: Path | N
         else:
             wanted.append(path)
     try:
-        remote.files.get([found[path].path for path in wanted], [str(fresh / path) for path in wanted])
+        fetch(remote.files, [found[path].path for path in wanted], [str(fresh / path) for path in wanted])
     except FileNotFoundError as error:
         raise Changed from error
     if any(found[path].size not in (None, (fresh / path).stat().st_size) for path in wanted):

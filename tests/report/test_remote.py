@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import sys
@@ -214,6 +215,28 @@ def test_a_fetch_that_breaks_off_leaves_no_copy(bucket, cache, monkeypatch, caps
     assert sum(1 for _ in remote.fetch_sweep(URL).runs()) == 8
 
 
+def test_a_full_disk_is_not_taken_for_trouble_on_the_other_side(bucket, cache, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", full)
+    assert f"does not fit on the disk of {cache}; make room there" in said(capsys, "compare", URL)
+
+
+def test_a_folder_beside_it_that_goes_is_looked_for_again(bucket, monkeypatch, capsys):
+    ls, gone = MemoryFileSystem.ls, [1]
+
+    def goes(self, path, **named):
+        if path.strip("/") == "bucket/runs/null" and gone[0]:
+            gone[0] -= 1
+            raise FileNotFoundError(path)
+        return ls(self, path, **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", goes)
+    assert (remote.fetch_sweep(URL).path.parent / "null" / "aa_library.json").exists()
+    assert (capsys.readouterr().err, gone) == ("", [0])
+
+
 def test_files_that_go_meanwhile_are_looked_for_again(bucket, cache, monkeypatch, capsys):
     get, gone = MemoryFileSystem.get_file, [2]
 
@@ -301,6 +324,9 @@ def test_no_name_leads_out_of_the_copy():
     assert listing._inside(store, "b/r", top=True).keys() == {"a", "c%20d"}
     page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
     assert listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
+    here: Any = page
+    assert listing.Remote("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
+    assert listing.Remote("", here, "https://h/r/..%2Fx").name == "x"
 
 
 class Far(AsyncFileSystem):
