@@ -40,7 +40,7 @@ _WORDS = {
     "BOOT_FAIL": "its node did not boot",
     "PREEMPTED": "Slurm gave its node to another job",
     "CANCELLED": "its job was cancelled",
-    "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (engine.slurm.extra=[--mem=...])",
+    "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (more with an --mem=... in engine.slurm.extra)",
 }
 _NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
 """Why a job waits that asks for what its partition has not, busy or idle."""
