@@ -42,8 +42,8 @@ _WORDS = {
     "CANCELLED": "its job was cancelled",
     "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (more with an --mem=... in engine.slurm.extra)",
 }
-_NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
-"""Why a job waits that asks for what its partition has not, busy or idle."""
+_NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
+"""Why a job waits that asks for what its partition has not, even with every node up and idle."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """Ends that are no failure of a run: no attempt is counted."""
 
