@@ -169,6 +169,7 @@ class Supervisor:
                 continue
             if why := self.engine.waiting(worker.handle):
                 self._say_why(worker, why)
+                worker.watchdog = Watchdog(self.clock())  # what a scheduler took back begins anew
                 continue
             statuses = [(run, read_status(run.dir)) for run in worker.assignment.runs]
             worker.watchdog.look([(run.dir, status) for run, status in statuses], self.clock())

@@ -1,9 +1,9 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
 `faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
-| "refuse" | "leave", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of its seed
-and step, so a curve that was put together from many attempts can be compared with one that was never
-interrupted.
+| "refuse" | "leave", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of
+its seed and step, so a curve that was put together from many attempts can be compared with one that was
+never interrupted.
 """
 
 from __future__ import annotations

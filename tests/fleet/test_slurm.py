@@ -10,13 +10,12 @@ import pytest
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import EngineConfig, SlurmConfig, Submit
+from harness.config.schema import EngineConfig, SlurmConfig
 from harness.fleet.directories import Ready, mark, prepare
-from harness.fleet.engines import Exit, Order, make_engine, probe
+from harness.fleet.engines import Order, make_engine
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
 from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
-from harness.fleet.engines.slurm_script import Work, array_script, handed_in, job_name
-from harness.fleet.engines.slurm_steps import StepsEngine
+from harness.fleet.engines.slurm_script import Work, array_script, handed_in
 from harness.fleet.launch import Tools, launch
 from harness.fleet.runs import Run, directory, sweep_of
 from harness.records.atomic import write_json
@@ -319,16 +318,6 @@ def test_no_slurm_here(tmp_path, monkeypatch):
         make_engine(EngineConfig("slrum"), tmp_path)
 
 
-def test_steps_need_an_allocation(tmp_path, monkeypatch):
-    (tmp_path / "srun").write_text("#!/bin/sh\n")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    made = make_engine(EngineConfig("slurm", SlurmConfig(Submit.steps)), tmp_path)
-    with pytest.raises(UserError, match="no allocation here"):
-        made.check([], [], print)
-
-
 def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
     probes = []
@@ -345,31 +334,6 @@ def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path
     assert len(probes) == 1, "the second driver finds a job, and asks no node again"
 
 
-def test_a_step_is_taken_over_once_and_told_by_its_number(tmp_path, monkeypatch):
-    """Also where `squeue` lists for a while what ended."""
-    (tmp_path / "srun").write_text('#!/bin/sh\nfor file; do :; done; exec bash "$file"\n')
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    asked, given = [], order(tmp_path)
-
-    def call(arguments):
-        asked.append(arguments)
-        return f"7.2 {job_name(tmp_path, given.log.stem)}\n"
-
-    made = StepsEngine(SlurmConfig(), tmp_path, "platform", call)
-    left = made.submit(given)
-    assert left.srun is None
-    made.cancel(left, hard=False)
-    assert asked[-1] == ["scancel", "--signal=USR2", "7.2"]
-    again = made.submit(given)
-    made.cancel(again, hard=False)
-    assert len(asked) == 2, "what is listed may be the one before: it is asked again first"
-    wait_for(lambda: made.poll(again))
-    assert again.exit.code == 0
-    assert given.log.read_text() != ""
-
-
 def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: not today' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
@@ -378,92 +342,6 @@ def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
         command(["sbatch"])
     with pytest.raises(Refused, match="No such file"):
         command([str(tmp_path / "nothing")])
-
-
-class Node:
-    """Runs the node's side of a probe at once, as `does` has it."""
-
-    def __init__(self, does) -> None:
-        self.does = does
-
-    def start(self, order, argv):
-        self.does(order, argv)
-        return order
-
-    def poll(self, _):
-        return Exit(0, "the worker ended with status 0")
-
-
-def probed(does, tmp_path, needs=()) -> None:
-    node = Node(does)
-    probe.probe(node, node.start, tmp_path, needs, print)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(probe, "VISIBLE", 0.05)
-    monkeypatch.setattr(probe, "TICK", 0.01)
-    monkeypatch.setattr(probe.importlib, "import_module", lambda name: None)
-
-
-def answers(order, argv):
-    probe.answer(order.log.parent, argv[2], argv[3:])
-
-
-def test_a_node_that_has_all_is_taken(quick, tmp_path):
-    probed(answers, tmp_path, [tmp_path])
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("probe-")] == []
-
-
-def test_a_folder_that_is_not_shared(quick, tmp_path):
-    other = tmp_path / "of_the_node"
-    other.mkdir()
-    with pytest.raises(UserError, match="the folder is not shared; choose one that every node sees"):
-        probed(lambda order, argv: probe.answer(other, argv[2], argv[3:]), tmp_path)
-
-
-def test_another_folder_of_the_same_name(quick, tmp_path):
-    def stale(order, argv):
-        (tmp_path / f"probe-{argv[2]}.ask").unlink()
-        answers(order, argv)
-
-    with pytest.raises(UserError, match="is another folder there"):
-        probed(stale, tmp_path)
-
-
-def test_a_node_without_the_harness(quick, tmp_path):
-    def speaks(order, argv):
-        order.log.write_text("python: No module named harness\n")
-
-    with pytest.raises(UserError, match=r"does not run the harness on a node .*No module named harness"):
-        probed(speaks, tmp_path)
-
-
-def test_a_node_without_jax(quick, tmp_path, monkeypatch):
-    def fails(name):
-        raise ImportError(f"No module named '{name}'")
-
-    monkeypatch.setattr(probe.importlib, "import_module", fails)
-    with pytest.raises(UserError, match=r"cannot import jax .*engine.slurm.setup"):
-        probed(answers, tmp_path)
-
-
-def test_a_node_without_the_data(quick, tmp_path):
-    with pytest.raises(UserError, match=r"corpus\.txt is not there"):
-        probed(answers, tmp_path, [tmp_path / "corpus.txt"])
-
-
-@pytest.mark.parametrize(("shift", "side"), [(3600, "ahead of"), (-3600, "behind")])
-def test_clocks_that_differ(quick, tmp_path, monkeypatch, shift, side):
-    real = time.time
-
-    def wrong(order, argv):
-        with monkeypatch.context() as patch:
-            patch.setattr(probe.time, "time", lambda: real() + shift)
-            answers(order, argv)
-
-    with pytest.raises(UserError, match=f"clock is 3[56].. s {side} this machine's"):
-        probed(wrong, tmp_path)
 
 
 def test_what_another_host_left_is_not_waited_for(tmp_path):

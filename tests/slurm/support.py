@@ -28,7 +28,7 @@ TRIAL = (
     "schedule.branches=[]",
 )
 
-TOGETHER = ("mesh.data=2", "engine.processes=2")
+TOGETHER = ("mesh.data=2", "engine.processes=2", f"scale.tokens={128 * 512}")
 """Two processes a run, of one device each."""
 
 

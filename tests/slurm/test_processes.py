@@ -21,7 +21,7 @@ from tests.slurm.support import (
 )
 
 pytestmark = pytest.mark.slow  # make test-slurm
-APART = "engine.slurm.extra=[--ntasks-per-node=1]"
+APART = 'engine.slurm.extra=["--ntasks-per-node=1"]'
 
 
 def test_two_runs_of_two_processes_train_at_once_in_one_allocation(cluster, calm_together, tmp_path):

@@ -40,10 +40,10 @@ _WORDS = {
     "BOOT_FAIL": "its node did not boot",
     "PREEMPTED": "Slurm gave its node to another job",
     "CANCELLED": "its job was cancelled",
-    "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (engine.slurm.extra=[--mem=...])",
+    "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (--mem=... in engine.slurm.extra)",
 }
-_NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
-"""Why a job waits that asks for what its partition has not, busy or idle."""
+_NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
+"""Why a job waits that asks for what its partition has not, even with every node up and idle."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """Ends that are no failure of a run: no attempt is counted."""
 
@@ -211,6 +211,10 @@ def refusal(said: str, partition: str | None, call: Call) -> str:
         return (
             "engine=slurm: this cluster takes no arrays of jobs (MaxArraySize=0); have it changed, or start "
             "workers inside an allocation with engine.slurm.submit=steps"
+        )
+    if "submit limit" in said.lower():
+        return (
+            f"engine=slurm: Slurm takes no more jobs of yours ({said}); hand in fewer with engine.workers=N"
         )
     return f"engine=slurm: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
 

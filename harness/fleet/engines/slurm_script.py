@@ -19,6 +19,9 @@ START = "$SLURM_JOB_ID.$SLURM_STEP_ID.${SLURM_RESTART_COUNT:-0}"
 """Names a start of the processes of a run, also where Slurm starts a job again by itself."""
 
 
+_CASE = "case $SLURM_ARRAY_TASK_ID in\n"
+
+
 @dataclass(frozen=True)
 class Work:
     """`python -m module argument...` as an order has it."""
@@ -45,9 +48,6 @@ def handed_in(logs: Path, name: str) -> dict[int, list[str]]:
     _, _, tasks = file.read_text().partition(_CASE)
     lines = [shlex.split(line) for line in tasks.partition("\nesac\n")[0].splitlines()]
     return {int(words[0].rstrip(")")): words[words.index("--") + 1 : -1] for words in lines}
-
-
-_CASE = "case $SLURM_ARRAY_TASK_ID in\n"
 
 
 def array_script(config: SlurmConfig, logs: Path, stem: str, works: Sequence[Work]) -> str:
