@@ -55,10 +55,10 @@ def _sweep(arguments: Sequence[str]) -> int:
     from harness import train
 
     if "--dry-run" not in arguments:
-        return train.main(["-m", *arguments])
+        return train.main(["hydra.mode=MULTIRUN", *arguments])
     rest = [each for each in arguments if each != "--dry-run"]
     with tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:  # where Hydra writes what it was given
-        return train.main(["-m", *rest, "engine.dry_run=true", f"hydra.sweep.dir={scratch}"])
+        return train.main(["hydra.mode=MULTIRUN", *rest, "engine.dry_run=true", f"hydra.sweep.dir={scratch}"])
 
 
 def _plan(arguments: Sequence[str]) -> int:

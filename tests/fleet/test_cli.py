@@ -50,6 +50,12 @@ def test_a_launch_imports_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_config_is_printed_instead():
+    out, err = in_a_fresh_process("sweep", "experiment=attention", "variant=mha", "--cfg", "job")
+    assert "experiment_name: attention" in out
+    assert err.strip() == "HEAVY [] 0"
+
+
 def test_a_verb_that_is_none_is_answered_with_the_nearest(capsys):
     assert cli.main(["swep"]) == 2
     assert "did you mean 'sweep'?" in capsys.readouterr().err
