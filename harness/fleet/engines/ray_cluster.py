@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.config.errors import UserError
@@ -17,6 +18,40 @@ from harness.fleet.engines import Order
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
+
+LOST = 40.0
+"""Seconds without an answer after which a head is lost. Ray itself ends the process after a minute."""
+AGAIN = 5.0
+"""Seconds between two looks at the head."""
+
+
+@dataclass
+class Head:
+    """Of a cluster, by `host:port`; none of one that was started here, which ends with this process."""
+
+    address: str = ""
+    looked: float = float("-inf")
+    answered: float = float("-inf")
+    trouble: OSError | None = None
+
+    def look(self, now: float) -> None:
+        """Raises UserError where nobody has answered for long. `now`: seconds, always by one clock."""
+        if not self.answers(now, AGAIN) and now - self.answered >= LOST:
+            raise UserError(
+                f"engine.ray.address={self.address}: the head was lost ({self.trouble}), and its cluster "
+                "ends with it; the same command goes on from the checkpoints in another one"
+            ) from self.trouble
+
+    def answers(self, now: float, age: float = 0.0) -> bool:
+        """Whether somebody did, not longer ago than so many seconds."""
+        if self.address and now - self.looked > age:
+            self.looked, self.trouble = now, None
+            try:
+                _knock(self.address, 1.0)
+                self.answered = now
+            except OSError as error:
+                self.trouble = error
+        return self.trouble is None
 
 
 def library() -> Any:
@@ -115,12 +150,17 @@ def _reach(address: str) -> None:
     if not host or not port.isdigit():
         raise UserError(f"engine.ray.address={address}: give host:port of the cluster's head, auto, or null")
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        _knock(address, PATIENCE)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"engine.ray.address={address}: nobody answers ({error}); give the host:port that `ray status` "
             "knows, or null to start one here"
         ) from error
+
+
+def _knock(address: str, patience: float) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), patience).close()
 
 
 @contextlib.contextmanager
