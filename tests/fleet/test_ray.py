@@ -274,6 +274,7 @@ def free_port() -> int:
         ("127.0.0.1:PORT", {}, "nobody answers"),
         (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
         (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, and .* have 2"),
+        (None, {"devices": 4, "processes": 2, "platform": "tpu"}, "this Ray has 4, 4: give as many"),
         (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
         (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
     ],
@@ -308,6 +309,11 @@ def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path
     monkeypatch.undo()
     engine._head.trouble = None
     wait_for(lambda: engine.poll(handle) is not None)
+
+
+def test_processes_on_all_chips_of_all_hosts_of_a_slice_are_let_through(fake, tmp_path):
+    whole = order(tmp_path, devices=8, processes=2, platform="tpu")
+    RayEngine(RayConfig(), tmp_path, ray=fake).check([whole], [], print)
 
 
 def test_a_dead_node_holds_nobody(fake, tmp_path):

@@ -120,7 +120,20 @@ def fitting(
                 f"engine.processes={count}: a run needs {count} places of {share} {name}, each on one node, "
                 f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
             )
+        if count > 1 and any(each.platform == "tpu" for each in orders):
+            _check_slice(share, count, [_has(node, name) for node in nodes if node["Alive"]])
     return _most(next(iter(asked))[0], nodes)
+
+
+def _check_slice(share: int, count: int, chips: Sequence[float]) -> None:
+    """Raises UserError for a part of a slice: libtpu waits for all of its hosts, each with all its chips."""
+    hosts = [each for each in chips if each]
+    if (count, {share}) != (len(hosts), {*hosts}):
+        raise UserError(
+            f"engine.processes={count}: on TPUs several processes are all hosts of a slice, with all their "
+            f"chips, and this Ray has {', '.join(f'{each:g}' for each in hosts)}: give as many processes as "
+            "hosts, and a mesh of all chips, or train on one host with engine=local engine.isolation=all"
+        )
 
 
 def a_little(node: Mapping[str, Any]) -> dict[str, float]:
