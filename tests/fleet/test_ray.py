@@ -230,6 +230,8 @@ def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypat
     _, *actors = several(engine, fake, tmp_path)
     engine.submit(order(tmp_path, "waits"))
     engine.close()
+    with pytest.raises(UserError, match="on one node"):
+        RayEngine(RayConfig("auto"), tmp_path, ray=fake).check([order(tmp_path, devices=9)], [], print)
     assert ray.stop_workers(tmp_path, fake) == 1
     assert fake.initialised["address"] == "head:1"
     assert [("tell", (15,)) in each.calls for each in actors] == [True, True]

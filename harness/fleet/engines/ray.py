@@ -130,6 +130,8 @@ class RayEngine:
             members = [kept for worker in found.values() for kept in worker.gang.members]
             if told := [kept.actor.tell.remote(int(signal.SIGTERM)) for kept in members]:
                 self._ray.wait(told, num_returns=len(told), timeout=FOUND)
+            else:
+                (self._logs / WHERE).unlink()
             return len(found)
         finally:
             self.close()
@@ -139,7 +141,7 @@ class RayEngine:
         if not self._connected:
             return
         self._connected = False
-        if not any(kept.worker.exit is None for kept, _ in self._answers.values()):
+        if self._head.address and not any(kept.worker.exit is None for kept, _ in self._answers.values()):
             (self._logs / WHERE).unlink(missing_ok=True)
         if self._head.answers(self._asked):  # else it would block
             self._ray.shutdown()
