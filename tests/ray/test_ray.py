@@ -203,7 +203,10 @@ def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
 
 @pytest.mark.parametrize(
     ("address", "settings", "said"),
-    [("127.0.0.1:9", {}, "nobody answers"), ("", {"devices": 8}, "needs 4 CPU on one node")],
+    [
+        ("127.0.0.1:9", {}, "nobody answers"),
+        ("", {"devices": 8, "isolation": "all"}, "needs 8 CPU on one node"),
+    ],
 )
 def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
     driver = drive(tmp_path, address or cluster.address, **settings)
