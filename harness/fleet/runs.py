@@ -128,6 +128,11 @@ def check_processes(blocks: Sequence[Block]) -> None:
                 f"engine.processes={count}: {run.name} has {run.devices} devices (mesh), which cannot be "
                 "shared out evenly among so many; give a number that divides them"
             )
+        if count > 1 and run.config.engine.name == "local" and run.config.cluster.platform == "tpu":
+            raise UserError(
+                f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host; "
+                "leave engine.processes out, or take engine=ray for a slice of several hosts"
+            )
         if count > 1 and run.config.engine.isolation is Isolation.all:
             raise UserError(
                 f"engine.processes={count} and engine.isolation=all: processes train one run together, or "

@@ -86,7 +86,7 @@ class Saver:
 
     def _begin(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
-        if leads():
+        if jax.process_index() == 0:  # whoever makes the folder for Orbax
             remove(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # of a save that a kill cut short

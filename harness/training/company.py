@@ -15,6 +15,7 @@ from harness.parallel.meeting import GRACE, Absent, Meeting, meet
 from harness.records.atomic import read_sealed, write_sealed
 from harness.records.layout import RunDir
 from harness.records.status import State, Writer, read_status, write_status
+from harness.training.peers import agreed, number
 from harness.training.run import Assignment
 
 TOGETHER = (State.finished, State.diverged, State.preempted, State.waiting)
@@ -31,6 +32,7 @@ def assemble(processes: Processes, task: Assignment) -> Meeting:
             "number that does, or another mesh"
         )
     place, leads = task.run.meeting, processes.index == 0
+    number(processes.index)
     try:
         meeting = meet(
             processes, lambda address: write_sealed(place, {"address": address}), lambda: _address(task.run)
@@ -61,7 +63,6 @@ def end_as(run: RunDir, state: State, words: str) -> None:
 def take_leave(meeting: Meeting, run: RunDir, state: State) -> None:
     """Part from the others. After an end that is this process's own it ends here: to part takes all."""
     from harness.parallel.join import part
-    from harness.training.peers import agreed
 
     if state in TOGETHER:
         agreed(lambda: state.value)  # the others wait for what process 0 has left to write

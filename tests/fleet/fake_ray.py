@@ -79,7 +79,7 @@ class FakeRay:
                 "NodeID": name,
                 "Alive": name in self.living,
                 "NodeManagerAddress": f"address-{name}",
-                "Resources": {"CPU": 4.0},
+                "Resources": {"CPU": 4.0, "TPU": 4.0},
             }
             for name in ("n1", "n2")
         ]

@@ -86,6 +86,14 @@ def test_processes_that_cannot_share_a_run_are_refused_before_anything_is_writte
     assert not [*tmp_path.iterdir()]
 
 
+def test_one_process_holds_the_chips_of_a_host(tmp_path):
+    made = configs(tmp_path, seeds=(0,), processes=2)
+    for config in made:
+        config.mesh, config.cluster.platform = MeshConfig(data=4), "tpu"
+    with pytest.raises(UserError, match="one process holds all chips of a host"):
+        train(made)
+
+
 class LosesANode:
     """The first time; a run's process 0 then says that another one is gone."""
 

@@ -18,9 +18,10 @@ from harness.config.compose import compose
 from harness.config.errors import UserError
 from harness.config.processes import from_env
 from harness.config.schema import RayConfig
-from harness.fleet.engines import Exit, Order, make_engine, ray
+from harness.fleet.engines import Exit, Order, make_engine, ray, ray_cluster
 from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine
+from harness.fleet.engines.ray_cluster import AGAIN, LOST, Head
 from harness.fleet.engines.ray_keeper import HERE, Keeper, Task
 from harness.records.atomic import write_sealed
 from harness.records.status import Writer
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def fake(monkeypatch) -> FakeRay:
     monkeypatch.setattr(ray, "FRESH", 0.0)
+    knock = ray_cluster._knock
+    monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
     return FakeRay()
 
 
@@ -161,7 +164,6 @@ def test_one_that_outlives_the_others_is_told_once(engine, fake, tmp_path):
 
 def test_a_driver_that_comes_back_finds_all_processes_of_a_run_or_none(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "probe", lambda *_: None)
-    monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
     config = RayConfig("head:1")
     engine = RayEngine(config, tmp_path, ray=fake)
     engine.check([order(tmp_path)], [], print)
@@ -202,7 +204,6 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
     monkeypatch.setattr(ray, "FOUND", 0.05)
     names, engines = ("works", "ended", "waits"), []
     for _ in range(2):
-        monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
         engines.append(RayEngine(RayConfig("head:1"), tmp_path, ray=fake))
         engines[-1].check([order(tmp_path)], [], print)
         if len(engines) == 1:
@@ -223,13 +224,14 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
 def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "probe", lambda *_: None)
     monkeypatch.setattr(ray, "FOUND", 0.05)
-    monkeypatch.setattr("harness.fleet.engines.ray_cluster._reach", lambda _: None)
     assert ray.stop_workers(tmp_path, fake) == 0, "no driver was here"
     engine = RayEngine(RayConfig("auto"), tmp_path, ray=fake)
     engine.check([order(tmp_path)], [], print)
     _, *actors = several(engine, fake, tmp_path)
     engine.submit(order(tmp_path, "waits"))
     engine.close()
+    with pytest.raises(UserError, match="on one node"):
+        RayEngine(RayConfig("auto"), tmp_path, ray=fake).check([order(tmp_path, devices=9)], [], print)
     assert ray.stop_workers(tmp_path, fake) == 1
     assert fake.initialised["address"] == "head:1"
     assert [("tell", (15,)) in each.calls for each in actors] == [True, True]
@@ -274,6 +276,7 @@ def free_port() -> int:
         ("127.0.0.1:PORT", {}, "nobody answers"),
         (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
         (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, and .* have 2"),
+        (None, {"devices": 4, "processes": 2, "platform": "tpu"}, "this Ray has 4, 4: give as many"),
         (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
         (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
     ],
@@ -283,6 +286,36 @@ def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given
     with pytest.raises(UserError, match=said):
         RayEngine(RayConfig(address), tmp_path, ray=fake).check([order(tmp_path, **given)], [], print)
     assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
+
+
+def test_a_head_that_is_silent_for_long_is_lost(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        head.look(100.0)
+    head.look(100.0 + 2 * AGAIN)
+    assert not head.answers(100.0 + 2 * AGAIN)
+    with pytest.raises(UserError, match=r"the head was lost \(.*refused\).*the same command goes on"):
+        head.look(100.0 + LOST)
+    Head().look(0.0)
+
+
+def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path, monkeypatch):
+    handle = engine.submit(order(tmp_path))
+    actor = only(fake)
+    actor.begin()
+    assert engine.poll(handle) is None
+    engine._head = Head(looked=float("inf"), answered=float("inf"), trouble=OSError("refused"))
+    monkeypatch.setattr(fake, "nodes", lambda: pytest.fail("it would block"))
+    actor.say("wait", RayError("gone"))
+    assert engine.poll(handle) is None
+    monkeypatch.undo()
+    engine._head.trouble = None
+    wait_for(lambda: engine.poll(handle) is not None)
+
+
+def test_processes_on_all_chips_of_all_hosts_of_a_slice_are_let_through(fake, tmp_path):
+    whole = order(tmp_path, devices=8, processes=2, platform="tpu")
+    RayEngine(RayConfig(), tmp_path, ray=fake).check([whole], [], print)
 
 
 def test_a_dead_node_holds_nobody(fake, tmp_path):

@@ -10,11 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.config.errors import UserError
 from harness.config.schema import Config, EngineConfig, RayConfig
+from harness.fleet.engines import ray_cluster
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.launch import launch
 from tests.fleet.support import configs, tools
 from tests.ray.cluster import ROOT
+
+SILENT = 6.0
+"""Seconds after which a head is lost."""
 
 
 def sweep(runs: Path, address: str | None, **settings) -> list[Config]:
@@ -33,8 +38,12 @@ def drive(runs: Path, address: str | None, **settings) -> subprocess.Popen:
 
 
 def main(runs: str, settings: str) -> None:
+    ray_cluster.LOST = SILENT
     made = sweep(Path(runs), **json.loads(settings))
-    outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))
+    try:
+        outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))
+    except UserError as error:
+        sys.exit(str(error))
     print(json.dumps([outcome.state for outcome in outcomes]))
 
 

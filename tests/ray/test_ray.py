@@ -142,6 +142,24 @@ def test_a_killed_driver_finds_its_workers_again(cluster, tmp_path, calm):
     assert nothing_is_left(cluster)
 
 
+def test_a_stop_reaches_workers_on_hosts_that_are_not_this_one(cluster, tmp_path, calm):
+    driver = drive(tmp_path, cluster.address)
+    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+    driver.kill()
+    driver.wait()
+    code = (
+        "import socket, sys; socket.gethostname = lambda: 'elsewhere'; "
+        "from harness.cli import main; sys.argv[1:] = ['stop', sys.argv[1]]; main()"
+    )
+    stop = [sys.executable, "-c", code, str(tmp_path / "trial")]
+    said = subprocess.run(stop, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+    assert said.splitlines()[-1] == "2 workers in Ray were told to save and leave"
+    wait_for(lambda: {read_status(run).state for run in at_work(tmp_path, 0)} == {State.preempted})
+    finish(drive(tmp_path, cluster.address))
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+    assert nothing_is_left(cluster)
+
+
 def test_a_lost_node_costs_no_attempt_and_leaves_no_trace(cluster, tmp_path, calm):
     driver = drive(tmp_path, cluster.address, attempts=1)
     wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
@@ -165,6 +183,19 @@ def test_told_to_leave_every_worker_saves_and_nothing_is_left(cluster, tmp_path,
     assert_as(calm, SweepDir(tmp_path / "trial"))
 
 
+def test_in_another_cluster_the_same_command_goes_on_after_a_lost_head(tmp_path, calm):
+    with ray_cluster() as first:
+        driver = drive(tmp_path, first.address)
+        wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+        first.remove_node(first.head_node, allow_graceful=False)
+        out, _ = driver.communicate(timeout=60)
+        assert "the head was lost" in out.splitlines()[-1]
+    with ray_cluster() as second:
+        finish(drive(tmp_path, second.address))
+        assert_as(calm, SweepDir(tmp_path / "trial"))
+        assert nothing_is_left(second)
+
+
 def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
     finish(drive(tmp_path, None))
     assert_as(calm, SweepDir(tmp_path / "trial"))
@@ -172,7 +203,10 @@ def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
 
 @pytest.mark.parametrize(
     ("address", "settings", "said"),
-    [("127.0.0.1:9", {}, "nobody answers"), ("", {"devices": 8}, "needs 4 CPU on one node")],
+    [
+        ("127.0.0.1:9", {}, "nobody answers"),
+        ("", {"devices": 8, "isolation": "all"}, "needs 8 CPU on one node"),
+    ],
 )
 def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
     driver = drive(tmp_path, address or cluster.address, **settings)

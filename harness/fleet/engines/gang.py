@@ -19,15 +19,15 @@ GRACE = 30.0
 
 
 def shares(order: Order, host: str) -> list[Order]:
-    """One order a process. `host`: by which the others reach process 0, whose log is the order's."""
+    """One order a process, with an environment and a log of its own. `host`: by which the others reach
+    process 0, whose log is the order's."""
     count = order.processes
     if count == 1:
         return [order]
     start = uuid.uuid4().hex
     each = [to_env(Processes(count, start, host, index=index)) for index in range(count)]
     logs = [order.log, *(order.log.with_suffix(f".{index}.log") for index in range(1, count))]
-    share = replace(order, devices=order.devices // count, processes=1)
-    return [replace(share, env={**order.env, **own}, log=log) for own, log in zip(each, logs, strict=True)]
+    return [replace(order, env={**order.env, **own}, log=log) for own, log in zip(each, logs, strict=True)]
 
 
 @dataclass

@@ -24,7 +24,7 @@ from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.gang import Gang, shares
 from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
-from harness.fleet.engines.ray_cluster import a_little, connect, fitting, library, resource
+from harness.fleet.engines.ray_cluster import Head, a_little, connect, fitting, library, resource
 from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back, whole
 from harness.records import atomic
 from harness.records.status import Writer
@@ -71,6 +71,7 @@ class RayEngine:
         self._held: deque[Worker] = deque()
         self._found: dict[str, Worker] = {}
         self._asked = float("-inf")
+        self._head = Head()
 
     def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -80,8 +81,8 @@ class RayEngine:
             if self._config.address is not None:
                 self._found = self._left_behind()
                 probe(self, self._probe(orders), self._logs, needs, note)
-                address = self._ray.get_runtime_context().gcs_address
-                atomic.write_sealed(self._logs / WHERE, {"address": address})
+                self._head = Head(self._ray.get_runtime_context().gcs_address)
+                atomic.write_sealed(self._logs / WHERE, {"address": self._head.address})
         except BaseException:
             self.close()
             raise
@@ -129,6 +130,8 @@ class RayEngine:
             members = [kept for worker in found.values() for kept in worker.gang.members]
             if told := [kept.actor.tell.remote(int(signal.SIGTERM)) for kept in members]:
                 self._ray.wait(told, num_returns=len(told), timeout=FOUND)
+            else:
+                (self._logs / WHERE).unlink()
             return len(found)
         finally:
             self.close()
@@ -138,9 +141,10 @@ class RayEngine:
         if not self._connected:
             return
         self._connected = False
-        if not any(kept.worker.exit is None for kept, _ in self._answers.values()):
+        if self._head.address and not any(kept.worker.exit is None for kept, _ in self._answers.values()):
             (self._logs / WHERE).unlink(missing_ok=True)
-        self._ray.shutdown()
+        if self._head.answers(self._asked):  # else it would block
+            self._ray.shutdown()
 
     def _join(self) -> None:
         self._ray = self._ray or library()
@@ -164,7 +168,7 @@ class RayEngine:
         return worker
 
     def _place_some(self) -> None:
-        while self._held and len(self._unplaced) < AHEAD:
+        while self._held and len(self._unplaced) < AHEAD and self._head.answers(self._asked):
             worker = self._held.popleft()
             if worker.exit is None:
                 self._place(worker)
@@ -202,6 +206,7 @@ class RayEngine:
         if now - self._asked < FRESH:
             return
         self._asked = now
+        self._head.look(now)
         if references := [*self._answers]:
             for each in self._ray.wait(references, num_returns=len(references), timeout=0)[0]:
                 self._heard(each)
@@ -214,7 +219,10 @@ class RayEngine:
         except self._ray.exceptions.ActorUnavailableError:  # of a moment: the network
             self._watch(kept)
         except self._ray.exceptions.RayError as error:
-            self._close(kept, self._how_lost(kept, error))
+            if self._head.answers(self._asked):
+                self._close(kept, self._how_lost(kept, error))
+            else:  # and nobody says why now
+                self._answers[reference] = (kept, take_in)
         else:
             take_in(kept, answer)
 
@@ -257,7 +265,8 @@ class RayEngine:
             return
         worker.exit = end
         self._unplaced.discard(worker.name)
-        give_back(self._ray, worker)
+        if self._head.answers(self._asked):  # else the question would block, and the keepers see to it
+            give_back(self._ray, worker)
 
 
 def _task(order: Order, argv: Sequence[str]) -> keeper.Task:

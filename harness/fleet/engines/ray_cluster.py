@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.config.errors import UserError
@@ -17,6 +18,40 @@ from harness.fleet.engines import Order
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
+
+LOST = 40.0
+"""Seconds without an answer after which a head is lost. Ray itself ends the process after a minute."""
+AGAIN = 5.0
+"""Seconds between two looks at the head."""
+
+
+@dataclass
+class Head:
+    """Of a cluster, by `host:port`; none of one that was started here, which ends with this process."""
+
+    address: str = ""
+    looked: float = float("-inf")
+    answered: float = float("-inf")
+    trouble: OSError | None = None
+
+    def look(self, now: float) -> None:
+        """Raises UserError where nobody has answered for long. `now`: seconds, always by one clock."""
+        if not self.answers(now, AGAIN) and now - self.answered >= LOST:
+            raise UserError(
+                f"engine.ray.address={self.address}: the head was lost ({self.trouble}), and its cluster "
+                "ends with it; the same command goes on from the checkpoints in another one"
+            ) from self.trouble
+
+    def answers(self, now: float, age: float = 0.0) -> bool:
+        """Whether somebody did, not longer ago than so many seconds."""
+        if self.address and now - self.looked > age:
+            self.looked, self.trouble = now, None
+            try:
+                _knock(self.address, 1.0)
+                self.answered = now
+            except OSError as error:
+                self.trouble = error
+        return self.trouble is None
 
 
 def library() -> Any:
@@ -85,7 +120,20 @@ def fitting(
                 f"engine.processes={count}: a run needs {count} places of {share} {name}, each on one node, "
                 f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
             )
+        if count > 1 and any(each.platform == "tpu" for each in orders):
+            _check_slice(share, count, [_has(node, name) for node in nodes if node["Alive"]])
     return _most(next(iter(asked))[0], nodes)
+
+
+def _check_slice(share: int, count: int, chips: Sequence[float]) -> None:
+    """Raises UserError for a part of a slice: libtpu waits for all of its hosts, each with all its chips."""
+    hosts = [each for each in chips if each]
+    if (count, {share}) != (len(hosts), {*hosts}):
+        raise UserError(
+            f"engine.processes={count}: on TPUs several processes are all hosts of a slice, with all their "
+            f"chips, and this Ray has {', '.join(f'{each:g}' for each in hosts)}: give as many processes as "
+            "hosts, and a mesh of all chips, or train on one host with engine=local engine.isolation=all"
+        )
 
 
 def a_little(node: Mapping[str, Any]) -> dict[str, float]:
@@ -115,12 +163,17 @@ def _reach(address: str) -> None:
     if not host or not port.isdigit():
         raise UserError(f"engine.ray.address={address}: give host:port of the cluster's head, auto, or null")
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        _knock(address, PATIENCE)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"engine.ray.address={address}: nobody answers ({error}); give the host:port that `ray status` "
             "knows, or null to start one here"
         ) from error
+
+
+def _knock(address: str, patience: float) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), patience).close()
 
 
 @contextlib.contextmanager
