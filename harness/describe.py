@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.errors import UserError
-from harness.config.schema import Config
+from harness.config.schema import Config, MeshConfig
 from harness.parallel.profile import cpu_profile
 from harness.records.configs import read_config
 from harness.records.provenance import Facts
@@ -52,6 +52,7 @@ def describe(config: Config) -> Facts:
 
     import_modules(config)
     check_profile(config.profile)
+    _check_sizes(config.mesh)
     data, mix = data_of(config)
     steps = main_course(config).last
     branch_courses(config)
@@ -122,6 +123,14 @@ def import_modules(config: Config) -> None:
 
 def _sequences_at_once(config: Config) -> int:
     return config.scale.batch // config.compute.microbatches
+
+
+def _check_sizes(mesh: MeshConfig) -> None:
+    for field in dataclasses.fields(mesh):
+        if getattr(mesh, field.name) < 1:
+            raise UserError(
+                f"mesh.{field.name}={getattr(mesh, field.name)}: give the number of devices, at least 1."
+            )
 
 
 def _check_mesh(config: Config, specs: Any) -> None:

@@ -2,7 +2,9 @@
 
 JAX 0.10 lowers such a map as if its explicit axes split nothing there. The values are right all the same, but
 whatever goes in, comes out, or is kept for the gradient is gathered whole on every device and split again.
-This leans on a private function of JAX; in another version nothing is changed, and it costs that traffic.
+No public way says it: the specs of such a map may name only the axes that it is over, and a `reshard` inside
+or a `with_sharding_constraint` behind it leaves the gather where it is (tried in 0.10.2). So this leans on a
+private function of JAX; in another version nothing is changed, and it costs that traffic.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def keep_splits() -> None:
 
 
 def _with_types(lowered: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(lowered)
     def sharding(ctx: Any, mesh: Any, manual_axes: Any, spec: P, aval: Any) -> Any:
         split = getattr(getattr(aval, "sharding", None), "spec", ())
         if len(manual_axes) < len(mesh.axis_names) and len(split) == aval.ndim:

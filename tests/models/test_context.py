@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from harness.config.compose import compose
 from harness.config.errors import UserError
 from harness.config.schema import (
     ComputeConfig,
@@ -17,6 +18,7 @@ from harness.config.schema import (
     Remat,
     ScaleConfig,
 )
+from harness.describe import describe
 from harness.models import build
 from harness.models.attention.ring import hops, keys_multiplied_around
 from harness.models.attention.softmax import visible
@@ -24,6 +26,7 @@ from harness.models.flops import count_jaxpr
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS, OF_EACH
+from tests.models.precise import in_float64, widened
 
 SHAPE = {"width": 8, "layers": 2, "heads": 4, "head_width": 4, "ffn": 12}
 LENGTH, END = 16, 3
@@ -42,44 +45,69 @@ def model_of(attention, feedforward=("swiglu", {}), mesh=None, masked=False, com
     return build(config, vocabulary=16, end=END if masked else None)
 
 
-def answers(model):
-    """Loss and its parts, gradients, logits."""
+DRAWS = 16
+"""Parameters and tokens that are tried, as one says little: a gated delta rule's gradients, in float32 on one
+device, are wrong by 1e-6 to 2e-5 of the largest, and a few by much more."""
 
+
+def answers(model, place):
+    """Of each draw: loss and what it is of, and by path the gradients and logits."""
+
+    @jax.jit
     def answer(params, tokens):
         graded = jax.value_and_grad(lambda p: model.loss(p, tokens, 1e-2), has_aux=True)(params)
         return (*graded, model.logits(params, tokens[:, :-1]))
 
-    return jax.jit(answer)
+    made = []
+    for seed in range(DRAWS):
+        tokens = np.random.default_rng(seed).integers(0, 16, (8, LENGTH + 1), np.int32)
+        said, gradient, logits = jax.tree.map(np.asarray, answer(*place(model.init(seed), tokens)))
+        said = np.concatenate([np.ravel(each) for each in jax.tree.leaves(said)])
+        made.append((said, model.unstack(gradient) | {"logits": logits}))
+    return [said for said, _ in made], [found for _, found in made]
 
 
-def assert_alike(one, other, share=1e-5):
-    """Within such a share of the largest value: sums of terms that cancel have no precision of their own."""
-    largest = max(np.abs(array).max() for array in jax.tree.leaves(one))
-    for path in one:
-        np.testing.assert_allclose(one[path], other[path], rtol=0, atol=share * largest, err_msg=path)
+def exact_answers(model):
+    with in_float64():
+        said, exact = answers(model, lambda params, tokens: (widened(params), tokens))
+    assert all(array.dtype == np.float64 for array in exact[0].values())
+    return said, exact
 
 
-def assert_as_on_one(attention, mesh, compute=None, share=1e-5, **given):
-    plain = model_of(attention, **given)
-    params, tokens = plain.init(0), np.random.default_rng(7).integers(0, 16, (8, LENGTH + 1), np.int32)
-    (alone, parts), gradient, logits = answers(plain)(params, tokens)
-    model = model_of(attention, mesh=mesh, compute=compute, **given)
+def split_answers(model, mesh):
     lane = lane_mesh(jax.devices()[: mesh.devices], mesh)
+    shardings = param_shardings(lane, model.stored)
     with jax.set_mesh(lane):
-        shardings = param_shardings(lane, model.stored)
-        placed = jax.device_put(model.init(0), shardings)
-        (together, others), split, split_logits = answers(model)(
-            placed, jax.device_put(tokens, batch_sharding(lane, 8))
-        )
-    assert all(split[path].sharding == shardings[path] for path in split)
-    assert float(together) == pytest.approx(float(alone), rel=1e-6)
-    assert_alike({"logits": logits}, {"logits": split_logits})
-    assert_alike(gradient, model.unstack(split), share)
-    for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(others), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+        return answers(model, lambda *given: jax.device_put(given, (shardings, batch_sharding(lane, 8))))
 
 
-MESHES = {"2": MeshConfig(context=2), "4": MeshConfig(context=4), "2x2x2": MeshConfig(2, 1, 2, 1, 2)}
+def distances(exact, found):
+    """By path, in the middle of all draws: root of the mean square of what is wrong, as a share of that of
+    the logits or of the largest gradient."""
+    squares = {}
+    for one, other in zip(exact, found, strict=True):
+        size = {path: np.mean(np.square(array)) for path, array in one.items()}
+        largest = max(size[path] for path in size if path != "logits")
+        for path, array in one.items():
+            of = size[path] if path == "logits" else largest
+            squares.setdefault(path, []).append(np.mean(np.square(other[path] - array)) / of)
+    return {path: np.sqrt(np.median(each)) for path, each in squares.items()}
+
+
+def assert_as_on_one(attention, *meshes, compute=None, **given):
+    """No further from float64 than 3 times what float32 on one device is; to 1e-7 a number is rounded."""
+    plain = model_of(attention, **given)
+    exactly, exact = exact_answers(plain)
+    alone = distances(exact, answers(plain, lambda *given: given)[1])
+    for mesh in meshes:
+        said, found = split_answers(model_of(attention, mesh=mesh, compute=compute, **given), mesh)
+        np.testing.assert_allclose(said, exactly, rtol=1e-6)
+        for path, distance in distances(exact, found).items():
+            assert distance < 3 * alone[path] + 1e-7, (mesh, path)
+
+
+MESHES = (MeshConfig(context=2), MeshConfig(context=4), MeshConfig(2, 1, 2, 1, 2))
+"""The last: data x tensor x context."""
 
 
 def test_all_that_a_score_may_have_over_parts():
@@ -89,28 +117,29 @@ def test_all_that_a_score_may_have_over_parts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 @pytest.mark.parametrize("masked", [False, True], ids=["", "documents"])
 @pytest.mark.parametrize("attention", MECHANISMS.values(), ids=MECHANISMS)
-def test_attention(attention, masked, mesh):
-    assert_as_on_one(attention, mesh, masked=masked)
+def test_attention(attention, masked):
+    assert_as_on_one(attention, *MESHES, masked=masked)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [*MESHES.values(), MeshConfig(expert=2, context=4)], ids=[*MESHES, "expert"])
 @pytest.mark.parametrize("options", FEEDFORWARDS.values(), ids=FEEDFORWARDS)
-def test_experts(options, mesh):
-    assert_as_on_one(("mha", {}), mesh, feedforward=("moe", options))
+def test_experts(options):
+    assert_as_on_one(("mha", {}), *MESHES, MeshConfig(expert=2, context=4), feedforward=("moe", options))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", Remat)
-@pytest.mark.parametrize("mesh", [MeshConfig(fsdp=4, context=2), MeshConfig(tensor=2, context=4)])
-def test_scan_and_remat(remat, mesh):
+def test_scan_and_remat(remat):
     """Six layers, in which rounding grows."""
-    compute = ComputeConfig(layers=Layers.scanned, remat=remat)
     assert_as_on_one(
-        ("pattern", {"cycle": OF_EACH}), mesh, compute=compute, masked=True, layers=6, share=1e-4
+        ("pattern", {"cycle": OF_EACH}),
+        MeshConfig(fsdp=4, context=2),
+        MeshConfig(tensor=2, context=4),
+        compute=ComputeConfig(layers=Layers.scanned, remat=remat),
+        masked=True,
+        layers=6,
     )
 
 
@@ -153,6 +182,12 @@ def test_a_sequence_that_does_not_divide_is_said():
     )
     with pytest.raises(UserError, match=said):
         model_of(("mha", {}), mesh=MeshConfig(context=3))
+
+
+@pytest.mark.parametrize("axis", ["data", "context"])
+def test_an_axis_without_devices_is_said(axis):
+    with pytest.raises(UserError, match=f"mesh.{axis}=0: give the number of devices, at least 1"):
+        describe(compose([f"mesh.{axis}=0"]))
 
 
 def test_images_have_no_sequence_of_tokens():

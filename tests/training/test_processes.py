@@ -42,6 +42,17 @@ def test_processes_of_equal_mesh_shape_give_the_same_bits(whole, tmp_path, count
     assert json.loads(run.examples.read_text()) == json.loads(whole.examples.read_text())
 
 
+def test_parts_of_a_sequence_in_several_processes(tmp_path):
+    """Four processes: two with the same rows, of which each has its part of every one."""
+    runs = {}
+    for count in (1, 2, 4):
+        (tmp_path / str(count)).mkdir()
+        runs[count] = prepare(tmp_path / str(count), "mesh.data=2", "mesh.context=2", "schedule.branches=[]")
+        assert train(runs[count], count) == [0] * count
+    assert same(runs[1], runs[2])
+    assert same(runs[1], runs[4])
+
+
 def test_a_process_of_its_own_differs_by_the_order_of_sums_alone(whole, tmp_path):
     """Which is gloo's ring there, and that of the ranks here."""
     run = prepare(tmp_path, *EIGHT)
