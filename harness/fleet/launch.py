@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,15 +13,15 @@ from rich.console import Console
 
 from harness.config.errors import UserError, disk_trouble
 from harness.config.schema import Config, EngineConfig, Isolation
-from harness.config.terms import to_env
 from harness.fleet import directories, placement, rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
-from harness.fleet.engines import Engine, Order, make_engine, scripts
+from harness.fleet.engines import Engine, make_engine, scripts
 from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.measured import corrections_of, known, learn, put_to_use
+from harness.fleet.orders import assignments, files, order_of, workers_at_a_time
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.progress import make_display
 from harness.fleet.runs import (
@@ -35,11 +34,9 @@ from harness.fleet.runs import (
     make_blocks,
     sweep_of,
 )
-from harness.fleet.supervisor import Assignment, Interrupted, Supervisor, terms_of
+from harness.fleet.supervisor import Interrupted, Supervisor
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
-from harness.parallel.memory import free_memory
-from harness.parallel.profile import cpu_profile
 from harness.records import atomic, ledger
 from harness.records.claim import claim, holder, release, worker_of
 from harness.records.layout import SweepDir
@@ -138,8 +135,8 @@ def _train(
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         note(line)
     engine = tools.engine(settings, sweep.path / "workers")
-    assignments = _assignments(todo, settings, workers)
-    engine.check([_order(sweep, each) for each in assignments], _files(runs), note)
+    orders = [order_of(sweep, each) for each in assignments(todo, settings, workers)]
+    engine.check(orders, files(runs), note)
     display = make_display(runs, console)
     supervisor = Supervisor(
         engine,
@@ -147,12 +144,12 @@ def _train(
         display,
         1 if settings.isolation is Isolation.all else workers,
         prepare=lambda run: directories.prepare(sweep, run, display.note),
-        order=lambda assignment: _order(sweep, assignment),
+        order=lambda assignment: order_of(sweep, assignment),
         devices=settings.devices,
     )
 
     def train(blocks: Sequence[Block]) -> None:
-        supervisor.run(_assignments(_without(blocks, supervisor.failed), settings, workers))
+        supervisor.run(assignments(_without(blocks, supervisor.failed), settings, workers))
 
     try:
         with _counting_interruptions(supervisor):
@@ -198,7 +195,7 @@ def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Out
     print_outlook(blocks, outlook, console)
     settings = runs[0].config.engine
     orders = [
-        _order(sweep, each) for each in _assignments(blocks, settings, workers_at_a_time(settings, blocks))
+        order_of(sweep, each) for each in assignments(blocks, settings, workers_at_a_time(settings, blocks))
     ]
     for text in scripts(settings, sweep.path / "workers", orders):
         console.print("\n" + text, markup=False, highlight=False, soft_wrap=True)
@@ -283,62 +280,6 @@ def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], 
         runs = tuple(run for run in block.runs if run.name not in stand)
         left += [Block(block.name, runs)] if runs else []
     return left
-
-
-def _assignments(blocks: Sequence[Block], settings: EngineConfig, workers: int) -> list[Assignment]:
-    """Who shares a worker."""
-    if settings.isolation is Isolation.run or settings.processes > 1:
-        return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
-    widths = [sum(run.devices for run in block.runs) for block in blocks]
-    if settings.isolation is Isolation.block:
-        return [
-            Assignment(block.name, [*block.runs], width) for block, width in zip(blocks, widths, strict=True)
-        ]
-    runs = [run for block in blocks for run in block.runs]
-    devices = max(settings.devices, *widths) if settings.devices else sum(sorted(widths)[-workers:])
-    return [Assignment("all", runs, devices)] if runs else []
-
-
-def _order(sweep: SweepDir, assignment: Assignment) -> Order:
-    config = assignment.runs[0].config
-    each = assignment.devices // config.engine.processes
-    env = cpu_profile(each) if config.cluster.platform == "cpu" else {}
-    env |= to_env(terms_of(config.engine, assignment.failures, assignment.devices))
-    paths = tuple(run.dir.path for run in assignment.runs)
-    log = sweep.worker_log(assignment.name.replace("/", "-"))
-    return Order(
-        assignment.name,
-        paths,
-        env,
-        log,
-        devices=assignment.devices,
-        platform=config.cluster.platform,
-        processes=config.engine.processes,
-    )
-
-
-def _files(runs: Sequence[Run]) -> list[Path]:
-    """What workers read that does not come with the harness."""
-    sources = {each.path for run in runs for each in run.config.data.sources.values()}
-    names = sources | {run.config.data.tokenizer for run in runs}
-    return [Path(name) for name in sorted(names) if Path(name).exists()]
-
-
-def workers_at_a_time(settings: EngineConfig, blocks: Sequence[Block]) -> int:
-    """As configured, or one a core as far as memory carries the largest of them. Where they share the
-    devices of a placement, or a scheduler gives each its own, that is what limits them."""
-    if settings.workers:
-        return settings.workers
-    if settings.devices or settings.name != "local":
-        return sum(len(block.runs) for block in blocks)
-    need = max(_memory(block) for block in blocks)
-    fit = int(free_memory() * 0.8 // need)
-    return max(1, min(len(os.sched_getaffinity(0)), fit))
-
-
-def _memory(block: Block) -> float:
-    """Bytes of a worker: an interpreter with its libraries, and what its runs hold."""
-    return 6e8 + sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.config.errors import UserError
 from harness.config.schema import Isolation, MeshConfig, Schedule
-from harness.fleet.launch import _assignments
+from harness.fleet.orders import assignments
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
 from harness.fleet.supervisor import Assignment, Supervisor
 from harness.fleet.watchdog import Watchdog
@@ -118,18 +118,18 @@ def test_the_pool_is_what_was_asked_for_or_holds_as_many_blocks_as_workers(tmp_p
     for each in made:
         each.mesh = MeshConfig(data=4 if each.scale.name == "s" else 1)
     settings, blocks = made[0].engine, blocks_of(made)
-    (every,) = _assignments(blocks, settings, 1)
+    (every,) = assignments(blocks, settings, 1)
     assert ([run.name for run in every.runs], every.devices) == (
         ["xs/mha/seed0", "xs/short/seed0", "s/mha/seed0", "s/short/seed0"],
         8,
     )
-    assert _assignments(blocks, settings, 2)[0].devices == 10
+    assert assignments(blocks, settings, 2)[0].devices == 10
     settings.devices = 16
-    assert _assignments(blocks, settings, 1)[0].devices == 16
+    assert assignments(blocks, settings, 1)[0].devices == 16
     settings.devices = 4  # what a larger machine began goes on alone
-    assert _assignments(blocks, settings, 1)[0].devices == 8
+    assert assignments(blocks, settings, 1)[0].devices == 8
     settings.isolation = Isolation.block
-    assert [each.devices for each in _assignments(blocks, settings, 1)] == [2, 8]
+    assert [each.devices for each in assignments(blocks, settings, 1)] == [2, 8]
 
 
 def test_all_at_once_is_refused_where_the_devices_do_not_hold_it(tmp_path):

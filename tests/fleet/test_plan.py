@@ -15,7 +15,7 @@ from harness.fleet import placement, rule
 from harness.fleet.announce import plan_lines, short
 from harness.fleet.conclude import conclude
 from harness.fleet.directories import Ready, mark, prepare
-from harness.fleet.launch import workers_at_a_time
+from harness.fleet.orders import workers_at_a_time
 from harness.fleet.outlook import Outlook, look_ahead, shaped
 from harness.fleet.runs import Run, check_distinct, directory, make_blocks, sweep_of
 from harness.records import ledger, metrics
