@@ -18,15 +18,13 @@ from harness.fleet.directories import Ready, mark
 from harness.fleet.engines import HELD, Engine, Exit, Order
 from harness.fleet.progress import Display
 from harness.fleet.runs import Run
+from harness.fleet.tries import UNHURT, Tries, no_time, steps_of
 from harness.fleet.watchdog import AT_WORK, Watchdog
-from harness.records.attempts import Attempts
 from harness.records.claim import worker_of
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 
 TICK = 0.25
-IDLE = 2
-"""Workers in a row that are told to leave before they made a step: the next one would be too."""
 
 
 class Interrupted(Exception):
@@ -80,16 +78,15 @@ class Supervisor:
     """How often the user asked to leave; counted by a signal handler, read between two looks."""
     failed: dict[str, str] = field(default_factory=dict)
     """Runs that were given up, and why."""
-    _attempts: dict[str, Attempts] = field(default_factory=dict)
-    _begun: dict[str, int] = field(default_factory=dict)
-    """By run: how many attempts were made before its worker took it on."""
-    _idle: dict[str, int] = field(default_factory=dict)
-    """By run: how many workers in a row left before they made a step."""
     _dropped: list[Callable[[Run], bool]] = field(default_factory=list)
     """Which runs are told to leave because another one failed."""
     _reasons: set[str] = field(default_factory=set)
     """Why workers waited."""
     _stopping: bool = False
+    _tries: Tries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tries = Tries(self.settings)
 
     def run(self, assignments: Sequence[Assignment]) -> None:
         """Returns when every run has an end, waits at its look, or was given up.
@@ -153,9 +150,8 @@ class Supervisor:
 
     def _activate(self, assignment: Assignment, handle: Any) -> None:
         runs = (*assignment.runs,)
-        self.active.append(Active(assignment, handle, Watchdog(self.clock()), runs, _steps(runs)))
-        for run in assignment.runs:
-            self._begun[run.name] = read_status(run.dir).attempt
+        self.active.append(Active(assignment, handle, Watchdog(self.clock()), runs, steps_of(runs)))
+        self._tries.begin(runs)
 
     # Watching
 
@@ -222,7 +218,7 @@ class Supervisor:
             elif self._stopping or self._is_dropped(run):
                 mark(run.dir, State.preempted, "told to leave; the same command continues")
             elif status.state is State.preempted and not end.taken_away and self._gets_nowhere(run, worker):
-                mark(run.dir, State.failed, _no_time(self.settings))
+                mark(run.dir, State.failed, no_time(self.settings))
                 self._give_up(run, read_status(run.dir))
             elif self._worth_another(run, status):
                 again.append(run)
@@ -244,26 +240,15 @@ class Supervisor:
         return read_status(run.dir)
 
     def _worth_another(self, run: Run, status: Status) -> bool:
-        if status.state in (State.preempted, State.pending):
-            return True
-        # Of several processes, none starts anything again alone.
-        again = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
-        if status.state in again and self._failures(run, status) < self.settings.attempts:
+        if not self._tries.worth_another(run, status):
+            self._give_up(run, status)
+            return False
+        if status.state not in UNHURT:
             self.display.note(f"{run.name}: {status.message or status.state.value}; it is started again")
-            return True
-        self._give_up(run, status)
-        return False
+        return True
 
     def _gets_nowhere(self, run: Run, worker: Active) -> bool:
-        """Whether it left again without a step of any run of its worker: they may have had their turns."""
-        idle = _steps(worker.runs) <= worker.began
-        self._idle[run.name] = self._idle.get(run.name, 0) + 1 if idle else 0
-        return self._idle[run.name] >= IDLE
-
-    def _failures(self, run: Run, status: Status) -> int:
-        """In a row, with those that its worker saw before it was lost."""
-        made = max(1, status.attempt - self._begun.get(run.name, status.attempt))
-        return self._attempts.setdefault(run.name, Attempts()).failed_at(status.step, made)
+        return self._tries.gets_nowhere(run, idle=steps_of(worker.runs) <= worker.began)
 
     def _give_up(self, run: Run, status: Status) -> None:
         self.failed[run.name] = status.message or status.state.value
@@ -293,7 +278,7 @@ class Supervisor:
     def _retry(self, origin: Assignment, runs: Sequence[Run]) -> None:
         """Together; but a run that has one attempt left makes it alone, after the others: whatever ends a
         whole process then shows itself, and takes no other run along."""
-        counts = {run.name: self._attempts.get(run.name, Attempts()).count for run in runs}
+        counts = {run.name: self._tries.failures(run) for run in runs}
         last = self.settings.attempts - 1
         together = [run for run in runs if len(runs) == 1 or not 0 < last <= counts[run.name]]
         if together:
@@ -333,23 +318,6 @@ def terms_of(settings: EngineConfig, failures: int = 0, devices: int = 0) -> Ter
         on_failure=settings.on_failure.value,
         devices=devices,
     )
-
-
-def _steps(runs: Sequence[Run]) -> int:
-    """That they stand at, their branches too."""
-    return sum(read_status(each).step for run in runs for each in (run.dir, *run.dir.branches()))
-
-
-def _no_time(settings: EngineConfig) -> str:
-    """One sentence for a run whose workers are told to leave before they made a step."""
-    said = f"told to leave {IDLE} times in a row before it had made a step"
-    if settings.name == "slurm":
-        limit = settings.slurm.time_limit or "null"
-        return (
-            f"engine.slurm.time_limit={limit}: {said} (engine.slurm.save_seconds="
-            f"{settings.slurm.save_seconds} before the limit); give it a longer time_limit"
-        )
-    return f"engine.name={settings.name}: {said}; see to it that its workers are left more time"
 
 
 def _given_up(run: Run) -> bool:
