@@ -135,7 +135,7 @@ def test_the_option_of_the_command_is_hydras_key(tmp_path, monkeypatch):
     asked: list[list[str]] = []
     monkeypatch.setattr(plain, "main", lambda arguments: asked.append([*arguments]) or 0)
     assert cli.main(["sweep", "scale=xs", "--dry-run", "seed=0,1"]) == 0
-    assert asked[0][:4] == ["-m", "scale=xs", "seed=0,1", "engine.dry_run=true"]
+    assert asked[0][:4] == ["hydra.mode=MULTIRUN", "scale=xs", "seed=0,1", "engine.dry_run=true"]
     scratch = asked[0][4].removeprefix("hydra.sweep.dir=")
     assert not Path(scratch).exists(), "what Hydra wrote is gone"
 
