@@ -18,10 +18,11 @@ from harness.config.schema import Isolation, MeshConfig, Schedule
 from harness.fleet.orders import assignments
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
 from harness.fleet.supervisor import Assignment, Supervisor
+from harness.fleet.tries import Tries
 from harness.fleet.watchdog import Watchdog
 from harness.records.claim import worker_of
 from harness.records.layout import RunDir, SweepDir
-from harness.records.status import State, Status, read_status
+from harness.records.status import State, Status, read_status, write_status
 from harness.report.standing import Watcher
 from tests.fleet.support import configs, drive, facts, lasting_engine, train, wait_for
 from tests.fleet.test_continue import assert_whole, attempts, faults, states
@@ -156,12 +157,15 @@ def test_runs_that_wait_for_devices_are_not_silent(tmp_path):
 
 def test_attempts_in_the_lane_and_losses_of_the_process_are_counted_together(tmp_path):
     run = blocks_of(configs(tmp_path))[0].runs[0]
+    tries, counted = Tries(run.config.engine), []
+    run.dir.path.mkdir(parents=True)
+    for before, now, step in ((4, 6, 7), (6, 7, 7), (7, 9, 9)):
+        write_status(run.dir, Status(attempt=before))
+        tries.begin([run])
+        tries.worth_another(run, Status(State.lost, step=step, attempt=now))
+        counted.append(tries.failures(run))
+    assert counted == [2, 3, 1]
     keeper = Supervisor(lasting_engine(), run.config.engine, None, 1, None, None)  # type: ignore[arg-type]
-    keeper._begun[run.name] = 4
-    assert keeper._failures(run, Status(State.lost, step=7, attempt=6)) == 2
-    keeper._begun[run.name] = 6
-    assert keeper._failures(run, Status(State.lost, step=7, attempt=7)) == 3
-    assert keeper._failures(run, Status(State.lost, step=9, attempt=9)) == 1
     keeper._again(Assignment("x", [run], 1), [run], {run.name: 2})
     assert keeper.waiting[0].failures == 2
 

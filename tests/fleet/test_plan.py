@@ -138,7 +138,7 @@ class TestPlacement:
 
     def test_workers_are_limited_by_memory(self, tmp_path, monkeypatch):
         blocks = make_blocks(runs_of(configs(tmp_path)))
-        monkeypatch.setattr("harness.fleet.launch.free_memory", lambda: 1e9)
+        monkeypatch.setattr("harness.fleet.orders.free_memory", lambda: 1e9)
         assert workers_at_a_time(config(tmp_path, workers=0).engine, blocks) == 1
         assert workers_at_a_time(config(tmp_path, workers=5).engine, blocks) == 5
 
