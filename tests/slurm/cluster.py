@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,7 +128,7 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld-wlm", "-D")
         for node in NODES:
             self.start_node(node)
-        self.wait_until_idle()
+        self.wait_until_idle(NODES)
 
     def start_node(self, node: str) -> None:
         stepd = f"{self.root}/usr/sbin/slurmstepd-wlm"
@@ -203,12 +204,17 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def wait_until_idle(self) -> None:
-        def idle() -> bool:
-            found = self.call("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
-            return {*found.splitlines()} == {f"{node} idle" for node in NODES}
+    def wait_until_idle(self, nodes: Sequence[str] = NODES[:2]) -> None:
+        """Of the partition `main`; what has a node apart goes on beside the tests."""
 
-        _wait(idle, self.logs)
+        def states() -> str:
+            asked = f"--nodes={','.join(nodes)}"
+            return self.call("sinfo", "--noheader", "--Node", asked, "--format=%N %T", check=False)
+
+        def idle() -> bool:
+            return {*states().splitlines()} == {f"{node} idle" for node in nodes}
+
+        _wait(idle, lambda: f"{states()}\n{self.logs()}")
 
     def _of_node(self, node: str) -> list[int]:
         """Every process that Slurm started on a node, and the step daemons that watch over them."""
