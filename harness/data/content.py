@@ -56,7 +56,7 @@ def _count(source: Source, holdout: float) -> Survey:
 def _file_hash(file: Path) -> str:
     path, state = file.resolve(), file.stat()
     name = hashlib.sha256(str(path).encode()).hexdigest()
-    version = [str(path), state.st_size, state.st_mtime_ns]
+    version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
     return _remember("files", name, version, lambda: sha256(path))
 
 

@@ -102,6 +102,9 @@ def test_a_file_is_hashed_once_a_version(text, monkeypatch):
     os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert content.content_hash(locate("s", SourceConfig(str(text)))) != first
     assert len(hashed) == 2
+    monkeypatch.setattr(content, "FORMAT", content.FORMAT + 1)
+    content.content_hash(locate("s", SourceConfig(str(text))))
+    assert len(hashed) == 3, "what an earlier version of the code remembered may mean something else"
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
