@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +90,12 @@ def launch(
             _noting(console)(
                 f"{sweep.ledger}: entry {position} was changed after it was written; {NOT_BELIEVED}"
             )
+        left = _kept(blocks, lambda run: not _ended(run))
+        engine = _ready(sweep, left, tools, _noting(console)) if left else None
         if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
-        failed = _train(sweep, blocks, runs, looks, tools, console)
+        failed = _train(sweep, blocks, runs, looks, engine, tools, console)
         time_variants(sweep, blocks, _noting(console))
         tools.conclude(sweep, console)
     return [_outcome(run, failed) for run in runs]
@@ -123,10 +125,12 @@ def _train(
     blocks: Sequence[Block],
     runs: Sequence[Run],
     looks: Looks | None,
+    engine: Engine | None,
     tools: Tools,
     console: Console,
 ) -> dict[str, str]:
-    """Train what is left. Returns the runs that were given up, and why."""
+    """Train what is left. `engine`: that is ready for it; None where every run seemed to have ended. Returns
+    the runs that were given up, and why."""
     settings, note = runs[0].config.engine, _noting(console)
     todo = _unfinished(sweep, _placed(sweep, blocks, note), note)
     if not todo:
@@ -134,9 +138,7 @@ def _train(
     workers, todo, outlook = _look_ahead(sweep, todo)
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         note(line)
-    engine = tools.engine(settings, sweep.path / "workers")
-    orders = [order_of(sweep, each) for each in assignments(todo, settings, workers)]
-    engine.check(orders, files(runs), note)
+    engine = engine or _ready(sweep, todo, tools, note)
     display = make_display(runs, console)
     supervisor = Supervisor(
         engine,
@@ -149,7 +151,8 @@ def _train(
     )
 
     def train(blocks: Sequence[Block]) -> None:
-        supervisor.run(assignments(_without(blocks, supervisor.failed), settings, workers))
+        left = _kept(blocks, lambda run: run.name not in supervisor.failed)
+        supervisor.run(assignments(left, settings, workers))
 
     try:
         with _counting_interruptions(supervisor):
@@ -167,6 +170,16 @@ def _train(
     for line in put_to_use(runs, settings.devices):
         note(line)
     return supervisor.failed
+
+
+def _ready(sweep: SweepDir, blocks: Sequence[Block], tools: Tools, note: Callable[[str], None]) -> Engine:
+    """The engine that is to train these blocks. Raises UserError where it could not."""
+    settings = blocks[0].runs[0].config.engine
+    workers, blocks, _ = _look_ahead(sweep, blocks)
+    engine = tools.engine(settings, sweep.path / "workers")
+    orders = [order_of(sweep, each) for each in assignments(blocks, settings, workers)]
+    engine.check(orders, files([run for block in blocks for run in block.runs]), note)
+    return engine
 
 
 def _look_ahead(
@@ -230,9 +243,9 @@ def _noting(console: Console) -> Callable[[str], None]:
     return note
 
 
-def _without(blocks: Sequence[Block], failed: Mapping[str, str]) -> list[Block]:
-    """Blocks without the runs that were given up."""
-    kept = [Block(block.name, tuple(run for run in block.runs if run.name not in failed)) for block in blocks]
+def _kept(blocks: Sequence[Block], keep: Callable[[Run], bool]) -> list[Block]:
+    """Blocks with those of their runs that are kept."""
+    kept = [Block(block.name, tuple(run for run in block.runs if keep(run))) for block in blocks]
     return [block for block in kept if block.runs]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from harness.config.errors import UserError
 from harness.fleet.engines import Exit, probe
+from harness.fleet.launch import launch
+from tests.fleet.support import configs, tools
 
 
 class Node:
@@ -94,3 +97,18 @@ def test_clocks_that_differ(quick, tmp_path, monkeypatch, shift, side):
 
     with pytest.raises(UserError, match=f"clock is 3[56].. s {side} this machine's"):
         probed(wrong, tmp_path)
+
+
+class Lacking:
+    """An engine whose nodes lack something."""
+
+    def __init__(self, *_) -> None: ...
+
+    def check(self, *_) -> None:
+        raise UserError("the nodes have no JAX")
+
+
+def test_what_nodes_lack_is_said_before_anything_of_the_sweep_is_written(tmp_path):
+    with pytest.raises(UserError, match="no JAX"):
+        launch(configs(tmp_path), replace(tools(), engine=Lacking))
+    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["driver.lock"]
