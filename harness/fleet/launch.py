@@ -134,6 +134,8 @@ def _train(
     settings, note = runs[0].config.engine, _noting(console)
     todo = _unfinished(sweep, _placed(sweep, blocks, note), note)
     if not todo:
+        if engine:
+            engine.close()
         return {}
     workers, todo, outlook = _look_ahead(sweep, todo)
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
