@@ -106,10 +106,9 @@ def test_runs_of_two_processes_on_two_nodes_are_those_of_the_local_engine(cluste
         drivers = [several(tmp_path / engine, devices, *chosen) for devices in (4, 2)]
         sweeps[engine] = [SweepDir(tmp_path / engine / f"data{devices}") for devices in (4, 2)]
         if engine == "ray":
-            wait_for(lambda: all(at_step(sweep, 0) for sweep in sweeps["ray"]), 200)
-            assert [len({*each["bundles_to_node_id"].values()}) for each in groups(cluster)] == [2, 2]
-            wait_for(lambda: any(at_step(sweep, 20) for sweep in sweeps["ray"]), 200)
-            lose_a_node(cluster)
+            with both_held(sweeps["ray"]):
+                assert [len({*each["bundles_to_node_id"].values()}) for each in groups(cluster)] == [2, 2]
+                lose_a_node(cluster)
         said = [finish(driver) for driver in drivers]
     assert all("of 2: its node" in each for each in said)
     for calm, sweep in zip(*sweeps.values(), strict=True):
@@ -121,6 +120,28 @@ def several(runs: Path, devices: int, *engine: str) -> subprocess.Popen:
     """A sweep of one run over two processes."""
     shape = [f"mesh.data={devices}", "engine.processes=2", f"experiment_name=data{devices}"]
     return real(runs, "variant=mha", "seed=0", "scale.tokens=32000", "schedule.branches=[]", *shape, *engine)
+
+
+@contextlib.contextmanager
+def both_held(sweeps: list[SweepDir]) -> Iterator[None]:
+    """Process 0 of each run stands still, in its stride, so that neither is over before the other begins."""
+    held: dict[Path, int] = {}
+
+    def all_held() -> bool:
+        for sweep in sweeps:
+            if sweep.path not in held and at_step(sweep, 20):
+                [run] = sweep.runs()
+                held[sweep.path] = read_status(run).writer.pid
+                os.kill(held[sweep.path], signal.SIGSTOP)
+        return len(held) == len(sweeps)
+
+    try:
+        wait_for(all_held, 200)
+        yield
+    finally:
+        for pid in held.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def at_step(sweep: SweepDir, step: int) -> bool:
