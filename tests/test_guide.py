@@ -1,4 +1,4 @@
-"""docs/new_variant.md, followed to the letter in an empty folder."""
+"""docs/new_variant.md and what the README shows of a plan, followed to the letter in an empty folder."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GUIDE = Path(__file__).parents[1] / "docs" / "new_variant.md"
+README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -74,3 +75,9 @@ def test_the_guide_does_what_it_says(tmp_path):
                 told += 1
     assert told == 2
     assert (tmp_path / "runs/retention/report.html").exists()
+
+
+def test_the_readme_shows_what_a_plan_prints(tmp_path):
+    shown = next(text for _, text in BLOCK.findall(README.read_text()) if text.startswith("$ harness plan"))
+    command, _, expected = shown.removeprefix("$ ").partition("\n")
+    assert_in_order(expected, run(command, tmp_path))

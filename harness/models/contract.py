@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 from typing import NamedTuple
 
 from jax import Array
@@ -58,15 +59,15 @@ class Products:
     weights: float = 0.0
     activations: float = 0.0
     final: float = 0.0
+    rescored: float = 0.0
+    """Of those among activations, what a gradient rule that keeps no scores multiplies once more itself."""
 
     @property
     def total(self) -> float:
         return self.weights + self.activations + self.final
 
     def __mul__(self, factor: float) -> Products:
-        return Products(self.weights * factor, self.activations * factor, self.final * factor)
+        return Products(*(factor * each for each in astuple(self)))
 
     def __add__(self, other: Products) -> Products:
-        return Products(
-            self.weights + other.weights, self.activations + other.activations, self.final + other.final
-        )
+        return Products(*map(add, astuple(self), astuple(other)))

@@ -65,11 +65,14 @@ def _products(blueprint: Blueprint) -> list[Products]:
 
 def again(products: Products, remat: Remat) -> float:
     """What the backward pass multiplies once more of one layer."""
-    return {
-        Remat.none: 0.0,
-        Remat.dots: products.activations,
-        Remat.full: products.weights + products.activations,
-    }[remat]
+    return (
+        products.rescored
+        + {
+            Remat.none: 0.0,
+            Remat.dots: products.activations,
+            Remat.full: products.weights + products.activations,
+        }[remat]
+    )
 
 
 def _head(shape: Shape) -> float:

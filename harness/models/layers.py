@@ -21,8 +21,9 @@ DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
     """A weight in compute precision, whole along `width`: the all-gather of FSDP stands here alone."""
     axes = [None if axis == "width" else axis for axis in param.axes]
-    whole = jnp.asarray(param[...], dtype)
-    return whole if layout() is None else varying(jax.reshard(whole, layout(*axes)))
+    # Varying first: over the parts of a sequence gradients are summed in float32, each device its own share.
+    whole = jnp.asarray(varying(param[...]), dtype)
+    return whole if layout() is None else jax.reshard(whole, layout(*axes))
 
 
 def _product(

@@ -90,10 +90,8 @@ class TextModel(Model):
     def activation_bytes(self, tokens: int) -> int:
         """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
         shape, width = self.shape, 2 if self.compute.precision is Precision.bfloat16 else 4
-        scores = sum(
-            self.blueprint.attention.executed_flops(site).activations / (4 * shape.head_width)
-            for site in self.blueprint.sites
-        )
+        attended = [self.blueprint.attention.executed_flops(site) for site in self.blueprint.sites]
+        scores = sum(each.activations / (4 * shape.head_width) for each in attended if not each.rescored)
         hidden = sum(
             self.blueprint.feedforward.executed_flops(site).total / (2 * shape.width)
             for site in self.blueprint.sites

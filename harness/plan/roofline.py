@@ -174,11 +174,13 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
 
 
 def _passed_on(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
-    """Bytes received around a ring: keys and values of the other parts, their gradients on the way back, and
-    where they were not kept for that, they themselves once more. As if no window kept any from the ring."""
+    """Bytes received around a ring: keys and values of the other parts forward, backward, and in between where
+    that is done again; with the backward pass their gradients, which then go home. Done again, the first part
+    comes once for both. As if no window kept any from the ring."""
     values = 2 * model.kv_heads * model.head_width * recipe.value / layout.tensor
-    passes = np.where(layout.none, 2, 3)
-    return passes * model.layers / layout.pipeline * layout.tokens(model) * (layout.context - 1) * values
+    others = layout.context - 1
+    passed = np.where(layout.none, 3 * others + (others > 0), 4 * others)
+    return passed * model.layers / layout.pipeline * layout.tokens(model) * values
 
 
 def _gathers(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:

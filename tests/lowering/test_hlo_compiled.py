@@ -180,11 +180,15 @@ def test_a_training_step(overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
-def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat):
+@pytest.mark.parametrize(
+    ("remat", "context"), [("none", 4), ("dots", 4), ("full", 4), ("none", 2), ("full", 2)]
+)
+def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat, context):
     """Around the ring to the byte; sums of gradients within a thousandth, which is those of the loss. Of what
-    JAX keeps between the passes nothing is gathered over the devices that share the batch."""
-    axes = {"data": 2, "context": 4}
+    JAX keeps between the passes nothing is gathered over the devices that share the batch. Done again, scores
+    are multiplied once for that and for the gradient, as far as they are not in the loops: of a device's own
+    part, and of the other one where there is one."""
+    axes = {"data": 2, "context": context}
     mesh = [f"mesh.{axis}={size}" for axis, size in axes.items()]
     counts, expected = step_of(*mesh, f"compute.remat={remat}", "model.tie_embeddings=false")
     shape = decoder(
@@ -195,4 +199,6 @@ def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat):
     assert counts.collective_bytes["collective-permute"] == planned.context[0]
     assert counts.collective_bytes["all-reduce"] == pytest.approx(planned.data[0], rel=1e-3)
     assert "all-gather" not in counts.collective_bytes
-    assert counts.dot_flops == expected
+    scores = 2 * 8 / axes["data"] * 4 * 8 * (32 / context) ** 2
+    once = 0 if remat == "none" else {2: 2, 4: 1}[context]
+    assert counts.dot_flops == expected - 3 * once * scores

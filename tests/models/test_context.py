@@ -32,14 +32,16 @@ SHAPE = {"width": 8, "layers": 2, "heads": 4, "head_width": 4, "ffn": 12}
 LENGTH, END = 16, 3
 
 
-def model_of(attention, feedforward=("swiglu", {}), mesh=None, masked=False, compute=None, **changes):
+def model_of(
+    attention, feedforward=("swiglu", {}), mesh=None, masked=False, compute=None, length=LENGTH, **changes
+):
     config = Config(
         model=ModelConfig(
             attention=Mechanism(*attention), feedforward=Mechanism(*feedforward), **(SHAPE | changes)
         ),
         scale=ScaleConfig("tiny", 1, 1, 8),
         compute=compute or ComputeConfig(),
-        data=DataConfig(sequence_length=LENGTH, mask_documents=masked),
+        data=DataConfig(sequence_length=length, mask_documents=masked),
         mesh=mesh or MeshConfig(),
     )
     return build(config, vocabulary=16, end=END if masked else None)
@@ -141,6 +143,30 @@ def test_scan_and_remat(remat):
         masked=True,
         layers=6,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [Remat.none, Remat.full])
+def test_what_a_device_keeps_is_of_its_own_part(remat):
+    """As many tokens each on 2 devices and on 8: there are never scores or keys of all parts at once."""
+    two, eight = (temporary_bytes(devices, 128 * devices, remat) for devices in (2, 8))
+    assert eight < 1.2 * two
+
+
+def temporary_bytes(devices, length, remat):
+    mesh = MeshConfig(context=devices)
+    compute = ComputeConfig(remat=remat, layers=Layers.scanned)
+    model = model_of(("mha", {}), mesh=mesh, compute=compute, length=length, layers=3)
+    lane = lane_mesh(jax.devices()[:devices], mesh)
+    shardings = param_shardings(lane, model.stored)
+    params = {
+        path: jax.ShapeDtypeStruct(spec.shape, np.float32, sharding=shardings[path])
+        for path, spec in model.stored.items()
+    }
+    tokens = jax.ShapeDtypeStruct((8, length + 1), np.int32, sharding=batch_sharding(lane, 8))
+    with jax.set_mesh(lane):
+        graded = jax.jit(jax.grad(lambda p, t: model.loss(p, t, 0.0)[0])).lower(params, tokens)
+    return graded.compile().memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize(("length", "devices"), [(16, 2), (16, 4), (24, 8)])

@@ -94,7 +94,9 @@ def model_flops(site: Site, kv_heads: int | None = None, window: int | None = No
 def executed_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> Products:
     """As `attend` multiplies where it writes the scores out (`softmax.accelerated` says where not)."""
     keys = keys_multiplied_around(site.sequence_length, window, site.parts)
-    return Products(weights=_projections(site, kv_heads), activations=_mixing(site, keys))
+    mixing = _mixing(site, keys)
+    rescored = mixing / 2 if site.parts > 1 else 0.0
+    return Products(weights=_projections(site, kv_heads), activations=mixing, rescored=rescored)
 
 
 def cache_bytes(

@@ -45,8 +45,13 @@ def _mixing(site: Site, options: Options, keys: float) -> float:
 
 
 def _executed(site: Site, options: Options) -> Products:
-    mixing = _mixing(site, options, keys_multiplied_around(site.sequence_length, None, site.parts))
-    return Products(weights=_projections(site, options), activations=mixing)
+    keys = keys_multiplied_around(site.sequence_length, None, site.parts)
+    scored = 2.0 * site.shape.heads * (site.shape.head_width + options.rotary) * keys
+    return Products(
+        weights=_projections(site, options),
+        activations=_mixing(site, options, keys),
+        rescored=scored if site.parts > 1 else 0.0,
+    )
 
 
 @attention(
