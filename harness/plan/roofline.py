@@ -174,9 +174,9 @@ def traffic(model: ModelShape, layout: Grid, recipe: Recipe) -> Traffic:
 
 
 def _passed_on(model: ModelShape, layout: Grid, recipe: Recipe) -> np.ndarray:
-    """Bytes received around a ring: keys and values of the other parts forward, backward, and in between where
-    that is done again; with the backward pass their gradients, which then go home. Done again, the first part
-    comes once for both. As if no window kept any from the ring."""
+    """Bytes received around a ring: keys and values of the other parts forward, backward, and in between
+    where that is done again; with the backward pass their gradients, which then go home. Done again, the
+    first part comes once for both. As if no window kept any from the ring."""
     values = 2 * model.kv_heads * model.head_width * recipe.value / layout.tensor
     others = layout.context - 1
     passed = np.where(layout.none, 3 * others + (others > 0), 4 * others)

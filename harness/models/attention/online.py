@@ -102,4 +102,6 @@ def gradients(wanted: Wanted, turn: Turn) -> tuple[Array, Array, Array]:
     )
     query_BGRTK, key_BGSK = back(share_BGMS * (slope_BGMS - along_BGM1))
     value_BGSK = jnp.einsum("bgms,bgmk->bgsk", share_BGMS.astype(slope_BGMK.dtype), slope_BGMK)
+    # What splits a single group is lost where heads and queries become one axis.
+    value_BGSK = jax.reshard(value_BGSK, jax.typeof(turn.value_BGSK).sharding)
     return query_BGRTK.astype(jnp.float32), key_BGSK, value_BGSK
