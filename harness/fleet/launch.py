@@ -38,7 +38,7 @@ from harness.fleet.supervisor import Interrupted, Supervisor
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
 from harness.records import atomic, ledger
-from harness.records.claim import claim, holder, release, worker_of
+from harness.records.claim import claim, holder, release, withdraw, worker_of
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 from harness.records.status import read_status
@@ -66,6 +66,8 @@ class Tools:
     describe: Describe = described
     engine: EngineMaker = make_engine
     conclude: Conclude = conclude
+    begun: Callable[[SweepDir], None] = lambda _: None
+    """Called when nothing stands against the sweep any more, before its first record is written."""
 
 
 def launch(
@@ -92,6 +94,7 @@ def launch(
             )
         left = _kept(blocks, lambda run: not _ended(run))
         engine = _ready(sweep, left, tools, _noting(console)) if left else None
+        tools.begun(sweep)
         if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
@@ -180,7 +183,8 @@ def _ready(sweep: SweepDir, blocks: Sequence[Block], tools: Tools, note: Callabl
     workers, blocks, _ = _look_ahead(sweep, blocks)
     engine = tools.engine(settings, sweep.path / "workers")
     orders = [order_of(sweep, each) for each in assignments(blocks, settings, workers)]
-    engine.check(orders, files([run for block in blocks for run in block.runs]), note)
+    with atomic.leaving_nothing(sweep.path / "workers"):
+        engine.check(orders, files([run for block in blocks for run in block.runs]), note)
     return engine
 
 
@@ -228,7 +232,8 @@ def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]
     """Trains the sweep that tunes this one; it is not compared."""
 
     def launch_tuning(configs: Sequence[Config]) -> None:
-        outcomes = launch(configs, dataclasses.replace(tools, conclude=lambda *_: None), console)
+        quiet = dataclasses.replace(tools, conclude=lambda *_: None, begun=lambda _: None)
+        outcomes = launch(configs, quiet, console)
         if failed := [outcome for outcome in outcomes if outcome.failure]:
             raise UserError(
                 f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same "
@@ -299,7 +304,15 @@ def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], 
 
 @contextmanager
 def driving(sweep: SweepDir) -> Iterator[None]:
-    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written."""
+    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written. What fails
+    before anything of the sweep is written leaves no trace."""
+    with atomic.leaving_nothing(sweep.path), _held(sweep):
+        yield
+
+
+@contextmanager
+def _held(sweep: SweepDir) -> Iterator[None]:
+    new = not sweep.lock.exists()
     try:
         if not claim(sweep.lock, patience=0.2):
             other = holder(sweep.lock)
@@ -307,8 +320,12 @@ def driving(sweep: SweepDir) -> Iterator[None]:
             raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
         atomic.clear(sweep.path)
         yield
-    except OSError as error:
-        raise disk_trouble(error, sweep.path) or error from error
+    except BaseException as error:
+        if new:
+            withdraw(sweep.lock)
+        if isinstance(error, OSError) and (trouble := disk_trouble(error, sweep.path)):
+            raise trouble from error
+        raise
     finally:
         release(sweep.lock)
 

@@ -289,7 +289,7 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
     assert "#SBATCH --cpus-per-task=8" in lines
     assert "#SBATCH --gpus-per-node=4" in lines
     assert "#SBATCH --signal=B:USR2@120" in lines
-    assert f"#SBATCH '--output={tmp_path}/a b/slurm.log'" in lines
+    assert f"#SBATCH '--output={tmp_path}/a b/jobs-1.slurm.log'" in lines
     assert f"0) log='{tmp_path}/a b/xs-seed0.log'; set -- '/a b/run' ;;" in lines
     assert lines.index("module load x") < lines.index("export A='b c'")
     assert lines[-1].startswith("exec ")

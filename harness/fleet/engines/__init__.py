@@ -48,6 +48,10 @@ class Exit:
     words: str
     taken_away: bool = False
     """Its machine failed or was given to others: no attempt is counted."""
+    process: int = 0
+    """Of several, the one whose end this is."""
+    said: str = ""
+    """By the scheduler, where its own words tell more than the worker's log (engines.words)."""
 
 
 def environment(order: Order) -> dict[str, str]:

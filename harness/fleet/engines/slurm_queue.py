@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.config.errors import UserError, nearest
 from harness.fleet.engines import Exit
+from harness.fleet.engines.words import in_words
 
 FRESH = 1.0
 """Seconds for which an answer of `squeue` serves every job."""
@@ -21,7 +24,15 @@ AT_ONCE = 500
 PIECE = 1000
 """Workers in one array at most: a script has its limits too."""
 
-_COLUMNS = {"JobArrayID": 20, "State": 20, "exit_code": 12, "Reason": 60, "Name": 200}
+_COLUMNS = {
+    "JobArrayID": 20,
+    "State": 20,
+    "exit_code": 12,
+    "Reason": 60,
+    "Name": 200,
+    "JobID": 20,
+    "NodeList": 200,
+}
 _WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _LIVES = (
     "RUNNING",
@@ -65,6 +76,9 @@ class Job:
     reason: str
     """Why it waits."""
     name: str
+    number: str = ""
+    """By which Slurm's own messages call it: each task of an array has one of its own."""
+    nodes: str = ""
 
     @property
     def task(self) -> int | None:
@@ -102,7 +116,8 @@ class Job:
         if self.state in _WORDS:
             return Exit(None, f"{_WORDS[self.state]}: job {self.id}", self.state in TAKEN_AWAY)
         code = os.waitstatus_to_exitcode(self.status)
-        return Exit(code, f"the worker ended with status {code} (job {self.id}, {self.state})")
+        where = f" on {self.nodes}" if self.nodes else ""
+        return Exit(code, f"{in_words(code)} (job {self.id}{where}, {self.state})")
 
 
 class Queue:
@@ -151,6 +166,16 @@ def steps_of(allocation: str, call: Call) -> dict[str, Job]:
     answer = call(["squeue", "--noheader", "--steps", f"--jobs={allocation}", "--format=%i %j"])
     found = [line.split() for line in answer.splitlines() if len(line.split()) == 2]
     return {name: Job(id, "RUNNING", 0, "", name) for id, name in found}
+
+
+def said_of(number: str, log: Path, *, alone: bool) -> str:
+    """The last that Slurm said of a job, in a log that it shares with others unless it is `alone`."""
+    if not log.exists():
+        return ""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    ours = re.compile(rf"\b(job|step|jobid|stepid)[ =]{number}\b", re.IGNORECASE)
+    found = [line for line in lines if alone or ours.search(line)]
+    return found[-1] if found else ""
 
 
 def cancel(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
@@ -224,5 +249,5 @@ def _job(line: str) -> Job:
     for width in _COLUMNS.values():
         fields.append(line[start : start + width].strip())
         start += width
-    id, state, status, reason, name = fields
-    return Job(id, state, int(status or 0), reason, name)
+    id, state, status, reason, name, number, nodes = fields
+    return Job(id, state, int(status or 0), reason, name, number, nodes)

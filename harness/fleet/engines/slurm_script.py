@@ -40,6 +40,11 @@ def _prefix(logs: Path) -> str:
     return f"ab-{digest(str(logs.absolute()))[:10]}-"
 
 
+def slurm_log(logs: Path, name: str) -> Path:
+    """What Slurm itself says of the jobs of that name; each worker has a log of its own."""
+    return logs / f"{name.removeprefix(_prefix(logs))}.slurm.log"
+
+
 def handed_in(logs: Path, name: str) -> dict[int, list[str]]:
     """What each task of the array of that name trains, by its script; nothing for another sweep's."""
     file = logs / f"{name.removeprefix(_prefix(logs))}.sh"
@@ -57,7 +62,7 @@ def array_script(config: SlurmConfig, logs: Path, stem: str, works: Sequence[Wor
     options = [
         f"--job-name={job_name(logs, stem)}",
         f"--array=0-{len(works) - 1}",
-        f"--output={_pattern(logs / 'slurm.log')}",  # what Slurm itself says; a worker has its own
+        f"--output={_pattern(slurm_log(logs, job_name(logs, stem)))}",
         "--open-mode=append",
         *resources(config, works[0].order),
         *_batch_options(config),
