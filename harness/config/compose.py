@@ -85,7 +85,8 @@ def _shown(asked: argparse.Namespace) -> str:
     first, *_ = _through_hydra([*COMPOSE_ONLY, *asked.overrides], lambda node: node)
     part = OmegaConf.select(first, asked.package) if asked.package else first
     if part is None:
-        raise UserError(f"--package {asked.package}: no such part of a config; {nearest(asked.package, first)}")
+        known = nearest(asked.package, map(str, first))
+        raise UserError(f"--package {asked.package}: no such part of a config; {known}")
     with mistakes.as_sentences():
         text = OmegaConf.to_yaml(part, resolve=asked.resolve) if OmegaConf.is_config(part) else str(part)
     return text.rstrip("\n")

@@ -13,6 +13,7 @@ from harness.config.errors import UserError
 from harness.config.schema import Schedule
 from harness.fleet import placement
 from harness.fleet.cost import machine_kind
+from harness.fleet.engines import Order
 from harness.fleet.launch import launch
 from harness.fleet.single import train_single
 from harness.fleet.supervisor import Assignment, Supervisor
@@ -109,7 +110,7 @@ def test_workers_that_share_devices_start_as_they_come_free():
         display=None,  # type: ignore[arg-type]
         workers=9,
         prepare=None,  # type: ignore[arg-type]
-        order=None,  # type: ignore[arg-type]
+        order=lambda each: Order(each.name, (), {}, Path(each.name)),
         devices=4,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,16 @@ def test_a_node_that_has_all_is_taken(quick, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("probe-")] == []
 
 
+def test_a_node_whose_harness_is_another_one(quick, tmp_path, monkeypatch):
+    def older(order, argv):
+        with monkeypatch.context() as patch:
+            patch.setattr(probe, "code_hash", lambda: "of last month")
+            answers(order, argv)
+
+    with pytest.raises(UserError, match="its harness has other code than this one"):
+        probed(older, tmp_path)
+
+
 def test_a_folder_that_is_not_shared(quick, tmp_path):
     other = tmp_path / "of_the_node"
     other.mkdir()
@@ -70,6 +81,24 @@ def test_a_node_without_the_harness(quick, tmp_path):
 
     with pytest.raises(UserError, match=r"does not run the harness on a node .*No module named harness"):
         probed(speaks, tmp_path)
+    assert [*tmp_path.iterdir()] == [], "the sentence has what the log said"
+
+
+def test_all_that_a_short_log_says_is_quoted(quick, tmp_path):
+    def speaks(order, argv):
+        order.log.write_text("module: cuda/99 is unknown\n\nbash: python: No such file\n")
+
+    with pytest.raises(UserError, match="cuda/99 is unknown; bash: python: No such file"):
+        probed(speaks, tmp_path)
+
+
+def test_what_lay_there_before_stays(quick, tmp_path):
+    for name in ("xs.log", "jobs-1.sh"):
+        (tmp_path / name).touch()
+    (tmp_path / "probe-0123.ask").touch()  # of a driver that was killed
+    with pytest.raises(UserError, match="is not there"):
+        probed(answers, tmp_path, [tmp_path / "corpus.txt"])
+    assert {path.name for path in tmp_path.iterdir()} == {"xs.log", "jobs-1.sh"}
 
 
 def test_a_node_without_jax(quick, tmp_path, monkeypatch):
@@ -77,7 +106,7 @@ def test_a_node_without_jax(quick, tmp_path, monkeypatch):
         raise ImportError(f"No module named '{name}'")
 
     monkeypatch.setattr(probe.importlib, "import_module", fails)
-    with pytest.raises(UserError, match=r"cannot import jax .*engine.slurm.setup"):
+    with pytest.raises(UserError, match=r"cannot import jax\.numpy .*engine.slurm.setup"):
         probed(answers, tmp_path)
 
 
@@ -102,13 +131,32 @@ def test_clocks_that_differ(quick, tmp_path, monkeypatch, shift, side):
 class Lacking:
     """An engine whose nodes lack something."""
 
-    def __init__(self, *_) -> None: ...
+    def __init__(self, _, logs: Path) -> None:
+        self._logs = logs
 
     def check(self, *_) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
         raise UserError("the nodes have no JAX")
 
 
-def test_what_nodes_lack_is_said_before_anything_of_the_sweep_is_written(tmp_path):
+def refused(runs: Path) -> None:
     with pytest.raises(UserError, match="no JAX"):
-        launch(configs(tmp_path), replace(tools(), engine=Lacking))
-    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["driver.lock"]
+        launch(configs(runs), replace(tools(), engine=Lacking))
+
+
+def test_what_nodes_lack_is_said_and_nothing_is_left(tmp_path):
+    refused(tmp_path / "new" / "runs")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_folder_that_was_there_stays_as_it_was(tmp_path):
+    before = {tmp_path / "trial", tmp_path / "trial" / "plan.json"}
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial" / "plan.json").touch()
+    refused(tmp_path)
+    assert {*tmp_path.rglob("*")} == before
+    locks = {tmp_path / "trial" / "workers", tmp_path / "trial" / "driver.lock"}
+    (tmp_path / "trial" / "workers").mkdir()
+    (tmp_path / "trial" / "driver.lock").touch()
+    refused(tmp_path)
+    assert {*tmp_path.rglob("*")} == before | locks

@@ -185,6 +185,31 @@ def test_a_job_that_no_node_could_hold_is_given_up(slurm, tmp_path):
     assert slurm.jobs["1_0"].state == "CANCELLED"
 
 
+@pytest.mark.parametrize(("state", "status"), [("OUT_OF_MEMORY", 0), ("FAILED", 9)])
+def test_what_slurm_said_of_a_job_is_told_with_its_end(slurm, tmp_path, state, status):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handle, other = handed(made, *named(tmp_path / "workers", "a", "b"))
+    said = [f"slurmstepd-n1: error: Detected 1 oom-kill event(s) in StepId={n}.batch." for n in (710, 711)]
+    (tmp_path / "workers" / "jobs-1.slurm.log").write_text("\n".join(said))
+    slurm.end(handle.job, state)
+    slurm.jobs[handle.job].status = status
+    slurm.end(other.job, "TIMEOUT")
+    wait_for(lambda: made.poll(handle) and made.poll(other))
+    assert (handle.exit.said, other.exit.said) == (said[0], ""), "a time limit is explained"
+
+
+def test_a_probe_that_a_killed_driver_left_counts_for_nothing(slurm, tmp_path):
+    slurm.waits = True
+    logs = tmp_path / "workers"
+    first = engine(slurm, logs)
+    asked = first._hand_in_alone(Order("probe", (), {}, logs / "probe.log"), ["module", str(logs), "token"])
+    second = engine(slurm, logs)
+    assert second._found == {}, "else no node would be asked"
+    second.close()
+    assert slurm.jobs[asked.job].state == "CANCELLED"
+
+
 def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"

@@ -142,6 +142,13 @@ class Cluster:
         options = ("-D", "-N", node, "-d", stepd)
         self._daemon(f"slurmd-{node}", "slurmd-wlm", *options, before=without(hidden))
 
+    def restart_node(self, node: str, hidden: Sequence[Path]) -> None:
+        """So that it stands ready without these folders."""
+        if f"slurmd-{node}" in self._children:
+            self.kill_node(node)
+        self.start_node(node, hidden)
+        self.wait_until_idle([node])
+
     def kill_node(self, node: str) -> None:
         """As if its plug were pulled: the daemon, its step daemons and all that they started."""
         daemon = self._children.pop(f"slurmd-{node}")

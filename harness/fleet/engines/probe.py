@@ -1,5 +1,5 @@
-"""One small job before the first worker: that a node sees the same files, has the libraries, and tells the
-same time.
+"""One small job before the first worker: that a node sees the same files, has the libraries and this harness,
+and tells the same time.
 
 The node's side is `python -m harness.fleet.engines.probe FOLDER TOKEN NEED...`.
 """
@@ -19,6 +19,7 @@ from harness.config.errors import UserError
 from harness.fleet.engines import Exit, Order
 from harness.records import atomic
 from harness.records.claim import WAY_OUT, claim, holder, release
+from harness.records.provenance import code_hash
 
 SKEW = 60.0
 """Seconds by which clocks may differ: the times of a run's record would contradict each other."""
@@ -28,6 +29,8 @@ TICK = 0.2
 MODULE = "harness.fleet.engines.probe"
 PROBE = "probe"
 """Its name as a worker, and what all its files begin with."""
+IMPORTS = ("jax.numpy", "harness.training.run", "harness.worker")
+"""The bare name `jax` could be imported from an empty folder."""
 LINES = 3
 """Of its log that are quoted: a module that cannot be loaded is said before the Python that is not there."""
 
@@ -134,6 +137,11 @@ def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
         )
     if found["failure"]:
         raise UserError(f"node {found['host']}: {found['failure']}")
+    if found["code"] != code_hash():
+        raise UserError(
+            f"node {found['host']}: its harness has other code than this one, and what was trained would not "
+            "be what is recorded; install the same there, or work in a checkout that every node sees"
+        )
     ahead = found["time"] - found["seen"]
     if ahead > SKEW or ahead < -(SKEW + VISIBLE):
         side = "ahead of" if ahead > 0 else "behind"
@@ -145,7 +153,8 @@ def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
 
 def answer(folder: Path, token: str, needs: Sequence[str]) -> None:
     """On the node: say what is here."""
-    found = {"host": socket.gethostname(), "time": time.time(), "failure": _failure(folder, token, needs)}
+    failure = _failure(folder, token, needs)  # takes its time
+    found = {"host": socket.gethostname(), "failure": failure, "code": code_hash(), "time": time.time()}
     atomic.write_json(_files(folder, token)[1], found)
 
 
@@ -159,7 +168,7 @@ def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
     for need in needs:
         if not Path(need).exists():
             return f"{need} is not there: put the data where every node sees them"
-    for module in ("jax", "harness.worker"):
+    for module in IMPORTS:
         try:
             importlib.import_module(module)
         except Exception as error:

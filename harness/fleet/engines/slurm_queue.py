@@ -53,6 +53,9 @@ _WORDS = {
     "CANCELLED": "its job was cancelled",
     "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (--mem=... in engine.slurm.extra)",
 }
+NO_FILE = 53
+"""As which signal Slurm tells that it could not open the file into which a job speaks."""
+_UNSEEN = "Slurm could not write its log there"
 _NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
 """Why a job waits that asks for what its partition has not, even with every node up and idle."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
@@ -117,7 +120,8 @@ class Job:
             return Exit(None, f"{_WORDS[self.state]}: job {self.id}", self.state in TAKEN_AWAY)
         code = os.waitstatus_to_exitcode(self.status)
         where = f" on {self.nodes}" if self.nodes else ""
-        return Exit(code, f"{in_words(code)} (job {self.id}{where}, {self.state})")
+        words = _UNSEEN if code == -NO_FILE else in_words(code)
+        return Exit(code, f"{words} (job {self.id}{where}, {self.state})")
 
 
 class Queue:
