@@ -51,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: Sequence[str]) -> int:
     from harness import train
-    from harness.config.compose import SWEEP
 
     rest = [each for each in arguments if each != "--dry-run"]
-    return train.main([SWEEP, *rest, *(["engine.dry_run=true"] if "--dry-run" in arguments else [])])
+    return train.main(["-m", *rest, *(["engine.dry_run=true"] if "--dry-run" in arguments else [])])
 
 
 def _plan(arguments: Sequence[str]) -> int:

@@ -24,8 +24,8 @@ from harness.config.places import settle_paths
 from harness.config.schema import Config, typed
 
 FOLDER = Path(__file__).parents[2] / "conf"
-SWEEP = "hydra.mode=MULTIRUN"
-COMPOSE_ONLY = (SWEEP, "hydra.launcher.compose_only=true")
+SWEEP = ("-m", "--multirun")
+COMPOSE_ONLY = (SWEEP[0], "hydra.launcher.compose_only=true")
 Made = TypeVar("Made")
 
 
@@ -66,7 +66,8 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
     asked, options = _read(arguments)
-    if asked.cfg and (asked.multirun or SWEEP in asked.overrides):
+    if asked.cfg and asked.multirun:
+        options = [each for each in options if each not in SWEEP]  # Hydra shows, or sweeps
         mistakes.check_shown(asked.cfg, asked.overrides)
         if asked.cfg == "job":
             print(_shown(asked))

@@ -136,7 +136,7 @@ def test_the_option_of_the_command_is_hydras_key(tmp_path, monkeypatch):
     asked: list[list[str]] = []
     monkeypatch.setattr(plain, "main", lambda arguments: asked.append([*arguments]) or 0)
     assert cli.main(["sweep", "scale=xs", "--dry-run", "seed=0,1"]) == 0
-    assert asked == [["hydra.mode=MULTIRUN", "scale=xs", "seed=0,1", "engine.dry_run=true"]]
+    assert asked == [["-m", "scale=xs", "seed=0,1", "engine.dry_run=true"]]
 
 
 def test_a_single_run_is_not_trained_by_mistake(tmp_path):

@@ -14,22 +14,27 @@ from harness.fleet.launch import launch
 from tests.fleet.support import configs, tools
 
 
+ENDED = Exit(0, "the worker ended with status 0")
+
+
 class Node:
     """Runs the node's side of a probe at once, as `does` has it."""
 
-    def __init__(self, does) -> None:
-        self.does = does
+    def __init__(self, does, end: Exit) -> None:
+        self.does, self.end = does, end
 
     def start(self, order, argv):
         self.does(order, argv)
         return order
 
     def poll(self, _):
-        return Exit(0, "the worker ended with status 0")
+        return self.end
+
+    def close(self) -> None: ...
 
 
-def probed(does, tmp_path, needs=()) -> None:
-    node = Node(does)
+def probed(does, tmp_path, needs=(), end=ENDED) -> None:
+    node = Node(does, end)
     probe.probe(node, node.start, tmp_path, needs, print)
 
 
@@ -64,6 +69,13 @@ def test_a_folder_that_is_not_shared(quick, tmp_path):
     other.mkdir()
     with pytest.raises(UserError, match="the folder is not shared; choose one that every node sees"):
         probed(lambda order, argv: probe.answer(other, argv[2], argv[3:]), tmp_path)
+
+
+def test_a_job_that_did_not_run_says_nothing_of_the_folder(quick, tmp_path):
+    end = Exit(None, "job 1_0 would wait for ever (PartitionConfig)")
+    with pytest.raises(UserError) as refused:
+        probed(lambda *_: None, tmp_path, end=end)
+    assert str(refused.value) == f"no node could be asked before the first worker: {end.words}"
 
 
 def test_another_folder_of_the_same_name(quick, tmp_path):

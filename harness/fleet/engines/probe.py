@@ -68,6 +68,7 @@ def probe(
         end = _wait(engine, start(order, [MODULE, paths[0], token, *paths[1:]]), note)
         _judge(_read(answer, end, order.log), end, order.log)
     except BaseException:
+        engine.close()
         _clear(folder)
         raise
     finally:
@@ -100,18 +101,18 @@ def _wait(engine: Engine, handle: Any, note: Callable[[str], None]) -> Exit:
         return end
     except BaseException:
         engine.cancel(handle, hard=True)
-        engine.close()
         raise
 
 
 def _read(answer: Path, end: Exit, log: Path) -> dict[str, Any] | None:
-    """None where there is no answer; of a job that failed, none is to come once its log is seen."""
+    """None where there is no answer; of a job that failed, none is to come once its log is seen, and of one
+    that was not let finish, none at all."""
     deadline = time.monotonic() + VISIBLE
     while time.monotonic() < deadline:
         found = atomic.read_json(answer)
         if isinstance(found, dict):
             return found | {"seen": time.time()}
-        if end.code and _said(end, log):
+        if end.code is None or (end.code and _said(end, log)):
             break
         time.sleep(TICK)
     return None
@@ -131,6 +132,8 @@ def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
                 f"{sys.executable} does not run the harness on a node ({said}); install it where nodes "
                 "see it, or by Slurm load it in engine.slurm.setup=[...]"
             )
+        if end.code is None:
+            raise UserError(f"no node could be asked before the first worker: {end.words}")
         raise UserError(
             f"{log.parent}: a node was to write there, and nothing is seen here ({end.words}): the folder is "
             "not shared; choose one that every node sees with runs=..."
