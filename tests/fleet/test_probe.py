@@ -13,7 +13,6 @@ from harness.fleet.engines import Exit, probe
 from harness.fleet.launch import launch
 from tests.fleet.support import configs, tools
 
-
 ENDED = Exit(0, "the worker ended with status 0")
 
 

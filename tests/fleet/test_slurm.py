@@ -199,6 +199,20 @@ def test_what_slurm_said_of_a_job_is_told_with_its_end(slurm, tmp_path, state, s
     assert (handle.exit.said, other.exit.said) == (said[0], ""), "a time limit is explained"
 
 
+def test_what_slurm_said_without_a_name_is_of_the_one_job_of_its_script(slurm, tmp_path):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handle = handed(made, order(tmp_path / "workers"))
+    (tmp_path / "workers" / "jobs-1.slurm.log").write_text(
+        "slurmstepd-n1: error: execve(): Permission denied\n"
+    )
+    slurm.end(handle.job, "FAILED")
+    slurm.jobs[handle.job].status = 1 << 8
+    wait_for(lambda: made.poll(handle))
+    assert "Permission denied" in handle.exit.said
+    assert "status 1 (job 1_0 on n1, FAILED)" in handle.exit.words
+
+
 def test_a_probe_that_a_killed_driver_left_counts_for_nothing(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"

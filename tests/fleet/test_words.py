@@ -51,14 +51,12 @@ def test_of_a_signal_only_what_is_a_failure_is_quoted(tmp_path):
 
 def test_what_an_earlier_worker_said_explains_nothing(tmp_path):
     made = order(tmp_path)
-    assert says(made, "", ABORTED, before="OldError: of yesterday\n") == (
-        f"{ABORTED.words}, before it wrote into {made.log}"
-    )
+    assert says(made, "", ABORTED, before="OldError: x\n") == f"{ABORTED.words} (nothing in {made.log})"
     assert "NewError" in says(made, "NewError: x\n", FAILED, before="OldError: of yesterday\n")
 
 
 def test_a_worker_that_died_before_it_could_write(tmp_path):
-    assert explained(order(tmp_path), FAILED, {}).endswith(f", before it wrote into {tmp_path}/xs-seed0.log")
+    assert explained(order(tmp_path), FAILED, {}).endswith(f"status 1 (nothing in {tmp_path}/xs-seed0.log)")
 
 
 def test_what_the_scheduler_said_comes_first_and_no_line_is_endless(tmp_path):

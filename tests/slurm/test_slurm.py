@@ -35,8 +35,9 @@ def time_up(cluster, runs: Path, *more: str):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def limited(cluster, tmp_path_factory):
-    """A worker that stands still until Slurm's signal before the limit wakes it."""
+def limited(cluster, calm, tmp_path_factory):
+    """A worker that stands still until Slurm's signal before the limit wakes it. After `calm`, which leaves
+    compiled programs to all."""
     runs = tmp_path_factory.mktemp("limited")
     driver, job, worker = time_up(cluster, runs, "engine.attempts=1", "engine.slurm.save_seconds=5")
     os.kill(worker, signal.SIGSTOP)

@@ -26,7 +26,15 @@ from harness.fleet.engines.slurm_queue import (
     refusal,
     said_of,
 )
-from harness.fleet.engines.slurm_script import Work, alike, array_script, handed_in, job_name, slurm_log
+from harness.fleet.engines.slurm_script import (
+    Work,
+    alike,
+    array_script,
+    handed_in,
+    is_alone,
+    job_name,
+    slurm_log,
+)
 from harness.records import atomic
 from harness.records.status import Writer
 
@@ -202,8 +210,7 @@ class SlurmEngine:
         """With what Slurm said where the worker failed, or may not even have begun."""
         if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
             return end
-        log = slurm_log(self._logs, job.name)
-        alone = len(handed_in(self._logs, job.name)) == 1
+        log, alone = slurm_log(self._logs, job.name), is_alone(self._logs, job.name)
         return replace(end, said=said_of(job.number, log, alone=alone))
 
     def _left_behind(self, order: Order) -> Job | None:

@@ -32,7 +32,7 @@ def explained(order: Order, end: Exit, before: Mapping[Path, int]) -> str:
     words = f"{end.words}: {quoted[:LONGEST]}" if quoted else end.words
     if end.code is None:
         return words
-    return f"{words} (see {log})" if said else f"{words}, before it wrote into {log}"
+    return f"{words} (see {log})" if said else f"{words} (nothing in {log})"
 
 
 def telling(text: str, *, whatever: bool = True) -> str:
