@@ -15,6 +15,7 @@ from typing import Any
 from harness.config.schema import EngineConfig
 from harness.config.terms import Terms
 from harness.fleet.directories import Ready, mark
+from harness.fleet.driver import Interrupted
 from harness.fleet.engines import HELD, Engine, Exit, Order
 from harness.fleet.engines.words import explained, spoken
 from harness.fleet.progress import Display
@@ -26,10 +27,6 @@ from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 
 TICK = 0.25
-
-
-class Interrupted(Exception):
-    """The user asked to leave; every worker saved, or was told to."""
 
 
 @dataclass(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from harness.config.errors import UserError
 from harness.fleet.engines import Exit, probe
-from harness.fleet.launch import launch
+from harness.fleet.launch import Interrupted, launch
 from tests.fleet.support import configs, tools
 
 ENDED = Exit(0, "the worker ended with status 0")
@@ -157,6 +159,13 @@ def refused(runs: Path) -> None:
 
 def test_what_nodes_lack_is_said_and_nothing_is_left(tmp_path):
     refused(tmp_path / "new" / "runs")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_told_to_leave_while_a_node_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lacking, "check", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        launch(configs(tmp_path / "runs"), replace(tools(), engine=Lacking))
     assert [*tmp_path.iterdir()] == []
 
 
