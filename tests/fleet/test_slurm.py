@@ -224,6 +224,16 @@ def test_a_probe_that_a_killed_driver_left_counts_for_nothing(slurm, tmp_path):
     assert slurm.jobs[asked.job].state == "CANCELLED"
 
 
+def test_a_probe_that_no_node_could_hold_leaves_no_job_and_no_file(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    slurm.waits, slurm.reason = True, "PartitionConfig"
+    made = SlurmEngine(SlurmConfig(), tmp_path / "workers", "tests.fleet.fake_worker", slurm)
+    with pytest.raises(UserError, match=r"no node could be asked .*: job 1_0 would wait for ever"):
+        made.check([], [], print)
+    assert slurm.jobs["1_0"].state == "CANCELLED"
+    assert [*(tmp_path / "workers").iterdir()] == []
+
+
 def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
@@ -344,7 +354,10 @@ def test_refusals_are_one_sentence(slurm, tmp_path):
     refused = handed(made, order(tmp_path)).exit
     assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
     slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
-    assert "Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    assert "engine=slurm: Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    slurm.refuses = "Invalid --time specification"
+    timed = SlurmEngine(SlurmConfig(time_limit="8h"), tmp_path, "tests.fleet.fake_worker", slurm)
+    assert handed(timed, order(tmp_path)).exit.words.startswith("engine.slurm.time_limit=8h: Slurm refuses")
     slurm.refuses = "Batch job submission failed: Invalid job array specification"
     assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.words
 

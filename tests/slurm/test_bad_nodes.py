@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import BAD, Cluster, without
-from tests.slurm.support import jobs_of, said, sweep, wait_for
+from tests.slurm.support import assert_nothing_left, said, sweep, wait_for
 
 pytestmark = pytest.mark.slow  # make test-slurm
 
@@ -49,8 +49,7 @@ def refuses(cluster: Cluster, driver: subprocess.Popen, runs: Path, sentence: st
     assert driver.wait(60) == 2, said(runs)
     assert sentence in said(runs).splitlines()[-1]
     assert "Traceback" not in said(runs)
-    assert [path.name for path in runs.iterdir()] == ["driver.txt"]
-    assert jobs_of(cluster, runs) == set()
+    assert_nothing_left(cluster, runs)
 
 
 def test_a_node_without_python(cluster, tmp_path):

@@ -186,7 +186,7 @@ class SlurmEngine:
         try:
             job = self._call(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
         except Refused as error:
-            end = Exit(None, refusal(str(error), self._config.partition, self._call))
+            end = Exit(None, refusal(str(error), self._config, self._call))
             for handle, _ in piece:
                 handle.exit = end
             return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.errors import UserError, nearest
+from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit
 from harness.fleet.engines.words import in_words
 
@@ -58,6 +59,8 @@ NO_FILE = 53
 _UNSEEN = "Slurm could not write its log there"
 _NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
 """Why a job waits that asks for what its partition has not, even with every node up and idle."""
+_MEANT = {"--time": "time_limit", "node name": "nodelist", "feature": "constraint", "account": "account"}
+"""Keys, by what a refusal says of them."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """Ends that are no failure of a run: no attempt is counted."""
 
@@ -228,14 +231,17 @@ def check_installed(program: str) -> None:
         )
 
 
-def refusal(said: str, partition: str | None, call: Call) -> str:
-    """One sentence for what `sbatch` or `srun` would not take."""
+def refusal(said: str, config: SlurmConfig, call: Call) -> str:
+    """One sentence for what `sbatch` would not take."""
     if "invalid partition" in said.lower():
         try:
             known = call(["sinfo", "--noheader", "--format=%R"]).split()
         except Refused:
             known = []
-        return f"engine.slurm.partition={partition}: no such partition; {nearest(partition or '', known)}"
+        return (
+            f"engine.slurm.partition={config.partition}: no such partition; "
+            f"{nearest(config.partition or '', known)}"
+        )
     if "invalid job array" in said.lower():
         return (
             "engine=slurm: this cluster takes no arrays of jobs (MaxArraySize=0); have it changed, or start "
@@ -245,7 +251,9 @@ def refusal(said: str, partition: str | None, call: Call) -> str:
         return (
             f"engine=slurm: Slurm takes no more jobs of yours ({said}); hand in fewer with engine.workers=N"
         )
-    return f"engine=slurm: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
+    meant = (f"engine.slurm.{key}={getattr(config, key)}" for word, key in _MEANT.items() if word in said)
+    key = next(meant, "engine=slurm")
+    return f"{key}: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
 
 
 def _job(line: str) -> Job:
