@@ -14,9 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train one run, or with `-m` a sweep. Exit status 0 whatever the verdict, 1 if runs failed for
     good, 2 for a user's mistake, 130 when interrupted."""
     from harness.config.compose import run
+    from harness.fleet.driver import Interrupted
     from harness.fleet.jobs import RunFailed
     from harness.fleet.single import train_single
-    from harness.fleet.supervisor import Interrupted
 
     try:
         run(sys.argv[1:] if arguments is None else arguments, train_single)

@@ -50,15 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sweep(arguments: Sequence[str]) -> int:
-    import tempfile
-
     from harness import train
 
-    if "--dry-run" not in arguments:
-        return train.main(["hydra.mode=MULTIRUN", *arguments])
     rest = [each for each in arguments if each != "--dry-run"]
-    with tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:  # where Hydra writes what it was given
-        return train.main(["hydra.mode=MULTIRUN", *rest, "engine.dry_run=true", f"hydra.sweep.dir={scratch}"])
+    return train.main(["-m", *rest, *(["engine.dry_run=true"] if "--dry-run" in arguments else [])])
 
 
 def _plan(arguments: Sequence[str]) -> int:
@@ -197,7 +192,7 @@ VERBS = {
         _sweep,
         "OVERRIDES as Hydra reads them: KEY=VALUE sets, KEY=a,b,c sweeps; conf/ holds what can be chosen.\n"
         "What is finished is not trained again. Exit status 0 whatever the verdict, 1 if runs failed.\n"
-        "`harness sweep --cfg job OVERRIDES` prints the config instead.\n"
+        "`harness sweep --cfg job OVERRIDES` prints the config of the first run instead.\n"
         "--dry-run           print every run's time, memory and disk, and who trains where and when;\n"
         "                    nothing is written or trained. engine.devices=N and\n"
         "                    engine.schedule=queue|static place the sweep on N devices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,11 +19,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import mistakes
-from harness.config.errors import UserError
+from harness.config.errors import UserError, nearest
 from harness.config.places import settle_paths
 from harness.config.schema import Config, typed
 
 FOLDER = Path(__file__).parents[2] / "conf"
+SWEEP = ("-m", "--multirun")
+COMPOSE_ONLY = (SWEEP[0], "hydra.launcher.compose_only=true")
+Made = TypeVar("Made")
 
 
 def config_path() -> str:
@@ -61,35 +65,59 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     Raises UserError where Hydra would print its own report, and whatever the launcher raised.
     The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
-    for config in _through_hydra(arguments):
+    asked, options = _read(arguments)
+    if asked.cfg and asked.multirun:
+        options = [each for each in options if each not in SWEEP]  # Hydra shows, or sweeps
+        mistakes.check_shown(asked.cfg, asked.overrides)
+        if asked.cfg == "job":
+            print(_shown(asked))
+            return
+    for config in _through_hydra([*options, *asked.overrides], resolve):
         task(config)
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[Config]:
     """The configs of a sweep in Hydra's order; nothing is launched. Raises UserError."""
-    with tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:  # where Hydra writes what it was given
-        return _through_hydra(
-            ["-m", *overrides, "hydra.launcher.compose_only=true", f"hydra.sweep.dir={scratch}"]
-        )
+    return _through_hydra([*COMPOSE_ONLY, *overrides], resolve)
 
 
-def _through_hydra(arguments: Sequence[str]) -> list[Config]:
-    """What Hydra gives to a program that it starts; nothing for a sweep that was launched."""
+def _shown(asked: argparse.Namespace) -> str:
+    """The config of a sweep's first run, as Hydra's `--cfg job` shows that of a single one."""
+    first, *_ = _through_hydra([*COMPOSE_ONLY, *asked.overrides], lambda node: node)
+    part = OmegaConf.select(first, asked.package) if asked.package else first
+    if part is None:
+        known = nearest(asked.package, map(str, first))
+        raise UserError(f"--package {asked.package}: no such part of a config; {known}")
+    with mistakes.as_sentences():
+        text = OmegaConf.to_yaml(part, resolve=asked.resolve) if OmegaConf.is_config(part) else str(part)
+    return text.rstrip("\n")
+
+
+def _read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """A command line, and its options: Hydra wants all overrides in one piece."""
+    asked = get_args_parser().parse_intermixed_args([*arguments])
+    return asked, [each for each in arguments if each not in asked.overrides]
+
+
+def _through_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Made]) -> list[Made]:
+    """What Hydra gives to a program that it starts; nothing for a sweep that was launched. What Hydra itself
+    writes of a sweep goes to a folder that does not last: the launcher keeps it once it may write."""
     register()
-    arguments = [_named(argument) for argument in arguments]
-    handed: list[Config] = []
+    handed: list[Made] = []
     wrong: list[UserError] = []
 
     def take(node: DictConfig) -> None:
         try:
-            handed.append(resolve(node))
+            handed.append(make(node))
         except UserError as error:  # of which Hydra would make a report of its own
             wrong.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
-    with mistakes.as_sentences(), _command_line(arguments):
-        mistakes.check(get_args_parser().parse_args(arguments).overrides, groups())
-        main()
+    with mistakes.as_sentences(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
+        asked, options = _read([_named(argument) for argument in arguments])
+        mistakes.check(asked.overrides, groups())
+        with _command_line([*options, f"hydra.sweep.dir={scratch}", *asked.overrides]):
+            main()
     if wrong:
         raise wrong[0]
     return handed

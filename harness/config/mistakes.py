@@ -44,9 +44,23 @@ def as_sentences() -> Iterator[None]:
 
 def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
-    for override in OverridesParser.create().parse_overrides([*overrides]):
+    for override in _parsed(overrides):
         if problem := _problem(override, groups):
             raise UserError(problem)
+
+
+def check_shown(kind: str, overrides: Sequence[str]) -> None:
+    """Refuse several values where Hydra's own config is to be shown, which it does of one run."""
+    several = [each for each in _parsed(overrides) if each.is_sweep_override()]
+    if several and kind != "job":
+        raise UserError(
+            f"{several[0].input_line}: --cfg {kind} shows one run; give one value, or see the config of the "
+            "first run with --cfg job"
+        )
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides([*overrides])
 
 
 def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:

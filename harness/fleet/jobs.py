@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -10,7 +11,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from harness.config.compose import resolve
-from harness.fleet.launch import Outcome, launch
+from harness.fleet.launch import Outcome, Tools, launch
+from harness.records import atomic
+from harness.records.layout import SweepDir
+
+GIVEN = "multirun.yaml"
 
 
 class RunFailed(Exception):
@@ -37,8 +42,15 @@ def launch_jobs(
     """Train every job, and answer in Hydra's order with small results."""
     loader = context.config_loader
     configs = [resolve(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
-    outcomes = launch(configs)
+    given = Path(master.hydra.sweep.dir) / GIVEN
+    outcomes = launch(configs, Tools(begun=lambda sweep: _keep(given, sweep)))
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _keep(given: Path, sweep: SweepDir) -> None:
+    """What the command was, as Hydra wrote it."""
+    if given.exists():
+        atomic.write_bytes(sweep.path / ".hydra" / GIVEN, given.read_bytes())
 
 
 def _result(overrides: Sequence[str], outcome: Outcome) -> JobReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.errors import UserError, disk_trouble
+from harness.config.errors import UserError
 from harness.config.schema import Config, EngineConfig, Isolation
 from harness.fleet import directories, placement, rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
+from harness.fleet.driver import Interrupted, driving, leaving_when_told, signals_to
 from harness.fleet.engines import Engine, make_engine, scripts
 from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.measured import corrections_of, known, learn, put_to_use
@@ -34,11 +34,11 @@ from harness.fleet.runs import (
     make_blocks,
     sweep_of,
 )
-from harness.fleet.supervisor import Interrupted, Supervisor
+from harness.fleet.supervisor import Supervisor
 from harness.fleet.timing import time_variants
 from harness.fleet.tune import tune
 from harness.records import atomic, ledger
-from harness.records.claim import claim, holder, release, worker_of
+from harness.records.claim import worker_of
 from harness.records.layout import SweepDir
 from harness.records.provenance import Facts
 from harness.records.status import read_status
@@ -66,6 +66,8 @@ class Tools:
     describe: Describe = described
     engine: EngineMaker = make_engine
     conclude: Conclude = conclude
+    begun: Callable[[SweepDir], None] = lambda _: None
+    """Called when nothing stands against the sweep any more, before its first record is written."""
 
 
 def launch(
@@ -92,6 +94,7 @@ def launch(
             )
         left = _kept(blocks, lambda run: not _ended(run))
         engine = _ready(sweep, left, tools, _noting(console)) if left else None
+        tools.begun(sweep)
         if deviation := rule.write_down(sweep, configs[0], rule.compared(configs), tuning):
             _noting(console)(deviation)
         looks = looks_of(configs[0], rule.fixed_stopping(sweep))
@@ -180,7 +183,8 @@ def _ready(sweep: SweepDir, blocks: Sequence[Block], tools: Tools, note: Callabl
     workers, blocks, _ = _look_ahead(sweep, blocks)
     engine = tools.engine(settings, sweep.path / "workers")
     orders = [order_of(sweep, each) for each in assignments(blocks, settings, workers)]
-    engine.check(orders, files([run for block in blocks for run in block.runs]), note)
+    with atomic.leaving_nothing(sweep.path / "workers"), leaving_when_told():
+        engine.check(orders, files([run for block in blocks for run in block.runs]), note)
     return engine
 
 
@@ -228,7 +232,8 @@ def _launch_tuning(tools: Tools, console: Console) -> Callable[[Sequence[Config]
     """Trains the sweep that tunes this one; it is not compared."""
 
     def launch_tuning(configs: Sequence[Config]) -> None:
-        outcomes = launch(configs, dataclasses.replace(tools, conclude=lambda *_: None), console)
+        quiet = dataclasses.replace(tools, conclude=lambda *_: None, begun=lambda _: None)
+        outcomes = launch(configs, quiet, console)
         if failed := [outcome for outcome in outcomes if outcome.failure]:
             raise UserError(
                 f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same "
@@ -298,34 +303,14 @@ def _unfinished(sweep: SweepDir, blocks: Sequence[Block], note: Callable[[str], 
 
 
 @contextmanager
-def driving(sweep: SweepDir) -> Iterator[None]:
-    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written."""
-    try:
-        if not claim(sweep.lock, patience=0.2):
-            other = holder(sweep.lock)
-            who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
-            raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
-        atomic.clear(sweep.path)
-        yield
-    except OSError as error:
-        raise disk_trouble(error, sweep.path) or error from error
-    finally:
-        release(sweep.lock)
-
-
-@contextmanager
 def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
     """Ctrl-C and SIGTERM are counted, not raised: no worker is started and then forgotten."""
 
     def count(*_) -> None:
         supervisor.interruptions += 1
 
-    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals_to(count):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _outcome(run: Run, failed: dict[str, str]) -> Outcome:

@@ -11,11 +11,10 @@ from harness.config.schema import Config, Tuned
 from harness.fleet import directories, placement, rule
 from harness.fleet.described import described
 from harness.fleet.directories import Ready
+from harness.fleet.driver import Interrupted, driving
 from harness.fleet.jobs import RunFailed
-from harness.fleet.launch import driving
 from harness.fleet.progress import ending
 from harness.fleet.runs import Block, Run, check_trainable, directory, sweep_of
-from harness.fleet.supervisor import Interrupted
 from harness.parallel.profile import cpu_profile
 from harness.records.claim import check_here, claim
 from harness.records.status import State, read_status

@@ -21,14 +21,16 @@ def stop(sweep: SweepDir) -> str:
         return f"the driver (process {driver.pid}) was told; it waits until every run has saved"
     workers = {writer for run in sweep.runs() if (writer := worker_of(run)) is not None}
     logs = sweep.path / "workers"
-    elsewhere = {"jobs of Slurm": stop_jobs(logs), "workers in Ray": stop_workers(logs)}
-    told = [f"{count} {what}" for what, count in elsewhere.items() if count]
+    elsewhere = {"job{} of Slurm": stop_jobs(logs), "worker{} in Ray": stop_workers(logs)}
+    told = {what: count for what, count in elsewhere.items() if count}
     here = [worker for worker in workers if not told or worker.alive() is not None]
     for worker in here:
         _terminate(worker)
-    if not told and not here:
+    told = told or ({"worker{}": len(here)} if here else {})
+    if not told:
         return "nothing is running there"
-    return f"{' and '.join(told) or f'{len(here)} workers'} were told to save and leave"
+    whom = " and ".join(f"{count} {what.format('' if count == 1 else 's')}" for what, count in told.items())
+    return f"{whom} {'was' if sum(told.values()) == 1 else 'were'} told to save and leave"
 
 
 def _terminate(writer: Writer) -> None:

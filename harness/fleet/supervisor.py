@@ -15,7 +15,9 @@ from typing import Any
 from harness.config.schema import EngineConfig
 from harness.config.terms import Terms
 from harness.fleet.directories import Ready, mark
+from harness.fleet.driver import Interrupted
 from harness.fleet.engines import HELD, Engine, Exit, Order
+from harness.fleet.engines.words import explained, spoken
 from harness.fleet.progress import Display
 from harness.fleet.runs import Run
 from harness.fleet.tries import UNHURT, Tries, no_time, steps_of
@@ -25,10 +27,6 @@ from harness.records.layout import RunDir
 from harness.records.status import State, Status, read_status
 
 TICK = 0.25
-
-
-class Interrupted(Exception):
-    """The user asked to leave; every worker saved, or was told to."""
 
 
 @dataclass(eq=False)
@@ -47,12 +45,15 @@ class Assignment:
 @dataclass(eq=False)
 class Active:
     assignment: Assignment
+    order: Order
     handle: Any
     watchdog: Watchdog
     runs: tuple[Run, ...]
     """All that it took on."""
     began: int
     """At which step, added up over its runs."""
+    spoken: Mapping[Path, int]
+    """Bytes in its logs before it was started."""
     killed: str = ""
     """Why we ended it ourselves."""
     told: set[str] = field(default_factory=set)
@@ -108,7 +109,7 @@ class Supervisor:
 
     def adopt(self, assignment: Assignment, writer: Any) -> None:
         """Watch over a worker that another driver started."""
-        self._activate(assignment, self.engine.adopt(writer, self.order(assignment)))
+        self._activate(assignment, lambda order: self.engine.adopt(writer, order))
 
     # Starting
 
@@ -138,7 +139,7 @@ class Supervisor:
         for run in assignment.runs:
             mark(run.dir, State.pending, "")  # what an earlier attempt left is not what this one says
         if assignment.runs:
-            self._activate(assignment, self.engine.submit(self.order(assignment)))
+            self._activate(assignment, self.engine.submit)
 
     def _follow(self, runs: list[Run], origin: Assignment) -> None:
         """Runs that a live worker holds are watched, grouped by that worker."""
@@ -148,9 +149,11 @@ class Supervisor:
             else:
                 self.adopt(Assignment(origin.name, held, origin.devices), writer)
 
-    def _activate(self, assignment: Assignment, handle: Any) -> None:
-        runs = (*assignment.runs,)
-        self.active.append(Active(assignment, handle, Watchdog(self.clock()), runs, steps_of(runs)))
+    def _activate(self, assignment: Assignment, start: Callable[[Order], Any]) -> None:
+        order, runs = self.order(assignment), (*assignment.runs,)
+        before = spoken(order)
+        handle, watchdog = start(order), Watchdog(self.clock())
+        self.active.append(Active(assignment, order, handle, watchdog, runs, steps_of(runs), before))
         self._tries.begin(runs)
 
     # Watching
@@ -235,7 +238,7 @@ class Supervisor:
         status = read_status(run.dir)
         cut_off = status.state in AT_WORK and not (begun and status.state is State.pending)
         if cut_off or (end.taken_away and status.state is State.lost):  # as the rest of its processes said
-            words = worker.killed or end.words + _last_words(self.order(worker.assignment).log, end)
+            words = worker.killed or explained(worker.order, end, worker.spoken)
             mark(run.dir, State.preempted if end.taken_away else State.lost, words)
         return read_status(run.dir)
 
@@ -331,11 +334,3 @@ def by_worker(runs: Sequence[Run]) -> dict[Any, list[Run]]:
     for run in runs:
         groups.setdefault(worker_of(RunDir(run.dir.path)), []).append(run)
     return groups
-
-
-def _last_words(log: Path, end: Exit) -> str:
-    """The last line of a worker's log, where it ended by itself and may have said why."""
-    if end.code is None or end.code < 0 or not log.exists():
-        return ""
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return f": {lines[-1]}" if lines else ""

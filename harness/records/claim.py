@@ -37,8 +37,7 @@ def claim(path: Path, patience: float = 1.0) -> bool:
     key = str(path.absolute())
     if key in _held:
         return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _open(path)
     try:
         if not _lock(descriptor, fcntl.LOCK_EX, path.parent, patience):
             os.close(descriptor)
@@ -49,6 +48,9 @@ def claim(path: Path, patience: float = 1.0) -> bool:
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # goes if it is empty
         raise
+    if not _is_named(descriptor, path):  # its holder took the file away as it left
+        os.close(descriptor)
+        return claim(path, patience)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(dataclasses.asdict(Writer.here())).encode(), 0)
     _held[key] = descriptor
@@ -60,6 +62,13 @@ def release(path: Path) -> None:
     descriptor = _held.pop(str(path.absolute()), None)
     if descriptor is not None:
         os.close(descriptor)
+
+
+def withdraw(path: Path) -> None:
+    """Give a claim of this process back, and the file with it."""
+    if str(path.absolute()) in _held:
+        path.unlink(missing_ok=True)
+        release(path)
 
 
 def holder(path: Path) -> Writer | None:
@@ -106,6 +115,23 @@ def check_here(run: RunDir) -> None:
     raise UserError(
         f"{run.path}: process {writer.pid} on {writer.host} trains it: continue there, or wait for it{gone}"
     )
+
+
+def _open(path: Path) -> int:
+    """For writing; its folder may go while we look."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, kind: int, folder: Path, patience: float) -> bool:

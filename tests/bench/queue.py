@@ -33,7 +33,10 @@ echo $$
 """
 SQUEUE = """#!/bin/sh
 test -e {folder}/jobs || exit 0
-awk '{{printf "%-20s%-20s%-12s%-60s%-200s\\n", $1, "PENDING", 0, "Priority", $2}}' {folder}/jobs
+awk '{{
+    printf "%-20s%-20s%-12s%-60s%-200s", $1, "PENDING", 0, "Priority", $2
+    printf "%-20s%-200s\\n", NR, ""
+}}' {folder}/jobs
 """
 
 

@@ -22,6 +22,8 @@ from harness.fleet.engines.slurm_queue import Refused
 class Held:
     options: dict[str, str]
     script: Path
+    number: str = ""
+    """By which Slurm's own messages call it."""
     process: subprocess.Popen | None = None
     state: str = ""
     """Where it is not what the process says."""
@@ -78,7 +80,7 @@ class FakeSlurm:
         if tasks > self.most:
             raise Refused("Invalid job array specification")
         for id in [f"{number}_{task}" for task in range(tasks)]:
-            self.jobs[id] = Held(options, script)
+            self.jobs[id] = Held(options, script, f"7{id.replace('_', '')}")
             if not self.waits:
                 self.begin(id)
         return f"{number}\n"
@@ -90,13 +92,14 @@ class FakeSlurm:
             "".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows
         )
 
-    def _row(self, id: str, job: Held) -> tuple[str, str, str, str, str]:
+    def _row(self, id: str, job: Held) -> tuple[str, ...]:
         code = job.process.poll() if job.process else None
         state, status = job.state, job.status
         if not state and code is not None:
             state, status = ("FAILED" if code else "COMPLETED"), (code << 8 if code >= 0 else -code)
         state = state or ("RUNNING" if job.process else "PENDING")
-        return id, state, str(status), self.reason if state == "PENDING" else "None", job.options["job-name"]
+        reason = self.reason if state == "PENDING" else "None"
+        return id, state, str(status), reason, job.options["job-name"], job.number, "n1"
 
     def _scancel(self, arguments: list[str]) -> str:
         ids = [each for each in arguments if each in self.jobs]

@@ -51,9 +51,31 @@ def test_a_launch_imports_no_jax():
 
 
 def test_the_config_is_printed_instead():
-    out, err = in_a_fresh_process("sweep", "experiment=attention", "variant=mha", "--cfg", "job")
+    out, err = in_a_fresh_process("sweep", "--cfg", "job", "experiment=attention", "variant=mha")
     assert "experiment_name: attention" in out
     assert err.strip() == "HEAVY [] 0"
+
+
+def test_of_a_sweep_it_is_the_first_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "experiment=imagine", "--cfg", "job", "-p", "variant", "seed=5,4"]) == 0
+    assert capsys.readouterr().out.startswith("name: in_context\ntouches:\n"), "as its experiment has it"
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--cfg", "job", "-p", "modle", "seed=0,1"],
+            "--package modle: no such part of a config; did you",
+        ),
+        (["--cfg", "hydra", "seed=0,1"], "seed=0,1: --cfg hydra shows one run; give one value, or see"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_sentence(arguments, sentence, capsys):
+    assert cli.main(["sweep", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
 
 
 def test_a_verb_that_is_none_is_answered_with_the_nearest(capsys):

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.config.errors import UserError
 from harness.fleet.engines import Exit, probe
-from harness.fleet.launch import launch
+from harness.fleet.launch import Interrupted, launch
 from tests.fleet.support import configs, tools
+
+ENDED = Exit(0, "the worker ended with status 0")
 
 
 class Node:
     """Runs the node's side of a probe at once, as `does` has it."""
 
-    def __init__(self, does) -> None:
-        self.does = does
+    def __init__(self, does, end: Exit) -> None:
+        self.does, self.end = does, end
 
     def start(self, order, argv):
         self.does(order, argv)
         return order
 
     def poll(self, _):
-        return Exit(0, "the worker ended with status 0")
+        return self.end
+
+    def close(self) -> None: ...
 
 
-def probed(does, tmp_path, needs=()) -> None:
-    node = Node(does)
+def probed(does, tmp_path, needs=(), end=ENDED) -> None:
+    node = Node(does, end)
     probe.probe(node, node.start, tmp_path, needs, print)
 
 
@@ -48,11 +55,28 @@ def test_a_node_that_has_all_is_taken(quick, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("probe-")] == []
 
 
+def test_a_node_whose_harness_is_another_one(quick, tmp_path, monkeypatch):
+    def older(order, argv):
+        with monkeypatch.context() as patch:
+            patch.setattr(probe, "code_hash", lambda: "of last month")
+            answers(order, argv)
+
+    with pytest.raises(UserError, match="its harness has other code than this one"):
+        probed(older, tmp_path)
+
+
 def test_a_folder_that_is_not_shared(quick, tmp_path):
     other = tmp_path / "of_the_node"
     other.mkdir()
     with pytest.raises(UserError, match="the folder is not shared; choose one that every node sees"):
         probed(lambda order, argv: probe.answer(other, argv[2], argv[3:]), tmp_path)
+
+
+def test_a_job_that_did_not_run_says_nothing_of_the_folder(quick, tmp_path):
+    end = Exit(None, "job 1_0 would wait for ever (PartitionConfig)")
+    with pytest.raises(UserError) as refused:
+        probed(lambda *_: None, tmp_path, end=end)
+    assert str(refused.value) == f"no node could be asked before the first worker: {end.words}"
 
 
 def test_another_folder_of_the_same_name(quick, tmp_path):
@@ -70,6 +94,24 @@ def test_a_node_without_the_harness(quick, tmp_path):
 
     with pytest.raises(UserError, match=r"does not run the harness on a node .*No module named harness"):
         probed(speaks, tmp_path)
+    assert [*tmp_path.iterdir()] == [], "the sentence has what the log said"
+
+
+def test_all_that_a_short_log_says_is_quoted(quick, tmp_path):
+    def speaks(order, argv):
+        order.log.write_text("module: cuda/99 is unknown\n\nbash: python: No such file\n")
+
+    with pytest.raises(UserError, match="cuda/99 is unknown; bash: python: No such file"):
+        probed(speaks, tmp_path)
+
+
+def test_what_lay_there_before_stays(quick, tmp_path):
+    for name in ("xs.log", "jobs-1.sh"):
+        (tmp_path / name).touch()
+    (tmp_path / "probe-0123.ask").touch()  # of a driver that was killed
+    with pytest.raises(UserError, match="is not there"):
+        probed(answers, tmp_path, [tmp_path / "corpus.txt"])
+    assert {path.name for path in tmp_path.iterdir()} == {"xs.log", "jobs-1.sh"}
 
 
 def test_a_node_without_jax(quick, tmp_path, monkeypatch):
@@ -77,7 +119,7 @@ def test_a_node_without_jax(quick, tmp_path, monkeypatch):
         raise ImportError(f"No module named '{name}'")
 
     monkeypatch.setattr(probe.importlib, "import_module", fails)
-    with pytest.raises(UserError, match=r"cannot import jax .*engine.slurm.setup"):
+    with pytest.raises(UserError, match=r"cannot import jax\.numpy .*engine.slurm.setup"):
         probed(answers, tmp_path)
 
 
@@ -102,13 +144,39 @@ def test_clocks_that_differ(quick, tmp_path, monkeypatch, shift, side):
 class Lacking:
     """An engine whose nodes lack something."""
 
-    def __init__(self, *_) -> None: ...
+    def __init__(self, _, logs: Path) -> None:
+        self._logs = logs
 
     def check(self, *_) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
         raise UserError("the nodes have no JAX")
 
 
-def test_what_nodes_lack_is_said_before_anything_of_the_sweep_is_written(tmp_path):
+def refused(runs: Path) -> None:
     with pytest.raises(UserError, match="no JAX"):
-        launch(configs(tmp_path), replace(tools(), engine=Lacking))
-    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["driver.lock"]
+        launch(configs(runs), replace(tools(), engine=Lacking))
+
+
+def test_what_nodes_lack_is_said_and_nothing_is_left(tmp_path):
+    refused(tmp_path / "new" / "runs")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_told_to_leave_while_a_node_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lacking, "check", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        launch(configs(tmp_path / "runs"), replace(tools(), engine=Lacking))
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_folder_that_was_there_stays_as_it_was(tmp_path):
+    before = {tmp_path / "trial", tmp_path / "trial" / "plan.json"}
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial" / "plan.json").touch()
+    refused(tmp_path)
+    assert {*tmp_path.rglob("*")} == before
+    locks = {tmp_path / "trial" / "workers", tmp_path / "trial" / "driver.lock"}
+    (tmp_path / "trial" / "workers").mkdir()
+    (tmp_path / "trial" / "driver.lock").touch()
+    refused(tmp_path)
+    assert {*tmp_path.rglob("*")} == before | locks

@@ -185,6 +185,55 @@ def test_a_job_that_no_node_could_hold_is_given_up(slurm, tmp_path):
     assert slurm.jobs["1_0"].state == "CANCELLED"
 
 
+@pytest.mark.parametrize(("state", "status"), [("OUT_OF_MEMORY", 0), ("FAILED", 9)])
+def test_what_slurm_said_of_a_job_is_told_with_its_end(slurm, tmp_path, state, status):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handle, other = handed(made, *named(tmp_path / "workers", "a", "b"))
+    said = [f"slurmstepd-n1: error: Detected 1 oom-kill event(s) in StepId={n}.batch." for n in (710, 711)]
+    (tmp_path / "workers" / "jobs-1.slurm.log").write_text("\n".join(said))
+    slurm.end(handle.job, state)
+    slurm.jobs[handle.job].status = status
+    slurm.end(other.job, "TIMEOUT")
+    wait_for(lambda: made.poll(handle) and made.poll(other))
+    assert (handle.exit.said, other.exit.said) == (said[0], ""), "a time limit is explained"
+
+
+def test_what_slurm_said_without_a_name_is_of_the_one_job_of_its_script(slurm, tmp_path):
+    slurm.waits = True
+    made = engine(slurm, tmp_path / "workers")
+    handle = handed(made, order(tmp_path / "workers"))
+    (tmp_path / "workers" / "jobs-1.slurm.log").write_text(
+        "slurmstepd-n1: error: execve(): Permission denied\n"
+    )
+    slurm.end(handle.job, "FAILED")
+    slurm.jobs[handle.job].status = 1 << 8
+    wait_for(lambda: made.poll(handle))
+    assert "Permission denied" in handle.exit.said
+    assert "status 1 (job 1_0 on n1, FAILED)" in handle.exit.words
+
+
+def test_a_probe_that_a_killed_driver_left_counts_for_nothing(slurm, tmp_path):
+    slurm.waits = True
+    logs = tmp_path / "workers"
+    first = engine(slurm, logs)
+    asked = first._hand_in_alone(Order("probe", (), {}, logs / "probe.log"), ["module", str(logs), "token"])
+    second = engine(slurm, logs)
+    assert second._found == {}, "else no node would be asked"
+    second.close()
+    assert slurm.jobs[asked.job].state == "CANCELLED"
+
+
+def test_a_probe_that_no_node_could_hold_leaves_no_job_and_no_file(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    slurm.waits, slurm.reason = True, "PartitionConfig"
+    made = SlurmEngine(SlurmConfig(), tmp_path / "workers", "tests.fleet.fake_worker", slurm)
+    with pytest.raises(UserError, match=r"no node could be asked .*: job 1_0 would wait for ever"):
+        made.check([], [], print)
+    assert slurm.jobs["1_0"].state == "CANCELLED"
+    assert [*(tmp_path / "workers").iterdir()] == []
+
+
 def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
@@ -289,7 +338,7 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
     assert "#SBATCH --cpus-per-task=8" in lines
     assert "#SBATCH --gpus-per-node=4" in lines
     assert "#SBATCH --signal=B:USR2@120" in lines
-    assert f"#SBATCH '--output={tmp_path}/a b/slurm.log'" in lines
+    assert f"#SBATCH '--output={tmp_path}/a b/jobs-1.slurm.log'" in lines
     assert f"0) log='{tmp_path}/a b/xs-seed0.log'; set -- '/a b/run' ;;" in lines
     assert lines.index("module load x") < lines.index("export A='b c'")
     assert lines[-1].startswith("exec ")
@@ -305,7 +354,10 @@ def test_refusals_are_one_sentence(slurm, tmp_path):
     refused = handed(made, order(tmp_path)).exit
     assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
     slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
-    assert "Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    assert "engine=slurm: Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    slurm.refuses = "Invalid --time specification"
+    timed = SlurmEngine(SlurmConfig(time_limit="8h"), tmp_path, "tests.fleet.fake_worker", slurm)
+    assert handed(timed, order(tmp_path)).exit.words.startswith("engine.slurm.time_limit=8h: Slurm refuses")
     slurm.refuses = "Batch job submission failed: Invalid job array specification"
     assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.words
 

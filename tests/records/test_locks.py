@@ -6,6 +6,9 @@ import dataclasses
 import errno
 import fcntl
 import os
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +17,7 @@ from harness.data import cache
 from harness.fleet.engines import Order, probe
 from harness.fleet.engines.local import LocalEngine
 from harness.records import atomic
-from harness.records.claim import check_here, claim, holder, release
+from harness.records.claim import check_here, claim, holder, release, withdraw
 from harness.records.layout import RunDir
 from harness.records.status import State, Status, Writer, write_status
 
@@ -48,6 +51,23 @@ def test_without_locks_nothing_is_claimed_and_nothing_left(no_locks, tmp_path):
     with pytest.raises(UserError):
         claim(tmp_path / "trial" / "driver.lock")
     assert [path.name for path in (tmp_path / "trial").iterdir()] == ["rule.json"]
+
+
+def test_who_waited_for_a_file_that_is_taken_away_holds_the_one_that_has_its_name(tmp_path):
+    file, taken = tmp_path / "driver.lock", []
+    with file.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waits = threading.Thread(target=lambda: taken.append(claim(file, patience=20)))
+        waits.start()
+        links = Path("/proc/self/fd")
+        while sum(os.path.realpath(link) == str(file) for link in links.iterdir()) < 2:
+            time.sleep(0.01)
+        file.unlink()
+    waits.join()
+    assert taken == [True]
+    assert holder(file) is not None
+    withdraw(file)
+    assert not file.exists()
 
 
 def test_readers_need_no_locks(no_locks, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -31,6 +32,8 @@ PACKAGES = (
     "libhwloc15",
 )
 NODES = ("n1", "n2", "n3")
+BAD = "n4"
+"""A node that is started by the tests that need it, without what they hide from it."""
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _CONF = """\
@@ -58,7 +61,7 @@ SelectTypeParameters=CR_CPU
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,sched_interval=1,bf_interval=1
 SlurmdTimeout=5
 SlurmctldTimeout=5
 MessageTimeout=3
@@ -71,9 +74,11 @@ JobRequeue=1
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 State=UNKNOWN
 NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=4 State=UNKNOWN
+NodeName=n4 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[4]} CPUs=4 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes=n1,n2 PriorityTier=9 MaxTime=INFINITE State=UP
 PartitionName=brief Nodes=n3 MaxTime=INFINITE State=UP
+PartitionName=bad Nodes=n4 MaxTime=INFINITE State=UP
 """
 
 
@@ -130,10 +135,19 @@ class Cluster:
             self.start_node(node)
         self.wait_until_idle(NODES)
 
-    def start_node(self, node: str) -> None:
+    def start_node(self, node: str, hidden: Sequence[Path] = ()) -> None:
+        """`hidden`: folders that are empty for all that runs on this node."""
         stepd = f"{self.root}/usr/sbin/slurmstepd-wlm"
         shutil.rmtree(self.folder / f"spool-{node}", ignore_errors=True)
-        self._daemon(f"slurmd-{node}", "slurmd-wlm", "-D", "-N", node, "-d", stepd)
+        options = ("-D", "-N", node, "-d", stepd)
+        self._daemon(f"slurmd-{node}", "slurmd-wlm", *options, before=without(hidden))
+
+    def restart_node(self, node: str, hidden: Sequence[Path]) -> None:
+        """So that it stands ready without these folders."""
+        if f"slurmd-{node}" in self._children:
+            self.kill_node(node)
+        self.start_node(node, hidden)
+        self.wait_until_idle([node])
 
     def kill_node(self, node: str) -> None:
         """As if its plug were pulled: the daemon, its step daemons and all that they started."""
@@ -146,7 +160,7 @@ class Cluster:
     def stop(self) -> None:
         if "slurmctld" in self._children:
             self.call("scancel", f"--user={_user()}", check=False)
-        for node in NODES:
+        for node in (*NODES, BAD):
             if f"slurmd-{node}" in self._children:
                 self.kill_node(node)
         for child in self._children.values():
@@ -180,7 +194,7 @@ class Cluster:
             folder=self.folder,
             root=self.root,
             libraries=LIBRARIES,
-            ports=_free_ports(4),
+            ports=_free_ports(5),
         )
         (self.folder / "slurm.conf").write_text(text)
 
@@ -193,10 +207,10 @@ class Cluster:
         self._daemon("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
         _wait(lambda: (self.folder / "munge.socket").exists(), self.logs)
 
-    def _daemon(self, name: str, binary: str, *options: str) -> None:
+    def _daemon(self, name: str, binary: str, *options: str, before: Sequence[str] = ()) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
             self._children[name] = subprocess.Popen(
-                [f"{self.root}/usr/sbin/{binary}", *options],
+                [*before, f"{self.root}/usr/sbin/{binary}", *options],
                 env=os.environ | self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -222,6 +236,12 @@ class Cluster:
         jobs = processes(*marks)
         above = {parent for pid in jobs if _name(parent := _parent(pid)).startswith("slurmstepd")}
         return [*above, *jobs]
+
+
+def without(folders: Sequence[Path]) -> list[str]:
+    """What a command is given to that is to find these folders empty, whatever others see there."""
+    mounts = [f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in folders]
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"] if folders else []
 
 
 def processes(*marks: str) -> list[int]:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.fleet.engines.slurm_script import handed_in
+from harness.fleet.engines.probe import PROBE
+from harness.fleet.engines.slurm_script import handed_in, job_name
 from harness.records.layout import RunDir, SweepDir
 from harness.records.status import State, read_status
 from tests.fleet.soak.whole import assert_as
@@ -79,6 +80,13 @@ def assert_left(cluster: Cluster, runs: Path, driver: subprocess.Popen, jobs: se
         array, _, task = job.partition("_")
         marks = (f"SLURM_CONF={cluster.env['SLURM_CONF']}", f"SLURM_ARRAY_JOB_ID={array}")
         wait_for(lambda marks=(*marks, f"SLURM_ARRAY_TASK_ID={task}"): processes(*marks) == [], runs)
+
+
+def assert_nothing_left(cluster: Cluster, runs: Path) -> None:
+    """Of a sweep that was refused: no file, and no job, not even the one that asked a node."""
+    assert [path.name for path in runs.iterdir()] == ["driver.txt"]
+    name = job_name(runs / "attention" / "workers", PROBE)
+    wait_for(lambda: name not in cluster.call("squeue", "--noheader", "--format=%j").split(), runs)
 
 
 def wait_for_step(runs: Path, step: int, seconds: float = 120.0) -> None:

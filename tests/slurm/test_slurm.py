@@ -13,6 +13,7 @@ import pytest
 from harness.records.status import State, read_status
 from tests.slurm.support import (
     assert_left,
+    assert_nothing_left,
     finished,
     jobs_of,
     run_of,
@@ -35,8 +36,9 @@ def time_up(cluster, runs: Path, *more: str):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def limited(cluster, tmp_path_factory):
-    """A worker that stands still until Slurm's signal before the limit wakes it."""
+def limited(cluster, calm, tmp_path_factory):
+    """A worker that stands still until Slurm's signal before the limit wakes it. After `calm`, which leaves
+    compiled programs to all."""
     runs = tmp_path_factory.mktemp("limited")
     driver, job, worker = time_up(cluster, runs, "engine.attempts=1", "engine.slurm.save_seconds=5")
     os.kill(worker, signal.SIGSTOP)
@@ -150,7 +152,8 @@ def test_a_job_that_slurm_gives_its_place_to_costs_nothing_but_time(cluster, cal
     ("option", "sentence"),
     [
         ("engine.slurm.partition=mian", "no such partition; did you mean 'main'?"),
-        ("engine.slurm.constraint=gold", "Slurm refuses the job"),
+        ("engine.slurm.constraint=gold", "engine.slurm.constraint=gold: Slurm refuses the job"),
+        ("engine.slurm.cpus=99", "no node could be asked before the first worker: job"),
     ],
 )
 def test_what_slurm_will_not_take_is_said_before_anything_starts(cluster, tmp_path, option, sentence):
@@ -158,4 +161,4 @@ def test_what_slurm_will_not_take_is_said_before_anything_starts(cluster, tmp_pa
     assert driver.wait(60) == 2
     assert sentence in said(tmp_path)
     assert "Traceback" not in said(tmp_path)
-    assert jobs_of(cluster, tmp_path) == set()
+    assert_nothing_left(cluster, tmp_path)

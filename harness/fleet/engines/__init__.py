@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +48,10 @@ class Exit:
     words: str
     taken_away: bool = False
     """Its machine failed or was given to others: no attempt is counted."""
+    process: int = field(default=0, compare=False)
+    """Of several, the one whose end this is."""
+    said: str = ""
+    """By the scheduler, where its own words tell more than the worker's log (engines.words)."""
 
 
 def environment(order: Order) -> dict[str, str]:

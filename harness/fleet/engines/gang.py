@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from harness.config.processes import Processes, to_env
@@ -26,8 +27,14 @@ def shares(order: Order, host: str) -> list[Order]:
         return [order]
     start = uuid.uuid4().hex
     each = [to_env(Processes(count, start, host, index=index)) for index in range(count)]
-    logs = [order.log, *(order.log.with_suffix(f".{index}.log") for index in range(1, count))]
-    return [replace(order, env={**order.env, **own}, log=log) for own, log in zip(each, logs, strict=True)]
+    return [
+        replace(order, env={**order.env, **own}, log=log_of(order, index)) for index, own in enumerate(each)
+    ]
+
+
+def log_of(order: Order, index: int) -> Path:
+    """Where a process of a worker speaks."""
+    return order.log.with_suffix(f".{index}.log") if index else order.log
 
 
 @dataclass
@@ -64,7 +71,8 @@ class Gang(Generic[Handle]):
             return self.exits[0]
         index = min(self.exits, key=lambda each: _weight(self.exits[each]))
         found = self.exits[index]
-        return replace(found, words=f"process {index} of {len(self.members)}: {found.words}")
+        words = f"process {index} of {len(self.members)}: {found.words}"
+        return replace(found, words=words, process=index)
 
 
 def _weight(end: Exit) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.fleet.engines import Exit, Order
 from harness.fleet.engines.gang import Gang, shares
+from harness.fleet.engines.words import in_words
 from harness.records.claim import check_here
 from harness.records.layout import RunDir
 from harness.records.status import Writer
@@ -49,6 +50,8 @@ class Local:
     """That forks it, and alone can say how it ended; None for one that is adopted."""
     writer: Writer | None = None
     exit: Exit | None = None
+    log: str = ""
+    """Where one that is adopted speaks; nobody can know how it ended."""
     wanted: signal.Signals | None = None
     """A signal that arrived before the process id was known."""
 
@@ -114,7 +117,7 @@ class LocalEngine:
     def adopt(self, writer: Writer, order: Order) -> Local:
         for path in order.runs:
             check_here(RunDir(path))
-        return Local("adopted", writer=writer)
+        return Local("adopted", writer=writer, log=str(order.log))
 
     def poll(self, handle: Local | Gang[Local]) -> Exit | None:
         if isinstance(handle, Gang):
@@ -123,7 +126,7 @@ class LocalEngine:
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
             self._listen()
             if handle.exit is None and not _serving(handle):
-                handle.exit = Exit(None, "the worker ended")
+                handle.exit = Exit(None, f"the worker ended{handle.log and f' (see {handle.log})'}")
         if handle.exit is None and handle.writer is None and not _serving(handle):
             handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
         return handle.exit
@@ -174,11 +177,3 @@ class LocalEngine:
 def _serving(handle: Local) -> bool:
     """Whether the server of a worker lives; the one that came after it knows nothing of it."""
     return handle.server is not None and handle.server.poll() is None
-
-
-def in_words(code: int) -> str:
-    if code >= 0:
-        return f"the worker ended with status {code}"
-    with contextlib.suppress(ValueError):
-        return f"the worker was ended by {signal.Signals(-code).name}"
-    return f"the worker was ended by signal {-code}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.config.errors import UserError
 from harness.config.schema import SlurmConfig
-from harness.fleet.engines import Exit, Order, runs_of
+from harness.fleet.engines import HELD, Exit, Order, runs_of
 from harness.fleet.engines.gang import said_by_first
-from harness.fleet.engines.probe import probe
+from harness.fleet.engines.probe import PROBE, probe
 from harness.fleet.engines.slurm_queue import (
     Call,
     Job,
@@ -24,8 +24,17 @@ from harness.fleet.engines.slurm_queue import (
     jobs_of_user,
     largest_array,
     refusal,
+    said_of,
 )
-from harness.fleet.engines.slurm_script import Work, alike, array_script, handed_in
+from harness.fleet.engines.slurm_script import (
+    Work,
+    alike,
+    array_script,
+    handed_in,
+    is_alone,
+    job_name,
+    slurm_log,
+)
 from harness.records import atomic
 from harness.records.status import Writer
 
@@ -114,7 +123,7 @@ class SlurmEngine:
         if handle.exit is None:
             job = self._queue.jobs().get(handle.job)
             if job is not None:
-                handle.exit = job.exit and said_by_first(handle.order, job.exit)
+                handle.exit = job.exit and said_by_first(handle.order, self._with_words(job, job.exit))
                 if job.stuck:
                     self.cancel(handle, hard=True)
             elif self._queue.answered > handle.since:
@@ -154,7 +163,7 @@ class SlurmEngine:
     def _hand_in_alone(self, order: Order, argv: Sequence[str]) -> Submitted:
         """Raises UserError where Slurm would not take it."""
         handle = Submitted(order)
-        self._hand_in([(handle, Work(order, argv[0], tuple(argv[1:])))])
+        self._hand_in([(handle, Work(order, argv[0], tuple(argv[1:])))], order.log.stem)
         if handle.exit is not None:
             raise UserError(handle.exit.words)
         return handle
@@ -169,17 +178,15 @@ class SlurmEngine:
             group[first : first + most] for group in groups.values() for first in range(0, len(group), most)
         ]
 
-    def _hand_in(self, piece: Sequence[tuple[Submitted, Work]]) -> None:
+    def _hand_in(self, piece: Sequence[tuple[Submitted, Work]], stem: str) -> None:
         """As one array; where Slurm refuses it, each of its workers has ended."""
-        self._stems = self._stems or self._free_stems()
-        stem = next(self._stems)
         file, since = self._logs / f"{stem}.sh", self._queue.now()
         text = array_script(self._config, self._logs, stem, [work for _, work in piece])
         atomic.write_bytes(file, text.encode())
         try:
             job = self._call(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
         except Refused as error:
-            end = Exit(None, refusal(str(error), self._config.partition, self._call))
+            end = Exit(None, refusal(str(error), self._config, self._call))
             for handle, _ in piece:
                 handle.exit = end
             return
@@ -194,8 +201,17 @@ class SlurmEngine:
     def _find(self) -> None:
         """Raises UserError where Slurm does not answer: a job that nobody sees would be submitted again."""
         self._queue.check_answers()
-        live = _live(self._logs, self._queue.jobs().values())
-        self._found = {run: job.id for job, runs in live for run in runs}
+        live = [*_live(self._logs, self._queue.jobs().values())]
+        asks = job_name(self._logs, PROBE)
+        self._told[True] += [job.id for job, _ in live if job.name == asks]  # nobody waits for its answer
+        self._found = {run: job.id for job, runs in live for run in runs if job.name != asks}
+
+    def _with_words(self, job: Job, end: Exit) -> Exit:
+        """With what Slurm said where the worker failed, or may not even have begun."""
+        if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
+            return end
+        log, alone = slurm_log(self._logs, job.name), is_alone(self._logs, job.name)
+        return replace(end, said=said_of(job.number, log, alone=alone))
 
     def _left_behind(self, order: Order) -> Job | None:
         """The live job that a driver before this one submitted for any of these runs."""
@@ -204,8 +220,9 @@ class SlurmEngine:
 
     def _pass_on(self) -> None:
         kept, self._kept = self._kept, []
+        self._stems = self._stems or self._free_stems()
         for piece in self._pieces(kept) if kept else ():
-            self._hand_in(piece)
+            self._hand_in(piece, next(self._stems))
         for hard, jobs in self._told.items():
             if jobs:
                 cancel(jobs, hard=hard, call=self._call)

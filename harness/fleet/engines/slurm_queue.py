@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.config.errors import UserError, nearest
+from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit
+from harness.fleet.engines.words import in_words
 
 FRESH = 1.0
 """Seconds for which an answer of `squeue` serves every job."""
@@ -21,7 +25,15 @@ AT_ONCE = 500
 PIECE = 1000
 """Workers in one array at most: a script has its limits too."""
 
-_COLUMNS = {"JobArrayID": 20, "State": 20, "exit_code": 12, "Reason": 60, "Name": 200}
+_COLUMNS = {
+    "JobArrayID": 20,
+    "State": 20,
+    "exit_code": 12,
+    "Reason": 60,
+    "Name": 200,
+    "JobID": 20,
+    "NodeList": 200,
+}
 _WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _LIVES = (
     "RUNNING",
@@ -42,8 +54,13 @@ _WORDS = {
     "CANCELLED": "its job was cancelled",
     "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (--mem=... in engine.slurm.extra)",
 }
+NO_FILE = 53
+"""As which signal Slurm tells that it could not open the file into which a job speaks."""
+_UNSEEN = "Slurm could not write its log there"
 _NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
 """Why a job waits that asks for what its partition has not, even with every node up and idle."""
+_MEANT = {"--time": "time_limit", "node name": "nodelist", "feature": "constraint", "account": "account"}
+"""Keys, by what a refusal says of them."""
 TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """Ends that are no failure of a run: no attempt is counted."""
 
@@ -65,6 +82,9 @@ class Job:
     reason: str
     """Why it waits."""
     name: str
+    number: str = ""
+    """By which Slurm's own messages call it: each task of an array has one of its own."""
+    nodes: str = ""
 
     @property
     def task(self) -> int | None:
@@ -102,7 +122,9 @@ class Job:
         if self.state in _WORDS:
             return Exit(None, f"{_WORDS[self.state]}: job {self.id}", self.state in TAKEN_AWAY)
         code = os.waitstatus_to_exitcode(self.status)
-        return Exit(code, f"the worker ended with status {code} (job {self.id}, {self.state})")
+        where = f" on {self.nodes}" if self.nodes else ""
+        words = _UNSEEN if code == -NO_FILE else in_words(code)
+        return Exit(code, f"{words} (job {self.id}{where}, {self.state})")
 
 
 class Queue:
@@ -153,6 +175,16 @@ def steps_of(allocation: str, call: Call) -> dict[str, Job]:
     return {name: Job(id, "RUNNING", 0, "", name) for id, name in found}
 
 
+def said_of(number: str, log: Path, *, alone: bool) -> str:
+    """The last that Slurm said of a job, in a log that it shares with others unless it is `alone`."""
+    if not log.exists():
+        return ""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    ours = re.compile(rf"\b(job|step|jobid|stepid)[ =]{number}\b", re.IGNORECASE)
+    found = [line for line in lines if alone or ours.search(line)]
+    return found[-1] if found else ""
+
+
 def cancel(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
     """Ask workers to save and leave, or end them; what only waits has nothing to save."""
     orders = (
@@ -199,14 +231,17 @@ def check_installed(program: str) -> None:
         )
 
 
-def refusal(said: str, partition: str | None, call: Call) -> str:
-    """One sentence for what `sbatch` or `srun` would not take."""
+def refusal(said: str, config: SlurmConfig, call: Call) -> str:
+    """One sentence for what `sbatch` would not take."""
     if "invalid partition" in said.lower():
         try:
             known = call(["sinfo", "--noheader", "--format=%R"]).split()
         except Refused:
             known = []
-        return f"engine.slurm.partition={partition}: no such partition; {nearest(partition or '', known)}"
+        return (
+            f"engine.slurm.partition={config.partition}: no such partition; "
+            f"{nearest(config.partition or '', known)}"
+        )
     if "invalid job array" in said.lower():
         return (
             "engine=slurm: this cluster takes no arrays of jobs (MaxArraySize=0); have it changed, or start "
@@ -216,7 +251,9 @@ def refusal(said: str, partition: str | None, call: Call) -> str:
         return (
             f"engine=slurm: Slurm takes no more jobs of yours ({said}); hand in fewer with engine.workers=N"
         )
-    return f"engine=slurm: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
+    meant = (f"engine.slurm.{key}={getattr(config, key)}" for word, key in _MEANT.items() if word in said)
+    key = next(meant, "engine=slurm")
+    return f"{key}: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
 
 
 def _job(line: str) -> Job:
@@ -224,5 +261,5 @@ def _job(line: str) -> Job:
     for width in _COLUMNS.values():
         fields.append(line[start : start + width].strip())
         start += width
-    id, state, status, reason, name = fields
-    return Job(id, state, int(status or 0), reason, name)
+    id, state, status, reason, name, number, nodes = fields
+    return Job(id, state, int(status or 0), reason, name, number, nodes)

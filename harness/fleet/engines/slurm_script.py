@@ -40,6 +40,21 @@ def _prefix(logs: Path) -> str:
     return f"ab-{digest(str(logs.absolute()))[:10]}-"
 
 
+def slurm_log(logs: Path, name: str) -> Path:
+    """What Slurm itself says of the jobs of that name; each worker has a log of its own."""
+    return logs / f"{name.removeprefix(_prefix(logs))}.slurm.log"
+
+
+def is_alone(logs: Path, name: str) -> bool:
+    """Whether the array of that name has one task."""
+    file = logs / f"{name.removeprefix(_prefix(logs))}.sh"
+    return file.exists() and f"#SBATCH {_tasks_of(1)}\n" in file.read_text()
+
+
+def _tasks_of(count: int) -> str:
+    return f"--array=0-{count - 1}"
+
+
 def handed_in(logs: Path, name: str) -> dict[int, list[str]]:
     """What each task of the array of that name trains, by its script; nothing for another sweep's."""
     file = logs / f"{name.removeprefix(_prefix(logs))}.sh"
@@ -56,8 +71,8 @@ def array_script(config: SlurmConfig, logs: Path, stem: str, works: Sequence[Wor
     head, start = _frame(config, works[0])
     options = [
         f"--job-name={job_name(logs, stem)}",
-        f"--array=0-{len(works) - 1}",
-        f"--output={_pattern(logs / 'slurm.log')}",  # what Slurm itself says; a worker has its own
+        _tasks_of(len(works)),
+        f"--output={_pattern(slurm_log(logs, job_name(logs, stem)))}",
         "--open-mode=append",
         *resources(config, works[0].order),
         *_batch_options(config),
