@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.plan.clusters import GIB
 from harness.plan.layers import Answer
 from harness.plan.lowered import MESH

@@ -8,18 +8,10 @@ import pytest
 from rich.console import Console
 
 from harness.config import compose
+from harness.config.engines import EngineConfig, Schedule
 from harness.config.errors import UserError
-from harness.config.schema import (
-    Config,
-    EngineConfig,
-    Gate,
-    GateConfig,
-    LadderConfig,
-    Schedule,
-    ScheduleConfig,
-    TuneConfig,
-    Tuned,
-)
+from harness.config.judging import Gate, GateConfig, TuneConfig, Tuned
+from harness.config.schema import Config, LadderConfig, ScheduleConfig
 from harness.fleet import rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.launch import Outcome, launch

@@ -16,6 +16,7 @@ from jax import P
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
+from harness.config.machines import MeshConfig
 from harness.config.schema import (
     ComputeConfig,
     Config,
@@ -23,7 +24,6 @@ from harness.config.schema import (
     Layers,
     Match,
     Mechanism,
-    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     ScaleConfig,
