@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.compare.results import to_json
+from harness.compare.as_json import to_json
 from harness.config.places import local_path
 from harness.fleet.accuracy import judged, print_accuracy
 from harness.plan.calibration import fit

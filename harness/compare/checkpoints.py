@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from harness.compare.effects import effect_of, with_interval
-from harness.compare.results import Effect, Estimand
+from harness.compare.estimates import Effect, Estimand
 
 TOLERANCE = 1e-6
 """A relative difference that is more than rounding of the last bits of float32."""

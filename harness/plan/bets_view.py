@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.compare.results import Decision, Trend
+from harness.compare.verdicts import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
 from harness.report import words
 from harness.report.plans import Part, Span, time_unit

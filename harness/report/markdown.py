@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from harness.compare.results import Comparison, Ladder
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Ladder
 from harness.report import tables, words
 from harness.report.tables import Table
 

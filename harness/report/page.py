@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.compare.results import INPUT, Comparison, Ladder
+from harness.compare.results import INPUT, Comparison
+from harness.compare.verdicts import Ladder
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report import panels, provenance, samples, tables, words

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.compare.accounts import FairnessRow, RunState
 from harness.compare.flags import BLOCKING
-from harness.compare.results import Comparison, FairnessRow, Ladder, Rung, RunState
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Ladder, Rung
 from harness.report import words
 
 WORDED = {

@@ -7,7 +7,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.compare.flags import BLOCKING
-from harness.compare.results import Comparison, Decision, Ladder
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Decision, Ladder
 from harness.report import tables, words
 from harness.report.tables import Table
 

@@ -10,8 +10,8 @@ import pytest
 
 from harness.compare import compare
 from harness.compare.gate import decide_gate
-from harness.compare.results import Criterion, GateResult
 from harness.compare.spikes import CENTRE, find_spikes
+from harness.compare.verdicts import Criterion, GateResult
 from tests.compare.synthetic import Recipe, surface, write_sweep
 
 ONE = Recipe(

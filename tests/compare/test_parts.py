@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from harness.compare import distributions, effects, multiple, multiplier, power, sequential, surface
+from harness.compare.as_json import to_json
+from harness.compare.estimates import Estimand, Slope
 from harness.compare.library import noise_floor
-from harness.compare.results import Direction, Estimand, Slope, to_json
 from harness.compare.trajectory import trajectory_band
 from harness.compare.trend import project, trend
+from harness.compare.verdicts import Direction
 from tests.compare import validation
 from tests.compare.synthetic import surface as truth
 

@@ -10,15 +10,13 @@ import pytest
 
 from harness import cli
 from harness.compare.effects import effect_of
-from harness.compare.results import Look
+from harness.compare.verdicts import Look
 from tests.compare.synthetic import write_sweep
 
 NOTHING = effect_of([])
 CALL = """
 import sys
 from harness import cli
-from harness.compare.effects import effect_of
-from harness.compare.results import Look
 code = cli.main(sys.argv[1:])
 print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
 """

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness import cli
+from harness.compare.as_json import to_json
+from harness.compare.estimates import Effect, Slope
 from harness.compare.multiplier import multiplier_from
-from harness.compare.results import Decision, Effect, GateResult, Ladder, Rung, Slope, to_json
 from harness.compare.trend import trend
+from harness.compare.verdicts import Decision, GateResult, Ladder, Rung
 from harness.config.errors import UserError
 from harness.fleet import launch
 from harness.plan.bets import place_bets

@@ -8,6 +8,7 @@ import scipy.stats
 from scipy.special import rel_entr, softmax
 
 from harness.compare import checkpoints
+from harness.compare.as_json import to_json
 from harness.compare.checkpoints import (
     StepDistance,
     compare_tokens,
@@ -19,7 +20,7 @@ from harness.compare.checkpoints import (
     onset_of_weights,
     over_domains,
 )
-from harness.compare.results import Estimand, to_json
+from harness.compare.estimates import Estimand
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0, 3, (2, 7, 11)).astype(np.float32)
