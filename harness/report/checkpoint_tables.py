@@ -18,7 +18,7 @@ from harness.compare.checkpoints import (
     kind,
 )
 from harness.report import words
-from harness.report.tables import Table, table, without
+from harness.report.grid import Table, table, without
 
 IN_LAYERS = "layers.*."
 
