@@ -15,8 +15,8 @@ from harness.compare.checkpoints import (
     Side,
     StepDistance,
     Weights,
-    kind,
 )
+from harness.compare.distances import kind
 from harness.report import words
 from harness.report.grid import Table, table, without
 

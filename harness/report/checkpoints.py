@@ -13,7 +13,8 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from harness.compare.checkpoints import CheckpointDiff, LossRow, kind
+from harness.compare.checkpoints import CheckpointDiff, LossRow
+from harness.compare.distances import kind
 from harness.report import checkpoint_tables as tables
 from harness.report import words
 from harness.report.grid import without
