@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, MeshConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config
 from harness.parallel.profile import cpu_profile
 from harness.records.configs import read_config
 from harness.records.provenance import Facts

@@ -98,7 +98,7 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        from harness.compare.results import to_json
+        from harness.compare.as_json import to_json
 
         print(json.dumps(to_json(found), indent=2, sort_keys=True, allow_nan=False))
     else:

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.compare.results import to_json
+from harness.compare.as_json import to_json
 from harness.config.places import local_path
 from harness.fleet.accuracy import judged, print_accuracy
 from harness.plan.calibration import fit
 from harness.plan.judged import judge_rows, read_rows, rows_table, summary
 from harness.records import predictions
-from harness.report.tables import without
+from harness.report.grid import without
 from harness.report.terminal import NARROW, say, section
 
 

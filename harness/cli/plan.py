@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.cli.calibrate import calibrate
 from harness.cli.plan_report import page_of, write_plan
-from harness.compare.results import to_json
+from harness.compare.as_json import to_json
 from harness.config.compose import sweep_configs
 from harness.config.errors import UserError
 from harness.fleet.announce import resolution

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.compare.results import to_json
+from harness.compare.as_json import to_json
 from harness.fleet.runs import Run
 from harness.plan.sheet import Sheet
 from harness.plan.view import short_names

@@ -8,9 +8,11 @@ STEPS of a verdict: reading -> align -> effects -> multiplier -> trend -> flags 
 joins them.
 """
 
+from harness.compare.as_json import dumps, to_json
 from harness.compare.curves import compare_curves
 from harness.compare.effects import NoiseFloor, paired_effect, welch_effect
 from harness.compare.engine import compare
+from harness.compare.estimates import Effect, Multiplier
 from harness.compare.library import store_library
 from harness.compare.multiple import holm, sign_flip, smallest_p, tost
 from harness.compare.multiplier import (
@@ -21,12 +23,13 @@ from harness.compare.multiplier import (
     pooled_multiplier,
 )
 from harness.compare.power import plan_power
-from harness.compare.results import Comparison, Decision, Effect, Multiplier, dumps, to_json
+from harness.compare.results import Comparison
 from harness.compare.sequential import SeedEProcess, SequentialTest
 from harness.compare.surface import Surface, bootstrap_surface, fit_surface
 from harness.compare.trajectory import trajectory_band
 from harness.compare.trend import project, trend
 from harness.compare.tuning import Optimum, find_optimum, read_tuning
+from harness.compare.verdicts import Decision
 
 __all__ = [
     "Comparison",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.distributions import t_critical
+from harness.compare.estimates import Effect, Multiplier
 from harness.compare.flags import EXPLAIN, blocking
-from harness.compare.results import Decision, Effect, Ladder, Multiplier
+from harness.compare.verdicts import Decision, Ladder
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.distributions import f_above, t_critical, t_two_sided
-from harness.compare.results import Effect, Estimand
+from harness.compare.estimates import Effect, Estimand
 
 ROUNDING = 1e-12
 """A spread below this share of the losses is rounding, not seed noise."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare.align import Bout, bout_of, ordered_scales
+from harness.compare.as_json import to_json
 from harness.compare.decide import sentence
 from harness.compare.effects import NoiseFloor
 from harness.compare.experts import expert_uses
@@ -20,22 +21,14 @@ from harness.compare.ladder import Adjusted, judge_ladder, pooled_of, pooled_p
 from harness.compare.library import find_floors, is_null, null_rate, twin_sentence
 from harness.compare.multiple import holm, holm_levels
 from harness.compare.reading import RunRecord, read_runs
-from harness.compare.results import (
-    INPUT,
-    Comparison,
-    Deviation,
-    GateResult,
-    Ladder,
-    Rule,
-    Rung,
-    to_json,
-)
+from harness.compare.results import INPUT, Comparison, Deviation, Rule
 from harness.compare.roster import Key, Roster, placed_runs
 from harness.compare.rules import content_of, gate_margins, read_rule
 from harness.compare.rungs import DraftRung, context_of, draft_rung, finish_rung
 from harness.compare.samples import sample_rows
 from harness.compare.slopes import control_slopes
 from harness.compare.states import divergence_of, run_states
+from harness.compare.verdicts import GateResult, Ladder, Rung
 from harness.records.layout import SweepDir
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from harness.compare.accounts import ExpertUse
 from harness.compare.reading import RunRecord
-from harness.compare.results import ExpertUse
 from harness.records.metrics import read_curve
 
 END = 0.1

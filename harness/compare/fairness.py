@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.compare.accounts import FairnessRow
 from harness.compare.flags import unequal
 from harness.compare.reading import RunRecord
-from harness.compare.results import FairnessRow
 from harness.compare.tuning import Curve
 from harness.records.provenance import Facts
 

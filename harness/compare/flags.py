@@ -13,8 +13,8 @@ import numpy as np
 
 from harness.compare.align import Bout, Match, other_order
 from harness.compare.effects import effect_of
+from harness.compare.estimates import Effect
 from harness.compare.reading import RunRecord
-from harness.compare.results import Effect
 from harness.records.goal import END
 from harness.records.metrics import read_curve
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harness.compare.accounts import ForgettingRow
 from harness.compare.align import by_seed
 from harness.compare.effects import effect_of
+from harness.compare.estimates import Effect
 from harness.compare.reading import RunRecord
-from harness.compare.results import Effect, ForgettingRow
 
 Losses = Mapping[int, tuple[float, float]]
 """By seed: the loss before the first step, and that at the end."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.compare.reading import RunRecord
-from harness.compare.results import Criterion, Decision, GateResult, Ladder
 from harness.compare.rungs import DraftRung
 from harness.compare.spikes import spiked
 from harness.compare.states import diverged_paths, ended_runs
+from harness.compare.verdicts import Criterion, Decision, GateResult, Ladder
 
 MARGINS = {"quality": 0.01, "speed": 0.05, "memory": 0.05, "stability": 0.05}
 """How much of each may be lost, where the experiment does not say."""

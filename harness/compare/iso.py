@@ -14,8 +14,9 @@ import numpy as np
 
 from harness.compare.align import Bout
 from harness.compare.effects import effect_of, single_pair
+from harness.compare.estimates import Effect
 from harness.compare.reading import Outcome, RunRecord
-from harness.compare.results import Effect, IsoRow
+from harness.compare.verdicts import IsoRow
 from harness.records.goal import END
 
 AXES = ("steps", "tokens", "flops")

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from harness.compare.decide import Ruling, rule_ladder, rule_under_looks, rule_without_slope, settle_ladder
 from harness.compare.distributions import t_critical
+from harness.compare.estimates import Multiplier
 from harness.compare.multiple import sign_flip, smallest_p, tost
 from harness.compare.multiplier import pooled_multiplier
-from harness.compare.results import Equivalence, Ladder, Multiplier, Rule, Rung
+from harness.compare.results import Rule
 from harness.compare.rungs import DraftRung
 from harness.compare.trend import project, trend
+from harness.compare.verdicts import Equivalence, Ladder, Rung
 from harness.records.goal import END
 
 

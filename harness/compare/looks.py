@@ -13,14 +13,16 @@ import numpy as np
 
 from harness.compare.align import Bout
 from harness.compare.effects import NoiseFloor, effect_of
+from harness.compare.estimates import Effect, Multiplier
 from harness.compare.flags import blocking, pair_flags
 from harness.compare.multiplier import compute_multiplier
 from harness.compare.reading import RunRecord, read_runs
-from harness.compare.results import Effect, Look, Multiplier, Rule
+from harness.compare.results import Rule
 from harness.compare.roster import Roster, placed_runs
 from harness.compare.rules import read_rule
 from harness.compare.sequential import SequentialTest, Verdict, sequential_p, spend
 from harness.compare.slopes import slope_between
+from harness.compare.verdicts import Look
 from harness.records.goal import END
 from harness.records.layout import SweepDir
 

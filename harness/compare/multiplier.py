@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.distributions import t_critical, t_two_sided
-from harness.compare.results import Effect, Estimand, Multiplier, Slope
+from harness.compare.estimates import Effect, Estimand, Multiplier, Slope
 
 TOKEN_EXPONENT = 0.35
 """Assumed decay of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37).

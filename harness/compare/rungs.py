@@ -19,14 +19,16 @@ from harness.compare.effects import (
     variance_mismatch,
     welch_effect,
 )
+from harness.compare.estimates import Effect, Multiplier
 from harness.compare.fairness import tuning_flags
 from harness.compare.flags import bout_flags, far_above
 from harness.compare.iso import iso_rows
 from harness.compare.looks import Standing, look_rows, peeked_p, standing_of
 from harness.compare.multiple import sign_flip, smallest_p, tost
 from harness.compare.multiplier import compute_multiplier
-from harness.compare.results import DomainEffect, Effect, Look, Multiplier, Pair, Rule, Rung
+from harness.compare.results import Rule
 from harness.compare.slopes import Slopes
+from harness.compare.verdicts import DomainEffect, Look, Pair, Rung
 from harness.records.goal import END
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.accounts import SampleRow
 from harness.compare.effects import paired_effect
 from harness.compare.reading import RunRecord
-from harness.compare.results import SampleRow
 from harness.records.samples import Samples, read_record
 
 Found = dict[int, Samples]

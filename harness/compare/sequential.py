@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 
-from harness.compare.results import Effect, Multiplier
+from harness.compare.estimates import Effect, Multiplier
 
 
 class Verdict(Enum):

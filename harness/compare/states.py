@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.accounts import DivergenceCount, RunState
 from harness.compare.align import Bout
 from harness.compare.distributions import fisher_exact
 from harness.compare.flags import far_above
 from harness.compare.reading import Outcome, RunRecord, outcome_of
-from harness.compare.results import DivergenceCount, Rule, RunState
+from harness.compare.results import Rule
 from harness.compare.roster import Roster
 from harness.compare.rungs import DraftRung
 from harness.records.goal import END

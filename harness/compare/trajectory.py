@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.distributions import t_critical
-from harness.compare.results import Effect, Estimand
+from harness.compare.estimates import Effect, Estimand
 
 
 def trajectory_band(deltas: ArrayLike, *, lags: int | None = None, level: float = 0.95) -> Effect:

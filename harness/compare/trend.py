@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.distributions import t_critical, t_two_sided
+from harness.compare.estimates import Multiplier
 from harness.compare.multiplier import satterthwaite, slope_weights
-from harness.compare.results import Direction, Multiplier, Projection, Trend
+from harness.compare.verdicts import Direction, Projection, Trend
 
 HOLDS_ABOVE = -0.01
 """A trend whose lower end stays above this, per e-fold of compute, holds."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.config.errors import UserError
 from harness.config.identity import VOLATILE, difference, within
-from harness.config.schema import Config, Tuned
+from harness.config.judging import Tuned
+from harness.config.schema import Config
 
 TUNED = "optimizer.learning_rate"
 """Differs between variants that were tuned, each over the same bracket."""

@@ -1,4 +1,6 @@
-"""What can be chosen, as types: one dataclass a group of `conf/`.
+"""What can be chosen, as types: a dataclass for each group of `conf/` and each node of a run.
+
+What is trained stands here; `machines` says where, `engines` by whom, and `judging` what for.
 
 Hydra merges the YAML of `conf/` into these, so an unknown key or a wrong type is refused
 when the config is composed. Every module of the harness takes one of these nodes; no loose
@@ -13,6 +15,10 @@ from enum import Enum
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from harness.config.engines import EngineConfig, ResumeConfig
+from harness.config.judging import GateConfig, RuleConfig, TuneConfig
+from harness.config.machines import ClusterConfig, MeshConfig
 
 
 class Match(Enum):
@@ -55,51 +61,6 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
-    owns every device of a host)."""
-
-    block = "block"
-    run = "run"
-    all = "all"
-
-
-class Submit(Enum):
-    """What Slurm is given for each worker: a job of its own, or a step in the allocation that the driver is
-    already in."""
-
-    jobs = "jobs"
-    steps = "steps"
-
-
-class Schedule(Enum):
-    """How a sweep shares its devices: longest run first as devices come free, or all runs at once."""
-
-    queue = "queue"
-    static = "static"
-
-
-class Stopping(Enum):
-    """When a scale may end before its budget: never, or at a look (a decayed checkpoint of every run)."""
-
-    none = "none"
-    looks = "looks"
-
-
-class Gate(Enum):
-    """What a sweep is asked beside the verdict: nothing, or whether a variant is to be promoted."""
-
-    none = "none"
-    promote = "promote"
-
-
-class Tuned(Enum):
-    """What each variant gets an equal bracket of before the sweep: nothing, or its learning rate."""
-
-    none = "none"
-    lr = "lr"
-
-
 class Profile(Enum):
     """What each run traces with JAX's profiler: nothing, or a few of its steps."""
 
@@ -115,11 +76,6 @@ class Method(Enum):
     full = "full"
     lora = "lora"
     frozen = "frozen"
-
-
-OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
-"""What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
-`continue` is a word of Python, and OmegaConf reads an enum by its names."""
 
 
 @dataclass
@@ -305,176 +261,6 @@ class CheckpointConfig:
     keep_last: int = 2
     keep_every: int = 0
     """Also keep each checkpoint whose step is a multiple of this (0: none)."""
-
-
-@dataclass
-class MeshConfig:
-    """The lane of one run."""
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
-    expert: int = 1
-    """Experts are split over it, and so is the batch."""
-    context: int = 1
-    """Each sequence of tokens is split over it: keys and values go from device to device."""
-
-    @property
-    def devices(self) -> int:
-        return self.data * self.fsdp * self.context * self.tensor * self.expert
-
-
-@dataclass
-class KindConfig:
-    """Chips of one kind in a cluster. Null: not known, and refused where a plan needs it."""
-
-    chip: str = MISSING
-    """Such as H100-80G; its first word says what share of the peak it is known to reach (harness.plan)."""
-    chips: int | None = None
-    memory_gib: float | None = None
-    memory_gb_s: float | None = None
-    peak_tflops: dict[str, float] = field(default_factory=dict)
-    """Of one chip without sparsity, by precision: bf16, fp8, float32."""
-    fast_domain: int | None = None
-    """Chips that reach each other over the fast links."""
-    fast_gb_s: float | None = None
-    """Of one chip, one direction."""
-    slow_gb_s: float | None = None
-    """The same between fast domains."""
-    watts: float | None = None
-    """Of one chip with its share of host and switches, under load."""
-    device_years: float | None = None
-    """Years that one chip runs for each interruption that nobody planned."""
-
-
-@dataclass
-class ClusterConfig:
-    """The machine: `cpu` simulates as many devices as the lanes ask for."""
-
-    name: str = "local"
-    platform: str = "cpu"
-    kinds: dict[str, KindConfig] = field(default_factory=dict)
-    """What it is made of, for `harness plan`; only a machine that is not here needs any."""
-    power_overhead: float | None = None
-    """Power at the meter over power of the chips' hosts (PUE)."""
-    site_megawatts: float | None = None
-    """What the site can draw; null: not known."""
-    restart_minutes: float | None = None
-    """From an interruption to the next step: detect, exchange, start, load."""
-    checkpoint_gb_s: float | None = None
-    """What one chip can write to shared storage while all do."""
-
-
-@dataclass
-class SlurmConfig:
-    """What Slurm is asked for, a worker. Null: whatever the site gives by itself."""
-
-    submit: Submit = Submit.jobs
-    partition: str | None = None
-    account: str | None = None
-    time_limit: str | None = None
-    """Of a job, as `sbatch --time` takes it."""
-    save_seconds: int = 120
-    """Before the time limit, a worker is told to save; it is submitted again, and goes on."""
-    constraint: str | None = None
-    """Features that each node must have, so that both variants of a block get equal ones whatever shares
-    a job."""
-    nodelist: str | None = None
-    cpus: int = 1
-    """A device."""
-    gpus: int = 0
-    """A device."""
-    setup: list[str] = field(default_factory=list)
-    """Lines of shell before the worker, such as `module load cuda`."""
-    extra: list[str] = field(default_factory=list)
-    """More options of `sbatch` or `srun`, such as `--mem=64G`."""
-
-
-@dataclass
-class RayConfig:
-    """Which Ray, and what of it a worker takes."""
-
-    address: str | None = None
-    """`host:port` of a cluster's head, or `auto` for the one that this machine is in; null: one is started
-    here, and ends with the sweep."""
-    resources: dict[str, str] = field(default_factory=lambda: {"cpu": "CPU", "cuda": "GPU", "tpu": "TPU"})
-    """By cluster.platform, the resource of which a worker takes one a device."""
-
-
-@dataclass
-class EngineConfig:
-    name: str = "local"
-    slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    ray: RayConfig = field(default_factory=RayConfig)
-    isolation: Isolation = Isolation.block
-    workers: int = 0
-    """Workers at a time; 0: one a core, as memory allows."""
-    schedule: Schedule = Schedule.queue
-    devices: int = 0
-    """Devices that the sweep is placed on, which gives each run its width; 0: each run keeps the mesh that
-    it has, and as many train as there are workers."""
-    processes: int = 1
-    """That each run is trained by, its devices shared out among them; above 1 each run has workers of its
-    own, whatever `isolation` says."""
-    dry_run: bool = False
-    """Print the plan, and train and write nothing (`harness sweep OVERRIDES --dry-run`)."""
-    attempts: int = 3
-    backoff_seconds: float = 1.0
-    stall_seconds: float = 300.0
-    """A worker without progress for so long is ended and its runs restarted."""
-    on_failure: OnFailure = OnFailure["continue"]
-
-
-@dataclass
-class ResumeConfig:
-    allow_drift: bool = False
-    """Continue an unfinished run although the code changed (recorded, and shown as MIXED_CODE)."""
-    replan: bool = False
-    """Give unfinished blocks a new placement and start them over."""
-
-
-@dataclass
-class RuleConfig:
-    """Written down and hashed before the first step; never part of a run's identity."""
-
-    hypothesis: str = ""
-    control: str = MISSING
-    """The variant that the others are compared with."""
-    positive_control: str | None = None
-    """A variant that is known to be worse: if it is not found so, the sweep could not have found much."""
-    domains: list[str] = field(default_factory=list)
-    """Held-out domains whose mean loss decides; empty: all."""
-    margin: float = 0.01
-    """Region of practical equivalence, in ln k."""
-    alpha: float = 0.05
-    stopping: Stopping = Stopping.none
-
-
-@dataclass
-class GateConfig:
-    """What a candidate must win three of four of, and by how much it may lose the fourth."""
-
-    name: Gate = Gate.none
-    quality: float = 0.01
-    """In ln k."""
-    speed: float = 0.05
-    """In ln of the ratio of step times."""
-    memory: float = 0.05
-    """In ln of the ratio of peak memory."""
-    stability: float = 0.05
-    """In diverged or spiked runs a run."""
-
-
-@dataclass
-class TuneConfig:
-    """A sweep of its own under `tune/`: an equal bracket of learning rates for each variant, at the
-    smallest scale, on a seed that the test does not use."""
-
-    name: Tuned = Tuned.none
-    points: int = 5
-    """Learning rates a variant, `factor` apart, around optimizer.learning_rate."""
-    factor: float = 2.0
-    seed: int = 1_000_003
 
 
 @dataclass

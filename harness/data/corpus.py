@@ -13,19 +13,12 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
 from harness.config.schema import DataConfig
-from harness.data import mixture
 from harness.data.cache import Tokens, open_tokens
 from harness.data.facts import check_config, too_few, too_short
 from harness.data.mixes import Plan, plan_of, trained_on
 from harness.data.permutation import key_of, permute
+from harness.data.sampler import Sampler
 from harness.data.tokenizers import Codec, load
-
-
-@dataclass(frozen=True)
-class Batch:
-    tokens_BT: Int32[np.ndarray, "B T+1"]
-    ids_B: UInt64[np.ndarray, " B"]
-    """Which windows these are: equal ids mean equal tokens."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +68,24 @@ class Corpus:
     def sequence_length(self) -> int:
         return self.domains[0].train.length
 
+    @property
+    def row_length(self) -> int:
+        return self.sequence_length + 1
+
     def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> Sampler:
         """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
         this size."""
         return Sampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
+
+    def examples(
+        self, source: int, data_seed: int, rank_B: np.ndarray, mine_B: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sampler.Examples` says; one is a window."""
+        domain = self.domains[source]
+        epoch_B, index_B = np.divmod(rank_B, len(domain.train))
+        key = key_of("order", data_seed, domain.name)
+        window_B = permute(index_B, len(domain.train), key, epoch_B)
+        return domain.train[window_B[mine_B]], window_B + np.uint64(domain.salt)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same windows for every run, as many in each domain: `tokens` over the sequence length,
@@ -95,38 +102,6 @@ class Corpus:
         return HeldOut(tokens_NT, int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum()))
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Batches of one data seed. Holds no state: any t, in any order, from any thread."""
-
-    corpus: Corpus
-    size: int
-    data_seed: int
-    stages: tuple[mixture.Stage, ...]
-    mine_B: np.ndarray | None = None
-    """Rows whose tokens are wanted here, as other processes have the devices of the others; None: all."""
-
-    def batch(self, t: int) -> Batch:
-        """The batch of step t, counted from 0; zeros in the rows that are not wanted, but all ids."""
-        picks = mixture.picks(self.stages, t * self.size, self.size)
-        tokens_BT = np.zeros((self.size, self.corpus.sequence_length + 1), np.int32)
-        ids_B = np.empty(self.size, np.uint64)
-        for s in np.unique(picks.source_B):
-            domain = self.corpus.domains[s]
-            here = picks.source_B == s
-            window_B = self._windows(domain, picks.rank_B[here])
-            mine = wanted(self.mine_B, here)
-            tokens_BT[np.flatnonzero(here)[mine]] = domain.train[window_B[mine]]
-            ids_B[here] = window_B + np.uint64(domain.salt)
-        return Batch(tokens_BT, ids_B)
-
-    def _windows(self, domain: Domain, rank_B: np.ndarray) -> np.ndarray:
-        """Every window once an epoch, each epoch in an order of its own."""
-        epoch_B, index_B = np.divmod(rank_B, len(domain.train))
-        key = key_of("order", self.data_seed, domain.name)
-        return permute(index_B, len(domain.train), key, epoch_B)
-
-
 def open_data(config: DataConfig) -> Corpus:
     """The corpus of a config, tokenised first where the cache has no tokens of it. Raises UserError."""
     sources, trained = check_config(config), trained_on(config)
@@ -139,11 +114,6 @@ def open_data(config: DataConfig) -> Corpus:
             raise too_few(source, len(tokens.train), config.sequence_length)
         domains.append(domain)
     return Corpus(codec, tuple(domains), plan_of(config))
-
-
-def wanted(mine_B: np.ndarray | None, here_B: np.ndarray) -> np.ndarray:
-    """Of the examples `here_B` of a batch, which are to be read, as a mask over those; `mine_B` None: all."""
-    return np.ones(here_B.sum(), bool) if mine_B is None else mine_B[here_B]
 
 
 def roll(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:

@@ -17,14 +17,14 @@ from scipy.special import expit, ndtri
 from harness.config.errors import UserError
 from harness.config.identity import digest
 from harness.config.schema import DataConfig
-from harness.data import mixture
 from harness.data.content import content_hash
-from harness.data.corpus import Batch, HeldOut, wanted
+from harness.data.corpus import HeldOut
 from harness.data.facts import DataFacts
 from harness.data.gallery import Gallery
 from harness.data.mixes import Plan, check_mixes, plan_of
 from harness.data.permutation import key_of, permute
 from harness.data.pixels import Pixels, check_shapes, read_pixels
+from harness.data.sampler import Sampler
 from harness.data.sources import IMAGES, Source, locate
 
 HEAD = 4
@@ -56,10 +56,32 @@ class ImageCorpus:
     """Over all sources; the label after the last one stands for none."""
     unlabelled: float
 
-    def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> ImageSampler:
+    @property
+    def row_length(self) -> int:
+        return HEAD + math.prod(self.domains[0].train.shape)
+
+    def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> Sampler:
         """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
         this size."""
-        return ImageSampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
+        return Sampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
+
+    def examples(
+        self, source: int, data_seed: int, rank_B: np.ndarray, mine_B: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sampler.Examples` says; noise and time are drawn anew each epoch."""
+        domain = self.domains[source]
+        count = len(domain.train.labels_N)
+        epoch_B, index_B = np.divmod(rank_B, count)
+        image_B = permute(index_B, count, key_of("order", data_seed, domain.name), epoch_B)
+        draws_B4 = _draws(key_of("noise", data_seed, domain.name), int(rank_B[0]), len(rank_B))
+        labels_B = domain.train.labels_N[image_B] + domain.first_class
+        dropped_B = _uniform(draws_B4[:, 3]) < self.unlabelled
+        labels_B[dropped_B] = self.classes
+        times_B = expit(ndtri(_uniform(draws_B4[:, 2])))  # logit-normal (arXiv:2403.03206, section 3.1)
+        chosen = (draws_B4[:, 0], times_B, labels_B, image_B)
+        keys_B, times_B, labels_B, shown_B = (each[mine_B] for each in chosen)
+        rows_BR = rows(keys_B, times_B, labels_B, domain.train.images_NHWC[shown_B])
+        return rows_BR, draws_B4[:, 1] + image_B + np.uint64(domain.salt)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same rows for every run: of each source so many tokens' worth of images, at each of LEVELS.
@@ -86,49 +108,6 @@ class ImageCorpus:
     def _mixed(self) -> list[int]:
         """Examples of each source in all mixes together: 0 where it is evaluated alone."""
         return [sum(counts) for counts in zip(*self.plan.counts, strict=True)]
-
-
-@dataclass(frozen=True)
-class ImageSampler:
-    """Batches of one data seed. Holds no state: any t, in any order, from any thread."""
-
-    corpus: ImageCorpus
-    size: int
-    data_seed: int
-    stages: tuple[mixture.Stage, ...]
-    mine_B: np.ndarray | None = None
-    """Rows that are wanted here, as other processes have the devices of the others; None: all."""
-
-    def batch(self, t: int) -> Batch:
-        """The batch of step t, counted from 0; zeros in the rows that are not wanted, but all ids."""
-        picks = mixture.picks(self.stages, t * self.size, self.size)
-        values = np.prod(self.corpus.domains[0].train.shape)
-        rows_BR = np.zeros((self.size, HEAD + values), np.int32)
-        ids_B = np.empty(self.size, np.uint64)
-        for s in np.unique(picks.source_B):
-            here = picks.source_B == s
-            mine = wanted(self.mine_B, here)
-            made = self._examples(self.corpus.domains[s], picks.rank_B[here], mine)
-            rows_BR[np.flatnonzero(here)[mine]], ids_B[here] = made
-        return Batch(rows_BR, ids_B)
-
-    def _examples(
-        self, domain: ImageDomain, rank_B: np.ndarray, mine_B: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of those that are mine, ids of all. Every image once an epoch, each epoch in an order of its
-        own; noise and time always anew."""
-        count = len(domain.train.labels_N)
-        epoch_B, index_B = np.divmod(rank_B, count)
-        image_B = permute(index_B, count, key_of("order", self.data_seed, domain.name), epoch_B)
-        draws_B4 = _draws(key_of("noise", self.data_seed, domain.name), int(rank_B[0]), len(rank_B))
-        labels_B = domain.train.labels_N[image_B] + domain.first_class
-        dropped_B = _uniform(draws_B4[:, 3]) < self.corpus.unlabelled
-        labels_B[dropped_B] = self.corpus.classes
-        times_B = expit(ndtri(_uniform(draws_B4[:, 2])))  # logit-normal (arXiv:2403.03206, section 3.1)
-        chosen = (draws_B4[:, 0], times_B, labels_B, image_B)
-        keys_B, times_B, labels_B, shown_B = (each[mine_B] for each in chosen)
-        rows_BR = rows(keys_B, times_B, labels_B, domain.train.images_NHWC[shown_B])
-        return rows_BR, draws_B4[:, 1] + image_B + np.uint64(domain.salt)
 
 
 def rows(

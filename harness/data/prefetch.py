@@ -6,8 +6,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 
-from harness.data.corpus import Batch, Sampler
-from harness.data.images import ImageSampler
+from harness.data.sampler import Batch, Sampler
 
 AHEAD = 4
 KEPT = 32
@@ -17,7 +16,7 @@ KEPT = 32
 class Reader:
     """Batches by step, for any number of threads."""
 
-    def __init__(self, sampler: Sampler | ImageSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self.reads = 0
         """Batches gathered so far."""
         self._sampler = sampler

@@ -11,7 +11,7 @@ from harness.config.errors import UserError
 from harness.fleet.calibrated import FEWEST, Accuracy, judge
 from harness.records.predictions import Kept, Prediction
 from harness.report import words
-from harness.report.tables import Table, table, without
+from harness.report.grid import Table, table, without
 from harness.report.terminal import NARROW, say, section
 
 LISTED = 10

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def conclude(sweep: SweepDir, console: Console) -> None:
     """Write comparison.json and report.html, and print the verdict."""
     from harness.compare import compare, store_library
-    from harness.compare.results import dumps
+    from harness.compare.as_json import dumps
     from harness.report.terminal import print_comparison
 
     comparison = compare(sweep)

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.identity import digest, plain
-from harness.config.schema import Config, MeshConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config
 from harness.fleet.runs import Run
 from harness.records.predictions import ASSUMED, MEASURED
 from harness.records.provenance import Facts, code_of

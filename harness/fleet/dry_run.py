@@ -12,7 +12,7 @@ from harness.fleet.outlook import Outlook
 from harness.fleet.progress import clock
 from harness.fleet.runs import Block, Run
 from harness.report.bars import Bar, print_gantt
-from harness.report.tables import Table, table
+from harness.report.grid import Table, table
 from harness.report.terminal import section
 
 LISTED = 60

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.config.engines import EngineConfig, Isolation
 from harness.config.errors import UserError
-from harness.config.schema import Config, EngineConfig, Isolation
+from harness.config.schema import Config
 from harness.fleet import directories, placement, rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.conclude import conclude

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, Stopping
+from harness.config.judging import Stopping
+from harness.config.schema import Config
 from harness.fleet.announce import unique
 from harness.fleet.directories import mark
 from harness.fleet.runs import Block, Run

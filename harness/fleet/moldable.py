@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.config.engines import Schedule
 from harness.config.errors import UserError
-from harness.config.schema import Schedule
 from harness.fleet.packing import Job
 
 HALVINGS = 60

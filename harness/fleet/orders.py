@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.config.schema import EngineConfig, Isolation
+from harness.config.engines import EngineConfig, Isolation
 from harness.config.terms import to_env
 from harness.fleet.engines import Order
 from harness.fleet.runs import Block, Run

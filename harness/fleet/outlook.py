@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.config.schema import EngineConfig, Isolation
+from harness.config.engines import EngineConfig, Isolation
 from harness.fleet.calibrated import Correction, corrected
 from harness.fleet.cost import Estimate, Observation, cores, estimate, meshes
 from harness.fleet.moldable import Partition, Task

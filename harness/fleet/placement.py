@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.identity import plain
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.fleet.cost import Estimate
 from harness.fleet.runs import Block, Run
 from harness.records import ledger

@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.config.errors import UserError, nearest
 from harness.config.identity import digest, flatten, plain
-from harness.config.schema import Config, Gate, Stopping
+from harness.config.judging import Gate, Stopping
+from harness.config.schema import Config
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir
 

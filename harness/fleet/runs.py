@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.engines import Isolation
 from harness.config.errors import UserError
 from harness.config.fairness import check_block, identity_difference
 from harness.config.identity import identity, within
-from harness.config.schema import Config, Isolation
+from harness.config.schema import Config
 from harness.records.layout import RunDir, SweepDir
 from harness.records.provenance import Facts
 

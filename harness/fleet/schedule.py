@@ -16,8 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.config.engines import Schedule
 from harness.config.errors import UserError
-from harness.config.schema import Schedule
 from harness.fleet.moldable import Choice, Options, Partition, Task
 from harness.fleet.packing import Spot, pack
 

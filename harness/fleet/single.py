@@ -7,7 +7,8 @@ import os
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, Tuned
+from harness.config.judging import Tuned
+from harness.config.schema import Config
 from harness.fleet import directories, placement, rule
 from harness.fleet.described import described
 from harness.fleet.directories import Ready

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import EngineConfig
+from harness.config.engines import EngineConfig
 from harness.config.terms import Terms
 from harness.fleet.directories import Ready, mark
 from harness.fleet.driver import Interrupted

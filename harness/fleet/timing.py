@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.config.schema import Config, Gate
+from harness.config.judging import Gate
+from harness.config.schema import Config
 from harness.fleet.runs import Block
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.config.schema import EngineConfig
+from harness.config.engines import EngineConfig
 from harness.fleet.runs import Run
 from harness.records.attempts import Attempts
 from harness.records.status import State, Status, read_status

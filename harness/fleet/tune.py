@@ -14,7 +14,8 @@ from typing import Any
 from harness.compare.tuning import Optimum, read_tuning
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.config.schema import Config, GateConfig, ProfileConfig, RuleConfig, Stopping, TuneConfig, Tuned
+from harness.config.judging import GateConfig, RuleConfig, Stopping, TuneConfig, Tuned
+from harness.config.schema import Config, ProfileConfig
 from harness.fleet.announce import unique
 from harness.records import atomic, ledger
 from harness.records.layout import SweepDir

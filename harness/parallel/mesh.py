@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from harness.config.errors import UserError
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.parallel.hosts import placed
 
 AXES = ("data", "fsdp", "tensor", "expert")

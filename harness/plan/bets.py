@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results import Decision, Effect, GateResult, Multiplier, Slope, Trend
+from harness.compare.estimates import Effect, Multiplier, Slope
 from harness.compare.trend import DECADE
+from harness.compare.verdicts import Decision, GateResult, Trend
 from harness.config.errors import UserError
 from harness.plan.predict import Number
 from harness.plan.sheet import Described, PlannedRun

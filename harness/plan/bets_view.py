@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.compare.results import Decision, Trend
+from harness.compare.verdicts import Decision, Trend
 from harness.plan.bets import Bet, Bets, Treatment
 from harness.report import words
+from harness.report.grid import Table, table
 from harness.report.plans import Part, Span, time_unit
-from harness.report.tables import Table, table
 
 CHIPS_SAVED = "chips saved [low, high]"
 WIDE = ("sibling", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")

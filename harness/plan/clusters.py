@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from harness.config import compose
 from harness.config.errors import UserError, nearest
-from harness.config.schema import ClusterConfig, KindConfig
+from harness.config.machines import ClusterConfig, KindConfig
 
 GIB = 2.0**30
 YEAR_HOURS = 8766.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from harness.config.schema import ClusterConfig
+from harness.config.machines import ClusterConfig
 from harness.plan.account import Account, account
 from harness.plan.clusters import Cluster, from_config
 from harness.plan.energy import draw, whole_draw

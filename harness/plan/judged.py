@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.config.errors import UserError
 from harness.plan.calibration import Calibration, Seen, fit, leave_one_source_out, look
-from harness.report.tables import Table, table
+from harness.report.grid import Table, table
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 from harness.config.cache import cache_dir
 from harness.config.errors import UserError
 from harness.config.identity import digest, plain
-from harness.config.schema import Config, MeshConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config
 from harness.plan.interpreter import plan_python
 from harness.plan.lowered import closed_form, cut, on_mesh
 from harness.plan.sheet import Described, PlannedRun, Sheet

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.plan.clusters import GIB
 from harness.plan.layers import Answer
 from harness.plan.lowered import MESH
 from harness.records.seen import Seen
 from harness.report import words
+from harness.report.grid import Table, table
 from harness.report.plans import Part
-from harness.report.tables import Table, table
 
 
 def layers_part(answers: Sequence[Answer]) -> Part:

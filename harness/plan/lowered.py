@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, MeshConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config
 from harness.plan.calibration import efficiency
 from harness.plan.clusters import from_config
 from harness.plan.layouts import Grid, Layout, divisors

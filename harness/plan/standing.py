@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from harness.compare.engine import compare
-from harness.compare.results import Comparison, Decision, GateResult, Ladder, Rung
+from harness.compare.results import Comparison
 from harness.compare.trend import project
+from harness.compare.verdicts import Decision, GateResult, Ladder, Rung
 from harness.config.errors import UserError
 from harness.records.status import State
 from harness.report.plans import Span

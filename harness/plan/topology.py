@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.config.errors import UserError
-from harness.config.schema import KindConfig
+from harness.config.machines import KindConfig
 from harness.config.slices import slice_for
 from harness.records.seen import Target
 

@@ -12,8 +12,8 @@ from harness.plan.clusters import GIB
 from harness.plan.predict import Evidence, Number
 from harness.plan.sheet import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.report import words
+from harness.report.grid import Table, narrowed, table, without
 from harness.report.plans import Part, memory_unit, time_unit
-from harness.report.tables import Table, narrowed, table, without
 from harness.report.terminal import NARROW, say, section
 
 FAILURES = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.compare.flags import blocking
-from harness.compare.results import Decision, Direction
+from harness.compare.verdicts import Decision, Direction
 from harness.plan.standing import Standing
 from harness.report.plans import Span
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.compare.checkpoints import CheckpointDiff, Function, Side, StepDistance, compare_weights
+from harness.compare.checkpoints import CheckpointDiff, Function, Side, StepDistance
+from harness.compare.distances import compare_weights
 from harness.probe.function import compare_function
 from harness.probe.subject import Subject, open_subject, prepare_process
 from harness.probe.trajectory import diverge, go_along

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.compare.checkpoints import (
-    Function,
-    FunctionRow,
-    LossRow,
-    compare_tokens,
-    function_row,
-    loss_row,
-    over_domains,
-)
+from harness.compare.checkpoints import Function, FunctionRow, LossRow
+from harness.compare.distances import compare_tokens, function_row, loss_row, over_domains
 from harness.config.errors import UserError
 from harness.config.identity import difference, within
 from harness.config.schema import Content

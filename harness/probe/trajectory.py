@@ -8,13 +8,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from harness.compare.checkpoints import (
-    Divergence,
-    StepDistance,
-    compare_weights,
-    onset,
-    onset_of_weights,
-)
+from harness.compare.checkpoints import Divergence, StepDistance
+from harness.compare.distances import compare_weights, onset, onset_of_weights
 from harness.probe.subject import Subject
 from harness.records.checkpoint import Checkpoint, parent_of
 from harness.records.layout import RunDir

@@ -15,10 +15,10 @@ from harness.compare.checkpoints import (
     Side,
     StepDistance,
     Weights,
-    kind,
 )
+from harness.compare.distances import kind
 from harness.report import words
-from harness.report.tables import Table, table, without
+from harness.report.grid import Table, table, without
 
 IN_LAYERS = "layers.*."
 

@@ -13,12 +13,13 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from harness.compare.checkpoints import CheckpointDiff, LossRow, kind
+from harness.compare.checkpoints import CheckpointDiff, LossRow
+from harness.compare.distances import kind
 from harness.report import checkpoint_tables as tables
 from harness.report import words
+from harness.report.grid import without
 from harness.report.marks import SIGNED, Layer, filled, inline, multiples
 from harness.report.pictures import write_picture
-from harness.report.tables import without
 from harness.report.terminal import NARROW, say, section
 
 BARS = 30

@@ -94,8 +94,8 @@ def _sweep(path: str) -> Judged:
         return read_frames(sweep, comparison)
 
     def provenance() -> dict[str, Any]:
+        from harness.compare.as_json import to_json
         from harness.compare.provenance import provenance_of
-        from harness.compare.results import to_json
 
         return {"provenance": to_json(provenance_of(sweep, comparison))}
 
@@ -150,7 +150,7 @@ def _say(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
 
 def _print_json(judged: Sequence[Judged]) -> None:
     """One object for one comparison, a list for several; of a sweep with its provenance."""
-    from harness.compare.results import to_json
+    from harness.compare.as_json import to_json
 
     content = [to_json(each.comparison) | each.provenance() for each in judged]
     told = content[0] if len(content) == 1 else content

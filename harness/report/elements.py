@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.report import theme, words
 from harness.report.assets import SCRIPT, STYLE, vega_bundle
+from harness.report.grid import Table
 from harness.report.marks import AXES
-from harness.report.tables import Table
 
 
 def document(title: str, body: str, specs: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtrit
 
-from harness.compare.results import Comparison, Ladder, Rung
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Ladder, Rung
 from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve
 from harness.records.provenance import Provenance, read_provenance

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from harness.compare.results import Comparison, Ladder
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Ladder
 from harness.report import tables, words
-from harness.report.tables import Table
+from harness.report.grid import Table, split
 
 
 def markdown(comparison: Comparison) -> str:
     """The verdict in words, the fairness table, each comparison by scale, flags and deviations."""
-    fairness, same = tables.split(tables.fairness(comparison))
+    fairness, same = split(tables.fairness(comparison))
     parts = [
         f"## {_text(comparison.experiment)}",
         *[f"**{_text(sentence)}**" for sentence in words.sentences(comparison.verdict)],

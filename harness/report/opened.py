@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from harness.compare import Comparison, compare
-from harness.compare.results import Ladder, Rung
+from harness.compare.verdicts import Ladder, Rung
 from harness.config.errors import UserError, nearest
 from harness.records.layout import RunDir, SweepDir
 from harness.records.metrics import read_curve

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.compare.results import INPUT, Comparison, Ladder
+from harness.compare.results import INPUT, Comparison
+from harness.compare.verdicts import Ladder
 from harness.records import atomic
 from harness.records.layout import SweepDir
 from harness.report import panels, provenance, samples, tables, words
 from harness.report.elements import bar, chart, document, fold, paragraph, section, table, text_of
 from harness.report.frames import Frames, read_frames
+from harness.report.grid import split
 from harness.report.marks import AXES
 from harness.report.plan_page import plan_section
 
@@ -32,7 +34,7 @@ def render(comparison: Comparison, content: Frames) -> str:
 
 
 def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
-    fairness, same = tables.split(tables.fairness(comparison))
+    fairness, same = split(tables.fairness(comparison))
     by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
     sections = [

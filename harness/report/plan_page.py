@@ -7,8 +7,9 @@ from pathlib import Path
 
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report import panels, tables
+from harness.report import panels
 from harness.report.elements import bar, chart, document, fold, paragraph, section, table, text_of
+from harness.report.grid import narrowed
 from harness.report.plan_panels import plan_panels
 from harness.report.plans import KeptPlan, Part
 
@@ -43,6 +44,6 @@ def _part(part: Part) -> Iterator[str]:
         yield fold(text_of(part.title), part.content)
     if part.folded or not (part.content or part.lines):
         return
-    narrow, same = tables.narrowed(part.content)
+    narrow, same = narrowed(part.content)
     yield f"<h3>{text_of(part.title)}</h3>{table(narrow)}{paragraph(same, 'caption')}"
     yield "".join(paragraph(line, "note") for line in part.lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.records import atomic
 from harness.records.layout import SweepDir
-from harness.report.tables import Table, table
+from harness.report.grid import Table, table
 
 UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
 """How many of each a day has; a plan is told in the first of which its longest run takes one."""

@@ -13,7 +13,7 @@ from harness.records import ledger
 from harness.records.layout import SweepDir
 from harness.report import words
 from harness.report.frames import Frames, Run
-from harness.report.tables import Table, table
+from harness.report.grid import Table, table
 
 DIGITS = 16
 

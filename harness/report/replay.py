@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from harness.compare.as_json import to_json
 from harness.compare.replays import Replay, StateCheck
-from harness.compare.results import to_json
 from harness.records.surroundings import Changed
 from harness.report import words
 

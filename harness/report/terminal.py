@@ -7,9 +7,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.compare.flags import BLOCKING
-from harness.compare.results import Comparison, Decision, Ladder
+from harness.compare.results import Comparison
+from harness.compare.verdicts import Decision, Ladder
 from harness.report import tables, words
-from harness.report.tables import Table
+from harness.report.grid import Table, split, without
 
 STYLES = {
     Decision.B_BETTER: "bold green",
@@ -27,12 +28,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print()
     for sentence in words.sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
-    fairness, same = tables.split(tables.fairness(comparison))
+    fairness, same = split(tables.fairness(comparison))
     if console.width < NARROW:
         # Flags are listed and explained at the end, rates in a table of their own.
-        fairness = tables.without(
-            fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
-        )
+        fairness = without(fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",))
     mixed = "mix" in fairness.columns
     fairness, lines = tables.told(fairness)
     section(console, "Fairness: what each variant was given", fairness)
@@ -41,7 +40,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
-    section(console, tables.ALONE, tables.without(tables.alone(comparison), ("problem",)))
+    section(console, tables.ALONE, without(tables.alone(comparison), ("problem",)))
     if mixed:
         section(console, "Domains", tables.domains(comparison))
     section(console, "Experts over the last tenth of each run", tables.experts(comparison))
@@ -60,7 +59,7 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     dropped = ("decision", "flags", "method (df)")
     dropped = dropped[: 3 if console.width < NARROW else 2 if console.width < WIDE else 1]
     content = tables.rungs(comparison, ladder)
-    section(console, f"{ladder.variant} against {ladder.control}{known}", tables.without(content, dropped))
+    section(console, f"{ladder.variant} against {ladder.control}{known}", without(content, dropped))
     if "method (df)" in dropped:
         methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
         say(console, f"Method (df): {', '.join(methods)}.")
@@ -81,7 +80,7 @@ def _print_forgetting(console: Console, comparison: Comparison) -> None:
         rows = tuple(row for row in content.rows if row[0] == scale)
         n = ", ".join(dict.fromkeys(row[content.columns.index("n")] for row in rows))
         title = f"Forgetting at {scale}: loss on what is not trained on, end minus start (n {n})"
-        section(console, title, tables.without(Table(content.columns, rows, 3), dropped))
+        section(console, title, without(Table(content.columns, rows, 3), dropped))
 
 
 def say(console: Console, line: str | Text) -> None:

@@ -8,18 +8,10 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from harness.compare.estimates import Effect, Estimand, Multiplier, Slope
 from harness.compare.flags import EXPLAIN
-from harness.compare.results import (
-    Decision,
-    Direction,
-    Effect,
-    Estimand,
-    Ladder,
-    Multiplier,
-    Projection,
-    Slope,
-)
 from harness.compare.utilisation import Utilisation
+from harness.compare.verdicts import Decision, Direction, Ladder, Projection
 
 NONE = "–"
 

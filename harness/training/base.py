@@ -13,7 +13,8 @@ import numpy as np
 from harness.config.errors import UserError
 from harness.config.fairness import describe as described
 from harness.config.identity import difference, digest, within
-from harness.config.schema import Config, MeshConfig, Method
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config, Method
 from harness.data.tokenizers import load
 from harness.models import Model, build, image_of
 from harness.models.width import relative_width

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.schema import EngineConfig, RayConfig
+from harness.config.engines import EngineConfig, RayConfig
 from harness.fleet.engines import Exit
 from harness.fleet.engines.ray import RayEngine, Worker
 from harness.fleet.launch import launch

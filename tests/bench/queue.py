@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.schema import SlurmConfig
+from harness.config.engines import SlurmConfig
 from harness.fleet.directories import Ready
 from harness.fleet.engines import Order
 from harness.fleet.engines.slurm import SlurmEngine

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.compare.distributions import clopper_pearson
 from harness.compare.effects import NoiseFloor, effect_of, paired_effect, variance_mismatch, welch_effect
+from harness.compare.estimates import Effect, Multiplier
 from harness.compare.library import noise_floor
 from harness.compare.multiple import holm
 from harness.compare.multiplier import (
@@ -23,9 +24,9 @@ from harness.compare.multiplier import (
     horizon_slope,
     pooled_multiplier,
 )
-from harness.compare.results import Direction, Effect, Multiplier
 from harness.compare.sequential import SequentialTest, Verdict, log_e_values, sequential_p, spend
 from harness.compare.trend import trend
+from harness.compare.verdicts import Direction
 from tests.compare.synthetic import surface
 
 SCALES = (10**7, 3 * 10**7, 10**8, 3 * 10**8)

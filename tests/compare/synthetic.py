@@ -20,6 +20,7 @@ import yaml
 
 from harness.config import schema
 from harness.config.identity import digest, plain
+from harness.config.judging import RuleConfig
 from harness.records import atomic, ledger, metrics, provenance, status
 from harness.records.layout import RunDir, SweepDir
 
@@ -170,8 +171,8 @@ def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
         atomic.write_json(run.path / "examples.json", examples)
 
 
-def _rule(recipe: Recipe) -> schema.RuleConfig:
-    return schema.RuleConfig(
+def _rule(recipe: Recipe) -> RuleConfig:
+    return RuleConfig(
         hypothesis="the treatment needs fewer tokens",
         control=next(iter(recipe.variants)),
         positive_control=recipe.positive_control,

@@ -10,7 +10,7 @@ import pytest
 from harness.compare import compare, compare_curves, store_library
 from harness.compare.library import find_floors, is_null, null_rate
 from harness.compare.reading import read_runs
-from harness.compare.results import Decision
+from harness.compare.verdicts import Decision
 from harness.config.errors import UserError
 from tests.compare.synthetic import Recipe, write_sweep
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.compare import compare, dumps
-from harness.compare.results import Decision
+from harness.compare.verdicts import Decision
 from harness.records.layout import SweepDir
 from tests.compare.judging import ONE, SMALL, is_treatment, judged, only
 from tests.compare.synthetic import Recipe, write_sweep

@@ -9,7 +9,7 @@ import pytest
 
 from harness.compare import compare_curves
 from harness.compare.curves import ASSUMED, UNSIZED
-from harness.compare.results import Decision
+from harness.compare.verdicts import Decision
 from harness.config.errors import UserError
 
 COLUMNS = ("variant", "scale", "seed", "step", "tokens", "loss")

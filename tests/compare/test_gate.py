@@ -10,8 +10,9 @@ import pytest
 
 from harness.compare import compare
 from harness.compare.gate import decide_gate
-from harness.compare.results import Criterion, GateResult
 from harness.compare.spikes import CENTRE, find_spikes
+from harness.compare.verdicts import Criterion, GateResult
+from harness.records.layout import SweepDir
 from tests.compare.synthetic import Recipe, surface, write_sweep
 
 ONE = Recipe(
@@ -53,11 +54,15 @@ def timing(seconds: float = 0.9, peak: float = 10, scale: str = "xs"):
     }  # fmt: skip
 
 
-def gates(tmp_path, timed, edit=None, gate=GATE, recipe=ONE) -> tuple[GateResult, ...]:
+def gated(tmp_path, timed, edit=None, gate=GATE, recipe=ONE) -> SweepDir:
     made = Recipe(**recipe.__dict__ | {"beside": {"gate": gate}})
     sweep = write_sweep(tmp_path / "sweep", made, edit)
     sweep.timing.write_text(json.dumps(timed))
-    return compare(sweep).gate
+    return sweep
+
+
+def gates(*given, **options) -> tuple[GateResult, ...]:
+    return compare(gated(*given, **options)).gate
 
 
 def criterion(tmp_path, name: str, timed=None, **options) -> Criterion:

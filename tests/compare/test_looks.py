@@ -11,8 +11,9 @@ import scipy.stats
 
 from harness.compare import compare, effects, sequential
 from harness.compare.looks import decide_look
-from harness.compare.results import Comparison, Decision
+from harness.compare.results import Comparison
 from harness.compare.sequential import sequential_p, spend
+from harness.compare.verdicts import Decision
 from tests.compare import simulate
 from tests.compare.synthetic import Draft, Recipe, at_look, write_sweep
 

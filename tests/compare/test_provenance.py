@@ -10,9 +10,9 @@ import pytest
 
 from harness import cli
 from harness.compare import compare, store_library
+from harness.compare.as_json import to_json
 from harness.compare.ledger import ledger_state
 from harness.compare.provenance import provenance_of
-from harness.compare.results import to_json
 from harness.config.identity import digest
 from harness.records import atomic, ledger, surroundings
 from harness.records.layout import SweepDir

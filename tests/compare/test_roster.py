@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.compare import compare, dumps
-from harness.compare.results import Decision
+from harness.compare.verdicts import Decision
 from harness.records import atomic
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 from tests.compare.unequal import PLACED, SCALES, UNIT, unequal

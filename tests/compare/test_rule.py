@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.compare import compare
-from harness.compare.results import Decision
+from harness.compare.verdicts import Decision
 from tests.compare.judging import ONE, SMALL, judged, only
 from tests.compare.synthetic import Recipe, write_sweep
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from harness.config import compose as composing
 from harness.config.compose import compose, groups, resolve, run
+from harness.config.engines import Isolation, OnFailure
 from harness.config.fairness import undeclared
 from harness.config.identity import VOLATILE, difference, digest, flatten, identity, plain, within
-from harness.config.schema import Config, Isolation, OnFailure
+from harness.config.schema import Config
 from harness.config.sweep import remember_choices
 from harness.records.configs import read_config, write_config
 

@@ -11,6 +11,7 @@ from harness.config.schema import DataConfig, StageConfig
 from harness.data import describe_data, describe_mix, shared
 from harness.records.provenance import Facts
 from harness.report import tables
+from harness.report.grid import split
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.example import comparison
 
@@ -81,7 +82,7 @@ def test_the_table_says_it_in_words(rows):
 
 def test_what_is_the_same_in_all_is_said_once(rows, configs):
     content = dataclasses.replace(comparison(), fairness=rows(dict.fromkeys(NAMES, configs["even"])))
-    left, same = tables.split(tables.fairness(content))
+    left, same = split(tables.fairness(content))
     assert not {"mix", "shared examples"} & {*left.columns}
     assert "mix a 50 %, b 50 %" in same
 

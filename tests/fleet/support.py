@@ -14,18 +14,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.schema import (
-    Config,
-    EngineConfig,
-    Isolation,
-    MeshConfig,
-    OnFailure,
-    OptimizerConfig,
-    RuleConfig,
-    ScaleConfig,
-    ScheduleConfig,
-    VariantConfig,
-)
+from harness.config.engines import EngineConfig, Isolation, OnFailure
+from harness.config.judging import RuleConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config, OptimizerConfig, ScaleConfig, ScheduleConfig, VariantConfig
 from harness.fleet.engines.local import LocalEngine
 from harness.fleet.launch import Outcome, Tools, launch
 from harness.records.provenance import Facts

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.config.engines import Isolation, Schedule
 from harness.config.errors import UserError
-from harness.config.schema import Isolation, MeshConfig, Schedule
+from harness.config.machines import MeshConfig
 from harness.fleet.orders import assignments
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
 from harness.fleet.supervisor import Assignment, Supervisor

@@ -10,15 +10,14 @@ import pytest
 
 from harness import cli
 from harness.compare.effects import effect_of
-from harness.compare.results import Look
+from harness.compare.verdicts import Look
 from tests.compare.synthetic import write_sweep
+from tests.compare.test_gate import gated, timing
 
 NOTHING = effect_of([])
 CALL = """
 import sys
 from harness import cli
-from harness.compare.effects import effect_of
-from harness.compare.results import Look
 code = cli.main(sys.argv[1:])
 print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
 """
@@ -89,12 +88,13 @@ def test_a_sweep_that_is_none_is_one_sentence(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys):
-    sweep = write_sweep(tmp_path / "sweep")
-    assert cli.main(["compare", str(sweep.path), "--json"]) == 0
+@pytest.mark.parametrize(("seconds", "promoted"), [(0.9, True), (9.0, False)])
+def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys, seconds, promoted):
+    asked = ["compare", str(gated(tmp_path, timing(seconds)).path), "--json"]
+    assert cli.main(asked) == 0
     gate = json.loads(capsys.readouterr().out)["gate"]
-    promoted = any(each["promote"] for each in gate or [])
-    assert cli.main(["compare", str(sweep.path), "--json", "--require", "promote"]) == int(not promoted)
+    assert [each["promote"] for each in gate] == [promoted]
+    assert cli.main([*asked, "--require", "promote"]) == int(not promoted)
 
 
 def test_diff_asks_the_probe_and_prints_plain_data(capsys, monkeypatch):

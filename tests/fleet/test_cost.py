@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.fleet import cost, measured
 from harness.fleet.cost import Observation, demand_of, device_bytes, disk_bytes, estimate, meshes
 from harness.fleet.placement import freeze

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.config.engines import Schedule
 from harness.config.errors import UserError
-from harness.config.schema import Schedule
 from harness.fleet import placement
 from harness.fleet.cost import machine_kind
 from harness.fleet.engines import Order

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.fleet.engines import HELD, Exit, Order
 from harness.fleet.engines.gang import GRACE, Gang
 from harness.fleet.launch import launch

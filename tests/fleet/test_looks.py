@@ -9,7 +9,8 @@ import pytest
 
 from harness.compare.looks import LookDecision
 from harness.config.errors import UserError
-from harness.config.schema import StageConfig, Stopping
+from harness.config.judging import Stopping
+from harness.config.schema import StageConfig
 from harness.fleet.looks import Looks, looks_of, train_by_looks
 from harness.fleet.runs import Block, Run, directory, make_blocks, sweep_of
 from harness.records import ledger

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from harness.config.errors import UserError
-from harness.config.schema import Config, MeshConfig, RuleConfig
+from harness.config.judging import RuleConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Config
 from harness.fleet import placement, rule
 from harness.fleet.announce import plan_lines, short
 from harness.fleet.conclude import conclude

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from harness.config.compose import compose
+from harness.config.engines import RayConfig
 from harness.config.errors import UserError
 from harness.config.processes import from_env
-from harness.config.schema import RayConfig
 from harness.fleet.engines import Exit, Order, make_engine, ray, ray_cluster
 from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine

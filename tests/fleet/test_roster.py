@@ -8,18 +8,10 @@ import pytest
 from rich.console import Console
 
 from harness.config import compose
+from harness.config.engines import EngineConfig, Schedule
 from harness.config.errors import UserError
-from harness.config.schema import (
-    Config,
-    EngineConfig,
-    Gate,
-    GateConfig,
-    LadderConfig,
-    Schedule,
-    ScheduleConfig,
-    TuneConfig,
-    Tuned,
-)
+from harness.config.judging import Gate, GateConfig, TuneConfig, Tuned
+from harness.config.schema import Config, LadderConfig, ScheduleConfig
 from harness.fleet import rule
 from harness.fleet.announce import plan_lines, power_lines
 from harness.fleet.launch import Outcome, launch
@@ -195,7 +187,7 @@ def test_a_planned_ladder_is_refused_before_anything_is_written(tmp_path, dry):
 def test_the_command_sweeps_seven_members_and_one_pair_by_name(tmp_path, monkeypatch):
     asked: list[list[Config]] = []
 
-    def taken(configs):
+    def taken(configs, tools):
         asked.append([*configs])
         return [Outcome(each.scale.name, "finished", 1) for each in configs]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.engines import Schedule
 from harness.config.errors import UserError
-from harness.config.schema import Schedule
 from harness.fleet.moldable import Options, Partition, Task
 from harness.fleet.packing import Job, pack
 from harness.fleet.schedule import Plan, place

@@ -9,8 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
+from harness.config.engines import EngineConfig, SlurmConfig
 from harness.config.errors import UserError
-from harness.config.schema import EngineConfig, SlurmConfig
 from harness.fleet.directories import Ready, mark, prepare
 from harness.fleet.engines import Order, make_engine
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from harness.config.engines import EngineConfig, SlurmConfig, Submit
 from harness.config.errors import UserError
-from harness.config.schema import EngineConfig, SlurmConfig, Submit
 from harness.fleet.engines import HELD, make_engine
 from harness.fleet.engines.slurm_script import job_name
 from harness.fleet.engines.slurm_steps import StepsEngine

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness.config.schema import Gate, GateConfig
+from harness.config.judging import Gate, GateConfig
 from harness.fleet.runs import Run, directory, make_blocks, sweep_of
 from harness.fleet.timing import time_variants
 from harness.records import ledger

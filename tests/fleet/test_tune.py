@@ -9,7 +9,8 @@ import pytest
 from harness.compare.tuning import Optimum
 from harness.config.errors import UserError
 from harness.config.fairness import check_block
-from harness.config.schema import ScheduleConfig, TuneConfig, Tuned
+from harness.config.judging import TuneConfig, Tuned
+from harness.config.schema import ScheduleConfig
 from harness.fleet import rule
 from harness.fleet.runs import sweep_of
 from harness.fleet.single import train_single

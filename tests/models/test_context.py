@@ -6,6 +6,7 @@ import pytest
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
+from harness.config.machines import MeshConfig
 from harness.config.schema import (
     ComputeConfig,
     Config,
@@ -13,7 +14,6 @@ from harness.config.schema import (
     Kind,
     Layers,
     Mechanism,
-    MeshConfig,
     ModelConfig,
     Precision,
     Remat,

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.schema import ComputeConfig, Layers, MeshConfig, Precision, Remat
+from harness.config.machines import MeshConfig
+from harness.config.schema import ComputeConfig, Layers, Precision, Remat
 from harness.parallel.mesh import lane_mesh
 from harness.parallel.rules import batch_sharding, param_shardings
 from tests.models.mechanisms import LOCAL, MECHANISMS, OF_EACH

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.config.errors import UserError
+from harness.config.machines import MeshConfig
 from harness.config.schema import (
     ComputeConfig,
     Config,
@@ -16,7 +17,6 @@ from harness.config.schema import (
     Layers,
     Match,
     Mechanism,
-    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     Precision,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from harness.config.errors import UserError
-from harness.config.schema import ComputeConfig, Layers, Mechanism, MeshConfig, Precision, Remat
+from harness.config.machines import MeshConfig
+from harness.config.schema import ComputeConfig, Layers, Mechanism, Precision, Remat
 from harness.models.feedforward import routing
 from harness.models.feedforward.dispatch import block_rows, block_size, in_blocks, in_queues, queue_rows
 from harness.parallel.mesh import lane_mesh

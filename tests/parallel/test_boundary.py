@@ -6,7 +6,7 @@ import pytest
 from jax import P
 from jax._src import shard_map as private
 
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.parallel import boundary
 from harness.parallel.mesh import lane_mesh
 

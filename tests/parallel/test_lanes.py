@@ -7,13 +7,13 @@ from jax import P
 from jax.sharding import AxisType
 
 from harness.config.errors import UserError
+from harness.config.machines import MeshConfig
 from harness.config.schema import (
     ComputeConfig,
     Config,
     DataConfig,
     Layers,
     Mechanism,
-    MeshConfig,
     ModelConfig,
     ScaleConfig,
 )

@@ -13,7 +13,8 @@ import pytest
 from harness import cli
 from harness.config.compose import compose
 from harness.config.errors import UserError
-from harness.config.schema import MeshConfig, Remat
+from harness.config.machines import MeshConfig
+from harness.config.schema import Remat
 from harness.plan import Layout, load
 from harness.plan import layers as room
 from harness.plan.elsewhere import plan_elsewhere

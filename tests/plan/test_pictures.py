@@ -17,7 +17,7 @@ from rich.console import Console
 from harness import cli
 from harness.cli.plan import starts
 from harness.cli.plan_report import page_of, write_plan
-from harness.compare.results import to_json
+from harness.compare.as_json import to_json
 from harness.fleet import launch
 from harness.fleet.outlook import look_ahead
 from harness.fleet.runs import Run, directory, make_blocks

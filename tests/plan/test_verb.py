@@ -11,11 +11,12 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli import plan as verb
+from harness.compare.as_json import to_json
 from harness.compare.multiple import smallest_p
 from harness.compare.power import plan_power, seeds_needed
-from harness.compare.results import to_json
 from harness.config.compose import compose, sweep_configs
-from harness.config.schema import MeshConfig, Remat, ScheduleConfig
+from harness.config.machines import MeshConfig
+from harness.config.schema import Remat, ScheduleConfig
 from harness.fleet import launch
 from harness.fleet.announce import Resolution
 from harness.fleet.cost import device_bytes

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
+from harness.compare.as_json import to_json
 from harness.compare.checkpoints import Function
-from harness.compare.results import to_json
 from harness.config.errors import UserError
 from harness.data import open_data
 from harness.models import build

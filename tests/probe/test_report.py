@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.compare.checkpoints import (
-    CheckpointDiff,
-    Divergence,
-    Function,
-    Side,
-    StepDistance,
+from harness.compare.checkpoints import CheckpointDiff, Divergence, Function, Side, StepDistance
+from harness.compare.distances import (
     compare_tokens,
     compare_weights,
     function_row,

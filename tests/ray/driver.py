@@ -10,8 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.config.engines import EngineConfig, RayConfig
 from harness.config.errors import UserError
-from harness.config.schema import Config, EngineConfig, RayConfig
+from harness.config.schema import Config
 from harness.fleet.engines import ray_cluster
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.launch import launch

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from harness.config.engines import RayConfig
 from harness.config.errors import UserError
-from harness.config.schema import RayConfig
 from harness.fleet.engines import Order
 from harness.fleet.engines.ray import RayEngine
 from harness.records.claim import worker_of

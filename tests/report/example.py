@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 
-from harness.compare.results import (
-    Comparison,
+from harness.compare.accounts import DivergenceCount, FairnessRow, RunState
+from harness.compare.estimates import Effect, Estimand, Multiplier, Slope
+from harness.compare.results import Comparison, Deviation, Rule
+from harness.compare.verdicts import (
     Criterion,
     Decision,
-    Deviation,
     Direction,
-    DivergenceCount,
     DomainEffect,
-    Effect,
     Equivalence,
-    Estimand,
-    FairnessRow,
     GateResult,
     IsoRow,
     Ladder,
     Look,
-    Multiplier,
     Pair,
     Projection,
-    Rule,
     Rung,
-    RunState,
-    Slope,
     Trend,
 )
 

@@ -10,9 +10,9 @@ import pytest
 
 from harness import cli
 from harness.compare import compare_curves
+from harness.compare.as_json import to_json
 from harness.compare.fairness import fairness_rows
 from harness.compare.reading import read_runs
-from harness.compare.results import to_json
 from harness.records import atomic
 from harness.report import tables
 from harness.report.markdown import markdown

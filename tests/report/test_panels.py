@@ -94,7 +94,7 @@ def test_differences_are_those_of_the_runs(sweep: SweepDir, drawn):
     for panel, variant in zip(drawn["deltas"]["vconcat"], ("hybrid", "short"), strict=True):
         seeds = [r for r in rows_of(panel) if r["kind"] == "seed" and r["phase"] != "branch"]
         means = [r for r in rows_of(panel) if r["kind"] == "mean" and r["phase"] != "branch"]
-        assert len(seeds) == 3 * 3 * 8
+        assert (len(seeds), len(means)) == (3 * 3 * 8, 3 * 8)
         for scale in ("xs", "m"):
             expected = [_differences(sweep, scale, variant, seed) for seed in range(3)]
             for row in seeds:

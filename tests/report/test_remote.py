@@ -20,9 +20,9 @@ from fsspec.registry import known_implementations
 import harness
 from harness import cli
 from harness.compare import compare
+from harness.compare.as_json import to_json
 from harness.compare.library import LibraryEntry, write_library
 from harness.compare.provenance import provenance_of
-from harness.compare.results import to_json
 from harness.config.errors import UserError
 from harness.records import atomic, listing, remote
 from harness.records.layout import RECORDS, SweepDir

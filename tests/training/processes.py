@@ -57,13 +57,30 @@ def step_of(run: RunDir) -> int:
     return read_status(run).step
 
 
+def on_one_core(*arguments: str) -> str:
+    """What a Python of its own prints on the first core, which knows nothing of this one's devices."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=_ours(),
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _ours() -> dict[str, str]:
+    """The environment without what this process was told of devices."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+
+
 def _worker(run: RunDir, own: dict[str, str], index: int) -> subprocess.Popen:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     root = str(Path(__file__).parents[2])
     with Path(f"{run.path}.{index}.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "harness.worker", str(run.path)],
-            env=ours | own | {"PYTHONPATH": root},
+            env=_ours() | own | {"PYTHONPATH": root},
             stdout=log,
             stderr=log,
         )

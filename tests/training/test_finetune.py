@@ -300,8 +300,8 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
         base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
         state, _ = here.step(here.initial(base_weights(base)), here.put(here.get_batch(0)), 1e-3)
         moved.append(jax.device_get(state.params))
-    for path in moved[0]:
-        np.testing.assert_allclose(moved[0][path], moved[1][path], atol=2e-3 if "lora" in path else 0)
+    for path in moved[0]:  # a first step of Adam is 1e-3 long, whatever the gradient
+        np.testing.assert_allclose(moved[0][path], moved[1][path], rtol=0, atol=1e-6 if "lora" in path else 0)
 
 
 def test_flops_of_frozen_layers_are_forward_alone():

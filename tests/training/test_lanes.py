@@ -1,9 +1,6 @@
 """The bits of a run do not depend on where, beside whom, or in which process it is trained."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -21,6 +18,7 @@ from harness.records.configs import read_config
 from harness.records.status import State, read_status
 from harness.training import checkpoints, memory
 from harness.training.run import train_run
+from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, train
 
 HUGE = memory.Need(10**18, 0, 0, 1)
@@ -185,16 +183,7 @@ def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
 
 def test_in_a_process_of_its_own_on_one_core(alone, tmp_path):
     run = prepare(tmp_path)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
-    command = [sys.executable, "-m", "harness.worker", str(run.path)]
-    done = subprocess.run(
-        command,
-        env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    on_one_core("-m", "harness.worker", str(run.path))
     assert curve(run).equals(curve(alone))
     assert examples(run) == examples(alone)
 

@@ -2,9 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
-import subprocess
-import sys
 import threading
 
 import jax
@@ -16,6 +13,7 @@ from jax import P
 
 from harness.config.compose import compose
 from harness.config.errors import UserError
+from harness.config.machines import MeshConfig
 from harness.config.schema import (
     ComputeConfig,
     Config,
@@ -23,7 +21,6 @@ from harness.config.schema import (
     Layers,
     Match,
     Mechanism,
-    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     ScaleConfig,
@@ -38,6 +35,7 @@ from harness.training.optimizer import OPTIMIZERS, make_optimizer, matrices_of
 from harness.training.optimizer_muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
 from harness.training.optimizer_muon import scale_by_orthogonal as scale_by
 from harness.training.run import train_run
+from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
 
 RNG = np.random.default_rng
@@ -266,17 +264,7 @@ def bits() -> str:
 
 
 def test_the_bits_of_muon_do_not_depend_on_cores_or_devices():
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
-    command = [sys.executable, "-c", BITS]
-    done = subprocess.run(
-        command,
-        env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == bits()
+    assert on_one_core("-c", BITS) == bits()
 
 
 @pytest.mark.parametrize(("name", "moments"), [("adamw", (2, 2)), ("lion", (1, 1)), ("muon", (1, 2))])

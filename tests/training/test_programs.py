@@ -5,7 +5,7 @@ import pytest
 from jax import P
 from jax.sharding import NamedSharding
 
-from harness.config.schema import MeshConfig
+from harness.config.machines import MeshConfig
 from harness.parallel.mesh import lane_mesh
 from harness.training import programs
 

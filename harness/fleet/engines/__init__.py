@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.config.engines import EngineConfig, SlurmConfig, Submit
 from harness.config.errors import UserError, nearest
-from harness.config.schema import EngineConfig, SlurmConfig, Submit
 from harness.records.claim import HELD
 from harness.records.status import Writer
 

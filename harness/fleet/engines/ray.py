@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.config.engines import RayConfig
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.config.schema import RayConfig
 from harness.fleet.engines import Exit, Order, environment, runs_of
 from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.gang import Gang, shares

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.engines import RayConfig
 from harness.config.errors import UserError
-from harness.config.schema import RayConfig
 from harness.fleet.engines import Order
 
 PATIENCE = 5.0

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.config.engines import SlurmConfig
 from harness.config.errors import UserError
-from harness.config.schema import SlurmConfig
 from harness.fleet.engines import HELD, Exit, Order, runs_of
 from harness.fleet.engines.gang import said_by_first
 from harness.fleet.engines.probe import PROBE, probe

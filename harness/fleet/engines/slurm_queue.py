@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.engines import SlurmConfig
 from harness.config.errors import UserError, nearest
-from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit
 from harness.fleet.engines.words import in_words
 

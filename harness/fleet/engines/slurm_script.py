@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.engines import SlurmConfig
 from harness.config.identity import digest
 from harness.config.processes import INDEX, NAME, Processes, to_env
-from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Order, environment
 
 START = "$SLURM_JOB_ID.$SLURM_STEP_ID.${SLURM_RESTART_COUNT:-0}"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.engines import SlurmConfig
 from harness.config.errors import UserError
-from harness.config.schema import SlurmConfig
 from harness.fleet.engines import Exit, Order, runs_of
 from harness.fleet.engines.gang import said_by_first
 from harness.fleet.engines.probe import probe

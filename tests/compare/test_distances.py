@@ -7,9 +7,10 @@ import pytest
 import scipy.stats
 from scipy.special import rel_entr, softmax
 
-from harness.compare import checkpoints
-from harness.compare.checkpoints import (
-    StepDistance,
+from harness.compare import distances
+from harness.compare.as_json import to_json
+from harness.compare.checkpoints import StepDistance
+from harness.compare.distances import (
     compare_tokens,
     compare_weights,
     function_row,
@@ -19,16 +20,16 @@ from harness.compare.checkpoints import (
     onset_of_weights,
     over_domains,
 )
-from harness.compare.results import Estimand, to_json
+from harness.compare.estimates import Estimand
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0, 3, (2, 7, 11)).astype(np.float32)
 LOSS_A, LOSS_B = RNG.normal(4.0, 0.3, 40), RNG.normal(4.1, 0.2, 40)
 
 
-@pytest.mark.parametrize("block", [checkpoints.BLOCK, 22, 1])
+@pytest.mark.parametrize("block", [distances.BLOCK, 22, 1])
 def test_kl_is_scipys_relative_entropy(monkeypatch, block):
-    monkeypatch.setattr(checkpoints, "BLOCK", block)
+    monkeypatch.setattr(distances, "BLOCK", block)
     p, q = softmax(A.astype(float), axis=1), softmax(B.astype(float), axis=1)
     found = compare_tokens(A, B)
     np.testing.assert_allclose(found[:, 0], rel_entr(p, q).sum(1), rtol=1e-10)

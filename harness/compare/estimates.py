@@ -1,0 +1,68 @@
+"""A number with its interval: an effect in loss, and the multiplier of compute that it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Estimand(Enum):
+    """What an interval speaks about: seeds that could have been drawn, or these trajectories only."""
+
+    population = "population"
+    trajectory_only = "trajectory_only"
+
+
+class Slope(Enum):
+    """The one axis along which the control's slope was taken."""
+
+    k_tokens = "k_tokens"
+    """At fixed size, between a cooldown branch and the full run (SLOPE_LOCAL)."""
+    k_compute = "k_compute"
+    """Along the ladder, from a curve through the control's end-of-run means."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean difference with its interval; `p` is two-sided. One seed: only mean and n."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    df: float | None
+    method: str
+    flags: tuple[str, ...] = ()
+    estimand: Estimand = Estimand.population
+    se: float | None = None
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """k: how much more of the resource the control would need to reach the treatment's loss."""
+
+    estimand: Slope
+    k: float | None
+    low: float | None
+    high: float | None
+    log_k: float | None
+    log_se: float | None
+    log_low: float | None
+    log_high: float | None
+    p: float | None
+    df: float | None
+    n: int
+    slope: float | None
+    """-dL/dln(resource) of the control, nats an e-fold; None for a pooled multiplier."""
+    slope_se: float | None = None
+    exponent: float | None = None
+    """Exponent of the control's excess loss: fitted along the ladder, assumed along the horizon."""
+    k_per_flop: float | None = None
+    """k over the ratio of model FLOPs a token; only where that ratio is further than 1 % from 1."""
+    shared_se: float = 0.0
+    """The part of `log_se` that all scales have in common (how the control's curve bends), which
+    pooling does not average away."""
+    flags: tuple[str, ...] = ()
+    sampling: Estimand = Estimand.population

@@ -1,0 +1,18 @@
+"""Equality to the last digits, and a multiplier that is made up: what the tests of the parts share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.compare import multiplier
+from harness.compare.estimates import Slope
+
+
+def exactly(value):
+    return pytest.approx(value, rel=1e-10, abs=1e-14)
+
+
+def made(log_k, se, df=4.0, g=0.3):
+    return dataclasses.replace(multiplier.multiplier_from(Slope.k_tokens, log_k, se, df, 3, ()), slope=g)

@@ -1,0 +1,70 @@
+"""Evidence and runs that are made up, for the tests of what is carried from one to the other."""
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+from harness.compare.estimates import Effect, Slope
+from harness.compare.multiplier import multiplier_from
+from harness.compare.trend import trend
+from harness.compare.verdicts import Decision, Ladder, Rung
+from harness.plan.predict import Evidence as Layer
+from harness.plan.predict import Number
+from harness.plan.sheet import PlannedRun
+from harness.plan.standing import Evidence, Standing
+
+DECADE = math.log(10)
+AT = np.log(1e11) + np.arange(4) * math.log(3)
+"""ln FLOPs of the scales of evidence that is made up."""
+
+
+def standing_of(log_k, se=0.01, *, df=4.0, decision=Decision.INCONCLUSIVE, gate=None, at=AT, flags=()):
+    """Of multipliers at scales of compute e^at; the loss difference is minus half of ln k."""
+    k = [multiplier_from(Slope.k_tokens, one, se, df, 3, ()) for one in log_k]
+    rungs = [rung_of(f"{i}", math.exp(x), one, se) for i, (x, one) in enumerate(zip(at, k, strict=True))]
+    mean = float(np.mean(log_k))
+    pooled = multiplier_from(Slope.k_tokens, mean, se / 2, 4 * df, 12, ())
+    ladder = made(
+        Ladder, variant="b", control="a", scales=tuple(rung.scale for rung in rungs), decision=decision,
+        k=pooled, flags=flags, trend=trend(at, k, sign=math.copysign(1, mean)),
+    )  # fmt: skip
+    return Standing(ladder, tuple(rungs), gate)
+
+
+def rung_of(scale, flops, k, se) -> Rung:
+    mean = -k.log_k / 2
+    delta = Effect(mean, mean - 2 * se, mean + 2 * se, 0.5, 3, 2.0, "t", se=se)
+    return made(Rung, scale=scale, variant="b", control="a", n=3, flops=flops, k=k, delta=delta, flags=())
+
+
+def made(kind, **known):
+    """With None where nothing is said."""
+    return kind(**dict.fromkeys((each.name for each in dataclasses.fields(kind)), None) | known)
+
+
+def evidence_of(*standings) -> Evidence:
+    return Evidence("runs/made", "made", "nats a token", "a", standings)
+
+
+def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
+    """Runs `<scale>/<variant>` as described, and as planned."""
+    runs, planned = [], []
+    for name in named:
+        scale, variant = name.split("/")
+        config = SimpleNamespace(scale=SimpleNamespace(name=scale), variant=SimpleNamespace(name=variant))
+        runs.append(
+            SimpleNamespace(
+                name=f"{name}/seed0",
+                config=config,
+                facts=SimpleNamespace(loss_unit=unit, active_parameters=7, non_embedding=7),
+            )
+        )
+        planned.append(
+            PlannedRun(
+                name=f"{name}/seed0", parameters=1, active_parameters=1, flops_per_token=flops, tokens=tokens,
+                kind="h100", chips=100, devices=100, days=Number(10.0, 8.0, 13.0, Layer.assumed),
+            )
+        )  # fmt: skip
+    return runs, planned

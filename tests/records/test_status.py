@@ -1,0 +1,57 @@
+"""What a run says of itself, and whether who wrote it lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.records import atomic
+from harness.records.layout import RunDir
+from harness.records.status import State, Status, Writer, read_status, write_status
+from tests.records.scratch import few, fresh
+
+
+class TestStatus:
+    def test_it_comes_back(self, tmp_path):
+        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", Writer.here())
+        write_status(RunDir(tmp_path), status)
+        assert read_status(RunDir(tmp_path)) == status
+
+    @given(st.binary(max_size=40))
+    @few
+    def test_any_damage_reads_as_pending(self, content):
+        run = RunDir(fresh())
+        run.status.write_bytes(content)
+        assert read_status(run) == Status()
+
+    def test_fields_of_a_later_version_are_passed_over(self, tmp_path):
+        atomic.write_json(tmp_path / "status.json", {"state": "finished", "mood": "good"})
+        assert read_status(RunDir(tmp_path)).state is State.finished
+
+
+class TestWriter:
+    def test_this_process_is_alive(self):
+        assert Writer.here().alive() is True
+
+    def test_a_process_that_ended_is_not_nor_is_a_zombie(self):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        writer = Writer.of(child.pid)
+        assert writer.alive() is True
+        child.kill()
+        deadline = time.monotonic() + 10
+        while writer.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert writer.alive() is False, "a zombie counts as alive"
+        child.communicate()
+        assert writer.alive() is False
+
+    def test_a_process_id_that_was_given_away_again_is_not_the_writer(self):
+        assert Writer(Writer.here().host, os.getpid(), "boot:1").alive() is False
+
+    def test_another_host_has_to_be_asked(self):
+        assert Writer("elsewhere", 1, "x").alive() is None
