@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.errors import UserError
 from harness.config.schema import RayConfig
-from harness.fleet.engines import Order
+from harness.fleet.engines import Order, ray_slices
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
@@ -83,6 +84,7 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
                 configure_logging=False,
                 **own,
             )
+        _quiet()
     except Exception as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
@@ -121,19 +123,8 @@ def fitting(
                 f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
             )
         if count > 1 and any(each.platform == "tpu" for each in orders):
-            _check_slice(share, count, [_has(node, name) for node in nodes if node["Alive"]])
+            ray_slices.check(ray_slices.Shape(name, share, count), nodes)
     return _most(next(iter(asked))[0], nodes)
-
-
-def _check_slice(share: int, count: int, chips: Sequence[float]) -> None:
-    """Raises UserError for a part of a slice: libtpu waits for all of its hosts, each with all its chips."""
-    hosts = [each for each in chips if each]
-    if (count, {share}) != (len(hosts), {*hosts}):
-        raise UserError(
-            f"engine.processes={count}: on TPUs several processes are all hosts of a slice, with all their "
-            f"chips, and this Ray has {', '.join(f'{each:g}' for each in hosts)}: give as many processes as "
-            "hosts, and a mesh of all chips, or train on one host with engine=local engine.isolation=all"
-        )
 
 
 def a_little(node: Mapping[str, Any]) -> dict[str, float]:
@@ -174,6 +165,13 @@ def _reach(address: str) -> None:
 def _knock(address: str, patience: float) -> None:
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), patience).close()
+
+
+def _quiet() -> None:
+    """Ray prints the last lines of a lost node's log into the output of every driver, and has no option
+    against it. Where its name for that is another, all that is lost is the silence."""
+    if worker := sys.modules.get("ray._private.worker"):
+        worker._worker_logs_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
