@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ def fake(monkeypatch) -> FakeRay:
     monkeypatch.setattr(ray, "FRESH", 0.0)
     knock = ray_cluster._knock
     monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
+    monkeypatch.setattr(ray_cluster, "_speaks_http2", lambda address: True)
     return FakeRay()
 
 
@@ -287,6 +290,27 @@ def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given
     with pytest.raises(UserError, match=said):
         RayEngine(RayConfig(address), tmp_path, ray=fake).check([order(tmp_path, **given)], [], print)
     assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_what_is_no_head_is_not_waited_for(tmp_path, answer):
+    """As the dashboard's port, or one that hangs up."""
+    fake = FakeRay()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer_all, args=(server, answer), daemon=True).start()
+        config = RayConfig(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match="what answers there is no head of Ray"):
+            RayEngine(config, tmp_path, ray=fake).check([order(tmp_path)], [], print)
+    assert not fake.initialised
+
+
+def answer_all(server: socket.socket, answer: bytes) -> None:
+    for _ in range(2):
+        with server.accept()[0] as there:
+            there.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                there.recv(100)
+            there.sendall(answer)
 
 
 def test_a_head_that_is_silent_for_long_is_lost(tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ class RayEngine:
             self._ray.shutdown()
 
     def _join(self) -> None:
-        self._ray = self._ray or library()
+        self._ray = self._ray or library(self._config)
         connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
         self._connected = True
         self._ray.cloudpickle.register_pickle_by_value(keeper)

@@ -19,11 +19,17 @@ from harness.fleet.engines import Order, ray_slices
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
+TRIES = "5"
+"""Of Ray, a second each, to be let in by a head that answers; it would make 20, and print each."""
 
 LOST = 40.0
 """Seconds without an answer after which a head is lost. Ray itself ends the process after a minute."""
 AGAIN = 5.0
 """Seconds between two looks at the head."""
+
+
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""A frame of HTTP/2: its length, its kind, flags and stream."""
 
 
 @dataclass
@@ -55,8 +61,11 @@ class Head:
         return self.trouble is None
 
 
-def library() -> Any:
+def library(config: RayConfig) -> Any:
     """The package `ray`. Raises UserError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.address is not None:  # Ray reads it when it is imported
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", TRIES)
     try:
         importlib.import_module("ray.util.scheduling_strategies")
         return importlib.import_module("ray")
@@ -73,7 +82,6 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     if config.address and config.address != "auto":
         _reach(config.address)
     own = {"include_dashboard": False} if config.address is None else {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with _own_signals():
             ray.init(
@@ -89,7 +97,8 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"engine.ray.address={address}: {said} (give the host:port of a head of Ray {ray.__version__}, "
-            "or null to start one here)"
+            "or null to start one here; where `ray start` spoke of token authentication, set "
+            "RAY_AUTH_MODE=token)"
         ) from error
 
 
@@ -155,11 +164,28 @@ def _reach(address: str) -> None:
         raise UserError(f"engine.ray.address={address}: give host:port of the cluster's head, auto, or null")
     try:
         _knock(address, PATIENCE)
+        speaks = _speaks_http2(address)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"engine.ray.address={address}: nobody answers ({error}); give the host:port that `ray status` "
             "knows, or null to start one here"
         ) from error
+    if not speaks:
+        raise UserError(
+            f"engine.ray.address={address}: what answers there is no head of Ray (its dashboard and its "
+            "client have ports of their own); give the host:port that `ray status` knows, or null to start one here"
+        )
+
+
+def _speaks_http2(address: str) -> bool:
+    """Whether settings are answered by settings, as by every server of gRPC (RFC 9113, 3.4): Ray would ask
+    anything else for minutes. Where Ray is told to use TLS, nothing is known."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
+        return True
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as there, there.makefile("rb") as answer:
+        there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS)
+        return answer.read(len(SETTINGS))[3:4] == SETTINGS[3:4]
 
 
 def _knock(address: str, patience: float) -> None:
