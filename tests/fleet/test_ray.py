@@ -187,6 +187,9 @@ def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_pat
     monkeypatch.setattr(ray, "AHEAD", 3)
     handles = [engine.submit(order(tmp_path, f"b{number}")) for number in range(10)]
     assert len(fake.actors) == 3
+    assert [engine.waiting(each).split()[0] for each in handles] == ["is"] * 3 + ["waits"] * 7
+    monkeypatch.setattr(ray, "SOON", 0.0)
+    assert [engine.waiting(each).split()[0] for each in handles] == ["waits"] * 10
     monkeypatch.setattr(ray, "FRESH", 60.0)
     engine._asked, before = float("-inf"), fake.questions
     for handle in handles:

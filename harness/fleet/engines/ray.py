@@ -36,6 +36,8 @@ AHEAD = 64
 """Workers that may wait inside Ray at a time; further ones wait here, where waiting costs nothing."""
 LINGER = 60.0
 """Seconds for which a worker's end can be asked for when its driver is gone; then its place is given back."""
+SOON = 10.0
+"""Seconds within which a worker begins that has a place."""
 FOUND = 10.0
 """Seconds in which actors of a former driver answer, if they have a place."""
 KEPT = "harness.fleet.engines.kept"
@@ -114,7 +116,10 @@ class RayEngine:
         return handle.exit
 
     def waiting(self, handle: Worker) -> str:
-        return "" if handle.begun else "waits for its place in the cluster"
+        if handle.begun:
+            return ""
+        new = 0 <= time.monotonic() - handle.asked < SOON
+        return "is started in the cluster" if new else "waits for its place in the cluster"
 
     def cancel(self, handle: Worker, *, hard: bool) -> None:
         if handle.exit is not None:
@@ -197,6 +202,7 @@ class RayEngine:
         return bool(free)
 
     def _place(self, worker: Worker) -> None:
+        worker.asked = time.monotonic()
         ask_for(self._ray, self._keeper, worker)
         for kept in worker.gang.members:
             self._watch(kept)

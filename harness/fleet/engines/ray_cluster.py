@@ -173,7 +173,8 @@ def _reach(address: str) -> None:
     if not speaks:
         raise UserError(
             f"engine.ray.address={address}: what answers there is no head of Ray (its dashboard and its "
-            "client have ports of their own); give the host:port that `ray status` knows, or null to start one here"
+            "client have ports of their own); give the host:port that `ray status` knows, or null to start "
+            "one here"
         )
 
 

@@ -41,6 +41,8 @@ class Worker:
     """Of the slice of TPUs that it is to be alone on."""
     slice: str = ""
     """The one that it was given, where it has a name."""
+    asked: float = float("inf")
+    """When Ray was asked for it; seconds by the monotonic clock."""
     group: Any = None
     gang: Gang[Kept] = field(default_factory=lambda: Gang([]))
     exit: Exit | None = None
