@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.fleet.engines.ray_slices import LABEL
+
 ROOT = Path(__file__).parents[2]
 STORE = 80 << 20
 CPUS = 3
 """So that two bundles of two are not on one node."""
-OWN = {"slot": 1}
-"""Of a name of our own, on each node."""
+OWN = {"slot": 1, "TPU": 4}
+"""On each node: a name of our own, and chips that are not there."""
 SOON = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
@@ -33,6 +35,7 @@ def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
     head = {
         "num_cpus": cpus,
         "resources": OWN,
+        "labels": {LABEL: "slice-0"},
         "object_store_memory": STORE,
         "include_dashboard": False,
         "_system_config": SOON,
@@ -48,7 +51,8 @@ def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
 
 def add_node(cluster: Any) -> Any:
     """Returns when the head knows it."""
-    return cluster.add_node(num_cpus=CPUS, resources=OWN, object_store_memory=STORE)
+    slices = {LABEL: "slice-1"}
+    return cluster.add_node(num_cpus=CPUS, resources=OWN, labels=slices, object_store_memory=STORE)
 
 
 def groups(cluster: Any) -> list[dict[str, Any]]:

@@ -17,7 +17,11 @@ import pytest
 from harness.config.errors import UserError
 from harness.config.schema import RayConfig
 from harness.fleet.engines import Order
+from harness.fleet.engines.gang import Gang
 from harness.fleet.engines.ray import LINGER, RayEngine
+from harness.fleet.engines.ray_keeper import Keeper, Task
+from harness.fleet.engines.ray_slices import slice_of
+from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back
 from harness.records.layout import SweepDir
 from harness.records.manifest import manifest_steps
 from harness.records.status import State, read_status
@@ -224,7 +228,7 @@ def test_in_another_cluster_the_same_command_goes_on_after_a_lost_head(cluster, 
 
 
 def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
-    finish(drive(tmp_path, None))
+    assert "authentication" not in finish(drive(tmp_path, None)), "Ray's own warnings"
     assert_as(calm, SweepDir(tmp_path / "trial"))
 
 
@@ -249,3 +253,22 @@ def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_pa
         engine.check([order], [tmp_path / "no_such_data"], print)
     assert [path.name for path in (tmp_path / "workers").iterdir()] == ["probe.log"]
     nothing_is_left(cluster)
+
+
+def test_ray_tells_slices_apart_and_keeps_a_worker_on_its_own(cluster, tmp_path):
+    spread = Order("xs/seed0", (), {}, tmp_path / "log", devices=8, platform="tpu", processes=2)
+    with pytest.raises(UserError, match="this Ray has 4 and 4, each a slice of its own"):
+        RayEngine(RayConfig(cluster.address), tmp_path / "workers").check([spread], [], print)
+    import ray
+
+    with ray.init(cluster.address, namespace="slices", log_to_driver=False):
+        slices = {node["NodeID"]: slice_of(node) for node in ray.nodes() if node["Alive"]}
+        for name in sorted({*slices.values()}) * 2:
+            worker = Worker(f"on {name}", {"TPU": 4}, slice=name)
+            worker.gang = Gang([Kept(worker, Task(("this",), {}, str(tmp_path), str(tmp_path / "log"), 60))])
+            ask_for(ray, ray.remote(Keeper), worker)
+            assert ray.get(worker.leader.actor.wait.remote()) == 0
+            [group] = groups(cluster)
+            assert [slices[node] for node in group["bundles_to_node_id"].values()] == [name]
+            give_back(ray, worker)
+            nothing_is_left(cluster)

@@ -82,13 +82,13 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     if config.address and config.address != "auto":
         _reach(config.address)
     own = {"include_dashboard": False} if config.address is None else {}
+    logging.getLogger("ray").setLevel(logging.ERROR)  # `configure_logging` would print more, not less
     try:
         with _own_signals():
             ray.init(
                 address=address,
                 namespace=namespace,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
                 configure_logging=False,
                 **own,
             )
