@@ -106,8 +106,7 @@ def test_a_real_sweep_that_lost_a_node_is_that_of_the_local_engine_bit_for_bit(c
 
 def test_runs_of_two_processes_on_two_nodes_are_those_of_the_local_engine(cluster, tmp_path):
     """One with two devices a process, one with one: both at once, and each on both nodes."""
-    for driver in [several(tmp_path / "calm", devices) for devices in (4, 2)]:
-        finish(driver)
+    undisturbed = [several(tmp_path / "calm", devices) for devices in (4, 2)]
     chosen = ["engine=ray", f"engine.ray.address={cluster.address}"]
     places = ["engine.ray.resources.cpu=CPU", "engine.ray.resources.cpu=slot"]
     drivers = [
@@ -120,6 +119,8 @@ def test_runs_of_two_processes_on_two_nodes_are_those_of_the_local_engine(cluste
         lose_a_node(cluster)
     said = [finish(each) for each in drivers]
     assert all("of 2: its node" in each for each in said)
+    for each in undisturbed:
+        finish(each)
     for one, other in zip(calm, sweeps, strict=True):
         assert_as(one, other)
     nothing_is_left(cluster)
