@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from harness.fleet.engines.ray_slices import LABEL
+
 
 class RayError(Exception):
     pass
@@ -48,6 +50,8 @@ class FakeRay:
         self.actors: dict[str, Actor] = {}
         self.groups: dict[str, Any] = {}
         self.living = {"n1", "n2"}
+        self.slices: dict[str, str] = {}
+        """Of TPUs, by node; further nodes may be named here."""
         self.initialised: dict[str, Any] = {}
         self.shut = 0
         self.questions = 0
@@ -80,8 +84,9 @@ class FakeRay:
                 "Alive": name in self.living,
                 "NodeManagerAddress": f"address-{name}",
                 "Resources": {"CPU": 4.0, "TPU": 4.0},
+                "Labels": {LABEL: self.slices[name]} if name in self.slices else {},
             }
-            for name in ("n1", "n2")
+            for name in sorted({"n1", "n2", *self.slices})
         ]
 
     def remote(self, _: type) -> Any:
@@ -121,6 +126,6 @@ class FakeRay:
         self.groups.pop(group)
         self.actors = {name: each for name, each in self.actors.items() if not name.startswith(group)}
 
-    def _group(self, bundles: list, strategy: str, name: str, lifetime: str) -> str:
-        self.groups[name] = (bundles, strategy, lifetime)
+    def _group(self, bundles: list, strategy: str, name: str, lifetime: str, **where: Any) -> str:
+        self.groups[name] = (bundles, strategy, lifetime, *where.values())
         return name

@@ -1,9 +1,9 @@
 """A worker that trains nothing: it writes what a worker writes, quickly, and fails on demand.
 
 `faults.json` in the sweep: {run name: {"at": step, "do": "raise" | "kill" | "hang" | "exit" | "diverge"
-| "refuse" | "leave", "times": n}}. Turns and restarts are a real worker's. Each run's rows are a function of
-its seed and step, so a curve that was put together from many attempts can be compared with one that was
-never interrupted.
+| "refuse" | "leave" | "hold", "times": n}}; what is held goes on when the file is gone. Turns and restarts
+are a real worker's. Each run's rows are a function of its seed and step, so a curve that was put together
+from many attempts can be compared with one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
         rows.append(row(record.seed, record.variant, step))
         status = replace(status, phase="train", step=step, steps=steps, progress=step, loss=rows[-1]["loss"])
         write_status(run, status)
-        if fault and step == fault["at"] and _due(run, fault):
+        while fault and step == fault["at"] and fault["do"] == "hold" and _fault(run) and not stop.is_set():
+            time.sleep(0.02)
+        if fault and step == fault["at"] and fault["do"] != "hold" and _due(run, fault):
             _seal(run, step, rows if fault["do"] == "diverge" else [])
             return _misbehave(fault["do"], status)
         if step % EVERY == 0 or step == steps or stop.is_set():

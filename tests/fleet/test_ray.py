@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.engines.ray_cluster import AGAIN, LOST, Head
 from harness.fleet.engines.ray_keeper import HERE, Keeper, Task
+from harness.fleet.engines.ray_slices import LABEL
 from harness.records.atomic import write_sealed
 from harness.records.status import Writer
 from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError
@@ -36,6 +39,7 @@ def fake(monkeypatch) -> FakeRay:
     monkeypatch.setattr(ray, "FRESH", 0.0)
     knock = ray_cluster._knock
     monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
+    monkeypatch.setattr(ray_cluster, "_speaks_http2", lambda address: True)
     return FakeRay()
 
 
@@ -183,6 +187,9 @@ def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_pat
     monkeypatch.setattr(ray, "AHEAD", 3)
     handles = [engine.submit(order(tmp_path, f"b{number}")) for number in range(10)]
     assert len(fake.actors) == 3
+    assert [engine.waiting(each).split()[0] for each in handles] == ["is"] * 3 + ["waits"] * 7
+    monkeypatch.setattr(ray, "SOON", 0.0)
+    assert [engine.waiting(each).split()[0] for each in handles] == ["waits"] * 10
     monkeypatch.setattr(ray, "FRESH", 60.0)
     engine._asked, before = float("-inf"), fake.questions
     for handle in handles:
@@ -288,6 +295,27 @@ def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given
     assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_what_is_no_head_is_not_waited_for(tmp_path, answer):
+    """As the dashboard's port, or one that hangs up."""
+    fake = FakeRay()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer_all, args=(server, answer), daemon=True).start()
+        config = RayConfig(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match="what answers there is no head of Ray"):
+            RayEngine(config, tmp_path, ray=fake).check([order(tmp_path)], [], print)
+    assert not fake.initialised
+
+
+def answer_all(server: socket.socket, answer: bytes) -> None:
+    for _ in range(2):
+        with server.accept()[0] as there:
+            there.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                there.recv(100)
+            there.sendall(answer)
+
+
 def test_a_head_that_is_silent_for_long_is_lost(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         head = Head(f"127.0.0.1:{server.getsockname()[1]}")
@@ -316,6 +344,84 @@ def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path
 def test_processes_on_all_chips_of_all_hosts_of_a_slice_are_let_through(fake, tmp_path):
     whole = order(tmp_path, devices=8, processes=2, platform="tpu")
     RayEngine(RayConfig(), tmp_path, ray=fake).check([whole], [], print)
+
+
+TWO = {"n1": "a", "n2": "a", "n3": "b", "n4": "b"}
+
+
+@pytest.fixture
+def two_slices(tmp_path, fake, monkeypatch) -> RayEngine:
+    """Of two hosts each, and an engine that was asked for runs over two processes."""
+    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    fake.slices, fake.living = dict(TWO), {*TWO}
+    engine = RayEngine(RayConfig("head:1"), tmp_path, ray=fake)
+    engine.check([whole_slice(tmp_path)], [], print)
+    return engine
+
+
+def whole_slice(folder: Path, name: str = "xs/seed0") -> Order:
+    return order(folder, name, devices=8, processes=2, platform="tpu")
+
+
+def given(fake: FakeRay) -> dict[str, list[str]]:
+    """The slices that groups are asked for, a bundle each, by order; of those that ask for one."""
+    asked = {name.partition("#")[0]: made[3:] for name, made in fake.groups.items()}
+    return {name: [each[LABEL] for each in where[0]] for name, where in asked.items() if where}
+
+
+def begin(fake: FakeRay, name: str, *nodes: str) -> list[Actor]:
+    actors = [fake.actors[each] for each in sorted(fake.actors) if each.startswith(f"{name}#")]
+    for actor, node in zip(actors, nodes, strict=True):
+        actor.begin(node=node)
+    return actors
+
+
+def test_processes_of_a_run_are_on_one_slice_and_a_slice_has_one_run(two_slices, fake, tmp_path):
+    handles = [two_slices.submit(whole_slice(tmp_path, name)) for name in ("r0", "r1", "r2")]
+    assert given(fake) == {"r0": ["a", "a"], "r1": ["b", "b"]}
+    assert two_slices.waiting(handles[2])
+    two_slices.submit(order(tmp_path, "small"))
+    assert any(name.startswith("small#") for name in fake.actors), "it is let by"
+    for actor in begin(fake, "r1", "n3", "n4"):
+        actor.say("wait", 0)
+    assert two_slices.poll(handles[1]) == Exit(0, "the worker ended with status 0")
+    two_slices.poll(handles[2])
+    assert given(fake)["r2"] == ["b", "b"]
+
+
+@pytest.mark.parametrize("loses", ["a host", "its name"])
+def test_a_slice_that_is_not_whole_gets_no_run(two_slices, fake, tmp_path, loses):
+    if loses == "a host":
+        fake.living = {"n1", "n3", "n4"}
+    else:
+        fake.slices = {"n3": "b", "n4": "b"}
+    for name in ("r0", "r1"):
+        two_slices.submit(whole_slice(tmp_path, name))
+    assert given(fake) == {"r0": ["b", "b"]}
+
+
+def test_a_driver_that_comes_back_knows_which_slice_is_taken(two_slices, fake, tmp_path):
+    two_slices.submit(whole_slice(tmp_path, "r0"))
+    begin(fake, "r0", "n1", "n2")
+    again = RayEngine(RayConfig("head:1"), tmp_path, ray=fake)
+    again.check([whole_slice(tmp_path)], [], print)
+    again.submit(whole_slice(tmp_path, "r1"))
+    assert given(fake) == {"r0": ["a", "a"], "r1": ["b", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("slices", "processes", "said"),
+    [
+        (TWO, 4, "this Ray has 4, 4 and 4, 4, each a slice of its own"),
+        ({"n1": "a", "n2": "b"}, 2, "this Ray has 4 and 4, each a slice of its own"),
+        ({"n1": "a"}, 2, "this Ray has 4 and 4, each a slice of its own"),
+    ],
+)
+def test_a_run_over_two_slices_is_refused(fake, tmp_path, slices, processes, said):
+    fake.slices, fake.living = slices, {"n1", "n2", *slices}
+    spread = order(tmp_path, devices=4 * processes, processes=processes, platform="tpu")
+    with pytest.raises(UserError, match=said):
+        RayEngine(RayConfig(), tmp_path, ray=fake).check([spread], [], print)
 
 
 def test_a_dead_node_holds_nobody(fake, tmp_path):

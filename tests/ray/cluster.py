@@ -8,39 +8,59 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.fleet.engines.ray_slices import LABEL
+
 ROOT = Path(__file__).parents[2]
 STORE = 80 << 20
 CPUS = 3
-"""So that neither two bundles of two, nor one of two and two of one, are on one node."""
+"""So that two bundles of two are not on one node."""
+OWN = {"slot": 1, "TPU": 4}
+"""On each node: a name of our own, and chips that are not there."""
 SOON = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
     "health_check_initial_delay_ms": 0,
 }
 """So that a lost node is noticed in seconds."""
-PACE = "0.2"
+PACE = "0.02"
 """Seconds a step of the fake worker, of 20."""
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Any]:
+def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
+    """`nodes`: with the head, each with so many processors."""
     from ray.cluster_utils import Cluster
 
     os.environ |= {"PYTHONPATH": str(ROOT), "FAKE_PACE": PACE, "RAY_USAGE_STATS_ENABLED": "0"}
     head = {
-        "num_cpus": CPUS,
+        "num_cpus": cpus,
+        "resources": OWN,
+        "labels": {LABEL: "slice-0"},
         "object_store_memory": STORE,
         "include_dashboard": False,
         "_system_config": SOON,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        add_node(cluster)
-        cluster.wait_for_nodes(timeout=60)
+        for _ in range(nodes - 1):
+            add_node(cluster)
         yield cluster
     finally:
         cluster.shutdown()
 
 
 def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=CPUS, object_store_memory=STORE)
+    """Returns when the head knows it."""
+    slices = {LABEL: "slice-1"}
+    return cluster.add_node(num_cpus=CPUS, resources=OWN, labels=slices, object_store_memory=STORE)
+
+
+def groups(cluster: Any) -> list[dict[str, Any]]:
+    """Places that were not given back."""
+    listed = cluster.global_state.placement_group_table(None).values()
+    return [each for each in listed if each["state"] != "REMOVED"]
+
+
+def actors(cluster: Any) -> list[dict[str, Any]]:
+    """Those that have not ended."""
+    return [each for each in cluster.global_state.actor_table(None).values() if each["State"] != "DEAD"]

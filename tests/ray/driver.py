@@ -13,14 +13,15 @@ from rich.console import Console
 from harness.config.engines import EngineConfig, RayConfig
 from harness.config.errors import UserError
 from harness.config.schema import Config
-from harness.fleet.engines import ray_cluster
-from harness.fleet.engines.ray import RayEngine
+from harness.fleet.engines import Order, ray_cluster
+from harness.fleet.engines.ray import RayEngine, Worker
 from harness.fleet.launch import launch
+from harness.records.status import Writer
 from tests.fleet.support import configs, tools
 from tests.ray.cluster import ROOT
 
-SILENT = 6.0
-"""Seconds after which a head is lost."""
+SILENT = 2.0
+"""Seconds after which a head is lost; it is looked at four times as often."""
 
 
 def sweep(runs: Path, address: str | None, **settings) -> list[Config]:
@@ -39,7 +40,7 @@ def drive(runs: Path, address: str | None, **settings) -> subprocess.Popen:
 
 
 def main(runs: str, settings: str) -> None:
-    ray_cluster.LOST = SILENT
+    ray_cluster.LOST, ray_cluster.AGAIN = SILENT, SILENT / 4
     made = sweep(Path(runs), **json.loads(settings))
     try:
         outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))
@@ -48,8 +49,17 @@ def main(runs: str, settings: str) -> None:
     print(json.dumps([outcome.state for outcome in outcomes]))
 
 
-def _engine(config: EngineConfig, logs: Path) -> RayEngine:
-    return RayEngine(config.ray, logs, "tests.fleet.fake_worker")
+class Telling(RayEngine):
+    """Says whom it found at work."""
+
+    def adopt(self, writer: Writer, order: Order) -> Worker:
+        found = super().adopt(writer, order)
+        print(f"adopted {order.name}", flush=True)
+        return found
+
+
+def _engine(config: EngineConfig, logs: Path) -> Telling:
+    return Telling(config.ray, logs, "tests.fleet.fake_worker")
 
 
 if __name__ == "__main__":

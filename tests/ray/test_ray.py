@@ -17,18 +17,24 @@ import pytest
 from harness.config.engines import RayConfig
 from harness.config.errors import UserError
 from harness.fleet.engines import Order
-from harness.fleet.engines.ray import RayEngine
-from harness.records.claim import worker_of
-from harness.records.layout import RunDir, SweepDir
+from harness.fleet.engines.gang import Gang
+from harness.fleet.engines.ray import LINGER, RayEngine
+from harness.fleet.engines.ray_keeper import Keeper, Task
+from harness.fleet.engines.ray_slices import slice_of
+from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back
+from harness.records.layout import SweepDir
+from harness.records.manifest import manifest_steps
 from harness.records.status import State, read_status
 from tests.fleet.soak.whole import assert_as
 from tests.fleet.support import configs, train, wait_for
-from tests.ray.cluster import ROOT, add_node, ray_cluster
+from tests.ray.cluster import ROOT, actors, add_node, groups, ray_cluster
 from tests.ray.driver import drive
 
 pytestmark = pytest.mark.slow
 TINY = ["variant=mha,short", "seed=0,1", "scale=xs", "data.sequence_length=32", "evaluation.tokens=1024"]
-TINY += ["evaluation.points=4", "checkpoint.every=20"]
+TINY += ["evaluation.points=4", "scale.tokens=16000", "checkpoint.every=50"]
+HELD = 8
+"""Step; the fake worker saves at 5."""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +43,14 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-@pytest.fixture
-def calm(tmp_path) -> SweepDir:
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> SweepDir:
     """The same sweep of fake workers, undisturbed and without Ray."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(pytest.MonkeyPatch.context()).setenv("FAKE_PACE", "0")
-        train(configs(tmp_path / "calm"))
-    return SweepDir(tmp_path / "calm" / "trial")
+    runs = tmp_path_factory.mktemp("calm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_PACE", "0")
+        train(configs(runs))
+    return SweepDir(runs / "trial")
 
 
 def finish(driver: subprocess.Popen) -> str:
@@ -52,22 +59,10 @@ def finish(driver: subprocess.Popen) -> str:
     return out
 
 
-def in_cluster(cluster: Any, question: str) -> Any:
-    code = f"import json, ray; ray.init(address='auto', logging_level='ERROR'); print(json.dumps({question}))"
-    env = os.environ | {"RAY_ADDRESS": cluster.address}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def groups(cluster: Any) -> list[dict[str, Any]]:
-    """Places that were not given back."""
-    listed = in_cluster(cluster, "[*ray.util.placement_group_table().values()]")
-    return [each for each in listed if each["state"] != "REMOVED"]
-
-
-def nothing_is_left(cluster: Any) -> bool:
-    """Neither an actor nor a place that was not given back."""
-    return in_cluster(cluster, "ray.util.list_named_actors(all_namespaces=True)") == groups(cluster) == []
+def nothing_is_left(cluster: Any) -> None:
+    """Neither an actor nor a place that was not given back, as soon as Ray has heard of it: long before they
+    would go by themselves."""
+    wait_for(lambda: actors(cluster) == groups(cluster) == [], LINGER / 6)
 
 
 def lose_a_node(cluster: Any) -> None:
@@ -76,8 +71,20 @@ def lose_a_node(cluster: Any) -> None:
     add_node(cluster)
 
 
-def at_work(runs: Path, steps: int) -> list[RunDir]:
-    return [run for run in SweepDir(runs / "trial").runs() if read_status(run).step >= steps]
+@contextlib.contextmanager
+def held(runs: Path, address: str, **settings) -> Iterator[subprocess.Popen]:
+    """The driver of a sweep of which every run stands still in its middle, until this is left."""
+    sweep = SweepDir(runs / "trial")
+    sweep.path.mkdir()
+    names = [f"xs/{variant}/seed{seed}" for variant in ("mha", "short") for seed in (0, 1)]
+    faults = sweep.path / "faults.json"
+    faults.write_text(json.dumps({name: {"at": HELD, "do": "hold"} for name in names}))
+    driver = drive(runs, address, **settings)
+    try:
+        wait_for(lambda: [read_status(run).step for run in sweep.runs()] == [HELD] * len(names), 90)
+        yield driver
+    finally:
+        faults.unlink()
 
 
 def real(runs: Path, *engine: str) -> subprocess.Popen:
@@ -86,40 +93,43 @@ def real(runs: Path, *engine: str) -> subprocess.Popen:
 
 
 def test_a_real_sweep_that_lost_a_node_is_that_of_the_local_engine_bit_for_bit(cluster, tmp_path):
-    finish(real(tmp_path / "calm"))
+    calm = real(tmp_path / "calm")
     driver = real(tmp_path / "ray", "engine=ray", f"engine.ray.address={cluster.address}")
     sweep = SweepDir(tmp_path / "ray" / "adhoc")
-    wait_for(
-        lambda: [run for run in sweep.runs() if read_status(run).step > 20] == [*sweep.runs()] != [], 300
-    )
+    wait_for(lambda: [run for run in sweep.runs() if manifest_steps(run)] == [*sweep.runs()] != [], 300)
     lose_a_node(cluster)
     assert "was lost" in finish(driver)
+    finish(calm)
     assert_as(SweepDir(tmp_path / "calm" / "adhoc"), sweep)
-    assert nothing_is_left(cluster)
+    nothing_is_left(cluster)
 
 
 def test_runs_of_two_processes_on_two_nodes_are_those_of_the_local_engine(cluster, tmp_path):
     """One with two devices a process, one with one: both at once, and each on both nodes."""
-    sweeps = {}
-    for engine in ("local", "ray"):
-        chosen = ["engine=ray", f"engine.ray.address={cluster.address}"] if engine == "ray" else []
-        drivers = [several(tmp_path / engine, devices, *chosen) for devices in (4, 2)]
-        sweeps[engine] = [SweepDir(tmp_path / engine / f"data{devices}") for devices in (4, 2)]
-        if engine == "ray":
-            with both_held(sweeps["ray"]):
-                assert [len({*each["bundles_to_node_id"].values()}) for each in groups(cluster)] == [2, 2]
-                lose_a_node(cluster)
-        said = [finish(driver) for driver in drivers]
+    undisturbed = [several(tmp_path / "calm", devices) for devices in (4, 2)]
+    chosen = ["engine=ray", f"engine.ray.address={cluster.address}"]
+    places = ["engine.ray.resources.cpu=CPU", "engine.ray.resources.cpu=slot"]
+    drivers = [
+        several(tmp_path / "ray", devices, place, *chosen)
+        for devices, place in zip((4, 2), places, strict=True)
+    ]
+    calm, sweeps = ([SweepDir(tmp_path / each / f"data{of}") for of in (4, 2)] for each in ("calm", "ray"))
+    with both_held(sweeps):
+        assert [len({*each["bundles_to_node_id"].values()}) for each in groups(cluster)] == [2, 2]
+        lose_a_node(cluster)
+    said = [finish(each) for each in drivers]
     assert all("of 2: its node" in each for each in said)
-    for calm, sweep in zip(*sweeps.values(), strict=True):
-        assert_as(calm, sweep)
-    assert nothing_is_left(cluster)
+    for each in undisturbed:
+        finish(each)
+    for one, other in zip(calm, sweeps, strict=True):
+        assert_as(one, other)
+    nothing_is_left(cluster)
 
 
 def several(runs: Path, devices: int, *engine: str) -> subprocess.Popen:
     """A sweep of one run over two processes."""
     shape = [f"mesh.data={devices}", "engine.processes=2", f"experiment_name=data{devices}"]
-    return real(runs, "variant=mha", "seed=0", "scale.tokens=32000", "schedule.branches=[]", *shape, *engine)
+    return real(runs, "variant=mha", "seed=0", "schedule.branches=[]", *shape, *engine)
 
 
 @contextlib.contextmanager
@@ -129,10 +139,9 @@ def both_held(sweeps: list[SweepDir]) -> Iterator[None]:
 
     def all_held() -> bool:
         for sweep in sweeps:
-            if sweep.path not in held and at_step(sweep, 20):
-                [run] = sweep.runs()
-                held[sweep.path] = read_status(run).writer.pid
-                os.kill(held[sweep.path], signal.SIGSTOP)
+            if sweep.path not in held and (pid := has_saved(sweep)):
+                held[sweep.path] = pid
+                os.kill(pid, signal.SIGSTOP)
         return len(held) == len(sweeps)
 
     try:
@@ -144,81 +153,83 @@ def both_held(sweeps: list[SweepDir]) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def at_step(sweep: SweepDir, step: int) -> bool:
-    statuses = [read_status(run) for run in sweep.runs()]
-    return [each.state is State.running and each.step >= step for each in statuses] == [True]
+def has_saved(sweep: SweepDir) -> int:
+    """The process that trains its one run, once there is a checkpoint."""
+    for run in sweep.runs():
+        status = read_status(run)
+        if status.state is State.running and manifest_steps(run):
+            return status.writer.pid
+    return 0
 
 
 def test_a_killed_driver_finds_its_workers_again(cluster, tmp_path, calm):
-    first = drive(tmp_path, cluster.address)
-    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
-    first.kill()
-    first.wait()
-    workers = {str(run.path): worker_of(run) for run in at_work(tmp_path, 6)}
-    assert all(worker and worker.alive() for worker in workers.values())
-    finish(drive(tmp_path, cluster.address))
-    for run in at_work(tmp_path, 6):
+    with held(tmp_path, cluster.address) as first:
+        first.kill()
+        first.wait()
+        second = drive(tmp_path, cluster.address)
+        assert second.stdout is not None
+        found = [next(line for line in second.stdout if line.startswith("adopted")) for _ in range(2)]
+        assert sorted(found) == ["adopted xs/seed0\n", "adopted xs/seed1\n"]
+    finish(second)
+    for run in SweepDir(tmp_path / "trial").runs():
         assert len((run.path / "attempts.txt").read_text().split()) == 1, "it was trained by the first worker"
     assert_as(calm, SweepDir(tmp_path / "trial"))
-    assert nothing_is_left(cluster)
+    nothing_is_left(cluster)
 
 
 def test_a_stop_reaches_workers_on_hosts_that_are_not_this_one(cluster, tmp_path, calm):
-    driver = drive(tmp_path, cluster.address)
-    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
-    driver.kill()
-    driver.wait()
-    code = (
-        "import socket, sys; socket.gethostname = lambda: 'elsewhere'; "
-        "from harness.cli import main; sys.argv[1:] = ['stop', sys.argv[1]]; main()"
-    )
-    stop = [sys.executable, "-c", code, str(tmp_path / "trial")]
-    said = subprocess.run(stop, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
-    assert said.splitlines()[-1] == "2 workers in Ray were told to save and leave"
-    wait_for(lambda: {read_status(run).state for run in at_work(tmp_path, 0)} == {State.preempted})
+    sweep = SweepDir(tmp_path / "trial")
+    with held(tmp_path, cluster.address) as driver:
+        driver.kill()
+        driver.wait()
+        code = (
+            "import socket, sys; socket.gethostname = lambda: 'elsewhere'; "
+            "from harness.cli import main; sys.argv[1:] = ['stop', sys.argv[1]]; main()"
+        )
+        stop = [sys.executable, "-c", code, str(sweep.path)]
+        said = subprocess.run(stop, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+        assert said.splitlines()[-1] == "2 workers in Ray were told to save and leave"
+        wait_for(lambda: {read_status(run).state for run in sweep.runs()} == {State.preempted})
     finish(drive(tmp_path, cluster.address))
-    assert_as(calm, SweepDir(tmp_path / "trial"))
-    assert nothing_is_left(cluster)
+    assert_as(calm, sweep)
+    nothing_is_left(cluster)
 
 
 def test_a_lost_node_costs_no_attempt_and_leaves_no_trace(cluster, tmp_path, calm):
-    driver = drive(tmp_path, cluster.address, attempts=1)
-    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
-    lose_a_node(cluster)
+    sweep = SweepDir(tmp_path / "trial")
+    with held(tmp_path, cluster.address, attempts=1) as driver:
+        lose_a_node(cluster)
     assert "was lost" in finish(driver)
-    assert_as(calm, SweepDir(tmp_path / "trial"))
-    attempts = [len((run.path / "attempts.txt").read_text().split()) for run in at_work(tmp_path, 20)]
+    assert_as(calm, sweep)
+    attempts = [len((run.path / "attempts.txt").read_text().split()) for run in sweep.runs()]
     assert sorted(attempts) == [1, 1, 2, 2]
-    assert nothing_is_left(cluster)
+    nothing_is_left(cluster)
 
 
 def test_told_to_leave_every_worker_saves_and_nothing_is_left(cluster, tmp_path, calm):
-    driver = drive(tmp_path, cluster.address)
-    wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
-    driver.send_signal(signal.SIGTERM)
-    driver.communicate(timeout=60)
-    states = {read_status(run).state for run in SweepDir(tmp_path / "trial").runs()}
-    assert states == {State.preempted}
-    assert nothing_is_left(cluster)
+    sweep = SweepDir(tmp_path / "trial")
+    with held(tmp_path, cluster.address) as driver:
+        driver.send_signal(signal.SIGTERM)
+        driver.communicate(timeout=60)
+        assert {read_status(run).state for run in sweep.runs()} == {State.preempted}
+        nothing_is_left(cluster)
     finish(drive(tmp_path, cluster.address))
-    assert_as(calm, SweepDir(tmp_path / "trial"))
+    assert_as(calm, sweep)
 
 
-def test_in_another_cluster_the_same_command_goes_on_after_a_lost_head(tmp_path, calm):
-    with ray_cluster() as first:
-        driver = drive(tmp_path, first.address)
-        wait_for(lambda: len(at_work(tmp_path, 6)) == 4, 90)
+def test_in_another_cluster_the_same_command_goes_on_after_a_lost_head(cluster, tmp_path, calm):
+    with ray_cluster(cpus=4, nodes=1) as first, held(tmp_path, first.address) as driver:
         first.remove_node(first.head_node, allow_graceful=False)
         out, _ = driver.communicate(timeout=60)
         assert "the head was lost" in out.splitlines()[-1]
-    with ray_cluster() as second:
-        finish(drive(tmp_path, second.address))
-        assert_as(calm, SweepDir(tmp_path / "trial"))
-        assert nothing_is_left(second)
+        assert "raylet" not in out, "Ray's own log"
+    finish(drive(tmp_path, cluster.address))
+    assert_as(calm, SweepDir(tmp_path / "trial"))
+    nothing_is_left(cluster)
 
 
 def test_a_ray_that_was_started_here_ends_with_the_sweep(tmp_path, calm):
-    finish(drive(tmp_path, None))
+    assert "authentication" not in finish(drive(tmp_path, None)), "Ray's own warnings"
     assert_as(calm, SweepDir(tmp_path / "trial"))
 
 
@@ -233,7 +244,7 @@ def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
     driver = drive(tmp_path, address or cluster.address, **settings)
     out, _ = driver.communicate(timeout=60)
     assert said in out.splitlines()[-1]
-    assert nothing_is_left(cluster)
+    nothing_is_left(cluster)
 
 
 def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_path):
@@ -242,4 +253,23 @@ def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_pa
     with pytest.raises(UserError, match="no_such_data is not there"):
         engine.check([order], [tmp_path / "no_such_data"], print)
     assert [path.name for path in (tmp_path / "workers").iterdir()] == ["probe.log"]
-    assert nothing_is_left(cluster)
+    nothing_is_left(cluster)
+
+
+def test_ray_tells_slices_apart_and_keeps_a_worker_on_its_own(cluster, tmp_path):
+    spread = Order("xs/seed0", (), {}, tmp_path / "log", devices=8, platform="tpu", processes=2)
+    with pytest.raises(UserError, match="this Ray has 4 and 4, each a slice of its own"):
+        RayEngine(RayConfig(cluster.address), tmp_path / "workers").check([spread], [], print)
+    import ray
+
+    with ray.init(cluster.address, namespace="slices", log_to_driver=False):
+        slices = {node["NodeID"]: slice_of(node) for node in ray.nodes() if node["Alive"]}
+        for name in sorted({*slices.values()}) * 2:
+            worker = Worker(f"on {name}", {"TPU": 4}, slice=name)
+            worker.gang = Gang([Kept(worker, Task(("this",), {}, str(tmp_path), str(tmp_path / "log"), 60))])
+            ask_for(ray, ray.remote(Keeper), worker)
+            assert ray.get(worker.leader.actor.wait.remote()) == 0
+            [group] = groups(cluster)
+            assert [slices[node] for node in group["bundles_to_node_id"].values()] == [name]
+            give_back(ray, worker)
+            nothing_is_left(cluster)

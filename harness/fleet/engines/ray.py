@@ -19,12 +19,13 @@ from typing import Any
 from harness.config.engines import RayConfig
 from harness.config.errors import UserError
 from harness.config.identity import digest
-from harness.fleet.engines import Exit, Order, environment, runs_of
+from harness.fleet.engines import Exit, Order, environment, ray_slices, runs_of
 from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.gang import Gang, shares
 from harness.fleet.engines.local import in_words
 from harness.fleet.engines.probe import probe
 from harness.fleet.engines.ray_cluster import Head, a_little, connect, fitting, library, resource
+from harness.fleet.engines.ray_slices import Shape, slice_of
 from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back, whole
 from harness.records import atomic
 from harness.records.status import Writer
@@ -35,6 +36,8 @@ AHEAD = 64
 """Workers that may wait inside Ray at a time; further ones wait here, where waiting costs nothing."""
 LINGER = 60.0
 """Seconds for which a worker's end can be asked for when its driver is gone; then its place is given back."""
+SOON = 10.0
+"""Seconds within which a worker begins that has a place."""
 FOUND = 10.0
 """Seconds in which actors of a former driver answer, if they have a place."""
 KEPT = "harness.fleet.engines.kept"
@@ -91,8 +94,10 @@ class RayEngine:
         left = self._found.pop(order.name, None)
         if left is not None:
             return left
-        takes = {resource(self._config, order): order.devices // order.processes}
-        return self._hand_in(order, [KEPT, self._module, *runs_of(order)], takes)
+        name, share = resource(self._config, order), order.devices // order.processes
+        whole = order.platform == "tpu" and order.processes > 1
+        shape = Shape(name, share, order.processes) if whole else None
+        return self._hand_in(order, [KEPT, self._module, *runs_of(order)], {name: share}, shape)
 
     def adopt(self, writer: Writer, order: Order) -> Worker:
         for name, left in self._found.items():
@@ -111,7 +116,10 @@ class RayEngine:
         return handle.exit
 
     def waiting(self, handle: Worker) -> str:
-        return "" if handle.begun else "waits for its place in the cluster"
+        if handle.begun:
+            return ""
+        new = 0 <= time.monotonic() - handle.asked < SOON
+        return "is started in the cluster" if new else "waits for its place in the cluster"
 
     def cancel(self, handle: Worker, *, hard: bool) -> None:
         if handle.exit is not None:
@@ -147,7 +155,7 @@ class RayEngine:
             self._ray.shutdown()
 
     def _join(self) -> None:
-        self._ray = self._ray or library()
+        self._ray = self._ray or library(self._config)
         connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
         self._connected = True
         self._ray.cloudpickle.register_pickle_by_value(keeper)
@@ -159,8 +167,10 @@ class RayEngine:
         """Beside whatever is at work on a node that workers may be given."""
         return partial(self._hand_in, takes=a_little(fitting(self._config, orders, self._ray.nodes())))
 
-    def _hand_in(self, order: Order, argv: Sequence[str], takes: Mapping[str, float]) -> Worker:
-        worker = Worker(f"{order.name}#{secrets.token_hex(4)}", takes)
+    def _hand_in(
+        self, order: Order, argv: Sequence[str], takes: Mapping[str, float], shape: Shape | None = None
+    ) -> Worker:
+        worker = Worker(f"{order.name}#{secrets.token_hex(4)}", takes, shape)
         tasks = [_task(each, argv) for each in shares(order, keeper.HERE)]
         worker.gang = Gang([Kept(worker, task) for task in tasks])
         self._held.append(worker)
@@ -168,12 +178,31 @@ class RayEngine:
         return worker
 
     def _place_some(self) -> None:
+        """In their order; those that wait for a slice let others by."""
+        later: list[Worker] = []
+        none_free: set[Shape | None] = set()
         while self._held and len(self._unplaced) < AHEAD and self._head.answers(self._asked):
             worker = self._held.popleft()
-            if worker.exit is None:
+            if worker.exit is not None:
+                continue
+            if worker.shape not in none_free and self._given_slice(worker):
                 self._place(worker)
+            else:
+                none_free.add(worker.shape)
+                later.append(worker)
+        self._held.extendleft(reversed(later))
+
+    def _given_slice(self, worker: Worker) -> bool:
+        """Whether it needs none, or has one to itself: Ray would spread it over two."""
+        if worker.shape is None:
+            return True
+        taken = {kept.worker.slice for kept, _ in self._answers.values() if kept.worker.exit is None} - {""}
+        free = [name for name in ray_slices.whole(worker.shape, self._ray.nodes()) if name not in taken]
+        worker.slice = next(iter(free), "")
+        return bool(free)
 
     def _place(self, worker: Worker) -> None:
+        worker.asked = time.monotonic()
         ask_for(self._ray, self._keeper, worker)
         for kept in worker.gang.members:
             self._watch(kept)
@@ -191,6 +220,9 @@ class RayEngine:
         for worker in found:
             if not worker.begun or any(kept.exit for kept in worker.gang.members):
                 self._end(worker, Exit(None, "it had not begun, or had ended in part"))
+        slices = {node["NodeID"]: slice_of(node) for node in self._ray.nodes()} if found else {}
+        for worker in found:
+            worker.slice = slices.get(worker.leader.node, "")
         return {each.name.rpartition("#")[0]: each for each in found if each.exit is None}
 
     # Watching

@@ -8,21 +8,28 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.engines import RayConfig
 from harness.config.errors import UserError
-from harness.fleet.engines import Order
+from harness.fleet.engines import Order, ray_slices
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
+TRIES = "5"
+"""Of Ray, a second each, to be let in by a head that answers; it would make 20, and print each."""
 
 LOST = 40.0
 """Seconds without an answer after which a head is lost. Ray itself ends the process after a minute."""
 AGAIN = 5.0
 """Seconds between two looks at the head."""
+
+
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""A frame of HTTP/2: its length, its kind, flags and stream."""
 
 
 @dataclass
@@ -54,8 +61,11 @@ class Head:
         return self.trouble is None
 
 
-def library() -> Any:
+def library(config: RayConfig) -> Any:
     """The package `ray`. Raises UserError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.address is not None:  # Ray reads it when it is imported
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", TRIES)
     try:
         importlib.import_module("ray.util.scheduling_strategies")
         return importlib.import_module("ray")
@@ -72,22 +82,23 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     if config.address and config.address != "auto":
         _reach(config.address)
     own = {"include_dashboard": False} if config.address is None else {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)  # `configure_logging` would print more, not less
     try:
         with _own_signals():
             ray.init(
                 address=address,
                 namespace=namespace,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
                 configure_logging=False,
                 **own,
             )
+        _quiet()
     except Exception as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"engine.ray.address={address}: {said} (give the host:port of a head of Ray {ray.__version__}, "
-            "or null to start one here)"
+            "or null to start one here; where `ray start` spoke of token authentication, set "
+            "RAY_AUTH_MODE=token)"
         ) from error
 
 
@@ -121,19 +132,8 @@ def fitting(
                 f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
             )
         if count > 1 and any(each.platform == "tpu" for each in orders):
-            _check_slice(share, count, [_has(node, name) for node in nodes if node["Alive"]])
+            ray_slices.check(ray_slices.Shape(name, share, count), nodes)
     return _most(next(iter(asked))[0], nodes)
-
-
-def _check_slice(share: int, count: int, chips: Sequence[float]) -> None:
-    """Raises UserError for a part of a slice: libtpu waits for all of its hosts, each with all its chips."""
-    hosts = [each for each in chips if each]
-    if (count, {share}) != (len(hosts), {*hosts}):
-        raise UserError(
-            f"engine.processes={count}: on TPUs several processes are all hosts of a slice, with all their "
-            f"chips, and this Ray has {', '.join(f'{each:g}' for each in hosts)}: give as many processes as "
-            "hosts, and a mesh of all chips, or train on one host with engine=local engine.isolation=all"
-        )
 
 
 def a_little(node: Mapping[str, Any]) -> dict[str, float]:
@@ -164,16 +164,41 @@ def _reach(address: str) -> None:
         raise UserError(f"engine.ray.address={address}: give host:port of the cluster's head, auto, or null")
     try:
         _knock(address, PATIENCE)
+        speaks = _speaks_http2(address)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"engine.ray.address={address}: nobody answers ({error}); give the host:port that `ray status` "
             "knows, or null to start one here"
         ) from error
+    if not speaks:
+        raise UserError(
+            f"engine.ray.address={address}: what answers there is no head of Ray (its dashboard and its "
+            "client have ports of their own); give the host:port that `ray status` knows, or null to start "
+            "one here"
+        )
+
+
+def _speaks_http2(address: str) -> bool:
+    """Whether settings are answered by settings, as by every server of gRPC (RFC 9113, 3.4): Ray would ask
+    anything else for minutes. Where Ray is told to use TLS, nothing is known."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
+        return True
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as there, there.makefile("rb") as answer:
+        there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS)
+        return answer.read(len(SETTINGS))[3:4] == SETTINGS[3:4]
 
 
 def _knock(address: str, patience: float) -> None:
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), patience).close()
+
+
+def _quiet() -> None:
+    """Ray prints the last lines of a lost node's log into the output of every driver, and has no option
+    against it. Where its name for that is another, all that is lost is the silence."""
+    if worker := sys.modules.get("ray._private.worker"):
+        worker._worker_logs_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager

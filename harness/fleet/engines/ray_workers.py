@@ -11,6 +11,7 @@ from harness.fleet.engines import Exit
 from harness.fleet.engines import ray_keeper as keeper
 from harness.fleet.engines.gang import Gang
 from harness.fleet.engines.ray_cluster import taken
+from harness.fleet.engines.ray_slices import LABEL, Shape
 
 CALLS = 16
 """At a time to one actor: each driver that ever watched it waits in one."""
@@ -36,6 +37,12 @@ class Worker:
     name: str
     takes: Mapping[str, float] = field(default_factory=dict)
     """By resource, how much each process does."""
+    shape: Shape | None = None
+    """Of the slice of TPUs that it is to be alone on."""
+    slice: str = ""
+    """The one that it was given, where it has a name."""
+    asked: float = float("inf")
+    """When Ray was asked for it; seconds by the monotonic clock."""
     group: Any = None
     gang: Gang[Kept] = field(default_factory=lambda: Gang([]))
     exit: Exit | None = None
@@ -73,7 +80,8 @@ def ask_for(ray: Any, keep: Any, worker: Worker) -> None:
     util, count = ray.util, len(worker.gang.members)
     strategy = "PACK" if count > 1 else "STRICT_PACK"
     bundles = [dict(worker.takes) for _ in range(count)]
-    worker.group = util.placement_group(bundles, strategy, worker.name, "detached")
+    there = {"bundle_label_selector": [{LABEL: worker.slice}] * count} if worker.slice else {}
+    worker.group = util.placement_group(bundles, strategy, worker.name, "detached", **there)
     place = util.scheduling_strategies.PlacementGroupSchedulingStrategy
     for index, kept in enumerate(worker.gang.members):
         options = taken(worker.takes) | {
