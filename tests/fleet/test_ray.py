@@ -460,6 +460,12 @@ def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, i
     assert keeper.wait() is None
 
 
+def test_a_node_that_does_not_see_the_folder_says_so_and_makes_none(tmp_path, in_ray):
+    elsewhere = dataclasses.replace(task(tmp_path, "json.tool"), log=str(tmp_path / "runs" / "probe.log"))
+    assert "runs is not there: choose one that every node sees" in Keeper("k", elsewhere).began()["failure"]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_keeper_says_where_it_is(tmp_path, in_ray):
     (tmp_path / "says.py").write_text("import os, pathlib; pathlib.Path('said').write_text(os.environ['A'])")
     made = task(tmp_path, "says")

@@ -73,7 +73,8 @@ class Keeper:
 def _started(task: Task) -> subprocess.Popen:
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray sets it to 1
     own = {key: value.replace(HERE, _address()) for key, value in task.env.items() if HERE in value}
-    Path(task.log).parent.mkdir(parents=True, exist_ok=True)
+    if not Path(task.log).parent.is_dir():  # the driver made it, and a node must see it
+        raise OSError(f"{Path(task.log).parent} is not there: choose one that every node sees with runs=...")
     with Path(task.log).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *task.argv],
