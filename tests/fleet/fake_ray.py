@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.fleet.engines import Order
 from harness.fleet.engines.ray_slices import LABEL
 
 
@@ -129,3 +131,15 @@ class FakeRay:
     def _group(self, bundles: list, strategy: str, name: str, lifetime: str, **where: Any) -> str:
         self.groups[name] = (bundles, strategy, lifetime, *where.values())
         return name
+
+
+def order(
+    folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu", processes: int = 1
+) -> Order:
+    log, env = folder / "log", {"A": "1"}
+    return Order(name, (folder / "run",), env, log, devices=devices, platform=platform, processes=processes)
+
+
+def only(fake: FakeRay):
+    (actor,) = fake.actors.values()
+    return actor

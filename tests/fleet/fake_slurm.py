@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.config.engines import SlurmConfig
+from harness.fleet.engines import Order
+from harness.fleet.engines.slurm import SlurmEngine
 from harness.fleet.engines.slurm_queue import Refused
+from harness.fleet.launch import Tools
+from tests.fleet.support import facts
 
 
 @dataclass
@@ -117,3 +122,45 @@ class FakeSlurm:
 
     def _sinfo(self, _: list[str]) -> str:
         return "main\nlong\n"
+
+
+class Trusting(SlurmEngine):
+    """Asks no node before it starts."""
+
+    def check(self, *_) -> None:
+        self._find()
+
+
+def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
+    logs.mkdir(parents=True, exist_ok=True)
+    made = Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
+    made.check()
+    return made
+
+
+def tools(slurm: FakeSlurm) -> Tools:
+    return Tools(
+        describe=lambda made: [facts(each) for each in made],
+        engine=lambda _, logs: engine(slurm, logs),
+        conclude=lambda *_: None,
+    )
+
+
+def order(logs, name: str = "xs/seed0", **more) -> Order:
+    return Order(name, (logs.parent / "run",), {"A": "b c"}, logs / f"{name.replace('/', '-')}.log", **more)
+
+
+def run_dir(runs):
+    return SweepDir(runs / "trial").run("xs", "mha", 0)
+
+
+def handed(made: SlurmEngine, *orders: Order):
+    """Submitted together, and looked at."""
+    handles = [made.submit(each) for each in orders]
+    for handle in handles:
+        made.poll(handle)
+    return handles[0] if len(handles) == 1 else handles
+
+
+def named(logs, *names: str) -> list[Order]:
+    return [dataclasses.replace(order(logs, name), runs=(logs / name,)) for name in names]

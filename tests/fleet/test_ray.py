@@ -1,65 +1,25 @@
-"""The engine of Ray over a made-up Ray, and what lives inside it over none. With a real one: tests/ray."""
+"""The engine of Ray over a made-up Ray. With a real one: tests/ray."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.config.compose import compose
 from harness.config.engines import RayConfig
 from harness.config.errors import UserError
 from harness.config.processes import from_env
-from harness.fleet.engines import Exit, Order, make_engine, ray, ray_cluster
+from harness.fleet.engines import Exit, ray
 from harness.fleet.engines.gang import GRACE
 from harness.fleet.engines.ray import RayEngine
-from harness.fleet.engines.ray_cluster import AGAIN, LOST, Head
-from harness.fleet.engines.ray_keeper import HERE, Keeper, Task
-from harness.fleet.engines.ray_slices import LABEL
+from harness.fleet.engines.ray_keeper import HERE
 from harness.records.atomic import write_sealed
 from harness.records.status import Writer
-from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError
+from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, only, order
 from tests.fleet.support import wait_for
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def fake(monkeypatch) -> FakeRay:
-    monkeypatch.setattr(ray, "FRESH", 0.0)
-    knock = ray_cluster._knock
-    monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
-    monkeypatch.setattr(ray_cluster, "_speaks_http2", lambda address: True)
-    return FakeRay()
-
-
-@pytest.fixture
-def engine(tmp_path, fake) -> RayEngine:
-    made = RayEngine(RayConfig(), tmp_path, ray=fake)
-    made.check([order(tmp_path)], [], print)
-    return made
-
-
-def order(
-    folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu", processes: int = 1
-) -> Order:
-    log, env = folder / "log", {"A": "1"}
-    return Order(name, (folder / "run",), env, log, devices=devices, platform=platform, processes=processes)
-
-
-def only(fake: FakeRay):
-    (actor,) = fake.actors.values()
-    return actor
 
 
 def test_a_worker_is_an_actor_in_a_group_of_its_own_until_it_ends(engine, fake, tmp_path):
@@ -268,225 +228,3 @@ def test_ray_does_not_take_the_driver_s_signals(engine, fake, tmp_path, monkeypa
     monkeypatch.setattr(fake, "init", lambda **_: signal.signal(signal.SIGTERM, lambda *_: None))
     RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    ("address", "given", "said"),
-    [
-        ("nonsense", {}, "give host:port"),
-        ("127.0.0.1:PORT", {}, "nobody answers"),
-        (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
-        (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, and .* have 2"),
-        (None, {"devices": 4, "processes": 2, "platform": "tpu"}, "this Ray has 4, 4: give as many"),
-        (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
-        (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
-    ],
-)
-def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given, said):
-    address = address and address.replace("PORT", str(free_port()))
-    with pytest.raises(UserError, match=said):
-        RayEngine(RayConfig(address), tmp_path, ray=fake).check([order(tmp_path, **given)], [], print)
-    assert (fake.actors, fake.groups, fake.shut) == ({}, {}, int(address is None))
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-def test_what_is_no_head_is_not_waited_for(tmp_path, monkeypatch, answer):
-    """As the dashboard's port, or one that hangs up."""
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
-    fake = FakeRay()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=answer_all, args=(server, answer), daemon=True).start()
-        config = RayConfig(f"127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(UserError, match="what answers there is no head of Ray"):
-            RayEngine(config, tmp_path, ray=fake).check([order(tmp_path)], [], print)
-    assert not fake.initialised
-
-
-def answer_all(server: socket.socket, answer: bytes) -> None:
-    for _ in range(2):
-        with server.accept()[0] as there:
-            there.settimeout(0.2)
-            with contextlib.suppress(OSError):
-                there.recv(100)
-            there.sendall(answer)
-
-
-def test_a_head_that_is_silent_for_long_is_lost(tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
-        head.look(100.0)
-    head.look(100.0 + 2 * AGAIN)
-    assert not head.answers(100.0 + 2 * AGAIN)
-    with pytest.raises(UserError, match=r"the head was lost \(.*refused\).*the same command goes on"):
-        head.look(100.0 + LOST)
-    Head().look(0.0)
-
-
-def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path, monkeypatch):
-    handle = engine.submit(order(tmp_path))
-    actor = only(fake)
-    actor.begin()
-    assert engine.poll(handle) is None
-    engine._head = Head(looked=float("inf"), answered=float("inf"), trouble=OSError("refused"))
-    monkeypatch.setattr(fake, "nodes", lambda: pytest.fail("it would block"))
-    actor.say("wait", RayError("gone"))
-    assert engine.poll(handle) is None
-    monkeypatch.undo()
-    engine._head.trouble = None
-    wait_for(lambda: engine.poll(handle) is not None)
-
-
-def test_processes_on_all_chips_of_all_hosts_of_a_slice_are_let_through(fake, tmp_path):
-    whole = order(tmp_path, devices=8, processes=2, platform="tpu")
-    RayEngine(RayConfig(), tmp_path, ray=fake).check([whole], [], print)
-
-
-TWO = {"n1": "a", "n2": "a", "n3": "b", "n4": "b"}
-
-
-@pytest.fixture
-def two_slices(tmp_path, fake, monkeypatch) -> RayEngine:
-    """Of two hosts each, and an engine that was asked for runs over two processes."""
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
-    fake.slices, fake.living = dict(TWO), {*TWO}
-    engine = RayEngine(RayConfig("head:1"), tmp_path, ray=fake)
-    engine.check([whole_slice(tmp_path)], [], print)
-    return engine
-
-
-def whole_slice(folder: Path, name: str = "xs/seed0") -> Order:
-    return order(folder, name, devices=8, processes=2, platform="tpu")
-
-
-def given(fake: FakeRay) -> dict[str, list[str]]:
-    """The slices that groups are asked for, a bundle each, by order; of those that ask for one."""
-    asked = {name.partition("#")[0]: made[3:] for name, made in fake.groups.items()}
-    return {name: [each[LABEL] for each in where[0]] for name, where in asked.items() if where}
-
-
-def begin(fake: FakeRay, name: str, *nodes: str) -> list[Actor]:
-    actors = [fake.actors[each] for each in sorted(fake.actors) if each.startswith(f"{name}#")]
-    for actor, node in zip(actors, nodes, strict=True):
-        actor.begin(node=node)
-    return actors
-
-
-def test_processes_of_a_run_are_on_one_slice_and_a_slice_has_one_run(two_slices, fake, tmp_path):
-    handles = [two_slices.submit(whole_slice(tmp_path, name)) for name in ("r0", "r1", "r2")]
-    assert given(fake) == {"r0": ["a", "a"], "r1": ["b", "b"]}
-    assert two_slices.waiting(handles[2])
-    two_slices.submit(order(tmp_path, "small"))
-    assert any(name.startswith("small#") for name in fake.actors), "it is let by"
-    for actor in begin(fake, "r1", "n3", "n4"):
-        actor.say("wait", 0)
-    assert two_slices.poll(handles[1]) == Exit(0, "the worker ended with status 0")
-    two_slices.poll(handles[2])
-    assert given(fake)["r2"] == ["b", "b"]
-
-
-@pytest.mark.parametrize("loses", ["a host", "its name"])
-def test_a_slice_that_is_not_whole_gets_no_run(two_slices, fake, tmp_path, loses):
-    if loses == "a host":
-        fake.living = {"n1", "n3", "n4"}
-    else:
-        fake.slices = {"n3": "b", "n4": "b"}
-    for name in ("r0", "r1"):
-        two_slices.submit(whole_slice(tmp_path, name))
-    assert given(fake) == {"r0": ["b", "b"]}
-
-
-def test_a_driver_that_comes_back_knows_which_slice_is_taken(two_slices, fake, tmp_path):
-    two_slices.submit(whole_slice(tmp_path, "r0"))
-    begin(fake, "r0", "n1", "n2")
-    again = RayEngine(RayConfig("head:1"), tmp_path, ray=fake)
-    again.check([whole_slice(tmp_path)], [], print)
-    again.submit(whole_slice(tmp_path, "r1"))
-    assert given(fake) == {"r0": ["a", "a"], "r1": ["b", "b"]}
-
-
-@pytest.mark.parametrize(
-    ("slices", "processes", "said"),
-    [
-        (TWO, 4, "this Ray has 4, 4 and 4, 4, each a slice of its own"),
-        ({"n1": "a", "n2": "b"}, 2, "this Ray has 4 and 4, each a slice of its own"),
-        ({"n1": "a"}, 2, "this Ray has 4 and 4, each a slice of its own"),
-    ],
-)
-def test_a_run_over_two_slices_is_refused(fake, tmp_path, slices, processes, said):
-    fake.slices, fake.living = slices, {"n1", "n2", *slices}
-    spread = order(tmp_path, devices=4 * processes, processes=processes, platform="tpu")
-    with pytest.raises(UserError, match=said):
-        RayEngine(RayConfig(), tmp_path, ray=fake).check([spread], [], print)
-
-
-def test_a_dead_node_holds_nobody(fake, tmp_path):
-    fake.living = set()
-    with pytest.raises(UserError, match="the most that one has is 0"):
-        RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
-
-
-def test_without_the_package_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    engine = make_engine(compose(["engine=ray"]).engine, tmp_path)
-    with pytest.raises(UserError, match=r"pip install 'ab-harness\[ray\]'"):
-        engine.check([order(tmp_path)], [], print)
-
-
-# Inside Ray
-
-
-def task(here: Path, *argv: str, folder: str = "") -> Task:
-    return Task(argv, {"PYTHONPATH": f"{ROOT}:{here}"}, folder or str(here), str(here / "log"), linger=1e6)
-
-
-@pytest.fixture
-def in_ray(monkeypatch) -> None:
-    monkeypatch.setattr("harness.fleet.engines.ray_keeper._node", lambda: "n1")
-    monkeypatch.setattr("harness.fleet.engines.ray_keeper._address", lambda: "10.1.2.3")
-
-
-def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, in_ray):
-    keeper = Keeper("k", task(tmp_path, "no_such_module"))
-    assert (keeper.began()["pid"] > 0, keeper.wait()) == (True, 1)
-    assert "No module named no_such_module" in (tmp_path / "log").read_text()
-    keeper = Keeper("k", task(tmp_path, "json.tool", folder="/no/such/folder"))
-    assert "/no/such/folder" in keeper.began()["failure"]
-    assert keeper.wait() is None
-
-
-def test_a_node_that_does_not_see_the_folder_says_so_and_makes_none(tmp_path, in_ray):
-    elsewhere = dataclasses.replace(task(tmp_path, "json.tool"), log=str(tmp_path / "runs" / "probe.log"))
-    assert "runs is not there: choose one that every node sees" in Keeper("k", elsewhere).began()["failure"]
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_keeper_says_where_it_is(tmp_path, in_ray):
-    (tmp_path / "says.py").write_text("import os, pathlib; pathlib.Path('said').write_text(os.environ['A'])")
-    made = task(tmp_path, "says")
-    assert Keeper("k", dataclasses.replace(made, env={**made.env, "A": f"[{HERE}]"})).wait() == 0
-    assert (tmp_path / "said").read_text() == "[10.1.2.3]"
-
-
-def test_a_process_ends_with_its_keeper(tmp_path):
-    (tmp_path / "sleeps.py").write_text(
-        "import os, pathlib, sys, time\n"
-        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
-    )
-    made = task(tmp_path, "harness.fleet.engines.kept", "sleeps", "pid")
-    code = (
-        f"from harness.fleet.engines.ray_keeper import Keeper, Task; Keeper('k', {made!r}); "
-        "import time; time.sleep(600)"
-    )
-    keeper = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-    worker = Writer.of(int((tmp_path / "pid").read_text()))
-    assert worker.alive()
-    os.kill(keeper.pid, signal.SIGKILL)
-    keeper.wait()
-    wait_for(lambda: not worker.alive())

@@ -3,60 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import time
 
 import pytest
 from rich.console import Console
 
-from harness.config.engines import EngineConfig, SlurmConfig
+from harness.config.engines import SlurmConfig
 from harness.config.errors import UserError
-from harness.fleet.directories import Ready, mark, prepare
-from harness.fleet.engines import Order, make_engine
+from harness.fleet.engines import Order
 from harness.fleet.engines.slurm import SlurmEngine, stop_jobs
-from harness.fleet.engines.slurm_queue import Job, Refused, check_installed, command
+from harness.fleet.engines.slurm_queue import Job
 from harness.fleet.engines.slurm_script import Work, array_script, handed_in
-from harness.fleet.launch import Tools, launch
-from harness.fleet.runs import Run, directory, sweep_of
+from harness.fleet.launch import launch
 from harness.records.atomic import write_json
-from harness.records.layout import SweepDir
-from harness.records.status import State, Status, Writer, read_status, write_status
-from tests.fleet.fake_slurm import FakeSlurm
-from tests.fleet.support import config, configs, facts, wait_for
-
-ELSEWHERE = Writer("another-host", 1, "boot:1")
-
-
-@pytest.fixture
-def slurm(monkeypatch) -> FakeSlurm:
-    monkeypatch.setattr("harness.fleet.engines.slurm_queue.FRESH", 0.05)
-    return FakeSlurm()
-
-
-class Trusting(SlurmEngine):
-    """Asks no node before it starts."""
-
-    def check(self, *_) -> None:
-        self._find()
-
-
-def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
-    logs.mkdir(parents=True, exist_ok=True)
-    made = Trusting(SlurmConfig(**settings), logs, "tests.fleet.fake_worker", slurm)
-    made.check()
-    return made
-
-
-def tools(slurm: FakeSlurm) -> Tools:
-    return Tools(
-        describe=lambda made: [facts(each) for each in made],
-        engine=lambda _, logs: engine(slurm, logs),
-        conclude=lambda *_: None,
-    )
-
-
-def order(logs, name: str = "xs/seed0", **more) -> Order:
-    return Order(name, (logs.parent / "run",), {"A": "b c"}, logs / f"{name.replace('/', '-')}.log", **more)
+from harness.records.status import read_status
+from tests.fleet.fake_slurm import Trusting, engine, handed, named, order, run_dir, tools
+from tests.fleet.support import configs, wait_for
 
 
 def test_a_sweep_is_trained_by_jobs(slurm, tmp_path):
@@ -102,10 +64,6 @@ def test_a_time_limit_that_leaves_no_time_is_not_tried_for_ever(slurm, tmp_path)
     assert slurm.count("sbatch") == 3
 
 
-def run_dir(runs):
-    return SweepDir(runs / "trial").run("xs", "mha", 0)
-
-
 def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
@@ -120,18 +78,6 @@ def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
     assert handed(second, other).job == "2_0"
     others = tmp_path / "sweep2" / "workers"
     assert handed(engine(slurm, others), order(others)).job == "3_0"
-
-
-def handed(made: SlurmEngine, *orders: Order):
-    """Submitted together, and looked at."""
-    handles = [made.submit(each) for each in orders]
-    for handle in handles:
-        made.poll(handle)
-    return handles[0] if len(handles) == 1 else handles
-
-
-def named(logs, *names: str) -> list[Order]:
-    return [dataclasses.replace(order(logs, name), runs=(logs / name,)) for name in names]
 
 
 def test_what_is_submitted_together_is_one_array(slurm, tmp_path):
@@ -343,92 +289,3 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
     assert lines.index("module load x") < lines.index("export A='b c'")
     assert lines[-1].startswith("exec ")
     assert lines[-1].endswith('-m harness.worker "$@"')
-
-
-# What cannot be
-
-
-def test_refusals_are_one_sentence(slurm, tmp_path):
-    slurm.refuses = "invalid partition specified: mian; Batch job submission failed"
-    made = SlurmEngine(SlurmConfig(partition="mian"), tmp_path, "tests.fleet.fake_worker", slurm)
-    refused = handed(made, order(tmp_path)).exit
-    assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
-    slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
-    assert "engine=slurm: Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
-    slurm.refuses = "Invalid --time specification"
-    timed = SlurmEngine(SlurmConfig(time_limit="8h"), tmp_path, "tests.fleet.fake_worker", slurm)
-    assert handed(timed, order(tmp_path)).exit.words.startswith("engine.slurm.time_limit=8h: Slurm refuses")
-    slurm.refuses = "Batch job submission failed: Invalid job array specification"
-    assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.words
-
-
-def test_no_slurm_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="sbatch is not found on this machine"):
-        check_installed("sbatch")
-    with pytest.raises(UserError, match=r"engine\.name=slrum: no such engine; did you mean 'slurm'"):
-        make_engine(EngineConfig("slrum"), tmp_path)
-
-
-def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: name)
-    probes = []
-    monkeypatch.setattr("harness.fleet.engines.slurm.probe", lambda *given: probes.append(given))
-    slurm.waits = slurm.down = True
-    logs = tmp_path / "workers"
-    with pytest.raises(UserError, match="the controller does not answer squeue"):
-        SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], [], print)
-    slurm.down = False
-    first = SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm)
-    first.check([], [], print)
-    handed(first, order(logs))
-    SlurmEngine(SlurmConfig(), logs, "tests.fleet.fake_worker", slurm).check([], [], print)
-    assert len(probes) == 1, "the second driver finds a job, and asks no node again"
-
-
-def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
-    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: not today' >&2\nexit 1\n")
-    (tmp_path / "sbatch").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(Refused, match=r"^not today$"):
-        command(["sbatch"])
-    with pytest.raises(Refused, match="No such file"):
-        command([str(tmp_path / "nothing")])
-
-
-def test_what_another_host_left_is_not_waited_for(tmp_path):
-    """Where nobody here can ask whether the process lives, its last word counts."""
-    made = config(tmp_path)
-    run = Run(made, facts(made), directory(sweep_of([made]), made))
-    prepare(sweep_of([made]), run, print)
-    for state, ready in (
-        (State.running, Ready.alive),
-        (State.preempted, Ready.train),
-        (State.lost, Ready.train),
-    ):
-        write_status(run.dir, Status(state, writer=ELSEWHERE))
-        assert prepare(sweep_of([made]), run, print) is ready
-    write_status(run.dir, Status(State.running, writer=ELSEWHERE))
-    mark(run.dir, State.pending, "")
-    assert prepare(sweep_of([made]), run, print) is Ready.train
-
-
-def test_a_run_whose_host_is_gone_is_trained_again(slurm, tmp_path):
-    made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm")
-    run = Run(made[0], facts(made[0]), run_dir(tmp_path))
-    prepare(sweep_of(made), run, print)
-    write_status(run.dir, Status(State.running, step=3, writer=ELSEWHERE))
-    [outcome] = launch(made, tools(slurm), Console(quiet=True))
-    assert outcome.state == "finished"
-
-
-def test_a_dry_run_prints_the_scripts_and_writes_nothing(slurm, tmp_path):
-    made = configs(tmp_path, seeds=(0, 1), name="slurm", dry_run=True)
-    console = Console(record=True, width=200, file=io.StringIO())
-    launch(made, tools(slurm), console)
-    printed = console.export_text()
-    assert [line for line in printed.splitlines() if line.startswith("exec ")] != []
-    assert printed.count("#SBATCH --job-name=ab-") == 1
-    assert "#SBATCH --array=0-1" in printed
-    assert {*map(tuple, slurm.calls)} <= {("scontrol", "show", "config")}, "it only asks"
-    assert [*tmp_path.iterdir()] == []

@@ -15,10 +15,8 @@ from harness.fleet.engines import HELD, make_engine
 from harness.fleet.engines.slurm_script import job_name
 from harness.fleet.engines.slurm_steps import StepsEngine
 from harness.records.layout import RunDir
+from tests.fleet.fake_slurm import Trusting, engine, handed, order
 from tests.fleet.support import wait_for
-from tests.fleet.test_slurm import Trusting, engine, handed, order, slurm
-
-__all__ = ["slurm"]
 
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do echo "$1" >> {folder}/asked; shift; done
