@@ -34,7 +34,7 @@ experts: 1 is balanced. `expert_dropped`: share of all assignments that no exper
 
 Step = Callable[
     [TrainState, Int[Array, "M B T1"], Float[Array, ""]],
-    tuple[TrainState, Float[Array, "metrics"]],
+    tuple[TrainState, Float[Array, " metrics"]],
 ]
 
 

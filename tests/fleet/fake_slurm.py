@@ -6,6 +6,7 @@ What it holds can be made to wait, and to end in any state.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shlex
@@ -20,6 +21,7 @@ from harness.fleet.engines import Order
 from harness.fleet.engines.slurm import SlurmEngine
 from harness.fleet.engines.slurm_queue import Refused
 from harness.fleet.launch import Tools
+from harness.records.layout import SweepDir
 from tests.fleet.support import facts
 
 

@@ -18,7 +18,7 @@ from harness.fleet.engines.ray import RayEngine
 from harness.fleet.engines.ray_keeper import HERE
 from harness.records.atomic import write_sealed
 from harness.records.status import Writer
-from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, only, order
+from tests.fleet.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, free_port, only, order
 from tests.fleet.support import wait_for
 
 

@@ -17,14 +17,8 @@ from harness.fleet.engines import Exit, Order, make_engine, ray
 from harness.fleet.engines.ray import RayEngine
 from harness.fleet.engines.ray_cluster import AGAIN, LOST, Head
 from harness.fleet.engines.ray_slices import LABEL
-from tests.fleet.fake_ray import Actor, FakeRay, RayError, only, order
+from tests.fleet.fake_ray import Actor, FakeRay, RayError, free_port, only, order
 from tests.fleet.support import wait_for
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from harness.fleet.engines.slurm_queue import Job
 from harness.fleet.engines.slurm_script import Work, array_script, handed_in
 from harness.fleet.launch import launch
 from harness.records.atomic import write_json
-from harness.records.status import read_status
+from harness.records.status import Writer, read_status
 from tests.fleet.fake_slurm import Trusting, engine, handed, named, order, run_dir, tools
 from tests.fleet.support import configs, wait_for
+
+ELSEWHERE = Writer("another-host", 1, "boot:1")
 
 
 def test_a_sweep_is_trained_by_jobs(slurm, tmp_path):
