@@ -126,8 +126,8 @@ def check_processes(blocks: Sequence[Block]) -> None:
         count = run.config.engine.processes
         if count < 1 or run.devices % count:
             raise UserError(
-                f"engine.processes={count}: {run.name} has {run.devices} devices (mesh), which cannot be "
-                "shared out evenly among so many; give a number that divides them"
+                f"engine.processes={count}: the mesh of {run.name}, of size {run.devices}, cannot be "
+                "shared out evenly among so many; give a number that divides it"
             )
         if count > 1 and run.config.engine.name == "local" and run.config.cluster.platform == "tpu":
             raise UserError(
