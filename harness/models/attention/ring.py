@@ -122,6 +122,8 @@ def _around(ring: Ring, here: Part, meet: Callable[[Array, Part, Any], Any], car
 
     def turn(state: tuple[Part, Any], hop: Array) -> tuple[tuple[Part, Any], None]:
         there, carried = state
+        # Masks are of no token: JAX would take them out of a loop that is computed again, and keep all hops'.
+        there, hop = jax.lax.optimization_barrier((there, hop))
         return (_sent(there, ring, 1), meet(hop, there, carried)), None
 
     (there, carried), _ = jax.lax.scan(turn, (_sent(here, ring, 1), carried), jnp.arange(1, last))
