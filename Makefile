@@ -52,17 +52,17 @@ test-install: setup
 
 # Slow proofs, each with a target of its own.
 test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training tests/probe tests/data tests/fleet \
-		tests/lowering/test_lowering.py --ignore=tests/fleet/soak
+	$(RUN)pytest -m slow tests/models tests/training tests/inspection tests/data tests/launcher \
+		tests/aot/test_aot.py --ignore=tests/launcher/soak
 
 test-extras: plan-extras
-	$(RUN)pytest -m slow -n 0 tests/lowering
+	$(RUN)pytest -m slow -n 0 tests/aot
 
 test-statistics: setup
 	$(RUN)pytest -m slow tests/compare
 
 test-soak: setup
-	$(RUN)pytest -m slow -n 0 -s tests/fleet/soak
+	$(RUN)pytest -m slow -n 0 -s tests/launcher/soak
 
 # Fetches the packages of a Slurm into the cache, and starts one of three nodes from there.
 test-slurm: setup

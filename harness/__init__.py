@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.probe.diff import diff
-    from harness.report.opened import open_sweep
+    from harness.inspection.diff.diff_checkpoints import diff
+    from harness.report.open_sweep import open_sweep
 
 __all__ = ["diff", "open_sweep"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "open_sweep":
-        from harness.report.opened import open_sweep
+        from harness.report.open_sweep import open_sweep
 
         return open_sweep
     if name == "diff":
-        from harness.probe.diff import diff
+        from harness.inspection.diff.diff_checkpoints import diff
 
         return diff
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

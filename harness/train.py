@@ -1,41 +1,8 @@
-"""The plain Hydra entry: `python -m harness.train [-m] OVERRIDES`."""
-
-from __future__ import annotations
+"""The command of plain Hydra: `python -m harness.train [-m] OVERRIDES` (harness.cli.hydra_main)."""
 
 import sys
-from collections.abc import Sequence
 
-from harness.config.errors import UserError, disk_trouble
-
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train one run, or with `-m` a sweep. Exit status 0 whatever the verdict, 1 if runs failed for
-    good, 2 for a user's mistake, 130 when interrupted."""
-    from harness.config.compose import run
-    from harness.fleet.driver import Interrupted
-    from harness.fleet.jobs import RunFailed
-    from harness.fleet.single import train_single
-
-    try:
-        run(sys.argv[1:] if arguments is None else arguments, train_single)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return MISTAKE
-    except OSError as error:
-        if (trouble := disk_trouble(error, "runs")) is None:
-            raise
-        print(trouble, file=sys.stderr)
-        return MISTAKE
-    except RunFailed as error:
-        print(error, file=sys.stderr)
-        return FAILED
-    except Interrupted:
-        print("stopped; the same command continues", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
+from harness.cli.hydra_main import main
 
 if __name__ == "__main__":
     sys.exit(main())

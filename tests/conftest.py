@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-from harness.parallel.profile import cpu_profile
+from harness.core.cpu_flags import cpu_profile
 
 os.environ.update(cpu_profile(devices=8))
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.identity import digest
-from harness.config.schema import Config
-from harness.describe import describe
-from harness.records.configs import write_config
-from harness.records.layout import RunDir, SweepDir
-from harness.records.provenance import Provenance, code_of, identity_of, package_versions, write_provenance
+from harness.config.run_identity import digest
+from harness.config.schema.run import Config
+from harness.records.paths import RunDir, SweepDir
+from harness.records.run.config_file import write_config
+from harness.records.run.provenance import (
+    Provenance,
+    code_of,
+    identity_of,
+    package_versions,
+    write_provenance,
+)
+from harness.worker.describe import describe
 
 
 def prepare_run(folder: Path, config: Config) -> RunDir:

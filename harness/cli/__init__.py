@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.config.errors import UserError, disk_trouble, nearest
+from harness.core.errors import UserError, disk_trouble, nearest
 
 if TYPE_CHECKING:
-    from harness.compare.checkpoints import CheckpointDiff
+    from harness.compare.checkpoints.diff_types import CheckpointDiff
 
 MISTAKE = 2
 
@@ -50,44 +50,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sweep(arguments: Sequence[str]) -> int:
-    from harness import train
+    from harness.cli import hydra_main
 
     rest = [each for each in arguments if each != "--dry-run"]
-    return train.main(["-m", *rest, *(["engine.dry_run=true"] if "--dry-run" in arguments else [])])
+    return hydra_main.main(["-m", *rest, *(["engine.dry_run=true"] if "--dry-run" in arguments else [])])
 
 
 def _plan(arguments: Sequence[str]) -> int:
-    from harness.cli.plan import plan
+    from harness.cli.verbs.plan import plan
 
     return plan(arguments)
 
 
 def _train(arguments: Sequence[str]) -> int:
-    from harness import train
+    from harness.cli import hydra_main
 
-    return train.main(["hydra.mode=RUN", *arguments])
+    return hydra_main.main(["hydra.mode=RUN", *arguments])
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    from harness.report.command import compare_command
+    from harness.cli.verbs.compare import compare_command
 
     return compare_command(arguments)
 
 
 def _diff(arguments: Sequence[str]) -> int:
-    from harness.report.command import Options
+    from harness.cli.verbs.compare import Options
 
     parser = Options("harness diff", add_help=False)
     parser.add_argument("runs", nargs=2, metavar="RUN[@STEP]")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--pictures", action="store_true")
     options = parser.parse_args(arguments)
-    from harness.probe.diff import diff, picture_folder
+    from harness.inspection.diff.diff_checkpoints import diff, picture_folder
 
     found = diff(*options.runs)
     _show_diff(found, as_json=options.json)
     if options.pictures:
-        from harness.report.checkpoints import write_diff_pictures
+        from harness.report.checkpoint_diff import write_diff_pictures
 
         for picture in write_diff_pictures(found, picture_folder(options.runs[0])):
             print(picture, file=sys.stderr)
@@ -98,27 +98,27 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        from harness.compare.as_json import to_json
+        from harness.compare.results.to_json import to_json
 
         print(json.dumps(to_json(found), indent=2, sort_keys=True, allow_nan=False))
     else:
         from rich.console import Console
 
-        from harness.report.checkpoints import print_diff
+        from harness.report.checkpoint_diff import print_diff
 
         print_diff(found, Console())
 
 
 def _verify(arguments: Sequence[str]) -> int:
-    from harness.report.command import Options
+    from harness.cli.verbs.compare import Options
 
     parser = Options("harness verify", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
     parser.add_argument("--steps", type=int, metavar="N")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    from harness.probe.verify import verify
-    from harness.report.replay import say
+    from harness.cli.views.replay import say
+    from harness.inspection.replay.verify import verify
 
     found = verify(options.run, options.steps)
     print(say(found, as_json=options.json))
@@ -126,7 +126,7 @@ def _verify(arguments: Sequence[str]) -> int:
 
 
 def _sample(arguments: Sequence[str]) -> int:
-    from harness.report.command import Options
+    from harness.cli.verbs.compare import Options
 
     parser = Options("harness sample", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
@@ -139,10 +139,10 @@ def _sample(arguments: Sequence[str]) -> int:
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--to", metavar="FILE.png")
     options = parser.parse_args(arguments)
-    from harness.records.checkpoint import find_checkpoint
+    from harness.records.run.find_checkpoint import find_checkpoint
 
     if "channels" in find_checkpoint(options.run).provenance.facts.shape:
-        from harness.probe.sample_images import sample_images
+        from harness.inspection.sample_images import sample_images
 
         print(
             sample_images(
@@ -150,34 +150,34 @@ def _sample(arguments: Sequence[str]) -> int:
             )
         )
         return 0
-    from harness.probe.sample import sample
+    from harness.inspection.sample_text import sample
 
     print(sample(options.run, options.prompt, options.tokens, options.temperature, options.seed))
     return 0
 
 
 def _export(arguments: Sequence[str]) -> int:
-    from harness.report.command import Options
+    from harness.cli.verbs.compare import Options
 
     parser = Options("harness export", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
     parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"))
     options = parser.parse_args(arguments)
-    from harness.probe.export import export
+    from harness.inspection.export_hf import export
 
     print(export(options.run, *options.to))
     return 0
 
 
 def _watch(arguments: Sequence[str]) -> int:
-    from harness.report.watch import watch_command
+    from harness.cli.verbs.watch import watch_command
 
     return watch_command(arguments)
 
 
 def _stop(arguments: Sequence[str]) -> int:
-    from harness.fleet.stop import stop
-    from harness.report.sweeps import find_sweep
+    from harness.launcher.stages.stop_sweep import stop
+    from harness.records.sweep.find_sweep import find_sweep
 
     if len(arguments) != 1:
         raise UserError("harness stop SWEEP: one sweep directory, such as runs/attention")

@@ -8,28 +8,28 @@ STEPS of a verdict: reading -> align -> effects -> multiplier -> trend -> flags 
 joins them.
 """
 
-from harness.compare.as_json import dumps, to_json
-from harness.compare.curves import compare_curves
-from harness.compare.effects import NoiseFloor, paired_effect, welch_effect
-from harness.compare.engine import compare
-from harness.compare.estimates import Effect, Multiplier
-from harness.compare.library import store_library
-from harness.compare.multiple import holm, sign_flip, smallest_p, tost
-from harness.compare.multiplier import (
+from harness.compare.compare_curves import compare_curves
+from harness.compare.inputs.lr_tuning import Optimum, find_optimum, read_tuning
+from harness.compare.inputs.noise_floor import store_library
+from harness.compare.judge import compare
+from harness.compare.results.comparison import Comparison
+from harness.compare.results.to_json import dumps, to_json
+from harness.compare.results.verdict_types import Decision
+from harness.compare.stats.compute_multiplier import (
     ControlSlope,
     compute_multiplier,
     fit_ladder,
     horizon_slope,
     pooled_multiplier,
 )
-from harness.compare.power import plan_power
-from harness.compare.results import Comparison
-from harness.compare.sequential import SeedEProcess, SequentialTest
-from harness.compare.surface import Surface, bootstrap_surface, fit_surface
-from harness.compare.trajectory import trajectory_band
-from harness.compare.trend import project, trend
-from harness.compare.tuning import Optimum, find_optimum, read_tuning
-from harness.compare.verdicts import Decision
+from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p, tost
+from harness.compare.stats.paired_effects import NoiseFloor, paired_effect, welch_effect
+from harness.compare.stats.power import plan_power
+from harness.compare.stats.scale_trend import project, trend
+from harness.compare.stats.scaling_law import Surface, bootstrap_surface, fit_surface
+from harness.compare.stats.sequential import SeedEProcess, SequentialTest
+from harness.compare.stats.single_pair_band import trajectory_band
 
 __all__ = [
     "Comparison",

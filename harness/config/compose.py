@@ -18,10 +18,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config import mistakes
-from harness.config.errors import UserError, nearest
-from harness.config.places import settle_paths
-from harness.config.schema import Config, typed
+from harness.config import hydra_errors
+from harness.config.schema.run import Config, typed
+from harness.core.errors import UserError, nearest
+from harness.core.paths import settle_paths
 
 FOLDER = Path(__file__).parents[2] / "conf"
 SWEEP = ("-m", "--multirun")
@@ -39,7 +39,7 @@ def resolve(node: DictConfig) -> Config:
 
     A rule that names no control is completed by the launcher, which knows the first variant.
     """
-    with mistakes.as_sentences():
+    with hydra_errors.as_sentences():
         own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         content = OmegaConf.to_container(own, resolve=True)
         assert isinstance(content, dict)
@@ -54,8 +54,8 @@ def compose(overrides: Sequence[str]) -> Config:
     """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
     register()
     overrides = [_named(override) for override in overrides]
-    with mistakes.as_sentences(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
-        mistakes.check(overrides, groups())
+    with hydra_errors.as_sentences(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        hydra_errors.check(overrides, groups())
         return resolve(hydra.compose("config", [*overrides]))
 
 
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     asked, options = _read(arguments)
     if asked.cfg and asked.multirun:
         options = [each for each in options if each not in SWEEP]  # Hydra shows, or sweeps
-        mistakes.check_shown(asked.cfg, asked.overrides)
+        hydra_errors.check_shown(asked.cfg, asked.overrides)
         if asked.cfg == "job":
             print(_shown(asked))
             return
@@ -88,7 +88,7 @@ def _shown(asked: argparse.Namespace) -> str:
     if part is None:
         known = nearest(asked.package, map(str, first))
         raise UserError(f"--package {asked.package}: no such part of a config; {known}")
-    with mistakes.as_sentences():
+    with hydra_errors.as_sentences():
         text = OmegaConf.to_yaml(part, resolve=asked.resolve) if OmegaConf.is_config(part) else str(part)
     return text.rstrip("\n")
 
@@ -113,9 +113,9 @@ def _through_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Made])
             wrong.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
-    with mistakes.as_sentences(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
+    with hydra_errors.as_sentences(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
         asked, options = _read([_named(argument) for argument in arguments])
-        mistakes.check(asked.overrides, groups())
+        hydra_errors.check(asked.overrides, groups())
         with _command_line([*options, f"hydra.sweep.dir={scratch}", *asked.overrides]):
             main()
     if wrong:

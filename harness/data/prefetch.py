@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 
-from harness.data.sampler import Batch, Sampler
+from harness.data.order.sampler import Batch, Sampler
 
 AHEAD = 4
 KEPT = 32

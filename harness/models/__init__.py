@@ -14,11 +14,11 @@ Among experts:  E experts, K of them a token, A assignments (A = B T K), R rows,
 """
 
 from harness.models import attention, feedforward
-from harness.models.base import Model
-from harness.models.contract import Products, Shape, Signals, Site
-from harness.models.images import ImageModel, ImageShape, image_of
-from harness.models.model import TextModel, build
+from harness.models.diffusion import ImageModel, ImageShape, image_of
+from harness.models.mechanism import Products, Shape, Signals, Site
+from harness.models.model_api import Model
 from harness.models.parameters import ParamSpec
+from harness.models.text_model import TextModel, build
 
 __all__ = [
     "ImageModel",

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema import ComputeConfig, Layers
-from harness.models.blueprint import Blueprint
-from harness.models.contract import Signals
+from harness.config.schema.run import ComputeConfig, Layers
+from harness.models.layer_stack import through
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
+from harness.models.mechanism import Signals
+from harness.models.model_spec import Blueprint
+from harness.models.mup import relative_width
 from harness.models.parameters import Stacking, weight
-from harness.models.stack import through
-from harness.models.width import relative_width
-from harness.parallel.context import on_each, part, parts, whole
-from harness.parallel.rules import layout, partition
+from harness.parallel.sharding.axis_rules import layout, partition
+from harness.parallel.sharding.sequence_parallel import on_each, part, parts, whole
 
 
 class Layer(nnx.Module):
@@ -107,5 +107,5 @@ class Decoder(nnx.Module):
         return jnp.reshape(logits_NV, (B, T, -1), out_sharding=layout("batch", None, "vocabulary"))
 
     def _times(self, x_BTD: Array, factor: float) -> Array:
-        """The multipliers of `models.width`; at the base width the program is the one without them."""
+        """The multipliers of `models.mup`; at the base width the program is the one without them."""
         return x_BTD if self.relative_width == 1 else x_BTD * factor

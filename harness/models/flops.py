@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from jax.interpreters import partial_eval
 
-from harness.config.schema import Remat
-from harness.models.blueprint import Blueprint
-from harness.models.contract import Products, Shape
+from harness.config.schema.run import Remat
+from harness.models.mechanism import Products, Shape
+from harness.models.model_spec import Blueprint
 
 TRAINED = 3
 """Forward, and one product for each of the two factors of every product backward."""

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema import Precision
+from harness.config.schema.run import Precision
 from harness.models.parameters import gain
-from harness.parallel.context import part, parts, varying
-from harness.parallel.rules import layout
+from harness.parallel.sharding.axis_rules import layout
+from harness.parallel.sharding.sequence_parallel import part, parts, varying
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 

@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """Shape, one logical axis name a dimension (`parallel.rules`), and the normal it is drawn from."""
+    """Shape, one logical axis name a dimension (`parallel.sharding.axis_rules`), and the normal it is
+    drawn from."""
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from flax import nnx
 from jax import Array
 
-from harness.config import schema
-from harness.config.errors import UserError, nearest
-from harness.models.contract import Products, Signals, Site
+from harness.config.schema import run
+from harness.core.errors import UserError, nearest
+from harness.models.mechanism import Products, Signals, Site
 
 Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
@@ -50,7 +50,8 @@ class Mechanism:
     """Parameters of one layer that change without a gradient: their values after an optimizer step, from
     all its own by name and the step's signals."""
     splits: Callable[[Site, Any], bool]
-    """Whether it may be given a part of a sequence (`rotary.parts`, `parallel.context`). One that may not
+    """Whether it may be given a part of a sequence (`rotary.parts`,
+    `parallel.sharding.sequence_parallel`). One that may not
     gets all of it on each device of the axis `context`, and its part of the answer is kept."""
 
 
@@ -141,7 +142,7 @@ feedforward = functools.partial(mechanism, "feedforward", cache_bytes=lambda sit
 conditioning = functools.partial(mechanism, "conditioning", cache_bytes=lambda site, options, each: 0.0)
 
 
-def choose(kind: str, node: schema.Mechanism, key: str | None = None) -> Chosen:
+def choose(kind: str, node: run.Mechanism, key: str | None = None) -> Chosen:
     """The mechanism that a node names, with its options; UserError if there is none such.
 
     `key` is where the node stands in the config: `model.<kind>`, or inside another's options.
@@ -186,13 +187,13 @@ def _several(kind: str, nodes: Any, key: str) -> tuple[Chosen, ...]:
     )
 
 
-def _node(node: Any, key: str) -> schema.Mechanism:
+def _node(node: Any, key: str) -> run.Mechanism:
     if not isinstance(node, Mapping) or "name" not in node or not node.keys() <= {"name", "options"}:
         raise UserError(f"{key}={node!r} is no mechanism: write {{name: NAME, options: {{...}}}}.")
     options = node.get("options") or {}
     if not isinstance(options, Mapping):
         raise UserError(f"{key}.options={options!r} is no mapping: write {{KEY: VALUE}}.")
-    return schema.Mechanism(str(node["name"]), {str(name): value for name, value in options.items()})
+    return run.Mechanism(str(node["name"]), {str(name): value for name, value in options.items()})
 
 
 def _named(expected: Any) -> str:

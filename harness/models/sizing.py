@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from harness.config.errors import UserError
-from harness.config.schema import Match, Mechanism, ModelConfig
-from harness.models.blueprint import Blueprint
-from harness.models.contract import Shape
+from harness.config.schema.run import Match, Mechanism, ModelConfig
+from harness.core.errors import UserError
 from harness.models.decoder import Layer
 from harness.models.flops import model_flops
+from harness.models.mechanism import Shape
+from harness.models.model_spec import Blueprint
 from harness.models.parameters import declared
 
 Kind = TypeVar("Kind", bound=Blueprint)

@@ -1,0 +1,1 @@
+"""Over which devices and processes does a run spread?"""

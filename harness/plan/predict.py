@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from harness.config.errors import UserError
-from harness.plan import calibration
-from harness.plan.calibration import FITTED, Calibration, doubts_of, efficiency
-from harness.plan.clusters import Cluster, Partition, load
-from harness.plan.layouts import Grid, Layout, check
-from harness.plan.memory import LIMIT
-from harness.plan.model import ModelShape
-from harness.plan.rows import Row, read_row
-from harness.plan.search import Candidate, Choice, candidate, evaluate, search
+from harness.core.errors import UserError
+from harness.plan.calibration import uncertainty
+from harness.plan.calibration.published_run import Row, read_row
+from harness.plan.calibration.uncertainty import FITTED, Calibration, doubts_of, efficiency
+from harness.plan.cluster.clusters import Cluster, Partition, load
+from harness.plan.cost_model.layout_search import Candidate, Choice, candidate, evaluate, search
+from harness.plan.cost_model.layouts import Grid, Layout, check
+from harness.plan.cost_model.memory import LIMIT
+from harness.plan.cost_model.model_size import ModelShape
 
 MEMORY_DOUBT = 1.25
 """Factor either way by which the estimate of activations may be wrong; assumed. 1 for the state."""
@@ -111,7 +111,9 @@ def predict(
     cluster = load(cluster) if isinstance(cluster, str) else cluster
     if isinstance(model, ModelShape):
         if cluster is None:
-            raise UserError(f"{model.name}: a plan needs a cluster: give one of harness.plan.clusters.load.")
+            raise UserError(
+                f"{model.name}: a plan needs a cluster: give one of harness.plan.cluster.clusters.load."
+            )
         part = cluster.part(kind)
         row = _row_of(model, part, layout, devices or (layout.devices if layout else part.chips))
     else:
@@ -195,5 +197,5 @@ def _notes(row: Row, used: int, doubts: Sequence[str]) -> tuple[str, ...]:
     told += row.doubtful
     if used < row.chips:
         told.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
-    width = "; ".join(f"{doubt} {calibration.DOUBT[doubt]:.2f}" for doubt in doubts)
+    width = "; ".join(f"{doubt} {uncertainty.DOUBT[doubt]:.2f}" for doubt in doubts)
     return (*told, f"interval widened (sd in ln) for {width}") if doubts else tuple(told)

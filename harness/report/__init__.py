@@ -1,0 +1,1 @@
+"""How is a comparison, a sweep or a plan shown?"""

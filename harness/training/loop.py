@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from harness.config.schema import Method
+from harness.config.schema.run import Method
 from harness.data import Batch, roll
-from harness.records.manifest import Manifest
-from harness.records.timeline import TRAIN
-from harness.training.checkpoints import Saver
-from harness.training.journal import Journal
-from harness.training.lane import Lane
-from harness.training.peers import Leaving
-from harness.training.profile import Tracer
+from harness.parallel.processes.agreement import Leaving
+from harness.records.run.checkpoint_manifest import Manifest
+from harness.records.run.timeline import TRAIN
+from harness.training.output.checkpointer import Saver
+from harness.training.output.profiler import Tracer
+from harness.training.output.run_writer import Journal
+from harness.training.programs.run_programs import Lane
 from harness.training.schedule import Course, decays, learning_rate
 from harness.training.step import METRICS, TrainState
 

@@ -12,28 +12,28 @@ from dataclasses import dataclass, field
 
 import jax
 
-from harness.config.errors import UserError
-from harness.config.schema import Config
-from harness.records import metrics, surroundings
-from harness.records.atomic import Damaged, write_bytes
-from harness.records.examples import write_examples
-from harness.records.goal import END, read_goal
-from harness.records.layout import RunDir
-from harness.records.manifest import fault, good_steps, manifest_steps, read_manifest, remove
-from harness.records.provenance import Provenance, read_provenance, write_provenance
-from harness.records.status import State, read_status
-from harness.records.timeline import Timeline
-from harness.records.whole import branch_stands
-from harness.training.base import base_weights
-from harness.training.checkpoints import Saver, restore, settle
-from harness.training.journal import Journal, Mute
-from harness.training.lane import Lane
+from harness.config.schema.run import Config
+from harness.core.atomic_files import Damaged, write_bytes
+from harness.core.errors import UserError
+from harness.parallel.processes.agreement import agreed, leads
+from harness.records.paths import RunDir
+from harness.records.run import environment, metrics
+from harness.records.run.checkpoint_manifest import fault, good_steps, manifest_steps, read_manifest, remove
+from harness.records.run.example_hash import write_examples
+from harness.records.run.integrity import branch_stands
+from harness.records.run.provenance import Provenance, read_provenance, write_provenance
+from harness.records.run.status import State, read_status
+from harness.records.run.timeline import Timeline
+from harness.records.run.training_target import END, read_goal
 from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
-from harness.training.memory import Room
-from harness.training.peers import agreed, leads
-from harness.training.profile import Tracer
-from harness.training.programs import seen
-from harness.training.samples import write_samples
+from harness.training.output.checkpointer import Saver, restore, settle
+from harness.training.output.image_samples import write_samples
+from harness.training.output.profiler import Tracer
+from harness.training.output.run_writer import Journal, Mute
+from harness.training.parent_checkpoint import base_weights
+from harness.training.programs.compile_cache import seen
+from harness.training.programs.memory_check import Room
+from harness.training.programs.run_programs import Lane
 from harness.training.schedule import Course, branch_courses, main_course
 
 
@@ -175,7 +175,7 @@ def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
     """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
     record = read_provenance(run)
     if record is not None and leads():
-        known = surroundings.noted(record.surroundings, step, seen(lane.devices))
+        known = environment.noted(record.surroundings, step, seen(lane.devices))
         if known != record.surroundings:
             write_provenance(run, dataclasses.replace(record, surroundings=known))
 

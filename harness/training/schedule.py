@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.config.errors import UserError, nearest
-from harness.config.schema import Config, ScheduleConfig, steps_of
+from harness.config.schema.run import Config, ScheduleConfig, steps_of
+from harness.core.errors import UserError, nearest
 
 SHAPES = ("wsd", "cosine", "constant")
 

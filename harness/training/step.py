@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from harness.config.schema import OptimizerConfig
+from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, Signals
 
 if TYPE_CHECKING:
-    from harness.training.learner import Learner
+    from harness.training.trainable.trainable_model import Learner
 
 Params = dict[str, Array]
 Leaf = TypeVar("Leaf")

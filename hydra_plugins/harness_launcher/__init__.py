@@ -1,4 +1,4 @@
-"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. What it does is in harness.fleet.
+"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. What it does is in harness.launcher.
 
 Hydra imports this file at the start of every program in the environment, so it imports
 nothing but Hydra, and there is no `hydra_plugins/__init__.py`, which would hide other launchers.
@@ -31,8 +31,8 @@ class HarnessLauncher(Launcher):
         self._compose_only = compose_only
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from harness.config.places import runs_path
-        from harness.config.sweep import remember_choices
+        from harness.config.compose_cache import remember_choices
+        from harness.core.paths import runs_path
 
         config.runs = runs_path(config.runs)  # before Hydra makes a folder there
         remember_choices(hydra_context.config_loader)
@@ -43,7 +43,7 @@ class HarnessLauncher(Launcher):
             load = self._context.config_loader.load_sweep_config
             values = [self._task(load(self._config, [*overrides])) for overrides in job_overrides]
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]
-        from harness.fleet.jobs import launch_jobs
+        from harness.cli.hydra_jobs import launch_jobs
 
         return launch_jobs(self._context, self._config, job_overrides)
 

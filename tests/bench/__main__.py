@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config.compose import compose
-from harness.records.metrics import read_curve
-from harness.records.status import read_status
+from harness.records.run.metrics import read_curve
+from harness.records.run.status import read_status
 from tests.bench.task import BATCH, FFN, FLOPS, HEADS, LAYERS, LENGTH, WIDTH
 from tests.prepared import prepare_run
 

@@ -9,14 +9,14 @@ import os
 import sys
 import time
 
-from harness.parallel.profile import cpu_profile
+from harness.core.cpu_flags import cpu_profile
 
 os.environ.update(cpu_profile(1))
 
 import jax
 import numpy as np
 
-from harness.config.schema import Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
+from harness.config.schema.run import Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
 from harness.models import build
 
 LENGTH, VOCABULARY = 2048, 16

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from harness.compare import compare
-from harness.records import metrics
-from harness.records.layout import SweepDir
+from harness.records.paths import SweepDir
+from harness.records.run import metrics
 from tests.compare.synthetic import Draft, Recipe, draw, write_rule, write_run
 
 POINTS = 10_000

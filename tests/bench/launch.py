@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.engines import EngineConfig, RayConfig
-from harness.fleet.engines import Exit
-from harness.fleet.engines.ray import RayEngine, Worker
-from harness.fleet.launch import launch
-from tests.fleet.fake_ray import FakeRay
-from tests.fleet.support import config, tools
+from harness.config.schema.engine import EngineConfig, RayConfig
+from harness.launcher.engines.engine_api import Exit
+from harness.launcher.engines.ray.engine import RayEngine, Worker
+from harness.launcher.sweep import launch
+from tests.launcher.fake_ray import FakeRay
+from tests.launcher.support import config, tools
 
 JOBS, LOOKS = 5000, 5
 

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness.parallel.profile import cpu_profile
+from harness.core.cpu_flags import cpu_profile
 
 os.environ.update(cpu_profile(2))
 
@@ -22,10 +22,10 @@ import jax
 from harness.config.compose import compose
 from harness.data import Reader, open_data
 from harness.models import build
-from harness.training.checkpoints import Saver
-from harness.training.journal import Journal
-from harness.training.lane import open_lane
 from harness.training.loop import Desk, Position, train_course
+from harness.training.output.checkpointer import Saver
+from harness.training.output.run_writer import Journal
+from harness.training.programs.run_programs import open_lane
 from harness.training.schedule import Course
 from tests.prepared import prepare_run
 

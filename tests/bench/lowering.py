@@ -5,13 +5,13 @@ import os
 import sys
 
 from harness.config.compose import compose
-from harness.parallel.profile import cpu_profile
+from harness.core.cpu_flags import cpu_profile
 
 
 def main(fsdp: int) -> None:
     os.environ.update(cpu_profile(1))
-    from harness.lowering.abstract import look
-    from harness.lowering.step import specs_of
+    from harness.aot.abstract_mesh import look
+    from harness.aot.train_step import specs_of
 
     mesh = [f"mesh.fsdp={fsdp}", "mesh.tensor=32", "mesh.expert=256", f"scale.batch={256 * fsdp}"]
     found = look(specs_of(compose(["ladder=frontier", "member=10t", "cluster=colossus2", *mesh])), "")

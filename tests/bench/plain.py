@@ -24,9 +24,9 @@ def train(node: DictConfig) -> None:
 
     from harness.data import open_data
     from harness.models import build
-    from harness.training.learner import learner_of
     from harness.training.schedule import learning_rate, main_course
     from harness.training.step import TrainState, make_step
+    from harness.training.trainable.trainable_model import learner_of
 
     config = resolve(node)
     folder = Path(config.runs) / config.scale.name / config.variant.name / f"seed{config.seed}"

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.engines import SlurmConfig
-from harness.fleet.directories import Ready
-from harness.fleet.engines import Order
-from harness.fleet.engines.slurm import SlurmEngine
-from harness.fleet.progress import make_display
-from harness.fleet.runs import Run, directory, sweep_of
-from harness.fleet.supervisor import Assignment, Supervisor
-from harness.records.layout import SweepDir
-from tests.fleet.support import config, facts
+from harness.config.schema.engine import SlurmConfig
+from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.slurm.engine import SlurmEngine
+from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.stages.run_directories import Ready
+from harness.launcher.workers.progress import make_display
+from harness.launcher.workers.supervisor import Assignment, Supervisor
+from harness.records.paths import SweepDir
+from tests.launcher.support import config, facts
 
 JOBS, LOOKS = 5000, 5
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.parallel.profile import cpu_profile
+from harness.core.cpu_flags import cpu_profile
 
 os.environ.update(cpu_profile(1))
 
@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.config.schema import CheckpointConfig
-from harness.records.layout import RunDir
-from harness.records.manifest import Manifest
-from harness.training.checkpoints import Saver, restore
+from harness.config.schema.run import CheckpointConfig
+from harness.records.paths import RunDir
+from harness.records.run.checkpoint_manifest import Manifest
+from harness.training.output.checkpointer import Saver, restore
 
 ROUNDS = 7
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.compare import compare
-from harness.compare.results import Comparison
-from harness.compare.verdicts import Rung
+from harness.compare.results.comparison import Comparison
+from harness.compare.results.verdict_types import Rung
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 
 SMALL = Recipe(scales={"xs": 10**7, "s": 3 * 10**7}, with_steps=False)

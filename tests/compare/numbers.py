@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from harness.compare import multiplier
-from harness.compare.estimates import Slope
+from harness.compare.stats import compute_multiplier
+from harness.compare.stats.estimates import Slope
 
 
 def exactly(value):
@@ -15,4 +15,6 @@ def exactly(value):
 
 
 def made(log_k, se, df=4.0, g=0.3):
-    return dataclasses.replace(multiplier.multiplier_from(Slope.k_tokens, log_k, se, df, 3, ()), slope=g)
+    return dataclasses.replace(
+        compute_multiplier.multiplier_from(Slope.k_tokens, log_k, se, df, 3, ()), slope=g
+    )

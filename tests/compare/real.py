@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.compare.effects import welch_effect
-from harness.compare.sequential import SequentialTest, Verdict
+from harness.compare.stats.paired_effects import welch_effect
+from harness.compare.stats.sequential import SequentialTest, Verdict
 from tests.compare import validation
 from tests.compare.simulate import Rate
 

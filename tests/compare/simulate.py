@@ -13,20 +13,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.distributions import clopper_pearson
-from harness.compare.effects import NoiseFloor, effect_of, paired_effect, variance_mismatch, welch_effect
-from harness.compare.estimates import Effect, Multiplier
-from harness.compare.library import noise_floor
-from harness.compare.multiple import holm
-from harness.compare.multiplier import (
+from harness.compare.inputs.noise_floor import noise_floor
+from harness.compare.results.verdict_types import Direction
+from harness.compare.stats.compute_multiplier import (
     compute_multiplier,
     fit_ladder,
     horizon_slope,
     pooled_multiplier,
 )
-from harness.compare.sequential import SequentialTest, Verdict, log_e_values, sequential_p, spend
-from harness.compare.trend import trend
-from harness.compare.verdicts import Direction
+from harness.compare.stats.distributions import clopper_pearson
+from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.multiple_testing import holm
+from harness.compare.stats.paired_effects import (
+    NoiseFloor,
+    effect_of,
+    paired_effect,
+    variance_mismatch,
+    welch_effect,
+)
+from harness.compare.stats.scale_trend import trend
+from harness.compare.stats.sequential import SequentialTest, Verdict, log_e_values, sequential_p, spend
 from tests.compare.synthetic import surface
 
 SCALES = (10**7, 3 * 10**7, 10**8, 3 * 10**8)
@@ -202,7 +208,7 @@ def null_arms(random, n: int, arms: int) -> list[np.ndarray]:
 
 def one_pair_of_steps(reps: int, steps: int = 30, rng: int = 0) -> Rate:
     """A true null rejected by a band over the last evaluations of one pair: why it has no p."""
-    from harness.compare.trajectory import trajectory_band
+    from harness.compare.stats.single_pair_band import trajectory_band
 
     random, hits = np.random.default_rng(rng), 0
     for _ in range(reps):

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from harness.config import schema
-from harness.config.identity import digest, plain
-from harness.config.judging import RuleConfig
-from harness.records import atomic, ledger, metrics, provenance, status
-from harness.records.layout import RunDir, SweepDir
+from harness.config.run_identity import digest, plain
+from harness.config.schema import run as schema
+from harness.config.schema.decision import RuleConfig
+from harness.core import atomic_files
+from harness.records.paths import RunDir, SweepDir
+from harness.records.run import metrics, provenance, status
+from harness.records.sweep import ledger
 
 DOMAINS = ("code", "prose")
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -109,7 +111,7 @@ def at_look(draft: Draft, share: float, state: str = "stopped") -> None:
 def write_rule(sweep: SweepDir, recipe: Recipe) -> None:
     content = {"rule": plain(_rule(recipe)), **recipe.beside}
     hashed = content | {"hash": digest(content)}
-    atomic.write_json(sweep.rule, hashed)
+    atomic_files.write_json(sweep.rule, hashed)
     ledger.append(sweep, "rule", hashed)
 
 
@@ -159,7 +161,7 @@ def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     provenance.write_provenance(run, record)
     text = yaml.dump(draft.config, Dumper=_DUMPER, sort_keys=False)
     seal = hashlib.sha256(text.encode()).hexdigest()
-    atomic.write_text(run.config, f"{text}# sha256 of the lines above: {seal}\n")
+    atomic_files.write_text(run.config, f"{text}# sha256 of the lines above: {seal}\n")
     fields: dict[str, Any] = draft.status | {"state": status.State(draft.status["state"])}
     state = status.Status(**fields)
     status.write_status(run, state)
@@ -168,7 +170,7 @@ def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     metrics.seal(run, "evals", start, end, evals)
     metrics.seal(run, "steps", start, end, steps)
     if examples is not None:
-        atomic.write_json(run.path / "examples.json", examples)
+        atomic_files.write_json(run.path / "examples.json", examples)
 
 
 def _rule(recipe: Recipe) -> RuleConfig:

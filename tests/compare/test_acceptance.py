@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.compare import compare
-from harness.compare.verdicts import Decision
+from harness.compare.results.verdict_types import Decision
 from tests.compare import real, simulate
 from tests.compare.synthetic import Recipe, write_sweep
 

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from harness.compare import compare, compare_curves, store_library
-from harness.compare.library import find_floors, is_null, null_rate
-from harness.compare.reading import read_runs
-from harness.compare.verdicts import Decision
-from harness.config.errors import UserError
+from harness.compare.inputs.noise_floor import find_floors, is_null, null_rate
+from harness.compare.inputs.run_records import read_runs
+from harness.compare.results.verdict_types import Decision
+from harness.core.errors import UserError
 from tests.compare.synthetic import Recipe, write_sweep
 
 ONE = Recipe(scales={"xs": 10**7}, with_steps=False)

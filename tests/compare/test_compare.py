@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from harness.compare import compare, dumps
-from harness.compare.verdicts import Decision
-from harness.records.layout import SweepDir
+from harness.compare.results.verdict_types import Decision
+from harness.records.paths import SweepDir
 from tests.compare.judging import ONE, SMALL, is_treatment, judged, only
 from tests.compare.synthetic import Recipe, write_sweep
 
@@ -159,11 +159,11 @@ def test_runs_that_went_on_under_other_code(tmp_path):
 
 
 def test_configs_that_differ_in_their_seeds_are_parsed_once(tmp_path, monkeypatch):
-    from harness.compare import reading
+    from harness.compare.inputs import run_records
 
     parsed = []
     monkeypatch.setattr(
-        reading, "_parse", lambda text, real=reading._parse: parsed.append(text) or real(text)
+        run_records, "_parse", lambda text, real=run_records._parse: parsed.append(text) or real(text)
     )
     compare(write_sweep(tmp_path / "sweep", ONE))
     assert len(parsed) == 2
@@ -289,8 +289,8 @@ def test_no_slope_at_all_gives_a_direction_without_a_multiplier(tmp_path):
 
 
 def test_data_library_beside_the_sweep_is_used(tmp_path):
-    from harness.compare.library import library_of, write_library
-    from harness.compare.reading import read_runs
+    from harness.compare.inputs.noise_floor import library_of, write_library
+    from harness.compare.inputs.run_records import read_runs
 
     null = Recipe("null", ONE.scales, {"mha": 1.0}, seeds=tuple(range(16)), null_orders=4, with_steps=False)
     aa = write_sweep(tmp_path / "null", null)

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from harness.compare import compare
-from harness.compare.verdicts import Decision
+from harness.compare.results.verdict_types import Decision
 from tests.compare.judging import ONE, SMALL, is_treatment, judged, only
 from tests.compare.synthetic import Recipe, write_sweep
 

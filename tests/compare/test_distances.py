@@ -7,10 +7,9 @@ import pytest
 import scipy.stats
 from scipy.special import rel_entr, softmax
 
-from harness.compare import distances
-from harness.compare.as_json import to_json
-from harness.compare.checkpoints import StepDistance
-from harness.compare.distances import (
+from harness.compare.checkpoints import distances
+from harness.compare.checkpoints.diff_types import StepDistance
+from harness.compare.checkpoints.distances import (
     compare_tokens,
     compare_weights,
     function_row,
@@ -20,7 +19,8 @@ from harness.compare.distances import (
     onset_of_weights,
     over_domains,
 )
-from harness.compare.estimates import Estimand
+from harness.compare.results.to_json import to_json
+from harness.compare.stats.estimates import Estimand
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0, 3, (2, 7, 11)).astype(np.float32)

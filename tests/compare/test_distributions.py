@@ -8,7 +8,7 @@ import math
 import pytest
 import scipy.stats
 
-from harness.compare import distributions
+from harness.compare.stats import distributions
 from tests.compare.numbers import exactly
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.compare.engine import compare
-from harness.compare.fairness import shared_share
-from harness.compare.flags import EXPLAIN
-from harness.compare.reading import read_runs
-from harness.records.metrics import read_curve
-from harness.report import tables
-from harness.report.frames import read_frames
-from harness.report.markdown import markdown
+from harness.compare.context.fairness import shared_share
+from harness.compare.inputs.run_records import read_runs
+from harness.compare.judge import compare
+from harness.compare.verdict.flags import EXPLAIN
+from harness.records.run.metrics import read_curve
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.tables import comparison
+from harness.report.tables.markdown import markdown
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 
 SEEDS = (0, 1, 2)
@@ -143,7 +143,7 @@ def test_a_flip_is_looked_for_in_the_domains_that_decide(tmp_path):
 
 def test_it_is_shown(sweep):
     judged = compare(sweep)
-    table = tables.forgetting(judged)
+    table = comparison.forgetting(judged)
     assert table.columns[:3] == ("scale", "variant", "domain")
     assert len(table.rows) == 6
     assert "Forgetting" in markdown(judged)

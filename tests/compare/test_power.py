@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from harness.compare import effects, power
+from harness.compare.stats import paired_effects, power
 
 
 def test_power_by_simulation():
@@ -33,7 +33,7 @@ def test_power_says_what_is_assumed():
     assert plan.smallest_p == 0.125
     assert "Assumed" in plan.sentence
     assert "one seed" in plan.sentence
-    floors = {"xs": effects.NoiseFloor("xs", 0.001, 20)}
+    floors = {"xs": paired_effects.NoiseFloor("xs", 0.001, 20)}
     known = power.plan_power({"xs": 3}, floors=floors, slopes={"xs": 0.5})
     assert "A/A library" in known.assumption
     assert known.rungs[0].detectable < plan.rungs[0].detectable / 5

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.compare import effects, sequential
+from harness.compare.stats import paired_effects, sequential
 from tests.compare.numbers import exactly, made
 
 
@@ -19,8 +19,8 @@ def test_looks_spend_alpha_exactly():
 
 
 def test_a_look_needs_the_sign_of_the_one_before():
-    clear = effects.effect_of([-0.1, -0.11, -0.1, -0.09, -0.1])
-    other = effects.effect_of([0.1, 0.11, 0.1, 0.09, 0.1])
+    clear = paired_effects.effect_of([-0.1, -0.11, -0.1, -0.09, -0.1])
+    other = paired_effects.effect_of([0.1, 0.11, 0.1, 0.09, 0.1])
     test = sequential.SequentialTest(looks=4)
     assert test.look(clear) is sequential.Verdict.proceed
     assert test.look(other) is sequential.Verdict.proceed
@@ -32,7 +32,7 @@ def test_a_look_needs_the_sign_of_the_one_before():
 
 def test_futility_is_equivalence():
     test = sequential.SequentialTest(looks=4, margin=0.01)
-    nothing = effects.effect_of([0.001, -0.001, 0.0005, -0.0004])
+    nothing = paired_effects.effect_of([0.001, -0.001, 0.0005, -0.0004])
     assert test.look(nothing, made(0.0, 0.02)) is sequential.Verdict.proceed
     assert test.look(nothing, made(0.0, 0.001, df=30.0)) is sequential.Verdict.futility
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.records import ledger
-from harness.records.layout import SweepDir
+from harness.records.paths import SweepDir
+from harness.records.sweep import ledger
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 
 UNIT = "mean squared error a value"

@@ -50,7 +50,7 @@ def default_optimizer(method: str):
     """scipy's optimizer as it comes, in plain coordinates: it reports success wherever it stops."""
     from scipy import optimize
 
-    from harness.compare.surface import SCALE
+    from harness.compare.stats.scaling_law import SCALE
 
     params, tokens, _ = chinchilla()
     to_centred = np.eye(5)

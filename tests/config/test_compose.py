@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from harness.config import compose as composing
 from harness.config.compose import compose, groups, resolve, run
-from harness.config.engines import Isolation, OnFailure
-from harness.config.fairness import undeclared
-from harness.config.identity import VOLATILE, difference, digest, flatten, identity, plain, within
-from harness.config.schema import Config
-from harness.config.sweep import remember_choices
-from harness.records.configs import read_config, write_config
+from harness.config.compose_cache import remember_choices
+from harness.config.pair_check import undeclared
+from harness.config.run_identity import VOLATILE, difference, digest, flatten, identity, plain, within
+from harness.config.schema.engine import Isolation, OnFailure
+from harness.config.schema.run import Config
+from harness.records.run.config_file import read_config, write_config
 
 
 def test_defaults_are_typed_and_resolved():

@@ -11,13 +11,13 @@ import time
 import pytest
 
 from harness.config.compose import compose, groups
-from harness.config.errors import UserError
-from harness.config.fairness import undeclared
-from harness.config.identity import difference, identity, within
-from harness.config.schema import Config, Kind, LadderConfig
-from harness.describe import describe
-from harness.fleet.runs import check_trainable, directory, sweep_of
-from harness.records.provenance import Facts
+from harness.config.pair_check import undeclared
+from harness.config.run_identity import difference, identity, within
+from harness.config.schema.run import Config, Kind, LadderConfig
+from harness.core.errors import UserError
+from harness.launcher.runs import check_trainable, directory, sweep_of
+from harness.records.run.provenance import Facts
+from harness.worker.describe import describe
 
 MEMBERS = {
     "imagine_v2": ("imagine_v2", "adaptive_norm", None),

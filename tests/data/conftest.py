@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema import DataConfig, SourceConfig
+from harness.config.schema.run import DataConfig, SourceConfig
 
 END = "<|endoftext|>"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from harness.config.schema import DataConfig, SourceConfig
+from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import Corpus, describe_data, open_data, roll
-from harness.data.sources import held_out
+from harness.data.text.sources import held_out
 
 from .conftest import documents, write
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.config.errors import UserError
-from harness.config.schema import Content, DataConfig, SourceConfig
+from harness.config.schema.run import Content, DataConfig, SourceConfig
+from harness.core.errors import UserError
 from harness.data import describe_data, open_data
-from harness.data.gallery import Gallery
-from harness.data.images import HEAD, LEVELS, UNIT
+from harness.data.images.image_corpus import HEAD, LEVELS, UNIT
+from harness.data.images.pca_features import Gallery
 
 SHAPE = (4, 4, 1)
 PATCHES = 4

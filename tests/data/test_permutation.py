@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import chdtrc
 
-from harness.data.permutation import key_of, permute
+from harness.data.order.permutation import key_of, permute
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.schema import SourceConfig
-from harness.data.sources import PACK, held_out, locate
-from harness.records.atomic import sha256
+from harness.config.schema.run import SourceConfig
+from harness.core.atomic_files import sha256
+from harness.data.text.sources import PACK, held_out, locate
 
 from .conftest import documents, write
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from harness.config.errors import UserError
-from harness.data.tokenizers import SHIPPED, Codec, load
+from harness.core.errors import UserError
+from harness.data.text.tokenizers import SHIPPED, Codec, load
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -94,7 +94,7 @@ def test_a_large_vocabulary_takes_four_bytes():
 
 @pytest.mark.slow
 def test_training_again_gives_the_committed_file(tmp_path):
-    from harness.data.train_bpe import train, training_documents
+    from harness.data.text.train_bpe import train, training_documents
 
     train(training_documents()).save(str(tmp_path / "again.json"))
     assert (tmp_path / "again.json").read_bytes() == SHIPPED.read_bytes()

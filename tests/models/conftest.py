@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from harness.config.cache import cache_dir
-from harness.config.schema import ComputeConfig, Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
+from harness.config.schema.run import ComputeConfig, Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
+from harness.core.cache_dir import cache_dir
 from harness.models import Model, build
 
 jax.config.update("jax_compilation_cache_dir", str(cache_dir("test-programs")))

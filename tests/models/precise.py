@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.config.schema import Precision
+from harness.config.schema.run import Precision
 from harness.models import layers
 from harness.models.attention import gated_delta
 from harness.models.feedforward import moe

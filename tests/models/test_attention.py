@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.models.attention import softmax
+from harness.models.attention.kernels import softmax
 from tests.models import reference
 from tests.models.mechanisms import LOCAL
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.config.schema import ComputeConfig, Precision
+from harness.config.schema.run import ComputeConfig, Precision
 from tests.models.mechanisms import LOCAL
 
 LAYERS, T = 3, 16

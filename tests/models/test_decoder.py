@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.machines import MeshConfig
-from harness.config.schema import ComputeConfig, Layers, Precision, Remat
-from harness.parallel.mesh import lane_mesh
-from harness.parallel.rules import batch_sharding, param_shardings
+from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run import ComputeConfig, Layers, Precision, Remat
+from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
+from harness.parallel.sharding.mesh import lane_mesh
 from tests.models.mechanisms import LOCAL, MECHANISMS, OF_EACH
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.schema import ComputeConfig, Layers, Remat
-from harness.models.attention import softmax
+from harness.config.schema.run import ComputeConfig, Layers, Remat
+from harness.models.attention.kernels import softmax
 from tests.models.mechanisms import MECHANISMS, OF_EACH
 from tests.models.test_decoder import assert_together_as_alone
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from harness.config.schema import ComputeConfig, Layers, Mechanism, Remat
-from harness.models.attention import softmax
+from harness.config.schema.run import ComputeConfig, Layers, Mechanism, Remat
+from harness.models.attention.kernels import softmax
 from harness.models.flops import count_jaxpr, forward_flops
 from tests.models.mechanisms import FEEDFORWARDS, LOCAL, MECHANISMS
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.errors import UserError
-from harness.config.machines import MeshConfig
-from harness.config.schema import ComputeConfig, Layers, Mechanism, Precision, Remat
+from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run import ComputeConfig, Layers, Mechanism, Precision, Remat
+from harness.core.errors import UserError
 from harness.models.feedforward import routing
 from harness.models.feedforward.dispatch import block_rows, block_size, in_blocks, in_queues, queue_rows
-from harness.parallel.mesh import lane_mesh
-from harness.parallel.rules import batch_sharding, param_shardings
+from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
+from harness.parallel.sharding.mesh import lane_mesh
 from tests.models import reference
 from tests.models.mechanisms import FEEDFORWARDS
 from tests.models.reference_experts import mixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.config.schema import ComputeConfig, Layers
+from harness.config.schema.run import ComputeConfig, Layers
 from harness.models.parameters import ParamSpec, Stacking, draw, in_order
 from tests.models.mechanisms import LOCAL
 

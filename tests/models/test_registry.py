@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.config.errors import UserError
+from harness.core.errors import UserError
 from harness.models import registry
-from harness.models.attention import core
+from harness.models.attention import grouped_query
 from harness.models.registry import attention
 
 
@@ -90,11 +90,11 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
     @attention(
         "mine",
         Options,
-        model_flops=lambda site, options: core.model_flops(site, 1),
-        executed_flops=lambda site, options: core.executed_flops(site, 1),
-        cache_bytes=lambda site, options, each: core.cache_bytes(site, each, 1),
+        model_flops=lambda site, options: grouped_query.model_flops(site, 1),
+        executed_flops=lambda site, options: grouped_query.executed_flops(site, 1),
+        cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, 1),
     )
-    class Mine(core.Attention):
+    class Mine(grouped_query.Attention):
         def __init__(self, site, options):
             super().__init__(site, kv_heads=1)
 
@@ -102,4 +102,4 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
     assert model.specs["layers.0.attention.key"].shape == (8, 1, 4)
     none = {count: lambda *_: 0.0 for count in ("model_flops", "executed_flops", "cache_bytes")}
     with pytest.raises(UserError, match="rename one"):
-        attention("mine", Options, **none)(core.Attention)
+        attention("mine", Options, **none)(grouped_query.Attention)

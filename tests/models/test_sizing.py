@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config.errors import UserError
-from harness.config.schema import Match, Mechanism, ModelConfig
-from harness.models.blueprint import Blueprint
+from harness.config.schema.run import Match, Mechanism, ModelConfig
+from harness.core.errors import UserError
 from harness.models.flops import model_flops
+from harness.models.model_spec import Blueprint
 from harness.models.sizing import non_embedding, size, usual_aspect
 
 VARIANTS = (

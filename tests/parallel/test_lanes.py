@@ -6,9 +6,8 @@ import pytest
 from jax import P
 from jax.sharding import AxisType
 
-from harness.config.errors import UserError
-from harness.config.machines import MeshConfig
-from harness.config.schema import (
+from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
@@ -17,9 +16,10 @@ from harness.config.schema import (
     ModelConfig,
     ScaleConfig,
 )
+from harness.core.errors import UserError
 from harness.models import build
-from harness.parallel.mesh import lane_mesh
-from harness.parallel.rules import batch_sharding, param_shardings
+from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
+from harness.parallel.sharding.mesh import lane_mesh
 
 
 def model_of(name="mha", options=None, layers=Layers.unrolled, **changes):

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from harness.compare.estimates import Effect, Slope
-from harness.compare.multiplier import multiplier_from
-from harness.compare.trend import trend
-from harness.compare.verdicts import Decision, Ladder, Rung
+from harness.compare.results.verdict_types import Decision, Ladder, Rung
+from harness.compare.stats.compute_multiplier import multiplier_from
+from harness.compare.stats.estimates import Effect, Slope
+from harness.compare.stats.scale_trend import trend
+from harness.plan.extrapolation.evidence import Evidence, Standing
+from harness.plan.plan_types import PlannedRun
 from harness.plan.predict import Evidence as Layer
 from harness.plan.predict import Number
-from harness.plan.sheet import PlannedRun
-from harness.plan.standing import Evidence, Standing
 
 DECADE = math.log(10)
 AT = np.log(1e11) + np.arange(4) * math.log(3)

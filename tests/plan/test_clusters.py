@@ -3,10 +3,10 @@
 import pytest
 
 from harness.config.compose import FOLDER, compose
-from harness.config.errors import UserError
-from harness.config.identity import identity
-from harness.plan.chips import CHIPS, chip_named
-from harness.plan.clusters import GIB, described_clusters, from_config, load
+from harness.config.run_identity import identity
+from harness.core.errors import UserError
+from harness.plan.cluster.clusters import GIB, described_clusters, from_config, load
+from harness.plan.cluster.known_chips import CHIPS, chip_named
 
 SHIPPED = ["colossus1", "colossus2", "h100_16k", "h100x8", "v5p_pod"]
 

@@ -5,16 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.config.errors import UserError
-from harness.config.schema import Remat
+from harness.config.schema.run import Remat
+from harness.core.errors import UserError
 from harness.plan import Layout, load, predict
-from harness.plan.calibration import efficiency
-from harness.plan.clusters import GIB, Links
-from harness.plan.layouts import Grid, check, divisors, grid
-from harness.plan.memory import LIMIT, held_parameters, memory, value_count
+from harness.plan.calibration.uncertainty import efficiency
+from harness.plan.cluster.clusters import GIB, Links
+from harness.plan.cost_model.layouts import Grid, check, divisors, grid
+from harness.plan.cost_model.memory import LIMIT, held_parameters, memory, value_count
+from harness.plan.cost_model.precision import FLOAT32, MIXED
+from harness.plan.cost_model.roofline import _ring_seconds, hardware_flops, terms, traffic
 from harness.plan.predict import MEMORY_DOUBT
-from harness.plan.recipe import FLOAT32, MIXED
-from harness.plan.roofline import _ring_seconds, hardware_flops, terms, traffic
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 

@@ -15,24 +15,24 @@ import pytest
 from rich.console import Console
 
 from harness import cli
-from harness.cli.plan import starts
-from harness.cli.plan_report import page_of, write_plan
-from harness.compare.as_json import to_json
-from harness.fleet import launch
-from harness.fleet.outlook import look_ahead
-from harness.fleet.runs import Run, directory, make_blocks
+from harness.cli.verbs.plan import starts
+from harness.cli.verbs.plan_report import page_of, write_plan
+from harness.cli.views.plan import parts, print_parts
+from harness.compare.results.to_json import to_json
+from harness.core import atomic_files
+from harness.launcher import sweep as launch
+from harness.launcher.placement.forecast import look_ahead
+from harness.launcher.runs import Run, directory, make_blocks
+from harness.plan.plan_types import Machine, PlannedRun, Share, Sheet
 from harness.plan.predict import Evidence, Number
-from harness.plan.sheet import Machine, PlannedRun, Share, Sheet
-from harness.plan.view import parts, print_parts
-from harness.records import atomic
-from harness.records.layout import SweepDir
-from harness.report.partition_panel import pieces_of
-from harness.report.plan_page import plan_section, write_plan_page
-from harness.report.plan_panels import ROWS, plan_panels
-from harness.report.plans import LOST, KeptPlan, keep_plan, read_plan
-from harness.report.treemap import Box, squarify
-from tests.fleet import support
-from tests.plan.test_verb import facts_of
+from harness.records.paths import SweepDir
+from harness.report.charts.chip_shares import pieces_of
+from harness.report.charts.plan_charts import ROWS, plan_panels
+from harness.report.charts.treemap import Box, squarify
+from harness.report.frames.saved_plan import LOST, KeptPlan, keep_plan, read_plan
+from harness.report.page.plan_page import plan_section, write_plan_page
+from tests.cli.test_plan import facts_of
+from tests.launcher import support
 from tests.report.conftest import HOSTILE, sweep_of
 from tests.report.test_page import Reader
 
@@ -321,7 +321,7 @@ def test_the_verb_writes_plan_report_and_pictures_where_it_is_asked_to(made_up, 
     written = {str(path.relative_to(sweep.path)) for path in sweep.path.rglob("*") if path.is_file()}
     names = [f"pictures/plan_{name}" for name in ("partition", "memory", "timeline")]
     assert written == {"plan.json", "report.html"} | {f"{n}.{end}" for n in names for end in ("png", "svg")}
-    content = atomic.read_sealed(sweep.plan)
+    content = atomic_files.read_sealed(sweep.plan)
     assert {key: value for key, value in content.items() if key != "page"} == json.loads(out)
     assert all(name in told for name in names)
     assert "xs/mha" in (sweep.path / "pictures" / "plan_timeline.svg").read_text()

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from harness.config.errors import UserError
-from harness.config.schema import Remat
+from harness.config.schema.run import Remat
+from harness.core.errors import UserError
 from harness.plan import Evidence, Layout, load, predict
-from harness.plan.memory import LIMIT
-from harness.plan.recipe import FP8
+from harness.plan.cost_model.memory import LIMIT
+from harness.plan.cost_model.precision import FP8
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 LLAMA_LAYOUT = Layout(data=128, tensor=8, pipeline=16, virtual=4)

@@ -4,14 +4,14 @@ import functools
 
 import pytest
 
+from harness.aot.gpu_specs import GPUS
+from harness.aot.protocol import Target
+from harness.aot.tpu_slices import SLICES
 from harness.config.compose import compose
-from harness.config.errors import UserError
-from harness.config.slices import SLICES
-from harness.lowering.gpus import GPUS
-from harness.plan import interpreter
-from harness.plan.chips import CHIPS
-from harness.plan.topology import topology_of
-from harness.records.seen import Target
+from harness.core.errors import UserError
+from harness.plan.cluster.known_chips import CHIPS
+from harness.plan.compilers import environment
+from harness.plan.compilers.topology import topology_of
 
 CLUSTERS = ("h100x8", "h100_16k", "v5p_pod", "colossus1", "colossus2")
 
@@ -56,10 +56,10 @@ def test_a_described_gpu_is_the_chip_that_is_planned_with(name):
 
 
 def test_compilers_are_found_where_they_were_installed_to_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(interpreter, "FOLDER", tmp_path)
-    assert interpreter.plan_python() is None
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    assert environment.plan_python() is None
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    assert interpreter.plan_python() is None
+    assert environment.plan_python() is None
     (tmp_path / "ready").touch()
-    assert interpreter.plan_python() == tmp_path / "bin" / "python"
+    assert environment.plan_python() == tmp_path / "bin" / "python"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.calibration import Seen
-from harness.plan.judged import judge_rows, read_rows, rows_table, summary
+from harness.plan.calibration.uncertainty import Seen
+from harness.plan.validation.cross_validation import judge_rows, read_rows, rows_table, summary
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "validation" / "planner" / "published_runs.csv"
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"

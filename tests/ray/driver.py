@@ -10,14 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config.engines import EngineConfig, RayConfig
-from harness.config.errors import UserError
-from harness.config.schema import Config
-from harness.fleet.engines import Order, ray_cluster
-from harness.fleet.engines.ray import RayEngine, Worker
-from harness.fleet.launch import launch
-from harness.records.status import Writer
-from tests.fleet.support import configs, tools
+from harness.config.schema.engine import EngineConfig, RayConfig
+from harness.config.schema.run import Config
+from harness.core.errors import UserError
+from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.ray import cluster
+from harness.launcher.engines.ray.engine import RayEngine, Worker
+from harness.launcher.sweep import launch
+from harness.records.run.status import Writer
+from tests.launcher.support import configs, tools
 from tests.ray.cluster import ROOT
 
 SILENT = 2.0
@@ -40,7 +41,7 @@ def drive(runs: Path, address: str | None, **settings) -> subprocess.Popen:
 
 
 def main(runs: str, settings: str) -> None:
-    ray_cluster.LOST, ray_cluster.AGAIN = SILENT, SILENT / 4
+    cluster.LOST, cluster.AGAIN = SILENT, SILENT / 4
     made = sweep(Path(runs), **json.loads(settings))
     try:
         outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))
@@ -59,7 +60,7 @@ class Telling(RayEngine):
 
 
 def _engine(config: EngineConfig, logs: Path) -> Telling:
-    return Telling(config.ray, logs, "tests.fleet.fake_worker")
+    return Telling(config.ray, logs, "tests.launcher.fake_worker")
 
 
 if __name__ == "__main__":

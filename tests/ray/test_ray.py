@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from harness.config.engines import RayConfig
-from harness.config.errors import UserError
-from harness.fleet.engines import Order
-from harness.fleet.engines.gang import Gang
-from harness.fleet.engines.ray import LINGER, RayEngine
-from harness.fleet.engines.ray_keeper import Keeper, Task
-from harness.fleet.engines.ray_slices import slice_of
-from harness.fleet.engines.ray_workers import Kept, Worker, ask_for, give_back
-from harness.records.layout import SweepDir
-from harness.records.manifest import manifest_steps
-from harness.records.status import State, read_status
-from tests.fleet.soak.whole import assert_as
-from tests.fleet.support import configs, train, wait_for
+from harness.config.schema.engine import RayConfig
+from harness.core.errors import UserError
+from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.process_group import Gang
+from harness.launcher.engines.ray.engine import LINGER, RayEngine
+from harness.launcher.engines.ray.process_actor import Keeper, Task
+from harness.launcher.engines.ray.tpu_slices import slice_of
+from harness.launcher.engines.ray.workers import Kept, Worker, ask_for, give_back
+from harness.records.paths import SweepDir
+from harness.records.run.checkpoint_manifest import manifest_steps
+from harness.records.run.status import State, read_status
+from tests.launcher.soak.whole import assert_as
+from tests.launcher.support import configs, train, wait_for
 from tests.ray.cluster import ROOT, actors, add_node, groups, ray_cluster
 from tests.ray.driver import drive
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import ledger
-from harness.records.layout import SweepDir
+from harness.records.paths import SweepDir
+from harness.records.sweep import ledger
 from tests.records.scratch import few, fresh
 
 

@@ -6,8 +6,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import metrics
-from harness.records.layout import RunDir
+from harness.records.paths import RunDir
+from harness.records.run import metrics
 from tests.records.scratch import few, fresh
 
 

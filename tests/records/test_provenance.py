@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.records.layout import RunDir
-from harness.records.provenance import code_hash, read_provenance
+from harness.records.paths import RunDir
+from harness.records.run.provenance import code_hash, read_provenance
 
 
 class TestProvenance:

@@ -10,9 +10,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import atomic
-from harness.records.layout import RunDir
-from harness.records.status import State, Status, Writer, read_status, write_status
+from harness.core import atomic_files
+from harness.records.paths import RunDir
+from harness.records.run.status import State, Status, Writer, read_status, write_status
 from tests.records.scratch import few, fresh
 
 
@@ -30,7 +30,7 @@ class TestStatus:
         assert read_status(run) == Status()
 
     def test_fields_of_a_later_version_are_passed_over(self, tmp_path):
-        atomic.write_json(tmp_path / "status.json", {"state": "finished", "mood": "good"})
+        atomic_files.write_json(tmp_path / "status.json", {"state": "finished", "mood": "good"})
         assert read_status(RunDir(tmp_path)).state is State.finished
 
 

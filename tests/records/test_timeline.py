@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.records import timeline
-from harness.records.layout import RunDir
-from harness.records.timeline import Entry, Timeline, read_timeline, spans
+from harness.records.paths import RunDir
+from harness.records.run import timeline
+from harness.records.run.timeline import Entry, Timeline, read_timeline, spans
 
 few = settings(max_examples=60, deadline=None)
 

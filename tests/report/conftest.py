@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.compare.results import Comparison
-from harness.records.layout import SweepDir
-from harness.report.page import write_report
+from harness.compare.results.comparison import Comparison
+from harness.records.paths import SweepDir
+from harness.report.page.render import write_report
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.example import comparison
 

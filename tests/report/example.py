@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from harness.compare.accounts import DivergenceCount, FairnessRow, RunState
-from harness.compare.estimates import Effect, Estimand, Multiplier, Slope
-from harness.compare.results import Comparison, Deviation, Rule
-from harness.compare.verdicts import (
+from harness.compare.results.comparison import Comparison, Deviation, Rule
+from harness.compare.results.context_types import DivergenceCount, FairnessRow, RunState
+from harness.compare.results.verdict_types import (
     Criterion,
     Decision,
     Direction,
@@ -22,6 +21,7 @@ from harness.compare.verdicts import (
     Rung,
     Trend,
 )
+from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
 
 SCALES = {"xs": 1.2e15, "s": 1.08e16, "m": 1.2e17}
 VERDICT = (

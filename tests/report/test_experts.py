@@ -9,14 +9,16 @@ import io
 import polars as pl
 import pytest
 
-from harness.compare.experts import expert_uses
-from harness.compare.reading import read_runs
-from harness.compare.results import Comparison
-from harness.records import metrics
-from harness.records.layout import SweepDir
-from harness.records.provenance import read_provenance, write_provenance
-from harness.report import frames, panels, tables
-from harness.report.page import render
+from harness.compare.context.expert_load import expert_uses
+from harness.compare.inputs.run_records import read_runs
+from harness.compare.results.comparison import Comparison
+from harness.records.paths import SweepDir
+from harness.records.run import metrics
+from harness.records.run.provenance import read_provenance, write_provenance
+from harness.report.charts import panels
+from harness.report.frames import sweep_frames
+from harness.report.page.render import render
+from harness.report.tables import comparison
 from tests.report.conftest import sweep_of
 
 
@@ -48,19 +50,19 @@ def test_the_table_has_the_means_of_the_last_tenth(mixed):
 
 
 def test_panel_and_section_are_drawn_where_there_are_experts(mixed, sweep, told: Comparison):
-    content = frames.read_frames(mixed, told)
+    content = sweep_frames.read_frames(mixed, told)
     chart = panels.experts(content)
     assert chart is not None
     rows = list(csv.DictReader(io.StringIO(chart.to_dict(validate=True)["data"]["values"])))
     assert {row["variant"] for row in rows} == {"hybrid"}
     assert float(rows[0]["load"]) > 3.9 > 1.1 > float(rows[-1]["load"])
     assert "<h2>Experts</h2>" in render(told, content)
-    assert panels.experts(frames.read_frames(sweep, told)) is None
+    assert panels.experts(sweep_frames.read_frames(sweep, told)) is None
 
 
 def test_active_parameters_stand_where_they_are_not_all(told: Comparison):
-    assert "active" not in tables.fairness(told).columns
+    assert "active" not in comparison.fairness(told).columns
     row = dataclasses.replace(told.fairness[1], active_parameters=40_000)
-    shown = tables.fairness(dataclasses.replace(told, fairness=(told.fairness[0], row)))
+    shown = comparison.fairness(dataclasses.replace(told, fairness=(told.fairness[0], row)))
     at = shown.columns.index("active")
     assert [cells[at] for cells in shown.rows] == ["–", "40k"]

@@ -12,15 +12,17 @@ from itertools import pairwise
 import pytest
 
 from harness.compare import compare
-from harness.compare.results import INPUT
-from harness.compare.utilisation import utilisation
-from harness.records.layout import RunDir
-from harness.records.status import State, Status, write_status
-from harness.records.timeline import Span
-from harness.report import frames, gantt, page, panels, pictures
-from harness.report.frames import read_frames
+from harness.compare.results.comparison import INPUT
+from harness.records.paths import RunDir
+from harness.records.run.status import State, Status, write_status
+from harness.records.run.timeline import Span
+from harness.records.run.utilisation import utilisation
+from harness.report.charts import gantt, panels, save_images
+from harness.report.frames import sweep_frames
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.page import render
+from tests.cli.test_watch import NOW, lines
 from tests.compare.synthetic import Recipe, write_sweep
-from tests.report.test_watch import NOW, lines
 
 
 def lane(run: str, begin: float, *phases: tuple[str, float], width: int = 1, attempt: int = 1) -> list[Span]:
@@ -77,16 +79,16 @@ def test_the_title_says_what_was_used(content):
 
 
 def test_page_and_pictures_have_it(content, told, tmp_path):
-    text = page.render(told, content)
+    text = render.render(told, content)
     assert "<h2>Fleet</h2>" in text
     assert 'id="chart-fleet"' in text
     assert "utilisation 43.3 %" in text
-    written = pictures.write_picture(panels.draw(told, content)["fleet"], tmp_path, "fleet")
+    written = save_images.write_picture(panels.draw(told, content)["fleet"], tmp_path, "fleet")
     assert "xs/hybrid/seed0" in written[0].read_text()
 
 
 def test_without_timelines_there_is_no_panel(sweep, told):
-    assert "fleet" not in panels.draw(told, frames.read_frames(sweep, told))
+    assert "fleet" not in panels.draw(told, sweep_frames.read_frames(sweep, told))
 
 
 def test_a_run_that_is_taken_up_again_goes_on_in_its_row():
@@ -142,6 +144,6 @@ def test_the_page_names_the_run_that_waited_longest_for_its_input(content):
         write_status(RunDir(content.sweep.path / run), Status(State.finished, 64, 64, input_share=share))
     comparison = compare(content.sweep)
     assert comparison.times[INPUT] == dict(zip(runs[:3], (0.25, 0.001, 0.02), strict=True))
-    text = page.render(comparison, content)
+    text = render.render(comparison, content)
     assert "2 % of the training time of the median run, 25 % of the worst (xs/mha/seed0)." in text
-    assert "of the median run" not in page.render(dataclasses.replace(comparison, times={}), content)
+    assert "of the median run" not in render.render(dataclasses.replace(comparison, times={}), content)

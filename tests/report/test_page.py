@@ -8,8 +8,8 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-from harness.report import page as report_page
-from harness.report.frames import read_frames
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.page import render as report_page
 from tests.report.conftest import HOSTILE
 from tests.report.example import VERDICT
 
@@ -107,7 +107,7 @@ def test_small_and_quick(sweep, told, page: Path):
 
 
 def test_an_empty_sweep_still_says_its_verdict(tmp_path, told):
-    from harness.records.layout import SweepDir
+    from harness.records.paths import SweepDir
 
     text = report_page.render(told, read_frames(SweepDir(tmp_path), told))
     assert Reader(text).text("h1") == VERDICT

@@ -13,15 +13,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.compare.results import Comparison
-from harness.records.layout import SweepDir
-from harness.report import differences, frames, marks, panels, theme
-from harness.report.frames import Frames
+from harness.compare.results.comparison import Comparison
+from harness.records.paths import SweepDir
+from harness.report.charts import loss_difference, marks, panels, theme
+from harness.report.frames import sweep_frames
+from harness.report.frames.sweep_frames import Frames
 
 
 @pytest.fixture(scope="module")
 def content(sweep: SweepDir, told: Comparison) -> Frames:
-    return frames.read_frames(sweep, told)
+    return sweep_frames.read_frames(sweep, told)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_specifications_are_valid(told: Comparison, content: Frames):
     for chart in (
         panels.ladder(told, content),
         panels.curves(content),
-        differences.differences(told, content),
+        loss_difference.differences(told, content),
     ):
         assert chart is not None
         chart.to_dict(validate=True)
@@ -84,7 +85,7 @@ def test_curves_hold_the_losses_that_were_written(sweep: SweepDir, drawn):
 def test_smoothing_is_the_mean_of_a_centred_window():
     values = np.random.default_rng(0).normal(size=200)
     values[[30, 31]] = np.nan, np.inf
-    for i, smooth in enumerate(frames.smoothed(values)):
+    for i, smooth in enumerate(sweep_frames.smoothed(values)):
         half = min(4, i // 4)
         window = [v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)]
         assert smooth == pytest.approx(np.mean(window)) if window else math.isnan(smooth)
@@ -161,12 +162,12 @@ def test_values_that_are_not_finite_leave_gaps(content: Frames):
 
 def test_one_seed_has_no_band(told: Comparison, content: Frames):
     single = content.evals.filter(seed=0)
-    means = frames.mean_deltas(frames.deltas(single, "mha"))
+    means = sweep_frames.mean_deltas(sweep_frames.deltas(single, "mha"))
     assert means["low"].null_count() == means.height
-    assert "no band" in differences.legend(means.with_columns(kind=pl.lit("mean")))
+    assert "no band" in loss_difference.legend(means.with_columns(kind=pl.lit("mean")))
 
 
 def test_nothing_to_draw_is_no_panel(tmp_path: Path, told: Comparison):
-    empty = frames.read_frames(SweepDir(tmp_path), told)
+    empty = sweep_frames.read_frames(SweepDir(tmp_path), told)
     assert panels.curves(empty) is None
-    assert differences.differences(told, empty) is None
+    assert loss_difference.differences(told, empty) is None

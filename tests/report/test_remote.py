@@ -20,18 +20,19 @@ from fsspec.registry import known_implementations
 import harness
 from harness import cli
 from harness.compare import compare
-from harness.compare.as_json import to_json
-from harness.compare.library import LibraryEntry, write_library
-from harness.compare.provenance import provenance_of
-from harness.config.errors import UserError
-from harness.records import atomic, listing, remote
-from harness.records.layout import RECORDS, SweepDir
-from harness.records.provenance import read_provenance
-from harness.report.frames import read_frames
-from harness.report.samples import grids
-from harness.report.standing import Watcher
+from harness.compare.context.lineage import provenance_of
+from harness.compare.inputs.noise_floor import LibraryEntry, write_library
+from harness.compare.results.to_json import to_json
+from harness.core import atomic_files
+from harness.core.errors import UserError
+from harness.records.paths import RECORDS, SweepDir
+from harness.records.remote import file_listing, local_copy
+from harness.records.run.provenance import read_provenance
+from harness.report.charts.sample_grids import grids
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.frames.sweep_progress import Watcher
 from tests.compare.synthetic import Recipe, write_sweep
-from tests.compare.test_curves import log
+from tests.compare.test_compare_curves import log
 
 ODD = "a,b %41"
 RECIPE = Recipe(variants={"mha": 1.0, ODD: 1.04}, scales={"xs": 10**7, "s": 3 * 10**7}, seeds=(0, 1))
@@ -53,13 +54,13 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lies") / "runs"
     sweep = write_sweep(folder / "trial", RECIPE)
     for run in sweep.runs():
-        atomic.write_text(run.timeline, "{}\n")
-        atomic.write_json(run.manifest(64), {"step": 64})
-        atomic.write_text(run.checkpoint(64) / "weights", "w" * 1000)
-        atomic.write_text(run.log, "said")
-        atomic.write_bytes(run.picture, b"png")
+        atomic_files.write_text(run.timeline, "{}\n")
+        atomic_files.write_json(run.manifest(64), {"step": 64})
+        atomic_files.write_text(run.checkpoint(64) / "weights", "w" * 1000)
+        atomic_files.write_text(run.log, "said")
+        atomic_files.write_bytes(run.picture, b"png")
     for file in (sweep.timing, sweep.plan, sweep.tune.tuned, sweep.path / "workers" / "xs.log", sweep.report):
-        atomic.write_json(file, {"hash": "h"})
+        atomic_files.write_json(file, {"hash": "h"})
     first = {run.path.parts[-3]: run for run in sweep.runs() if run.path.parts[-2] == "mha"}
     records = {scale: read_provenance(run) for scale, run in first.items()}
     write_library(
@@ -163,40 +164,42 @@ def test_whatever_a_comparison_opens_is_fetched(runs):
         "samples.png",
     }
     locks = {"driver.lock", "worker.lock"}  # which nobody holds in a copy
-    assert [path for path in below if not listing._fits(path, RECORDS) and Path(path).name not in locks] == []
+    assert [
+        path for path in below if not file_listing._fits(path, RECORDS) and Path(path).name not in locks
+    ] == []
 
 
 def test_neither_checkpoints_nor_logs_are_fetched(bucket, fetched):
-    sweep = remote.fetch_sweep(URL)
+    sweep = local_copy.fetch_sweep(URL)
     names = {path.name for path in sweep.path.rglob("*") if path.is_file()}
     assert fetched.keys() == names | {"aa_library.json"}
     assert not names & {"weights", "log.txt", "xs.log", "report.html"}
 
 
 def test_only_what_changed_is_fetched_again(bucket, fetched, cache):
-    first = remote.fetch_sweep(URL)
+    first = local_copy.fetch_sweep(URL)
     fetched.clear()
-    assert remote.fetch_sweep(URL) == first
+    assert local_copy.fetch_sweep(URL) == first
     assert not fetched
     status = f"/bucket/runs/trial/xs/{ODD}/seed0/status.json"
     other = bucket.cat(status)[::-1]  # of the same length
     bucket.pipe(status, other)
     bucket.rm(f"/bucket/runs/trial/s/{ODD}", recursive=True)
-    second = remote.fetch_sweep(URL)
+    second = local_copy.fetch_sweep(URL)
     assert fetched == {"status.json": 1}
     assert second.run("xs", ODD, 0).status.read_bytes() == other
     assert [run.path.parts[-2] for run in second.runs() if run.path.parts[-3] == "s"] == ["mha", "mha"]
     assert sum(1 for _ in first.runs()) == 8, "who reads the older copy goes on reading it"
-    remote._clear(next(cache.iterdir()), second.path.parent)
+    local_copy._clear(next(cache.iterdir()), second.path.parent)
     assert first.path.exists()
 
 
 def test_older_copies_and_what_kills_left_go_after_a_day(bucket, cache, monkeypatch):
-    first = remote.fetch_sweep(URL)
+    first = local_copy.fetch_sweep(URL)
     (first.path.parents[1] / ".tmp_of_a_kill").mkdir()
     bucket.rm("/bucket/runs/trial/timing.json")
-    monkeypatch.setattr(remote, "KEPT", -1.0)
-    second = remote.fetch_sweep(URL)
+    monkeypatch.setattr(local_copy, "KEPT", -1.0)
+    second = local_copy.fetch_sweep(URL)
     assert [*first.path.parents[1].iterdir()] == [second.path.parent]
 
 
@@ -212,7 +215,7 @@ def test_a_fetch_that_breaks_off_leaves_no_copy(bucket, cache, monkeypatch, caps
     monkeypatch.setattr(MemoryFileSystem, "get_file", breaks)
     assert "cannot be read (OSError: connection reset)" in said(capsys, "compare", URL)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
-    assert sum(1 for _ in remote.fetch_sweep(URL).runs()) == 8
+    assert sum(1 for _ in local_copy.fetch_sweep(URL).runs()) == 8
 
 
 def test_a_full_disk_is_not_taken_for_trouble_on_the_other_side(bucket, cache, monkeypatch, capsys):
@@ -233,7 +236,7 @@ def test_a_folder_beside_it_that_goes_is_looked_for_again(bucket, monkeypatch, c
         return ls(self, path, **named)
 
     monkeypatch.setattr(MemoryFileSystem, "ls", goes)
-    assert (remote.fetch_sweep(URL).path.parent / "null" / "aa_library.json").exists()
+    assert (local_copy.fetch_sweep(URL).path.parent / "null" / "aa_library.json").exists()
     assert (capsys.readouterr().err, gone) == ("", [0])
 
 
@@ -249,11 +252,11 @@ def test_files_that_go_meanwhile_are_looked_for_again(bucket, cache, monkeypatch
             Path(lpath).write_text("half")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", goes)
-    assert remote.fetch_sweep(URL).timing.exists()
+    assert local_copy.fetch_sweep(URL).timing.exists()
     bucket.pipe("/bucket/runs/trial/plan.json", b"newer than it was")
     gone[0] = -1  # a file that never has the length that was listed
     with pytest.raises(UserError, match="its files change while they are read; repeat"):
-        remote.fetch_sweep(URL)
+        local_copy.fetch_sweep(URL)
     assert len([*next(cache.iterdir()).iterdir()]) == 1
 
 
@@ -281,13 +284,13 @@ def test_noise_floors_that_cannot_be_seen_are_told(bucket, monkeypatch, capsys):
         return ls(self, path, **named)
 
     monkeypatch.setattr(MemoryFileSystem, "ls", closed)
-    remote.fetch_sweep(URL)
+    local_copy.fetch_sweep(URL)
     assert "(PermissionError: AccessDenied): its noise floors are not known" in capsys.readouterr().err
 
 
 def test_reports_go_into_the_current_folder(bucket, tmp_path, monkeypatch, capsys):
     pages = []
-    monkeypatch.setattr("harness.report.page.write_page", lambda page, *_: pages.append(page) or page)
+    monkeypatch.setattr("harness.report.page.render.write_page", lambda page, *_: pages.append(page) or page)
     assert cli.main(["compare", URL, "--html", "--markdown"]) == 0
     assert capsys.readouterr().err == "trial.report.html\n"
     assert pages == [Path("trial.report.html")]
@@ -321,12 +324,12 @@ class Named:
 
 def test_no_name_leads_out_of_the_copy():
     store = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
-    assert listing._inside(store, "b/r", top=True).keys() == {"a", "c%20d"}
+    assert file_listing._inside(store, "b/r", top=True).keys() == {"a", "c%20d"}
     page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
-    assert listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
+    assert file_listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
     here: Any = page
-    assert listing.Remote("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
-    assert listing.Remote("", here, "https://h/r/..%2Fx").name == "x"
+    assert file_listing.Remote("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
+    assert file_listing.Remote("", here, "https://h/r/..%2Fx").name == "x"
 
 
 class Far(AsyncFileSystem):
@@ -361,6 +364,6 @@ class Far(AsyncFileSystem):
 
 def test_folders_are_listed_together_where_a_store_allows_it(runs, monkeypatch):
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Far(runs.parent), "runs/trial"))
-    first, second = remote.fetch_sweep("far://trial"), remote.fetch_sweep("far://trial")
+    first, second = local_copy.fetch_sweep("far://trial"), local_copy.fetch_sweep("far://trial")
     assert compare(first).rungs == compare(runs / "trial").rungs
     assert first != second, "where nothing tells whether a file changed, it is fetched again"

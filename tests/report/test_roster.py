@@ -6,11 +6,12 @@ import pytest
 from rich.console import Console
 
 from harness.compare import compare
-from harness.report import panels, tables
-from harness.report.frames import read_frames
-from harness.report.markdown import markdown
-from harness.report.page import render
-from harness.report.terminal import print_comparison
+from harness.report.charts import panels
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.page.render import render
+from harness.report.tables import comparison as tables
+from harness.report.tables.markdown import markdown
+from harness.report.tables.terminal import print_comparison
 from tests.compare.unequal import PLACED, UNIT, unequal
 
 

@@ -10,18 +10,18 @@ import pytest
 from rich.console import Console
 
 from harness.compare import compare
-from harness.fleet.announce import power_lines
-from harness.fleet.runs import Run
-from harness.records.atomic import read_sealed, write_bytes, write_json, write_sealed
-from harness.records.configs import read_config
-from harness.records.provenance import read_provenance
-from harness.records.samples import Samples, read_record, write_record
-from harness.report import tables
-from harness.report.frames import read_frames
-from harness.report.markdown import markdown
-from harness.report.page import render, write_report
-from harness.report.pictures import draw_pictures
-from harness.report.terminal import print_comparison
+from harness.core.atomic_files import read_sealed, write_bytes, write_json, write_sealed
+from harness.launcher.runs import Run
+from harness.launcher.stages.summary import power_lines
+from harness.records.run.config_file import read_config
+from harness.records.run.provenance import read_provenance
+from harness.records.run.sample_quality import Samples, read_record, write_record
+from harness.report.charts.save_images import draw_pictures
+from harness.report.frames.sweep_frames import read_frames
+from harness.report.page.render import render, write_report
+from harness.report.tables import comparison
+from harness.report.tables.markdown import markdown
+from harness.report.tables.terminal import print_comparison
 from tests.report.conftest import sweep_of
 
 UNIT = "mean squared error a value"
@@ -60,7 +60,7 @@ def test_distances_are_means_over_seeds_and_paired_with_the_control(images):
 def test_a_run_without_its_samples_is_left_out(images, tmp_path):
     import shutil
 
-    from harness.records.layout import SweepDir
+    from harness.records.paths import SweepDir
 
     copy = SweepDir(tmp_path / "copy")
     shutil.copytree(images.path, copy.path)
@@ -112,7 +112,7 @@ def test_losses_are_in_their_own_unit_everywhere(images):
 def test_a_sweep_of_text_has_nothing_of_it(sweep):
     found = compare(sweep)
     assert found.samples == ()
-    assert not tables.samples(found)
-    assert tables.samples_title(found) == ""
+    assert not comparison.samples(found)
+    assert comparison.samples_title(found) == ""
     assert "Samples" not in markdown(found)
     assert "training loss (nats a token)" in render(found, read_frames(sweep, found))

@@ -10,10 +10,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from harness.compare.results import Comparison
-from harness.report import words
-from harness.report.markdown import markdown
-from harness.report.terminal import print_comparison
+from harness.compare.results.comparison import Comparison
+from harness.report.tables import wording
+from harness.report.tables.markdown import markdown
+from harness.report.tables.terminal import print_comparison
 from tests.report.example import VERDICT, comparison
 
 
@@ -84,15 +84,15 @@ def test_markdown_says_the_verdict_first():
     ],
 )
 def test_numbers_keep_their_digits(value, text):
-    assert words.number(value) == text
+    assert wording.number(value) == text
 
 
 def test_the_verdict_falls_into_one_sentence_a_treatment():
     verdict = "A_BETTER: b is worse than a, k_tokens 0.6. INVALID: c against a is invalid (x: y. z)."
-    assert words.sentences(verdict) == [verdict[:42], verdict[43:]]
+    assert wording.sentences(verdict) == [verdict[:42], verdict[43:]]
 
 
 def test_a_verdict_in_the_terminal_loads_no_plots():
-    code = "import sys, harness.report.terminal, harness.report.markdown; print(*sys.modules)"
+    code = "import sys, harness.report.tables.terminal, harness.report.tables.markdown; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"altair", "vl_convert", "jax", "scipy.stats"} & set(done.stdout.split())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records.layout import SweepDir
+from harness.records.paths import SweepDir
 from tests.slurm.cluster import Cluster, Unavailable, packages
 from tests.slurm.support import TOGETHER, said, sweep
 

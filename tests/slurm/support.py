@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.fleet.engines.probe import PROBE
-from harness.fleet.engines.slurm_script import handed_in, job_name
-from harness.records.layout import RunDir, SweepDir
-from harness.records.status import State, read_status
-from tests.fleet.soak.whole import assert_as
+from harness.launcher.engines.preflight import PROBE
+from harness.launcher.engines.slurm.script import handed_in, job_name
+from harness.records.paths import RunDir, SweepDir
+from harness.records.run.status import State, read_status
+from tests.launcher.soak.whole import assert_as
 from tests.slurm.cluster import Cluster, processes
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """A node of a real Slurm that lacks something: one sentence, before anything starts, and nothing is left.
 
 The node has a mount namespace of its own, in which a folder is empty. Its clock is this machine's: by a
-made-up Slurm in tests/fleet/test_probe.py.
+made-up Slurm in tests/launcher/test_preflight.py.
 """
 
 from __future__ import annotations

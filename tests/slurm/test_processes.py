@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records.status import State, read_status
+from harness.records.run.status import State, read_status
 from tests.slurm.support import (
     TOGETHER,
     assert_left,

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.processes import Processes, to_env
-from harness.records.layout import RunDir
-from harness.records.status import read_status
+from harness.config.process_group import Processes, to_env
+from harness.records.paths import RunDir
+from harness.records.run.status import read_status
 
 PATIENCE = 300.0
 """Seconds after which a hanging run fails its test."""

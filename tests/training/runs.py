@@ -12,12 +12,12 @@ import polars as pl
 from harness.config.compose import compose
 from harness.data import Reader, open_data
 from harness.models import build
-from harness.records.configs import read_config
-from harness.records.layout import RunDir
-from harness.records.metrics import read_curve
-from harness.records.provenance import read_provenance
-from harness.records.status import State
-from harness.training.lane import Lane, open_lane
+from harness.records.paths import RunDir
+from harness.records.run.config_file import read_config
+from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import read_provenance
+from harness.records.run.status import State
+from harness.training.programs.run_programs import Lane, open_lane
 from harness.training.run import Assignment, train_run
 from tests.prepared import prepare_run
 

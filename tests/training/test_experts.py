@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 
 from harness.config.compose import compose
-from harness.config.errors import UserError
-from harness.describe import describe
+from harness.core.errors import UserError
 from harness.models import build
-from harness.models.width import rate_scale
-from harness.records import metrics
-from harness.records.layout import RunDir
-from harness.records.status import State
-from harness.training.optimizer import make_optimizer, matrices_of
+from harness.models.mup import rate_scale
+from harness.records.paths import RunDir
+from harness.records.run import metrics
+from harness.records.run.status import State
+from harness.training.optimizers.registry import make_optimizer, matrices_of
 from harness.training.step import METRICS, TrainState, make_step
+from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train
 
 EXPERTS = (

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 
 from harness.config.compose import compose
-from harness.config.errors import UserError
-from harness.config.schema import Method
-from harness.describe import describe
-from harness.fleet.directories import check_identities
-from harness.fleet.runs import Run
+from harness.config.schema.run import Method
+from harness.core.atomic_files import read_json
+from harness.core.errors import UserError
+from harness.launcher.runs import Run
+from harness.launcher.stages.run_directories import check_identities
 from harness.models import build
-from harness.records.atomic import read_json
-from harness.records.layout import RunDir
-from harness.records.manifest import good_steps
-from harness.records.provenance import read_provenance
-from harness.records.status import State, read_status, write_status
-from harness.training.base import base_weights, saved_weights
-from harness.training.checkpoints import restore
-from harness.training.factors import low_rank
-from harness.training.learner import learner_of
+from harness.records.paths import RunDir
+from harness.records.run.checkpoint_manifest import good_steps
+from harness.records.run.provenance import read_provenance
+from harness.records.run.status import State, read_status, write_status
+from harness.training.output.checkpointer import restore
+from harness.training.parent_checkpoint import base_weights, saved_weights
 from harness.training.run import train_run
 from harness.training.step import make_step, split
+from harness.training.trainable.lora import low_rank
+from harness.training.trainable.trainable_model import learner_of
+from harness.worker.describe import describe
 from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
 
 METHODS = {

@@ -8,22 +8,22 @@ import pytest
 
 from harness.cli import main
 from harness.config.compose import compose
-from harness.config.errors import UserError
+from harness.core.atomic_files import read_json
+from harness.core.errors import UserError
+from harness.inspection.diff.diff_checkpoints import diff
+from harness.inspection.export_hf import export
+from harness.inspection.sample_images import sample_images
+from harness.inspection.sample_text import sample
 from harness.models import build, image_of
-from harness.probe.diff import diff
-from harness.probe.export import export
-from harness.probe.sample import sample
-from harness.probe.sample_images import sample_images
-from harness.records.atomic import read_json
-from harness.records.configs import read_config
-from harness.records.metrics import read_curve
-from harness.records.samples import read_record
-from harness.records.status import State
-from harness.training.lane import open_lane
+from harness.records.run.config_file import read_config
+from harness.records.run.metrics import read_curve
+from harness.records.run.sample_quality import read_record
+from harness.records.run.status import State
+from harness.training.output.image_samples import frechet
+from harness.training.programs.run_programs import open_lane
 from harness.training.run import train_run
-from harness.training.samples import frechet
+from tests.core.test_png import read
 from tests.prepared import prepare_run
-from tests.records.test_png import read
 from tests.training.runs import assignment, curve, stopping_at
 
 TINY = (

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.records import metrics
-from harness.records.layout import RunDir
-from harness.records.manifest import read_manifest
-from harness.records.metrics import read_curve
-from harness.records.status import State, read_status
-from harness.training.journal import Journal
+from harness.records.paths import RunDir
+from harness.records.run import metrics
+from harness.records.run.checkpoint_manifest import read_manifest
+from harness.records.run.metrics import read_curve
+from harness.records.run.status import State, read_status
 from harness.training.loop import Meter, Position
+from harness.training.output.run_writer import Journal
 from harness.training.run import train_run
 from tests.training.runs import assignment, lane, prepare, stopping_at, train
 

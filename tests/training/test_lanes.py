@@ -8,20 +8,21 @@ import jax
 import numpy as np
 import pytest
 
-from harness import worker
-from harness.config.terms import Terms
+from harness.config.worker_options import Terms
+from harness.core.atomic_files import read_json
 from harness.data import Reader, open_data
-from harness.data import library as library_module
-from harness.data.library import Library
-from harness.records.atomic import read_json
-from harness.records.configs import read_config
-from harness.records.status import State, read_status
-from harness.training import checkpoints, memory
+from harness.data import shared_reader as library_module
+from harness.data.shared_reader import Library
+from harness.records.run.config_file import read_config
+from harness.records.run.status import State, read_status
+from harness.training.output import checkpointer
+from harness.training.programs import memory_check
 from harness.training.run import train_run
+from harness.worker import main
 from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, train
 
-HUGE = memory.Need(10**18, 0, 0, 1)
+HUGE = memory_check.Need(10**18, 0, 0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_beside_siblings_and_on_another_device(alone, tmp_path):
 def train_in_turn(runs, devices, **terms):
     """As a worker does, on the first `devices` of this process."""
     tasks = [assignment(run) for run in runs]
-    return worker._train(tasks, Terms(devices=devices, backoff_seconds=0.01, **terms), threading.Event())
+    return main._train(tasks, Terms(devices=devices, backoff_seconds=0.01, **terms), threading.Event())
 
 
 def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tmp_path, monkeypatch):
@@ -90,12 +91,12 @@ def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tm
         return real(self, t)
 
     monkeypatch.setattr(Reader, "get", get)
-    real_need = memory.need_of
+    real_need = memory_check.need_of
 
     def need_of(lane):
         return HUGE if lane.config.variant.name == "huge" else real_need(lane)
 
-    monkeypatch.setattr(memory, "need_of", need_of)
+    monkeypatch.setattr(memory_check, "need_of", need_of)
     states = train_in_turn([raising, good, diverging, refused, late], 3, attempts=3)
     assert states == [
         State.finished,
@@ -132,9 +133,9 @@ def test_readers_are_shared_and_closed_with_the_last_run_that_uses_them(tmp_path
 
 
 def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
-    """Orbax confuses them (training.checkpoints)."""
+    """Orbax confuses them (training.output.checkpointer)."""
     busy, met = threading.Lock(), []
-    save, load = checkpoints.ocp.save_checkpointables_async, checkpoints.ocp.load_checkpointables
+    save, load = checkpointer.ocp.save_checkpointables_async, checkpointer.ocp.load_checkpointables
 
     def enter(name):
         met.append((name, busy.acquire(blocking=False)))
@@ -158,8 +159,8 @@ def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
             self._begun.result()
             busy.release()
 
-    monkeypatch.setattr(checkpoints.ocp, "load_checkpointables", loading)
-    monkeypatch.setattr(checkpoints.ocp, "save_checkpointables_async", Saving)
+    monkeypatch.setattr(checkpointer.ocp, "load_checkpointables", loading)
+    monkeypatch.setattr(checkpointer.ocp, "save_checkpointables_async", Saving)
     runs = [prepare(tmp_path, f"variant.name={name}") for name in ("one", "two", "three")]
     assert train_in_turn(runs, 3) == [State.finished] * 3
     assert {name for name, _ in met} == {"save", "load"}

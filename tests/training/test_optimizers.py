@@ -12,9 +12,8 @@ import pytest
 from jax import P
 
 from harness.config.compose import compose
-from harness.config.errors import UserError
-from harness.config.machines import MeshConfig
-from harness.config.schema import (
+from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
@@ -25,16 +24,17 @@ from harness.config.schema import (
     OptimizerConfig,
     ScaleConfig,
 )
-from harness.describe import _state_bytes
+from harness.core.errors import UserError
 from harness.models import Model, build
-from harness.parallel.mesh import lane_mesh
-from harness.parallel.rules import param_shardings
-from harness.records.status import State
-from harness.training.learner import learner_of
-from harness.training.optimizer import OPTIMIZERS, make_optimizer, matrices_of
-from harness.training.optimizer_muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
-from harness.training.optimizer_muon import scale_by_orthogonal as scale_by
+from harness.parallel.sharding.axis_rules import param_shardings
+from harness.parallel.sharding.mesh import lane_mesh
+from harness.records.run.status import State
+from harness.training.optimizers.muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
+from harness.training.optimizers.muon import scale_by_orthogonal as scale_by
+from harness.training.optimizers.registry import OPTIMIZERS, make_optimizer, matrices_of
 from harness.training.run import train_run
+from harness.training.trainable.trainable_model import learner_of
+from harness.worker.describe import _state_bytes
 from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
 

@@ -8,11 +8,11 @@ import signal
 import numpy as np
 import pytest
 
-from harness.records.layout import RunDir
-from harness.records.manifest import good_steps
-from harness.records.metrics import read_curve
-from harness.records.provenance import read_provenance
-from harness.records.status import State, read_status
+from harness.records.paths import RunDir
+from harness.records.run.checkpoint_manifest import good_steps
+from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import read_provenance
+from harness.records.run.status import State, read_status
 from tests.training.processes import ended, start, start_alone, step_of, train, wait_for
 from tests.training.runs import curve, prepare
 

@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.records import metrics
-from harness.records.atomic import read_json
-from harness.records.goal import write_goal
-from harness.records.manifest import good_steps
-from harness.records.metrics import EVALS, STEPS
-from harness.records.status import State, read_status
-from harness.records.whole import damaged
-from harness.training.checkpoints import restore
+from harness.core.atomic_files import read_json
+from harness.records.run import metrics
+from harness.records.run.checkpoint_manifest import good_steps
+from harness.records.run.integrity import damaged
+from harness.records.run.metrics import EVALS, STEPS
+from harness.records.run.status import State, read_status
+from harness.records.run.training_target import write_goal
+from harness.training.output.checkpointer import restore
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
 

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from harness.config.compose import compose
-from harness.config.errors import UserError
+from harness.core.errors import UserError
 from harness.training.schedule import branch_courses, learning_rate, main_course
 
 CONFIG = compose(["scale.tokens=2048000", "scale.batch=16"])

@@ -9,9 +9,9 @@ from __future__ import annotations
 import jax
 from jax import Array
 
-from harness.models.attention import core
-from harness.models.contract import Products, Site
+from harness.models.attention import grouped_query
 from harness.models.layers import Rotary, project
+from harness.models.mechanism import Products, Site
 from harness.models.parameters import weight
 from harness.models.registry import attention
 
@@ -22,16 +22,16 @@ def _gate(site: Site) -> float:
 
 @attention(
     "gated",
-    core.Grouped,
-    model_flops=lambda site, options: core.model_flops(site, options.kv_heads) + _gate(site),
+    grouped_query.Grouped,
+    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads) + _gate(site),
     executed_flops=lambda site, options: (
-        core.executed_flops(site, options.kv_heads) + Products(weights=_gate(site))
+        grouped_query.executed_flops(site, options.kv_heads) + Products(weights=_gate(site))
     ),
-    cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads),
-    splits=core.splits,
+    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, options.kv_heads),
+    splits=grouped_query.splits,
 )
-class GatedAttention(core.Attention):
-    def __init__(self, site: Site, options: core.Grouped):
+class GatedAttention(grouped_query.Attention):
+    def __init__(self, site: Site, options: grouped_query.Grouped):
         super().__init__(site, options.kv_heads, scores=options)
         D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
         self.gate = weight((D, H, K), ("width", "heads", None), fan_in=D)

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.errors import UserError
-from harness.models.contract import Products, Site
+from harness.core.errors import UserError
 from harness.models.layers import RMSNorm, Rotary, gathered, project
+from harness.models.mechanism import Products, Site
 from harness.models.parameters import level, weight
 from harness.models.registry import attention
-from harness.parallel.context import varying
-from harness.parallel.rules import layout
+from harness.parallel.sharding.axis_rules import layout
+from harness.parallel.sharding.sequence_parallel import varying
 
 FLOAT32 = jnp.dtype(jnp.float32)
 

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.errors import UserError
-from harness.models.attention.ring import attend_around, keys_multiplied_around
-from harness.models.attention.softmax import attend, keys_seen
-from harness.models.contract import Products, Site
+from harness.core.errors import UserError
+from harness.models.attention.kernels.ring import attend_around, keys_multiplied_around
+from harness.models.attention.kernels.softmax import attend, keys_seen
 from harness.models.layers import RMSNorm, Rotary, project
+from harness.models.mechanism import Products, Site
 from harness.models.parameters import weight
 from harness.models.registry import attention
-from harness.parallel.rules import layout
+from harness.parallel.sharding.axis_rules import layout
 
 
 @dataclass(frozen=True)

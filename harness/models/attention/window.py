@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.config.errors import UserError
-from harness.models.attention import core
-from harness.models.contract import Site
+from harness.core.errors import UserError
+from harness.models.attention import grouped_query
+from harness.models.mechanism import Site
 from harness.models.registry import attention
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(core.Grouped):
+class Options(grouped_query.Grouped):
     window: int
     """Keys that a query sees: its own and those just before it."""
 
@@ -19,12 +19,14 @@ class Options(core.Grouped):
 @attention(
     "window",
     Options,
-    model_flops=lambda site, options: core.model_flops(site, options.kv_heads, options.window),
-    executed_flops=lambda site, options: core.executed_flops(site, options.kv_heads, options.window),
-    cache_bytes=lambda site, options, each: core.cache_bytes(site, each, options.kv_heads, options.window),
-    splits=core.splits,
+    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads, options.window),
+    executed_flops=lambda site, options: grouped_query.executed_flops(site, options.kv_heads, options.window),
+    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(
+        site, each, options.kv_heads, options.window
+    ),
+    splits=grouped_query.splits,
 )
-class WindowedAttention(core.Attention):
+class WindowedAttention(grouped_query.Attention):
     def __init__(self, site: Site, options: Options):
         if not 1 <= options.window <= site.sequence_length:
             raise UserError(

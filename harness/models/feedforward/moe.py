@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.errors import UserError, nearest
-from harness.models.contract import Products, Signals, Site
+from harness.core.errors import UserError, nearest
 from harness.models.feedforward.dispatch import block_rows, queue_rows
-from harness.models.feedforward.experts import through_experts
+from harness.models.feedforward.expert_parallel import through_experts
 from harness.models.feedforward.routing import evened, route
 from harness.models.feedforward.swiglu import Options as Plain
 from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.layers import gathered, project
+from harness.models.mechanism import Products, Signals, Site
 from harness.models.parameters import level, weight
 from harness.models.registry import feedforward
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.parallel.context import mean
+from harness.parallel.sharding.sequence_parallel import mean
 
 TINY = 1e-20
 """Keeps the shares finite where every chosen score has underflowed."""

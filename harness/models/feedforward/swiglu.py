@@ -8,8 +8,8 @@ import jax
 from flax import nnx
 from jax import Array
 
-from harness.models.contract import Products, Site
 from harness.models.layers import project
+from harness.models.mechanism import Products, Site
 from harness.models.parameters import weight
 from harness.models.registry import feedforward
 

@@ -1,0 +1,85 @@
+"""What XLA has to know of a GPU that is not here, as the text of its GpuTargetConfigProto.
+
+Numbers are the device properties that CUDA reports, as XLA's own descriptions of these parts list them
+(openxla/xla, xla/backends/gpu/target_config/specs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    capability: tuple[int, int]
+    """CUDA compute capability."""
+    cores: int
+    """Streaming multiprocessors."""
+    lanes: int
+    """Single-precision units of each."""
+    clock_ghz: float
+    memory_bytes: int
+    memory_bytes_s: int
+    cache_bytes: int
+    """Level 2."""
+    shared_bytes: int
+    """Shared memory of one core; a block may use 1 KiB less."""
+
+    @property
+    def description(self) -> str:
+        """Limits are those of every part since compute capability 8.0 (CUDA programming guide)."""
+        major, minor = self.capability
+        return f"""
+            gpu_device_info {{
+              threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
+              thread_dim_limit_x: 1024  thread_dim_limit_y: 1024  thread_dim_limit_z: 64
+              block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+              registers_per_core_limit: 65536  registers_per_block_limit: 65536
+              shared_memory_per_block: 49152
+              shared_memory_per_block_optin: {self.shared_bytes - 1024}
+              shared_memory_per_core: {self.shared_bytes}
+              core_count: {self.cores}  fpus_per_core: {self.lanes}  clock_rate_ghz: {self.clock_ghz}
+              memory_bandwidth: {self.memory_bytes_s}  device_memory_size: {self.memory_bytes}
+              l2_cache_size: {self.cache_bytes}
+              cuda_compute_capability {{ major: {major} minor: {minor} }}
+            }}
+            platform_name: "CUDA"
+            dnn_version_info {{ major: 9 minor: 10 }}
+            device_description_str: "{self.name}"
+        """
+
+
+def _hopper(name: str, memory_bytes: int, memory_bytes_s: int) -> Gpu:
+    return Gpu(name, (9, 0), 132, 128, 1.98, memory_bytes, memory_bytes_s, 52_428_800, 233_472)
+
+
+def _blackwell(name: str, minor: int, clock_ghz: float, memory_bytes: int) -> Gpu:
+    rate, cache = 7_928_064_000_000, 135_528_448
+    return Gpu(name, (10, minor), 152, 128, clock_ghz, memory_bytes, rate, cache, 233_472)
+
+
+_A100 = Gpu(
+    "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 85_100_068_864, 2_039_040_000_000, 41_943_040, 167_936
+)
+_H100 = _hopper("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000)
+
+GPUS = {
+    "A100-80G": _A100,
+    "H100-80G": _H100,
+    # An H100 with fewer links between chips, which the compiler does not ask for.
+    "H800": _H100,
+    "H200-141G": _hopper("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
+    "GB200": _blackwell("NVIDIA GB200", 0, 2.062, 197_897_748_480),
+    "GB300": _blackwell("NVIDIA GB300", 3, 2.07, 297_021_079_552),
+}
+"""By the names of clusters and published runs (harness.plan.cluster.known_chips)."""
+
+
+def gpu_named(name: str) -> Gpu:
+    """Raises UserError for one whose properties are not listed."""
+    if name not in GPUS:
+        raise UserError(f"chip={name}: the compiler needs its device properties; {nearest(name, GPUS)}")
+    return GPUS[name]

@@ -1,0 +1,64 @@
+"""Between Hydra and the launcher: jobs become configs, results become what Hydra expects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from harness.config.compose import resolve
+from harness.core import atomic_files
+from harness.launcher.sweep import Outcome, Tools, launch
+from harness.records.paths import SweepDir
+
+GIVEN = "multirun.yaml"
+
+
+class RunFailed(Exception):
+    """A run that was given up. Hydra raises it when it looks at the run's result."""
+
+
+class Result(JobReturn):
+    """A result that fails without Hydra's own report of it."""
+
+    @property
+    def return_value(self) -> Any:
+        if self.status is JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
+def launch_jobs(
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]
+) -> Sequence[JobReturn]:
+    """Train every job, and answer in Hydra's order with small results."""
+    loader = context.config_loader
+    configs = [resolve(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
+    given = Path(master.hydra.sweep.dir) / GIVEN
+    outcomes = launch(configs, Tools(begun=lambda sweep: _keep(given, sweep)))
+    return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _keep(given: Path, sweep: SweepDir) -> None:
+    """What the command was, as Hydra wrote it."""
+    if given.exists():
+        atomic_files.write_bytes(sweep.path / ".hydra" / GIVEN, given.read_bytes())
+
+
+def _result(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+    result = Result(overrides=overrides)
+    if outcome.failure:
+        result.status = JobStatus.FAILED
+        result.return_value = RunFailed(f"{outcome.run}: {outcome.failure}")
+    else:
+        result.status = JobStatus.COMPLETED
+        result.return_value = {"run": outcome.run, "state": outcome.state, "step": outcome.step}
+    return result

@@ -1,0 +1,65 @@
+"""One run, in this process."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+from harness.cli.hydra_jobs import RunFailed
+from harness.config.schema.decision import Tuned
+from harness.config.schema.run import Config
+from harness.core.cpu_flags import cpu_profile
+from harness.core.errors import UserError
+from harness.launcher.placement import frozen
+from harness.launcher.runs import Block, Run, check_trainable, directory, sweep_of
+from harness.launcher.stages import freeze_rule, run_directories
+from harness.launcher.stages.describe_runs import described
+from harness.launcher.stages.run_directories import Ready
+from harness.launcher.stages.sweep_lock import Interrupted, driving
+from harness.launcher.workers.progress import ending
+from harness.records.run.run_lock import check_here, claim
+from harness.records.run.status import State, read_status
+
+
+def train_single(config: Config) -> None:
+    """Train the run of this config here, or say that it is done.
+
+    Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
+    """
+    if config.tune.name is not Tuned.none:
+        raise UserError("tune=lr: a single run has nothing to be tuned beside; `harness sweep` tunes")
+    if config.engine.dry_run:
+        raise UserError(
+            "engine.dry_run=true: a single run is planned as a sweep of one; `harness sweep` plans"
+        )
+    check_trainable([config])
+    console = Console()
+    sweep = sweep_of([config])
+    freeze_rule.complete([config])
+    run = Run(config, described([config])[0], directory(sweep, config))
+    run_directories.check_identities([run])
+    with driving(sweep):
+        places = frozen.freeze(sweep, [Block(run.block, (run,))])
+        run = frozen.as_placed(run, places)
+        check_here(run.dir)
+        ready = run_directories.prepare(sweep, run, console.print)
+        if ready is Ready.alive or not claim(run.dir.claim):
+            raise UserError(f"{run.dir.path} is being trained by another process")
+        if ready is Ready.train:
+            _train_here(run)
+    status = read_status(run.dir)
+    console.print(f"{run.dir.path}: {ending(status)}", markup=False, highlight=False, soft_wrap=True)
+    if status.state is State.preempted:
+        raise Interrupted
+    if not status.state.ended:
+        raise RunFailed(f"{run.name}: {status.message or status.state.value}")
+
+
+def _train_here(run: Run) -> None:
+    """The environment comes first: importing the worker imports JAX, which reads it."""
+    env = cpu_profile(run.devices) if run.config.cluster.platform == "cpu" else {}
+    os.environ.update(env)
+    from harness.worker import main
+
+    main.main([str(run.dir.path.absolute())], env)

@@ -1,0 +1,1 @@
+"""What does each verb of the command do? One file a verb."""

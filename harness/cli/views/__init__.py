@@ -1,0 +1,1 @@
+"""What do verbs print in the terminal?"""

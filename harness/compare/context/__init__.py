@@ -1,0 +1,1 @@
+"""What else must a reader of a verdict know?"""

@@ -1,0 +1,1 @@
+"""What do the runs and logs say, and which of them form pairs?"""

@@ -1,0 +1,1 @@
+"""Which values make up a comparison?"""

@@ -1,0 +1,45 @@
+"""Results as plain data, and as JSON text that is equal for equal inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from enum import Enum
+from typing import Any
+
+from harness.compare.results.comparison import Comparison
+
+
+def to_json(result: Any) -> Any:
+    """Plain data of a result: dictionaries, lists, text, finite numbers, None.
+
+    Enums by value, tuples as lists, NaN and infinities as None (JSON has neither).
+    """
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {f.name: to_json(getattr(result, f.name)) for f in dataclasses.fields(result)}
+    if isinstance(result, dict):
+        return {str(key): to_json(value) for key, value in sorted(result.items())}
+    if isinstance(result, list | tuple):
+        return [to_json(value) for value in result]
+    if isinstance(result, Enum):
+        return result.value
+    return _scalar(result)
+
+
+def dumps(comparison: Comparison, *, times: bool = True) -> str:
+    """The JSON text of a comparison, byte for byte equal for equal inputs but for the key `times`."""
+    content = to_json(comparison)
+    if not times:
+        content.pop("times")
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Which effect do paired numbers carry, and how sure is it?"""

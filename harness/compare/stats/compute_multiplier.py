@@ -1,0 +1,248 @@
+"""ln k: from a loss difference and the slope of the control's own curve.
+
+The difference is divided by a local slope rather than read off a fitted curve turned inside out:
+what the fit misses would leak into k. The slope comes from one axis only, and k carries its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.compare.stats.distributions import t_critical, t_two_sided
+from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
+
+TOKEN_EXPONENT = 0.35
+"""Assumed decay of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37).
+It only turns the chord between the branch and the end into the slope at the end: 12 % lower at a
+ratio of 2, and anything from .2 to .5 moves that by under 6 %."""
+EXPONENT_SD = 0.05
+"""How far the true exponent may lie from the assumed one: an error that all scales share."""
+
+
+@dataclass(frozen=True)
+class ControlSlope:
+    """g = -dL/dln(resource) of the control at its end, nats an e-fold."""
+
+    estimand: Slope
+    g: float
+    se: float | None
+    exponent: float
+    """b of the excess loss E + a x^-b; the excess is g / b. Zero means a straight line in ln x."""
+    flags: tuple[str, ...] = ()
+    df: float = math.inf
+    """Of `se`, where it comes from this scale's own seeds."""
+    shared: float = 0.0
+    """Relative error of g that all scales have in common."""
+
+
+def horizon_slope(
+    branch: ArrayLike, end: ArrayLike, ratio: float, *, exponent: float = TOKEN_EXPONENT
+) -> ControlSlope:
+    """Slope at fixed size between a cooldown branch and the full run (k_tokens, SLOPE_LOCAL).
+
+    branch, end: shape (n,), the control's losses by seed at both ends; `ratio`: tokens of the full
+    run over those of the branch. The chord (branch - end) / ln ratio is the slope of x^-b somewhere
+    between; times b ln(ratio) / (ratio^b - 1) it is the slope at the end. `exponent=0`: plain chord.
+    """
+    branch, end = np.asarray(branch, float), np.asarray(end, float)
+    chords = (branch - end) / math.log(ratio)
+    bend = _bend(ratio, exponent)
+    se = float(chords.std(ddof=1) / math.sqrt(chords.size)) * bend if chords.size > 1 else None
+    shared = abs(_bend(ratio, exponent + EXPONENT_SD) / bend - 1) if exponent else 0.0
+    df = max(chords.size - 1.0, 1.0)
+    g = float(chords.mean()) * bend
+    return ControlSlope(Slope.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), df, shared)
+
+
+def _bend(ratio: float, exponent: float) -> float:
+    """Slope at the end over the chord, for a curve x^-exponent."""
+    return exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0
+
+
+@dataclass(frozen=True)
+class LadderFit:
+    """L = E + a (C/C0)^-b through the control's end-of-run means."""
+
+    E: float
+    a: float
+    b: float
+    C0: float
+    residual: float
+    """Root mean square of what the curve misses, nats."""
+    slopes: tuple[ControlSlope, ...]
+
+
+def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None) -> LadderFit | None:
+    """The control's curve along the ladder (k_compute), or None below four scales.
+
+    compute, loss, se: shape (scales,): FLOPs, mean loss and its standard error. For a given b the
+    rest is linear, so only b in (.02, 1) is searched, on a grid and then by golden section: no start
+    to depend on. E >= 0. POOR_FIT: b or E at its bound, or the curve misses by over 3 of the errors.
+    """
+    x, y = np.asarray(compute, float), np.asarray(loss, float)
+    if x.size < 4 or not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all()):
+        return None
+    C0 = float(np.exp(np.log(x).mean()))
+    z = np.log(x / C0)
+    b = _search(lambda value: _linear(z, y, value)[2], 0.02, 1.0)
+    E, a, squares = _linear(z, y, b)
+    residual = math.sqrt(squares / x.size)
+    error = residual if se is None else float(np.sqrt(np.mean(np.square(np.asarray(se, float)))))
+    error = max(error, 1e-12)
+    poor = b < 0.021 or b > 0.99 or E <= 0 or a <= 0 or residual > 3 * error
+    flags = ("POOR_FIT",) if poor else ()
+    g = b * a * np.exp(-b * z)
+    spread = _slope_errors(z, a, b, error, residual)
+    slopes = tuple(
+        ControlSlope(Slope.k_compute, float(v), float(s), b, flags, shared=float(s / v))
+        for v, s in zip(g, spread, strict=True)
+    )
+    return LadderFit(E, a, b, C0, residual, slopes)
+
+
+def compute_multiplier(
+    delta: Effect, slope: ControlSlope, *, flops_ratio: float | None = None, level: float | None = None
+) -> Multiplier:
+    """ln k = -(1/b) ln(1 + d b / g), with g / b = L_A - E; b = 0: -d / g.
+
+    SE by the delta method: |SE_d / (g (1 + d b / g))| and ln k x the relative error of g, both always
+    (leaving small errors of g out cost a tenth of the coverage at k = 1.05); df by Satterthwaite.
+    Valid while |d| < .5 g / b and g > 0, else SLOPE_OUT_OF_RANGE and no k.
+    `flops_ratio`: treatment over control, FLOPs a token; further than 1 % from 1 adds k_per_flop.
+    """
+    g, b, d = slope.g, slope.exponent, delta.mean
+    if d is None or not g > 0 or (b and abs(d) >= 0.5 * g / b):
+        return _no_multiplier(delta, slope, () if d is None else ("SLOPE_OUT_OF_RANGE",))
+    bend = 1 + d * b / g
+    log_k = -math.log(bend) / b if b else -d / g
+    shared, relative = abs(log_k) * slope.shared, (slope.se or 0.0) / g
+    own = 0.0 if slope.shared and math.isinf(slope.df) else abs(log_k) * relative
+    se, df = _joint(None if delta.se is None else delta.se / (g * bend), delta.df, own, slope.df, shared)
+    flags = slope.flags + (("POOR_FIT",) if relative > 0.33 else ())
+    base = multiplier_from(slope.estimand, log_k, se, df, delta.n, flags, level or delta.level)
+    per_flop = math.exp(log_k) / flops_ratio if flops_ratio and abs(flops_ratio - 1) > 0.01 else None
+    return dataclasses.replace(
+        base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, shared_se=shared,
+        sampling=delta.estimand,
+    )  # fmt: skip
+
+
+def _joint(
+    delta: float | None, delta_df: float | None, slope: float, slope_df: float, shared: float
+) -> tuple[float | None, float | None]:
+    """SE and Satterthwaite's df of three independent errors, the shared one known (infinite df)."""
+    if delta is None or delta_df is None:
+        return None, delta_df
+    parts = np.array([delta**2, slope**2, shared**2])
+    used = float((parts**2 / np.array([delta_df, slope_df, math.inf])).sum())
+    total = float(parts.sum())
+    return math.sqrt(total), total**2 / used if used else delta_df
+
+
+def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95) -> Multiplier | None:
+    """One k for all scales: sum w_s ln k_s with fixed weights w_s = g_s^2 / sum g^2.
+
+    Weights estimated from the few seeds' own variances would only reach 90 % coverage. df by
+    Satterthwaite (1946): (sum w^2 SE^2)^2 / sum((w^2 SE^2)^2 / df_s). Multipliers without an
+    interval are left out; None where none is left. Raises ValueError for mixed estimands.
+    """
+    usable = [m for m in multipliers if m.log_k is not None and m.log_se is not None and m.df]
+    if not usable:
+        return None
+    if len({m.estimand for m in usable}) > 1:
+        raise ValueError(
+            "pooled_multiplier: k_tokens and k_compute answer different questions; pool one of them"
+        )
+    weights = slope_weights(usable)
+    log_k = float(weights @ np.array([m.log_k for m in usable]))
+    se, df = satterthwaite(weights, usable)
+    n = sum(m.n for m in usable)
+    flags = tuple(sorted({flag for m in usable for flag in m.flags}))
+    return multiplier_from(usable[0].estimand, log_k, se, df, n, flags, level)
+
+
+def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
+    """g_s^2 / sum g^2: inverse variances if the seed noise in nats is alike at all scales."""
+    squares = np.array([(m.slope or 1.0) ** 2 for m in multipliers])
+    return squares / squares.sum()
+
+
+def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
+    """SE and df of sum_s c_s ln k_s: the scales' own errors add as variances, the shared one as it is.
+
+    The shared error scales every ln k_s alike, so its part is |sum_s c_s ln k_s| times it.
+    """
+    log_k = np.array([m.log_k for m in multipliers], dtype=float)
+    shared_se = np.array([m.shared_se for m in multipliers])
+    own = np.array([m.log_se or 0.0 for m in multipliers]) ** 2 - shared_se**2
+    parts = coefficients**2 * np.maximum(own, 0.0)
+    dfs = np.array([m.df or 1.0 for m in multipliers])
+    shared = float(coefficients @ (np.sign(log_k) * shared_se)) ** 2
+    total = float(parts.sum()) + shared
+    used = float((parts**2 / dfs).sum())
+    return math.sqrt(total), total**2 / used if used else float(dfs.min())
+
+
+def multiplier_from(
+    estimand: Slope, log_k: float, se: float | None, df: float | None, n: int, flags, level: float = 0.95
+) -> Multiplier:
+    """A multiplier with its t interval in ln k and the p of k = 1; without an SE only the number."""
+    if se is None or df is None:
+        return Multiplier(
+            estimand, math.exp(log_k), None, None, log_k, None, None, None, None, df, n, None,
+            flags=tuple(flags), sampling=Estimand.trajectory_only,
+        )  # fmt: skip
+    half = t_critical(df, level) * se
+    p = t_two_sided(log_k / se, df) if se else float(log_k == 0)
+    low, high = log_k - half, log_k + half
+    return Multiplier(
+        estimand, math.exp(log_k), math.exp(low), math.exp(high), log_k, se, low, high, p, df, n, None,
+        flags=tuple(flags),
+    )  # fmt: skip
+
+
+def _no_multiplier(delta: Effect, slope: ControlSlope, flags: tuple[str, ...]) -> Multiplier:
+    """The slope is shown, the multiplier withheld."""
+    return Multiplier(
+        slope.estimand, None, None, None, None, None, None, None, None, delta.df, delta.n, slope.g, slope.se,
+        slope.exponent, flags=slope.flags + flags, sampling=Estimand.trajectory_only,
+    )  # fmt: skip
+
+
+def _linear(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float]:
+    """Least squares of y = E + a exp(-b z) for a given b, with E >= 0: E, a, sum of squares."""
+    basis = np.exp(-b * z)
+    centred = basis - basis.mean()
+    a = float(centred @ y / (centred @ centred))
+    E = float(y.mean() - a * basis.mean())
+    if E < 0:
+        E, a = 0.0, float(basis @ y / (basis @ basis))
+    return E, a, float(((y - E - a * basis) ** 2).sum())
+
+
+def _search(cost, low: float, high: float) -> float:
+    """The minimum of a function of one number: a grid, then golden section around its best cell."""
+    grid = np.linspace(low, high, 197)
+    best = int(np.argmin([cost(value) for value in grid]))
+    left, right = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        one, two = right - ratio * (right - left), left + ratio * (right - left)
+        left, right = (left, two) if cost(one) < cost(two) else (one, right)
+    return float((left + right) / 2)
+
+
+def _slope_errors(z: np.ndarray, a: float, b: float, error: float, residual: float) -> np.ndarray:
+    """SE of g_s = b a exp(-b z_s), from the means' common error, widened by what the curve misses."""
+    basis = np.exp(-b * z)
+    jacobian = np.stack([np.ones_like(z), basis, -a * z * basis], axis=1)
+    variance = max(error**2, residual**2 * z.size / max(z.size - 3, 1))
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * variance
+    gradient = np.stack([np.zeros_like(z), b * basis, a * basis * (1 - b * z)], axis=1)
+    return np.sqrt(np.einsum("si,ij,sj->s", gradient, covariance, gradient))

@@ -1,0 +1,163 @@
+"""Before anything is spent: what a design could find, and the smallest p that it could ever attain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.compare.stats.distributions import t_critical, t_power
+from harness.compare.stats.multiple_testing import smallest_p
+from harness.compare.stats.paired_effects import NoiseFloor
+
+ASSUMED_SD = 0.005
+"""Nats: SD of a pair's difference where no A/A library says better. Runs of 1e8 parameters show about
+.0016; runs of 1e5 to 1e6 parameters several times that."""
+
+
+@dataclass(frozen=True)
+class RungPower:
+    """What one scale can resolve. Effects in nats a token, and in ln k where a slope is known."""
+
+    scale: str
+    seeds: int
+    sd: float
+    df: float
+    assumed: bool
+    """No A/A library of this scale: `sd` is an assumption."""
+    detectable: float | None
+    detectable_log_k: float | None
+    smallest_p: float | None
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a whole design can resolve, with `chance` of finding it at the Holm-adjusted level."""
+
+    rungs: tuple[RungPower, ...]
+    pooled_log_k: float | None
+    """Smallest pooled |ln k| that is found; None where a slope is missing."""
+    smallest_p: float | None
+    """Of the sign-flip test over all pairs of one treatment."""
+    treatments: int
+    level: float
+    """alpha over the number of treatments: what the first step of Holm's procedure asks."""
+    chance: float
+    assumption: str
+    unit: str = "nats"
+
+    @property
+    def sentence(self) -> str:
+        """In words, for a reader about to spend."""
+        parts = [
+            f"{rung.scale}: {_shown(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
+            for rung in self.rungs
+        ]
+        pooled = f"; pooled over scales |ln k| {self.pooled_log_k:.3f}" if self.pooled_log_k else ""
+        flip = f"; the sign-flip test can reach p {self.smallest_p:.2g} at best" if self.smallest_p else ""
+        return f"Found with {self.chance:.0%} chance: {', '.join(parts)}{pooled}{flip}. {self.assumption}"
+
+
+def plan_power(
+    seeds: Mapping[str, int],
+    *,
+    treatments: int = 1,
+    sd: float | None = None,
+    floors: Mapping[str, NoiseFloor] | None = None,
+    slopes: Mapping[str, float] | None = None,
+    alpha: float = 0.05,
+    chance: float = 0.8,
+    unit: str = "nats",
+) -> Power:
+    """The smallest effects that a design finds with a given chance.
+
+    seeds: pairs by scale. The noise of a pair's difference comes from `floors` (A/A libraries by
+    scale), else from `sd` in nats, else from ASSUMED_SD; `assumption` says which. slopes: the
+    control's -dL/dln(tokens) by scale, if one may be assumed, turns nats into ln k. Each scale is
+    tested at alpha over treatments x scales, the pool at alpha over treatments, by the noncentral t. `unit`:
+    what losses that are not nats are called.
+    """
+    floors, slopes = floors or {}, slopes or {}
+    level = alpha / max(treatments, 1)
+    rung_level = level / max(len(seeds), 1)
+    rungs = tuple(
+        _rung(scale, n, floors.get(scale), sd, slopes.get(scale), rung_level, chance)
+        for scale, n in seeds.items()
+    )
+    guessed = [rung.scale for rung in rungs if rung.assumed]
+    pooled = _pooled(rungs, slopes, level, chance)
+    return Power(
+        rungs,
+        pooled,
+        smallest_p(sum(seeds.values())),
+        treatments,
+        level,
+        chance,
+        _assumption(guessed, sd, unit),
+        unit,
+    )
+
+
+def seeds_needed(scales: int, level: float) -> int:
+    """Fewest seeds a scale with which the sign-flip test over all pairs can reach `level`; at least two, as
+    any interval asks."""
+    return max(2, math.ceil((1 - math.log2(level)) / scales))
+
+
+def detectable(se: float, df: float, level: float, chance: float) -> float | None:
+    """The effect that a two-sided t-test at `level` finds with `chance`, by bisection on the noncentral t."""
+    if df < 1 or not se > 0:
+        return None
+    low, high = 0.0, t_critical(df, 1 - level) + 4.0
+    while t_power(high, df, 1 - level) < chance:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_power(middle, df, 1 - level) < chance else (low, middle)
+    return high * se
+
+
+def _rung(
+    scale: str,
+    n: int,
+    floor: NoiseFloor | None,
+    sd: float | None,
+    slope: float | None,
+    level: float,
+    chance: float,
+) -> RungPower:
+    noise = floor.s0 if floor else sd if sd is not None else ASSUMED_SD
+    borrowed = floor.df if floor and n in (2, 3) else 0.0
+    df = n - 1 + borrowed
+    found = detectable(noise / math.sqrt(n), df, level, chance) if n > 1 else None
+    log_k = found / slope if found is not None and slope else None
+    low = smallest_p(n) if n > 1 else None
+    return RungPower(scale, n, noise, df, floor is None, found, log_k, low)
+
+
+def _pooled(
+    rungs: Sequence[RungPower], slopes: Mapping[str, float], level: float, chance: float
+) -> float | None:
+    """Weights g^2 / sum g^2 give Var = sum g_s^2 sd_s^2 / n_s / (sum g^2)^2; df by Satterthwaite."""
+    if not rungs or any(rung.scale not in slopes or rung.seeds < 2 for rung in rungs):
+        return None
+    total = sum(slopes[rung.scale] ** 2 for rung in rungs)
+    parts = [(slopes[r.scale] * r.sd / total) ** 2 / r.seeds for r in rungs]
+    df = sum(parts) ** 2 / sum(part**2 / r.df for part, r in zip(parts, rungs, strict=True))
+    return detectable(math.sqrt(sum(parts)), df, level, chance)
+
+
+def _assumption(guessed: Sequence[str], sd: float | None, unit: str) -> str:
+    if not guessed:
+        return (
+            "The noise of every scale is that of its A/A library (pairs that share their start are quieter)."
+        )
+    value = ASSUMED_SD if sd is None else sd
+    return (
+        f"Assumed, since no A/A library covers {', '.join(guessed)}: "
+        f"a pair's difference has a seed noise of {value:g} {unit} (SD)."
+    )
+
+
+def _shown(value: float | None, unit: str) -> str:
+    return f"{value:.4f}{unit}" if value is not None else "nothing (one seed)"

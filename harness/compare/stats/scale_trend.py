@@ -1,0 +1,122 @@
+"""Whether an advantage survives scale: the slope of ln k on ln compute, and one decade of projection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.compare.results.verdict_types import Direction, Projection, Trend
+from harness.compare.stats.compute_multiplier import satterthwaite, slope_weights
+from harness.compare.stats.distributions import t_critical, t_two_sided
+from harness.compare.stats.estimates import Multiplier
+
+HOLDS_ABOVE = -0.01
+"""A trend whose lower end stays above this, per e-fold of compute, holds."""
+DECADE = math.log(10)
+
+
+def trend(
+    log_compute: ArrayLike, multipliers: Sequence[Multiplier], *, sign: float = 1.0, level: float = 0.95
+) -> Trend | None:
+    """gamma = sum c_s ln k_s, the slope of ln k on ln C weighted by g_s^2; None below three scales.
+
+    log_compute: shape (scales,), ln FLOPs of a control run; `sign`: of the pooled effect, so that a
+    negative gamma always means a shrinking advantage. SE and df by Satterthwaite. Read in this order:
+    SHRINKS (upper end < 0), GROWS (lower > 0), HOLDS (lower > -.01 per e-fold), else UNRESOLVED.
+    """
+    x, usable = _usable(log_compute, multipliers)
+    if len(usable) < 3:
+        return None
+    _, contrast, _ = _line(x, usable)
+    gamma = (sign or 1.0) * float(contrast @ _log_k(usable))
+    se, df = satterthwaite(contrast, usable)
+    half = t_critical(df, level) * se
+    p = t_two_sided(gamma / se, df) if se else float(gamma == 0)
+    direction = _direction(gamma - half, gamma + half)
+    return Trend(gamma, gamma - half, gamma + half, p, df, len(usable), direction)
+
+
+def project(
+    log_compute: ArrayLike, multipliers: Sequence[Multiplier], *, ahead: float = DECADE, level: float = 0.95
+) -> Projection | None:
+    """ln k at the largest scale times e^ahead, with a prediction interval; None below three scales.
+
+    Variance of the line there, widened by phi = max(1, chi^2 / (S - 2)) where the scales scatter more
+    than their errors, plus the scatter of one scale beyond its error. A decision is never taken from
+    it: the sign at the largest scale trained is the better predictor (DataDecide, 2025).
+    """
+    x, usable = _usable(log_compute, multipliers)
+    if len(usable) < 3:
+        return None
+    weights, contrast, centre = _line(x, usable)
+    target = float(x.max()) + ahead
+    coefficients = weights + (target - centre) * contrast
+    log_k = float(coefficients @ _log_k(usable))
+    se, df = satterthwaite(coefficients, usable)
+    spread, phi = _scatter(x, usable)
+    half = t_critical(df, level) * math.sqrt(se**2 * phi + (phi - 1) * spread)
+    low, high = log_k - half, log_k + half
+    return Projection(
+        _safe_exp(target), _safe_exp(log_k), _safe_exp(low), _safe_exp(high), log_k, low, high,
+        _crossing(x, usable),
+    )  # fmt: skip
+
+
+def _direction(low: float, high: float) -> Direction:
+    if high < 0:
+        return Direction.SHRINKS
+    if low > 0:
+        return Direction.GROWS
+    return Direction.HOLDS if low > HOLDS_ABOVE else Direction.UNRESOLVED
+
+
+def _usable(log_compute: ArrayLike, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, list[Multiplier]]:
+    """Scales whose multiplier has an interval; of equal compute, all (they share a point)."""
+    pairs = [
+        (float(x), m)
+        for x, m in zip(np.asarray(log_compute, float), multipliers, strict=True)
+        if m.log_k is not None and m.log_se is not None and m.df and math.isfinite(x)
+    ]
+    if len({x for x, _ in pairs}) < 3:
+        return np.zeros(0), []
+    return np.array([x for x, _ in pairs]), [m for _, m in pairs]
+
+
+def _line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Weights of the mean, coefficients of the slope, and the weighted centre."""
+    weights = slope_weights(multipliers)
+    centre = float(weights @ x)
+    contrast = weights * (x - centre)
+    return weights, contrast / float(contrast @ (x - centre)), centre
+
+
+def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
+    """Mean error variance of a scale, and phi: how much more the scales scatter about the line."""
+    weights, contrast, centre = _line(x, multipliers)
+    log_k = _log_k(multipliers)
+    residual = log_k - weights @ log_k - (x - centre) * (contrast @ log_k)
+    variances = np.array([(m.log_se or 0.0) ** 2 for m in multipliers])
+    if not (variances > 0).all():
+        return 0.0, 1.0
+    return float(variances.mean()), max(1.0, float((residual**2 / variances).sum()) / (x.size - 2))
+
+
+def _crossing(x: np.ndarray, multipliers: Sequence[Multiplier]) -> float | None:
+    """FLOPs at which the line meets k = 1, within one decade of the data."""
+    weights, contrast, centre = _line(x, multipliers)
+    log_k = _log_k(multipliers)
+    gamma = float(contrast @ log_k)
+    at = centre - float(weights @ log_k) / gamma if gamma else math.inf
+    inside = x.min() - DECADE <= at <= x.max() + DECADE
+    return _safe_exp(at) if inside else None
+
+
+def _log_k(multipliers: Sequence[Multiplier]) -> np.ndarray:
+    return np.array([m.log_k for m in multipliers], dtype=float)
+
+
+def _safe_exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

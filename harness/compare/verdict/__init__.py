@@ -1,0 +1,1 @@
+"""What follows at one scale, and over all scales?"""

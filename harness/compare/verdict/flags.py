@@ -1,0 +1,232 @@
+"""What is wrong, or should be known, about a comparison: names that a verdict carries.
+
+A blocking flag makes the verdict INVALID: its numbers answer another question than the one asked.
+A warning stays beside a number that still stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from harness.compare.inputs.pairing import Bout, Match, other_order
+from harness.compare.inputs.run_records import RunRecord
+from harness.compare.stats.estimates import Effect
+from harness.compare.stats.paired_effects import effect_of
+from harness.records.run.metrics import read_curve
+from harness.records.run.training_target import END
+
+BLOCKING = frozenset(
+    {
+        "DATA_ORDER_MISMATCH",
+        "MIXED_CODE",
+        "UNEQUAL_TOKENS",
+        "SCHEDULE_MISMATCH",
+        "HOT_LR_LOOK",
+        "DIVERGED",
+        "NO_SEED_REPLICATION",
+        "SLOPE_OUT_OF_RANGE",
+        "EVAL_SET_MISMATCH",
+        "HAND_EDITED",
+    }
+)
+WARNINGS = frozenset(
+    {
+        "UNEQUAL_FLOPS",
+        "UNEQUAL_PARAMS",
+        "LR_GRID_EDGE",
+        "UNEQUAL_TUNING",
+        "LOW_DF",
+        "NEGATIVE_CORRELATION",
+        "CORRELATION_IMPLAUSIBLE",
+        "SEED_REUSED_FOR_TUNING",
+        "SCHEDULE_FLIP",
+        "OUTLIER_SEED",
+        "MIXED_HARDWARE",
+        "POOR_FIT",
+        "EXTRAPOLATION",
+        "VARIANCE_MISMATCH",
+        "SLOPE_LOCAL",
+        "NO_SLOPE",
+        "INCOMPLETE",
+        "ORDER_UNVERIFIED",
+        "DAMAGED",
+        "OPTIONAL_STOPPING",
+    }
+)
+EXPLAIN = {
+    "DATA_ORDER_MISMATCH": "the two runs of a pair consumed other examples, and neither declared it",
+    "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
+    "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
+    "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
+    "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
+    "DIVERGED": "a run diverged",
+    "NO_SEED_REPLICATION": "one seed: the difference cannot be told from the luck of a seed",
+    "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
+    "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
+    "HAND_EDITED": "the files of a run contradict each other or their place",
+    "UNEQUAL_FLOPS": "FLOPs a token differ by over 1 %",
+    "UNEQUAL_PARAMS": "parameters differ by over 1 %",
+    "LR_GRID_EDGE": "the best learning rate lay at the edge of the bracket",
+    "UNEQUAL_TUNING": "the variants were not tuned alike",
+    "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
+    "NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
+    "CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?",
+    "SEED_REUSED_FOR_TUNING": "a seed of the test had chosen the learning rate",
+    "SCHEDULE_FLIP": "before the cooldown the difference had the other sign",
+    "OUTLIER_SEED": "one pair lies over 5 pooled MAD from its scale's median (shown with and without)",
+    "MIXED_HARDWARE": "the runs of a pair were trained on different software or hardware",
+    "POOR_FIT": "the control's slope is poorly known",
+    "EXTRAPOLATION": "beyond the data",
+    "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter; it is not used",
+    "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
+    "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
+    "INCOMPLETE": "some runs of this rung have no outcome yet",
+    "ORDER_UNVERIFIED": "no hash of the consumed examples: pairing is taken on trust",
+    "DAMAGED": "part of a run's records cannot be read",
+    "OPTIONAL_STOPPING": "a scale ended at a look, by what it showed: its own interval allows for that, the "
+    "pooled one does not, so a decision needs the largest scale as well",
+}
+"""One sentence a flag, for readers."""
+
+
+def blocking(flags: Iterable[str]) -> list[str]:
+    return sorted(BLOCKING.intersection(flags))
+
+
+def bout_flags(bout: Bout, delta: Effect, correlation: float | None) -> set[str]:
+    """Every flag of one treatment at one scale that its runs and its effect call for."""
+    flags = set(delta.flags)
+    for match in bout.matches:
+        flags |= pair_flags(match)
+    flags |= _state_flags(bout)
+    flags |= _correlation_flags(bout, correlation)
+    if _flipped(bout, delta):
+        flags.add("SCHEDULE_FLIP")
+    return flags
+
+
+def pair_flags(match: Match) -> set[str]:
+    """What differs inside a pair that should not."""
+    one, other = match.control.provenance, match.treatment.provenance
+    found = {
+        "DATA_ORDER_MISMATCH": other_order(match),
+        "ORDER_UNVERIFIED": any(
+            run.examples_until(match.look) is None for run in (match.control, match.treatment)
+        ),
+        "MIXED_CODE": one.code_hash != other.code_hash or "+" in one.code_hash + other.code_hash,
+        "MIXED_HARDWARE": one.versions != other.versions,
+        "UNEQUAL_TOKENS": match.a.tokens != match.b.tokens or one.tokens != other.tokens,
+        "SCHEDULE_MISMATCH": schedule_of(match.control) != schedule_of(match.treatment),
+        "HOT_LR_LOOK": not (match.a.decayed and match.b.decayed),
+        "EVAL_SET_MISMATCH": one.facts.eval_fingerprint != other.facts.eval_fingerprint
+        or match.a.by_domain.keys() != match.b.by_domain.keys(),
+        "UNEQUAL_FLOPS": unequal(one.facts.flops_per_token, other.facts.flops_per_token),
+        "UNEQUAL_PARAMS": unequal(one.facts.parameters, other.facts.parameters),
+    }
+    return {flag for flag, present in found.items() if present}
+
+
+def schedule_of(run: RunRecord) -> tuple:
+    """Shape and horizon of a schedule: what two variants must share."""
+    schedule = run.config.get("schedule") or {}
+    shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
+    return (*shape, run.provenance.facts.steps)
+
+
+def unequal(one: float, other: float, tolerance: float = 0.01) -> bool:
+    return abs(other - one) > tolerance * abs(one)
+
+
+def far_above(bout: Bout, noise: float | None) -> set[str]:
+    """Paths of runs that ended, finite but more than 10 `noise` above the control's median and above
+    that of their own siblings: a treatment that is worse in all its seeds is an effect, not a divergence.
+
+    `noise`: SD of an A/A difference at this scale. Seeds that also read in another order spread further
+    than the two runs of a pair do, so the control's own spread counts where it is wider.
+    """
+    if not noise or not bout.a_all.size:
+        return set()
+    spread = 1.4826 * float(np.median(np.abs(bout.a_all - np.median(bout.a_all))))
+    found = set()
+    for runs, losses in ((bout.a_runs, bout.a_all), (bout.b_runs, bout.b_all)):
+        own = float(np.median(losses)) if losses.size else -math.inf
+        bar = max(float(np.median(bout.a_all)), own) + 10 * max(noise, spread)
+        found |= {run.path for run in runs if (o := bout.outcome(run)) and o.loss > bar}
+    return found
+
+
+def same_run_twice(bout: Bout) -> bool:
+    """Bitwise equal losses of different variants, step by step.
+
+    Step tables are read only where the last step's loss or all evaluations agree to the bit.
+    """
+    return any(_alike(match) and _steps_equal(match) for match in bout.matches)
+
+
+def _alike(match: Match) -> bool:
+    one, other = match.control, match.treatment
+    if one.status.loss is not None and one.status.loss == other.status.loss:
+        return True
+    return np.array_equal(one.evals.losses, other.evals.losses)
+
+
+def _steps_equal(match: Match) -> bool:
+    if match.control.directory is None or match.treatment.directory is None:
+        return True
+    one = read_curve(match.control.directory, "steps")["loss"]
+    other = read_curve(match.treatment.directory, "steps")["loss"]
+    scored = not one.is_empty() or match.a.loss == match.b.loss
+    return scored and one.equals(other)
+
+
+def _state_flags(bout: Bout) -> set[str]:
+    """Flags of single runs: divergence, damage, hand editing, and runs without an outcome."""
+    runs = (*bout.a_runs, *bout.b_runs)
+    flags = {"HAND_EDITED"} if any(run.edited for run in runs) else set()
+    flags |= {"DIVERGED"} if any(run.diverged for run in runs) else set()
+    flags |= {"DAMAGED"} if any(run.problem for run in runs) else set()
+    seeds = {run.provenance.seed for run in runs}
+    if len(bout.matches) < len(seeds) and bout.paired:
+        flags.add("INCOMPLETE")
+    return flags
+
+
+def _correlation_flags(bout: Bout, correlation: float | None) -> set[str]:
+    flags = set()
+    if same_run_twice(bout):
+        flags.add("CORRELATION_IMPLAUSIBLE")
+    if correlation is not None and bout.paired:
+        if correlation > 0.99 and len(bout.matches) >= 5:
+            flags.add("CORRELATION_IMPLAUSIBLE")
+        if correlation < 0:
+            flags.add("NEGATIVE_CORRELATION")
+    return flags
+
+
+def _flipped(bout: Bout, delta: Effect) -> bool:
+    """The last hot difference is clearly on one side of zero and the decayed mean on the other."""
+    if bout.look != END or delta.mean is None:
+        return False
+    gaps = [_last_hot(m.treatment, bout.domains) - _last_hot(m.control, bout.domains) for m in bout.matches]
+    hot = np.array(gaps)
+    hot = hot[np.isfinite(hot)]
+    if hot.size < 2:
+        return False
+    effect = effect_of(hot)
+    return effect.p is not None and effect.p < 0.05 and (effect.mean or 0.0) * delta.mean < 0
+
+
+def _last_hot(run: RunRecord, domains: tuple[str, ...]) -> float:
+    """Mean loss over the rule's domains (all if none are named) at the last evaluation before the learning
+    rate had decayed; NaN if none."""
+    columns = run.evals.columns
+    hot = ~columns["decayed"].astype(bool) & (columns["step"] > 0)
+    if domains:
+        hot &= np.isin(columns["domain"].astype(str), domains)
+    if not hot.any():
+        return math.nan
+    last = hot & (columns["step"] == columns["step"][hot].max())
+    return float(columns["loss"][last].mean())

@@ -1,0 +1,157 @@
+"""One treatment over all scales: pooled multiplier, trend, projection, and the decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.compare.results.comparison import Rule
+from harness.compare.results.verdict_types import Equivalence, Ladder, Rung
+from harness.compare.stats.compute_multiplier import pooled_multiplier
+from harness.compare.stats.distributions import t_critical
+from harness.compare.stats.estimates import Multiplier
+from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
+from harness.compare.stats.scale_trend import project, trend
+from harness.compare.verdict.decide import (
+    Ruling,
+    rule_ladder,
+    rule_under_looks,
+    rule_without_slope,
+    settle_ladder,
+)
+from harness.compare.verdict.per_scale import DraftRung
+from harness.records.run.training_target import END
+
+
+def pooled_of(drafts: Sequence[DraftRung]) -> Multiplier | None:
+    """The pooled multiplier of the rungs that carry one."""
+    pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
+    ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
+    if pooled and _stopped(drafts):
+        pooled = dataclasses.replace(pooled, flags=tuple(sorted({*pooled.flags, "OPTIONAL_STOPPING"})))
+    if pooled is None or not ratios or pooled.k is None:
+        return pooled
+    shares = [math.log(d.k.k / d.k.k_per_flop) for d in drafts if d.k and d.k.k and d.k.k_per_flop]
+    return dataclasses.replace(pooled, k_per_flop=pooled.k / math.exp(sum(shares) / len(shares)))
+
+
+def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
+    """p of the pooled multiplier. Under looks that one is not valid by itself, since a scale stops by what
+    it shows: then the larger of it and the sequential p of the largest scale trained, which is."""
+    largest = _largest(drafts)
+    if pooled is None or pooled.p is None or largest is None or largest.standing is None:
+        return pooled.p if pooled else None
+    return None if largest.p is None else max(pooled.p, largest.p)
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """A p, what Holm's procedure over the treatments makes of it, and the level that it leaves."""
+
+    p: float | None
+    p_holm: float | None
+    level: float
+
+
+def judge_ladder(
+    rule: Rule,
+    drafts: Sequence[DraftRung],
+    rungs: Sequence[Rung],
+    pooled: Multiplier | None,
+    adjusted: Adjusted,
+) -> Ladder:
+    """Everything that is said of one treatment over its scales."""
+    low, high = _interval(pooled, adjusted.level)
+    flags = _flags(drafts)
+    judged = [rung for rung in rungs if rung.n]
+    equivalence = _equivalence(pooled, rule)
+    ruling = _ruling(rule, judged, pooled, low, high, equivalence, flags)
+    counted = [draft for draft in drafts if draft.bout.paired and len(draft.bout.matches) > 1]
+    more = max((rung.more_seeds for rung in judged if rung.more_seeds), default=None)
+    log_compute, multipliers = _points(drafts, rungs)
+    sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
+    return Ladder(
+        variant=drafts[0].bout.variant,
+        control=rule.control,
+        positive_control=drafts[0].bout.variant == rule.positive_control,
+        scales=tuple(rung.scale for rung in judged),
+        k=pooled,
+        p=adjusted.p,
+        p_holm=adjusted.p_holm,
+        holm_low=low,
+        holm_high=high,
+        trend=trend(log_compute, multipliers, sign=sign),
+        projection=project(log_compute, multipliers),
+        sign_flip=sign_flip([d.bout.b - d.bout.a for d in counted], [_weight(d) for d in counted]),
+        smallest_p=smallest_p(sum(len(draft.bout.matches) for draft in counted)),
+        equivalence=equivalence,
+        k_compute=_along_ladder(drafts, pooled),
+        flags=flags,
+        decision=ruling.decision,
+        reason=ruling.reason,
+        settle=settle_ladder(ruling, flags, more),
+    )
+
+
+def _ruling(
+    rule: Rule, judged: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
+) -> Ruling:
+    if pooled is None and judged and all(rung.k is None for rung in judged):
+        return rule_without_slope([(rung.delta, rung.decision) for rung in judged], flags)
+    largest = judged[-1].delta if judged else None
+    p = equivalence.p if equivalence else None
+    ruling = rule_ladder(pooled, low, high, largest, p, flags, rule.alpha)
+    return rule_under_looks(ruling, judged[-1].decision) if rule.by_looks and judged else ruling
+
+
+def _flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
+    """Every flag of the rungs, and whether some ended early. EXTRAPOLATION stands nowhere: it belongs to the
+    projection alone."""
+    found = {flag for draft in drafts for flag in draft.flags}
+    return tuple(sorted(found | ({"OPTIONAL_STOPPING"} if _stopped(drafts) else set())))
+
+
+def _stopped(drafts: Sequence[DraftRung]) -> bool:
+    return any(draft.standing and draft.bout.look != END for draft in drafts)
+
+
+def _largest(drafts: Sequence[DraftRung]) -> DraftRung | None:
+    """The largest scale that has a pair."""
+    return next((draft for draft in reversed(drafts) if draft.delta.n), None)
+
+
+def _interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
+    """The pooled interval of ln k at the level that Holm's procedure left."""
+    if pooled is None or pooled.log_k is None or pooled.log_se is None or pooled.df is None:
+        return None, None
+    half = t_critical(pooled.df, 1 - level) * pooled.log_se
+    return pooled.log_k - half, pooled.log_k + half
+
+
+def _equivalence(pooled: Multiplier | None, rule: Rule) -> Equivalence | None:
+    if pooled is None:
+        return None
+    p = tost(pooled.log_k, pooled.log_se, pooled.df, rule.margin)
+    return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
+
+
+def _points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:
+    """ln FLOPs and multiplier of each rung that has both."""
+    pairs = [
+        (math.log(rung.flops), draft.k)
+        for draft, rung in zip(drafts, rungs, strict=True)
+        if draft.k and rung.flops and rung.flops > 0
+    ]
+    return [x for x, _ in pairs], [k for _, k in pairs]
+
+
+def _along_ladder(drafts: Sequence[DraftRung], pooled: Multiplier | None) -> Multiplier | None:
+    """The pooled multiplier in compute, where k itself is stated in tokens."""
+    along = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
+    return along if along and pooled and along.estimand is not pooled.estimand else None
+
+
+def _weight(draft: DraftRung) -> float:
+    return draft.k.slope if draft.k and draft.k.slope and draft.k.slope > 0 else 1.0

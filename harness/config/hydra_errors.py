@@ -1,0 +1,210 @@
+"""A mistake in a command line or a config file, said in one sentence: key, value, the nearest right one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from harness.config.run_identity import flatten
+from harness.config.schema.run import Config, SourceConfig
+from harness.core.errors import UserError, nearest
+
+_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+@contextmanager
+def as_sentences() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise into a UserError; anything else passes."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(sentence(error)) from error
+    except UserWarning as warning:
+        raise UserError(_no_folder(warning)) from warning
+
+
+def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
+    for override in _parsed(overrides):
+        if problem := _problem(override, groups):
+            raise UserError(problem)
+
+
+def check_shown(kind: str, overrides: Sequence[str]) -> None:
+    """Refuse several values where Hydra's own config is to be shown, which it does of one run."""
+    several = [each for each in _parsed(overrides) if each.is_sweep_override()]
+    if several and kind != "job":
+        raise UserError(
+            f"{several[0].input_line}: --cfg {kind} shows one run; give one value, or see the config of the "
+            "first run with --cfg job"
+        )
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides([*overrides])
+
+
+def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
+    line, key = override.input_line, override.key_or_group
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        return f"{line}: a sweep needs values that can be counted; write {key}=a,b,c or {key}=range(0,3)"
+    if key not in groups or override.is_delete():
+        return None
+    if key == "experiment" and override.is_sweep_override():
+        return f"{line}: an experiment is a sweep of its own; start one command for each"
+    if override.is_add():
+        return f"{line}: the group {key} is there already; write {str(line).lstrip('+')}"
+    if not override.is_sweep_override() and override.value() is None:
+        return f"{line}: null is no choice of {key}; {nearest('null', groups[key])}"
+    return None
+
+
+def sentence(error: BaseException) -> str:
+    """The most telling sentence of a chain of exceptions."""
+    chain = [*_chain(error)]
+    for each in chain:
+        for says in (_grammar, _several, _choice, _unknown, _mandatory, _interpolation, _kind):
+            if found := says(each):
+                return _where(chain) + found
+    return next(filter(None, map(_first_line, chain)), repr(error))
+
+
+def _no_folder(warning: UserWarning) -> str:
+    path = re.search(r"path=(.*) is not available", str(warning))
+    return f"hydra.searchpath: there is no folder {path[1] if path else warning}; give [file://FOLDER]"
+
+
+def _where(chain: Sequence[BaseException]) -> str:
+    """The file that the mistake stands in, where it is not the command line."""
+    found = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
+    return f"{found[1]}.yaml: " if found else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _choice(error: BaseException) -> str | None:
+    """A group option that no file stands for, or a group that was left without one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        if group.endswith("/None"):
+            return f"ladder=? : a member takes its size '{option}' from one; write ladder=replica"
+        return f"{group or 'config'}={option}: no such choice; {nearest(option, error.options or ())}"
+    if found := re.match(r"You must specify '(\S+)'", str(error)):
+        options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
+        return f"{found[1]}=? : no choice was made; {nearest('', options)}"
+    return None
+
+
+def _unknown(error: BaseException) -> str | None:
+    """A key that the schema does not have."""
+    text = str(error)
+    if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
+        return _new_source(str(error.key))
+    if isinstance(error, ConfigCompositionException):
+        if found := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
+            return _no_key(found[1], found[2])
+        if found := re.match(r"Override (\S+) looks like a config group override", text):
+            return _no_key(found[1].partition("=")[0], found[1])
+    if isinstance(error, OmegaConfBaseException) and re.match(r"Key '.*' (is )?not in", text):
+        return _no_key(str(error.full_key))
+    return None
+
+
+def _no_key(key: str, line: str | None = None) -> str:
+    if found := re.fullmatch(r"data\.sources\.(\w+)(?:\.(\w+))?", key):
+        fields = [field.name for field in dataclasses.fields(SourceConfig)]
+        if found[2] in (None, *fields):
+            return _new_source(found[1])
+        return f"{line or key}: no such key; {nearest(found[2], fields)}"
+    if line and ".options" in key:
+        return f"{line}: an option that the config does not name yet is added; write +{line}"
+    return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
+
+
+def _new_source(name: str) -> str:
+    return (
+        f"data.sources.{name}: a command line adds no source; write a YAML file that has it, as "
+        "conf/data/prose_code.yaml has two"
+    )
+
+
+def _neighbours(key: str) -> Iterable[str]:
+    """Keys that a slip of the finger may have missed: beside it, or anywhere if that is close."""
+    parent = key.rpartition(".")[0]
+    beside = [known for known in _keys() if known.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.5)
+    return close if close and not (parent and beside) else beside or _keys()
+
+
+@functools.cache
+def _keys() -> tuple[str, ...]:
+    leaves = flatten(Config())
+    nodes = {leaf[:end] for leaf in leaves for end in (m.start() for m in re.finditer(r"\.", leaf))}
+    return (*sorted({*leaves, *nodes}), "experiment")
+
+
+def _mandatory(error: BaseException) -> str | None:
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error.full_key)
+        group = key.partition(".")[0]
+        way = f"choose one with {group}=..." if key == f"{group}.name" else f"set {key}=..."
+        return f"{key} has no value; {way}"
+    return None
+
+
+def _several(error: BaseException) -> str | None:
+    """A sweep where one run was asked for."""
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
+        return f"{found[1]}: several values make a sweep; use `harness sweep`, or quote a text with commas"
+    return None
+
+
+def _interpolation(error: BaseException) -> str | None:
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key}: {_first_line(error)}"
+    return None
+
+
+def _grammar(error: BaseException) -> str | None:
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not readable as KEY=VALUE; quote a value that holds special signs"
+    return None
+
+
+def _kind(error: BaseException) -> str | None:
+    """A value of the wrong type."""
+    if not isinstance(error, ValidationError):
+        return None
+    text = _first_line(error)
+    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        return f"{error.full_key}={found[1]}: not {_KINDS.get(found[2], 'a ' + found[2])}"
+    if found := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        return f"{error.full_key}={found[1]}: no such choice; {nearest(found[1], found[2].split(', '))}"
+    return f"{error.full_key}: {text}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,60 @@
+"""The processes that train one run together, carried in the environment.
+
+An engine starts `python -m harness.worker RUN_DIR` once a process with the same `AB_HARNESS_PROCESSES`, and
+with `AB_HARNESS_PROCESS` from 0 up. What JAX could guess from a scheduler's own variables is never used: two
+runs inside one allocation would get one port.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.core.errors import UserError
+
+NAME = "AB_HARNESS_PROCESSES"
+INDEX = "AB_HARNESS_PROCESS"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many, and how they find and mind each other. Process 0 leads: it alone writes into the run."""
+
+    count: int
+    start: str
+    """Names this start among all starts of the run."""
+    host: str = ""
+    """By which the others reach process 0; empty: as process 0 calls its machine."""
+    arrive_seconds: float = 300.0
+    """Until all have come."""
+    heartbeat_seconds: int = 100
+    """A process that has said nothing for so long, and did not end either, is taken for dead."""
+    shutdown_seconds: int = 60
+    """That a process waits for the others at the end."""
+    index: int = 0
+
+
+def to_env(processes: Processes) -> dict[str, str]:
+    """Of the process `processes.index`; an engine that starts all alike overrides `INDEX` in each."""
+    content = dataclasses.asdict(processes)
+    return {INDEX: str(content.pop("index")), NAME: json.dumps(content)}
+
+
+def from_env(env: Mapping[str, str]) -> Processes | None:
+    """None for a process that trains alone. Raises UserError for what no engine wrote."""
+    if NAME not in env:
+        return None
+    try:
+        found = Processes(**json.loads(env[NAME]), index=int(env.get(INDEX, "")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{NAME}={env[NAME]}, {INDEX}={env.get(INDEX, '')}: an engine sets both, the second one from 0 up"
+            f" ({error})"
+        ) from error
+    if not 0 <= found.index < found.count:
+        raise UserError(
+            f"{INDEX}={found.index}: {NAME} speaks of {found.count}, so give 0 to {found.count - 1}"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Which keys does a config have?"""

@@ -1,0 +1,1 @@
+"""Ground that every room stands on: errors, hashes, files, locks, paths. No JAX, no config."""

@@ -1,0 +1,16 @@
+"""The one folder outside a sweep that the harness writes: tokens, compiled programs, descriptions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.core.paths import local_path
+
+
+def cache_dir(name: str) -> Path:
+    """A folder of the cache, made if need be, below `$AB_HARNESS_CACHE` or ~/.cache/ab-harness."""
+    root = os.environ.get("AB_HARNESS_CACHE") or Path.home() / ".cache" / "ab-harness"
+    folder = Path(local_path(root, "name a folder", "AB_HARNESS_CACHE=")).expanduser() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

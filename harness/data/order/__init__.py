@@ -1,0 +1,1 @@
+"""Which example comes at which place?"""

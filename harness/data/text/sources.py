@@ -1,0 +1,165 @@
+"""A source as a stream of documents, whatever file holds it.
+
+Text files separate documents by a line `<|endoftext|>`; a line of JSONL and a row of Parquet is a
+document. A folder is read in the order of its files' paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.config.schema.run import SourceConfig
+from harness.core.errors import UserError, nearest
+
+END_OF_TEXT = "<|endoftext|>"
+PACK = Path(__file__).parents[1] / "pack"
+SUFFIXES = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".parquet")
+IMAGES = (".npz",)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A named source whose files were found. `key` is how its errors call it."""
+
+    name: str
+    path: str
+    column: str
+    files: tuple[Path, ...]
+
+    @property
+    def key(self) -> str:
+        return f"data.sources.{self.name}"
+
+    def documents(self) -> Iterator[str]:
+        """The documents that hold more than white space, in a fixed order."""
+        for file in self.files:
+            try:
+                yield from (text for text in self._read(file) if text.strip())
+            except UnicodeError:
+                raise UserError(
+                    f"{self.key}.path={self.path}: {file.name} is not UTF-8: convert it"
+                ) from None
+            except (OSError, pa.ArrowException):
+                raise UserError(
+                    f"{self.key}.path={self.path}: {file.name} cannot be read, being damaged, protected or "
+                    "of another kind than its name says: replace it"
+                ) from None
+
+    def _read(self, file: Path) -> Iterator[str]:
+        match kind_of(file):
+            case ".parquet":
+                return self._parquet(file)
+            case ".jsonl" | ".jsonl.zst":
+                return self._jsonl(file)
+            case _:
+                return _paragraphs(file)
+
+    def _jsonl(self, file: Path) -> Iterator[str]:
+        for number, line in enumerate(_lines(file), 1):
+            if not line.strip():
+                continue
+            where = f"line {number} of {file.name}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{self.key}.path={self.path}: {where} is no JSON object: correct it")
+            yield self._text(row[self._column(row, where)], where)
+
+    def _parquet(self, file: Path) -> Iterator[str]:
+        with pq.ParquetFile(file) as table:
+            column = self._column(table.schema_arrow.names, file.name)
+            for batch in table.iter_batches(columns=[column]):
+                yield from (self._text(value, file.name) for value in batch.column(0).to_pylist())
+
+    def _column(self, present: Any, where: str) -> str:
+        if self.column not in present:
+            raise UserError(
+                f"{self.key}.column={self.column} is not in {where} of {self.path}: "
+                f"{nearest(self.column, present)}"
+            )
+        return self.column
+
+    def _text(self, value: Any, where: str) -> str:
+        """A missing value is an empty document."""
+        if not isinstance(value, str | None):
+            raise UserError(
+                f"{self.key}.column={self.column} holds {type(value).__name__} in {where} of {self.path}: "
+                "name a column of text"
+            )
+        (value or "").encode()  # JSON can spell half a surrogate pair, which is no text
+        return value or ""
+
+
+def locate(name: str, config: SourceConfig, suffixes: tuple[str, ...] = SUFFIXES) -> Source:
+    """Find the files of a source. Raises UserError where there is nothing to read."""
+    key = f"data.sources.{name}.path={config.path}"
+    path = (
+        _pack(key, config.path, suffixes)
+        if config.path.startswith("pack:")
+        else Path(config.path).expanduser()
+    )
+    if not path.exists():
+        siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+        raise UserError(f"{key} does not exist: {nearest(path.name, (entry.name for entry in siblings))}")
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [file for file in files if file.is_file() and kind_of(file, suffixes)]
+    if not files:
+        raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(suffixes)}")
+    if not any(file.stat().st_size for file in files):
+        raise UserError(f"{key} is empty: give a file with {_content(suffixes)} in it")
+    return Source(name, config.path, config.column, tuple(files))
+
+
+def held_out(document: str, share: float) -> bool:
+    """Whether a document is held out: by its text alone, so copies of it in other sources are too."""
+    draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
+    return draw < share * 2.0**64
+
+
+def kind_of(file: Path, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
+    """The suffix that says how a file is read; None for a file that is not."""
+    return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
+
+
+def _pack(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
+    suffix = ".npz" if suffixes == IMAGES else ".txt.zst"
+    names = [file.name.removesuffix(suffix) for file in PACK.glob(f"*{suffix}")]
+    name = path.removeprefix("pack:")
+    if name not in names:
+        which = f"no {_content(suffixes)} that {'ship' if suffixes == IMAGES else 'ships'} with the harness"
+        raise UserError(f"{key} names {which}: {nearest(name, names)}")
+    return PACK / f"{name}{suffix}"
+
+
+def _content(suffixes: tuple[str, ...]) -> str:
+    return "images" if suffixes == IMAGES else "text"
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Lines with their ends, as they are: universal newlines would change the text."""
+    raw = pa.OSFile(str(file))
+    stream = pa.CompressedInputStream(raw, "zstd") if file.suffix == ".zst" else raw
+    with io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:  # pyright: ignore[reportArgumentType]
+        yield from lines
+
+
+def _paragraphs(file: Path) -> Iterator[str]:
+    part: list[str] = []
+    for line in _lines(file):
+        if line.rstrip("\r\n") == END_OF_TEXT:
+            yield "".join(part).removesuffix("\n")
+            part = []
+        else:
+            part.append(line)
+    yield "".join(part).removesuffix("\n")

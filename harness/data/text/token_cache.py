@@ -1,0 +1,115 @@
+"""The tokens of a source as memory-mapped arrays, built once and shared by every process.
+
+An entry is a folder named by its content: `train.bin`, `heldout.bin`, and `header.json` with the size
+and the CRC-32 of both, compared at each opening (a second a gigabyte). It is built beside its place
+under a file lock and renamed: a builder that is killed leaves nothing that passes for an entry, and
+the kernel frees its lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.config.run_identity import digest
+from harness.core.atomic_files import read_json, write_json
+from harness.core.cache_dir import cache_dir
+from harness.core.errors import UserError
+from harness.core.file_locks import lock
+from harness.data.text.source_survey import content_hash
+from harness.data.text.sources import Source, held_out
+from harness.data.text.tokenizers import Codec
+
+SPLITS = ("train", "heldout")
+ENCODE_CHARACTERS = 1_000_000
+"""Text encoded at a time: enough for the tokenizer's threads, little memory."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Read-only, memory-mapped; each document is followed by the end-of-text token."""
+
+    key: str
+    train: np.ndarray
+    heldout: np.ndarray
+
+
+def open_tokens(source: Source, codec: Codec, holdout: float) -> Tokens:
+    """The cached tokens of a source, built first if need be. Raises UserError on unreadable text."""
+    key = _key(source, codec, holdout)
+    folder = cache_dir("tokens") / key
+    with _lock(folder.with_suffix(".lock")):
+        if not _whole(folder):
+            _build(folder, source, codec, holdout)
+    return Tokens(key, *(_map(folder / f"{split}.bin", codec.dtype) for split in SPLITS))
+
+
+def _key(source: Source, codec: Codec, holdout: float) -> str:
+    return digest([content_hash(source), codec.fingerprint, holdout])
+
+
+def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
+    """Holds the lock, so the one temporary folder there can be is a dead builder's."""
+    draft = folder.with_suffix(".building")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    with ExitStack() as stack:
+        files = [stack.enter_context((draft / f"{split}.bin").open("wb")) for split in SPLITS]
+        for documents in _portions(source):
+            for text, tokens in zip(documents, codec.encode(documents), strict=True):
+                files[held_out(text, holdout)].write(np.append(tokens, codec.dtype.type(codec.end)).data)
+    write_json(draft / "header.json", _state(draft))
+    if _key(source, codec, holdout) != folder.name:
+        raise UserError(
+            f"{source.key}.path={source.path} changed while it was read: start again when it is written"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def _portions(source: Source) -> Iterator[list[str]]:
+    portion: list[str] = []
+    characters = 0
+    for text in source.documents():
+        portion.append(text)
+        characters += len(text)
+        if characters >= ENCODE_CHARACTERS:
+            yield portion
+            portion, characters = [], 0
+    yield portion
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every byte of an entry is what its builder wrote."""
+    try:
+        return read_json(folder / "header.json") == _state(folder)
+    except FileNotFoundError:
+        return False
+
+
+def _state(folder: Path) -> dict[str, dict[str, int]]:
+    """Size and CRC-32 of both splits."""
+    content = {f"{split}.bin": _map(folder / f"{split}.bin", np.dtype(np.uint8)) for split in SPLITS}
+    return {name: {"size": len(array), "crc32": zlib.crc32(array.data)} for name, array in content.items()}
+
+
+def _map(file: Path, dtype: np.dtype) -> np.ndarray:
+    """An empty file cannot be mapped."""
+    return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        lock(file.fileno(), fcntl.LOCK_EX, path.parent, "choose another cache with AB_HARNESS_CACHE=FOLDER")
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile holds the file open

@@ -1,0 +1,141 @@
+"""Text to tokens and back, with the byte length of every token (for bits per byte)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from harness.core.errors import UserError, nearest
+from harness.data.text.sources import END_OF_TEXT
+
+SHIPPED = Path(__file__).parents[1] / "bpe512.json"
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+"""How tokenizers call the token that ends a document; the first one found is taken."""
+SPACE = "\u2581"
+"""How SentencePiece writes a space."""
+PROBE = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
+
+
+class Codec(ABC):
+    """One tokenizer."""
+
+    vocabulary: int
+    end: int
+    """The token that ends a document. It stands for no byte of text."""
+    byte_lengths_V: np.ndarray
+    """int32 [V], UTF-8 bytes of the text that each token stands for."""
+    fingerprint: str
+    """Changes with whatever changes the tokens of a text."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
+
+    @abstractmethod
+    def encode(self, documents: list[str]) -> list[np.ndarray]:
+        """The tokens of each document, without an end-of-text token."""
+
+    @abstractmethod
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of tokens; an end-of-text token vanishes."""
+
+
+class ByteCodec(Codec):
+    """Each byte is a token."""
+
+    vocabulary = 257
+    end = 256
+    fingerprint = "byte"
+
+    def __init__(self) -> None:
+        self.byte_lengths_V = np.append(np.ones(256, np.int32), np.int32(0))
+
+    def encode(self, documents: list[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), np.uint8).astype(self.dtype) for text in documents]
+
+    def decode(self, tokens: np.ndarray) -> str:
+        tokens = np.asarray(tokens)
+        return tokens[tokens < 256].astype(np.uint8).tobytes().decode(errors="replace")
+
+
+class FileCodec(Codec):
+    """A `tokenizers` JSON file that gives back every byte of a text."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, end: int, fingerprint: str) -> None:
+        # A text that spells a special token is text: it must not end a document.
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.end = end
+        self.fingerprint = fingerprint
+        names = tokenizer.get_vocab(with_added_tokens=True)
+        self.vocabulary = max(names.values()) + 1
+        self.byte_lengths_V = np.zeros(self.vocabulary, np.int32)
+        for name, token in names.items():
+            self.byte_lengths_V[token] = self._byte_length(name, token)
+
+    def encode(self, documents: list[str]) -> list[np.ndarray]:
+        encoded = self._tokenizer.encode_batch_fast(documents, add_special_tokens=False)
+        return [np.array(one.ids, self.dtype) for one in encoded]
+
+    def decode(self, tokens: np.ndarray) -> str:
+        return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+
+    def faithful(self) -> bool:
+        """Whether a text comes back whole and its bytes are counted right (but for a space put before it)."""
+        (tokens,) = self.encode([PROBE])
+        excess = int(self.byte_lengths_V[tokens].sum()) - len(PROBE.encode())
+        return self.decode(tokens) == PROBE and excess in (0, 1)
+
+    @cached_property
+    def _added(self) -> dict[int, tokenizers.AddedToken]:
+        return self._tokenizer.get_added_tokens_decoder()
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in str(self._tokenizer.decoder)
+
+    def _byte_length(self, name: str, token: int) -> int:
+        if token in self._added:
+            return 0 if self._added[token].special else len(name.encode())
+        if self._byte_level:
+            return len(name)  # each letter stands for a byte
+        if re.fullmatch("<0x[0-9A-F]{2}>", name):
+            return 1
+        return len(name.replace(SPACE, " ").encode())
+
+
+def load(name: str) -> Codec:
+    """The tokenizer of `data.tokenizer`: `byte`, `bpe512` or the path of a JSON file. Raises UserError."""
+    if name == "byte":
+        return ByteCodec()
+    path = SHIPPED if name == "bpe512" else Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"data.tokenizer={name} is no file: {nearest(name, ('byte', 'bpe512'))}")
+    return _from_bytes(name, path.read_bytes())
+
+
+def _from_bytes(name: str, content: bytes) -> Codec:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    except Exception:  # the library promises no narrower class
+        raise UserError(
+            f"data.tokenizer={name} is no file of the tokenizers library: give a tokenizer.json"
+        ) from None
+    end = next((token for name in ENDS if (token := tokenizer.token_to_id(name)) is not None), None)
+    if end is None:
+        raise UserError(f"data.tokenizer={name} has no token that ends a document: add {ENDS[0]}")
+    codec = FileCodec(tokenizer, end, hashlib.sha256(content).hexdigest())
+    if not codec.faithful():
+        raise UserError(
+            f"data.tokenizer={name} loses part of a text, so that bits per byte would be wrong: "
+            "give a byte-level tokenizer, or one with byte fallback"
+        )
+    return codec

@@ -1,0 +1,43 @@
+"""Trains the tokenizer that ships as `bpe512.json`: `python -m harness.data.text.train_bpe [FILE]`.
+
+Byte-level BPE over the training documents of pack:prose and pack:code. It was run once; the
+committed file is what counts, since another version of `tokenizers` may break ties otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from harness.config.schema.run import DataConfig, SourceConfig
+from harness.data.text.sources import END_OF_TEXT, held_out, locate
+from harness.data.text.tokenizers import SHIPPED
+
+VOCABULARY = 512
+
+
+def train(documents: Iterator[str]) -> Tokenizer:
+    """256 bytes, the end-of-text token and 255 merges."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer
+
+
+def training_documents() -> Iterator[str]:
+    for name in ("prose", "code"):
+        source = locate(name, SourceConfig(f"pack:{name}"))
+        yield from (text for text in source.documents() if not held_out(text, DataConfig.holdout))
+
+
+if __name__ == "__main__":
+    train(training_documents()).save(sys.argv[1] if len(sys.argv) > 1 else str(SHIPPED))

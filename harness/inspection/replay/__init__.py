@@ -1,0 +1,1 @@
+"""Is a run bitwise the same when it is trained again?"""

@@ -1,0 +1,61 @@
+"""Images that a finished run makes: a grid with a column for each label."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.atomic_files import write_bytes
+from harness.core.errors import UserError
+from harness.core.paths import local_path
+from harness.core.png import grid, png
+from harness.inspection.load_run import open_subject, prepare_process
+from harness.records.run.find_checkpoint import find_checkpoint
+
+AT_ONCE, ZOOM = 32, 2
+
+
+def sample_images(
+    where: Path | str,
+    to: Path | str | None = None,
+    each: int = 4,
+    guidance: float = 2.0,
+    steps: int = 50,
+    seed: int = 0,
+) -> Path:
+    """Writes the grid, `each` rows of it, as a PNG, and returns its path.
+
+    The same call on the same machine gives the same pixels. Raises UserError for a number out of range, for
+    no such checkpoint, and for a model of text.
+    """
+    _check(each, guidance, steps, seed)
+    to = to and local_path(to, "write a file here, and copy that", "--to ")
+    checkpoint = find_checkpoint(where)
+    prepare_process(checkpoint.config)
+    import jax
+
+    from harness.models import ImageModel
+    from harness.training.output.image_samples import asked
+    from harness.training.programs.sample import in_batches, make_sample
+
+    subject = open_subject(checkpoint)
+    model = subject.model
+    if not isinstance(model, ImageModel):
+        raise UserError(f"{where} is a model of text, which makes no images")
+    program, params = jax.jit(make_sample(model, steps)), subject.stored(checkpoint.step)
+    labels = model.shape.vocabulary - 1
+    rows_NR = asked(model, np.tile(np.arange(labels), each), seed)
+    made_NHWC = in_batches(lambda rows_BR: program(params, rows_BR, guidance), rows_NR, AT_ONCE)
+    path = Path(to or f"samples_{checkpoint.step}.png")
+    write_bytes(path, png(grid(made_NHWC, labels, ZOOM)))
+    return path
+
+
+def _check(each: int, guidance: float, steps: int, seed: int) -> None:
+    for name, value, least in (("each", each, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"--{name}={value}: give {least} or more")
+    if not math.isfinite(guidance):
+        raise UserError(f"--guidance={guidance}: give a number; 1 as trained, 2 to show more of the label")

@@ -1,0 +1,84 @@
+"""Text that a finished run writes: the whole context again for each token, which small models do not mind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.config.schema.run import Content
+from harness.core.errors import UserError
+from harness.inspection.load_run import Ask, open_subject, prepare_process
+from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
+
+if TYPE_CHECKING:
+    from harness.data.text.tokenizers import Codec
+
+
+def sample(
+    where: Path | str, prompt: str = "", tokens: int = 100, temperature: float = 1.0, seed: int = 0
+) -> str:
+    """The prompt and at most `tokens` more tokens; ends with the document. Temperature 0 takes the likeliest.
+
+    The same call on the same machine gives the same text. Raises UserError for a number out of range, for
+    no such checkpoint, and for a tokenizer that is no longer that of the run.
+    """
+    _check(tokens, temperature, seed)
+    checkpoint = find_checkpoint(where)
+    if checkpoint.config.data.kind is Content.images:
+        raise UserError(f"{where} is a model of images, which writes no text: `harness sample` makes a grid")
+    prepare_process(checkpoint.config)
+    codec = codec_of(checkpoint)
+    ask = open_subject(checkpoint).ask(checkpoint.step, rows=1)
+    start = [codec.end, *codec.encode([prompt])[0].tolist()]  # as a document starts in training
+    length = checkpoint.config.data.sequence_length
+    return codec.decode(np.array(_continued(ask, start, tokens, temperature, seed, length, codec.end)))
+
+
+def codec_of(checkpoint: Checkpoint) -> Codec:
+    """The tokenizer of a run. Raises UserError where its vocabulary is another one by now."""
+    from harness.data.text.tokenizers import load
+
+    name, known = checkpoint.config.data.tokenizer, checkpoint.provenance.facts.shape["vocabulary"]
+    codec = load(name)
+    if codec.vocabulary != known:
+        raise UserError(
+            f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "
+            f"with {known}: put back the file that it was trained with"
+        )
+    return codec
+
+
+def pick(logits_V: Float[np.ndarray, " V"], temperature: float, uniform: float) -> int:
+    """The likeliest token at temperature 0, else that at which the cumulated softmax passes `uniform`."""
+    if temperature == 0:
+        return int(np.argmax(logits_V))
+    scaled_V = (logits_V.astype(np.float64) - logits_V.max()) / temperature
+    cumulated_V = np.cumsum(np.exp(scaled_V))
+    return int(np.searchsorted(cumulated_V, uniform * cumulated_V[-1], side="right"))
+
+
+def _continued(
+    ask: Ask, text: list[int], tokens: int, temperature: float, seed: int, length: int, end: int
+) -> list[int]:
+    """The tokens and those that follow, each from the last `length` before it."""
+    rng = np.random.default_rng(seed)
+    for _ in range(tokens):
+        seen = text[-length:]
+        filled_NT1 = np.zeros((1, length + 1), np.int32)  # what stands behind is not seen
+        filled_NT1[0, : len(seen)] = seen
+        text = [*text, pick(ask(filled_NT1).logits_NTV[0, len(seen) - 1], temperature, rng.random())]
+        if text[-1] == end:
+            break
+    return text
+
+
+def _check(tokens: int, temperature: float, seed: int) -> None:
+    if tokens < 1:
+        raise UserError(f"--tokens={tokens}: give 1 or more")
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"--temperature={temperature}: give 0 for the likeliest token, or more, such as 0.8")
+    if seed < 0:
+        raise UserError(f"--seed={seed}: give 0 or more")

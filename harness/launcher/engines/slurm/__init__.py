@@ -1,0 +1,1 @@
+"""Workers as Slurm jobs or steps."""

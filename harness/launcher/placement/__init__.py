@@ -1,0 +1,1 @@
+"""Which run trains when, and on which devices?"""

@@ -1,0 +1,118 @@
+"""Where each run is trained: fixed in the ledger by the first launch, read from there ever after."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config.run_identity import plain
+from harness.config.schema.cluster import MeshConfig
+from harness.launcher.cost.step_cost import Estimate
+from harness.launcher.runs import Block, Run
+from harness.records.paths import SweepDir
+from harness.records.sweep import ledger
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's lane: its position in its block, and the shape of its mesh."""
+
+    block: str
+    lane: int
+    mesh: MeshConfig
+
+
+def frozen(sweep: SweepDir) -> dict[str, Place]:
+    """The places that were given so far, by run; later entries of the ledger replace earlier ones."""
+    places: dict[str, Place] = {}
+    for entry in ledger.sound(sweep, "placement"):
+        for name, place in entry["content"]["runs"].items():
+            places[name] = Place(place["block"], place["lane"], MeshConfig(**place["mesh"]))
+    return places
+
+
+def freeze(
+    sweep: SweepDir,
+    blocks: Sequence[Block],
+    replanned: Sequence[str] = (),
+    estimates: Mapping[str, Estimate] | None = None,
+) -> dict[str, Place]:
+    """Give a place to each run that has none, or that is to be placed anew, and return all places.
+
+    What was predicted of a run stands beside its place, so that it can be held against what it took.
+    """
+    known = frozen(sweep)
+    wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
+    new = {
+        name: place
+        for name, place in wanted.items()
+        if name not in known or (name in replanned and place != known[name])
+    }
+    if known and (added := [name for name in new if name not in known]):
+        ledger.append(sweep, "amendment", {"detail": _added(added, known), "runs": added})
+    if new:
+        ledger.append(
+            sweep,
+            "placement",
+            {"runs": {name: _record(place) | _predicted(name, estimates) for name, place in new.items()}},
+        )
+    return known | new
+
+
+def moved(runs: Sequence[Run], places: Mapping[str, Place]) -> list[Run]:
+    """Runs that this command would put on another mesh than the one they are frozen to."""
+    return [run for run in runs if places[run.name].mesh != run.config.mesh]
+
+
+def block_as_placed(block: Block, places: Mapping[str, Place]) -> Block:
+    """The block with the meshes of those of its runs that have a place."""
+    return Block(
+        block.name, tuple(as_placed(run, places) if run.name in places else run for run in block.runs)
+    )
+
+
+def as_placed(run: Run, places: Mapping[str, Place]) -> Run:
+    """The run with the mesh that it is frozen to."""
+    config = dataclasses.replace(run.config, mesh=places[run.name].mesh)
+    return dataclasses.replace(run, config=config)
+
+
+def _place(block: Block, lane: int, run: Run) -> Place:
+    return Place(block.name, lane, run.config.mesh)
+
+
+def _record(place: Place) -> dict[str, Any]:
+    return {"block": place.block, "lane": place.lane, "mesh": plain(place.mesh)}
+
+
+def _predicted(name: str, estimates: Mapping[str, Estimate] | None) -> dict[str, Any]:
+    """Seconds of a run, and of its steps."""
+    if estimates is None or name not in estimates:
+        return {}
+    each = estimates[name]
+    step = each.train / each.steps
+    share = step / each.seconds
+    of_step = _span(step, share * each.low, share * each.high)
+    raw = {"raw": _short(step / each.factor), "evidence": each.evidence}
+    return {"predicted": _span(each.seconds, each.low, each.high), "step": of_step | raw}
+
+
+def _span(seconds: float, low: float, high: float) -> dict[str, Any]:
+    return {"seconds": _short(seconds), "low": _short(low), "high": _short(high)}
+
+
+def _short(seconds: float) -> float:
+    """To four digits."""
+    return float(f"{seconds:.4g}")
+
+
+def _added(added: Sequence[str], known: Mapping[str, Place]) -> str:
+    """Which scales, variants and seeds the ledger did not know, in words."""
+    words = []
+    for position, what in enumerate(("scale", "variant", "seed")):
+        before = {name.split("/")[position] for name in known}
+        new = sorted({name.split("/")[position] for name in added} - before)
+        words += [f"{what} {' '.join(new)}"] if new else []
+    return f"added after the first launch: {', '.join(words) or f'{len(added)} runs'}"

@@ -1,0 +1,1 @@
+"""Which stages does a sweep go through?"""

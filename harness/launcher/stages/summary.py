@@ -1,0 +1,150 @@
+"""What is printed before anything is spent: the plan, and what it can find out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.config.run_identity import difference, within
+from harness.launcher.placement.forecast import Outlook
+from harness.launcher.runs import Run
+from harness.launcher.workers.progress import clock
+from harness.records.paths import SweepDir
+
+if TYPE_CHECKING:
+    from harness.compare.stats.power import Power
+
+
+def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[str]:
+    """The sweep in a few lines: what is multiplied, how large, and what it costs. Unequal blocks are counted,
+    smallest scale first."""
+    scales = unique(run.config.scale.name for run in runs)
+    variants = unique(run.variant for run in runs)
+    seeds = sorted({run.config.seed for run in runs})
+    control = runs[0].config.rule.control
+    product = len(runs) == len(scales) * len(variants) * len(seeds)
+    multiplied = f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds"
+    lines = [
+        f"{sweep.path}: {len(runs)} runs; {multiplied if product else _blocks_in_words(runs)}",
+        f"  variants {', '.join(name + (' (control)' if name == control else '') for name in variants)}; "
+        f"seeds {', '.join(map(str, seeds))}",
+    ]
+    for scale in scales if product else _by_size(runs):
+        members = [run for run in runs if run.config.scale.name == scale]
+        sizes = _span([run.facts.non_embedding for run in members])
+        flops = sum(run.flops for run in members)
+        named = "" if product else f" ({', '.join(unique(run.variant for run in members))})"
+        lines.append(
+            f"  {scale}{named}: {sizes} parameters (and {short(members[0].facts.embedding)} in embeddings), "
+            f"{short(members[0].tokens)} tokens in {members[0].facts.steps} steps, {short(flops)}FLOP in all"
+        )
+    total = sum(run.flops for run in runs)
+    lines.append(
+        f"  {short(total)}FLOP on {outlook.place}: {clock(outlook.plan.makespan)} predicted "
+        f"({clock(outlook.low)} to {clock(outlook.high)})"
+    )
+    return lines
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a design can find out."""
+
+    lines: tuple[str, ...]
+    """In words; empty where nothing is to be compared."""
+    design: Power | None = None
+    """None: one seed a scale, or nothing to compare."""
+    seeds_needed: int | None = None
+    """A scale, for the sign-flip test over all its pairs to be able to reach the level that is asked."""
+
+    @property
+    def advice(self) -> list[str]:
+        """How many seeds the test asks, in words, where these are fewer."""
+        there = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
+        if self.seeds_needed is None or there >= self.seeds_needed:
+            return []
+        return [
+            f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."
+        ]
+
+
+def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
+    """The smallest effect that the design resolves, and the smallest p that it can attain, in words."""
+    return [*resolution(sweep, runs).lines]
+
+
+def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
+    """The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no
+    pair resolve nothing, and are named."""
+    from harness.compare.inputs.noise_floor import Wanted, fitting_floors
+    from harness.compare.stats.power import plan_power, seeds_needed
+
+    rule = runs[0].config.rule
+    controls = {run.block: run for run in runs if run.variant == rule.control}
+    treated = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
+    if not treated:
+        return Resolution(())
+    treatments = {run.variant for run in treated}
+    seeds = {
+        scale: len({run.config.seed for run in treated if run.config.scale.name == scale})
+        for scale in unique(run.config.scale.name for run in treated)
+    }
+    alone = [scale for scale in _by_size(runs) if scale not in seeds]
+    shown = [f"Nothing is compared at {', '.join(alone)}: no pair is there."] if alone else []
+    needed = seeds_needed(len(seeds), rule.alpha / len(treatments))
+    if max(seeds.values()) < 2:
+        return Resolution(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
+    wanted = [
+        Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
+        for run in controls.values()
+        if run.config.scale.name in seeds
+    ]
+    floors = fitting_floors(sweep, wanted)
+    unit = treated[0].facts.loss_unit.partition(" a ")[0]
+    power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
+    return Resolution((power.sentence, *shown), power, needed)
+
+
+def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool:
+    """Whether its block has the control, from now or before, and it is not that by another name."""
+    config = run.config
+    if run.block not in controls:
+        return sweep.run(config.scale.name, config.rule.control, config.seed).path.exists()
+    differing = difference(config, controls[run.block].config)
+    return any(not within(key, ["variant"]) for key in differing)
+
+
+def _blocks_in_words(runs: Sequence[Run]) -> str:
+    """`2 pairs, 3 alone`, by the number of variants that a block has."""
+    sizes = Counter(Counter(run.block for run in runs).values())
+    return ", ".join(
+        f"{count} {_block(size, 's' * (count > 1))}" for size, count in sorted(sizes.items())[::-1]
+    )
+
+
+def _block(size: int, plural: str) -> str:
+    return {1: "alone", 2: f"pair{plural}"}.get(size, f"block{plural} of {size}")
+
+
+def _by_size(runs: Sequence[Run]) -> list[str]:
+    return unique(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))
+
+
+def unique(names: Any) -> list[str]:
+    return [*dict.fromkeys(names)]
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: 1.23 M."""
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(number) < 1000:
+            return f"{number:.3g} {unit}".rstrip() if not unit else f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} Z"
+
+
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return short(low) if short(low) == short(high) else f"{short(low)} to {short(high)}"

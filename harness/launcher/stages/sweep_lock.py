@@ -1,0 +1,66 @@
+"""Being the one driver of a sweep: its lock, what signals mean, and no trace of a sweep that never began."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.core import atomic_files
+from harness.core.errors import UserError, disk_trouble
+from harness.records.paths import SweepDir
+from harness.records.run.run_lock import claim, holder, release, withdraw
+
+
+class Interrupted(Exception):
+    """The user asked to leave; every worker saved, or was told to."""
+
+
+@contextmanager
+def driving(sweep: SweepDir) -> Iterator[None]:
+    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written. What fails
+    before anything of the sweep is written leaves no trace."""
+    with atomic_files.leaving_nothing(sweep.path), _held(sweep):
+        yield
+
+
+@contextmanager
+def _held(sweep: SweepDir) -> Iterator[None]:
+    new = not sweep.lock.exists()
+    try:
+        if not claim(sweep.lock, patience=0.2):
+            other = holder(sweep.lock)
+            who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
+            raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
+        atomic_files.clear(sweep.path)
+        yield
+    except BaseException as error:
+        if new:
+            withdraw(sweep.lock)
+        if isinstance(error, OSError) and (trouble := disk_trouble(error, sweep.path)):
+            raise trouble from error
+        raise
+    finally:
+        release(sweep.lock)
+
+
+@contextmanager
+def leaving_when_told() -> Iterator[None]:
+    """Ctrl-C and SIGTERM while nothing is at work yet: what is within undoes what it began."""
+
+    def leave(*_) -> None:
+        raise Interrupted
+
+    with signals_to(leave):
+        yield
+
+
+@contextmanager
+def signals_to(handler: Callable[..., None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM, for a while."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

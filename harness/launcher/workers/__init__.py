@@ -1,0 +1,1 @@
+"""How are workers started, watched and restarted?"""

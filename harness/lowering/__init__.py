@@ -1,1 +1,0 @@
-"""What compilers say of a training step, without the devices that it is for: `python -m harness.lowering`."""

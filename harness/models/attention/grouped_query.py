@@ -1,0 +1,125 @@
+"""What all attention by softmax over keys shares: projections, norms, positions, what it costs.
+
+A variant says how many key-value heads there are and which keys a query sees; most need no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from harness.core.errors import UserError
+from harness.models.attention.kernels.ring import attend_around, keys_multiplied_around
+from harness.models.attention.kernels.softmax import attend, keys_seen
+from harness.models.layers import RMSNorm, Rotary, gathered, project
+from harness.models.mechanism import Products, Site
+from harness.models.parameters import level, weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What every mechanism by softmax may do to its scores, whatever else it is."""
+
+    softcap: float | None = None
+    """A score s becomes softcap tanh(s / softcap) (arXiv:2408.00118, section 2); null: s."""
+    sinks: bool = False
+    """A learned logit a head joins the softmax without a value, so that a head may attend to nothing
+    (arXiv:2309.17453, as in gpt-oss)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped(Scores):
+    kv_heads: int | None = None
+    """Heads of keys and values; null: one for each query head."""
+
+
+class Attention(nnx.Module):
+    """Causal grouped-query attention (arXiv:2305.13245) over all keys, or the last `window` of them."""
+
+    def __init__(
+        self,
+        site: Site,
+        kv_heads: int | None = None,
+        window: int | None = None,
+        scores: Scores = Scores(),
+    ):
+        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+        G = _groups(site, kv_heads)
+        if H % max(1, G) or G < 1:
+            raise UserError(
+                f"model.attention.options.kv_heads={kv_heads} does not divide the {H} heads:"
+                f" choose one of {', '.join(str(g) for g in range(1, H + 1) if H % g == 0)}."
+            )
+        if scores.softcap is not None and scores.softcap <= 0:
+            raise UserError(
+                f"model.attention.options.softcap={scores.softcap} bounds no score:"
+                " give a number above 0 (published: 50), or null for none."
+            )
+        self.window, self.softcap = window, scores.softcap
+        self.query = weight((D, H, K), ("width", "heads", None), fan_in=D)
+        shared = "heads" if G == H else "kv_heads"
+        self.key = weight((D, G, K), ("width", shared, None), fan_in=D)
+        self.value = weight((D, G, K), ("width", shared, None), fan_in=D)
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
+        norm = (lambda: RMSNorm(K, site.norm_epsilon, None)) if site.qk_norm else (lambda: None)
+        self.query_norm, self.key_norm = norm(), norm()
+        self.sink = level(H, "heads", 0.0) if scores.sinks else None
+
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        return project(self.mix(x_BTD, rotary), self.output)
+
+    def mix(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """[B, T, H, K]: what each head makes of the values that it sees."""
+        query_BHTK = self._positioned(project(x_BTD, self.query), self.query_norm, rotary)
+        key_BGTK = self._positioned(project(x_BTD, self.key), self.key_norm, rotary)
+        value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
+        sink_H = None if self.sink is None else gathered(self.sink, jnp.dtype(jnp.float32))
+        score = (self.window, self.softcap, sink_H, rotary.document_BT)
+        over = attend if rotary.parts == 1 else attend_around
+        return over(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
+
+    def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
+        x_BHTK = x_BTHK.swapaxes(1, 2)
+        return rotary(norm(x_BHTK) if norm else x_BHTK)
+
+
+def model_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> float:
+    """Forward FLOPs a token: 2 a weight, and 2 products of H x K with each key that is seen."""
+    return _projections(site, kv_heads) + _mixing(site, keys_seen(site.sequence_length, window))
+
+
+def executed_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> Products:
+    """As `attend` multiplies where it writes the scores out (`softmax.accelerated` says where not)."""
+    keys = keys_multiplied_around(site.sequence_length, window, site.parts)
+    mixing = _mixing(site, keys)
+    rescored = mixing / 2 if site.parts > 1 else 0.0
+    return Products(weights=_projections(site, kv_heads), activations=mixing, rescored=rescored)
+
+
+def cache_bytes(
+    site: Site, bytes_per_value: float, kv_heads: int | None = None, window: int | None = None
+) -> float:
+    """Keys and values of one layer that decoding the last token of a sequence reads."""
+    kept = min(window or site.sequence_length, site.sequence_length)
+    return 2 * _groups(site, kv_heads) * site.shape.head_width * kept * bytes_per_value
+
+
+def splits(site: Site, options: Scores) -> bool:
+    """Attention goes around a ring of the devices that share a sequence."""
+    return True
+
+
+def _groups(site: Site, kv_heads: int | None) -> int:
+    return site.shape.heads if kv_heads is None else kv_heads
+
+
+def _projections(site: Site, kv_heads: int | None) -> float:
+    shape = site.shape
+    return 2.0 * shape.width * shape.head_width * 2 * (shape.heads + _groups(site, kv_heads))
+
+
+def _mixing(site: Site, keys: float) -> float:
+    return 4.0 * site.shape.heads * site.shape.head_width * keys

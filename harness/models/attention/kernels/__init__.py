@@ -1,0 +1,1 @@
+"""How are the softmax sums of attention computed?"""

@@ -1,0 +1,43 @@
+"""Attention of every patch to every other: no mask, and no positions, which the patches bring along."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from harness.models.layers import RMSNorm, project
+from harness.models.mechanism import Products, Site
+from harness.models.parameters import weight
+
+
+class FullAttention(nnx.Module):
+    def __init__(self, site: Site):
+        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+        self.query, self.key, self.value = (
+            weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(3)
+        )
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
+        norm = (lambda: RMSNorm(K, site.norm_epsilon, None)) if site.qk_norm else (lambda: None)
+        self.query_norm, self.key_norm = norm(), norm()
+
+    def __call__(self, x_BTD: Array) -> Array:
+        query_BHTK = self._normed(project(x_BTD, self.query), self.query_norm).swapaxes(1, 2)
+        key_BHSK = self._normed(project(x_BTD, self.key), self.key_norm).swapaxes(1, 2)
+        value_BHSK = project(x_BTD, self.value).swapaxes(1, 2)
+        score_BHTS = jnp.einsum("bhtk,bhsk->bhts", query_BHTK, key_BHSK, preferred_element_type=jnp.float32)
+        weight_BHTS = jax.nn.softmax(score_BHTS / math.sqrt(query_BHTK.shape[-1]), axis=-1)
+        mixed_BHTK = jnp.einsum("bhts,bhsk->bhtk", weight_BHTS.astype(value_BHSK.dtype), value_BHSK)
+        return project(mixed_BHTK.swapaxes(1, 2), self.output)
+
+    def _normed(self, x_BTHK: Array, norm: RMSNorm | None) -> Array:
+        return norm(x_BTHK) if norm else x_BTHK
+
+
+def products(site: Site, tokens: int) -> Products:
+    """FLOPs of one token's forward pass, among so many."""
+    inner = site.shape.heads * site.shape.head_width
+    return Products(weights=8.0 * site.shape.width * inner, activations=4.0 * inner * tokens)

@@ -1,0 +1,45 @@
+"""What a mechanism of conditioning is: it stands in every layer and once more ahead of the head.
+
+    @conditioning("mine", Options, model_flops=..., executed_flops=...)
+    class Mine(Conditioning):
+        def __init__(self, site: Site, options: Options): ...
+        def __call__(self, condition_B1D): ...
+
+In a layer it makes two ways, one for attention and one for the feed-forward layer; at the site after the
+last layer it makes one, into the head, which has no leave. Its FLOPs are those of its own products alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from flax import nnx
+from jax import Array
+
+from harness.models.mechanism import Site
+
+
+@dataclass(frozen=True)
+class Way:
+    """Around one branch of the residual stream: x + leave(branch(enter(x)))."""
+
+    enter: Callable[[Array], Array]
+    leave: Callable[[Array], Array]
+
+
+class Conditioning(nnx.Module):
+    extra: ClassVar[int] = 0
+    """Tokens that stand before the patches: 0, or 2 (time, label)."""
+    gated: ClassVar[bool] = False
+    """Whether `leave` multiplies, so that rematerialisation computes a branch's last product again."""
+
+    def __call__(self, condition_B1D: Array) -> list[Way]:
+        """The ways of this site; the condition is the sum of the embeddings of time and label."""
+        raise NotImplementedError
+
+
+def ways_at(site: Site) -> int:
+    """Two in a layer, one ahead of the head."""
+    return 2 if site.layer < site.shape.layers else 1

@@ -1,0 +1,1 @@
+"""How do the processes of one run find each other and agree?"""

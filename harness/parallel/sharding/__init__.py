@@ -1,0 +1,1 @@
+"""How are arrays divided over the devices of a mesh?"""

@@ -1,0 +1,95 @@
+"""The one table that says over which mesh axes a logical axis is split, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jax import P
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+
+from harness.core.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.models.parameters import ParamSpec
+
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp", "expert"),
+    "time": "context",
+    "width": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "ffn": "tensor",
+    "experts": "expert",
+    "vocabulary": "tensor",
+}
+"""Logical axis -> mesh axes. What is not listed (head_width, layers) is on every device in full.
+The batch is split over `expert` too: all but the experts would be computed once for each part of it.
+The time is that of activations, and no spec names it inside of `context.in_parts`."""
+
+WAY_OUT = {
+    "batch": "choose scale.batch as a multiple of it",
+    "time": "set data.sequence_length to a multiple of it",
+    "width": "set model.width to a multiple of it",
+    "heads": "set model.heads to a multiple of it",
+    "kv_heads": "choose model.attention.options.kv_heads as a multiple of it",
+    "ffn": "set model.ffn to a multiple of it",
+    "experts": "choose model.feedforward.options.experts as a multiple of it",
+    "vocabulary": "choose a tokenizer whose vocabulary is a multiple of it",
+}
+
+
+def partition(*axes: str | None) -> P:
+    """How an array with these logical axes is split."""
+    return P(*(RULES.get(axis) if axis else None for axis in axes))
+
+
+def layout(*axes: str | None) -> P | None:
+    """The same as an `out_sharding` of an operation; None outside a mesh, where nothing is split."""
+    return None if jax.sharding.get_abstract_mesh().empty else partition(*axes)
+
+
+def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, ParamSpec]) -> dict[str, NamedSharding]:
+    """Sharding of each parameter by path; UserError if an axis does not divide."""
+    for spec in specs.values():
+        for axis, size in zip(spec.axes, spec.shape, strict=True):
+            _check_divides(mesh.shape, axis, size)
+    return {path: NamedSharding(mesh, partition(*spec.axes)) for path, spec in specs.items()}
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
+    """Sharding of tokens [batch, time]; UserError if the batch does not divide."""
+    _check_divides(mesh.shape, "batch", batch)
+    return NamedSharding(mesh, partition("batch", None))
+
+
+def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Which sequences of a batch [micro-batches, sequences, T+1] stand on devices of this process, as a mask
+    [micro-batches x sequences]; None: it has all devices."""
+    if sharding.is_fully_addressable:
+        return None
+    mine_MB = np.zeros(shape[:2], bool)
+    for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None
+        mine_MB[index[:2]] = True
+    return mine_MB.reshape(-1)
+
+
+def check_sequence(length: int, parts: int) -> None:
+    """UserError if sequences of so many tokens do not divide into so many parts."""
+    _check_divides({"context": parts}, "time", length)
+
+
+def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
+    split = RULES.get(axis, ()) if axis else ()
+    names = (split,) if isinstance(split, str) else split
+    parts = 1
+    for name in names:
+        parts *= devices[name]
+    if size % parts:
+        key = " x ".join(f"mesh.{name}" for name in names)
+        raise UserError(
+            f"{key} = {parts} does not divide {axis} = {size}: {WAY_OUT[axis or '']}, or lower {key}."
+        )

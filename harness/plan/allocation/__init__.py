@@ -1,0 +1,1 @@
+"""Which run of a roster gets which chips?"""

@@ -1,0 +1,93 @@
+"""Runs with the chips and the layout that they were given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.core.errors import UserError
+from harness.plan.cluster.clusters import Cluster, Partition
+from harness.plan.cost_model.layouts import Layout
+from harness.plan.cost_model.model_size import ModelShape
+from harness.plan.predict import Prediction, predict
+
+Block = list[ModelShape]
+"""Runs that get equally many chips, and one layout."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run with its chips."""
+
+    model: ModelShape
+    kind: str
+    chips: int
+    """Whole fast domains; `prediction.devices` of them are in use."""
+    prediction: Prediction | None
+    slot: int | None = None
+    """Which of as many chips it takes its turn on; None: it has its own from the start."""
+    after: float = 0.0
+    """Days until its turn, without interruptions."""
+    refused: str = ""
+    """Why it cannot run as announced, where it cannot."""
+
+
+Find = Callable[[Block, Partition, int], list[Member]]
+
+
+def makespan(members: Sequence[Member]) -> float:
+    """Days until the last run that can run has ended, without interruptions."""
+    return max(map(days_of, members), default=0.0)
+
+
+def ends(placed: Sequence[Sequence[Member]]) -> tuple[int, float]:
+    """How good shares are: first that all fit, then that the last ends soon."""
+    members = flat(placed)
+    return sum(member.prediction is None for member in members), makespan(members)
+
+
+def flat(placed: Sequence[Sequence[Member]]) -> list[Member]:
+    return [member for block in placed for member in block]
+
+
+def days_of(member: Member) -> float:
+    days = member.prediction.days if member.prediction else None
+    return days.value if days else 0.0
+
+
+class Finder:
+    """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+        self.known: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, Prediction | str]] = {}
+        """With the name of the model that was asked for."""
+
+    def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
+        """Each in the layout that is best for itself; where those differ, all in that of them with which the
+        block ends first: a pair is only compared on the same mesh."""
+        alone = [self.member(model, part, chips) for model in block]
+        layouts = {member.prediction.layout for member in alone if member.prediction}
+        if len(layouts) < 2:
+            return alone
+        ways = [[self.member(model, part, chips, layout) for model in block] for layout in layouts]
+        return min(ways, key=lambda members: ends([members]))
+
+    def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
+        key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
+        if key not in self.known:
+            self.known[key] = model.name, self.ask(model, part, chips, layout)
+        name, found = self.known[key]
+        if isinstance(found, str):
+            return Member(model, part.name, chips, None, refused=found.replace(name, model.name))
+        return Member(model, part.name, chips, dataclasses.replace(found, model=model))
+
+    def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
+        try:
+            found = predict(model, self.cluster, layout, kind=part.name, devices=chips)
+        except UserError as error:
+            return str(error)
+        if not found.fits:
+            return f"{model.name} does not fit in the layout of its sibling ({found.layout})."
+        return found

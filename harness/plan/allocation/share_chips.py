@@ -1,0 +1,180 @@
+"""One machine for several runs: how many chips each gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+from harness.core.errors import UserError
+from harness.plan.allocation.allocated_run import Block, Find, Finder, Member, days_of, ends, flat, makespan
+from harness.plan.allocation.mixed_chips import speed
+from harness.plan.allocation.rounds import in_turns
+from harness.plan.cluster.clusters import Cluster, Partition
+from harness.plan.cost_model.model_size import ModelShape
+
+ROUNDS = 3
+"""Times that shares are set anew from the days that the last ones would take."""
+REFUSED = 1.5
+"""What a run that does not fit gets of its last share in the next round."""
+WAYS = 20_000
+"""To give each block a kind, that are all tried."""
+
+
+def share_out(
+    models: Sequence[ModelShape],
+    cluster: Cluster,
+    *,
+    shares: Mapping[str, float] | None = None,
+) -> list[Member]:
+    """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
+    not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
+
+    More runs than fast domains take turns.
+
+    Raises UserError for a model without a token budget, or given shares with fewer fast domains than runs.
+    """
+    _check(models, shares)
+    blocks = _blocks(models)
+    needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
+    kinds = _by_kind(blocks, needs, cluster)
+    find = Finder(cluster)
+    members: list[Member] = []
+    for kind, part in enumerate(cluster.partitions):
+        own = [index for index, chosen in enumerate(kinds) if chosen == kind]
+        wanted = [needs[index] for index in own]
+        members += _share_part([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
+    order = {model.name: index for index, model in enumerate(models)}
+    return sorted(members, key=lambda member: order[member.model.name])
+
+
+def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
+    names = [model.name for model in models]
+    if len({*names}) < len(names):
+        raise UserError(f"runs are named {', '.join(names)}: give each a name of its own.")
+    for model in models:
+        if shares is None and model.tokens is None:
+            raise UserError(f"{model.name} has no token budget: set scale.tokens, or give shares.")
+        if shares is not None and not shares.get(model.name, 0) > 0:
+            raise UserError(
+                f"shares.{model.name}={shares.get(model.name)} is none: give each of {', '.join(names)} one"
+                " above 0."
+            )
+
+
+def _blocks(models: Sequence[ModelShape]) -> list[Block]:
+    found: dict[str, Block] = {}
+    for model in models:
+        found.setdefault(model.block or f"{model.name} alone", []).append(model)
+    return list(found.values())
+
+
+def _work(model: ModelShape) -> float:
+    return model.flops_per_token * (model.tokens or 0)
+
+
+def _by_kind(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
+    """The kind of each block, so that the kind that ends last ends first; every way is tried where they are
+    not too many, else the largest block first goes where it ends soonest."""
+    loads = [
+        [need * len(block) / _speed(part, block) for part in cluster.partitions]
+        for need, block in zip(needs, blocks, strict=True)
+    ]
+    if len(cluster.partitions) ** len(blocks) > WAYS:
+        return _largest_first(loads)
+
+    def last(ways: tuple[int, ...]) -> float:
+        sums = [0.0] * len(cluster.partitions)
+        for kind, load in zip(ways, loads, strict=True):
+            sums[kind] += load[kind]
+        return max(sums)
+
+    return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last)
+
+
+def _speed(part: Partition, block: Block) -> float:
+    """FLOP/s of all its chips, in what the block is trained in."""
+    return part.chips * speed(part.chip, block[0].recipe.precision)
+
+
+def _largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """For each block the kind that it is put on; `loads`: of each block on each kind."""
+    sums, chosen = [0.0] * len(loads[0]), [0] * len(loads)
+    for index in sorted(range(len(loads)), key=lambda i: -min(loads[i])):
+        ends = [busy + load for busy, load in zip(sums, loads[index], strict=True)]
+        chosen[index] = ends.index(min(ends))
+        sums[chosen[index]] = min(ends)
+    return tuple(chosen)
+
+
+def _share_part(
+    blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: Find, *, fixed: bool
+) -> list[Member]:
+    """Blocks on chips of one kind. What a run needs is set anew from how long it would take with what it got;
+    of the rounds, the one that ends first counts."""
+    if not blocks:
+        return []
+    if sum(map(len, blocks)) > part.chips // part.links.fast_domain and not fixed:
+        return in_turns(blocks, part, find)
+    sizes, rounds = [len(block) for block in blocks], []
+    for _ in range(1 if fixed else ROUNDS):
+        chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
+        placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
+        rounds.append(placed)
+        needs = [max(map(_need, block)) for block in placed]
+    placed = min(rounds, key=ends)
+    return flat(placed if fixed else _handed_on(placed, part, find))
+
+
+def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[list[Member]]:
+    """What runs cannot use goes to the block that ends last, as long as that lets it end sooner."""
+    domain = part.links.fast_domain
+    for _ in range(ROUNDS):
+        used = [max(_used(member, domain) for member in block) for block in placed]
+        left = part.chips // domain * domain
+        left -= sum(chips * len(block) for chips, block in zip(used, placed, strict=True))
+        last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
+        more = used[last] + left // len(placed[last]) // domain * domain
+        longer = find([member.model for member in placed[last]], part, more)
+        if ends([longer]) >= ends([placed[last]]):
+            break
+        placed = [
+            [dataclasses.replace(member, chips=chips) for member in block]
+            for chips, block in zip(used, placed, strict=True)
+        ]
+        placed[last] = longer
+    return placed
+
+
+def _used(member: Member, domain: int) -> int:
+    """Chips of the domains that a run has any use of."""
+    return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
+
+
+def _need(member: Member) -> float:
+    """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
+    if member.prediction is None:
+        return REFUSED * member.chips
+    return member.prediction.devices * (days_of(member) or 1.0)
+
+
+def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
+    """Chips of a run of each block, in proportion to what one needs, in whole fast domains, at least one;
+    largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
+    domains = chips // domain
+    if domains < sum(sizes):
+        raise UserError(
+            f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}: plan fewer"
+            " runs at a time, or a larger cluster."
+        )
+    spare = domains - sum(sizes)
+    total = sum(need * size for need, size in zip(needs, sizes, strict=True))
+    wanted = [max(0.0, need / total * domains - 1) for need in needs]
+    asked = sum(want * size for want, size in zip(wanted, sizes, strict=True))
+    scale = spare / asked if asked else 0.0
+    given = [math.floor(want * scale) for want in wanted]
+    for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
+        left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))
+        given[index] += sizes[index] <= left
+    return [(1 + count) * domain for count in given]

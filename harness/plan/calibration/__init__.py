@@ -1,0 +1,1 @@
+"""How wrong may a prediction be?"""

@@ -1,0 +1,1 @@
+"""What do compilers say of a planned step?"""

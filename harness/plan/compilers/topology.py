@@ -1,0 +1,27 @@
+"""What devices a compiler is told of, for a step on so many chips of a cluster."""
+
+from __future__ import annotations
+
+import math
+
+from harness.aot.protocol import Target
+from harness.aot.tpu_slices import slice_for
+from harness.config.schema.cluster import KindConfig
+from harness.core.errors import UserError
+
+TPU = "TPU "
+
+
+def topology_of(target: Target, kind: KindConfig, devices: int) -> str:
+    """As `harness.aot.offline_devices` wants it, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
+
+    Raises UserError where chips of this kind are not what the target compiles for, or no slice has so many.
+    """
+    is_tpu = kind.chip.startswith(TPU)
+    if is_tpu != (target is Target.tpu):
+        other = Target.tpu if is_tpu else Target.cuda
+        raise UserError(f"target={target.value}: {kind.chip} is compiled for with --layers {other.value}")
+    if is_tpu:
+        return slice_for(kind.chip.removeprefix(TPU), devices)
+    near = math.gcd(devices, kind.fast_domain or 1)
+    return f"{kind.chip}:1x{devices // near}x{near}"

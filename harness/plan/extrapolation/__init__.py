@@ -1,0 +1,1 @@
+"""What do finished pairs say of runs without a sibling?"""

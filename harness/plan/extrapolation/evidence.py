@@ -1,0 +1,131 @@
+"""Where treatments stand after a finished sweep of pairs, and the line that is carried to other scales."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.compare.judge import compare
+from harness.compare.results.comparison import Comparison
+from harness.compare.results.verdict_types import Decision, GateResult, Ladder, Rung
+from harness.compare.stats.scale_trend import project
+from harness.core.errors import UserError
+from harness.records.run.status import State
+from harness.records.sweep.find_sweep import read_sweep
+from harness.report.frames.saved_plan import Span
+
+SCALES, SEEDS = 3, 2
+"""The fewest that carry a line, and an interval."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One treatment after the evidence."""
+
+    ladder: Ladder
+    rungs: tuple[Rung, ...]
+    gate: GateResult | None
+    """None: the evidence's experiment asks for none."""
+
+    @property
+    def largest(self) -> Rung:
+        """The scale trained with most compute."""
+        return max(self.rungs, key=lambda rung: rung.flops or 0.0)
+
+    @property
+    def leads(self) -> str | None:
+        """The variant that is ahead at the largest scale trained, by the sign alone: the default predictor of
+        what is larger (DataDecide, 2025). None: neither, or the evidence is invalid."""
+        delta = self.largest.delta.mean
+        if self.ladder.decision is Decision.INVALID or not delta:
+            return None
+        return self.ladder.variant if delta < 0 else self.ladder.control
+
+    def ahead(self, flops: float) -> float:
+        """E-folds of compute beyond the largest scale trained."""
+        return math.log(flops / (self.largest.flops or math.nan))
+
+    def log_k(self, flops: float) -> Span | None:
+        """ln k on the line at so many FLOPs of a control run, with its 95 % prediction interval, however far
+        and however wide; None where no line can be drawn, or the verdict is invalid."""
+        if self.ladder.decision is Decision.INVALID:
+            return None
+        carried = [(math.log(rung.flops), rung.k) for rung in self.rungs if rung.flops and rung.k]
+        at, k = [x for x, _ in carried], [k for _, k in carried]
+        start = project(at, k, ahead=0.0)  # at the largest scale that carries a multiplier
+        found = project(at, k, ahead=math.log(flops / start.flops)) if start else None
+        return Span(found.log_k, found.log_low, found.log_high) if found else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finished sweep of pairs that carries a trend."""
+
+    path: str
+    experiment: str
+    loss_unit: str
+    control: str
+    standings: tuple[Standing, ...]
+    """Of each treatment but the positive control, on which nobody bets."""
+    sparse: bool = False
+    """Whether a token passes through a part of some model's parameters alone."""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return (self.control, *(each.ladder.variant for each in self.standings))
+
+
+def read_evidence(path: str) -> Evidence:
+    """Raises UserError where no sweep lies there, some run is not over, no two variants meet, or scales (3)
+    or seeds at a scale (2) are too few."""
+    try:
+        found = compare(read_sweep(path))
+    except UserError as error:
+        raise UserError(f"evidence={error}") from None
+    standings = tuple(
+        Standing(
+            ladder,
+            tuple(rung for rung in found.rungs if rung.variant == ladder.variant),
+            next((gate for gate in found.gate or () if gate.variant == ladder.variant), None),
+        )
+        for ladder in found.ladder
+        if not ladder.positive_control
+    )
+    if why := _unfinished(found) or next(filter(None, map(_too_few, standings)), ""):
+        raise UserError(f"evidence={path}: {why}")
+    if not standings:
+        raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
+    sparse = any(0 < row.active_parameters < row.non_embedding for row in found.fairness)
+    return Evidence(path, found.experiment, found.loss_unit, found.rule.control, standings, sparse)
+
+
+def _unfinished(found: Comparison) -> str:
+    """A run that diverged is an outcome; empty: all are over."""
+    missing = [run for run in found.runs if run.outcome is None and run.state != State.diverged.value]
+    if not missing:
+        return ""
+    return (
+        f"{len(missing)} of {len(found.runs)} runs have no loss at their end ({missing[0].path} is"
+        f" {missing[0].state}); finish them with `harness sweep`"
+    )
+
+
+def _too_few(standing: Standing) -> str:
+    """What is lacking for a line with an interval; empty: nothing."""
+    pair = f"{standing.ladder.variant} and {standing.ladder.control}"
+    if len(standing.rungs) < SCALES:
+        met = _count(len(standing.rungs), "scale")
+        return f"{pair} meet at {met}, and a trend needs {SCALES}; add some with scale="
+    for rung in standing.rungs:
+        if rung.n < SEEDS:
+            return (
+                f"{pair} have {_count(rung.n, 'seed')} at {rung.scale}, and an interval needs {SEEDS};"
+                " add some with seed="
+            )
+        if not rung.flops:
+            return f"its records say no FLOPs at {rung.scale}, so no trend can be drawn; name another sweep"
+    return ""
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"

@@ -1,0 +1,195 @@
+"""From pair to bet: what a finished sweep of small pairs says of planned runs, above all of those that have
+no sibling to be compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.compare.results.verdict_types import Decision, GateResult, Trend
+from harness.compare.stats.estimates import Effect, Multiplier, Slope
+from harness.compare.stats.scale_trend import DECADE
+from harness.core.errors import UserError
+from harness.plan.extrapolation.evidence import Evidence, Standing
+from harness.plan.extrapolation.recommend import Case
+from harness.plan.plan_types import Described, PlannedRun
+from harness.plan.predict import Number
+from harness.report.frames.saved_plan import Span
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What the evidence says of a treatment at the scales that were trained."""
+
+    variant: str
+    control: str
+    decision: Decision
+    scales: tuple[str, ...]
+    k: Multiplier | None
+    """Pooled over them."""
+    trend: Trend | None
+    largest: str
+    """The scale with most compute."""
+    delta: Effect
+    """Loss there, treatment minus control, in the sweep's unit."""
+    leads: str | None
+    """The variant that is ahead there: the default predictor. None: neither, or the evidence is invalid."""
+    gate: GateResult | None
+    """None: the evidence's experiment asks for none."""
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bet:
+    """A treatment at a planned scale. k > 1 favours the treatment; intervals are of prediction, 95 %."""
+
+    scale: str
+    run: str
+    """The planned run whose compute, days and chips are meant: the control's, if there is one."""
+    treatment: str
+    control: str
+    sibling: bool
+    """The plan has both at this scale, and will see for itself."""
+    flops: float
+    """Model FLOPs of the run."""
+    e_folds: float
+    """Of compute beyond the largest scale trained; below zero: inside what was trained."""
+    decades: float
+    estimand: Slope | None
+    """What k multiplies."""
+    k: Span | None
+    """None: no line can be drawn, or the verdict is invalid. Its ends reach 0 and infinity where a
+    float holds no more."""
+    log_k: Span | None
+    days_saved: Span | None
+    """Of the control's days what the treatment would not need for the same loss, at an equal time a token:
+    days x (1 - 1/k); below zero: needs more. None: the run never ends, or trains no control."""
+    chips_saved: Span | None
+    """The same of the control's chips, in equally many days."""
+    flags: tuple[str, ...]
+    """Of the evidence, which limit all of it."""
+    tags: tuple[str, ...]
+    bet: str | None
+    """The variant to bet on; None: the evidence does not settle it."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Bets:
+    evidence: str
+    """Directory of the sweep."""
+    experiment: str
+    treatments: tuple[Treatment, ...]
+    rows: tuple[Bet, ...]
+    """Least compute first."""
+    notes: tuple[str, ...]
+    """Of whom nothing is said, and why."""
+
+
+def place_bets(evidence: Evidence, runs: Sequence[Described], planned: Sequence[PlannedRun]) -> Bets:
+    """Raises UserError where the plan trains none of the evidence's variants in its unit of loss."""
+    sheet = {run.name: run for run in planned}
+    notes = {run.name: why for run in runs if (why := _left_out(evidence, run, sheet[run.name]))}
+    kept = [run for run in runs if run.name not in notes]
+    if not kept:
+        raise UserError(
+            f"evidence={evidence.path}: it compares {', '.join(evidence.variants)} in {evidence.loss_unit},"
+            f" of which this plan trains nothing; name a sweep of the plan's own variants"
+        )
+    rows = [_bet(each, group, sheet) for each in evidence.standings for group in _by_scale(kept, each)]
+    names = {run.config.variant.name for run in runs}
+    absent = [name for name in evidence.variants if name not in names]
+    return Bets(
+        evidence.path,
+        evidence.experiment,
+        tuple(map(_treatment, evidence.standings)),
+        tuple(sorted(rows, key=lambda bet: (bet.flops, bet.treatment))),
+        (
+            *(f"{name}: no run of this plan has this variant." for name in absent),
+            *notes.values(),
+            *_of_another_kind(evidence, kept),
+        ),
+    )
+
+
+def _of_another_kind(evidence: Evidence, runs: Sequence[Described]) -> list[str]:
+    sparse = [run for run in runs if 0 < run.facts.active_parameters < run.facts.non_embedding]
+    if evidence.sparse == bool(sparse):
+        return []
+    one, other = ("experts", "none") if evidence.sparse else ("no experts", "some")
+    return [f"The evidence's models have {one}, the plan's {other}: that k is the same for both is assumed."]
+
+
+def _left_out(evidence: Evidence, run: Described, planned: PlannedRun) -> str:
+    """Why nothing can be said of a run; empty: something can."""
+    if not planned.tokens:
+        return f"{run.name}: it has no budget of tokens."
+    if run.facts.loss_unit != evidence.loss_unit:
+        return f"{run.name}: its loss is in {run.facts.loss_unit}, the evidence's in {evidence.loss_unit}."
+    if run.config.variant.name not in evidence.variants:
+        return f"{run.name}: the evidence does not compare its variant."
+    return ""
+
+
+def _by_scale(runs: Sequence[Described], standing: Standing) -> list[list[Described]]:
+    """Runs of the two at each scale, the control's first."""
+    control, treatment = standing.ladder.control, standing.ladder.variant
+    groups: dict[str, list[Described]] = {}
+    for run in runs:
+        if run.config.variant.name in (control, treatment):
+            groups.setdefault(run.config.scale.name, []).append(run)
+    return [sorted(group, key=lambda run: run.config.variant.name != control) for group in groups.values()]
+
+
+def _treatment(standing: Standing) -> Treatment:
+    ladder, largest = standing.ladder, standing.largest
+    return Treatment(
+        ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.k, ladder.trend,
+        largest.scale, largest.delta, standing.leads, standing.gate, ladder.flags,
+    )  # fmt: skip
+
+
+def _bet(standing: Standing, group: Sequence[Described], sheet: dict[str, PlannedRun]) -> Bet:
+    ladder, first, run = standing.ladder, group[0].config, sheet[group[0].name]
+    flops = run.flops_per_token * (run.tokens or 0)
+    ahead, log_k = standing.ahead(flops), standing.log_k(flops)
+    sibling = len({each.config.variant.name for each in group}) > 1
+    case = Case(first.scale.name, standing, log_k, ahead / DECADE, sibling)
+    saved = log_k if first.variant.name == ladder.control else None
+    return Bet(
+        scale=case.scale,
+        run=run.name,
+        treatment=ladder.variant,
+        control=ladder.control,
+        sibling=sibling,
+        flops=flops,
+        e_folds=ahead,
+        decades=case.decades,
+        estimand=ladder.k.estimand if ladder.k else None,
+        k=log_k and Span(_exp(log_k.value), _exp(log_k.low), _exp(log_k.high)),
+        log_k=log_k,
+        days_saved=_saved(saved, run.days),
+        chips_saved=_saved(saved, Span(run.chips, run.chips, run.chips)),
+        flags=ladder.flags,
+        tags=("EXTRAPOLATION",) if ahead > 0 else (),
+        bet=case.bet,
+        sentence=case.sentence,
+    )
+
+
+def _saved(log_k: Span | None, amount: Number | Span | None) -> Span | None:
+    """amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
+    if log_k is None or amount is None:
+        return None
+    value, low, high = (1 - _exp(-each) for each in (log_k.value, log_k.low, log_k.high))
+    return Span(
+        amount.value * value,
+        min(amount.low * low, amount.high * low),
+        max(amount.low * high, amount.high * high),
+    )
+
+
+def _exp(value: float) -> float:
+    """Infinite where a float holds no more."""
+    return math.exp(value) if value < 700 else math.inf

@@ -1,0 +1,1 @@
+"""How well does the cost model predict published runs?"""

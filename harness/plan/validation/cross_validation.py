@@ -1,0 +1,113 @@
+"""Published runs, each predicted by a fit to the other sources alone: the table, and what it comes to."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.errors import UserError
+from harness.plan.calibration.uncertainty import Calibration, Seen, fit, leave_one_source_out, look
+from harness.report.tables.text_table import Table, table
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One row, as a fit without its source says. Seconds of a step."""
+
+    run: str
+    source: str
+    chip: str
+    chips: int
+    published: float
+    raw: float
+    """By the closed form."""
+    value: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.value / self.published - 1)
+
+    @property
+    def inside(self) -> bool:
+        return self.low <= self.published <= self.high
+
+    @property
+    def width(self) -> float:
+        """Half the interval over the prediction."""
+        return (self.high - self.low) / 2 / self.value
+
+
+def read_rows(path: Path) -> list[Seen]:
+    """Of a CSV file with the columns of a published run, the rows that tell a step time. Raises UserError
+    for what cannot be read, and for rows of fewer than two sources."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            seen = look(list(csv.DictReader(file)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        trouble = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: {trouble}; a CSV file with one published run a row is wanted") from error
+    sources = {one.row.source for one in seen}
+    if len(sources) < 2:
+        raise UserError(
+            f"{path}: {len(seen)} rows tell a step time, of {len(sources)} sources; a row is predicted from"
+            " other sources, so there must be two"
+        )
+    return seen
+
+
+def judge_rows(seen: Sequence[Seen]) -> list[Judged]:
+    return [_judge(one, known) for one, known in leave_one_source_out(seen)]
+
+
+def _judge(one: Seen, known: Calibration) -> Judged:
+    value, wide = one.predicted * known.factor, math.exp(known.interval(one.doubts))
+    row = one.row
+    return Judged(
+        run=row.id,
+        source=row.source,
+        chip=row.chip.name,
+        chips=row.chips,
+        published=one.published,
+        raw=one.predicted,
+        value=value,
+        low=value / wide,
+        high=value * wide,
+    )
+
+
+def rows_table(rows: Sequence[Judged]) -> Table:
+    columns = ("run", "source", "chips", "published s", "predicted s [low, high]", "error", "inside")
+    return table(columns, map(_cells, rows), left=3)
+
+
+def _cells(row: Judged) -> tuple[str, ...]:
+    return (
+        row.run,
+        row.source,
+        f"{row.chips:,} {row.chip}",
+        f"{row.published:.2f}",
+        f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]",
+        f"{row.value / row.published - 1:+.0%}",
+        "yes" if row.inside else "no",
+    )
+
+
+def summary(seen: Sequence[Seen]) -> str:
+    rows, known = judge_rows(seen), fit(seen)
+    errors = [row.error for row in rows]
+    raw = np.mean([abs(row.raw / row.published - 1) for row in rows])
+    inside, width = np.mean([row.inside for row in rows]), np.median([row.width for row in rows])
+    return (
+        f"{len(rows)} rows of {len({row.source for row in rows})} sources, each predicted without"
+        f" its source: mean error {np.mean(errors):.1%}, nine rows of ten {np.quantile(errors, 0.9):.0%} or"
+        f" less, {inside:.0%} inside the interval, whose median half width is {width:.0%}."
+        f" Uncalibrated: {raw:.1%}. Fitted to all: factor {known.factor:.4f}, spread {known.spread:.4f}"
+        " (standard deviation in ln)."
+    )

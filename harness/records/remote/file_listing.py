@@ -1,0 +1,239 @@
+"""What lies behind a URL, by fsspec: the files of a sweep that a comparison reads, and a stamp of each."""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from harness.core.cache_dir import cache_dir
+from harness.core.errors import UserError, nearest
+from harness.records.paths import LIBRARY, RECORDS, RUN
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+AT_ONCE = 16
+"""Questions that are asked together, where the other side answers more than one at a time: enough to hide its
+latency, few enough for a small web server."""
+_NO_VERSION = {"name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass"}
+"""Of what is listed of a file: what may stay the same when its content changes."""
+_WEB = "http"
+Entry = dict[str, Any]
+"""Of a listing, as fsspec has it."""
+
+
+class Changed(Exception):
+    """Something went between the moment it was listed and the moment it was read."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as it was listed."""
+
+    path: str
+    size: int | None
+    stamp: str
+    """Another one where its content is another; where nothing there tells, another one each time."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    url: str
+    files: AbstractFileSystem
+    root: str
+
+    @property
+    def name(self) -> str:
+        """Of the folder or file; of an archive that is the sweep itself, the archive's."""
+        own = PurePosixPath(self.root).name or PurePosixPath(self.url).stem or "sweep"
+        return PurePosixPath(unquote(own.partition("?")[0])).name if _is_web(self.files) else own
+
+
+def opened(url: str) -> Remote:
+    from fsspec.core import url_to_fs  # imported where there is a URL alone
+
+    files, root = url_to_fs(url)
+    files.invalidate_cache()
+    return Remote(url, files, str(root).rstrip("/"))
+
+
+def of_sweep(remote: Remote, note: Callable[[str], None]) -> dict[str, Found]:
+    """What a comparison reads, by path below the folder that holds the sweep; with it the noise floors of
+    the sweeps beside it. `note` is told where these cannot be seen. Raises UserError where no sweep is."""
+    listed = _listed(remote.files, remote.root, RECORDS)
+    if not any(fnmatchcase(path, RUN) for path in listed):
+        raise UserError(f"{remote.url}: no sweep lies there; name the folder that holds rule.json and scales")
+    entries = _beside(remote, note) | {f"{remote.name}/{path}": entry for path, entry in listed.items()}
+    with _at_once(remote.files) as each:
+        return dict(
+            zip(entries, each(lambda entry: _found(remote.files, entry), entries.values()), strict=True)
+        )
+
+
+def of_file(remote: Remote) -> dict[str, Found]:
+    """One file, by its name."""
+    entry = remote.files.info(remote.root)
+    if entry["type"] == "directory":
+        raise UserError(f"{remote.url}: this is a folder; name a file in it")
+    return {remote.name: _found(remote.files, entry)}
+
+
+@contextmanager
+def as_sentences(url: str) -> Iterator[None]:
+    """Each package behind a protocol raises in its own way, and promises no narrower class."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        names = [each.name for each in _chain(error) if isinstance(each, ImportError) and each.name]
+        why = f"a package is missing for {url.partition(':')[0]}"
+        raise UserError(
+            f"{url}: {why}; pip install {names[0] if names else f'what it asks for ({error})'}"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{url}: nothing lies there; check the names of host or bucket, and folder"
+        ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}; make room there, or set "
+                "AB_HARNESS_CACHE=FOLDER"
+            ) from error
+        if "Protocol not known" in str(error):
+            raise UserError(f"{url}: {_unknown(url)}") from error
+        raise UserError(
+            f"{url}: cannot be read ({_why(error)}); see to the name, the network and your credentials, or "
+            "copy it here"
+        ) from error
+
+
+def _unknown(url: str) -> str:
+    from fsspec import available_protocols
+
+    named = url.partition(":")[0]
+    return f"there is no protocol '{named}'; {nearest(named, available_protocols())}"
+
+
+def _why(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _beside(remote: Remote, note: Callable[[str], None]) -> dict[str, Entry]:
+    """Noise floors of the sweeps beside it, which its verdict may rest on."""
+    from fsspec.archive import AbstractArchiveFileSystem
+
+    parent = remote.files._parent(remote.root)
+    if not remote.root or not (parent or isinstance(remote.files, AbstractArchiveFileSystem)):
+        return {}
+    try:
+        return _listed(remote.files, parent, [f"*/{LIBRARY}"])
+    except Changed:
+        raise
+    except Exception as error:
+        note(
+            f"{remote.url}: the folder above cannot be listed ({_why(error)}): its noise floors are not known"
+        )
+        return {}
+
+
+def _listed(files: AbstractFileSystem, root: str, patterns: Sequence[str]) -> dict[str, Entry]:
+    """The files below a folder that fit a pattern, by relative path; folders of one level all at once."""
+    found: dict[str, Entry] = {}
+    level = {"": root}
+    while level:
+        with _at_once(files) as each:
+            listings = [*each(lambda path: _inside(files, path, top=path == root), level.values())]
+        entries = {
+            f"{above}{name}": entry
+            for above, listing in zip(level, listings, strict=True)
+            for name, entry in listing.items()
+        }
+        folders = {path: entry for path, entry in entries.items() if entry["type"] == "directory"}
+        found |= {
+            path: each for path, each in entries.items() if path not in folders and _fits(path, patterns)
+        }
+        level = {f"{path}/": each["name"] for path, each in folders.items() if _leads(path, patterns)}
+    return found
+
+
+def _inside(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, Entry]:
+    """By name. The links of a page are quoted, and some stores list a folder in itself."""
+    try:
+        entries = files.ls(folder, detail=True)
+    except FileNotFoundError as error:
+        raise error if top else Changed from error
+    plain = unquote if _is_web(files) else str
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        above, _, last = entry["name"].rstrip("/").rpartition("/")
+        name = plain(last)
+        if f"{above}/{last}" != folder.rstrip("/") and "/" not in name and name not in ("", ".", ".."):
+            named[name] = entry
+    return named
+
+
+def _fits(path: str, patterns: Sequence[str]) -> bool:
+    parts = path.split("/")
+    return any(_alike(parts, split) for split in map(_split, patterns) if len(split) == len(parts))
+
+
+def _leads(folder: str, patterns: Sequence[str]) -> bool:
+    """Whether what fits may lie below it."""
+    parts = folder.split("/")
+    return any(
+        _alike(parts, split[: len(parts)]) for split in map(_split, patterns) if len(split) > len(parts)
+    )
+
+
+def _split(pattern: str) -> list[str]:
+    return pattern.split("/")
+
+
+def _alike(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    return all(fnmatchcase(part, pattern) for part, pattern in zip(parts, patterns, strict=True))
+
+
+def _found(files: AbstractFileSystem, entry: Entry) -> Found:
+    """A web server tells of a file only when it is asked for that one."""
+    try:
+        told = files.info(entry["name"]) if entry.get("size") is None else entry
+    except FileNotFoundError as error:
+        raise Changed from error
+    version = {key: str(value) for key, value in told.items() if key not in _NO_VERSION and value is not None}
+    stamp = json.dumps([told["size"], version], sort_keys=True) if version else secrets.token_hex(8)
+    return Found(entry["name"], told["size"], stamp)
+
+
+def fetch(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
+    """Copy files to paths, some at a time."""
+    for start in range(0, len(there), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        files.get(there[some], here[some])
+
+
+@contextmanager
+def _at_once(files: AbstractFileSystem) -> Iterator[Callable]:
+    """A `map` in threads; in one thread for what is read through one open file, such as an archive."""
+    with ThreadPoolExecutor(AT_ONCE if files.async_impl else 1) as pool:
+        yield pool.map
+
+
+def _is_web(files: AbstractFileSystem) -> bool:
+    return _WEB in files.protocol

@@ -1,0 +1,122 @@
+"""A sweep or a file that lies behind a URL, as a local copy: what a comparison reads of it, and no more.
+
+A copy is named after all that was listed there, and is renamed into its place when it is whole: what stands
+there is complete and never changes, so that several commands may read it while another one fetches anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from harness.core import atomic_files
+from harness.core.cache_dir import cache_dir
+from harness.core.errors import UserError
+from harness.records.paths import SweepDir
+from harness.records.remote.file_listing import (
+    Changed,
+    Found,
+    Remote,
+    as_sentences,
+    fetch,
+    of_file,
+    of_sweep,
+    opened,
+)
+
+TRIES = 3
+KEPT = 86_400.0
+"""Seconds for which a copy stays that is no longer the newest: a command may be reading it."""
+STAMPS = "stamps.json"
+
+
+def fetch_sweep(url: str) -> SweepDir:
+    """A copy of the sweep, with the noise floors of those beside it. Raises UserError where there is none, or
+    it cannot be read."""
+    with as_sentences(url):
+        remote = opened(url)
+        return SweepDir(_copied(remote, lambda: of_sweep(remote, _to_screen)) / remote.name)
+
+
+def fetch_file(url: str) -> Path:
+    """A copy of one file. Raises UserError where it cannot be read."""
+    with as_sentences(url):
+        remote = opened(url)
+        return _copied(remote, lambda: of_file(remote)) / remote.name
+
+
+def _to_screen(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _copied(remote: Remote, look: Callable[[], dict[str, Found]]) -> Path:
+    home = cache_dir("remote") / _digest(remote.url.rstrip("/"))
+    home.mkdir(exist_ok=True)
+    for _ in range(TRIES):
+        with suppress(Changed):
+            copy = _copy(remote, look(), home)
+            _clear(home, copy)
+            return copy
+        remote.files.invalidate_cache()
+    raise UserError(f"{remote.url}: its files change while they are read; repeat the command in a moment")
+
+
+def _copy(remote: Remote, found: dict[str, Found], home: Path) -> Path:
+    """The folder of the copy; only what is not in the newest one is fetched."""
+    stamps = {path: each.stamp for path, each in found.items()}
+    copy = home / _digest(json.dumps(stamps, sort_keys=True))
+    if not copy.is_dir():
+        with tempfile.TemporaryDirectory(dir=home, prefix=".") as scratch:
+            fresh = Path(scratch) / "copy"
+            _fill(fresh, remote, found, _newest(home))
+            atomic_files.write_json(fresh / STAMPS, stamps)
+            with suppress(FileExistsError):  # another command was faster
+                fresh.rename(copy)
+    os.utime(copy)
+    return copy
+
+
+def _fill(fresh: Path, remote: Remote, found: dict[str, Found], before: Path | None) -> None:
+    """Raises Changed where what was listed is not what comes."""
+    known = before and atomic_files.read_json(before / STAMPS)
+    wanted: list[str] = []
+    for path, each in found.items():
+        (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+        if before and isinstance(known, dict) and known.get(path) == each.stamp:
+            shutil.copyfile(before / path, fresh / path)
+        else:
+            wanted.append(path)
+    try:
+        fetch(remote.files, [found[path].path for path in wanted], [str(fresh / path) for path in wanted])
+    except FileNotFoundError as error:
+        raise Changed from error
+    if any(found[path].size not in (None, (fresh / path).stat().st_size) for path in wanted):
+        raise Changed
+
+
+def _newest(home: Path) -> Path | None:
+    return max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_age, default=None)
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _clear(home: Path, newest: Path) -> None:
+    """Older copies go, and what kills left half fetched."""
+    for path in home.iterdir():
+        with suppress(FileNotFoundError):
+            if path != newest and time.time() - _age(path) > KEPT:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,169 @@
+"""Loss curves as Parquet parts that carry their own checksum in their name.
+
+A part `steps-00000100-00000200.<sha256, 16 digits>.parquet` holds the rows of steps
+(100, 200]; evaluations lie in parts `evals-...` of the same stretch. A part is sealed
+before the manifest of the checkpoint at its end, so a checkpoint is never ahead of its
+curve, and a flipped bit is seen because the name no longer fits the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from harness.core import atomic_files
+from harness.records.paths import RunDir
+
+STEPS = {
+    "step": pl.Int64,
+    "tokens": pl.Int64,
+    "flops": pl.Float64,
+    "loss": pl.Float64,
+    "grad_norm": pl.Float64,
+    "learning_rate": pl.Float64,
+    "device_seconds": pl.Float64,
+    "input_seconds": pl.Float64,
+    "expert_load": pl.Float64,
+    "expert_dropped": pl.Float64,
+}
+"""One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
+and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
+lane's devices (wall-clock: never part of a bitwise comparison), and `input_seconds` is the part of it in
+which batches were read and brought to the devices (null where that was not measured yet). Of models with
+experts alone, else null: `expert_load`, the largest share of assignments that one expert of one layer got,
+times the number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had
+room for."""
+
+EVALS = {
+    "step": pl.Int64,
+    "tokens": pl.Int64,
+    "flops": pl.Float64,
+    "domain": pl.String,
+    "loss": pl.Float64,
+    "bits_per_byte": pl.Float64,
+    "decayed": pl.Boolean,
+    "device_seconds": pl.Float64,
+}
+"""One row an evaluation and held-out domain. `decayed`: the learning rate has reached its end."""
+
+SCHEMAS = {"steps": STEPS, "evals": EVALS}
+_MISFIT = "its content does not fit the checksum in its name"
+_NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
+
+
+@dataclass(frozen=True)
+class Part:
+    kind: str
+    start: int
+    end: int
+    checksum: str
+    path: Path
+
+    def intact(self) -> bool:
+        try:
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16] == self.checksum
+        except OSError:
+            return False
+
+
+def parts(run: RunDir, kind: str) -> list[Part]:
+    """The parts of a kind in order of their stretch, intact or not."""
+    found = []
+    for path in run.metrics.glob(f"{kind}-*.parquet"):
+        if match := _NAME.fullmatch(path.name):
+            found.append(Part(match[1], int(match[2]), int(match[3]), match[4], path))
+    return sorted(found, key=lambda part: (part.start, part.end))
+
+
+def seal(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> Part:
+    """Write the rows of steps (start, end] as one part."""
+    buffer = io.BytesIO()
+    pl.DataFrame(rows, schema=SCHEMAS[kind], orient="row").write_parquet(buffer, compression="zstd")
+    content = buffer.getvalue()
+    checksum = hashlib.sha256(content).hexdigest()[:16]
+    path = run.metrics / f"{kind}-{start:08d}-{end:08d}.{checksum}.parquet"
+    atomic_files.write_bytes(path, content)
+    return Part(kind, start, end, checksum, path)
+
+
+@dataclass(frozen=True)
+class Damage:
+    path: Path
+    reason: str
+
+
+def intact_until(run: RunDir) -> tuple[int, list[Damage]]:
+    """The step up to which the curve is whole from its start, and the damaged parts found."""
+    origin, ends, damage = _origin(run), [], []
+    for kind in SCHEMAS:
+        chain = _chain(run, kind)
+        ends.append(chain[-1].end if chain else origin)
+        damage += [Damage(part.path, _MISFIT) for part in parts(run, kind) if not part.intact()]
+    return min(ends), damage
+
+
+def drop_after(run: RunDir, step: int) -> None:
+    """Cut the curve behind a step, and drop what is damaged: a resume computes those rows again.
+
+    An intact part that reaches across the step is sealed anew up to it before it goes.
+    """
+    for kind in SCHEMAS:
+        for part in parts(run, kind):
+            if part.intact() and part.end <= step:
+                continue
+            if part.intact() and part.start < step:
+                seal(
+                    run, kind, part.start, step, _read([part], kind).filter(pl.col("step") <= step).to_dicts()
+                )
+            part.path.unlink(missing_ok=True)
+
+
+def compact(run: RunDir) -> None:
+    """Join the parts of a finished run into one of each kind, written before the old ones go."""
+    for kind in SCHEMAS:
+        old = parts(run, kind)
+        chain = _chain(run, kind)
+        if len(old) > 1 and chain:
+            new = seal(run, kind, chain[0].start, chain[-1].end, _read(chain, kind).to_dicts())
+            for part in old:
+                if part.path != new.path:
+                    part.path.unlink(missing_ok=True)
+
+
+def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
+    """The whole rows of a run or branch (columns: STEPS or EVALS), from its first step on.
+
+    Damaged parts and what lies behind them are left out (`intact_until` names them).
+    """
+    return _read(_chain(run, kind), kind)
+
+
+def _chain(run: RunDir, kind: str) -> list[Part]:
+    """Intact parts that follow each other from the run's origin. A kill between the two steps of
+    `compact` leaves overlapping parts: the longest one wins."""
+    chain: list[Part] = []
+    end = _origin(run)
+    for part in sorted(parts(run, kind), key=lambda part: (part.start, -part.end)):
+        if part.start == end and part.end > end and part.intact():
+            chain.append(part)
+            end = part.end
+    return chain
+
+
+def _origin(run: RunDir) -> int:
+    """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
+    record = atomic_files.read_sealed(run.run)
+    parent = record.get("parent") if record else None
+    step = parent.get("step") if isinstance(parent, dict) else None
+    return step if isinstance(step, int) else 0
+
+
+def _read(chain: list[Part], kind: str) -> pl.DataFrame:
+    frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
+    # Parts from before a column was there have nulls in it.
+    return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

@@ -1,0 +1,162 @@
+"""What a lane was doing when, as lines of JSON that its own thread appends: one a change of phase.
+
+It is evidence, not data: nothing that is trained or compared depends on it, a disk that takes no line
+ends no run, and clocks may have jumped. An attempt therefore reads the wall clock once and counts on by
+the monotonic one; a reader moves an attempt that seems to begin before the last one ended. A run that
+starts over keeps its lines, since the machine was busy then too; so do its cooldown branches, which
+are trained in their parent's lane and stand in its timeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from harness.records.paths import RunDir
+
+BEGIN, TRAIN, END = "start", "train", "end"
+"""The phase that begins each attempt, that in which steps are made, and that after which a lane is free."""
+TICK = 10.0
+"""Seconds after which a phase that lasts is written again: what a kill leaves unknown at most."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    time: float
+    """UTC seconds."""
+    phase: str
+    attempt: int
+    width: int
+    """Devices of the lane."""
+    step: int = 0
+    share: float = 1.0
+    """Of the token budget, at which the course ends that is trained: below 1 for a branch."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of one phase, in UTC seconds and steps."""
+
+    phase: str
+    start: float
+    end: float
+    width: int
+    attempt: int
+    first: int
+    last: int
+    share: float = 1.0
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+class Timeline:
+    """One attempt's lines; used by one thread. `begun`: when its process did, in UTC seconds."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        attempt: int,
+        width: int,
+        begun: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._path, self._attempt, self._width, self._clock = run.timeline, attempt, width, clock
+        now = time.time()
+        self._origin = now - clock()
+        before = read_timeline(run)
+        self._phase, self._written, self._broken = "", 0.0, run.timeline.exists()
+        since_then = begun is not None and begun <= now and (not before or begun >= before[-1].time)
+        self._append(begun if begun is not None and since_then else now, BEGIN, 0, 1.0)
+
+    def turn(self, phase: str, step: int, share: float = 1.0) -> None:
+        """The lane turns to a phase, or is still in it."""
+        now = self._clock() + self._origin
+        if phase != self._phase or now - self._written >= TICK:
+            self._append(now, phase, step, share)
+
+    def _append(self, now: float, phase: str, step: int, share: float) -> None:
+        self._phase, self._written = phase, now
+        line = {"time": round(now, 3), "phase": phase, "attempt": self._attempt, "width": self._width}
+        text = json.dumps(line | {"step": step, "share": share}) + "\n"
+        with contextlib.suppress(OSError), self._path.open("a") as file:
+            # A line that was cut short is ended first, so that it spoils nothing but itself.
+            begins, self._broken = "\n" if self._broken else "", True
+            file.write(begins + text)
+            file.flush()
+            self._broken = False
+
+
+def read_timeline(run: RunDir) -> list[Entry]:
+    """The readable lines in order; none where the file is missing."""
+    try:
+        lines = run.timeline.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [entry for line in lines if (entry := _entry(line)) is not None]
+
+
+def _entry(line: str) -> Entry | None:
+    try:
+        content: Any = json.loads(line)
+        entry = Entry(
+            float(content["time"]),
+            str(content["phase"]),
+            int(content["attempt"]),
+            int(content["width"]),
+            int(content.get("step", 0)),
+            float(content.get("share", 1.0)),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
+    return entry if math.isfinite(entry.time) and math.isfinite(entry.share) and entry.width > 0 else None
+
+
+def spans(entries: Sequence[Entry], until: float | None = None) -> list[Span]:
+    """The stretches that the lines tell of, in order, none of negative length and none overlapping.
+
+    The last phase of an attempt that was cut off ends with its last line. `until`: the lane is still
+    at work, so that its last phase goes on to then.
+    """
+    found: list[Span] = []
+    end = -math.inf
+    for attempt in _attempts(entries):
+        moved = max(0.0, end - attempt[0].time)
+        for here, following in pairwise(attempt):
+            start = max(here.time + moved, end)
+            end = max(following.time + moved, start)
+            _add(found, here, start, end, following.step if following.share == here.share else here.step)
+    last = entries[-1] if entries else None
+    if until is not None and last is not None and last.phase != END:
+        start = max(end, last.time)
+        _add(found, last, start, max(until, start), last.step)
+    return found
+
+
+def _attempts(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Lines from one start to the next."""
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        if not groups or entry.phase == BEGIN or entry.attempt != groups[-1][-1].attempt:
+            groups.append([])
+        groups[-1].append(entry)
+    return groups
+
+
+def _add(found: list[Span], entry: Entry, start: float, end: float, step: int) -> None:
+    """A stretch more, or a longer one where the phase was only written again."""
+    if entry.phase == END or end <= start:
+        return
+    last = found[-1] if found else None
+    same = last and (last.phase, last.attempt, last.share) == (entry.phase, entry.attempt, entry.share)
+    if last and same and last.end == start and last.width == entry.width:
+        found[-1] = replace(last, end=end, last=step)
+    else:
+        found.append(Span(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share))

@@ -1,0 +1,28 @@
+"""How far a run is to be trained for now: to a look, or to its end.
+
+The driver writes it before it starts a worker; the worker reads it once. Without one a run is trained
+to its end.
+"""
+
+from __future__ import annotations
+
+from harness.core.atomic_files import Damaged, read_sealed, write_sealed
+from harness.records.paths import RunDir
+
+END = 1.0
+
+
+def write_goal(run: RunDir, share: float) -> None:
+    """Train until the cooldown branch that ends at this share of the tokens is there; 1: to the end."""
+    if share < END:
+        write_sealed(run.goal, {"share": share})
+    else:
+        run.goal.unlink(missing_ok=True)
+
+
+def read_goal(run: RunDir) -> float:
+    """Raises Damaged where it is damaged: a run must not be trained past its look."""
+    content = read_sealed(run.goal)
+    if content is None and run.goal.exists():
+        raise Damaged(f"{run.goal} is damaged; the same command writes it again")
+    return float(content["share"]) if content else END

@@ -1,0 +1,94 @@
+"""How much of a machine a sweep put to use: lane widths times seconds of training that stands, over devices
+times wall time. Everything else is idle, and told by what the lane did instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.records.run.timeline import TRAIN, Span
+
+REPEATED, EMPTY = "repeated", "no lane"
+"""Training that a later attempt did again, and devices on which no lane was."""
+PAUSE = 90.0
+"""Seconds without any lane that count as a pause of the sweep, in no one's charge: a driver at work starts
+what waits within 60 s."""
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    devices: int
+    seconds: float
+    """Wall time without pauses."""
+    paused: float
+    work: float
+    """Device-seconds of training that stands."""
+    idle: Mapping[str, float]
+    """Device-seconds by what happened instead, most first; with `work` they are devices x seconds."""
+
+    @property
+    def share(self) -> float:
+        return self.work / (self.devices * self.seconds)
+
+
+def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> Utilisation | None:
+    """Of the runs' spans; None where nothing was at work.
+
+    `devices`: of the machine; else as many as all lanes had at the busiest moment, so that devices
+    which no run ever had go unseen.
+    """
+    every = [span for lane in lanes for span in lane if span.seconds > 0]
+    if not every:
+        return None
+    devices = devices or busiest(every)
+    driven = sessions(every)
+    seconds = sum(end - start for start, end in driven)
+    kinds: dict[str, float] = {}
+    for lane in lanes:
+        for span, stands in zip(lane, standing(lane), strict=True):
+            spent = span.width * span.seconds
+            kinds[span.phase] = kinds.get(span.phase, 0.0) + spent * stands
+            if stands < 1:
+                kinds[REPEATED] = kinds.get(REPEATED, 0.0) + spent * (1 - stands)
+    kinds[EMPTY] = max(0.0, devices * seconds - sum(kinds.values()))
+    work = kinds.pop(TRAIN, 0.0)
+    idle = {kind: spent for kind, spent in sorted(kinds.items(), key=lambda item: -item[1]) if spent > 0}
+    return Utilisation(devices, seconds, driven[-1][1] - driven[0][0] - seconds, work, idle)
+
+
+def busiest(every: Sequence[Span]) -> int:
+    """Devices of all lanes together when they had most; one that ends makes room for one that begins.
+
+    To the millisecond, which is what a timeline holds.
+    """
+    ends = [(round(span.end, 3), 0, -span.width) for span in every]
+    moments = sorted([(round(span.start, 3), 1, span.width) for span in every] + ends)
+    return int(np.max(np.cumsum([width for _, _, width in moments])))
+
+
+def sessions(every: Sequence[Span]) -> list[tuple[float, float]]:
+    """The stretches, in UTC seconds, in which someone drove: from pause to pause."""
+    found: list[tuple[float, float]] = []
+    for span in sorted(every, key=lambda span: span.start):
+        if found and span.start - found[-1][1] <= PAUSE:
+            found[-1] = found[-1][0], max(found[-1][1], span.end)
+        else:
+            found.append((span.start, span.end))
+    return found
+
+
+def standing(lane: Sequence[Span]) -> list[float]:
+    """Of each span the share that counts: of training, the steps that no later attempt went back behind."""
+    shares, floors = [], dict[float, float]()
+    for span in reversed(lane):
+        floor = floors.get(span.share, np.inf)
+        if span.phase != TRAIN or span.last <= floor:
+            shares.append(1.0)
+        else:
+            kept = max(0.0, floor - span.first)
+            shares.append(kept / (span.last - span.first) if kept else 0.0)  # one that hung made no step
+        if span.phase == TRAIN:
+            floors[span.share] = min(floor, span.first)
+    return shares[::-1]

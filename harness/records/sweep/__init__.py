@@ -1,0 +1,1 @@
+"""What does a sweep leave on disk?"""

@@ -1,0 +1,28 @@
+"""Finding the sweep that a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.core.errors import UserError, nearest
+from harness.core.paths import is_remote, local_path
+from harness.records.paths import SweepDir
+
+
+def find_sweep(path: Path | str) -> SweepDir:
+    """The sweep directory at a path. Raises UserError, with the nearest one below runs/, if there is none."""
+    sweep = SweepDir(Path(local_path(path, f"mount it, or read what ended with `harness compare {path}`")))
+    if not any(sweep.runs()):
+        beside = sorted(str(each.parent) for each in Path().glob("runs/*/rule.json"))
+        way_out = nearest(str(path), beside) if beside else "`harness sweep` makes one"
+        raise UserError(f"{path}: no sweep lies there; {way_out}")
+    return sweep
+
+
+def read_sweep(path: Path | str) -> SweepDir:
+    """The same of a sweep that is only read: of one behind a URL, a copy as it is now."""
+    if not is_remote(path):
+        return find_sweep(path)
+    from harness.records.remote.local_copy import fetch_sweep
+
+    return fetch_sweep(str(path))

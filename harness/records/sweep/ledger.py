@@ -1,0 +1,77 @@
+"""The ledger of a sweep: what was decided when, append-only, each entry hashed with the one before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+from harness.records.paths import SweepDir
+
+_FIELDS = {"kind", "time", "previous", "content", "hash"}
+
+
+def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Add one entry `{kind, time, previous, content, hash}` as a line of JSON, flushed to disk.
+
+    A line that a kill cut short is ended first, so that it spoils nothing but itself.
+    """
+    previous = read(sweep)
+    entry = {
+        "kind": kind,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "previous": previous[-1]["hash"] if previous else "",
+        "content": content,
+    }
+    entry["hash"] = _hash(entry)
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    torn = (
+        sweep.ledger.exists()
+        and not sweep.ledger.read_bytes().endswith(b"\n")
+        and sweep.ledger.stat().st_size
+    )
+    with sweep.ledger.open("a") as file:
+        file.write(("\n" if torn else "") + json.dumps(entry, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return entry
+
+
+def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
+    """The readable entries in order, of one kind or of all."""
+    if not sweep.ledger.exists():
+        return []
+    entries = []
+    for line in sweep.ledger.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and entry.keys() >= _FIELDS:
+            entries.append(entry)
+    return [entry for entry in entries if kind in (None, entry["kind"])]
+
+
+def sound(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
+    """The entries of a kind that are as they were written: what may be acted upon."""
+    return [entry for entry in read(sweep, kind) if _fits(entry)]
+
+
+def edited(sweep: SweepDir) -> list[int]:
+    """Positions of entries that were changed after they were written, or lost their predecessor."""
+    wrong, previous = [], ""
+    for position, entry in enumerate(read(sweep)):
+        if not _fits(entry) or entry["previous"] != previous:
+            wrong.append(position)
+        previous = entry["hash"]
+    return wrong
+
+
+def _fits(entry: dict[str, Any]) -> bool:
+    return _hash({key: value for key, value in entry.items() if key != "hash"}) == entry["hash"]
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

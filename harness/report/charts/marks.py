@@ -1,0 +1,110 @@
+"""What all panels share: small multiples, layers that need data, axes, colours, data as CSV.
+
+No mark names a colour (`theme` does), and every text of a config enters a specification as data or
+as a JSON string, never as part of a Vega expression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import altair as alt
+import polars as pl
+
+from harness.report.frames.sweep_frames import Frames
+
+WIDTH = 940
+"""Pixels that the small multiples of a row share."""
+GAP = 26
+MARGIN = 66
+"""Pixels of a y axis."""
+COLUMNS = 5
+"""Small multiples in a row, at most."""
+TEXTS = ("scale", "variant", "kind", "phase", "label", "text")
+"""Columns that are never numbers, whatever they look like."""
+
+COUNT = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 'B')"
+POWER = "datum.value == 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
+SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~r')"
+"""How ticks are written, as Vega expressions."""
+AXES = {
+    "tokens": ("tokens", COUNT),
+    "step": ("step", COUNT),
+    "flops": ("model FLOPs", POWER),
+    "device_seconds": ("device-seconds", COUNT),
+}
+"""What a curve can be drawn over: title, and how its ticks are written."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Marks over the rows of one kind (and of these phases, if any are named)."""
+
+    kind: str
+    marks: alt.Chart
+    needs: str
+    """The column without which there is nothing to draw: an empty layer has no extent, and Vega warns."""
+    phases: tuple[str, ...] = ()
+
+
+def filled(layers: Iterable[Layer], rows: pl.DataFrame) -> Iterator[alt.Chart]:
+    """The layers that have something to draw, each over its own rows."""
+    for layer in layers:
+        own = rows.filter(kind=layer.kind)
+        chart = layer.marks.transform_filter(alt.datum.kind == layer.kind)
+        if layer.phases:
+            own = own.filter(pl.col("phase").is_in(layer.phases))
+            chart = chart.transform_filter(alt.FieldOneOfPredicate("phase", list(layer.phases)))
+        if own[layer.needs].count():
+            yield chart
+
+
+def multiples(
+    layers: Iterable[alt.Chart],
+    field: str,
+    order: list[str],
+    rows: pl.DataFrame,
+    *,
+    height: int,
+    own_y: bool = False,
+) -> alt.FacetChart:
+    """Small multiples of equal size, one a value of `field`, in this order; x or y is each panel's own."""
+    lines = math.ceil(len(order) / COLUMNS)
+    columns = math.ceil(len(order) / lines)
+    taken = (columns - 1) * (GAP + MARGIN * own_y)
+    width = min(440, round((WIDTH - taken) / columns))
+    chart = alt.LayerChart(layer=list(layers)).properties(width=width, height=height)
+    header = alt.Header(title=None, labelLimit=width)
+    facet = alt.Facet(f"{field}:N", sort=order, header=header)
+    panels = chart.facet(facet, columns=columns, data=inline(rows), spacing=GAP)
+    return panels.resolve_scale(y="independent") if own_y else panels.resolve_scale(x="independent")
+
+
+def inline(rows: pl.DataFrame) -> alt.Data:
+    """A frame as CSV inside the specification: a third of the size of a list of objects.
+
+    Values that are not finite become gaps.
+    """
+    floats = pl.selectors.float()
+    shortened = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
+    parse = {name: "string" if name in TEXTS else "number" for name in rows.columns}
+    return alt.Data(values=shortened.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
+
+
+def over(axis: str) -> alt.X:
+    """The x encoding over one of `AXES`."""
+    title, label = AXES[axis]
+    x = alt.X(f"{axis}:Q").scale(type="linear", nice=False, padding=6)
+    return x.axis(title=title, labelExpr=label, tickCount=5, grid=False)
+
+
+def color(content: Frames, *, legend: bool = True) -> alt.Color:
+    encoded = alt.Color("variant:N").scale(domain=content.variants)
+    return encoded.legend(symbolOpacity=1, symbolType="stroke") if legend else encoded.legend(None)
+
+
+def reference(y: float) -> alt.Chart:
+    """A line at a value that everything is held against."""
+    return alt.Chart(alt.Data(values=[{"y": y}])).mark_rule(style="reference").encode(y="y:Q")

@@ -1,0 +1,46 @@
+"""Grids of samples, of images alone: one of each variant at the largest scale, of its first seed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from harness.core import atomic_files
+from harness.report.frames.sweep_frames import Frames
+from harness.report.tables import wording
+
+
+def grids(content: Frames) -> Iterator[tuple[str, bytes]]:
+    """Name of the variant, and a PNG: seeds of several variants share labels and noise."""
+    for variant in content.variants:
+        for scale in reversed([*content.scales, *content.others]):
+            runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
+            pictures = [run.path.picture for run in sorted(runs, key=lambda run: run.record.seed)]
+            if found := next((picture for picture in pictures if picture.is_file()), None):
+                yield f"{variant} at {scale}", found.read_bytes()
+                break
+
+
+def figures(content: Frames) -> list[str]:
+    """The grids inside a page."""
+    return [
+        f'<figure><img alt="samples of {_text(name)}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture).decode()}"><figcaption>{_text(name)}, guided</figcaption></figure>'
+        for name, picture in grids(content)
+    ]
+
+
+def write_grids(content: Frames, folder: Path) -> list[Path]:
+    """Write `samples_<variant>.png` of every grid; returns their paths."""
+    written = []
+    for name, picture in grids(content):
+        path = folder / f"samples_{name.partition(' at ')[0]}.png"
+        atomic_files.write_bytes(path, picture)
+        written.append(path)
+    return written
+
+
+def _text(text: str) -> str:
+    return escape(wording.plain_text(text))

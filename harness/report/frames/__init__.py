@@ -1,0 +1,1 @@
+"""Which data frames do charts and tables read?"""

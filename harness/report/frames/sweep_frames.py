@@ -1,0 +1,248 @@
+"""What the panels draw, as polars frames: training curves, held-out differences, multipliers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from scipy.special import stdtrit
+
+from harness.compare.results.comparison import Comparison
+from harness.compare.results.verdict_types import Ladder, Rung
+from harness.records.paths import RunDir, SweepDir
+from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import Provenance, read_provenance
+from harness.records.run.timeline import Span, read_timeline, spans
+from harness.report.frames.saved_plan import KeptPlan, read_plan
+from harness.report.tables import wording
+
+POINTS, LEAST, BUDGET = 240, 60, 8_000
+"""Training steps that are drawn: of a run, of a run in a large sweep at least, and of a whole sweep."""
+SMOOTHING = 0.02
+"""Half of the window that smooths a curve, as a share of its run."""
+LEVEL = 0.95
+LOADS = ("load", "dropped")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep with what stands in its `run.json`."""
+
+    path: RunDir
+    record: Provenance
+
+
+@dataclass(frozen=True)
+class Frames:
+    name: str
+    """Of what was read: the sweep's folder, or the files of a log."""
+    sweep: SweepDir | None
+    """None for curves that were logged elsewhere."""
+    unit: str
+    """Of the losses that are compared."""
+    runs: list[Run]
+    scales: list[str]
+    """By compute; those in `unit`."""
+    variants: list[str]
+    """The control first, then the treatments as they were declared."""
+    losses: pl.DataFrame
+    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (in `unit`)."""
+    evals: pl.DataFrame
+    """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
+    `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
+    loads: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
+    others: list[str] = field(default_factory=list)
+    """Scales whose losses are of another unit, by compute."""
+    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    """What the lane of each run was doing when; runs without a timeline are left out."""
+    plan: KeptPlan | None = None
+    """What was planned for it."""
+
+
+def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
+    """Everything that the panels need from disk; runs without a readable `run.json` are left out."""
+    runs = [Run(path, record) for path in sweep.runs() if (record := read_provenance(path))]
+    rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
+    found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
+    steps = [_steps(run, points) for run in runs]
+    alike = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
+    scales = _by_compute(alike)
+    return Frames(
+        name=sweep.path.name,
+        sweep=sweep,
+        unit=comparison.loss_unit,
+        runs=runs,
+        scales=scales,
+        others=[scale for scale in _by_compute(runs) if scale not in scales],
+        variants=list(found),
+        losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
+        evals=pl.concat([_evals(run, rule.domains) for run in alike]) if alike else pl.DataFrame(),
+        loads=_loads(steps),
+        plan=read_plan(sweep),
+        lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
+    )
+
+
+def _name(run: Run) -> str:
+    return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
+
+
+def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
+    """Mean over a centred window, so that it lags nowhere; values that are not finite weigh nothing.
+
+    The window narrows towards the start, where a curve falls faster than a wide one could follow.
+    Same length as `values`; NaN where the window holds no finite value.
+    """
+    position = np.arange(len(values))
+    half = np.minimum(max(1, round(share * len(values))), position // 4)
+    low, high = position - half, np.minimum(position + half + 1, len(values))
+    finite = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    weight = np.concatenate([[0], np.cumsum(finite)])
+    covered = weight[high] - weight[low]
+    empty = np.full(len(values), np.nan)
+    return np.divide(total[high] - total[low], covered, out=empty, where=covered > 0)
+
+
+def thinned(length: int, points: int) -> list[int]:
+    """Row numbers to draw: half of them evenly spaced, half evenly on a log axis, and both ends."""
+    if length <= points:
+        return list(range(length))
+    even = np.linspace(0, length - 1, points // 2)
+    early = np.geomspace(1, length, points // 2) - 1
+    return np.unique(np.concatenate([even, early]).round().astype(int)).tolist()
+
+
+def deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
+    """Treatment minus control at equal scale, seed, step and phase: adds `delta` to the treatment's rows."""
+    keys = ["scale", "seed", "step", "phase"]
+    base = evals.filter(variant=control).select(*keys, pl.col("loss").alias("base"))
+    pairs = evals.filter(pl.col("variant") != control).join(base, on=keys, how="inner")
+    return pairs.with_columns(delta=pl.col("loss") - pl.col("base")).filter(pl.col("delta").is_finite())
+
+
+def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Mean over seeds at each point, n, and from two seeds on a pointwise t interval (low, high)."""
+    keys = ["scale", "variant", "step", "tokens", "phase"]
+    grouped = pairs.group_by(keys).agg(
+        mean=pl.col("delta").mean(), sd=pl.col("delta").std(), n=pl.len().cast(pl.Int64)
+    )
+    degrees = np.maximum(grouped["n"].to_numpy() - 1, 1)
+    reach = pl.Series(stdtrit(degrees, (1 + LEVEL) / 2)) * grouped["sd"] / grouped["n"].sqrt()
+    bounds = grouped.with_columns(low=pl.col("mean") - reach, high=pl.col("mean") + reach)
+    return bounds.drop("sd").sort(keys)
+
+
+def end_effects(comparison: Comparison) -> pl.DataFrame:
+    """The differences that the verdict uses: scale, variant, tokens, mean, low, high, n, label."""
+    rows = [
+        {
+            "scale": rung.scale,
+            "variant": rung.variant,
+            "tokens": rung.tokens,
+            "mean": rung.delta.mean,
+            "low": rung.delta.low,
+            "high": rung.delta.high,
+            "n": rung.delta.n,
+            "label": wording.plain_text(f"{wording.effect(rung.delta)}, {wording.estimand(rung.delta)}"),
+        }
+        for rung in comparison.rungs
+        if rung.delta.mean is not None
+    ]
+    numbers = dict.fromkeys(("tokens", "mean", "low", "high"), pl.Float64)
+    schema = {"scale": pl.String, "variant": pl.String, **numbers, "n": pl.Int64, "label": pl.String}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def multipliers(comparison: Comparison) -> pl.DataFrame:
+    """k of each rung, pooled, and projected: variant, kind, scale, flops, k, low, high, n, label, top.
+
+    `kind`: rung | pooled (one row at each end of the ladder) | trend (the same, and the projected end)
+    | projection.
+    """
+    rows = [row for ladder in comparison.ladder for row in _ladder_rows(comparison, ladder)]
+    numbers = dict.fromkeys(("flops", "k", "low", "high"), pl.Float64)
+    schema = {"variant": pl.String, "kind": pl.String, "scale": pl.String, **numbers, "n": pl.Int64}
+    frame = pl.DataFrame(rows, schema=schema | {"label": pl.String})
+    return frame.with_columns(top=pl.coalesce("high", "k"))
+
+
+def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
+    rungs = [
+        rung
+        for rung in comparison.rungs
+        if rung.variant == ladder.variant and rung.k and rung.k.k and rung.flops
+    ]
+    rows = [_rung_row(rung) for rung in rungs]
+    reach = [rung.flops for rung in rungs if rung.flops]
+    if ladder.k and ladder.k.k and len(reach) > 1:
+        label = f"pooled {wording.multiplier(ladder.k)}"
+        ends = {"k": ladder.k.k, "low": ladder.k.low, "high": ladder.k.high, "n": ladder.k.n, "label": label}
+        rows += [_row(ladder.variant, "pooled", flops=flops, **ends) for flops in (min(reach), max(reach))]
+    return rows + _projection_rows(ladder, reach)
+
+
+def _projection_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
+    """The projected k, and the line that it lies on, which falls where k favours the control."""
+    projection, trend = ladder.projection, ladder.trend
+    if not (projection and trend and reach and ladder.k and ladder.k.log_k is not None):
+        return []
+    slope = trend.gamma * math.copysign(1, ladder.k.log_k)
+    label = f"projected {wording.span(projection.k, projection.low, projection.high)}, EXTRAPOLATION"
+    line = [
+        _row(ladder.variant, "trend", flops=flops, label=label,
+             k=projection.k * (flops / projection.flops) ** slope)
+        for flops in (min(reach), projection.flops)
+    ]  # fmt: skip
+    ends = {"k": projection.k, "low": projection.low, "high": projection.high}
+    return [*line, _row(ladder.variant, "projection", flops=projection.flops, label=label, **ends)]
+
+
+def _rung_row(rung: Rung) -> dict:
+    assert rung.k is not None
+    k = rung.k
+    label = f"{wording.multiplier(k)}, {wording.estimand(rung.delta)}"
+    ends = {"k": k.k, "low": k.low, "high": k.high, "n": k.n}
+    return _row(rung.variant, "rung", scale=rung.scale, flops=rung.flops, label=label, **ends)
+
+
+def _row(variant: str, kind: str, **values: object) -> dict:
+    return {"variant": variant, "kind": kind, "scale": "", "low": None, "high": None, "n": None, **values}
+
+
+def _by_compute(runs: list[Run]) -> list[str]:
+    compute = {run.record.scale: run.record.tokens * run.record.facts.flops_per_token for run in runs}
+    return sorted(compute, key=lambda scale: compute[scale])
+
+
+def _steps(run: Run, points: int) -> pl.DataFrame:
+    curve = read_curve(run.path, "steps")
+    of = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
+    smooth = [pl.Series(name, smoothed(curve[column].to_numpy())) for name, column in of.items()]
+    kept = curve.with_columns(smooth)[thinned(curve.height, points)]
+    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
+
+
+def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
+    found = [each for each in steps if each["load"].is_finite().any()]
+    return pl.concat(found).drop("flops", "device_seconds", "loss", "smooth") if found else pl.DataFrame()
+
+
+def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:
+    phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
+    trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
+    main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
+    branches = [read_curve(path, "evals").filter("decayed") for path in run.path.branches()]
+    rows = pl.concat([main, *[branch.with_columns(phase=pl.lit("branch")) for branch in branches]])
+    decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows
+    point = ["step", "tokens", "phase"]
+    means = decisive.group_by(point).agg(pl.col("loss").mean()).sort(point)
+    return _labelled(means, run.record, *point, "loss")
+
+
+def _labelled(frame: pl.DataFrame, record: Provenance, *columns: str) -> pl.DataFrame:
+    labels = {"scale": record.scale, "variant": record.variant, "seed": record.seed}
+    return frame.select(*[pl.lit(value).alias(name) for name, value in labels.items()], *columns)

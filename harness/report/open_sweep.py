@@ -1,0 +1,206 @@
+"""A sweep opened in Python: its verdict, its runs and curves as polars frames, its panels as charts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from harness.compare import Comparison, compare
+from harness.compare.results.verdict_types import Ladder, Rung
+from harness.core.errors import UserError, nearest
+from harness.records.paths import RunDir, SweepDir
+from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import read_provenance
+from harness.records.sweep.find_sweep import read_sweep
+from harness.report.tables import wording
+
+if TYPE_CHECKING:
+    from harness.report.charts.panels import Panel
+    from harness.report.frames.sweep_frames import Frames
+
+LADDER = "ladder"
+"""In the column `scale` of the effects: all scales together."""
+_RUN = {"scale": pl.String, "variant": pl.String, "seed": pl.Int64}
+_RUNS = {
+    **_RUN,
+    "state": pl.String,
+    "step": pl.Int64,
+    "steps": pl.Int64,
+    "parameters": pl.Int64,
+    "tokens": pl.Int64,
+    "flops": pl.Float64,
+    "loss": pl.Float64,
+    "problem": pl.String,
+    "path": pl.String,
+}
+_NUMBERS = ("mean", "low", "high", "p", "p_holm", "k", "k_low", "k_high")
+_EFFECTS = {
+    "scale": pl.String,
+    "variant": pl.String,
+    "n": pl.Int64,
+    **dict.fromkeys(_NUMBERS, pl.Float64),
+    "decision": pl.String,
+    "flags": pl.List(pl.String),
+}
+
+
+@dataclass(frozen=True)
+class OpenedSweep:
+    """What a sweep says. Everything is read once, when it is first asked for."""
+
+    sweep: SweepDir
+    comparison: Comparison
+
+    @cached_property
+    def runs(self) -> pl.DataFrame:
+        """One row a run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
+        model FLOPs of its whole budget, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
+        rows = [
+            (run.scale, run.variant, run.seed, run.state, run.step, run.steps,
+             *self._size(run.path), run.outcome, run.problem, str(self.sweep.path / run.path))
+            for run in self.comparison.runs
+        ]  # fmt: skip
+        return pl.DataFrame(rows, schema=_RUNS, orient="row")
+
+    def _size(self, path: str) -> tuple[int | None, int | None, float | None]:
+        record = read_provenance(RunDir(self.sweep.path / path))
+        if record is None:
+            return None, None, None
+        return record.facts.non_embedding, record.tokens, record.tokens * record.facts.flops_per_token
+
+    @cached_property
+    def evals(self) -> pl.DataFrame:
+        """Evaluations of all runs on held-out text, one row a run, step and domain; `branch` is the share of
+        the tokens at which a cooldown branch ends, None on rows of the run itself."""
+        tables = []
+        for run in self.sweep.runs():
+            tables.append(_curve(run, "evals", run).with_columns(branch=pl.lit(None, pl.Float64)))
+            tables += [
+                _curve(branch, "evals", run).with_columns(branch=pl.lit(share, pl.Float64))
+                for branch in run.branches()
+                if (share := _share(branch)) is not None
+            ]
+        return pl.concat(tables)
+
+    @cached_property
+    def steps(self) -> pl.DataFrame:
+        """Optimizer steps of all runs, one row a step: the largest frame by far, read when asked for."""
+        return pl.concat([_curve(run, "steps", run) for run in self.sweep.runs()])
+
+    @cached_property
+    def effects(self) -> pl.DataFrame:
+        """The verdict's numbers, one row a scale and variant, then a row for each ladder (scale `ladder`).
+
+        mean, low, high, p: treatment minus control (in the sweep's unit; None on ladders, since gaps are not
+        compared across scales); p_holm; k, k_low, k_high: the compute multiplier; decision; flags.
+        """
+        rungs = map(_rung_row, self.comparison.rungs)
+        ladders = map(_ladder_row, self.comparison.ladder)
+        return pl.DataFrame([*rungs, *ladders], schema=_EFFECTS)
+
+    @cached_property
+    def figures(self) -> tuple[str, ...]:
+        """Names that `figure` knows: the panels of this sweep that have something to show."""
+        return tuple(self._charts)
+
+    def figure(self, name: str) -> Panel:
+        """A panel of the report as an altair chart, in its theme. Raises UserError for another name."""
+        if name not in self._charts:
+            raise UserError(f"figure={name}: no such panel; {nearest(name, self.figures)}")
+        from harness.report.charts import theme
+
+        return self._charts[name].properties(
+            config=theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
+        )
+
+    @cached_property
+    def frames(self) -> Frames:
+        """What the panels draw."""
+        from harness.report.frames.sweep_frames import read_frames
+
+        return read_frames(self.sweep, self.comparison)
+
+    @cached_property
+    def _charts(self) -> dict[str, Panel]:
+        from harness.report.charts import panels
+
+        return panels.charts(self.comparison, self.frames)
+
+    def __repr__(self) -> str:
+        return "\n".join([*wording.sentences(self.comparison.verdict), *_counts(self)])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p><b>{escape(s)}</b></p>" for s in wording.sentences(self.comparison.verdict))
+        table = self.effects._repr_html_()
+        return f"{said}<p>{escape(' '.join(_counts(self)))}</p>{table}"
+
+
+def open_sweep(path: Path | str) -> OpenedSweep:
+    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError where there is none."""
+    sweep = read_sweep(path)
+    return OpenedSweep(sweep, compare(sweep))
+
+
+def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
+    """Rows of a run or a branch, named after the run by its place in the sweep."""
+    scale, variant, seed = run.path.parts[-3:]
+    labels = {"scale": scale, "variant": variant, "seed": _number(seed)}
+    columns = [pl.lit(value, _RUN[name]).alias(name) for name, value in labels.items()]
+    return read_curve(rows, kind).select(*columns, pl.all())
+
+
+def _number(seed: str) -> int | None:
+    digits = seed.removeprefix("seed")
+    return int(digits) if digits.isdigit() else None
+
+
+def _share(branch: RunDir) -> float | None:
+    record = read_provenance(branch)
+    return record.parent["share"] if record and record.parent else None
+
+
+def _rung_row(rung: Rung) -> dict:
+    delta, k = rung.delta, rung.k
+    return {
+        "scale": rung.scale,
+        "variant": rung.variant,
+        "n": rung.n,
+        "mean": delta.mean,
+        "low": delta.low,
+        "high": delta.high,
+        "p": rung.p,
+        "p_holm": rung.p_holm,
+        "k": k and k.k,
+        "k_low": k and k.low,
+        "k_high": k and k.high,
+        "decision": rung.decision.value,
+        "flags": list(rung.flags),
+    }
+
+
+def _ladder_row(ladder: Ladder) -> dict:
+    k = ladder.k
+    return {
+        "scale": LADDER,
+        "variant": ladder.variant,
+        "n": k and k.n,
+        "p": ladder.p,
+        "p_holm": ladder.p_holm,
+        "k": k and k.k,
+        "k_low": k and k.low,
+        "k_high": k and k.high,
+        "decision": ladder.decision.value,
+        "flags": list(ladder.flags),
+    }
+
+
+def _counts(opened: OpenedSweep) -> list[str]:
+    """`attention: 27 runs (27 finished)`."""
+    states = [run.state for run in opened.comparison.runs]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return [f"{wording.plain_text(opened.comparison.experiment)}: {len(states)} runs ({counted})"]

@@ -1,0 +1,118 @@
+"""What a page is put together from: sections, tables, charts, and the document around them.
+
+Every text is escaped where it enters; beyond that the document's own policy allows only the scripts
+whose hashes it names and no connection at all, so that a text which slipped through stays inert.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from harness.report.charts import theme
+from harness.report.charts.marks import AXES
+from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
+from harness.report.tables import wording
+from harness.report.tables.text_table import Table
+
+
+def document(title: str, body: str, specs: Mapping[str, Any]) -> str:
+    """The whole file: nothing is fetched, and the charts are drawn from their specifications."""
+    scripts = [vega_bundle(), SCRIPT]
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{text_of(title)}</title>",
+            f"<style>{STYLE}</style></head><body>",
+            body,
+            f'<script type="application/json" id="report">{_json(_payload(specs))}</script>',
+            *[f"<script>{script}</script>" for script in scripts],
+            "</body></html>\n",
+        ]
+    )
+
+
+def _payload(specs: Mapping[str, Any]) -> dict:
+    """What the page's script draws from."""
+    tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
+    axes = {name: {"title": title, "label": label} for name, (title, label) in AXES.items()}
+    return {"specs": specs, "tones": tones, "axes": axes}
+
+
+def bar(kicker: str) -> str:
+    """The line above the title, with the switch between light and dark."""
+    return (
+        f'<div class="bar"><p class="kicker">{text_of(kicker)}</p>'
+        '<button id="tone" type="button">light / dark</button></div>'
+    )
+
+
+def chart(name: str, drawn: set[str]) -> str:
+    if name not in drawn:
+        return paragraph("Nothing to draw yet.", "caption")
+    return f'<div class="chart" id="chart-{name}"></div>'
+
+
+def section(title: str, caption: str, *content: str) -> str:
+    if not any(content):
+        return ""
+    return f"<section><h2>{title}</h2>{paragraph(caption, 'caption')}{''.join(content)}</section>"
+
+
+def fold(title: str, content: Table) -> str:
+    return f"<details><summary>{title}</summary>{table(content)}</details>" if content else ""
+
+
+def table(content: Table) -> str:
+    """An HTML table, or nothing where there are no rows. A name that stands above already is pale."""
+    if not content:
+        return ""
+    head = "".join(_cell("th", content, i, cell, "") for i, cell in enumerate(content.columns))
+    body, above = [], ("",) * len(content.columns)
+    for row in content.rows:
+        pale = [i < content.left and row[: i + 1] == above[: i + 1] for i in range(len(row))]
+        cells = (_cell("td", content, i, cell, " same" * pale[i]) for i, cell in enumerate(row))
+        body.append(f"<tr>{''.join(cells)}</tr>")
+        above = row
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(tag: str, content: Table, position: int, cell: str, kind: str) -> str:
+    side = "words" if content.worded(position) else "number"
+    return f'<{tag} class="{side}{kind}">{text_of(cell)}</{tag}>'
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{text_of(text)}</p>' if text else ""
+
+
+def text_of(text: str) -> str:
+    return escape(wording.plain_text(text))
+
+
+def _json(content: dict) -> str:
+    """JSON that cannot end the script element that holds it, nor begin a comment there."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _policy(scripts: list[str]) -> str:
+    """No network, and only these scripts; Vega compiles its expressions, hence unsafe-eval."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,104 @@
+"""Under what a sweep was run, as tables: code, versions, data, config differences, amendments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import yaml
+
+from harness.compare.results.comparison import Comparison
+from harness.config.run_identity import flatten
+from harness.records.paths import SweepDir
+from harness.records.sweep import ledger
+from harness.report.frames.sweep_frames import Frames, Run
+from harness.report.tables import wording
+from harness.report.tables.text_table import Table, table
+
+DIGITS = 16
+
+
+def facts(comparison: Comparison, content: Frames) -> Table:
+    """One row a fact; more than one value means that the runs disagree. Hashes by their first digits.
+
+    Of curves from elsewhere no more is known than their files and runs.
+    """
+    records = [run.record for run in content.runs]
+    packages = sorted({name for record in records for name in record.versions})
+    rows = {
+        "curves" if content.sweep is None else "sweep": [content.name],
+        "rule": [comparison.rule.hash[:DIGITS] or "not written down before the first step"],
+        "code": _distinct(record.code_hash[:DIGITS] for record in records),
+        "data": _distinct(record.facts.data_fingerprint[:DIGITS] for record in records),
+        "held-out tokens": _distinct(record.facts.eval_fingerprint[:DIGITS] for record in records),
+        **{
+            name: _distinct(record.versions.get(name, wording.NONE) for record in records)
+            for name in packages
+        },
+        "end states": _states(comparison),
+    }
+    return table(
+        ("fact", "value"), ((name, ", ".join(values)) for name, values in rows.items() if values), left=2
+    )
+
+
+def config_differences(content: Frames) -> Table:
+    """Leaves in which resolved configs of one scale differ between variants, one column a variant."""
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for scale in content.scales:
+        configs = {name: _config(content, scale, name) for name in content.variants}
+        for row in _differing(configs):
+            merged.setdefault(row, []).append(scale)
+    rows = ((row[0], ", ".join(scales), *row[1:]) for row, scales in merged.items())
+    return table(("key", "at", *content.variants), rows, left=2 + len(content.variants))
+
+
+def amendments(sweep: SweepDir | None) -> Table:
+    """The ledger, oldest first, with the entries that were changed after they were written."""
+    if sweep is None:
+        return table((), ())
+    edited = set(ledger.edited(sweep))
+    rows = (
+        (entry["time"], entry["kind"], json.dumps(entry["content"], sort_keys=True)[:200],
+         "edited afterwards" if position in edited else "")
+        for position, entry in enumerate(ledger.read(sweep))
+    )  # fmt: skip
+    return table(("time", "entry", "content", "warning"), rows, left=4)
+
+
+def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
+    present = [config for config in configs.values() if config]
+    keys = sorted({key for config in present for key in config if not key.startswith("variant.")})
+    for key in keys:
+        if len({json.dumps(config.get(key)) for config in present}) > 1:
+            yield key, *[_value(config, key) for config in configs.values()]
+
+
+def _value(config: dict, key: str) -> str:
+    return json.dumps(config[key], ensure_ascii=False) if key in config else wording.NONE
+
+
+def _config(content: Frames, scale: str, variant: str) -> dict:
+    """Leaves by dotted key of the first seed's resolved config; empty where it cannot be read."""
+    for run in content.runs:
+        if (run.record.scale, run.record.variant) == (scale, variant):
+            return _read(run)
+    return {}
+
+
+def _read(run: Run) -> dict:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        config = yaml.load(run.path.config.read_text(), loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return flatten(config) if isinstance(config, dict) else {}
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return [value or wording.NONE for value in dict.fromkeys(values)]
+
+
+def _states(comparison: Comparison) -> list[str]:
+    states = [run.state for run in comparison.runs]
+    return [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]

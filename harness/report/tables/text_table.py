@@ -1,0 +1,73 @@
+"""A table as plain text cells, for page, terminal and Markdown alike, and what may be left out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.report.tables import wording
+
+WORDED = {
+    "flags",
+    "why",
+    "method (df)",
+    "decision",
+    "detail",
+    "problem",
+    "schedule",
+    "tuning",
+    "tokenizer",
+    "mix",
+    "shared examples",
+    "outcome",
+    "base",
+    "layout",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text, already formatted, not yet escaped for any medium."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+    """So many columns from the left name a row."""
+
+    def worded(self, position: int) -> bool:
+        """Whether a column holds words, to be read from the left, and not numbers."""
+        return position < self.left or self.columns[position] in WORDED
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> Table:
+    cleaned = tuple(tuple(wording.plain_text(cell) for cell in row) for row in rows)
+    return Table(tuple(columns), cleaned, left)
+
+
+def split(content: Table) -> tuple[Table, str]:
+    """The table without its constant columns beyond the names, and one line that says those once."""
+    if len(content.rows) < 2:
+        return content, ""
+    constant = {
+        name: cells[0]
+        for i, name in enumerate(content.columns)
+        if i >= content.left and len(set(cells := [row[i] for row in content.rows])) == 1
+    }
+    said = [f"{name} {cell}" for name, cell in constant.items() if cell not in ("", wording.NONE)]
+    return without(content, tuple(constant)), f"The same in every row: {', '.join(said)}." if said else ""
+
+
+def narrowed(content: Table) -> tuple[Table, str]:
+    """The same, but the whole table where nothing but names would be left."""
+    narrow, same = split(content)
+    return (content, "") if len(narrow.columns) == content.left else (narrow, same)
+
+
+def without(content: Table, dropped: tuple[str, ...]) -> Table:
+    """The table without some of its columns."""
+    kept = [i for i, name in enumerate(content.columns) if name not in dropped]
+    rows = tuple(tuple(row[i] for i in kept) for row in content.rows)
+    return Table(tuple(content.columns[i] for i in kept), rows, content.left)

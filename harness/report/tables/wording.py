@@ -1,0 +1,222 @@
+"""How numbers are written, and what flags and decisions mean, in words a hurried reader can use."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from harness.compare.results.verdict_types import Decision, Direction, Ladder, Projection
+from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
+from harness.compare.verdict.flags import EXPLAIN
+from harness.records.run.utilisation import Utilisation
+
+NONE = "–"
+
+DIRECTIONS = {
+    Direction.SHRINKS: "the difference shrinks with scale",
+    Direction.GROWS: "the difference grows with scale",
+    Direction.HOLDS: "the difference holds with scale",
+    Direction.UNRESOLVED: "how the difference changes with scale is unresolved",
+}
+
+AXIS = {Slope.k_tokens: "tokens", Slope.k_compute: "compute"}
+"""What k multiplies."""
+
+
+def meaning(flag: str) -> str:
+    return EXPLAIN.get(flag, NONE)
+
+
+def sentences(verdict: str) -> list[str]:
+    """The verdict, one sentence a treatment: each begins with its decision."""
+    words = "|".join(decision.value for decision in Decision)
+    return re.split(rf"(?<=\.) (?=(?:{words}): )", plain_text(verdict))
+
+
+def decided(decision: Decision, *, treatment: str, control: str) -> str:
+    """The decision with names in the place of A and B."""
+    return {
+        Decision.B_BETTER: f"{treatment} is better",
+        Decision.A_BETTER: f"{control} is better",
+        Decision.EQUIVALENT: "practically equal",
+        Decision.INCONCLUSIVE: "inconclusive",
+        Decision.INVALID: "invalid",
+    }[decision]
+
+
+def plain_text(value: Any) -> str:
+    """Text of a config on one line: control characters (terminal escapes among them) become '?'."""
+    text = " ".join(str(value).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """So many significant digits, without an exponent between .001 and a million."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    size = math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(0, digits - 1 - size)}f}"
+
+
+def count(value: float | None) -> str:
+    """1234567 as 1.23M."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if limit <= abs(value) < 1e15:
+            return f"{value / limit:.3g}{unit}"
+    return power(value) if abs(value) >= 1e15 else f"{value:.3g}"
+
+
+def power(value: float) -> str:
+    """1.2e+18 as 1.2e18."""
+    return f"{value:.3g}".replace("e+", "e")
+
+
+def loss(value: float | None) -> str:
+    return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def signed(value: float | None) -> str:
+    return NONE if value is None or not math.isfinite(value) else f"{value:+.4f}"
+
+
+def correlation(value: float | None) -> str:
+    return NONE if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def chance(value: float | None) -> str:
+    """A p-value."""
+    if value is None:
+        return NONE
+    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def p_is(value: float | None) -> str:
+    """`p = .020` or `p < .001` inside a sentence."""
+    text = chance(value)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def ratio(value: float | None) -> str:
+    """Against the control, in per cent of it; the control itself has none."""
+    if value is None or value == 1:
+        return "" if value is None else "equal"
+    percent = 100 * (value - 1)
+    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
+
+
+def effect(item: Effect) -> str:
+    """A difference with its interval, and its level where that is not 95 %."""
+    if item.low is None or item.high is None:
+        return signed(item.mean)
+    level = "" if item.level == 0.95 else f" ({100 * item.level:.3g} %)"
+    return f"{signed(item.mean)} [{signed(item.low)}, {signed(item.high)}]{level}"
+
+
+def multiplier(item: Multiplier | None) -> str:
+    if item is None or item.k is None:
+        return NONE
+    if item.low is None or item.high is None:
+        return f"{item.k:.3f}"
+    return span(item.k, item.low, item.high)
+
+
+def span(middle: float, low: float, high: float) -> str:
+    """A multiplier with its ends."""
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def method(name: str, df: float | None) -> str:
+    return f"{name} ({number(df, 2)})" if df is not None else name
+
+
+def estimand(item: Effect) -> str:
+    """What an interval is about, for labels."""
+    if item.estimand is Estimand.trajectory_only or item.n < 2:
+        return f"these trajectories only, n = {item.n}"
+    return f"population of seeds, n = {item.n}"
+
+
+def runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def clock(seconds: float) -> str:
+    """1:02, or 3:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def utilised(used: Utilisation) -> list[str]:
+    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
+    total = used.devices * used.seconds
+    idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
+    devices = f"{used.devices} device{'s' * (used.devices != 1)}"
+    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
+    lines += [f"idle: {idle}"] if idle else []
+    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
+    return [plain_text(line) for line in lines]
+
+
+def waited(shares: Mapping[str, float]) -> str:
+    """How long runs were held up by their input, as shares of their training time; empty for none."""
+    if not shares:
+        return ""
+    worst = max(shares, key=lambda run: shares[run])
+    return plain_text(
+        "Reading batches and bringing them to the devices, partly while these still computed: "
+        f"{100 * statistics.median(shares.values()):.2g} % of the training time of the median run, "
+        f"{100 * shares[worst]:.2g} % of the worst ({worst})."
+    )
+
+
+def scales(ladder: Ladder) -> str:
+    return f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
+
+
+def pooled(ladder: Ladder) -> str:
+    """What the pooled k is a multiplier of, over how many scales and pairs, and its p."""
+    if ladder.k is None or ladder.k.k is None:
+        return f"no multiplier over {scales(ladder)}"
+    p = f", {p_is(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
+    return (
+        f"{ladder.k.estimand.value}: multiplier of {AXIS[ladder.k.estimand]}, "
+        f"pooled over {scales(ladder)}, n = {ladder.k.n} pairs{p}"
+    )
+
+
+def ladder_lines(ladder: Ladder) -> list[str]:
+    """What else is known over all scales, a sentence each: trend, projection, equivalence."""
+    lines = []
+    if ladder.k_compute and ladder.k_compute.k is not None:
+        lines.append(f"Along the ladder, in compute: k = {multiplier(ladder.k_compute)}.")
+    if trend := ladder.trend:
+        gamma = f"{trend.gamma:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}]"
+        lines.append(
+            f"{trend.direction.value}: {DIRECTIONS[trend.direction]} "
+            f"(ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
+        )
+    if ladder.projection:
+        lines.append(_projected(ladder.projection))
+    test = ladder.equivalence
+    if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
+        outcome = "passes" if test.passed else "does not pass"
+        lines.append(f"Equivalence within ±{number(test.margin, 2)} in ln k {outcome} ({p_is(test.p)}).")
+    return lines
+
+
+def _projected(projection: Projection) -> str:
+    text = (
+        f"At {power(projection.flops)} FLOPs: k = {span(projection.k, projection.low, projection.high)} "
+        "(prediction interval, EXTRAPOLATION)"
+    )
+    if projection.crossing_flops:
+        text += f"; the line crosses k = 1 at {power(projection.crossing_flops)} FLOPs"
+    return text + "."

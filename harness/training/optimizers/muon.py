@@ -1,0 +1,138 @@
+"""Muon's direction for hidden matrices: momentum, made orthogonal, at the size of an AdamW update.
+
+The momentum is optax's. The rest is ours: optax.contrib.muon multiplies a matrix as it lies on the devices,
+which an explicitly sharded mesh refuses, and corrects a bias of the momentum that the published one has not.
+
+Across width the rule of `models.mup` is Adam's, whose updates are of low rank: their largest singular
+value grows as the width. An orthogonal one has all singular values alike, sqrt(max(I, O)) / 5 here, so it
+wants another rate: by the spectral condition (arXiv:2310.17813) the largest singular value of an update
+is to stay in proportion to sqrt(O / I). Where both sides grow by r that gives a rate of r^(-1/2); where
+only I does, r^(-1); where only O does, 1 (if the side that grows is the longer one).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import P
+from jaxtyping import Array, Float
+
+from harness.models import Model
+from harness.models.mup import GROWING, one_expert, relative_width
+from harness.models.parameters import ParamSpec
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic x -> a x + b x^3 + c x^5, iterated on singular values (kellerjordan.github.io/posts/muon).
+They bring small ones up fast and leave all between .68 and 1.13, not at 1."""
+ADAM_RMS = 0.2
+"""Root mean square of what Adam makes of a parameter in one step (arXiv:2502.16982, section 2.2)."""
+EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A hidden matrix as the product uses it, x_NI @ weight_IO; stored with more axes, or a layer or
+    an expert a slice."""
+
+    rows: int
+    columns: int
+    rate: float
+    """What the learning rate is multiplied by at this width; 1 at the base's."""
+
+
+Matrices = Mapping[str, Matrix]
+"""By stored path."""
+
+
+def matrices_of(model: Model) -> dict[str, Matrix]:
+    """The parameters that Muon takes: all but the vocabulary's and what is no matrix."""
+    relative = relative_width(model.blueprint.config, model.shape.width)
+    one = {path: one_expert(model.specs[model.stacking.members(path)[0]]) for path in model.stored}
+    return {
+        path: matrix_of(spec, contracted_axes(spec), relative)
+        for path, spec in one.items()
+        if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
+    }
+
+
+def contracted_axes(spec: ParamSpec) -> int:
+    """Leading axes that a product contracts: all before the last where it writes to the stream, else one."""
+    return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
+
+
+def matrix_of(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
+    """A weight of one layer as a matrix; `relative`: the width over the base's."""
+    rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
+    grown_in, grown_out = (
+        relative if any(map(_grows, axes)) else 1.0
+        for axes in (spec.axes[:contracted], spec.axes[contracted:])
+    )
+    longest, longest_at_base = max(rows, columns), max(rows / grown_in, columns / grown_out)
+    return Matrix(rows, columns, math.sqrt(grown_out / grown_in * longest_at_base / longest))
+
+
+def _grows(axis: str | None) -> bool:
+    """Key-value heads of their own are an option of the mechanism: as many at every width."""
+    return axis in GROWING and axis != "kv_heads"
+
+
+def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransformation:
+    """Each matrix of the updates made orthogonal, root mean square ADAM_RMS; what is no matrix is left.
+
+    Matrices of one shape, all layers' and both ways round, are iterated as one stack.
+    """
+
+    def orthogonal(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        found = dict(cast(Mapping[str, Array], updates))
+        wide = {path: _wide(found[path], matrix) for path, matrix in matrices.items()}
+        for paths in _by_shape(wide):
+            stack_NIO = orthogonalise(jnp.concatenate([wide[path] for path in paths]), steps)
+            ends = [sum(len(wide[path]) for path in paths[: i + 1]) for i in range(len(paths) - 1)]
+            for path, part_LIO in zip(paths, jnp.split(stack_NIO, ends), strict=True):
+                found[path] = _as_stored(part_LIO, matrices[path], found[path])
+        return found
+
+    return optax.stateless(orthogonal)
+
+
+def orthogonalise(x_NIO: Float[Array, "N I O"], steps: int) -> Float[Array, "N I O"]:
+    """Each matrix with its singular values brought near 1; no more rows than columns."""
+    a, b, c = COEFFICIENTS
+    norm_N11 = jnp.sqrt(jnp.sum(jnp.square(x_NIO), axis=(1, 2), keepdims=True))
+    x_NIO = x_NIO / (norm_N11 + EPSILON)
+    for _ in range(steps):
+        gram_NII = jnp.einsum("nio,njo->nij", x_NIO, x_NIO)
+        x_NIO = a * x_NIO + (b * gram_NII + c * gram_NII @ gram_NII) @ x_NIO
+    return x_NIO
+
+
+def _wide(update: Array, matrix: Matrix) -> Float[Array, "L I O"]:
+    """A layer a slice, whole on every device, the shorter side first."""
+    x_LIO = _placed(update, P(*[None] * update.ndim)).reshape(-1, matrix.rows, matrix.columns)
+    if matrix.rows <= matrix.columns:
+        return x_LIO
+    # Else the transpose is folded into the products, whose bits then depend on the cores (`layers.product`).
+    return jax.lax.optimization_barrier(x_LIO.swapaxes(1, 2))
+
+
+def _as_stored(x_LIO: Float[Array, "L I O"], matrix: Matrix, update: Array) -> Array:
+    """Back to how the update came, in size as Adam's."""
+    if matrix.rows > matrix.columns:
+        x_LIO = jax.lax.optimization_barrier(x_LIO).swapaxes(1, 2)
+    size = ADAM_RMS * math.sqrt(max(matrix.rows, matrix.columns))
+    return _placed(size * x_LIO.reshape(update.shape), jax.typeof(update).sharding.spec)
+
+
+def _placed(x: Array, spec: P) -> Array:
+    return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, spec)
+
+
+def _by_shape(wide: Mapping[str, Array]) -> list[list[str]]:
+    shapes = dict.fromkeys(x_LIO.shape[1:] for x_LIO in wide.values())
+    return [[path for path, x_LIO in wide.items() if x_LIO.shape[1:] == shape] for shape in shapes]

@@ -1,0 +1,1 @@
+"""What does training write while it runs?"""

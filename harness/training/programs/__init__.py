@@ -1,0 +1,1 @@
+"""Which programs does a run compile, and where are they kept?"""

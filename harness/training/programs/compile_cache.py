@@ -1,0 +1,185 @@
+"""Compile once, load for every lane.
+
+JAX's persistent cache misses between sibling sub-meshes, because device ids are in its key. Here
+an executable is serialised under a key of our own and loaded with the lane's devices named:
+hundredths of a second instead of seconds, and the same bits. This leans on private classes of
+jax (the unpickler of `serialize_executable`); where they fail, the program is compiled instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pickle
+import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import serialize_executable
+from jax.extend import backend as jax_backend
+
+from harness.config.run_identity import digest
+from harness.core.atomic_files import write_bytes
+from harness.core.cache_dir import cache_dir
+from harness.core.file_locks import lock
+from harness.parallel.processes.agreement import fetched
+from harness.parallel.processes.jax_distributed import COLLECTIVES
+from harness.records.run.environment import Surroundings
+from harness.records.run.provenance import package_versions
+
+Program = Callable[..., Any]
+Device = Any
+"""A `jax.Device`, whose name type checkers do not take for a class."""
+
+AHEAD = 8
+"""Programs of a lane under way at once. On CPU XLA lets 32 a device begin; where more are dispatched, one
+device may wait for a place while the others wait for it in a collective, and none ends (jaxlib 0.10.2)."""
+
+
+def obtain(
+    name: str, key: Any, lower: Callable[[], jax.stages.Lowered], devices: Sequence[Device]
+) -> Program:
+    """The compiled program `name` for these devices, from the cache or compiled into it.
+
+    `key` is plain data that determines the program on this kind of lane; the machine, versions
+    and XLA flags are added here. One compilation at a time on a host: several at once have
+    aborted processes on an overloaded CPU.
+    """
+    about = [key, len(devices), surroundings()]
+    if jax.distributed.is_initialized():
+        about.append({"processes": jax.process_count()})
+    path = cache_dir("programs") / f"{name}-{digest(about)}.bin"
+    program = _load(path, devices)
+    if program is not None:
+        return program
+    with _one_at_a_time():
+        program = _load(path, devices)
+        if program is None:
+            compiled = lower().compile()
+            _store(path, compiled, devices)
+            program = compiled
+    return program
+
+
+def in_turn(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
+    """The results of programs on the host, in their order, while no more than `AHEAD` are under way."""
+    pending = deque()
+    for each in dispatched:
+        pending.append(each)
+        if len(pending) == AHEAD:
+            yield fetched(pending.popleft())
+    yield from map(fetched, pending)
+
+
+def surroundings() -> dict[str, Any]:
+    """What besides the config decides the bits of a program; part of what a replay needs."""
+    return {
+        "versions": package_versions(),
+        "platform": jax_backend.get_backend().platform,
+        "machine": [platform.machine(), _cpu_features()],
+        "flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def seen(devices: Sequence[Device]) -> Surroundings:
+    """What a lane on these devices writes down of them and of this process."""
+    about = surroundings()
+    machine, features = about["machine"]
+    return Surroundings(
+        platform=about["platform"],
+        kind=devices[0].device_kind,
+        devices=len(devices),
+        process_devices=jax.local_device_count(),
+        cores=len(os.sched_getaffinity(0)),
+        machine=machine,
+        features=features.partition(":")[2].strip(),
+        flags=about["flags"],
+        versions=about["versions"],
+        collectives=_collectives(),
+    )
+
+
+def _collectives() -> str:
+    """Sums over more than two devices depend on it in their last bits."""
+    on_cpu = jax_backend.get_backend().platform == "cpu"
+    several = jax.distributed.is_initialized() and on_cpu
+    return COLLECTIVES if several else ""
+
+
+def _cpu_features() -> str:
+    """Compiled code may use any of these, so a cache that travelled to another CPU must miss."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    folder = cache_dir("programs")
+    with (folder / "compile.lock").open("a") as file:
+        lock(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
+        yield
+
+
+def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[Device]) -> None:
+    try:
+        payload, arguments, results = serialize_executable.serialize(compiled)
+        write_bytes(path, pickle.dumps((payload, arguments, results, [device.id for device in devices])))
+    except (ValueError, NotImplementedError, AttributeError, pickle.PicklingError, TypeError, OSError):
+        path.unlink(missing_ok=True)  # costs the next lane a compilation, nothing else
+
+
+def _load(path: Path, devices: Sequence[Device]) -> Program | None:
+    try:
+        payload, arguments, results, ids = pickle.loads(path.read_bytes())
+        unpickler = _Relocating(payload, dict(zip(ids, devices, strict=True)))
+        unloaded, infos, no_kwargs = unpickler.load()
+        return jax.stages.Compiled(
+            unloaded.load(), [], arguments.unflatten(infos), results, no_kwargs=no_kwargs
+        )
+    except FileNotFoundError:
+        return None
+    except Exception:  # another jax, or a damaged file: compile it again
+        path.unlink(missing_ok=True)
+        return None
+
+
+class _Relocating(pickle.Unpickler):
+    """Puts an executable and its shardings onto other devices than it was compiled for."""
+
+    def __init__(self, payload: bytes, devices: dict[int, Device]):
+        super().__init__(io.BytesIO(payload))
+        self._devices = devices
+        self._client: Any = next(iter(devices.values())).client
+
+    def persistent_load(self, pid: Any) -> Any:
+        match pid:
+            case ("exec", content):
+                return self._executable(content)
+            case ("device", number):
+                return self._devices[number]
+            case ("client",):
+                return self._client
+        raise pickle.UnpicklingError(pid)
+
+    def _executable(self, content: bytes) -> Any:
+        from jax._src.compiler import get_compile_options
+        from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage]
+
+        devices = tuple(self._devices.values())
+        options = get_compile_options(
+            num_replicas=1,
+            num_partitions=len(devices),
+            device_assignment=np.array([[device.id for device in devices]]),
+        )
+        return self._client.deserialize_executable(
+            content, executable_devices=xla_client.DeviceList(devices), compile_options=options
+        )

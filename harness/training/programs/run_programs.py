@@ -1,0 +1,184 @@
+"""What one run trains with: its devices, its compiled programs, its batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import P
+from jax.sharding import Mesh, NamedSharding
+
+from harness.config.run_identity import plain
+from harness.config.schema.run import Config
+from harness.data import Batch, Gallery, HeldOut
+from harness.models import Model
+from harness.parallel.processes.agreement import placed
+from harness.parallel.sharding.axis_rules import batch_sharding, rows_here
+from harness.parallel.sharding.mesh import lane_mesh
+from harness.records.run.provenance import code_of
+from harness.training.programs.compile_cache import Device, Program, obtain
+from harness.training.programs.evaluate import evaluate_domains, make_evaluate
+from harness.training.programs.program_specs import Specs
+from harness.training.programs.sample import in_batches, make_sample
+from harness.training.step import TrainState, split
+from harness.training.trainable.trainable_model import Learner
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The programs of one run on its sub-mesh. Nothing in here knows of files or of other lanes.
+
+    Compiled programs carry their shardings, so calling them needs no mesh in context; a lane's
+    thread enters its mesh only while it traces.
+    """
+
+    config: Config
+    model: Model
+    mesh: Mesh
+    get_batch: Callable[[int], Batch]
+    heldout: Mapping[str, HeldOut]
+    gallery: Gallery | None = None
+    """Of images: the real ones that samples are measured by."""
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        return list(self.mesh.devices.flat)
+
+    @property
+    def own_devices(self) -> Sequence[Device]:
+        """Those of this process."""
+        return self.mesh.local_devices
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.scale.batch * self.config.data.sequence_length
+
+    def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
+        are another run's, from which this one starts."""
+        drawn = self.learner.start(self.config.seed, weights)
+        params = {path: placed(drawn[path], each) for path, each in self._specs.param_shardings.items()}
+        return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
+
+    def abstract_state(self) -> TrainState:
+        return self._specs.state
+
+    def put(self, batch: Batch) -> jax.Array:
+        """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
+        tokens_BT1 = batch.tokens_BT
+        return placed(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
+
+    def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
+        """(state, metrics) after one update; donates `state`."""
+        return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
+
+    def copy(self, state: TrainState) -> TrainState:
+        """A state of its own for a background save: the next step may donate the original."""
+        return self._program_copy(state)
+
+    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
+        """By held-out domain: loss a token, bits a byte."""
+        batch, sharding, length = (
+            self.config.scale.batch,
+            self._specs.row_sharding,
+            self.config.data.sequence_length,
+        )
+        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
+
+    def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
+
+        def made(rows_BR: np.ndarray) -> jax.Array:
+            rows = placed(rows_BR, self._specs.row_sharding)
+            return self._program_sample(state.params, rows, np.float32(guidance))
+
+        return in_batches(made, rows_NR, self.config.scale.batch)
+
+    def prepare(self) -> tuple[Program, ...]:
+        """Compile or load every program, so that the loop never waits for one."""
+        return self._program_init, self._program_step, self._program_copy, self._program_evaluate
+
+    @property
+    def learner(self) -> Learner:
+        return self._specs.learner
+
+    @functools.cached_property
+    def _specs(self) -> Specs:
+        return Specs(self.config, self.model, self.mesh)
+
+    @functools.cached_property
+    def _program_init(self) -> Program:
+        return self._obtain("init", self._specs.optimizer.init, self._specs.learning)
+
+    @functools.cached_property
+    def _program_step(self) -> Program:
+        return self._obtain("step", self._specs.step, *self._specs.step_arguments, donate=(0,))
+
+    @functools.cached_property
+    def _program_copy(self) -> Program:
+        return self._obtain("copy", lambda state: jax.tree.map(jnp.copy, state), self._specs.state)
+
+    @functools.cached_property
+    def _program_evaluate(self) -> Program:
+        return self._obtain("evaluate", make_evaluate(self.learner), self._specs.params, self._specs.rows)
+
+    @functools.cached_property
+    def _program_sample(self) -> Program:
+        specs = self._specs
+        return self._obtain("sample", make_sample(self.model), specs.params, specs.rows, specs.number)
+
+    def _obtain(
+        self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
+    ) -> Program:
+        def lower() -> jax.stages.Lowered:
+            with self._specs.entered():
+                return jax.jit(function, donate_argnums=donate).lower(*arguments)
+
+        return obtain(name, self._program_key(), lower, self.devices)
+
+    def _program_key(self) -> list[Any]:
+        """Every config node that a traced program depends on, and the code that traces it."""
+        config = self.config
+        sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
+        shape = [
+            dataclasses.asdict(self.model.shape),
+            self.model.blueprint.end,
+            list(self.mesh.devices.shape),
+        ]
+        optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
+        return [
+            plain(config.model),
+            plain(config.compute),
+            optimizer,
+            {key: value for key, value in plain(config.finetune).items() if key != "parent"},
+            sizes,
+            shape,
+            config.imports,
+            code_of(config),
+        ]
+
+
+def rows_of(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
+    """Which rows of a batch this process feeds, as a mask; None: all. Raises UserError as `open_lane`."""
+    count = config.compute.microbatches
+    each = config.scale.batch // count
+    rows = batch_sharding(lane_mesh(devices, config.mesh), each)
+    return rows_here(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, each, 1))
+
+
+def open_lane(
+    config: Config,
+    model: Model,
+    devices: Sequence[Device],
+    get_batch: Callable[[int], Batch],
+    heldout: Mapping[str, HeldOut],
+    gallery: Gallery | None = None,
+) -> Lane:
+    """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
+    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, gallery)

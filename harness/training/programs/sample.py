@@ -1,0 +1,37 @@
+"""Images from a model: the program, and batches of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from harness.models import ImageModel, Model
+from harness.training.programs.compile_cache import in_turn
+from harness.training.step import Params
+
+STEPS = 16
+"""Of Euler's method from noise to image, at the end of a run."""
+
+
+def make_sample(model: Model, steps: int = STEPS):
+    """(params, rows [B, R], guidance) -> uint8 [B, H, W, C]."""
+    assert isinstance(model, ImageModel)
+
+    def sample(
+        params: Params, rows_BR: Int[Array, "B R"], guidance: Float[Array, ""]
+    ) -> UInt8[Array, "B H W C"]:
+        images_BHWC = model.sample(params, rows_BR, guidance, steps)
+        return jnp.clip(jnp.round((images_BHWC + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+    return sample
+
+
+def in_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
+    """What a program of `batch` rows makes of any number, filled up with repeats that are left out."""
+    filled = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
+    made = in_turn(program(rows_NR[chosen]) for chosen in filled.reshape(-1, batch))
+    return np.concatenate(list(made))[: len(rows_NR)]

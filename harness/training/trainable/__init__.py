@@ -1,0 +1,1 @@
+"""Which parameters of the model are trained?"""

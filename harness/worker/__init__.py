@@ -1,0 +1,1 @@
+"""What does a worker process do with the runs it is given?"""

@@ -1,0 +1,179 @@
+"""Config in, facts out: `python -m harness.worker.describe CONFIG.yaml...` prints one JSON list.
+
+The only process that imports JAX before a launch. It builds nothing on a device: it imports the
+models and users' modules, validates what only they can, sizes, counts, and says what is wrong in
+one sentence a config: `{"facts": {...}}` or `{"error": "..."}`, in the order given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run import Config
+from harness.core.cpu_flags import cpu_profile
+from harness.core.errors import UserError
+from harness.records.run.config_file import read_config
+from harness.records.run.provenance import Facts
+
+if TYPE_CHECKING:
+    from harness.data import DataFacts, MixFacts
+    from harness.models.parameters import ParamSpec
+
+
+def main(argv: list[str]) -> int:
+    os.environ.update(cpu_profile(1))
+    print(json.dumps([_answer(Path(path)) for path in argv]))
+    return 0
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    try:
+        return {"facts": dataclasses.asdict(describe(read_config(path)))}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def describe(config: Config) -> Facts:
+    """Everything about a run that can be known without training it. Raises UserError."""
+    from harness.models import build
+    from harness.models.mechanism_checks import vet
+    from harness.training.output.profiler import check_profile
+    from harness.training.parent_checkpoint import base_of
+    from harness.training.schedule import branch_courses, main_course
+    from harness.training.trainable.trainable_model import learner_of
+
+    import_modules(config)
+    check_profile(config.profile)
+    _check_sizes(config.mesh)
+    data, mix = data_of(config)
+    steps = main_course(config).last
+    branch_courses(config)
+    model = build(config, data.vocabulary, data.end, data.image)
+    vet(model.blueprint)
+    learner = learner_of(config, model)
+    _check_mesh(config, learner.stored)
+    base = base_of(config, model)
+    shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
+    return Facts(
+        parameters=model.parameters,
+        non_embedding=model.non_embedding,
+        embedding=model.embedding,
+        shape=shape,
+        flops_per_token=learner.flops_per_token,
+        executed_flops_per_token=learner.executed_flops_per_token(_sequences_at_once(config)),
+        paths={path: list(spec.shape) for path, spec in model.specs.items()},
+        state_bytes=_state_bytes(config, learner),
+        activation_bytes=model.activation_bytes(_sequences_at_once(config) * config.data.sequence_length),
+        steps=steps,
+        tokens_per_step=config.scale.batch * config.data.sequence_length,
+        data_fingerprint=data.fingerprint,
+        eval_fingerprint=data.eval_fingerprint,
+        end_token=data.end,
+        cache_bytes=model.cache_bytes,
+        draws=mix.draws,
+        mixes=mix.mixes,
+        base=base,
+        trainable=learner.trainable if base else 0,
+        active_parameters=model.active_parameters,
+        loss_unit=model.loss_unit,
+        splits=_splits(model.specs),
+    )
+
+
+def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What is known of the data of a run: read, or assumed where it can only be planned."""
+    return _planned_data(config) if config.ladder.planned else _data(config)
+
+
+def _data(config: Config) -> tuple[DataFacts, MixFacts]:
+    from harness.data import describe_data, describe_mix
+
+    return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
+
+
+def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What a ladder assumes of data that are not here."""
+    from harness.data import DataFacts, MixFacts
+
+    assert config.ladder.vocabulary is not None
+    height, width, channels = config.ladder.image or (0, 0, 0)
+    image = (height, width, channels) if config.ladder.image else None
+    data = DataFacts(config.ladder.vocabulary, None, "planned", "planned", (), image)
+    return data, MixFacts(draws={}, mixes=[])
+
+
+def import_modules(config: Config) -> None:
+    """Users' modules, so that what they register is there. Raises UserError for one that fails."""
+    for name in config.imports:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise UserError(
+                f"imports: '{name}' cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _sequences_at_once(config: Config) -> int:
+    return config.scale.batch // config.compute.microbatches
+
+
+def _check_sizes(mesh: MeshConfig) -> None:
+    for field in dataclasses.fields(mesh):
+        if getattr(mesh, field.name) < 1:
+            raise UserError(
+                f"mesh.{field.name}={getattr(mesh, field.name)}: give the number of devices, at least 1."
+            )
+
+
+def _check_mesh(config: Config, specs: Any) -> None:
+    """The batch and every parameter must divide over the lane, whatever devices it will get."""
+    from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
+    from harness.parallel.sharding.mesh import abstract_mesh
+
+    lane = abstract_mesh(config.mesh)
+    if config.scale.batch % config.compute.microbatches:
+        raise UserError(
+            f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="
+            f"{config.scale.batch}: choose a divisor of it"
+        )
+    batch_sharding(lane, config.scale.batch // config.compute.microbatches)
+    param_shardings(lane, specs)
+
+
+def _splits(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+    """Parameters by the axes of a mesh that split them."""
+    from harness.parallel.sharding.axis_rules import RULES
+
+    found: dict[str, int] = {}
+    for spec in specs.values():
+        key = " ".join(sorted({str(RULES[axis]) for axis in spec.axes if axis in RULES}))
+        found[key] = found.get(key, 0) + spec.size
+    return found
+
+
+def _state_bytes(config: Config, learner: Any) -> int:
+    """Parameters, the gradients of those that learn, and what the optimizer keeps of each of these."""
+    import jax
+    import jax.numpy as jnp
+
+    from harness.training.step import split
+
+    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in learner.stored.items()}
+    moving, _ = split(params, learner.learning)
+    kept = jax.eval_shape(learner.optimizer(config.optimizer).init, moving)
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves([params, moving, kept])
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

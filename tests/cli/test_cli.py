@@ -1,0 +1,117 @@
+"""The command: quick answers, exit statuses, no JAX where none is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness import cli
+from harness.compare.results.verdict_types import Look
+from harness.compare.stats.paired_effects import effect_of
+from tests.compare.synthetic import write_sweep
+from tests.compare.test_promotion_gate import gated, timing
+
+NOTHING = effect_of([])
+CALL = """
+import sys
+from harness import cli
+code = cli.main(sys.argv[1:])
+print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
+"""
+
+
+def in_a_fresh_process(*arguments: str) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("verb", [None, *cli.VERBS])
+def test_help_shows_an_example_and_imports_nothing_heavy(verb):
+    out, err = in_a_fresh_process(*filter(None, [verb, "--help"]))
+    assert f"$ harness {verb or ''}".strip() in out
+    assert err.strip() == "HEAVY [] 0"
+
+
+def test_compare_json_imports_no_jax(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep")
+    out, err = in_a_fresh_process("compare", str(sweep.path), "--json")
+    assert json.loads(out)["rungs"]
+    assert err.strip() == "HEAVY [] 0"
+
+
+def test_a_launch_imports_no_jax():
+    code = "import sys, harness.cli.hydra_jobs, harness.cli.train_one; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_config_is_printed_instead():
+    out, err = in_a_fresh_process("sweep", "--cfg", "job", "experiment=attention", "variant=mha")
+    assert "experiment_name: attention" in out
+    assert err.strip() == "HEAVY [] 0"
+
+
+def test_of_a_sweep_it_is_the_first_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "experiment=imagine", "--cfg", "job", "-p", "variant", "seed=5,4"]) == 0
+    assert capsys.readouterr().out.startswith("name: in_context\ntouches:\n"), "as its experiment has it"
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--cfg", "job", "-p", "modle", "seed=0,1"],
+            "--package modle: no such part of a config; did you",
+        ),
+        (["--cfg", "hydra", "seed=0,1"], "seed=0,1: --cfg hydra shows one run; give one value, or see"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_sentence(arguments, sentence, capsys):
+    assert cli.main(["sweep", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_a_verb_that_is_none_is_answered_with_the_nearest(capsys):
+    assert cli.main(["swep"]) == 2
+    assert "did you mean 'sweep'?" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_none_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", "runs/nope"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("seconds", "promoted"), [(0.9, True), (9.0, False)])
+def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys, seconds, promoted):
+    asked = ["compare", str(gated(tmp_path, timing(seconds)).path), "--json"]
+    assert cli.main(asked) == 0
+    gate = json.loads(capsys.readouterr().out)["gate"]
+    assert [each["promote"] for each in gate] == [promoted]
+    assert cli.main([*asked, "--require", "promote"]) == int(not promoted)
+
+
+def test_diff_asks_the_probe_and_prints_plain_data(capsys, monkeypatch):
+    import harness.inspection.diff.diff_checkpoints as probe
+
+    asked = []
+    monkeypatch.setattr(
+        probe, "diff", lambda *runs: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
+    )
+    assert cli.main(["diff", "runs/a@3", "runs/b", "--json"]) == 0
+    assert asked == [("runs/a@3", "runs/b")]
+    assert json.loads(capsys.readouterr().out)["delta"]["estimand"] == "trajectory_only"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a"], ["a", "b", "c"], ["a", "b", "--jsn"], ["nowhere/a", "nowhere/b"]]
+)
+def test_diff_answers_mistakes_in_one_sentence(arguments, capsys):
+    assert cli.main(["diff", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

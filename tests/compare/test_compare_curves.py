@@ -1,0 +1,218 @@
+"""Curves of any trainer, as oddly as they come: one sentence, or the right flag, never a wrong number."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+
+from harness.compare import compare_curves
+from harness.compare.compare_curves import ASSUMED, UNSIZED
+from harness.compare.results.verdict_types import Decision
+from harness.core.errors import UserError
+
+COLUMNS = ("variant", "scale", "seed", "step", "tokens", "loss")
+B_LATE = (pl.col("variant") == "b") & (pl.col("seed") == 1)
+
+
+def log(scales=("s",), variants=("a", "b"), seeds=(0, 1, 2)) -> pl.DataFrame:
+    """Ten evaluations a run; each later variant is .01 nats better, give or take .0003."""
+    rows = [
+        (variant, scale, seed, 10 * i, 1000 * i,
+         4 - 0.1 * math.log(i) - 0.01 * variants.index(variant) + 3e-4 * math.sin(9 * seed + ord(variant)))
+        for variant in variants
+        for scale in scales
+        for seed in seeds
+        for i in range(1, 11)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def sentence(*tables, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        compare_curves([*tables], **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(table) -> None:
+    """The table says what the plain log says."""
+    found, plain = compare_curves([table]), compare_curves([log()])
+    assert found.rungs == plain.rungs
+    assert found.ladder == plain.ladder
+
+
+def test_the_plain_log_has_a_verdict():
+    comparison = compare_curves(log())
+    assert comparison.ladder[0].decision is Decision.B_BETTER
+    assert comparison.rungs[0].n == 3
+    assert comparison.notes == (ASSUMED,)
+
+
+def test_order_of_columns_and_rows_and_further_columns_change_nothing():
+    odd = log().select(reversed(COLUMNS)).with_columns(host=pl.lit("x;\n"), note=pl.lit(None))
+    same(odd)
+    same(
+        pl.concat([odd.filter(variant="a"), odd.filter(variant="b").sample(fraction=1, shuffle=True, seed=0)])
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_are_read_by_what_is_in_them(tmp_path, kind):
+    path = tmp_path / "log.txt"
+    log().write_csv(path) if kind == "csv" else log().write_parquet(path)
+    same(path)
+    same(str(path))
+
+
+def test_a_csv_as_people_write_it(tmp_path):
+    lines = log().write_csv().splitlines()
+    head = "\ufeffvariant, scale ,seed,step,tokens, loss,host"
+    rows = [line.replace(",s,", " , s, ", 1).replace(",1,", ",1.0,", 1) + ",x" for line in lines[1:]]
+    rows[3:3] = ["", ",,,,,,"]
+    path = tmp_path / "log.csv"
+    path.write_text("\r\n".join([head, *rows, "", ""]))
+    same(path)
+
+
+def test_whole_numbers_may_be_floats_and_texts():
+    same(log().with_columns(pl.col("seed", "step", "tokens").cast(pl.Float64)))
+    same(
+        log().with_columns(pl.col("tokens").cast(pl.Float64).cast(pl.String), pl.col("loss").cast(pl.String))
+    )
+    same(log().with_columns(pl.col("variant", "scale").cast(pl.Categorical)))
+
+
+def test_a_table_given_twice_counts_once():
+    comparison = compare_curves([log(), log()])
+    assert comparison.rungs == compare_curves([log()]).rungs
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "inf", "-inf", "Infinity"])
+def test_a_loss_that_is_not_finite_is_a_divergence(tmp_path, text):
+    odd = pl.when(B_LATE & (pl.col("step") > 50)).then(pl.lit(text)).otherwise(pl.col("loss").cast(pl.String))
+    log().with_columns(loss=odd).write_csv(tmp_path / "log.csv")
+    comparison = compare_curves([tmp_path / "log.csv"])
+    assert "DIVERGED" in comparison.rungs[0].flags
+    assert comparison.ladder[0].decision is Decision.INVALID
+    assert comparison.divergence[0].diverged == 1
+
+
+def test_an_empty_loss_in_the_middle_is_no_evaluation():
+    gaps = log().with_columns(loss=pl.when(pl.col("step") != 50).then("loss"))
+    assert compare_curves(gaps).rungs[0].delta == compare_curves(log()).rungs[0].delta
+
+
+def test_a_run_without_any_loss_is_missing_rather_than_forgotten():
+    comparison = compare_curves(log().with_columns(loss=pl.when(~B_LATE).then("loss")))
+    assert "INCOMPLETE" in comparison.rungs[0].flags
+    assert comparison.rungs[0].n == 2
+    (run,) = [run for run in comparison.runs if run.outcome is None]
+    assert run.path == "s/b/seed1"
+    assert "without any evaluation" in run.problem
+
+
+def test_a_run_without_its_end_is_not_judged():
+    broken = compare_curves(log().filter(~(B_LATE & (pl.col("step") > 60)))).rungs[0]
+    assert {"HOT_LR_LOOK", "UNEQUAL_TOKENS"} <= {*broken.flags}
+    assert broken.decision is Decision.INVALID
+
+
+def test_a_pair_that_both_broke_off_has_not_decayed():
+    both = compare_curves(log().filter(~((pl.col("seed") == 1) & (pl.col("step") > 60)))).rungs[0]
+    assert "HOT_LR_LOOK" in both.flags
+    assert "UNEQUAL_TOKENS" not in both.flags
+    assert both.decision is Decision.INVALID
+
+
+def test_decayed_is_believed_where_it_is_said():
+    last = pl.col("step") == 100
+    said = compare_curves(
+        log().with_columns(decayed=pl.when(last).then(pl.lit("True")).otherwise(pl.lit("0")))
+    )
+    assert said.notes == ()
+    assert "HOT_LR_LOOK" not in said.rungs[0].flags
+    hot = compare_curves(log().with_columns(decayed=pl.lit(False)))
+    assert "HOT_LR_LOOK" in hot.rungs[0].flags
+
+
+def test_one_file_may_say_less_than_the_other():
+    a = log().filter(variant="a").with_columns(decayed=pl.col("step") == 100, parameters=pl.lit(1e6))
+    b = log().filter(variant="b").with_columns(parameters=pl.lit(1e6))
+    comparison = compare_curves([a, b])
+    assert comparison.rungs[0].delta == compare_curves(log()).rungs[0].delta
+    assert "HOT_LR_LOOK" not in comparison.rungs[0].flags
+    assert comparison.notes == (ASSUMED,)
+
+
+def test_scales_without_a_size_are_said_to_stand_by_name():
+    table = log(scales=("s", "xs"))
+    assert UNSIZED in compare_curves(table).notes
+    sized = compare_curves(table.with_columns(parameters=pl.when(scale="s").then(3e6).otherwise(1e6)))
+    assert UNSIZED not in sized.notes
+    assert [rung.scale for rung in sized.rungs] == ["xs", "s"]
+
+
+def test_a_comparison_needs_two_variants():
+    assert "'a' is the only variant" in sentence(log(variants=("a",)))
+    assert "control=c: no such variant in the curves; valid: a, b" in sentence(log(), control="c")
+
+
+def test_one_seed_decides_nothing():
+    comparison = compare_curves(log(seeds=(0,)))
+    assert "NO_SEED_REPLICATION" in comparison.rungs[0].flags
+    assert comparison.ladder[0].decision is Decision.INVALID
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": pl.lit(0.5)}, "row 1: seed=0.5 is not a whole number"),
+        ({"seed": pl.lit("zero")}, "row 1: seed=zero is of the wrong kind: no number"),
+        ({"seed": pl.lit(None)}, "row 1: seed is empty"),
+        ({"scale": pl.lit("  ")}, "row 1: scale is empty"),
+        ({"step": pl.lit(math.nan)}, "row 1: step=nan is not a whole number"),
+        ({"step": pl.lit(2.0**60)}, "is not a whole number"),
+        ({"tokens": -pl.col("tokens")}, "row 1: tokens=-1000 is no amount"),
+        ({"tokens": pl.lit(None)}, "row 1: tokens is empty"),
+        ({"flops": pl.lit("inf")}, "row 1: flops=inf is no amount"),
+        ({"loss": pl.lit("n/a")}, "row 1: loss=n/a is of the wrong kind"),
+        ({"decayed": pl.lit("maybe")}, "row 1: decayed=maybe is neither true nor false"),
+        ({"branch": pl.lit(1.0)}, "row 1: branch=1.0 is no share of the tokens"),
+        ({"step": pl.lit("2026-01-01").str.to_date()}, "the column 'step' holds Date"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_named(change, said):
+    assert said in sentence(log().with_columns(**change))
+
+
+def test_the_row_is_counted_as_it_stands_in_the_file(tmp_path):
+    lines = log().write_csv().splitlines()
+    lines[2:2] = [",,,,,", "a,s,0,15,x,3.0"]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    assert f"{tmp_path / 'log.csv'}: row 3: tokens=x" in sentence(tmp_path / "log.csv")
+
+
+def test_two_losses_of_one_step_are_refused():
+    resumed = log().filter(B_LATE, step=50).with_columns(loss=pl.col("loss") + 0.1)
+    assert "s/b/seed1 has several losses at step 50" in sentence(log(), resumed)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    assert "there is no column 'loss'; did you mean 'los'?" in sentence(log().rename({"loss": "los"}))
+    assert "two columns 'loss'" in sentence(log().with_columns(pl.col("loss").alias(" loss")))
+    assert "cannot be read (No such file" in sentence(tmp_path / "absent.csv")
+    assert "cannot be read (Is a directory" in sentence(tmp_path)
+    files = {
+        "empty": b"",
+        "ragged": b"variant,scale\na,b,c\n",
+        "bytes": b"variant,scale\n\xff\xfe,b\n",
+        "PAR1": b"PAR1 nothing",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert f"{tmp_path / name}: is not a" in sentence(tmp_path / name)
+    (tmp_path / "head").write_text(",".join(COLUMNS))
+    assert "no rows to compare" in sentence(tmp_path / "head")
+    assert "no rows to compare" in sentence()

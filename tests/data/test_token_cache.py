@@ -1,0 +1,224 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.config.schema.run import SourceConfig
+from harness.core.errors import UserError
+from harness.data.text import source_survey as content
+from harness.data.text import token_cache as cache
+from harness.data.text.sources import held_out, locate
+from harness.data.text.token_cache import Tokens, open_tokens
+from harness.data.text.tokenizers import ByteCodec, load
+
+from .conftest import documents, write
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return write(tmp_path / "text.txt", documents("text"))
+
+
+def tokens_of(path: Path, tokenizer: str = "byte", holdout: float = 0.2) -> Tokens:
+    return open_tokens(locate("s", SourceConfig(str(path))), load(tokenizer), holdout)
+
+
+def entries(folder: Path) -> list[Path]:
+    return [path for path in (folder / "tokens").iterdir() if path.is_dir() and len(path.name) == 64]
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The entries built so far in this process."""
+    built, real = [], cache._build
+    monkeypatch.setattr(cache, "_build", lambda folder, *rest: (built.append(folder), real(folder, *rest)))
+    return built
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe512"])
+def test_tokens_are_the_documents_each_ended(text, tokenizer):
+    codec = load(tokenizer)
+    streams = {True: [], False: []}
+    for document in documents("text"):
+        streams[held_out(document, 0.2)] += [*codec.encode([document])[0].tolist(), codec.end]
+    tokens = tokens_of(text, tokenizer)
+    assert tokens.train.tolist() == streams[False]
+    assert tokens.heldout.tolist() == streams[True]
+    assert tokens.train.dtype == np.uint16
+    assert len(streams[True]) > 0
+
+
+def test_the_size_of_portions_does_not_matter(text, tmp_path, monkeypatch):
+    whole = tokens_of(text)
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(cache, "ENCODE_CHARACTERS", 1)
+    assert np.array_equal(whole.train, tokens_of(text).train)
+    assert np.array_equal(whole.heldout, tokens_of(text).heldout)
+
+
+def test_tokens_are_built_once_and_cannot_be_written(text, builds):
+    first, second = tokens_of(text), tokens_of(text)
+    assert len(builds) == 1
+    assert np.array_equal(first.train, second.train)
+    with pytest.raises(ValueError, match="read-only"):
+        first.train[0] = 1
+
+
+def test_whatever_changes_the_tokens_changes_the_entry(text, builds):
+    keys = {tokens_of(text).key, tokens_of(text, "bpe512").key, tokens_of(text, holdout=0.3).key}
+    write(text, [*documents("text"), "one more"])
+    keys.add(tokens_of(text).key)
+    assert len(builds) == len(keys) == 4
+
+
+def test_a_copy_elsewhere_shares_the_entry(text, tmp_path, builds):
+    (tmp_path / "folder").mkdir()
+    copy = tmp_path / "folder" / "copy.txt"
+    copy.write_bytes(text.read_bytes())
+    assert tokens_of(copy).key == tokens_of(text).key == tokens_of(tmp_path / "folder").key
+    assert len(builds) == 1
+
+
+def test_the_same_bytes_read_another_way_are_another_content(tmp_path):
+    hashes = set()
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text('{"text": "one"}\n')
+        hashes.add(content.content_hash(locate("s", SourceConfig(str(tmp_path / name)))))
+    assert len(hashes) == 2
+
+
+def test_a_file_is_hashed_once_a_version(text, monkeypatch):
+    hashed, real = [], content.sha256
+    monkeypatch.setattr(content, "sha256", lambda path: (hashed.append(path), real(path))[1])
+    first = content.content_hash(locate("s", SourceConfig(str(text))))
+    assert content.content_hash(locate("s", SourceConfig(str(text)))) == first
+    assert len(hashed) == 1
+    state = text.stat()
+    text.write_bytes(text.read_bytes().replace(b"attention", b"attentive", 1))  # of the same size
+    os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert content.content_hash(locate("s", SourceConfig(str(text)))) != first
+    assert len(hashed) == 2
+    monkeypatch.setattr(content, "FORMAT", content.FORMAT + 1)
+    content.content_hash(locate("s", SourceConfig(str(text))))
+    assert len(hashed) == 3, "what an earlier version of the code remembered may mean something else"
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a truncated split": lambda entry: os.truncate(entry / "train.bin", 100),
+    "a lost split": lambda entry: (entry / "heldout.bin").unlink(),
+    "a flipped bit": lambda entry: flip(entry / "train.bin", 501),
+    "a cut header": lambda entry: os.truncate(entry / "header.json", 40),
+    "an edited header": lambda entry: edit(entry / "header.json", '"crc32": ', '"crc32": 1'),
+    "a header of another shape": lambda entry: (entry / "header.json").write_text("[]"),
+    "a lost header": lambda entry: (entry / "header.json").unlink(),
+}
+
+
+def flip(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 4
+    file.write_bytes(content)
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_entry_is_built_again(text, cache, builds, damage):
+    before = np.array(tokens_of(text).train)
+    (entry,) = entries(cache)
+    damage(entry)
+    assert np.array_equal(tokens_of(text).train, before)
+    assert len(builds) == 2
+    tokens_of(text)
+    assert len(builds) == 2
+
+
+OPEN = """
+import os, signal, sys, time
+from pathlib import Path
+from harness.config.errors import UserError
+from harness.config.schema import SourceConfig
+from harness.data import cache
+from harness.data.sources import locate
+from harness.data.tokenizers import ByteCodec
+path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+{patch}
+Path(log).write_text("open")
+tokens = cache.open_tokens(locate("s", SourceConfig(str(path))), ByteCodec(), 0.2)
+print(len(tokens.train), int(tokens.train.sum()))
+"""
+
+SLOW_BUILD = """
+build = cache._build
+def slow(*args):
+    print("built", end=" ")
+    while not rival.exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    build(*args)
+cache._build = slow
+"""
+
+KILLED_BUILD = """
+cache.ENCODE_CHARACTERS = 1000
+class Killed(ByteCodec):
+    portions = 0
+    def encode(self, documents):
+        self.portions += 1
+        if self.portions == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(documents)
+ByteCodec = Killed
+"""
+
+
+def start(patch: str, *paths: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", OPEN.format(patch=patch), *map(str, paths)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(text, cache, monkeypatch):
+    real = ByteCodec.encode
+    monkeypatch.setattr(
+        ByteCodec, "encode", lambda codec, texts: (write(text, ["other text"]), real(codec, texts))[1]
+    )
+    with pytest.raises(UserError, match=r"data.sources.s.path=.*changed while it was read: "):
+        tokens_of(text)
+    assert entries(cache) == []
+
+
+def test_two_processes_that_open_at_once_build_once(text, tmp_path, cache):
+    one, other = tmp_path / "one", tmp_path / "other"
+    processes = [start(SLOW_BUILD, text, one, other), start(SLOW_BUILD, text, other, one)]
+    said = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert sum(words[0] == "built" for words in said) == 1
+    tokens = tokens_of(text)
+    assert [words[-2:] for words in said] == [[str(len(tokens.train)), str(tokens.train.sum())]] * 2
+    assert len(entries(cache)) == 1
+
+
+def test_a_killed_builder_leaves_nothing_that_passes_for_an_entry(text, tmp_path, cache, builds):
+    process = start(KILLED_BUILD, text, tmp_path / "one", tmp_path / "other")
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert entries(cache) == []
+    assert len(list((cache / "tokens").glob("*.building"))) == 1
+    assert len(tokens_of(text).train) > 0
+    assert len(builds) == len(entries(cache)) == 1
+    assert list((cache / "tokens").glob("*.building")) == []
+
+
+def test_threads_build_once_too(text, builds):
+    threads = [threading.Thread(target=tokens_of, args=(text,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1

@@ -1,0 +1,51 @@
+"""Checkpoints made by hand, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from harness.config.schema.run import CheckpointConfig
+from harness.records.paths import RunDir
+from harness.records.run import metrics
+from harness.records.run.checkpoint_manifest import Manifest, read_manifest
+from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import read_provenance
+from harness.training.output.checkpointer import Saver, restore
+from harness.training.step import TrainState
+from tests.training.runs import lane, prepare
+
+
+def at_start(folder: Path, *overrides: str) -> RunDir:
+    """A run with one checkpoint, of the state before its first step."""
+    run = prepare(folder, *overrides)
+    provenance = read_provenance(run)
+    assert provenance
+    save(run, Manifest(0, provenance.identity, "", "", 0.0, {}), lane(run).initial())
+    return run
+
+
+def change_weights(run: RunDir, step: int, path: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Save a checkpoint anew with one parameter changed."""
+    manifest = read_manifest(run, step)
+    assert manifest
+    state = restore(run, step, lane(run).abstract_state())
+    params = state.params | {path: change(np.asarray(state.params[path]))}
+    save(run, manifest, TrainState(params, state.optimizer))
+
+
+def change_rows(run: RunDir, kind: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Seal a curve anew with other rows."""
+    rows = change(read_curve(run, kind))
+    (part,) = metrics.parts(run, kind)
+    part.path.unlink()
+    metrics.seal(run, kind, part.start, part.end, rows.to_dicts())
+
+
+def save(run: RunDir, manifest: Manifest, state: TrainState) -> None:
+    saver = Saver(run, CheckpointConfig(keep_last=100))
+    saver.save(state, manifest)
+    saver.wait()

@@ -1,0 +1,34 @@
+"""Clusters that are made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.config.schema.engine import RayConfig
+from harness.launcher.engines.ray import cluster
+from harness.launcher.engines.ray import engine as ray
+from harness.launcher.engines.ray.engine import RayEngine
+from tests.launcher.fake_ray import FakeRay, order
+from tests.launcher.fake_slurm import FakeSlurm
+
+
+@pytest.fixture
+def slurm(monkeypatch) -> FakeSlurm:
+    monkeypatch.setattr("harness.launcher.engines.slurm.queue.FRESH", 0.05)
+    return FakeSlurm()
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeRay:
+    monkeypatch.setattr(ray, "FRESH", 0.0)
+    knock = cluster._knock
+    monkeypatch.setattr(cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
+    monkeypatch.setattr(cluster, "_speaks_http2", lambda address: True)
+    return FakeRay()
+
+
+@pytest.fixture
+def engine(tmp_path, fake) -> RayEngine:
+    made = RayEngine(RayConfig(), tmp_path, ray=fake)
+    made.check([order(tmp_path)], [], print)
+    return made

@@ -1,0 +1,202 @@
+"""A roster from the driver's side: what is announced, who is compared, where seven unequal members lie."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from rich.console import Console
+
+from harness.cli.train_one import train_single
+from harness.cli.verbs.watch import frame
+from harness.config import compose
+from harness.config.schema.decision import Gate, GateConfig, TuneConfig, Tuned
+from harness.config.schema.engine import EngineConfig, Schedule
+from harness.config.schema.run import Config, LadderConfig, ScheduleConfig
+from harness.core import atomic_files
+from harness.core.errors import UserError
+from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
+from harness.launcher.placement.frozen import frozen
+from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.stages import freeze_rule
+from harness.launcher.stages.summary import plan_lines, power_lines
+from harness.launcher.stages.time_steps import time_variants
+from harness.launcher.stages.tune_lr import tune
+from harness.launcher.sweep import Outcome, launch
+from harness.records.run.status import State, Status, write_status
+from harness.report.frames.sweep_progress import Watcher
+from tests.launcher.support import config, facts, tools, train
+
+SIZES = {"imagine": 0.3, "1t": 1.0, "1p5t": 1.5, "6t": 6.0, "10t": 10.0}
+"""Relative to 1t."""
+SEVEN = (
+    ("10t", "mha"), ("1p5t", "mha"), ("1p5t", "short"), ("1t", "mha"), ("1t", "short"), ("6t", "mha"),
+    ("imagine", "dit"),
+)  # fmt: skip
+"""In the order of their files' names, as a glob has them."""
+
+
+def roster(folder, members=SEVEN, seeds=(0,), **engine) -> list[Config]:
+    made = [config(folder, name, seed, scale, **engine) for scale, name in members for seed in seeds]
+    for each in made:
+        each.scale.parameters = int(1000 * SIZES[each.scale.name])
+        each.scale.batch = 16
+    return made
+
+
+def described(made: Config):
+    size = SIZES[made.scale.name]
+    unit = "mean squared error a value" if made.scale.name == "imagine" else "nats a token"
+    flops = {"flops_per_token": 6e9 * size, "executed_flops_per_token": 6e9 * size}
+    return dataclasses.replace(facts(made), non_embedding=int(1e6 * size), loss_unit=unit, **flops)
+
+
+def runs_of(made: list[Config]) -> list[Run]:
+    return [Run(each, described(each), directory(sweep_of(made), each)) for each in made]
+
+
+def outlook_of(runs: list[Run]) -> Outlook:
+    return look_ahead(make_blocks(runs), runs[0].config.engine, 2, [])
+
+
+class TestAnnounced:
+    def test_unequal_blocks_are_counted_and_scales_stand_by_size(self, tmp_path):
+        runs = runs_of(roster(tmp_path))
+        lines = plan_lines(sweep_of(roster(tmp_path)), runs, outlook_of(runs))
+        assert lines[0].endswith("trial: 7 runs; 2 pairs, 3 alone")
+        assert lines[1] == "  variants mha (control), short, dit; seeds 0"
+        assert [line.split(":")[0].strip() for line in lines[2:-1]] == [
+            "imagine (dit)", "1t (mha, short)", "1p5t (mha, short)", "6t (mha)", "10t (mha)",
+        ]  # fmt: skip
+
+    def test_blocks_of_three_and_several_pairs_an_arm(self, tmp_path):
+        members = [("1t", name) for name in ("mha", "short", "dit")] + [("6t", "mha"), ("6t", "short")]
+        made = roster(tmp_path, members, seeds=(0, 1))
+        (first, *_) = plan_lines(sweep_of(made), runs_of(made), outlook_of(runs_of(made)))
+        assert first.endswith("10 runs; 2 blocks of 3, 2 pairs")
+
+    def test_one_seed_promises_no_interval_and_names_what_is_not_compared(self, tmp_path):
+        made = roster(tmp_path)
+        assert power_lines(sweep_of(made), runs_of(made)) == [
+            "One seed a scale: there will be no interval and no test.",
+            "Nothing is compared at imagine, 6t, 10t: no pair is there.",
+        ]
+
+    def test_power_is_that_of_the_pairs_in_their_unit(self, tmp_path):
+        made = roster(tmp_path, seeds=(0, 1, 2))
+        sentence, rest = power_lines(sweep_of(made), runs_of(made))
+        assert "1t: " in sentence
+        assert "1p5t: " in sentence
+        assert "nats with 3 seeds" in sentence
+        assert "6t" not in sentence
+        assert "imagine" not in sentence
+        assert rest.startswith("Nothing is compared at imagine")
+
+    def test_a_variant_that_comes_later_has_its_control_on_disk(self, tmp_path):
+        train(roster(tmp_path, [("1t", "mha")], seeds=(0, 1)))
+        made = roster(tmp_path, [("1t", "short")], seeds=(0, 1))
+        (sentence,) = power_lines(sweep_of(made), runs_of(made))
+        assert "1t: " in sentence
+
+
+def test_a_command_without_the_control_declares_what_it_trains(tmp_path):
+    assert freeze_rule.compared(roster(tmp_path, [("1t", "short")])) == ["short"]
+
+
+class TestPlaced:
+    def test_on_eight_devices_pairs_lie_side_by_side_at_equal_widths(self, tmp_path):
+        blocks = make_blocks(runs_of(roster(tmp_path, devices=8)))
+        outlook = look_ahead(blocks, blocks[0].runs[0].config.engine, 8, [])
+        booked = {each.task: each for each in outlook.plan.bookings}
+        assert len(booked) == 7
+        for scale in ("1t", "1p5t"):
+            one, other = (booked[f"{scale}/{name}/seed0"] for name in ("mha", "short"))
+            assert (one.width, one.start) == (other.width, other.start)
+            assert abs(one.first - other.first) == one.width
+        assert outlook.plan.makespan <= outlook.plan.ideal / 0.95
+        _nobody_shares_a_device(list(booked.values()))
+        assert {run.name: run.devices for block in shaped(blocks, outlook) for run in block.runs} == {
+            name: each.width for name, each in booked.items()
+        }
+
+    def test_seven_are_trained_and_watched_and_one_treatment_is_declared(self, tmp_path):
+        made = roster(tmp_path, devices=8)
+        assert {outcome.state for outcome in train(made)} == {"finished"}
+        assert {*frozen(sweep_of(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
+        family = atomic_files.read_json(sweep_of(made).rule)["rule"]["family"]
+        assert family == ["short"], "what never meets the control is no treatment"
+        console = Console(record=True, width=120)
+        console.print(frame(Watcher(sweep_of(made)).look(0.0), 120, None))
+        assert "7 runs" in console.export_text()
+
+    def test_a_dry_run_draws_all_seven(self, tmp_path):
+        console = Console(record=True, width=150)
+        made = roster(tmp_path / "runs", devices=8, dry_run=True)
+        launch(made, dataclasses.replace(tools(), describe=lambda all: [described(c) for c in all]), console)
+        text = console.export_text()
+        assert all(f"{scale}/{name}/seed0" in text for scale, name in SEVEN)
+        assert "2 pairs, 3 alone" in text
+        assert not (tmp_path / "runs").exists()
+
+
+def _nobody_shares_a_device(booked):
+    for i, one in enumerate(booked):
+        for other in booked[:i]:
+            together = one.start < other.end - 1e-9 and other.start < one.end - 1e-9
+            beside = one.first + one.width <= other.first or other.first + other.width <= one.first
+            assert beside or not together, (one, other)
+
+
+def test_the_timing_pass_times_a_pair_though_singles_are_larger(tmp_path, monkeypatch):
+    made = roster(tmp_path)
+    for each in made:
+        each.gate = GateConfig(Gate.promote)
+    runs, said = runs_of(made), []
+    for run in runs:
+        write_status(run.dir, Status(state=State.finished))
+    monkeypatch.setattr("harness.launcher.stages.time_steps.subprocess.run", _failing)
+    time_variants(sweep_of(made), make_blocks(runs), said.append)
+    assert said[0].startswith("timing pass: mha, short at 1p5t/seed0")
+
+
+def _failing(command, **_):
+    import subprocess
+
+    return subprocess.CompletedProcess(command, 1, "", "no")
+
+
+def test_tuning_wants_every_variant_at_the_smallest_scale(tmp_path):
+    made = roster(tmp_path)
+    for each in made:
+        each.tune, each.schedule = TuneConfig(Tuned.lr), ScheduleConfig("wsd")
+    with pytest.raises(UserError, match="tune=lr: scale imagine, the smallest, has no mha, short"):
+        tune(sweep_of(made), made, lambda _: None, lambda _: [], print)
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_planned_ladder_is_refused_before_anything_is_written(tmp_path, dry):
+    made = roster(tmp_path / "runs", dry_run=dry)
+    made[3].ladder = LadderConfig("frontier", vocabulary=10)
+    with pytest.raises(UserError, match="ladder=frontier: these sizes are planned, not trained"):
+        train(made)
+    with pytest.raises(UserError, match="ladder=frontier"):
+        train_single(dataclasses.replace(made[3], engine=EngineConfig()))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_sweeps_seven_members_and_one_pair_by_name(tmp_path, monkeypatch):
+    asked: list[list[Config]] = []
+
+    def taken(configs, tools):
+        asked.append([*configs])
+        return [Outcome(each.scale.name, "finished", 1) for each in configs]
+
+    monkeypatch.setattr("harness.cli.hydra_jobs.launch", taken)
+    for chosen in ([], ["member=1t_a,1t_b"]):
+        compose.run(["-m", "experiment=colossus2", f"runs={tmp_path}", *chosen], lambda _: None)
+    seven, pair = asked
+    assert len({(each.scale.name, each.variant.name) for each in seven}) == 7
+    assert {(each.engine.devices, each.engine.schedule, each.seed) for each in seven} == {
+        (8, Schedule.queue, 0)
+    }
+    assert [(each.scale.name, each.variant.name) for each in pair] == [("1t", "mha"), ("1t", "delta_hybrid")]

@@ -1,0 +1,86 @@
+"""The timing pass from the driver's side: when it runs, what it times, and that a failure is only said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from harness.config.schema.decision import Gate, GateConfig
+from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.stages.time_steps import time_variants
+from harness.records.run.status import State, Status, write_status
+from harness.records.sweep import ledger
+from tests.launcher.support import configs, facts
+
+MEASURED = {"scale": "s", "steps": 5, "variants": {"mha": {"step_seconds": 0.1}}}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Commands that were started; `answer`: what the next one says."""
+    started, answer = [], {"code": 0, "out": json.dumps(MEASURED), "err": ""}
+
+    def run(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, answer["code"], answer["out"], answer["err"])
+
+    monkeypatch.setattr("harness.launcher.stages.time_steps.subprocess.run", run)
+    return started, answer
+
+
+def finished(folder, gate=Gate.promote):
+    """A sweep of two scales, all of it trained."""
+    made = configs(folder, scales=("xs", "s"))
+    for config in made:
+        config.gate = GateConfig(gate)
+        config.scale.tokens *= 2 if config.scale.name == "s" else 1
+    sweep = sweep_of(made)
+    runs = [Run(each, facts(each), directory(sweep, each)) for each in made]
+    for run in runs:
+        run.dir.path.mkdir(parents=True)
+        write_status(run.dir, Status(State.finished))
+    return sweep, make_blocks(runs)
+
+
+def test_it_times_one_block_once_and_keeps_what_it_found(tmp_path, passes):
+    sweep, blocks = finished(tmp_path)
+    for _ in range(2):
+        time_variants(sweep, blocks, lambda _: None)
+    (command,) = passes[0]
+    assert command[2] == "harness.inspection.step_benchmark"
+    assert {path.split("/")[-2] for path in command[3:]} == {"mha", "short"}
+    assert len({path.split("/")[-3:][0] for path in command[3:]}) == 1, "one block"
+    stored = json.loads(sweep.timing.read_text())
+    assert stored["variants"] == MEASURED["variants"]
+    assert ledger.read(sweep, "timing")[0]["content"] == stored
+
+
+def test_without_a_gate_nothing_is_timed(tmp_path, passes):
+    time_variants(*finished(tmp_path, Gate.none), lambda _: None)
+    assert passes[0] == []
+
+
+def test_it_waits_until_every_run_has_an_end(tmp_path, passes):
+    sweep, blocks = finished(tmp_path)
+    write_status(blocks[0].runs[0].dir, Status(State.preempted))
+    time_variants(sweep, blocks, lambda _: None)
+    assert passes[0] == []
+
+
+def test_other_code_is_timed_again(tmp_path, passes, monkeypatch):
+    sweep, blocks = finished(tmp_path)
+    time_variants(sweep, blocks, lambda _: None)
+    monkeypatch.setattr("harness.launcher.stages.time_steps.code_of", lambda _: "other")
+    time_variants(sweep, blocks, lambda _: None)
+    assert len(passes[0]) == 2
+
+
+def test_a_pass_that_fails_is_said_and_leaves_nothing(tmp_path, passes):
+    sweep, blocks = finished(tmp_path)
+    passes[1].update(code=2, err="xs/seed0: no such run")
+    said = []
+    time_variants(sweep, blocks, said.append)
+    assert "no such run" in said[-1]
+    assert not sweep.timing.exists()

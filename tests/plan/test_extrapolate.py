@@ -1,0 +1,162 @@
+"""From pair to bet: the runs of a plan, what is saved there, and how it is shown."""
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from harness import cli
+from harness.cli.views.plan import print_parts
+from harness.cli.views.plan_extrapolation import bets_part
+from harness.compare.results.to_json import to_json
+from harness.compare.results.verdict_types import Decision
+from harness.core.errors import UserError
+from harness.launcher import sweep
+from harness.plan.extrapolation.extrapolate import place_bets
+from harness.plan.predict import Evidence as Layer
+from harness.plan.predict import Number
+from tests.cli.test_plan import facts_of
+from tests.plan.evidence import AT, DECADE, evidence_of, runs_of, standing_of
+from tests.report.test_page import Reader
+
+
+def test_rows_are_the_scales_of_the_plan_and_the_control_pays():
+    evidence = evidence_of(standing_of([0.1, 0.11, 0.1, 0.11]))
+    runs, planned = runs_of("6t/a", "1t/b", "1t/a", "10t/c", "2t/b", flops=1e4)
+    bets = place_bets(evidence, runs, planned)
+    rows = {bet.scale: bet for bet in bets.rows}
+    assert rows.keys() == {"6t", "1t", "2t"}
+    assert [rows[scale].sibling for scale in ("6t", "1t", "2t")] == [False, True, False]
+    assert (rows["1t"].run, rows["2t"].days_saved) == ("1t/a/seed0", None), "no control, no days of it"
+    assert bets.notes == ("10t/c/seed0: the evidence does not compare its variant.",)
+    assert rows["6t"].decades == pytest.approx(math.log10(1e13 / math.exp(AT[-1])))
+    assert rows["6t"].e_folds == pytest.approx(rows["6t"].decades * DECADE)
+    assert rows["6t"].tags == ("EXTRAPOLATION",)
+
+
+@pytest.mark.parametrize(("level", "se"), [(0.0, 0.05), (0.3, 0.001), (-0.3, 0.001)])
+def test_what_is_saved_is_the_corners_of_days_and_k(level, se):
+    runs, planned = runs_of("6t/a", flops=1e6)
+    (bet,) = place_bets(evidence_of(standing_of([level] * 4, se)), runs, planned).rows
+    ends = {
+        name: [days * (1 - 1 / k) for days, k in itertools.product((8.0, 13.0), (bet.k.low, bet.k.high))]
+        for name in ("low", "high")
+    }
+    assert bet.days_saved.value == pytest.approx(10 * (1 - 1 / bet.k.value))
+    assert bet.days_saved.low == pytest.approx(min(ends["low"]))
+    assert bet.days_saved.high == pytest.approx(max(ends["high"]))
+    assert bet.chips_saved.high == pytest.approx(100 * (1 - 1 / bet.k.high))
+
+
+def test_numbers_too_large_for_a_float_are_still_said():
+    """ln k far beyond 700: JSON has no infinity."""
+    runs, planned = runs_of("6t/a", flops=1e200)
+    bets = place_bets(evidence_of(standing_of(3.0 * (AT - AT[0]), 9.0)), runs, planned)
+    (bet,) = bets.rows
+    assert bet.log_k.low < -700 < 700 < bet.log_k.value
+    assert (bet.k.value, bet.k.high, bet.days_saved.low) == (math.inf, math.inf, -math.inf)
+    json.dumps(to_json(bets), allow_nan=False)
+
+
+def test_an_invalid_verdict_carries_no_number():
+    invalid = standing_of([0.1] * 4, decision=Decision.INVALID, flags=("MIXED_CODE",))
+    bets = place_bets(evidence_of(invalid), *runs_of("6t/a"))
+    assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
+    console = Console(width=120, force_terminal=False, file=io.StringIO())
+    print_parts([bets_part(bets)], console)
+    assert "k_tokens" not in console.file.getvalue()
+
+
+def test_short_runs_are_told_in_a_shorter_unit():
+    runs, (one,) = runs_of("6t/a")
+    short = dataclasses.replace(one, days=Number(0.1, 0.08, 0.13, Layer.assumed))
+    bets = place_bets(evidence_of(standing_of([0.7] * 4)), runs, [short])
+    console = Console(width=120, force_terminal=False, file=io.StringIO())
+    print_parts([bets_part(bets)], console)
+    assert "hours saved" in console.file.getvalue()
+    assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in console.file.getvalue()
+
+
+def test_a_run_that_never_ends_saves_no_days():
+    runs, (one,) = runs_of("6t/a")
+    (bet,) = place_bets(evidence_of(standing_of([0.1] * 4)), runs, [dataclasses.replace(one, days=None)]).rows
+    assert bet.days_saved is None
+    assert bet.chips_saved.value == pytest.approx(100 * (1 - math.exp(-0.1)))
+
+
+def test_another_unit_and_other_variants_are_refused():
+    evidence = evidence_of(standing_of([0.1] * 4))
+    for asked in (runs_of("6t/c"), runs_of("6t/a", unit="mean squared error a value")):
+        with pytest.raises(UserError, match="evidence=runs/made: it compares a, b in nats a token"):
+            place_bets(evidence, *asked)
+
+
+def test_a_treatment_that_is_not_planned_is_said():
+    bets = place_bets(evidence_of(standing_of([0.1] * 4)), *runs_of("6t/a"))
+    assert bets.notes == ("b: no run of this plan has this variant.",)
+    assert bets.rows[0].treatment == "b"
+
+
+def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
+    (runs, planned), (more, rest) = runs_of("6t/a", flops=1e15), runs_of("1t/a", "1t/b", flops=1e9)
+    evidence = evidence_of(standing_of([0.1, 0.12, 0.1, 0.12]))
+    bets = place_bets(evidence, [*runs, *more], [*planned, *rest])
+    for width in (80, 120):
+        console = Console(width=width, force_terminal=False, file=io.StringIO())
+        print_parts([bets_part(bets)], console)
+        text = console.file.getvalue()
+        assert all(len(line) <= width for line in text.splitlines())
+        said = " ".join(text.split())
+        alone, paired = (next(b for b in bets.rows if b.scale == scale) for scale in ("6t", "1t"))
+        assert alone.sentence in said
+        assert paired.sentence not in said
+        assert {"EXTRAPOLATION.", f"{paired.k.value:.2f}", f"{alone.days_saved.value:.2f}"} <= set(
+            said.split()
+        )
+        assert ("chips saved" in said) == (width > 100)
+
+
+def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch, capsys):
+    path = swept()
+    tools = sweep.Tools(describe=lambda configs: [facts_of(each) for each in configs])
+    monkeypatch.setattr(sweep, "Tools", lambda: tools)
+    monkeypatch.chdir(tmp_path)
+    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
+    assert cli.main(["plan", *asked, f"evidence={path}"]) == 0
+    said = json.loads(capsys.readouterr().out)["bets"]
+    assert said.keys() == {"evidence", "experiment", "treatments", "rows", "notes"}
+    assert said["treatments"][0]["leads"] == "delta_hybrid"
+    (row,) = said["rows"]
+    assert (row["scale"], row["run"], row["sibling"]) == ("6t", "6t/mha/seed0", False)
+    assert (row["bet"], row["tags"]) == (None, ["EXTRAPOLATION"])
+    assert row["decades"] > 1
+    for key in ("k", "days_saved", "chips_saved"):
+        assert row[key].keys() == {"value", "low", "high"}
+    shown = Reader((tmp_path / "runs" / "colossus2" / "report.html").read_text()).text("main")
+    assert " ".join(row["sentence"].split()) in shown
+    assert f"evidence={path}" in shown, "with which it can be asked for again"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["evidence=nowhere"], "evidence=nowhere: no sweep"), (["evidence=a", "evidence=b"], "given 2 times")],
+)
+def test_a_mistake_is_one_sentence(capsys, given, said):
+    assert cli.main(["plan", *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("sparse", "active", "said"), [(False, 3, True), (True, 7, True), (False, 7, False)])
+def test_experts_on_one_side_alone_are_said(sparse, active, said):
+    runs, planned = runs_of("10t/a", "10t/b")
+    for run in runs:
+        run.facts.active_parameters = active
+    evidence = dataclasses.replace(evidence_of(standing_of([0.1, 0.1, 0.1, 0.1])), sparse=sparse)
+    notes = place_bets(evidence, runs, planned).notes
+    assert any("is assumed" in note for note in notes) == said

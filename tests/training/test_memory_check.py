@@ -1,0 +1,146 @@
+"""A lane that does not fit says so before its first step; one that would fit later waits for its turn."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from harness.core.errors import UserError
+from harness.records.run.status import State, read_status
+from harness.training.programs import compile_cache
+from harness.training.programs.memory_check import Need, Room, need_of, size
+from harness.training.run import train_run
+from tests.training.runs import assignment, curve, lane, prepare
+
+MEBI = 2**20
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("memory"), "schedule.branches=[]")
+
+
+def bytes_of(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def test_the_need_is_what_arrays_say_of_themselves(run):
+    """State and copy against the arrays; the step holds at least the gradients and the logits."""
+    here = lane(run)
+    need, state = need_of(here), here.abstract_state()
+    assert need.state == pytest.approx(bytes_of(state), rel=0.01)
+    assert need.copy == pytest.approx(bytes_of(state), rel=0.01)
+    rows = here.config.scale.batch * here.config.data.sequence_length
+    assert need.scratch > bytes_of(state.params) + 4 * rows * here.model.shape.vocabulary
+    assert (need.devices, need.all) == (1, need.each)
+
+
+def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
+    loaded = []
+    real = compile_cache._load
+
+    def load(path, devices):
+        loaded.append(real(path, devices))
+        return loaded[-1]
+
+    monkeypatch.setattr(compile_cache, "_load", load)
+    one, other = need_of(lane(run)), need_of(lane(run, 4))
+    assert one == other
+    assert all(each is not None for each in loaded[-4:]), "nothing was loaded: nothing is tested"
+
+
+@pytest.mark.slow
+def test_more_devices_need_less_each(tmp_path):
+    wide = prepare(tmp_path, "schedule.branches=[]", "mesh.fsdp=2", "variant.name=wide")
+    narrow = need_of(lane(prepare(tmp_path, "schedule.branches=[]")))
+    assert need_of(lane(wide)).state == pytest.approx(narrow.state / 2, rel=0.05)
+
+
+def room(free, limit=None, patience=60.0):
+    return Room(lambda: free, lambda: limit if limit is not None else free, patience)
+
+
+def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(run, tmp_path):
+    tight = prepare(tmp_path)
+    need = need_of(lane(tight))
+    state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.all - 1))
+    message = read_status(tight).message
+    assert state is State.refused
+    assert message.startswith(
+        f"needs {size(need.each)} a device of {size(need.all - 1)} (1 simulated device on "
+    )
+    assert "compute.remat=full" in message
+    assert "\n" not in message
+    assert not (tight.path / "metrics").exists()
+    assert train_run(assignment(tight), lane(tight), threading.Event(), room(need.all)) is State.finished
+
+
+def test_a_real_device_is_asked_for_its_own_limit(run):
+    here = lane(run)
+    need = need_of(here)
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.each - 1}, device_kind="chip")
+    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], own_devices=[device])
+    with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).hold(fake, lambda: None):
+        pass
+    device.memory_stats = lambda: {"bytes_limit": need.each}
+    with room(0).hold(fake, lambda: None):
+        pass
+
+
+def test_a_lane_waits_while_others_of_its_process_hold_the_memory(run):
+    need = need_of(lane(run))
+    shared, told, inside = room(1.5 * need.all), [], threading.Event()
+
+    def second():
+        with shared.hold(lane(run, 1), lambda: told.append(time.monotonic())):
+            inside.set()
+
+    with shared.hold(lane(run), lambda: pytest.fail("it fits")):
+        other = threading.Thread(target=second)
+        other.start()
+        deadline = time.monotonic() + 60
+        while not told:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not inside.is_set()
+    assert inside.wait(60)
+    other.join()
+
+
+@pytest.mark.slow
+def test_two_that_wait_for_each_other_train_one_after_the_other(tmp_path):
+    runs = [prepare(tmp_path, f"variant.name={name}", "schedule.branches=[]") for name in ("one", "two")]
+    shared = room(1.5 * need_of(lane(runs[0])).all)
+    states = {}
+
+    def work(index):
+        states[index] = train_run(
+            assignment(runs[index]), lane(runs[index], index), threading.Event(), shared
+        )
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states == {0: State.finished, 1: State.finished}
+    assert curve(runs[0]).equals(curve(runs[1]))
+
+
+def test_what_others_hold_is_waited_for_a_while_and_left_when_told_to(run, tmp_path):
+    need = need_of(lane(run))
+    with pytest.raises(UserError, match="needs"), room(0, need.all, 0.0).hold(lane(run), lambda: None):
+        pass
+    stop = threading.Event()
+    stop.set()
+    waits = prepare(tmp_path)
+    assert train_run(assignment(waits), lane(waits), stop, room(0, need.all)) is State.preempted
+
+
+def test_sizes_are_written_as_people_do():
+    assert [size(n) for n in (12, 2048, 3.1 * 2**30, 2**45)] == ["12 bytes", "2.0 KiB", "3.1 GiB", "32.0 TiB"]
+    need = Need(2 * MEBI, 2 * MEBI, MEBI, 2)
+    assert (need.each, need.all) == (5 * MEBI, 10 * MEBI)
+    assert need.words(MEBI, "here").startswith("needs 5.0 MiB a device of 1.0 MiB (here): state 2.0 MiB")

@@ -1,0 +1,40 @@
+"""What a lane writes of itself: its timeline follows its beats, its branches stand in it."""
+
+from __future__ import annotations
+
+from harness.records.paths import RunDir
+from harness.records.run.status import State, read_status
+from harness.records.run.timeline import Timeline, read_timeline
+from harness.training.output.run_writer import Journal
+
+
+def told(run: RunDir) -> list[tuple[str, int, float]]:
+    return [(entry.phase, entry.step, entry.share) for entry in read_timeline(run)]
+
+
+def test_a_line_for_each_phase_and_none_for_a_beat(tmp_path):
+    run = RunDir(tmp_path)
+    journal = Journal(run, 10, 0, 1, Timeline(run, 1, 2))
+    journal.beat("compile")
+    journal.turn("train")
+    for step in range(1, 6):
+        journal.beat("train", step=step)
+    journal.beat("save")
+    journal.end(State.finished)
+    assert told(run) == [
+        ("start", 0, 1), ("compile", 0, 1), ("train", 0, 1), ("save", 5, 1), ("end", 5, 1),
+    ]  # fmt: skip
+    assert (read_status(run).state, read_status(run).step) == (State.finished, 5)
+
+
+def test_a_branch_stands_in_the_timeline_of_its_parent(tmp_path):
+    run = RunDir(tmp_path)
+    timeline = Timeline(run, 1, 1)
+    journal, branch = Journal(run, 10, 0, 1, timeline), run.branch(0.5)
+    journal.beat("branch")
+    of_branch = Journal(branch, 5, 4, 1, timeline, 0.5)
+    of_branch.turn("train")
+    of_branch.end(State.finished)
+    journal.end(State.finished)
+    assert told(run) == [("start", 0, 1), ("branch", 0, 1), ("train", 4, 0.5), ("end", 0, 1)]
+    assert not branch.timeline.exists()
