@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.run_identity import digest
 from harness.config.schema.run import Config
+from harness.core.hashing import digest
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import (

@@ -16,9 +16,9 @@ from typing import Any
 
 from harness.aot.backends import Compiler, compiler_of
 from harness.aot.protocol import Request, Target
-from harness.config.run_identity import plain
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
+from harness.core.hashing import plain
 from harness.records.run.config_file import read_config
 
 

@@ -8,10 +8,11 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from harness.config.schema.run import Config
+from harness.data.open_data import data_of
 from harness.models import Model, build
+from harness.models.user_modules import import_modules
 from harness.training.programs.program_specs import Specs
 from harness.training.trainable.trainable_model import learner_of
-from harness.worker.describe import data_of, import_modules
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+from rich.console import Console
 
+from harness.cli.conclude import conclude
 from harness.config.compose import resolve
 from harness.core import atomic_files
+from harness.launcher.placement.forecast import Outlook
+from harness.launcher.runs import Block
 from harness.launcher.sweep import Outcome, Tools, launch
 from harness.records.paths import SweepDir
 
@@ -43,8 +47,15 @@ def launch_jobs(
     loader = context.config_loader
     configs = [resolve(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
     given = Path(master.hydra.sweep.dir) / GIVEN
-    outcomes = launch(configs, Tools(begun=lambda sweep: _keep(given, sweep)))
+    hooks = Tools(conclude=conclude, show_plan=_show_plan, begun=lambda sweep: _keep(given, sweep))
+    outcomes = launch(configs, hooks)
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _show_plan(blocks: Sequence[Block], outlook: Outlook, console: Console) -> None:
+    from harness.cli.views.dry_run import print_outlook  # tables cost a third of a second to import
+
+    print_outlook(blocks, outlook, console)
 
 
 def _keep(given: Path, sweep: SweepDir) -> None:

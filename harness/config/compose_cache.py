@@ -18,8 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
-from harness.config.run_identity import flatten
 from harness.config.schema.run import Config
+from harness.core.hashing import flatten
 
 Load = Callable[[DictConfig, list[str]], DictConfig]
 

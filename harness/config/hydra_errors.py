@@ -24,9 +24,9 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from harness.config.run_identity import flatten
 from harness.config.schema.run import Config, SourceConfig
 from harness.core.errors import UserError, nearest
+from harness.core.hashing import flatten
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 

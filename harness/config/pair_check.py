@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.config.run_identity import VOLATILE, difference, within
+from harness.config.run_identity import VOLATILE, difference
 from harness.config.schema.decision import Tuned
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
+from harness.core.hashing import within
 
 TUNED = "optimizer.learning_rate"
 """Differs between variants that were tuned, each over the same bracket."""

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from enum import Enum
 from typing import Any
 
 from harness.config.schema.run import Config
+from harness.core.hashing import digest, flatten, plain
 
 VOLATILE = ("ladder", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes that say where, how patiently, or what for a run is trained, but not what it is."""
-
-
-def plain(node: Any) -> Any:
-    """The config as JSON-able containers; enums by their value."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {f.name: plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
-    if isinstance(node, dict):
-        return {str(key): plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [plain(value) for value in node]
-    return node.value if isinstance(node, Enum) else node
-
-
-def digest(node: Any) -> str:
-    """sha256 of the canonical JSON of a config node, 64 hex digits."""
-    text = json.dumps(plain(node), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identity(config: Config) -> str:
@@ -36,24 +16,8 @@ def identity(config: Config) -> str:
     return digest({key: value for key, value in plain(config).items() if key not in VOLATILE})
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key. An empty container is a leaf."""
-    node = plain(node)
-    if not isinstance(node, dict) or not node:
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return leaves
-
-
 def difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Every leaf in which two configs differ, `{dotted key: (one, other)}`; absent leaves are None."""
     left, right = flatten(one), flatten(other)
     keys = sorted(left.keys() | right.keys())
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
-
-
-def within(key: str, nodes: list[str]) -> bool:
-    """Whether a dotted key is one of the nodes, or lies below or above one of them."""
-    return any(key == node or key.startswith(node + ".") or node.startswith(key + ".") for node in nodes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from harness.config.schema.run import Content, DataConfig
+from harness.config.schema.run import Config, Content, DataConfig
 from harness.data.images import image_corpus
+from harness.data.order.mixture_schedule import MixFacts, describe_mix
 from harness.data.text import corpus, describe_text
+from harness.data.text.describe_text import DataFacts
 
 
-def describe_data(config: DataConfig, eval_tokens: int) -> describe_text.DataFacts:
+def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     """What is known of the data before any of it is trained on. Raises UserError."""
     describe = image_corpus.describe_images if config.kind is Content.images else describe_text.describe_data
     return describe(config, eval_tokens)
@@ -16,3 +18,21 @@ def describe_data(config: DataConfig, eval_tokens: int) -> describe_text.DataFac
 def open_data(config: DataConfig) -> corpus.Corpus | image_corpus.ImageCorpus:
     """The corpus of a config. Raises UserError."""
     return image_corpus.open_images(config) if config.kind is Content.images else corpus.open_data(config)
+
+
+def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What is known of the data of a run: read, or assumed where it can only be planned."""
+    return _planned_data(config) if config.ladder.planned else _data(config)
+
+
+def _data(config: Config) -> tuple[DataFacts, MixFacts]:
+    return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
+
+
+def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
+    """What a ladder assumes of data that are not here."""
+    assert config.ladder.vocabulary is not None
+    height, width, channels = config.ladder.image or (0, 0, 0)
+    image = (height, width, channels) if config.ladder.image else None
+    data = DataFacts(config.ladder.vocabulary, None, "planned", "planned", (), image)
+    return data, MixFacts(draws={}, mixes=[])

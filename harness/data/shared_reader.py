@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.config.run_identity import digest
 from harness.config.schema.run import Config
+from harness.core.hashing import digest
 from harness.data.images.image_corpus import ImageCorpus
 from harness.data.images.pca_features import Gallery
 from harness.data.open_data import open_data

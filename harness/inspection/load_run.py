@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_profile
 from harness.core.errors import UserError
+from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
-from harness.worker.describe import import_modules
 
 if TYPE_CHECKING:
     from harness.models import Model, TextModel

@@ -25,10 +25,10 @@ from harness.config.pair_check import check_block
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_profile, keep_memory
 from harness.core.errors import UserError
+from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, read_provenance
-from harness.worker.describe import import_modules
 
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import Lane

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.pair_check import check_block, identity_difference
-from harness.config.run_identity import identity, within
+from harness.config.run_identity import identity
 from harness.config.schema.engine import Isolation
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
+from harness.core.hashing import within
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.provenance import Facts
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.cli.conclude import conclude
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.cost.measurements import corrections_of, known, learn, put_to_use
-from harness.launcher.engines.engine_api import Engine, make_engine, scripts
+from harness.launcher.engines.engine_api import Engine
+from harness.launcher.engines.factory import make_engine, scripts
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
 from harness.launcher.runs import (
@@ -50,6 +50,7 @@ NOT_BELIEVED = "it is not acted upon, and the verdict tells of it"
 Describe = Callable[[Sequence[Config]], list[Facts]]
 EngineMaker = Callable[[EngineConfig, Path], Engine]
 Conclude = Callable[[SweepDir, Console], None]
+ShowPlan = Callable[[Sequence[Block], Outlook, Console], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class Tools:
 
     describe: Describe = described
     engine: EngineMaker = make_engine
-    conclude: Conclude = conclude
+    conclude: Conclude = lambda *_: None
+    """Compares the finished sweep and reports it."""
+    show_plan: ShowPlan = lambda *_: None
+    """Prints what would be trained, where `engine.dry_run` is set."""
     begun: Callable[[SweepDir], None] = lambda _: None
     """Called when nothing stands against the sweep any more, before its first record is written."""
 
@@ -84,7 +88,7 @@ def launch(
     check_trainable(configs)
     sweep, runs = asked(configs, tools)  # what is wrong is said before anything is tuned
     if configs[0].engine.dry_run:
-        return _dry_run(sweep, runs, console)
+        return _dry_run(sweep, runs, tools, console)
     configs, tuning = tune(sweep, configs, _launch_tuning(tools, console), tools.describe, _noting(console))
     runs = runs_of(sweep, configs, tools)
     blocks = make_blocks(runs)
@@ -207,14 +211,12 @@ def _look_ahead(
     return workers, blocks, outlook
 
 
-def _dry_run(sweep: SweepDir, runs: Sequence[Run], console: Console) -> list[Outcome]:
+def _dry_run(sweep: SweepDir, runs: Sequence[Run], tools: Tools, console: Console) -> list[Outcome]:
     """Print what would be trained. Learning rates that would be tuned first are not in it."""
-    from harness.cli.views.dry_run import print_outlook  # tables cost a third of a second to import
-
     blocks, outlook = foreseen(sweep, runs)
     for line in [*plan_lines(sweep, runs, outlook), *power_lines(sweep, runs)]:
         _noting(console)(line)
-    print_outlook(blocks, outlook, console)
+    tools.show_plan(blocks, outlook, console)
     settings = runs[0].config.engine
     orders = [
         order_of(sweep, each) for each in assignments(blocks, settings, workers_at_a_time(settings, blocks))

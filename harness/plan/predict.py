@@ -12,8 +12,9 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.plan.calibration import uncertainty
 from harness.plan.calibration.published_run import Row, read_row
-from harness.plan.calibration.uncertainty import FITTED, Calibration, doubts_of, efficiency
+from harness.plan.calibration.uncertainty import FITTED, Calibration, doubts_of
 from harness.plan.cluster.clusters import Cluster, Partition, load
+from harness.plan.cost_model.chip_efficiency import efficiency
 from harness.plan.cost_model.layout_search import Candidate, Choice, candidate, evaluate, search
 from harness.plan.cost_model.layouts import Grid, Layout, check
 from harness.plan.cost_model.memory import LIMIT

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from harness.compare.checkpoints.diff_types import CheckpointDiff, LossRow
 from harness.compare.checkpoints.distances import kind
+from harness.core import number_format
 from harness.report.charts.marks import SIGNED, Layer, filled, inline, multiples
 from harness.report.charts.save_images import write_picture
 from harness.report.tables import checkpoint_diff as tables
-from harness.report.tables import wording
 from harness.report.tables.terminal import NARROW, say, section
 from harness.report.tables.text_table import without
 
@@ -54,7 +54,7 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
     if diff.notes:
         console.print(Text("\nNotes", style="bold"))
     for note in diff.notes:
-        say(console, wording.plain_text(note))
+        say(console, number_format.plain_text(note))
 
 
 def _first(diff: CheckpointDiff) -> int:
@@ -113,7 +113,7 @@ def _distributions(diff: CheckpointDiff) -> alt.LayerChart | None:
     """KL both ways, two bars a domain; the share of tokens on which both agree stands in its name."""
     rows = _frame(
         [
-            ("kl", side, wording.plain_text(f"{row.domain} ({tables.percent(row.agreement)})"), value)
+            ("kl", side, number_format.plain_text(f"{row.domain} ({tables.percent(row.agreement)})"), value)
             for row in diff.function.probe
             for side, value in (("a", row.kl_ab), ("b", row.kl_ba))
         ]
@@ -165,7 +165,7 @@ def _histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     mean = alt.Chart().mark_point(size=70, filled=True, opacity=1).encode(x="mean:Q", y=count, color=_side())
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(style="reference").encode(x="x:Q")
     kinds = [Layer("bar", bars, "value"), Layer("effect", rule, "low"), Layer("effect", mean, "mean")]
-    order = [wording.plain_text(row.domain) for row in losses]
+    order = [number_format.plain_text(row.domain) for row in losses]
     chart = multiples([zero, *filled(kinds, rows)], "label", order, rows, height=150, own_y=True)
     legend = (
         "left of 0: b is better; dot and line: mean, 95 % interval over sequences (these two networks only)"
@@ -183,7 +183,7 @@ def histogram_rows(losses: tuple[LossRow, ...]) -> pl.DataFrame:
 def _histogram(row: LossRow, width: float) -> pl.DataFrame:
     deltas = np.array(row.deltas)
     bins, counts = np.unique(np.floor(deltas[np.isfinite(deltas)] / width), return_counts=True)
-    label = wording.plain_text(row.domain)
+    label = number_format.plain_text(row.domain)
     bars = [
         ("bar", "b" if at < 0 else "a", label, at * width, (at + 1) * width, None, float(count))
         for at, count in zip(bins.tolist(), counts.tolist(), strict=True)

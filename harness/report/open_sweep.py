@@ -12,6 +12,7 @@ import polars as pl
 
 from harness.compare import Comparison, compare
 from harness.compare.results.verdict_types import Ladder, Rung
+from harness.core import number_format
 from harness.core.errors import UserError, nearest
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
@@ -203,4 +204,4 @@ def _counts(opened: OpenedSweep) -> list[str]:
     """`attention: 27 runs (27 finished)`."""
     states = [run.state for run in opened.comparison.runs]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return [f"{wording.plain_text(opened.comparison.experiment)}: {len(states)} runs ({counted})"]
+    return [f"{number_format.plain_text(opened.comparison.experiment)}: {len(states)} runs ({counted})"]

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from harness.config.pair_check import describe as described
-from harness.config.run_identity import difference, digest, within
+from harness.config.run_identity import difference
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config, Method
 from harness.core.errors import UserError
+from harness.core.hashing import digest, within
 from harness.data.text.tokenizers import load
 from harness.models import Model, build, image_of
 from harness.models.mup import relative_width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, Signals
+from harness.training.trainable.trainable_model import Params, split
 
 if TYPE_CHECKING:
     from harness.training.trainable.trainable_model import Learner
-
-Params = dict[str, Array]
-Leaf = TypeVar("Leaf")
 
 
 class TrainState(NamedTuple):
@@ -67,16 +65,6 @@ def make_step(
         return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(signals)])
 
     return step
-
-
-def split(
-    params: Mapping[str, Leaf], learning: Collection[str] | None
-) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
-    """The parameters that learn (None: all), and those that rest."""
-    if learning is None:
-        return {**params}, {}
-    moving = {path: leaf for path, leaf in params.items() if path in learning}
-    return moving, {path: leaf for path, leaf in params.items() if path not in learning}
 
 
 def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):

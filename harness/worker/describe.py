@@ -8,7 +8,6 @@ one sentence a config: `{"facts": {...}}` or `{"error": "..."}`, in the order gi
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -21,11 +20,12 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_profile
 from harness.core.errors import UserError
+from harness.data.open_data import data_of
+from harness.models.user_modules import import_modules
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts
 
 if TYPE_CHECKING:
-    from harness.data import DataFacts, MixFacts
     from harness.models.parameters import ParamSpec
 
 
@@ -89,39 +89,6 @@ def describe(config: Config) -> Facts:
     )
 
 
-def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
-    """What is known of the data of a run: read, or assumed where it can only be planned."""
-    return _planned_data(config) if config.ladder.planned else _data(config)
-
-
-def _data(config: Config) -> tuple[DataFacts, MixFacts]:
-    from harness.data import describe_data, describe_mix
-
-    return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
-
-
-def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
-    """What a ladder assumes of data that are not here."""
-    from harness.data import DataFacts, MixFacts
-
-    assert config.ladder.vocabulary is not None
-    height, width, channels = config.ladder.image or (0, 0, 0)
-    image = (height, width, channels) if config.ladder.image else None
-    data = DataFacts(config.ladder.vocabulary, None, "planned", "planned", (), image)
-    return data, MixFacts(draws={}, mixes=[])
-
-
-def import_modules(config: Config) -> None:
-    """Users' modules, so that what they register is there. Raises UserError for one that fails."""
-    for name in config.imports:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise UserError(
-                f"imports: '{name}' cannot be imported ({type(error).__name__}: {error})"
-            ) from error
-
-
 def _sequences_at_once(config: Config) -> int:
     return config.scale.batch // config.compute.microbatches
 
@@ -165,7 +132,7 @@ def _state_bytes(config: Config, learner: Any) -> int:
     import jax
     import jax.numpy as jnp
 
-    from harness.training.step import split
+    from harness.training.trainable.trainable_model import split
 
     params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in learner.stored.items()}
     moving, _ = split(params, learner.learning)

@@ -23,13 +23,13 @@ from harness.config.schema.run import Config
 from harness.config.worker_options import INCOMPLETE, Terms, from_env
 from harness.core.cpu_flags import cpu_profile, keep_memory
 from harness.core.errors import UserError
+from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import tidy
 from harness.records.run.provenance import read_provenance
 from harness.records.run.run_lock import HELD, claim
 from harness.records.run.status import State, Status, Writer, read_status, write_status
-from harness.worker.describe import import_modules
 
 if TYPE_CHECKING:
     from harness.data.shared_reader import Library

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.compare.inputs.noise_floor import noise_floor
-from harness.compare.results.verdict_types import Direction
 from harness.compare.stats.compute_multiplier import (
     compute_multiplier,
     fit_ladder,
@@ -22,7 +21,7 @@ from harness.compare.stats.compute_multiplier import (
     pooled_multiplier,
 )
 from harness.compare.stats.distributions import clopper_pearson
-from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.estimates import Direction, Effect, Multiplier
 from harness.compare.stats.multiple_testing import holm
 from harness.compare.stats.paired_effects import (
     NoiseFloor,

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from harness.config.run_identity import digest, plain
 from harness.config.schema import run as schema
 from harness.config.schema.decision import RuleConfig
 from harness.core import atomic_files
+from harness.core.hashing import digest, plain
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics, provenance, status
 from harness.records.sweep import ledger

@@ -51,7 +51,7 @@ BESIDE = {"gate": {"name": "promote", "speed": 0.05}, "tuning": {"mha": {"points
 
 def kinds_after(tmp_path, recipe: Recipe, change, *, keep_hash: bool = True) -> list[str]:
     """Kinds of deviations after a hand has changed rule.json."""
-    from harness.config.run_identity import digest
+    from harness.core.hashing import digest
 
     sweep = write_sweep(tmp_path / "sweep", recipe)
     assert not compare(sweep).deviations
@@ -85,7 +85,7 @@ def test_a_gate_that_is_added_by_hand_is_found(tmp_path):
 
 
 def test_older_rules_are_hashed_without_their_frame(tmp_path):
-    from harness.config.run_identity import digest
+    from harness.core.hashing import digest
     from harness.records.sweep import ledger
 
     sweep = write_sweep(tmp_path / "sweep", ONE)

@@ -13,8 +13,8 @@ from harness.compare import compare, store_library
 from harness.compare.context.lineage import provenance_of
 from harness.compare.inputs.ledger_check import ledger_state
 from harness.compare.results.to_json import to_json
-from harness.config.run_identity import digest
 from harness.core import atomic_files
+from harness.core.hashing import digest
 from harness.records.paths import SweepDir
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import Manifest, write_manifest

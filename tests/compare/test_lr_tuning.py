@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.compare.context.fairness import tuning_flags
 from harness.compare.inputs.lr_tuning import find_optimum, read_tuning
+from harness.compare.verdict.flags import tuning_flags
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from tests.compare.synthetic import Recipe, write_sweep

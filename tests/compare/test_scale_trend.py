@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.compare.results.verdict_types import Direction
+from harness.compare.stats.estimates import Direction
 from harness.compare.stats.scale_trend import project, trend
 from tests.compare.numbers import made
 

@@ -17,9 +17,10 @@ from harness.config import compose as composing
 from harness.config.compose import compose, groups, resolve, run
 from harness.config.compose_cache import remember_choices
 from harness.config.pair_check import undeclared
-from harness.config.run_identity import VOLATILE, difference, digest, flatten, identity, plain, within
+from harness.config.run_identity import VOLATILE, difference, identity
 from harness.config.schema.engine import Isolation, OnFailure
 from harness.config.schema.run import Config
+from harness.core.hashing import digest, flatten, plain, within
 from harness.records.run.config_file import read_config, write_config
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from harness.config.compose import compose, groups
 from harness.config.pair_check import undeclared
-from harness.config.run_identity import difference, identity, within
+from harness.config.run_identity import difference, identity
 from harness.config.schema.run import Config, Kind, LadderConfig
 from harness.core.errors import UserError
+from harness.core.hashing import within
 from harness.launcher.runs import check_trainable, directory, sweep_of
 from harness.records.run.provenance import Facts
 from harness.worker.describe import describe

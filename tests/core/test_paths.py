@@ -6,9 +6,9 @@ import pytest
 
 from harness import cli
 from harness.config.compose import compose
-from harness.config.run_identity import digest
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
+from harness.core.hashing import digest
 from harness.core.paths import is_remote, local_path
 
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from harness.config.run_identity import digest
 from harness.core import atomic_files
+from harness.core.hashing import digest
 from harness.launcher.engines.engine_api import Engine
 from harness.launcher.sweep import Tools, launch
 from harness.records.paths import SweepDir

@@ -13,7 +13,8 @@ import pytest
 from harness.config.compose import compose
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, Order, make_engine
+from harness.launcher.engines.engine_api import Exit, Order
+from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.ray import engine as ray
 from harness.launcher.engines.ray.cluster import AGAIN, LOST, Head
 from harness.launcher.engines.ray.engine import RayEngine

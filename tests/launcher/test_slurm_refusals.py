@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.config.schema.engine import EngineConfig, SlurmConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import make_engine
+from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.slurm.engine import SlurmEngine
 from harness.launcher.engines.slurm.queue import Refused, check_installed, command
 from harness.launcher.runs import Run, directory, sweep_of

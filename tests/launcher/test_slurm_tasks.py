@@ -11,7 +11,8 @@ import pytest
 
 from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, make_engine
+from harness.launcher.engines.engine_api import HELD
+from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.slurm.script import job_name
 from harness.launcher.engines.slurm.steps import StepsEngine
 from harness.records.paths import RunDir

@@ -8,8 +8,8 @@ import pytest
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.plan import Layout, load, predict
-from harness.plan.calibration.uncertainty import efficiency
 from harness.plan.cluster.clusters import GIB, Links
+from harness.plan.cost_model.chip_efficiency import efficiency
 from harness.plan.cost_model.layouts import Grid, check, divisors, grid
 from harness.plan.cost_model.memory import LIMIT, held_parameters, memory, value_count
 from harness.plan.cost_model.precision import FLOAT32, MIXED

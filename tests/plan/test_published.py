@@ -8,8 +8,9 @@ import pytest
 
 from harness.plan import predict
 from harness.plan.calibration.published_run import read_row, source_of
-from harness.plan.calibration.uncertainty import FITTED, REMEMBERED, Calibration, fit, leave_one_source_out
+from harness.plan.calibration.uncertainty import FITTED, REMEMBERED, Calibration
 from harness.plan.validation.cross_validation import judge_rows
+from harness.plan.validation.fit import fit, leave_one_source_out
 from harness.plan.validation.published_speed import convention_flops, observed_seconds
 from tests.plan import validation
 

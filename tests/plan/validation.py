@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.calibration.uncertainty import Seen
-from harness.plan.validation.cross_validation import judge_rows, read_rows, rows_table, summary
+from harness.cli.views.published_runs import rows_table
+from harness.plan.validation.cross_validation import judge_rows, read_rows, summary
+from harness.plan.validation.fit import Seen
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "validation" / "planner" / "published_runs.csv"
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"

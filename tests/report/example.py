@@ -9,7 +9,6 @@ from harness.compare.results.context_types import DivergenceCount, FairnessRow, 
 from harness.compare.results.verdict_types import (
     Criterion,
     Decision,
-    Direction,
     DomainEffect,
     Equivalence,
     GateResult,
@@ -17,11 +16,9 @@ from harness.compare.results.verdict_types import (
     Ladder,
     Look,
     Pair,
-    Projection,
     Rung,
-    Trend,
 )
-from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
+from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, Slope, Trend
 
 SCALES = {"xs": 1.2e15, "s": 1.08e16, "m": 1.2e17}
 VERDICT = (

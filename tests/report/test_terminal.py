@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.compare.results.comparison import Comparison
+from harness.core import number_format
 from harness.report.tables import wording
 from harness.report.tables.markdown import markdown
 from harness.report.tables.terminal import print_comparison
@@ -84,7 +85,7 @@ def test_markdown_says_the_verdict_first():
     ],
 )
 def test_numbers_keep_their_digits(value, text):
-    assert wording.number(value) == text
+    assert number_format.number(value) == text
 
 
 def test_the_verdict_falls_into_one_sentence_a_treatment():

@@ -23,9 +23,9 @@ from harness.records.run.status import State, read_status, write_status
 from harness.training.output.checkpointer import restore
 from harness.training.parent_checkpoint import base_weights, saved_weights
 from harness.training.run import train_run
-from harness.training.step import make_step, split
+from harness.training.step import make_step
 from harness.training.trainable.lora import low_rank
-from harness.training.trainable.trainable_model import learner_of
+from harness.training.trainable.trainable_model import learner_of, split
 from harness.worker.describe import describe
 from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
 

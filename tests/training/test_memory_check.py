@@ -8,9 +8,10 @@ import jax
 import pytest
 
 from harness.core.errors import UserError
+from harness.core.number_format import size
 from harness.records.run.status import State, read_status
 from harness.training.programs import compile_cache
-from harness.training.programs.memory_check import Need, Room, need_of, size
+from harness.training.programs.memory_check import Need, Room, need_of
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare
 

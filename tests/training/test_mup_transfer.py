@@ -32,7 +32,8 @@ from harness.models.decoder import Decoder
 from harness.models.layers import Rotary
 from harness.training.optimizers import registry as optimizer
 from harness.training.optimizers.registry import make_optimizer, matrices_of
-from harness.training.step import Params, TrainState, make_step
+from harness.training.step import TrainState, make_step
+from harness.training.trainable.trainable_model import Params
 
 BASE, WIDTHS = 32, (64, 128, 256)
 SEEDS, STEPS, RATE = range(4), 4, 0.002

@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from harness.cli.views.prediction_accuracy import judged, print_accuracy
+from harness.cli.views.published_runs import rows_table
 from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log
-from harness.plan.calibration.uncertainty import fit
-from harness.plan.validation.cross_validation import judge_rows, read_rows, rows_table, summary
+from harness.plan.validation.cross_validation import judge_rows, read_rows, summary
+from harness.plan.validation.fit import fit
 from harness.report.tables.terminal import NARROW, say, section
 from harness.report.tables.text_table import without
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from harness.cli.options import Options
 from harness.core.errors import UserError
 from harness.core.paths import is_remote, local_path
 from harness.records.sweep.find_sweep import read_sweep
@@ -18,13 +19,6 @@ from harness.records.sweep.find_sweep import read_sweep
 if TYPE_CHECKING:
     from harness.compare.results.comparison import Comparison
     from harness.report.frames.sweep_frames import Frames
-
-
-class Options(argparse.ArgumentParser):
-    """Options whose mistakes are said in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows an example")
 
 
 @dataclass(frozen=True)

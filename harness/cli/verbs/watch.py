@@ -16,11 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.verbs.compare import Options
+from harness.cli.options import Options
+from harness.core import number_format
+from harness.records.run import utilisation
 from harness.records.run.utilisation import Utilisation
 from harness.records.sweep.find_sweep import find_sweep, read_sweep
 from harness.report.frames.sweep_progress import TAIL, Fleet, Standing, Watcher
-from harness.report.tables import wording
 from harness.report.tables.terminal import NARROW, WIDE
 
 REFRESH_SECONDS, LOAD = 1.0, 0.1
@@ -99,9 +100,11 @@ def _whole(fleet: Fleet) -> Text:
     left = fleet.seconds_left
     speed = sum(run.tokens_per_second or 0.0 for run in fleet.at_work)
     said = [f"{len(fleet.runs)} runs", f"{fleet.share:.0%} done"]
-    said += [f"{wording.count(round(speed))} tokens/s"] if speed else []
-    said += [f"{wording.clock(left)} left"] if left is not None else []
-    return Text(wording.plain_text(fleet.name), style="bold").append(f": {', '.join(said)}", style="default")
+    said += [f"{number_format.count(round(speed))} tokens/s"] if speed else []
+    said += [f"{number_format.clock(left)} left"] if left is not None else []
+    return Text(number_format.plain_text(fleet.name), style="bold").append(
+        f": {', '.join(said)}", style="default"
+    )
 
 
 def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
@@ -114,7 +117,7 @@ def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
     names += ["input"] if width >= WIDE else []
     for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
         side = "left" if name in ("phase", "") else "right"
-        table.add_column(Text(wording.plain_text(name)), justify=side, no_wrap=True)
+        table.add_column(Text(number_format.plain_text(name)), justify=side, no_wrap=True)
     for run in shown:
         table.add_row(*_row(run, wide=wide), *([_waited(run)] if width >= WIDE else []))
     return table
@@ -122,29 +125,31 @@ def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
 
 def _row(run: Standing, *, wide: bool) -> list[Text | ProgressBar]:
     devices = run.timeline[-1].width if run.timeline else None
-    lane = wording.NONE if run.lane is None else str(run.lane)
+    lane = number_format.NONE if run.lane is None else str(run.lane)
     left, speed = run.seconds_left, run.tokens_per_second
     cells: list[str | ProgressBar] = [run.name]
     cells += [f"{lane} ×{devices}" if devices else lane] if wide else []
     cells += [run.phase]
     cells += [ProgressBar(1.0, run.done, width=14)] if wide else []
-    cells += [f"{run.status.step}/{run.steps}", wording.loss(run.status.loss)]
-    cells += [f"{wording.signed(run.delta.mean)} @{run.delta.step}" if run.delta else wording.NONE]
-    cells += [wording.count(round(speed)) if speed else wording.NONE] if wide else []
-    cells += [wording.clock(left) if left is not None else wording.NONE]
-    return [cell if isinstance(cell, ProgressBar) else Text(wording.plain_text(cell)) for cell in cells]
+    cells += [f"{run.status.step}/{run.steps}", number_format.loss(run.status.loss)]
+    cells += [
+        f"{number_format.signed(run.delta.mean)} @{run.delta.step}" if run.delta else number_format.NONE
+    ]
+    cells += [number_format.count(round(speed)) if speed else number_format.NONE] if wide else []
+    cells += [number_format.clock(left) if left is not None else number_format.NONE]
+    return [cell if isinstance(cell, ProgressBar) else Text(number_format.plain_text(cell)) for cell in cells]
 
 
 def _waited(run: Standing) -> str:
     """Share of its training time."""
     share = run.status.input_share
-    return wording.NONE if share is None else f"{share:.1%}"
+    return number_format.NONE if share is None else f"{share:.1%}"
 
 
 def _failure(run: Standing) -> Text:
     text = f"{run.name}: {run.status.state.value} at step {run.status.step}"
-    line = Text(wording.plain_text(text), style="red")
-    return line.append(f" ({wording.plain_text(run.status.message)})" if run.status.message else "")
+    line = Text(number_format.plain_text(text), style="red")
+    return line.append(f" ({number_format.plain_text(run.status.message)})" if run.status.message else "")
 
 
 def _more(count: int, what: str) -> Text:
@@ -158,17 +163,17 @@ def _others(fleet: Fleet) -> list[Text]:
     lines = [f"queue: {named}{more}"] if fleet.queue else []
     lines += [f"at a look, until their scale is decided: {len(fleet.at_look)}"] if fleet.at_look else []
     lines += [f"ended: {len(fleet.ended)} of {len(fleet.runs)}"]
-    return [Text(wording.plain_text(line)) for line in lines]
+    return [Text(number_format.plain_text(line)) for line in lines]
 
 
 def _used(used: Utilisation | None) -> Text:
-    return Text("; ".join(wording.utilised(used)) if used else "", style="dim")
+    return Text("; ".join(utilisation.utilised(used)) if used else "", style="dim")
 
 
 def _compared(fleet: Fleet, shown: Sequence[Standing]) -> Text:
     if not any(run.delta for run in shown):
         return Text("")
-    control, basis = wording.plain_text(fleet.control), f"the last {TAIL} steps that both have on disk"
+    control, basis = number_format.plain_text(fleet.control), f"the last {TAIL} steps that both have on disk"
     told = f"Δ {control}: loss minus that of {control}, mean over {basis} (written at checkpoints)"
     return Text(told, style="dim")
 

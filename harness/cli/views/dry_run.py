@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.cli.views.gantt_text import Bar, print_gantt
+from harness.core.number_format import short
 from harness.launcher.cost.step_cost import device_bytes, disk_bytes
 from harness.launcher.placement.forecast import Outlook
 from harness.launcher.runs import Block, Run
-from harness.launcher.stages.summary import short
 from harness.launcher.workers.progress import clock
 from harness.report.tables.terminal import section
 from harness.report.tables.text_table import Table, table

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from harness.core import number_format
 from harness.plan.cluster.clusters import GIB
 from harness.plan.plan_types import Machine, Meter, Mixed, PlannedRun, Sheet
 from harness.plan.predict import Evidence, Number
 from harness.report.frames.saved_plan import Part, memory_unit, time_unit
-from harness.report.tables import wording
 from harness.report.tables.terminal import NARROW, say, section
 from harness.report.tables.text_table import Table, narrowed, table, without
 
@@ -34,7 +34,7 @@ def print_parts(said: Sequence[Part], console: Console, *, folded: bool = False)
         if part.lines and not content:
             console.print(Text(f"\n{part.title}", style="bold"))
         for line in (same, *part.lines):
-            say(console, wording.plain_text(line))
+            say(console, number_format.plain_text(line))
 
 
 def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
@@ -80,8 +80,8 @@ def _unseeded(run: PlannedRun) -> PlannedRun:
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
     rows = (
-        (shown[run.name], *map(wording.count, (run.parameters, run.active_parameters)),
-         wording.count(run.flops_per_token), wording.count(run.tokens))
+        (shown[run.name], *map(number_format.count, (run.parameters, run.active_parameters)),
+         number_format.count(run.flops_per_token), number_format.count(run.tokens))
         for run in runs
     )  # fmt: skip
     return table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
@@ -97,9 +97,9 @@ def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
     return (
         name,
         _span(run.step_seconds),
-        f"{run.mfu.value:.2g}" if run.mfu else wording.NONE,
+        f"{run.mfu.value:.2g}" if run.mfu else number_format.NONE,
         _span(run.days and run.days.times(a_day)),
-        wording.number(run.gigawatt_hours and run.gigawatt_hours.value),
+        number_format.number(run.gigawatt_hours and run.gigawatt_hours.value),
     )
 
 
@@ -108,7 +108,7 @@ def _memory(runs: Runs, shown: dict[str, str]) -> Table:
     unit, size = memory_unit(max(_held(run) or 0 for run in runs))
     parts = list(dict.fromkeys(part for run in runs for part in run.memory))
     rows = (
-        (shown[run.name], *(wording.number(held and held / size) for held in _bytes(run, parts)))
+        (shown[run.name], *(number_format.number(held and held / size) for held in _bytes(run, parts)))
         for run in runs
     )
     return table((unit, *parts, "sum", "limit"), rows)
@@ -126,9 +126,9 @@ def _held(run: PlannedRun) -> float | None:
 
 def _span(number: Number | None) -> str:
     if number is None:
-        return wording.NONE
-    low, high = wording.number(number.low), wording.number(number.high)
-    return f"{wording.number(number.value)} [{low}, {high}]"
+        return number_format.NONE
+    low, high = number_format.number(number.low), number_format.number(number.high)
+    return f"{number_format.number(number.value)} [{low}, {high}]"
 
 
 def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
@@ -141,7 +141,12 @@ def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
 
 def _alternatives(run: PlannedRun) -> Table:
     rows = (
-        (str(one.layout), wording.number(one.step_seconds), wording.number(one.bytes / GIB), one.why)
+        (
+            str(one.layout),
+            number_format.number(one.step_seconds),
+            number_format.number(one.bytes / GIB),
+            one.why,
+        )
         for one in run.alternatives
     )
     return table(("layout", "step s", "GiB", "why"), rows)
@@ -165,11 +170,11 @@ def _failure_row(run: PlannedRun, name: str, ways: Sequence[str]) -> tuple[str, 
     best = max(run.recovery, key=lambda way: way.goodput)
     return (
         name,
-        f"{wording.number(run.mtbf_hours, 2)} h",
-        wording.number(run.interruptions if run.days else None),
-        f"{wording.number(best.save_minutes, 2)} min",
-        wording.number(best.save_minutes_young, 2),
-        *(f"{kept[way].goodput:.2f}" if way in kept else wording.NONE for way in ways),
+        f"{number_format.number(run.mtbf_hours, 2)} h",
+        number_format.number(run.interruptions if run.days else None),
+        f"{number_format.number(best.save_minutes, 2)} min",
+        number_format.number(best.save_minutes_young, 2),
+        *(f"{kept[way].goodput:.2f}" if way in kept else number_format.NONE for way in ways),
     )
 
 
@@ -207,7 +212,7 @@ def _outrun(meter: Meter | None) -> list[str]:
 
 
 def _megawatts(value: float) -> str:
-    return f"{value:,.0f} MW" if value >= 10 else f"{wording.number(value)} MW"
+    return f"{value:,.0f} MW" if value >= 10 else f"{number_format.number(value)} MW"
 
 
 def _mixed(mixed: Mixed, name: str) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from harness.aot.protocol import Seen
 from harness.config.schema.cluster import MeshConfig
+from harness.core import number_format
 from harness.plan.cluster.clusters import GIB
 from harness.plan.compilers.queries import Answer
 from harness.plan.compilers.trainable_mesh import MESH
 from harness.report.frames.saved_plan import Part
-from harness.report.tables import wording
 from harness.report.tables.text_table import Table, table
 
 
@@ -62,17 +62,17 @@ def _row(answer: Answer, seen: Seen, name: str, unit: float) -> tuple[str, ...]:
         f"{seen.devices:,}",
         _beside(seen.state_bytes / unit, (planned["weights"] + planned["optimizer"]) / unit),
         _beside(seen.peak_bytes and seen.peak_bytes / unit, sum(planned.values()) / unit),
-        wording.number(answer.memory_limit and answer.memory_limit / unit),
-        f"{wording.count(seen.dot_flops)} ({wording.count(seen.executed_flops)})",
-        wording.number(arrived and arrived / 1e9),
-        wording.NONE if seen.reshards is None else f"{seen.reshards:,}",
-        wording.number(seen.seconds, 2),
+        number_format.number(answer.memory_limit and answer.memory_limit / unit),
+        f"{number_format.count(seen.dot_flops)} ({number_format.count(seen.executed_flops)})",
+        number_format.number(arrived and arrived / 1e9),
+        number_format.NONE if seen.reshards is None else f"{seen.reshards:,}",
+        number_format.number(seen.seconds, 2),
     )
 
 
 def _beside(seen: float | None, planned: float) -> str:
     """What was seen, and what the plan's closed form says."""
-    return f"{wording.number(seen)} ({wording.number(planned)})"
+    return f"{number_format.number(seen)} ({number_format.number(planned)})"
 
 
 def _lines(answer: Answer, name: str) -> list[str]:
@@ -82,7 +82,7 @@ def _lines(answer: Answer, name: str) -> list[str]:
         parts.insert(0, _mesh(answer.mesh))
     if seen and seen.collective_bytes:
         kinds = ", ".join(
-            f"{kind} {wording.number(size / 1e9)}" for kind, size in seen.collective_bytes.items()
+            f"{kind} {number_format.number(size / 1e9)}" for kind, size in seen.collective_bytes.items()
         )
         parts.append(f"GB received: {kinds}")
     parts += seen.uncounted if seen else []

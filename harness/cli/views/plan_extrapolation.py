@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from harness.compare.results.verdict_types import Decision, Trend
+from harness.compare.results.verdict_types import Decision
+from harness.compare.stats.estimates import Trend
+from harness.core import number_format
+from harness.core.span import Span
 from harness.plan.extrapolation.extrapolate import Bet, Bets, Treatment
-from harness.report.frames.saved_plan import Part, Span, time_unit
+from harness.report.frames.saved_plan import Part, time_unit
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, table
 
@@ -45,7 +48,7 @@ def _bet_row(bet: Bet, a_day: float) -> tuple[str, ...]:
         "yes" if bet.sibling else "no",
         bet.treatment,
         bet.control,
-        wording.power(bet.flops),
+        number_format.power(bet.flops),
         f"{bet.decades:.1f}",
         _ends(bet.k),
         _ends(bet.days_saved, a_day),
@@ -57,8 +60,8 @@ def _bet_row(bet: Bet, a_day: float) -> tuple[str, ...]:
 
 def _ends(span: Span | None, factor: float = 1.0) -> str:
     if span is None:
-        return wording.NONE
-    value, low, high = (wording.number(factor * each) for each in (span.value, span.low, span.high))
+        return number_format.NONE
+    value, low, high = (number_format.number(factor * each) for each in (span.value, span.low, span.high))
     return f"{value} [{low}, {high}]"
 
 

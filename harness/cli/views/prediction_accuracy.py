@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from harness.core import number_format
 from harness.core.errors import UserError
 from harness.launcher.cost.correction import FEWEST, Accuracy, judge
 from harness.launcher.cost.prediction_log import Kept, Prediction
-from harness.report.tables import wording
 from harness.report.tables.terminal import NARROW, say, section
 from harness.report.tables.text_table import Table, table, without
 
@@ -33,7 +33,7 @@ def print_accuracy(kept: Kept, found: Sequence[Accuracy], console: Console) -> N
     """`found`: what `judged` says of them."""
     section(console, "Seconds of a step, predicted and measured", _table(found))
     for each in found:
-        say(console, wording.plain_text(_used(each)))
+        say(console, number_format.plain_text(_used(each)))
     newest = kept.predictions[: -LISTED - 1 : -1]
     content = _newest(newest)
     content = content if console.width >= NARROW else without(content, ("ended", "devices", "raw"))
@@ -56,7 +56,7 @@ def _row(each: Accuracy) -> tuple[str, ...]:
         f"{each.median:.0%}",
         f"{each.worst:.0%}",
         f"{each.inside:.0%} [{each.inside_low:.0%}, {each.inside_high:.0%}]",
-        wording.number(each.factor),
+        number_format.number(each.factor),
     )
 
 
@@ -69,9 +69,9 @@ def _used(each: Accuracy) -> str:
             f" {each.launches} {'is' if each.launches == 1 else 'are'} there."
         )
     return (
-        f"{what}: a plan multiplies predictions by {wording.number(each.now.factor)}, and widens their "
-        f"interval to a factor {wording.number(math.exp(each.now.spread))} either way where it is narrower "
-        f"(the newest {each.now.launches} launches)."
+        f"{what}: a plan multiplies predictions by {number_format.number(each.now.factor)}, and widens their "
+        f"interval to a factor {number_format.number(math.exp(each.now.spread))} either way where it is "
+        f"narrower (the newest {each.now.launches} launches)."
     )
 
 
@@ -81,13 +81,13 @@ def _newest(predictions: Sequence[Prediction]) -> Table:
 
 
 def _newest_row(each: Prediction) -> tuple[str, ...]:
-    predicted, low, high = map(wording.number, (each.predicted, each.low, each.high))
+    predicted, low, high = map(number_format.number, (each.predicted, each.low, each.high))
     return (
         f"{each.experiment}/{each.run}",
         each.date[:16].replace("T", " "),
         str(each.devices),
         f"{predicted} [{low}, {high}]",
-        wording.number(each.raw),
-        wording.number(each.measured),
+        number_format.number(each.raw),
+        number_format.number(each.measured),
         f"{each.predicted / each.measured - 1:+.0%}",
     )

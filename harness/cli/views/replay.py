@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from harness.compare.checkpoints.replay_check import Replay, StateCheck
 from harness.compare.results.to_json import to_json
+from harness.core import number_format
 from harness.records.run.environment import Changed
-from harness.report.tables import wording
 
 NAMED, LONGEST = 3, 160
 """Arrays that are named, and letters of a value that are shown."""
@@ -18,7 +18,7 @@ def say(found: Replay, *, as_json: bool) -> str:
     if as_json:
         content = to_json(found) | {"same": found.same}
         return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    return "\n".join(wording.plain_text(line) for line in _lines(found))
+    return "\n".join(number_format.plain_text(line) for line in _lines(found))
 
 
 def _lines(found: Replay) -> Iterator[str]:

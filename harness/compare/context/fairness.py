@@ -10,7 +10,7 @@ from typing import Any
 from harness.compare.inputs.lr_tuning import Curve
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import FairnessRow
-from harness.compare.verdict.flags import unequal
+from harness.compare.verdict.flags import tuning_flags, unequal
 from harness.records.run.provenance import Facts
 
 
@@ -95,20 +95,6 @@ def shared_examples(facts: Facts, base: Facts) -> float | None:
         return None
     both = sum(min(drawn, base.draws.get(source, 0)) for source, drawn in facts.draws.items())
     return both / sum(facts.draws.values())
-
-
-def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
-    """Flags of how the learning rates were chosen: `{variant: {"points", "edge", "seed"}}`."""
-    one, other = tuning.get(control) or {}, tuning.get(variant) or {}
-    if not one and not other:
-        return set()
-    reused = {entry.get("seed") for entry in (one, other)} & set(seeds)
-    found = {
-        "UNEQUAL_TUNING": one.get("points") != other.get("points"),
-        "LR_GRID_EDGE": bool(one.get("edge") or other.get("edge")),
-        "SEED_REUSED_FOR_TUNING": bool(reused),
-    }
-    return {flag for flag, present in found.items() if present}
 
 
 def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any]) -> set[str]:

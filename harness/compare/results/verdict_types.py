@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.estimates import Effect, Multiplier, Projection, Trend
 
 
 class Decision(Enum):
@@ -14,15 +14,6 @@ class Decision(Enum):
     EQUIVALENT = "EQUIVALENT"
     INCONCLUSIVE = "INCONCLUSIVE"
     INVALID = "INVALID"
-
-
-class Direction(Enum):
-    """What happens to an advantage as scale grows."""
-
-    SHRINKS = "SHRINKS"
-    GROWS = "GROWS"
-    HOLDS = "HOLDS"
-    UNRESOLVED = "UNRESOLVED"
 
 
 @dataclass(frozen=True)
@@ -102,36 +93,6 @@ class Rung:
     more_seeds: int | None
     """Seeds to add so that the interval is half as wide."""
     iso: tuple[IsoRow, ...] = ()
-
-
-@dataclass(frozen=True)
-class Trend:
-    """gamma: slope of ln k on ln compute, oriented so that negative means the advantage shrinks."""
-
-    gamma: float
-    low: float
-    high: float
-    p: float
-    df: float
-    scales: int
-    direction: Direction
-    flags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Projection:
-    """ln k one decade beyond the largest scale, with a prediction interval. Always EXTRAPOLATION."""
-
-    flops: float
-    k: float
-    low: float
-    high: float
-    log_k: float
-    log_low: float
-    log_high: float
-    crossing_flops: float | None
-    """Where the line crosses k = 1, if that is within one decade of the data."""
-    flags: tuple[str, ...] = ("EXTRAPOLATION",)
 
 
 @dataclass(frozen=True)

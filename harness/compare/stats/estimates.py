@@ -66,3 +66,42 @@ class Multiplier:
     pooling does not average away."""
     flags: tuple[str, ...] = ()
     sampling: Estimand = Estimand.population
+
+
+class Direction(Enum):
+    """What happens to an advantage as scale grows."""
+
+    SHRINKS = "SHRINKS"
+    GROWS = "GROWS"
+    HOLDS = "HOLDS"
+    UNRESOLVED = "UNRESOLVED"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """gamma: slope of ln k on ln compute, oriented so that negative means the advantage shrinks."""
+
+    gamma: float
+    low: float
+    high: float
+    p: float
+    df: float
+    scales: int
+    direction: Direction
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Projection:
+    """ln k one decade beyond the largest scale, with a prediction interval. Always EXTRAPOLATION."""
+
+    flops: float
+    k: float
+    low: float
+    high: float
+    log_k: float
+    log_low: float
+    log_high: float
+    crossing_flops: float | None
+    """Where the line crosses k = 1, if that is within one decade of the data."""
+    flags: tuple[str, ...] = ("EXTRAPOLATION",)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.compare.results.verdict_types import Direction, Projection, Trend
 from harness.compare.stats.compute_multiplier import satterthwaite, slope_weights
 from harness.compare.stats.distributions import t_critical, t_two_sided
-from harness.compare.stats.estimates import Multiplier
+from harness.compare.stats.estimates import Direction, Multiplier, Projection, Trend
 
 HOLDS_ABOVE = -0.01
 """A trend whose lower end stays above this, per e-fold of compute, holds."""

@@ -7,7 +7,8 @@ A warning stays beside a number that still stands.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -230,3 +231,17 @@ def _last_hot(run: RunRecord, domains: tuple[str, ...]) -> float:
         return math.nan
     last = hot & (columns["step"] == columns["step"][hot].max())
     return float(columns["loss"][last].mean())
+
+
+def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
+    """Flags of how the learning rates were chosen: `{variant: {"points", "edge", "seed"}}`."""
+    one, other = tuning.get(control) or {}, tuning.get(variant) or {}
+    if not one and not other:
+        return set()
+    reused = {entry.get("seed") for entry in (one, other)} & set(seeds)
+    found = {
+        "UNEQUAL_TUNING": one.get("points") != other.get("points"),
+        "LR_GRID_EDGE": bool(one.get("edge") or other.get("edge")),
+        "SEED_REUSED_FOR_TUNING": bool(reused),
+    }
+    return {flag for flag, present in found.items() if present}

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.context.fairness import tuning_flags
 from harness.compare.inputs.pairing import Bout, Match
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import DomainEffect, Look, Pair, Rung
@@ -26,7 +25,7 @@ from harness.compare.stats.paired_effects import (
 )
 from harness.compare.verdict.control_slopes import Slopes
 from harness.compare.verdict.decide import rule_rung, seeds_to_halve, settle_rung
-from harness.compare.verdict.flags import bout_flags, far_above
+from harness.compare.verdict.flags import bout_flags, far_above, tuning_flags
 from harness.compare.verdict.interim_looks import Standing, look_rows, peeked_p, standing_of
 from harness.compare.verdict.iso_compute import iso_rows
 from harness.records.run.training_target import END

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int32, UInt64
 from scipy.special import expit, ndtri
 
-from harness.config.run_identity import digest
 from harness.config.schema.run import DataConfig
 from harness.core.errors import UserError
+from harness.core.hashing import digest
 from harness.data.images.pca_features import Gallery
 from harness.data.images.pixels import Pixels, check_shapes, read_pixels
 from harness.data.order.mixture_schedule import Plan, check_mixes, plan_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.config.run_identity import digest
 from harness.config.schema.run import DataConfig
 from harness.core.errors import UserError
+from harness.core.hashing import digest
 from harness.data.order.mixture_schedule import check_mixes, plan_of, trained_on
 from harness.data.text.source_survey import content_hash, survey
 from harness.data.text.sources import Source, locate

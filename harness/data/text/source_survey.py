@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.run_identity import digest
 from harness.core.atomic_files import read_json, sha256, write_json
 from harness.core.cache_dir import cache_dir
+from harness.core.hashing import digest
 from harness.data.text.sources import Source, held_out, kind_of
 
 FORMAT = 1

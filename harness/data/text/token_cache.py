@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config.run_identity import digest
 from harness.core.atomic_files import read_json, write_json
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.file_locks import lock
+from harness.core.hashing import digest
 from harness.data.text.source_survey import content_hash
 from harness.data.text.sources import Source, held_out
 from harness.data.text.tokenizers import Codec

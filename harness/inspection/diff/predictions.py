@@ -8,9 +8,10 @@ import numpy as np
 
 from harness.compare.checkpoints.diff_types import Function, FunctionRow, LossRow
 from harness.compare.checkpoints.distances import compare_tokens, function_row, loss_row, over_domains
-from harness.config.run_identity import difference, within
+from harness.config.run_identity import difference
 from harness.config.schema.run import Content
 from harness.core.errors import UserError
+from harness.core.hashing import within
 from harness.inspection.load_run import Ask, Subject, rows_at_once
 from harness.records.run.find_checkpoint import Checkpoint
 

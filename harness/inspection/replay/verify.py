@@ -15,13 +15,13 @@ from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_profile, keep_memory
 from harness.core.errors import UserError
 from harness.inspection.replay.step_range import Stretch, find_stretch
+from harness.models.user_modules import import_modules
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import read_manifest
 from harness.records.run.config_file import stored_hash
 from harness.records.run.environment import Changed, Surroundings
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import code_at, code_of, package_versions
-from harness.worker.describe import import_modules
 
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import Lane

@@ -21,9 +21,8 @@ from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
 from harness.records.run.timeline import TRAIN, read_timeline, spans
-from harness.records.run.utilisation import utilisation
+from harness.records.run.utilisation import utilisation, utilised
 from harness.records.sweep import ledger
-from harness.report.tables.wording import utilised
 
 WARM = 5
 """First steps of a run, which its rate leaves out."""

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config.run_identity import digest, plain
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
+from harness.core.hashing import digest, plain
 from harness.launcher.cost.prediction_log import ASSUMED, MEASURED
 from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_of

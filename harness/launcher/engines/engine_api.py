@@ -1,4 +1,4 @@
-"""How workers are started, watched and ended: one small protocol, one engine a scheduler."""
+"""The protocol between the launcher and its engines: what starts, watches and ends workers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
-from harness.core.errors import UserError, nearest
 from harness.records.run.run_lock import HELD
 from harness.records.run.status import Writer
 
-if TYPE_CHECKING:
-    from harness.launcher.engines.slurm.engine import SlurmEngine
-    from harness.launcher.engines.slurm.steps import StepsEngine
-
-__all__ = ["HELD", "Engine", "Exit", "Order", "environment", "make_engine", "runs_of", "scripts"]
+__all__ = ["HELD", "Engine", "Exit", "Order", "environment", "runs_of"]
 
 PASSED_ON = ("PYTHONPATH", "AB_HARNESS_CACHE")
 """Of the driver's environment, to workers elsewhere, whatever a scheduler itself hands on."""
@@ -94,37 +88,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the workers without ending them."""
         ...
-
-
-def make_engine(config: EngineConfig, logs: Path) -> Engine:
-    """The engine of that name; `logs` is the folder where workers speak."""
-    if config.name == "slurm":
-        return make_slurm(config.slurm, logs)
-    if config.name == "ray":
-        from harness.launcher.engines.ray.engine import RayEngine
-
-        return RayEngine(config.ray, logs)
-    if config.name != "local":
-        raise UserError(
-            f"engine.name={config.name}: no such engine; {nearest(config.name, ['local', 'ray', 'slurm'])}"
-        )
-    from harness.launcher.engines.local.engine import LocalEngine
-
-    return LocalEngine(logs)
-
-
-def make_slurm(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
-    if config.submit is Submit.steps:
-        from harness.launcher.engines.slurm.steps import StepsEngine
-
-        return StepsEngine(config, logs)
-    from harness.launcher.engines.slurm.engine import SlurmEngine
-
-    return SlurmEngine(config, logs)
-
-
-def scripts(config: EngineConfig, logs: Path, orders: Sequence[Order]) -> list[str]:
-    """What a scheduler would be handed, worker by worker; nothing where there is none."""
-    if config.name != "slurm":
-        return []
-    return make_slurm(config.slurm, logs).scripts(orders)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.run_identity import plain
 from harness.config.schema.cluster import MeshConfig
+from harness.core.hashing import plain
 from harness.launcher.cost.step_cost import Estimate
 from harness.launcher.runs import Block, Run
 from harness.records.paths import SweepDir

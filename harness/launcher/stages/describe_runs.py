@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.run_identity import digest, plain
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
+from harness.core.hashing import digest, plain
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import Facts, code_of
 

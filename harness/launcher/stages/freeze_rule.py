@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.config.run_identity import digest, flatten, plain
 from harness.config.schema.decision import Gate, Stopping
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.errors import UserError, nearest
+from harness.core.hashing import digest, flatten, plain
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 from harness.config.pair_check import identity_difference
-from harness.config.run_identity import digest
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.core.hashing import digest
 from harness.launcher.runs import Run
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import holds, read_config, sealed, write_config

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.config.run_identity import difference, within
+from harness.config.run_identity import difference
+from harness.core.hashing import within
+from harness.core.number_format import short, unique
 from harness.launcher.placement.forecast import Outlook
 from harness.launcher.runs import Run
 from harness.launcher.workers.progress import clock
@@ -130,19 +132,6 @@ def _block(size: int, plural: str) -> str:
 
 def _by_size(runs: Sequence[Run]) -> list[str]:
     return unique(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))
-
-
-def unique(names: Any) -> list[str]:
-    return [*dict.fromkeys(names)]
-
-
-def short(number: float) -> str:
-    """Three digits and a unit: 1.23 M."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(number) < 1000:
-            return f"{number:.3g} {unit}".rstrip() if not unit else f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} Z"
 
 
 def _span(sizes: Sequence[int]) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.compare.inputs.lr_tuning import Optimum, read_tuning
-from harness.config.run_identity import digest
 from harness.config.schema.decision import GateConfig, RuleConfig, Stopping, TuneConfig, Tuned
 from harness.config.schema.run import Config, ProfileConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.stages.summary import unique
+from harness.core.hashing import digest
+from harness.core.number_format import unique
 from harness.records.paths import SweepDir
 from harness.records.run.provenance import Facts
 from harness.records.sweep import ledger

@@ -9,9 +9,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from harness.core.number_format import clock
 from harness.launcher.runs import Run
 from harness.records.run.status import Status, read_status
-from harness.report.tables.wording import clock
 
 SECONDS_BETWEEN_LINES = 10.0
 

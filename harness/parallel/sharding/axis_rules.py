@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -12,8 +12,16 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from harness.core.errors import UserError
 
-if TYPE_CHECKING:
-    from harness.models.parameters import ParamSpec
+
+class HasAxes(Protocol):
+    """Anything with a shape whose axes have logical names, such as a `ParamSpec` of harness.models."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def axes(self) -> tuple[str | None, ...]: ...
+
 
 RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
@@ -51,7 +59,7 @@ def layout(*axes: str | None) -> P | None:
     return None if jax.sharding.get_abstract_mesh().empty else partition(*axes)
 
 
-def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, ParamSpec]) -> dict[str, NamedSharding]:
+def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> dict[str, NamedSharding]:
     """Sharding of each parameter by path; UserError if an axis does not divide."""
     for spec in specs.values():
         for axis, size in zip(spec.axes, spec.shape, strict=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from harness.plan.calibration.uncertainty import efficiency
 from harness.plan.cluster.clusters import Chip, Cluster, Links, Partition
+from harness.plan.cost_model.chip_efficiency import efficiency
 
 
 @dataclass(frozen=True)

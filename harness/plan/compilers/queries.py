@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.aot.protocol import Request, Seen, Target
-from harness.config.run_identity import digest, plain
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
+from harness.core.hashing import digest, plain
 from harness.plan.compilers.environment import plan_python
 from harness.plan.compilers.topology import topology_of
 from harness.plan.compilers.trainable_mesh import closed_form, cut, on_mesh

@@ -11,8 +11,8 @@ import numpy as np
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.plan.calibration.uncertainty import efficiency
 from harness.plan.cluster.clusters import from_config
+from harness.plan.cost_model.chip_efficiency import efficiency
 from harness.plan.cost_model.layout_search import search
 from harness.plan.cost_model.layouts import Grid, Layout, divisors
 from harness.plan.cost_model.memory import memory

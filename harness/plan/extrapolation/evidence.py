@@ -10,9 +10,9 @@ from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision, GateResult, Ladder, Rung
 from harness.compare.stats.scale_trend import project
 from harness.core.errors import UserError
+from harness.core.span import Span
 from harness.records.run.status import State
 from harness.records.sweep.find_sweep import read_sweep
-from harness.report.frames.saved_plan import Span
 
 SCALES, SEEDS = 3, 2
 """The fewest that carry a line, and an interval."""

@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, GateResult, Trend
-from harness.compare.stats.estimates import Effect, Multiplier, Slope
+from harness.compare.results.verdict_types import Decision, GateResult
+from harness.compare.stats.estimates import Effect, Multiplier, Slope, Trend
 from harness.compare.stats.scale_trend import DECADE
 from harness.core.errors import UserError
+from harness.core.span import Span
 from harness.plan.extrapolation.evidence import Evidence, Standing
 from harness.plan.extrapolation.recommend import Case
 from harness.plan.plan_types import Described, PlannedRun
 from harness.plan.predict import Number
-from harness.report.frames.saved_plan import Span
 
 
 @dataclass(frozen=True)

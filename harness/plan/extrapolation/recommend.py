@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, Direction
+from harness.compare.results.verdict_types import Decision
+from harness.compare.stats.estimates import Direction
 from harness.compare.verdict.flags import blocking
+from harness.core.span import Span
 from harness.plan.extrapolation.evidence import Standing
-from harness.report.frames.saved_plan import Span
 
 DECADES = 1.0
 """Of compute beyond the largest scale trained to which the line may be drawn (as

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.errors import UserError
-from harness.plan.calibration.uncertainty import Calibration, Seen, fit, leave_one_source_out, look
-from harness.report.tables.text_table import Table, table
+from harness.plan.calibration.uncertainty import Calibration
+from harness.plan.validation.fit import Seen, fit, leave_one_source_out, look
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,6 @@ def _judge(one: Seen, known: Calibration) -> Judged:
         value=value,
         low=value / wide,
         high=value * wide,
-    )
-
-
-def rows_table(rows: Sequence[Judged]) -> Table:
-    columns = ("run", "source", "chips", "published s", "predicted s [low, high]", "error", "inside")
-    return table(columns, map(_cells, rows), left=3)
-
-
-def _cells(row: Judged) -> tuple[str, ...]:
-    return (
-        row.run,
-        row.source,
-        f"{row.chips:,} {row.chip}",
-        f"{row.published:.2f}",
-        f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]",
-        f"{row.value / row.published - 1:+.0%}",
-        "yes" if row.inside else "no",
     )
 
 

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.config.run_identity import digest, plain
 from harness.config.schema.run import Config, typed
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.core.hashing import digest, plain
 
 _SEAL = "# sha256 of the lines above: "
 

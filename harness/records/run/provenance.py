@@ -11,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.config.run_identity import digest, identity
+from harness.config.run_identity import identity
 from harness.config.schema.run import Config
 from harness.core.atomic_files import read_sealed, write_sealed
+from harness.core.hashing import digest
 from harness.records.paths import RunDir
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")

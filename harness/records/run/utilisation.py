@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.core.number_format import clock, plain_text
 from harness.records.run.timeline import TRAIN, Span
 
 REPEATED, EMPTY = "repeated", "no lane"
@@ -92,3 +93,14 @@ def standing(lane: Sequence[Span]) -> list[float]:
         if span.phase == TRAIN:
             floors[span.share] = min(floor, span.first)
     return shares[::-1]
+
+
+def utilised(used: Utilisation) -> list[str]:
+    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
+    total = used.devices * used.seconds
+    idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
+    devices = f"{used.devices} device{'s' * (used.devices != 1)}"
+    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
+    lines += [f"idle: {idle}"] if idle else []
+    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
+    return [plain_text(line) for line in lines]

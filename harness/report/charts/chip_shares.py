@@ -11,6 +11,7 @@ from itertools import pairwise
 import altair as alt
 import polars as pl
 
+from harness.core import number_format
 from harness.report.charts.marks import WIDTH, inline
 from harness.report.charts.treemap import Box, squarify
 from harness.report.frames.saved_plan import KeptPlan, Kind, Row
@@ -135,7 +136,7 @@ def _names(pieces: Sequence[Piece]) -> tuple[pl.DataFrame, list[str]]:
     schema = {"kind": pl.String, "label": pl.String, "left": pl.Float64, "top": pl.Float64}
     if more := keys[KEYS:]:
         keys = [*keys[:KEYS], f"and {len(more)} smaller"]
-    told = textwrap.wrap(wording.plain_text(f"Too small for their names: {'; '.join(keys)}."), TOLD)
+    told = textwrap.wrap(number_format.plain_text(f"Too small for their names: {'; '.join(keys)}."), TOLD)
     told = told if keys else []
     return pl.DataFrame(records, schema=schema, orient="row"), told
 
@@ -143,7 +144,7 @@ def _names(pieces: Sequence[Piece]) -> tuple[pl.DataFrame, list[str]]:
 def _fitting(run: Row, box: Box) -> list[str]:
     """Its name and chips in as few lines as the box has room for; none where it has not."""
     chips = f"{run.chips:,}" if run.devices else f"{run.chips:,}: none fits"
-    name = wording.plain_text(run.name)
+    name = number_format.plain_text(run.name)
     ways = [name, chips], [*re.split(r"(?<=/)", name), chips], [*re.split(r"(?<=[/_])", name), chips]
     return next((way for way in ways if _fit(way, box)), [])
 

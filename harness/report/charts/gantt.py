@@ -10,10 +10,9 @@ import altair as alt
 import polars as pl
 
 from harness.records.run.timeline import BEGIN, TRAIN, Span
-from harness.records.run.utilisation import sessions, utilisation
+from harness.records.run.utilisation import sessions, utilisation, utilised
 from harness.report.charts.marks import MARGIN, WIDTH, inline
 from harness.report.frames.sweep_frames import Frames
-from harness.report.tables import wording
 
 ROWS, BARS, FEWEST = 40, 3000, 60
 """Lanes that are drawn; bars of them all, above which bars of a row are joined; of each row at least."""
@@ -45,7 +44,7 @@ def gantt(content: Frames) -> alt.LayerChart | None:
         return None
     rows = in_rows(content.lanes)
     unit, name = next((unit, name) for least, unit, name in UNITS if used.seconds >= least)
-    said, *more = wording.utilised(used)
+    said, *more = utilised(used)
     if len(rows) > ROWS:
         more.append(f"{len(rows) - ROWS} of {len(rows)} lanes are not drawn")
     chart = _chart(_table(rows[:ROWS], used.seconds, unit), name)

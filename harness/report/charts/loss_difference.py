@@ -6,10 +6,10 @@ import altair as alt
 import polars as pl
 
 from harness.compare.results.comparison import Comparison
+from harness.core import number_format
 from harness.report.charts.marks import SIGNED, Layer, color, filled, multiples, over, reference
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
-from harness.report.tables import wording
 
 
 def differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
@@ -44,7 +44,7 @@ def _joined(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
 
 def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt.FacetChart:
     title = alt.TitleParams(
-        f"{wording.plain_text(variant)} minus {wording.plain_text(control)}",
+        f"{number_format.plain_text(variant)} minus {number_format.plain_text(control)}",
         subtitle=legend(rows),
         subtitlePadding=4,
         offset=8,

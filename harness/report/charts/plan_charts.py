@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
+from harness.core import number_format
+from harness.core.span import Span
 from harness.report.charts.chip_shares import partition
 from harness.report.charts.marks import WIDTH, inline
-from harness.report.frames.saved_plan import GIB, KeptPlan, Row, Span, memory_unit, time_unit
-from harness.report.tables import wording
+from harness.report.frames.saved_plan import GIB, KeptPlan, Row, memory_unit, time_unit
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
 """Of a device's memory, in the order in which they are stacked and of the theme's colours."""
@@ -56,7 +57,7 @@ def memory(plan: KeptPlan) -> alt.LayerChart | None:
     told = (
         _limits(rows)
         if bound < FAR * most
-        else f"What a plan may use, {wording.number(bound / GIB)} GiB, lies far to the right."
+        else f"What a plan may use, {number_format.number(bound / GIB)} GiB, lies far to the right."
     )
     lines = [f"Numbers: the sum; thin lines: how far it may be off. {told}", *_left_out(rows)]
     return chart.properties(
@@ -75,7 +76,7 @@ def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.Data
         whole = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
-        told = wording.number(whole[0]) if row.memory else "none fits"
+        told = number_format.number(whole[0]) if row.memory else "none fits"
         records.append(("whole", row.group, "", *whole, told))
         for name, bound in (("limit", row.limit), ("chip", row.chip_memory)):
             if bound and bounded:
@@ -190,7 +191,7 @@ def _remarks(plan: KeptPlan) -> list[str]:
     wrong = [row for row in plan.rows if row.verdict and row.group]
     for row in wrong[:VERDICTS]:
         said = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
-        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{wording.plain_text(said).rstrip('.')}.", LINE)
+        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{number_format.plain_text(said).rstrip('.')}.", LINE)
     return lines + [f"{len(wrong) - VERDICTS} more are not as announced."] * (len(wrong) > VERDICTS)
 
 
@@ -217,5 +218,5 @@ def _ends(span: Span | None) -> tuple[float, ...]:
 
 
 def _told(span: Span, times: float) -> str:
-    value, low, high = (wording.number(times * end) for end in _ends(span))
+    value, low, high = (number_format.number(times * end) for end in _ends(span))
     return f"{value} [{low}, {high}]"

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from harness.core import atomic_files
+from harness.core import atomic_files, number_format
 from harness.report.frames.sweep_frames import Frames
-from harness.report.tables import wording
 
 
 def grids(content: Frames) -> Iterator[tuple[str, bytes]]:
@@ -43,4 +42,4 @@ def write_grids(content: Frames, folder: Path) -> list[Path]:
 
 
 def _text(text: str) -> str:
-    return escape(wording.plain_text(text))
+    return escape(number_format.plain_text(text))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core import atomic_files
+from harness.core.span import Span
 from harness.records.paths import SweepDir
 from harness.report.tables.text_table import Table, table
 
@@ -30,15 +31,6 @@ class Part:
     """Whether it is shown only to who asks for it."""
     wide: tuple[str, ...] = ()
     """Columns that a narrow terminal goes without."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder, Rung
+from harness.core import number_format
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import Provenance, read_provenance
@@ -147,7 +148,9 @@ def end_effects(comparison: Comparison) -> pl.DataFrame:
             "low": rung.delta.low,
             "high": rung.delta.high,
             "n": rung.delta.n,
-            "label": wording.plain_text(f"{wording.effect(rung.delta)}, {wording.estimand(rung.delta)}"),
+            "label": number_format.plain_text(
+                f"{wording.effect(rung.delta)}, {wording.estimand(rung.delta)}"
+            ),
         }
         for rung in comparison.rungs
         if rung.delta.mean is not None

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from harness.core import number_format
 from harness.report.charts import theme
 from harness.report.charts.marks import AXES
 from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
-from harness.report.tables import wording
 from harness.report.tables.text_table import Table
 
 
@@ -97,7 +97,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def text_of(text: str) -> str:
-    return escape(wording.plain_text(text))
+    return escape(number_format.plain_text(text))
 
 
 def _json(content: dict) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import yaml
 
 from harness.compare.results.comparison import Comparison
-from harness.config.run_identity import flatten
+from harness.core import number_format
+from harness.core.hashing import flatten
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 from harness.report.frames.sweep_frames import Frames, Run
-from harness.report.tables import wording
 from harness.report.tables.text_table import Table, table
 
 DIGITS = 16
@@ -32,7 +32,7 @@ def facts(comparison: Comparison, content: Frames) -> Table:
         "data": _distinct(record.facts.data_fingerprint[:DIGITS] for record in records),
         "held-out tokens": _distinct(record.facts.eval_fingerprint[:DIGITS] for record in records),
         **{
-            name: _distinct(record.versions.get(name, wording.NONE) for record in records)
+            name: _distinct(record.versions.get(name, number_format.NONE) for record in records)
             for name in packages
         },
         "end states": _states(comparison),
@@ -75,7 +75,7 @@ def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
 
 
 def _value(config: dict, key: str) -> str:
-    return json.dumps(config[key], ensure_ascii=False) if key in config else wording.NONE
+    return json.dumps(config[key], ensure_ascii=False) if key in config else number_format.NONE
 
 
 def _config(content: Frames, scale: str, variant: str) -> dict:
@@ -96,7 +96,7 @@ def _read(run: Run) -> dict:
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
-    return [value or wording.NONE for value in dict.fromkeys(values)]
+    return [value or number_format.NONE for value in dict.fromkeys(values)]
 
 
 def _states(comparison: Comparison) -> list[str]:

@@ -17,6 +17,7 @@ from harness.compare.checkpoints.diff_types import (
     Weights,
 )
 from harness.compare.checkpoints.distances import kind
+from harness.core import number_format
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, table, without
 
@@ -24,14 +25,14 @@ IN_LAYERS = "layers.*."
 
 
 def headline(diff: CheckpointDiff) -> str:
-    return wording.plain_text(f"b, {diff.b.name}, against a, {diff.a.name}")
+    return number_format.plain_text(f"b, {diff.b.name}, against a, {diff.a.name}")
 
 
 def summary(diff: CheckpointDiff) -> Iterator[str]:
     """Weights, function, losses, and where the runs part, a sentence each."""
     yield _weights_in_words(diff)
     if diff.function.refused:
-        yield wording.plain_text(f"Not compared by what they answer: {diff.function.refused}.")
+        yield number_format.plain_text(f"Not compared by what they answer: {diff.function.refused}.")
     if diff.function.overall:
         yield _losses_in_words(diff.function.overall)
     if diff.divergence:
@@ -44,16 +45,17 @@ def summary(diff: CheckpointDiff) -> Iterator[str]:
 
 
 def _weights_in_words(diff: CheckpointDiff) -> str:
-    total, count = diff.weights.total, wording.count(diff.weights.total.parameters)
+    total, count = diff.weights.total, number_format.count(diff.weights.total.parameters)
     shared = "All parameters are shared by path and shape"
     if diff.weights.one_sided:
-        of = f"of {wording.count(diff.a.parameters)} in a and {wording.count(diff.b.parameters)} in b"
+        in_a, in_b = (number_format.count(side.parameters) for side in (diff.a, diff.b))
+        of = f"of {in_a} in a and {in_b} in b"
         shared = f"{count} parameters are shared by path and shape, {of}"
     if not total.parameters:
         return "No parameter is shared by path and shape."
     if total.equal:
         return f"{shared}: bitwise equal."
-    cosine = wording.number(total.cosine, 4)
+    cosine = number_format.number(total.cosine, 4)
     return f"{shared}: b is {percent(total.relative)} of a's norm away, cosine {cosine}."
 
 
@@ -93,7 +95,13 @@ def sides(diff: CheckpointDiff) -> Table:
 
 
 def _side(letter: str, side: Side) -> tuple[str, ...]:
-    return letter, side.path, str(side.step), wording.count(side.tokens), wording.count(side.parameters)
+    return (
+        letter,
+        side.path,
+        str(side.step),
+        number_format.count(side.tokens),
+        number_format.count(side.parameters),
+    )
 
 
 def weights(found: Weights) -> Table:
@@ -110,17 +118,17 @@ def weights(found: Weights) -> Table:
 
 def _distance(found: Distance, spread: str) -> tuple[str, ...]:
     return (
-        wording.count(found.parameters),
-        wording.number(found.norm_a),
-        wording.number(found.norm_b),
-        wording.number(found.relative),
+        number_format.count(found.parameters),
+        number_format.number(found.norm_a),
+        number_format.number(found.norm_b),
+        number_format.number(found.relative),
         spread,
-        wording.number(found.cosine, 4),
+        number_format.number(found.cosine, 4),
     )
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return "" if low == high else f"{wording.number(low, 2)} to {wording.number(high, 2)}"
+    return "" if low == high else f"{number_format.number(low, 2)} to {number_format.number(high, 2)}"
 
 
 def label(name: str) -> str:
@@ -136,14 +144,14 @@ def one_sided(found: Weights) -> Table:
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
-    return wording.NONE if shape is None else " × ".join(map(str, shape))
+    return number_format.NONE if shape is None else " × ".join(map(str, shape))
 
 
 def probe(rows: tuple[FunctionRow, ...]) -> Table:
     columns = ("domain", "tokens", "KL(a||b)", "KL(b||a)", "same top token")
     cells = (
-        (row.domain, wording.count(row.tokens), wording.number(row.kl_ab), wording.number(row.kl_ba),
-         percent(row.agreement))
+        (row.domain, number_format.count(row.tokens), number_format.number(row.kl_ab),
+         number_format.number(row.kl_ba), percent(row.agreement))
         for row in rows
     )  # fmt: skip
     return table(columns, cells)
@@ -153,7 +161,7 @@ def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
     """One row a domain, and where there are several their mean."""
     columns = ("domain", "n", "a", "b", "b − a [95 % interval]", "b better on")
     cells = (
-        (row.domain, str(row.examples), wording.loss(row.loss_a), wording.loss(row.loss_b),
+        (row.domain, str(row.examples), number_format.loss(row.loss_a), number_format.loss(row.loss_b),
          wording.effect(row.delta), percent(row.better))
         for row in [*rows, *([overall] if overall and len(rows) > 1 else [])]
     )  # fmt: skip
@@ -163,11 +171,15 @@ def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
 def along(steps: tuple[StepDistance, ...]) -> Table:
     columns = ("step", "||b−a||/||a||", "cosine")
     cells = (
-        (str(each.step), wording.number(each.distance.relative), wording.number(each.distance.cosine, 4))
+        (
+            str(each.step),
+            number_format.number(each.distance.relative),
+            number_format.number(each.distance.cosine, 4),
+        )
         for each in steps
     )
     return table(columns, cells)
 
 
 def percent(share: float | None) -> str:
-    return wording.NONE if share is None or not math.isfinite(share) else f"{100 * share:.3g} %"
+    return number_format.NONE if share is None or not math.isfinite(share) else f"{100 * share:.3g} %"

@@ -9,6 +9,7 @@ from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import FairnessRow, RunState
 from harness.compare.results.verdict_types import Ladder, Rung
 from harness.compare.verdict.flags import BLOCKING
+from harness.core import number_format
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, table, without
 
@@ -22,7 +23,7 @@ def told(content: Table) -> tuple[Table, tuple[str, ...]]:
     long = [i for i, name in enumerate(content.columns) if name in LONG]
     said: dict[str, dict[str, list[str]]] = {}
     for row in content.rows:
-        phrase = ", ".join(f"{content.columns[i]} {row[i]}" for i in long if row[i] != wording.NONE)
+        phrase = ", ".join(f"{content.columns[i]} {row[i]}" for i in long if row[i] != number_format.NONE)
         said.setdefault(row[1], {}).setdefault(phrase, []).append(row[0])
     lines = tuple(
         f"{variant if len(phrases) == 1 else f'{variant} at ' + ', '.join(scales)}: {phrase}."
@@ -41,7 +42,7 @@ def fairness(comparison: Comparison) -> Table:
         "shared examples", "flags",
     )  # fmt: skip
     content = table(columns, map(_fairness_row, comparison.fairness), left=2)
-    sparse = any(_active(row) != wording.NONE for row in comparison.fairness)
+    sparse = any(_active(row) != number_format.NONE for row in comparison.fairness)
     return content if sparse else without(content, ("active",))
 
 
@@ -52,16 +53,16 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
         _amount(row.non_embedding, row.parameters_ratio),
         _active(row),
         _amount(row.flops_per_token, row.flops_ratio),
-        wording.count(row.tokens),
+        number_format.count(row.tokens),
         str(row.steps),
         str(row.seeds),
-        row.base or wording.NONE,
-        wording.count(row.trainable) if row.base else wording.NONE,
-        wording.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
+        row.base or number_format.NONE,
+        number_format.count(row.trainable) if row.base else number_format.NONE,
+        number_format.NONE if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
         row.schedule,
-        wording.number(row.learning_rate, 2),
-        row.tuning or wording.NONE,
-        row.tokenizer or wording.NONE,
+        number_format.number(row.learning_rate, 2),
+        row.tuning or number_format.NONE,
+        row.tokenizer or number_format.NONE,
         *_read(row),
         ", ".join(row.flags),
     )
@@ -70,20 +71,22 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
 def _active(row: FairnessRow) -> str:
     """Parameters that one token passes through, where those are not all."""
     known = row.active_parameters not in (0, row.non_embedding)
-    return wording.count(row.active_parameters) if known else wording.NONE
+    return number_format.count(row.active_parameters) if known else number_format.NONE
 
 
 def _read(row: FairnessRow) -> tuple[str, str]:
     """The mix, and `93 %, the same to step 104`: what the control read too; nothing where all is the same."""
     if row.control or row.shared_examples is None:
-        return row.mix or wording.NONE, wording.NONE
+        return row.mix or number_format.NONE, number_format.NONE
     together = f", the same to step {row.parting}" if row.parting else ""
     return row.mix, f"{100 * row.shared_examples:.3g} %{together}"
 
 
 def _amount(value: float, ratio: float | None) -> str:
     """`160k +0.4 %`; nothing where a log does not say."""
-    return f"{wording.count(value)} {wording.ratio(ratio)}".strip() if value else wording.NONE
+    return (
+        f"{number_format.count(value)} {number_format.ratio(ratio)}".strip() if value else number_format.NONE
+    )
 
 
 def tuning(comparison: Comparison) -> Table:
@@ -102,7 +105,7 @@ def _tuned(curve: Mapping[float, float | None], rate: float) -> str:
     if value is None or not math.isfinite(value):
         return "diverged"
     finite = [loss for loss in curve.values() if loss is not None and math.isfinite(loss)]
-    return f"{wording.loss(value)} *" if value == min(finite) else wording.loss(value)
+    return f"{number_format.loss(value)} *" if value == min(finite) else number_format.loss(value)
 
 
 def rungs(comparison: Comparison, ladder: Ladder) -> Table:
@@ -124,8 +127,8 @@ def _rung_row(rung: Rung) -> tuple[str, ...]:
         str(rung.n) if rung.paired else f"{rung.n} unpaired",
         wording.effect(rung.delta),
         wording.multiplier(rung.k),
-        wording.chance(rung.p_holm),
-        wording.correlation(rung.correlation),
+        number_format.chance(rung.p_holm),
+        number_format.correlation(rung.correlation),
         wording.method(rung.method, rung.df),
         rung.decision.value,
         ", ".join(rung.flags),
@@ -135,8 +138,8 @@ def _rung_row(rung: Rung) -> tuple[str, ...]:
 def domains(comparison: Comparison) -> Table:
     columns = ("variant", "scale", "domain", "control", "treatment", "ΔL [95 % CI]", "n")
     rows = (
-        (rung.variant, rung.scale, item.domain, wording.loss(item.control), wording.loss(item.treatment),
-         wording.effect(item.delta), str(item.delta.n))
+        (rung.variant, rung.scale, item.domain, number_format.loss(item.control),
+         number_format.loss(item.treatment), wording.effect(item.delta), str(item.delta.n))
         for rung in comparison.rungs
         for item in rung.domains
     )  # fmt: skip
@@ -147,8 +150,8 @@ def samples(comparison: Comparison) -> Table:
     """Distances of samples, of images alone; smaller is better, and real images have the floor."""
     columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
     rows = (
-        (item.scale, item.variant, wording.number(item.distance), wording.number(item.floor),
-         wording.effect(item.delta) if item.delta else wording.NONE, str(item.seeds))
+        (item.scale, item.variant, number_format.number(item.distance), number_format.number(item.floor),
+         wording.effect(item.delta) if item.delta else number_format.NONE, str(item.seeds))
         for item in comparison.samples
     )  # fmt: skip
     return table(columns, rows, left=2)
@@ -169,8 +172,8 @@ def forgetting(comparison: Comparison) -> Table:
     )  # fmt: skip
     rows = (
         (row.scale, row.variant, row.domain, str(row.change.n),
-         wording.loss(row.start), wording.loss(row.end), wording.effect(row.change),
-         wording.effect(row.delta) if row.delta else wording.NONE)
+         number_format.loss(row.start), number_format.loss(row.end), wording.effect(row.change),
+         wording.effect(row.delta) if row.delta else number_format.NONE)
         for row in comparison.forgetting
     )  # fmt: skip
     return table(columns, rows, left=3)
@@ -180,7 +183,7 @@ def looks(comparison: Comparison) -> Table:
     columns = ("variant", "scale", "share of tokens", "ΔL [95 % CI]", "p", "may spend", "outcome")
     rows = (
         (rung.variant, rung.scale, f"{100 * look.share:.0f} %", wording.effect(look.delta),
-         wording.chance(look.delta.p), wording.chance(look.alpha), look.outcome)
+         number_format.chance(look.delta.p), number_format.chance(look.alpha), look.outcome)
         for rung in comparison.rungs
         for look in rung.looks
     )  # fmt: skip
@@ -190,7 +193,7 @@ def looks(comparison: Comparison) -> Table:
 def iso(comparison: Comparison) -> Table:
     columns = ("variant", "scale", "equal", "at", "ΔL [95 % CI]", "n")
     rows = (
-        (rung.variant, rung.scale, item.axis.replace("_", "-"), wording.count(item.value),
+        (rung.variant, rung.scale, item.axis.replace("_", "-"), number_format.count(item.value),
          wording.effect(item.delta), str(item.delta.n))
         for rung in comparison.rungs
         for item in rung.iso
@@ -204,19 +207,19 @@ def gate(comparison: Comparison) -> Table:
     rows = []
     for result in comparison.gate or ():
         rows += [
-            (result.variant, item.name, outcome[item.passed], wording.number(item.value),
-             wording.number(item.margin), item.detail)
+            (result.variant, item.name, outcome[item.passed], number_format.number(item.value),
+             number_format.number(item.margin), item.detail)
             for item in result.criteria
         ]  # fmt: skip
         promoted = "promoted" if result.promote else "not promoted"
-        rows.append((result.variant, "all", promoted, wording.NONE, wording.NONE, result.reason))
+        rows.append((result.variant, "all", promoted, number_format.NONE, number_format.NONE, result.reason))
     return table(("variant", "criterion", "outcome", "value", "margin", "detail"), rows, left=2)
 
 
 def divergence(comparison: Comparison) -> Table:
     rows = (
         (item.variant, f"{item.diverged} of {item.runs}", f"{item.control_diverged} of {item.control_runs}",
-         wording.chance(item.p))
+         number_format.chance(item.p))
         for item in comparison.divergence
         if item.diverged or item.control_diverged
     )  # fmt: skip
@@ -280,8 +283,8 @@ def _runs(states: Sequence[RunState]) -> Table:
 
 def _outcome(run: RunState) -> str:
     if run.outcome is None or run.unit == RunState.unit:
-        return wording.loss(run.outcome)
-    return f"{wording.loss(run.outcome)} {run.unit}"
+        return number_format.loss(run.outcome)
+    return f"{number_format.loss(run.outcome)} {run.unit}"
 
 
 def deviations(comparison: Comparison) -> Table:

@@ -6,6 +6,7 @@ import re
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder
+from harness.core import number_format
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, split
@@ -63,6 +64,6 @@ def _table(content: Table) -> str:
 
 def _text(text: str) -> str:
     """Text that Markdown and the HTML inside it leave alone; an `@name` calls nobody."""
-    escaped = re.sub(r"([\\`*\[\]|#~!])", r"\\\1", wording.plain_text(text))
+    escaped = re.sub(r"([\\`*\[\]|#~!])", r"\\\1", number_format.plain_text(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"@(?=\w)", "@\u200b", re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped))

@@ -9,6 +9,7 @@ from rich.text import Text
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.verdict.flags import BLOCKING
+from harness.core import number_format
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, split, without
@@ -52,7 +53,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
     _print_flags(console, comparison)
     for note in [note for note in comparison.notes if note not in comparison.verdict]:
-        say(console, wording.plain_text(note))
+        say(console, number_format.plain_text(note))
 
 
 def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> None:
@@ -68,9 +69,9 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     for line in wording.ladder_lines(ladder):
         say(console, line)
     decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
-    say(console, decision.append(f": {wording.plain_text(ladder.reason)}", style="default"))
+    say(console, decision.append(f": {number_format.plain_text(ladder.reason)}", style="default"))
     if ladder.settle:
-        say(console, f"What would settle it: {wording.plain_text(ladder.settle)}")
+        say(console, f"What would settle it: {number_format.plain_text(ladder.settle)}")
 
 
 def _print_forgetting(console: Console, comparison: Comparison) -> None:
@@ -107,7 +108,7 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
 def section(console: Console, title: str, content: Table) -> None:
     if not content:
         return
-    console.print(Text(f"\n{wording.plain_text(title)}", style="bold"))
+    console.print(Text(f"\n{number_format.plain_text(title)}", style="bold"))
     console.print(_dressed(content))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.report.tables import wording
+from harness.core import number_format
 
 WORDED = {
     "flags",
@@ -43,7 +43,7 @@ class Table:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> Table:
-    cleaned = tuple(tuple(wording.plain_text(cell) for cell in row) for row in rows)
+    cleaned = tuple(tuple(number_format.plain_text(cell) for cell in row) for row in rows)
     return Table(tuple(columns), cleaned, left)
 
 
@@ -56,7 +56,7 @@ def split(content: Table) -> tuple[Table, str]:
         for i, name in enumerate(content.columns)
         if i >= content.left and len(set(cells := [row[i] for row in content.rows])) == 1
     }
-    said = [f"{name} {cell}" for name, cell in constant.items() if cell not in ("", wording.NONE)]
+    said = [f"{name} {cell}" for name, cell in constant.items() if cell not in ("", number_format.NONE)]
     return without(content, tuple(constant)), f"The same in every row: {', '.join(said)}." if said else ""
 
 

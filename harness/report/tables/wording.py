@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Mapping
-from typing import Any
 
-from harness.compare.results.verdict_types import Decision, Direction, Ladder, Projection
-from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
+from harness.compare.results.verdict_types import Decision, Ladder
+from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, Slope
 from harness.compare.verdict.flags import EXPLAIN
-from harness.records.run.utilisation import Utilisation
-
-NONE = "–"
+from harness.core.number_format import NONE, number, p_is, plain_text, power, signed
 
 DIRECTIONS = {
     Direction.SHRINKS: "the difference shrinks with scale",
@@ -45,70 +41,6 @@ def decided(decision: Decision, *, treatment: str, control: str) -> str:
         Decision.INCONCLUSIVE: "inconclusive",
         Decision.INVALID: "invalid",
     }[decision]
-
-
-def plain_text(value: Any) -> str:
-    """Text of a config on one line: control characters (terminal escapes among them) become '?'."""
-    text = " ".join(str(value).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """So many significant digits, without an exponent between .001 and a million."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    if value and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
-    size = math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:.{max(0, digits - 1 - size)}f}"
-
-
-def count(value: float | None) -> str:
-    """1234567 as 1.23M."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if limit <= abs(value) < 1e15:
-            return f"{value / limit:.3g}{unit}"
-    return power(value) if abs(value) >= 1e15 else f"{value:.3g}"
-
-
-def power(value: float) -> str:
-    """1.2e+18 as 1.2e18."""
-    return f"{value:.3g}".replace("e+", "e")
-
-
-def loss(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
-
-
-def signed(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:+.4f}"
-
-
-def correlation(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:.2f}"
-
-
-def chance(value: float | None) -> str:
-    """A p-value."""
-    if value is None:
-        return NONE
-    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
-
-
-def p_is(value: float | None) -> str:
-    """`p = .020` or `p < .001` inside a sentence."""
-    text = chance(value)
-    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
-
-
-def ratio(value: float | None) -> str:
-    """Against the control, in per cent of it; the control itself has none."""
-    if value is None or value == 1:
-        return "" if value is None else "equal"
-    percent = 100 * (value - 1)
-    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
 
 
 def effect(item: Effect) -> str:
@@ -145,24 +77,6 @@ def estimand(item: Effect) -> str:
 
 def runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
-
-
-def clock(seconds: float) -> str:
-    """1:02, or 3:04:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def utilised(used: Utilisation) -> list[str]:
-    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
-    total = used.devices * used.seconds
-    idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
-    devices = f"{used.devices} device{'s' * (used.devices != 1)}"
-    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
-    lines += [f"idle: {idle}"] if idle else []
-    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
-    return [plain_text(line) for line in lines]
 
 
 def waited(shares: Mapping[str, float]) -> str:

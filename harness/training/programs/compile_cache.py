@@ -24,10 +24,10 @@ import numpy as np
 from jax.experimental import serialize_executable
 from jax.extend import backend as jax_backend
 
-from harness.config.run_identity import digest
 from harness.core.atomic_files import write_bytes
 from harness.core.cache_dir import cache_dir
 from harness.core.file_locks import lock
+from harness.core.hashing import digest
 from harness.parallel.processes.agreement import fetched
 from harness.parallel.processes.jax_distributed import COLLECTIVES
 from harness.records.run.environment import Surroundings

@@ -15,7 +15,7 @@ from harness.data import HeldOut
 from harness.models import Model
 from harness.parallel.processes.agreement import placed
 from harness.training.programs.compile_cache import Program, in_turn
-from harness.training.step import Params
+from harness.training.trainable.trainable_model import Params
 
 if TYPE_CHECKING:
     from harness.training.trainable.trainable_model import Learner

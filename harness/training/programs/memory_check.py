@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
+from harness.core.number_format import size
 from harness.training.programs.run_programs import Lane
 
 PATIENCE = 300.0
@@ -139,12 +140,3 @@ def _free_for_this_process() -> Callable[[], float]:
     """What is free, and what lanes left to this process: it keeps freed memory (core.cpu_flags)."""
     before = resident_memory()
     return lambda: free_memory() + max(0.0, resident_memory() - before)
-
-
-def size(number: float) -> str:
-    """Two digits and a unit, as in 3.1 GiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"

@@ -17,8 +17,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from harness.config.schema.run import Config
 from harness.models import Model
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
-from harness.training.step import Params, Step, TrainState, make_step, split
-from harness.training.trainable.trainable_model import Learner, learner_of
+from harness.training.step import Step, TrainState, make_step
+from harness.training.trainable.trainable_model import Learner, Params, learner_of, split
 
 
 @dataclass(frozen=True)

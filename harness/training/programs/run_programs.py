@@ -14,8 +14,8 @@ import numpy as np
 from jax import P
 from jax.sharding import Mesh, NamedSharding
 
-from harness.config.run_identity import plain
 from harness.config.schema.run import Config
+from harness.core.hashing import plain
 from harness.data import Batch, Gallery, HeldOut
 from harness.models import Model
 from harness.parallel.processes.agreement import placed
@@ -26,8 +26,8 @@ from harness.training.programs.compile_cache import Device, Program, obtain
 from harness.training.programs.evaluate import evaluate_domains, make_evaluate
 from harness.training.programs.program_specs import Specs
 from harness.training.programs.sample import in_batches, make_sample
-from harness.training.step import TrainState, split
-from harness.training.trainable.trainable_model import Learner
+from harness.training.step import TrainState
+from harness.training.trainable.trainable_model import Learner, split
 
 
 @dataclass(frozen=True)

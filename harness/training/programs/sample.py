@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from harness.models import ImageModel, Model
 from harness.training.programs.compile_cache import in_turn
-from harness.training.step import Params
+from harness.training.trainable.trainable_model import Params
 
 STEPS = 16
 """Of Euler's method from noise to image, at the end of a run."""

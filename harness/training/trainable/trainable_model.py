@@ -7,9 +7,9 @@ alone. The others are part of the state all the same, so that a checkpoint is re
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from harness.models.mup import one_expert, rate_scale, relative_width
 from harness.models.parameters import draw
 from harness.training.optimizers.muon import matrices_of, matrix_of
 from harness.training.optimizers.registry import make_optimizer
-from harness.training.step import Params, split
 from harness.training.trainable.lora import Factors, factors_of, low_rank
 
 
@@ -200,3 +199,19 @@ def _last(config: Config, model: Model) -> frozenset[str]:
 def _factor(path: str, name: str) -> str:
     """Path of a factor of the matrix at `path`, stored or canonical."""
     return f"lora.{path}.{name}"
+
+
+Params = dict[str, Array]
+
+
+Leaf = TypeVar("Leaf")
+
+
+def split(
+    params: Mapping[str, Leaf], learning: Collection[str] | None
+) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
+    """The parameters that learn (None: all), and those that rest."""
+    if learning is None:
+        return {**params}, {}
+    moving = {path: leaf for path, leaf in params.items() if path in learning}
+    return moving, {path: leaf for path, leaf in params.items() if path not in learning}

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.config.run_identity import digest
 from harness.config.schema.engine import RayConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.core.hashing import digest
 from harness.launcher.engines.engine_api import Exit, Order, environment, runs_of
 from harness.launcher.engines.local.engine import in_words
 from harness.launcher.engines.preflight import probe

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.process_group import INDEX, NAME, Processes, to_env
-from harness.config.run_identity import digest
 from harness.config.schema.engine import SlurmConfig
+from harness.core.hashing import digest
 from harness.launcher.engines.engine_api import Order, environment
 
 START = "$SLURM_JOB_ID.$SLURM_STEP_ID.${SLURM_RESTART_COUNT:-0}"
