@@ -75,7 +75,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _diff(arguments: Sequence[str]) -> int:
-    from harness.cli.options import Options
+    from harness.cli.verb_parser import Options
 
     parser = Options("harness diff", add_help=False)
     parser.add_argument("runs", nargs=2, metavar="RUN[@STEP]")
@@ -110,7 +110,7 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
 
 
 def _verify(arguments: Sequence[str]) -> int:
-    from harness.cli.options import Options
+    from harness.cli.verb_parser import Options
 
     parser = Options("harness verify", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
@@ -126,7 +126,7 @@ def _verify(arguments: Sequence[str]) -> int:
 
 
 def _sample(arguments: Sequence[str]) -> int:
-    from harness.cli.options import Options
+    from harness.cli.verb_parser import Options
 
     parser = Options("harness sample", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
@@ -157,7 +157,7 @@ def _sample(arguments: Sequence[str]) -> int:
 
 
 def _export(arguments: Sequence[str]) -> int:
-    from harness.cli.options import Options
+    from harness.cli.verb_parser import Options
 
     parser = Options("harness export", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harness.cli.hydra_jobs import RunFailed
     from harness.cli.train_one import train_single
     from harness.config.compose import run
-    from harness.launcher.stages.sweep_lock import Interrupted
+    from harness.launcher.sweep_lock import Interrupted
 
     try:
         run(sys.argv[1:] if arguments is None else arguments, train_single)

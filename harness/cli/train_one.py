@@ -11,12 +11,13 @@ from harness.config.schema.decision import Tuned
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_profile
 from harness.core.errors import UserError
+from harness.launcher import run_directories
 from harness.launcher.placement import frozen
+from harness.launcher.run_directories import Ready
 from harness.launcher.runs import Block, Run, check_trainable, directory, sweep_of
-from harness.launcher.stages import freeze_rule, run_directories
+from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import described
-from harness.launcher.stages.run_directories import Ready
-from harness.launcher.stages.sweep_lock import Interrupted, driving
+from harness.launcher.sweep_lock import Interrupted, driving
 from harness.launcher.workers.progress import ending
 from harness.records.run.run_lock import check_here, claim
 from harness.records.run.status import State, read_status

@@ -14,11 +14,13 @@ from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.launcher import run_directories
 from harness.launcher.cost.measurements import corrections_of, known, learn, put_to_use
 from harness.launcher.engines.engine_api import Engine
 from harness.launcher.engines.factory import make_engine, scripts
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
+from harness.launcher.run_directories import Ready
 from harness.launcher.runs import (
     Block,
     Run,
@@ -29,14 +31,13 @@ from harness.launcher.runs import (
     make_blocks,
     sweep_of,
 )
-from harness.launcher.stages import freeze_rule, run_directories
+from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import described
 from harness.launcher.stages.interim_looks import Looks, looks_of, train_by_looks
-from harness.launcher.stages.run_directories import Ready
 from harness.launcher.stages.summary import plan_lines, power_lines
-from harness.launcher.stages.sweep_lock import Interrupted, driving, leaving_when_told, signals_to
 from harness.launcher.stages.time_steps import time_variants
 from harness.launcher.stages.tune_lr import tune
+from harness.launcher.sweep_lock import Interrupted, driving, leaving_when_told, signals_to
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
 from harness.launcher.workers.worker_specs import assignments, files, order_of, workers_at_a_time

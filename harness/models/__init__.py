@@ -18,7 +18,7 @@ from harness.models.diffusion import ImageModel, ImageShape, image_of
 from harness.models.mechanism import Products, Shape, Signals, Site
 from harness.models.model_api import Model
 from harness.models.parameters import ParamSpec
-from harness.models.text_model import TextModel, build
+from harness.models.text.text_model import TextModel, build
 
 __all__ = [
     "ImageModel",

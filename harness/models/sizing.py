@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from harness.config.schema.run import Match, Mechanism, ModelConfig
 from harness.core.errors import UserError
-from harness.models.decoder import Layer
 from harness.models.flops import model_flops
 from harness.models.mechanism import Shape
 from harness.models.model_spec import Blueprint
 from harness.models.parameters import declared
+from harness.models.text.decoder import Layer
 
 Kind = TypeVar("Kind", bound=Blueprint)
 

@@ -77,7 +77,7 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
         signal.signal(number, lambda *_: leave.set())
     states = _train(tasks, from_env(os.environ), leave, meeting)
     if meeting is not None:
-        from harness.worker.process_group import take_leave
+        from harness.worker.join_group import take_leave
 
         take_leave(meeting, tasks[0].run, states[0])
     return 0 if all(state.settled for state in states) else INCOMPLETE
@@ -89,7 +89,7 @@ def _leads(processes: Processes | None) -> bool:
 
 def _met(processes: Processes, tasks: Sequence[Assignment]) -> Meeting:
     """The processes that train the one run with this one."""
-    from harness.worker.process_group import assemble
+    from harness.worker.join_group import assemble
 
     if len(tasks) != 1:
         raise UserError(

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from harness.config.schema.engine import EngineConfig, RayConfig
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.ray.engine import RayEngine, Worker
+from harness.launcher.engines.ray.ray_engine import RayEngine, Worker
 from harness.launcher.sweep import launch
 from tests.launcher.fake_ray import FakeRay
 from tests.launcher.support import config, tools

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from harness.config.schema.engine import SlurmConfig
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.slurm.engine import SlurmEngine
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
+from harness.launcher.run_directories import Ready
 from harness.launcher.runs import Run, directory, sweep_of
-from harness.launcher.stages.run_directories import Ready
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Assignment, Supervisor
 from harness.records.paths import SweepDir

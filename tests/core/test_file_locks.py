@@ -17,7 +17,7 @@ from harness.core.errors import UserError
 from harness.data.text import token_cache
 from harness.launcher.engines import preflight
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.local.engine import LocalEngine
+from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import check_here, claim, holder, release, withdraw
 from harness.records.run.status import State, Status, Writer, write_status

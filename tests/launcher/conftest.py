@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.config.schema.engine import RayConfig
-from harness.launcher.engines.ray import cluster
-from harness.launcher.engines.ray import engine as ray
-from harness.launcher.engines.ray.engine import RayEngine
+from harness.launcher.engines.ray import ray_cluster
+from harness.launcher.engines.ray import ray_engine as ray
+from harness.launcher.engines.ray.ray_engine import RayEngine
 from tests.launcher.fake_ray import FakeRay, order
 from tests.launcher.fake_slurm import FakeSlurm
 
@@ -21,9 +21,9 @@ def slurm(monkeypatch) -> FakeSlurm:
 @pytest.fixture
 def fake(monkeypatch) -> FakeRay:
     monkeypatch.setattr(ray, "FRESH", 0.0)
-    knock = cluster._knock
-    monkeypatch.setattr(cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
-    monkeypatch.setattr(cluster, "_speaks_http2", lambda address: True)
+    knock = ray_cluster._knock
+    monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
+    monkeypatch.setattr(ray_cluster, "_speaks_http2", lambda address: True)
     return FakeRay()
 
 

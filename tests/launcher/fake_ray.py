@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.ray.tpu_slices import LABEL
+from harness.launcher.engines.ray.slice_shape import LABEL
 
 
 class RayError(Exception):

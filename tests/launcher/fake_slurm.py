@@ -18,8 +18,8 @@ from pathlib import Path
 
 from harness.config.schema.engine import SlurmConfig
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.slurm.engine import SlurmEngine
 from harness.launcher.engines.slurm.queue import Refused
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
 from harness.launcher.sweep import Tools
 from harness.records.paths import SweepDir
 from tests.launcher.support import facts

@@ -19,7 +19,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
 from harness.config.schema.engine import EngineConfig, Isolation, OnFailure
 from harness.config.schema.run import Config, OptimizerConfig, ScaleConfig, ScheduleConfig, VariantConfig
-from harness.launcher.engines.local.engine import LocalEngine
+from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.sweep import Outcome, Tools, launch
 from harness.records.run.provenance import Facts
 

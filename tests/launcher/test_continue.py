@@ -16,10 +16,10 @@ import pytest
 
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.launcher import run_directories
 from harness.launcher.engines.engine_api import HELD, Order
+from harness.launcher.run_directories import mark
 from harness.launcher.runs import Run, directory, sweep_of
-from harness.launcher.stages import run_directories
-from harness.launcher.stages.run_directories import mark
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
 from harness.records.run.run_lock import worker_of

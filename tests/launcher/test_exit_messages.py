@@ -8,7 +8,7 @@ import pytest
 
 from harness.launcher.engines.engine_api import Exit, Order
 from harness.launcher.engines.exit_messages import LONGEST, explained, spoken, telling
-from harness.launcher.engines.process_group import Gang, log_of
+from harness.launcher.engines.grouped_processes import Gang, log_of
 from harness.launcher.engines.slurm.queue import said_of
 
 FAILED = Exit(1, "the worker ended with status 1")

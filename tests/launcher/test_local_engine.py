@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from harness.launcher.engines.engine_api import Exit, Order
-from harness.launcher.engines.local.engine import LocalEngine
+from harness.launcher.engines.local.local_engine import LocalEngine
+from harness.launcher.run_directories import provenance_of
 from harness.launcher.runs import Run, directory, sweep_of
-from harness.launcher.stages.run_directories import provenance_of
 from harness.records.paths import RunDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import write_provenance

@@ -17,9 +17,9 @@ from harness.core.errors import UserError
 from harness.core.number_format import short
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
+from harness.launcher.run_directories import Ready, mark, prepare
 from harness.launcher.runs import Run, check_distinct, directory, make_blocks, sweep_of
 from harness.launcher.stages import freeze_rule
-from harness.launcher.stages.run_directories import Ready, mark, prepare
 from harness.launcher.stages.summary import plan_lines
 from harness.launcher.workers.worker_specs import workers_at_a_time
 from harness.records.paths import SweepDir

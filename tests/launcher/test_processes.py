@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.config.compose import compose
-from harness.launcher.engines.local.engine import LocalEngine
+from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.sweep import Outcome, Tools, launch
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve

@@ -14,10 +14,10 @@ from harness.config.schema.engine import RayConfig
 from harness.core.atomic_files import write_sealed
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.process_group import GRACE
-from harness.launcher.engines.ray import engine as ray
-from harness.launcher.engines.ray.engine import RayEngine
+from harness.launcher.engines.grouped_processes import GRACE
+from harness.launcher.engines.ray import ray_engine as ray
 from harness.launcher.engines.ray.process_actor import HERE
+from harness.launcher.engines.ray.ray_engine import RayEngine
 from harness.records.run.status import Writer
 from tests.launcher.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, free_port, only, order
 from tests.launcher.support import wait_for

@@ -15,10 +15,10 @@ from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit, Order
 from harness.launcher.engines.factory import make_engine
-from harness.launcher.engines.ray import engine as ray
-from harness.launcher.engines.ray.cluster import AGAIN, LOST, Head
-from harness.launcher.engines.ray.engine import RayEngine
-from harness.launcher.engines.ray.tpu_slices import LABEL
+from harness.launcher.engines.ray import ray_engine as ray
+from harness.launcher.engines.ray.ray_cluster import AGAIN, LOST, Head
+from harness.launcher.engines.ray.ray_engine import RayEngine
+from harness.launcher.engines.ray.slice_shape import LABEL
 from tests.launcher.fake_ray import Actor, FakeRay, RayError, free_port, only, order
 from tests.launcher.support import wait_for
 

@@ -12,9 +12,9 @@ from harness.config.schema.engine import SlurmConfig
 from harness.core.atomic_files import write_json
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.slurm.engine import SlurmEngine, stop_jobs
 from harness.launcher.engines.slurm.queue import Job
 from harness.launcher.engines.slurm.script import Work, array_script, handed_in
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine, stop_jobs
 from harness.launcher.sweep import launch
 from harness.records.run.status import Writer, read_status
 from tests.launcher.fake_slurm import Trusting, engine, handed, named, order, run_dir, tools

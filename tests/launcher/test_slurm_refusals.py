@@ -10,10 +10,10 @@ from rich.console import Console
 from harness.config.schema.engine import EngineConfig, SlurmConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import make_engine
-from harness.launcher.engines.slurm.engine import SlurmEngine
 from harness.launcher.engines.slurm.queue import Refused, check_installed, command
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
+from harness.launcher.run_directories import Ready, mark, prepare
 from harness.launcher.runs import Run, directory, sweep_of
-from harness.launcher.stages.run_directories import Ready, mark, prepare
 from harness.launcher.sweep import launch
 from harness.records.run.status import State, Status, Writer, write_status
 from tests.launcher.fake_slurm import handed, order, run_dir, tools
@@ -47,7 +47,9 @@ def test_no_slurm_here(tmp_path, monkeypatch):
 def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
     probes = []
-    monkeypatch.setattr("harness.launcher.engines.slurm.engine.probe", lambda *given: probes.append(given))
+    monkeypatch.setattr(
+        "harness.launcher.engines.slurm.slurm_engine.probe", lambda *given: probes.append(given)
+    )
     slurm.waits = slurm.down = True
     logs = tmp_path / "workers"
     with pytest.raises(UserError, match="the controller does not answer squeue"):

@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import HELD
 from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.slurm.script import job_name
-from harness.launcher.engines.slurm.steps import StepsEngine
+from harness.launcher.engines.slurm.steps_engine import StepsEngine
 from harness.records.paths import RunDir
 from tests.launcher.fake_slurm import Trusting, engine, handed, order
 from tests.launcher.support import wait_for
@@ -162,7 +162,7 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
 )
 def test_an_allocation_that_is_too_small_is_told_of_first(monkeypatch, tmp_path, given, count, fits):
     monkeypatch.setattr("shutil.which", lambda name: name)
-    monkeypatch.setattr("harness.launcher.engines.slurm.steps.probe", lambda *_: None)
+    monkeypatch.setattr("harness.launcher.engines.slurm.steps_engine.probe", lambda *_: None)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", given)
     made = StepsEngine(SlurmConfig(), tmp_path, call=lambda _: "")

@@ -26,8 +26,8 @@ from harness.core.errors import UserError
 from harness.data.images.image_corpus import UNIT, rows
 from harness.models import build
 from harness.models.diffusion import flow
+from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
 from harness.models.diffusion.flow import euler, joined, patched
-from harness.models.diffusion.transformer import TIME_FEATURES
 from harness.models.flops import count_jaxpr
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.launcher.engines.ray.tpu_slices import LABEL
+from harness.launcher.engines.ray.slice_shape import LABEL
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 << 20

@@ -14,8 +14,8 @@ from harness.config.schema.engine import EngineConfig, RayConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.ray import cluster
-from harness.launcher.engines.ray.engine import RayEngine, Worker
+from harness.launcher.engines.ray import ray_cluster
+from harness.launcher.engines.ray.ray_engine import RayEngine, Worker
 from harness.launcher.sweep import launch
 from harness.records.run.status import Writer
 from tests.launcher.support import configs, tools
@@ -41,7 +41,7 @@ def drive(runs: Path, address: str | None, **settings) -> subprocess.Popen:
 
 
 def main(runs: str, settings: str) -> None:
-    cluster.LOST, cluster.AGAIN = SILENT, SILENT / 4
+    ray_cluster.LOST, ray_cluster.AGAIN = SILENT, SILENT / 4
     made = sweep(Path(runs), **json.loads(settings))
     try:
         outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))

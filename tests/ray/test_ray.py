@@ -17,10 +17,10 @@ import pytest
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.process_group import Gang
-from harness.launcher.engines.ray.engine import LINGER, RayEngine
+from harness.launcher.engines.grouped_processes import Gang
 from harness.launcher.engines.ray.process_actor import Keeper, Task
-from harness.launcher.engines.ray.tpu_slices import slice_of
+from harness.launcher.engines.ray.ray_engine import LINGER, RayEngine
+from harness.launcher.engines.ray.slice_shape import slice_of
 from harness.launcher.engines.ray.workers import Kept, Worker, ask_for, give_back
 from harness.records.paths import SweepDir
 from harness.records.run.checkpoint_manifest import manifest_steps

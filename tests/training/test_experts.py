@@ -15,7 +15,7 @@ from harness.models.mup import rate_scale
 from harness.records.paths import RunDir
 from harness.records.run import metrics
 from harness.records.run.status import State
-from harness.training.optimizers.registry import make_optimizer, matrices_of
+from harness.training.optimizers.optimizer import make_optimizer, matrices_of
 from harness.training.step import METRICS, TrainState, make_step
 from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train

@@ -13,8 +13,8 @@ from harness.config.compose import compose
 from harness.config.schema.run import Method
 from harness.core.atomic_files import read_json
 from harness.core.errors import UserError
+from harness.launcher.run_directories import check_identities
 from harness.launcher.runs import Run
-from harness.launcher.stages.run_directories import check_identities
 from harness.models import build
 from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import good_steps

@@ -28,10 +28,10 @@ from harness.config.schema.run import (
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.models import Model, build
-from harness.models.decoder import Decoder
 from harness.models.layers import Rotary
-from harness.training.optimizers import registry as optimizer
-from harness.training.optimizers.registry import make_optimizer, matrices_of
+from harness.models.text.decoder import Decoder
+from harness.training.optimizers import optimizer as optimizer
+from harness.training.optimizers.optimizer import make_optimizer, matrices_of
 from harness.training.step import TrainState, make_step
 from harness.training.trainable.trainable_model import Params
 

@@ -31,7 +31,7 @@ from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.run.status import State
 from harness.training.optimizers.muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
 from harness.training.optimizers.muon import scale_by_orthogonal as scale_by
-from harness.training.optimizers.registry import OPTIMIZERS, make_optimizer, matrices_of
+from harness.training.optimizers.optimizer import OPTIMIZERS, make_optimizer, matrices_of
 from harness.training.run import train_run
 from harness.training.trainable.trainable_model import learner_of
 from harness.worker.describe import _state_bytes

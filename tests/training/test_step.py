@@ -6,7 +6,7 @@ import pytest
 
 from harness.config.compose import compose
 from harness.models import build
-from harness.training.optimizers.registry import make_optimizer
+from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
 from tests.training.runs import TINY
 

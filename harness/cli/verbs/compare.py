@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.options import Options
+from harness.cli.verb_parser import Options
 from harness.core.errors import UserError
 from harness.core.paths import is_remote, local_path
 from harness.records.sweep.find_sweep import read_sweep

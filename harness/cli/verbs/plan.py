@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.cli.options import Options
+from harness.cli.verb_parser import Options
 from harness.cli.verbs.calibrate import calibrate
 from harness.cli.verbs.plan_report import page_of, write_plan
 from harness.cli.views.plan import parts, print_parts

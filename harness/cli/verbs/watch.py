@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.options import Options
+from harness.cli.verb_parser import Options
 from harness.core import number_format
 from harness.records.run import utilisation
 from harness.records.run.utilisation import Utilisation

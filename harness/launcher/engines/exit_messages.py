@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.launcher.engines.engine_api import Exit, Order
-from harness.launcher.engines.process_group import log_of
+from harness.launcher.engines.grouped_processes import log_of
 
 LONGEST = 300
 """Characters that are quoted; a log holds the rest."""

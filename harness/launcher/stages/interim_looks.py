@@ -14,8 +14,8 @@ from harness.config.schema.decision import Stopping
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.number_format import unique
+from harness.launcher.run_directories import mark
 from harness.launcher.runs import Block, Run
-from harness.launcher.stages.run_directories import mark
 from harness.records.paths import SweepDir
 from harness.records.run.integrity import branch_stands
 from harness.records.run.status import State, read_status

@@ -6,8 +6,8 @@ import os
 import signal
 
 from harness.core.errors import UserError
-from harness.launcher.engines.ray.engine import stop_workers
-from harness.launcher.engines.slurm.engine import stop_jobs
+from harness.launcher.engines.ray.ray_engine import stop_workers
+from harness.launcher.engines.slurm.slurm_engine import stop_jobs
 from harness.records.paths import SweepDir
 from harness.records.run.run_lock import holder, worker_of
 from harness.records.run.status import Writer

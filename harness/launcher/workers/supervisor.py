@@ -16,9 +16,9 @@ from harness.config.schema.engine import EngineConfig
 from harness.config.worker_options import Terms
 from harness.launcher.engines.engine_api import HELD, Engine, Exit, Order
 from harness.launcher.engines.exit_messages import explained, spoken
+from harness.launcher.run_directories import Ready, mark
 from harness.launcher.runs import Run
-from harness.launcher.stages.run_directories import Ready, mark
-from harness.launcher.stages.sweep_lock import Interrupted
+from harness.launcher.sweep_lock import Interrupted
 from harness.launcher.workers.progress import Display
 from harness.launcher.workers.retries import UNHURT, Tries, no_time, steps_of
 from harness.launcher.workers.watchdog import AT_WORK, Watchdog

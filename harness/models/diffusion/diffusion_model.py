@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from harness.config.schema.run import Config, Precision, Remat
 from harness.core.errors import UserError
 from harness.models.diffusion import flops, sizing
+from harness.models.diffusion.diffusion_transformer import DiffusionTransformer
 from harness.models.diffusion.flow import Examples, euler, joined, noise
 from harness.models.diffusion.model_spec import ImageBlueprint, ImageShape, check
-from harness.models.diffusion.transformer import DiffusionTransformer
 from harness.models.model_api import Model, Params, parts_of
 
 HEAD = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.config.schema.run import Remat
 from harness.models.diffusion.attention import products
+from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
 from harness.models.diffusion.model_spec import ImageBlueprint
-from harness.models.diffusion.transformer import TIME_FEATURES
 from harness.models.flops import TRAINED, again
 from harness.models.mechanism import Products
 

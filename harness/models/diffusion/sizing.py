@@ -13,9 +13,9 @@ from flax import nnx
 from harness.config.schema.run import Match, Mechanism, ModelConfig
 from harness.core.errors import UserError
 from harness.models import sizing
+from harness.models.diffusion.diffusion_transformer import Layer
 from harness.models.diffusion.flops import model_flops
 from harness.models.diffusion.model_spec import ImageBlueprint, ImageShape
-from harness.models.diffusion.transformer import Layer
 from harness.models.parameters import declared
 
 

@@ -11,7 +11,7 @@ from harness.records.paths import SweepDir
 from harness.report.charts import panels, sample_grids
 from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
-from harness.report.page import provenance
+from harness.report.page import provenance_section
 from harness.report.page.html import bar, chart, document, fold, paragraph, section, table, text_of
 from harness.report.page.plan_page import plan_section
 from harness.report.tables import comparison as tables
@@ -73,7 +73,7 @@ def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
         section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
         section("Gate", "", table(tables.gate(comparison))),
         section("Flags", "", *flags),
-        section("Config differences", "", table(provenance.config_differences(content))),
+        section("Config differences", "", table(provenance_section.config_differences(content))),
         _fleet(comparison, drawn),
         plan_section(content.plan, drawn) if content.plan else "",
         section("Provenance", "", *_provenance(comparison, content)),
@@ -170,10 +170,10 @@ def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
 
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
-        table(provenance.facts(comparison, content)),
+        table(provenance_section.facts(comparison, content)),
         table(tables.deviations(comparison))
         or paragraph("No deviation from the rule that was written down."),
-        fold("Amendments in the ledger", provenance.amendments(content.sweep)),
+        fold("Amendments in the ledger", provenance_section.amendments(content.sweep)),
         fold("Runs and end states", tables.runs(comparison)),
     ]
 

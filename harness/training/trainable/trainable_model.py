@@ -24,7 +24,7 @@ from harness.models import ImageModel, Model, ParamSpec, Signals, flops
 from harness.models.mup import one_expert, rate_scale, relative_width
 from harness.models.parameters import draw
 from harness.training.optimizers.muon import matrices_of, matrix_of
-from harness.training.optimizers.registry import make_optimizer
+from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.trainable.lora import Factors, factors_of, low_rank
 
 

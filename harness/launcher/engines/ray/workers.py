@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.process_group import Gang
+from harness.launcher.engines.grouped_processes import Gang
 from harness.launcher.engines.ray import process_actor as keeper
-from harness.launcher.engines.ray.cluster import taken
-from harness.launcher.engines.ray.tpu_slices import LABEL, Shape
+from harness.launcher.engines.ray.ray_cluster import taken
+from harness.launcher.engines.ray.slice_shape import LABEL, Shape
 
 CALLS = 16
 """At a time to one actor: each driver that ever watched it waits in one."""

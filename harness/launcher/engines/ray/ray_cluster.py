@@ -16,7 +16,7 @@ from typing import Any
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.ray import tpu_slices
+from harness.launcher.engines.ray import slice_shape
 
 PATIENCE = 5.0
 """Seconds in which a head answers at all; Ray itself would try for ten minutes."""
@@ -133,7 +133,7 @@ def fitting(
                 f"and all nodes together have {places}; give runs smaller meshes, or add nodes"
             )
         if count > 1 and any(each.platform == "tpu" for each in orders):
-            tpu_slices.check(tpu_slices.Shape(name, share, count), nodes)
+            slice_shape.check(slice_shape.Shape(name, share, count), nodes)
     return _most(next(iter(asked))[0], nodes)
 
 

@@ -21,13 +21,13 @@ from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import digest
 from harness.launcher.engines.engine_api import Exit, Order, environment, runs_of
-from harness.launcher.engines.local.engine import in_words
+from harness.launcher.engines.grouped_processes import Gang, shares
+from harness.launcher.engines.local.local_engine import in_words
 from harness.launcher.engines.preflight import probe
-from harness.launcher.engines.process_group import Gang, shares
 from harness.launcher.engines.ray import process_actor as keeper
-from harness.launcher.engines.ray import tpu_slices
-from harness.launcher.engines.ray.cluster import Head, a_little, connect, fitting, library, resource
-from harness.launcher.engines.ray.tpu_slices import Shape, slice_of
+from harness.launcher.engines.ray import slice_shape
+from harness.launcher.engines.ray.ray_cluster import Head, a_little, connect, fitting, library, resource
+from harness.launcher.engines.ray.slice_shape import Shape, slice_of
 from harness.launcher.engines.ray.workers import Kept, Worker, ask_for, give_back, whole
 from harness.records.run.status import Writer
 
@@ -198,7 +198,7 @@ class RayEngine:
         if worker.shape is None:
             return True
         taken = {kept.worker.slice for kept, _ in self._answers.values() if kept.worker.exit is None} - {""}
-        free = [name for name in tpu_slices.whole(worker.shape, self._ray.nodes()) if name not in taken]
+        free = [name for name in slice_shape.whole(worker.shape, self._ray.nodes()) if name not in taken]
         worker.slice = next(iter(free), "")
         return bool(free)
 

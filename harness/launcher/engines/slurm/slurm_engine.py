@@ -12,8 +12,8 @@ from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import HELD, Exit, Order, runs_of
+from harness.launcher.engines.grouped_processes import said_by_first
 from harness.launcher.engines.preflight import PROBE, probe
-from harness.launcher.engines.process_group import said_by_first
 from harness.launcher.engines.slurm.queue import (
     Call,
     Job,

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import HELD, Exit, Order
-from harness.launcher.engines.process_group import GRACE, Gang
+from harness.launcher.engines.grouped_processes import GRACE, Gang
 from harness.launcher.sweep import launch
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status, write_status

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 
 from harness.config.schema.run import ComputeConfig, Config, Kind, Precision, Remat
 from harness.models import diffusion, flops, sizing
-from harness.models.decoder import Decoder
 from harness.models.mechanism import Signals
 from harness.models.model_api import Model, Params, parts_of
 from harness.models.model_spec import Blueprint
+from harness.models.text.decoder import Decoder
 from harness.parallel.sharding.axis_rules import check_sequence
 from harness.parallel.sharding.sequence_parallel import in_parts
 

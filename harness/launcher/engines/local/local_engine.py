@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.launcher.engines.engine_api import Exit, Order
 from harness.launcher.engines.exit_messages import in_words
-from harness.launcher.engines.process_group import Gang, shares
+from harness.launcher.engines.grouped_processes import Gang, shares
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import check_here
 from harness.records.run.status import Writer

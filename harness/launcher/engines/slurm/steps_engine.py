@@ -14,8 +14,8 @@ from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit, Order, runs_of
+from harness.launcher.engines.grouped_processes import said_by_first
 from harness.launcher.engines.preflight import probe
-from harness.launcher.engines.process_group import said_by_first
 from harness.launcher.engines.slurm.queue import Call, Queue, Refused, check_installed, command, steps_of
 from harness.launcher.engines.slurm.script import Work, job_name, log_options, resources, step_script
 from harness.records.run.status import Writer
