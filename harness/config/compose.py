@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
-from harness.config.schema.run import Config, typed
+from harness.config.schema.run import Config, to_config
 from harness.core.errors import UserError, nearest
 from harness.core.paths import settle_paths
 
@@ -47,7 +47,7 @@ def resolve(node: DictConfig) -> Config:
         assert isinstance(rule, dict)
         rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
         settle_paths(content)
-        return typed(content)
+        return to_config(content)
 
 
 def compose(overrides: Sequence[str]) -> Config:

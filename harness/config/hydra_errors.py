@@ -24,6 +24,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from harness.config.renamed_keys import renamed_key_message
 from harness.config.schema.run import Config, SourceConfig
 from harness.core.errors import UserError, nearest
 from harness.core.hashing import flatten
@@ -110,7 +111,7 @@ def _choice(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group.endswith("/None"):
-            return f"ladder=? : a member takes its size '{option}' from one; write ladder=replica"
+            return f"roster=? : a member takes its size '{option}' from one; write roster=replica"
         return f"{group or 'config'}={option}: no such choice; {nearest(option, error.options or ())}"
     if found := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
@@ -139,6 +140,8 @@ def _no_key(key: str, line: str | None = None) -> str:
         if found[2] in (None, *fields):
             return _new_source(found[1])
         return f"{line or key}: no such key; {nearest(found[2], fields)}"
+    if renamed := renamed_key_message(key, (line or "").partition("=")[2]):
+        return renamed
     if line and ".options" in key:
         return f"{line}: an option that the config does not name yet is added; write +{line}"
     return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
@@ -202,6 +205,8 @@ def _kind(error: BaseException) -> str | None:
     if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
         return f"{error.full_key}={found[1]}: not {_KINDS.get(found[2], 'a ' + found[2])}"
     if found := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        if renamed := renamed_key_message(str(error.full_key), found[1]):
+            return renamed
         return f"{error.full_key}={found[1]}: no such choice; {nearest(found[1], found[2].split(', '))}"
     return f"{error.full_key}: {text}"
 

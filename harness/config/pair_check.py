@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.config.run_identity import VOLATILE, difference
-from harness.config.schema.decision import Tuned
+from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import within
@@ -20,7 +20,7 @@ FREE = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profi
 
 def undeclared(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """The leaves in which two variants of a block differ although neither declares them."""
-    tuned = [TUNED] if one.tune.name is Tuned.lr else []
+    tuned = [TUNED] if one.tune.name is TuneTarget.lr else []
     allowed = [*FREE, *tuned, *one.variant.touches, *other.variant.touches]
     differing = difference(one, other)
     return {key: values for key, values in differing.items() if not within(key, allowed)}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.config.renamed_keys import with_first_names
 from harness.config.schema.run import Config
 from harness.core.hashing import digest, flatten, plain
 
-VOLATILE = ("ladder", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
+VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes that say where, how patiently, or what for a run is trained, but not what it is."""
 
 
 def identity(config: Config) -> str:
-    """What makes a run this run: every node but the volatile ones, 64 hex digits."""
-    return digest({key: value for key, value in plain(config).items() if key not in VOLATILE})
+    """Hash what makes a run this run: every node but the volatile ones, as 64 hex digits."""
+    own = {key: value for key, value in plain(config).items() if key not in VOLATILE}
+    return digest(with_first_names(own))
 
 
 def difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from harness.config.compose import compose, groups
 from harness.config.pair_check import undeclared
 from harness.config.run_identity import difference, identity
-from harness.config.schema.run import Config, Kind, LadderConfig
+from harness.config.schema.run import Config, ModelFamily, RosterConfig
 from harness.core.errors import UserError
 from harness.core.hashing import within
 from harness.launcher.runs import check_trainable, directory, sweep_of
@@ -54,8 +54,8 @@ def test_the_group_has_seven_members():
 def test_a_member_is_a_scale_and_a_variant(member, ladder):
     config = made(member, ladder)
     assert (config.scale.name, config.variant.name) == MEMBERS[member][:2]
-    assert (config.ladder.name, config.ladder.planned) == (ladder, ladder == "frontier")
-    assert (config.model.kind is Kind.dit) == (member == "imagine_v2")
+    assert (config.roster.name, config.roster.planned) == (ladder, ladder == "frontier")
+    assert (config.model.kind is ModelFamily.dit) == (member == "imagine_v2")
     assert (config.experiment_name, config.rule.control) == ("colossus2", "mha")
 
 
@@ -78,7 +78,7 @@ def test_every_run_has_a_place_and_an_identity_of_its_own():
 
 def test_the_ladder_is_no_part_of_what_a_run_is():
     config = made("1t_a")
-    assert identity(dataclasses.replace(config, ladder=LadderConfig())) == identity(config)
+    assert identity(dataclasses.replace(config, roster=RosterConfig())) == identity(config)
     by_hand = compose(
         ["experiment=colossus2", "scale=replica/1t", "model.base_width=32", "evaluation.points=4"]
     )
@@ -120,7 +120,7 @@ def test_describing_ten_trillion_parameters_takes_no_room():
 
 
 def test_what_is_planned_is_not_trained():
-    with pytest.raises(UserError, match="ladder=frontier: these sizes are planned, not trained"):
+    with pytest.raises(UserError, match="roster=frontier: these sizes are planned, not trained"):
         check_trainable([made("6t"), made("6t", "frontier")])
     check_trainable([made("6t"), made("imagine_v2")])
 
@@ -132,7 +132,7 @@ def test_a_machine_to_plan_with_trains_nothing():
 
 
 def test_a_member_without_a_ladder_is_told_what_it_lacks():
-    with pytest.raises(UserError, match=r"ladder=.*'1t'.*ladder=replica"):
+    with pytest.raises(UserError, match=r"ladder=.*'1t'.*roster=replica"):
         compose(["member=1t_a"])
 
 
@@ -141,7 +141,7 @@ def test_a_user_adds_a_member_in_one_file(tmp_path):
 
     (tmp_path / "member").mkdir()
     (tmp_path / "member" / "1t_c.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /scale: ${ladder}/1t\n  - override /variant: gqa\n"
+        "# @package _global_\ndefaults:\n  - override /scale: ${roster}/1t\n  - override /variant: gqa\n"
     )
     taken: list[Config] = []
     run(

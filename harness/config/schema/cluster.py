@@ -35,15 +35,15 @@ class KindConfig:
     memory_gb_s: float | None = None
     peak_tflops: dict[str, float] = field(default_factory=dict)
     """Of one chip without sparsity, by precision: bf16, fp8, float32."""
-    fast_domain: int | None = None
+    scale_up_domain: int | None = None
     """Chips that reach each other over the fast links."""
-    fast_gb_s: float | None = None
+    scale_up_gb_s: float | None = None
     """Of one chip, one direction."""
-    slow_gb_s: float | None = None
+    scale_out_gb_s: float | None = None
     """The same between fast domains."""
     watts: float | None = None
     """Of one chip with its share of host and switches, under load."""
-    device_years: float | None = None
+    mtbf_device_years: float | None = None
     """Years that one chip runs for each interruption that nobody planned."""
 
 

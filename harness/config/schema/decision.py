@@ -22,7 +22,7 @@ class Gate(Enum):
     promote = "promote"
 
 
-class Tuned(Enum):
+class TuneTarget(Enum):
     """What each variant gets an equal bracket of before the sweep: nothing, or its learning rate."""
 
     none = "none"
@@ -66,7 +66,7 @@ class TuneConfig:
     """A sweep of its own under `tune/`: an equal bracket of learning rates for each variant, at the
     smallest scale, on a seed that the test does not use."""
 
-    name: Tuned = Tuned.none
+    name: TuneTarget = TuneTarget.none
     points: int = 5
     """Learning rates a variant, `factor` apart, around optimizer.learning_rate."""
     factor: float = 2.0

@@ -21,7 +21,7 @@ from harness.config.schema.decision import GateConfig, RuleConfig, TuneConfig
 from harness.config.schema.engine import EngineConfig, ResumeConfig
 
 
-class Match(Enum):
+class MatchBy(Enum):
     """What variants of one scale are made equal in (within 1 %), by the feed-forward width."""
 
     params = "params"
@@ -29,23 +29,18 @@ class Match(Enum):
     none = "none"
 
 
-class Kind(Enum):
+class ModelFamily(Enum):
     """What is trained: a decoder of text, or a diffusion transformer of images."""
 
     decoder = "decoder"
     dit = "dit"
 
 
-class Content(Enum):
+class DataKind(Enum):
     """What is read."""
 
     text = "text"
     images = "images"
-
-
-class Layers(Enum):
-    unrolled = "unrolled"
-    scanned = "scanned"
 
 
 class Remat(Enum):
@@ -68,18 +63,18 @@ class Profile(Enum):
     steps = "steps"
 
 
-class Method(Enum):
+class FinetuneMethod(Enum):
     """How a run starts from another run's checkpoint: it does not; all of it learns; low-rank factors beside
     its matrices learn; or its last layers do."""
 
     none = "none"
     full = "full"
     lora = "lora"
-    frozen = "frozen"
+    last_layers = "last_layers"
 
 
 @dataclass
-class Mechanism:
+class ModuleConfig:
     """A registered name and that mechanism's own options (validated by its own dataclass)."""
 
     name: str = MISSING
@@ -105,7 +100,7 @@ class ScaleConfig:
 
 
 @dataclass
-class LadderConfig:
+class RosterConfig:
     """Where the members of a roster have their sizes from: conf/scale/<ladder>/."""
 
     name: str = ""
@@ -124,9 +119,9 @@ class LadderConfig:
 class ModelConfig:
     """A shape entry that is null is found by `sizing` from `scale.parameters`."""
 
-    attention: Mechanism = field(default_factory=lambda: Mechanism("mha"))
-    feedforward: Mechanism = field(default_factory=lambda: Mechanism("swiglu"))
-    match: Match = Match.params
+    attention: ModuleConfig = field(default_factory=lambda: ModuleConfig("mha"))
+    feedforward: ModuleConfig = field(default_factory=lambda: ModuleConfig("swiglu"))
+    match: MatchBy = MatchBy.params
     width: int | None = None
     layers: int | None = None
     heads: int | None = None
@@ -139,8 +134,8 @@ class ModelConfig:
     qk_norm: bool = True
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-6
-    kind: Kind = Kind.decoder
-    conditioning: Mechanism = field(default_factory=lambda: Mechanism("adaptive_norm"))
+    kind: ModelFamily = ModelFamily.decoder
+    conditioning: ModuleConfig = field(default_factory=lambda: ModuleConfig("adaptive_norm"))
     """How a diffusion transformer is told time and label."""
     patch: int = 4
     """Side of its patches, in pixels; each is a token."""
@@ -150,14 +145,14 @@ class ModelConfig:
 class FinetuneConfig:
     """The checkpoint that a run starts from, and what of it learns."""
 
-    method: Method = Method.none
+    method: FinetuneMethod = FinetuneMethod.none
     parent: str | None = None
     """RUN or RUN@STEP: a run directory of the same architecture and tokenizer (RUN: its last checkpoint)."""
     rank: int = 8
     """Of the factors of lora."""
     alpha: float = 16.0
     """The product of the factors counts alpha / rank times."""
-    layers: int | None = None
+    trainable_layers: int | None = None
     """How many of the last layers learn under frozen, with what follows them; all else rests, and so does
     the embedding."""
 
@@ -166,9 +161,10 @@ class FinetuneConfig:
 class ComputeConfig:
     """How the same mathematics is executed."""
 
-    layers: Layers = Layers.unrolled
+    scan_layers: bool = False
+    """Run the layers as one `jax.lax.scan` over stacked parameters: compiles once a layer kind."""
     remat: Remat = Remat.none
-    precision: Precision = Precision.float32
+    dtype: Precision = Precision.float32
     microbatches: int = 1
 
 
@@ -212,8 +208,8 @@ class DataConfig:
     horizon: int | None = None
     """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
     config, the data seed and the step alone. Null where there are none."""
-    kind: Content = Content.text
-    unlabelled: float = 0.1
+    kind: DataKind = DataKind.text
+    label_dropout: float = 0.1
     """Of images: share of the examples that are trained on without their label (for guidance)."""
 
 
@@ -230,7 +226,14 @@ class OptimizerConfig:
     """Newton-Schulz iterations of muon."""
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+
+
+@dataclass
+class LossConfig:
+    """Terms that are added to the loss."""
+
     z_loss: float = 0.0
+    """Weight of the mean squared log-partition (arXiv:2204.02311, section 5)."""
 
 
 @dataclass
@@ -279,13 +282,14 @@ class Config:
 
     experiment_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
-    ladder: LadderConfig = field(default_factory=LadderConfig)
+    roster: RosterConfig = field(default_factory=RosterConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -307,12 +311,12 @@ class Config:
     """Folder that holds the sweeps."""
 
 
-def steps_of(config: Config) -> int:
+def num_steps(config: Config) -> int:
     """Optimizer steps of a run: the token budget over tokens a step, rounded down."""
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
 
 
-def typed(node: Any) -> Config:
+def to_config(node: Any) -> Config:
     """A Config from containers, every value checked against the schema (raises OmegaConf's errors)."""
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(_schema(), node)))
 

@@ -1,0 +1,1 @@
+"""Measurements of the package's structure: rooms, names and docstrings. Run `python -m tests.house`."""

@@ -1,0 +1,64 @@
+"""Which rooms of the package may import which others, and the same inside the three largest rooms."""
+
+_GROUND = {"core", "config"}
+
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "config": {"core"},
+    "records": _GROUND,
+    "parallel": _GROUND,
+    "models": _GROUND | {"parallel"},
+    "data": _GROUND,
+    "training": _GROUND | {"records", "parallel", "models", "data"},
+    "worker": _GROUND | {"records", "parallel", "models", "data", "training"},
+    "compare": _GROUND | {"records"},
+    "launcher": _GROUND | {"records", "compare"},
+    "aot": _GROUND | {"records", "parallel", "models", "data", "training", "worker"},
+    "plan": _GROUND | {"records", "compare", "aot"},
+    "inspection": _GROUND | {"records", "compare", "parallel", "models", "data", "training", "worker"},
+    "report": _GROUND | {"records", "compare"},
+    "cli": _GROUND | {"records", "compare", "launcher", "plan", "aot", "inspection", "report", "worker"},
+    "train": {"cli"},
+    "extend": _GROUND | {"models", "data", "training"},
+    "__init__": {"compare", "report", "inspection"},
+}
+"""Rooms that each room may import. `train`, `extend` and `__init__` are files at the top."""
+
+SUB_ROOMS: dict[str, dict[str, set[str]]] = {
+    "compare": {
+        "stats": set(),
+        "results": {"stats"},
+        "inputs": {"stats", "results"},
+        "checkpoints": {"stats", "results", "inputs"},
+        "context": {"stats", "results", "inputs", "verdict"},
+        "verdict": {"stats", "results", "inputs"},
+        "": {"stats", "results", "inputs", "checkpoints", "context", "verdict"},
+    },
+    "launcher": {
+        "cost": {""},
+        "placement": {"", "cost"},
+        "engines": {""},
+        "workers": {"", "cost", "engines"},
+        "stages": {"", "cost", "placement", "engines", "workers"},
+        "": {"cost", "placement", "engines", "workers", "stages"},
+    },
+    "plan": {
+        "cluster": set(),
+        "cost_model": {"cluster"},
+        "calibration": {"cluster", "cost_model"},
+        "compilers": {"", "cluster", "cost_model", "calibration"},
+        "validation": {"", "cluster", "cost_model", "calibration"},
+        "extrapolation": {"", "cluster", "cost_model", "calibration"},
+        "allocation": {"", "cluster", "cost_model", "calibration"},
+        "": {
+            "cluster",
+            "cost_model",
+            "calibration",
+            "compilers",
+            "validation",
+            "extrapolation",
+            "allocation",
+        },
+    },
+}
+"""Sub-rooms that each sub-room may import inside its room. `""` stands for the files of the room itself."""
