@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.cli.conclude import conclude
-from harness.config.compose import resolve
+from harness.config.compose import to_resolved_config
 from harness.core import atomic_files
-from harness.launcher.placement.forecast import Outlook
+from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block
-from harness.launcher.sweep import Outcome, Tools, launch
+from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.paths import SweepDir
 
 GIVEN = "multirun.yaml"
@@ -45,14 +45,16 @@ def launch_jobs(
 ) -> Sequence[JobReturn]:
     """Train every job, and answer in Hydra's order with small results."""
     loader = context.config_loader
-    configs = [resolve(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
+    configs = [to_resolved_config(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
     given = Path(master.hydra.sweep.dir) / GIVEN
-    hooks = Tools(conclude=conclude, show_plan=_show_plan, begun=lambda sweep: _keep(given, sweep))
+    hooks = LaunchHooks(
+        conclude=conclude, show_plan=_show_plan, before_first_record=lambda sweep: _keep(given, sweep)
+    )
     outcomes = launch(configs, hooks)
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
 
 
-def _show_plan(blocks: Sequence[Block], outlook: Outlook, console: Console) -> None:
+def _show_plan(blocks: Sequence[Block], outlook: Forecast, console: Console) -> None:
     from harness.cli.views.dry_run import print_outlook  # tables cost a third of a second to import
 
     print_outlook(blocks, outlook, console)

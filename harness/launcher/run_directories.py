@@ -11,11 +11,11 @@ from enum import Enum
 from harness.config.pair_check import identity_difference
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.launcher.runs import Run
 from harness.records.paths import RunDir, SweepDir
-from harness.records.run.config_file import holds, read_config, sealed, write_config
-from harness.records.run.integrity import damaged, tidy
+from harness.records.run.config_file import checksum_ok, contains_node, read_config, write_config
+from harness.records.run.integrity import find_damage, remove_partial_files
 from harness.records.run.provenance import (
     Provenance,
     code_of,
@@ -75,13 +75,13 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     """
     if worker_of(run.dir):
         return Ready.alive
-    tidy(run.dir)
+    remove_partial_files(run.dir)
     stored, state = read_provenance(run.dir), read_status(run.dir).state
     if stored is None:
         _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
         return Ready.train
     _mend_config(run, stored)
-    if not holds(run.dir.config, "mesh", run.config.mesh):
+    if not contains_node(run.dir.config, "mesh", run.config.mesh):
         start_over(sweep, run, "placed on another mesh")
         return Ready.train
     if state.ended:
@@ -124,7 +124,7 @@ def provenance_of(run: Run) -> Provenance:
     config = run.config
     return Provenance(
         identity=identity_of(config, run.facts),
-        config_hash=digest(config),
+        config_hash=hash_json(config),
         code_hash=code_of(config),
         experiment=config.experiment_name,
         scale=config.scale.name,
@@ -141,16 +141,16 @@ def provenance_of(run: Run) -> Provenance:
 
 def _mend_config(run: Run, stored: Provenance) -> None:
     """A damaged config.yaml is written again: run.json says that it is this run's."""
-    if not sealed(run.dir.config):
+    if not checksum_ok(run.dir.config):
         write_config(run.dir.config, run.config)
-        write_provenance(run.dir, dataclasses.replace(stored, config_hash=digest(run.config)))
+        write_provenance(run.dir, dataclasses.replace(stored, config_hash=hash_json(run.config)))
     for branch in run.dir.branches():
-        if not sealed(branch.config):
+        if not checksum_ok(branch.config):
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
 def _check_records(sweep: SweepDir, run: Run, note) -> Ready:
-    faults = damaged(run.dir, _branches(run))
+    faults = find_damage(run.dir, _branches(run))
     if not faults:
         return Ready.stands
     note(f"{run.name}: {faults[0]}; the run is trained again from its last good point")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.pair_check import check_block, identity_difference
 from harness.config.run_identity import identity
+from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import Isolation
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.core.hashing import within
+from harness.core.hashing import is_covered_by
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.provenance import Facts
+from harness.records.run.status import read_status
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,15 @@ class Run:
     def devices(self) -> int:
         return self.config.mesh.devices
 
+    @property
+    def ended(self) -> bool:
+        """Whether its status file says that it has an outcome; read from disk at each call."""
+        return read_status(self.dir).state.ended
+
+    def on_mesh(self, mesh: MeshConfig) -> Run:
+        """Return the run with `mesh` in its config."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, mesh=mesh))
+
 
 @dataclass(frozen=True)
 class Block:
@@ -90,10 +102,10 @@ def check_trainable(configs: Sequence[Config]) -> None:
                 f"cluster={config.cluster.name}: this machine is planned with, not trained on; cluster=local "
                 f"cluster.platform={config.cluster.platform} trains on the devices that are here"
             )
-        if config.ladder.planned:
+        if config.roster.planned:
             raise UserError(
-                f"ladder={config.ladder.name}: these sizes are planned, not trained; `harness plan` says "
-                "what they would cost, and ladder=replica trains a millionth of them"
+                f"roster={config.roster.name}: these sizes are planned, not trained; `harness plan` says "
+                "what they would cost, and roster=replica trains a millionth of them"
             )
 
 
@@ -162,6 +174,12 @@ def make_blocks(runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
+def select_runs(blocks: Sequence[Block], condition: Callable[[Run], bool]) -> list[Block]:
+    """Return the blocks with only those of their runs that meet `condition`, without empty ones."""
+    selected = [Block(block.name, tuple(run for run in block.runs if condition(run))) for block in blocks]
+    return [block for block in selected if block.runs]
+
+
 _SHARED: Mapping[str, str] = {
     "steps": "scale",
     "tokens_per_step": "scale",
@@ -177,7 +195,7 @@ def _check_facts(members: Sequence[Run], where: str) -> None:
     for run in members[1:]:
         touched = [*control.config.variant.touches, *run.config.variant.touches]
         for fact, node in _SHARED.items():
-            if not within(node, touched) and getattr(run.facts, fact) != getattr(control.facts, fact):
+            if not is_covered_by(node, touched) and getattr(run.facts, fact) != getattr(control.facts, fact):
                 raise UserError(
                     f"{where}: '{run.variant}' and '{control.variant}' have different {fact} "
                     f"({getattr(run.facts, fact)} against {getattr(control.facts, fact)}), and none declares "

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.core import atomic_files
-from harness.core.errors import UserError, disk_trouble
+from harness.core.errors import UserError, disk_error
 from harness.records.paths import SweepDir
-from harness.records.run.run_lock import claim, holder, release, withdraw
+from harness.records.run.run_lock import acquire, owner, release, release_and_remove
 
 
 class Interrupted(Exception):
@@ -20,7 +20,7 @@ class Interrupted(Exception):
 def driving(sweep: SweepDir) -> Iterator[None]:
     """One driver a sweep. Raises UserError naming the other one, or where nothing can be written. What fails
     before anything of the sweep is written leaves no trace."""
-    with atomic_files.leaving_nothing(sweep.path), _held(sweep):
+    with atomic_files.remove_new_dirs_on_error(sweep.path), _held(sweep):
         yield
 
 
@@ -28,16 +28,16 @@ def driving(sweep: SweepDir) -> Iterator[None]:
 def _held(sweep: SweepDir) -> Iterator[None]:
     new = not sweep.lock.exists()
     try:
-        if not claim(sweep.lock, patience=0.2):
-            other = holder(sweep.lock)
+        if not acquire(sweep.lock, patience=0.2):
+            other = owner(sweep.lock)
             who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
             raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
-        atomic_files.clear(sweep.path)
+        atomic_files.remove_temp_files(sweep.path)
         yield
     except BaseException as error:
         if new:
-            withdraw(sweep.lock)
-        if isinstance(error, OSError) and (trouble := disk_trouble(error, sweep.path)):
+            release_and_remove(sweep.lock)
+        if isinstance(error, OSError) and (trouble := disk_error(error, sweep.path)):
             raise trouble from error
         raise
     finally:

@@ -1,4 +1,4 @@
-"""`harness plan --calibrate`: what it says of what is on record, and of published rows."""
+"""`harness plan --accuracy`: what it says of what is on record, and of published rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.launcher.cost import prediction_log
 from harness.launcher.cost.correction import FEWEST, Correction, corrected
 from harness.launcher.cost.prediction_log import ASSUMED, Kept
 from harness.launcher.cost.step_cost import estimate
-from harness.launcher.placement.forecast import look_ahead
+from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, directory, make_blocks, sweep_of
-from harness.plan.plan_local import plan_here
+from harness.plan.plan_local import plan_on_this_machine
 from harness.plan.validation.cross_validation import Judged, judge_rows, read_rows
 from tests.launcher import support
 from tests.launcher.test_prediction_log import made
@@ -47,7 +47,7 @@ def shown(kept: Kept, width: int = 110) -> str:
 
 def test_json_has_the_judgement_what_is_used_and_the_runs(capsys):
     prediction_log.append(launches(FEWEST))
-    assert cli.main(["plan", "--calibrate", "--json"]) == 0
+    assert cli.main(["plan", "--accuracy", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said.keys() == {"machines", "runs", "skipped"}
     (machine,) = said["machines"]
@@ -72,10 +72,10 @@ def test_the_terminal_says_how_good_what_is_used_and_the_newest(width):
 
 
 def test_what_is_not_there_is_one_sentence(capsys):
-    assert cli.main(["plan", "--calibrate"]) == 2
+    assert cli.main(["plan", "--accuracy"]) == 2
     assert "no finished run is on record; train a sweep" in capsys.readouterr().err
     prediction_log._path().write_text("{\nnot json\n")
-    assert cli.main(["plan", "--calibrate", "--json"]) == 2
+    assert cli.main(["plan", "--accuracy", "--json"]) == 2
     error = capsys.readouterr().err
     assert "(2 damaged or of another version)" in error
     assert error.count("\n") == 1
@@ -96,14 +96,14 @@ def test_a_file_that_tells_nothing_is_one_sentence(tmp_path, capsys, content, sa
         (tmp_path / "rows.csv").write_bytes(content)
     elif content is not None:
         write(tmp_path / "rows.csv", [content])
-    assert cli.main(["plan", "--calibrate", "rows.csv"]) == 2
+    assert cli.main(["plan", "--accuracy", "rows.csv"]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
 
 
 def test_it_takes_no_overrides(capsys):
-    assert cli.main(["plan", "seed=0", "--calibrate"]) == 2
+    assert cli.main(["plan", "seed=0", "--accuracy"]) == 2
     assert "leave out seed=0" in capsys.readouterr().err
 
 
@@ -122,14 +122,14 @@ def test_a_published_row_is_predicted_from_other_sources(tmp_path, capsys):
         {"id": "b", "source": "two/y", "step_time_s": 16},
     ]
     write(tmp_path / "rows.csv", rows)
-    assert cli.main(["plan", "--calibrate", "rows.csv", "--json"]) == 0
+    assert cli.main(["plan", "--accuracy", "rows.csv", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     one, two = said["runs"]
     assert (one["run"], one["source"], one["published"]) == ("a", "one/x", 8)
     assert one["raw"] == two["raw"]
     assert (one["value"], two["value"]) == pytest.approx((16, 8))
     assert said["fitted"]["factor"] == pytest.approx(math.sqrt(8 * 16) / one["raw"])
-    assert cli.main(["plan", "--calibrate", "rows.csv"]) == 0
+    assert cli.main(["plan", "--accuracy", "rows.csv"]) == 0
     assert "2 rows of 2 sources, each predicted without its source" in " ".join(
         capsys.readouterr().out.split()
     )
@@ -142,11 +142,13 @@ def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     made = support.configs(tmp_path)
     runs = [Run(each, support.facts(each), directory(sweep_of(made), each)) for each in made]
     correction = Correction(1.5, math.log(9), FEWEST)
-    outlook = look_ahead(make_blocks(runs), made[0].engine, 2, [], corrections={ASSUMED: correction})
+    outlook = forecast(make_blocks(runs), made[0].engine, 2, RunEstimator([], {ASSUMED: correction}))
     starts = dict.fromkeys(outlook.estimates, 0.0)
-    sheet = plan_here(runs, outlook, starts, seconds=outlook.plan.makespan, devices=2, utilisation=1.0)
+    sheet = plan_on_this_machine(
+        runs, outlook, starts, seconds=outlook.plan.makespan, devices=2, utilisation=1.0
+    )
     for run, planned in zip(runs, sheet.runs, strict=True):
-        raw = estimate(run, 1, outlook.crowd, [])
+        raw = estimate(run, 1, outlook.oversubscription, [])
         expected = corrected(raw, {ASSUMED: correction})
         assert planned.step_seconds.value == pytest.approx(1.5 * raw.train / raw.steps)
         assert planned.step_seconds.high / planned.step_seconds.value == pytest.approx(9)

@@ -20,16 +20,15 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat, ScheduleConfig
 from harness.launcher import sweep
 from harness.launcher.cost.step_cost import device_bytes
-from harness.launcher.placement.forecast import look_ahead
+from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, directory, make_blocks, sweep_of
 from harness.launcher.stages.summary import Resolution
 from harness.plan import Layout, decoder, from_facts, load, predict
-from harness.plan.allocation.allocated_run import Finder
-from harness.plan.allocation.share_chips import _largest_first
-from harness.plan.cluster.reliability import daly
-from harness.plan.plan_cluster import plan_elsewhere
-from harness.plan.plan_local import plan_here
-from harness.plan.plan_types import Way
+from harness.plan.allocation.allocated_run import LayoutFinder
+from harness.plan.allocation.share_chips import _assign_largest_first
+from harness.plan.cluster.reliability import RecoveryOption, daly
+from harness.plan.plan_cluster import plan_on_cluster
+from harness.plan.plan_local import plan_on_this_machine
 from harness.records.run.provenance import Facts
 from tests.launcher import support
 
@@ -37,7 +36,7 @@ KEYS = {
     "name", "parameters", "active_parameters", "flops_per_token", "tokens", "devices", "layout", "memory",
     "step_seconds", "mfu", "days", "evidence",
 }  # fmt: skip
-PAIR = ["experiment=colossus2", "ladder=frontier", "member=1t_a,1t_b"]
+PAIR = ["experiment=colossus2", "roster=frontier", "member=1t_a,1t_b"]
 
 
 def facts_of(config) -> Facts:
@@ -63,14 +62,14 @@ def facts_of(config) -> Facts:
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
-    tools = sweep.Tools(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(verb, "Tools", lambda: tools)
+    tools = sweep.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
+    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def asked_for(count: int, **changed) -> list[SimpleNamespace]:
-    config = compose(["ladder=frontier", "member=1t_a"])
+    config = compose(["roster=frontier", "member=1t_a"])
     config.model.feedforward.name = "swiglu"
     facts = dataclasses.replace(facts_of(config), **changed)
     configs = [dataclasses.replace(config, seed=seed) for seed in range(count)]
@@ -92,7 +91,7 @@ def words_of(sheet) -> str:
 
 
 def test_what_is_composed_is_what_a_sweep_trains():
-    configs = sweep_configs(["experiment=colossus2", "ladder=frontier", "member=1t_b,6t"])
+    configs = sweep_configs(["experiment=colossus2", "roster=frontier", "member=1t_b,6t"])
     assert configs == [compose([*PAIR[:2], f"member={name}"]) for name in ("1t_b", "6t")]
 
 
@@ -127,7 +126,7 @@ def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
     third = SimpleNamespace(
         name="1t/mha/seed2", config=dataclasses.replace(large.config, seed=2), facts=large.facts
     )
-    sheet = plan_elsewhere([small, large, third], compose(["cluster=h100_16k"]).cluster)
+    sheet = plan_on_cluster([small, large, third], compose(["cluster=h100_16k"]).cluster)
     fits, *refused = sheet.runs
     assert fits.devices > 0
     assert fits.verdict == ""
@@ -142,14 +141,14 @@ def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
 def test_what_is_remembered_of_one_run_names_the_other():
     huge = asked_for(2, parameters=10**15, state_bytes=16 * 10**15)
     one, two = (from_facts(run.config, run.facts, run.name) for run in huge)
-    find = Finder(load("h100x8"))
-    refused = [find([model], load("h100x8").part(), 8)[0].refused for model in (one, two)]
-    assert len(find.known) == 1
+    find = LayoutFinder(load("h100x8"))
+    refused = [find([model], load("h100x8").part(), 8)[0].refusal for model in (one, two)]
+    assert len(find.cache) == 1
     assert [text.partition(" ")[0] for text in refused] == ["1t/mha/seed0", "1t/mha/seed1"]
 
 
 def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
-    sheet = plan_elsewhere(asked_for(4), compose(["cluster=colossus1"]).cluster)
+    sheet = plan_on_cluster(asked_for(4), compose(["cluster=colossus1"]).cluster)
     machine = sheet.cluster
     assert machine.mixed.won_back == pytest.approx(machine.mixed.days / machine.mixed.days_apart)
     assert machine.days.value == machine.mixed.days_apart == max(run.days.value for run in sheet.runs)
@@ -171,18 +170,18 @@ def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
 
 
 def test_saves_are_dalys_of_the_runs_own_interruptions():
-    (run,) = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
+    (run,) = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
     assert run.mtbf_hours == pytest.approx(5.8 * 8766 / run.devices)
     assert run.interruptions == pytest.approx(run.days.value * 24 / run.mtbf_hours)
     for way in run.recovery:
-        assert isinstance(way, Way)
+        assert isinstance(way, RecoveryOption)
         save = (way.save_minutes_young / 60) ** 2 / (2 * run.mtbf_hours)
         assert way.save_minutes == pytest.approx(60 * daly(save, run.mtbf_hours))
 
 
 @pytest.mark.parametrize("width", [80, 130])
 def test_the_terminal_has_every_run_and_every_section(width):
-    text = shown(plan_elsewhere(asked_for(2), compose(["cluster=h100_16k"]).cluster), width)
+    text = shown(plan_on_cluster(asked_for(2), compose(["cluster=h100_16k"]).cluster), width)
     for title in ("Models", "What they would take", "Memory", "Layouts", "Failures", "Machine", "Evidence"):
         assert f"\n{title}" in text
     assert text.count("1t/mha x2") >= 4
@@ -195,8 +194,8 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
         each.mesh, each.scale.batch = MeshConfig(data=2), 8
         each.schedule = ScheduleConfig("wsd", branches=[0.5], cooldown=0.4)
     runs = [Run(each, support.facts(each), directory(sweep_of(configs), each)) for each in configs]
-    outlook = look_ahead(make_blocks(runs), configs[0].engine, 2, [])
-    sheet = plan_here(
+    outlook = forecast(make_blocks(runs), configs[0].engine, 2, RunEstimator([]))
+    sheet = plan_on_this_machine(
         runs,
         outlook,
         dict.fromkeys(outlook.estimates, 0.0),
@@ -236,7 +235,7 @@ def test_the_verb_plans_this_machine_where_none_is_named(made_up, capsys, monkey
         (["--jsno"], "--jsno is none of its options"),
         (["cluster=colosus2"], "did you mean 'colossus2'"),
         (["cluster=h100x8", "cluster.kinds.h100.watts=null"], "cluster.kinds.h100.watts=null is needed"),
-        (["ladder=frontier", "member=1t_a"], "cluster.kinds is empty"),
+        (["roster=frontier", "member=1t_a"], "cluster.kinds is empty"),
     ],
 )
 def test_a_mistake_is_one_sentence(made_up, capsys, overrides, said):
@@ -268,15 +267,17 @@ def test_seeds_are_asked_for_where_there_are_too_few(seeds, told):
 def test_many_blocks_get_kinds_without_trying_every_way():
     """Largest first is within 4/3 of what no way can beat (Graham 1969, for equal machines)."""
     amounts = [1 + math.sin(i) ** 2 for i in range(40)]
-    kinds = _largest_first([[amount] * 3 for amount in amounts])
+    kinds = _assign_largest_first([[amount] * 3 for amount in amounts])
     loads = [sum(a for a, k in zip(amounts, kinds, strict=True) if k == kind) for kind in range(3)]
     assert max(loads) <= 4 / 3 * sum(amounts) / 3
-    assert _largest_first([[1, 1 / 8], [1, 1 / 8], [8, 1]])[2] == 1, "the largest went to the small kind"
+    assert _assign_largest_first([[1, 1 / 8], [1, 1 / 8], [8, 1]])[2] == 1, (
+        "the largest went to the small kind"
+    )
 
 
 def test_more_runs_than_fast_domains_take_turns():
     """Within Graham's bound for lists of what any order could reach; no two at once on the same chips."""
-    sheet = plan_elsewhere(asked_for(27), compose(["cluster=h100x8"]).cluster)
+    sheet = plan_on_cluster(asked_for(27), compose(["cluster=h100x8"]).cluster)
     chips = {run.chips for run in sheet.runs}
     assert len(chips) == 1
     slots = 8 // chips.pop()
@@ -293,7 +294,7 @@ def test_more_runs_than_fast_domains_take_turns():
 
 def test_what_was_not_chosen_is_what_asking_for_it_says():
     """The runners-up are slower, what would be faster does not fit, and both as `predict` has them."""
-    [run] = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
+    [run] = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
     assert len(run.alternatives) >= 3
     model = from_facts(asked_for(1)[0].config, asked_for(1)[0].facts)
     for one in run.alternatives:
@@ -301,7 +302,7 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
         assert one.step_seconds == pytest.approx(found.step_seconds.value)
         assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
         assert found.fits == (one.step_seconds >= run.step_seconds.value)
-    sheet = plan_elsewhere(asked_for(1), compose(["cluster=h100_16k"]).cluster)
+    sheet = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster)
     console = Console(width=200, force_terminal=False, file=io.StringIO())
     print_parts(parts(sheet, []), console, folded=True)
     assert all(one.why in console.file.getvalue() for one in run.alternatives)

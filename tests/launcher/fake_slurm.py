@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.config.schema.engine import SlurmConfig
-from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.slurm.queue import Refused
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.slurm.queue import CommandFailed
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
-from harness.launcher.sweep import Tools
+from harness.launcher.sweep import LaunchHooks
 from harness.records.paths import SweepDir
 from tests.launcher.support import facts
 
@@ -54,7 +54,7 @@ class FakeSlurm:
     def __call__(self, arguments: Sequence[str]) -> str:
         self.calls.append([*arguments])
         if self.down:
-            raise Refused("Unable to contact slurm controller")
+            raise CommandFailed("Unable to contact slurm controller")
         return getattr(self, f"_{arguments[0]}")([*arguments[1:]])
 
     def count(self, program: str) -> int:
@@ -78,14 +78,14 @@ class FakeSlurm:
 
     def _sbatch(self, arguments: list[str]) -> str:
         if self.refuses:
-            raise Refused(self.refuses)
+            raise CommandFailed(self.refuses)
         script = Path(arguments[-1])
         lines = script.read_text().splitlines()
         said = [shlex.split(line)[1] for line in lines if line.startswith("#SBATCH")]
         options = dict(each.removeprefix("--").partition("=")[::2] for each in said)
         number, tasks = next(self._ids), int(options["array"].partition("-")[2]) + 1
         if tasks > self.most:
-            raise Refused("Invalid job array specification")
+            raise CommandFailed("Invalid job array specification")
         for id in [f"{number}_{task}" for task in range(tasks)]:
             self.jobs[id] = Held(options, script, f"7{id.replace('_', '')}")
             if not self.waits:
@@ -130,7 +130,7 @@ class Trusting(SlurmEngine):
     """Asks no node before it starts."""
 
     def check(self, *_) -> None:
-        self._find()
+        self._find_earlier_jobs()
 
 
 def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
@@ -140,23 +140,25 @@ def engine(slurm: FakeSlurm, logs, **settings) -> SlurmEngine:
     return made
 
 
-def tools(slurm: FakeSlurm) -> Tools:
-    return Tools(
+def tools(slurm: FakeSlurm) -> LaunchHooks:
+    return LaunchHooks(
         describe=lambda made: [facts(each) for each in made],
         engine=lambda _, logs: engine(slurm, logs),
         conclude=lambda *_: None,
     )
 
 
-def order(logs, name: str = "xs/seed0", **more) -> Order:
-    return Order(name, (logs.parent / "run",), {"A": "b c"}, logs / f"{name.replace('/', '-')}.log", **more)
+def order(logs, name: str = "xs/seed0", **more) -> WorkerSpec:
+    return WorkerSpec(
+        name, (logs.parent / "run",), {"A": "b c"}, logs / f"{name.replace('/', '-')}.log", **more
+    )
 
 
 def run_dir(runs):
     return SweepDir(runs / "trial").run("xs", "mha", 0)
 
 
-def handed(made: SlurmEngine, *orders: Order):
+def handed(made: SlurmEngine, *orders: WorkerSpec):
     """Submitted together, and looked at."""
     handles = [made.submit(each) for each in orders]
     for handle in handles:
@@ -164,5 +166,5 @@ def handed(made: SlurmEngine, *orders: Order):
     return handles[0] if len(handles) == 1 else handles
 
 
-def named(logs, *names: str) -> list[Order]:
+def named(logs, *names: str) -> list[WorkerSpec]:
     return [dataclasses.replace(order(logs, name), runs=(logs / name,)) for name in names]

@@ -20,7 +20,7 @@ from harness.config.schema.decision import RuleConfig
 from harness.config.schema.engine import EngineConfig, Isolation, OnFailure
 from harness.config.schema.run import Config, OptimizerConfig, ScaleConfig, ScheduleConfig, VariantConfig
 from harness.launcher.engines.local.local_engine import LocalEngine
-from harness.launcher.sweep import Outcome, Tools, launch
+from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.run.provenance import Facts
 
 STEPS = 20
@@ -85,8 +85,8 @@ def lasting_engine() -> LastingEngine:
     return LastingEngine(Path(tempfile.mkdtemp()), "tests.launcher.fake_worker", ("polars",))
 
 
-def tools(conclude=None) -> Tools:
-    return Tools(
+def tools(conclude=None) -> LaunchHooks:
+    return LaunchHooks(
         describe=lambda configs: [facts(each) for each in configs],
         engine=lambda *_: lasting_engine(),
         conclude=conclude or (lambda *_: None),

@@ -15,7 +15,7 @@ from harness.launcher.runs import Block, Run, directory, make_blocks, sweep_of
 from harness.launcher.stages.interim_looks import Looks, looks_of, train_by_looks
 from harness.records.paths import SweepDir
 from harness.records.run.status import State, Status, read_status, write_status
-from harness.records.run.training_target import END, read_goal
+from harness.records.run.training_target import END, read_target
 from harness.records.sweep import ledger
 from tests.launcher.support import config, configs, facts
 from tests.launcher.support import train as train_sweep
@@ -31,13 +31,13 @@ class Trainer:
 
     def __call__(self, blocks: Sequence[Block]) -> None:
         runs = [run for block in blocks for run in block.runs]
-        self.asked.append((read_goal(runs[0].dir), [run.name for run in runs]))
+        self.asked.append((read_target(runs[0].dir), [run.name for run in runs]))
         for run in runs:
             reach(run)
 
 
 def reach(run: Run, state: State | None = None) -> None:
-    goal = read_goal(run.dir)
+    goal = read_target(run.dir)
     write_status(run.dir, Status(state or (State.waiting if goal < END else State.finished)))
     if goal < END:
         branch = run.dir.branch(goal)
@@ -161,7 +161,9 @@ def test_looks_need_branches(tmp_path):
 def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
     """A later command without `rule.stopping=looks` goes on look by look."""
     asked = []
-    monkeypatch.setattr("harness.launcher.sweep.train_by_looks", lambda *args: asked.append(args[2]))
+    monkeypatch.setattr(
+        "harness.launcher.stages.train_runs.train_by_looks", lambda *args: asked.append(args[2])
+    )
     made = configs(tmp_path, seeds=(0,))
     for each in made:
         each.schedule.branches, each.rule.stopping = [0.5], Stopping.looks

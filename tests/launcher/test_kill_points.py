@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from harness.core import atomic_files
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.launcher.engines.engine_api import Engine
-from harness.launcher.sweep import Tools, launch
+from harness.launcher.sweep import LaunchHooks, launch
 from harness.records.paths import SweepDir
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import read_provenance
@@ -39,7 +39,7 @@ class NoEngine:
 
 def prepare_everything(runs: Path) -> None:
     """A launch up to its first worker."""
-    tools = Tools(
+    tools = LaunchHooks(
         lambda configs: [facts(each) for each in configs],
         lambda *_: cast(Engine, NoEngine()),
         lambda *_: None,
@@ -89,12 +89,12 @@ def assert_ready(sweep: SweepDir) -> None:
     for run in found:
         record = read_provenance(run)
         assert record is not None
-        assert record.config_hash == digest(read_config(run.config))
-    assert ledger.edited(sweep) == []
+        assert record.config_hash == hash_json(read_config(run.config))
+    assert ledger.edited_positions(sweep) == []
     assert [entry["kind"] for entry in ledger.read(sweep)] == ["rule", "placement"]
     rule = atomic_files.read_json(sweep.rule) or {}
     assert (
         rule["hash"]
         == ledger.read(sweep, "rule")[0]["content"]["hash"]
-        == digest({key: value for key, value in rule.items() if key != "hash"})
+        == hash_json({key: value for key, value in rule.items() if key != "hash"})
     )

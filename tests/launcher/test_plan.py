@@ -16,12 +16,12 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.number_format import short
 from harness.launcher.placement import frozen
-from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
+from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
 from harness.launcher.run_directories import Ready, mark, prepare
 from harness.launcher.runs import Run, check_distinct, directory, make_blocks, sweep_of
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.summary import plan_lines
-from harness.launcher.workers.worker_specs import workers_at_a_time
+from harness.launcher.workers.worker_specs import max_workers
 from harness.records.paths import SweepDir
 from harness.records.run import metrics
 from harness.records.run.config_file import read_config
@@ -36,8 +36,8 @@ def runs_of(made) -> list[Run]:
     return [Run(each, facts(each), directory(sweep_of(made), each)) for each in made]
 
 
-def outlook_of(runs: list[Run]) -> Outlook:
-    return look_ahead(make_blocks(runs), runs[0].config.engine, 2, [])
+def outlook_of(runs: list[Run]) -> Forecast:
+    return forecast(make_blocks(runs), runs[0].config.engine, 2, RunEstimator([]))
 
 
 def launched(tmp_path, **settings) -> Run:
@@ -139,13 +139,16 @@ class TestPlacement:
             )
             for run in runs
         ]
-        assert [block.name for block in shaped(make_blocks(runs), outlook_of(runs))] == ["m/seed0", "s/seed0"]
+        assert [block.name for block in with_meshes(make_blocks(runs), outlook_of(runs))] == [
+            "m/seed0",
+            "s/seed0",
+        ]
 
     def test_workers_are_limited_by_memory(self, tmp_path, monkeypatch):
         blocks = make_blocks(runs_of(configs(tmp_path)))
         monkeypatch.setattr("harness.launcher.workers.worker_specs.free_memory", lambda: 1e9)
-        assert workers_at_a_time(config(tmp_path, workers=0).engine, blocks) == 1
-        assert workers_at_a_time(config(tmp_path, workers=5).engine, blocks) == 5
+        assert max_workers(config(tmp_path, workers=0).engine, blocks) == 1
+        assert max_workers(config(tmp_path, workers=5).engine, blocks) == 5
 
 
 def ruled(**changes) -> Config:
@@ -203,7 +206,7 @@ class TestDirectories:
 
     def test_a_flipped_bit_in_a_finished_run_is_named_and_trained_again(self, tmp_path):
         run = launched(tmp_path)
-        part = metrics.parts(run.dir, "steps")[1].path
+        part = metrics.list_parts(run.dir, "steps")[1].path
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 4
         part.write_bytes(content)
@@ -212,7 +215,7 @@ class TestDirectories:
         assert prepare(sweep, run, said.append) is Ready.train
         assert str(part) in said[0]
         train(configs(tmp_path, seeds=(0,)))
-        assert metrics.intact_until(run.dir) == (20, [])
+        assert metrics.complete_until(run.dir) == (20, [])
         assert read_status(run.dir).state.value == "finished"
 
     def test_an_unfinished_run_under_new_code_starts_over(self, tmp_path):

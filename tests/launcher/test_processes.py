@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.config.compose import compose
 from harness.launcher.engines.local.local_engine import LocalEngine
-from harness.launcher.sweep import Outcome, Tools, launch
+from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import read_status
@@ -26,7 +26,7 @@ def test_the_processes_of_a_run_are_started_again_together(tmp_path):
     shape = ("mesh.data=4", "engine.processes=2", "experiment_name=two", f"runs={tmp_path}")
     config = compose(["data=own", text, *TINY, "schedule.branches=[]", *shape])
     run = SweepDir(tmp_path / "two").run(config.scale.name, config.variant.name, config.seed)
-    tools = Tools(engine=lambda _, logs: LocalEngine(logs), conclude=lambda *_: None)
+    tools = LaunchHooks(engine=lambda _, logs: LocalEngine(logs), conclude=lambda *_: None)
     console = Console(file=io.StringIO(), width=200)
     killer = threading.Thread(target=_kill, args=(run,))
     killer.start()

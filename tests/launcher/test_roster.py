@@ -10,12 +10,12 @@ from rich.console import Console
 from harness.cli.train_one import train_single
 from harness.cli.verbs.watch import frame
 from harness.config import compose
-from harness.config.schema.decision import Gate, GateConfig, TuneConfig, Tuned
+from harness.config.schema.decision import Gate, GateConfig, TuneConfig, TuneTarget
 from harness.config.schema.engine import EngineConfig, Schedule
-from harness.config.schema.run import Config, LadderConfig, ScheduleConfig
+from harness.config.schema.run import Config, RosterConfig, ScheduleConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.placement.forecast import Outlook, look_ahead, shaped
+from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
 from harness.launcher.placement.frozen import frozen
 from harness.launcher.runs import Run, directory, make_blocks, sweep_of
 from harness.launcher.stages import freeze_rule
@@ -55,8 +55,8 @@ def runs_of(made: list[Config]) -> list[Run]:
     return [Run(each, described(each), directory(sweep_of(made), each)) for each in made]
 
 
-def outlook_of(runs: list[Run]) -> Outlook:
-    return look_ahead(make_blocks(runs), runs[0].config.engine, 2, [])
+def outlook_of(runs: list[Run]) -> Forecast:
+    return forecast(make_blocks(runs), runs[0].config.engine, 2, RunEstimator([]))
 
 
 class TestAnnounced:
@@ -106,7 +106,7 @@ def test_a_command_without_the_control_declares_what_it_trains(tmp_path):
 class TestPlaced:
     def test_on_eight_devices_pairs_lie_side_by_side_at_equal_widths(self, tmp_path):
         blocks = make_blocks(runs_of(roster(tmp_path, devices=8)))
-        outlook = look_ahead(blocks, blocks[0].runs[0].config.engine, 8, [])
+        outlook = forecast(blocks, blocks[0].runs[0].config.engine, 8, RunEstimator([]))
         booked = {each.task: each for each in outlook.plan.bookings}
         assert len(booked) == 7
         for scale in ("1t", "1p5t"):
@@ -115,7 +115,7 @@ class TestPlaced:
             assert abs(one.first - other.first) == one.width
         assert outlook.plan.makespan <= outlook.plan.ideal / 0.95
         _nobody_shares_a_device(list(booked.values()))
-        assert {run.name: run.devices for block in shaped(blocks, outlook) for run in block.runs} == {
+        assert {run.name: run.devices for block in with_meshes(blocks, outlook) for run in block.runs} == {
             name: each.width for name, each in booked.items()
         }
 
@@ -168,18 +168,18 @@ def _failing(command, **_):
 def test_tuning_wants_every_variant_at_the_smallest_scale(tmp_path):
     made = roster(tmp_path)
     for each in made:
-        each.tune, each.schedule = TuneConfig(Tuned.lr), ScheduleConfig("wsd")
+        each.tune, each.schedule = TuneConfig(TuneTarget.lr), ScheduleConfig("wsd")
     with pytest.raises(UserError, match="tune=lr: scale imagine, the smallest, has no mha, short"):
-        tune(sweep_of(made), made, lambda _: None, lambda _: [], print)
+        tune(sweep_of(made), runs_of(made), lambda _: None, print)
 
 
 @pytest.mark.parametrize("dry", [False, True])
 def test_a_planned_ladder_is_refused_before_anything_is_written(tmp_path, dry):
     made = roster(tmp_path / "runs", dry_run=dry)
-    made[3].ladder = LadderConfig("frontier", vocabulary=10)
-    with pytest.raises(UserError, match="ladder=frontier: these sizes are planned, not trained"):
+    made[3].roster = RosterConfig("frontier", vocabulary=10)
+    with pytest.raises(UserError, match="roster=frontier: these sizes are planned, not trained"):
         train(made)
-    with pytest.raises(UserError, match="ladder=frontier"):
+    with pytest.raises(UserError, match="roster=frontier"):
         train_single(dataclasses.replace(made[3], engine=EngineConfig()))
     assert not (tmp_path / "runs").exists()
 
@@ -193,7 +193,7 @@ def test_the_command_sweeps_seven_members_and_one_pair_by_name(tmp_path, monkeyp
 
     monkeypatch.setattr("harness.cli.hydra_jobs.launch", taken)
     for chosen in ([], ["member=1t_a,1t_b"]):
-        compose.run(["-m", "experiment=colossus2", f"runs={tmp_path}", *chosen], lambda _: None)
+        compose.run_hydra(["-m", "experiment=colossus2", f"runs={tmp_path}", *chosen], lambda _: None)
     seven, pair = asked
     assert len({(each.scale.name, each.variant.name) for each in seven}) == 7
     assert {(each.engine.devices, each.engine.schedule, each.seed) for each in seven} == {

@@ -9,10 +9,10 @@ import pytest
 from harness.cli.train_one import train_single
 from harness.compare.inputs.lr_tuning import Optimum
 from harness.config.pair_check import check_block
-from harness.config.schema.decision import TuneConfig, Tuned
+from harness.config.schema.decision import TuneConfig, TuneTarget
 from harness.config.schema.run import ScheduleConfig
 from harness.core.errors import UserError
-from harness.launcher.runs import sweep_of
+from harness.launcher.runs import Run, directory, sweep_of
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.tune_lr import tune
 from harness.records.sweep import ledger
@@ -25,7 +25,7 @@ def tuned_configs(folder, **kinds):
     made = configs(folder, scales=("xs", "s"), **kinds)
     for config in made:
         config.schedule = ScheduleConfig("wsd")
-        config.tune = TuneConfig(Tuned.lr)
+        config.tune = TuneConfig(TuneTarget.lr)
         config.scale.parameters = {"xs": 1000, "s": 2000}[config.scale.name]
     return made
 
@@ -42,8 +42,9 @@ def tuning(monkeypatch):
     monkeypatch.setattr("harness.launcher.stages.tune_lr.read_tuning", read_tuning)
 
     def run(made):
-        describe = lambda configs: [facts(each) for each in configs]  # noqa: E731
-        return tune(sweep_of(made), made, launched.append, describe, lambda _: None)
+        sweep = sweep_of(made)
+        runs = [Run(config, facts(config), directory(sweep, config)) for config in made]
+        return tune(sweep, runs, launched.append, lambda _: None)
 
     return run, launched
 
@@ -57,7 +58,7 @@ def test_each_variant_gets_the_same_bracket_at_the_smallest_scale(tmp_path, tuni
     assert {c.scale.parameters for c in asked} == {1000}
     assert {(c.seed, c.data_seed) for c in asked} == {(1_000_003, 1_000_003)}
     assert {c.experiment_name for c in asked} == {"trial/tune"}
-    assert {c.tune.name for c in asked} == {Tuned.none}, "a tune sweep is not tuned itself"
+    assert {c.tune.name for c in asked} == {TuneTarget.none}, "a tune sweep is not tuned itself"
 
 
 def test_each_run_takes_its_variants_rate_and_the_width_it_was_tuned_at(tmp_path, tuning):
@@ -106,7 +107,7 @@ def test_a_bracket_that_could_tell_nothing_is_refused(tmp_path, tuning, change, 
     run, launched = tuning
     made = tuned_configs(tmp_path)
     for config in made:
-        config.tune = TuneConfig(**{"name": Tuned.lr} | change)
+        config.tune = TuneConfig(**{"name": TuneTarget.lr} | change)
     with pytest.raises(UserError, match=says):
         run(made)
     assert launched == []

@@ -17,8 +17,8 @@ from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
 from harness.launcher import sweep
 from harness.plan.extrapolation.extrapolate import place_bets
-from harness.plan.predict import Evidence as Layer
-from harness.plan.predict import Number
+from harness.plan.predict import EvidenceKind as Layer
+from harness.plan.predict import PlanEstimate
 from tests.cli.test_plan import facts_of
 from tests.plan.evidence import AT, DECADE, evidence_of, runs_of, standing_of
 from tests.report.test_page import Reader
@@ -73,7 +73,7 @@ def test_an_invalid_verdict_carries_no_number():
 
 def test_short_runs_are_told_in_a_shorter_unit():
     runs, (one,) = runs_of("6t/a")
-    short = dataclasses.replace(one, days=Number(0.1, 0.08, 0.13, Layer.assumed))
+    short = dataclasses.replace(one, days=PlanEstimate(0.1, 0.08, 0.13, Layer.assumed))
     bets = place_bets(evidence_of(standing_of([0.7] * 4)), runs, [short])
     console = Console(width=120, force_terminal=False, file=io.StringIO())
     print_parts([bets_part(bets)], console)
@@ -122,10 +122,10 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
 
 def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch, capsys):
     path = swept()
-    tools = sweep.Tools(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(sweep, "Tools", lambda: tools)
+    tools = sweep.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
+    monkeypatch.setattr(sweep, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
-    asked = ["experiment=colossus2", "ladder=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
+    asked = ["experiment=colossus2", "roster=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0
     said = json.loads(capsys.readouterr().out)["bets"]
     assert said.keys() == {"evidence", "experiment", "treatments", "rows", "notes"}

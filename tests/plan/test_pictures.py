@@ -21,11 +21,12 @@ from harness.cli.views.plan import parts, print_parts
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
 from harness.launcher import sweep as launch
-from harness.launcher.placement.forecast import look_ahead
+from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, directory, make_blocks
-from harness.plan.plan_types import Machine, PlannedRun, Share, Sheet
-from harness.plan.predict import Evidence, Number
+from harness.plan.plan_types import PlannedMachine, PlannedRun, SweepPlan
+from harness.plan.predict import EvidenceKind, PlanEstimate
 from harness.records.paths import SweepDir
+from harness.records.sweep.plan_file import ChipShare
 from harness.report.charts.chip_shares import pieces_of
 from harness.report.charts.plan_charts import ROWS, plan_panels
 from harness.report.charts.treemap import Box, squarify
@@ -39,13 +40,13 @@ from tests.report.test_page import Reader
 GIB = 2**30
 
 
-def about(value: float, wide: float = 1.25) -> Number:
-    return Number(value, value / wide, value * wide, Evidence.analytic)
+def about(value: float, wide: float = 1.25) -> PlanEstimate:
+    return PlanEstimate(value, value / wide, value * wide, EvidenceKind.analytic)
 
 
 def run(name: str, kind: str, chips: int, devices: int, days: float | None, **changed) -> PlannedRun:
     """With memory by part where it can run."""
-    parts = {"weights": Number.exact(8 * GIB), "activations": about(40 * GIB), "logits": about(2 * GIB)}
+    parts = {"weights": PlanEstimate.exact(8 * GIB), "activations": about(40 * GIB), "logits": about(2 * GIB)}
     known = {"memory": parts, "memory_limit": 64.0 * GIB} if devices else {}
     planned = PlannedRun(
         name=name, parameters=10**12, active_parameters=10**11, flops_per_token=1e12, tokens=10**13,
@@ -62,27 +63,28 @@ RUNS = (
     run("image/adaptive/seed0", "new", 64, 64, 2.0),
 )
 KINDS = (
-    Share("old", "A100", 100_000, 99_000, ("10t/mha/seed0", "1t/mha/seed0")),
-    Share("new", "H100", 59_064, 59_064, ("1t/hybrid/seed0", "6t/mha/seed0", "image/adaptive/seed0")),
+    ChipShare("old", "A100", 100_000, 99_000, ("10t/mha/seed0", "1t/mha/seed0")),
+    ChipShare("new", "H100", 59_064, 59_064, ("1t/hybrid/seed0", "6t/mha/seed0", "image/adaptive/seed0")),
 )
 
 
-def sheet_of(runs=RUNS, kinds=KINDS, name="mixed") -> Sheet:
+def sheet_of(runs=RUNS, kinds=KINDS, name="mixed") -> SweepPlan:
     ends = [each.days for each in runs if each.days]
     chips = sum(kind.chips for kind in kinds)
-    return Sheet(
-        tuple(runs), Machine(name, chips, kinds, max(ends, key=lambda end: end.value, default=None), 0.5)
+    return SweepPlan(
+        tuple(runs),
+        PlannedMachine(name, chips, kinds, max(ends, key=lambda end: end.value, default=None), 0.5),
     )
 
 
-def configs_of(sheet: Sheet) -> list:
+def configs_of(sheet: SweepPlan) -> list:
     return [
         SimpleNamespace(config=SimpleNamespace(variant=SimpleNamespace(name=each.name.split("/")[1])))
         for each in sheet.runs
     ]
 
 
-def kept(folder, sheet: Sheet) -> KeptPlan:
+def kept(folder, sheet: SweepPlan) -> KeptPlan:
     """Written beside a sweep and read again."""
     shown = page_of(["experiment=trial"], sheet, configs_of(sheet), parts(sheet, ["One seed a scale."]))
     keep_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
@@ -165,7 +167,7 @@ def test_a_run_without_room_for_its_name_is_named_in_the_key(tmp_path):
 def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
     turns = [run(f"s/mha/seed{i}", "old", 2, 2, 1.0, begins=float(i // 4)) for i in range(10)]
     turns.append(run("s/hybrid/seed0", "old", 2, 0, None, verdict="it fits nowhere"))
-    plan = kept(tmp_path, sheet_of(turns, (Share("old", "A100", 9, 8, ()),)))
+    plan = kept(tmp_path, sheet_of(turns, (ChipShare("old", "A100", 9, 8, ()),)))
     assert sorted(piece.chips for piece in pieces_of(plan) if piece.chips) == [1, 2, 2, 2, 2]
     made = plan_panels(plan)
     title = made["plan_partition"].to_dict()["title"]["text"]
@@ -192,7 +194,7 @@ def test_bars_of_memory_are_the_parts_and_the_limits_of_each_run(tmp_path):
 
 
 def test_a_limit_far_beyond_all_bars_is_told_and_not_drawn(tmp_path):
-    small = run("xs/mha/seed0", "old", 8, 8, 1.0, memory={"weights": Number.exact(GIB / 256)})
+    small = run("xs/mha/seed0", "old", 8, 8, 1.0, memory={"weights": PlanEstimate.exact(GIB / 256)})
     chart = plan_panels(kept(tmp_path, sheet_of([small])))["plan_memory"]
     assert [float(row["value"]) for row in rows_of(chart, "part")] == [4], "MiB"
     assert not rows_of(chart, "limit")
@@ -263,7 +265,7 @@ def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
 
 def test_names_are_inert(tmp_path):
     sheet = sheet_of(
-        [run(f"1t/{HOSTILE}/seed0", HOSTILE, 8, 8, 1.0)], (Share(HOSTILE, "A100", 8, 8, ()),), HOSTILE
+        [run(f"1t/{HOSTILE}/seed0", HOSTILE, 8, 8, 1.0)], (ChipShare(HOSTILE, "A100", 8, 8, ()),), HOSTILE
     )
     reader = Reader(write_plan_page(SweepDir(tmp_path), kept(tmp_path, sheet)).read_text())
     assert "img" not in reader.tags
@@ -308,8 +310,8 @@ def test_a_plan_that_cannot_be_read_is_said_to_be_lost(tmp_path, spoil):
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
-    tools = launch.Tools(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(launch, "Tools", lambda: tools)
+    tools = launch.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
+    monkeypatch.setattr(launch, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -321,7 +323,7 @@ def test_the_verb_writes_plan_report_and_pictures_where_it_is_asked_to(made_up, 
     written = {str(path.relative_to(sweep.path)) for path in sweep.path.rglob("*") if path.is_file()}
     names = [f"pictures/plan_{name}" for name in ("partition", "memory", "timeline")]
     assert written == {"plan.json", "report.html"} | {f"{n}.{end}" for n in names for end in ("png", "svg")}
-    content = atomic_files.read_sealed(sweep.plan)
+    content = atomic_files.read_checksummed_json(sweep.plan)
     assert {key: value for key, value in content.items() if key != "page"} == json.loads(out)
     assert all(name in told for name in names)
     assert "xs/mha" in (sweep.path / "pictures" / "plan_timeline.svg").read_text()
@@ -343,7 +345,7 @@ def test_on_this_machine_a_block_begins_where_another_ends(tmp_path, devices):
         each.engine.devices = devices
     runs = [Run(each, support.facts(each), directory(SweepDir(tmp_path), each)) for each in configs]
     blocks = make_blocks(runs)
-    plan = look_ahead(blocks, configs[0].engine, 1, []).plan
+    plan = forecast(blocks, configs[0].engine, 1, RunEstimator([])).plan
     begun = starts(blocks, plan)
     assert begun.keys() == {run.name for run in runs}
     told = sorted([begun[run.name] for run in block.runs] for block in blocks)

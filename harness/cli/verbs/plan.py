@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.cli.verb_parser import Options
+from harness.cli.verb_parser import VerbParser
 from harness.cli.verbs.calibrate import calibrate
 from harness.cli.verbs.plan_report import page_of, write_plan
 from harness.cli.views.plan import parts, print_parts
@@ -17,17 +17,17 @@ from harness.cli.views.plan_extrapolation import bets_part
 from harness.compare.results.to_json import to_json
 from harness.config.compose import sweep_configs
 from harness.core.errors import UserError
+from harness.launcher.launch_plan import PreparedSweep, forecast_runs
 from harness.launcher.placement.search import Plan
-from harness.launcher.runs import Block, Run
+from harness.launcher.runs import Block
 from harness.launcher.stages.summary import resolution
-from harness.launcher.sweep import Tools, asked, foreseen
+from harness.launcher.sweep import LaunchHooks, prepare_runs
 from harness.plan.compilers.queries import ask_layers, targets_of
 from harness.plan.extrapolation.evidence import read_evidence
 from harness.plan.extrapolation.extrapolate import place_bets
-from harness.plan.plan_cluster import plan_elsewhere
-from harness.plan.plan_local import plan_here
-from harness.plan.plan_types import Sheet
-from harness.records.paths import SweepDir
+from harness.plan.plan_cluster import plan_on_cluster
+from harness.plan.plan_local import plan_on_this_machine
+from harness.plan.plan_types import SweepPlan
 
 EVIDENCE = "evidence="
 
@@ -35,13 +35,14 @@ EVIDENCE = "evidence="
 def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     options, given = _options(arguments)
-    if options.calibrate is not None:
-        return calibrate(options.calibrate, as_json=options.json)
-    targets = () if options.layers is None else targets_of(options.layers)
+    if options.accuracy is not None:
+        return calibrate(options.accuracy, as_json=options.json)
+    targets = () if options.compile is None else targets_of(options.layers)
     named, overrides = _evidence(given)
     evidence = read_evidence(named) if named is not None else None
-    sweep, runs = asked(sweep_configs(overrides), Tools())
-    sheet, found = _sheet(sweep, runs), resolution(sweep, runs)
+    prepared = prepare_runs(sweep_configs(overrides), LaunchHooks())
+    sweep, runs = prepared.sweep, prepared.runs
+    sheet, found = _sheet(prepared), resolution(sweep, runs)
     bets = place_bets(evidence, runs, sheet.runs) if evidence else None
     layers = ask_layers(runs, sheet, targets)
     content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
@@ -61,11 +62,11 @@ def plan(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides between them."""
-    parser = Options("harness plan", add_help=False)
+    parser = VerbParser("harness plan", add_help=False)
     for name in ("--json", "--layouts", "--html", "--pictures"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--layers", metavar="TARGETS")
-    parser.add_argument("--calibrate", nargs="?", const="", metavar="ROWS.csv")
+    parser.add_argument("--compile", metavar="TARGETS")
+    parser.add_argument("--accuracy", nargs="?", const="", metavar="ROWS.csv")
     options, overrides = parser.parse_known_args(arguments)
     if unknown := [each for each in overrides if each.startswith("-")]:
         parser.error(f"{unknown[0]} is none of its options")
@@ -73,8 +74,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         *overrides,
         *(f"--{name}" for name in ("layouts", "html", "pictures") if getattr(options, name)),
     ]
-    if options.calibrate is not None and others:
-        parser.error(f"--calibrate is about what was predicted before: leave out {others[0]}")
+    if options.accuracy is not None and others:
+        parser.error(f"--accuracy is about what was predicted before: leave out {others[0]}")
     return options, overrides
 
 
@@ -86,18 +87,18 @@ def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     return next(iter(named), None), [each for each in overrides if not each.startswith(EVIDENCE)]
 
 
-def _sheet(sweep: SweepDir, runs: Sequence[Run]) -> Sheet:
+def _sheet(prepared: PreparedSweep) -> SweepPlan:
     """On the described machine, or on this one where its config says nothing of chips."""
-    cluster = runs[0].config.cluster
-    if cluster.kinds or any(run.config.ladder.planned for run in runs):
-        return plan_elsewhere(runs, cluster)
-    blocks, outlook = foreseen(sweep, runs)
-    placement, placed = outlook.plan, {run.name: run for block in blocks for run in block.runs}
+    runs, cluster = prepared.runs, prepared.runs[0].config.cluster
+    if cluster.kinds or any(run.config.roster.planned for run in runs):
+        return plan_on_cluster(runs, cluster)
+    plan = forecast_runs(prepared)
+    placement, placed = plan.forecast.plan, {run.name: run for run in plan.runs}
     ordered = [placed[run.name] for run in runs]
-    return plan_here(
+    return plan_on_this_machine(
         ordered,
-        outlook,
-        starts(blocks, placement),
+        plan.forecast,
+        starts(plan.blocks, placement),
         seconds=placement.makespan,
         devices=placement.devices,
         utilisation=placement.utilisation,

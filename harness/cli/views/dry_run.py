@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.cli.views.gantt_text import Bar, print_gantt
 from harness.core.number_format import short
 from harness.launcher.cost.step_cost import device_bytes, disk_bytes
-from harness.launcher.placement.forecast import Outlook
+from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.progress import clock
 from harness.report.tables.terminal import section
@@ -19,7 +19,7 @@ LISTED = 60
 """Runs that the table lists, the longest first."""
 
 
-def print_outlook(blocks: Sequence[Block], outlook: Outlook, console: Console) -> None:
+def print_outlook(blocks: Sequence[Block], outlook: Forecast, console: Console) -> None:
     """The table of runs, the Gantt, and what the whole comes to."""
     runs = [run for block in blocks for run in block.runs]
     console.print()
@@ -30,13 +30,13 @@ def print_outlook(blocks: Sequence[Block], outlook: Outlook, console: Console) -
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(runs: Sequence[Run], outlook: Outlook) -> Table:
+def _table(runs: Sequence[Run], outlook: Forecast) -> Table:
     columns = ("run", "devices", "seconds", "low to high", "memory a device", "disk")
     longest = sorted(runs, key=lambda run: -outlook.estimates[run.name].seconds)
     return table(columns, [_row(run, outlook) for run in longest[:LISTED]])
 
 
-def _row(run: Run, outlook: Outlook) -> list[str]:
+def _row(run: Run, outlook: Forecast) -> list[str]:
     each = outlook.estimates[run.name]
     return [
         run.name,
@@ -48,7 +48,7 @@ def _row(run: Run, outlook: Outlook) -> list[str]:
     ]
 
 
-def _bars(outlook: Outlook) -> list[Bar]:
+def _bars(outlook: Forecast) -> list[Bar]:
     """Lanes in the order of their devices."""
     booked = sorted(outlook.plan.bookings, key=lambda each: (each.first, each.width, each.start))
     return [
@@ -62,14 +62,14 @@ def _lane(first: int, width: int, unit: str) -> str:
     return f"{name} {first}" if width == 1 else f"{unit} {first}-{first + width - 1}"
 
 
-def _summary(runs: Sequence[Run], outlook: Outlook) -> list[str]:
+def _summary(runs: Sequence[Run], outlook: Forecast) -> list[str]:
     plan = outlook.plan
     basis = min(outlook.estimates.values(), key=lambda each: each.runs)
     rests = "measured" if basis.runs else "in part a default"
     rests += f", steps times {basis.factor:.3g} as earlier predictions ask" if basis.factor != 1 else ""
     return [
         f"{clock(plan.makespan)} in all ({clock(outlook.low)} to {clock(outlook.high)}), "
-        f"{plan.utilisation:.0%} of {outlook.place} in use; "
+        f"{plan.utilisation:.0%} of {outlook.capacity_text} in use; "
         f"no order or widths would take less than {clock(plan.ideal)}.",
         f"{short(sum(map(disk_bytes, runs)))}B of disk at most; the rate of this machine is {rests}.",
         "Nothing was written or trained.",

@@ -20,8 +20,8 @@ from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
-from harness.records.run.timeline import TRAIN, read_timeline, spans
-from harness.records.run.utilisation import utilisation, utilised
+from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
+from harness.records.run.utilisation import describe_utilisation, utilisation
 from harness.records.sweep import ledger
 
 WARM = 5
@@ -91,7 +91,7 @@ def time_taken(run: Run) -> Taken | None:
         return None
     seconds = np.diff(read_curve(run.dir, "steps")["device_seconds"].to_numpy())[WARM:] / run.devices
     phases: dict[str, float] = {}
-    for span in spans(read_timeline(run.dir)):
+    for span in phase_spans(read_timeline(run.dir)):
         phases[span.phase] = phases.get(span.phase, 0.0) + span.seconds
     if len(seconds) < CHUNK or seconds.sum() <= 0 or not phases:
         return None
@@ -180,10 +180,10 @@ def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
 def put_to_use(runs: Sequence[Run], devices: int) -> list[str]:
     """How much of the machine trained, and what the rest did, in words. `devices`: of the machine; 0: as
     many as there were at the busiest moment."""
-    used = utilisation([spans(read_timeline(run.dir)) for run in runs], devices or None)
+    used = utilisation([phase_spans(read_timeline(run.dir)) for run in runs], devices or None)
     if used is None:
         return []
-    said, *more = utilised(used)
+    said, *more = describe_utilisation(used)
     return [said[0].upper() + said[1:], *(f"  {line}" for line in more)]
 
 
@@ -191,7 +191,7 @@ def _places(sweep: SweepDir) -> dict[str, dict[str, Any]]:
     """What the ledger says of each run that it placed, the last time that it did so; `launch`: which one."""
     return {
         name: place | {"launch": entry["hash"]}
-        for entry in ledger.sound(sweep, "placement")
+        for entry in ledger.read_valid(sweep, "placement")
         for name, place in entry["content"]["runs"].items()
     }
 

@@ -81,14 +81,17 @@ def read() -> Kept:
 
 def _line(prediction: Prediction) -> str:
     content = {"version": VERSION, **dataclasses.asdict(prediction)}
-    return json.dumps(content | {"checksum": atomic_files.checksum(content)}, sort_keys=True)
+    return json.dumps(content | {"checksum": atomic_files.json_checksum(content)}, sort_keys=True)
 
 
 def _parsed(line: str) -> Prediction | None:
     """None for a line that was changed after it was written: a flipped bit in a number is still JSON."""
     try:
         content = json.loads(line)
-        if content.pop("checksum") != atomic_files.checksum(content) or content.pop("version") != VERSION:
+        if (
+            content.pop("checksum") != atomic_files.json_checksum(content)
+            or content.pop("version") != VERSION
+        ):
             return None
         return Prediction(**content)
     except (ValueError, TypeError, KeyError, AttributeError):

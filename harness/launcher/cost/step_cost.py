@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
-from harness.core.hashing import digest, plain
+from harness.core.hashing import hash_json, to_plain
 from harness.launcher.cost.prediction_log import ASSUMED, MEASURED
 from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_of
@@ -158,9 +158,11 @@ def _startup(program: str, near: Sequence[Observation], known: Sequence[Observat
 def program_of(config: Config) -> str:
     """What decides whether the compiled steps of a run are in the cache, hashed (after
     training.programs.run_programs)."""
-    optimizer = {key: value for key, value in plain(config.optimizer).items() if key != "learning_rate"}
+    optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
-    return digest([config.model, config.compute, optimizer, sizes, config.imports, code_of(config)])
+    return hash_json(
+        [config.model, config.compute, config.loss, optimizer, sizes, config.imports, code_of(config)]
+    )
 
 
 def _carried(known: Observation, width: int) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.launcher.cost.correction import Correction, corrected
 from harness.launcher.cost.step_cost import Estimate, Observation, cores, estimate, meshes
@@ -13,23 +15,39 @@ from harness.launcher.placement.options import Partition, Task
 from harness.launcher.placement.search import Plan, place
 from harness.launcher.runs import Block, Run
 
-Predict = Callable[[Run, int, float], Estimate]
-"""Of a run on so many devices, on a machine so crowded."""
+
+class RunEstimator:
+    """Estimates of runs from measurements that are read once. Each (run, mesh) is estimated once."""
+
+    def __init__(
+        self, observations: Sequence[Observation], corrections: Mapping[str, Correction] | None = None
+    ) -> None:
+        """`corrections`: factors of the step time, by the evidence that a prediction rests on."""
+        self._observations, self._corrections = observations, corrections or {}
+        self._estimates: dict[tuple[Any, ...], Estimate] = {}
+
+    def estimate(self, run: Run, mesh: MeshConfig, oversubscription: float) -> Estimate:
+        """Return the estimate of `run` on `mesh`, with `oversubscription` devices for each core."""
+        key = (run.name, oversubscription, *dataclasses.astuple(mesh))
+        if key not in self._estimates:
+            raw = estimate(run.on_mesh(mesh), mesh.devices, oversubscription, self._observations)
+            self._estimates[key] = corrected(raw, self._corrections)
+        return self._estimates[key]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """`estimates` by run; the tasks of `plan` are runs, or whole workers where those are what is counted."""
 
     estimates: Mapping[str, Estimate]
     plan: Plan
     unit: str
     """What the plan shares out: devices, or workers."""
-    crowd: float
+    oversubscription: float
     """Devices in use for each core of this host; 1 where they are real."""
 
     @property
-    def place(self) -> str:
+    def capacity_text(self) -> str:
         """How much of what, in words."""
         count = self.plan.devices
         return f"{count} {self.unit if count > 1 else self.unit.removesuffix('s')}"
@@ -47,29 +65,23 @@ class Outlook:
         return sum(bounds) / sum(each.seconds for each in self.estimates.values())
 
 
-def look_ahead(
+def forecast(
     blocks: Sequence[Block],
     settings: EngineConfig,
     workers: int,
-    known: Sequence[Observation],
+    estimator: RunEstimator,
     fixed: Container[str] = (),
-    corrections: Mapping[str, Correction] | None = None,
-) -> Outlook:
+) -> Forecast:
     """Place the blocks on `engine.devices`, or among as many workers as are at work at a time.
 
-    `fixed`: names of runs that keep the mesh that they have. `corrections`: of the time of a step, by what
-    its prediction rests on. Raises UserError for what does not fit.
+    `fixed`: names of runs that keep the mesh that they have. Raises UserError for what does not fit.
     """
-
-    def predict(run: Run, width: int, crowd: float) -> Estimate:
-        return corrected(estimate(run, width, crowd, known), corrections or {})
-
     if settings.devices:
-        return _on_devices(blocks, settings, predict, fixed)
-    return _on_workers(blocks, settings, workers, predict)
+        return _on_devices(blocks, settings, estimator, fixed)
+    return _on_workers(blocks, settings, workers, estimator)
 
 
-def shaped(blocks: Sequence[Block], outlook: Outlook) -> list[Block]:
+def with_meshes(blocks: Sequence[Block], outlook: Forecast) -> list[Block]:
     """Blocks in the order of their starts, each run with the mesh of the width that it was given."""
     if outlook.unit == "workers":
         return by_time(blocks, outlook.estimates)
@@ -89,18 +101,18 @@ def by_time(blocks: Sequence[Block], estimates: Mapping[str, Estimate]) -> list[
 def _with_width(run: Run, width: int) -> Run:
     if width == run.devices:
         return run
-    return dataclasses.replace(run, config=dataclasses.replace(run.config, mesh=meshes(run.config)[width]))
+    return run.on_mesh(meshes(run.config)[width])
 
 
 def _on_devices(
-    blocks: Sequence[Block], settings: EngineConfig, predict: Predict, fixed: Container[str]
-) -> Outlook:
+    blocks: Sequence[Block], settings: EngineConfig, estimator: RunEstimator, fixed: Container[str]
+) -> Forecast:
     runs = [run for block in blocks for run in block.runs]
     crowd = _crowd(runs[0], settings.devices)
     by_width = {
         run.name: {
-            width: predict(run, width, crowd)
-            for width in ([run.devices] if run.name in fixed else meshes(run.config))
+            mesh.devices: estimator.estimate(run, mesh, crowd)
+            for mesh in ([run.config.mesh] if run.name in fixed else meshes(run.config).values())
         }
         for run in runs
     }
@@ -110,10 +122,12 @@ def _on_devices(
     ]
     plan = place(tasks, [Partition("devices", settings.devices)], settings.schedule)
     estimates = {booking.task: by_width[booking.task][booking.width] for booking in plan.bookings}
-    return Outlook(estimates, plan, "devices", crowd)
+    return Forecast(estimates, plan, "devices", crowd)
 
 
-def _on_workers(blocks: Sequence[Block], settings: EngineConfig, workers: int, predict: Predict) -> Outlook:
+def _on_workers(
+    blocks: Sequence[Block], settings: EngineConfig, workers: int, estimator: RunEstimator
+) -> Forecast:
     """Each worker trains one block, or one run, at a time, on devices of its own."""
     runs = [run for block in blocks for run in block.runs]
     groups = {block.name: block.runs for block in blocks}
@@ -122,10 +136,10 @@ def _on_workers(blocks: Sequence[Block], settings: EngineConfig, workers: int, p
     at_work = min(workers, len(groups))
     devices = at_work * max(sum(run.devices for run in group) for group in groups.values())
     crowd = _crowd(runs[0], devices)
-    estimates = {run.name: predict(run, run.devices, crowd) for run in runs}
+    estimates = {run.name: estimator.estimate(run, run.config.mesh, crowd) for run in runs}
     slowest = {name: max(estimates[run.name].seconds for run in group) for name, group in groups.items()}
     tasks = [Task(name, name, {1: seconds}) for name, seconds in slowest.items()]
-    return Outlook(
+    return Forecast(
         estimates, place(tasks, [Partition("workers", workers)], settings.schedule), "workers", crowd
     )
 

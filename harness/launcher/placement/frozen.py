@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.schema.cluster import MeshConfig
-from harness.core.hashing import plain
+from harness.core.hashing import to_plain
 from harness.launcher.cost.step_cost import Estimate
 from harness.launcher.runs import Block, Run
 from harness.records.paths import SweepDir
@@ -27,7 +26,7 @@ class Place:
 def frozen(sweep: SweepDir) -> dict[str, Place]:
     """The places that were given so far, by run; later entries of the ledger replace earlier ones."""
     places: dict[str, Place] = {}
-    for entry in ledger.sound(sweep, "placement"):
+    for entry in ledger.read_valid(sweep, "placement"):
         for name, place in entry["content"]["runs"].items():
             places[name] = Place(place["block"], place["lane"], MeshConfig(**place["mesh"]))
     return places
@@ -75,8 +74,13 @@ def block_as_placed(block: Block, places: Mapping[str, Place]) -> Block:
 
 def as_placed(run: Run, places: Mapping[str, Place]) -> Run:
     """The run with the mesh that it is frozen to."""
-    config = dataclasses.replace(run.config, mesh=places[run.name].mesh)
-    return dataclasses.replace(run, config=config)
+    return run.on_mesh(places[run.name].mesh)
+
+
+def in_lanes(block: Block, places: Mapping[str, Place]) -> Block:
+    """Return the block with its runs in the order of their lanes, each on the mesh that it is frozen to."""
+    ordered = sorted(block.runs, key=lambda run: places[run.name].lane)
+    return Block(block.name, tuple(as_placed(run, places) for run in ordered))
 
 
 def _place(block: Block, lane: int, run: Run) -> Place:
@@ -84,7 +88,7 @@ def _place(block: Block, lane: int, run: Run) -> Place:
 
 
 def _record(place: Place) -> dict[str, Any]:
-    return {"block": place.block, "lane": place.lane, "mesh": plain(place.mesh)}
+    return {"block": place.block, "lane": place.lane, "mesh": to_plain(place.mesh)}
 
 
 def _predicted(name: str, estimates: Mapping[str, Estimate] | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
-from harness.core.hashing import digest, plain
+from harness.core.hashing import hash_json, to_plain
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import Facts, code_of
 
@@ -50,9 +50,9 @@ def described(configs: Sequence[Config]) -> list[Facts]:
 
 def key_of(config: Config) -> str:
     """What a description depends on: config, code, users' files and a parent as they lie there now."""
-    relevant = {key: value for key, value in plain(config).items() if key not in _IRRELEVANT}
+    relevant = {key: value for key, value in to_plain(config).items() if key not in _IRRELEVANT}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
-    return digest([relevant, code_of(config), [_stamp(Path(path)) for path in paths], _base_stamp(config)])
+    return hash_json([relevant, code_of(config), [_stamp(Path(path)) for path in paths], _base_stamp(config)])
 
 
 def _base_stamp(config: Config) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from harness.config.schema.decision import Gate, Stopping
 from harness.config.schema.run import Config
 from harness.core import atomic_files
-from harness.core.errors import UserError, nearest
-from harness.core.hashing import digest, flatten, plain
+from harness.core.errors import UserError, did_you_mean
+from harness.core.hashing import flatten, hash_json, to_plain
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
@@ -27,7 +27,7 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
     variants = {config.variant.name for config in configs}
     if len(variants) > 1 and rule.control not in variants | trained:
         raise UserError(
-            f"rule.control={rule.control}: not among the variants of this sweep; {nearest('', variants)}"
+            f"rule.control={rule.control}: not among the variants of this sweep; {did_you_mean('', variants)}"
         )
 
 
@@ -48,15 +48,15 @@ def write_down(
     control), and so are the gate's margins and, by variant, how learning rates were tuned.
     """
     content = _content(config, variants, tuning or {})
-    entries = ledger.sound(sweep, "rule")
+    entries = ledger.read_valid(sweep, "rule")
     fixed = _as_hashed(atomic_files.read_json(sweep.rule))
     if not entries:
         if fixed is None:
             fixed = content
-            atomic_files.write_json(sweep.rule, fixed | {"hash": digest(fixed)})
-        ledger.append(sweep, "rule", fixed | {"hash": digest(fixed)})
+            atomic_files.write_json(sweep.rule, fixed | {"hash": hash_json(fixed)})
+        ledger.append(sweep, "rule", fixed | {"hash": hash_json(fixed)})
     _add_tuning(sweep, tuning or {})
-    if fixed is None or (entries and digest(fixed) != entries[0]["content"]["hash"]):
+    if fixed is None or (entries and hash_json(fixed) != entries[0]["content"]["hash"]):
         return _restore(sweep, entries[0]["content"])
     return _amend(sweep, fixed, content)
 
@@ -64,7 +64,7 @@ def write_down(
 def _as_hashed(rule: Any) -> dict[str, Any] | None:
     """A rule without its hash; None where it is not as it was when that was taken."""
     content = {key: value for key, value in rule.items() if key != "hash"} if isinstance(rule, dict) else {}
-    return content if content and rule.get("hash") == digest(content) else None
+    return content if content and rule.get("hash") == hash_json(content) else None
 
 
 def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
@@ -78,12 +78,12 @@ def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
 
 def fixed_stopping(sweep: SweepDir) -> Stopping:
     """The stopping that was written down, whatever a later command says."""
-    return Stopping(ledger.sound(sweep, "rule")[0]["content"]["rule"]["stopping"])
+    return Stopping(ledger.read_valid(sweep, "rule")[0]["content"]["rule"]["stopping"])
 
 
 def _add_tuning(sweep: SweepDir, tuning: Mapping[str, Any]) -> None:
     """Variants that came later were tuned later: the ledger holds what was found for them."""
-    entries = [*ledger.sound(sweep, "rule")[:1], *ledger.sound(sweep, "tuning")]
+    entries = [*ledger.read_valid(sweep, "rule")[:1], *ledger.read_valid(sweep, "tuning")]
     known = {variant for entry in entries for variant in entry["content"].get("tuning", {})}
     if new := {variant: found for variant, found in tuning.items() if variant not in known}:
         ledger.append(sweep, "tuning", {"tuning": new})
@@ -91,8 +91,8 @@ def _add_tuning(sweep: SweepDir, tuning: Mapping[str, Any]) -> None:
 
 def _content(config: Config, variants: Sequence[str], tuning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     family = sorted({*variants} - {config.rule.control})
-    content = {"rule": plain(config.rule) | {"family": family}}
-    content |= {"gate": plain(config.gate)} if config.gate.name is not Gate.none else {}
+    content = {"rule": to_plain(config.rule) | {"family": family}}
+    content |= {"gate": to_plain(config.gate)} if config.gate.name is not Gate.none else {}
     return content | ({"tuning": dict(tuning)} if tuning else {})
 
 
@@ -100,9 +100,9 @@ def _amend(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> s
     before, now = flatten(fixed), flatten(content)
     keys = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
     changed = sorted(key for key in keys if key != "rule.family" and not key.startswith("tuning."))
-    known = {entry["content"].get("hash") for entry in ledger.sound(sweep, "amendment")}
-    if not changed or digest(content) in known:
+    known = {entry["content"].get("hash") for entry in ledger.read_valid(sweep, "amendment")}
+    if not changed or hash_json(content) in known:
         return None
     detail = "; ".join(f"{key}: {before.get(key)!r} became {now.get(key)!r}" for key in changed)
-    ledger.append(sweep, "amendment", {"detail": detail, "hash": digest(content)} | content)
+    ledger.append(sweep, "amendment", {"detail": detail, "hash": hash_json(content)} | content)
     return f"the rule that was fixed before the first step stands; recorded as a deviation: {detail}"

@@ -15,11 +15,11 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.number_format import unique
 from harness.launcher.run_directories import mark
-from harness.launcher.runs import Block, Run
+from harness.launcher.runs import Block, Run, select_runs
 from harness.records.paths import SweepDir
-from harness.records.run.integrity import branch_stands
+from harness.records.run.integrity import branch_is_complete
 from harness.records.run.status import State, read_status
-from harness.records.run.training_target import END, write_goal
+from harness.records.run.training_target import END, write_target
 from harness.records.sweep import ledger
 
 Train = Callable[[Sequence[Block]], None]
@@ -71,14 +71,9 @@ def train_by_looks(sweep: SweepDir, blocks: Sequence[Block], looks: Looks, train
 def _train_to(share: float, blocks: Sequence[Block], train: Train) -> None:
     for block in blocks:
         for run in block.runs:
-            write_goal(run.dir, share)
-    left = [
-        Block(block.name, runs)
-        for block in blocks
-        if (runs := tuple(run for run in block.runs if not _reached(run, share)))
-    ]
-    if left:
-        train(left)
+            write_target(run.dir, share)
+    if remaining := select_runs(blocks, lambda run: not _reached(run, share)):
+        train(remaining)
 
 
 def _reached(run: Run, share: float) -> bool:
@@ -86,7 +81,7 @@ def _reached(run: Run, share: float) -> bool:
     status = read_status(run.dir)
     if status.state.ended:
         return True
-    return status.state is State.waiting and share < END and branch_stands(run.dir.branch(share))
+    return status.state is State.waiting and share < END and branch_is_complete(run.dir.branch(share))
 
 
 def _decide(sweep: SweepDir, scale: str, number: int, looks: Looks, note: Note) -> None:
@@ -118,7 +113,7 @@ def _mark_stopped(sweep: SweepDir, scale: str, number: int, blocks: Sequence[Blo
 
 def _decision(sweep: SweepDir, scale: str, number: int) -> dict[str, Any] | None:
     """What the ledger holds of a look."""
-    for entry in ledger.sound(sweep, "look"):
+    for entry in ledger.read_valid(sweep, "look"):
         if (entry["content"]["scale"], entry["content"]["look"]) == (scale, number):
             return entry["content"]
     return None
@@ -128,7 +123,7 @@ def _stop_of(sweep: SweepDir, scale: str) -> float:
     """The share at which a scale was stopped; 1 where it was not."""
     stops = [
         entry["content"]["share"]
-        for entry in ledger.sound(sweep, "look")
+        for entry in ledger.read_valid(sweep, "look")
         if entry["content"]["scale"] == scale and entry["content"]["stop"]
     ]
     return min(stops, default=END)

@@ -9,13 +9,13 @@ from harness.core.errors import UserError
 from harness.launcher.engines.ray.ray_engine import stop_workers
 from harness.launcher.engines.slurm.slurm_engine import stop_jobs
 from harness.records.paths import SweepDir
-from harness.records.run.run_lock import holder, worker_of
-from harness.records.run.status import Writer
+from harness.records.run.run_lock import owner, worker_of
+from harness.records.run.status import ProcessInfo
 
 
 def stop(sweep: SweepDir) -> str:
     """Tell the driver if there is one, else the workers. Returns in one sentence what was told."""
-    driver = holder(sweep.lock)
+    driver = owner(sweep.lock)
     if driver is not None:
         _terminate(driver)
         return f"the driver (process {driver.pid}) was told; it waits until every run has saved"
@@ -33,7 +33,7 @@ def stop(sweep: SweepDir) -> str:
     return f"{whom} {'was' if sum(told.values()) == 1 else 'were'} told to save and leave"
 
 
-def _terminate(writer: Writer) -> None:
+def _terminate(writer: ProcessInfo) -> None:
     if writer.alive() is None:
         raise UserError(f"process {writer.pid} runs on {writer.host}: stop it there")
     if writer.pid and writer.alive():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.config.run_identity import difference
-from harness.core.hashing import within
+from rich.console import Console
+
+from harness.config.run_identity import config_difference
+from harness.core.hashing import is_covered_by
 from harness.core.number_format import short, unique
-from harness.launcher.placement.forecast import Outlook
+from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Run
 from harness.launcher.workers.progress import clock
 from harness.records.paths import SweepDir
@@ -19,7 +21,19 @@ if TYPE_CHECKING:
     from harness.compare.stats.power import Power
 
 
-def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[str]:
+Note = Callable[[str], None]
+
+
+def printer(console: Console) -> Note:
+    """Return a function that prints a line as it is, without markup, highlighting or wrapping."""
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return note
+
+
+def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[str]:
     """The sweep in a few lines: what is multiplied, how large, and what it costs. Unequal blocks are counted,
     smallest scale first."""
     scales = unique(run.config.scale.name for run in runs)
@@ -44,7 +58,7 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Outlook) -> list[s
         )
     total = sum(run.flops for run in runs)
     lines.append(
-        f"  {short(total)}FLOP on {outlook.place}: {clock(outlook.plan.makespan)} predicted "
+        f"  {short(total)}FLOP on {outlook.capacity_text}: {clock(outlook.plan.makespan)} predicted "
         f"({clock(outlook.low)} to {clock(outlook.high)})"
     )
     return lines
@@ -80,7 +94,7 @@ def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
 def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
     """The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no
     pair resolve nothing, and are named."""
-    from harness.compare.inputs.noise_floor import Wanted, fitting_floors
+    from harness.compare.inputs.noise_floor import FloorKey, matching_floors
     from harness.compare.stats.power import plan_power, seeds_needed
 
     rule = runs[0].config.rule
@@ -99,11 +113,11 @@ def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
     if max(seeds.values()) < 2:
         return Resolution(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
     wanted = [
-        Wanted(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
+        FloorKey(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
         for run in controls.values()
         if run.config.scale.name in seeds
     ]
-    floors = fitting_floors(sweep, wanted)
+    floors = matching_floors(sweep, wanted)
     unit = treated[0].facts.loss_unit.partition(" a ")[0]
     power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
     return Resolution((power.sentence, *shown), power, needed)
@@ -114,8 +128,8 @@ def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool
     config = run.config
     if run.block not in controls:
         return sweep.run(config.scale.name, config.rule.control, config.seed).path.exists()
-    differing = difference(config, controls[run.block].config)
-    return any(not within(key, ["variant"]) for key in differing)
+    differing = config_difference(config, controls[run.block].config)
+    return any(not is_covered_by(key, ["variant"]) for key in differing)
 
 
 def _blocks_in_words(runs: Sequence[Run]) -> str:

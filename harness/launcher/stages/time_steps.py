@@ -14,7 +14,7 @@ from harness.core import atomic_files
 from harness.launcher.runs import Block
 from harness.records.paths import SweepDir
 from harness.records.run.provenance import code_of
-from harness.records.run.status import Writer, read_status
+from harness.records.run.status import ProcessInfo
 from harness.records.sweep import ledger
 
 Note = Callable[[str], None]
@@ -28,7 +28,7 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     """
     config = blocks[0].runs[0].config
     block = max(blocks, key=lambda block: (len(block.runs), block.cost, block.name))
-    if config.gate.name is Gate.none or not _all_ended(blocks):
+    if config.gate.name is Gate.none or not all(run.ended for block in blocks for run in block.runs):
         return
     key = _key(block, config)
     stored = atomic_files.read_json(sweep.timing)
@@ -50,7 +50,7 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
         said = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         note(f"timing pass: it failed ({said}); the gate has no step times")
         return
-    measured = json.loads(answer.stdout) | {"key": key, "host": Writer.here().host}
+    measured = json.loads(answer.stdout) | {"key": key, "host": ProcessInfo.here().host}
     atomic_files.write_json(sweep.timing, measured)
     ledger.append(sweep, "timing", measured)
 
@@ -59,7 +59,3 @@ def _key(block: Block, config: Config) -> dict[str, Any]:
     """What a measurement holds for: these variants, this block, this code."""
     variants = sorted(run.variant for run in block.runs)
     return {"block": block.name, "variants": variants, "code": code_of(config)}
-
-
-def _all_ended(blocks: Sequence[Block]) -> bool:
-    return all(read_status(run.dir).state.ended for block in blocks for run in block.runs)

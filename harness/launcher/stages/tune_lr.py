@@ -12,37 +12,37 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.compare.inputs.lr_tuning import Optimum, read_tuning
-from harness.config.schema.decision import GateConfig, RuleConfig, Stopping, TuneConfig, Tuned
+from harness.config.schema.decision import GateConfig, RuleConfig, Stopping, TuneConfig, TuneTarget
 from harness.config.schema.run import Config, ProfileConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.core.number_format import unique
+from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
-from harness.records.run.provenance import Facts
 from harness.records.sweep import ledger
 
 Launch = Callable[[Sequence[Config]], None]
 """Trains a sweep. Raises UserError naming a run that has no outcome."""
-Describe = Callable[[Sequence[Config]], list[Facts]]
 Note = Callable[[str], None]
 
 
 def tune(
-    sweep: SweepDir, configs: Sequence[Config], launch: Launch, describe: Describe, note: Note
+    sweep: SweepDir, runs: Sequence[Run], launch: Launch, note: Note
 ) -> tuple[list[Config], dict[str, Any]]:
-    """Each config with the learning rate of its variant, and what was found by variant.
+    """Return the configs with the tuned learning rate of their variant, and the tuning result by variant.
 
-    Unchanged, and nothing found, where the config asks for no tuning. Raises UserError for a tuning seed
+    Without `tune=lr` the configs are unchanged and there is no result. Raises UserError for a tuning seed
     that the test uses, or a frozen result that was changed by hand.
     """
-    if configs[0].tune.name is Tuned.none:
-        return [*configs], {}
+    configs = [run.config for run in runs]
+    if configs[0].tune.name is TuneTarget.none:
+        return configs, {}
     _check(configs)
     smallest = _smallest(configs)
     _train_missing(sweep, smallest, launch, note)
     found = _frozen(sweep.tune)
-    width = describe([smallest[0]])[0].shape["width"]
+    width = next(run.facts.shape["width"] for run in runs if run.config is smallest[0])
     return [_applied(config, found[config.variant.name], width) for config in configs], found
 
 
@@ -138,17 +138,17 @@ def _said(optimum: Optimum) -> str:
 
 
 def _freeze(sweep: SweepDir, found: dict[str, Any]) -> None:
-    content = {"variants": found, "hash": digest(found)}
+    content = {"variants": found, "hash": hash_json(found)}
     atomic_files.write_json(sweep.tuned, content)
     ledger.append(sweep, "tuned", {"hash": content["hash"]})
 
 
 def _frozen(sweep: SweepDir) -> dict[str, Any]:
     """What was found before, by variant. Raises UserError where it no longer fits its hash."""
-    entries, content = ledger.sound(sweep, "tuned"), atomic_files.read_json(sweep.tuned)
+    entries, content = ledger.read_valid(sweep, "tuned"), atomic_files.read_json(sweep.tuned)
     if not entries:
         return {}
-    if not isinstance(content, dict) or digest(content.get("variants")) != entries[-1]["content"]["hash"]:
+    if not isinstance(content, dict) or hash_json(content.get("variants")) != entries[-1]["content"]["hash"]:
         raise UserError(
             f"{sweep.tuned}: changed or lost after it was hashed; restore it, or move {sweep.path} away "
             "and tune again under another experiment_name"

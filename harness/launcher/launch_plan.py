@@ -1,0 +1,127 @@
+"""The plan of a launch: which runs are trained, in which order, on which meshes, and how long they take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+from harness.config.schema.engine import EngineConfig
+from harness.core.errors import UserError
+from harness.launcher import run_directories
+from harness.launcher.cost.measurements import corrections_of, known
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.placement import frozen
+from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
+from harness.launcher.runs import Block, Run, check_processes, select_runs
+from harness.launcher.workers.worker_specs import assign_runs, max_workers, worker_spec
+from harness.records.paths import SweepDir
+from harness.records.run.run_lock import worker_of
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """Runs that have been described and checked against each other."""
+
+    sweep: SweepDir
+    runs: Sequence[Run]
+    """All runs, in the order of their configs."""
+    blocks: Sequence[Block]
+    """The same runs in blocks, in order of appearance, on the meshes of their configs."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Blocks in the order of their predicted starts, each run on the mesh that it trains on."""
+
+    sweep: SweepDir
+    blocks: Sequence[Block]
+    forecast: Forecast
+    workers: int
+    """Number of workers at a time."""
+    estimator: RunEstimator
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all blocks, in the order of the blocks."""
+        return [run for block in self.blocks for run in block.runs]
+
+    @property
+    def settings(self) -> EngineConfig:
+        """The engine config, which all runs share."""
+        return self.blocks[0].runs[0].config.engine
+
+    @property
+    def worker_specs(self) -> list[WorkerSpec]:
+        """One spec for each worker that the plan starts."""
+        return [
+            worker_spec(self.sweep, each) for each in assign_runs(self.blocks, self.settings, self.workers)
+        ]
+
+    def keep(self, condition: Callable[[Run], bool]) -> LaunchPlan | None:
+        """Return the plan of the runs that meet `condition`, or None if none does."""
+        blocks = select_runs(self.blocks, condition)
+        return self.with_blocks(blocks) if blocks else None
+
+    def with_blocks(self, blocks: Sequence[Block]) -> LaunchPlan:
+        """Return the plan of `blocks`, whose runs keep their meshes.
+
+        The schedule is computed again, from the same estimates, only if a run or a mesh differs.
+        """
+        meshes = {run.name: run.config.mesh for block in blocks for run in block.runs}
+        if meshes == {run.name: run.config.mesh for run in self.runs}:
+            return dataclasses.replace(self, blocks=blocks)
+        return _plan(self.sweep, blocks, self.estimator, fixed=meshes)
+
+
+def forecast_runs(prepared: PreparedSweep) -> LaunchPlan:
+    """Return the plan of a sweep on this machine. Writes nothing.
+
+    Raises UserError if a directory holds another run, or the runs do not fit on the machine.
+    """
+    run_directories.check_identities(prepared.runs)
+    config, blocks = prepared.runs[0].config, prepared.blocks
+    replanned = {run.name for run in _runs_to_replan(blocks)}
+    places = {n: place for n, place in frozen.frozen(prepared.sweep).items() if n not in replanned}
+    if config.engine.devices:
+        blocks = [frozen.block_as_placed(block, places) for block in blocks]
+    platform = config.cluster.platform
+    estimator = RunEstimator(known(platform), corrections_of(platform))
+    return _plan(prepared.sweep, blocks, estimator, fixed=places)
+
+
+def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
+    """Write the places of runs that have none yet, and return the plan with every run on its frozen mesh.
+
+    Raises UserError if a run that `resume.replan` moves is held by a worker.
+    """
+    replanned = _runs_to_replan(plan.blocks)
+    if any(worker_of(run.dir) for run in replanned):
+        raise UserError(f"resume.replan=true: runs are at work; `harness stop {plan.sweep.path}` first")
+    names = [run.name for run in replanned]
+    places = frozen.freeze(plan.sweep, plan.blocks, names, plan.forecast.estimates)
+    if moved := frozen.moved(plan.runs, places):
+        note(
+            f"{moved[0].name} and {len(moved) - 1} more keep the mesh of their first launch; "
+            "resume.replan=true would start unfinished blocks over on the new one"
+        )
+    return plan.with_blocks([frozen.in_lanes(block, places) for block in plan.blocks])
+
+
+def _runs_to_replan(blocks: Sequence[Block]) -> list[Run]:
+    """Return the runs that get a new place: whole unfinished blocks, since a pair shares its mesh shape."""
+    if not blocks[0].runs[0].config.resume.replan:
+        return []
+    return [run for block in blocks if not all(run.ended for run in block.runs) for run in block.runs]
+
+
+def _plan(
+    sweep: SweepDir, blocks: Sequence[Block], estimator: RunEstimator, fixed: Container[str]
+) -> LaunchPlan:
+    """Schedule the blocks. `fixed`: names of runs that keep the mesh of their config."""
+    settings = blocks[0].runs[0].config.engine
+    workers = max_workers(settings, blocks)
+    outlook = forecast(blocks, settings, workers, estimator, fixed)
+    placed = with_meshes(blocks, outlook)
+    check_processes(placed)
+    return LaunchPlan(sweep, placed, outlook, workers, estimator)

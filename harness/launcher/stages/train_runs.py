@@ -1,0 +1,118 @@
+"""Training of the runs that are left, from the preflight check of the engine to the last worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.config.schema.engine import EngineConfig, Isolation
+from harness.core import atomic_files
+from harness.launcher import run_directories
+from harness.launcher.cost.measurements import learn, put_to_use
+from harness.launcher.engines.engine_api import Engine
+from harness.launcher.launch_plan import LaunchPlan
+from harness.launcher.run_directories import Ready
+from harness.launcher.runs import Block, Run, select_runs
+from harness.launcher.stages.interim_looks import Looks, train_by_looks
+from harness.launcher.stages.summary import Note, plan_lines, power_lines, printer
+from harness.launcher.sweep_lock import leaving_when_told, signals_to
+from harness.launcher.workers.progress import make_display
+from harness.launcher.workers.supervisor import Supervisor
+from harness.launcher.workers.worker_specs import assign_runs, input_files, worker_spec
+
+EngineMaker = Callable[[EngineConfig, Path], Engine]
+
+
+def ready_engine(plan: LaunchPlan, make_engine: EngineMaker, note: Note) -> Engine:
+    """Return an engine that has passed its preflight check. Raises UserError if it cannot train the plan."""
+    logs = plan.sweep.path / "workers"
+    engine, specs = make_engine(plan.settings, logs), plan.worker_specs
+    with atomic_files.remove_new_dirs_on_error(logs), leaving_when_told():
+        engine.check(specs, input_files(plan.runs), note)
+    return engine
+
+
+def train_runs(
+    plan: LaunchPlan,
+    runs: Sequence[Run],
+    looks: Looks | None,
+    engine: Engine | None,
+    make_engine: EngineMaker,
+    console: Console,
+) -> dict[str, str]:
+    """Train the runs that are left. Returns the reason for each run that was given up.
+
+    `runs`: all runs of the sweep. `engine`: checked already; None if every run seemed to have ended.
+    """
+    note = printer(console)
+    todo = _prepare_directories(plan, note)
+    if todo is None:
+        if engine:
+            engine.close()
+        return {}
+    for line in [*plan_lines(plan.sweep, runs, todo.forecast), *power_lines(plan.sweep, runs)]:
+        note(line)
+    failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
+    for line in put_to_use(runs, plan.settings.devices):
+        note(line)
+    return failed
+
+
+def _prepare_directories(plan: LaunchPlan, note: Note) -> LaunchPlan | None:
+    """Make every run directory fit for a worker. Returns the plan of the runs that are left to train."""
+    new = run_directories.start_new(plan.runs)
+    complete = {
+        run.name
+        for run in plan.runs
+        if run.name not in new and run_directories.prepare(plan.sweep, run, note) is Ready.stands
+    }
+    return plan.keep(lambda run: run.name not in complete)
+
+
+def _supervise(
+    plan: LaunchPlan, runs: Sequence[Run], looks: Looks | None, engine: Engine, console: Console
+) -> dict[str, str]:
+    """Keep workers running until every run of the plan has ended or was given up. Returns the reasons."""
+    settings, display = plan.settings, make_display(runs, console)
+    supervisor = Supervisor(
+        engine,
+        settings,
+        display,
+        1 if settings.isolation is Isolation.all else plan.workers,
+        prepare=lambda run: run_directories.prepare(plan.sweep, run, display.note),
+        make_spec=lambda assignment: worker_spec(plan.sweep, assignment),
+        devices=settings.devices,
+    )
+
+    def train(blocks: Sequence[Block]) -> None:
+        remaining = select_runs(blocks, lambda run: run.name not in supervisor.failed)
+        supervisor.run(assign_runs(remaining, settings, plan.workers))
+
+    try:
+        with _counting_interruptions(supervisor):
+            if looks:
+                train_by_looks(plan.sweep, plan.blocks, looks, train, display.note)
+            else:
+                train(plan.blocks)
+    finally:
+        display.close()
+        engine.close()
+        # Learn also after an interruption: a later launch leaves out the runs that have finished by now.
+        if settings.name == "local":  # timings from other machines do not hold for this one
+            for line in learn(plan.sweep, plan.runs, plan.forecast.oversubscription):
+                printer(console)(line)
+    return supervisor.failed
+
+
+@contextmanager
+def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
+    """Count Ctrl-C and SIGTERM instead of raising, so that no worker is started and then forgotten."""
+
+    def count(*_) -> None:
+        supervisor.interruptions += 1
+
+    with signals_to(count):
+        yield
