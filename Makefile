@@ -1,11 +1,18 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up .venv if need be.
 PYTHON ?= python3
 RUN := .venv/bin/
+# One room of the tests: make test ROOM=compare. Workers pay where the rooms together take minutes.
+ROOM ?=
+WORKERS ?= 2
 
-.PHONY: setup demo fleet test check bench bench-sweep plan-extras test-install test-full test-statistics \
-	test-extras test-soak test-slurm test-ray clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo fleet test check house bench bench-sweep plan-extras test-install test-full \
+	test-statistics test-extras test-soak test-slurm test-ray clean
 
-setup: .venv/ready
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: .venv/ready  ## .venv with the locked packages
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,7 +23,7 @@ setup: .venv/ready
 # Compilers for GPUs and TPUs that are not here: an environment on top of .venv, which stays as it is.
 PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
-plan-extras: .venv-plan/ready
+plan-extras: .venv-plan/ready  ## compilers for GPUs and TPUs that are not here, in .venv-plan
 
 .venv-plan/ready: .venv/ready requirements-plan.lock
 	$(RUN)python -m venv --clear --without-pip .venv-plan
@@ -25,54 +32,57 @@ plan-extras: .venv-plan/ready
 		-r requirements-plan.lock
 	touch .venv-plan/ready
 
-demo: setup
+demo: setup  ## train 27 small language models, print the verdict (2 minutes)
 	$(RUN)harness sweep experiment=attention
 
-fleet: setup
+fleet: setup  ## seven unequal models at once on eight simulated devices
 	$(RUN)harness sweep experiment=colossus2
 
-test: setup
-	$(RUN)pytest -m "not slow"
+test: setup  ## the quick tests; ROOM=compare: those of one room
+	$(RUN)pytest -m "not slow" -n $(WORKERS) --dist loadfile $(addprefix tests/,$(ROOM))
 
-check: setup
+check: setup  ## linters, types, imports
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)pyright
-	$(RUN)pytest tests/test_imports.py -n 0
+	$(RUN)pytest tests/test_imports.py tests/test_house.py
 
-bench: setup
+house: setup  ## rooms, imports, names and docstrings, measured
+	$(RUN)python -m tests.house
+
+bench: setup  ## speed, as ratios within one run
 	$(RUN)python -m tests.bench
 
-bench-sweep: setup
+bench-sweep: setup  ## a whole sweep against Hydra's own launchers
 	$(RUN)python -m pip install --quiet --disable-pip-version-check hydra-joblib-launcher
 	$(RUN)python -m tests.bench.sweep
 
-test-install: setup
+test-install: setup  ## wheel and editable install, from outside the repository
 	tests/install.sh
 
 # Slow proofs, each with a target of its own.
-test-full: setup
-	$(RUN)pytest -m slow tests/models tests/training tests/inspection tests/data tests/launcher \
+test-full: setup  ## every mechanism in every way of executing it
+	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/models tests/training tests/inspection tests/data tests/launcher \
 		tests/aot/test_aot.py --ignore=tests/launcher/soak
 
-test-extras: plan-extras
-	$(RUN)pytest -m slow -n 0 tests/aot
+test-extras: plan-extras  ## the compilers of plan-extras
+	$(RUN)pytest -m slow tests/aot
 
-test-statistics: setup
-	$(RUN)pytest -m slow tests/compare
+test-statistics: setup  ## the acceptance table of the statistics, in full
+	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare
 
-test-soak: setup
-	$(RUN)pytest -m slow -n 0 -s tests/launcher/soak
+test-soak: setup  ## a real sweep under 200 random faults
+	$(RUN)pytest -m slow -s tests/launcher/soak
 
 # Fetches the packages of a Slurm into the cache, and starts one of three nodes from there.
-test-slurm: setup
+test-slurm: setup  ## through a real Slurm, started here
 	$(RUN)python -m tests.slurm.cluster
-	$(RUN)pytest -m slow -n 0 tests/slurm
+	$(RUN)pytest -m slow tests/slurm
 
 # A Ray of two nodes, started here.
-test-ray: setup
+test-ray: setup  ## through a real Ray, started here
 	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
-	$(RUN)pytest -m slow -n 0 tests/ray
+	$(RUN)pytest -m slow tests/ray
 
-clean:
+clean:  ## remove the environments and builds
 	rm -rf .venv .venv-plan build dist *.egg-info

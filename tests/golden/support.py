@@ -25,9 +25,9 @@ UNFINISHED = "xs/short/seed2"
 FINISHED = ("xs/mha/seed0", "xs/mha/seed1", "xs/mha/seed2", "xs/short/seed0", "xs/short/seed1")
 PLANS = {
     "plan_attention": ["experiment=attention"],
-    "plan_colossus2": ["experiment=colossus2", "ladder=frontier", "cluster=colossus2"],
+    "plan_colossus2": ["experiment=colossus2", "roster=frontier", "cluster=colossus2"],
     "plan_layers": [
-        "experiment=colossus2", "ladder=frontier", "cluster=colossus2", "member=1t_a", "--layers", "abstract",
+        "experiment=colossus2", "roster=frontier", "cluster=colossus2", "member=1t_a", "--compile", "abstract",
     ],
 }  # fmt: skip
 CALL = "import sys; from harness.cli import main; sys.exit(main())"
