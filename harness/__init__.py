@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness import moved
+
 if TYPE_CHECKING:
     from harness.inspection.diff.diff_checkpoints import diff
     from harness.report.open_sweep import open_sweep
 
 __all__ = ["diff", "open_sweep"]
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config.schema.run import Config
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import (
@@ -26,7 +26,7 @@ def prepare_run(folder: Path, config: Config) -> RunDir:
     write_config(run.config, config)
     record = Provenance(
         identity=identity_of(config, facts),
-        config_hash=digest(config),
+        config_hash=hash_json(config),
         code_hash=code_of(config),
         experiment="test",
         scale=config.scale.name,

@@ -1,1 +1,1 @@
-"""What compilers say of a training step, without the devices that it is for: `python -m harness.aot`."""
+"""Ahead-of-time analysis of training steps without their target devices: `python -m harness.aot`."""

@@ -1,7 +1,7 @@
-"""`python -m harness.aot REQUEST.json`: a JSON line for each config of a `harness.aot.protocol.Request`.
+"""`python -m harness.aot REQUEST.json`: print one JSON line for each config of a `protocol.CompileRequest`.
 
-A line is a `harness.aot.protocol.Seen`, or `{"error": SENTENCE}`. Lines come as they are found, so that what
-was answered before a compiler died or took too long is not lost.
+A line is a `protocol.CompileStats` or `{"error": SENTENCE}`. Each line is printed at once, so that earlier
+results survive if a later compilation crashes or times out.
 """
 
 from __future__ import annotations
@@ -14,53 +14,54 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from harness.aot.backends import Compiler, compiler_of
-from harness.aot.protocol import Request, Target
+from harness.aot.backends import Backend, backend_for
+from harness.aot.protocol import CompileRequest, Target
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.core.hashing import plain
+from harness.core.hashing import to_plain
 from harness.records.run.config_file import read_config
 
 
 def main(argv: list[str]) -> int:
+    """Analyze every config of the request file `argv[0]`. Returns exit status 2 for a bad request, else 0."""
     try:
         request = read_request(Path(argv[0]))
         configs = [read_config(Path(path)) for path in request.configs]
-        compiler = compiler_of(request.target)
+        backend = backend_for(request.target)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    os.environ.update(compiler.environment(max(config.mesh.devices for config in configs)))
+    os.environ.update(backend.environment(max(config.mesh.devices for config in configs)))
     for config in configs:
-        print(json.dumps(_answer(compiler, config, request)), flush=True)
+        print(json.dumps(_analyze(backend, config, request)), flush=True)
     return 0
 
 
-def read_request(path: Path) -> Request:
-    """Raises UserError where it says nothing that can be looked at."""
+def read_request(path: Path) -> CompileRequest:
+    """Read a request file. Raises UserError if it cannot be read or has an unknown target."""
     try:
         content = json.loads(path.read_text())
         target, configs = Target(content["target"]), tuple(content["configs"])
-        return Request(target, configs, content.get("topology", ""))
+        return CompileRequest(target, configs, content.get("topology", ""))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no request: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} is not a valid request: {type(error).__name__}: {error}") from error
 
 
-def _answer(compiler: Compiler, config: Config, request: Request) -> dict[str, Any]:
-    """Whatever a compiler raises is its answer: one sentence, the traceback on stderr."""
-    from harness.aot.train_step import executed_flops, specs_of
+def _analyze(compiler: Backend, config: Config, request: CompileRequest) -> dict[str, Any]:
+    """Return the stats of one config, or one sentence under `error`; other tracebacks go to stderr."""
+    from harness.aot.train_step import executed_flops, step_factory
 
     try:
-        make = specs_of(config)
-        found = compiler.load()(make, request.topology)
-        flops = executed_flops(make) / config.mesh.devices
-        return plain(dataclasses.replace(found, executed_flops=flops))
+        factory = step_factory(config)
+        stats = compiler.load()(factory, request.topology)
+        flops = executed_flops(factory) / config.mesh.devices
+        return to_plain(dataclasses.replace(stats, executed_flops=flops))
     except UserError as error:
         return {"error": str(error)}
     except Exception as error:
         traceback.print_exc()
-        said = next(iter(str(error).strip().splitlines()), "it says nothing")
-        return {"error": f"{request.target.value}: {type(error).__name__}: {said[:400]}"}
+        message = next(iter(str(error).strip().splitlines()), "no message")
+        return {"error": f"{request.target.value}: {type(error).__name__}: {message[:400]}"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A step lowered over an abstract mesh, of any size: nothing is compiled."""
+"""Analysis of a step lowered over an abstract mesh of any size. Nothing is compiled."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Any
 
 from jax.extend.mlir import passmanager
 
-from harness.aot.protocol import Seen, Target
-from harness.aot.train_step import Maker, state_bytes, traced
-from harness.models.flops import count_traced, subjaxprs
+from harness.aot.protocol import CompileStats, Target
+from harness.aot.train_step import StepFactory, state_bytes, trace_step
+from harness.models.flops import count_jaxpr_flops, subjaxprs
 from harness.parallel.sharding.mesh import abstract_mesh
 
-PROPAGATION = "builtin.module(sdy-propagation-pipeline)"
-"""What XLA does first with shardings that are written down (Shardy): it gives one to every value."""
+PROPAGATION_PIPELINE = "builtin.module(sdy-propagation-pipeline)"
+"""First passes of XLA over an annotated module (Shardy). They give every value a sharding."""
 
 
-def look(make: Maker, topology: str) -> Seen:
-    """Bytes of state are exact; dot FLOPs are those of the traced step, as its shardings share them out."""
-    start, config = time.monotonic(), make.config
+def analyze_abstract(factory: StepFactory, topology: str) -> CompileStats:
+    """Lower the step and return its stats. State bytes are exact. Dot FLOPs are those of the traced step,
+    divided over devices by its shardings. `topology` is unused."""
+    start, config = time.monotonic(), factory.config
     mesh = abstract_mesh(config.mesh)
-    specs = make(mesh)
-    found = traced(specs)
+    specs = factory(mesh)
+    traced = trace_step(specs)
     platform = config.cluster.platform
-    module = found.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
-    propagate(module)
-    return Seen(
+    module = traced.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
+    propagate_shardings(module)
+    return CompileStats(
         target=Target.abstract,
         platform=f"abstract mesh, lowered for {platform}",
         devices=mesh.size,
         seconds=time.monotonic() - start,
         state_bytes=state_bytes(specs),
-        dot_flops=float(count_traced(found.jaxpr.jaxpr)),
-        reshards=reshards(found.jaxpr.jaxpr),
+        dot_flops=float(count_jaxpr_flops(traced.jaxpr.jaxpr)),
+        reshards=count_reshards(traced.jaxpr.jaxpr),
     )
 
 
-def reshards(jaxpr: Any) -> int:
-    """Places where a value is asked for in another sharding than it has, each counted once however often it
-    runs. Counted before lowering, where every value says its sharding."""
-    within = sum(reshards(inner) for each in jaxpr.eqns for inner in subjaxprs(each.params))
-    return within + sum(each.primitive.name == "reshard" and _changes(each) for each in jaxpr.eqns)
+def count_reshards(jaxpr: Any) -> int:
+    """Return the number of `reshard` equations that change a sharding. An equation in a loop counts once."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += sum(map(count_reshards, subjaxprs(equation.params)))
+        if equation.primitive.name == "reshard":
+            total += equation.invars[0].aval.sharding.spec != equation.outvars[0].aval.sharding.spec
+    return total
 
 
-def _changes(equation: Any) -> bool:
-    return equation.invars[0].aval.sharding.spec != equation.outvars[0].aval.sharding.spec
-
-
-def propagate(module: Any) -> None:
-    """Give every value of the module a sharding. Raises what Shardy raises where they contradict."""
+def propagate_shardings(module: Any) -> None:
+    """Give every value of the MLIR module a sharding, in place. Shardy raises if shardings contradict."""
     with module.context:
-        passmanager.PassManager.parse(PROPAGATION).run(module.operation)
+        passmanager.PassManager.parse(PROPAGATION_PIPELINE).run(module.operation)

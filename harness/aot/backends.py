@@ -1,4 +1,4 @@
-"""Who answers for which target: the environment that its process needs, and the function that looks."""
+"""Backends by target: the environment variables that a process needs, and its analysis function."""
 
 from __future__ import annotations
 
@@ -7,48 +7,50 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.aot.protocol import Seen, Target
-from harness.core.cpu_flags import cpu_profile
-from harness.core.errors import UserError, nearest
+from harness.aot.protocol import CompileStats, Target
+from harness.core.cpu_flags import cpu_env
+from harness.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from harness.aot.train_step import Maker
+    from harness.aot.train_step import StepFactory
 
-    Look = Callable[[Maker, str], Seen]
-    """(what makes a config's step over a mesh, topology) to what was seen of it. Raises UserError, or
-    whatever the compiler raises."""
+    Analyze = Callable[[StepFactory, str], CompileStats]
+    """(step factory of a config, topology) -> stats. Raises UserError, or the compiler's own exceptions."""
 
 
 @dataclass(frozen=True)
-class Compiler:
+class Backend:
+    """The analysis function of one target, imported only after its environment is set."""
+
     environment: Callable[[int], dict[str, str]]
-    """Variables for the most devices that are asked for, set before JAX is imported."""
+    """Environment variables for the largest device count, to set before importing JAX."""
     module: str
-    look: str
+    function: str
 
-    def load(self) -> Look:
-        return getattr(importlib.import_module(self.module), self.look)
+    def load(self) -> Analyze:
+        """Import and return the analysis function. This imports JAX."""
+        return getattr(importlib.import_module(self.module), self.function)
 
 
-PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-"""What is computed on the way is computed here; no flag that a compiler of another version may not know."""
+CPU_ENV = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+"""Constants are computed on this CPU. XLA_FLAGS is empty: another version's compiler may reject our flags."""
 
-NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""Nobody is asked which TPU this machine is part of, and several such processes may run."""
+OFFLINE_TPU_ENV = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""Skip the metadata query for this machine's TPU, and let several such processes run at once."""
 
-COMPILERS = {
-    Target.abstract: Compiler(lambda _: cpu_profile(1), "harness.aot.abstract_mesh", "look"),
-    Target.cpu: Compiler(cpu_profile, "harness.aot.cpu", "look"),
-    Target.cuda: Compiler(lambda _: PLAIN, "harness.aot.offline_devices", "look_cuda"),
-    Target.tpu: Compiler(lambda _: PLAIN | NO_TPU, "harness.aot.offline_devices", "look_tpu"),
+BACKENDS = {
+    Target.abstract: Backend(lambda _: cpu_env(1), "harness.aot.abstract_mesh", "analyze_abstract"),
+    Target.cpu: Backend(cpu_env, "harness.aot.cpu", "analyze_cpu"),
+    Target.cuda: Backend(lambda _: CPU_ENV, "harness.aot.offline_devices", "analyze_cuda"),
+    Target.tpu: Backend(lambda _: CPU_ENV | OFFLINE_TPU_ENV, "harness.aot.offline_devices", "analyze_tpu"),
 }
 
 
-def compiler_of(target: Target) -> Compiler:
-    """Raises UserError for a target that nobody here answers for."""
-    if target not in COMPILERS:
+def backend_for(target: Target) -> Backend:
+    """Return the backend of a target. Raises UserError if it has none."""
+    if target not in BACKENDS:
         raise UserError(
-            f"target={target.value}: nothing here compiles for it;"
-            f" {nearest(target.value, [each.value for each in COMPILERS])}"
+            f"target={target.value} has no compiler backend;"
+            f" {did_you_mean(target.value, [known_target.value for known_target in BACKENDS])}"
         )
-    return COMPILERS[target]
+    return BACKENDS[target]

@@ -1,6 +1,6 @@
-"""What XLA has to know of a GPU that is not here, as the text of its GpuTargetConfigProto.
+"""Device properties of absent GPUs that XLA needs, as the text of its GpuTargetConfigProto.
 
-Numbers are the device properties that CUDA reports, as XLA's own descriptions of these parts list them
+Numbers are the device properties that CUDA reports, from XLA's own descriptions of these GPUs
 (openxla/xla, xla/backends/gpu/target_config/specs).
 """
 
@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuSpec:
+    """Device properties of one GPU model."""
+
     name: str
     capability: tuple[int, int]
     """CUDA compute capability."""
     cores: int
-    """Streaming multiprocessors."""
+    """Number of streaming multiprocessors."""
     lanes: int
-    """Single-precision units of each."""
+    """Single-precision units of each multiprocessor."""
     clock_ghz: float
     memory_bytes: int
     memory_bytes_s: int
     cache_bytes: int
-    """Level 2."""
+    """Level-2 cache."""
     shared_bytes: int
-    """Shared memory of one core; a block may use 1 KiB less."""
+    """Shared memory of one multiprocessor; a block may use 1 KiB less."""
 
     @property
-    def description(self) -> str:
-        """Limits are those of every part since compute capability 8.0 (CUDA programming guide)."""
+    def target_config(self) -> str:
+        """GpuTargetConfigProto text. Limits hold for every GPU since compute capability 8.0 (CUDA guide)."""
         major, minor = self.capability
         return f"""
             gpu_device_info {{
@@ -52,16 +54,16 @@ class Gpu:
         """
 
 
-def _hopper(name: str, memory_bytes: int, memory_bytes_s: int) -> Gpu:
-    return Gpu(name, (9, 0), 132, 128, 1.98, memory_bytes, memory_bytes_s, 52_428_800, 233_472)
+def _hopper(name: str, memory_bytes: int, memory_bytes_s: int) -> GpuSpec:
+    return GpuSpec(name, (9, 0), 132, 128, 1.98, memory_bytes, memory_bytes_s, 52_428_800, 233_472)
 
 
-def _blackwell(name: str, minor: int, clock_ghz: float, memory_bytes: int) -> Gpu:
+def _blackwell(name: str, minor: int, clock_ghz: float, memory_bytes: int) -> GpuSpec:
     rate, cache = 7_928_064_000_000, 135_528_448
-    return Gpu(name, (10, minor), 152, 128, clock_ghz, memory_bytes, rate, cache, 233_472)
+    return GpuSpec(name, (10, minor), 152, 128, clock_ghz, memory_bytes, rate, cache, 233_472)
 
 
-_A100 = Gpu(
+_A100 = GpuSpec(
     "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 85_100_068_864, 2_039_040_000_000, 41_943_040, 167_936
 )
 _H100 = _hopper("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000)
@@ -69,17 +71,17 @@ _H100 = _hopper("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000)
 GPUS = {
     "A100-80G": _A100,
     "H100-80G": _H100,
-    # An H100 with fewer links between chips, which the compiler does not ask for.
+    # An H100 with fewer NVLinks, which the compiler does not read.
     "H800": _H100,
     "H200-141G": _hopper("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
     "GB200": _blackwell("NVIDIA GB200", 0, 2.062, 197_897_748_480),
     "GB300": _blackwell("NVIDIA GB300", 3, 2.07, 297_021_079_552),
 }
-"""By the names of clusters and published runs (harness.plan.cluster.known_chips)."""
+"""GPU specs by the names that clusters and published runs use (harness.plan.cluster.known_chips)."""
 
 
-def gpu_named(name: str) -> Gpu:
-    """Raises UserError for one whose properties are not listed."""
+def gpu_spec(name: str) -> GpuSpec:
+    """Return the spec of a GPU. Raises UserError if its properties are not listed."""
     if name not in GPUS:
-        raise UserError(f"chip={name}: the compiler needs its device properties; {nearest(name, GPUS)}")
+        raise UserError(f"chip={name} has no listed device properties; {did_you_mean(name, GPUS)}")
     return GPUS[name]

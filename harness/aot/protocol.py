@@ -1,4 +1,4 @@
-"""What a process that can lower or compile says of one step, for a plan: it crosses between them as JSON."""
+"""Requests to a compile process and its results. They cross the process boundary, and are cached, as JSON."""
 
 from __future__ import annotations
 
@@ -7,57 +7,56 @@ from enum import Enum
 
 
 class Target(Enum):
-    """For what a step is lowered or compiled, without any such device."""
+    """Platform that a step is lowered or compiled for, without such a device."""
 
     abstract = "abstract"
-    """Lowered alone, over an abstract mesh of any size."""
+    """Lowered only, over an abstract mesh of any size."""
     cpu = "cpu"
-    """Compiled for simulated devices, where 16-bit values become 32: its bytes are not to be trusted."""
+    """Compiled for simulated CPU devices. Bytes are not trusted: 16-bit values become 32-bit."""
     cuda = "cuda"
     tpu = "tpu"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a process is asked: to look at the step of each config, on the mesh and with the compute that it
-    says, for one target."""
+class CompileRequest:
+    """Configs whose steps a process is to analyze for one target, each on its own mesh and compute node."""
 
     target: Target
     configs: tuple[str, ...]
     """Paths of files that `harness.records.run.config_file.write_config` wrote."""
     topology: str = ""
-    """Of the devices, where a target wants to know."""
+    """Topology of the devices, for targets that need one."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of one step on one mesh. What a target does not tell is None."""
+class CompileStats:
+    """Memory, FLOPs and traffic of one step on one mesh. A number that the target does not report is None."""
 
     target: Target
     platform: str
-    """In words, such as `TPU v5p 8x8x8`."""
+    """Display name, such as `TPU v5p 8x8x8`."""
     devices: int
     seconds: float
-    """That it took to find out."""
+    """Wall seconds of the analysis."""
     state_bytes: int
-    """Of one device: what stays from step to step, by the shapes of its shards."""
+    """Bytes of training state on one device, from the shapes of its shards."""
     argument_bytes: int | None = None
-    """The same with the batch, as the compiler counts it."""
+    """Bytes of state and batch on one device, as the compiler counts them."""
     temporary_bytes: int | None = None
     peak_bytes: int | None = None
-    """Of one device at once, arguments and results in it."""
+    """Peak bytes of one device, arguments and results included."""
     dot_flops: float | None = None
-    """Of one device's products in a step, loops counted as often as they run."""
+    """FLOPs of one device's matrix products in a step, times the trip counts of loops."""
     executed_flops: float | None = None
-    """What the closed form says of the same, shared evenly among the devices."""
+    """The same FLOPs in closed form, divided evenly among the devices."""
     collective_bytes: dict[str, float] = field(default_factory=dict)
-    """Received by one device in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
+    """Bytes that one device receives in a step, by kind: all-gather, reduce-scatter, all-reduce, all-to-all,
     collective-permute."""
     uncounted: list[str] = field(default_factory=list)
-    """What the compiler's text does not tell, so that `dot_flops` and `collective_bytes` are too low."""
+    """Loops and kernels that could not be read. `dot_flops` and `collective_bytes` are then too low."""
     reshards: int | None = None
-    """Explicit changes of a sharding that the step asks for, each once however often it runs."""
+    """Number of explicit sharding changes in the step; one in a loop counts once."""
     trusted: bool = True
-    """Whether its bytes are those of the real target."""
+    """False if the bytes differ from those of the real target."""
     refused: str = ""
-    """Why it does not compile or fit, in the compiler's words; empty: it does."""
+    """The compiler's reason why the step does not compile or fit; empty if it does."""

@@ -1,6 +1,6 @@
-"""The slices of TPUs that can be had. The TPU compiler takes any shape, so a shape is looked up here first.
+"""TPU slices that are offered. The TPU compiler accepts any shape, so shapes are checked here first.
 
-v5p, v5e, v6e: the tables of docs.cloud.google.com/tpu/docs/{v5p,v5e,v6e}. v4 from memory, inside the rule of
+v5p, v5e, v6e: the tables of docs.cloud.google.com/tpu/docs/{v5p,v5e,v6e}. v4 from memory, within the rule of
 docs.cloud.google.com/tpu/docs/types-topologies: AxBxC, A <= B <= C, all at most 4 or all multiples of 4.
 """
 
@@ -8,53 +8,53 @@ from __future__ import annotations
 
 import math
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 
-_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SMALL = ("4x4x4", "4x4x8", "4x8x8", "8x8x8")
+_SHAPES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SHAPES_3D = ("4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 SLICES: dict[str, tuple[str, ...]] = {
-    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", *_SMALL, "8x8x16", "8x16x16", "12x12x24", "16x16x16"),
-    "v5e": _FLAT,
-    "v5p": ("2x2x1", "2x2x2", "2x4x4", *_SMALL, "8x8x16", "8x16x16", "16x16x16", "16x16x24"),
-    "v6e": _FLAT,
+    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", *_SHAPES_3D, "8x8x16", "8x16x16", "12x12x24", "16x16x16"),
+    "v5e": _SHAPES_2D,
+    "v5p": ("2x2x1", "2x2x2", "2x4x4", *_SHAPES_3D, "8x8x16", "8x16x16", "16x16x16", "16x16x24"),
+    "v6e": _SHAPES_2D,
 }
-"""Chips along each axis, by kind."""
+"""Shapes (chips along each axis) by TPU kind."""
 
 
-def chips_of(shape: str) -> int:
-    """512 of `8x8x8`. Raises UserError for what is no shape."""
+def num_chips(shape: str) -> int:
+    """Return the number of chips of a shape: 512 for `8x8x8`. Raises UserError for a malformed shape."""
     sides = shape.split("x")
     if not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f"topology={shape}: no numbers of chips with an x between, such as 8x8x8")
+        raise UserError(f"topology={shape} is not a shape. Write chip counts joined by x, such as 8x8x8.")
     return math.prod(map(int, sides))
 
 
 def slice_for(kind: str, chips: int) -> str:
-    """The topology of so many chips, such as `v5p:8x8x8`. Raises UserError where there is none."""
+    """Return the topology with this many chips, such as `v5p:8x8x8`. Raises UserError if none has."""
     for shape in _shapes(kind):
-        if chips_of(shape) == chips:
+        if num_chips(shape) == chips:
             return f"{kind}:{shape}"
-    raise UserError(f"no slice of {kind} has {chips:,} chips; nearest is {_nearest(kind, chips)}")
+    raise UserError(f"no slice of {kind} has {chips:,} chips; the nearest is {_nearest_slice(kind, chips)}")
 
 
 def check_slice(topology: str) -> None:
-    """Raises UserError for a topology such as `v5p:8x8x8` that cannot be had."""
+    """Raise UserError if a topology, such as `v5p:8x8x8`, is not offered."""
     kind, _, shape = topology.partition(":")
     if shape not in _shapes(kind):
         raise UserError(
-            f"topology={topology}: no such slice of {kind} can be had;"
-            f" nearest is {_nearest(kind, chips_of(shape))}"
+            f"topology={topology}: {kind} has no slice of this shape;"
+            f" the nearest is {_nearest_slice(kind, num_chips(shape))}"
         )
 
 
 def _shapes(kind: str) -> tuple[str, ...]:
     if kind not in SLICES:
-        raise UserError(f"topology={kind}: no slices of such a TPU are known; {nearest(kind, SLICES)}")
+        raise UserError(f"topology={kind} is not a known TPU kind; {did_you_mean(kind, SLICES)}")
     return SLICES[kind]
 
 
-def _nearest(kind: str, chips: int) -> str:
-    """By the ratio of chips; of two as near, the larger."""
-    best = min(SLICES[kind], key=lambda shape: (abs(math.log(chips_of(shape) / chips)), -chips_of(shape)))
-    return f"{kind}:{best} ({chips_of(best):,} chips)"
+def _nearest_slice(kind: str, chips: int) -> str:
+    """Return the slice whose chip count has the ratio nearest to 1, the larger of two equally near."""
+    best = min(SLICES[kind], key=lambda shape: (abs(math.log(num_chips(shape) / chips)), -num_chips(shape)))
+    return f"{kind}:{best} ({num_chips(best):,} chips)"

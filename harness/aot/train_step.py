@@ -1,4 +1,4 @@
-"""The training step of a config over any mesh, and what is known of it without a compiler."""
+"""The training step of a config over any mesh, and its size and FLOPs without a compiler."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from harness.config.schema.run import Config
-from harness.data.open_data import data_of
+from harness.data.open_data import describe_run_data
 from harness.models import Model, build
 from harness.models.user_modules import import_modules
-from harness.training.programs.program_specs import Specs
-from harness.training.trainable.trainable_model import learner_of
+from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.trainable.trainable_model import make_trainable
 
 
 @dataclass(frozen=True)
-class Maker:
-    """What a step is made of; called with a mesh, it says what the step is called with there."""
+class StepFactory:
+    """Config and model of a step. Call it with a mesh to get the step's argument specs."""
 
     config: Config
     model: Model
 
-    def __call__(self, mesh: Mesh | AbstractMesh) -> Specs:
-        """Raises UserError where something does not divide over the mesh."""
-        return Specs(self.config, self.model, mesh)
+    def __call__(self, mesh: Mesh | AbstractMesh) -> ProgramSpecs:
+        """Return the argument specs. Raises UserError if a dimension does not divide over the mesh."""
+        return ProgramSpecs(self.config, self.model, mesh)
 
 
-def specs_of(config: Config) -> Maker:
-    """Raises UserError for what cannot be built."""
+def step_factory(config: Config) -> StepFactory:
+    """Build the model of a config, without parameters. Raises UserError if it cannot be built."""
     import_modules(config)
-    data, _ = data_of(config)
-    return Maker(config, build(config, data.vocabulary, data.end, data.image))
+    data, _ = describe_run_data(config)
+    return StepFactory(config, build(config, data.vocabulary, data.end_token, data.image))
 
 
-def traced(specs: Specs) -> jax.stages.Traced:
-    """The step as a lane would trace it: it may overwrite the state."""
-    with specs.entered():
+def trace_step(specs: ProgramSpecs) -> jax.stages.Traced:
+    """Trace the step as a training run does, with the state donated."""
+    with specs.mesh_context():
         return jax.jit(specs.step, donate_argnums=0).trace(*specs.step_arguments)
 
 
-def state_bytes(specs: Specs) -> int:
-    """Of one device: parameters and what the optimizer keeps of them, by the shapes of their shards."""
+def state_bytes(specs: ProgramSpecs) -> int:
+    """Return the bytes of parameters and optimizer state on one device, from the shapes of their shards."""
     return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(specs.state))
 
 
@@ -50,9 +50,9 @@ def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     return jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
 
 
-def executed_flops(make: Maker) -> float:
-    """Of a whole step in closed form, as the code multiplies: padding and what is computed again too."""
-    config = make.config
+def executed_flops(factory: StepFactory) -> float:
+    """Return the FLOPs of one step on all devices, in closed form, with padding and rematerialisation."""
+    config = factory.config
     sequences = config.scale.batch // config.compute.microbatches
-    each = learner_of(config, make.model).executed_flops_per_token(sequences)
-    return each * config.scale.batch * config.data.sequence_length
+    flops_per_token = make_trainable(config, factory.model).executed_flops_per_token(sequences)
+    return flops_per_token * config.scale.batch * config.data.sequence_length

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.core.errors import UserError, disk_trouble, nearest
+from harness.core.errors import UserError, did_you_mean, disk_error
 
 if TYPE_CHECKING:
     from harness.compare.checkpoints.diff_types import CheckpointDiff
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if name not in VERBS:
-        print(f"harness {name}: no such verb; {nearest(name, VERBS)}", file=sys.stderr)
+        print(f"harness {name}: no such verb; {did_you_mean(name, VERBS)}", file=sys.stderr)
         return MISTAKE
     if any(each in ("-h", "--help") for each in rest):
         print(_help(name))
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return MISTAKE
     except OSError as error:
-        if (trouble := disk_trouble(error, name)) is None:
+        if (trouble := disk_error(error, name)) is None:
             raise
         print(trouble, file=sys.stderr)
         return MISTAKE
@@ -75,9 +75,9 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _diff(arguments: Sequence[str]) -> int:
-    from harness.cli.verb_parser import Options
+    from harness.cli.verb_parser import VerbParser
 
-    parser = Options("harness diff", add_help=False)
+    parser = VerbParser("harness diff", add_help=False)
     parser.add_argument("runs", nargs=2, metavar="RUN[@STEP]")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--pictures", action="store_true")
@@ -110,25 +110,25 @@ def _show_diff(found: CheckpointDiff, *, as_json: bool) -> None:
 
 
 def _verify(arguments: Sequence[str]) -> int:
-    from harness.cli.verb_parser import Options
+    from harness.cli.verb_parser import VerbParser
 
-    parser = Options("harness verify", add_help=False)
+    parser = VerbParser("harness verify", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
     parser.add_argument("--steps", type=int, metavar="N")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    from harness.cli.views.replay import say
+    from harness.cli.views.replay import replay_text
     from harness.inspection.replay.verify import verify
 
     found = verify(options.run, options.steps)
-    print(say(found, as_json=options.json))
+    print(replay_text(found, as_json=options.json))
     return 0 if found.same else 1
 
 
 def _sample(arguments: Sequence[str]) -> int:
-    from harness.cli.verb_parser import Options
+    from harness.cli.verb_parser import VerbParser
 
-    parser = Options("harness sample", add_help=False)
+    parser = VerbParser("harness sample", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
     parser.add_argument("--prompt", default="")
     parser.add_argument("--tokens", type=int, default=100)
@@ -136,7 +136,7 @@ def _sample(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--each", type=int, default=4)
+    parser.add_argument("--per-label", type=int, default=4)
     parser.add_argument("--to", metavar="FILE.png")
     options = parser.parse_args(arguments)
     from harness.records.run.find_checkpoint import find_checkpoint
@@ -146,7 +146,7 @@ def _sample(arguments: Sequence[str]) -> int:
 
         print(
             sample_images(
-                options.run, options.to, options.each, options.guidance, options.steps, options.seed
+                options.run, options.to, options.per_label, options.guidance, options.steps, options.seed
             )
         )
         return 0
@@ -157,9 +157,9 @@ def _sample(arguments: Sequence[str]) -> int:
 
 
 def _export(arguments: Sequence[str]) -> int:
-    from harness.cli.verb_parser import Options
+    from harness.cli.verb_parser import VerbParser
 
-    parser = Options("harness export", add_help=False)
+    parser = VerbParser("harness export", add_help=False)
     parser.add_argument("run", metavar="RUN[@STEP]")
     parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"))
     options = parser.parse_args(arguments)
@@ -176,12 +176,12 @@ def _watch(arguments: Sequence[str]) -> int:
 
 
 def _stop(arguments: Sequence[str]) -> int:
-    from harness.launcher.stages.stop_sweep import stop
+    from harness.launcher.stages.stop_sweep import stop_sweep
     from harness.records.sweep.find_sweep import find_sweep
 
     if len(arguments) != 1:
         raise UserError("harness stop SWEEP: one sweep directory, such as runs/attention")
-    print(stop(find_sweep(arguments[0])))
+    print(stop_sweep(find_sweep(arguments[0])))
     return 0
 
 
@@ -199,26 +199,26 @@ VERBS = {
     ),
     "plan": Verb(
         "what a sweep would take, here or on a machine that is described; trains nothing",
-        "harness plan experiment=colossus2 ladder=frontier cluster=colossus2",
+        "harness plan experiment=colossus2 roster=frontier cluster=colossus2",
         _plan,
         "OVERRIDES as for sweep. Each run's parameters, memory, layout and time, and what these rest on;\n"
         "whether the machine can feed them together; the smallest effect that the design resolves.\n"
         "cluster=NAME        conf/cluster/NAME.yaml says chips, links, failures, power; without one, this\n"
         "                    machine, placed as by sweep --dry-run\n"
-        "ladder=frontier     sizes that can only be planned\n"
+        "roster=frontier     sizes that can only be planned\n"
         "evidence=RUNS       a finished sweep of pairs, 3 scales and 2 seeds at least: what it says of\n"
         "                    the runs without a sibling, and how far beyond it they lie\n"
         "--layouts           the layouts that were not chosen too, and why\n"
-        "--layers TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
+        "--compile TARGETS    what compilers say of each run's step, without its devices: abstract (lowered\n"
         "                    on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by\n"
         "                    their own compilers: make plan-extras); abstract,cpu asks both\n"
         "--json              the same as JSON: runs, cluster, power, bets, layers\n"
         "--html              write SWEEP/report.html too, the plan in it, and SWEEP/plan.json, from which\n"
         "                    later reports of the sweep show it; else nothing is written\n"
         "--pictures          write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg too\n"
-        "--calibrate         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
+        "--accuracy         instead, without OVERRIDES: how good predictions of this machine's steps were,\n"
         "                    and what plans make of that\n"
-        "--calibrate ROWS.csv  the same of published runs, each predicted without its source",
+        "--accuracy ROWS.csv  the same of published runs, each predicted without its source",
     ),
     "train": Verb(
         "train one run in this process",
@@ -281,7 +281,7 @@ VERBS = {
         "--seed K            of the draws (0)\n"
         "Of images, a grid with a column for each label:\n"
         "--to FILE.png       where it goes; else samples_<step>.png in the current folder\n"
-        "--each N            images of each label (4)\n"
+        "--per-label N       images of each label (4)\n"
         "--guidance W        how much more of its label an image shows: 1 as trained (2)\n"
         "--steps N           from noise to image (50)",
     ),

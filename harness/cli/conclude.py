@@ -22,32 +22,32 @@ def conclude(sweep: SweepDir, console: Console) -> None:
 
     comparison = compare(sweep)
     floors = store_library(sweep, comparison.rule.control, comparison.rule.domains)
-    changed = _says_something_new(sweep, json.loads(dumps(comparison)))
+    changed = _differs_from_stored(sweep, json.loads(dumps(comparison)))
     if changed:
         atomic_files.write_text(sweep.comparison, dumps(comparison))
     print_comparison(comparison, console)
-    if changed or _stale(sweep):
+    if changed or _report_is_stale(sweep):
         from harness.report.page.render import write_report  # the plotting stack costs a second to import
 
         write_report(sweep, comparison)
     unit = comparison.loss_unit.partition(" a ")[0]
-    for line in [*(_floor(entry, unit) for entry in floors), f"{sweep.report}"]:
+    for line in [*(_noise_floor_text(entry, unit) for entry in floors), f"{sweep.report}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _floor(entry: LibraryEntry, unit: str) -> str:
+def _noise_floor_text(entry: LibraryEntry, unit: str) -> str:
     """A noise floor, as sweeps beside this one will use it."""
-    related = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
-    noise = f"{entry.s0:.4f} {unit} (SD, df {entry.df:g}{related})"
+    correlation = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
+    noise = f"{entry.s0:.4f} {unit} (SD, df {entry.df:g}{correlation})"
     return f"{entry.scale}: two seeds of one variant on one order of data differ by {noise}"
 
 
-def _says_something_new(sweep: SweepDir, content: dict[str, Any]) -> bool:
+def _differs_from_stored(sweep: SweepDir, content: dict[str, Any]) -> bool:
     """Whether anything but wall-clock times differs from comparison.json."""
     stored = atomic_files.read_json(sweep.comparison)
     return not isinstance(stored, dict) or stored | {"times": {}} != content | {"times": {}}
 
 
-def _stale(sweep: SweepDir) -> bool:
+def _report_is_stale(sweep: SweepDir) -> bool:
     """A report older than the comparison, or none: a kill came in between."""
     return not sweep.report.exists() or sweep.report.stat().st_mtime_ns < sweep.comparison.stat().st_mtime_ns

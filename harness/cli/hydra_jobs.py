@@ -19,14 +19,14 @@ from harness.launcher.runs import Block
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.paths import SweepDir
 
-GIVEN = "multirun.yaml"
+COMMAND_FILE = "multirun.yaml"
 
 
 class RunFailed(Exception):
     """A run that was given up. Hydra raises it when it looks at the run's result."""
 
 
-class Result(JobReturn):
+class QuietJobReturn(JobReturn):
     """A result that fails without Hydra's own report of it."""
 
     @property
@@ -46,28 +46,30 @@ def launch_jobs(
     """Train every job, and answer in Hydra's order with small results."""
     loader = context.config_loader
     configs = [to_resolved_config(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
-    given = Path(master.hydra.sweep.dir) / GIVEN
+    command_file = Path(master.hydra.sweep.dir) / COMMAND_FILE
     hooks = LaunchHooks(
-        conclude=conclude, show_plan=_show_plan, before_first_record=lambda sweep: _keep(given, sweep)
+        conclude=conclude,
+        show_plan=_show_plan,
+        before_first_record=lambda sweep: _copy_command(command_file, sweep),
     )
     outcomes = launch(configs, hooks)
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
 
 
 def _show_plan(blocks: Sequence[Block], outlook: Forecast, console: Console) -> None:
-    from harness.cli.views.dry_run import print_outlook  # tables cost a third of a second to import
+    from harness.cli.views.dry_run import print_forecast  # tables cost a third of a second to import
 
-    print_outlook(blocks, outlook, console)
+    print_forecast(blocks, outlook, console)
 
 
-def _keep(given: Path, sweep: SweepDir) -> None:
+def _copy_command(command_file: Path, sweep: SweepDir) -> None:
     """What the command was, as Hydra wrote it."""
-    if given.exists():
-        atomic_files.write_bytes(sweep.path / ".hydra" / GIVEN, given.read_bytes())
+    if command_file.exists():
+        atomic_files.write_bytes(sweep.path / ".hydra" / COMMAND_FILE, command_file.read_bytes())
 
 
 def _result(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
-    result = Result(overrides=overrides)
+    result = QuietJobReturn(overrides=overrides)
     if outcome.failure:
         result.status = JobStatus.FAILED
         result.return_value = RunFailed(f"{outcome.run}: {outcome.failure}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from harness.core.errors import UserError, disk_trouble
+from harness.core.errors import UserError, disk_error
 
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,19 +15,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     good, 2 for a user's mistake, 130 when interrupted."""
     from harness.cli.hydra_jobs import RunFailed
     from harness.cli.train_one import train_single
-    from harness.config.compose import run
+    from harness.config.compose import run_hydra
     from harness.launcher.sweep_lock import Interrupted
 
     try:
-        run(sys.argv[1:] if arguments is None else arguments, train_single)
+        run_hydra(sys.argv[1:] if arguments is None else arguments, train_single)
     except UserError as error:
         print(error, file=sys.stderr)
-        return MISTAKE
+        return USER_ERROR
     except OSError as error:
-        if (trouble := disk_trouble(error, "runs")) is None:
+        if (trouble := disk_error(error, "runs")) is None:
             raise
         print(trouble, file=sys.stderr)
-        return MISTAKE
+        return USER_ERROR
     except RunFailed as error:
         print(error, file=sys.stderr)
         return FAILED

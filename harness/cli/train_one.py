@@ -7,19 +7,19 @@ import os
 from rich.console import Console
 
 from harness.cli.hydra_jobs import RunFailed
-from harness.config.schema.decision import Tuned
+from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.launcher import run_directories
 from harness.launcher.placement import frozen
-from harness.launcher.run_directories import Ready
-from harness.launcher.runs import Block, Run, check_trainable, directory, sweep_of
+from harness.launcher.run_directories import RunAction
+from harness.launcher.runs import Block, Run, check_trainable, run_directory, sweep_directory
 from harness.launcher.stages import freeze_rule
-from harness.launcher.stages.describe_runs import described
-from harness.launcher.sweep_lock import Interrupted, driving
-from harness.launcher.workers.progress import ending
-from harness.records.run.run_lock import check_here, claim
+from harness.launcher.stages.describe_runs import describe_configs
+from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
+from harness.launcher.workers.progress import ending_text
+from harness.records.run.run_lock import acquire, check_lockable
 from harness.records.run.status import State, read_status
 
 
@@ -28,7 +28,7 @@ def train_single(config: Config) -> None:
 
     Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
     """
-    if config.tune.name is not Tuned.none:
+    if config.tune.name is not TuneTarget.none:
         raise UserError("tune=lr: a single run has nothing to be tuned beside; `harness sweep` tunes")
     if config.engine.dry_run:
         raise UserError(
@@ -36,21 +36,21 @@ def train_single(config: Config) -> None:
         )
     check_trainable([config])
     console = Console()
-    sweep = sweep_of([config])
-    freeze_rule.complete([config])
-    run = Run(config, described([config])[0], directory(sweep, config))
+    sweep = sweep_directory([config])
+    freeze_rule.set_default_control([config])
+    run = Run(config, describe_configs([config])[0], run_directory(sweep, config))
     run_directories.check_identities([run])
-    with driving(sweep):
-        places = frozen.freeze(sweep, [Block(run.block, (run,))])
-        run = frozen.as_placed(run, places)
-        check_here(run.dir)
+    with hold_sweep_lock(sweep):
+        places = frozen.freeze_places(sweep, [Block(run.block, (run,))])
+        run = frozen.on_frozen_mesh(run, places)
+        check_lockable(run.dir)
         ready = run_directories.prepare(sweep, run, console.print)
-        if ready is Ready.alive or not claim(run.dir.claim):
+        if ready is RunAction.follow or not acquire(run.dir.claim):
             raise UserError(f"{run.dir.path} is being trained by another process")
-        if ready is Ready.train:
+        if ready is RunAction.train:
             _train_here(run)
     status = read_status(run.dir)
-    console.print(f"{run.dir.path}: {ending(status)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{run.dir.path}: {ending_text(status)}", markup=False, highlight=False, soft_wrap=True)
     if status.state is State.preempted:
         raise Interrupted
     if not status.state.ended:
@@ -59,7 +59,7 @@ def train_single(config: Config) -> None:
 
 def _train_here(run: Run) -> None:
     """The environment comes first: importing the worker imports JAX, which reads it."""
-    env = cpu_profile(run.devices) if run.config.cluster.platform == "cpu" else {}
+    env = cpu_env(run.devices) if run.config.cluster.platform == "cpu" else {}
     os.environ.update(env)
     from harness.worker import main
 

@@ -1,11 +1,12 @@
-"""What a sweep means: two architectures compared honestly, with the error bars of their seeds.
+"""Comparison of architectures, with error bars over seeds.
 
-`compare(path)` gives the verdict of a sweep, `compare_curves(tables)` that of polars frames or files; the
-other names are their parts, over arrays. Where a part takes an array, anything that numpy can read
-as one will do, a column of a polars frame among them: `paired_effect(pairs["mha"], pairs["hybrid"])`
-after `frame.pivot("variant", index="seed")`; a null there counts as a loss that is not finite.
-STEPS of a verdict: reading -> align -> effects -> multiplier -> trend -> flags -> decide; `engine`
-joins them.
+`compare(path)` returns the verdict of a sweep, `compare_curves(tables)` that of polars frames or files. The
+other names are the statistics that they use, over arrays. An array argument may be anything that numpy
+converts, such as a polars column: `paired_effect(pairs["mha"], pairs["hybrid"])` after
+`frame.pivot("variant", index="seed")`. A null counts as a loss that is not finite.
+
+Steps of a verdict (joined in `judge`): inputs.run_records -> inputs.pairing -> stats.paired_effects ->
+stats.compute_multiplier -> stats.scale_trend -> verdict.flags -> verdict.decide.
 """
 
 from harness.compare.compare_curves import compare_curves
@@ -27,7 +28,7 @@ from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p, 
 from harness.compare.stats.paired_effects import NoiseFloor, paired_effect, welch_effect
 from harness.compare.stats.power import plan_power
 from harness.compare.stats.scale_trend import project, trend
-from harness.compare.stats.scaling_law import Surface, bootstrap_surface, fit_surface
+from harness.compare.stats.scaling_law import ScalingLaw, bootstrap_scaling_law, fit_scaling_law
 from harness.compare.stats.sequential import SeedEProcess, SequentialTest
 from harness.compare.stats.single_pair_band import trajectory_band
 
@@ -39,17 +40,17 @@ __all__ = [
     "Multiplier",
     "NoiseFloor",
     "Optimum",
+    "ScalingLaw",
     "SeedEProcess",
     "SequentialTest",
-    "Surface",
-    "bootstrap_surface",
+    "bootstrap_scaling_law",
     "compare",
     "compare_curves",
     "compute_multiplier",
     "dumps",
     "find_optimum",
     "fit_ladder",
-    "fit_surface",
+    "fit_scaling_law",
     "holm",
     "horizon_slope",
     "paired_effect",

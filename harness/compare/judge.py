@@ -1,4 +1,4 @@
-"""A sweep in, a verdict out: reads the runs, judges each rung, then the ladder, and says so."""
+"""Verdict of a sweep: reads its runs, judges every rung, then every ladder."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ from typing import Any
 
 from harness.compare.context.expert_load import expert_uses
 from harness.compare.context.fairness import fairness_rows
-from harness.compare.context.forgetting import forgetting_rows, untrained
+from harness.compare.context.forgetting import forgetting_rows, untrained_domains
 from harness.compare.context.sample_quality import sample_rows
-from harness.compare.inputs.decision_rule import content_of, gate_margins, read_rule
-from harness.compare.inputs.expected_runs import Key, Roster, placed_runs
-from harness.compare.inputs.noise_floor import find_floors, is_null, null_rate, twin_sentence
-from harness.compare.inputs.pairing import Bout, bout_of, ordered_scales
+from harness.compare.inputs.decision_rule import gate_margins, read_json_object, read_rule
+from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
+from harness.compare.inputs.noise_floor import (
+    false_positive_rate,
+    find_floors,
+    has_null_pairs,
+    same_seed_sentence,
+)
+from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
-from harness.compare.results.comparison import INPUT, Comparison, Deviation, Rule
+from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 from harness.compare.stats.multiple_testing import holm, holm_levels
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.compare.verdict.control_slopes import control_slopes
-from harness.compare.verdict.decide import sentence
+from harness.compare.verdict.decide import verdict_sentence
 from harness.compare.verdict.iso_compute import WALL_CLOCK, iso_rows
-from harness.compare.verdict.over_scales import Adjusted, judge_ladder, pooled_of, pooled_p
-from harness.compare.verdict.per_scale import DraftRung, context_of, draft_rung, finish_rung
-from harness.compare.verdict.promotion_gate import gate_of, measure
-from harness.compare.verdict.run_outcomes import divergence_of, run_states
+from harness.compare.verdict.over_scales import HolmAdjusted, judge_ladder, pool_multipliers, pooled_p
+from harness.compare.verdict.per_scale import DraftRung, draft_rung, finish_rung, treatment_context
+from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements
+from harness.compare.verdict.run_outcomes import count_divergence, run_states
 from harness.records.paths import SweepDir
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """All that a verdict is made of, wherever it was read from."""
+class VerdictInputs:
+    """Inputs of a verdict, read from a sweep or from tables."""
 
     experiment: str
     rule: Rule
@@ -43,150 +48,160 @@ class Evidence:
     floors: dict[str, NoiseFloor] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, float] | None = None
-    """Margins of the gate by criterion; None where the experiment asks for no gate."""
+    """Margins of the gate by criterion; None if the experiment has no gate."""
     timing: dict[str, Any] = field(default_factory=dict)
-    """What a timing pass of its own measured: scale, and by variant step time and peak memory."""
+    """Result of the timing pass: scale, and step time and peak memory by variant."""
     notes: Sequence[str] = ()
-    placed: frozenset[Key] = frozenset()
-    """Runs that the ledger has a place for."""
+    ledger_runs: frozenset[RunKey] = frozenset()
+    """Runs with a placement in the ledger."""
 
     @property
-    def roster(self) -> Roster:
-        return Roster(self.rule, self.runs, self.placed)
+    def expected_runs(self) -> ExpectedRuns:
+        """Runs that the sweep should have."""
+        return ExpectedRuns(self.rule, self.runs, self.ledger_runs)
 
 
 def compare(sweep: SweepDir | Path | str) -> Comparison:
-    """The verdict of a sweep directory, finished or not.
+    """Return the verdict of a sweep directory, finished or not.
 
-    Odd, damaged or missing runs become flags, problems and missing entries; nothing raises but a
-    directory that is not there (FileNotFoundError).
+    Damaged or missing runs become flags, problems and missing entries. Raises FileNotFoundError only if the
+    directory does not exist.
     """
     started = time.perf_counter()
     directory = sweep if isinstance(sweep, SweepDir) else SweepDir(Path(sweep))
     if not directory.path.is_dir():
-        raise FileNotFoundError(f"{directory.path}: there is no sweep directory of this name")
-    comparison = judge(gather(directory))
+        raise FileNotFoundError(f"{directory.path}: no sweep directory. Check the path.")
+    comparison = judge(read_inputs(directory))
     comparison.times["compare_seconds"] = time.perf_counter() - started
     return comparison
 
 
-def gather(sweep: SweepDir) -> Evidence:
-    """Read everything of a sweep that a verdict needs."""
+def read_inputs(sweep: SweepDir) -> VerdictInputs:
+    """Read everything that a verdict needs from a sweep."""
     runs = read_runs(sweep)
     rule, deviations, tuning = read_rule(sweep, runs)
     controls = [run for run in runs if run.provenance.variant == rule.control]
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
     experiment = sorted(names)[0] if names else sweep.path.name
-    gate = gate_margins(sweep), content_of(sweep.timing)
-    floors, placed = find_floors(sweep, controls), placed_runs(sweep)
-    return Evidence(experiment, rule, runs, deviations, floors, tuning, *gate, _notes(runs, rule), placed)
-
-
-def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
-    """A/A checks: same-seed twins are bitwise equal, and null pairs differ no more often than they may. And
-    what a verdict over all domains is made of where some are there to see what is forgotten."""
-    controls = [run for run in runs if run.provenance.variant == rule.control]
-    rate = null_rate(controls, rule.domains, rule.alpha) if is_null(controls) else None
-    said = [twin_sentence(runs), rate.sentence if rate else "", _domains_sentence(runs, rule)]
-    return [*filter(None, said)]
-
-
-def _domains_sentence(runs: Sequence[RunRecord], rule: Rule) -> str:
-    old = untrained([run for run in runs if run.provenance.facts.base])
-    if rule.domains or not old:
-        return ""
-    return (
-        f"rule.domains is empty, so the mean over all domains decides: {', '.join(old)} too, which the runs "
-        "do not train on."
+    gate = gate_margins(sweep), read_json_object(sweep.timing)
+    floors, ledger_runs = find_floors(sweep, controls), runs_in_ledger(sweep)
+    return VerdictInputs(
+        experiment, rule, runs, deviations, floors, tuning, *gate, _notes(runs, rule), ledger_runs
     )
 
 
-def judge(evidence: Evidence) -> Comparison:
-    """The verdict over evidence: rungs first, Holm over all of them, then each treatment's ladder."""
-    rule, runs, roster = evidence.rule, evidence.runs, evidence.roster
-    scales, treatments = ordered_scales(runs), roster.treatments
-    bouts = {
-        name: [bout_of(runs, s, rule.control, name, rule.domains) for s in roster.scales_of(name, scales)]
+def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
+    """Return the notes of a sweep: A/A checks, and a warning if untrained domains count in the mean loss.
+
+    The A/A checks: same-seed runs must be bitwise equal, and null pairs may differ in a share alpha.
+    """
+    controls = [run for run in runs if run.provenance.variant == rule.control]
+    rate = false_positive_rate(controls, rule.domains, rule.alpha) if has_null_pairs(controls) else None
+    notes = [same_seed_sentence(runs), rate.sentence if rate else ""]
+    untrained = untrained_domains([run for run in runs if run.provenance.facts.base])
+    if untrained and not rule.domains:
+        notes.append(
+            "rule.domains is empty, so the mean over all domains decides. It includes domains that the runs do "
+            f"not train on: {', '.join(untrained)}."
+        )
+    return [*filter(None, notes)]
+
+
+def judge(inputs: VerdictInputs) -> Comparison:
+    """Compute the verdict: every rung, Holm's correction over all of them, then each treatment's ladder."""
+    rule, runs, expected_runs = inputs.rule, inputs.runs, inputs.expected_runs
+    scales, treatments = sort_scales(runs), expected_runs.treatments
+    pairings = {
+        name: [
+            paired_runs(runs, s, rule.control, name, rule.domains)
+            for s in expected_runs.compared_scales(name, scales)
+        ]
         for name in treatments
     }
-    drafts = {name: _drafts(evidence, own, roster.family) for name, own in bouts.items()}
-    rungs = _rungs(drafts, roster.family)
-    ladders = _ladders(rule, drafts, rungs)
-    divergence = tuple(divergence_of(name, drafts[name]) for name in treatments)
+    drafts = {
+        name: _draft_rungs(inputs, scale_pairs, expected_runs.family_size)
+        for name, scale_pairs in pairings.items()
+    }
+    rungs = _finish_rungs(drafts, expected_runs.family_size)
+    ladders = _judge_ladders(rule, drafts, rungs)
+    divergence = tuple(count_divergence(name, drafts[name]) for name in treatments)
     return Comparison(
-        experiment=evidence.experiment,
-        verdict=sentence(ladders) if treatments else " ".join(evidence.notes) or sentence(()),
+        experiment=inputs.experiment,
+        verdict=verdict_sentence(ladders) if treatments else " ".join(inputs.notes) or verdict_sentence(()),
         rule=rule,
-        fairness=fairness_rows(runs, scales, rule.control, evidence.tuning),
+        fairness=fairness_rows(runs, scales, rule.control, inputs.tuning),
         rungs=tuple(rung for name in treatments for rung in rungs[name]),
         ladder=ladders,
-        gate=_gates(evidence, ladders, drafts),
-        deviations=tuple(evidence.deviations),
-        runs=run_states(roster, scales),
+        gate=_judge_gates(inputs, ladders, drafts),
+        deviations=tuple(inputs.deviations),
+        runs=run_states(expected_runs, scales),
         divergence=divergence,
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=(*evidence.notes, *_alone_sentence(roster)),
-        loss_unit=roster.unit,
+        notes=(*inputs.notes, *_not_compared_notes(expected_runs)),
+        loss_unit=expected_runs.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
-        times=_times(bouts, runs),
+        times=_times(pairings, runs),
         experts=expert_uses(runs, scales),
     )
 
 
-def _alone_sentence(roster: Roster) -> list[str]:
-    named = dict.fromkeys(f"{run.provenance.variant} at {run.provenance.scale}" for run in roster.alone)
-    if not named:
-        return []
-    return [f"Nothing is decided by what has no sibling in {roster.unit}: {', '.join(named)}."]
+def _not_compared_notes(expected_runs: ExpectedRuns) -> list[str]:
+    names = dict.fromkeys(
+        f"{run.provenance.variant} at {run.provenance.scale}" for run in expected_runs.not_compared
+    )
+    sentence = f"Not compared (no other variant in {expected_runs.loss_unit} at the same scale): "
+    return [f"{sentence}{', '.join(names)}."] if names else []
 
 
-def _drafts(evidence: Evidence, bouts: list[Bout], family: int) -> list[DraftRung]:
-    """Every rung of one treatment, before Holm's adjustment over all of them."""
-    slopes = control_slopes(bouts)
-    context = context_of(evidence.rule, bouts, evidence.floors, slopes, evidence.tuning, family)
-    return [draft_rung(bout, context) for bout in bouts]
+def _draft_rungs(inputs: VerdictInputs, pairings: list[PairedRuns], family_size: int) -> list[DraftRung]:
+    """Judge every rung of one treatment, before Holm's correction over all of them."""
+    slopes = control_slopes(pairings)
+    context = treatment_context(inputs.rule, pairings, inputs.floors, slopes, inputs.tuning, family_size)
+    return [draft_rung(bout, context) for bout in pairings]
 
 
-def _rungs(drafts: dict[str, list[DraftRung]], family: int) -> dict[str, list[Rung]]:
-    """Holm over every treatment and scale at once."""
-    p = [draft.p for own in drafts.values() for draft in own]
-    adjusted = iter(holm(p, family))
-    return {name: [finish_rung(draft, next(adjusted)) for draft in own] for name, own in drafts.items()}
+def _finish_rungs(drafts: dict[str, list[DraftRung]], family_size: int) -> dict[str, list[Rung]]:
+    """Apply Holm's correction over all treatments and scales together."""
+    p = [draft.p for variant_drafts in drafts.values() for draft in variant_drafts]
+    adjusted = iter(holm(p, family_size))
+    return {
+        name: [finish_rung(draft, next(adjusted)) for draft in variant_drafts]
+        for name, variant_drafts in drafts.items()
+    }
 
 
-def _ladders(
+def _judge_ladders(
     rule: Rule, drafts: dict[str, list[DraftRung]], rungs: dict[str, list[Rung]]
 ) -> tuple[Ladder, ...]:
-    """Pooled over scales, with Holm over the treatments."""
-    pooled = {name: pooled_of(own) for name, own in drafts.items()}
+    """Judge each treatment pooled over scales, with Holm's correction over the treatments."""
+    pooled = {name: pool_multipliers(variant_drafts) for name, variant_drafts in drafts.items()}
     p = [pooled_p(k, drafts[name]) for name, k in pooled.items()]
     p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
     return tuple(
-        judge_ladder(rule, drafts[name], rungs[name], pooled[name], Adjusted(one, corrected, level))
-        for name, one, corrected, level in zip(drafts, p, p_holm, levels, strict=True)
+        judge_ladder(rule, drafts[name], rungs[name], pooled[name], HolmAdjusted(p_value, corrected, level))
+        for name, p_value, corrected, level in zip(drafts, p, p_holm, levels, strict=True)
     )
 
 
-def _gates(
-    evidence: Evidence, ladders: Sequence[Ladder], drafts: dict[str, list[DraftRung]]
+def _judge_gates(
+    inputs: VerdictInputs, ladders: Sequence[Ladder], drafts: dict[str, list[DraftRung]]
 ) -> tuple[GateResult, ...] | None:
-    """One gate a treatment, but for the positive control, which nobody promotes. Step tables are read for
-    this alone."""
-    if evidence.gate is None:
+    """Judge the gate of every treatment except the positive control. Only this reads the step tables."""
+    if inputs.gate is None:
         return None
     spikes: dict[str, bool | None] = {}
     return tuple(
-        gate_of(ladder, *measure(drafts[ladder.variant], evidence.timing, spikes), evidence.gate)
+        evaluate_gate(ladder, *gate_measurements(drafts[ladder.variant], inputs.timing, spikes), inputs.gate)
         for ladder in ladders
         if not ladder.positive_control
     )
 
 
-def _times(bouts: dict[str, list[Bout]], runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """Wall-clock facts: the pairs at equal device-seconds, and what each run waited for its input."""
+def _times(pairings: dict[str, list[PairedRuns]], runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Collect wall-clock facts: pairs at equal device-seconds, and the input share of each run."""
     rows = {
-        name: {bout.scale: to_json(row) for bout in own for row in iso_rows(bout, (WALL_CLOCK,))}
-        for name, own in bouts.items()
+        name: {bout.scale: to_json(row) for bout in pairs for row in iso_rows(bout, (WALL_CLOCK,))}
+        for name, pairs in pairings.items()
     }
-    waited = {run.path: share for run in runs if isinstance(share := run.status.input_share, float)}
-    return {"iso_device_seconds": rows, INPUT: waited}
+    input_shares = {run.path: share for run in runs if isinstance(share := run.status.input_share, float)}
+    return {"iso_device_seconds": rows, INPUT_SHARE: input_shares}

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
 from harness.config.schema.run import Config, to_config
-from harness.core.errors import UserError, nearest
-from harness.core.paths import settle_paths
+from harness.core.errors import UserError, did_you_mean
+from harness.core.paths import resolve_paths
 
 FOLDER = Path(__file__).parents[2] / "conf"
 SWEEP = ("-m", "--multirun")
@@ -34,19 +34,19 @@ def config_path() -> str:
     return str(FOLDER) if (FOLDER / "config.yaml").is_file() else "pkg://conf"
 
 
-def resolve(node: DictConfig) -> Config:
+def to_resolved_config(node: DictConfig) -> Config:
     """The typed config of one run, without Hydra's own node.
 
     A rule that names no control is completed by the launcher, which knows the first variant.
     """
-    with hydra_errors.as_sentences():
+    with hydra_errors.as_user_errors():
         own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         content = OmegaConf.to_container(own, resolve=True)
         assert isinstance(content, dict)
         rule = content["rule"]
         assert isinstance(rule, dict)
         rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
-        settle_paths(content)
+        resolve_paths(content)
         return to_config(content)
 
 
@@ -54,12 +54,12 @@ def compose(overrides: Sequence[str]) -> Config:
     """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
     register()
     overrides = [_named(override) for override in overrides]
-    with hydra_errors.as_sentences(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
-        hydra_errors.check(overrides, groups())
-        return resolve(hydra.compose("config", [*overrides]))
+    with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        hydra_errors.check_overrides(overrides, groups())
+        return to_resolved_config(hydra.compose("config", [*overrides]))
 
 
-def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
+def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     """Hand a command line to Hydra: `task` for a single run, the launcher for a sweep.
 
     Raises UserError where Hydra would print its own report, and whatever the launcher raised.
@@ -68,17 +68,17 @@ def run(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     asked, options = _read(arguments)
     if asked.cfg and asked.multirun:
         options = [each for each in options if each not in SWEEP]  # Hydra shows, or sweeps
-        hydra_errors.check_shown(asked.cfg, asked.overrides)
+        hydra_errors.check_cfg_option(asked.cfg, asked.overrides)
         if asked.cfg == "job":
             print(_shown(asked))
             return
-    for config in _through_hydra([*options, *asked.overrides], resolve):
+    for config in _through_hydra([*options, *asked.overrides], to_resolved_config):
         task(config)
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[Config]:
     """The configs of a sweep in Hydra's order; nothing is launched. Raises UserError."""
-    return _through_hydra([*COMPOSE_ONLY, *overrides], resolve)
+    return _through_hydra([*COMPOSE_ONLY, *overrides], to_resolved_config)
 
 
 def _shown(asked: argparse.Namespace) -> str:
@@ -86,9 +86,9 @@ def _shown(asked: argparse.Namespace) -> str:
     first, *_ = _through_hydra([*COMPOSE_ONLY, *asked.overrides], lambda node: node)
     part = OmegaConf.select(first, asked.package) if asked.package else first
     if part is None:
-        known = nearest(asked.package, map(str, first))
+        known = did_you_mean(asked.package, map(str, first))
         raise UserError(f"--package {asked.package}: no such part of a config; {known}")
-    with hydra_errors.as_sentences():
+    with hydra_errors.as_user_errors():
         text = OmegaConf.to_yaml(part, resolve=asked.resolve) if OmegaConf.is_config(part) else str(part)
     return text.rstrip("\n")
 
@@ -113,9 +113,9 @@ def _through_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Made])
             wrong.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
-    with hydra_errors.as_sentences(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
+    with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
         asked, options = _read([_named(argument) for argument in arguments])
-        hydra_errors.check(asked.overrides, groups())
+        hydra_errors.check_overrides(asked.overrides, groups())
         with _command_line([*options, f"hydra.sweep.dir={scratch}", *asked.overrides]):
             main()
     if wrong:

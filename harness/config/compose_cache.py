@@ -24,7 +24,7 @@ from harness.core.hashing import flatten
 Load = Callable[[DictConfig, list[str]], DictConfig]
 
 
-def remember_choices(loader: ConfigLoader) -> None:
+def cache_compositions(loader: ConfigLoader) -> None:
     """Let `loader.load_sweep_config` compose each combination of group choices once.
 
     What it returns is without Hydra's own node, which is most of a config and of a copy's time,

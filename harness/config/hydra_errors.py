@@ -26,31 +26,31 @@ from omegaconf.errors import (
 
 from harness.config.renamed_keys import renamed_key_message
 from harness.config.schema.run import Config, SourceConfig
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.core.hashing import flatten
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
 @contextmanager
-def as_sentences() -> Iterator[None]:
+def as_user_errors() -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise into a UserError; anything else passes."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(sentence(error)) from error
+        raise UserError(error_sentence(error)) from error
     except UserWarning as warning:
         raise UserError(_no_folder(warning)) from warning
 
 
-def check(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
     for override in _parsed(overrides):
         if problem := _problem(override, groups):
             raise UserError(problem)
 
 
-def check_shown(kind: str, overrides: Sequence[str]) -> None:
+def check_cfg_option(kind: str, overrides: Sequence[str]) -> None:
     """Refuse several values where Hydra's own config is to be shown, which it does of one run."""
     several = [each for each in _parsed(overrides) if each.is_sweep_override()]
     if several and kind != "job":
@@ -75,11 +75,11 @@ def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | N
     if override.is_add():
         return f"{line}: the group {key} is there already; write {str(line).lstrip('+')}"
     if not override.is_sweep_override() and override.value() is None:
-        return f"{line}: null is no choice of {key}; {nearest('null', groups[key])}"
+        return f"{line}: null is no choice of {key}; {did_you_mean('null', groups[key])}"
     return None
 
 
-def sentence(error: BaseException) -> str:
+def error_sentence(error: BaseException) -> str:
     """The most telling sentence of a chain of exceptions."""
     chain = [*_chain(error)]
     for each in chain:
@@ -112,10 +112,10 @@ def _choice(error: BaseException) -> str | None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group.endswith("/None"):
             return f"roster=? : a member takes its size '{option}' from one; write roster=replica"
-        return f"{group or 'config'}={option}: no such choice; {nearest(option, error.options or ())}"
+        return f"{group or 'config'}={option}: no such choice; {did_you_mean(option, error.options or ())}"
     if found := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
-        return f"{found[1]}=? : no choice was made; {nearest('', options)}"
+        return f"{found[1]}=? : no choice was made; {did_you_mean('', options)}"
     return None
 
 
@@ -139,12 +139,12 @@ def _no_key(key: str, line: str | None = None) -> str:
         fields = [field.name for field in dataclasses.fields(SourceConfig)]
         if found[2] in (None, *fields):
             return _new_source(found[1])
-        return f"{line or key}: no such key; {nearest(found[2], fields)}"
+        return f"{line or key}: no such key; {did_you_mean(found[2], fields)}"
     if renamed := renamed_key_message(key, (line or "").partition("=")[2]):
         return renamed
     if line and ".options" in key:
         return f"{line}: an option that the config does not name yet is added; write +{line}"
-    return f"{line or key}: no such key; {nearest(key, _neighbours(key))}"
+    return f"{line or key}: no such key; {did_you_mean(key, _neighbours(key))}"
 
 
 def _new_source(name: str) -> str:
@@ -207,7 +207,7 @@ def _kind(error: BaseException) -> str | None:
     if found := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
         if renamed := renamed_key_message(str(error.full_key), found[1]):
             return renamed
-        return f"{error.full_key}={found[1]}: no such choice; {nearest(found[1], found[2].split(', '))}"
+        return f"{error.full_key}={found[1]}: no such choice; {did_you_mean(found[1], found[2].split(', '))}"
     return f"{error.full_key}: {text}"
 
 

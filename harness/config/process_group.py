@@ -19,7 +19,7 @@ INDEX = "AB_HARNESS_PROCESS"
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """How many, and how they find and mind each other. Process 0 leads: it alone writes into the run."""
 
     count: int
@@ -36,18 +36,18 @@ class Processes:
     index: int = 0
 
 
-def to_env(processes: Processes) -> dict[str, str]:
+def to_env(processes: ProcessGroup) -> dict[str, str]:
     """Of the process `processes.index`; an engine that starts all alike overrides `INDEX` in each."""
     content = dataclasses.asdict(processes)
     return {INDEX: str(content.pop("index")), NAME: json.dumps(content)}
 
 
-def from_env(env: Mapping[str, str]) -> Processes | None:
+def from_env(env: Mapping[str, str]) -> ProcessGroup | None:
     """None for a process that trains alone. Raises UserError for what no engine wrote."""
     if NAME not in env:
         return None
     try:
-        found = Processes(**json.loads(env[NAME]), index=int(env.get(INDEX, "")))
+        found = ProcessGroup(**json.loads(env[NAME]), index=int(env.get(INDEX, "")))
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{NAME}={env[NAME]}, {INDEX}={env.get(INDEX, '')}: an engine sets both, the second one from 0 up"

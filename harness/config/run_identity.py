@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.config.renamed_keys import with_first_names
 from harness.config.schema.run import Config
-from harness.core.hashing import digest, flatten, plain
+from harness.core.hashing import flatten, hash_json, to_plain
 
 VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes that say where, how patiently, or what for a run is trained, but not what it is."""
@@ -14,11 +14,11 @@ VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tu
 
 def identity(config: Config) -> str:
     """Hash what makes a run this run: every node but the volatile ones, as 64 hex digits."""
-    own = {key: value for key, value in plain(config).items() if key not in VOLATILE}
-    return digest(with_first_names(own))
+    own = {key: value for key, value in to_plain(config).items() if key not in VOLATILE}
+    return hash_json(with_first_names(own))
 
 
-def difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+def config_difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Every leaf in which two configs differ, `{dotted key: (one, other)}`; absent leaves are None."""
     left, right = flatten(one), flatten(other)
     keys = sorted(left.keys() | right.keys())

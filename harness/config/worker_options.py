@@ -17,7 +17,7 @@ INCOMPLETE = 3
 
 
 @dataclass(frozen=True)
-class Terms:
+class WorkerOptions:
     """As `engine.<field>` says. A worker that was told nothing tries each run once."""
 
     attempts: int = 1
@@ -34,9 +34,9 @@ class Terms:
         return min(self.backoff_seconds * 2 ** (failures - 1), LONGEST_BACKOFF, self.stall_seconds / 2)
 
 
-def to_env(terms: Terms) -> dict[str, str]:
+def to_env(terms: WorkerOptions) -> dict[str, str]:
     return {NAME: json.dumps(dataclasses.asdict(terms))}
 
 
-def from_env(env: Mapping[str, str]) -> Terms:
-    return Terms(**json.loads(env.get(NAME, "{}")))
+def from_env(env: Mapping[str, str]) -> WorkerOptions:
+    return WorkerOptions(**json.loads(env.get(NAME, "{}")))

@@ -15,7 +15,7 @@ from typing import Any
 _SEAL = "checksum"
 
 
-class Damaged(Exception):
+class CorruptFile(Exception):
     """What lies on disk is not what was written; it is computed or written again."""
 
 
@@ -33,14 +33,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def clear(folder: Path) -> None:
+def remove_temp_files(folder: Path) -> None:
     """Remove the temporary files that kills left in a folder in which nobody writes."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def leaving_nothing(folder: Path) -> Iterator[None]:
+def remove_new_dirs_on_error(folder: Path) -> Iterator[None]:
     """Should what is done within fail, folders on the way to this one that were not there before it are gone
     again, as far as they are empty."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -69,12 +69,12 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def write_sealed(path: Path, content: dict[str, Any]) -> None:
+def write_checksummed_json(path: Path, content: dict[str, Any]) -> None:
     """JSON with its own checksum: a flipped bit in a number is still valid JSON."""
-    write_json(path, content | {_SEAL: checksum(content)})
+    write_json(path, content | {_SEAL: json_checksum(content)})
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
+def read_checksummed_json(path: Path) -> dict[str, Any] | None:
     """None where the file is missing, no JSON object, or was changed after it was written.
 
     One without a checksum is of an earlier version, and is taken as it is.
@@ -83,13 +83,13 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         return None
     seal = content.pop(_SEAL, None)
-    return content if seal in (None, checksum(content)) else None
+    return content if seal in (None, json_checksum(content)) else None
 
 
-def checksum(content: dict[str, Any]) -> str:
+def json_checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,13 +25,13 @@ ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
 """Kernels go through LLVM as one module: a quarter less work than in 32 parts, and the same bits."""
 
 
-def cpu_profile(devices: int) -> dict[str, str]:
+def cpu_env(devices: int) -> dict[str, str]:
     """Environment variables for `devices` simulated devices.
 
     The whole of XLA_FLAGS is ours, because a replay needs all of it. A flag that XLA does not know
     aborts the process, hence only for the jaxlib versions in which each was tried.
     """
-    flags = (LIBRARY_PRODUCTS, ONE_MODULE, *COLLECTIVES) if _tried(_version()) else ()
+    flags = (LIBRARY_PRODUCTS, ONE_MODULE, *COLLECTIVES) if _accepts_flags(_version()) else ()
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 
@@ -41,7 +41,7 @@ def _version() -> str:
     return metadata.version("jaxlib")
 
 
-def keep_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let the C library keep freed memory instead of handing it back.
 
     XLA asks for its scratch space anew each step; by default glibc maps and unmaps pieces of that size, and
@@ -53,5 +53,5 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _tried(version: str) -> bool:
+def _accepts_flags(version: str) -> bool:
     return version.startswith("0.10.")

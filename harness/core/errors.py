@@ -14,7 +14,7 @@ class UserError(Exception):
     """
 
 
-def nearest(word: str, candidates: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """A phrase that names the nearest valid spelling, or lists what is valid (at most 12)."""
     valid = sorted(set(map(str, candidates)))
     close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.5)
@@ -24,7 +24,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     return f"valid: {shown}" if valid else "nothing is registered"
 
 
-def disk_trouble(error: OSError, place: object) -> UserError | None:
+def disk_error(error: OSError, place: object) -> UserError | None:
     """A sentence for a disk that is full or closed to us; None for any other trouble."""
     where = error.filename or place
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,11 +12,11 @@ _UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """What bucket mounts, and network file systems without a lock service, answer."""
 
 
-class NoLocks(UserError):
+class LockingUnsupported(UserError):
     """The file system keeps no locks."""
 
 
-def lock(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
+def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
     """`fcntl.flock` of a file in a folder. Raises BlockingIOError where another process holds it and `kind`
     does not wait, NoLocks where nobody can hold anything."""
     try:
@@ -27,4 +27,4 @@ def lock(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
         why = (
             f"its file system keeps no locks ({error.strerror}), without which two would write there at once"
         )
-        raise NoLocks(f"{folder}: {why}; {way_out}") from error
+        raise LockingUnsupported(f"{folder}: {why}; {way_out}") from error

@@ -9,26 +9,26 @@ from enum import Enum
 from typing import Any
 
 
-def plain(node: Any) -> Any:
+def to_plain(node: Any) -> Any:
     """The config as JSON-able containers; enums by their value."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {f.name: plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
+        return {f.name: to_plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
     if isinstance(node, dict):
-        return {str(key): plain(value) for key, value in node.items()}
+        return {str(key): to_plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [plain(value) for value in node]
+        return [to_plain(value) for value in node]
     return node.value if isinstance(node, Enum) else node
 
 
-def digest(node: Any) -> str:
+def hash_json(node: Any) -> str:
     """sha256 of the canonical JSON of a config node, 64 hex digits."""
-    text = json.dumps(plain(node), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(to_plain(node), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves by dotted key. An empty container is a leaf."""
-    node = plain(node)
+    node = to_plain(node)
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     leaves: dict[str, Any] = {}
@@ -37,6 +37,6 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def within(key: str, nodes: list[str]) -> bool:
+def is_covered_by(key: str, nodes: list[str]) -> bool:
     """Whether a dotted key is one of the nodes, or lies below or above one of them."""
     return any(key == node or key.startswith(node + ".") or node.startswith(key + ".") for node in nodes)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
-class Span:
-    """A value with the ends of its interval."""
+class Interval:
+    """A value with the ends of its interval, in the unit of the value."""
 
     value: float
     low: float
     high: float
+
+    def scaled(self, factor: float) -> Self:
+        """Return the value and both ends times `factor`, as for another unit."""
+        value, low, high = self.value * factor, self.low * factor, self.high * factor
+        return dataclasses.replace(self, value=value, low=low, high=high)
+
+    def contains(self, value: float) -> bool:
+        """Return whether `value` lies in the interval, ends included."""
+        return self.low <= value <= self.high

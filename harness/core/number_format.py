@@ -1,101 +1,126 @@
-"""Numbers and durations as text, the same in every table, chart and message."""
+"""Text of numbers and durations, the same in every table, chart and message.
+
+A value that is missing (None) or not finite is shown as a dash.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-NONE = "–"
+from harness.core.interval import Interval
+
+MISSING = "–"
 
 
 def plain_text(value: Any) -> str:
-    """Text of a config on one line: control characters (terminal escapes among them) become '?'."""
+    """Return the text on one line, with control characters (such as terminal escapes) replaced by '?'."""
     text = " ".join(str(value).split())
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """So many significant digits, without an exponent between .001 and a million."""
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Return `digits` significant digits, with an exponent only below 1e-4 or from a million on."""
     if value is None or not math.isfinite(value):
-        return NONE
+        return MISSING
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     size = math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{max(0, digits - 1 - size)}f}"
 
 
-def count(value: float | None) -> str:
-    """1234567 as 1.23M."""
+def format_interval(amount: Interval | None, factor: float = 1.0) -> str:
+    """Return `value [low, high]`, each times `factor` to convert the unit."""
+    if amount is None:
+        return MISSING
+    value, low, high = (format_number(factor * end) for end in (amount.value, amount.low, amount.high))
+    return f"{value} [{low}, {high}]"
+
+
+def format_count(value: float | None) -> str:
+    """Return three digits with k, M, B or T: 1234567 as 1.23M."""
     if value is None or not math.isfinite(value):
-        return NONE
+        return MISSING
     for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if limit <= abs(value) < 1e15:
             return f"{value / limit:.3g}{unit}"
-    return power(value) if abs(value) >= 1e15 else f"{value:.3g}"
+    return format_scientific(value) if abs(value) >= 1e15 else f"{value:.3g}"
 
 
-def power(value: float) -> str:
-    """1.2e+18 as 1.2e18."""
+def format_si(value: float) -> str:
+    """Return three digits with an SI prefix, to be followed by a unit: 1234567 as 1.23 M."""
+    if abs(value) < 1000:
+        return f"{value:.3g}"
+    for prefix in ("k", "M", "G", "T", "P", "E"):
+        value /= 1000
+        if abs(value) < 1000:
+            return f"{value:.3g} {prefix}"
+    return f"{value / 1000:.3g} Z"
+
+
+def format_bytes(number: float) -> str:
+    """Return bytes with one decimal and a binary unit, as in 3.1 GiB."""
+    if number < 1024:
+        return f"{number:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        number /= 1024
+        if number < 1024:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1024:.1f} TiB"
+
+
+def format_scientific(value: float) -> str:
+    """Return three digits without the plus of a large exponent: 1.2e18, not 1.2e+18."""
     return f"{value:.3g}".replace("e+", "e")
 
 
-def loss(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
+def format_loss(value: float | None) -> str:
+    """Return a loss with four decimals."""
+    return _finite(value, ".4f")
 
 
-def signed(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:+.4f}"
+def format_signed(value: float | None) -> str:
+    """Return a difference of losses with its sign and four decimals."""
+    return _finite(value, "+.4f")
 
 
-def correlation(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:.2f}"
+def format_correlation(value: float | None) -> str:
+    """Return a correlation with two decimals."""
+    return _finite(value, ".2f")
 
 
-def chance(value: float | None) -> str:
-    """A p-value."""
+def format_percent(share: float | None) -> str:
+    """Return a share as per cent with three digits: 0.0123 as 1.23 %."""
+    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.3g} %"
+
+
+def _finite(value: float | None, spec: str) -> str:
+    return MISSING if value is None or not math.isfinite(value) else format(value, spec)
+
+
+def format_p_value(value: float | None) -> str:
+    """Return a p-value with three decimals and no leading zero: .020, or <.001."""
     if value is None:
-        return NONE
+        return MISSING
     return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
 
 
-def p_is(value: float | None) -> str:
-    """`p = .020` or `p < .001` inside a sentence."""
-    text = chance(value)
+def format_p_statement(value: float | None) -> str:
+    """Return `p = .020` or `p < .001` for use in a sentence."""
+    text = format_p_value(value)
     return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
-def ratio(value: float | None) -> str:
-    """Against the control, in per cent of it; the control itself has none."""
+def format_ratio(value: float | None) -> str:
+    """Return a ratio to the control as a change in per cent: 1.004 as +0.4 %; 1 as `equal`; None as ''."""
     if value is None or value == 1:
         return "" if value is None else "equal"
     percent = 100 * (value - 1)
     return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
 
 
-def clock(seconds: float) -> str:
-    """1:02, or 3:04:05."""
-    minutes, rest = divmod(round(seconds), 60)
+def format_clock(seconds: float) -> str:
+    """Return a duration in seconds as 1:02, or 3:04:05."""
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def unique(names: Any) -> list[str]:
-    return [*dict.fromkeys(names)]
-
-
-def short(number: float) -> str:
-    """Three digits and a unit: 1.23 M."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(number) < 1000:
-            return f"{number:.3g} {unit}".rstrip() if not unit else f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} Z"
-
-
-def size(number: float) -> str:
-    """Two digits and a unit, as in 3.1 GiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -32,7 +32,7 @@ def runs_path(runs: str) -> str:
     return local_path(runs, way_out, "runs=")
 
 
-def settle_paths(content: dict[Any, Any]) -> None:
+def resolve_paths(content: dict[Any, Any]) -> None:
     """Write each path of a config as one. Raises UserError for what is remote."""
     data, finetune = content["data"], content["finetune"]
     sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}

@@ -14,7 +14,7 @@ COLOR = {1: 0, 3: 2}
 """The format's number for grey, and for red, green and blue."""
 
 
-def png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
+def encode_png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
     """A whole file. Images of other than three channels are grey: their first channel."""
     shown = pixels_HWC if pixels_HWC.shape[2] == 3 else pixels_HWC[..., :1]
     height, width, channels = shown.shape
@@ -25,7 +25,7 @@ def png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks)
 
 
-def grid(
+def image_grid(
     images_NHWC: UInt8[np.ndarray, "N H W C"], columns: int, zoom: int = 1
 ) -> UInt8[np.ndarray, "Y X C"]:
     """Images row by row on a grey ground, each pixel `zoom` wide."""

@@ -1,28 +1,28 @@
 """What a run reads: sources, tokenizers, the token cache, the mixture, batch(t)."""
 
 from harness.data.images.image_corpus import ImageCorpus
-from harness.data.images.pca_features import Gallery
+from harness.data.images.pca_features import PCAFeatures
 from harness.data.open_data import describe_data, open_data
-from harness.data.order.mixture_schedule import MixFacts, Shared, describe_mix, shared
+from harness.data.order.mixture_schedule import MixFacts, SharedExamples, count_shared_examples, describe_mix
 from harness.data.order.sampler import Batch, Sampler
 from harness.data.prefetch import Reader
-from harness.data.text.corpus import Corpus, HeldOut, roll
+from harness.data.text.corpus import HeldOut, TextCorpus, update_example_hash
 from harness.data.text.describe_text import DataFacts
 
 __all__ = [
     "Batch",
-    "Corpus",
     "DataFacts",
-    "Gallery",
     "HeldOut",
     "ImageCorpus",
     "MixFacts",
+    "PCAFeatures",
     "Reader",
     "Sampler",
-    "Shared",
+    "SharedExamples",
+    "TextCorpus",
+    "count_shared_examples",
     "describe_data",
     "describe_mix",
     "open_data",
-    "roll",
-    "shared",
+    "update_example_hash",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.schema.run import Config, Content, DataConfig
+from harness.config.schema.run import Config, DataConfig, DataKind
 from harness.data.images import image_corpus
 from harness.data.order.mixture_schedule import MixFacts, describe_mix
 from harness.data.text import corpus, describe_text
@@ -11,18 +11,18 @@ from harness.data.text.describe_text import DataFacts
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     """What is known of the data before any of it is trained on. Raises UserError."""
-    describe = image_corpus.describe_images if config.kind is Content.images else describe_text.describe_data
+    describe = image_corpus.describe_images if config.kind is DataKind.images else describe_text.describe_text
     return describe(config, eval_tokens)
 
 
-def open_data(config: DataConfig) -> corpus.Corpus | image_corpus.ImageCorpus:
+def open_data(config: DataConfig) -> corpus.TextCorpus | image_corpus.ImageCorpus:
     """The corpus of a config. Raises UserError."""
-    return image_corpus.open_images(config) if config.kind is Content.images else corpus.open_data(config)
+    return image_corpus.open_images(config) if config.kind is DataKind.images else corpus.open_text(config)
 
 
-def data_of(config: Config) -> tuple[DataFacts, MixFacts]:
+def describe_run_data(config: Config) -> tuple[DataFacts, MixFacts]:
     """What is known of the data of a run: read, or assumed where it can only be planned."""
-    return _planned_data(config) if config.ladder.planned else _data(config)
+    return _planned_data(config) if config.roster.planned else _data(config)
 
 
 def _data(config: Config) -> tuple[DataFacts, MixFacts]:
@@ -31,8 +31,8 @@ def _data(config: Config) -> tuple[DataFacts, MixFacts]:
 
 def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
     """What a ladder assumes of data that are not here."""
-    assert config.ladder.vocabulary is not None
-    height, width, channels = config.ladder.image or (0, 0, 0)
-    image = (height, width, channels) if config.ladder.image else None
-    data = DataFacts(config.ladder.vocabulary, None, "planned", "planned", (), image)
+    assert config.roster.vocabulary is not None
+    height, width, channels = config.roster.image or (0, 0, 0)
+    image = (height, width, channels) if config.roster.image else None
+    data = DataFacts(config.roster.vocabulary, None, "planned", "planned", (), image)
     return data, MixFacts(draws={}, mixes=[])

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 
 from harness.data.order.sampler import Batch, Sampler
 
-AHEAD = 4
-KEPT = 32
+PREFETCH_BATCHES = 4
+MAX_CACHED_BATCHES = 32
 """Batches kept for the lanes behind; one that falls further behind has its batches gathered again."""
 
 
@@ -17,13 +17,13 @@ class Reader:
     """Batches by step, for any number of threads."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self.reads = 0
+        self.num_gathered = 0
         """Batches gathered so far."""
         self._sampler = sampler
         self._batches: OrderedDict[int, Future[Batch]] = OrderedDict()
-        self._front = -AHEAD - 1
+        self._furthest_step = -PREFETCH_BATCHES - 1
         """The furthest step that was asked for; at the start so far back that nothing is read."""
-        self._next = 0
+        self._next_step = 0
         """The step that the thread reads next."""
         self._closed = False
         self._changed = threading.Condition()
@@ -35,11 +35,11 @@ class Reader:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the reader is closed")
-            batch, mine = self._slot(t)
-            self._front = max(self._front, t)
-            self._next = max(self._next, self._front + 1)
+            batch, is_new = self._slot(t)
+            self._furthest_step = max(self._furthest_step, t)
+            self._next_step = max(self._next_step, self._furthest_step + 1)
             self._changed.notify_all()
-        if mine:
+        if is_new:
             self._gather(t, batch)
         try:
             return batch.result()
@@ -57,23 +57,25 @@ class Reader:
     def _read_ahead(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._next <= self._front + AHEAD)
+                self._changed.wait_for(
+                    lambda: self._closed or self._next_step <= self._furthest_step + PREFETCH_BATCHES
+                )
                 if self._closed:
                     return
-                t = self._next
-                self._next += 1
+                t = self._next_step
+                self._next_step += 1
                 batch, _ = self._slot(t)  # new: no lane has been here
             self._gather(t, batch)
 
     def _slot(self, t: int) -> tuple[Future[Batch], bool]:
         """The future of a batch, and whether it is new, so that the caller must gather it."""
-        mine = t not in self._batches
+        is_new = t not in self._batches
         batch = self._batches.setdefault(t, Future())
         self._batches.move_to_end(t)
-        if len(self._batches) > KEPT:
+        if len(self._batches) > MAX_CACHED_BATCHES:
             self._batches.popitem(last=False)
-        self.reads += mine
-        return batch, mine
+        self.num_gathered += is_new
+        return batch, is_new
 
     def _gather(self, t: int, batch: Future[Batch]) -> None:
         try:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config.schema.run import Content, Mechanism
+from harness.config.schema.run import DataKind, ModuleConfig
 from harness.core import atomic_files
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import local_path
 from harness.inspection.load_run import Subject, open_subject, prepare_process
 from harness.inspection.sample_text import codec_of
@@ -51,12 +51,12 @@ def export(where: Path | str, form: str, folder: Path | str) -> Path:
     Raises UserError for a model that has no such layout, and for a folder that holds something.
     """
     if form not in FORMATS:
-        raise UserError(f"--to {form}: no such format; {nearest(form, FORMATS)}")
+        raise UserError(f"--to {form}: no such format; {did_you_mean(form, FORMATS)}")
     folder = Path(local_path(folder, "write to a folder here, and copy that", f"--to {form} "))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there and not empty: name a new folder")
     checkpoint = find_checkpoint(where)
-    if checkpoint.config.data.kind is Content.images:
+    if checkpoint.config.data.kind is DataKind.images:
         raise UserError(f"{where} is a model of images, which has no such layout; text alone is exported")
     prepare_process(checkpoint.config)
     subject, codec = open_subject(checkpoint), codec_of(checkpoint)
@@ -74,7 +74,10 @@ def hf_config(subject: Subject, codec: Codec) -> dict[str, Any]:
     windows = _windows(config.attention, shape.layers)
     _check(subject, windows)
     kv_heads = _one(
-        {subject.model.specs[f"layers.{layer}.attention.key"].shape[1] for layer in range(shape.layers)},
+        {
+            subject.model.param_specs[f"layers.{layer}.attention.key"].shape[1]
+            for layer in range(shape.layers)
+        },
         "kv_heads",
     )
     kind = {"qwen3": "Qwen3ForCausalLM"} if config.qk_norm else {"llama": "LlamaForCausalLM"}
@@ -97,8 +100,8 @@ def hf_config(subject: Subject, codec: Codec) -> dict[str, Any]:
         "tie_word_embeddings": _tied(subject),
         "attention_bias": False,
         "mlp_bias": False,
-        "bos_token_id": codec.end,
-        "eos_token_id": codec.end,
+        "bos_token_id": codec.end_token,
+        "eos_token_id": codec.end_token,
         "dtype": "float32",
         **_sliding(windows),
     }
@@ -136,7 +139,7 @@ def _outwards(path: str, weight: np.ndarray) -> np.ndarray:
     return weight.reshape(-1, last).T
 
 
-def _windows(attention: Mechanism, layers: int) -> list[int | None]:
+def _windows(attention: ModuleConfig, layers: int) -> list[int | None]:
     """The window of each layer, None where it sees all."""
     if attention.name != "pattern":
         return [_window(attention.name, attention.options, "model.attention")] * layers
@@ -224,13 +227,13 @@ def _write_tokenizer(folder: Path, subject: Subject, codec: Codec) -> None:
     """A `tokenizers` file as it is; bytes have none."""
     from tokenizers import Tokenizer
 
-    from harness.data.text.tokenizers import SHIPPED
+    from harness.data.text.tokenizers import SHIPPED_TOKENIZER
 
     name = subject.config.data.tokenizer
     if name == "byte":
         return
-    content = (SHIPPED if name == "bpe512" else Path(name).expanduser()).read_bytes()
-    end = Tokenizer.from_buffer(content).id_to_token(codec.end)
+    content = (SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()).read_bytes()
+    end = Tokenizer.from_buffer(content).id_to_token(codec.end_token)
     described = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,

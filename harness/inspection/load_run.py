@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
@@ -47,9 +47,9 @@ class Subject:
 
     def stored(self, step: int) -> dict[str, np.ndarray]:
         """The weights that the run computed with at a step, float32 on the host, by stored path."""
-        from harness.training.parent_checkpoint import saved_weights
+        from harness.training.parent_checkpoint import load_weights
 
-        return saved_weights(self.run, step, self.config, self.model)
+        return load_weights(self.run, step, self.config, self.model)
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
         """The same by canonical path, one entry a layer however layers are stored."""
@@ -81,16 +81,16 @@ class Subject:
 def prepare_process(*configs: Config) -> None:
     """One simulated CPU device, unless JAX is here already; then users' modules. Raises UserError."""
     if "jax" not in sys.modules:
-        os.environ.update(cpu_profile(1))
+        os.environ.update(cpu_env(1))
     for config in configs:
         import_modules(config)
 
 
 def open_subject(checkpoint: Checkpoint) -> Subject:
     """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
-    from harness.training.parent_checkpoint import model_of
+    from harness.training.parent_checkpoint import rebuild_checkpoint_model
 
-    return Subject(checkpoint.run, checkpoint.config, model_of(checkpoint))
+    return Subject(checkpoint.run, checkpoint.config, rebuild_checkpoint_model(checkpoint))
 
 
 def rows_at_once(vocabulary: int, length: int) -> int:

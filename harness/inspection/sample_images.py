@@ -10,7 +10,7 @@ import numpy as np
 from harness.core.atomic_files import write_bytes
 from harness.core.errors import UserError
 from harness.core.paths import local_path
-from harness.core.png import grid, png
+from harness.core.png import encode_png, image_grid
 from harness.inspection.load_run import open_subject, prepare_process
 from harness.records.run.find_checkpoint import find_checkpoint
 
@@ -37,8 +37,8 @@ def sample_images(
     import jax
 
     from harness.models import ImageModel
-    from harness.training.output.image_samples import asked
-    from harness.training.programs.sample import in_batches, make_sample
+    from harness.training.output.image_samples import sample_requests
+    from harness.training.programs.sample import make_sample, map_batches
 
     subject = open_subject(checkpoint)
     model = subject.model
@@ -46,10 +46,10 @@ def sample_images(
         raise UserError(f"{where} is a model of text, which makes no images")
     program, params = jax.jit(make_sample(model, steps)), subject.stored(checkpoint.step)
     labels = model.shape.vocabulary - 1
-    rows_NR = asked(model, np.tile(np.arange(labels), each), seed)
-    made_NHWC = in_batches(lambda rows_BR: program(params, rows_BR, guidance), rows_NR, AT_ONCE)
+    rows_NR = sample_requests(model, np.tile(np.arange(labels), each), seed)
+    made_NHWC = map_batches(lambda rows_BR: program(params, rows_BR, guidance), rows_NR, AT_ONCE)
     path = Path(to or f"samples_{checkpoint.step}.png")
-    write_bytes(path, png(grid(made_NHWC, labels, ZOOM)))
+    write_bytes(path, encode_png(image_grid(made_NHWC, labels, ZOOM)))
     return path
 
 

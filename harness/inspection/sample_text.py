@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.config.schema.run import Content
+from harness.config.schema.run import DataKind
 from harness.core.errors import UserError
 from harness.inspection.load_run import Ask, open_subject, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
@@ -27,22 +27,22 @@ def sample(
     """
     _check(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
-    if checkpoint.config.data.kind is Content.images:
+    if checkpoint.config.data.kind is DataKind.images:
         raise UserError(f"{where} is a model of images, which writes no text: `harness sample` makes a grid")
     prepare_process(checkpoint.config)
     codec = codec_of(checkpoint)
     ask = open_subject(checkpoint).ask(checkpoint.step, rows=1)
-    start = [codec.end, *codec.encode([prompt])[0].tolist()]  # as a document starts in training
+    start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # as a document starts in training
     length = checkpoint.config.data.sequence_length
-    return codec.decode(np.array(_continued(ask, start, tokens, temperature, seed, length, codec.end)))
+    return codec.decode(np.array(_continued(ask, start, tokens, temperature, seed, length, codec.end_token)))
 
 
 def codec_of(checkpoint: Checkpoint) -> Codec:
     """The tokenizer of a run. Raises UserError where its vocabulary is another one by now."""
-    from harness.data.text.tokenizers import load
+    from harness.data.text.tokenizers import load_tokenizer
 
     name, known = checkpoint.config.data.tokenizer, checkpoint.provenance.facts.shape["vocabulary"]
-    codec = load(name)
+    codec = load_tokenizer(name)
     if codec.vocabulary != known:
         raise UserError(
             f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.pair_check import check_block
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_profile, keep_memory
+from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
@@ -31,7 +31,7 @@ from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, read_provenance
 
 if TYPE_CHECKING:
-    from harness.training.programs.run_programs import Lane
+    from harness.training.programs.run_programs import RunPrograms
 
 WARM_UP, BATCHES = 2, 4
 """Steps of each turn that do not count, and batches that are kept on the device and taken in turn."""
@@ -100,7 +100,7 @@ def measure(block: Sequence[Entrant], steps: int | None) -> dict[str, Any]:
     return {"scale": block[0].config.scale.name, "steps": steps, "order": order, "variants": variants}
 
 
-def peak_bytes(lane: Lane) -> int | None:
+def peak_bytes(lane: RunPrograms) -> int | None:
     """What the compiled step holds on each device; None where the platform does not say.
 
     A sum of what it is given, gives back and needs between, without what it gives back in place: the
@@ -114,15 +114,15 @@ def peak_bytes(lane: Lane) -> int | None:
     return given + taken + plan.temp_size_in_bytes
 
 
-def _turn(lane: Lane, steps: int) -> list[float]:
+def _turn(lane: RunPrograms, steps: int) -> list[float]:
     """Seconds of each step but the first few. The state is the turn's own: beside it no other takes memory.
 
     The rate is zero, so the parameters stay what they were drawn as, however many steps are timed.
     """
     import jax
 
-    state, seconds = lane.initial(), []
-    batches = [lane.put(lane.get_batch(t)) for t in range(BATCHES)]
+    state, seconds = lane.init_state(), []
+    batches = [lane.put_batch(lane.get_batch(t)) for t in range(BATCHES)]
     jax.block_until_ready((state, batches))
     for index in range(WARM_UP + steps):
         start = time.perf_counter()
@@ -142,27 +142,27 @@ def _entrant(run: RunDir) -> Entrant:
     return Entrant(read_config(run.config), provenance.facts)
 
 
-def _lane(entrant: Entrant) -> Lane:
+def _lane(entrant: Entrant) -> RunPrograms:
     """On the first devices of this process: all lanes of a block have as many."""
     import jax
 
     from harness.data import open_data
-    from harness.training.parent_checkpoint import rebuilt
-    from harness.training.programs.run_programs import open_lane
+    from harness.training.parent_checkpoint import rebuild_model
+    from harness.training.programs.run_programs import make_run_programs
 
     config = entrant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: config.mesh.devices]
-    model = rebuilt(config, entrant.facts)
-    return open_lane(config, model, devices, sampler.batch, {})
+    model = rebuild_model(config, entrant.facts)
+    return make_run_programs(config, model, devices, sampler.batch, {})
 
 
 def _prepare_process(block: Sequence[Entrant]) -> None:
     """As a worker prepares its own, with the devices of one lane."""
     config = block[0].config
     if config.cluster.platform == "cpu":
-        os.environ.update(cpu_profile(config.mesh.devices))
-        keep_memory()
+        os.environ.update(cpu_env(config.mesh.devices))
+        disable_malloc_trim()
     import jax
 
     # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.config.schema.engine import EngineConfig
 from harness.core.errors import UserError
 from harness.launcher import run_directories
-from harness.launcher.cost.measurements import corrections_of, known
+from harness.launcher.cost.measurements import load_corrections, load_observations
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
@@ -20,7 +20,7 @@ from harness.records.run.run_lock import worker_of
 
 
 @dataclass(frozen=True)
-class PreparedSweep:
+class SweepRuns:
     """Runs that have been described and checked against each other."""
 
     sweep: SweepDir
@@ -74,7 +74,7 @@ class LaunchPlan:
         return _plan(self.sweep, blocks, self.estimator, fixed=meshes)
 
 
-def forecast_runs(prepared: PreparedSweep) -> LaunchPlan:
+def forecast_runs(prepared: SweepRuns) -> LaunchPlan:
     """Return the plan of a sweep on this machine. Writes nothing.
 
     Raises UserError if a directory holds another run, or the runs do not fit on the machine.
@@ -82,11 +82,11 @@ def forecast_runs(prepared: PreparedSweep) -> LaunchPlan:
     run_directories.check_identities(prepared.runs)
     config, blocks = prepared.runs[0].config, prepared.blocks
     replanned = {run.name for run in _runs_to_replan(blocks)}
-    places = {n: place for n, place in frozen.frozen(prepared.sweep).items() if n not in replanned}
+    places = {n: place for n, place in frozen.read_places(prepared.sweep).items() if n not in replanned}
     if config.engine.devices:
-        blocks = [frozen.block_as_placed(block, places) for block in blocks]
+        blocks = [frozen.block_on_frozen_meshes(block, places) for block in blocks]
     platform = config.cluster.platform
-    estimator = RunEstimator(known(platform), corrections_of(platform))
+    estimator = RunEstimator(load_observations(platform), load_corrections(platform))
     return _plan(prepared.sweep, blocks, estimator, fixed=places)
 
 
@@ -99,13 +99,13 @@ def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
     if any(worker_of(run.dir) for run in replanned):
         raise UserError(f"resume.replan=true: runs are at work; `harness stop {plan.sweep.path}` first")
     names = [run.name for run in replanned]
-    places = frozen.freeze(plan.sweep, plan.blocks, names, plan.forecast.estimates)
-    if moved := frozen.moved(plan.runs, places):
+    places = frozen.freeze_places(plan.sweep, plan.blocks, names, plan.forecast.estimates)
+    if moved := frozen.runs_on_other_mesh(plan.runs, places):
         note(
             f"{moved[0].name} and {len(moved) - 1} more keep the mesh of their first launch; "
             "resume.replan=true would start unfinished blocks over on the new one"
         )
-    return plan.with_blocks([frozen.in_lanes(block, places) for block in plan.blocks])
+    return plan.with_blocks([frozen.in_lane_order(block, places) for block in plan.blocks])
 
 
 def _runs_to_replan(blocks: Sequence[Block]) -> list[Run]:

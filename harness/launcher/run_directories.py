@@ -28,16 +28,16 @@ from harness.records.run.run_lock import worker_of
 from harness.records.run.status import State, Status, read_status, write_status
 from harness.records.sweep import ledger
 
-AT_ONCE = 16
+THREADS = 16
 """Directories that are made at a time."""
 
 
-class Ready(Enum):
+class RunAction(Enum):
     """What is to be done with a run."""
 
-    stands = "stands"
+    skip = "stands"
     """It has an outcome, and its records are whole."""
-    alive = "alive"
+    follow = "alive"
     """A worker has it."""
     train = "train"
 
@@ -53,20 +53,20 @@ def check_identities(runs: Sequence[Run]) -> None:
             )
 
 
-def start_new(runs: Sequence[Run]) -> set[str]:
+def create_new(runs: Sequence[Run]) -> set[str]:
     """Make the directories of runs that have none, as `prepare` would. Returns the names of these runs.
 
     Each file is on the disk before it has its name, and `run.json` has it last; but a disk takes many files
     in hardly more time than one.
     """
     new = [run for run in runs if not run.dir.path.exists()]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(lambda run: _start(run, lambda _: None, ""), new):
             pass
     return {run.name for run in new}
 
 
-def prepare(sweep: SweepDir, run: Run, note) -> Ready:
+def prepare(sweep: SweepDir, run: Run, note) -> RunAction:
     """Make the directory fit for a worker, whatever a kill left of it.
 
     `run.json` is written last: without it there is no run, and what lies there is overwritten.
@@ -74,21 +74,21 @@ def prepare(sweep: SweepDir, run: Run, note) -> Ready:
     before a replan.
     """
     if worker_of(run.dir):
-        return Ready.alive
+        return RunAction.follow
     remove_partial_files(run.dir)
     stored, state = read_provenance(run.dir), read_status(run.dir).state
     if stored is None:
         _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
-        return Ready.train
+        return RunAction.train
     _mend_config(run, stored)
     if not contains_node(run.dir.config, "mesh", run.config.mesh):
         start_over(sweep, run, "placed on another mesh")
-        return Ready.train
+        return RunAction.train
     if state.ended:
         return _check_records(sweep, run, note)
     if drift := _drift(run, stored):
         _on_drift(sweep, run, stored, drift, note)
-    return Ready.train
+    return RunAction.train
 
 
 def start_over(sweep: SweepDir, run: Run, why: str) -> None:
@@ -97,7 +97,7 @@ def start_over(sweep: SweepDir, run: Run, why: str) -> None:
     _start(run, lambda _: None, "")
 
 
-def reopen(run: Run, why: str) -> None:
+def resume_finished(run: Run, why: str) -> None:
     """A finished run goes on from its last good point. Only while no worker has it."""
     status = read_status(run.dir)
     write_status(run.dir, dataclasses.replace(status, state=State.pending, message=why, writer=None))
@@ -149,14 +149,14 @@ def _mend_config(run: Run, stored: Provenance) -> None:
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
-def _check_records(sweep: SweepDir, run: Run, note) -> Ready:
+def _check_records(sweep: SweepDir, run: Run, note) -> RunAction:
     faults = find_damage(run.dir, _branches(run))
     if not faults:
-        return Ready.stands
+        return RunAction.skip
     note(f"{run.name}: {faults[0]}; the run is trained again from its last good point")
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
-    reopen(run, faults[0])
-    return Ready.train
+    resume_finished(run, faults[0])
+    return RunAction.train
 
 
 def _branches(run: Run) -> list[float]:
@@ -201,7 +201,7 @@ def _how_it_differs(run: Run, stored: Provenance) -> str:
         return str(error)
 
 
-def mark(run: RunDir, state: State, message: str) -> None:
+def set_state(run: RunDir, state: State, message: str) -> None:
     """Say of a run without a worker how it was left."""
     status = read_status(run)
     left = dataclasses.replace(status, state=state, message=message, writer=None)
@@ -209,4 +209,13 @@ def mark(run: RunDir, state: State, message: str) -> None:
         write_status(run, left)
 
 
-__all__ = ["Ready", "Status", "check_identities", "mark", "prepare", "reopen", "start_new", "start_over"]
+__all__ = [
+    "RunAction",
+    "Status",
+    "check_identities",
+    "create_new",
+    "prepare",
+    "resume_finished",
+    "set_state",
+    "start_over",
+]

@@ -84,7 +84,7 @@ class Block:
         return sum(run.cost for run in self.runs)
 
 
-def sweep_of(configs: Sequence[Config]) -> SweepDir:
+def sweep_directory(configs: Sequence[Config]) -> SweepDir:
     """The directory of a sweep. Raises UserError where the runs belong to several."""
     paths = {Path(config.runs) / config.experiment_name for config in configs}
     if len(paths) > 1:
@@ -109,7 +109,7 @@ def check_trainable(configs: Sequence[Config]) -> None:
             )
 
 
-def directory(sweep: SweepDir, config: Config) -> RunDir:
+def run_directory(sweep: SweepDir, config: Config) -> RunDir:
     for key, name in (("scale.name", config.scale.name), ("variant.name", config.variant.name)):
         if not name or "/" in name or name.startswith("."):
             raise UserError(f"{key}={name}: it names a folder, so it has no '/' and no leading dot")
@@ -120,7 +120,7 @@ def check_distinct(sweep: SweepDir, configs: Iterable[Config]) -> None:
     """Raises UserError where two runs are the same, or would share a directory."""
     seen: dict[Path, Config] = {}
     for config in configs:
-        path = directory(sweep, config).path
+        path = run_directory(sweep, config).path
         if path not in seen:
             seen[path] = config
         elif identity(seen[path]) == identity(config):

@@ -12,25 +12,25 @@ from rich.console import Console
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import batch_scripts, make_engine
-from harness.launcher.launch_plan import LaunchPlan, PreparedSweep, forecast_runs, freeze_plan
+from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, freeze_plan
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import (
     Block,
     Run,
     check_distinct,
     check_trainable,
-    directory,
     make_blocks,
-    sweep_of,
+    run_directory,
+    sweep_directory,
 )
 from harness.launcher.stages import freeze_rule
-from harness.launcher.stages.describe_runs import described
-from harness.launcher.stages.interim_looks import Looks, looks_of
+from harness.launcher.stages.describe_runs import describe_configs
+from harness.launcher.stages.interim_looks import InterimLooks, interim_looks
 from harness.launcher.stages.summary import Note, plan_lines, power_lines, printer
 from harness.launcher.stages.time_steps import time_variants
 from harness.launcher.stages.train_runs import EngineMaker, ready_engine, train_runs
-from harness.launcher.stages.tune_lr import tune
-from harness.launcher.sweep_lock import Interrupted, driving
+from harness.launcher.stages.tune_lr import tune_learning_rates
+from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
 from harness.records.paths import SweepDir
 from harness.records.run.provenance import Facts
 from harness.records.run.status import read_status
@@ -55,7 +55,7 @@ class Outcome:
 class LaunchHooks:
     """Dependencies of a launch, which the command passes in and tests replace."""
 
-    describe: Describe = described
+    describe: Describe = describe_configs
     """Compute the facts of each config."""
     engine: EngineMaker = make_engine
     """Make the engine that starts workers."""
@@ -82,7 +82,7 @@ def launch(
         return _show_dry_run(forecast_runs(prepared), prepared.runs, hooks, console)
     prepared, tuning = _tune(prepared, hooks, console)
     plan = forecast_runs(prepared)
-    with driving(plan.sweep):
+    with hold_sweep_lock(plan.sweep):
         _report_edited_entries(plan.sweep, note)
         remaining = plan.keep(lambda run: not run.ended)
         engine = ready_engine(remaining, hooks.engine, note) if remaining else None
@@ -95,24 +95,26 @@ def launch(
     return [_outcome(run, failed) for run in prepared.runs]
 
 
-def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> PreparedSweep:
+def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     """Describe the runs of a sweep and check them against each other. Writes nothing.
 
     Holds for any machine. Raises UserError for a rule, runs or pairs that cannot be compared fairly.
     """
-    sweep = sweep_of(configs)
-    freeze_rule.complete(configs)
-    freeze_rule.check(sweep, configs)
+    sweep = sweep_directory(configs)
+    freeze_rule.set_default_control(configs)
+    freeze_rule.check_control(sweep, configs)
     check_distinct(sweep, configs)
     for config in configs:
-        looks_of(config, config.rule.stopping)
+        interim_looks(config, config.rule.stopping)
     return _describe(sweep, configs, hooks)
 
 
-def _describe(sweep: SweepDir, configs: Sequence[Config], hooks: LaunchHooks) -> PreparedSweep:
+def _describe(sweep: SweepDir, configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     facts = hooks.describe(configs)
-    runs = [Run(config, fact, directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
-    return PreparedSweep(sweep, runs, make_blocks(runs))
+    runs = [
+        Run(config, fact, run_directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)
+    ]
+    return SweepRuns(sweep, runs, make_blocks(runs))
 
 
 def _show_dry_run(
@@ -127,9 +129,7 @@ def _show_dry_run(
     return [Outcome(run.name, "planned", 0) for run in runs]
 
 
-def _tune(
-    prepared: PreparedSweep, hooks: LaunchHooks, console: Console
-) -> tuple[PreparedSweep, Mapping[str, Any]]:
+def _tune(prepared: SweepRuns, hooks: LaunchHooks, console: Console) -> tuple[SweepRuns, Mapping[str, Any]]:
     """Return the sweep with tuned learning rates, described again, and the tuning result by variant.
 
     Without `tune=lr` the sweep is unchanged and there is no result.
@@ -144,7 +144,7 @@ def _tune(
                 "command again"
             )
 
-    configs, tuning = tune(prepared.sweep, prepared.runs, launch_tuning, printer(console))
+    configs, tuning = tune_learning_rates(prepared.sweep, prepared.runs, launch_tuning, printer(console))
     return (_describe(prepared.sweep, configs, hooks) if tuning else prepared), tuning
 
 
@@ -156,12 +156,12 @@ def _report_edited_entries(sweep: SweepDir, note: Note) -> None:
         )
 
 
-def _freeze_rule(prepared: PreparedSweep, tuning: Mapping[str, Any], note: Note) -> Looks | None:
+def _freeze_rule(prepared: SweepRuns, tuning: Mapping[str, Any], note: Note) -> InterimLooks | None:
     """Write the decision rule if none is written yet, and return the interim looks that it asks for."""
     sweep, configs = prepared.sweep, [run.config for run in prepared.runs]
-    if deviation := freeze_rule.write_down(sweep, configs[0], freeze_rule.compared(configs), tuning):
+    if deviation := freeze_rule.write_rule(sweep, configs[0], freeze_rule.compared_variants(configs), tuning):
         note(deviation)
-    return looks_of(configs[0], freeze_rule.fixed_stopping(sweep))
+    return interim_looks(configs[0], freeze_rule.frozen_stopping(sweep))
 
 
 def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
@@ -171,4 +171,4 @@ def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
     return Outcome(run.name, end, status.step, failure)
 
 
-__all__ = ["Interrupted", "LaunchHooks", "Outcome", "driving", "launch"]
+__all__ = ["Interrupted", "LaunchHooks", "Outcome", "hold_sweep_lock", "launch"]

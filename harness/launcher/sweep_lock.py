@@ -17,7 +17,7 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def driving(sweep: SweepDir) -> Iterator[None]:
+def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
     """One driver a sweep. Raises UserError naming the other one, or where nothing can be written. What fails
     before anything of the sweep is written leaves no trace."""
     with atomic_files.remove_new_dirs_on_error(sweep.path), _held(sweep):
@@ -45,18 +45,18 @@ def _held(sweep: SweepDir) -> Iterator[None]:
 
 
 @contextmanager
-def leaving_when_told() -> Iterator[None]:
+def stop_on_signal() -> Iterator[None]:
     """Ctrl-C and SIGTERM while nothing is at work yet: what is within undoes what it began."""
 
     def leave(*_) -> None:
         raise Interrupted
 
-    with signals_to(leave):
+    with handle_signals(leave):
         yield
 
 
 @contextmanager
-def signals_to(handler: Callable[..., None]) -> Iterator[None]:
+def handle_signals(handler: Callable[..., None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM, for a while."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -14,24 +14,24 @@ Among experts:  E experts, K of them a token, A assignments (A = B T K), R rows,
 """
 
 from harness.models import attention, feedforward
-from harness.models.diffusion import ImageModel, ImageShape, image_of
-from harness.models.mechanism import Products, Shape, Signals, Site
+from harness.models.diffusion import ImageModel, ImageModelDims, image_size
+from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.model_api import Model
 from harness.models.parameters import ParamSpec
 from harness.models.text.text_model import TextModel, build
 
 __all__ = [
     "ImageModel",
-    "ImageShape",
+    "ImageModelDims",
+    "LayerContext",
+    "MatmulFlops",
     "Model",
+    "ModelDims",
     "ParamSpec",
-    "Products",
-    "Shape",
-    "Signals",
-    "Site",
+    "RouterStats",
     "TextModel",
     "attention",
     "build",
     "feedforward",
-    "image_of",
+    "image_size",
 ]

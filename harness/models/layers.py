@@ -12,51 +12,49 @@ from jax import Array
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
-from harness.parallel.sharding.axis_rules import layout
-from harness.parallel.sharding.sequence_parallel import part, parts, varying
+from harness.parallel.sharding.axis_rules import out_sharding
+from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 
 
-def gathered(param: nnx.Param, dtype: jnp.dtype) -> Array:
+def gather_weight(param: nnx.Param, dtype: jnp.dtype) -> Array:
     """A weight in compute precision, whole along `width`: the all-gather of FSDP stands here alone."""
     axes = [None if axis == "width" else axis for axis in param.axes]
     # Varying first: over the parts of a sequence gradients are summed in float32, each device its own share.
-    whole = jnp.asarray(varying(param[...]), dtype)
-    return whole if layout() is None else jax.reshard(whole, layout(*axes))
+    whole = jnp.asarray(mark_varying(param[...]), dtype)
+    return whole if out_sharding() is None else jax.reshard(whole, out_sharding(*axes))
 
 
-def _product(
-    x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype
-) -> Array:
+def _matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
     """x @ weight in `dtype`, whose gradient of the weight is a product over the last axis too.
 
     XLA's CPU library takes only such products. Left to itself, the gradient contracts the first axis, and
     the fallback splits that sum by the threads of the process: its bits then depend on the neighbours.
     """
-    return _product_forward(x_NI, weight_IO, axes_IO, dtype)[0]
+    return _matmul_forward(x_NI, weight_IO, axes_IO, dtype)[0]
 
 
-product = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
+matmul = jax.custom_vjp(_matmul, nondiff_argnums=(2, 3))
 
 
-def _product_forward(x_NI, weight_IO, axes_IO, dtype):
-    layout_NO = layout("batch", axes_IO[1])
+def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
+    layout_NO = out_sharding("batch", axes_IO[1])
     y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=dtype, out_sharding=layout_NO)
     return y_NO, (x_NI, weight_IO)
 
 
-def _product_backward(axes_IO, dtype, kept, dy_NO):
+def _matmul_backward(axes_IO, dtype, kept, dy_NO):
     x_NI, weight_IO = kept
     dx_NI = jnp.dot(
-        dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout("batch", axes_IO[0])
+        dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=out_sharding("batch", axes_IO[0])
     )
     x_IN = jax.lax.optimization_barrier(x_NI.T)  # else a transpose is folded back into the product
-    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=layout(*axes_IO))
+    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=out_sharding(*axes_IO))
     return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO).astype(weight_IO.dtype)
 
 
-product.defvjp(_product_forward, _product_backward)
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def project(x_BT: Array, param: nnx.Param) -> Array:
@@ -71,14 +69,16 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     rows, inner = math.prod(x_BT.shape[:2]), math.prod(x_BT.shape[2:])
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
-    x_NI = jnp.reshape(x_BT, (rows, inner), out_sharding=layout("batch", split_in))
+    x_NI = jnp.reshape(x_BT, (rows, inner), out_sharding=out_sharding("batch", split_in))
     weight_IO = jnp.reshape(
-        gathered(param, x_BT.dtype), (inner, math.prod(shape_out)), out_sharding=layout(split_in, split_out)
+        gather_weight(param, x_BT.dtype),
+        (inner, math.prod(shape_out)),
+        out_sharding=out_sharding(split_in, split_out),
     )
-    y_NO = product(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
+    y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     rest = (None,) * (len(shape_out) - 1)
     return jnp.reshape(
-        y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=layout("batch", None, split_out, *rest)
+        y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=out_sharding("batch", None, split_out, *rest)
     )
 
 
@@ -92,7 +92,7 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         wide = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * scale * gathered(self.gain, jnp.float32)).astype(x.dtype)
+        return (wide * scale * gather_weight(self.gain, jnp.float32)).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -104,7 +104,7 @@ class Rotary:
     sin_TJ: Array
     document_BT: Array | None = None
     """Which document of its sequence a token is in, counted from 0; None where all see all before them."""
-    parts: int = field(default=1, metadata={"static": True})
+    sequence_shards: int = field(default=1, metadata={"static": True})
     """Devices that share the sequence, this table being that of one of them."""
 
     @classmethod
@@ -113,10 +113,10 @@ class Rotary:
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
         return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ), document_BT)
 
-    def of_part(self) -> Rotary:
+    def local_shard(self) -> Rotary:
         """That of this device's part, of that of the whole sequence."""
-        document_BT = None if self.document_BT is None else part(self.document_BT)
-        return Rotary(part(self.cos_TJ, 0), part(self.sin_TJ, 0), document_BT, parts())
+        document_BT = None if self.document_BT is None else local_shard(self.document_BT)
+        return Rotary(local_shard(self.cos_TJ, 0), local_shard(self.sin_TJ, 0), document_BT, num_shards())
 
     def __call__(self, x_BHTK: Array) -> Array:
         """Queries or keys with time as the axis before the last."""

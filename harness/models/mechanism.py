@@ -10,7 +10,7 @@ from jax import Array
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelDims:
     """The size of a decoder. Equal for all variants of a scale, but for `ffn`."""
 
     width: int
@@ -22,21 +22,21 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerContext:
     """Where in a model a mechanism stands: all that it may know when it is built."""
 
-    shape: Shape
+    shape: ModelDims
     layer: int
     sequence_length: int
     qk_norm: bool
     norm_epsilon: float
-    sequences: int = 1
+    per_device_batch: int = 1
     """That one device takes at once: what is padded a batch costs each token less, the more there are."""
-    parts: int = 1
+    sequence_shards: int = 1
     """Devices that share a sequence."""
 
 
-class Signals(NamedTuple):
+class RouterStats(NamedTuple):
     """What a feed-forward layer with experts says beside its output; stacked by layer under a scan."""
 
     load_E: Array
@@ -48,7 +48,7 @@ class Signals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Products:
+class MatmulFlops:
     """FLOPs of one token's forward pass in one layer as written: padding and masked keys too.
 
     Kept apart by what rematerialisation does to them: `dots` keeps products with weights and
@@ -66,8 +66,8 @@ class Products:
     def total(self) -> float:
         return self.weights + self.activations + self.final
 
-    def __mul__(self, factor: float) -> Products:
-        return Products(*(factor * each for each in astuple(self)))
+    def __mul__(self, factor: float) -> MatmulFlops:
+        return MatmulFlops(*(factor * each for each in astuple(self)))
 
-    def __add__(self, other: Products) -> Products:
-        return Products(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: MatmulFlops) -> MatmulFlops:
+        return MatmulFlops(*map(add, astuple(self), astuple(other)))

@@ -14,10 +14,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import ComputeConfig
-from harness.models.mechanism import Shape, Signals
-from harness.models.model_spec import Blueprint
-from harness.models.mup import rate_scale, relative_width
-from harness.models.parameters import ParamSpec, Stacking, declared, draw, in_order
+from harness.models.mechanism import ModelDims, RouterStats
+from harness.models.model_spec import ModelSpec
+from harness.models.mup import learning_rate_scale, relative_width
+from harness.models.parameters import ParamSpec, Stacking, init_param, param_specs, sort_by_path
 
 Params = dict[str, Array]
 
@@ -30,23 +30,23 @@ class Model(ABC):
     j, j + period, ... along a leading axis; with unrolled layers stored and canonical paths are the same.
     """
 
-    blueprint: Blueprint
+    spec: ModelSpec
     compute: ComputeConfig
     stacking: Stacking
-    specs: dict[str, ParamSpec]
+    param_specs: dict[str, ParamSpec]
     """By canonical path, one entry a layer: `layers.3.attention.query`."""
-    stored: dict[str, ParamSpec]
+    stored_specs: dict[str, ParamSpec]
     """By stored path: what `init` returns and shardings are made for."""
     _graph: nnx.GraphDef
     _abstract: nnx.State
 
     @property
-    def shape(self) -> Shape:
-        return self.blueprint.shape
+    def shape(self) -> ModelDims:
+        return self.spec.shape
 
     @property
     def parameters(self) -> int:
-        return self.non_embedding + self.embedding
+        return self.non_embedding_parameters + self.embedding_parameters
 
     @property
     @abstractmethod
@@ -60,18 +60,18 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def non_embedding(self) -> int:
+    def non_embedding_parameters(self) -> int:
         """Parameters of the layers and what stands between them and the output."""
 
     @property
     def active_parameters(self) -> int:
         """Non-embedding parameters that one token passes through."""
-        idle = sum(self.blueprint.feedforward.idle_parameters(site) for site in self.blueprint.sites)
-        return self.non_embedding - idle
+        idle = sum(self.spec.feedforward.inactive_parameters(context) for context in self.spec.layer_contexts)
+        return self.non_embedding_parameters - idle
 
     @property
     @abstractmethod
-    def embedding(self) -> int:
+    def embedding_parameters(self) -> int:
         """Parameters of what reads in and writes out."""
 
     @property
@@ -92,18 +92,19 @@ class Model(ABC):
     @property
     def learning_rate_scales(self) -> dict[str, float]:
         """By stored path, what the learning rate is multiplied by; all 1 where the width is the base's."""
-        relative = relative_width(self.blueprint.config, self.shape.width)
+        relative = relative_width(self.spec.config, self.shape.width)
         return {
-            path: rate_scale(self.specs[self.stacking.members(path)[0]], relative) for path in self.stored
+            path: learning_rate_scale(self.param_specs[self.stacking.canonical_paths(path)[0]], relative)
+            for path in self.stored_specs
         }
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """Parameters by stored path, float32, on the host; each depends on seed and canonical path alone."""
-        return self.stack({path: draw(seed, path, spec) for path, spec in self.specs.items()})
+        return self.stack({path: init_param(seed, path, spec) for path, spec in self.param_specs.items()})
 
     def stack(self, canonical: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by stored path, from arrays by canonical path."""
-        return self.stacking.stack(canonical, self.stored)
+        return self.stacking.stack(canonical, self.stored_specs)
 
     def unstack(self, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by canonical path, from arrays by stored path."""
@@ -120,13 +121,13 @@ class Model(ABC):
         """What is minimised, and its parts: among them `loss`, the mean of `token_losses`, and `signals` of
         layers with experts by stored path."""
 
-    def after_step(self, params: Params, signals: Mapping[str, Signals]) -> Params:
+    def update_after_step(self, params: Params, signals: Mapping[str, RouterStats]) -> Params:
         """The parameters with what changes without a gradient, as the step's mean signals say."""
         changed = {}
         for layer, given in signals.items():
             start = f"{layer}.feedforward."
             own = {path.removeprefix(start): params[path] for path in params if path.startswith(start)}
-            after = self.blueprint.feedforward.after_step(own, given)
+            after = self.spec.feedforward.update_after_step(own, given)
             changed |= {start + name: value for name, value in after.items()}
         return params | changed
 
@@ -136,17 +137,17 @@ class Model(ABC):
 
     def module(self, params: Params) -> nnx.Module:
         """The module with these parameters in it."""
-        leaves = [params[path] for path in self.stored]
+        leaves = [params[path] for path in self.stored_specs]
         state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
         return nnx.merge(self._graph, state)
 
 
-def parts_of(
+def split_module(
     module: nnx.Module, stacking: Stacking
 ) -> tuple[dict[str, ParamSpec], dict[str, ParamSpec], nnx.GraphDef, nnx.State]:
     """The last four fields of a Model: what a module declares, by both kinds of path, and its halves."""
     graph, state = nnx.split(module, nnx.Param)
-    each = declared(module)
-    specs = {member: spec for path, spec in each.items() for member in stacking.members(path)}
-    stored = {path: stacking.stored(path, spec) for path, spec in each.items()}
-    return in_order(specs), stored, graph, state
+    each = param_specs(module)
+    specs = {member: spec for path, spec in each.items() for member in stacking.canonical_paths(path)}
+    stored = {path: stacking.stored_spec(path, spec) for path, spec in each.items()}
+    return sort_by_path(specs), stored, graph, state

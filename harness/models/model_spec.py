@@ -7,32 +7,32 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.config.schema.run import ModelConfig
-from harness.models.mechanism import Shape, Site
-from harness.models.registry import Chosen, choose
+from harness.models.mechanism import LayerContext, ModelDims
+from harness.models.registry import ConfiguredModule, lookup
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ModelSpec:
     config: ModelConfig
-    shape: Shape
+    shape: ModelDims
     sequence_length: int
-    sequences: int = 1
+    per_device_batch: int = 1
     """That one device takes at once."""
-    end: int | None = None
+    end_token: int | None = None
     """The token after which attention starts anew; None: it never does."""
-    parts: int = 1
+    sequence_shards: int = 1
     """Devices that share a sequence."""
 
     @cached_property
-    def attention(self) -> Chosen:
-        return choose("attention", self.config.attention)
+    def attention(self) -> ConfiguredModule:
+        return lookup("attention", self.config.attention)
 
     @cached_property
-    def feedforward(self) -> Chosen:
-        return choose("feedforward", self.config.feedforward)
+    def feedforward(self) -> ConfiguredModule:
+        return lookup("feedforward", self.config.feedforward)
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """What an error calls it."""
         feedforward = self.config.feedforward.name
         other = [feedforward] if feedforward != "swiglu" else []
@@ -44,17 +44,17 @@ class Blueprint:
         return math.lcm(self.attention.period, self.feedforward.period)
 
     @property
-    def sites(self) -> list[Site]:
-        return [self.site(layer) for layer in range(self.shape.layers)]
+    def layer_contexts(self) -> list[LayerContext]:
+        return [self.layer_context(layer) for layer in range(self.shape.layers)]
 
-    def site(self, layer: int) -> Site:
+    def layer_context(self, layer: int) -> LayerContext:
         config = self.config
-        return Site(
+        return LayerContext(
             self.shape,
             layer,
             self.sequence_length,
             config.qk_norm,
             config.norm_epsilon,
-            self.sequences,
-            self.parts,
+            self.per_device_batch,
+            self.sequence_shards,
         )

@@ -25,7 +25,7 @@ from harness.config.schema.run import ModelConfig
 from harness.core.errors import UserError
 from harness.models.parameters import ParamSpec
 
-GROWING = ("width", "heads", "kv_heads", "ffn")
+WIDTH_SCALED_AXES = ("width", "heads", "kv_heads", "ffn")
 
 
 def relative_width(config: ModelConfig, width: int) -> float:
@@ -40,7 +40,7 @@ def relative_width(config: ModelConfig, width: int) -> float:
     return width / config.base_width
 
 
-def rate_scale(spec: ParamSpec, relative: float) -> float:
+def learning_rate_scale(spec: ParamSpec, relative: float) -> float:
     """What the learning rate of one layer's parameter is multiplied by.
 
     A matrix is hidden if the first axis that it contracts (`layers.project` contracts the leading ones)
@@ -48,10 +48,10 @@ def rate_scale(spec: ParamSpec, relative: float) -> float:
     """
     if "vocabulary" in spec.axes:
         return relative**-0.5
-    return 1 / relative if spec.deviation and one_expert(spec).axes[0] in GROWING else 1.0
+    return 1 / relative if spec.deviation and expert_matrix(spec).axes[0] in WIDTH_SCALED_AXES else 1.0
 
 
-def one_expert(spec: ParamSpec) -> ParamSpec:
+def expert_matrix(spec: ParamSpec) -> ParamSpec:
     """What is one matrix of a parameter that holds those of all experts; any other as it is."""
     if spec.axes[0] != "experts":
         return spec

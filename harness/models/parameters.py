@@ -40,10 +40,10 @@ def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int,
 
 def gain(size: int, axis: str | None) -> nnx.Param:
     """Declares the gain of a norm: ones."""
-    return level(size, axis, 1.0)
+    return constant(size, axis, 1.0)
 
 
-def level(size: int, axis: str | None, value: float) -> nnx.Param:
+def constant(size: int, axis: str | None, value: float) -> nnx.Param:
     """Declares one number a head (or the like) that starts at a value: no noise, hence no weight decay."""
     return _declare((size,), (axis,), value, 0.0)
 
@@ -61,7 +61,7 @@ def _declare(
     return nnx.Param(abstract, axes=axes, mean=mean, deviation=deviation)
 
 
-def declared(module: nnx.Module) -> dict[str, ParamSpec]:
+def param_specs(module: nnx.Module) -> dict[str, ParamSpec]:
     """What a module declares, by path within it."""
     state = nnx.to_flat_state(nnx.state(module, nnx.Param))
     return {
@@ -70,7 +70,7 @@ def declared(module: nnx.Module) -> dict[str, ParamSpec]:
     }
 
 
-def draw(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
+def init_param(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
     """The float32 start of one parameter: of seed, path and spec alone, whatever else the model holds."""
     if not spec.deviation:
         return np.full(spec.shape, spec.mean, np.float32)
@@ -91,21 +91,21 @@ class Stacking:
     repeats: int = 0
 
     @property
-    def covered(self) -> int:
+    def stacked_layers(self) -> int:
         """Layers that are stacked."""
         return self.period * self.repeats
 
-    def members(self, stored: str) -> list[str]:
+    def canonical_paths(self, stored: str) -> list[str]:
         """Canonical paths that a stored path holds, in the order of its leading axis."""
         kind, _, rest = stored.partition(".")
         if kind not in ("repeats", "layers"):
             return [stored]
         index, _, leaf = rest.partition(".")
         if kind == "layers":
-            return [f"layers.{int(index) + self.covered}.{leaf}"]
+            return [f"layers.{int(index) + self.stacked_layers}.{leaf}"]
         return [f"layers.{int(index) + self.period * repeat}.{leaf}" for repeat in range(self.repeats)]
 
-    def stored(self, path: str, spec: ParamSpec) -> ParamSpec:
+    def stored_spec(self, path: str, spec: ParamSpec) -> ParamSpec:
         """The spec of a stored path, from the spec of one of its members."""
         if not self.is_stacked(path):
             return spec
@@ -119,9 +119,9 @@ class Stacking:
     ) -> dict[str, np.ndarray]:
         """Arrays as the hot path holds them, from arrays by canonical path."""
         return {
-            path: np.stack([canonical[m] for m in self.members(path)])
+            path: np.stack([canonical[m] for m in self.canonical_paths(path)])
             if self.is_stacked(path)
-            else canonical[self.members(path)[0]]
+            else canonical[self.canonical_paths(path)[0]]
             for path in stored
         }
 
@@ -129,14 +129,16 @@ class Stacking:
         """Arrays by canonical path, from arrays as the hot path holds them."""
         canonical: dict[str, np.ndarray] = {}
         for path, array in arrays.items():
-            canonical |= zip(self.members(path), array if self.is_stacked(path) else [array], strict=True)
-        return in_order(canonical)
+            canonical |= zip(
+                self.canonical_paths(path), array if self.is_stacked(path) else [array], strict=True
+            )
+        return sort_by_path(canonical)
 
 
-def in_order(by_path: Mapping[str, T]) -> dict[str, T]:
+def sort_by_path(by_path: Mapping[str, T]) -> dict[str, T]:
     """Sorted by path, layer 10 after layer 9."""
-    return {path: by_path[path] for path in sorted(by_path, key=_natural)}
+    return {path: by_path[path] for path in sorted(by_path, key=_path_key)}
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def _path_key(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if re.fullmatch(r"\d+", part) else (-1, part) for part in path.split(".")]

@@ -12,15 +12,15 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from harness.config.schema.run import Match, Mechanism, ModelConfig
+from harness.config.schema.run import MatchBy, ModelConfig, ModuleConfig
 from harness.core.errors import UserError
 from harness.models.flops import model_flops
-from harness.models.mechanism import Shape
-from harness.models.model_spec import Blueprint
-from harness.models.parameters import declared
-from harness.models.text.decoder import Layer
+from harness.models.mechanism import ModelDims
+from harness.models.model_spec import ModelSpec
+from harness.models.parameters import param_specs
+from harness.models.text.decoder import DecoderLayer
 
-Kind = TypeVar("Kind", bound=Blueprint)
+SpecT = TypeVar("SpecT", bound=ModelSpec)
 
 TOLERANCE = 0.005
 """Of the target; two variants within it are within 1 % of each other."""
@@ -32,89 +32,91 @@ ROUND_FFN = (128, 64, 32, 16, 8, 4, 2, 1)
 """Multiples to try: round widths fill vector and matrix units, and divide over devices."""
 
 
-def size(model: ModelConfig, target: int, vocabulary: int, sequence_length: int) -> Shape:
+def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_length: int) -> ModelDims:
     """The shape for a target of non-embedding parameters; entries that the config gives are kept.
 
     Raises UserError if no shape is within 0.5 % of the target (or of the plain decoder's FLOPs),
     and names the nearest.
     """
-    shape = plain_shape(model, target, vocabulary)
+    shape = plain_dims(model, target, vocabulary)
     if None not in (model.width, model.layers, model.ffn):
         return shape
-    plain_model = dataclasses.replace(model, attention=Mechanism("mha"), feedforward=Mechanism("swiglu"))
-    plain = fit(Blueprint(plain_model, shape, sequence_length), target, non_embedding)
-    if model.match is Match.none or model.ffn is not None:
+    plain_model = dataclasses.replace(
+        model, attention=ModuleConfig("mha"), feedforward=ModuleConfig("swiglu")
+    )
+    plain = fit_ffn_width(ModelSpec(plain_model, shape, sequence_length), target, count_non_embedding)
+    if model.match is MatchBy.none or model.ffn is not None:
         return plain.shape
-    blueprint = Blueprint(model, plain.shape, sequence_length)
-    if model.match is Match.flops:
-        return fit(blueprint, model_flops(plain), model_flops).shape
-    return fit(blueprint, target, non_embedding).shape
+    spec = ModelSpec(model, plain.shape, sequence_length)
+    if model.match is MatchBy.flops:
+        return fit_ffn_width(spec, model_flops(plain), model_flops).shape
+    return fit_ffn_width(spec, target, count_non_embedding).shape
 
 
-def non_embedding(blueprint: Blueprint) -> int:
+def count_non_embedding(spec: ModelSpec) -> int:
     """Parameters of all layers and the final norm, counted over one period of the pattern."""
-    shape, period = blueprint.shape, blueprint.period
+    shape, period = spec.shape, spec.period
     total = shape.width
     for layer in range(min(period, shape.layers)):
         alike = len(range(layer, shape.layers, period))
-        total += alike * sum(spec.size for spec in declared(Layer(blueprint, layer)).values())
+        total += alike * sum(param.size for param in param_specs(DecoderLayer(spec, layer)).values())
     return total
 
 
-def embedding(model: ModelConfig, shape: Shape) -> int:
+def count_embedding(model: ModelConfig, shape: ModelDims) -> int:
     """Parameters of the embedding and, if it is not the same, of the head."""
     return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
 
 
-def fit(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
-    """The blueprint with the roundest feed-forward width that meets what is wanted."""
+def fit_ffn_width(spec: SpecT, wanted: float, measure: Callable[[SpecT], float]) -> SpecT:
+    """The spec with the roundest feed-forward width that meets what is wanted."""
 
-    def at(ffn: int) -> Kind:
-        return dataclasses.replace(blueprint, shape=dataclasses.replace(blueprint.shape, ffn=ffn))
+    def at(ffn: int) -> SpecT:
+        return dataclasses.replace(spec, shape=dataclasses.replace(spec.shape, ffn=ffn))
 
-    if blueprint.config.ffn is not None:
-        return _checked(blueprint, wanted, measure)
+    if spec.config.ffn is not None:
+        return _check_target(spec, wanted, measure)
     # Both measures are affine in the feed-forward width: two points give the line.
     one, two = measure(at(1)), measure(at(2))
     exact = 1 + (wanted - one) / (two - one)
     widths = [max(1, round(exact / multiple)) * multiple for multiple in ROUND_FFN]
     near = [ffn for ffn in widths if abs(one + (ffn - 1) * (two - one) - wanted) <= TOLERANCE * wanted]
-    return _checked(at(near[0] if near else widths[-1]), wanted, measure)
+    return _check_target(at(near[0] if near else widths[-1]), wanted, measure)
 
 
-def _checked(blueprint: Kind, wanted: float, measure: Callable[[Kind], float]) -> Kind:
-    reached = measure(blueprint)
+def _check_target(spec: SpecT, wanted: float, measure: Callable[[SpecT], float]) -> SpecT:
+    reached = measure(spec)
     if abs(reached - wanted) > TOLERANCE * wanted:
         shape, what = (
-            blueprint.shape,
+            spec.shape,
             "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
         )
         raise UserError(
-            f"No {blueprint.called} is within 0.5 % of {wanted:,.0f} {what}:"
+            f"No {spec.display_name} is within 0.5 % of {wanted:,.0f} {what}:"
             f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
             " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
         )
-    return blueprint
+    return spec
 
 
-def plain_shape(model: ModelConfig, target: int, vocabulary: int) -> Shape:
+def plain_dims(model: ModelConfig, target: int, vocabulary: int) -> ModelDims:
     """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
     _check_head_width(model)
-    aspect = usual_aspect(target)
+    aspect = typical_aspect(target)
     width = (target * aspect / 12) ** (1 / 3)  # 12 width^2 parameters a layer, width / aspect layers
     candidates = [
-        Shape(
+        ModelDims(
             w,
             layers,
             heads,
             model.head_width,
-            model.ffn or _plain_ffn(model, target, w, layers, heads),
+            model.ffn or _plain_ffn_width(model, target, w, layers, heads),
             vocabulary,
         )
-        for w, heads in _widths(model, width)
-        for layers in _depths(model, target, w)
+        for w, heads in _width_candidates(model, width)
+        for layers in _depth_candidates(model, target, w)
     ]
-    return min(candidates, key=lambda shape: _strangeness(model, shape, target, aspect))
+    return min(candidates, key=lambda shape: _sort_key(model, shape, target, aspect))
 
 
 def _check_head_width(model: ModelConfig) -> None:
@@ -129,12 +131,12 @@ def _check_head_width(model: ModelConfig) -> None:
         )
 
 
-def usual_aspect(target: int) -> float:
+def typical_aspect(target: int) -> float:
     """Width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published decoders."""
     return min(128.0, 16 * (target / 20_000) ** 0.13)
 
 
-def _widths(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
+def _width_candidates(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
     """(width, heads) around the ideal width; round numbers of heads, for groups and devices to divide."""
     if model.width is not None:
         yield model.width, model.heads or model.width // model.head_width
@@ -149,25 +151,25 @@ def _widths(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
         yield count * model.head_width, count
 
 
-def _depths(model: ModelConfig, target: int, width: int) -> list[int]:
+def _depth_candidates(model: ModelConfig, target: int, width: int) -> list[int]:
     if model.layers is not None:
         return [model.layers]
     middle = int(target / (12 * width**2))
     return list(range(max(1, middle - 1), middle + 3))
 
 
-def _plain_ffn(model: ModelConfig, target: int, width: int, layers: int, heads: int) -> int:
+def _plain_ffn_width(model: ModelConfig, target: int, width: int, layers: int, heads: int) -> int:
     """Feed-forward width with which a plain decoder of this width and depth has the target's parameters."""
     attention = 4 * width * heads * model.head_width
     left = target - width - layers * (attention + 2 * width + 2 * model.head_width * model.qk_norm)
     return max(1, round(left / (3 * width * layers)))
 
 
-def _strangeness(model: ModelConfig, shape: Shape, target: int, aspect: float) -> tuple[bool, float]:
+def _sort_key(model: ModelConfig, shape: ModelDims, target: int, aspect: float) -> tuple[bool, float]:
     """Sorts shapes: first those whose feed-forward width is fine-grained enough to meet any target."""
     per_ffn = 3 * shape.width * shape.layers
     if model.ffn is not None:
-        missed = shape.ffn - _plain_ffn(model, target, shape.width, shape.layers, shape.heads)
+        missed = shape.ffn - _plain_ffn_width(model, target, shape.width, shape.layers, shape.heads)
         return False, abs(missed) * per_ffn
     coarse = per_ffn / 2 > TOLERANCE * target or shape.ffn == 1
     odd_aspect = abs(math.log(shape.width / shape.layers / aspect))

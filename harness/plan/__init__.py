@@ -1,24 +1,24 @@
 """What a run would cost on a machine that is not here, with the evidence of each number named."""
 
-from harness.plan.allocation.run_days import Account, account
-from harness.plan.allocation.share_chips import share_out
-from harness.plan.cluster.clusters import Cluster, load
+from harness.plan.allocation.run_days import RunCosts, run_costs
+from harness.plan.allocation.share_chips import allocate_chips
+from harness.plan.cluster.clusters import Cluster, load_cluster
 from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.model_size import ModelShape, decoder, from_facts
-from harness.plan.predict import Evidence, Number, Prediction, predict
+from harness.plan.cost_model.model_size import ModelShape, decoder_shape, shape_from_facts
+from harness.plan.predict import CostPrediction, EvidenceKind, PlanEstimate, predict
 
 __all__ = [
-    "Account",
     "Cluster",
-    "Evidence",
+    "CostPrediction",
+    "EvidenceKind",
     "Layout",
     "ModelShape",
-    "Number",
-    "Prediction",
-    "account",
-    "decoder",
-    "from_facts",
-    "load",
+    "PlanEstimate",
+    "RunCosts",
+    "allocate_chips",
+    "decoder_shape",
+    "load_cluster",
     "predict",
-    "share_out",
+    "run_costs",
+    "shape_from_facts",
 ]

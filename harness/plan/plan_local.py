@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.precision import recipe_of
-from harness.plan.plan_types import COUNTED, Described, Machine, PlannedRun, Sheet, labels
-from harness.plan.predict import MEMORY_DOUBT, Evidence, Number
+from harness.plan.cost_model.precision import run_precision
+from harness.plan.plan_types import (
+    EXACT_COUNTS,
+    DescribedRun,
+    PlannedMachine,
+    PlannedRun,
+    SweepPlan,
+    evidence_labels,
+)
+from harness.plan.predict import MEMORY_UNCERTAINTY, EvidenceKind, PlanEstimate
 
 DAY = 86_400
 
 
-class Took(Protocol):
+class TimeEstimate(Protocol):
     """Wall seconds of a run (`harness.launcher.cost.step_cost.Estimate`)."""
 
     @property
@@ -32,40 +39,40 @@ class Took(Protocol):
     def factor(self) -> float: ...
 
 
-class Placed(Protocol):
+class PlacementForecast(Protocol):
     """Who trains where and when (`harness.launcher.placement.forecast.Outlook`)."""
 
     @property
-    def estimates(self) -> Mapping[str, Took]: ...
+    def estimates(self) -> Mapping[str, TimeEstimate]: ...
     @property
     def low(self) -> float: ...
     @property
     def high(self) -> float: ...
 
 
-def plan_here(
-    runs: Sequence[Described],
-    placed: Placed,
+def plan_on_this_machine(
+    runs: Sequence[DescribedRun],
+    forecast: PlacementForecast,
     starts: Mapping[str, float],
     *,
     seconds: float,
     devices: int,
     utilisation: float,
-) -> Sheet:
+) -> SweepPlan:
     """Of runs on the meshes that they were given; `starts`: seconds after which each begins; `seconds` until
     the last has ended."""
-    planned = tuple(_planned(run, placed.estimates[run.name], starts[run.name] / DAY) for run in runs)
-    evidence = _evidence(min(placed.estimates.values(), key=lambda took: took.runs))
-    whole = Number(seconds / DAY, placed.low / DAY, placed.high / DAY, evidence)
-    return Sheet(planned, Machine(runs[0].config.cluster.name, devices, (), whole, utilisation))
+    planned = tuple(_plan_run(run, forecast.estimates[run.name], starts[run.name] / DAY) for run in runs)
+    evidence = _evidence_kind(min(forecast.estimates.values(), key=lambda took: took.runs))
+    whole = PlanEstimate(seconds / DAY, forecast.low / DAY, forecast.high / DAY, evidence)
+    return SweepPlan(planned, PlannedMachine(runs[0].config.cluster.name, devices, (), whole, utilisation))
 
 
-def _planned(run: Described, took: Took, begins: float) -> PlannedRun:
-    facts, mesh, evidence = run.facts, run.config.mesh, _evidence(took)
-    doubt = took.low / took.seconds, took.high / took.seconds
-    step = took.train / took.steps
-    step_seconds = Number(step, doubt[0] * step, doubt[1] * step, evidence)
-    days = Number(took.seconds / DAY, took.low / DAY, took.high / DAY, evidence)
+def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> PlannedRun:
+    facts, mesh, evidence = run.facts, run.config.mesh, _evidence_kind(estimate)
+    doubt = estimate.low / estimate.seconds, estimate.high / estimate.seconds
+    step = estimate.train / estimate.steps
+    step_seconds = PlanEstimate(step, doubt[0] * step, doubt[1] * step, evidence)
+    days = PlanEstimate(estimate.seconds / DAY, estimate.low / DAY, estimate.high / DAY, evidence)
     memory = _memory(run)
     told = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
     return PlannedRun(
@@ -82,17 +89,17 @@ def _planned(run: Described, took: Took, begins: float) -> PlannedRun:
         step_seconds=step_seconds,
         begins=begins,
         days=days,
-        evidence=COUNTED | labels(told),
+        evidence=EXACT_COUNTS | evidence_labels(told),
     )
 
 
-def _evidence(took: Took) -> Evidence:
-    if took.factor != 1:
-        return Evidence.corrected
-    return Evidence.measured if took.runs else Evidence.assumed
+def _evidence_kind(estimate: TimeEstimate) -> EvidenceKind:
+    if estimate.factor != 1:
+        return EvidenceKind.corrected
+    return EvidenceKind.measured if estimate.runs else EvidenceKind.assumed
 
 
-def _layout(run: Described) -> Layout:
+def _layout(run: DescribedRun) -> Layout:
     mesh, config = run.config.mesh, run.config
     parts = mesh.data * mesh.fsdp * mesh.expert * config.compute.microbatches
     return Layout(
@@ -106,14 +113,18 @@ def _layout(run: Described) -> Layout:
     )
 
 
-def _memory(run: Described) -> dict[str, Number]:
+def _memory(run: DescribedRun) -> dict[str, PlanEstimate]:
     """As `harness.launcher.cost.step_cost.device_bytes`, by part: `fsdp` and `tensor` split the state,
     `data`, `fsdp`,
     `expert` and `context` the tokens."""
-    facts, mesh, recipe = run.facts, run.config.mesh, recipe_of(run.config, run.facts)
-    each = {"weights": recipe.weight, "optimizer": recipe.optimizer, "gradients": recipe.gradient}
+    facts, mesh, recipe = run.facts, run.config.mesh, run_precision(run.config, run.facts)
+    each = {
+        "weights": recipe.weight_bytes,
+        "optimizer": recipe.optimizer_bytes,
+        "gradients": recipe.gradient_bytes,
+    }
     seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
-    activations = Number(seen, seen / MEMORY_DOUBT, seen * MEMORY_DOUBT, Evidence.assumed)
+    activations = PlanEstimate.within(seen, MEMORY_UNCERTAINTY, EvidenceKind.assumed)
     share = facts.parameters / (mesh.fsdp * mesh.tensor)
-    kept = {name: Number.exact(size * share) for name, size in each.items()}
+    kept = {name: PlanEstimate.exact(size * share) for name, size in each.items()}
     return kept | {"activations": activations}

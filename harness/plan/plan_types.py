@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.config.schema.run import Config
+from harness.plan.cluster.reliability import RecoveryOption
 from harness.plan.cost_model.layouts import Layout
-from harness.plan.predict import Evidence, Number
+from harness.plan.predict import EvidenceKind, PlanEstimate
 from harness.records.run.provenance import Facts
+from harness.records.sweep.plan_file import ChipShare, RunOnChips
 
-COUNTED: dict[str, str] = dict.fromkeys(
-    ("parameters", "active_parameters", "flops_per_token"), Evidence.closed_form.value
+EXACT_COUNTS: dict[str, str] = dict.fromkeys(
+    ("parameters", "active_parameters", "flops_per_token"), EvidenceKind.closed_form.value
 )
 """What is exact on any machine."""
 
 
-class Described(Protocol):
+class DescribedRun(Protocol):
     """A run of a sweep that was described."""
 
     @property
@@ -26,19 +28,6 @@ class Described(Protocol):
     def config(self) -> Config: ...
     @property
     def facts(self) -> Facts: ...
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to go on after an interruption."""
-
-    name: str
-    save_minutes: float
-    """Between saves, Daly 2006: what `goodput` is of."""
-    save_minutes_young: float
-    """The same, Young 1974."""
-    goodput: float
-    """Share of the time that trains and is not lost again; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +43,9 @@ class Alternative:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """Counts are plain numbers; what is predicted has low, high and its evidence beside it."""
+class PlannedRun(RunOnChips):
+    """One run of a plan. Counts are plain numbers; predictions have their interval and evidence."""
 
-    name: str
     parameters: int
     """All, with embedding and head."""
     active_parameters: int
@@ -65,115 +53,83 @@ class PlannedRun:
     flops_per_token: float
     """Model FLOPs of one trained token, causal."""
     tokens: int | None
-    kind: str
-    """Of chips."""
-    chips: int
-    """That it was given, in whole fast domains."""
-    devices: int
-    """Of these, in use; 0: it cannot run."""
+    memory: dict[str, PlanEstimate] = field(default_factory=dict)
+    days: PlanEstimate | None = None
     layout: Layout | None = None
     alternatives: tuple[Alternative, ...] = ()
     """The next best layouts, then those that would be faster and do not fit, and the best without each axis;
     empty where a sibling's layout was taken."""
-    memory: dict[str, Number] = field(default_factory=dict)
-    """Bytes of the fullest device, by part."""
-    memory_limit: float | None = None
-    """Bytes of a device that a plan may use; None: not known."""
-    chip_memory: float | None = None
-    """Bytes of a device; None: not known."""
-    step_seconds: Number | None = None
-    mfu: Number | None = None
+    step_seconds: PlanEstimate | None = None
+    mfu: PlanEstimate | None = None
     """Of the 16-bit peak; None: the peak is not known."""
-    begins: float = 0.0
-    """Days until its turn, where runs take turns on the same chips."""
-    days: Number | None = None
-    """From its turn to its end, interruptions and saves included; None: it never ends."""
-    gigawatt_hours: Number | None = None
+    gigawatt_hours: PlanEstimate | None = None
     """At the meter, of all its chips."""
     mtbf_hours: float | None = None
     """Mean between interruptions."""
     interruptions: float | None = None
     """Expected until its end."""
-    recovery: tuple[Way, ...] = ()
-    """Simplest first; `days` counts with the one whose goodput is highest."""
-    verdict: str = ""
-    """Why it cannot run as announced, or with what alone it can; empty: it can."""
+    recovery: tuple[RecoveryOption, ...] = ()
+    """Options from the simplest on; `days` counts with the one whose goodput is highest."""
     notes: tuple[str, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict)
     """The layer that each number comes from, by its key here."""
 
-    @property
-    def bytes(self) -> float | None:
-        """Of the fullest device."""
-        return sum(part.value for part in self.memory.values()) if self.memory else None
-
 
 @dataclass(frozen=True)
-class Share:
-    """The chips of one kind, and who has them."""
-
-    kind: str
-    chip: str
-    chips: int
-    given: int
-    runs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Meter:
-    """Megawatts of chips under load, with hosts, switches and cooling."""
+class PowerUse:
+    """Megawatts of chips under load at the meter, with hosts, switches and cooling."""
 
     machine: float
-    """Of every chip."""
+    """Megawatts of every chip."""
     runs: float
-    """Of those that runs were given."""
+    """Megawatts of the chips that runs have."""
     site: float | None
-    """What the site can draw; None: not known."""
+    """Megawatts that the site can supply; None: not known."""
     possible: bool
-    """Whether the site can feed the runs' chips all at once; true where it is not known."""
+    """True if the site can feed the chips of all runs at once, or its limit is not known."""
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """What one job over all kinds of chips would cost, and partition by kind wins back."""
+class MixedChips:
+    """Cost of one job over all kinds of chips, and the gain from one kind of chips per run."""
 
     efficiency: float
-    """Of products alone: speed of the slowest kind over the mean of all chips."""
+    """Speed of the slowest kind over the mean of all chips, in matrix products alone."""
     days: float | None
-    """Until the last run has ended with every number that of the worst kind; None: some run cannot."""
+    """Days until the last run ends if every number is that of the worst kind; None: some run never ends."""
     days_apart: float | None
-    """The same with chips of one kind for each run."""
+    """Days until the last run ends with chips of one kind for each run; None: some run never ends."""
     won_back: float | None
-    """Times as long as apart."""
+    """`days` over `days_apart`."""
 
 
 @dataclass(frozen=True)
-class Machine:
+class PlannedMachine:
     name: str
     chips: int
     """Or, on this machine, devices or workers."""
-    shares: tuple[Share, ...]
+    shares: tuple[ChipShare, ...]
     """Empty on this machine."""
-    days: Number | None
+    days: PlanEstimate | None
     """Until the last run that can end has ended."""
     utilisation: float
     """Share of chips x days in which a run has a chip in use."""
-    meter: Meter | None = None
-    mixed: Mixed | None = None
+    meter: PowerUse | None = None
+    mixed: MixedChips | None = None
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SweepPlan:
     runs: tuple[PlannedRun, ...]
-    cluster: Machine
+    cluster: PlannedMachine
 
 
-def last(runs: tuple[PlannedRun, ...]) -> Number | None:
+def last_end(runs: tuple[PlannedRun, ...]) -> PlanEstimate | None:
     """Days until the last run has ended, of those that end."""
-    ends = [run.days.times(1 + run.begins / run.days.value) for run in runs if run.days]
+    ends = [run.days.scaled(1 + run.begins / run.days.value) for run in runs if run.days]
     return max(ends, key=lambda end: end.value, default=None)
 
 
-def labels(numbers: Mapping[str, Number | None]) -> dict[str, str]:
+def evidence_labels(numbers: Mapping[str, PlanEstimate | None]) -> dict[str, str]:
     """The layer of each that there is."""
     return {key: number.evidence.value for key, number in numbers.items() if number}

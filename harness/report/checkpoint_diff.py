@@ -14,21 +14,27 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.compare.checkpoints.diff_types import CheckpointDiff, LossRow
-from harness.compare.checkpoints.distances import kind
-from harness.core import number_format
-from harness.report.charts.marks import SIGNED, Layer, filled, inline, multiples
+from harness.compare.checkpoints.distances import param_group
+from harness.core.number_format import format_percent, plain_text
+from harness.report.charts.marks import (
+    SIGNED_TICKS,
+    ChartLayer,
+    inline_csv,
+    non_empty_layers,
+    small_multiples,
+)
 from harness.report.charts.save_images import write_picture
 from harness.report.tables import checkpoint_diff as tables
-from harness.report.tables.terminal import NARROW, say, section
-from harness.report.tables.text_table import without
+from harness.report.tables.terminal import NARROW, print_line, print_table
+from harness.report.tables.text_table import drop_columns
 
-BARS = 30
+HISTOGRAM_BINS = 30
 """Of a histogram, about."""
-ROUNDING = 1e-6
+MIN_BIN_WIDTH = 1e-6
 """Width of a bin where all examples are equally far apart."""
-SIDE = 400
+PANEL_WIDTH = 400
 """Pixels of the width of a panel that stands beside another."""
-LINE = 19
+LABEL_HEIGHT = 19
 """Pixels of a row of names."""
 
 
@@ -36,84 +42,95 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
     """How far the two are apart in a sentence each, then the tables."""
     console.print(Text(f"\n{tables.headline(diff)}", style="bold"))
     for sentence in tables.summary(diff):
-        say(console, sentence)
+        print_line(console, sentence)
     function = diff.function
-    section(console, "The two checkpoints", tables.sides(diff))
+    print_table(console, "The two checkpoints", tables.sides(diff))
     dropped = ("size", "||a||", "||b||") if console.width < NARROW else ()
-    section(console, "Weights: how far b is from a", without(tables.weights(diff.weights), dropped))
-    section(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
+    print_table(console, "Weights: how far b is from a", drop_columns(tables.weights(diff.weights), dropped))
+    print_table(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
     if function.probe:
         frozen = f"the first {function.probe[0].sequences} held-out sequences of each domain"
-        section(console, f"Next token: distributions on {frozen}", tables.probe(function.probe))
-    section(
+        print_table(
+            console, f"Next token: distributions on {frozen}", tables.next_token_table(function.probe)
+        )
+    print_table(
         console, "Loss by held-out sequence (nats a token)", tables.losses(function.losses, function.overall)
     )
-    section(console, f"Along the run: distance from step {_first(diff)}", tables.along(diff.along))
+    print_table(
+        console, f"Along the run: distance from step {_first_step(diff)}", tables.distance_table(diff.along)
+    )
     if diff.divergence:
-        section(console, "Shared weights at equal steps", tables.along(diff.divergence.checkpoints))
+        print_table(
+            console, "Shared weights at equal steps", tables.distance_table(diff.divergence.checkpoints)
+        )
     if diff.notes:
         console.print(Text("\nNotes", style="bold"))
     for note in diff.notes:
-        say(console, number_format.plain_text(note))
+        print_line(console, plain_text(note))
 
 
-def _first(diff: CheckpointDiff) -> int:
+def _first_step(diff: CheckpointDiff) -> int:
     return min(diff.a.step, diff.b.step)
 
 
 def write_diff_pictures(diff: CheckpointDiff, folder: Path) -> list[Path]:
     """Write `diff_<a>_<b>.svg` and `.png` into a folder; returns their paths."""
-    return write_picture(draw(diff).to_dict(), folder, file_name(diff))
+    return write_picture(diff_chart(diff).to_dict(), folder, picture_name(diff))
 
 
-def file_name(diff: CheckpointDiff) -> str:
+def picture_name(diff: CheckpointDiff) -> str:
     """`diff_xs-mha-seed0-122_xs-hybrid-seed0-122`."""
     return "diff_" + "_".join(re.sub(r"[^\w.]+", "-", side.name) for side in (diff.a, diff.b))
 
 
-def draw(diff: CheckpointDiff) -> alt.VConcatChart:
+def diff_chart(diff: CheckpointDiff) -> alt.VConcatChart:
     """Weights by parameter, beside them domains and steps; below, the losses by example."""
-    beside = [chart for chart in (_distributions(diff), _over_steps(diff)) if chart is not None]
-    above = [_weights(diff), *([alt.vconcat(*beside, spacing=26)] if beside else [])]
-    histograms = [_histograms(diff.function.losses)] if diff.function.losses else []
+    beside = [chart for chart in (_kl_chart(diff), _distance_over_steps(diff)) if chart is not None]
+    above = [_weight_chart(diff), *([alt.vconcat(*beside, spacing=26)] if beside else [])]
+    histograms = [_loss_histograms(diff.function.losses)] if diff.function.losses else []
     title = alt.TitleParams(tables.headline(diff), offset=16, fontSize=15)
     return alt.vconcat(alt.hconcat(*above, spacing=44), *histograms, spacing=30).properties(title=title)
 
 
-def _weights(diff: CheckpointDiff) -> alt.LayerChart:
+def _weight_chart(diff: CheckpointDiff) -> alt.LayerChart:
     """A dot a layer, a bar where all layers of a parameter together stand."""
     rows = _weight_rows(diff)
     order = rows["label"].unique(maintain_order=True).to_list()
     base = alt.Chart().encode(
         x=alt.X("value:Q").axis(title="||b − a|| / ||a||", tickCount=5).scale(domainMin=0, nice=True),
         y=alt.Y("label:N").sort(order).axis(title=None, grid=True, labelLimit=230),
-        color=_side(),
+        color=_side_color(),
     )
     bars = base.mark_tick(thickness=3, size=13, opacity=1)
     dots = base.mark_point(size=30, filled=True, opacity=0.5)
-    layers = filled([Layer("pooled", bars, "value"), Layer("layer", dots, "value")], rows)
+    layers = non_empty_layers([ChartLayer("pooled", bars, "value"), ChartLayer("layer", dots, "value")], rows)
     legend = "bar: all layers together, dot: a layer" if rows.filter(kind="layer").height else ""
     title = _title("Weights: distance of b from a", legend)
-    return _panel(layers, rows).properties(height=LINE * len(order), title=title)
+    return _panel(layers, rows).properties(height=LABEL_HEIGHT * len(order), title=title)
 
 
 def _weight_rows(diff: CheckpointDiff) -> pl.DataFrame:
     """`kind` pooled | layer; a parameter of one layer is all its layers."""
-    pooled = [(each.kind, each.distance.relative) for each in diff.weights.kinds]
-    several = {each.kind for each in diff.weights.kinds if each.layers > 1}
-    layers = [(kind(row.path), row.distance.relative) for row in diff.weights.rows]
+    pooled = [(row.kind, row.distance.relative) for row in diff.weights.kinds]
+    layered_kinds = {row.kind for row in diff.weights.kinds if row.layers > 1}
+    layers = [(param_group(row.path), row.distance.relative) for row in diff.weights.rows]
     return _frame(
         [("pooled", "b", tables.label(name), value) for name, value in pooled]
         + [("pooled", "b", "all shared", diff.weights.total.relative)]
-        + [("layer", "b", tables.label(name), value) for name, value in layers if name in several]
+        + [("layer", "b", tables.label(name), value) for name, value in layers if name in layered_kinds]
     )
 
 
-def _distributions(diff: CheckpointDiff) -> alt.LayerChart | None:
+def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
     """KL both ways, two bars a domain; the share of tokens on which both agree stands in its name."""
     rows = _frame(
         [
-            ("kl", side, number_format.plain_text(f"{row.domain} ({tables.percent(row.agreement)})"), value)
+            (
+                "kl",
+                side,
+                plain_text(f"{row.domain} ({format_percent(row.agreement)})"),
+                value,
+            )
             for row in diff.function.probe
             for side, value in (("a", row.kl_ab), ("b", row.kl_ba))
         ]
@@ -124,49 +141,61 @@ def _distributions(diff: CheckpointDiff) -> alt.LayerChart | None:
         x=alt.X("value:Q").axis(title="KL divergence (nats a token)", tickCount=5).scale(domainMin=0),
         y=alt.Y("label:N").axis(title=None, labelLimit=230).scale(paddingInner=0.35),
         yOffset="variant:N",
-        color=_side(),
+        color=_side_color(),
     )
     legend = "upper: KL(a||b), lower: KL(b||a), in brackets: same first choice"
-    return _panel(filled([Layer("kl", base.mark_bar(), "value")], rows), rows).properties(
+    return _panel(non_empty_layers([ChartLayer("kl", base.mark_bar(), "value")], rows), rows).properties(
         height=34 * len(diff.function.probe), title=_title("Next token", legend)
     )
 
 
-def _over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
+def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
     """Distance at each kept checkpoint: from the first of one run, or between two runs."""
     steps = diff.along or (diff.divergence.checkpoints if diff.divergence else ())
     if len(steps) < 2:
         return None
-    rows = _frame([("step", "b", "", each.distance.relative) for each in steps])
-    rows = rows.with_columns(step=pl.Series([each.step for each in steps]))
+    rows = _frame([("step", "b", "", point.distance.relative) for point in steps])
+    rows = rows.with_columns(step=pl.Series([point.step for point in steps]))
     base = alt.Chart().encode(
         x=alt.X("step:Q")
         .axis(title="step", tickCount=5, grid=False, format="~s")
         .scale(nice=False, padding=8),
         y=alt.Y("value:Q").axis(title="||b − a|| / ||a||", tickCount=4).scale(domainMin=0),
-        color=_side(),
+        color=_side_color(),
     )
     line = base.mark_line(strokeWidth=1.7, point={"size": 45})
-    what = f"Weights since step {_first(diff)}" if diff.along else "Shared weights at equal steps"
-    return _panel(filled([Layer("step", line, "value")], rows), rows).properties(
-        height=120, title=_title(what, "")
+    title = f"Weights since step {_first_step(diff)}" if diff.along else "Shared weights at equal steps"
+    return _panel(non_empty_layers([ChartLayer("step", line, "value")], rows), rows).properties(
+        height=120, title=_title(title, "")
     )
 
 
-def _histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
+def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     """Differences by example, one panel a domain, with their mean and its interval."""
     rows = histogram_rows(losses)
-    x = alt.X("low:Q").axis(title="loss of b − loss of a (nats a token)", labelExpr=SIGNED, tickCount=6)
+    x = alt.X("low:Q").axis(title="loss of b − loss of a (nats a token)", labelExpr=SIGNED_TICKS, tickCount=6)
     count = alt.Y("value:Q").axis(title="held-out sequences", tickCount=4)
     bars = (
-        alt.Chart().mark_rect(opacity=0.6).encode(x=x, x2="high:Q", y=count, y2=alt.datum(0), color=_side())
+        alt.Chart()
+        .mark_rect(opacity=0.6)
+        .encode(x=x, x2="high:Q", y=count, y2=alt.datum(0), color=_side_color())
     )
     rule = alt.Chart().mark_rule(strokeWidth=2.6).encode(x=x, x2="high:Q", y=count)
-    mean = alt.Chart().mark_point(size=70, filled=True, opacity=1).encode(x="mean:Q", y=count, color=_side())
+    mean = (
+        alt.Chart()
+        .mark_point(size=70, filled=True, opacity=1)
+        .encode(x="mean:Q", y=count, color=_side_color())
+    )
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(style="reference").encode(x="x:Q")
-    kinds = [Layer("bar", bars, "value"), Layer("effect", rule, "low"), Layer("effect", mean, "mean")]
-    order = [number_format.plain_text(row.domain) for row in losses]
-    chart = multiples([zero, *filled(kinds, rows)], "label", order, rows, height=150, own_y=True)
+    kinds = [
+        ChartLayer("bar", bars, "value"),
+        ChartLayer("effect", rule, "low"),
+        ChartLayer("effect", mean, "mean"),
+    ]
+    order = [plain_text(row.domain) for row in losses]
+    chart = small_multiples(
+        [zero, *non_empty_layers(kinds, rows)], "label", order, rows, height=150, own_y=True
+    )
     legend = (
         "left of 0: b is better; dot and line: mean, 95 % interval over sequences (these two networks only)"
     )
@@ -176,14 +205,14 @@ def _histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
 def histogram_rows(losses: tuple[LossRow, ...]) -> pl.DataFrame:
     """`kind` bar: the count from low to high, zero being an edge; effect: mean and interval."""
     deltas = np.concatenate([row.deltas for row in losses])
-    width = float(np.ptp(deltas[np.isfinite(deltas)])) / BARS if np.isfinite(deltas).any() else 0.0
-    return pl.concat([_histogram(row, width or ROUNDING) for row in losses])
+    width = float(np.ptp(deltas[np.isfinite(deltas)])) / HISTOGRAM_BINS if np.isfinite(deltas).any() else 0.0
+    return pl.concat([_histogram(row, width or MIN_BIN_WIDTH) for row in losses])
 
 
 def _histogram(row: LossRow, width: float) -> pl.DataFrame:
     deltas = np.array(row.deltas)
     bins, counts = np.unique(np.floor(deltas[np.isfinite(deltas)] / width), return_counts=True)
-    label = number_format.plain_text(row.domain)
+    label = plain_text(row.domain)
     bars = [
         ("bar", "b" if at < 0 else "a", label, at * width, (at + 1) * width, None, float(count))
         for at, count in zip(bins.tolist(), counts.tolist(), strict=True)
@@ -205,7 +234,7 @@ def _histogram(row: LossRow, width: float) -> pl.DataFrame:
 
 def _panel(layers: Iterable[alt.Chart], rows: pl.DataFrame) -> alt.LayerChart:
     """A panel that stands beside another."""
-    return alt.LayerChart(layer=list(layers), data=inline(rows), width=SIDE)
+    return alt.LayerChart(layer=list(layers), data=inline_csv(rows), width=PANEL_WIDTH)
 
 
 def _frame(rows: Sequence[tuple[str, str, str, float | None]]) -> pl.DataFrame:
@@ -214,11 +243,11 @@ def _frame(rows: Sequence[tuple[str, str, str, float | None]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _side() -> alt.Color:
+def _side_color() -> alt.Color:
     """a has the control's colour, b that of the first treatment."""
     return alt.Color("variant:N").scale(domain=["a", "b"]).legend(None)
 
 
 def _title(text: str, legend: str) -> alt.TitleParams:
-    named = alt.TitleParams(text, frame="group", offset=8)
-    return alt.TitleParams(text, subtitle=legend, frame="group", offset=8) if legend else named
+    title = alt.TitleParams(text, frame="group", offset=8)
+    return alt.TitleParams(text, subtitle=legend, frame="group", offset=8) if legend else title

@@ -12,8 +12,8 @@ import polars as pl
 
 from harness.compare import Comparison, compare
 from harness.compare.results.verdict_types import Ladder, Rung
-from harness.core import number_format
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
+from harness.core.number_format import plain_text
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.report.charts.panels import Panel
     from harness.report.frames.sweep_frames import Frames
 
-LADDER = "ladder"
+WHOLE_LADDER = "ladder"
 """In the column `scale` of the effects: all scales together."""
 _RUN = {"scale": pl.String, "variant": pl.String, "seed": pl.Int64}
 _RUNS = {
@@ -63,12 +63,12 @@ class OpenedSweep:
         model FLOPs of its whole budget, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
         rows = [
             (run.scale, run.variant, run.seed, run.state, run.step, run.steps,
-             *self._size(run.path), run.outcome, run.problem, str(self.sweep.path / run.path))
+             *self._run_size(run.path), run.outcome, run.problem, str(self.sweep.path / run.path))
             for run in self.comparison.runs
         ]  # fmt: skip
         return pl.DataFrame(rows, schema=_RUNS, orient="row")
 
-    def _size(self, path: str) -> tuple[int | None, int | None, float | None]:
+    def _run_size(self, path: str) -> tuple[int | None, int | None, float | None]:
         record = read_provenance(RunDir(self.sweep.path / path))
         if record is None:
             return None, None, None
@@ -84,7 +84,7 @@ class OpenedSweep:
             tables += [
                 _curve(branch, "evals", run).with_columns(branch=pl.lit(share, pl.Float64))
                 for branch in run.branches()
-                if (share := _share(branch)) is not None
+                if (share := _branch_share(branch)) is not None
             ]
         return pl.concat(tables)
 
@@ -112,7 +112,7 @@ class OpenedSweep:
     def figure(self, name: str) -> Panel:
         """A panel of the report as an altair chart, in its theme. Raises UserError for another name."""
         if name not in self._charts:
-            raise UserError(f"figure={name}: no such panel; {nearest(name, self.figures)}")
+            raise UserError(f"figure={name}: no such panel; {did_you_mean(name, self.figures)}")
         from harness.report.charts import theme
 
         return self._charts[name].properties(
@@ -130,15 +130,17 @@ class OpenedSweep:
     def _charts(self) -> dict[str, Panel]:
         from harness.report.charts import panels
 
-        return panels.charts(self.comparison, self.frames)
+        return panels.panel_charts(self.comparison, self.frames)
 
     def __repr__(self) -> str:
-        return "\n".join([*wording.sentences(self.comparison.verdict), *_counts(self)])
+        return "\n".join([*wording.verdict_sentences(self.comparison.verdict), *_state_counts(self)])
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p><b>{escape(s)}</b></p>" for s in wording.sentences(self.comparison.verdict))
+        verdict = "".join(
+            f"<p><b>{escape(s)}</b></p>" for s in wording.verdict_sentences(self.comparison.verdict)
+        )
         table = self.effects._repr_html_()
-        return f"{said}<p>{escape(' '.join(_counts(self)))}</p>{table}"
+        return f"{verdict}<p>{escape(' '.join(_state_counts(self)))}</p>{table}"
 
 
 def open_sweep(path: Path | str) -> OpenedSweep:
@@ -150,17 +152,17 @@ def open_sweep(path: Path | str) -> OpenedSweep:
 def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
     """Rows of a run or a branch, named after the run by its place in the sweep."""
     scale, variant, seed = run.path.parts[-3:]
-    labels = {"scale": scale, "variant": variant, "seed": _number(seed)}
+    labels = {"scale": scale, "variant": variant, "seed": _seed_number(seed)}
     columns = [pl.lit(value, _RUN[name]).alias(name) for name, value in labels.items()]
     return read_curve(rows, kind).select(*columns, pl.all())
 
 
-def _number(seed: str) -> int | None:
+def _seed_number(seed: str) -> int | None:
     digits = seed.removeprefix("seed")
     return int(digits) if digits.isdigit() else None
 
 
-def _share(branch: RunDir) -> float | None:
+def _branch_share(branch: RunDir) -> float | None:
     record = read_provenance(branch)
     return record.parent["share"] if record and record.parent else None
 
@@ -187,7 +189,7 @@ def _rung_row(rung: Rung) -> dict:
 def _ladder_row(ladder: Ladder) -> dict:
     k = ladder.k
     return {
-        "scale": LADDER,
+        "scale": WHOLE_LADDER,
         "variant": ladder.variant,
         "n": k and k.n,
         "p": ladder.p,
@@ -200,8 +202,8 @@ def _ladder_row(ladder: Ladder) -> dict:
     }
 
 
-def _counts(opened: OpenedSweep) -> list[str]:
+def _state_counts(opened: OpenedSweep) -> list[str]:
     """`attention: 27 runs (27 finished)`."""
     states = [run.state for run in opened.comparison.runs]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return [f"{number_format.plain_text(opened.comparison.experiment)}: {len(states)} runs ({counted})"]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return [f"{plain_text(opened.comparison.experiment)}: {len(states)} runs ({counts})"]

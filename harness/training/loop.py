@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from harness.config.schema.run import Method
-from harness.data import Batch, roll
-from harness.parallel.processes.agreement import Leaving
+from harness.config.schema.run import FinetuneMethod
+from harness.data import Batch, update_example_hash
+from harness.parallel.processes.agreement import PreemptionSync
 from harness.records.run.checkpoint_manifest import Manifest
 from harness.records.run.timeline import TRAIN
-from harness.training.output.checkpointer import Saver
-from harness.training.output.profiler import Tracer
-from harness.training.output.run_writer import Journal
-from harness.training.programs.run_programs import Lane
-from harness.training.schedule import Course, decays, learning_rate
+from harness.training.output.checkpointer import Checkpointer
+from harness.training.output.profiler import StepProfiler
+from harness.training.output.run_writer import RunWriter
+from harness.training.programs.run_programs import RunPrograms
+from harness.training.schedule import Segment, ends_decayed, learning_rate
 from harness.training.step import METRICS, TrainState
 
 
@@ -32,7 +32,7 @@ class Preempted(Exception):
 
 
 @dataclass(frozen=True)
-class Position:
+class Progress:
     """Where a course stands after `step` updates."""
 
     step: int
@@ -44,151 +44,159 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Desk:
+class RunIO:
     """Where a course is written down, and how it hears that it should leave."""
 
-    journal: Journal
-    saver: Saver
+    writer: RunWriter
+    checkpointer: Checkpointer
     identity: str
     data_fingerprint: str
     stop: threading.Event
-    tracer: Tracer | None = None
+    profiler: StepProfiler | None = None
 
-    def save(self, lane: Lane, here: Position) -> None:
+    def save(self, programs: RunPrograms, progress: Progress) -> None:
         """Rows first, then the state; the manifest comes last, when Orbax is done."""
-        self.journal.beat("save")
-        self.journal.seal(here.step)
+        self.writer.heartbeat("save")
+        self.writer.write_part(progress.step)
         manifest = Manifest(
-            here.step, self.identity, self.data_fingerprint, here.example_hash, here.device_seconds, {},
-            here.input_seconds,
+            progress.step, self.identity, self.data_fingerprint, progress.example_hash, progress.device_seconds, {},
+            progress.input_seconds,
         )  # fmt: skip
-        self.saver.save(lane.copy(here.state), manifest)
+        self.checkpointer.save(programs.copy(progress.state), manifest)
 
 
-def train_course(
-    lane: Lane,
-    course: Course,
-    start: Position,
-    desk: Desk,
+def train_segment(
+    programs: RunPrograms,
+    segment: Segment,
+    start: Progress,
+    run_io: RunIO,
     forks: frozenset[int] = frozenset(),
     until: int | None = None,
-) -> Position:
+) -> Progress:
     """Train from `start` to the end of the course, or to the fork `until`, saving also at `forks`.
 
     The metrics of a step are fetched after the next one is dispatched. Raises Diverged when a
     loss is not finite, Preempted when asked to leave (then the state is saved).
     """
-    evaluate_at, save_at = boundaries(lane, course, forks)
-    meter = Meter(lane, course, desk.journal, start)
-    if start.step == 0 and lane.config.finetune.method is not Method.none:
-        desk.journal.beat("evaluate")
-        meter.evaluated(start, lane.evaluate(start.state))  # what the parent knew
-        meter.resume()
-    leaves = Leaving(desk.stop)
-    here = start
-    last = course.last if until is None else until
+    evaluate_at, save_at = event_steps(programs, segment, forks)
+    buffer = MetricsBuffer(programs, segment, run_io.writer, start)
+    if start.step == 0 and programs.config.finetune.method is not FinetuneMethod.none:
+        run_io.writer.heartbeat("evaluate")
+        buffer.add_evaluation(start, programs.evaluate(start.state))  # what the parent knew
+        buffer.restart_clock()
+    preemption = PreemptionSync(run_io.stop)
+    progress = start
+    last = segment.last if until is None else until
     for step in range(start.step, last):
-        if desk.tracer and desk.tracer.due(step):
-            here = meter.settled(here)
-            desk.tracer.turn()
-            meter.resume()
-        batch, tokens_MBT1 = meter.read(step)
-        rate = lane.config.optimizer.learning_rate * learning_rate(lane.config.schedule, course, step)
+        if run_io.profiler and run_io.profiler.is_due(step):
+            progress = buffer.flush(progress)
+            run_io.profiler.toggle()
+            buffer.restart_clock()
+        batch, tokens_MBT1 = buffer.read_batch(step)
+        rate = programs.config.optimizer.learning_rate * learning_rate(
+            programs.config.schedule, segment, step
+        )
         with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # nothing while none traces
-            state, metrics = lane.step(here.state, tokens_MBT1, rate)
-        meter.dispatched(step + 1, rate, metrics)
-        here = Position(step + 1, state, roll(here.example_hash, batch.ids_B), meter.device_seconds)
-        leaving = leaves.after(here.step) and here.step < course.last
-        if leaving or here.step in evaluate_at or here.step in save_at:
-            here = meter.settled(here)
-            if here.step in evaluate_at:
-                desk.journal.beat("evaluate")
-                meter.evaluated(here, lane.evaluate(state))
-            if leaving or here.step in save_at:
-                desk.save(lane, here)
-            if leaving:
-                desk.saver.wait()
+            state, metrics = programs.step(progress.state, tokens_MBT1, rate)
+        buffer.add_step(step + 1, rate, metrics)
+        progress = Progress(
+            step + 1, state, update_example_hash(progress.example_hash, batch.ids_B), buffer.device_seconds
+        )
+        preempted = preemption.should_stop_after(progress.step) and progress.step < segment.last
+        if preempted or progress.step in evaluate_at or progress.step in save_at:
+            progress = buffer.flush(progress)
+            if progress.step in evaluate_at:
+                run_io.writer.heartbeat("evaluate")
+                buffer.add_evaluation(progress, programs.evaluate(state))
+            if preempted or progress.step in save_at:
+                run_io.save(programs, progress)
+            if preempted:
+                run_io.checkpointer.wait()
                 raise Preempted
-            if here.step < last:  # what is left is to wait until the last state is saved
-                meter.resume()
-    return here
+            if progress.step < last:  # what is left is to wait until the last state is saved
+                buffer.restart_clock()
+    return progress
 
 
-def boundaries(lane: Lane, course: Course, forks: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
+def event_steps(
+    programs: RunPrograms, segment: Segment, forks: frozenset[int]
+) -> tuple[frozenset[int], frozenset[int]]:
     """The steps after which a course is evaluated, and those after which it is saved."""
-    points, every = lane.config.evaluation.points, lane.config.checkpoint.every
-    evaluate = {round(course.last * i / points) for i in range(1, points + 1)} if course.share == 1 else set()
-    save = {step for step in range(course.first + 1, course.last) if step % every == 0}
-    return frozenset(evaluate | {course.last}), frozenset(save | {course.last} | forks)
+    points, save_every = programs.config.evaluation.points, programs.config.checkpoint.every
+    evaluate = (
+        {round(segment.last * i / points) for i in range(1, points + 1)} if segment.share == 1 else set()
+    )
+    save = {step for step in range(segment.first + 1, segment.last) if step % save_every == 0}
+    return frozenset(evaluate | {segment.last}), frozenset(save | {segment.last} | forks)
 
 
-class Meter:
+class MetricsBuffer:
     """Turns what the device reports into rows, one step behind the dispatch."""
 
-    def __init__(self, lane: Lane, course: Course, journal: Journal, start: Position):
-        self._lane, self._course, self._journal = lane, course, journal
-        self._width = len(lane.devices)
+    def __init__(self, programs: RunPrograms, segment: Segment, writer: RunWriter, start: Progress):
+        self._programs, self._segment, self._writer = programs, segment, writer
+        self._num_devices = len(programs.devices)
         self._pending: tuple[int, float, jax.Array, float] | None = None
         self.device_seconds, self.input_seconds = start.device_seconds, start.input_seconds
-        journal.tell(input_share=_share(self.input_seconds, self.device_seconds))
-        self.resume()
+        writer.update_status(input_share=_input_share(self.input_seconds, self.device_seconds))
+        self.restart_clock()
 
-    def read(self, step: int) -> tuple[Batch, jax.Array]:
+    def read_batch(self, step: int) -> tuple[Batch, jax.Array]:
         """The batch of a step, and its tokens on the lane's devices.
 
         What the lane's thread spends on the two is input time, though the devices may still be busy with the
         step before: it is the most that an ideal reader would save.
         """
-        begun = time.perf_counter()
-        batch = self._lane.get_batch(step)
-        tokens_MBT1 = self._lane.put(batch)
-        self.input_seconds += (time.perf_counter() - begun) * self._width
+        start = time.perf_counter()
+        batch = self._programs.get_batch(step)
+        tokens_MBT1 = self._programs.put_batch(batch)
+        self.input_seconds += (time.perf_counter() - start) * self._num_devices
         return batch, tokens_MBT1
 
-    def dispatched(self, step: int, rate: float, metrics: jax.Array) -> None:
+    def add_step(self, step: int, rate: float, metrics: jax.Array) -> None:
         previous, self._pending = self._pending, (step, rate, metrics, self.input_seconds)
         if previous:
-            self._record(*previous)
+            self._write_row(*previous)
 
-    def settled(self, here: Position) -> Position:
+    def flush(self, progress: Progress) -> Progress:
         """Fetch what is still under way: afterwards every row up to `here` is written down."""
         if self._pending:
-            self._record(*self._pending)
+            self._write_row(*self._pending)
             self._pending = None
-        return replace(here, device_seconds=self.device_seconds, input_seconds=self.input_seconds)
+        return replace(progress, device_seconds=self.device_seconds, input_seconds=self.input_seconds)
 
-    def resume(self) -> None:
+    def restart_clock(self) -> None:
         """Evaluating and saving are not training time."""
-        self._journal.turn(TRAIN)
+        self._writer.set_phase(TRAIN)
         self._last = time.perf_counter()
 
-    def evaluated(self, here: Position, domains: dict[str, tuple[float, float | None]]) -> None:
-        decayed = here.step == self._course.last and decays(self._lane.config.schedule)
+    def add_evaluation(self, progress: Progress, domains: dict[str, tuple[float, float | None]]) -> None:
+        decayed = progress.step == self._segment.last and ends_decayed(self._programs.config.schedule)
         for domain, (loss, bits) in domains.items():
-            row = self._counts(here.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
-            self._journal.add("evals", row | {"decayed": decayed})
+            row = self._counters(progress.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
+            self._writer.add("evals", row | {"decayed": decayed})
 
-    def _record(self, step: int, rate: float, metrics: jax.Array, waited: float) -> None:
+    def _write_row(self, step: int, rate: float, metrics: jax.Array, input_seconds: float) -> None:
         # Only experts have the last two.
-        told = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
-        loss = told["loss"]
+        values = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
+        loss = values["loss"]
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
-        self.device_seconds += elapsed * self._width
-        row = self._counts(step) | told | {"learning_rate": rate, "input_seconds": waited}
-        self._journal.add("steps", row)
-        self._journal.tell(input_share=_share(waited, self.device_seconds))
-        speed = self._lane.tokens_per_step / max(elapsed, 1e-9)
-        self._journal.beat("train", step=step, tokens=row["tokens"], loss=loss, tokens_per_second=speed)
+        self.device_seconds += elapsed * self._num_devices
+        row = self._counters(step) | values | {"learning_rate": rate, "input_seconds": input_seconds}
+        self._writer.add("steps", row)
+        self._writer.update_status(input_share=_input_share(input_seconds, self.device_seconds))
+        speed = self._programs.tokens_per_step / max(elapsed, 1e-9)
+        self._writer.heartbeat("train", step=step, tokens=row["tokens"], loss=loss, tokens_per_second=speed)
         if not math.isfinite(loss):
-            self._journal.seal(step)
+            self._writer.write_part(step)
             raise Diverged(f"the loss is {loss} at step {step}")
 
-    def _counts(self, step: int) -> dict[str, float]:
-        tokens = step * self._lane.tokens_per_step
-        flops = tokens * self._lane.learner.flops_per_token
+    def _counters(self, step: int) -> dict[str, float]:
+        tokens = step * self._programs.tokens_per_step
+        flops = tokens * self._programs.trainable_model.flops_per_token
         return {"step": step, "tokens": tokens, "flops": flops, "device_seconds": self.device_seconds}
 
 
-def _share(waited: float, seconds: float) -> float | None:
-    return waited / seconds if seconds > 0 else None
+def _input_share(input_seconds: float, seconds: float) -> float | None:
+    return input_seconds / seconds if seconds > 0 else None

@@ -13,257 +13,302 @@ from dataclasses import dataclass, field
 import jax
 
 from harness.config.schema.run import Config
-from harness.core.atomic_files import Damaged, write_bytes
+from harness.core.atomic_files import CorruptFile, write_bytes
 from harness.core.errors import UserError
-from harness.parallel.processes.agreement import agreed, leads
+from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
 from harness.records.run import environment, metrics
-from harness.records.run.checkpoint_manifest import fault, good_steps, manifest_steps, read_manifest, remove
+from harness.records.run.checkpoint_manifest import (
+    corruption_reason,
+    manifest_steps,
+    read_manifest,
+    remove_checkpoint,
+    valid_steps,
+)
 from harness.records.run.example_hash import write_examples
-from harness.records.run.integrity import branch_stands
+from harness.records.run.integrity import branch_is_complete
 from harness.records.run.provenance import Provenance, read_provenance, write_provenance
 from harness.records.run.status import State, read_status
 from harness.records.run.timeline import Timeline
-from harness.records.run.training_target import END, read_goal
-from harness.training.loop import Desk, Diverged, Position, Preempted, train_course
-from harness.training.output.checkpointer import Saver, restore, settle
+from harness.records.run.training_target import END, read_target
+from harness.training.loop import Diverged, Preempted, Progress, RunIO, train_segment
+from harness.training.output.checkpointer import Checkpointer, restore, wait_all
 from harness.training.output.image_samples import write_samples
-from harness.training.output.profiler import Tracer
-from harness.training.output.run_writer import Journal, Mute
-from harness.training.parent_checkpoint import base_weights
-from harness.training.programs.compile_cache import seen
-from harness.training.programs.memory_check import Room
-from harness.training.programs.run_programs import Lane
-from harness.training.schedule import Course, branch_courses, main_course
+from harness.training.output.profiler import StepProfiler
+from harness.training.output.run_writer import NullWriter, RunWriter
+from harness.training.parent_checkpoint import load_parent_weights
+from harness.training.programs.compile_cache import current_environment
+from harness.training.programs.memory_check import MemoryBudget
+from harness.training.programs.run_programs import RunPrograms
+from harness.training.schedule import Segment, branch_segments, main_segment
 
 
 @dataclass(frozen=True)
-class Assignment:
+class PreparedRun:
     """A run directory that the launcher has prepared."""
 
     run: RunDir
     config: Config
     provenance: Provenance
-    begun: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=time.time)
     """UTC seconds at which the process took it on: what it costs to begin is seen from the timeline."""
 
 
-def train_run(task: Assignment, lane: Lane, stop: threading.Event, room: Room | None = None) -> State:
+def train_run(
+    prepared_run: PreparedRun,
+    programs: RunPrograms,
+    stop: threading.Event,
+    budget: MemoryBudget | None = None,
+) -> State:
     """Train a run and its branches from wherever they stand; returns the end state that it wrote.
 
     `room`: the memory that it shares with the other lanes of its process (None: nobody asks). Whatever
     goes wrong ends this run alone, with a sentence in its status and, for what nobody foresaw, a
     traceback in its log.
     """
-    main = main_course(task.config)
-    attempt = read_status(task.run).attempt + 1
-    timeline = Timeline(task.run, attempt, len(lane.devices), task.begun) if leads() else None
-    journal = _journal(task.run, main.last, 0, attempt, timeline)
+    main = main_segment(prepared_run.config)
+    attempt = read_status(prepared_run.run).attempt + 1
+    timeline = (
+        Timeline(prepared_run.run, attempt, len(programs.devices), prepared_run.started_at)
+        if is_primary()
+        else None
+    )
+    writer = _make_writer(prepared_run.run, main.last, 0, attempt, timeline)
     try:
-        journal.beat("compile")
-        lane.prepare()
-        with room.hold(lane, lambda: _wait(journal, stop)) if room else nullcontext():
-            _train_all(task, lane, stop, journal, timeline)
+        writer.heartbeat("compile")
+        programs.prepare()
+        with budget.reserve(programs, lambda: _wait_for_memory(writer, stop)) if budget else nullcontext():
+            _train_all(prepared_run, programs, stop, writer, timeline)
     except Diverged as outcome:
-        journal.end(State.diverged, str(outcome))
+        writer.end(State.diverged, str(outcome))
     except Preempted:
-        journal.end(State.preempted, "asked to leave; the same command continues from here")
+        writer.end(State.preempted, "asked to leave; the same command continues from here")
     except UserError as error:
-        journal.end(State.refused, str(error))
+        writer.end(State.refused, str(error))
     except Exception as error:
-        journal.log(traceback.format_exc())
-        settle()  # another attempt in this process finds what this one left under way
-        journal.end(*_explained(error, task.run))
-    return journal.status.state
+        writer.log(traceback.format_exc())
+        wait_all()  # another attempt in this process finds what this one left under way
+        writer.end(*_end_state(error, prepared_run.run))
+    return writer.status.state
 
 
-def _wait(journal: Journal, stop: threading.Event) -> None:
+def _wait_for_memory(writer: RunWriter, stop: threading.Event) -> None:
     """A sign of life of a lane that waits for memory."""
-    journal.beat("memory")
+    writer.heartbeat("memory")
     if stop.is_set() and jax.process_count() == 1:  # of several, none leaves without the others
         raise Preempted
 
 
 def _train_all(
-    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, timeline: Timeline | None
+    prepared_run: PreparedRun,
+    programs: RunPrograms,
+    stop: threading.Event,
+    writer: RunWriter,
+    timeline: Timeline | None,
 ) -> None:
     """The run and its branches, up to its goal."""
-    goal = agreed(lambda: read_goal(task.run))
-    wanted = [course for course in branch_courses(task.config) if course.share <= goal]
-    _train_main(task, lane, stop, journal, wanted[-1].first if goal < END else None)
-    for course in wanted:
-        journal.beat("branch")
-        _train_branch(task, lane, stop, course, timeline)
-    if goal < END:
-        journal.end(State.waiting, f"at its look at {goal:.0%} of the tokens")
+    target = broadcast_from_primary(lambda: read_target(prepared_run.run))
+    branches = [course for course in branch_segments(prepared_run.config) if course.share <= target]
+    _train_main(prepared_run, programs, stop, writer, branches[-1].first if target < END else None)
+    for segment in branches:
+        writer.heartbeat("branch")
+        _train_branch(prepared_run, programs, stop, segment, timeline)
+    if target < END:
+        writer.end(State.waiting, f"at its look at {target:.0%} of the tokens")
     else:
-        journal.end(State.finished)
+        writer.end(State.finished)
 
 
 def _train_main(
-    task: Assignment, lane: Lane, stop: threading.Event, journal: Journal, until: int | None
+    prepared_run: PreparedRun,
+    programs: RunPrograms,
+    stop: threading.Event,
+    writer: RunWriter,
+    until: int | None,
 ) -> None:
     """To the end of the run, or to the fork `until`, from where a look's branch leaves."""
-    branches = branch_courses(task.config)
-    forks = frozenset(course.first for course in branches)
-    desk = _desk(task, task.run, journal, stop, forks)
-    journal.turn("load")
-    start = _resumed(task.run, lane, desk, branches)
-    _note_surroundings(task.run, lane, start.step if start else 0)
+    branches = branch_segments(prepared_run.config)
+    forks = frozenset(segment.first for segment in branches)
+    run_io = _make_run_io(prepared_run, prepared_run.run, writer, stop, forks)
+    writer.set_phase("load")
+    start = _resume(prepared_run.run, programs, run_io, branches)
+    _record_environment(prepared_run.run, programs, start.step if start else 0)
     if start is None:
-        base = task.provenance.facts.base
-        start = Position(0, lane.initial(base_weights(base) if base else None), "", 0.0)
-    tracer = Tracer(task.config.profile, journal, start.step)
+        parent = prepared_run.provenance.facts.base
+        start = Progress(0, programs.init_state(load_parent_weights(parent) if parent else None), "", 0.0)
+    profiler = StepProfiler(prepared_run.config.profile, writer, start.step)
     try:
-        desk = dataclasses.replace(desk, tracer=tracer)
-        end = train_course(lane, main_course(task.config), start, desk, forks, until)
+        run_io = dataclasses.replace(run_io, profiler=profiler)
+        end = train_segment(programs, main_segment(prepared_run.config), start, run_io, forks, until)
     finally:
-        tracer.close()
+        profiler.close()
     if until is None:
-        _conclude(desk, end)
-        if lane.gallery is not None:
-            journal.beat("sample")
-            write_samples(task.run, lane, lane.gallery, end.state)
+        _complete_metrics(run_io, end)
+        if programs.features is not None:
+            writer.heartbeat("sample")
+            write_samples(prepared_run.run, programs, programs.features, end.state)
     else:
-        desk.saver.wait()
+        run_io.checkpointer.wait()
 
 
 def _train_branch(
-    task: Assignment, lane: Lane, stop: threading.Event, course: Course, timeline: Timeline | None
+    prepared_run: PreparedRun,
+    programs: RunPrograms,
+    stop: threading.Event,
+    segment: Segment,
+    timeline: Timeline | None,
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
-    run = task.run.branch(course.share)
-    if agreed(lambda: branch_stands(run)):
+    run = prepared_run.run.branch(segment.share)
+    if broadcast_from_primary(lambda: branch_is_complete(run)):
         return
-    if leads():
-        _begin_branch(task, lane, course, run)
+    if is_primary():
+        _prepare_branch_dir(prepared_run, programs, segment, run)
     attempt = read_status(run).attempt + 1
-    journal = _journal(run, course.last, course.first, attempt, timeline, course.share)
+    writer = _make_writer(run, segment.last, segment.first, attempt, timeline, segment.share)
     try:
-        desk = _desk(task, run, journal, stop)
-        start = _resumed(run, lane, desk) or _forked(task.run, lane, course.first)
-        _note_surroundings(run, lane, start.step)
-        _conclude(desk, train_course(lane, course, start, desk))
-        journal.end(State.finished)
+        run_io = _make_run_io(prepared_run, run, writer, stop)
+        start = _resume(run, programs, run_io) or _restore_fork(prepared_run.run, programs, segment.first)
+        _record_environment(run, programs, start.step)
+        _complete_metrics(run_io, train_segment(programs, segment, start, run_io))
+        writer.end(State.finished)
     except Diverged as outcome:
-        journal.end(State.diverged, str(outcome))
+        writer.end(State.diverged, str(outcome))
     except BaseException:
-        journal.end(State.preempted, "its parent's lane ended; continues with it")
+        writer.end(State.preempted, "its parent's lane ended; continues with it")
         raise
 
 
-def _begin_branch(task: Assignment, lane: Lane, course: Course, run: RunDir) -> None:
+def _prepare_branch_dir(
+    prepared_run: PreparedRun, programs: RunPrograms, segment: Segment, run: RunDir
+) -> None:
     """Its directory, as the launcher leaves that of a run."""
-    parent = {"run": str(task.run.path.name), "step": course.first, "share": course.share}
+    parent = {"run": str(prepared_run.run.path.name), "step": segment.first, "share": segment.share}
     run.config.parent.mkdir(exist_ok=True)
-    write_bytes(run.config, task.run.config.read_bytes())
-    tokens = course.last * lane.tokens_per_step
-    before = read_provenance(run)
-    known = before.surroundings if before else []
-    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=known)
+    write_bytes(run.config, prepared_run.run.config.read_bytes())
+    tokens = segment.last * programs.tokens_per_step
+    existing = read_provenance(run)
+    environments = existing.surroundings if existing else []
+    record = dataclasses.replace(
+        prepared_run.provenance, tokens=tokens, parent=parent, surroundings=environments
+    )
     write_provenance(run, record)
 
 
-def _journal(
-    run: RunDir, steps: int, sealed: int, attempt: int, timeline: Timeline | None, share: float = 1.0
-) -> Journal:
+def _make_writer(
+    run: RunDir, steps: int, written_step: int, attempt: int, timeline: Timeline | None, share: float = 1.0
+) -> RunWriter:
     """One process of a run writes it."""
-    return (Journal if leads() else Mute)(run, steps, sealed, attempt, timeline, share)
+    return (RunWriter if is_primary() else NullWriter)(run, steps, written_step, attempt, timeline, share)
 
 
-def _note_surroundings(run: RunDir, lane: Lane, step: int) -> None:
+def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
     """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
     record = read_provenance(run)
-    if record is not None and leads():
-        known = environment.noted(record.surroundings, step, seen(lane.devices))
-        if known != record.surroundings:
-            write_provenance(run, dataclasses.replace(record, surroundings=known))
+    if record is not None and is_primary():
+        environments = environment.append_entry(
+            record.surroundings, step, current_environment(programs.devices)
+        )
+        if environments != record.surroundings:
+            write_provenance(run, dataclasses.replace(record, surroundings=environments))
 
 
-def _desk(
-    task: Assignment,
+def _make_run_io(
+    prepared_run: PreparedRun,
     run: RunDir,
-    journal: Journal,
+    writer: RunWriter,
     stop: threading.Event,
     forks: frozenset[int] = frozenset(),
-) -> Desk:
-    saver = Saver(run, task.config.checkpoint, forks)
-    return Desk(journal, saver, task.provenance.identity, task.provenance.facts.data_fingerprint, stop)
+) -> RunIO:
+    checkpointer = Checkpointer(run, prepared_run.config.checkpoint, forks)
+    return RunIO(
+        writer,
+        checkpointer,
+        prepared_run.provenance.identity,
+        prepared_run.provenance.facts.data_fingerprint,
+        stop,
+    )
 
 
-def _resumed(run: RunDir, lane: Lane, desk: Desk, branches: Sequence[Course] = ()) -> Position | None:
+def _resume(
+    run: RunDir, programs: RunPrograms, run_io: RunIO, branches: Sequence[Segment] = ()
+) -> Progress | None:
     """Where the run goes on from its own checkpoints; None if it begins."""
-    step = agreed(lambda: _cleared(run, desk, branches))
+    step = broadcast_from_primary(lambda: _latest_usable_step(run, run_io, branches))
     if step is None:
         return None
-    desk.journal.resume(step)
-    return _restored(run, lane, step)
+    run_io.writer.resume(step)
+    return _restore(run, programs, step)
 
 
-def _cleared(run: RunDir, desk: Desk, branches: Sequence[Course]) -> int | None:
+def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment]) -> int | None:
     """Step of the newest good checkpoint that the curve reaches, and from which every fork that `branches`
     still need can be had; None if there is none.
 
     What is damaged or lies behind it is named in the log and removed: it is computed again.
     """
-    whole, damage = metrics.intact_until(run)
-    steps, faults = good_steps(run)
-    latest = min(_forks_lost(run, branches, steps), default=whole)
+    complete_step, damage = metrics.complete_until(run)
+    steps, faults = valid_steps(run)
+    latest = min(_missing_forks(run, branches, steps), default=complete_step)
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
-        desk.journal.log(f"damaged, computed again: {text}")
-    usable = [step for step in steps if step <= min(whole, latest) and _ours(run, step, desk)]
+        run_io.writer.log(f"damaged, computed again: {text}")
+    usable = [
+        step for step in steps if step <= min(complete_step, latest) and _belongs_to_run(run, step, run_io)
+    ]
     for step in manifest_steps(run):
         if not usable or step > usable[-1] or step not in steps:
-            remove(run, step)
-    metrics.drop_after(run, usable[-1] if usable else 0)
+            remove_checkpoint(run, step)
+    metrics.truncate_after(run, usable[-1] if usable else 0)
     return usable[-1] if usable else None
 
 
-def _forked(run: RunDir, lane: Lane, step: int) -> Position:
+def _restore_fork(run: RunDir, programs: RunPrograms, step: int) -> Progress:
     """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
     would read silently."""
-    if why := agreed(lambda: fault(run, step)):
-        raise Damaged(why)
-    return _restored(run, lane, step)
+    if why := broadcast_from_primary(lambda: corruption_reason(run, step)):
+        raise CorruptFile(why)
+    return _restore(run, programs, step)
 
 
-def _restored(run: RunDir, lane: Lane, step: int) -> Position:
+def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
     manifest = read_manifest(run, step)
     if manifest is None:
-        raise Damaged(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
-    state = restore(run, step, lane.abstract_state())
-    return Position(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
+        raise CorruptFile(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+    state = restore(run, step, programs.abstract_state())
+    return Progress(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
 
 
-def _ours(run: RunDir, step: int, desk: Desk) -> bool:
+def _belongs_to_run(run: RunDir, step: int, run_io: RunIO) -> bool:
     manifest = read_manifest(run, step)
-    ours = (desk.identity, desk.data_fingerprint)
-    return manifest is not None and (manifest.identity, manifest.data_fingerprint) == ours
+    expected = (run_io.identity, run_io.data_fingerprint)
+    return manifest is not None and (manifest.identity, manifest.data_fingerprint) == expected
 
 
-def _forks_lost(run: RunDir, branches: Sequence[Course], good: Sequence[int]) -> list[int]:
+def _missing_forks(run: RunDir, branches: Sequence[Segment], valid_steps: Sequence[int]) -> list[int]:
     """Steps without a good checkpoint at which a branch that is still to be trained leaves the run."""
     return [
-        course.first
-        for course in branches
-        if course.first not in good and not branch_stands(run.branch(course.share))
+        segment.first
+        for segment in branches
+        if segment.first not in valid_steps and not branch_is_complete(run.branch(segment.share))
     ]
 
 
-def _conclude(desk: Desk, end: Position) -> None:
+def _complete_metrics(run_io: RunIO, end: Progress) -> None:
     """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
     short, and nothing would tell."""
-    desk.saver.wait()
-    if not leads():
+    run_io.checkpointer.wait()
+    if not is_primary():
         return
-    whole, _ = metrics.intact_until(desk.journal.run)
-    if whole < end.step:
-        raise Damaged(f"{desk.journal.run.metrics}: the curve is whole up to step {whole} of {end.step}")
-    metrics.compact(desk.journal.run)
-    write_examples(desk.journal.run, end.step, end.example_hash)
+    complete_step, _ = metrics.complete_until(run_io.writer.run)
+    if complete_step < end.step:
+        raise CorruptFile(
+            f"{run_io.writer.run.metrics}: the curve is whole up to step {complete_step} of {end.step}"
+        )
+    metrics.merge_parts(run_io.writer.run)
+    write_examples(run_io.writer.run, end.step, end.example_hash)
 
 
-def _explained(error: Exception, run: RunDir) -> tuple[State, str]:
+def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:
     """End state and one sentence for an error that ended a lane."""
     text = str(error)
     if "No space left on device" in text:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.config.schema.run import Config, ScheduleConfig, steps_of
-from harness.core.errors import UserError, nearest
+from harness.config.schema.run import Config, ScheduleConfig, num_steps
+from harness.core.errors import UserError, did_you_mean
 
 SHAPES = ("wsd", "cosine", "constant")
 
 
 @dataclass(frozen=True)
-class Course:
+class Segment:
     """Steps `first` .. `last` of a run whose schedule ends at `last`; a branch starts at its fork."""
 
     first: int
@@ -23,10 +23,10 @@ class Course:
     """Share of the token budget at which it ends; below 1 for a branch."""
 
 
-def main_course(config: Config) -> Course:
+def main_segment(config: Config) -> Segment:
     """The run itself. Raises UserError where the budget gives no step or the schedule is unknown."""
     check_schedule(config.schedule)
-    steps = steps_of(config)
+    steps = num_steps(config)
     if steps < 1:
         batch_tokens = config.scale.batch * config.data.sequence_length
         raise UserError(
@@ -34,29 +34,31 @@ def main_course(config: Config) -> Course:
             f"(scale.batch x data.sequence_length): raise scale.tokens or lower scale.batch"
         )
     warmup = round(config.schedule.warmup * steps)
-    return Course(0, steps, warmup, _cooldown(config.schedule, steps))
+    return Segment(0, steps, warmup, _cooldown_steps(config.schedule, steps))
 
 
-def branch_courses(config: Config) -> list[Course]:
+def branch_segments(config: Config) -> list[Segment]:
     """The cooldown branches in order of their end. Warm-up is the parent's; from there on each is
     the run that a budget of that share would have been."""
-    main, courses = main_course(config), []
+    main, segments = main_segment(config), []
     for share in sorted(config.schedule.branches):
         last = round(share * main.last)
-        cooldown = _cooldown(config.schedule, last)
+        cooldown = _cooldown_steps(config.schedule, last)
         fork = last - cooldown
         if not main.warmup <= fork < last <= main.last - main.cooldown:
             raise UserError(
                 f"schedule.branches: one that ends at {share:g} of the tokens lies outside the stable phase "
                 f"of the run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
             )
-        courses.append(Course(fork, last, main.warmup, cooldown, share))
-    return courses
+        segments.append(Segment(fork, last, main.warmup, cooldown, share))
+    return segments
 
 
 def check_schedule(schedule: ScheduleConfig) -> None:
     if schedule.name not in SHAPES:
-        raise UserError(f"schedule.name={schedule.name}: no such schedule; {nearest(schedule.name, SHAPES)}")
+        raise UserError(
+            f"schedule.name={schedule.name}: no such schedule; {did_you_mean(schedule.name, SHAPES)}"
+        )
     if schedule.branches and schedule.name != "wsd":
         raise UserError(
             f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to leave"
@@ -68,27 +70,27 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         )
 
 
-def decays(schedule: ScheduleConfig) -> bool:
+def ends_decayed(schedule: ScheduleConfig) -> bool:
     """Whether the end of a run is a decayed checkpoint, which alone may be judged."""
     return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
 
 
-def learning_rate(schedule: ScheduleConfig, course: Course, step: int) -> float:
+def learning_rate(schedule: ScheduleConfig, segment: Segment, step: int) -> float:
     """Share of the peak for the update that leads from `step` to `step + 1`.
 
     It is an argument of the compiled step, not a constant in it: runs and branches of every
     length share one program.
     """
-    if step < course.warmup:
-        return (step + 1) / course.warmup
+    if step < segment.warmup:
+        return (step + 1) / segment.warmup
     if schedule.name == "cosine":
-        progress = (step - course.warmup) / max(1, course.last - course.warmup)
+        progress = (step - segment.warmup) / max(1, segment.last - segment.warmup)
         return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-    left = course.last - step
-    if schedule.name == "wsd" and left <= course.cooldown:
-        return schedule.floor + (1 - schedule.floor) * left / (course.cooldown + 1)
+    remaining = segment.last - step
+    if schedule.name == "wsd" and remaining <= segment.cooldown:
+        return schedule.floor + (1 - schedule.floor) * remaining / (segment.cooldown + 1)
     return 1.0
 
 
-def _cooldown(schedule: ScheduleConfig, steps: int) -> int:
+def _cooldown_steps(schedule: ScheduleConfig, steps: int) -> int:
     return max(1, round(schedule.cooldown * steps)) if schedule.name == "wsd" and schedule.cooldown else 0

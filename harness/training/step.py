@@ -11,11 +11,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from harness.config.schema.run import OptimizerConfig
-from harness.models import Model, Signals
-from harness.training.trainable.trainable_model import Params, split
+from harness.models import Model, RouterStats
+from harness.training.trainable.trainable_model import Params, split_trainable
 
 if TYPE_CHECKING:
-    from harness.training.trainable.trainable_model import Learner
+    from harness.training.trainable.trainable_model import TrainableModel
 
 
 class TrainState(NamedTuple):
@@ -31,16 +31,16 @@ experts: 1 is balanced. `expert_dropped`: share of all assignments that no exper
 """
 
 Step = Callable[
-    [TrainState, Int[Array, "M B T1"], Float[Array, ""]],
-    tuple[TrainState, Float[Array, " metrics"]],
+    [TrainState, Int[Array, "M B T1"], Float[Array, ""]], tuple[TrainState, Float[Array, " metrics"]]
 ]
 
 
 def make_step(
-    model: Model | Learner,
+    model: Model | TrainableModel,
     config: OptimizerConfig,
     optimizer: optax.GradientTransformation,
-    learning: Collection[str] | None = None,
+    trainable_paths: Collection[str] | None = None,
+    z_loss: float = 0.0,
 ) -> Step:
     """The step over M micro-batches of B sequences of T+1 tokens; its gradient is that of their mean.
 
@@ -50,19 +50,19 @@ def make_step(
     """
 
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
-        moving, resting = split(state.params, learning)
+        trainable, frozen = split_trainable(state.params, trainable_paths)
 
         def objective(moving: Params, tokens_BT1: Int[Array, "B T1"]):
-            return model.loss(moving | resting, tokens_BT1, config.z_loss)
+            return model.loss(moving | frozen, tokens_BT1, z_loss)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (loss, signals), grads = _mean_gradient(gradient, moving, tokens_MBT1)
+        (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1)
         norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
-        updates, moments = optimizer.update(clipped, state.optimizer, moving)
-        moved = jax.tree.map(lambda p, u: p - learning_rate * u, moving, updates)
-        params = model.after_step(moved | resting, signals)
-        return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(signals)])
+        updates, moments = optimizer.update(clipped, state.optimizer, trainable)
+        new_params = jax.tree.map(lambda p, u: p - learning_rate * u, trainable, updates)
+        params = model.update_after_step(new_params | frozen, router_stats)
+        return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(router_stats)])
 
     return step
 
@@ -71,25 +71,27 @@ def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "
     """((loss, signals), gradient), the means over the micro-batches, one after the other."""
     count = tokens_MBT1.shape[0]
 
-    def one(tokens_BT1):
+    def micro_batch(tokens_BT1):
         (_, parts), grads = gradient(params, tokens_BT1)
         return (parts["loss"], parts["signals"]), grads
 
     if count == 1:
-        return one(tokens_MBT1[0])
-    (loss, signals), _ = jax.eval_shape(one, tokens_MBT1[0])
-    told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, signals))
-    zero = (told, jax.tree.map(jnp.zeros_like, params))
+        return micro_batch(tokens_MBT1[0])
+    (loss, router_stats), _ = jax.eval_shape(micro_batch, tokens_MBT1[0])
+    zero_outputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, router_stats))
+    zero = (zero_outputs, jax.tree.map(jnp.zeros_like, params))
     total, _ = jax.lax.scan(
-        lambda so_far, each: (jax.tree.map(jnp.add, so_far, one(each)), None), zero, tokens_MBT1
+        lambda total, tokens_BT1: (jax.tree.map(jnp.add, total, micro_batch(tokens_BT1)), None),
+        zero,
+        tokens_MBT1,
     )
     return jax.tree.map(lambda x: x / count, total)
 
 
-def _expert_metrics(signals: Mapping[str, Signals]) -> list[Array]:
+def _expert_metrics(router_stats: Mapping[str, RouterStats]) -> list[Array]:
     """Load and drops of `METRICS`; nothing where no layer has experts."""
-    if not signals:
+    if not router_stats:
         return []
-    loads = [jnp.max(each.load_E) * each.load_E.shape[-1] for each in signals.values()]
-    dropped = [jnp.ravel(each.dropped) for each in signals.values()]
+    loads = [jnp.max(stats.load_E) * stats.load_E.shape[-1] for stats in router_stats.values()]
+    dropped = [jnp.ravel(stats.dropped) for stats in router_stats.values()]
     return [jnp.max(jnp.stack(loads)), jnp.mean(jnp.concatenate(dropped))]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
-from harness.data.open_data import data_of
+from harness.data.open_data import describe_run_data
 from harness.models.user_modules import import_modules
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    os.environ.update(cpu_profile(1))
-    print(json.dumps([_answer(Path(path)) for path in argv]))
+    os.environ.update(cpu_env(1))
+    print(json.dumps([_describe_file(Path(path)) for path in argv]))
     return 0
 
 
-def _answer(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> dict[str, Any]:
     try:
         return {"facts": dataclasses.asdict(describe(read_config(path)))}
     except UserError as error:
@@ -45,51 +45,51 @@ def _answer(path: Path) -> dict[str, Any]:
 def describe(config: Config) -> Facts:
     """Everything about a run that can be known without training it. Raises UserError."""
     from harness.models import build
-    from harness.models.mechanism_checks import vet
+    from harness.models.mechanism_checks import check_mechanisms
     from harness.training.output.profiler import check_profile
-    from harness.training.parent_checkpoint import base_of
-    from harness.training.schedule import branch_courses, main_course
-    from harness.training.trainable.trainable_model import learner_of
+    from harness.training.parent_checkpoint import find_parent
+    from harness.training.schedule import branch_segments, main_segment
+    from harness.training.trainable.trainable_model import make_trainable
 
     import_modules(config)
     check_profile(config.profile)
     _check_sizes(config.mesh)
-    data, mix = data_of(config)
-    steps = main_course(config).last
-    branch_courses(config)
-    model = build(config, data.vocabulary, data.end, data.image)
-    vet(model.blueprint)
-    learner = learner_of(config, model)
-    _check_mesh(config, learner.stored)
-    base = base_of(config, model)
+    data, mix = describe_run_data(config)
+    steps = main_segment(config).last
+    branch_segments(config)
+    model = build(config, data.vocabulary, data.end_token, data.image)
+    check_mechanisms(model.spec)
+    trainable_model = make_trainable(config, model)
+    _check_mesh(config, trainable_model.stored_specs)
+    parent = find_parent(config, model)
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
         parameters=model.parameters,
-        non_embedding=model.non_embedding,
-        embedding=model.embedding,
+        non_embedding=model.non_embedding_parameters,
+        embedding=model.embedding_parameters,
         shape=shape,
-        flops_per_token=learner.flops_per_token,
-        executed_flops_per_token=learner.executed_flops_per_token(_sequences_at_once(config)),
-        paths={path: list(spec.shape) for path, spec in model.specs.items()},
-        state_bytes=_state_bytes(config, learner),
-        activation_bytes=model.activation_bytes(_sequences_at_once(config) * config.data.sequence_length),
+        flops_per_token=trainable_model.flops_per_token,
+        executed_flops_per_token=trainable_model.executed_flops_per_token(_microbatch_size(config)),
+        paths={path: list(spec.shape) for path, spec in model.param_specs.items()},
+        state_bytes=_state_bytes(config, trainable_model),
+        activation_bytes=model.activation_bytes(_microbatch_size(config) * config.data.sequence_length),
         steps=steps,
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
         eval_fingerprint=data.eval_fingerprint,
-        end_token=data.end,
+        end_token=data.end_token,
         cache_bytes=model.cache_bytes,
         draws=mix.draws,
         mixes=mix.mixes,
-        base=base,
-        trainable=learner.trainable if base else 0,
+        base=parent,
+        trainable=trainable_model.num_trainable if parent else 0,
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
-        splits=_splits(model.specs),
+        splits=_parameters_by_mesh_axes(model.param_specs),
     )
 
 
-def _sequences_at_once(config: Config) -> int:
+def _microbatch_size(config: Config) -> int:
     return config.scale.batch // config.compute.microbatches
 
 
@@ -116,29 +116,34 @@ def _check_mesh(config: Config, specs: Any) -> None:
     param_shardings(lane, specs)
 
 
-def _splits(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+def _parameters_by_mesh_axes(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
     """Parameters by the axes of a mesh that split them."""
-    from harness.parallel.sharding.axis_rules import RULES
+    from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES
 
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for spec in specs.values():
-        key = " ".join(sorted({str(RULES[axis]) for axis in spec.axes if axis in RULES}))
-        found[key] = found.get(key, 0) + spec.size
-    return found
+        key = " ".join(
+            sorted({str(LOGICAL_AXIS_RULES[axis]) for axis in spec.axes if axis in LOGICAL_AXIS_RULES})
+        )
+        sizes[key] = sizes.get(key, 0) + spec.size
+    return sizes
 
 
-def _state_bytes(config: Config, learner: Any) -> int:
+def _state_bytes(config: Config, trainable_model: Any) -> int:
     """Parameters, the gradients of those that learn, and what the optimizer keeps of each of these."""
     import jax
     import jax.numpy as jnp
 
-    from harness.training.trainable.trainable_model import split
+    from harness.training.trainable.trainable_model import split_trainable
 
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in learner.stored.items()}
-    moving, _ = split(params, learner.learning)
-    kept = jax.eval_shape(learner.optimizer(config.optimizer).init, moving)
+    params = {
+        path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in trainable_model.stored.items()
+    }
+    trainable, _ = split_trainable(params, trainable_model.learning)
+    optimizer_state = jax.eval_shape(trainable_model.optimizer(config.optimizer).init, trainable)
     return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves([params, moving, kept])
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves([params, trainable, optimizer_state])
     )
 
 

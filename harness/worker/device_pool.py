@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 
-class Pool:
+class DevicePool:
     """Devices 0 to n - 1. A range goes to the smallest gap that holds it, so that wide gaps last."""
 
     def __init__(self, devices: int) -> None:
         self._gaps = [(0, devices)] if devices else []
         """Free ranges [start, end), ascending, no two adjacent."""
 
-    def take(self, devices: int) -> int | None:
+    def allocate(self, devices: int) -> int | None:
         """The first device of a range of so many; None where no gap is so wide."""
         fitting = [(end - start, start) for start, end in self._gaps if end - start >= devices]
         if not fitting:
@@ -20,7 +20,7 @@ class Pool:
         self._add(start + devices, start + size)
         return start
 
-    def give(self, first: int, devices: int) -> None:
+    def free(self, first: int, devices: int) -> None:
         """Take so many devices back. Raises ValueError where one of them was not lent."""
         start, end = first, first + devices
         if any(start < other_end and other_start < end for other_start, other_end in self._gaps):

@@ -17,27 +17,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.process_group import INDEX, NAME, Processes
+from harness.config.process_group import INDEX, NAME, ProcessGroup
 from harness.config.process_group import from_env as processes_from_env
 from harness.config.schema.run import Config
-from harness.config.worker_options import INCOMPLETE, Terms, from_env
-from harness.core.cpu_flags import cpu_profile, keep_memory
+from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
+from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.models.user_modules import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
-from harness.records.run.integrity import tidy
+from harness.records.run.integrity import remove_partial_files
 from harness.records.run.provenance import read_provenance
-from harness.records.run.run_lock import HELD, claim
-from harness.records.run.status import State, Status, Writer, read_status, write_status
+from harness.records.run.run_lock import HELD, acquire
+from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 
 if TYPE_CHECKING:
-    from harness.data.shared_reader import Library
-    from harness.parallel.processes.rendezvous import Meeting
+    from harness.data.shared_reader import SharedReaders
+    from harness.parallel.processes.rendezvous import Rendezvous
     from harness.training.programs.compile_cache import Device
-    from harness.training.programs.memory_check import Room
-    from harness.training.run import Assignment
-    from harness.worker.scheduler import Lease, Turn
+    from harness.training.programs.memory_check import MemoryBudget
+    from harness.training.run import PreparedRun
+    from harness.worker.scheduler import DeviceAllocation, ScheduledRun
 
 
 def command(argv: list[str]) -> int:
@@ -46,10 +46,10 @@ def command(argv: list[str]) -> int:
     the driver, so it tidies up first."""
     runs = [RunDir(Path(path).resolve()) for path in argv]
     if os.environ.get(INDEX, "0") == "0":
-        if not all(claim(run.claim) for run in runs):
+        if not all(acquire(run.claim) for run in runs):
             return HELD
         for run in runs:
-            tidy(run)
+            remove_partial_files(run)
     return main(argv)
 
 
@@ -60,64 +60,68 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     has no devices yet. Where it speaks of several processes, this is one of those that train a run together.
     """
     env = env or {}
-    tasks: list[Assignment] = []
+    prepared_runs: list[PreparedRun] = []
     processes, meeting = None, None
     try:
         processes = processes_from_env({**os.environ, **env})
-        tasks = [_assignment(RunDir(Path(path).resolve())) for path in argv]
-        meeting = _met(processes, tasks) if processes else None
-        _prepare_process(tasks, env, meeting)
+        prepared_runs = [_read_prepared_run(RunDir(Path(path).resolve())) for path in argv]
+        meeting = _join_group(processes, prepared_runs) if processes else None
+        _prepare_process(prepared_runs, env, meeting)
     except UserError as error:
-        for task in tasks if _leads(processes) else ():
-            write_status(task.run, Status(State.refused, message=str(error), writer=Writer.here()))
+        for prepared_run in prepared_runs if _is_primary(processes) else ():
+            write_status(
+                prepared_run.run, Status(State.refused, message=str(error), writer=ProcessInfo.here())
+            )
         print(error, file=sys.stderr)
         return 2
-    leave = threading.Event()
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: leave.set())
-    states = _train(tasks, from_env(os.environ), leave, meeting)
+        signal.signal(number, lambda *_: stop.set())
+    states = _train_runs(prepared_runs, from_env(os.environ), stop, meeting)
     if meeting is not None:
-        from harness.worker.join_group import take_leave
+        from harness.worker.join_group import leave_group
 
-        take_leave(meeting, tasks[0].run, states[0])
-    return 0 if all(state.settled for state in states) else INCOMPLETE
+        leave_group(meeting, prepared_runs[0].run, states[0])
+    return 0 if all(state.is_final for state in states) else INCOMPLETE
 
 
-def _leads(processes: Processes | None) -> bool:
+def _is_primary(processes: ProcessGroup | None) -> bool:
     return processes is None or processes.index == 0
 
 
-def _met(processes: Processes, tasks: Sequence[Assignment]) -> Meeting:
+def _join_group(processes: ProcessGroup, prepared_runs: Sequence[PreparedRun]) -> Rendezvous:
     """The processes that train the one run with this one."""
-    from harness.worker.join_group import assemble
+    from harness.worker.join_group import start_group
 
-    if len(tasks) != 1:
+    if len(prepared_runs) != 1:
         raise UserError(
-            f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}"
+            f"{NAME}: {processes.count} processes train one run at a time, these are {len(prepared_runs)}"
         )
-    return assemble(processes, tasks[0])
+    return start_group(processes, prepared_runs[0])
 
 
-def _assignment(run: RunDir) -> Assignment:
-    from harness.training.run import Assignment
+def _read_prepared_run(run: RunDir) -> PreparedRun:
+    from harness.training.run import PreparedRun
 
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         raise UserError(f"{run.path}: no run.json and config.yaml that fit: `harness sweep` prepares them")
-    return Assignment(run, read_config(run.config), provenance)
+    return PreparedRun(run, read_config(run.config), provenance)
 
 
-def _prepare_process(tasks: list[Assignment], env: Mapping[str, str], meeting: Meeting | None) -> None:
+def _prepare_process(
+    prepared_runs: list[PreparedRun], env: Mapping[str, str], meeting: Rendezvous | None
+) -> None:
     """Device count and flags, fixed for the life of this process. Without orders, all runs at once."""
     count = meeting.processes.count if meeting else 1
-    total = sum(task.config.mesh.devices for task in tasks) // count
-    if tasks[0].config.cluster.platform == "cpu":
-        env = cpu_profile(total) | dict(env)
-        keep_memory()
+    total = sum(prepared_run.config.mesh.devices for prepared_run in prepared_runs) // count
+    if prepared_runs[0].config.cluster.platform == "cpu":
+        env = cpu_env(total) | dict(env)
+        disable_malloc_trim()
     os.environ.update(env)
     import jax
 
-    from harness.parallel.processes.jax_distributed import join
+    from harness.parallel.processes.jax_distributed import initialize
 
     # Programs are kept in a cache of our own; what JAX's gives back cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -125,60 +129,70 @@ def _prepare_process(tasks: list[Assignment], env: Mapping[str, str], meeting: M
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", int(env["JAX_NUM_CPU_DEVICES"]))
     if meeting is not None:
-        join(meeting, total)
-    import_modules(tasks[0].config)
+        initialize(meeting, total)
+    import_modules(prepared_runs[0].config)
 
 
-def _train(
-    tasks: list[Assignment], terms: Terms, leave: threading.Event, meeting: Meeting | None = None
+def _train_runs(
+    prepared_runs: list[PreparedRun],
+    terms: WorkerOptions,
+    stop: threading.Event,
+    meeting: Rendezvous | None = None,
 ) -> list[State]:
     """Each run in its turn, on its part of the devices. What ends in one of several processes is not tried
     again here, since it has ended in the others too."""
     import jax
 
-    from harness.data.shared_reader import Library
-    from harness.training.programs.memory_check import Room
-    from harness.worker.scheduler import Turn, Turns, write_turn
+    from harness.data.shared_reader import SharedReaders
+    from harness.training.programs.memory_check import MemoryBudget
+    from harness.worker.scheduler import RunScheduler, ScheduledRun, write_idle_status
 
-    leads = _leads(meeting.processes if meeting else None)
+    leads = _is_primary(meeting.processes if meeting else None)
     terms = replace(terms, attempts=1) if meeting else terms
     devices = jax.devices()[: terms.devices or None]
-    turns = [Turn(task.run, _block(task.config), task.config.mesh.devices) for task in tasks]
-    attempts = _Attempts(dict(zip(turns, tasks, strict=True)), devices, Library(), Room())
-    write = write_turn if leads else lambda *_: None
-    return Turns(turns, len(devices), attempts.train, terms, leave, write).take(tasks[0].begun)
+    runs = [
+        ScheduledRun(prepared_run.run, _block_key(prepared_run.config), prepared_run.config.mesh.devices)
+        for prepared_run in prepared_runs
+    ]
+    trainer = _RunTrainer(
+        dict(zip(runs, prepared_runs, strict=True)), devices, SharedReaders(), MemoryBudget()
+    )
+    write = write_idle_status if leads else lambda *_: None
+    return RunScheduler(runs, len(devices), trainer.train, terms, stop, write).run_all(
+        prepared_runs[0].started_at
+    )
 
 
-def _block(config: Config) -> str:
+def _block_key(config: Config) -> str:
     """Runs with this in common, where they stand together, start together."""
     return f"{config.scale.name}/seed{config.seed}"
 
 
 @dataclass(frozen=True)
-class _Attempts:
+class _RunTrainer:
     """What an attempt leans on; nothing of a lane outlives it."""
 
-    tasks: Mapping[Turn, Assignment]
+    prepared_runs: Mapping[ScheduledRun, PreparedRun]
     devices: Sequence[Device]
-    library: Library
-    room: Room
+    readers: SharedReaders
+    memory_budget: MemoryBudget
 
-    def train(self, turn: Turn, lease: Lease) -> State:
-        from harness.parallel.processes.agreement import leads
-        from harness.training.parent_checkpoint import rebuilt
-        from harness.training.programs.run_programs import open_lane, rows_of
+    def train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
+        from harness.parallel.processes.agreement import is_primary
+        from harness.training.parent_checkpoint import rebuild_model
+        from harness.training.programs.run_programs import local_rows, make_run_programs
         from harness.training.run import train_run
 
-        task = replace(self.tasks[turn], begun=lease.begun)
-        mine = self.devices[lease.first : lease.first + turn.width]
+        prepared_run = replace(self.prepared_runs[run], started_at=allocation.started_at)
+        devices = self.devices[allocation.first_device : allocation.first_device + run.num_devices]
         try:
-            with self.library.open(task.config, rows_of(task.config, mine)) as reading:
-                model = rebuilt(task.config, task.provenance.facts)
-                get, heldout = reading.reader.get, reading.heldout
-                lane = open_lane(task.config, model, mine, get, heldout, reading.gallery)
-                return train_run(task, lane, lease.leave, self.room)
+            with self.readers.open(prepared_run.config, local_rows(prepared_run.config, devices)) as data:
+                model = rebuild_model(prepared_run.config, prepared_run.provenance.facts)
+                get, heldout = data.reader.get, data.heldout
+                programs = make_run_programs(prepared_run.config, model, devices, get, heldout, data.features)
+                return train_run(prepared_run, programs, allocation.stop, self.memory_budget)
         except UserError as error:
-            if leads():
-                status = replace(read_status(task.run), state=State.refused, message=str(error))
-                write_status(task.run, status)
+            if is_primary():
+                status = replace(read_status(prepared_run.run), state=State.refused, message=str(error))
+                write_status(prepared_run.run, status)
             return State.refused

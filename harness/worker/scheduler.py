@@ -17,52 +17,52 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from harness.config.worker_options import Terms
+from harness.config.worker_options import WorkerOptions
 from harness.records.paths import RunDir
-from harness.records.run.failure_count import Attempts
-from harness.records.run.status import State, Writer, read_status, write_status
-from harness.worker.device_pool import Pool
+from harness.records.run.failure_count import FailureCount
+from harness.records.run.status import ProcessInfo, State, read_status, write_status
+from harness.worker.device_pool import DevicePool
 
-TICK = 0.1
-AGAIN = (State.failed, State.oom)
+POLL_SECONDS = 0.1
+RETRYABLE = (State.failed, State.oom)
 """Ends after which another attempt may do better."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class ScheduledRun:
     """A run and the devices that it needs. Runs of one block stand together, in the order of their lanes."""
 
     run: RunDir
     block: str
-    width: int
+    num_devices: int
 
 
-class Leave(threading.Event):
+class StopSignal(threading.Event):
     """Asks one lane to save and leave; set also while `everyone` is."""
 
-    def __init__(self, everyone: threading.Event) -> None:
+    def __init__(self, stop_all: threading.Event) -> None:
         super().__init__()
-        self._everyone = everyone
+        self._stop_all = stop_all
 
     def is_set(self) -> bool:
-        return super().is_set() or self._everyone.is_set()
+        return super().is_set() or self._stop_all.is_set()
 
 
 @dataclass(frozen=True)
-class Lease:
+class DeviceAllocation:
     """What an attempt is given: devices from `first` on since `begun` (UTC seconds), until told to leave."""
 
-    first: int
-    begun: float
-    leave: threading.Event
+    first_device: int
+    started_at: float
+    stop: threading.Event
 
 
-Train = Callable[[Turn, Lease], State]
+TrainRun = Callable[[ScheduledRun, DeviceAllocation], State]
 """One attempt; returns the state that it wrote, or raises."""
-Write = Callable[[RunDir, State, str], None]
+WriteStatus = Callable[[RunDir, State, str], None]
 
 
-class Turns:
+class RunScheduler:
     """The runs of a block start together on one range of devices, each gives its part back as it ends, and
     of the blocks that wait the first one that fits is next, as the plan has it
     (launcher.placement.list_scheduling).
@@ -72,134 +72,134 @@ class Turns:
 
     def __init__(
         self,
-        turns: Sequence[Turn],
+        runs: Sequence[ScheduledRun],
         devices: int,
-        train: Train,
-        terms: Terms,
-        leave: threading.Event,
-        write: Write | None = None,
+        train: TrainRun,
+        terms: WorkerOptions,
+        stop: threading.Event,
+        write: WriteStatus | None = None,
     ) -> None:
-        self._write = write or write_turn
-        self._turns, self._train, self._terms, self._leave = turns, train, terms, leave
-        self._devices, self._pool = devices, Pool(devices)
-        self._states = dict.fromkeys(turns, State.pending)
-        self._waiting = [(*block,) for _, block in groupby(turns, key=lambda turn: turn.block)]
-        self._at_work: dict[Turn, Lease] = {}
-        self._ends: queue.SimpleQueue[Turn] = queue.SimpleQueue()
+        self._write = write or write_idle_status
+        self._runs, self._train, self._terms, self._stop = runs, train, terms, stop
+        self._devices, self._pool = devices, DevicePool(devices)
+        self._states = dict.fromkeys(runs, State.pending)
+        self._waiting_blocks = [(*block,) for _, block in groupby(runs, key=lambda run: run.block)]
+        self._allocations: dict[ScheduledRun, DeviceAllocation] = {}
+        self._ended_runs: queue.SimpleQueue[ScheduledRun] = queue.SimpleQueue()
 
-    def take(self, begun: float) -> list[State]:
+    def run_all(self, started_at: float) -> list[State]:
         """Train until every run ended or left; `begun`: when the process took the first ones on."""
-        for turn in self._turns:
-            self._write(turn.run, State.pending, "")
-        self._refuse_the_too_wide()
-        self._start_what_fits(begun)
-        while self._at_work:
-            self._ended(self._next_end())
-            self._start_what_fits(time.time())
-        self._drop(lambda _: True)
-        return [self._states[turn] for turn in self._turns]
+        for run in self._runs:
+            self._write(run.run, State.pending, "")
+        self._refuse_oversized_blocks()
+        self._start_fitting_blocks(started_at)
+        while self._allocations:
+            self._handle_end(self._wait_for_end())
+            self._start_fitting_blocks(time.time())
+        self._stop_runs(lambda _: True)
+        return [self._states[turn] for turn in self._runs]
 
-    def _next_end(self) -> Turn:
+    def _wait_for_end(self) -> ScheduledRun:
         """Waits in short pieces: the system may give a signal to any thread, and this one, which acts on it,
         sleeps on in one long wait."""
         while True:
             with contextlib.suppress(queue.Empty):
-                return self._ends.get(timeout=TICK)
+                return self._ended_runs.get(timeout=POLL_SECONDS)
 
-    def _refuse_the_too_wide(self) -> None:
-        for block in [block for block in self._waiting if _width(block) > self._devices]:
-            self._waiting.remove(block)
-            for turn in block:
-                self._states[turn] = State.refused
-                said = f"{turn.block} needs {_width(block)} devices side by side, there are {self._devices}"
+    def _refuse_oversized_blocks(self) -> None:
+        for block in [block for block in self._waiting_blocks if _total_devices(block) > self._devices]:
+            self._waiting_blocks.remove(block)
+            for run in block:
+                self._states[run] = State.refused
+                reason = f"{run.block} needs {_total_devices(block)} devices side by side, there are {self._devices}"
                 self._write(
-                    turn.run, State.refused, f"{said}; give it a smaller mesh, or engine.devices more"
+                    run.run, State.refused, f"{reason}; give it a smaller mesh, or engine.devices more"
                 )
 
-    def _start_what_fits(self, begun: float) -> None:
-        for block in [*self._waiting]:
-            if self._leave.is_set():
+    def _start_fitting_blocks(self, started_at: float) -> None:
+        for block in [*self._waiting_blocks]:
+            if self._stop.is_set():
                 return
-            first = self._pool.take(_width(block))
+            first = self._pool.allocate(_total_devices(block))
             if first is not None:
-                self._waiting.remove(block)
-                self._start(block, first, begun)
+                self._waiting_blocks.remove(block)
+                self._start_block(block, first, started_at)
 
-    def _start(self, block: Sequence[Turn], first: int, begun: float) -> None:
-        for turn in block:
-            self._at_work[turn] = Lease(first, begun, Leave(self._leave))
-            first += turn.width
-        for turn in block:
-            threading.Thread(target=self._work, args=(turn,), name=str(turn.run.path)).start()
+    def _start_block(self, block: Sequence[ScheduledRun], first: int, started_at: float) -> None:
+        for run in block:
+            self._allocations[run] = DeviceAllocation(first, started_at, StopSignal(self._stop))
+            first += run.num_devices
+        for run in block:
+            threading.Thread(target=self._run_in_thread, args=(run,), name=str(run.run.path)).start()
 
-    def _ended(self, turn: Turn) -> None:
-        lease = self._at_work.pop(turn)
-        self._pool.give(lease.first, turn.width)
-        if self._states[turn] in AGAIN and self._terms.on_failure != "continue":
-            alone = self._terms.on_failure == "stop_block"
-            self._drop(lambda other: other.block == turn.block or not alone)
+    def _handle_end(self, run: ScheduledRun) -> None:
+        allocation = self._allocations.pop(run)
+        self._pool.free(allocation.first_device, run.num_devices)
+        if self._states[run] in RETRYABLE and self._terms.on_failure != "continue":
+            block_only = self._terms.on_failure == "stop_block"
+            self._stop_runs(lambda candidate: candidate.block == run.block or not block_only)
 
-    def _drop(self, concerned: Callable[[Turn], bool]) -> None:
+    def _stop_runs(self, condition: Callable[[ScheduledRun], bool]) -> None:
         """Those at work save and leave, those that wait never start."""
-        for turn, lease in self._at_work.items():
-            if concerned(turn):
-                lease.leave.set()
-        for block in [block for block in self._waiting if any(map(concerned, block))]:
-            self._waiting.remove(block)
-            for turn in block:
-                self._states[turn] = State.preempted
-                self._write(turn.run, State.preempted, "asked to leave before its turn")
+        for run, allocation in self._allocations.items():
+            if condition(run):
+                allocation.stop.set()
+        for block in [block for block in self._waiting_blocks if any(map(condition, block))]:
+            self._waiting_blocks.remove(block)
+            for run in block:
+                self._states[run] = State.preempted
+                self._write(run.run, State.preempted, "asked to leave before its turn")
 
     # In the thread of a run
 
-    def _work(self, turn: Turn) -> None:
+    def _run_in_thread(self, run: ScheduledRun) -> None:
         try:
-            self._states[turn] = self._until_it_ends(turn, self._at_work[turn])
+            self._states[run] = self._train_with_retries(run, self._allocations[run])
         finally:
-            self._ends.put(turn)
+            self._ended_runs.put(run)
 
-    def _until_it_ends(self, turn: Turn, lease: Lease) -> State:
-        attempts = Attempts()
+    def _train_with_retries(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
+        attempts = FailureCount()
         while True:
-            self._write(turn.run, State.running, "")
-            state = self._attempt(turn, lease)
-            if state not in AGAIN or lease.leave.is_set():
+            self._write(run.run, State.running, "")
+            state = self._train_once(run, allocation)
+            if state not in RETRYABLE or allocation.stop.is_set():
                 return state
-            status = read_status(turn.run)
-            failures = attempts.failed_at(status.step)
+            status = read_status(run.run)
+            failures = attempts.record_failure(status.step)
             if failures >= self._terms.attempts:
                 return state
-            self._write(turn.run, State.pending, f"{status.message or state.value}; it is started again")
-            if _left_within(self._terms.backoff(failures), lease.leave):
-                self._write(turn.run, State.preempted, status.message)
+            self._write(run.run, State.pending, f"{status.message or state.value}; it is started again")
+            if _stopped_within(self._terms.backoff(failures), allocation.stop):
+                self._write(run.run, State.preempted, status.message)
                 return State.preempted
-            lease = dataclasses.replace(lease, begun=time.time())
+            allocation = dataclasses.replace(allocation, started_at=time.time())
 
-    def _attempt(self, turn: Turn, lease: Lease) -> State:
+    def _train_once(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
         """Whatever is raised, SystemExit of a user's module too, ends this lane alone."""
         try:
-            return self._train(turn, lease)
+            return self._train(run, allocation)
         except BaseException as error:
             traceback.print_exc()
-            self._write(turn.run, State.failed, f"{type(error).__name__}: {error}")
+            self._write(run.run, State.failed, f"{type(error).__name__}: {error}")
             return State.failed
 
 
-def _width(block: Sequence[Turn]) -> int:
-    return sum(turn.width for turn in block)
+def _total_devices(block: Sequence[ScheduledRun]) -> int:
+    return sum(run.num_devices for run in block)
 
 
-def _left_within(seconds: float, leave: threading.Event) -> bool:
+def _stopped_within(seconds: float, stop: threading.Event) -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not leave.is_set():
-        time.sleep(min(TICK, seconds))
-    return leave.is_set()
+    while time.monotonic() < end and not stop.is_set():
+        time.sleep(min(POLL_SECONDS, seconds))
+    return stop.is_set()
 
 
-def write_turn(run: RunDir, state: State, message: str) -> None:
+def write_idle_status(run: RunDir, state: State, message: str) -> None:
     """Between attempts, when no journal has the status. On a full disk it goes to the worker's own output."""
     status = dataclasses.replace(
-        read_status(run), state=state, phase="open", message=message, writer=Writer.here()
+        read_status(run), state=state, phase="open", message=message, writer=ProcessInfo.here()
     )
     try:
         write_status(run, status)

@@ -13,18 +13,18 @@ from jax.sharding import AbstractMesh, AxisType
 
 from harness.aot import __main__ as room
 from harness.aot import abstract_mesh, cpu
-from harness.aot.backends import COMPILERS
-from harness.aot.protocol import Request, Target
-from harness.aot.train_step import executed_flops, specs_of
+from harness.aot.backends import BACKENDS
+from harness.aot.protocol import CompileRequest, Target
+from harness.aot.train_step import executed_flops, step_factory
 from harness.config.compose import compose
 from harness.core.errors import UserError
-from harness.models.flops import count_traced
-from harness.plan.compilers.trainable_mesh import closed_form
+from harness.models.flops import count_jaxpr_flops
+from harness.plan.compilers.trainable_mesh import planned_memory
 from harness.records.run.config_file import write_config
 from harness.worker.describe import describe
 
 TINY = (
-    "ladder=frontier",
+    "roster=frontier",
     "ladder.vocabulary=64",
     "scale=xs",
     "scale.parameters=80000",
@@ -44,7 +44,7 @@ EXPERTS = (
 DENSE = (*TINY, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
 SPARSE = (*TINY, *EXPERTS, "mesh.fsdp=2", "mesh.tensor=2", "mesh.expert=2")
 PROGRAMS = {"dense": DENSE, "sparse": SPARSE}
-FRONTIER = ("ladder=frontier", "member=10t", "cluster=colossus2", "mesh.tensor=32", "mesh.expert=256")
+FRONTIER = ("roster=frontier", "member=10t", "cluster=colossus2", "mesh.tensor=32", "mesh.expert=256")
 SPLIT = {"width": "fsdp", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor", "experts": "expert"}
 
 
@@ -61,14 +61,14 @@ def held(make) -> int:
 
 @pytest.mark.parametrize("name", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
 def test_state_is_that_of_the_built_models_shapes_and_products_of_the_closed_form(name):
-    make = specs_of(compose(PROGRAMS[name]))
-    found = abstract_mesh.look(make, "")
+    make = step_factory(compose(PROGRAMS[name]))
+    found = abstract_mesh.analyze_abstract(make, "")
     counts = found.state_bytes - held(make)
     assert counts in (4, 8), "steps, counted by the optimizer and by nothing else"
     executed = executed_flops(make) / 8
     again = _routers_again(make.config) if name == "sparse" else 0
     assert found.dot_flops == executed + again
-    planned = closed_form(SimpleNamespace(name=name, facts=describe(make.config)), make.config)
+    planned = planned_memory(SimpleNamespace(name=name, facts=describe(make.config)), make.config)
     assert planned["weights"] == held(make) / 3
     assert planned["weights"] + planned["optimizer"] == pytest.approx(found.state_bytes, abs=8)
     assert found.devices == 8
@@ -90,7 +90,7 @@ def test_a_product_is_shared_among_the_devices_that_its_operands_are_split_over(
 
     def count(*splits):
         with jax.sharding.use_abstract_mesh(mesh):
-            return count_traced(jax.jit(jnp.dot).trace(*(operand(*each) for each in splits)).jaxpr.jaxpr)
+            return count_jaxpr_flops(jax.jit(jnp.dot).trace(*(operand(*each) for each in splits)).jaxpr.jaxpr)
 
     whole = 2 * 8**3
     assert count((None, None), (None, None)) == whole
@@ -114,15 +114,15 @@ def test_changes_of_a_sharding_are_counted_and_shardings_that_stay_are_not():
         x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=jax.NamedSharding(mesh, P("a", None)))
         traced = jax.jit(moved).trace(x)
         module = traced.lower(lowering_platforms=("cuda",)).compiler_ir("stablehlo")
-    assert abstract_mesh.reshards(traced.jaxpr.jaxpr) == 2 + 2 + 1
+    assert abstract_mesh.count_reshards(traced.jaxpr.jaxpr) == 2 + 2 + 1
     assert "sdy.sharding_constraint" in str(module)
-    abstract_mesh.propagate(module)
+    abstract_mesh.propagate_shardings(module)
     assert "sdy.sharding_constraint" not in str(module), "all of them are settled"
 
 
 def test_the_largest_run_is_lowered_on_131072_devices(capsys):
-    make = specs_of(compose([*FRONTIER, "mesh.fsdp=16", "scale.batch=4096"]))
-    found = abstract_mesh.look(make, "")
+    make = step_factory(compose([*FRONTIER, "mesh.fsdp=16", "scale.batch=4096"]))
+    found = abstract_mesh.analyze_abstract(make, "")
     with capsys.disabled():
         print(f"\nlowered over {found.devices:,} devices in {found.seconds:.1f} s")
     assert found.devices == 131_072
@@ -132,15 +132,15 @@ def test_the_largest_run_is_lowered_on_131072_devices(capsys):
 
 @pytest.mark.slow
 def test_half_a_million_devices():
-    make = specs_of(compose([*FRONTIER, "mesh.fsdp=64", "scale.batch=16384"]))
-    assert abstract_mesh.look(make, "").state_bytes - held(make) in (4, 8)
+    make = step_factory(compose([*FRONTIER, "mesh.fsdp=64", "scale.batch=16384"]))
+    assert abstract_mesh.analyze_abstract(make, "").state_bytes - held(make) in (4, 8)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_compiled_program_takes_the_same_state_and_multiplies_as_much(name):
-    make = specs_of(compose(PROGRAMS[name]))
-    lowered, compiled = abstract_mesh.look(make, ""), cpu.look(make, "")
+    make = step_factory(compose(PROGRAMS[name]))
+    lowered, compiled = abstract_mesh.analyze_abstract(make, ""), cpu.analyze_cpu(make, "")
     batch = 16 // 4 * (32 + 1) * 4
     assert compiled.state_bytes == lowered.state_bytes
     assert compiled.argument_bytes == compiled.state_bytes + batch + 4, "and the learning rate"
@@ -153,11 +153,11 @@ def test_the_compiled_program_takes_the_same_state_and_multiplies_as_much(name):
 def answers(tmp_path, *configs):
     for index, overrides in enumerate(configs):
         write_config(tmp_path / f"{index}.yaml", compose(overrides))
-    request = Request(
+    request = CompileRequest(
         Target.abstract, tuple(str(tmp_path / f"{index}.yaml") for index in range(len(configs)))
     )
     return [
-        room._answer(COMPILERS[request.target], room.read_config(path), request)
+        room._analyze(BACKENDS[request.target], room.read_config(path), request)
         for path in map(tmp_path.__class__, request.configs)
     ]
 
@@ -173,7 +173,7 @@ def test_what_a_compiler_raises_is_a_sentence(tmp_path, monkeypatch):
     def broken(make, topology):
         raise RuntimeError("INTERNAL: no such thing\nand more")
 
-    monkeypatch.setattr(abstract_mesh, "look", broken)
+    monkeypatch.setattr(abstract_mesh, "analyze_abstract", broken)
     assert answers(tmp_path, DENSE) == [{"error": "abstract: RuntimeError: INTERNAL: no such thing"}]
 
 
@@ -189,7 +189,7 @@ def test_what_a_compiler_raises_is_a_sentence(tmp_path, monkeypatch):
 def test_a_request_that_says_nothing_is_a_sentence(tmp_path, capsys, content, said):
     path = tmp_path / "request.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=f"request.json is no request: .*{said}"):
+    with pytest.raises(UserError, match=f"request.json is not a valid request: .*{said}"):
         room.read_request(path)
     assert room.main([str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

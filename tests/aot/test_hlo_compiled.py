@@ -10,13 +10,13 @@ from harness.aot.hlo import read_hlo
 from harness.config.compose import compose
 from harness.config.schema.run import Remat
 from harness.models import build
-from harness.models.flops import count_jaxpr
+from harness.models.flops import count_function_flops
 from harness.parallel.sharding.mesh import lane_mesh
-from harness.plan.cost_model.layouts import Grid, Layout
-from harness.plan.cost_model.model_size import decoder
+from harness.plan.cost_model.layouts import Layout, LayoutGrid
+from harness.plan.cost_model.model_size import decoder_shape
 from harness.plan.cost_model.precision import FLOAT32
-from harness.plan.cost_model.roofline import traffic
-from harness.training.programs.program_specs import Specs
+from harness.plan.cost_model.roofline import step_traffic
+from harness.training.programs.program_specs import ProgramSpecs
 
 ROWS, WIDTH, LAYERS = 4, 64, 5
 ONCE = 2 * ROWS * WIDTH * WIDTH
@@ -146,7 +146,7 @@ TINY = (
     "model.heads=4",
     "model.head_width=8",
     "model.ffn=64",
-    "compute.layers=scanned",
+    "compute.scan_layers=true",
 )
 MOE = ("model.feedforward.name=moe", "+model.feedforward.options={experts: 4, top_k: 2}")
 
@@ -156,10 +156,10 @@ def step_of(*overrides):
     config = compose([*TINY, *overrides])
     model = build(config, 256)
     devices = config.mesh.devices
-    specs = Specs(config, model, lane_mesh(jax.devices()[:devices], config.mesh))
-    with specs.entered():
+    specs = ProgramSpecs(config, model, lane_mesh(jax.devices()[:devices], config.mesh))
+    with specs.mesh_context():
         counts = read(specs.step, *specs.step_arguments)
-        return counts, count_jaxpr(specs.step, *specs.step_arguments)
+        return counts, count_function_flops(specs.step, *specs.step_arguments)
 
 
 STEPS = [
@@ -191,11 +191,11 @@ def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat, context):
     axes = {"data": 2, "context": context}
     mesh = [f"mesh.{axis}={size}" for axis, size in axes.items()]
     counts, expected = step_of(*mesh, f"compute.remat={remat}", "model.tie_embeddings=false")
-    shape = decoder(
+    shape = decoder_shape(
         name="tiny", layers=3, width=32, heads=4, head_width=8, ffn=64, vocabulary=256, sequence=32, batch=8,
         tied=False,
     )  # fmt: skip
-    planned = traffic(shape, Grid.of([Layout(**axes, remat=Remat(remat))]), FLOAT32)
+    planned = step_traffic(shape, LayoutGrid.from_layouts([Layout(**axes, remat=Remat(remat))]), FLOAT32)
     assert counts.collective_bytes["collective-permute"] == planned.context[0]
     assert counts.collective_bytes["all-reduce"] == pytest.approx(planned.data[0], rel=1e-3)
     assert "all-gather" not in counts.collective_bytes

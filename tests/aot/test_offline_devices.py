@@ -13,10 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from harness.aot import abstract_mesh, offline_devices
-from harness.aot.backends import NO_TPU, PLAIN
-from harness.aot.protocol import Seen, Target
-from harness.aot.tpu_slices import SLICES, chips_of
-from harness.aot.train_step import specs_of
+from harness.aot.backends import CPU_ENV, OFFLINE_TPU_ENV
+from harness.aot.protocol import CompileStats, Target
+from harness.aot.tpu_slices import SLICES, num_chips
+from harness.aot.train_step import step_factory
 from harness.config.compose import compose
 from harness.core.errors import UserError
 from harness.plan.compilers.environment import plan_python
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements-plan.lock"
 
 SMALL = (
-    "ladder=frontier",
+    "roster=frontier",
     "ladder.vocabulary=1024",
     "scale=xs",
     "scale.batch=16",
@@ -61,7 +61,7 @@ def outside(arguments, environment):
 
 @functools.cache
 def asked(tmp, target, topology, overrides):
-    """Of one step, in a process of its own; fields of a Seen, or its error."""
+    """Of one step, in a process of its own; fields of a CompileStats, or its error."""
     folder = tmp / f"{target.value}{len(list(tmp.iterdir()))}"
     folder.mkdir()
     write_config(folder / "config.yaml", compose(overrides))
@@ -85,7 +85,7 @@ def compiled(folder, program):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_two_compilers_and_the_jaxpr_agree_on_dot_flops(folder, program):
     tpu, gpu = compiled(folder, program)
-    traced = abstract_mesh.look(specs_of(compose(PROGRAMS[program][0])), "").dot_flops
+    traced = abstract_mesh.analyze_abstract(step_factory(compose(PROGRAMS[program][0])), "").dot_flops
     assert tpu["dot_flops"] == pytest.approx(gpu["dot_flops"], rel=1e-4)
     assert tpu["dot_flops"] == pytest.approx(traced, rel=1e-4)
     assert tpu["collective_bytes"]
@@ -127,8 +127,8 @@ def test_what_does_not_fit_a_gpu_is_refused_though_its_compiler_takes_it(folder)
 
 TOPOLOGIES = """
 import json, sys
-from harness.lowering.gpus import GPUS
-from harness.lowering.targets import _devices, _tpu_details
+from harness.aot.gpu_specs import GPUS
+from harness.aot.offline_devices import _devices, _tpu_details
 found = {name: _devices("tpu", name, **_tpu_details(*name.split(":"))) for name in json.loads(sys.argv[1])}
 for name, gpu in GPUS.items():
     found[name] = _devices("cuda", name, target_config=gpu.description, topology="1x2x4")
@@ -141,8 +141,8 @@ print(json.dumps({name: [len(devices), devices[0].device_kind] for name, devices
 def test_jax_still_describes_topologies_of_machines_that_are_not_here():
     """What targets.py leans on is an experimental module: get_topology_desc with these arguments, which finds
     the plugin `cuda` and the library libtpu by itself. If this fails, nothing is compiled for either."""
-    names = {f"{kind}:{shape}": chips_of(shape) for kind, shapes in SLICES.items() for shape in shapes}
-    found = json.loads(outside(["-c", TOPOLOGIES, json.dumps([*names])], PLAIN | NO_TPU))
+    names = {f"{kind}:{shape}": num_chips(shape) for kind, shapes in SLICES.items() for shape in shapes}
+    found = json.loads(outside(["-c", TOPOLOGIES, json.dumps([*names])], CPU_ENV | OFFLINE_TPU_ENV))
     assert {name: found[name][0] for name in names} == names
     assert found["GB200"] == [8, "NVIDIA GB200"]
     assert found["v5p:8x8x8"][1].startswith("TPU v5")
@@ -151,26 +151,26 @@ def test_jax_still_describes_topologies_of_machines_that_are_not_here():
 @without_compilers
 @pytest.mark.parametrize(
     ("look", "topology"),
-    [(offline_devices.look_tpu, "v5p:2x2x1"), (offline_devices.look_cuda, "H100-80G:1x1x4")],
+    [(offline_devices.analyze_tpu, "v5p:2x2x1"), (offline_devices.analyze_cuda, "H100-80G:1x1x4")],
 )
 def test_without_the_compilers_the_way_to_them_is_named(look, topology):
     with pytest.raises(UserError, match="run `make plan-extras`"):
-        look(specs_of(compose(DECODER)), topology)
+        look(step_factory(compose(DECODER)), topology)
 
 
 @pytest.mark.parametrize(
     ("look", "topology", "said"),
     [
         (
-            offline_devices.look_tpu,
+            offline_devices.analyze_tpu,
             "v5p:3x3x3",
-            r"no such slice of v5p can be had; nearest is v5p:2x4x4 \(32 chips\)",
+            r"v5p has no slice of this shape; the nearest is v5p:2x4x4 \(32 chips\)",
         ),
-        (offline_devices.look_cuda, "V100:1x1x8", "chip=V100: the compiler needs its device properties"),
+        (offline_devices.analyze_cuda, "V100:1x1x8", "chip=V100 has no listed device properties"),
         (
-            offline_devices.look_cuda,
+            offline_devices.analyze_cuda,
             "H100-80G:8",
-            "want slices x hosts x GPUs of a host, such as H100-80G:1x64x8",
+            "is not slices x hosts x GPUs per host, such as H100-80G:1x64x8",
         ),
     ],
 )
@@ -193,9 +193,9 @@ class Failing:
 
 
 def failed(monkeypatch, said):
-    monkeypatch.setattr(offline_devices, "traced", lambda specs: Failing(said))
-    make = specs_of(compose((*SMALL, "mesh.data=1")))
-    return offline_devices._compiled(Target.tpu, "TPU v5e 1x1", make, jax.devices()[:1], {})
+    monkeypatch.setattr(offline_devices, "trace_step", lambda specs: Failing(said))
+    make = step_factory(compose((*SMALL, "mesh.data=1")))
+    return offline_devices._compile(Target.tpu, "TPU v5e 1x1", make, jax.devices()[:1], {})
 
 
 def test_too_little_memory_is_an_answer(monkeypatch):
@@ -213,8 +213,8 @@ def test_any_other_failure_is_left_to_the_caller(monkeypatch):
 
 @pytest.mark.parametrize(("peak", "fits"), [(99, True), (100, True), (101, False), (None, True)])
 def test_a_peak_is_held_against_a_limit(peak, fits):
-    seen = Seen(Target.cuda, "H100-80G 1x1x8", 8, 1.0, 50, peak_bytes=peak)
-    assert (offline_devices._over(seen, 100) == "") is fits
+    seen = CompileStats(Target.cuda, "H100-80G 1x1x8", 8, 1.0, 50, peak_bytes=peak)
+    assert (offline_devices._over_budget_message(seen, 100) == "") is fits
 
 
 def test_the_pinned_compilers_are_those_of_the_pinned_jax():

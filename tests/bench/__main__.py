@@ -187,7 +187,7 @@ def plans() -> Table:
     table = Table("harness plan, seven frontier rows", "devices", "seconds")
     for cluster, devices in (("colossus1", 229_952), ("colossus2", 550_000)):
         start = time.perf_counter()
-        python("harness.cli", "plan", "experiment=colossus2", "ladder=frontier", f"cluster={cluster}")
+        python("harness.cli", "plan", "experiment=colossus2", "roster=frontier", f"cluster={cluster}")
         table.add_row(cluster, f"{devices:,}", f"{time.perf_counter() - start:.1f}")
     return table
 

@@ -9,26 +9,26 @@ import os
 import sys
 import time
 
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 
-os.environ.update(cpu_profile(1))
+os.environ.update(cpu_env(1))
 
 import jax
 import numpy as np
 
-from harness.config.schema.run import Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
+from harness.config.schema.run import Config, DataConfig, ModelConfig, ModuleConfig, ScaleConfig
 from harness.models import build
 
 LENGTH, VOCABULARY = 2048, 16
 SHAPE = {"width": 256, "layers": 1, "heads": 4, "head_width": 64, "ffn": 8}
 MECHANISMS = (
-    Mechanism("mha"),
-    Mechanism("mla", {"latent": 128, "rotary": 32}),
-    Mechanism("gated_delta", {"chunk": 64}),
+    ModuleConfig("mha"),
+    ModuleConfig("mla", {"latent": 128, "rotary": 32}),
+    ModuleConfig("gated_delta", {"chunk": 64}),
 )
 
 
-def contender(attention: Mechanism):
+def contender(attention: ModuleConfig):
     """One step on its own parameters."""
     config = Config(
         model=ModelConfig(attention=attention, **SHAPE),

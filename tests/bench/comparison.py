@@ -53,7 +53,7 @@ def _write_long(sweep: SweepDir, draft: Draft, rng: np.random.Generator) -> None
     """A run whose one evaluation at the end has a noisy curve of POINTS before it."""
     last, draft.evals = draft.evals[-1], []
     run, step = write_run(sweep, draft), np.arange(1, POINTS + 1)
-    for part in metrics.parts(run, "evals"):
+    for part in metrics.list_parts(run, "evals"):
         part.path.unlink()
     columns = {
         "step": step,
@@ -65,7 +65,7 @@ def _write_long(sweep: SweepDir, draft: Draft, rng: np.random.Generator) -> None
         "decayed": step == POINTS,
         "device_seconds": step * 0.01,
     }
-    metrics.seal(run, "evals", 0, POINTS, pl.DataFrame(columns))
+    metrics.write_part(run, "evals", 0, POINTS, pl.DataFrame(columns))
 
 
 if __name__ == "__main__":

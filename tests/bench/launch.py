@@ -16,7 +16,7 @@ from rich.console import Console
 
 from harness.config.schema.engine import EngineConfig, RayConfig
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.ray.ray_engine import RayEngine, Worker
+from harness.launcher.engines.ray.ray_engine import RayEngine, RayWorker
 from harness.launcher.sweep import launch
 from tests.launcher.fake_ray import FakeRay
 from tests.launcher.support import config, tools
@@ -35,7 +35,7 @@ class Timed(RayEngine):
         super().__init__(engine.ray, logs, ray=FakeRay())
         self.polls: list[float] = []
 
-    def poll(self, handle: Worker) -> Exit | None:
+    def poll(self, handle: RayWorker) -> Exit | None:
         self.polls.append(time.perf_counter())
         if len(self.polls) > LOOKS * JOBS:
             raise Enough

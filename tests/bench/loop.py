@@ -13,20 +13,20 @@ import threading
 import time
 from pathlib import Path
 
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 
-os.environ.update(cpu_profile(2))
+os.environ.update(cpu_env(2))
 
 import jax
 
 from harness.config.compose import compose
 from harness.data import Reader, open_data
 from harness.models import build
-from harness.training.loop import Desk, Position, train_course
-from harness.training.output.checkpointer import Saver
-from harness.training.output.run_writer import Journal
-from harness.training.programs.run_programs import open_lane
-from harness.training.schedule import Course
+from harness.training.loop import Progress, RunIO, train_segment
+from harness.training.output.checkpointer import Checkpointer
+from harness.training.output.run_writer import RunWriter
+from harness.training.programs.run_programs import make_run_programs
+from harness.training.schedule import Segment
 from tests.prepared import prepare_run
 
 ROUNDS = 6
@@ -38,17 +38,17 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
     corpus = open_data(config.data)
     reader = Reader(corpus.sampler(config.scale.batch, config.data_seed))
     devices = jax.devices()[: config.mesh.data]
-    lane = open_lane(
+    lane = make_run_programs(
         config, build(config, 512), devices, reader.get, corpus.heldout(config.evaluation.tokens)
     )
     lane.prepare()
-    journal, saver = Journal(run, steps, 0, 1), Saver(run, config.checkpoint)
-    desk = Desk(journal, saver, "bench", "bench", threading.Event())
-    here = Position(0, lane.initial(), "", 0.0)
+    journal, saver = RunWriter(run, steps, 0, 1), Checkpointer(run, config.checkpoint)
+    desk = RunIO(journal, saver, "bench", "bench", threading.Event())
+    here = Progress(0, lane.init_state(), "", 0.0)
     results = {"bare": [], "loop": [], "save": [], "after": []}
     for _ in range(ROUNDS):
         state, first = here.state, here.step
-        tokens = lane.put(reader.get(first))
+        tokens = lane.put_batch(reader.get(first))
         start = time.perf_counter()
         for _ in range(steps):
             state, metrics = lane.step(state, tokens, 1e-3)
@@ -56,10 +56,10 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         results["bare"].append((time.perf_counter() - start) / steps)
 
         # A course without its last steps' evaluation and save: those are measured apart.
-        course = Course(first, first + steps, 0, 0, share=0.5)
+        course = Segment(first, first + steps, 0, 0, share=0.5)
         loop_lane = Unevaluated(lane)
         start = time.perf_counter()
-        here = train_course(loop_lane, course, Position(first, state, "", 0.0), Unsaved(desk))
+        here = train_segment(loop_lane, course, Progress(first, state, "", 0.0), Unsaved(desk))
         jax.block_until_ready(here.state)
         results["loop"].append((time.perf_counter() - start) / steps)
 
@@ -72,7 +72,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         jax.block_until_ready((state, metrics))
         saver.wait()
         results["after"].append(time.perf_counter() - start - steps * results["bare"][-1])
-        here = Position(here.step, state, "", 0.0)
+        here = Progress(here.step, state, "", 0.0)
     print(json.dumps({name: statistics.median(values) for name, values in results.items()}))
 
 

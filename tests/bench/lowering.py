@@ -5,16 +5,18 @@ import os
 import sys
 
 from harness.config.compose import compose
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 
 
 def main(fsdp: int) -> None:
-    os.environ.update(cpu_profile(1))
-    from harness.aot.abstract_mesh import look
-    from harness.aot.train_step import specs_of
+    os.environ.update(cpu_env(1))
+    from harness.aot.abstract_mesh import analyze_abstract
+    from harness.aot.train_step import step_factory
 
     mesh = [f"mesh.fsdp={fsdp}", "mesh.tensor=32", "mesh.expert=256", f"scale.batch={256 * fsdp}"]
-    found = look(specs_of(compose(["ladder=frontier", "member=10t", "cluster=colossus2", *mesh])), "")
+    found = analyze_abstract(
+        step_factory(compose(["roster=frontier", "member=10t", "cluster=colossus2", *mesh])), ""
+    )
     print(json.dumps({"devices": found.devices, "seconds": found.seconds}))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from harness.config.compose import config_path, register, resolve
+from harness.config.compose import config_path, register, to_resolved_config
 
 register()
 
@@ -24,23 +24,23 @@ def train(node: DictConfig) -> None:
 
     from harness.data import open_data
     from harness.models import build
-    from harness.training.schedule import learning_rate, main_course
+    from harness.training.schedule import learning_rate, main_segment
     from harness.training.step import TrainState, make_step
-    from harness.training.trainable.trainable_model import learner_of
+    from harness.training.trainable.trainable_model import make_trainable
 
-    config = resolve(node)
+    config = to_resolved_config(node)
     folder = Path(config.runs) / config.scale.name / config.variant.name / f"seed{config.seed}"
     folder.mkdir(parents=True)
     corpus = open_data(config.data)
     sampler = corpus.sampler(config.scale.batch, config.data_seed)
     heldout = corpus.heldout(config.evaluation.tokens)
-    learner = learner_of(config, build(config, corpus.codec.vocabulary, corpus.codec.end))
-    optimizer = learner.optimizer(config.optimizer)
+    learner = make_trainable(config, build(config, corpus.codec.vocabulary, corpus.codec.end_token))
+    optimizer = learner.build_optimizer(config.optimizer)
     step = jax.jit(make_step(learner, config.optimizer, optimizer), donate_argnums=0)
     loss = jax.jit(lambda params, rows: learner.loss(params, rows, 0.0)[1]["loss"])
-    course = main_course(config)
+    course = main_segment(config)
     at = {round(course.last * i / config.evaluation.points) for i in range(1, config.evaluation.points + 1)}
-    params = {path: jnp.asarray(value) for path, value in learner.start(config.seed).items()}
+    params = {path: jnp.asarray(value) for path, value in learner.init_params(config.seed).items()}
     state, rows = TrainState(params, optimizer.init(params)), []
     for t in range(course.last):
         rate = config.optimizer.learning_rate * learning_rate(config.schedule, course, t)

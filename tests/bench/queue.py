@@ -14,10 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.config.schema.engine import SlurmConfig
-from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
-from harness.launcher.run_directories import Ready
-from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.run_directories import RunAction
+from harness.launcher.runs import Run, run_directory, sweep_directory
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Assignment, Supervisor
 from harness.records.paths import SweepDir
@@ -44,14 +44,14 @@ def supervisor(runs: Path, assignments: list[Assignment]) -> Supervisor:
     sweep = SweepDir(runs / "trial")
     (sweep.path / "workers").mkdir(parents=True)
 
-    def order(each: Assignment) -> Order:
-        return Order(each.name, (each.runs[0].dir.path,), {}, sweep.worker_log(each.name))
+    def order(each: Assignment) -> WorkerSpec:
+        return WorkerSpec(each.name, (each.runs[0].dir.path,), {}, sweep.worker_log(each.name))
 
     made = [run for each in assignments for run in each.runs]
     settings = made[0].config.engine
     engine = SlurmEngine(SlurmConfig(), sweep.path / "workers")
     display = make_display(made, Console(quiet=True))
-    return Supervisor(engine, settings, display, JOBS, lambda _: Ready.train, order, waiting=assignments)
+    return Supervisor(engine, settings, display, JOBS, lambda _: RunAction.train, order, waiting=assignments)
 
 
 def main() -> None:
@@ -62,18 +62,18 @@ def main() -> None:
             (folder / name).chmod(0o755)
         os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
         made = [config(folder / "runs", seed=seed, workers=JOBS) for seed in range(JOBS)]
-        runs = [Run(each, facts(each), directory(sweep_of([each]), each)) for each in made]
+        runs = [Run(each, facts(each), run_directory(sweep_directory([each]), each)) for each in made]
         for run in runs:
             run.dir.path.mkdir(parents=True)
         measured = supervisor(
             folder / "runs", [Assignment(f"seed{i}", [run], 1) for i, run in enumerate(runs)]
         )
         begun = time.perf_counter()
-        measured._start_what_fits()
-        measured._look()
+        measured._start_waiting()
+        measured._poll_workers()
         submitted = time.perf_counter()
         for _ in range(LOOKS):
-            measured._look()
+            measured._poll_workers()
         looked = time.perf_counter()
     print(f"{JOBS:,} jobs: {1e3 * (submitted - begun) / JOBS:.2f} ms each to submit,", end=" ")
     print(f"{1e3 * (looked - submitted) / LOOKS / JOBS:.3f} ms each at every look")

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.core.cpu_flags import cpu_profile
+from harness.core.cpu_flags import cpu_env
 
-os.environ.update(cpu_profile(1))
+os.environ.update(cpu_env(1))
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import numpy as np
 from harness.config.schema.run import CheckpointConfig
 from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import Manifest
-from harness.training.output.checkpointer import Saver, restore
+from harness.training.output.checkpointer import Checkpointer, restore
 
 ROUNDS = 7
 
@@ -31,7 +31,7 @@ ROUNDS = 7
 def main(run: RunDir, megabytes: int) -> None:
     drawn = np.random.default_rng(0).standard_normal((megabytes, 250_000), np.float32)
     state = {f"layer{index}": jnp.asarray(each) for index, each in enumerate(drawn)}
-    saver, times = Saver(run, CheckpointConfig()), {"save": [], "restore": [], "read": []}
+    saver, times = Checkpointer(run, CheckpointConfig()), {"save": [], "restore": [], "read": []}
     for step in range(1, 4):
         times["save"].append(seconds(lambda step=step: save(saver, state, step)))
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -46,7 +46,7 @@ def main(run: RunDir, megabytes: int) -> None:
     print(json.dumps({name: statistics.median(values) for name, values in times.items()}))
 
 
-def save(saver: Saver, state: dict[str, jax.Array], step: int) -> None:
+def save(saver: Checkpointer, state: dict[str, jax.Array], step: int) -> None:
     saver.save(state, Manifest(step, "bench", "bench", "", 0.0, {}))
     saver.wait()
 

@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 
 from harness import cli
-from harness.cli.views.prediction_accuracy import LISTED, judged, print_accuracy
+from harness.cli.views.prediction_accuracy import LISTED, measure_accuracy, print_accuracy
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.correction import FEWEST, Correction, corrected
-from harness.launcher.cost.prediction_log import ASSUMED, Kept
-from harness.launcher.cost.step_cost import estimate
+from harness.launcher.cost.correction import MIN_LAUNCHES, Correction, apply_correction
+from harness.launcher.cost.prediction_log import ASSUMED, PredictionLog
+from harness.launcher.cost.step_cost import estimate_run
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.plan.plan_local import plan_on_this_machine
-from harness.plan.validation.cross_validation import Judged, judge_rows, read_rows
+from harness.plan.validation.cross_validation import HeldOutPrediction, cross_validate, predict_published_rows
 from tests.launcher import support
 from tests.launcher.test_prediction_log import made
 from tests.plan.test_published import ROW
@@ -39,14 +39,14 @@ def launches(count: int, ratio: float = 1.5) -> list[prediction_log.Prediction]:
     ]
 
 
-def shown(kept: Kept, width: int = 110) -> str:
+def shown(kept: PredictionLog, width: int = 110) -> str:
     console = Console(width=width, force_terminal=False, file=io.StringIO())
-    print_accuracy(kept, judged(kept), console)
+    print_accuracy(kept, measure_accuracy(kept), console)
     return console.file.getvalue()
 
 
 def test_json_has_the_judgement_what_is_used_and_the_runs(capsys):
-    prediction_log.append(launches(FEWEST))
+    prediction_log.append_predictions(launches(MIN_LAUNCHES))
     assert cli.main(["plan", "--accuracy", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said.keys() == {"machines", "runs", "skipped"}
@@ -54,16 +54,16 @@ def test_json_has_the_judgement_what_is_used_and_the_runs(capsys):
     assert (machine["runs"], machine["launches"], machine["inside"]) == (9, 9, 1.0)
     assert machine["median"] == pytest.approx(1 / 3)
     assert machine["now"] == {"factor": pytest.approx(1.5), "spread": pytest.approx(0), "launches": 9}
-    assert [run["run"] for run in said["runs"]] == [each.run for each in launches(FEWEST)]
+    assert [run["run"] for run in said["runs"]] == [each.run for each in launches(MIN_LAUNCHES)]
 
 
 @pytest.mark.parametrize("width", [80, 130])
 def test_the_terminal_says_how_good_what_is_used_and_the_newest(width):
-    few, enough = launches(FEWEST - 1), [dataclasses.replace(e, machine="other") for e in launches(12)]
-    text = shown(Kept((*few, *enough), 2), width)
+    few, enough = launches(MIN_LAUNCHES - 1), [dataclasses.replace(e, machine="other") for e in launches(12)]
+    text = shown(PredictionLog((*few, *enough), 2), width)
     flat = " ".join(text.split())
     assert "cpu x 2, earlier runs on this machine: a plan takes predictions as they are" in flat
-    assert f"takes {FEWEST} launches, {FEWEST - 1} are there" in flat
+    assert f"takes {MIN_LAUNCHES} launches, {MIN_LAUNCHES - 1} are there" in flat
     assert "other, earlier runs on this machine: a plan multiplies predictions by 1.50" in flat
     assert text.count("trial/xs/mha/seed") == LISTED
     assert "seed11" in text
@@ -133,23 +133,23 @@ def test_a_published_row_is_predicted_from_other_sources(tmp_path, capsys):
     assert "2 rows of 2 sources, each predicted without its source" in " ".join(
         capsys.readouterr().out.split()
     )
-    found = judge_rows(read_rows(tmp_path / "rows.csv"))
+    found = cross_validate(predict_published_rows(tmp_path / "rows.csv"))
     assert [each.error for each in found] == pytest.approx([1.0, 0.5])
-    assert isinstance(found[0], Judged)
+    assert isinstance(found[0], HeldOutPrediction)
 
 
 def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     made = support.configs(tmp_path)
-    runs = [Run(each, support.facts(each), directory(sweep_of(made), each)) for each in made]
-    correction = Correction(1.5, math.log(9), FEWEST)
+    runs = [Run(each, support.facts(each), run_directory(sweep_directory(made), each)) for each in made]
+    correction = Correction(1.5, math.log(9), MIN_LAUNCHES)
     outlook = forecast(make_blocks(runs), made[0].engine, 2, RunEstimator([], {ASSUMED: correction}))
     starts = dict.fromkeys(outlook.estimates, 0.0)
     sheet = plan_on_this_machine(
-        runs, outlook, starts, seconds=outlook.plan.makespan, devices=2, utilisation=1.0
+        runs, outlook, starts, seconds=outlook.schedule.makespan, devices=2, utilisation=1.0
     )
     for run, planned in zip(runs, sheet.runs, strict=True):
-        raw = estimate(run, 1, outlook.oversubscription, [])
-        expected = corrected(raw, {ASSUMED: correction})
+        raw = estimate_run(run, 1, outlook.oversubscription, [])
+        expected = apply_correction(raw, {ASSUMED: correction})
         assert planned.step_seconds.value == pytest.approx(1.5 * raw.train / raw.steps)
         assert planned.step_seconds.high / planned.step_seconds.value == pytest.approx(9)
         assert planned.days.value * 86_400 == pytest.approx(expected.seconds)

@@ -10,11 +10,11 @@ import pytest
 
 from harness import cli
 from harness.compare.results.verdict_types import Look
-from harness.compare.stats.paired_effects import effect_of
+from harness.compare.stats.paired_effects import effect_from_deltas
 from tests.compare.synthetic import write_sweep
 from tests.compare.test_promotion_gate import gated, timing
 
-NOTHING = effect_of([])
+NOTHING = effect_from_deltas([])
 CALL = """
 import sys
 from harness import cli

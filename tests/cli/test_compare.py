@@ -76,12 +76,12 @@ def test_the_page_of_curves_says_what_it_is_of(files, tmp_path):
 
 
 def test_the_panels_hold_the_rows_of_the_log(files):
-    from harness.compare.compare_curves import gather_curves
+    from harness.compare.compare_curves import read_curve_inputs
     from harness.compare.judge import judge
-    from harness.report.frames.log_frames import frames_of
+    from harness.report.frames.log_frames import log_frames
 
-    evidence = gather_curves(files)
-    content = frames_of("log", evidence.runs, judge(evidence))
+    evidence = read_curve_inputs(files)
+    content = log_frames("log", evidence.runs, judge(evidence))
     keys = ["scale", "variant", "seed", "step"]
     plain = log(scales=("s", "xs")).sort(keys)
     assert (

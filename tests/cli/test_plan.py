@@ -21,12 +21,12 @@ from harness.config.schema.run import Remat, ScheduleConfig
 from harness.launcher import sweep
 from harness.launcher.cost.step_cost import device_bytes
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
-from harness.launcher.stages.summary import Resolution
-from harness.plan import Layout, decoder, from_facts, load, predict
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.stages.summary import DesignPower
+from harness.plan import Layout, decoder_shape, load_cluster, predict, shape_from_facts
 from harness.plan.allocation.allocated_run import LayoutFinder
 from harness.plan.allocation.share_chips import _assign_largest_first
-from harness.plan.cluster.reliability import RecoveryOption, daly
+from harness.plan.cluster.reliability import RecoveryOption, daly_interval
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.records.run.provenance import Facts
@@ -41,7 +41,7 @@ PAIR = ["experiment=colossus2", "roster=frontier", "member=1t_a,1t_b"]
 
 def facts_of(config) -> Facts:
     """As described, of a dense decoder a fiftieth of the size."""
-    shape = decoder(
+    shape = decoder_shape(
         name="made up", layers=48, width=4096, heads=32, head_width=128, ffn=12_288, vocabulary=163_840,
         sequence=config.data.sequence_length, batch=config.scale.batch, tied=False,
     )  # fmt: skip
@@ -55,7 +55,7 @@ def facts_of(config) -> Facts:
         shape={name: getattr(shape, name) for name in names},
         flops_per_token=shape.flops_per_token,
         paths={},
-        active_parameters=shape.active,
+        active_parameters=shape.active_parameters,
     )
 
 
@@ -107,7 +107,7 @@ def test_json_has_what_predict_says_and_nothing_is_written(made_up, capsys):
     assert (one["layout"], one["chips"]) == (two["layout"], two["chips"])
     config = compose([*PAIR[:2], "member=1t_a"])
     layout = Layout(**one["layout"] | {"remat": Remat(one["layout"]["remat"])})
-    found = predict(from_facts(config, facts_of(config)), "h100_16k", layout)
+    found = predict(shape_from_facts(config, facts_of(config)), "h100_16k", layout)
     assert one["devices"] == found.devices
     for key in ("value", "low", "high"):
         assert one["step_seconds"][key] == pytest.approx(getattr(found.step_seconds, key))
@@ -140,9 +140,9 @@ def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
 
 def test_what_is_remembered_of_one_run_names_the_other():
     huge = asked_for(2, parameters=10**15, state_bytes=16 * 10**15)
-    one, two = (from_facts(run.config, run.facts, run.name) for run in huge)
-    find = LayoutFinder(load("h100x8"))
-    refused = [find([model], load("h100x8").part(), 8)[0].refusal for model in (one, two)]
+    one, two = (shape_from_facts(run.config, run.facts, run.name) for run in huge)
+    find = LayoutFinder(load_cluster("h100x8"))
+    refused = [find([model], load_cluster("h100x8").partition(), 8)[0].refusal for model in (one, two)]
     assert len(find.cache) == 1
     assert [text.partition(" ")[0] for text in refused] == ["1t/mha/seed0", "1t/mha/seed1"]
 
@@ -152,7 +152,7 @@ def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
     machine = sheet.cluster
     assert machine.mixed.won_back == pytest.approx(machine.mixed.days / machine.mixed.days_apart)
     assert machine.days.value == machine.mixed.days_apart == max(run.days.value for run in sheet.runs)
-    watts = {part.name: part.watts * 1.25 for part in load("colossus1").partitions}
+    watts = {part.name: part.watts * 1.25 for part in load_cluster("colossus1").partitions}
     assert machine.meter.runs == pytest.approx(sum(run.chips * watts[run.kind] for run in sheet.runs) / 1e6)
     assert {share.kind: share.given for share in machine.shares} == {
         kind: sum(run.chips for run in sheet.runs if run.kind == kind) for kind in watts
@@ -176,7 +176,7 @@ def test_saves_are_dalys_of_the_runs_own_interruptions():
     for way in run.recovery:
         assert isinstance(way, RecoveryOption)
         save = (way.save_minutes_young / 60) ** 2 / (2 * run.mtbf_hours)
-        assert way.save_minutes == pytest.approx(60 * daly(save, run.mtbf_hours))
+        assert way.save_minutes == pytest.approx(60 * daly_interval(save, run.mtbf_hours))
 
 
 @pytest.mark.parametrize("width", [80, 130])
@@ -193,15 +193,15 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
     for each in configs:
         each.mesh, each.scale.batch = MeshConfig(data=2), 8
         each.schedule = ScheduleConfig("wsd", branches=[0.5], cooldown=0.4)
-    runs = [Run(each, support.facts(each), directory(sweep_of(configs), each)) for each in configs]
+    runs = [Run(each, support.facts(each), run_directory(sweep_directory(configs), each)) for each in configs]
     outlook = forecast(make_blocks(runs), configs[0].engine, 2, RunEstimator([]))
     sheet = plan_on_this_machine(
         runs,
         outlook,
         dict.fromkeys(outlook.estimates, 0.0),
-        seconds=outlook.plan.makespan,
+        seconds=outlook.schedule.makespan,
         devices=2,
-        utilisation=outlook.plan.utilisation,
+        utilisation=outlook.schedule.utilisation,
     )
     for run, planned in zip(runs, sheet.runs, strict=True):
         took = outlook.estimates[run.name]
@@ -259,9 +259,9 @@ def test_seeds_needed_are_the_fewest_that_can_reach_the_level(scales, level):
 
 @pytest.mark.parametrize(("seeds", "told"), [(2, 1), (3, 0)])
 def test_seeds_are_asked_for_where_there_are_too_few(seeds, told):
-    assert len(Resolution((), plan_power({"xs": seeds, "s": 3}), seeds_needed=3).advice) == told
-    assert len(Resolution((), None, seeds_needed=3).advice) == 1
-    assert Resolution(()).advice == []
+    assert len(DesignPower((), plan_power({"xs": seeds, "s": 3}), seeds_needed=3).advice) == told
+    assert len(DesignPower((), None, seeds_needed=3).advice) == 1
+    assert DesignPower(()).advice == []
 
 
 def test_many_blocks_get_kinds_without_trying_every_way():
@@ -296,9 +296,9 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
     """The runners-up are slower, what would be faster does not fit, and both as `predict` has them."""
     [run] = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
     assert len(run.alternatives) >= 3
-    model = from_facts(asked_for(1)[0].config, asked_for(1)[0].facts)
+    model = shape_from_facts(asked_for(1)[0].config, asked_for(1)[0].facts)
     for one in run.alternatives:
-        found = predict(model, load("h100_16k"), one.layout)
+        found = predict(model, load_cluster("h100_16k"), one.layout)
         assert one.step_seconds == pytest.approx(found.step_seconds.value)
         assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
         assert found.fits == (one.step_seconds >= run.step_seconds.value)

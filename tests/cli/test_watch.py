@@ -17,21 +17,21 @@ import pytest
 from rich.console import Console
 
 from harness.cli import main
-from harness.cli.verbs.watch import frame
+from harness.cli.verbs.watch import draw_frame
 from harness.core import atomic_files
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
-from harness.records.run.status import State, Status, Writer, read_status, write_status
+from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 from harness.records.sweep import ledger
-from harness.report.frames.sweep_progress import TAIL, Fleet, Watcher
+from harness.report.frames.sweep_progress import DELTA_STEPS, ProgressReader, SweepProgress
 from tests.compare.synthetic import Recipe, write_sweep
 
 NOW = 1_800_000_000.0
 
 
-def screen(fleet: Fleet, width: int = 120, height: int | None = None) -> str:
+def screen(fleet: SweepProgress, width: int = 120, height: int | None = None) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(frame(fleet, width, height))
+    console.print(draw_frame(fleet, width, height))
     return console.file.getvalue()
 
 
@@ -56,7 +56,7 @@ def put(run: RunDir, state: State, step: int, **changes) -> None:
 def sweep(tmp_path) -> SweepDir:
     """Six runs of 64 steps: two at work, one ended, one failed, two queued."""
     made = write_sweep(tmp_path / "trial", Recipe(scales={"xs": 10**7}, branches=()))
-    here = Writer.here()
+    here = ProcessInfo.here()
     for run in made.runs():
         write_status(run, Status(steps=64))
     put(made.run("xs", "mha", 0), State.finished, 64, loss=2.5)
@@ -77,7 +77,7 @@ def sweep(tmp_path) -> SweepDir:
 
 
 def test_a_line_for_each_run_at_work(sweep):
-    text = screen(Watcher(sweep).look(NOW))
+    text = screen(ProgressReader(sweep).read(NOW))
     assert line_of(text, "run").split() == [
         "run",
         "lane",
@@ -97,8 +97,8 @@ def test_a_line_for_each_run_at_work(sweep):
     assert "32/64" in line_of(text, "xs/hybrid/seed1")
     assert "1 ×2" in line_of(text, "xs/hybrid/seed1")
     assert line_of(text, "xs/hybrid/seed1").endswith("0:40")
-    facts = Watcher(sweep).look(NOW).at_work[0].record.facts
-    assert Watcher(sweep).look(NOW).at_work[0].tokens_per_second == pytest.approx(
+    facts = ProgressReader(sweep).read(NOW).running[0].record.facts
+    assert ProgressReader(sweep).read(NOW).running[0].tokens_per_second == pytest.approx(
         48 / 40 * facts.tokens_per_step
     )
 
@@ -106,15 +106,15 @@ def test_a_line_for_each_run_at_work(sweep):
 def test_what_of_its_time_a_run_waits_for_input_where_there_is_room(sweep):
     run = sweep.run("xs", "mha", 1)
     put(run, State.running, 48, input_share=0.1234)
-    text = screen(Watcher(sweep).look(NOW), width=140)
+    text = screen(ProgressReader(sweep).read(NOW), width=140)
     assert line_of(text, "run").split()[-1] == "input"
     assert line_of(text, "xs/mha/seed1").split()[-1] == "12.3%"
     assert line_of(text, "xs/hybrid/seed1").split()[-1] == "–"
-    assert "12.3%" not in screen(Watcher(sweep).look(NOW), width=120)
+    assert "12.3%" not in screen(ProgressReader(sweep).read(NOW), width=120)
 
 
 def test_queue_ends_and_failures_are_told_in_words(sweep):
-    text = screen(Watcher(sweep).look(NOW))
+    text = screen(ProgressReader(sweep).read(NOW))
     assert line_of(text, "xs/hybrid/seed0").strip() == (
         "xs/hybrid/seed0: oom at step 7 (out of memory: 9 GB of 8 GB)"
     )
@@ -123,66 +123,68 @@ def test_queue_ends_and_failures_are_told_in_words(sweep):
 
 
 def test_the_whole_is_told_in_shares_of_its_flops(sweep):
-    fleet = Watcher(sweep).look(NOW)
-    assert fleet.share == pytest.approx((64 + 48 + 32 + 7) / (6 * 64), rel=1e-3)
+    fleet = ProgressReader(sweep).read(NOW)
+    assert fleet.done_share == pytest.approx((64 + 48 + 32 + 7) / (6 * 64), rel=1e-3)
     # From 100 s ago on 64 + 48 + 32 steps were made, and 384 - 151 are left.
     assert fleet.seconds_left == pytest.approx(100 * (384 - 151) / 144, rel=1e-2)
     assert "trial: 6 runs, 39% done" in screen(fleet)
 
 
 def test_utilisation_counts_the_lanes_until_now(sweep):
-    used = Watcher(sweep).look(NOW).utilisation
+    used = ProgressReader(sweep).read(NOW).utilisation
     assert (used.devices, used.seconds) == (4, 100)
     assert used.work == 2 * (38 + 40 + 40)
-    assert "utilisation 59.0 % of 4 devices over 1:40; idle: no lane" in screen(Watcher(sweep).look(NOW))
+    assert "utilisation 59.0 % of 4 devices over 1:40; idle: no lane" in screen(
+        ProgressReader(sweep).read(NOW)
+    )
 
 
 def test_the_difference_is_over_steps_that_both_have(sweep):
     run, control = sweep.run("xs", "hybrid", 1), sweep.run("xs", "mha", 1)
-    metrics.drop_after(run, 30)
-    metrics.drop_after(control, 45)
+    metrics.truncate_after(run, 30)
+    metrics.truncate_after(control, 45)
     tables = [
         pl.concat([pl.read_parquet(p) for p in sorted(each.metrics.glob("steps-*"))]).sort("step")
         for each in (run, control)
     ]
     ours, theirs = ({r["step"]: r["loss"] for r in table.to_dicts()} for table in tables)
-    mean = sum(ours[step] - theirs[step] for step in range(31 - TAIL, 31)) / TAIL
-    text = screen(Watcher(sweep).look(NOW))
+    mean = sum(ours[step] - theirs[step] for step in range(31 - DELTA_STEPS, 31)) / DELTA_STEPS
+    text = screen(ProgressReader(sweep).read(NOW))
     assert f"{mean:+.4f} @30" in line_of(text, "xs/hybrid/seed1")
     assert "that both have on disk" in text
 
 
 def test_without_a_common_step_there_is_no_difference(sweep):
-    metrics.drop_after(sweep.run("xs", "mha", 1), 0)
-    assert Watcher(sweep).look(NOW).at_work[1].delta is None
-    assert "on disk" not in screen(Watcher(sweep).look(NOW))
+    metrics.truncate_after(sweep.run("xs", "mha", 1), 0)
+    assert ProgressReader(sweep).read(NOW).running[1].delta is None
+    assert "on disk" not in screen(ProgressReader(sweep).read(NOW))
 
 
 def test_a_run_whose_worker_died_is_not_at_work(sweep):
-    gone = dataclasses.replace(Writer.here(), started="another")
+    gone = dataclasses.replace(ProcessInfo.here(), started="another")
     put(sweep.run("xs", "mha", 1), State.running, 48, writer=gone)
-    fleet = Watcher(sweep).look(NOW)
-    assert [run.name for run in fleet.at_work] == ["xs/hybrid/seed1"]
+    fleet = ProgressReader(sweep).read(NOW)
+    assert [run.name for run in fleet.running] == ["xs/hybrid/seed1"]
     assert "xs/mha/seed1" in line_of(screen(fleet), "queue:")
 
 
 def test_a_look_reads_what_changed_since_the_last(sweep):
-    watcher = Watcher(sweep)
-    watcher.look(NOW)
+    watcher = ProgressReader(sweep)
+    watcher.read(NOW)
     put(sweep.run("xs", "mha", 1), State.running, 60, loss=3.0)
     lines(sweep.run("xs", "mha", 1), (0, "evaluate", 60))
-    words = line_of(screen(watcher.look(NOW + 1)), "xs/mha/seed1").split()
+    words = line_of(screen(watcher.read(NOW + 1)), "xs/mha/seed1").split()
     assert {"evaluate", "60/64", "3.0000"} <= {*words}
 
 
 def test_a_branch_is_named(sweep):
     lines(sweep.run("xs", "mha", 1), (-1, "train", 48), share=0.4)
-    assert "branch 40%: train" in line_of(screen(Watcher(sweep).look(NOW)), "xs/mha/seed1")
+    assert "branch 40%: train" in line_of(screen(ProgressReader(sweep).read(NOW)), "xs/mha/seed1")
 
 
 @pytest.mark.parametrize("width", [60, 80, 99, 120])
 def test_no_line_is_wider_than_the_screen(sweep, width):
-    text = screen(Watcher(sweep).look(NOW), width)
+    text = screen(ProgressReader(sweep).read(NOW), width)
     assert max(map(len, text.splitlines())) <= width
     assert "48/64" in text
 
@@ -192,31 +194,31 @@ def test_a_low_screen_is_not_overrun(tmp_path):
         tmp_path / "many", Recipe(scales={"xs": 10**7}, seeds=tuple(range(30)), with_steps=False)
     )
     for run in made.runs():
-        put(run, State.running, 5, phase="train", writer=Writer.here())
-    text = screen(Watcher(made).look(NOW), height=24)
+        put(run, State.running, 5, phase="train", writer=ProcessInfo.here())
+    text = screen(ProgressReader(made).read(NOW), height=24)
     assert len(text.splitlines()) <= 24
     assert "and 50 more at work" in text
 
 
 def test_text_of_a_run_cannot_move_the_cursor(sweep):
     put(sweep.run("xs", "hybrid", 0), State.failed, 7, message="\x1b[2Jboo [red]x[/red]")
-    text = screen(Watcher(sweep).look(NOW))
+    text = screen(ProgressReader(sweep).read(NOW))
     assert "\x1b" not in text
     assert "[red]x[/red]" in text
 
 
 def test_it_writes_nothing(sweep):
     before = {path: path.stat().st_mtime_ns for path in sweep.path.rglob("*")}
-    Watcher(sweep).look(NOW)
+    ProgressReader(sweep).read(NOW)
     assert {path: path.stat().st_mtime_ns for path in sweep.path.rglob("*")} == before
 
 
 def test_over_when_nobody_is_at_work(sweep):
-    assert not Watcher(sweep).look(NOW).over
+    assert not ProgressReader(sweep).read(NOW).is_over
     for variant in ("mha", "hybrid"):
         put(sweep.run("xs", variant, 1), State.preempted, 20, writer=None)
-    fleet = Watcher(sweep).look(NOW)
-    assert fleet.over
+    fleet = ProgressReader(sweep).read(NOW)
+    assert fleet.is_over
     assert "continues what is unfinished" in screen(fleet)
 
 

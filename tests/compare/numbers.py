@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from harness.compare.stats import compute_multiplier
-from harness.compare.stats.estimates import Slope
+from harness.compare.stats.estimates import SlopeAxis
 
 
 def exactly(value):
@@ -16,5 +16,5 @@ def exactly(value):
 
 def made(log_k, se, df=4.0, g=0.3):
     return dataclasses.replace(
-        compute_multiplier.multiplier_from(Slope.k_tokens, log_k, se, df, 3, ()), slope=g
+        compute_multiplier.multiplier_with_interval(SlopeAxis.k_tokens, log_k, se, df, 3, ()), slope=g
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.compare.stats.paired_effects import welch_effect
-from harness.compare.stats.sequential import SequentialTest, Verdict
+from harness.compare.stats.sequential import LookOutcome, SequentialTest
 from tests.compare import validation
 from tests.compare.simulate import Rate
 
@@ -23,6 +23,6 @@ def false_positives(reps: int, rng: int = 0) -> tuple[Rate, Rate]:
         a, b = curves[chosen[:ARM], -LOOKS:], curves[chosen[ARM : 2 * ARM], -LOOKS:]
         effects = [welch_effect(a[:, look], b[:, look]) for look in range(a.shape[1])]
         test = SequentialTest(len(effects))
-        any_look += Verdict.efficacy in [test.look(effect) for effect in effects]
+        any_look += LookOutcome.efficacy in [test.add_look(effect) for effect in effects]
         at_end += effects[-1].p is not None and effects[-1].p < 0.05
     return Rate(at_end, reps), Rate(any_look, reps)

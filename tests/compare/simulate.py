@@ -25,13 +25,19 @@ from harness.compare.stats.estimates import Direction, Effect, Multiplier
 from harness.compare.stats.multiple_testing import holm
 from harness.compare.stats.paired_effects import (
     NoiseFloor,
-    effect_of,
+    effect_from_deltas,
     paired_effect,
     variance_mismatch,
     welch_effect,
 )
 from harness.compare.stats.scale_trend import trend
-from harness.compare.stats.sequential import SequentialTest, Verdict, log_e_values, sequential_p, spend
+from harness.compare.stats.sequential import (
+    LookOutcome,
+    SequentialTest,
+    alpha_spending,
+    log_e_values,
+    sequential_p,
+)
 from tests.compare.synthetic import surface
 
 SCALES = (10**7, 3 * 10**7, 10**8, 3 * 10**8)
@@ -133,12 +139,12 @@ def any_look(reps: int, looks: int, n: int = 5, rng: int = 0, *, naive: bool = F
     hits = 0
     for _ in range(reps):
         a, b = losses(random, n, REFERENCE, 1.0, shares)
-        effects = [effect_of(column) for column in (b - a).T]
+        effects = [effect_from_deltas(column) for column in (b - a).T]
         if naive:
             hits += any(effect.p < 0.05 for effect in effects)
         else:
             test = SequentialTest(looks)
-            hits += Verdict.efficacy in [test.look(effect) for effect in effects]
+            hits += LookOutcome.efficacy in [test.add_look(effect) for effect in effects]
     return Rate(hits, reps)
 
 
@@ -183,15 +189,17 @@ def scale_by_looks(
     a, *others = null_arms(random, n, 1 + treatments)
     tests = [SequentialTest(len(LOOKS), family=family) for _ in others]
     for look, share in enumerate(LOOKS):
-        level = 1 - spend(look + 1, len(LOOKS))
+        level = 1 - alpha_spending(look + 1, len(LOOKS))
         slope = horizon_slope(a[:, look - 1], a[:, look], share / LOOKS[look - 1]) if look else None
         for test, b in zip(tests, others, strict=True):
-            delta = effect_of((b - a)[:, look], level=level)
-            test.look(delta, compute_multiplier(delta, slope) if slope else None)
-        over = [test.seen[-1].p < 0.05 if naive else test.verdict is not Verdict.proceed for test in tests]
+            delta = effect_from_deltas((b - a)[:, look], level=level)
+            test.add_look(delta, compute_multiplier(delta, slope) if slope else None)
+        over = [
+            test.effects[-1].p < 0.05 if naive else test.outcome is not LookOutcome.proceed for test in tests
+        ]
         if all(over):
             break
-    return [test.seen for test in tests]
+    return [test.effects for test in tests]
 
 
 def null_arms(random, n: int, arms: int) -> list[np.ndarray]:
@@ -232,7 +240,7 @@ def multipliers(
     deltas = [(b - a)[:, 1] + _extra(random, n, noise) for a, b in raw]
     mismatch = bool(floors) and variance_mismatch(deltas, floors)
     used = [None] * len(SCALES) if mismatch or not floors else floors
-    effects = [effect_of(d, floor=floor) for d, floor in zip(deltas, used, strict=True)]
+    effects = [effect_from_deltas(d, floor=floor) for d, floor in zip(deltas, used, strict=True)]
     slopes = [horizon_slope(a[:, 0], a[:, 1], 2.0) for a, _ in raw]
     return [compute_multiplier(e, s) for e, s in zip(effects, slopes, strict=True)], effects, mismatch
 

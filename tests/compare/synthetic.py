@@ -21,7 +21,7 @@ import yaml
 from harness.config.schema import run as schema
 from harness.config.schema.decision import RuleConfig
 from harness.core import atomic_files
-from harness.core.hashing import digest, plain
+from harness.core.hashing import hash_json, to_plain
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics, provenance, status
 from harness.records.sweep import ledger
@@ -109,8 +109,8 @@ def at_look(draft: Draft, share: float, state: str = "stopped") -> None:
 
 
 def write_rule(sweep: SweepDir, recipe: Recipe) -> None:
-    content = {"rule": plain(_rule(recipe)), **recipe.beside}
-    hashed = content | {"hash": digest(content)}
+    content = {"rule": to_plain(_rule(recipe)), **recipe.beside}
+    hashed = content | {"hash": hash_json(content)}
     atomic_files.write_json(sweep.rule, hashed)
     ledger.append(sweep, "rule", hashed)
 
@@ -167,8 +167,8 @@ def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     status.write_status(run, state)
     end = max([r["step"] for r in [*evals, *steps]], default=0)
     start = parent["step"] if parent else 0
-    metrics.seal(run, "evals", start, end, evals)
-    metrics.seal(run, "steps", start, end, steps)
+    metrics.write_part(run, "evals", start, end, evals)
+    metrics.write_part(run, "steps", start, end, steps)
     if examples is not None:
         atomic_files.write_json(run.path / "examples.json", examples)
 
@@ -189,7 +189,7 @@ def _config(recipe: Recipe, scale: str, variant: str, seed: int) -> dict[str, An
         experiment_name=recipe.experiment,
         variant=schema.VariantConfig(variant, ["model.attention"]),
         scale=schema.ScaleConfig(scale, recipe.scales[scale], tokens, batch),
-        model=schema.ModelConfig(attention=schema.Mechanism(variant)),
+        model=schema.ModelConfig(attention=schema.ModuleConfig(variant)),
         data=schema.DataConfig(name="pack", sequence_length=length),
         optimizer=schema.OptimizerConfig(learning_rate=3e-3),
         schedule=schema.ScheduleConfig(name="wsd", branches=list(recipe.branches)),
@@ -197,7 +197,7 @@ def _config(recipe: Recipe, scale: str, variant: str, seed: int) -> dict[str, An
         seed=seed,
         data_seed=seed % recipe.null_orders if recipe.null_orders else seed,
     )
-    return plain(config)
+    return to_plain(config)
 
 
 def _facts(parameters: int, recipe: Recipe, variant: str, tokens: int) -> dict[str, Any]:
@@ -222,8 +222,8 @@ def _facts(parameters: int, recipe: Recipe, variant: str, tokens: int) -> dict[s
 
 def _provenance(config, recipe, scale, variant, seed, parameters, tokens) -> dict[str, Any]:
     return {
-        "identity": digest({key: value for key, value in config.items() if key != "rule"}),
-        "config_hash": digest(config),
+        "identity": hash_json({key: value for key, value in config.items() if key != "rule"}),
+        "config_hash": hash_json(config),
         "code_hash": "c" * 64,
         "experiment": recipe.experiment,
         "scale": scale,

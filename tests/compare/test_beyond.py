@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from harness.compare import compare, compare_curves, store_library
-from harness.compare.inputs.noise_floor import find_floors, is_null, null_rate
+from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_null_pairs
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
@@ -25,13 +25,13 @@ def test_null_sweep_says_its_rate_and_that_it_is_too_few(tmp_path):
     comparison = compare(sweep)
     assert "of 6 null pairs" in comparison.verdict
     assert "too few to tell" in comparison.verdict
-    assert not is_null(read_runs(write_sweep(tmp_path / "plain", ONE)))
+    assert not has_null_pairs(read_runs(write_sweep(tmp_path / "plain", ONE)))
 
 
 def test_null_rate_holds_its_level(tmp_path):
     recipe = Recipe("null", NULL.scales, NULL.variants, tuple(range(80)), null_orders=40, with_steps=False)
     recipe = Recipe(**recipe.__dict__ | {"points": 1, "branches": ()})
-    rate = null_rate(read_runs(write_sweep(tmp_path / "null", recipe)))
+    rate = false_positive_rate(read_runs(write_sweep(tmp_path / "null", recipe)))
     assert rate.pairs == 40
     assert rate.low <= 0.05 <= rate.high
     assert "too few" not in rate.sentence
@@ -113,7 +113,7 @@ def test_curves_that_cannot_be_used_say_why(tmp_path):
         compare_curves([good.rename({"loss": "los"})])
     with pytest.raises(UserError, match="no such variant"):
         compare_curves([good], control="b")
-    with pytest.raises(UserError, match="wrong kind"):
+    with pytest.raises(UserError, match="is not a number"):
         compare_curves([good.with_columns(seed=pl.lit("zero"))])
     with pytest.raises(UserError, match="cannot be read"):
         compare_curves([tmp_path / "absent.csv"])

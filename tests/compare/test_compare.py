@@ -289,12 +289,12 @@ def test_no_slope_at_all_gives_a_direction_without_a_multiplier(tmp_path):
 
 
 def test_data_library_beside_the_sweep_is_used(tmp_path):
-    from harness.compare.inputs.noise_floor import library_of, write_library
+    from harness.compare.inputs.noise_floor import library_entries, write_library
     from harness.compare.inputs.run_records import read_runs
 
     null = Recipe("null", ONE.scales, {"mha": 1.0}, seeds=tuple(range(16)), null_orders=4, with_steps=False)
     aa = write_sweep(tmp_path / "null", null)
-    entries = library_of(read_runs(aa))
+    entries = library_entries(read_runs(aa))
     assert [entry.df for entry in entries] == [12]
     write_library(aa, entries)
     rung = only(compare(write_sweep(tmp_path / "sweep", ONE)))

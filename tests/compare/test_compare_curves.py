@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from harness.compare import compare_curves
-from harness.compare.compare_curves import ASSUMED, UNSIZED
+from harness.compare.compare_curves import ASSUMED_DECAYED, UNKNOWN_SIZES
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
 
@@ -47,7 +47,7 @@ def test_the_plain_log_has_a_verdict():
     comparison = compare_curves(log())
     assert comparison.ladder[0].decision is Decision.B_BETTER
     assert comparison.rungs[0].n == 3
-    assert comparison.notes == (ASSUMED,)
+    assert comparison.notes == (ASSUMED_DECAYED,)
 
 
 def test_order_of_columns_and_rows_and_further_columns_change_nothing():
@@ -143,14 +143,14 @@ def test_one_file_may_say_less_than_the_other():
     comparison = compare_curves([a, b])
     assert comparison.rungs[0].delta == compare_curves(log()).rungs[0].delta
     assert "HOT_LR_LOOK" not in comparison.rungs[0].flags
-    assert comparison.notes == (ASSUMED,)
+    assert comparison.notes == (ASSUMED_DECAYED,)
 
 
 def test_scales_without_a_size_are_said_to_stand_by_name():
     table = log(scales=("s", "xs"))
-    assert UNSIZED in compare_curves(table).notes
+    assert UNKNOWN_SIZES in compare_curves(table).notes
     sized = compare_curves(table.with_columns(parameters=pl.when(scale="s").then(3e6).otherwise(1e6)))
-    assert UNSIZED not in sized.notes
+    assert UNKNOWN_SIZES not in sized.notes
     assert [rung.scale for rung in sized.rungs] == ["xs", "s"]
 
 
@@ -169,17 +169,17 @@ def test_one_seed_decides_nothing():
     ("change", "said"),
     [
         ({"seed": pl.lit(0.5)}, "row 1: seed=0.5 is not a whole number"),
-        ({"seed": pl.lit("zero")}, "row 1: seed=zero is of the wrong kind: no number"),
+        ({"seed": pl.lit("zero")}, "row 1: seed=zero is not a number"),
         ({"seed": pl.lit(None)}, "row 1: seed is empty"),
         ({"scale": pl.lit("  ")}, "row 1: scale is empty"),
         ({"step": pl.lit(math.nan)}, "row 1: step=nan is not a whole number"),
         ({"step": pl.lit(2.0**60)}, "is not a whole number"),
-        ({"tokens": -pl.col("tokens")}, "row 1: tokens=-1000 is no amount"),
+        ({"tokens": -pl.col("tokens")}, "row 1: tokens=-1000 must be finite and not negative"),
         ({"tokens": pl.lit(None)}, "row 1: tokens is empty"),
-        ({"flops": pl.lit("inf")}, "row 1: flops=inf is no amount"),
-        ({"loss": pl.lit("n/a")}, "row 1: loss=n/a is of the wrong kind"),
+        ({"flops": pl.lit("inf")}, "row 1: flops=inf must be finite"),
+        ({"loss": pl.lit("n/a")}, "row 1: loss=n/a is not a number"),
         ({"decayed": pl.lit("maybe")}, "row 1: decayed=maybe is neither true nor false"),
-        ({"branch": pl.lit(1.0)}, "row 1: branch=1.0 is no share of the tokens"),
+        ({"branch": pl.lit(1.0)}, "row 1: branch=1.0 is not between 0 and 1"),
         ({"step": pl.lit("2026-01-01").str.to_date()}, "the column 'step' holds Date"),
     ],
 )

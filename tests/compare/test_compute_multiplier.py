@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.compare.stats import compute_multiplier, paired_effects
-from harness.compare.stats.estimates import Slope
+from harness.compare.stats.estimates import SlopeAxis
 from tests.compare.numbers import exactly, made
 
 
@@ -18,18 +18,20 @@ def test_multiplier_recovers_k_exactly_on_a_power_law():
         return 2.0 + 2085 / tokens**0.35
 
     tokens, k = 2e9, 1.3
-    delta = paired_effects.effect_of(curve(k * tokens) - curve(tokens) + np.array([-1e-9, 1e-9, 0, 0]))
+    delta = paired_effects.effect_from_deltas(
+        curve(k * tokens) - curve(tokens) + np.array([-1e-9, 1e-9, 0, 0])
+    )
     slope = compute_multiplier.horizon_slope([curve(tokens / 2)] * 2, [curve(tokens)] * 2, 2.0)
     found = compute_multiplier.compute_multiplier(delta, slope)
     assert found.k == pytest.approx(k, rel=1e-6)
-    assert found.estimand is Slope.k_tokens
+    assert found.estimand is SlopeAxis.k_tokens
     assert "SLOPE_LOCAL" in found.flags
 
 
 def test_plain_chord_is_the_difference_over_the_slope():
     slope = compute_multiplier.horizon_slope([3.2, 3.3], [3.0, 3.1], 2.0, exponent=0)
     found = compute_multiplier.compute_multiplier(
-        paired_effects.effect_of([-0.02, -0.03, -0.01, -0.02]), slope
+        paired_effects.effect_from_deltas([-0.02, -0.03, -0.01, -0.02]), slope
     )
     assert found.log_k == pytest.approx(0.02 / (0.2 / math.log(2)))
 
@@ -39,7 +41,7 @@ def test_slope_out_of_range():
     steep = compute_multiplier.horizon_slope([3.1, 3.1], [3.0, 3.0], 2.0)
     for slope, size in ((flat, 0.01), (steep, 5.0)):
         found = compute_multiplier.compute_multiplier(
-            paired_effects.effect_of(size + np.array([0.0, 1e-5, -1e-5, 2e-5])), slope
+            paired_effects.effect_from_deltas(size + np.array([0.0, 1e-5, -1e-5, 2e-5])), slope
         )
         assert found.k is None
         assert "SLOPE_OUT_OF_RANGE" in found.flags
@@ -64,6 +66,6 @@ def test_pooling_by_hand():
 
 
 def test_estimands_are_never_pooled():
-    other = dataclasses.replace(made(0.04, 0.01), estimand=Slope.k_compute)
+    other = dataclasses.replace(made(0.04, 0.01), estimand=SlopeAxis.k_compute)
     with pytest.raises(ValueError, match="different questions"):
         compute_multiplier.pooled_multiplier([made(0.04, 0.01), other])

@@ -9,7 +9,7 @@ import pytest
 from harness.compare import (
     compute_multiplier,
     fit_ladder,
-    fit_surface,
+    fit_scaling_law,
     horizon_slope,
     paired_effect,
     plan_power,
@@ -59,8 +59,8 @@ def test_a_surface_from_the_columns_of_a_frame():
     n, d = np.meshgrid([1e7, 1e8, 1e9, 1e10], [1e9, 1e10, 1e11, 1e12])
     loss = 1.8 + 480 / n**0.34 + 2000 / d**0.36
     frame = pl.DataFrame({"n": n.ravel(), "d": d.ravel(), "loss": loss.ravel()})
-    found = fit_surface(frame["n"], frame["d"], frame["loss"])
-    assert found == fit_surface(n, d, loss)
+    found = fit_scaling_law(frame["n"], frame["d"], frame["loss"])
+    assert found == fit_scaling_law(n, d, loss)
     assert pytest.approx(1.8, rel=1e-4) == found.E
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from harness.compare.stats import paired_effects
-from harness.compare.verdict.decide import rule_ladder, seeds_to_halve
+from harness.compare.verdict.decide import decide_ladder, seeds_to_halve
 from tests.compare.numbers import made
 
 
@@ -27,15 +27,15 @@ from tests.compare.numbers import made
     ],
 )
 def test_decision_of_a_ladder(low, high, largest, tost, flags, decision):
-    effect = paired_effects.effect_of(largest + np.array([0.01, -0.01, 0.0, 0.0]))
-    found = rule_ladder(made(0.5 * (low + high), 0.01), low, high, effect, tost, flags, 0.05)
+    effect = paired_effects.effect_from_deltas(largest + np.array([0.01, -0.01, 0.0, 0.0]))
+    found = decide_ladder(made(0.5 * (low + high), 0.01), low, high, effect, tost, flags, 0.05)
     assert found.decision.value == decision
 
 
 @pytest.mark.parametrize(("n", "more"), [(3, 2), (5, 8), (8, 17)])
 def test_seeds_that_halve_the_interval(n, more):
     """t(n-1) / sqrt(n) is the width at equal noise: 4.303 / sqrt 3 against 2.776 / sqrt 5, and so on."""
-    found = seeds_to_halve(paired_effects.effect_of(np.random.default_rng(0).normal(size=n)))
+    found = seeds_to_halve(paired_effects.effect_from_deltas(np.random.default_rng(0).normal(size=n)))
 
     def width(m):
         return scipy.stats.t.ppf(0.975, m - 1) / math.sqrt(m)

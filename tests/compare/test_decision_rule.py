@@ -51,14 +51,14 @@ BESIDE = {"gate": {"name": "promote", "speed": 0.05}, "tuning": {"mha": {"points
 
 def kinds_after(tmp_path, recipe: Recipe, change, *, keep_hash: bool = True) -> list[str]:
     """Kinds of deviations after a hand has changed rule.json."""
-    from harness.core.hashing import digest
+    from harness.core.hashing import hash_json
 
     sweep = write_sweep(tmp_path / "sweep", recipe)
     assert not compare(sweep).deviations
     content = json.loads(sweep.rule.read_text())
     change(content)
     if not keep_hash:
-        content["hash"] = digest({key: value for key, value in content.items() if key != "hash"})
+        content["hash"] = hash_json({key: value for key, value in content.items() if key != "hash"})
     sweep.rule.write_text(json.dumps(content))
     return [deviation.kind for deviation in compare(sweep).deviations]
 
@@ -85,17 +85,17 @@ def test_a_gate_that_is_added_by_hand_is_found(tmp_path):
 
 
 def test_older_rules_are_hashed_without_their_frame(tmp_path):
-    from harness.core.hashing import digest
+    from harness.core.hashing import hash_json
     from harness.records.sweep import ledger
 
     sweep = write_sweep(tmp_path / "sweep", ONE)
     rule = json.loads(sweep.rule.read_text())["rule"]
-    for content in ({"rule": rule, "hash": digest(rule)}, rule):
+    for content in ({"rule": rule, "hash": hash_json(rule)}, rule):
         sweep.rule.write_text(json.dumps(content))
         sweep.ledger.unlink()
-        ledger.append(sweep, "rule", {"hash": digest(rule)})
+        ledger.append(sweep, "rule", {"hash": hash_json(rule)})
         assert not compare(sweep).deviations
-    sweep.rule.write_text(json.dumps({"rule": rule, "hash": digest(rule), "gate": {}}))
+    sweep.rule.write_text(json.dumps({"rule": rule, "hash": hash_json(rule), "gate": {}}))
     assert [deviation.kind for deviation in compare(sweep).deviations] == ["rule_edited"]
 
 

@@ -12,12 +12,12 @@ from harness.compare.checkpoints.diff_types import StepDistance
 from harness.compare.checkpoints.distances import (
     compare_tokens,
     compare_weights,
-    function_row,
-    kind,
+    divergence_point,
     loss_row,
-    onset,
-    onset_of_weights,
-    over_domains,
+    mean_over_domains,
+    param_group,
+    prediction_row,
+    weight_divergence_point,
 )
 from harness.compare.results.to_json import to_json
 from harness.compare.stats.estimates import Estimand
@@ -27,9 +27,9 @@ A, B = RNG.normal(0, 3, (2, 7, 11)).astype(np.float32)
 LOSS_A, LOSS_B = RNG.normal(4.0, 0.3, 40), RNG.normal(4.1, 0.2, 40)
 
 
-@pytest.mark.parametrize("block", [distances.BLOCK, 22, 1])
+@pytest.mark.parametrize("block", [distances.LOGITS_PER_BLOCK, 22, 1])
 def test_kl_is_scipys_relative_entropy(monkeypatch, block):
-    monkeypatch.setattr(distances, "BLOCK", block)
+    monkeypatch.setattr(distances, "LOGITS_PER_BLOCK", block)
     p, q = softmax(A.astype(float), axis=1), softmax(B.astype(float), axis=1)
     found = compare_tokens(A, B)
     np.testing.assert_allclose(found[:, 0], rel_entr(p, q).sum(1), rtol=1e-10)
@@ -47,7 +47,7 @@ def test_kl_far_apart_is_finite_and_without_a_number_it_is_none():
     far = np.array([[900.0, 0.0]], np.float32)
     np.testing.assert_allclose(compare_tokens(far, -far), [[900, 900, 0]])
     broken = np.array([[np.nan, 0.0]], np.float32)
-    row = to_json(function_row("d", 1, compare_tokens(far, broken)))
+    row = to_json(prediction_row("d", 1, compare_tokens(far, broken)))
     assert row["kl_ab"] is row["kl_ba"] is row["agreement"] is None
 
 
@@ -69,7 +69,7 @@ def test_swapped_sides_change_the_sign_exactly():
 
 def test_two_domains_are_averaged_as_welch_does():
     rows = [loss_row("d", LOSS_A, LOSS_B), loss_row("e", LOSS_A[:9], 3 * LOSS_B[:9])]
-    overall = over_domains(rows)
+    overall = mean_over_domains(rows)
     theirs = scipy.stats.ttest_ind(rows[0].deltas, [-each for each in rows[1].deltas], equal_var=False)
     interval = theirs.confidence_interval(0.95)
     assert (2 * overall.delta.low, 2 * overall.delta.high) == pytest.approx((interval.low, interval.high))
@@ -82,10 +82,10 @@ def test_two_domains_are_averaged_as_welch_does():
 def test_no_interval_without_two_examples_and_no_mean_without_numbers():
     single = loss_row("d", [4.0], [4.5])
     assert (single.delta.mean, single.delta.low) == (0.5, None)
-    assert over_domains([single, loss_row("e", LOSS_A, LOSS_B)]).delta.low is None
+    assert mean_over_domains([single, loss_row("e", LOSS_A, LOSS_B)]).delta.low is None
     broken = loss_row("d", [4.0, np.nan], [4.5, 4.6])
     assert broken.delta.mean is None
-    assert over_domains([broken, single]).delta.mean is None
+    assert mean_over_domains([broken, single]).delta.mean is None
 
 
 def test_weights_by_path():
@@ -119,30 +119,30 @@ def test_weights_that_are_zero_have_no_direction():
 def test_weights_that_are_no_numbers_are_at_no_distance():
     total = compare_weights({"w": np.ones(2)}, {"w": np.array([1.0, np.nan])}).total
     assert to_json(total)["relative"] is to_json(total)["cosine"] is None
-    assert onset_of_weights([StepDistance(5, total)]).relative == 5
+    assert weight_divergence_point([StepDistance(5, total)]).relative == 5
 
 
 def test_a_kind_is_a_path_without_its_numbers():
-    assert kind("layers.12.experts.3.up") == "layers.*.experts.*.up"
-    assert kind("norm2.gain") == "norm2.gain"
+    assert param_group("layers.12.experts.3.up") == "layers.*.experts.*.up"
+    assert param_group("norm2.gain") == "norm2.gain"
 
 
 def test_runs_are_compared_at_the_steps_that_both_have():
     a, b = np.arange(1.0, 11.0), np.arange(3.0, 13.0)
-    found = onset(np.arange(1, 11), a, np.arange(3, 13), b)
+    found = divergence_point(np.arange(1, 11), a, np.arange(3, 13), b)
     assert (found.compared, found.first, found.last, found.bitwise, found.relative) == (8, 3, 10, None, None)
     b[5] *= 1 + 5e-7
     b[7] *= 1 + 5e-6
-    found = onset(np.arange(1, 11), a, np.arange(3, 13), b)
+    found = divergence_point(np.arange(1, 11), a, np.arange(3, 13), b)
     assert (found.bitwise, found.relative) == (8, 10)
 
 
 def test_a_loss_that_is_no_number_is_far_from_one_that_is():
     steps, fine, broken = np.arange(3), np.array([3.0, 2.0, 1.0]), np.array([3.0, np.nan, np.nan])
-    assert onset(steps, fine, steps, broken).relative == 1
-    assert onset(steps, broken, steps, broken).bitwise is None
+    assert divergence_point(steps, fine, steps, broken).relative == 1
+    assert divergence_point(steps, broken, steps, broken).bitwise is None
 
 
 def test_runs_with_no_step_in_common_are_not_compared():
-    found = onset(np.arange(3), np.ones(3), np.arange(5, 7), np.ones(2))
+    found = divergence_point(np.arange(3), np.ones(3), np.arange(5, 7), np.ones(2))
     assert (found.compared, found.first, found.bitwise) == (0, None, None)

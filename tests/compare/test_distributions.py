@@ -22,8 +22,8 @@ def test_fisher_is_scipys(table):
 def test_tails_are_scipys():
     for t, df in itertools.product([0.0, 0.3, 2.1, 40.0, -3.0], [1, 2.5, 30, math.inf]):
         dist = scipy.stats.t(df) if math.isfinite(df) else scipy.stats.norm
-        assert distributions.t_two_sided(t, df) == exactly(2 * dist.sf(abs(t)))
-        assert distributions.t_above(t, df) == exactly(dist.sf(t))
-    assert distributions.f_above(2.3, 6, 18) == exactly(scipy.stats.f.sf(2.3, 6, 18))
+        assert distributions.t_two_sided_p(t, df) == exactly(2 * dist.sf(abs(t)))
+        assert distributions.t_sf(t, df) == exactly(dist.sf(t))
+    assert distributions.f_sf(2.3, 6, 18) == exactly(scipy.stats.f.sf(2.3, 6, 18))
     theirs = scipy.stats.binomtest(3, 40).proportion_ci(0.95, "exact")
     assert distributions.clopper_pearson(3, 40) == exactly((theirs.low, theirs.high))

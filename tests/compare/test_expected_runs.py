@@ -29,7 +29,7 @@ def test_pairs_are_judged_and_singles_are_runs(tmp_path):
     rows = [(row.scale, row.variant) for row in comparison.fairness]
     assert sorted(rows) == sorted(tuple(name.split("/")[:2]) for name in PLACED)
     assert comparison.notes == (
-        "Nothing is decided by what has no sibling in nats a token: mha at 10t, mha at 6t, dit at image.",
+        "Not compared (no other variant in nats a token at the same scale): mha at 10t, mha at 6t, dit at image.",
     )
 
 
@@ -113,9 +113,9 @@ def test_without_a_ledger_every_variant_belongs_to_every_scale(tmp_path):
 
 @pytest.mark.parametrize("content", [[], {"runs": ["1t"]}, {"runs": {"odd": 1, "a/b/seedx": 2}}])
 def test_a_ledger_with_nonsense_in_it_names_nobody(tmp_path, content):
-    from harness.compare.inputs.expected_runs import placed_runs
+    from harness.compare.inputs.expected_runs import runs_in_ledger
     from harness.records.paths import SweepDir
     from harness.records.sweep import ledger
 
     ledger.append(sweep := SweepDir(tmp_path / "sweep"), "placement", content)
-    assert placed_runs(sweep) == frozenset()
+    assert runs_in_ledger(sweep) == frozenset()

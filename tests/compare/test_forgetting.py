@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.compare.context.fairness import shared_share
+from harness.compare.context.fairness import shared_parameter_share
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.judge import compare
-from harness.compare.verdict.flags import EXPLAIN
+from harness.compare.verdict.flags import EXPLANATIONS
 from harness.records.run.metrics import read_curve
 from harness.report.frames.sweep_frames import read_frames
 from harness.report.tables import comparison
@@ -107,8 +107,8 @@ def test_the_base_and_what_learns_stand_in_the_table_of_fairness(sweep):
 def test_another_start_shares_no_parameter(sweep):
     one, other = (run.provenance.facts for run in read_runs(sweep)[:2])
     assert one.base != other.base
-    assert shared_share(one, other) == 0.0
-    assert shared_share(one, one) == 1.0
+    assert shared_parameter_share(one, other) == 0.0
+    assert shared_parameter_share(one, one) == 1.0
 
 
 def test_an_empty_rule_says_which_domains_decide(tmp_path):
@@ -137,7 +137,7 @@ def test_a_flip_is_looked_for_in_the_domains_that_decide(tmp_path):
     sweep.rule.write_text(content.replace('"domains": []', '"domains": ["prose"]'))
     (rung,) = compare(sweep).rungs
     assert rung.delta.mean < 0
-    assert "SCHEDULE_FLIP" in EXPLAIN
+    assert "SCHEDULE_FLIP" in EXPLANATIONS
     assert "SCHEDULE_FLIP" not in rung.flags
 
 

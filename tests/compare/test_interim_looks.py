@@ -13,7 +13,7 @@ from harness.compare import compare
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats import paired_effects, sequential
-from harness.compare.stats.sequential import sequential_p, spend
+from harness.compare.stats.sequential import alpha_spending, sequential_p
 from harness.compare.verdict.interim_looks import decide_look
 from tests.compare import simulate
 from tests.compare.synthetic import Draft, Recipe, at_look, write_sweep
@@ -58,7 +58,7 @@ def test_efficacy_needs_the_look_before(tmp_path):
     second = decided(tmp_path / "b", better(), 2)
     assert (second.stop, second.outcomes) == (True, {"hybrid": "efficacy"})
     assert second.sentence.startswith("xs, look 2 of 4 (60% of the tokens): stop. hybrid: efficacy (p ")
-    assert f"alpha {spend(2, 4):.2g}, n = 5" in second.sentence
+    assert f"alpha {alpha_spending(2, 4):.2g}, n = 5" in second.sentence
 
 
 def test_futility_needs_a_slope_and_a_narrow_interval(tmp_path):
@@ -77,7 +77,7 @@ def test_alpha_is_shared_by_treatments_and_scales(tmp_path):
     sweep = write_sweep(tmp_path / "b", made, waiting_at(0.8))
     p = compare(sweep).rungs[0].looks[2].delta.p
     rule = json.loads(sweep.rule.read_text())
-    rule["rule"]["family"] = [f"v{i}" for i in range(math.ceil(spend(3, 4) / p))]
+    rule["rule"]["family"] = [f"v{i}" for i in range(math.ceil(alpha_spending(3, 4) / p))]
     sweep.rule.write_text(json.dumps(rule))
     assert decide_look(sweep, "xs", 3, SHARES).outcomes == {"hybrid": "continue"}
 
@@ -177,7 +177,7 @@ def test_a_stopped_scale_is_judged_at_its_look(tmp_path):
     (rung,), (ladder,) = comparison.rungs, comparison.ladder
     assert (rung.look, rung.n, rung.paired) == (0.6, 5, True)
     assert set(rung.flags) <= {"SLOPE_LOCAL", "NEGATIVE_CORRELATION", "POOR_FIT"}
-    assert rung.delta.level == pytest.approx(1 - spend(2, 4))
+    assert rung.delta.level == pytest.approx(1 - alpha_spending(2, 4))
     assert rung.tokens == rung.looks[1].tokens
     assert [look.share for look in rung.looks] == [0.4, 0.6]
     assert rung.decision is Decision.B_BETTER
@@ -191,7 +191,7 @@ def test_a_stopped_scale_is_judged_at_its_look(tmp_path):
 def test_the_interval_of_a_stopped_scale_is_scipys_at_the_level_of_its_look(tmp_path):
     (rung,) = stopped(tmp_path, better(), 0.6).rungs
     d = np.array([pair.delta for pair in rung.pairs])
-    wanted = scipy.stats.ttest_1samp(d, 0).confidence_interval(1 - spend(2, 4))
+    wanted = scipy.stats.ttest_1samp(d, 0).confidence_interval(1 - alpha_spending(2, 4))
     assert (rung.delta.low, rung.delta.high) == pytest.approx((wanted.low, wanted.high), rel=1e-10)
     first, second = (look.delta.p for look in rung.looks)
     assert rung.p == pytest.approx(min(1, 16 * first, 16 / 3 * second))
@@ -225,7 +225,7 @@ def test_the_library_of_full_runs_does_not_serve_a_look(tmp_path):
 def test_at_the_end_the_looks_before_still_count(tmp_path):
     (rung,) = compare(write_sweep(tmp_path / "sweep", recipe())).rungs
     assert rung.look == 1.0
-    assert rung.delta.level == pytest.approx(1 - spend(4, 4))
+    assert rung.delta.level == pytest.approx(1 - alpha_spending(4, 4))
     p = [look.delta.p for look in rung.looks if look.delta.mean * rung.delta.mean > 0]
     numbers = [i for i, look in enumerate(rung.looks, 1) if look.delta.mean * rung.delta.mean > 0]
     assert rung.p == pytest.approx(min(1.0, *(16 * q / (2 * i - 1) for q, i in zip(p, numbers, strict=True))))
@@ -240,7 +240,7 @@ def test_equivalence_pays_for_its_look(tmp_path):
         margin = abs(k.log_k) + float(scipy.stats.t.ppf(1 - p, k.df)) * k.log_se
         return stopped(tmp_path / str(p), recipe(**made.__dict__ | {"margin": margin}), 0.6).rungs[0].decision
 
-    assert spend(2, 4) == pytest.approx(0.009375)
+    assert alpha_spending(2, 4) == pytest.approx(0.009375)
     assert within(0.0093) is Decision.EQUIVALENT
     assert within(0.0095) is Decision.INCONCLUSIVE
 
@@ -268,24 +268,24 @@ def test_the_ladder_needs_its_largest_scale(tmp_path):
 
 
 def test_sequential_p_counts_only_looks_of_the_last_ones_sign():
-    down = paired_effects.effect_of([-0.1, -0.11, -0.1, -0.09, -0.1])
-    up = paired_effects.effect_of([0.01, 0.012, 0.008, -0.005])
+    down = paired_effects.effect_from_deltas([-0.1, -0.11, -0.1, -0.09, -0.1])
+    up = paired_effects.effect_from_deltas([0.01, 0.012, 0.008, -0.005])
     assert sequential_p([down, up], 4) == pytest.approx(min(1.0, up.p * 16 / 3))
     assert sequential_p([down, down], 4) == pytest.approx(down.p * 16 / 3)
-    assert sequential_p([down, paired_effects.effect_of([-0.1])], 4) is None
+    assert sequential_p([down, paired_effects.effect_from_deltas([-0.1])], 4) is None
     assert sequential_p([down], 4) == pytest.approx(min(1.0, down.p * 16))
 
 
 def test_a_family_needs_more():
-    clear = paired_effects.effect_of([-0.1, -0.11, -0.1, -0.09])
-    level = spend(2, 4)
+    clear = paired_effects.effect_from_deltas([-0.1, -0.11, -0.1, -0.09])
+    level = alpha_spending(2, 4)
     for family, wanted in (
         (int(0.9 * level / clear.p), "efficacy"),
         (int(1.1 * level / clear.p), "continue"),
     ):
         test = sequential.SequentialTest(looks=4, family=family)
-        test.look(clear)
-        assert test.look(clear).value == wanted
+        test.add_look(clear)
+        assert test.add_look(clear).value == wanted
 
 
 @pytest.mark.parametrize("n", [3, 5])

@@ -10,20 +10,20 @@ import pytest
 
 from harness import cli
 from harness.compare import compare, store_library
-from harness.compare.context.lineage import provenance_of
-from harness.compare.inputs.ledger_check import ledger_state
+from harness.compare.context.lineage import sweep_provenance
+from harness.compare.inputs.ledger_check import read_ledger_state
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.records.paths import SweepDir
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import Manifest, write_manifest
-from harness.records.run.environment import Surroundings
+from harness.records.run.environment import Environment
 from harness.records.sweep import ledger
 from tests.compare.synthetic import Recipe, write_sweep
 
 RECIPE = Recipe(scales={"xs": 10**7}, seeds=(0, 1), with_steps=False)
-HERE = Surroundings("cpu", "cpu", 1, 2, 2, "x86_64", "avx", "--a", {"jax": "1"})
+HERE = Environment("cpu", "cpu", 1, 2, 2, "x86_64", "avx", "--a", {"jax": "1"})
 BASE = {"run": "/x/parents/xs/mha/seed0", "name": "parents/xs/mha/seed0@9", "checksum": "c" * 64}
 
 
@@ -43,12 +43,12 @@ def sweep(tmp_path):
 
 
 def of(sweep: SweepDir):
-    return provenance_of(sweep, compare(sweep))
+    return sweep_provenance(sweep, compare(sweep))
 
 
 def change(sweep, path, **fields):
     file = sweep.path / path / "run.json"
-    atomic_files.write_sealed(file, atomic_files.read_sealed(file) | fields)
+    atomic_files.write_checksummed_json(file, atomic_files.read_checksummed_json(file) | fields)
 
 
 def test_every_run_and_branch_with_what_its_files_say(sweep):
@@ -83,7 +83,7 @@ def test_a_manifest_that_no_longer_fits_vouches_for_nothing(sweep):
 
 def test_equal_surroundings_stand_there_once(sweep):
     moved = dataclasses.replace(HERE, cores=8)
-    record = environment.noted(environment.noted([], 0, HERE), 32, moved)
+    record = environment.append_entry(environment.append_entry([], 0, HERE), 32, moved)
     change(sweep, "xs/mha/seed0", surroundings=record)
     change(sweep, "xs/mha/seed1", surroundings=record[:1])
     change(sweep, "xs/hybrid/seed0", surroundings=["nonsense", {"step": 0}])
@@ -124,11 +124,11 @@ def test_who_depends_on_what(sweep, tmp_path):
 def test_the_hash_of_the_rule_is_that_of_its_content(sweep):
     rule = atomic_files.read_json(sweep.rule)
     (edge,) = [edge for edge in of(sweep).depends_on if edge.kind == "rule"]
-    assert edge.checksum == digest({"rule": rule["rule"]})
+    assert edge.checksum == hash_json({"rule": rule["rule"]})
 
 
 def test_the_ledger_with_every_deviation_in_words(sweep):
-    whole = ledger_state(sweep)
+    whole = read_ledger_state(sweep)
     assert (whole.intact, whole.entries, whole.deviations) == (True, 2, ())
     place = {"block": "xs/seed0", "lane": 1, "mesh": {"data": 4}}
     ledger.append(sweep, "restart", {"run": "xs/mha/seed0", "why": "the code changed"})
@@ -139,23 +139,23 @@ def test_the_ledger_with_every_deviation_in_words(sweep):
     ledger.append(sweep, "amendment", {"detail": "added after the first launch: seed 3"})
     ledger.append(sweep, "prediction", {"median": 0.1})
     last = ledger.append(sweep, "rule", {})
-    state = ledger_state(sweep)
+    state = read_ledger_state(sweep)
     assert (state.head, state.intact, state.unreadable) == (last["hash"], True, 0)
     assert [(each.kind, each.words) for each in state.deviations] == [
         ("restart", "xs/mha/seed0 starts over: the code changed"),
         ("damage", "xs/mha/seed1: one; two"),
         ("damage", "rule.json: damaged"),
-        ("drift", "xs/mha/seed1 went on from step 7: the code changed"),
-        ("replan", "placed anew: xs/mha/seed0"),
+        ("drift", "xs/mha/seed1 continued from step 7: the code changed"),
+        ("replan", "placed again: xs/mha/seed0"),
         ("amendment", "added after the first launch: seed 3"),
-        ("late_rule", "the rule was written down after runs were placed"),
+        ("late_rule", "the rule was fixed after runs were placed"),
     ]
     assert state.deviations[-1].time == last["time"]
 
 
 def test_a_ledger_that_was_edited_is_not_intact(sweep):
     sweep.ledger.write_text(sweep.ledger.read_text().replace('"lane": 0', '"lane": 1') + '{"kind": ')
-    state = ledger_state(sweep)
+    state = read_ledger_state(sweep)
     assert (state.intact, state.edited, state.unreadable) == (False, (1,), 1)
 
 

@@ -100,7 +100,7 @@ def test_equal_losses_take_the_lower_rate():
 
 
 def test_nothing_finite_is_said_by_name():
-    with pytest.raises(UserError, match=r"hybrid diverged at every learning rate \(0.001, .*\); lower"):
+    with pytest.raises(UserError, match=r"hybrid diverged at every learning rate \(0.001, .*\)\. Lower"):
         find_optimum(RATES, [None, math.nan, math.inf, None, None], variant="hybrid")
 
 

@@ -32,7 +32,7 @@ def test_holm_counts_what_is_missing_and_its_levels_agree():
 def test_tost_is_statsmodels():
     rng = np.random.default_rng(0)
     d = rng.normal(0.001, 0.002, 9)
-    found = paired_effects.effect_of(d)
+    found = paired_effects.effect_from_deltas(d)
     theirs = sm.stats.DescrStatsW(d).ttost_mean(-0.004, 0.004)[0]
     assert multiple_testing.tost(found.mean, found.se, found.df, 0.004) == exactly(theirs)
 

@@ -58,10 +58,10 @@ def test_one_pair_never_gets_an_interval_or_a_p():
 def test_moderated_variance_by_hand():
     floor = paired_effects.NoiseFloor("s", 0.002, 10)
     d = np.array([0.001, 0.003, 0.002])
-    found = paired_effects.effect_of(d, floor=floor)
+    found = paired_effects.effect_from_deltas(d, floor=floor)
     variance = (10 * 0.002**2 + 2 * d.var(ddof=1)) / 12
     assert (found.df, found.se) == exactly((12, math.sqrt(variance / 3)))
-    assert paired_effects.effect_of(np.append(d, 0.004), floor=floor).method == "paired t"
+    assert paired_effects.effect_from_deltas(np.append(d, 0.004), floor=floor).method == "paired t"
 
 
 def test_variance_mismatch_is_seen():
@@ -129,6 +129,6 @@ def test_noise_floor_from_groups():
 def test_outliers_are_named_only_when_far():
     rng = np.random.default_rng(0)
     quiet = [rng.normal(0, 1, 5), rng.normal(3, 1, 5)]
-    assert not any(found.any() for found in paired_effects.outliers(quiet))
+    assert not any(found.any() for found in paired_effects.outlier_masks(quiet))
     quiet[0][2] = 60.0
-    assert paired_effects.outliers(quiet)[0].tolist() == [False, False, True, False, False]
+    assert paired_effects.outlier_masks(quiet)[0].tolist() == [False, False, True, False, False]

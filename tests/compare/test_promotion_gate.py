@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.compare import compare
-from harness.compare.inputs.loss_spikes import CENTRE, find_spikes
+from harness.compare.inputs.loss_spikes import LEVEL_STEPS, find_spikes
 from harness.compare.results.verdict_types import Criterion, GateResult
 from harness.compare.verdict.promotion_gate import decide_gate
 from harness.records.paths import SweepDir
@@ -162,7 +162,7 @@ def test_a_spike_is_found_where_it_begins(at):
 
 def test_two_spikes_are_two_and_one_that_returns_late_is_one():
     losses = curve()
-    losses[500 : 500 + 2 * CENTRE] += 1.0
+    losses[500 : 500 + 2 * LEVEL_STEPS] += 1.0
     losses[900:905] += 1.0
     assert find_spikes(losses) == [500, 900]
 

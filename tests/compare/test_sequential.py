@@ -13,28 +13,28 @@ from tests.compare.numbers import exactly, made
 
 def test_looks_spend_alpha_exactly():
     for looks in (1, 4, 5, 31):
-        assert sum(sequential.spend(k, looks) for k in range(1, looks + 1)) == pytest.approx(0.05)
+        assert sum(sequential.alpha_spending(k, looks) for k in range(1, looks + 1)) == pytest.approx(0.05)
     with pytest.raises(ValueError, match="look 6 of 5"):
-        sequential.spend(6, 5)
+        sequential.alpha_spending(6, 5)
 
 
 def test_a_look_needs_the_sign_of_the_one_before():
-    clear = paired_effects.effect_of([-0.1, -0.11, -0.1, -0.09, -0.1])
-    other = paired_effects.effect_of([0.1, 0.11, 0.1, 0.09, 0.1])
+    clear = paired_effects.effect_from_deltas([-0.1, -0.11, -0.1, -0.09, -0.1])
+    other = paired_effects.effect_from_deltas([0.1, 0.11, 0.1, 0.09, 0.1])
     test = sequential.SequentialTest(looks=4)
-    assert test.look(clear) is sequential.Verdict.proceed
-    assert test.look(other) is sequential.Verdict.proceed
-    assert test.look(other) is sequential.Verdict.efficacy
-    assert test.look(clear) is sequential.Verdict.efficacy
+    assert test.add_look(clear) is sequential.LookOutcome.proceed
+    assert test.add_look(other) is sequential.LookOutcome.proceed
+    assert test.add_look(other) is sequential.LookOutcome.efficacy
+    assert test.add_look(clear) is sequential.LookOutcome.efficacy
     with pytest.raises(ValueError, match="look 5 of 4"):
-        test.look(clear)
+        test.add_look(clear)
 
 
 def test_futility_is_equivalence():
     test = sequential.SequentialTest(looks=4, margin=0.01)
-    nothing = paired_effects.effect_of([0.001, -0.001, 0.0005, -0.0004])
-    assert test.look(nothing, made(0.0, 0.02)) is sequential.Verdict.proceed
-    assert test.look(nothing, made(0.0, 0.001, df=30.0)) is sequential.Verdict.futility
+    nothing = paired_effects.effect_from_deltas([0.001, -0.001, 0.0005, -0.0004])
+    assert test.add_look(nothing, made(0.0, 0.02)) is sequential.LookOutcome.proceed
+    assert test.add_look(nothing, made(0.0, 0.001, df=30.0)) is sequential.LookOutcome.futility
 
 
 def test_e_process_is_its_formula_and_its_scale_does_not_matter():

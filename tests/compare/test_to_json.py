@@ -9,5 +9,5 @@ from harness.compare.stats import paired_effects
 
 
 def test_json_has_no_nan():
-    effect = paired_effects.with_interval(float("nan"), 1.0, 3, 2.0, "t")
+    effect = paired_effects.effect_with_interval(float("nan"), 1.0, 3, 2.0, "t")
     assert json.loads(json.dumps(to_json(effect), allow_nan=False))["mean"] is None

@@ -50,7 +50,7 @@ def default_optimizer(method: str):
     """scipy's optimizer as it comes, in plain coordinates: it reports success wherever it stops."""
     from scipy import optimize
 
-    from harness.compare.stats.scaling_law import SCALE
+    from harness.compare.stats.scaling_law import OBJECTIVE_SCALE
 
     params, tokens, _ = chinchilla()
     to_centred = np.eye(5)
@@ -59,7 +59,7 @@ def default_optimizer(method: str):
     def run(function, start):
         def plain(raw):
             value, gradient = function(to_centred @ raw)
-            return value / SCALE, to_centred.T @ gradient / SCALE
+            return value / OBJECTIVE_SCALE, to_centred.T @ gradient / OBJECTIVE_SCALE
 
         raw = np.linalg.solve(to_centred, start)
         return to_centred @ optimize.minimize(plain, raw, jac=True, method=method).x

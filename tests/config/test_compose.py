@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config import compose as composing
-from harness.config.compose import compose, groups, resolve, run
-from harness.config.compose_cache import remember_choices
-from harness.config.pair_check import undeclared
-from harness.config.run_identity import VOLATILE, difference, identity
+from harness.config.compose import compose, groups, run_hydra, to_resolved_config
+from harness.config.compose_cache import cache_compositions
+from harness.config.pair_check import undeclared_differences
+from harness.config.run_identity import VOLATILE, config_difference, identity
 from harness.config.schema.engine import Isolation, OnFailure
 from harness.config.schema.run import Config
-from harness.core.hashing import digest, flatten, plain, within
+from harness.core.hashing import flatten, hash_json, is_covered_by, to_plain
 from harness.records.run.config_file import read_config, write_config
 
 
@@ -36,7 +36,7 @@ def test_defaults_are_typed_and_resolved():
 @pytest.mark.parametrize("scale", groups()["scale"])
 def test_every_variant_differs_from_the_control_in_what_it_declares(variant, scale):
     control, other = compose([f"scale={scale}"]), compose([f"scale={scale}", f"variant={variant}"])
-    assert undeclared(control, other) == {}
+    assert undeclared_differences(control, other) == {}
 
 
 @pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "cluster", "engine", "model"])
@@ -44,7 +44,7 @@ def test_every_choice_composes(group):
     made = []
     for choice in groups()[group]:
         own = ["data.sources.own.path=mine.txt"] if choice == "own" else []
-        made.append(digest(compose([f"{group}={choice}", *own])))
+        made.append(hash_json(compose([f"{group}={choice}", *own])))
     assert len({*made}) == len(groups()[group]), "two choices of one name or of one content"
 
 
@@ -58,7 +58,7 @@ def test_private_groups_are_found_on_the_search_path(tmp_path):
     (tmp_path / "variant").mkdir()
     (tmp_path / "variant" / "own.yaml").write_text("# @package _global_\nvariant:\n  name: own\n")
     taken: list[Config] = []
-    run([f"hydra.searchpath=[file://{tmp_path}]", "variant=own"], taken.append)
+    run_hydra([f"hydra.searchpath=[file://{tmp_path}]", "variant=own"], taken.append)
     assert taken[0].variant.name == "own"
 
 
@@ -67,7 +67,7 @@ def test_conf_is_found_as_an_installed_package(tmp_path, monkeypatch):
     assert composing.config_path() == "pkg://conf"
     assert "mha" in groups()["variant"]
     taken: list[Config] = []
-    run(["variant=hybrid"], taken.append)
+    run_hydra(["variant=hybrid"], taken.append)
     assert taken[0].variant.name == "hybrid"
 
 
@@ -89,16 +89,16 @@ def test_remembered_choices_compose_what_hydra_composes():
     with hydra.initialize_config_dir(composing.config_path(), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = hydra.compose("config", [], return_hydra_config=True)
-        plainly = [resolve(loader.load_sweep_config(master, job)) for job in jobs]
-        remember_choices(loader)
-        assert [resolve(loader.load_sweep_config(master, job)) for job in jobs] == plainly
-        again = [resolve(loader.load_sweep_config(master, job)) for job in reversed(jobs)]
+        plainly = [to_resolved_config(loader.load_sweep_config(master, job)) for job in jobs]
+        cache_compositions(loader)
+        assert [to_resolved_config(loader.load_sweep_config(master, job)) for job in jobs] == plainly
+        again = [to_resolved_config(loader.load_sweep_config(master, job)) for job in reversed(jobs)]
         assert again == plainly[::-1], "a job changed what another one was composed from"
 
 
 def test_the_environment_is_left_as_it_was():
     before = dict(os.environ)
-    run([], lambda _: None)
+    run_hydra([], lambda _: None)
     assert dict(os.environ) == before
 
 
@@ -117,7 +117,7 @@ def test_identity_covers_every_leaf_but_the_volatile_ones(key):
     value = getattr(target, name)
     setattr(target, name, (not value) if isinstance(value, bool) else value + 1)
     assert (identity(config) == identity(changed)) == (node in VOLATILE)
-    assert [*difference(config, changed)] == [key]
+    assert [*config_difference(config, changed)] == [key]
 
 
 def test_identity_knows_the_order_of_nothing_that_has_none():
@@ -129,18 +129,18 @@ def test_identity_knows_the_order_of_nothing_that_has_none():
 
 def test_an_absent_leaf_is_a_difference():
     one, other = compose(["variant=short"]), compose([])
-    assert ("model.attention.options.window" in difference(one, other)) is True
-    assert difference(one, other).keys() == difference(other, one).keys()
+    assert ("model.attention.options.window" in config_difference(one, other)) is True
+    assert config_difference(one, other).keys() == config_difference(other, one).keys()
 
 
 def test_a_node_covers_what_lies_below_it_and_not_its_namesakes():
-    assert within("model.attention.name", ["model.attention"])
-    assert not within("model.attention_bias", ["model.attention"])
-    assert not within("optimizer.b1", ["model"])
+    assert is_covered_by("model.attention.name", ["model.attention"])
+    assert not is_covered_by("model.attention_bias", ["model.attention"])
+    assert not is_covered_by("optimizer.b1", ["model"])
 
 
 def test_enums_are_plain_by_value():
-    assert plain(Config())["engine"]["on_failure"] == "continue"
+    assert to_plain(Config())["engine"]["on_failure"] == "continue"
 
 
 def test_the_null_experiment_is_chosen_by_its_name_and_pairs_two_seeds_an_order():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import cli
-from harness.config.compose import compose, run
+from harness.config.compose import compose, run_hydra
 from harness.core.errors import UserError
 
 MISTAKES = {
@@ -69,7 +69,7 @@ def test_a_bug_of_ours_is_not_dressed_up_as_a_mistake(tmp_path, monkeypatch):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run([], broken)
+        run_hydra([], broken)
 
 
 def test_a_wrong_key_in_a_file_of_the_user_is_named(tmp_path, capfd, monkeypatch):

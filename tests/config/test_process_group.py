@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config.process_group import INDEX, NAME, Processes, from_env, to_env
+from harness.config.process_group import INDEX, NAME, ProcessGroup, from_env, to_env
 from harness.core.errors import UserError
 
 
 def test_each_reads_what_was_written_for_it():
-    told = Processes(4, "job 7.1", "node3", arrive_seconds=20, index=2)
+    told = ProcessGroup(4, "job 7.1", "node3", arrive_seconds=20, index=2)
     assert from_env(to_env(told)) == told
 
 
 def test_an_engine_that_starts_all_alike_tells_each_its_number():
-    env = to_env(Processes(4, "job 7.1"))
+    env = to_env(ProcessGroup(4, "job 7.1"))
     assert [from_env(env | {INDEX: str(n)}).index for n in range(4)] == [0, 1, 2, 3]
 
 
@@ -27,4 +27,4 @@ def test_alone_nothing_is_told():
 )
 def test_what_no_engine_wrote_is_refused(env):
     with pytest.raises(UserError, match=NAME):
-        from_env(to_env(Processes(4, "now")) | env)
+        from_env(to_env(ProcessGroup(4, "now")) | env)

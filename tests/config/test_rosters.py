@@ -11,12 +11,12 @@ import time
 import pytest
 
 from harness.config.compose import compose, groups
-from harness.config.pair_check import undeclared
-from harness.config.run_identity import difference, identity
+from harness.config.pair_check import undeclared_differences
+from harness.config.run_identity import config_difference, identity
 from harness.config.schema.run import Config, ModelFamily, RosterConfig
 from harness.core.errors import UserError
-from harness.core.hashing import within
-from harness.launcher.runs import check_trainable, directory, sweep_of
+from harness.core.hashing import is_covered_by
+from harness.launcher.runs import check_trainable, run_directory, sweep_directory
 from harness.records.run.provenance import Facts
 from harness.worker.describe import describe
 
@@ -63,16 +63,16 @@ def test_a_member_is_a_scale_and_a_variant(member, ladder):
 @pytest.mark.parametrize("scale", ["1t", "1p5t"])
 def test_a_and_b_differ_in_attention_alone(scale, ladder):
     one, other = made(f"{scale}_a", ladder), made(f"{scale}_b", ladder)
-    assert undeclared(one, other) == {}
-    found = difference(one, other)
-    assert all(within(key, ["variant", "model.attention"]) for key in found)
+    assert undeclared_differences(one, other) == {}
+    found = config_difference(one, other)
+    assert all(is_covered_by(key, ["variant", "model.attention"]) for key in found)
     assert "model.attention.name" in found
 
 
 def test_every_run_has_a_place_and_an_identity_of_its_own():
     configs = [made(member) for member in MEMBERS]
-    sweep = sweep_of(configs)
-    assert len({directory(sweep, config).path for config in configs}) == 7
+    sweep = sweep_directory(configs)
+    assert len({run_directory(sweep, config).path for config in configs}) == 7
     assert len({identity(config) for config in configs}) == 7
 
 
@@ -137,19 +137,19 @@ def test_a_member_without_a_ladder_is_told_what_it_lacks():
 
 
 def test_a_user_adds_a_member_in_one_file(tmp_path):
-    from harness.config.compose import run
+    from harness.config.compose import run_hydra
 
     (tmp_path / "member").mkdir()
     (tmp_path / "member" / "1t_c.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /scale: ${roster}/1t\n  - override /variant: gqa\n"
     )
     taken: list[Config] = []
-    run(
+    run_hydra(
         [f"hydra.searchpath=[file://{tmp_path}]", "hydra.mode=RUN", "experiment=colossus2", "member=1t_c"],
         taken.append,
     )
     assert taken[0].model.attention.name == "gqa"
-    assert undeclared(made("1t_a"), taken[0]) == {}
+    assert undeclared_differences(made("1t_a"), taken[0]) == {}
 
 
 def test_the_evidence_asks_what_the_pairs_ask():
@@ -157,9 +157,9 @@ def test_the_evidence_asks_what_the_pairs_ask():
     other = made("1t_b")
     for scale in ("30k", "250k"):
         small = compose(["experiment=colossus2_evidence", f"scale=evidence/{scale}", "variant=delta_hybrid"])
-        found = difference(small, other)
+        found = config_difference(small, other)
         nodes = ["experiment_name", "scale.name", "scale.parameters", "ladder", "engine", "rule"]
-        assert all(within(key, nodes) for key in found), found
+        assert all(is_covered_by(key, nodes) for key in found), found
 
 
 def _size(shape: list[int]) -> int:

@@ -61,14 +61,14 @@ class TestSealed:
     def test_a_flipped_bit_changes_nothing_that_is_read(self, content, data):
         path = fresh() / "a.json"
         content.pop("checksum", None)
-        atomic_files.write_sealed(path, content)
-        assert atomic_files.read_sealed(path) == content
+        atomic_files.write_checksummed_json(path, content)
+        assert atomic_files.read_checksummed_json(path) == content
         damaged = bytearray(path.read_bytes())
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         path.write_bytes(damaged)
-        found = atomic_files.read_sealed(path)
+        found = atomic_files.read_checksummed_json(path)
         assert found is None or found.items() >= content.items()
 
     def test_a_file_of_an_earlier_version_has_no_seal(self, tmp_path):
         atomic_files.write_json(tmp_path / "a.json", {"state": "finished"})
-        assert atomic_files.read_sealed(tmp_path / "a.json") == {"state": "finished"}
+        assert atomic_files.read_checksummed_json(tmp_path / "a.json") == {"state": "finished"}

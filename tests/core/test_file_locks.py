@@ -16,13 +16,13 @@ from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.data.text import token_cache
 from harness.launcher.engines import preflight
-from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import check_here, claim, holder, release, withdraw
-from harness.records.run.status import State, Status, Writer, write_status
+from harness.records.run.run_lock import acquire, check_lockable, owner, release, release_and_remove
+from harness.records.run.status import ProcessInfo, State, Status, write_status
 
-ELSEWHERE = Writer("node17", 4711, "boot:1")
+ELSEWHERE = ProcessInfo("node17", 4711, "boot:1")
 
 
 @pytest.fixture(params=[errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
@@ -45,12 +45,12 @@ def test_without_locks_nothing_is_claimed_and_nothing_left(no_locks, tmp_path):
     with pytest.raises(
         UserError, match=r"runs/trial: its file system keeps no locks \(.*\), .*; mount it with"
     ):
-        claim(tmp_path / "runs" / "trial" / "driver.lock")
+        acquire(tmp_path / "runs" / "trial" / "driver.lock")
     assert [*(tmp_path / "runs").iterdir()] == []
     (tmp_path / "trial").mkdir()
     (tmp_path / "trial" / "rule.json").touch()
     with pytest.raises(UserError):
-        claim(tmp_path / "trial" / "driver.lock")
+        acquire(tmp_path / "trial" / "driver.lock")
     assert [path.name for path in (tmp_path / "trial").iterdir()] == ["rule.json"]
 
 
@@ -58,7 +58,7 @@ def test_who_waited_for_a_file_that_is_taken_away_holds_the_one_that_has_its_nam
     file, taken = tmp_path / "driver.lock", []
     with file.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        waits = threading.Thread(target=lambda: taken.append(claim(file, patience=20)))
+        waits = threading.Thread(target=lambda: taken.append(acquire(file, patience=20)))
         waits.start()
         links = Path("/proc/self/fd")
         while sum(os.path.realpath(link) == str(file) for link in links.iterdir()) < 2:
@@ -66,14 +66,14 @@ def test_who_waited_for_a_file_that_is_taken_away_holds_the_one_that_has_its_nam
         file.unlink()
     waits.join()
     assert taken == [True]
-    assert holder(file) is not None
-    withdraw(file)
+    assert owner(file) is not None
+    release_and_remove(file)
     assert not file.exists()
 
 
 def test_readers_need_no_locks(no_locks, tmp_path):
     (tmp_path / "driver.lock").write_text("{}")
-    assert holder(tmp_path / "driver.lock") is None
+    assert owner(tmp_path / "driver.lock") is None
 
 
 def test_a_cache_without_locks_is_told_of(no_locks, tmp_path):
@@ -90,7 +90,7 @@ def test_other_trouble_with_a_lock_is_not_explained_away(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="Input/output") as caught:
-        claim(tmp_path / "x.lock")
+        acquire(tmp_path / "x.lock")
     assert not isinstance(caught.value, UserError)
 
 
@@ -98,48 +98,48 @@ def test_a_run_of_a_machine_that_may_be_gone_says_how_to_take_it_over(run):
     with pytest.raises(
         UserError, match="process 4711 on node17 trains it: continue there, or wait"
     ) as caught:
-        check_here(run)
+        check_lockable(run)
     assert f"gone for good, delete {run.status}, and the run goes on here" in str(caught.value)
     run.status.unlink()
-    check_here(run)
+    check_lockable(run)
 
 
 def test_a_run_that_another_machine_holds_is_not_to_be_taken_over(run):
     """Its lock is seen to be held, so that machine lives."""
-    assert claim(run.claim)
+    assert acquire(run.claim)
     atomic_files.write_json(run.claim.with_name("held"), dataclasses.asdict(ELSEWHERE))
     run.claim.write_bytes(run.claim.with_name("held").read_bytes())
     with pytest.raises(UserError, match=r"or wait for it$"):
-        check_here(run)
+        check_lockable(run)
     release(run.claim)
 
 
 def test_an_ended_run_and_one_of_this_machine_are_let_pass(run):
-    for state, writer in ((State.finished, ELSEWHERE), (State.running, Writer.here())):
+    for state, writer in ((State.finished, ELSEWHERE), (State.running, ProcessInfo.here())):
         write_status(run, Status(state, writer=writer))
-        check_here(run)
+        check_lockable(run)
 
 
 def test_the_local_engine_starts_nothing_beside_it(run, tmp_path):
     engine = LocalEngine(tmp_path / "workers")
-    orders = [Order("xs/seed0", (tmp_path / "free", run.path), {}, tmp_path / "log")]
+    orders = [WorkerSpec("xs/seed0", (tmp_path / "free", run.path), {}, tmp_path / "log")]
     with pytest.raises(UserError, match="node17"):
         engine.check(orders, [], print)
     with pytest.raises(UserError, match="node17"):
         engine.adopt(ELSEWHERE, orders[0])
-    engine.check([Order("xs/seed1", (tmp_path / "free",), {}, tmp_path / "log")], [], print)
+    engine.check([WorkerSpec("xs/seed1", (tmp_path / "free",), {}, tmp_path / "log")], [], print)
     assert not (tmp_path / "workers").exists()
 
 
 @pytest.mark.parametrize("reaches", [True, False])
 def test_a_node_that_does_not_see_the_drivers_lock_says_so(reaches, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.importlib, "import_module", lambda name: None)
-    ask, answer, lock = preflight._files(tmp_path, "token")
+    ask, answer, lock = preflight._exchange_files(tmp_path, "token")
     ask.write_text("token")
-    assert claim(lock)
+    assert acquire(lock)
     if not reaches:  # as where each machine keeps locks of its own
         release(lock)
-    preflight.answer(tmp_path, "token", [])
+    preflight.write_answer(tmp_path, "token", [])
     release(lock)
     failure = atomic_files.read_json(answer)["failure"]
     assert failure == "" if reaches else "locks on files" in failure

@@ -8,7 +8,7 @@ from harness import cli
 from harness.config.compose import compose
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
-from harness.core.hashing import digest
+from harness.core.hashing import hash_json
 from harness.core.paths import is_remote, local_path
 
 
@@ -35,7 +35,7 @@ def test_urls(place):
 def test_runs_cannot_lie_behind_a_url(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "harness.launcher.stages.describe_runs.described", lambda *_: pytest.fail("described")
+        "harness.launcher.stages.describe_runs.describe_configs", lambda *_: pytest.fail("described")
     )
     assert cli.main([verb, "runs=s3://bucket/x"]) == 2
     out, err = capsys.readouterr()
@@ -47,7 +47,9 @@ def test_runs_cannot_lie_behind_a_url(verb, tmp_path, monkeypatch, capsys):
 
 def test_files_of_a_config_are_paths():
     assert compose(["runs=file:///x/y"]).runs == "/x/y"
-    assert digest(compose(["data.tokenizer=file:///x.json"])) == digest(compose(["data.tokenizer=/x.json"]))
+    assert hash_json(compose(["data.tokenizer=file:///x.json"])) == hash_json(
+        compose(["data.tokenizer=/x.json"])
+    )
     for key in ("data.tokenizer", "finetune.parent", "data.sources.prose.path"):
         with pytest.raises(UserError, match=f"{key}=s3://b/x: a path is needed"):
             compose([f"{key}=s3://b/x"])

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from harness.core.png import grid, png
+from harness.core.png import encode_png, image_grid
 
 
 def read(content):
@@ -28,14 +28,14 @@ def read(content):
 @pytest.mark.parametrize(("channels", "color"), [(1, 0), (3, 2)])
 def test_pixels_come_back(channels, color):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
-    found, read_back = read(png(pixels))
+    found, read_back = read(encode_png(pixels))
     assert found == color
     np.testing.assert_array_equal(read_back, pixels)
 
 
 def test_a_grid_has_every_image_in_its_place():
     images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 2, 3, 1), np.uint8)
-    sheet = grid(images, columns=2, zoom=2)
+    sheet = image_grid(images, columns=2, zoom=2)
     assert sheet.shape == (2 * (4 + 2) + 2, 2 * (6 + 2) + 2, 1)
     assert (sheet[2:6, 2:8] == 0).all()
     assert (sheet[2:6, 10:16] == 1).all()

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.config.schema.run import DataConfig, SourceConfig
-from harness.data import Corpus, describe_data, open_data, roll
-from harness.data.text.sources import held_out
+from harness.data import TextCorpus, describe_data, open_data, update_example_hash
+from harness.data.text.sources import is_heldout
 
 from .conftest import documents, write
 
@@ -19,7 +19,7 @@ T = 16
 
 def stream(name: str, held: bool) -> list[int]:
     """The tokens of a byte corpus, joined by hand."""
-    texts = [text for text in documents(name) if held_out(text, 0.2) == held]
+    texts = [text for text in documents(name) if is_heldout(text, 0.2) == held]
     return [token for text in texts for token in (*text.encode(), 256)]
 
 
@@ -28,7 +28,7 @@ def windows(name: str, held: bool = False) -> list[tuple[int, ...]]:
     return [tuple(tokens[start : start + T + 1]) for start in range(0, len(tokens) - T, T)]
 
 
-def ids_of(corpus: Corpus, domain: int, steps: int, batch: int = 8, seed: int = 0) -> list[int]:
+def ids_of(corpus: TextCorpus, domain: int, steps: int, batch: int = 8, seed: int = 0) -> list[int]:
     """The ids of one domain's examples in the order in which they are read."""
     salt, count = corpus.domains[domain].salt, len(corpus.domains[domain].train)
     ids = np.concatenate([corpus.sampler(batch, seed).batch(t).ids_B for t in range(steps)])
@@ -96,7 +96,7 @@ def test_the_data_seed_orders_and_nothing_else(configure):
 
 PROCESS = """
 import sys
-from harness.config.schema import DataConfig, SourceConfig
+from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import open_data, roll
 sources = {name: SourceConfig(path) for name, path in (pair.split("=") for pair in sys.argv[1:])}
 sampler = open_data(DataConfig("test", sources, "byte", 16, 0.2)).sampler(8, 3)
@@ -111,7 +111,7 @@ def test_another_process_with_its_sources_listed_otherwise_reads_the_same(config
     config = configure({"a": 1, "b": 1})
     here, sampler = "", open_data(config).sampler(8, 3)
     for t in range(20):
-        here = roll(here, sampler.batch(t).ids_B)
+        here = update_example_hash(here, sampler.batch(t).ids_B)
     pairs = [f"{name}={config.sources[name].path}" for name in ("b", "a")]
     there = subprocess.run(
         [sys.executable, "-c", PROCESS, *pairs], capture_output=True, text=True, check=True
@@ -178,7 +178,7 @@ def test_held_out_windows(configure, tokenizer):
     assert list(heldout) == ["a", "b"]
     for part in heldout.values():
         assert part.tokens_NT.shape == (10, T + 1)
-        texts = [t for t in part.tokens_NT[:, 1:].ravel() if t != corpus.codec.end]
+        texts = [t for t in part.tokens_NT[:, 1:].ravel() if t != corpus.codec.end_token]
         assert part.bytes == sum(corpus.codec.byte_lengths_V[t] for t in texts)
         assert len(np.unique(part.tokens_NT, axis=0)) == 10
 
@@ -200,8 +200,11 @@ def test_more_held_out_tokens_hold_those_of_fewer_and_weights_do_not_matter(conf
 def test_roll_is_a_chain_of_sha256():
     one, two = np.array([1, 2**63], np.uint64), np.array([3], np.uint64)
     first = hashlib.sha256((1).to_bytes(8, "little") + (2**63).to_bytes(8, "little")).digest()
-    assert roll("", one) == first.hex()
-    assert roll(roll("", one), two) == hashlib.sha256(first + (3).to_bytes(8, "little")).hexdigest()
+    assert update_example_hash("", one) == first.hex()
+    assert (
+        update_example_hash(update_example_hash("", one), two)
+        == hashlib.sha256(first + (3).to_bytes(8, "little")).hexdigest()
+    )
 
 
 def test_a_seed_means_the_same_for_ever(configure):

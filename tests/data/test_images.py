@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.config.schema.run import Content, DataConfig, SourceConfig
+from harness.config.schema.run import DataConfig, DataKind, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
-from harness.data.images.image_corpus import HEAD, LEVELS, UNIT
-from harness.data.images.pca_features import Gallery
+from harness.data.images.image_corpus import HEADER_WORDS, HELDOUT_TIMES, TIME_UNITS
+from harness.data.images.pca_features import PCAFeatures
 
 SHAPE = (4, 4, 1)
 PATCHES = 4
@@ -29,7 +29,7 @@ def configure(tmp_path):
             path = tmp_path / f"{name}.npz"
             np.savez(path, **content)
             sources[name] = SourceConfig(str(path), (_weights or {}).get(name, 1.0))
-        base = {"kind": Content.images, "sequence_length": PATCHES, "holdout": 0.2}
+        base = {"kind": DataKind.images, "sequence_length": PATCHES, "holdout": 0.2}
         return DataConfig("test", sources=sources, **base | (_options or {}))
 
     return make
@@ -40,7 +40,7 @@ def labelled(images, classes=3):
 
 
 def pixels(rows_BR):
-    return {row.tobytes() for row in rows_BR[:, HEAD:].astype(np.uint8)}
+    return {row.tobytes() for row in rows_BR[:, HEADER_WORDS:].astype(np.uint8)}
 
 
 def test_a_batch_follows_from_config_seed_and_step(configure):
@@ -86,23 +86,23 @@ def test_every_image_once_an_epoch_with_other_noise_and_times(configure):
 def test_times_are_logit_normal_and_a_tenth_is_unlabelled(configure):
     corpus = open_data(configure(one=labelled(drawn())))
     rows = np.concatenate([corpus.sampler(1_000, 0).batch(t).tokens_BT for t in range(10)])
-    times = rows[:, 2] / UNIT
+    times = rows[:, 2] / TIME_UNITS
     assert 0 < times.min() < times.max() < 1
     logits = np.log(times / (1 - times))
     assert logits.mean() == pytest.approx(0, abs=0.05)
     assert logits.std() == pytest.approx(1, abs=0.05)
     assert (rows[:, 3] == 3).mean() == pytest.approx(0.1, abs=0.01)
-    always = open_data(configure(_options={"unlabelled": 0.0}, one=labelled(drawn())))
+    always = open_data(configure(_options={"label_dropout": 0.0}, one=labelled(drawn())))
     assert always.sampler(1_000, 0).batch(0).tokens_BT[:, 3].max() == 2
 
 
 def test_labels_stay_with_their_images_and_sources_have_classes_of_their_own(configure):
     one, two = drawn(), drawn(seed=1)
-    corpus = open_data(configure(_options={"unlabelled": 0.0}, one=labelled(one, 3), two=labelled(two, 2)))
+    corpus = open_data(configure(_options={"label_dropout": 0.0}, one=labelled(one, 3), two=labelled(two, 2)))
     known = {image.tobytes(): i % 3 for i, image in enumerate(one)}
     known |= {image.tobytes(): 3 + i % 2 for i, image in enumerate(two)}
     rows = corpus.sampler(200, 0).batch(0).tokens_BT
-    assert all(known[row[HEAD:].astype(np.uint8).tobytes()] == row[3] for row in rows)
+    assert all(known[row[HEADER_WORDS:].astype(np.uint8).tobytes()] == row[3] for row in rows)
     assert corpus.classes == 5
 
 
@@ -120,11 +120,11 @@ def test_copies_of_an_image_are_held_out_together(configure):
 def test_held_out_rows_are_the_same_images_at_each_level(configure):
     corpus = open_data(configure(one=labelled(drawn())))
     held = corpus.heldout(20 * PATCHES)
-    assert [*held] == [f"one t={level}" for level in LEVELS]
+    assert [*held] == [f"one t={level}" for level in HELDOUT_TIMES]
     first, *rest = held.values()
-    assert first.tokens_NT.shape == (20, HEAD + 16)
-    for level, each in zip(LEVELS, held.values(), strict=True):
-        assert set(each.tokens_NT[:, 2]) == {round(level * UNIT)}
+    assert first.tokens_NT.shape == (20, HEADER_WORDS + 16)
+    for level, each in zip(HELDOUT_TIMES, held.values(), strict=True):
+        assert set(each.tokens_NT[:, 2]) == {round(level * TIME_UNITS)}
         assert pixels(each.tokens_NT) == pixels(first.tokens_NT)
     assert not any((each.tokens_NT[:, :2] == first.tokens_NT[:, :2]).all(axis=1).any() for each in rest)
     trained = np.concatenate([corpus.sampler(64, 0).batch(t).tokens_BT for t in range(8)])
@@ -141,7 +141,7 @@ def test_facts_tell_what_decides_the_batches(configure):
     config = configure(one=labelled(drawn()))
     facts = describe_data(config, 40)
     assert (facts.vocabulary, facts.image) == (4, SHAPE)
-    more = dataclasses.replace(config, unlabelled=0.2)
+    more = dataclasses.replace(config, label_dropout=0.2)
     assert describe_data(more, 40).fingerprint != facts.fingerprint
     assert describe_data(config, 80).fingerprint == facts.fingerprint
     assert describe_data(config, 80).eval_fingerprint != facts.eval_fingerprint
@@ -152,7 +152,7 @@ def test_facts_tell_what_decides_the_batches(configure):
 def test_the_packs_are_there():
     for name, shape, patches in (("digits", (28, 28, 1), 49), ("emoji", (32, 32, 3), 64)):
         sources = {name: SourceConfig(f"pack:{name}")}
-        config = DataConfig(name, sources, sequence_length=patches, kind=Content.images)
+        config = DataConfig(name, sources, sequence_length=patches, kind=DataKind.images)
         facts = describe_data(config, 6_400)
         assert (facts.vocabulary, facts.image) == (11, shape)
 
@@ -165,10 +165,10 @@ def test_features_are_the_directions_of_largest_variance():
     images[:, 0, :, 0] += strokes[:, :1]
     images[:, 2, :, 0] += strokes[:, 1:]
     whole = np.clip(images + draw.normal(size=images.shape), 0, 255).astype(np.uint8)
-    gallery = Gallery.of(whole[:400], whole[400:], np.zeros(100, np.int64))
+    gallery = PCAFeatures.fit(whole[:400], whole[400:], np.zeros(100, np.int64))
     expected = np.linalg.svd(whole[:400].reshape(400, -1) / 127.5 - 1 - gallery.mean_P)[2][:2]
     np.testing.assert_allclose(np.abs(expected @ gallery.components_PK[:, :2]), np.eye(2), atol=1e-6)
-    np.testing.assert_allclose(gallery.features(whole[400:]), gallery.heldout_MK)
+    np.testing.assert_allclose(gallery.project(whole[400:]), gallery.heldout_MK)
     assert gallery.train_NK.mean(axis=0) == pytest.approx(0, abs=1e-9)
 
 
@@ -185,7 +185,7 @@ def test_features_are_the_directions_of_largest_variance():
             "holds images of 4 x 6 x 1",
         ),
         ({"one": labelled(drawn(2))}, {}, "of 2 images are held out"),
-        ({"one": labelled(drawn())}, {"unlabelled": 1.0}, "data.unlabelled=1.0"),
+        ({"one": labelled(drawn())}, {"label_dropout": 1.0}, "data.label_dropout=1.0"),
         ({"one": labelled(drawn())}, {"holdout": 0.0}, "data.holdout=0.0"),
         ({}, {}, "names nothing to read"),
     ],

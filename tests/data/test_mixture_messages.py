@@ -8,10 +8,10 @@ import pytest
 from harness.compare.context.fairness import fairness_rows
 from harness.compare.inputs.run_records import read_runs
 from harness.config.schema.run import DataConfig, StageConfig
-from harness.data import describe_data, describe_mix, shared
+from harness.data import count_shared_examples, describe_data, describe_mix
 from harness.records.run.provenance import Facts
 from harness.report.tables import comparison as tables
-from harness.report.tables.text_table import split
+from harness.report.tables.text_table import explain_constant_columns
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.example import comparison
 
@@ -63,9 +63,9 @@ def test_a_row_says_how_much_is_shared_and_until_when(rows, configs, stages):
     assert (control.shared_examples, control.parting) == (None, None)
     for row in treatments:
         config = configs[row.variant]
-        found = shared(configs["even"], config, SCALE)
+        found = count_shared_examples(configs["even"], config, SCALE)
         steps = zip(ids_by_step(configs["even"]), ids_by_step(config), strict=True)
-        assert row.shared_examples == found.both / found.examples
+        assert row.shared_examples == found.in_both / found.examples
         assert row.parting == next(t for t, (mine, theirs) in enumerate(steps) if mine != theirs)
 
 
@@ -82,7 +82,7 @@ def test_the_table_says_it_in_words(rows):
 
 def test_what_is_the_same_in_all_is_said_once(rows, configs):
     content = dataclasses.replace(comparison(), fairness=rows(dict.fromkeys(NAMES, configs["even"])))
-    left, same = split(tables.fairness(content))
+    left, same = explain_constant_columns(tables.fairness(content))
     assert not {"mix", "shared examples"} & {*left.columns}
     assert "mix a 50 %, b 50 %" in same
 

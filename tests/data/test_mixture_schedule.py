@@ -10,7 +10,7 @@ import pytest
 from harness.config.compose import compose
 from harness.config.schema.run import DataConfig, ScaleConfig, StageConfig
 from harness.core.errors import UserError
-from harness.data import describe_data, describe_mix, open_data, shared
+from harness.data import count_shared_examples, describe_data, describe_mix, open_data
 
 from .conftest import documents, write
 from .test_facts import check_sentence
@@ -114,10 +114,10 @@ def test_what_is_shared_is_what_the_ids_say(configure, staged):
     runs = [ids_by_step(config) for config in configs]
     found = []
     for (one, mine), (other, theirs) in itertools.product(zip(configs, runs, strict=True), repeat=2):
-        answer = shared(one, other, SCALE)
+        answer = count_shared_examples(one, other, SCALE)
         both = Counter(itertools.chain(*mine)) & Counter(itertools.chain(*theirs))
         steps = (Counter(a) & Counter(b) for a, b in zip(mine, theirs, strict=True))
-        assert answer.both == both.total()
+        assert answer.in_both == both.total()
         assert answer.same_step == sum(each.total() for each in steps)
         assert answer.examples == BATCH * STEPS
         found.append(answer.same_step)
@@ -131,13 +131,16 @@ def test_epochs_do_not_matter_to_what_is_shared(configure):
     draws = [describe_mix(config, scale).draws for config in (one, other)]
     assert min(max(each.values()) for each in draws) > 2 * max(len(d.train) for d in open_data(one).domains)
     ids = [Counter(open_data(config).sampler(6000, 0).batch(0).ids_B.tolist()) for config in (one, other)]
-    assert shared(one, other, scale).both == (ids[0] & ids[1]).total() == 1200
+    assert count_shared_examples(one, other, scale).in_both == (ids[0] & ids[1]).total() == 1200
 
 
 @pytest.mark.parametrize("change", [{"tokenizer": "bpe512"}, {"holdout": 0.3}, {"sequence_length": 8}])
 def test_other_windows_share_nothing(configure, change):
     one, other = configure({"a": 1}), configure({"a": 1}, **change)
-    assert (shared(one, other, SCALE).both, shared(one, other, SCALE).same_step) == (0, 0)
+    assert (
+        count_shared_examples(one, other, SCALE).in_both,
+        count_shared_examples(one, other, SCALE).same_step,
+    ) == (0, 0)
 
 
 def test_a_source_without_weight_is_evaluated_and_never_read(configure):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.data import Batch, Reader, open_data
-from harness.data.prefetch import AHEAD, KEPT
+from harness.data.prefetch import MAX_CACHED_BATCHES, PREFETCH_BATCHES
 
 
 class Stub:
@@ -75,8 +75,8 @@ def test_three_lanes_read_each_batch_once(reading):
     stub = Stub()
     reader = reading(stub)
     assert lanes(reader, range(25)) == [list(range(25))] * 3
-    assert settled(stub, 25 + AHEAD) == list(range(25 + AHEAD))
-    assert reader.reads == 25 + AHEAD
+    assert settled(stub, 25 + PREFETCH_BATCHES) == list(range(25 + PREFETCH_BATCHES))
+    assert reader.reads == 25 + PREFETCH_BATCHES
 
 
 def test_lanes_that_ask_at_once_share_one_gathering(reading):
@@ -99,20 +99,20 @@ def test_reading_ahead_is_bounded_and_starts_with_the_first_call(reading):
     reader = reading(stub)
     assert settled(stub, 0) == []
     reader.get(1000)
-    assert settled(stub, 1 + AHEAD) == list(range(1000, 1001 + AHEAD))
+    assert settled(stub, 1 + PREFETCH_BATCHES) == list(range(1000, 1001 + PREFETCH_BATCHES))
     assert "prefetch" in stub.threads
 
 
 def test_a_lane_that_starts_again_far_back_gets_its_batches(reading):
     stub = Stub()
     reader = reading(stub)
-    for t in range(KEPT * 2):
+    for t in range(MAX_CACHED_BATCHES * 2):
         reader.get(t)
     assert reader.get(3).tokens_BT[0, 0] == 3
-    counts = Counter(settled(stub, KEPT * 2 + AHEAD + 1))
+    counts = Counter(settled(stub, MAX_CACHED_BATCHES * 2 + PREFETCH_BATCHES + 1))
     assert counts[3] == 2
-    assert max(counts) == KEPT * 2 - 1 + AHEAD
-    assert reader.get(KEPT * 2 - 1).ids_B[0] == KEPT * 2 - 1
+    assert max(counts) == MAX_CACHED_BATCHES * 2 - 1 + PREFETCH_BATCHES
+    assert reader.get(MAX_CACHED_BATCHES * 2 - 1).ids_B[0] == MAX_CACHED_BATCHES * 2 - 1
     assert counts == Counter(settled(stub, 0))
 
 
@@ -121,7 +121,7 @@ def test_what_fails_in_the_thread_reaches_every_lane_and_is_tried_again(reading)
     stub = Stub(lambda t: broken and t == 2)
     reader = reading(stub)
     reader.get(0)
-    assert settled(stub, 1 + AHEAD) == list(range(1 + AHEAD))
+    assert settled(stub, 1 + PREFETCH_BATCHES) == list(range(1 + PREFETCH_BATCHES))
     for _ in range(2):
         with pytest.raises(OSError, match="batch 2 cannot be read"):
             reader.get(2)

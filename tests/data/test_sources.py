@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.schema.run import SourceConfig
-from harness.core.atomic_files import sha256
-from harness.data.text.sources import PACK, held_out, locate
+from harness.core.atomic_files import file_sha256
+from harness.data.text.sources import PACK, find_source, is_heldout
 
 from .conftest import documents, write
 
@@ -44,7 +44,7 @@ WRITERS = {
 
 
 def read(path: Path, column: str = "text") -> list[str]:
-    return list(locate("s", SourceConfig(str(path), column=column)).documents())
+    return list(find_source("s", SourceConfig(str(path), column=column)).documents())
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -79,14 +79,14 @@ def test_a_file_with_windows_line_ends_is_split_too(tmp_path):
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_holding_out_depends_on_the_text_and_grows_with_the_share(text):
-    held = [held_out(text, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
+    held = [is_heldout(text, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
     assert held == sorted(held)
     assert (held[0], held[-1]) == (False, True)
-    assert held == [held_out(text, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
+    assert held == [is_heldout(text, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)]
 
 
 def test_about_the_share_is_held_out():
-    held = sum(held_out(text, 0.2) for text in documents("share", 5000))
+    held = sum(is_heldout(text, 0.2) for text in documents("share", 5000))
     assert 880 < held < 1120  # 4.2 standard deviations
 
 
@@ -97,6 +97,6 @@ def test_the_pack_is_what_its_notice_says(name, tmp_path):
     rows = [line.split("|") for line in (PACK / "NOTICE").read_text().splitlines()]
     (row,) = (row for row in rows if len(row) > 4 and row[1].strip() == f"{name}.txt.zst")
     size, count = (int(cell.replace(",", "")) for cell in row[3:5])
-    assert f"{name:<10}  {sha256(plain)}" in (PACK / "NOTICE").read_text()
+    assert f"{name:<10}  {file_sha256(plain)}" in (PACK / "NOTICE").read_text()
     assert plain.stat().st_size == size
-    assert sum(1 for _ in locate(name, SourceConfig(f"pack:{name}")).documents()) == count
+    assert sum(1 for _ in find_source(name, SourceConfig(f"pack:{name}")).documents()) == count

@@ -12,9 +12,9 @@ from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
 from harness.data.text import source_survey as content
 from harness.data.text import token_cache as cache
-from harness.data.text.sources import held_out, locate
+from harness.data.text.sources import find_source, is_heldout
 from harness.data.text.token_cache import Tokens, open_tokens
-from harness.data.text.tokenizers import ByteCodec, load
+from harness.data.text.tokenizers import ByteCodec, load_tokenizer
 
 from .conftest import documents, write
 
@@ -25,7 +25,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def tokens_of(path: Path, tokenizer: str = "byte", holdout: float = 0.2) -> Tokens:
-    return open_tokens(locate("s", SourceConfig(str(path))), load(tokenizer), holdout)
+    return open_tokens(find_source("s", SourceConfig(str(path))), load_tokenizer(tokenizer), holdout)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -42,10 +42,10 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe512"])
 def test_tokens_are_the_documents_each_ended(text, tokenizer):
-    codec = load(tokenizer)
+    codec = load_tokenizer(tokenizer)
     streams = {True: [], False: []}
     for document in documents("text"):
-        streams[held_out(document, 0.2)] += [*codec.encode([document])[0].tolist(), codec.end]
+        streams[is_heldout(document, 0.2)] += [*codec.encode([document])[0].tolist(), codec.end_token]
     tokens = tokens_of(text, tokenizer)
     assert tokens.train.tolist() == streams[False]
     assert tokens.heldout.tolist() == streams[True]
@@ -88,23 +88,23 @@ def test_the_same_bytes_read_another_way_are_another_content(tmp_path):
     hashes = set()
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_text('{"text": "one"}\n')
-        hashes.add(content.content_hash(locate("s", SourceConfig(str(tmp_path / name)))))
+        hashes.add(content.content_hash(find_source("s", SourceConfig(str(tmp_path / name)))))
     assert len(hashes) == 2
 
 
 def test_a_file_is_hashed_once_a_version(text, monkeypatch):
-    hashed, real = [], content.sha256
-    monkeypatch.setattr(content, "sha256", lambda path: (hashed.append(path), real(path))[1])
-    first = content.content_hash(locate("s", SourceConfig(str(text))))
-    assert content.content_hash(locate("s", SourceConfig(str(text)))) == first
+    hashed, real = [], content.file_sha256
+    monkeypatch.setattr(content, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
+    first = content.content_hash(find_source("s", SourceConfig(str(text))))
+    assert content.content_hash(find_source("s", SourceConfig(str(text)))) == first
     assert len(hashed) == 1
     state = text.stat()
     text.write_bytes(text.read_bytes().replace(b"attention", b"attentive", 1))  # of the same size
     os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert content.content_hash(locate("s", SourceConfig(str(text)))) != first
+    assert content.content_hash(find_source("s", SourceConfig(str(text)))) != first
     assert len(hashed) == 2
     monkeypatch.setattr(content, "FORMAT", content.FORMAT + 1)
-    content.content_hash(locate("s", SourceConfig(str(text))))
+    content.content_hash(find_source("s", SourceConfig(str(text))))
     assert len(hashed) == 3, "what an earlier version of the code remembered may mean something else"
 
 
@@ -143,11 +143,11 @@ def test_a_damaged_entry_is_built_again(text, cache, builds, damage):
 OPEN = """
 import os, signal, sys, time
 from pathlib import Path
-from harness.config.errors import UserError
-from harness.config.schema import SourceConfig
+from harness.core.errors import UserError
+from harness.config.schema.run import SourceConfig
 from harness.data import cache
-from harness.data.sources import locate
-from harness.data.tokenizers import ByteCodec
+from harness.data.text.sources import locate
+from harness.data.text.tokenizers import ByteCodec
 path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 {patch}
 Path(log).write_text("open")

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from harness.core.errors import UserError
-from harness.data.text.tokenizers import SHIPPED, Codec, load
+from harness.data.text.tokenizers import SHIPPED_TOKENIZER, Codec, load_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @pytest.fixture(params=["byte", "bpe512"], scope="module")
 def codec(request) -> Codec:
-    return load(request.param)
+    return load_tokenizer(request.param)
 
 
 @settings(max_examples=100, deadline=None)
@@ -42,36 +42,36 @@ def test_no_text_spells_the_end_of_a_document(codec):
 
 
 def test_vocabularies():
-    assert (load("byte").vocabulary, load("bpe512").vocabulary) == (257, 512)
-    assert load("bpe512").byte_lengths_V.min() == 0
-    assert (load("bpe512").byte_lengths_V == 0).sum() == 1
+    assert (load_tokenizer("byte").vocabulary, load_tokenizer("bpe512").vocabulary) == (257, 512)
+    assert load_tokenizer("bpe512").byte_lengths_V.min() == 0
+    assert (load_tokenizer("bpe512").byte_lengths_V == 0).sum() == 1
 
 
 def test_bpe_shortens_english():
     text = "The Congress of the United States of America shall have power to lay and collect taxes. " * 20
-    assert len(load("bpe512").encode([text])[0]) < 0.6 * len(text)
+    assert len(load_tokenizer("bpe512").encode([text])[0]) < 0.6 * len(text)
 
 
 def test_a_file_is_taken_without_its_truncation_and_padding(tmp_path):
-    tokenizer = Tokenizer.from_file(str(SHIPPED))
+    tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=64)
-    codec = load(save(tokenizer, tmp_path))
+    codec = load_tokenizer(save(tokenizer, tmp_path))
     text = "a text of more than four tokens"
-    assert np.array_equal(codec.encode([text])[0], load("bpe512").encode([text])[0])
+    assert np.array_equal(codec.encode([text])[0], load_tokenizer("bpe512").encode([text])[0])
 
 
 def test_an_added_word_counts_its_own_bytes(tmp_path):
-    tokenizer = Tokenizer.from_file(str(SHIPPED))
+    tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
     tokenizer.add_tokens(["é漢"])
-    codec = load(save(tokenizer, tmp_path))
+    codec = load_tokenizer(save(tokenizer, tmp_path))
     (tokens,) = codec.encode(["é漢"])
     assert tokens.tolist() == [512]
     assert codec.byte_lengths_V[512] == 5
 
 
 def test_a_sentencepiece_file_with_byte_fallback(tmp_path):
-    codec = load(save(sentencepiece(), tmp_path))
+    codec = load_tokenizer(save(sentencepiece(), tmp_path))
     (tokens,) = codec.encode(["ab 漢"])
     assert codec.decode(tokens) == "ab 漢"
     assert codec.byte_lengths_V[tokens].sum() == len(" ab 漢".encode())  # the space that it puts first
@@ -81,11 +81,11 @@ def test_a_file_that_loses_text_is_refused(tmp_path):
     words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1, "</s>": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(UserError, match="loses part of a text"):
-        load(save(words, tmp_path))
+        load_tokenizer(save(words, tmp_path))
 
 
 def test_a_large_vocabulary_takes_four_bytes():
-    big = load("byte")
+    big = load_tokenizer("byte")
     big.vocabulary = 2**16
     assert big.dtype == np.uint16
     big.vocabulary += 1
@@ -94,10 +94,10 @@ def test_a_large_vocabulary_takes_four_bytes():
 
 @pytest.mark.slow
 def test_training_again_gives_the_committed_file(tmp_path):
-    from harness.data.text.train_bpe import train, training_documents
+    from harness.data.text.train_bpe import train_tokenizer, training_documents
 
-    train(training_documents()).save(str(tmp_path / "again.json"))
-    assert (tmp_path / "again.json").read_bytes() == SHIPPED.read_bytes()
+    train_tokenizer(training_documents()).save(str(tmp_path / "again.json"))
+    assert (tmp_path / "again.json").read_bytes() == SHIPPED_TOKENIZER.read_bytes()
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> str:

@@ -14,7 +14,7 @@ from harness.records.run import metrics
 from harness.records.run.checkpoint_manifest import Manifest, read_manifest
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance
-from harness.training.output.checkpointer import Saver, restore
+from harness.training.output.checkpointer import Checkpointer, restore
 from harness.training.step import TrainState
 from tests.training.runs import lane, prepare
 
@@ -24,7 +24,7 @@ def at_start(folder: Path, *overrides: str) -> RunDir:
     run = prepare(folder, *overrides)
     provenance = read_provenance(run)
     assert provenance
-    save(run, Manifest(0, provenance.identity, "", "", 0.0, {}), lane(run).initial())
+    save(run, Manifest(0, provenance.identity, "", "", 0.0, {}), lane(run).init_state())
     return run
 
 
@@ -40,12 +40,12 @@ def change_weights(run: RunDir, step: int, path: str, change: Callable[[np.ndarr
 def change_rows(run: RunDir, kind: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Seal a curve anew with other rows."""
     rows = change(read_curve(run, kind))
-    (part,) = metrics.parts(run, kind)
+    (part,) = metrics.list_parts(run, kind)
     part.path.unlink()
-    metrics.seal(run, kind, part.start, part.end, rows.to_dicts())
+    metrics.write_part(run, kind, part.start, part.end, rows.to_dicts())
 
 
 def save(run: RunDir, manifest: Manifest, state: TrainState) -> None:
-    saver = Saver(run, CheckpointConfig(keep_last=100))
+    saver = Checkpointer(run, CheckpointConfig(keep_last=100))
     saver.save(state, manifest)
     saver.wait()

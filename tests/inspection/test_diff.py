@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
-from harness.compare.checkpoints.diff_types import Function
+from harness.compare.checkpoints.diff_types import PredictionDiff
 from harness.compare.results.to_json import to_json
 from harness.core.errors import UserError
 from harness.data import open_data
@@ -22,7 +22,7 @@ from harness.inspection import load_run
 from harness.inspection.diff import predictions
 from harness.inspection.diff.diff_checkpoints import diff, picture_folder
 from harness.models import build
-from harness.records.run.checkpoint_manifest import fault
+from harness.records.run.checkpoint_manifest import corruption_reason
 from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance, write_provenance
@@ -40,7 +40,8 @@ def pair(one, other):
 def unasked(monkeypatch):
     """Spares the compilation of models where only weights and curves matter."""
     monkeypatch.setattr(
-        "harness.inspection.diff.diff_checkpoints.compare_function", lambda *_: Function(refused="unasked")
+        "harness.inspection.diff.diff_checkpoints.compare_function",
+        lambda *_: PredictionDiff(refused="unasked"),
     )
 
 
@@ -140,7 +141,7 @@ LAYERS = ("model.layers=2", "model.width=32", "model.heads=2", "model.ffn=40", "
 @pytest.mark.slow
 def test_how_layers_are_stored_and_split_is_no_difference(folder):
     plain = at_start(folder, *LAYERS, "seed=7")
-    scanned = at_start(folder, *LAYERS, "seed=7", "compute.layers=scanned", "variant.name=scanned")
+    scanned = at_start(folder, *LAYERS, "seed=7", "compute.scan_layers=true", "variant.name=scanned")
     wide = at_start(folder, *LAYERS, "seed=7", "mesh.data=2", "mesh.fsdp=2", "variant.name=wide")
     for run in (scanned, wide):
         found = diff(plain.path, run.path)
@@ -254,7 +255,7 @@ def test_nothing_to_read_is_said(one, copied, folder):
     run = copied(one)
     for step in (8, 13, 16, 24, 30):
         (run.checkpoint(step) / "orbax.checkpoint").unlink()
-        assert fault(run, step)
+        assert corruption_reason(run, step)
     assert "no checkpoint is whole" in refused(run.path, one.path)
     for manifest in run.checkpoints.glob("*.json"):
         manifest.unlink()
@@ -299,7 +300,7 @@ def test_pictures_belong_to_the_first_sweep(one, tmp_path):
 
 ALONE = """
 import sys
-from harness.probe.diff import diff
+from harness.inspection.diff.diff_checkpoints import diff
 import harness.report.checkpoint_diff
 assert "jax" not in sys.modules
 found = diff(*sys.argv[1:])

@@ -23,7 +23,7 @@ MODELS = {
     "llama": ("model.qk_norm=false", "model.rope_base=500"),
     "qwen3": ("model.tie_embeddings=false", "data.tokenizer=bpe512", "model.norm_epsilon=1e-5"),
     "gqa": ("variant=gqa",),
-    "windows": ("variant=hybrid", WINDOWS, "compute.layers=scanned"),
+    "windows": ("variant=hybrid", WINDOWS, "compute.scan_layers=true"),
     "short": ("variant=short", "+model.attention.options.kv_heads=1"),
     "wide": ("model.base_width=6",),
 }
@@ -32,7 +32,7 @@ MODELS = {
 def saved(folder, *overrides):
     """A run whose one checkpoint holds weights and gains of a trained model's kind: none at its start."""
     run = prepare(folder, *SHAPE, *overrides)
-    state, rng = lane(run).initial(), np.random.default_rng(0)
+    state, rng = lane(run).init_state(), np.random.default_rng(0)
     params = {
         path: np.float32(np.asarray(value) + rng.normal(size=value.shape) * 0.1)
         for path, value in state.params.items()
@@ -120,12 +120,12 @@ def test_the_tokenizer_goes_along(exported):
         assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
         return
     transformers = pytest.importorskip("transformers", reason="needs the extra `hf`")
-    from harness.data.text.tokenizers import load
+    from harness.data.text.tokenizers import load_tokenizer
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ours = load("bpe512").encode(["A probe: 12 times."])[0].tolist()
+    ours = load_tokenizer("bpe512").encode(["A probe: 12 times."])[0].tolist()
     assert tokenizer.encode("A probe: 12 times.", add_special_tokens=False) == ours
-    assert tokenizer.eos_token_id == load("bpe512").end
+    assert tokenizer.eos_token_id == load_tokenizer("bpe512").end_token
 
 
 def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):

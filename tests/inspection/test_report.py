@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.compare.checkpoints.diff_types import CheckpointDiff, Divergence, Function, Side, StepDistance
+from harness.compare.checkpoints.diff_types import (
+    CheckpointDiff,
+    CheckpointRef,
+    Divergence,
+    PredictionDiff,
+    StepDistance,
+)
 from harness.compare.checkpoints.distances import (
     compare_tokens,
     compare_weights,
-    function_row,
+    divergence_point,
     loss_row,
-    onset,
-    onset_of_weights,
-    over_domains,
+    mean_over_domains,
+    prediction_row,
+    weight_divergence_point,
 )
 from harness.report.checkpoint_diff import histogram_rows, print_diff, write_diff_pictures
 
@@ -40,19 +46,21 @@ def made(
     logits, losses = RNG.normal(size=(2, 50, 9)), RNG.normal(4, 0.1, (2, 60))
     second = int(bool(shift))
     rows = tuple(loss_row(domain, losses[0], losses[second] + shift) for domain in domains)
-    function = Function(
-        tuple(function_row(domain, 5, compare_tokens(logits[0], logits[second])) for domain in domains),
+    function = PredictionDiff(
+        tuple(prediction_row(domain, 5, compare_tokens(logits[0], logits[second])) for domain in domains),
         rows,
-        over_domains(rows) if rows else None,
+        mean_over_domains(rows) if rows else None,
     )
     curve, other = np.linspace(5, 4, 30), np.linspace(5, 4 + shift, 30)
     span = np.arange(1, 31)
     return CheckpointDiff(
-        Side("xs/mha/seed0@100", "runs/attention/xs/mha/seed0", 100, 51_200, 28_896, "1"),
-        Side("xs/hybrid/seed0@100", "runs/attention/xs/hybrid/seed0", 100, 51_200, 28_896, "1"),
+        CheckpointRef("xs/mha/seed0@100", "runs/attention/xs/mha/seed0", 100, 51_200, 28_896, "1"),
+        CheckpointRef("xs/hybrid/seed0@100", "runs/attention/xs/hybrid/seed0", 100, 51_200, 28_896, "1"),
         compare_weights(a, b),
         function,
-        Divergence(onset(span, curve, span, other), onset_of_weights(steps), tuple(steps), True),
+        Divergence(
+            divergence_point(span, curve, span, other), weight_divergence_point(steps), tuple(steps), True
+        ),
         (),
         ("A note.",),
     )
@@ -105,7 +113,7 @@ def test_nothing_shared_is_not_called_equal():
 
 
 def test_a_refusal_stands_in_the_place_of_the_function():
-    text = printed(dataclasses.replace(made(), function=Function(refused=f"because {HOSTILE}")))
+    text = printed(dataclasses.replace(made(), function=PredictionDiff(refused=f"because {HOSTILE}")))
     assert "Not compared by what they answer: because [bold]x[/]?[31m." in text
     assert "held-out loss" not in text
     assert "\x1b" not in text

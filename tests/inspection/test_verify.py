@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 
 from harness.cli import main
-from harness.compare.checkpoints.replay_check import check_state, partings
+from harness.compare.checkpoints.replay_check import check_state, find_mismatches
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.inspection.replay.verify import verify
 from harness.records.run.checkpoint_manifest import read_manifest, write_manifest
-from harness.records.run.environment import Surroundings, at, changes, noted
+from harness.records.run.environment import Environment, append_entry, environment_at, environment_changes
 from harness.records.run.provenance import code_at, read_provenance, write_provenance
-from harness.records.run.status import State, Writer, read_status, write_status
+from harness.records.run.status import ProcessInfo, State, read_status, write_status
 from tests.inspection.conftest import trained
 from tests.inspection.saved import change_rows, change_weights
 from tests.training import test_finetune, test_images
@@ -118,7 +118,7 @@ def test_what_changed_around_a_run_is_named(one, copied):
 @pytest.mark.slow
 def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     run = copied(one)
-    content = atomic_files.read_sealed(run.run)
+    content = atomic_files.read_checksummed_json(run.run)
     del content["surroundings"]
     atomic_files.write_json(run.run, content)
     found = verify(run.path)
@@ -140,7 +140,7 @@ def test_mistakes_are_one_sentence(one, folder, copied):
     assert "--steps=0" in refused(one.path, 0)
     run = copied(one)
     status = read_status(run)
-    write_status(run, dataclasses.replace(status, state=State.running, writer=Writer.here()))
+    write_status(run, dataclasses.replace(status, state=State.running, writer=ProcessInfo.here()))
     assert "still at work" in refused(run.path)
     assert "still at work" in refused(run.branch(0.5).path)
 
@@ -209,25 +209,30 @@ def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
 def test_parts():
     nan = float("nan")
     rows = [{"step": 1, "loss": nan, "grad_norm": 2.0}, {"step": 2, "loss": 1.0, "grad_norm": None}]
-    assert not partings(rows, [{"step": 1, "loss": nan}, {"step": 2, "loss": 1.0, "grad_norm": 5.0}])
-    assert len(partings(rows, [{"step": 1, "loss": 0.0}, {"step": 2, "loss": nan}])) == 2
+    assert not find_mismatches(rows, [{"step": 1, "loss": nan}, {"step": 2, "loss": 1.0, "grad_norm": 5.0}])
+    assert len(find_mismatches(rows, [{"step": 1, "loss": 0.0}, {"step": 2, "loss": nan}])) == 2
     zero = check_state(1, {"a": np.float32([0.0])}, {"a": np.float32([-0.0])}, same_examples=True)
     assert zero.differing == ("a",)
     assert [code_at("a@5+b@9+c", step) for step in (0, 4, 5, 8, 9)] == ["a", "a", "b", "b", "c"]
 
 
-SEEN = Surroundings("cpu", "cpu", 1, 2, 4, "x86_64", "fpu avx", "--a --b", {"jax": "1"})
+SEEN = Environment("cpu", "cpu", 1, 2, 4, "x86_64", "fpu avx", "--a --b", {"jax": "1"})
 
 
 def test_surroundings_are_kept_by_step():
     moved = dataclasses.replace(SEEN, features="avx fpu amx", cores=2, versions={"jax": "2", "new": "1"})
-    known = noted([], 0, SEEN)
-    assert noted(known, 10, SEEN) == known
-    known = noted(known, 10, moved)
-    assert (at(known, 9), at(known, 10), at([], 3), at([{"step": 0}], 3)) == (SEEN, moved, None, None)
-    assert noted(known, 5, SEEN) == known[:1]  # taken up before the change
-    assert noted(known, 0, moved) == [{**known[1], "step": 0}]
-    said = [(each.what, each.then, each.now) for each in changes(SEEN, moved)]
+    known = append_entry([], 0, SEEN)
+    assert append_entry(known, 10, SEEN) == known
+    known = append_entry(known, 10, moved)
+    assert (
+        environment_at(known, 9),
+        environment_at(known, 10),
+        environment_at([], 3),
+        environment_at([{"step": 0}], 3),
+    ) == (SEEN, moved, None, None)
+    assert append_entry(known, 5, SEEN) == known[:1]  # taken up before the change
+    assert append_entry(known, 0, moved) == [{**known[1], "step": 0}]
+    said = [(each.what, each.then, each.now) for each in environment_changes(SEEN, moved)]
     assert said == [
         ("cores", "4", "2"), ("features", "none", "amx"), ("jax", "1", "2"), ("new", "absent", "1")
     ]  # fmt: skip

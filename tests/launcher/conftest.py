@@ -14,15 +14,15 @@ from tests.launcher.fake_slurm import FakeSlurm
 
 @pytest.fixture
 def slurm(monkeypatch) -> FakeSlurm:
-    monkeypatch.setattr("harness.launcher.engines.slurm.queue.FRESH", 0.05)
+    monkeypatch.setattr("harness.launcher.engines.slurm.queue.REFRESH_SECONDS", 0.05)
     return FakeSlurm()
 
 
 @pytest.fixture
 def fake(monkeypatch) -> FakeRay:
-    monkeypatch.setattr(ray, "FRESH", 0.0)
-    knock = ray_cluster._knock
-    monkeypatch.setattr(ray_cluster, "_knock", lambda *given: given[0] == "head:1" or knock(*given))
+    monkeypatch.setattr(ray, "REFRESH_SECONDS", 0.0)
+    knock = ray_cluster._try_connect
+    monkeypatch.setattr(ray_cluster, "_try_connect", lambda *given: given[0] == "head:1" or knock(*given))
     monkeypatch.setattr(ray_cluster, "_speaks_http2", lambda address: True)
     return FakeRay()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.ray.slice_shape import LABEL
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.ray.slice_shape import SLICE_LABEL
 
 
 class RayError(Exception):
@@ -87,7 +87,7 @@ class FakeRay:
                 "Alive": name in self.living,
                 "NodeManagerAddress": f"address-{name}",
                 "Resources": {"CPU": 4.0, "TPU": 4.0},
-                "Labels": {LABEL: self.slices[name]} if name in self.slices else {},
+                "Labels": {SLICE_LABEL: self.slices[name]} if name in self.slices else {},
             }
             for name in sorted({"n1", "n2", *self.slices})
         ]
@@ -136,9 +136,11 @@ class FakeRay:
 
 def order(
     folder: Path, name: str = "xs/seed0", devices: int = 2, platform: str = "cpu", processes: int = 1
-) -> Order:
+) -> WorkerSpec:
     log, env = folder / "log", {"A": "1"}
-    return Order(name, (folder / "run",), env, log, devices=devices, platform=platform, processes=processes)
+    return WorkerSpec(
+        name, (folder / "run",), env, log, devices=devices, platform=platform, processes=processes
+    )
 
 
 def only(fake: FakeRay):

@@ -23,9 +23,9 @@ from harness.records.run import checkpoint_manifest, metrics
 from harness.records.run.config_file import read_config
 from harness.records.run.example_hash import write_examples
 from harness.records.run.provenance import read_provenance
-from harness.records.run.run_lock import HELD, claim
-from harness.records.run.status import State, Status, Writer, read_status, write_status
-from harness.worker.scheduler import Lease, Turn, Turns
+from harness.records.run.run_lock import HELD, acquire
+from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
+from harness.worker.scheduler import DeviceAllocation, RunScheduler, ScheduledRun
 
 EVERY = 5
 
@@ -38,9 +38,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     for run in map(RunDir, map(Path, argv)):
         if (fault := _fault(run)) and fault["at"] == 0 and _due(run, fault):
             _misbehave(fault["do"], Status())
-    turns = [Turn(run, _block(run), _width(run)) for run in (RunDir(Path(path)) for path in argv)]
-    states = Turns(turns, terms.devices or len(turns), _lane, terms, stop).take(time.time())
-    return 0 if all(state.settled for state in states) else 3
+    turns = [ScheduledRun(run, _block(run), _width(run)) for run in (RunDir(Path(path)) for path in argv)]
+    states = RunScheduler(turns, terms.devices or len(turns), _lane, terms, stop).run_all(time.time())
+    return 0 if all(state.is_final for state in states) else 3
 
 
 def _block(run: RunDir) -> str:
@@ -51,12 +51,12 @@ def _width(run: RunDir) -> int:
     return read_config(run.config).mesh.devices
 
 
-def _lane(turn: Turn, lease: Lease) -> State:
-    run, stop = turn.run, lease.leave
+def _lane(turn: ScheduledRun, lease: DeviceAllocation) -> State:
+    run, stop = turn.run, lease.stop
     attempt = read_status(run).attempt + 1
     with (run.path / "attempts.txt").open("a") as file:
-        file.write(f"{os.getpid()}:{lease.first}\n")
-    status = Status(State.running, attempt=attempt, writer=Writer.here(), phase="start")
+        file.write(f"{os.getpid()}:{lease.first_device}\n")
+    status = Status(State.running, attempt=attempt, writer=ProcessInfo.here(), phase="start")
     try:
         status = _train(run, status, stop)
     except Exception as error:
@@ -69,9 +69,9 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
     record = read_provenance(run)
     assert record is not None
     steps, fault = record.facts.steps, _fault(run)
-    whole = metrics.intact_until(run)[0]
-    start = max((step for step in checkpoint_manifest.good_steps(run)[0] if step <= whole), default=0)
-    metrics.drop_after(run, start)
+    whole = metrics.complete_until(run)[0]
+    start = max((step for step in checkpoint_manifest.valid_steps(run)[0] if step <= whole), default=0)
+    metrics.truncate_after(run, start)
     rows: list[dict] = []
     for step in range(start + 1, steps + 1):
         time.sleep(float(os.environ.get("FAKE_PACE", "0.01")))
@@ -89,7 +89,7 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
             rows = []
         if stop.is_set() and step < steps:
             return replace(status, state=State.preempted)
-    if metrics.intact_until(run)[0] < steps:
+    if metrics.complete_until(run)[0] < steps:
         raise RuntimeError("the curve was damaged")
     write_examples(run, steps, f"examples up to {steps}")
     return replace(status, state=State.finished, step=steps, steps=steps)
@@ -97,8 +97,8 @@ def _train(run: RunDir, status: Status, stop: threading.Event) -> Status:
 
 def _seal(run: RunDir, step: int, rows: list[dict]) -> None:
     if rows:
-        metrics.seal(run, "steps", step - len(rows), step, rows)
-        metrics.seal(run, "evals", step - len(rows), step, [])
+        metrics.write_part(run, "steps", step - len(rows), step, rows)
+        metrics.write_part(run, "evals", step - len(rows), step, [])
 
 
 def _save(run: RunDir, step: int, identity: str) -> None:
@@ -108,7 +108,7 @@ def _save(run: RunDir, step: int, identity: str) -> None:
     made = checkpoint_manifest.Manifest(step, identity, "d", f"examples up to {step}", 0.0, {})
     checkpoint_manifest.write_manifest(run, made)
     for old in checkpoint_manifest.manifest_steps(run)[:-2]:
-        checkpoint_manifest.remove(run, old)
+        checkpoint_manifest.remove_checkpoint(run, old)
 
 
 def row(seed: int, variant: str, step: int) -> dict:
@@ -151,6 +151,6 @@ def _misbehave(what: str, status: Status) -> Status:
 
 
 if __name__ == "__main__":
-    if not all(claim(RunDir(Path(run)).claim) for run in sys.argv[1:]):
+    if not all(acquire(RunDir(Path(run)).claim) for run in sys.argv[1:]):
         sys.exit(HELD)
     sys.exit(main(sys.argv[1:], {}))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.cli.views.dry_run import print_outlook
+from harness.cli.views.dry_run import print_forecast
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
 from harness.config.schema.engine import EngineConfig, Isolation, OnFailure
@@ -90,7 +90,7 @@ def tools(conclude=None) -> LaunchHooks:
         describe=lambda configs: [facts(each) for each in configs],
         engine=lambda *_: lasting_engine(),
         conclude=conclude or (lambda *_: None),
-        show_plan=print_outlook,
+        show_plan=print_forecast,
     )
 
 

@@ -17,9 +17,9 @@ import pytest
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher import run_directories
-from harness.launcher.engines.engine_api import HELD, Order
-from harness.launcher.run_directories import mark
-from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.engines.engine_api import HELD, WorkerSpec
+from harness.launcher.run_directories import set_state
+from harness.launcher.runs import Run, run_directory, sweep_directory
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
 from harness.records.run.run_lock import worker_of
@@ -54,7 +54,7 @@ def assert_whole(runs: Path) -> None:
         variant, seed = run.path.parent.name, int(run.path.name[4:])
         wanted = [row(seed, variant, step) for step in range(1, STEPS + 1)]
         assert metrics.read_curve(run, "steps").equals(pl.DataFrame(wanted, schema=metrics.STEPS))
-    assert ledger.edited(SweepDir(runs / "trial")) == []
+    assert ledger.edited_positions(SweepDir(runs / "trial")) == []
 
 
 def test_finished_runs_are_not_trained_again(tmp_path):
@@ -172,13 +172,13 @@ def test_a_killed_driver_leaves_its_workers_which_the_next_one_adopts(tmp_path):
 def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
     """As when a driver is killed after it asked for a worker and before the worker said a word."""
     made = configs(tmp_path, seeds=(0,))
-    runs = [directory(sweep_of(made), each).path for each in made]
+    runs = [run_directory(sweep_directory(made), each).path for each in made]
     train(made)
     engine = lasting_engine()
     for path in runs:
-        mark(RunDir(path), State.pending, "")
+        set_state(RunDir(path), State.pending, "")
         shutil.rmtree(path / "metrics")
-    orders = [Order("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
+    orders = [WorkerSpec("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
     handles = [engine.submit(order) for order in orders]
     wait_for(lambda: all(engine.poll(handle) for handle in handles))
     assert {handle.exit.code for handle in handles if handle.exit} == {0, HELD}
@@ -238,10 +238,10 @@ def _kill(pid: int) -> None:
 
 def test_a_run_that_starts_over_keeps_what_its_lane_did(tmp_path):
     made = configs(tmp_path, variants=("mha",), seeds=(0,))
-    run = Run(made[0], facts(made[0]), directory(sweep_of(made), made[0]))
+    run = Run(made[0], facts(made[0]), run_directory(sweep_directory(made), made[0]))
     run.dir.path.mkdir(parents=True)
     run.dir.timeline.write_text("{}\n")
     write_status(run.dir, Status(step=5))
-    run_directories.start_over(sweep_of(made), run, "because")
+    run_directories.start_over(sweep_directory(made), run, "because")
     assert run.dir.timeline.read_text() == "{}\n"
     assert read_status(run.dir).step == 0

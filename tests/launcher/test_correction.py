@@ -12,14 +12,22 @@ from scipy.special import bdtr
 from scipy.stats import beta
 
 from harness.launcher.cost import measurements, prediction_log
-from harness.launcher.cost.correction import FEWEST, NEWEST, Correction, corrected, corrections, fit, judge
-from harness.launcher.cost.measurements import Taken, learn
+from harness.launcher.cost.correction import (
+    MAX_LAUNCHES,
+    MIN_LAUNCHES,
+    Correction,
+    accuracy_by_evidence,
+    apply_correction,
+    fit_correction,
+    fit_corrections,
+)
+from harness.launcher.cost.measurements import RunTiming, record_timings
 from harness.launcher.cost.prediction_log import ASSUMED, MEASURED, Prediction
-from harness.launcher.cost.step_cost import Estimate, estimate, machine_kind, program_of
-from harness.launcher.placement.frozen import freeze
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.cost.step_cost import RunEstimate, estimate_run, machine_kind, program_hash
+from harness.launcher.placement.frozen import freeze_places
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.launcher.workers.supervisor import Interrupted, Supervisor
-from harness.plan.predict import Evidence
+from harness.plan.predict import EvidenceKind
 from harness.records.sweep import ledger
 from tests.launcher.support import configs, facts, train
 from tests.launcher.test_prediction_log import made as prediction
@@ -39,16 +47,16 @@ def seen(ratios, runs: int = 1, **changes) -> list[Prediction]:
     ]
 
 
-def of(seconds: float, doubt: float = 1.01, **changes) -> Estimate:
+def of(seconds: float, doubt: float = 1.01, **changes) -> RunEstimate:
     """A run that does nothing but one step."""
-    made = Estimate(seconds, 0.0, 0.0, 0.0, seconds / doubt, seconds * doubt, runs=1, steps=1)
+    made = RunEstimate(seconds, 0.0, 0.0, 0.0, seconds / doubt, seconds * doubt, runs=1, steps=1)
     return dataclasses.replace(made, **changes)
 
 
 class TestFit:
     @pytest.mark.parametrize(
         ("launches", "runs", "shared", "own"),
-        [(FEWEST, 1, 0.0, 0.3), (FEWEST, 3, 0.25, 0.1)],
+        [(MIN_LAUNCHES, 1, 0.0, 0.3), (MIN_LAUNCHES, 3, 0.25, 0.1)],
     )
     def test_nine_runs_of_ten_are_inside_and_the_bias_is_gone(self, launches, runs, shared, own):
         """Steps take `bias` times as long as predicted, with scatter that a launch shares and scatter of
@@ -60,7 +68,7 @@ class TestFit:
                 size=(launches + 1, runs)
             )
             *past, present = bias * np.exp(logs)
-            found = corrected(of(2.0), {MEASURED: fit(seen(np.ravel(past), runs))})
+            found = apply_correction(of(2.0), {MEASURED: fit_correction(seen(np.ravel(past), runs))})
             hits += found.low <= 2.0 * present[0] <= found.high
             factors.append(math.log(found.factor))
         assert bdtr(hits, trials, 0.9) > 0.001, f"{hits} of {trials}"
@@ -73,7 +81,7 @@ class TestFit:
         random, trials, hits = np.random.default_rng(0), 100, 0
         for _ in range(trials):
             *past, present = np.exp(0.3 * random.normal(size=(4, 1)) + 0.02 * random.normal(size=(4, 5)))
-            found = corrected(of(2.0), {MEASURED: fit(seen(np.ravel(past)))})
+            found = apply_correction(of(2.0), {MEASURED: fit_correction(seen(np.ravel(past)))})
             hits += found.low <= 2.0 * present[0] <= found.high
         assert bdtr(hits, trials, 0.9) < 0.001
 
@@ -83,58 +91,60 @@ class TestFit:
         away = sorted(
             abs(log - statistics.median(logs[:index] + logs[index + 1 :])) for index, log in enumerate(logs)
         )
-        found = fit(seen(np.exp(logs)))
+        found = fit_correction(seen(np.exp(logs)))
         assert found is not None
         assert found.factor == pytest.approx(math.exp(statistics.median(logs)))
         assert found.spread == pytest.approx(away[math.ceil((launches + 1) * 0.9) - 1])
 
     def test_too_few_launches_correct_nothing_however_many_runs(self):
-        assert fit(seen([1.5] * (FEWEST - 1))) is None
-        assert fit(seen([1.5] * 80, runs=10)) is None
-        assert fit(seen([1.5] * FEWEST)) == Correction(pytest.approx(1.5), pytest.approx(0.0), FEWEST)
+        assert fit_correction(seen([1.5] * (MIN_LAUNCHES - 1))) is None
+        assert fit_correction(seen([1.5] * 80, runs=10)) is None
+        assert fit_correction(seen([1.5] * MIN_LAUNCHES)) == Correction(
+            pytest.approx(1.5), pytest.approx(0.0), MIN_LAUNCHES
+        )
 
     def test_the_newest_launches_count(self):
-        found = fit(seen([9.0] * 50 + [1.5] * NEWEST))
-        assert found == Correction(pytest.approx(1.5), pytest.approx(0.0), NEWEST)
+        found = fit_correction(seen([9.0] * 50 + [1.5] * MAX_LAUNCHES))
+        assert found == Correction(pytest.approx(1.5), pytest.approx(0.0), MAX_LAUNCHES)
 
     def test_what_was_said_with_a_correction_changes_no_later_one(self):
         plain = seen(np.linspace(0.8, 2.0, 12))
         said = [dataclasses.replace(each, predicted=9.0, low=8.0, high=10.0) for each in plain]
-        assert fit(said) == fit(plain)
+        assert fit_correction(said) == fit_correction(plain)
 
 
 class TestCorrected:
     def test_steps_are_longer_and_nothing_else_is(self):
         plain = of(10.0, evaluation=2.0, save=1.0, startup=3.0, low=8.0, high=32.0)
-        found = corrected(plain, {MEASURED: Correction(1.5, math.log(1.3), 9)})
+        found = apply_correction(plain, {MEASURED: Correction(1.5, math.log(1.3), 9)})
         assert (found.train, found.seconds, found.factor) == (15.0, 21.0, 1.5)
         assert (found.evaluation, found.save, found.startup) == (2.0, 1.0, 3.0)
 
     @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])
     def test_an_interval_is_never_narrower_than_its_own(self, spread):
         plain = of(10.0, low=8.0, high=13.0)
-        found = corrected(plain, {MEASURED: Correction(1.5, spread, 9)})
+        found = apply_correction(plain, {MEASURED: Correction(1.5, spread, 9)})
         assert found.seconds / found.low == pytest.approx(max(10 / 8, math.exp(spread)))
         assert found.high / found.seconds == pytest.approx(max(13 / 10, math.exp(spread)))
 
     def test_what_rests_on_something_else_is_left_alone(self):
         correction = {MEASURED: Correction(1.5, 0.1, 9)}
-        assert corrected(of(10.0, runs=0), correction) == of(10.0, runs=0)
-        assert corrected(of(10.0), {}) == of(10.0)
+        assert apply_correction(of(10.0, runs=0), correction) == of(10.0, runs=0)
+        assert apply_correction(of(10.0), {}) == of(10.0)
 
     def test_each_machine_and_each_evidence_has_its_own(self):
         kept = [
             *seen([1.5] * 9, machine="a"), *seen([3.0] * 9, machine="b"),
             *seen([5.0] * 9, machine="a", evidence=ASSUMED), *seen([7.0] * 3, machine="c"),
         ]  # fmt: skip
-        found = corrections(kept, "a")
+        found = fit_corrections(kept, "a")
         assert {key: each.factor for key, each in found.items()} == pytest.approx(
             {MEASURED: 1.5, ASSUMED: 5.0}
         )
-        assert corrections(kept, "c") == corrections(kept, "unknown") == {}
+        assert fit_corrections(kept, "c") == fit_corrections(kept, "unknown") == {}
 
     def test_a_plan_has_a_label_for_what_predictions_rest_on(self):
-        assert {MEASURED, ASSUMED} <= {each.value for each in Evidence}
+        assert {MEASURED, ASSUMED} <= {each.value for each in EvidenceKind}
 
 
 def test_accuracy_by_hand():
@@ -143,7 +153,7 @@ def test_accuracy_by_hand():
         prediction(launch=launch, raw=1.0, predicted=2.0, low=1.0, high=3.0, measured=took)
         for launch, took in (("a", 4.0), ("b", 2.0), ("b", 8.0), ("b", 8.0))
     ]
-    (found,) = judge(runs)
+    (found,) = accuracy_by_evidence(runs)
     assert (found.runs, found.launches) == (4, 2)
     assert (found.median, found.worst) == (0.5, 0.75)
     assert found.inside == pytest.approx((0 + 1 / 3) / 2)
@@ -154,14 +164,14 @@ def test_accuracy_by_hand():
     assert found.now is None
 
 
-def placed(tmp_path, known=(), **changes) -> tuple[list[Run], dict[str, Estimate]]:
+def placed(tmp_path, known=(), **changes) -> tuple[list[Run], dict[str, RunEstimate]]:
     made = configs(tmp_path, seeds=(0,), **changes)
     runs = [
-        Run(each, dataclasses.replace(facts(each), steps=STEPS), directory(sweep_of(made), each))
+        Run(each, dataclasses.replace(facts(each), steps=STEPS), run_directory(sweep_directory(made), each))
         for each in made
     ]
-    predicted = {run.name: estimate(run, 1, 1.0, known) for run in runs}
-    freeze(sweep_of(made), make_blocks(runs), (), predicted)
+    predicted = {run.name: estimate_run(run, 1, 1.0, known) for run in runs}
+    freeze_places(sweep_directory(made), make_blocks(runs), (), predicted)
     return runs, predicted
 
 
@@ -169,13 +179,13 @@ class TestRecord:
     def test_it_is_what_was_predicted_before_the_run(self, tmp_path):
         """What is learned between placement and end makes the record no better."""
         runs, predicted = placed(tmp_path)
-        sweep = sweep_of([runs[0].config])
+        sweep = sweep_directory([runs[0].config])
         for run in runs:
             finish(run)
-        learn(sweep, runs[:1], 1.0)
-        assert measurements.known("cpu"), "the second run could be predicted much better by now"
-        learn(sweep, runs[1:], 1.0)
-        kept = prediction_log.read().predictions
+        record_timings(sweep, runs[:1], 1.0)
+        assert measurements.load_observations("cpu"), "the second run could be predicted much better by now"
+        record_timings(sweep, runs[1:], 1.0)
+        kept = prediction_log.read_predictions().predictions
         assert [each.run for each in kept] == [run.name for run in runs]
         for run, each in zip(runs, kept, strict=True):
             first = predicted[run.name]
@@ -185,20 +195,22 @@ class TestRecord:
             assert each.measured == pytest.approx(STEP_SECONDS)
             assert each.evidence == ASSUMED
             assert (each.machine, each.devices) == (machine_kind("cpu"), 1)
-            assert (each.experiment, each.program) == ("trial", program_of(run.config))
+            assert (each.experiment, each.program) == ("trial", program_hash(run.config))
         assert len({each.launch for each in kept}) == 1, "they were placed together"
 
     def test_the_raw_prediction_stands_beside_the_corrected_one(self, tmp_path):
         made = configs(tmp_path, seeds=(0,))
         run = Run(
-            made[0], dataclasses.replace(facts(made[0]), steps=STEPS), directory(sweep_of(made), made[0])
+            made[0],
+            dataclasses.replace(facts(made[0]), steps=STEPS),
+            run_directory(sweep_directory(made), made[0]),
         )
-        raw = estimate(run, 1, 1.0, [observed()])
-        said = corrected(raw, {MEASURED: Correction(1.5, 0.5, 9)})
-        freeze(sweep_of(made), make_blocks([run]), (), {run.name: said})
+        raw = estimate_run(run, 1, 1.0, [observed()])
+        said = apply_correction(raw, {MEASURED: Correction(1.5, 0.5, 9)})
+        freeze_places(sweep_directory(made), make_blocks([run]), (), {run.name: said})
         finish(run)
-        learn(sweep_of(made), [run], 1.0)
-        (kept,) = prediction_log.read().predictions
+        record_timings(sweep_directory(made), [run], 1.0)
+        (kept,) = prediction_log.read_predictions().predictions
         assert kept.raw == pytest.approx(raw.train / STEPS, rel=1e-3)
         assert kept.predicted == pytest.approx(1.5 * kept.raw, rel=1e-3)
         assert kept.low < kept.predicted / 1.3 < kept.predicted < kept.high
@@ -206,14 +218,14 @@ class TestRecord:
 
     def test_a_run_of_two_attempts_and_one_that_an_earlier_version_placed_leave_none(self, tmp_path):
         runs, _ = placed(tmp_path)
-        sweep = sweep_of([runs[0].config])
+        sweep = sweep_directory([runs[0].config])
         finish(runs[0], attempt=2)
         finish(runs[1])
         entry = ledger.read(sweep, "placement")[0]["content"]["runs"]
         sweep.ledger.unlink()
         ledger.append(sweep, "placement", {"runs": {n: p | {"step": None} for n, p in entry.items()}})
-        learn(sweep, runs, 1.0)
-        assert prediction_log.read().predictions == ()
+        record_timings(sweep, runs, 1.0)
+        assert prediction_log.read_predictions().predictions == ()
 
     def test_a_cache_that_cannot_be_written_is_a_note(self, tmp_path, monkeypatch):
         runs, _ = placed(tmp_path)
@@ -221,7 +233,7 @@ class TestRecord:
             finish(run)
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "file"))
-        judged, note = learn(sweep_of([runs[0].config]), runs, 1.0)
+        judged, note = record_timings(sweep_directory([runs[0].config]), runs, 1.0)
         assert "off by" in judged
         assert note.startswith(str(tmp_path / "file"))
         assert note.endswith("later predictions will not know what these runs took.")
@@ -231,22 +243,24 @@ def test_what_had_finished_when_the_user_left_is_kept(tmp_path, monkeypatch):
     def leave(*_) -> None:
         raise Interrupted
 
-    done = Taken(0.02, {"train": 1.0})
-    monkeypatch.setattr(measurements, "time_taken", lambda run: done if run.variant == "mha" else None)
+    done = RunTiming(0.02, {"train": 1.0})
+    monkeypatch.setattr(measurements, "run_timing", lambda run: done if run.variant == "mha" else None)
     monkeypatch.setattr(Supervisor, "run", leave)
     with pytest.raises(Interrupted):
         train(configs(tmp_path, seeds=(0,)))
-    assert [each.run for each in prediction_log.read().predictions] == ["xs/mha/seed0"]
+    assert [each.run for each in prediction_log.read_predictions().predictions] == ["xs/mha/seed0"]
 
 
 def test_a_sweep_uses_what_is_known_and_leaves_one_record_a_run_however_often_it_is_repeated(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(measurements, "time_taken", lambda run: Taken(0.02, {"train": 1.0}))
-    prediction_log.append(seen([1.5] * FEWEST, machine=machine_kind("cpu"), evidence=ASSUMED))
+    monkeypatch.setattr(measurements, "run_timing", lambda run: RunTiming(0.02, {"train": 1.0}))
+    prediction_log.append_predictions(
+        seen([1.5] * MIN_LAUNCHES, machine=machine_kind("cpu"), evidence=ASSUMED)
+    )
     made = configs(tmp_path, seeds=(0,))
     for _ in range(2):
         train(made)
-        kept = prediction_log.read().predictions[FEWEST:]
+        kept = prediction_log.read_predictions().predictions[MIN_LAUNCHES:]
         assert sorted(each.run for each in kept) == ["xs/mha/seed0", "xs/short/seed0"]
         assert [each.predicted / each.raw for each in kept] == pytest.approx([1.5, 1.5], rel=1e-3)

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli.train_one import train_single
-from harness.cli.views.gantt_text import Bar, print_gantt
+from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.prediction_log import ASSUMED
 from harness.launcher.cost.step_cost import machine_kind
-from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.sweep import launch
 from harness.launcher.workers.supervisor import Assignment, Supervisor
@@ -65,7 +65,7 @@ def test_it_says_that_earlier_predictions_made_steps_longer(tmp_path):
         for i in range(9)
     ]
     plain = planned(configs(tmp_path / "runs", dry_run=True))
-    prediction_log.append(few)
+    prediction_log.append_predictions(few)
     text = planned(configs(tmp_path / "runs", dry_run=True))
     assert "in part a default, steps times 1.5 as earlier predictions ask" in text
     assert "steps times" not in plain
@@ -92,7 +92,7 @@ def test_what_is_planned_is_what_is_trained_and_frozen(tmp_path):
         each.scale.batch = 8
     train(made)
     sweep = SweepDir(tmp_path / "trial")
-    places = frozen.frozen(sweep)
+    places = frozen.read_places(sweep)
     assert {place.mesh.data for place in places.values()} == {4}, "a pair of 4 devices each"
     predicted = ledger.read(sweep, "placement")[0]["content"]["runs"]["xs/mha/seed0"]["predicted"]
     assert predicted["low"] < predicted["seconds"] < predicted["high"]
@@ -111,7 +111,7 @@ def test_workers_that_share_devices_start_as_they_come_free():
         display=None,  # type: ignore[arg-type]
         workers=9,
         prepare=None,  # type: ignore[arg-type]
-        order=lambda each: Order(each.name, (), {}, Path(each.name)),
+        make_spec=lambda each: WorkerSpec(each.name, (), {}, Path(each.name)),
         devices=4,
     )
 
@@ -121,13 +121,13 @@ def test_workers_that_share_devices_start_as_they_come_free():
 
     supervisor._start = start  # type: ignore[method-assign]
     supervisor.waiting = [Assignment(name, [], n) for name, n in (("a", 3), ("b", 2), ("c", 1), ("d", 6))]
-    supervisor._start_what_fits()
+    supervisor._start_waiting()
     assert started == ["a", "c"]
     supervisor.active.clear()
-    supervisor._start_what_fits()
+    supervisor._start_waiting()
     assert started == ["a", "c", "b"]
     supervisor.active.clear()
-    supervisor._start_what_fits()
+    supervisor._start_waiting()
     assert started[-1] == "d", "what is wider than the machine goes alone instead of never"
 
 
@@ -153,7 +153,7 @@ class TestGantt:
 
     def test_bars_lie_where_their_times_are(self):
         lines = self.drawn(
-            [Bar("a", "x", "g", 0, 5), Bar("a", "y", "h", 5, 10), Bar("b", "z", "g", 2.5, 7.5)]
+            [GanttBar("a", "x", "g", 0, 5), GanttBar("a", "y", "h", 5, 10), GanttBar("b", "z", "g", 2.5, 7.5)]
         )
         margin = 3
         room = 61 - margin - 1
@@ -163,9 +163,9 @@ class TestGantt:
         assert lines[2].endswith("0:10")
 
     def test_no_line_is_longer_than_the_screen_however_many_bars_it_has(self):
-        lines = self.drawn([Bar("a", f"run{i}", str(i), i * 0.01, i * 0.01 + 0.005) for i in range(300)])
+        lines = self.drawn([GanttBar("a", f"run{i}", str(i), i * 0.01, i * 0.01 + 0.005) for i in range(300)])
         assert all(len(line) <= 61 for line in lines)
 
     def test_lanes_that_are_not_drawn_are_counted(self):
-        lines = self.drawn([Bar(f"lane {i}", "x", "g", 0, 1) for i in range(45)])
+        lines = self.drawn([GanttBar(f"lane {i}", "x", "g", 0, 1) for i in range(45)])
         assert lines[-1].strip() == "5 more lanes are not drawn"

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, Exit, Order
-from harness.launcher.engines.grouped_processes import GRACE, Gang
+from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec
+from harness.launcher.engines.grouped_processes import EXIT_GRACE_SECONDS, ProcessGroupHandle
 from harness.launcher.sweep import launch
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status, write_status
@@ -26,7 +26,7 @@ class Members:
         self.exits: dict[str, Exit] = {}
         self.ended: list[str] = []
         self.now = 100.0
-        self.gang = Gang(["first", "second"], clock=lambda: self.now)
+        self.gang = ProcessGroupHandle(["first", "second"], clock=lambda: self.now)
 
     def poll(self) -> Exit | None:
         return self.gang.poll(self.exits.get, self.ended.append)
@@ -52,7 +52,7 @@ def test_one_that_outlives_the_others_too_long_is_ended():
     members = Members()
     members.exits["second"] = KILLED
     assert members.poll() is None
-    members.now += GRACE
+    members.now += EXIT_GRACE_SECONDS
     assert members.poll() is None
     assert members.ended == []
     members.now += 1
@@ -65,8 +65,8 @@ def test_a_machine_that_was_taken_away_explains_the_ends_of_others():
     members = Members()
     members.exits["second"] = KILLED
     members.poll()
-    members.exits["first"] = Exit(None, "its node was lost", taken_away=True)
-    assert members.poll() == Exit(None, "process 0 of 2: its node was lost", taken_away=True)
+    members.exits["first"] = Exit(None, "its node was lost", preempted=True)
+    assert members.poll() == Exit(None, "process 0 of 2: its node was lost", preempted=True)
 
 
 def test_a_run_in_other_hands_is_not_lost():
@@ -100,7 +100,7 @@ class LosesANode:
     def __init__(self, *_) -> None:
         self.starts = 0
 
-    def submit(self, order: Order) -> int:
+    def submit(self, order: WorkerSpec) -> int:
         self.starts += 1
         state = State.lost if self.starts == 1 else State.finished
         write_status(
@@ -109,9 +109,7 @@ class LosesANode:
         return self.starts
 
     def poll(self, handle: int) -> Exit:
-        return (
-            Exit(None, "process 1 of 2: its node was lost", taken_away=True) if handle == 1 else Exit(0, "")
-        )
+        return Exit(None, "process 1 of 2: its node was lost", preempted=True) if handle == 1 else Exit(0, "")
 
     def check(self, *_) -> None: ...
 

@@ -11,8 +11,8 @@ from harness.compare.verdict.interim_looks import LookDecision
 from harness.config.schema.decision import Stopping
 from harness.config.schema.run import StageConfig
 from harness.core.errors import UserError
-from harness.launcher.runs import Block, Run, directory, make_blocks, sweep_of
-from harness.launcher.stages.interim_looks import Looks, looks_of, train_by_looks
+from harness.launcher.runs import Block, Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.stages.interim_looks import InterimLooks, interim_looks, train_by_looks
 from harness.records.paths import SweepDir
 from harness.records.run.status import State, Status, read_status, write_status
 from harness.records.run.training_target import END, read_target
@@ -20,7 +20,7 @@ from harness.records.sweep import ledger
 from tests.launcher.support import config, configs, facts
 from tests.launcher.support import train as train_sweep
 
-LOOKS = Looks((0.4, 0.6, 0.8))
+LOOKS = InterimLooks((0.4, 0.6, 0.8))
 
 
 class Trainer:
@@ -48,8 +48,8 @@ def reach(run: Run, state: State | None = None) -> None:
 @pytest.fixture
 def sweep(tmp_path):
     made = configs(tmp_path, scales=("xs", "s"))
-    sweep = sweep_of(made)
-    blocks = make_blocks([Run(each, facts(each), directory(sweep, each)) for each in made])
+    sweep = sweep_directory(made)
+    blocks = make_blocks([Run(each, facts(each), run_directory(sweep, each)) for each in made])
     for block in blocks:
         for run in block.runs:
             run.dir.path.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_seed_that_comes_after_the_stop_is_trained_to_it_and_no_further(sweep,
     deciding[0]["xs"] = 2
     train_by_looks(directory_, blocks, LOOKS, Trainer(), lambda _: None)
     made = [config(tmp_path, variant, 7) for variant in ("mha", "short")]
-    late = make_blocks([Run(each, facts(each), directory(directory_, each)) for each in made])
+    late = make_blocks([Run(each, facts(each), run_directory(directory_, each)) for each in made])
     for run in late[0].runs:
         run.dir.path.mkdir(parents=True)
     trainer = Trainer()
@@ -147,15 +147,15 @@ def test_a_run_that_diverged_is_not_trained_further_while_its_scale_goes_on(swee
 
 def test_looks_need_branches(tmp_path):
     made = config(tmp_path)
-    assert looks_of(made, Stopping.none) is None
+    assert interim_looks(made, Stopping.none) is None
     with pytest.raises(UserError, match="there is no look before the end"):
-        looks_of(made, Stopping.looks)
+        interim_looks(made, Stopping.looks)
     made.schedule.branches = [0.8, 0.4]
     made.data.stages = [StageConfig(0.5, {"a": 1.0})]
     with pytest.raises(UserError, match=r"would not see data\.stages"):
-        looks_of(made, Stopping.looks)
+        interim_looks(made, Stopping.looks)
     made.data.stages = []
-    assert looks_of(made, Stopping.looks) == Looks((0.4, 0.8))
+    assert interim_looks(made, Stopping.looks) == InterimLooks((0.4, 0.8))
 
 
 def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
@@ -171,4 +171,4 @@ def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
     for each in made:
         each.rule.stopping = Stopping.none
     train_sweep(made)
-    assert asked == [Looks((0.5,)), Looks((0.5,))]
+    assert asked == [InterimLooks((0.5,)), InterimLooks((0.5,))]

@@ -16,15 +16,15 @@ from rich.console import Console
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import Isolation, Schedule
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
-from harness.launcher.workers.retries import Tries
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.workers.retries import RetryPolicy
 from harness.launcher.workers.supervisor import Assignment, Supervisor
 from harness.launcher.workers.watchdog import Watchdog
-from harness.launcher.workers.worker_specs import assignments
+from harness.launcher.workers.worker_specs import assign_runs
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.run_lock import worker_of
 from harness.records.run.status import State, Status, read_status, write_status
-from harness.report.frames.sweep_progress import Watcher
+from harness.report.frames.sweep_progress import ProgressReader
 from tests.launcher.support import configs, drive, facts, lasting_engine, train, wait_for
 from tests.launcher.test_continue import assert_whole, attempts, faults, states
 
@@ -90,10 +90,10 @@ def test_a_new_driver_adopts_it_and_watch_tells_who_waits(tmp_path):
     wait_for(lambda: read_status(first).step > 0 and worker_of(last) is not None)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    fleet = Watcher(sweep).look(0.0)
-    assert [run.name for run in fleet.at_work] == ["xs/mha/seed0", "xs/short/seed0"]
+    fleet = ProgressReader(sweep).read(0.0)
+    assert [run.name for run in fleet.running] == ["xs/mha/seed0", "xs/short/seed0"]
     assert [run.name for run in fleet.queue] == ["xs/mha/seed1", "xs/short/seed1"]
-    assert not fleet.over
+    assert not fleet.is_over
     train(configs(tmp_path, isolation="all", workers=1))
     assert_whole(tmp_path)
     assert len(workers(tmp_path)) == 1
@@ -112,7 +112,7 @@ def test_told_to_leave_all_save_and_the_same_command_continues(tmp_path):
 
 
 def blocks_of(made):
-    return make_blocks([Run(each, facts(each), directory(sweep_of(made), each)) for each in made])
+    return make_blocks([Run(each, facts(each), run_directory(sweep_directory(made), each)) for each in made])
 
 
 def test_the_pool_is_what_was_asked_for_or_holds_as_many_blocks_as_workers(tmp_path):
@@ -120,18 +120,18 @@ def test_the_pool_is_what_was_asked_for_or_holds_as_many_blocks_as_workers(tmp_p
     for each in made:
         each.mesh = MeshConfig(data=4 if each.scale.name == "s" else 1)
     settings, blocks = made[0].engine, blocks_of(made)
-    (every,) = assignments(blocks, settings, 1)
+    (every,) = assign_runs(blocks, settings, 1)
     assert ([run.name for run in every.runs], every.devices) == (
         ["xs/mha/seed0", "xs/short/seed0", "s/mha/seed0", "s/short/seed0"],
         8,
     )
-    assert assignments(blocks, settings, 2)[0].devices == 10
+    assert assign_runs(blocks, settings, 2)[0].devices == 10
     settings.devices = 16
-    assert assignments(blocks, settings, 1)[0].devices == 16
+    assert assign_runs(blocks, settings, 1)[0].devices == 16
     settings.devices = 4  # what a larger machine began goes on alone
-    assert assignments(blocks, settings, 1)[0].devices == 8
+    assert assign_runs(blocks, settings, 1)[0].devices == 8
     settings.isolation = Isolation.block
-    assert [each.devices for each in assignments(blocks, settings, 1)] == [2, 8]
+    assert [each.devices for each in assign_runs(blocks, settings, 1)] == [2, 8]
 
 
 def test_all_at_once_is_refused_where_the_devices_do_not_hold_it(tmp_path):
@@ -146,28 +146,28 @@ def test_runs_that_wait_for_devices_are_not_silent(tmp_path):
     one, late = RunDir(tmp_path / "one"), RunDir(tmp_path / "late")
     dog = Watchdog(0.0)
     for second in range(1, 60):
-        dog.look([(one, Status(State.running, progress=second)), (late, Status())], float(second))
-    assert dog.silent() == 0.0
+        dog.update([(one, Status(State.running, progress=second)), (late, Status())], float(second))
+    assert dog.silent_seconds() == 0.0
     for second in range(60, 70):
-        dog.look([(one, Status(State.running, progress=60)), (late, Status())], float(second))
-    assert dog.silent() == pytest.approx(9.0)
+        dog.update([(one, Status(State.running, progress=60)), (late, Status())], float(second))
+    assert dog.silent_seconds() == pytest.approx(9.0)
     for second in range(70, 75):  # nobody is at work: a process that hangs before it begins
-        dog.look([(one, Status(State.finished)), (late, Status())], float(second))
-    assert dog.silent() == pytest.approx(5.0)
+        dog.update([(one, Status(State.finished)), (late, Status())], float(second))
+    assert dog.silent_seconds() == pytest.approx(5.0)
 
 
 def test_attempts_in_the_lane_and_losses_of_the_process_are_counted_together(tmp_path):
     run = blocks_of(configs(tmp_path))[0].runs[0]
-    tries, counted = Tries(run.config.engine), []
+    tries, counted = RetryPolicy(run.config.engine), []
     run.dir.path.mkdir(parents=True)
     for before, now, step in ((4, 6, 7), (6, 7, 7), (7, 9, 9)):
         write_status(run.dir, Status(attempt=before))
         tries.begin([run])
-        tries.worth_another(run, Status(State.lost, step=step, attempt=now))
-        counted.append(tries.failures(run))
+        tries.should_retry(run, Status(State.lost, step=step, attempt=now))
+        counted.append(tries.failure_count(run))
     assert counted == [2, 3, 1]
     keeper = Supervisor(lasting_engine(), run.config.engine, None, 1, None, None)  # type: ignore[arg-type]
-    keeper._again(Assignment("x", [run], 1), [run], {run.name: 2})
+    keeper._requeue_runs(Assignment("x", [run], 1), [run], {run.name: 2})
     assert keeper.waiting[0].failures == 2
 
 

@@ -13,7 +13,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.launcher import launch_plan, sweep
 from harness.launcher.launch_plan import LaunchPlan, forecast_runs
 from harness.launcher.placement import forecast, frozen
-from harness.launcher.run_directories import mark
+from harness.launcher.run_directories import set_state
 from harness.launcher.sweep import launch, prepare_runs
 from harness.records.paths import SweepDir
 from harness.records.run.status import State
@@ -41,9 +41,9 @@ def calls(monkeypatch) -> Counter:
 
     count(sweep, "make_blocks")
     count(launch_plan, "forecast")
-    count(launch_plan, "known")
-    count(launch_plan, "corrections_of")
-    count(forecast, "estimate", lambda run, width, *_: (run.name, width))
+    count(launch_plan, "load_observations")
+    count(launch_plan, "load_corrections")
+    count(forecast, "estimate_run", lambda run, width, *_: (run.name, width))
     return counts
 
 
@@ -55,14 +55,14 @@ def counted_train(calls: Counter, made) -> None:
     launch(made, dataclasses.replace(tools(), describe=describe), Console(quiet=True))
 
 
-ONCE = ("describe", "make_blocks", "known", "corrections_of", "forecast")
+ONCE = ("describe", "make_blocks", "load_observations", "load_corrections", "forecast")
 
 
 @pytest.mark.parametrize("devices", [0, 4])
 def test_a_fresh_launch_does_each_of_its_stages_once(tmp_path, calls, devices):
     counted_train(calls, configs(tmp_path / "runs", devices=devices))
     assert {name: calls[name, ""] for name in ONCE} == dict.fromkeys(ONCE, 1)
-    estimated = {key: count for (name, key), count in calls.items() if name == "estimate"}
+    estimated = {key: count for (name, key), count in calls.items() if name == "estimate_run"}
     assert {run for run, _ in estimated} == {f"xs/{v}/seed{k}" for v in ("mha", "short") for k in (0, 1)}
     assert {*estimated.values()} == {1}
     if devices:
@@ -75,7 +75,7 @@ def test_a_launch_that_has_runs_left_describes_and_reads_measurements_once(tmp_p
     calls.clear()
     counted_train(calls, made)
     assert {name: calls[name, ""] for name in ONCE[:-1]} == dict.fromkeys(ONCE[:-1], 1)
-    assert {count for (name, _), count in calls.items() if name == "estimate"} == {1}
+    assert {count for (name, _), count in calls.items() if name == "estimate_run"} == {1}
 
 
 class TestLaunchPlan:
@@ -94,7 +94,7 @@ class TestLaunchPlan:
         kept = plan.keep(lambda run: run.config.seed == 1)
         assert kept is not None
         assert [block.name for block in kept.blocks] == ["xs/seed1"]
-        assert kept.forecast.plan.makespan <= plan.forecast.plan.makespan
+        assert kept.forecast.schedule.makespan <= plan.forecast.schedule.makespan
         assert {run.name: run.devices for run in kept.runs}.items() <= {
             run.name: run.devices for run in plan.runs
         }.items()
@@ -107,10 +107,10 @@ def test_a_replan_moves_a_sweep_to_a_smaller_machine(tmp_path):
         config.scale.batch = 8
     train(made)
     trial = SweepDir(tmp_path / "trial")
-    assert {place.mesh.data for place in frozen.frozen(trial).values()} == {4}
+    assert {place.mesh.data for place in frozen.read_places(trial).values()} == {4}
     for run in trial.runs():
-        mark(run, State.preempted, "left")
+        set_state(run, State.preempted, "left")
     for config in made:
         config.engine.devices, config.resume.replan = 2, True
     train(made)
-    assert {place.mesh.data for place in frozen.frozen(trial).values()} == {1}
+    assert {place.mesh.data for place in frozen.read_places(trial).values()} == {1}

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from harness.launcher.engines.engine_api import Exit, Order
+from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.run_directories import provenance_of
-from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.runs import Run, run_directory, sweep_directory
 from harness.records.paths import RunDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import write_provenance
@@ -29,7 +29,7 @@ def engine(tmp_path):
 def runs(tmp_path) -> list[RunDir]:
     """Two that were prepared and never begun."""
     made = configs(tmp_path, variants=("mha", "short"), seeds=(0,))
-    prepared = [Run(config, facts(config), directory(sweep_of(made), config)) for config in made]
+    prepared = [Run(config, facts(config), run_directory(sweep_directory(made), config)) for config in made]
     for run in prepared:
         run.dir.path.mkdir(parents=True)
         write_config(run.dir.config, run.config)
@@ -37,8 +37,8 @@ def runs(tmp_path) -> list[RunDir]:
     return [run.dir for run in prepared]
 
 
-def order(run: RunDir, pace: float) -> Order:
-    return Order(run.path.parent.name, (run.path,), {"FAKE_PACE": str(pace)}, run.path / "worker.log")
+def order(run: RunDir, pace: float) -> WorkerSpec:
+    return WorkerSpec(run.path.parent.name, (run.path,), {"FAKE_PACE": str(pace)}, run.path / "worker.log")
 
 
 def test_a_worker_that_outlived_its_server_is_seen_to_end(engine, runs):
@@ -61,7 +61,7 @@ def test_an_order_that_died_with_its_server_is_not_waited_for(engine, runs):
     second = engine.submit(order(runs[1], 0.1))
     ended = engine.poll(lost)
     assert ended is not None
-    assert "fork server ended" in ended.words
+    assert "fork server ended" in ended.message
     engine.cancel(second, hard=True)
     wait_for(lambda: engine.poll(second))
 

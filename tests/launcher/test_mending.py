@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.compare.inputs.decision_rule import read_rule
 from harness.launcher.stages import freeze_rule
 from harness.records.paths import RunDir, SweepDir
-from harness.records.run.integrity import damaged
+from harness.records.run.integrity import find_damage
 from harness.records.sweep import ledger
 from tests.launcher.soak.whole import assert_as
 from tests.launcher.support import configs, train
@@ -51,7 +51,7 @@ def test_what_a_finished_run_lost_is_mended(finished, tmp_path, name):
     lost = run.path / name
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
     again(tmp_path)
-    assert not damaged(run)
+    assert not find_damage(run)
     assert_as(SweepDir(finished / "trial"), sweep)
 
 
@@ -61,7 +61,7 @@ def test_a_number_that_was_changed_is_seen(finished, tmp_path, name):
     path = run.path / name
     path.write_text(path.read_text().replace("20", "21", 1))
     again(tmp_path)
-    assert not damaged(run)
+    assert not find_damage(run)
     assert_as(SweepDir(finished / "trial"), sweep)
 
 
@@ -91,7 +91,7 @@ def test_a_ledger_that_is_lost_takes_the_rule_from_its_file(finished, tmp_path):
     sweep.ledger.unlink()
     made = configs(tmp_path, seeds=(0,))[0]
     made.rule.control, made.rule.margin = "mha", 0.5
-    assert "margin" in str(freeze_rule.write_down(sweep, made, ["mha", "short"]))
+    assert "margin" in str(freeze_rule.write_rule(sweep, made, ["mha", "short"]))
     assert sweep.rule.read_bytes() == before
 
 
@@ -105,7 +105,7 @@ def test_a_flipped_bit_of_the_ledger_is_said_and_moves_nothing(finished, tmp_pat
         content = bytearray(sweep.ledger.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         sweep.ledger.write_bytes(content)
-        before, wrong = run.status.stat().st_mtime_ns, ledger.edited(sweep)
+        before, wrong = run.status.stat().st_mtime_ns, ledger.edited_positions(sweep)
         said = again(sweep.path.parent)
         assert run.status.stat().st_mtime_ns == before, "a finished run was trained again"
         assert ("was changed after it was written" in said) == bool(wrong)

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from harness.config.schema.run import Method
+from harness.config.schema.run import FinetuneMethod
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
-from harness.launcher.stages.describe_runs import key_of
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.stages.describe_runs import description_key
 from tests.launcher.support import configs, facts
 
 BASE = {"run": "/runs/parents/xs/mha/seed0", "name": "parents/xs/mha/seed0@9", "step": 9, "identity": "i"}
@@ -19,7 +19,7 @@ def block(runs, touches, checksums=("a", "b")):
     for config, checksum in zip(configs(runs, seeds=(0,)), checksums, strict=True):
         config.variant.touches = touches
         told = dataclasses.replace(facts(config), base=checksum and BASE | {"checksum": checksum})
-        made.append(Run(config, told, directory(sweep_of([config]), config)))
+        made.append(Run(config, told, run_directory(sweep_directory([config]), config)))
     return made
 
 
@@ -45,8 +45,8 @@ def test_a_description_is_asked_for_anew_when_the_parent_changed(tmp_path, name,
     parent = tmp_path / "parent"
     (parent / "checkpoints").mkdir(parents=True)
     config = configs(tmp_path)[0]
-    config.finetune.method, config.finetune.parent = Method.full, f"{parent}{step}"
-    before = key_of(config)
-    assert key_of(config) == before
+    config.finetune.method, config.finetune.parent = FinetuneMethod.full, f"{parent}{step}"
+    before = description_key(config)
+    assert description_key(config) == before
     (parent / name).write_text("something")
-    assert key_of(config) != before
+    assert description_key(config) != before

@@ -14,11 +14,11 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.core.number_format import short
+from harness.core.number_format import format_si
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
-from harness.launcher.run_directories import Ready, mark, prepare
-from harness.launcher.runs import Run, check_distinct, directory, make_blocks, sweep_of
+from harness.launcher.run_directories import RunAction, prepare, set_state
+from harness.launcher.runs import Run, check_distinct, make_blocks, run_directory, sweep_directory
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.summary import plan_lines
 from harness.launcher.workers.worker_specs import max_workers
@@ -33,7 +33,7 @@ from tests.launcher.support import config, configs, facts, train
 
 
 def runs_of(made) -> list[Run]:
-    return [Run(each, facts(each), directory(sweep_of(made), each)) for each in made]
+    return [Run(each, facts(each), run_directory(sweep_directory(made), each)) for each in made]
 
 
 def outlook_of(runs: list[Run]) -> Forecast:
@@ -80,31 +80,31 @@ class TestBlocks:
     def test_a_repeated_run_is_refused(self, tmp_path):
         made = configs(tmp_path, seeds=(0, 0))
         with pytest.raises(UserError, match="asked for twice"):
-            check_distinct(sweep_of(made), made)
+            check_distinct(sweep_directory(made), made)
 
     def test_two_runs_of_one_directory_are_refused_with_their_difference(self, tmp_path):
         made = [config(tmp_path), config(tmp_path)]
         made[1].optimizer.learning_rate = 0.5
         with pytest.raises(UserError, match=r"optimizer.learning_rate \(0.001 against 0.5\)"):
-            check_distinct(sweep_of(made), made)
+            check_distinct(sweep_directory(made), made)
 
     def test_a_name_that_is_no_folder_is_refused(self, tmp_path):
         with pytest.raises(UserError, match=r"variant\.name=a/b"):
-            directory(SweepDir(tmp_path), config(tmp_path, variant="a/b"))
+            run_directory(SweepDir(tmp_path), config(tmp_path, variant="a/b"))
 
 
 class TestPlacement:
     def test_the_first_launch_freezes_the_mesh(self, tmp_path):
         run = launched(tmp_path)
         moved = dataclasses.replace(run, config=dataclasses.replace(run.config, mesh=MeshConfig(data=2)))
-        places = frozen.freeze(SweepDir(tmp_path / "trial"), make_blocks([moved]))
-        assert frozen.as_placed(moved, places).config.mesh == MeshConfig()
-        assert frozen.moved([moved], places) == [moved]
+        places = frozen.freeze_places(SweepDir(tmp_path / "trial"), make_blocks([moved]))
+        assert frozen.on_frozen_mesh(moved, places).config.mesh == MeshConfig()
+        assert frozen.runs_on_other_mesh([moved], places) == [moved]
 
     def test_a_replan_starts_unfinished_blocks_over_on_the_new_mesh(self, tmp_path):
         train(configs(tmp_path))
         made = configs(tmp_path)
-        mark(runs_of(made)[0].dir, State.preempted, "")
+        set_state(runs_of(made)[0].dir, State.preempted, "")
         for each in made:
             each.mesh, each.resume.replan = MeshConfig(data=2), True
         train(made)
@@ -115,7 +115,7 @@ class TestPlacement:
     def test_without_a_replan_another_mesh_changes_nothing(self, tmp_path):
         train(configs(tmp_path, seeds=(0,)))
         made = configs(tmp_path, seeds=(0,))
-        mark(runs_of(made)[0].dir, State.preempted, "")
+        set_state(runs_of(made)[0].dir, State.preempted, "")
         for each in made:
             each.mesh = MeshConfig(data=2)
         train(made)
@@ -158,34 +158,34 @@ def ruled(**changes) -> Config:
 class TestRule:
     def test_it_is_fixed_once_and_a_later_one_is_a_deviation(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        assert freeze_rule.write_down(sweep, ruled(), ["mha", "short"]) is None
+        assert freeze_rule.write_rule(sweep, ruled(), ["mha", "short"]) is None
         before = sweep.rule.read_bytes()
-        assert freeze_rule.write_down(sweep, ruled(), ["mha", "short"]) is None
-        said = freeze_rule.write_down(sweep, ruled(margin=0.5), ["mha", "short"])
+        assert freeze_rule.write_rule(sweep, ruled(), ["mha", "short"]) is None
+        said = freeze_rule.write_rule(sweep, ruled(margin=0.5), ["mha", "short"])
         assert said is not None
         assert "rule.margin: 0.01 became 0.5" in said
         assert sweep.rule.read_bytes() == before
-        assert freeze_rule.write_down(sweep, ruled(margin=0.5), ["mha", "short"]) is None, "recorded twice"
+        assert freeze_rule.write_rule(sweep, ruled(margin=0.5), ["mha", "short"]) is None, "recorded twice"
         assert len(ledger.read(sweep, "amendment")) == 1
 
     def test_an_edited_rule_is_noticed(self, tmp_path):
         sweep = SweepDir(tmp_path)
-        freeze_rule.write_down(sweep, ruled(), ["mha", "short"])
+        freeze_rule.write_rule(sweep, ruled(), ["mha", "short"])
         sweep.rule.write_text(sweep.rule.read_text().replace("0.01", "0.1"))
-        assert "was changed" in str(freeze_rule.write_down(sweep, ruled(), ["mha", "short"]))
+        assert "was changed" in str(freeze_rule.write_rule(sweep, ruled(), ["mha", "short"]))
 
     def test_the_first_variant_is_the_control_where_none_is_named(self, tmp_path):
         made = configs(tmp_path, variants=("b", "a"))
         for each in made:
             each.rule.control = ""
-        freeze_rule.complete(made)
+        freeze_rule.set_default_control(made)
         assert {each.rule.control for each in made} == {"b"}
 
     def test_variants_without_their_control_are_refused(self, tmp_path):
         made = configs(tmp_path, variants=("short", "hybrid"))
         with pytest.raises(UserError, match=r"rule.control=mha: not among the variants"):
-            freeze_rule.check(SweepDir(tmp_path), made)
-        freeze_rule.check(SweepDir(tmp_path), made[:2])
+            freeze_rule.check_control(SweepDir(tmp_path), made)
+        freeze_rule.check_control(SweepDir(tmp_path), made[:2])
 
 
 class TestDirectories:
@@ -212,7 +212,7 @@ class TestDirectories:
         part.write_bytes(content)
         said: list[str] = []
         sweep = SweepDir(tmp_path / "trial")
-        assert prepare(sweep, run, said.append) is Ready.train
+        assert prepare(sweep, run, said.append) is RunAction.train
         assert str(part) in said[0]
         train(configs(tmp_path, seeds=(0,)))
         assert metrics.complete_until(run.dir) == (20, [])
@@ -221,7 +221,7 @@ class TestDirectories:
     def test_an_unfinished_run_under_new_code_starts_over(self, tmp_path):
         run, sweep = self._interrupted(tmp_path)
         said: list[str] = []
-        assert prepare(sweep, run, said.append) is Ready.train
+        assert prepare(sweep, run, said.append) is RunAction.train
         assert "the code changed" in said[0]
         assert not [*run.dir.metrics.glob("*")]
         assert ledger.read(sweep, "restart")
@@ -246,7 +246,7 @@ class TestDirectories:
         record = read_provenance(run.dir)
         assert record is not None
         write_provenance(run.dir, dataclasses.replace(record, code_hash="old"))
-        assert prepare(SweepDir(tmp_path / "trial"), run, print) is Ready.stands
+        assert prepare(SweepDir(tmp_path / "trial"), run, print) is RunAction.skip
 
     @pytest.mark.parametrize("name", ["config.yaml", "status.json"])
     def test_a_damaged_small_file_is_mended(self, tmp_path, name):
@@ -259,7 +259,7 @@ class TestDirectories:
         run = launched(tmp_path)
         run.dir.run.write_text("{")
         said: list[str] = []
-        assert prepare(SweepDir(tmp_path / "trial"), run, said.append) is Ready.train
+        assert prepare(SweepDir(tmp_path / "trial"), run, said.append) is RunAction.train
         assert "run.json" in said[0]
 
     def _interrupted(self, tmp_path) -> tuple[Run, SweepDir]:
@@ -299,7 +299,7 @@ def test_the_plan_says_what_is_multiplied(tmp_path):
 
 
 def test_numbers_are_short():
-    assert [short(n) for n in (7, 1234, 1.5e6, 2e13)] == ["7", "1.23 k", "1.5 M", "20 T"]
+    assert [format_si(n) for n in (7, 1234, 1.5e6, 2e13)] == ["7", "1.23 k", "1.5 M", "20 T"]
 
 
 def test_lines_are_printed_where_the_output_is_no_terminal(tmp_path):

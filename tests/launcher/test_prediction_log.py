@@ -8,7 +8,12 @@ import json
 import pytest
 
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.prediction_log import Kept, Prediction, append, read
+from harness.launcher.cost.prediction_log import (
+    Prediction,
+    PredictionLog,
+    append_predictions,
+    read_predictions,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +31,14 @@ def made(run: str = "xs/mha/seed0", **changes) -> Prediction:
 
 
 def test_what_is_appended_is_read_in_its_order():
-    append([made("a"), made("b")])
-    append([])
-    append([made("c")])
-    assert read() == Kept((made("a"), made("b"), made("c")), 0)
+    append_predictions([made("a"), made("b")])
+    append_predictions([])
+    append_predictions([made("c")])
+    assert read_predictions() == PredictionLog((made("a"), made("b"), made("c")), 0)
 
 
 def test_nothing_is_there_before_the_first():
-    assert read() == Kept((), 0)
+    assert read_predictions() == PredictionLog((), 0)
 
 
 @pytest.mark.parametrize(
@@ -49,40 +54,40 @@ def test_nothing_is_there_before_the_first():
     ],
 )
 def test_a_damaged_line_costs_itself_alone(line):
-    append([made("a")])
+    append_predictions([made("a")])
     with prediction_log._path().open("ab") as file:
         file.write(line + b"\n")
-    append([made("b")])
-    assert read() == Kept((made("a"), made("b")), 1)
+    append_predictions([made("b")])
+    assert read_predictions() == PredictionLog((made("a"), made("b")), 1)
 
 
 def test_a_line_that_a_kill_cut_short_spoils_nothing_else():
-    append([made("a"), made("b")])
+    append_predictions([made("a"), made("b")])
     path = prediction_log._path()
     path.write_bytes(path.read_bytes()[:-20])
-    append([made("c")])
-    assert read() == Kept((made("a"), made("c")), 1)
+    append_predictions([made("c")])
+    assert read_predictions() == PredictionLog((made("a"), made("c")), 1)
 
 
 def test_lines_of_another_version_are_no_damage_and_no_evidence(monkeypatch):
-    append([made("a")])
+    append_predictions([made("a")])
     monkeypatch.setattr(prediction_log, "VERSION", prediction_log.VERSION + 1)
-    append([made("b")])
-    assert read() == Kept((made("b"),), 1)
+    append_predictions([made("b")])
+    assert read_predictions() == PredictionLog((made("b"),), 1)
 
 
 def test_a_field_that_is_not_known_is_skipped():
     content = {"version": prediction_log.VERSION, **dataclasses.asdict(made()), "colour": "red"}
     line = json.dumps(content | {"checksum": prediction_log.atomic.checksum(content)})
     prediction_log._path().write_text(line + "\n")
-    assert read() == Kept((), 1)
+    assert read_predictions() == PredictionLog((), 1)
 
 
 def test_the_file_is_bounded_and_the_newest_stay(monkeypatch):
-    monkeypatch.setattr(prediction_log, "KEPT", 3)
+    monkeypatch.setattr(prediction_log, "MAX_LINES", 3)
     for number in range(20):
-        append([made(str(number))])
-        kept = [each.run for each in read().predictions]
+        append_predictions([made(str(number))])
+        kept = [each.run for each in read_predictions().predictions]
         assert len(kept) <= 6
         assert kept == [str(each) for each in range(number + 1)][-len(kept) :]
         assert len(kept) >= min(number + 1, 3)
@@ -91,6 +96,6 @@ def test_the_file_is_bounded_and_the_newest_stay(monkeypatch):
 def test_a_file_that_may_not_be_read_is_an_empty_one(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "file"))
-    assert read() == Kept((), 0)
+    assert read_predictions() == PredictionLog((), 0)
     with pytest.raises(OSError, match="file"):
-        append([made()])
+        append_predictions([made()])

@@ -37,18 +37,18 @@ class Node:
 
 def probed(does, tmp_path, needs=(), end=ENDED) -> None:
     node = Node(does, end)
-    preflight.probe(node, node.start, tmp_path, needs, print)
+    preflight.run_preflight(node, node.start, tmp_path, needs, print)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(preflight, "VISIBLE", 0.05)
-    monkeypatch.setattr(preflight, "TICK", 0.01)
+    monkeypatch.setattr(preflight, "FILE_VISIBLE_SECONDS", 0.05)
+    monkeypatch.setattr(preflight, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(preflight.importlib, "import_module", lambda name: None)
 
 
 def answers(order, argv):
-    preflight.answer(order.log.parent, argv[2], argv[3:])
+    preflight.write_answer(order.log.parent, argv[2], argv[3:])
 
 
 def test_a_node_that_has_all_is_taken(quick, tmp_path):
@@ -62,22 +62,24 @@ def test_a_node_whose_harness_is_another_one(quick, tmp_path, monkeypatch):
             patch.setattr(preflight, "code_hash", lambda: "of last month")
             answers(order, argv)
 
-    with pytest.raises(UserError, match="its harness has other code than this one"):
+    with pytest.raises(UserError, match="has another version of the harness"):
         probed(older, tmp_path)
 
 
 def test_a_folder_that_is_not_shared(quick, tmp_path):
     other = tmp_path / "of_the_node"
     other.mkdir()
-    with pytest.raises(UserError, match="the folder is not shared; choose one that every node sees"):
-        probed(lambda order, argv: preflight.answer(other, argv[2], argv[3:]), tmp_path)
+    with pytest.raises(
+        UserError, match="is not shared: the test job should have written .*\. Choose a folder"
+    ):
+        probed(lambda order, argv: preflight.write_answer(other, argv[2], argv[3:]), tmp_path)
 
 
 def test_a_job_that_did_not_run_says_nothing_of_the_folder(quick, tmp_path):
-    end = Exit(None, "job 1_0 would wait for ever (PartitionConfig)")
+    end = Exit(None, "job 1_0 would wait forever (PartitionConfig)")
     with pytest.raises(UserError) as refused:
         probed(lambda *_: None, tmp_path, end=end)
-    assert str(refused.value) == f"no node could be asked before the first worker: {end.words}"
+    assert str(refused.value) == f"the test job before the first worker did not run: {end.message}"
 
 
 def test_another_folder_of_the_same_name(quick, tmp_path):
@@ -85,7 +87,7 @@ def test_another_folder_of_the_same_name(quick, tmp_path):
         (tmp_path / f"probe-{argv[2]}.ask").unlink()
         answers(order, argv)
 
-    with pytest.raises(UserError, match="is another folder there"):
+    with pytest.raises(UserError, match="is a different folder there"):
         probed(stale, tmp_path)
 
 
@@ -93,7 +95,7 @@ def test_a_node_without_the_harness(quick, tmp_path):
     def speaks(order, argv):
         order.log.write_text("python: No module named harness\n")
 
-    with pytest.raises(UserError, match=r"does not run the harness on a node .*No module named harness"):
+    with pytest.raises(UserError, match=r"cannot run the harness on a node .*No module named harness"):
         probed(speaks, tmp_path)
     assert [*tmp_path.iterdir()] == [], "the sentence has what the log said"
 

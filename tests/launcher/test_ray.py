@@ -11,14 +11,14 @@ import pytest
 
 from harness.config.process_group import from_env
 from harness.config.schema.engine import RayConfig
-from harness.core.atomic_files import write_sealed
+from harness.core.atomic_files import write_checksummed_json
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.grouped_processes import GRACE
+from harness.launcher.engines.grouped_processes import EXIT_GRACE_SECONDS
 from harness.launcher.engines.ray import ray_engine as ray
-from harness.launcher.engines.ray.process_actor import HERE
+from harness.launcher.engines.ray.process_actor import NODE_ADDRESS
 from harness.launcher.engines.ray.ray_engine import RayEngine
-from harness.records.run.status import Writer
+from harness.records.run.status import ProcessInfo
 from tests.launcher.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, free_port, only, order
 from tests.launcher.support import wait_for
 
@@ -47,8 +47,8 @@ def test_a_lost_node_is_no_failure_of_a_run_and_a_lost_actor_is(engine, fake, tm
         assert engine.poll(handle) is None
         fake.living = living
         actor.say("wait", RayError("gone\nat length"))
-        assert engine.poll(handle).taken_away is taken_away
-        assert "\n" not in handle.exit.words
+        assert engine.poll(handle).preempted is taken_away
+        assert "\n" not in handle.exit.message
         assert (fake.actors, fake.groups) == ({}, {})
 
 
@@ -96,7 +96,10 @@ def test_processes_of_a_run_are_actors_in_one_group(engine, fake, tmp_path):
     assert [each.options["scheduling_strategy"][1] for each in actors] == [0, 1]
     tasks = [each.given[1] for each in actors]
     made = [from_env(each.env) for each in tasks]
-    assert [(each.index, each.count, each.host) for each in made] == [(0, 2, HERE), (1, 2, HERE)]
+    assert [(each.index, each.count, each.host) for each in made] == [
+        (0, 2, NODE_ADDRESS),
+        (1, 2, NODE_ADDRESS),
+    ]
     assert made[0].start == made[1].start
     assert [Path(each.log).name for each in tasks] == ["log", "log.1.log"]
     engine.cancel(handle, hard=False)
@@ -113,7 +116,7 @@ def test_a_lost_node_explains_what_the_other_processes_did(engine, fake, tmp_pat
     assert engine.poll(handle) is None
     fake.living = {"n1"}
     second.say("wait", RayError("gone"))
-    assert engine.poll(handle) == Exit(None, "process 1 of 2: its node elsewhere was lost", taken_away=True)
+    assert engine.poll(handle) == Exit(None, "process 1 of 2: its node elsewhere was lost", preempted=True)
     assert (fake.actors, fake.groups) == ({}, {})
 
 
@@ -121,42 +124,42 @@ def test_one_that_outlives_the_others_is_told_once(engine, fake, tmp_path):
     handle, first, second = several(engine, fake, tmp_path)
     second.say("wait", -9)
     engine.poll(handle)
-    handle.gang.clock = lambda: time.monotonic() + GRACE + 1
+    handle.process_group.clock = lambda: time.monotonic() + EXIT_GRACE_SECONDS + 1
     for _ in range(3):
         assert engine.poll(handle) is None
     assert [arguments for method, arguments in first.calls if method == "tell"] == [(9,)]
 
 
 def test_a_driver_that_comes_back_finds_all_processes_of_a_run_or_none(fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "run_preflight", lambda *_: None)
     config = RayConfig("head:1")
     engine = RayEngine(config, tmp_path, ray=fake)
     engine.check([order(tmp_path)], [], print)
     several(engine, fake, tmp_path)
     again = RayEngine(config, tmp_path, ray=fake)
     again.check([order(tmp_path)], [], print)
-    assert again.adopt(Writer("elsewhere", 1, ""), order(tmp_path)).exit is None
+    assert again.adopt(ProcessInfo("elsewhere", 1, ""), order(tmp_path)).exit is None
     del fake.actors[max(fake.actors)]
     fake.groups["a group whose actor went with its node"] = None
     last = RayEngine(config, tmp_path, ray=fake)
     last.check([order(tmp_path)], [], print)
-    assert last.adopt(Writer("elsewhere", 1, ""), order(tmp_path)).exit
+    assert last.adopt(ProcessInfo("elsewhere", 1, ""), order(tmp_path)).exit
     assert (fake.actors, fake.groups) == ({}, {})
 
 
 def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray, "AHEAD", 3)
+    monkeypatch.setattr(ray, "MAX_WAITING_IN_RAY", 3)
     handles = [engine.submit(order(tmp_path, f"b{number}")) for number in range(10)]
     assert len(fake.actors) == 3
     assert [engine.waiting(each).split()[0] for each in handles] == ["is"] * 3 + ["waits"] * 7
-    monkeypatch.setattr(ray, "SOON", 0.0)
+    monkeypatch.setattr(ray, "START_SECONDS", 0.0)
     assert [engine.waiting(each).split()[0] for each in handles] == ["waits"] * 10
-    monkeypatch.setattr(ray, "FRESH", 60.0)
-    engine._asked, before = float("-inf"), fake.questions
+    monkeypatch.setattr(ray, "REFRESH_SECONDS", 60.0)
+    engine._last_asked, before = float("-inf"), fake.questions
     for handle in handles:
         engine.poll(handle)
     assert fake.questions == before + 1
-    monkeypatch.setattr(ray, "FRESH", 0.0)
+    monkeypatch.setattr(ray, "REFRESH_SECONDS", 0.0)
     engine.cancel(handles[9], hard=False)
     for _ in range(9):
         for actor in [*fake.actors.values()]:
@@ -168,8 +171,8 @@ def test_ray_is_asked_once_for_all_and_holds_few_that_wait(engine, fake, tmp_pat
 
 
 def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
-    monkeypatch.setattr(ray, "FOUND", 0.05)
+    monkeypatch.setattr(ray, "run_preflight", lambda *_: None)
+    monkeypatch.setattr(ray, "ANSWER_SECONDS", 0.05)
     names, engines = ("works", "ended", "waits"), []
     for _ in range(2):
         engines.append(RayEngine(RayConfig("head:1"), tmp_path, ray=fake))
@@ -182,16 +185,16 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
             actors["ended"].begin(pid=12)
             actors["ended"].say("wait", 0)
     assert [name.partition("#")[0] for name in fake.actors] == ["works"], "the others were put away"
-    assert engines[1].adopt(Writer("elsewhere", 12, ""), order(tmp_path)).exit.code is None
-    found = engines[1].adopt(Writer("elsewhere", 11, ""), order(tmp_path, "works"))
+    assert engines[1].adopt(ProcessInfo("elsewhere", 12, ""), order(tmp_path)).exit.code is None
+    found = engines[1].adopt(ProcessInfo("elsewhere", 11, ""), order(tmp_path, "works"))
     assert engines[1].poll(found) is None
     with pytest.raises(UserError, match="outside this Ray"):
-        engines[1].adopt(Writer.here(), order(tmp_path))
+        engines[1].adopt(ProcessInfo.here(), order(tmp_path))
 
 
 def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
-    monkeypatch.setattr(ray, "FOUND", 0.05)
+    monkeypatch.setattr(ray, "run_preflight", lambda *_: None)
+    monkeypatch.setattr(ray, "ANSWER_SECONDS", 0.05)
     assert ray.stop_workers(tmp_path, fake) == 0, "no driver was here"
     engine = RayEngine(RayConfig("auto"), tmp_path, ray=fake)
     engine.check([order(tmp_path)], [], print)
@@ -211,8 +214,10 @@ def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypat
 
 
 def test_a_cluster_that_does_not_answer_a_stop_is_one_sentence(tmp_path):
-    write_sealed(tmp_path / "ray.json", {"address": f"127.0.0.1:{free_port()}"})
-    with pytest.raises(UserError, match=r"cannot be asked now \(.*refused\); if that cluster has ended, so"):
+    write_checksummed_json(tmp_path / "ray.json", {"address": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(
+        UserError, match=r"cannot ask the Ray at .* \(.*refused\)\. If that cluster has ended, its"
+    ):
         ray.stop_workers(tmp_path, FakeRay())
 
 

@@ -13,12 +13,12 @@ import pytest
 from harness.config.compose import compose
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, Order
+from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.ray import ray_engine as ray
-from harness.launcher.engines.ray.ray_cluster import AGAIN, LOST, Head
+from harness.launcher.engines.ray.ray_cluster import CHECK_INTERVAL_SECONDS, LOST_AFTER_SECONDS, HeadMonitor
 from harness.launcher.engines.ray.ray_engine import RayEngine
-from harness.launcher.engines.ray.slice_shape import LABEL
+from harness.launcher.engines.ray.slice_shape import SLICE_LABEL
 from tests.launcher.fake_ray import Actor, FakeRay, RayError, free_port, only, order
 from tests.launcher.support import wait_for
 
@@ -28,10 +28,14 @@ from tests.launcher.support import wait_for
     [
         ("nonsense", {}, "give host:port"),
         ("127.0.0.1:PORT", {}, "nobody answers"),
-        (None, {"devices": 5}, "needs 5 CPU on one node, and the most that one has is 4"),
-        (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, and .* have 2"),
-        (None, {"devices": 4, "processes": 2, "platform": "tpu"}, "this Ray has 4, 4: give as many"),
-        (None, {"platform": "cuda"}, "needs 2 GPU on one node, and the most that one has is 0"),
+        (None, {"devices": 5}, "needs 5 CPU on one node, but the largest node has 4"),
+        (None, {"devices": 9, "processes": 3}, "3 places of 3 CPU, each on one node, but .* have 2"),
+        (
+            None,
+            {"devices": 4, "processes": 2, "platform": "tpu"},
+            r"this Ray has 4, 4\. Use one process per host",
+        ),
+        (None, {"platform": "cuda"}, "needs 2 GPU on one node, but the largest node has 0"),
         (None, {"platform": "rocm"}, r"\+engine.ray.resources.rocm=NAME"),
     ],
 )
@@ -45,12 +49,12 @@ def test_mistakes_are_said_before_anything_starts(fake, tmp_path, address, given
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
 def test_what_is_no_head_is_not_waited_for(tmp_path, monkeypatch, answer):
     """As the dashboard's port, or one that hangs up."""
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "run_preflight", lambda *_: None)
     fake = FakeRay()
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=answer_all, args=(server, answer), daemon=True).start()
         config = RayConfig(f"127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(UserError, match="what answers there is no head of Ray"):
+        with pytest.raises(UserError, match="the server there is not a Ray head"):
             RayEngine(config, tmp_path, ray=fake).check([order(tmp_path)], [], print)
     assert not fake.initialised
 
@@ -66,13 +70,13 @@ def answer_all(server: socket.socket, answer: bytes) -> None:
 
 def test_a_head_that_is_silent_for_long_is_lost(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
-        head.look(100.0)
-    head.look(100.0 + 2 * AGAIN)
-    assert not head.answers(100.0 + 2 * AGAIN)
-    with pytest.raises(UserError, match=r"the head was lost \(.*refused\).*the same command goes on"):
-        head.look(100.0 + LOST)
-    Head().look(0.0)
+        head = HeadMonitor(f"127.0.0.1:{server.getsockname()[1]}")
+        head.check(100.0)
+    head.check(100.0 + 2 * CHECK_INTERVAL_SECONDS)
+    assert not head.is_reachable(100.0 + 2 * CHECK_INTERVAL_SECONDS)
+    with pytest.raises(UserError, match=r"the head was lost \(.*refused\).*Give the same command"):
+        head.check(100.0 + LOST_AFTER_SECONDS)
+    HeadMonitor().check(0.0)
 
 
 def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path, monkeypatch):
@@ -80,12 +84,12 @@ def test_what_a_silent_head_cannot_explain_is_asked_again(engine, fake, tmp_path
     actor = only(fake)
     actor.begin()
     assert engine.poll(handle) is None
-    engine._head = Head(looked=float("inf"), answered=float("inf"), trouble=OSError("refused"))
+    engine._head = HeadMonitor(checked_at=float("inf"), answered_at=float("inf"), error=OSError("refused"))
     monkeypatch.setattr(fake, "nodes", lambda: pytest.fail("it would block"))
     actor.say("wait", RayError("gone"))
     assert engine.poll(handle) is None
     monkeypatch.undo()
-    engine._head.trouble = None
+    engine._head.error = None
     wait_for(lambda: engine.poll(handle) is not None)
 
 
@@ -100,21 +104,21 @@ TWO = {"n1": "a", "n2": "a", "n3": "b", "n4": "b"}
 @pytest.fixture
 def two_slices(tmp_path, fake, monkeypatch) -> RayEngine:
     """Of two hosts each, and an engine that was asked for runs over two processes."""
-    monkeypatch.setattr(ray, "probe", lambda *_: None)
+    monkeypatch.setattr(ray, "run_preflight", lambda *_: None)
     fake.slices, fake.living = dict(TWO), {*TWO}
     engine = RayEngine(RayConfig("head:1"), tmp_path, ray=fake)
     engine.check([whole_slice(tmp_path)], [], print)
     return engine
 
 
-def whole_slice(folder: Path, name: str = "xs/seed0") -> Order:
+def whole_slice(folder: Path, name: str = "xs/seed0") -> WorkerSpec:
     return order(folder, name, devices=8, processes=2, platform="tpu")
 
 
 def given(fake: FakeRay) -> dict[str, list[str]]:
     """The slices that groups are asked for, a bundle each, by order; of those that ask for one."""
     asked = {name.partition("#")[0]: made[3:] for name, made in fake.groups.items()}
-    return {name: [each[LABEL] for each in where[0]] for name, where in asked.items() if where}
+    return {name: [each[SLICE_LABEL] for each in where[0]] for name, where in asked.items() if where}
 
 
 def begin(fake: FakeRay, name: str, *nodes: str) -> list[Actor]:
@@ -174,7 +178,7 @@ def test_a_run_over_two_slices_is_refused(fake, tmp_path, slices, processes, sai
 
 def test_a_dead_node_holds_nobody(fake, tmp_path):
     fake.living = set()
-    with pytest.raises(UserError, match="the most that one has is 0"):
+    with pytest.raises(UserError, match="the largest node has 0"):
         RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
 
 

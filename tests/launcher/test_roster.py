@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.train_one import train_single
-from harness.cli.verbs.watch import frame
+from harness.cli.verbs.watch import draw_frame
 from harness.config import compose
 from harness.config.schema.decision import Gate, GateConfig, TuneConfig, TuneTarget
 from harness.config.schema.engine import EngineConfig, Schedule
@@ -16,15 +16,15 @@ from harness.config.schema.run import Config, RosterConfig, ScheduleConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
-from harness.launcher.placement.frozen import frozen
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.placement.frozen import read_places
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.summary import plan_lines, power_lines
 from harness.launcher.stages.time_steps import time_variants
-from harness.launcher.stages.tune_lr import tune
+from harness.launcher.stages.tune_lr import tune_learning_rates
 from harness.launcher.sweep import Outcome, launch
 from harness.records.run.status import State, Status, write_status
-from harness.report.frames.sweep_progress import Watcher
+from harness.report.frames.sweep_progress import ProgressReader
 from tests.launcher.support import config, facts, tools, train
 
 SIZES = {"imagine": 0.3, "1t": 1.0, "1p5t": 1.5, "6t": 6.0, "10t": 10.0}
@@ -52,7 +52,7 @@ def described(made: Config):
 
 
 def runs_of(made: list[Config]) -> list[Run]:
-    return [Run(each, described(each), directory(sweep_of(made), each)) for each in made]
+    return [Run(each, described(each), run_directory(sweep_directory(made), each)) for each in made]
 
 
 def outlook_of(runs: list[Run]) -> Forecast:
@@ -62,7 +62,7 @@ def outlook_of(runs: list[Run]) -> Forecast:
 class TestAnnounced:
     def test_unequal_blocks_are_counted_and_scales_stand_by_size(self, tmp_path):
         runs = runs_of(roster(tmp_path))
-        lines = plan_lines(sweep_of(roster(tmp_path)), runs, outlook_of(runs))
+        lines = plan_lines(sweep_directory(roster(tmp_path)), runs, outlook_of(runs))
         assert lines[0].endswith("trial: 7 runs; 2 pairs, 3 alone")
         assert lines[1] == "  variants mha (control), short, dit; seeds 0"
         assert [line.split(":")[0].strip() for line in lines[2:-1]] == [
@@ -72,19 +72,19 @@ class TestAnnounced:
     def test_blocks_of_three_and_several_pairs_an_arm(self, tmp_path):
         members = [("1t", name) for name in ("mha", "short", "dit")] + [("6t", "mha"), ("6t", "short")]
         made = roster(tmp_path, members, seeds=(0, 1))
-        (first, *_) = plan_lines(sweep_of(made), runs_of(made), outlook_of(runs_of(made)))
+        (first, *_) = plan_lines(sweep_directory(made), runs_of(made), outlook_of(runs_of(made)))
         assert first.endswith("10 runs; 2 blocks of 3, 2 pairs")
 
     def test_one_seed_promises_no_interval_and_names_what_is_not_compared(self, tmp_path):
         made = roster(tmp_path)
-        assert power_lines(sweep_of(made), runs_of(made)) == [
+        assert power_lines(sweep_directory(made), runs_of(made)) == [
             "One seed a scale: there will be no interval and no test.",
             "Nothing is compared at imagine, 6t, 10t: no pair is there.",
         ]
 
     def test_power_is_that_of_the_pairs_in_their_unit(self, tmp_path):
         made = roster(tmp_path, seeds=(0, 1, 2))
-        sentence, rest = power_lines(sweep_of(made), runs_of(made))
+        sentence, rest = power_lines(sweep_directory(made), runs_of(made))
         assert "1t: " in sentence
         assert "1p5t: " in sentence
         assert "nats with 3 seeds" in sentence
@@ -95,25 +95,25 @@ class TestAnnounced:
     def test_a_variant_that_comes_later_has_its_control_on_disk(self, tmp_path):
         train(roster(tmp_path, [("1t", "mha")], seeds=(0, 1)))
         made = roster(tmp_path, [("1t", "short")], seeds=(0, 1))
-        (sentence,) = power_lines(sweep_of(made), runs_of(made))
+        (sentence,) = power_lines(sweep_directory(made), runs_of(made))
         assert "1t: " in sentence
 
 
 def test_a_command_without_the_control_declares_what_it_trains(tmp_path):
-    assert freeze_rule.compared(roster(tmp_path, [("1t", "short")])) == ["short"]
+    assert freeze_rule.compared_variants(roster(tmp_path, [("1t", "short")])) == ["short"]
 
 
 class TestPlaced:
     def test_on_eight_devices_pairs_lie_side_by_side_at_equal_widths(self, tmp_path):
         blocks = make_blocks(runs_of(roster(tmp_path, devices=8)))
         outlook = forecast(blocks, blocks[0].runs[0].config.engine, 8, RunEstimator([]))
-        booked = {each.task: each for each in outlook.plan.bookings}
+        booked = {each.task: each for each in outlook.schedule.reservations}
         assert len(booked) == 7
         for scale in ("1t", "1p5t"):
             one, other = (booked[f"{scale}/{name}/seed0"] for name in ("mha", "short"))
             assert (one.width, one.start) == (other.width, other.start)
-            assert abs(one.first - other.first) == one.width
-        assert outlook.plan.makespan <= outlook.plan.ideal / 0.95
+            assert abs(one.first_device - other.first_device) == one.width
+        assert outlook.schedule.makespan <= outlook.schedule.ideal_makespan / 0.95
         _nobody_shares_a_device(list(booked.values()))
         assert {run.name: run.devices for block in with_meshes(blocks, outlook) for run in block.runs} == {
             name: each.width for name, each in booked.items()
@@ -122,11 +122,11 @@ class TestPlaced:
     def test_seven_are_trained_and_watched_and_one_treatment_is_declared(self, tmp_path):
         made = roster(tmp_path, devices=8)
         assert {outcome.state for outcome in train(made)} == {"finished"}
-        assert {*frozen(sweep_of(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
-        family = atomic_files.read_json(sweep_of(made).rule)["rule"]["family"]
+        assert {*read_places(sweep_directory(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
+        family = atomic_files.read_json(sweep_directory(made).rule)["rule"]["family"]
         assert family == ["short"], "what never meets the control is no treatment"
         console = Console(record=True, width=120)
-        console.print(frame(Watcher(sweep_of(made)).look(0.0), 120, None))
+        console.print(draw_frame(ProgressReader(sweep_directory(made)).read(0.0), 120, None))
         assert "7 runs" in console.export_text()
 
     def test_a_dry_run_draws_all_seven(self, tmp_path):
@@ -155,7 +155,7 @@ def test_the_timing_pass_times_a_pair_though_singles_are_larger(tmp_path, monkey
     for run in runs:
         write_status(run.dir, Status(state=State.finished))
     monkeypatch.setattr("harness.launcher.stages.time_steps.subprocess.run", _failing)
-    time_variants(sweep_of(made), make_blocks(runs), said.append)
+    time_variants(sweep_directory(made), make_blocks(runs), said.append)
     assert said[0].startswith("timing pass: mha, short at 1p5t/seed0")
 
 
@@ -170,7 +170,7 @@ def test_tuning_wants_every_variant_at_the_smallest_scale(tmp_path):
     for each in made:
         each.tune, each.schedule = TuneConfig(TuneTarget.lr), ScheduleConfig("wsd")
     with pytest.raises(UserError, match="tune=lr: scale imagine, the smallest, has no mha, short"):
-        tune(sweep_of(made), runs_of(made), lambda _: None, print)
+        tune_learning_rates(sweep_directory(made), runs_of(made), lambda _: None, print)
 
 
 @pytest.mark.parametrize("dry", [False, True])

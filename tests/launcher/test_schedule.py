@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
-from harness.launcher.placement.list_scheduling import Job, pack
-from harness.launcher.placement.options import Options, Partition, Task
-from harness.launcher.placement.search import Plan, place
+from harness.launcher.placement.list_scheduling import BlockJob, pack
+from harness.launcher.placement.options import DevicePartition, PlacementOptions, RunTask
+from harness.launcher.placement.search import SweepSchedule, place_tasks
 
 QUEUE, STATIC = Schedule.queue, Schedule.static
 
@@ -27,48 +27,53 @@ def scaling(work: float, widest: int, efficiency: float = 1.0) -> dict[int, floa
     return {width: work / (width * efficiency ** math.log2(width)) for width in widths}
 
 
-def roster(capped: bool, efficiency: float) -> list[Task]:
+def roster(capped: bool, efficiency: float) -> list[RunTask]:
     """Seven models: an image model, 1T A and B, 1.5T A and B, 6T, 10T. FLOPs are in proportion to parameters
     x tokens: 20 a parameter, or as many for each."""
     sizes = [("imagine_v2", 0.4, 128), ("1t_a", 1, 256), ("1t_b", 1, 256)]
     sizes += [("1p5t_a", 1.5, 256), ("1p5t_b", 1.5, 256), ("6t", 6, 512), ("10t", 10, 512)]
     return [
-        Task(name, name.removesuffix("_a").removesuffix("_b"), scaling(p if capped else p * p, w, efficiency))
+        RunTask(
+            name, name.removesuffix("_a").removesuffix("_b"), scaling(p if capped else p * p, w, efficiency)
+        )
         for name, p, w in sizes
     ]
 
 
-def plain_bound(tasks: Sequence[Task], devices: int) -> float:
+def plain_bound(tasks: Sequence[RunTask], devices: int) -> float:
     """The larger of least work over devices, and the longest run at its widest."""
     work = sum(min(w * s for w, s in task.seconds.items()) for task in tasks) / devices
     return max(work, *(min(s for w, s in task.seconds.items() if w <= devices) for task in tasks))
 
 
-def check(plan: Plan, tasks: Sequence[Task], machine: Sequence[Partition]) -> None:
+def check(plan: SweepSchedule, tasks: Sequence[RunTask], machine: Sequence[DevicePartition]) -> None:
     """Everything that makes a plan one."""
-    assert [booking.task for booking in plan.bookings] == [task.name for task in tasks]
+    assert [booking.task for booking in plan.reservations] == [task.name for task in tasks]
     starts = np.cumsum([0, *(part.devices for part in machine)])
     room = {part.kind: (starts[i], starts[i + 1], part.speed) for i, part in enumerate(machine)}
-    for booking, task in zip(plan.bookings, tasks, strict=True):
+    for booking, task in zip(plan.reservations, tasks, strict=True):
         first, end, speed = room[booking.kind]
-        assert first <= booking.first
-        assert booking.first + booking.width <= end, "spans two kinds, or the end of the machine"
+        assert first <= booking.first_device
+        assert booking.first_device + booking.width <= end, "spans two kinds, or the end of the machine"
         assert booking.end - booking.start == pytest.approx(task.seconds[booking.width] / speed)
     check_no_overlap(plan)
     check_blocks(plan)
-    assert plan.makespan >= plan.ideal * (1 - 1e-9)
+    assert plan.makespan >= plan.ideal_makespan * (1 - 1e-9)
     assert 0 < plan.utilisation <= 1 + 1e-9
 
 
-def check_no_overlap(plan: Plan) -> None:
-    for one, other in itertools.combinations(plan.bookings, 2):
-        apart = one.first + one.width <= other.first or other.first + other.width <= one.first
+def check_no_overlap(plan: SweepSchedule) -> None:
+    for one, other in itertools.combinations(plan.reservations, 2):
+        apart = (
+            one.first_device + one.width <= other.first_device
+            or other.first_device + other.width <= one.first_device
+        )
         assert apart or one.end <= other.start + 1e-9 or other.end <= one.start + 1e-9, (one, other)
 
 
-def check_blocks(plan: Plan) -> None:
+def check_blocks(plan: SweepSchedule) -> None:
     blocks: dict[str, list] = {}
-    for booking in plan.bookings:
+    for booking in plan.reservations:
         blocks.setdefault(booking.block, []).append(booking)
     for lanes in blocks.values():
         assert len({(lane.width, lane.start, lane.kind) for lane in lanes}) == 1
@@ -78,17 +83,17 @@ def check_blocks(plan: Plan) -> None:
 
 
 @st.composite
-def instances(draw, most: int = 7, kinds: int = 2) -> tuple[list[Task], list[Partition]]:
+def instances(draw, most: int = 7, kinds: int = 2) -> tuple[list[RunTask], list[DevicePartition]]:
     """Blocks of one to three runs, any widths and any times; one or two kinds of device, all of which
     hold the narrowest form of every block."""
-    tasks: list[Task] = []
+    tasks: list[RunTask] = []
     for block in range(draw(st.integers(1, most))):
         widths = draw(st.sets(st.integers(1, 6), min_size=1, max_size=3))
         for lane in range(draw(st.integers(1, 3))):
             seconds = {width: draw(st.floats(0.1, 50.0)) for width in sorted(widths)}
-            tasks.append(Task(f"{block}/{lane}", str(block), seconds))
+            tasks.append(RunTask(f"{block}/{lane}", str(block), seconds))
     machine = [
-        Partition(f"kind{i}", draw(st.integers(18, 30)), draw(st.sampled_from([0.5, 1.0, 2.0])))
+        DevicePartition(f"kind{i}", draw(st.integers(18, 30)), draw(st.sampled_from([0.5, 1.0, 2.0])))
         for i in range(draw(st.integers(1, kinds)))
     ]
     return tasks, machine
@@ -97,7 +102,7 @@ def instances(draw, most: int = 7, kinds: int = 2) -> tuple[list[Task], list[Par
 @settings(max_examples=40, deadline=None)
 @given(instances())
 def test_a_queue_is_a_plan(instance):
-    check(place(*instance, QUEUE), *instance)
+    check(place_tasks(*instance, QUEUE), *instance)
 
 
 @settings(deadline=None)
@@ -105,12 +110,12 @@ def test_a_queue_is_a_plan(instance):
 def test_all_at_once_is_a_plan_in_which_everything_starts_together(instance):
     tasks, machine = instance
     try:
-        plan = place(tasks, machine, STATIC)
+        plan = place_tasks(tasks, machine, STATIC)
     except UserError as error:
         assert "engine.schedule=queue" in str(error)  # noqa: PT017
         return
     check(plan, tasks, machine)
-    assert {booking.start for booking in plan.bookings} == {0.0}
+    assert {booking.start for booking in plan.reservations} == {0.0}
 
 
 @given(instances())
@@ -120,10 +125,10 @@ def test_the_ideal_is_no_less_than_the_plain_bounds(instance):
     capacity = sum(part.devices * part.speed for part in machine)
     work = sum(min(w * s for w, s in task.seconds.items()) for task in tasks) / capacity
     longest = max(min(task.seconds.values()) for task in tasks) / fastest
-    assert Options(tasks, machine).ideal >= max(work, longest) * (1 - 1e-9)
+    assert PlacementOptions(tasks, machine).ideal_makespan >= max(work, longest) * (1 - 1e-9)
 
 
-def brute_force(tasks: Sequence[Task], devices: int) -> float:
+def brute_force(tasks: Sequence[RunTask], devices: int) -> float:
     """The least makespan over every choice of widths and every order, each block put as early as it goes,
     on the grid of devices and of the moments at which something ends."""
     blocks = [[*group] for _, group in itertools.groupby(tasks, key=lambda task: task.block)]
@@ -159,12 +164,12 @@ def _earliest(order, devices: int) -> float:
 def test_small_instances_come_near_brute_force_and_the_bound_below_it(seed):
     draw = np.random.default_rng(seed)
     tasks = [
-        Task(f"{block}{lane}", str(block), scaling(draw.uniform(1, 20), 4, draw.uniform(0.7, 1.0)))
+        RunTask(f"{block}{lane}", str(block), scaling(draw.uniform(1, 20), 4, draw.uniform(0.7, 1.0)))
         for block in range(4)
         for lane in range(draw.integers(1, 3))
     ]
-    plan, best = place(tasks, [Partition("devices", 5)], QUEUE), brute_force(tasks, 5)
-    assert plan.ideal <= best * (1 + 1e-9)
+    plan, best = place_tasks(tasks, [DevicePartition("devices", 5)], QUEUE), brute_force(tasks, 5)
+    assert plan.ideal_makespan <= best * (1 + 1e-9)
     assert plan.makespan <= best * 1.1
 
 
@@ -172,8 +177,8 @@ def test_small_instances_come_near_brute_force_and_the_bound_below_it(seed):
 @pytest.mark.parametrize("capped", [False, True])
 def test_seven_models_end_near_the_ideal_where_they_scale_perfectly(devices, capped):
     tasks = roster(capped, 1.0)
-    plan = place(tasks, [Partition("devices", devices)], QUEUE)
-    check(plan, tasks, [Partition("devices", devices)])
+    plan = place_tasks(tasks, [DevicePartition("devices", devices)], QUEUE)
+    check(plan, tasks, [DevicePartition("devices", devices)])
     assert plain_bound(tasks, devices) / plan.makespan >= 0.95
 
 
@@ -182,14 +187,14 @@ def test_seven_models_end_near_the_ideal_where_they_scale_perfectly(devices, cap
 @pytest.mark.parametrize("capped", [False, True])
 def test_and_where_each_doubling_costs_them_something(devices, efficiency, capped):
     tasks = roster(capped, efficiency)
-    plan = place(tasks, [Partition("devices", devices)], QUEUE)
-    assert plan.ideal / plan.makespan >= 0.95
+    plan = place_tasks(tasks, [DevicePartition("devices", devices)], QUEUE)
+    assert plan.ideal_makespan / plan.makespan >= 0.95
 
 
 def test_ten_thousand_runs_on_half_a_million_devices_take_seconds():
     draw = np.random.default_rng(0)
     tasks = [
-        Task(
+        RunTask(
             f"{block}{lane}",
             str(block),
             scaling(10 ** draw.uniform(3, 7), 2 ** int(draw.integers(6, 13)), 0.99),
@@ -198,49 +203,53 @@ def test_ten_thousand_runs_on_half_a_million_devices_take_seconds():
         for lane in "ab"
     ]
     begin = time.process_time()
-    plan = place(tasks, [Partition("devices", 500_000)], QUEUE)
+    plan = place_tasks(tasks, [DevicePartition("devices", 500_000)], QUEUE)
     assert time.process_time() - begin < 10
-    assert plan.ideal / plan.makespan > 0.8
+    assert plan.ideal_makespan / plan.makespan > 0.8
 
 
 def test_static_ends_together_at_the_least_common_time():
-    tasks = [Task(name, name, scaling(work, 16)) for name, work in (("a", 32.0), ("b", 16.0), ("c", 8.0))]
-    plan = place(tasks, [Partition("devices", 14)], STATIC)
-    assert [(booking.width, booking.end) for booking in plan.bookings] == [(8, 4.0), (4, 4.0), (2, 4.0)]
+    tasks = [RunTask(name, name, scaling(work, 16)) for name, work in (("a", 32.0), ("b", 16.0), ("c", 8.0))]
+    plan = place_tasks(tasks, [DevicePartition("devices", 14)], STATIC)
+    assert [(booking.width, booking.end) for booking in plan.reservations] == [(8, 4.0), (4, 4.0), (2, 4.0)]
 
 
 def test_static_that_does_not_fit_is_refused_with_the_number_that_would_do():
-    tasks = [Task(str(i), str(i), {2: 1.0}) for i in range(5)]
+    tasks = [RunTask(str(i), str(i), {2: 1.0}) for i in range(5)]
     with pytest.raises(UserError, match="5 blocks at once need 10 devices or more, there are 9"):
-        place(tasks, [Partition("devices", 9)], STATIC)
-    place(tasks, [Partition("devices", 10)], STATIC)
+        place_tasks(tasks, [DevicePartition("devices", 9)], STATIC)
+    place_tasks(tasks, [DevicePartition("devices", 10)], STATIC)
 
 
 def test_a_block_that_no_partition_holds_is_refused():
-    tasks = [Task(name, "pair", {4: 1.0}) for name in "ab"]
+    tasks = [RunTask(name, "pair", {4: 1.0}) for name in "ab"]
     with pytest.raises(UserError, match=r"pair trains 2 runs side by side on 4 devices each; give it 8"):
-        place(tasks, [Partition("fast", 7), Partition("slow", 6)], QUEUE)
+        place_tasks(tasks, [DevicePartition("fast", 7), DevicePartition("slow", 6)], QUEUE)
 
 
 def test_variants_without_a_common_width_are_refused():
     with pytest.raises(UserError, match="no width in common"):
-        place([Task("a", "x", {2: 1.0}), Task("b", "x", {3: 1.0})], [Partition("devices", 8)], QUEUE)
+        place_tasks(
+            [RunTask("a", "x", {2: 1.0}), RunTask("b", "x", {3: 1.0})], [DevicePartition("devices", 8)], QUEUE
+        )
 
 
 def test_a_slower_kind_never_sets_the_pace():
     """One long run and one short one: the long one belongs on the fast devices, at their speed."""
-    tasks = [Task("long", "long", {4: 100.0}), Task("short", "short", {4: 10.0})]
-    plan = place(tasks, [Partition("slow", 4, 0.1), Partition("fast", 4, 1.0)], QUEUE)
-    assert plan.bookings[0].kind == "fast"
+    tasks = [RunTask("long", "long", {4: 100.0}), RunTask("short", "short", {4: 10.0})]
+    plan = place_tasks(tasks, [DevicePartition("slow", 4, 0.1), DevicePartition("fast", 4, 1.0)], QUEUE)
+    assert plan.reservations[0].kind == "fast"
     assert plan.makespan <= 110.0
 
 
 def test_a_wide_job_waits_for_ends_that_are_equal_but_for_rounding():
-    spots = pack(2, [Job(1, (0.1 + 0.2,)), Job(1, (0.3,)), Job(2, (1.0,)), Job(1, (9.0,))])
+    spots = pack(
+        2, [BlockJob(1, (0.1 + 0.2,)), BlockJob(1, (0.3,)), BlockJob(2, (1.0,)), BlockJob(1, (9.0,))]
+    )
     assert spots[2].start == pytest.approx(0.3)
 
 
 def test_the_same_tasks_get_the_same_plan():
     tasks = roster(True, 0.99)
-    one, other = (place(tasks, [Partition("devices", 48)], QUEUE) for _ in range(2))
+    one, other = (place_tasks(tasks, [DevicePartition("devices", 48)], QUEUE) for _ in range(2))
     assert one == other

@@ -11,16 +11,16 @@ from rich.console import Console
 from harness.config.schema.engine import SlurmConfig
 from harness.core.atomic_files import write_json
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.slurm.queue import Job
-from harness.launcher.engines.slurm.script import Work, array_script, handed_in
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.slurm.queue import SlurmJob
+from harness.launcher.engines.slurm.script import WorkerCommand, array_script, submitted_runs
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine, stop_jobs
 from harness.launcher.sweep import launch
-from harness.records.run.status import Writer, read_status
+from harness.records.run.status import ProcessInfo, read_status
 from tests.launcher.fake_slurm import Trusting, engine, handed, named, order, run_dir, tools
 from tests.launcher.support import configs, wait_for
 
-ELSEWHERE = Writer("another-host", 1, "boot:1")
+ELSEWHERE = ProcessInfo("another-host", 1, "boot:1")
 
 
 def test_a_sweep_is_trained_by_jobs(slurm, tmp_path):
@@ -75,11 +75,32 @@ def test_another_driver_finds_what_waits_in_the_queue(slurm, tmp_path):
     assert second.adopt(ELSEWHERE, order(logs)).job == first.job
     assert second.submit(dataclasses.replace(order(logs), name="regrouped")).job == first.job
     assert slurm.count("sbatch") == 1
-    assert handed_in(logs, "jobs-1") == {}, "a name of another's making"
+    assert submitted_runs(logs, "jobs-1") == {}, "a name of another's making"
     other = dataclasses.replace(order(logs), runs=(tmp_path / "other",))
     assert handed(second, other).job == "2_0"
     others = tmp_path / "sweep2" / "workers"
     assert handed(engine(slurm, others), order(others)).job == "3_0"
+
+
+def test_a_pending_job_of_another_version_is_not_taken_over(slurm, tmp_path):
+    slurm.waits = True
+    logs = tmp_path / "workers"
+    first = engine(slurm, logs)
+    handed(first, *named(logs, "a", "b"))
+    handed(first, order(logs, "c"))
+    script = logs / "jobs-1.sh"
+    lines = script.read_text().splitlines(keepends=True)
+    script.write_text("".join(line for line in lines if not line.startswith("# harness code")))
+    refused = (
+        r"^job 1_0 \(and 1 more\) of this sweep .* another version .*`scancel --state=PENDING 1`, then give"
+    )
+    with pytest.raises(UserError, match=refused):
+        engine(slurm, logs)
+    slurm.end("1_0", "CANCELLED")
+    slurm.jobs["1_1"].state = "RUNNING"
+    second = engine(slurm, logs)
+    jobs = [spec.job for spec in handed(second, *named(logs, "a", "b"))]
+    assert jobs == ["3_0", "1_1"], "what runs goes on, also with other code"
 
 
 def test_what_is_submitted_together_is_one_array(slurm, tmp_path):
@@ -111,14 +132,14 @@ def test_a_task_trains_and_speaks_for_itself(slurm, tmp_path):
     for handle, name in zip(handles, ("a b", "c%d"), strict=True):
         wait_for(lambda handle=handle: made.poll(handle))
         assert handle.exit.code == 0
-        assert handle.order.log.read_text() == f"set up\n['{logs}/{name}'] b c\n"
+        assert handle.spec.log.read_text() == f"set up\n['{logs}/{name}'] b c\n"
 
 
 def test_what_was_not_handed_in_yet_is_not(slurm, tmp_path):
     made = engine(slurm, tmp_path / "workers")
     handle, other = (made.submit(each) for each in named(tmp_path / "workers", "a", "b"))
     made.cancel(handle, hard=False)
-    assert "not handed to Slurm yet" in made.poll(handle).words
+    assert "not submitted to Slurm yet" in made.poll(handle).message
     assert other.job == "1_0"
     assert [*slurm.jobs] == ["1_0"]
 
@@ -128,7 +149,7 @@ def test_a_job_that_no_node_could_hold_is_given_up(slurm, tmp_path):
     made = engine(slurm, tmp_path / "workers")
     handle = handed(made, order(tmp_path / "workers"))
     wait_for(lambda: made.poll(handle))
-    assert "job 1_0 would wait for ever (PartitionConfig)" in handle.exit.words
+    assert "job 1_0 would wait forever (PartitionConfig)" in handle.exit.message
     made.close()
     assert slurm.jobs["1_0"].state == "CANCELLED"
 
@@ -144,7 +165,9 @@ def test_what_slurm_said_of_a_job_is_told_with_its_end(slurm, tmp_path, state, s
     slurm.jobs[handle.job].status = status
     slurm.end(other.job, "TIMEOUT")
     wait_for(lambda: made.poll(handle) and made.poll(other))
-    assert (handle.exit.said, other.exit.said) == (said[0], ""), "a time limit is explained"
+    assert (handle.exit.scheduler_message, other.exit.scheduler_message) == (said[0], ""), (
+        "a time limit is explained"
+    )
 
 
 def test_what_slurm_said_without_a_name_is_of_the_one_job_of_its_script(slurm, tmp_path):
@@ -157,17 +180,17 @@ def test_what_slurm_said_without_a_name_is_of_the_one_job_of_its_script(slurm, t
     slurm.end(handle.job, "FAILED")
     slurm.jobs[handle.job].status = 1 << 8
     wait_for(lambda: made.poll(handle))
-    assert "Permission denied" in handle.exit.said
-    assert "status 1 (job 1_0 on n1, FAILED)" in handle.exit.words
+    assert "Permission denied" in handle.exit.scheduler_message
+    assert "status 1 (job 1_0 on n1, FAILED)" in handle.exit.message
 
 
 def test_a_probe_that_a_killed_driver_left_counts_for_nothing(slurm, tmp_path):
     slurm.waits = True
     logs = tmp_path / "workers"
     first = engine(slurm, logs)
-    asked = first._hand_in_alone(Order("probe", (), {}, logs / "probe.log"), ["module", str(logs), "token"])
+    asked = first._submit_now(WorkerSpec("probe", (), {}, logs / "probe.log"), ["module", str(logs), "token"])
     second = engine(slurm, logs)
-    assert second._found == {}, "else no node would be asked"
+    assert second._earlier_jobs == {}, "else no node would be asked"
     second.close()
     assert slurm.jobs[asked.job].state == "CANCELLED"
 
@@ -176,7 +199,7 @@ def test_a_probe_that_no_node_could_hold_leaves_no_job_and_no_file(slurm, tmp_pa
     monkeypatch.setattr("shutil.which", lambda name: name)
     slurm.waits, slurm.reason = True, "PartitionConfig"
     made = SlurmEngine(SlurmConfig(), tmp_path / "workers", "tests.launcher.fake_worker", slurm)
-    with pytest.raises(UserError, match=r"no node could be asked .*: job 1_0 would wait for ever"):
+    with pytest.raises(UserError, match=r"the test job .* did not run: job 1_0 would wait forever"):
         made.check([], [], print)
     assert slurm.jobs["1_0"].state == "CANCELLED"
     assert [*(tmp_path / "workers").iterdir()] == []
@@ -189,7 +212,7 @@ def test_a_job_that_ended_is_not_taken_for_one_that_lives(slurm, tmp_path):
     slurm.end(first.job, "CANCELLED")
     second = engine(slurm, logs)
     gone = second.adopt(ELSEWHERE, order(logs))
-    assert "another-host" in second.poll(gone).words
+    assert "another-host" in second.poll(gone).message
     again = handed(second, order(logs))
     assert again.job != first.job
     third = engine(slurm, logs)
@@ -211,7 +234,7 @@ def test_to_leave_is_to_save_if_it_runs_and_to_go_if_it_waits(slurm, tmp_path):
     assert slurm.count("scancel") == 2, "one command for all of them, whatever each does"
     for handle in handles:
         wait_for(lambda handle=handle: made.poll(handle))
-        assert "cancelled" in handle.exit.words
+        assert "cancelled" in handle.exit.message
 
 
 def test_a_sweep_without_a_driver_is_stopped_by_its_jobs(slurm, tmp_path, monkeypatch):
@@ -237,11 +260,11 @@ def test_a_controller_that_does_not_answer_ends_nothing(slurm, tmp_path):
     slurm.down = False
     slurm.jobs.clear()
     wait_for(lambda: made.poll(handle))
-    assert "no longer knows job 1_0" in handle.exit.words
+    assert "no longer knows job 1_0" in handle.exit.message
 
 
 def test_one_question_serves_thousands_of_jobs(slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.launcher.engines.slurm.queue.FRESH", 3600.0)
+    monkeypatch.setattr("harness.launcher.engines.slurm.queue.REFRESH_SECONDS", 3600.0)
     slurm.waits = True
     made = engine(slurm, tmp_path / "workers")
     handles = handed(made, *named(tmp_path / "workers", *(f"s{number}" for number in range(200))))
@@ -270,8 +293,8 @@ def test_one_question_serves_thousands_of_jobs(slurm, tmp_path, monkeypatch):
     ],
 )
 def test_what_a_state_means(state, status, exit):
-    found = Job("1", state, status, "", "").exit
-    assert (None if found is None else (found.code, found.taken_away)) == exit
+    found = SlurmJob("1", state, status, "", "").exit
+    assert (None if found is None else (found.code, found.preempted)) == exit
 
 
 def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
@@ -280,7 +303,9 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
         partition="main", time_limit="60", constraint="h100", cpus=2, gpus=1, setup=["module load x"]
     )
     made = order(tmp_path / "a b", devices=4)
-    text = array_script(asked, tmp_path / "a b", "jobs-1", [Work(made, "harness.worker", ("/a b/run",))])
+    text = array_script(
+        asked, tmp_path / "a b", "jobs-1", [WorkerCommand(made, "harness.worker", ("/a b/run",))]
+    )
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash"
     assert "#SBATCH --cpus-per-task=8" in lines

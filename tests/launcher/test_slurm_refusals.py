@@ -10,30 +10,30 @@ from rich.console import Console
 from harness.config.schema.engine import EngineConfig, SlurmConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import make_engine
-from harness.launcher.engines.slurm.queue import Refused, check_installed, command
+from harness.launcher.engines.slurm.queue import CommandFailed, check_installed, run_command
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
-from harness.launcher.run_directories import Ready, mark, prepare
-from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.run_directories import RunAction, prepare, set_state
+from harness.launcher.runs import Run, run_directory, sweep_directory
 from harness.launcher.sweep import launch
-from harness.records.run.status import State, Status, Writer, write_status
+from harness.records.run.status import ProcessInfo, State, Status, write_status
 from tests.launcher.fake_slurm import handed, order, run_dir, tools
 from tests.launcher.support import config, configs, facts
 
-ELSEWHERE = Writer("another-host", 1, "boot:1")
+ELSEWHERE = ProcessInfo("another-host", 1, "boot:1")
 
 
 def test_refusals_are_one_sentence(slurm, tmp_path):
     slurm.refuses = "invalid partition specified: mian; Batch job submission failed"
     made = SlurmEngine(SlurmConfig(partition="mian"), tmp_path, "tests.launcher.fake_worker", slurm)
     refused = handed(made, order(tmp_path)).exit
-    assert refused.words == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
+    assert refused.message == "engine.slurm.partition=mian: no such partition; did you mean 'main'?"
     slurm.refuses = "QOSMaxSubmitJobPerUserLimit"
-    assert "engine=slurm: Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.words
+    assert "engine=slurm: Slurm refuses the job (QOSMax" in handed(made, order(tmp_path)).exit.message
     slurm.refuses = "Invalid --time specification"
     timed = SlurmEngine(SlurmConfig(time_limit="8h"), tmp_path, "tests.launcher.fake_worker", slurm)
-    assert handed(timed, order(tmp_path)).exit.words.startswith("engine.slurm.time_limit=8h: Slurm refuses")
+    assert handed(timed, order(tmp_path)).exit.message.startswith("engine.slurm.time_limit=8h: Slurm refuses")
     slurm.refuses = "Batch job submission failed: Invalid job array specification"
-    assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.words
+    assert "MaxArraySize=0" in handed(made, order(tmp_path)).exit.message
 
 
 def test_no_slurm_here(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_controller_that_is_away_and_one_that_has_jobs_already(slurm, tmp_path
     monkeypatch.setattr("shutil.which", lambda name: name)
     probes = []
     monkeypatch.setattr(
-        "harness.launcher.engines.slurm.slurm_engine.probe", lambda *given: probes.append(given)
+        "harness.launcher.engines.slurm.slurm_engine.run_preflight", lambda *given: probes.append(given)
     )
     slurm.waits = slurm.down = True
     logs = tmp_path / "workers"
@@ -66,33 +66,33 @@ def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: not today' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(Refused, match=r"^not today$"):
-        command(["sbatch"])
-    with pytest.raises(Refused, match="No such file"):
-        command([str(tmp_path / "nothing")])
+    with pytest.raises(CommandFailed, match=r"^not today$"):
+        run_command(["sbatch"])
+    with pytest.raises(CommandFailed, match="No such file"):
+        run_command([str(tmp_path / "nothing")])
 
 
 def test_what_another_host_left_is_not_waited_for(tmp_path):
     """Where nobody here can ask whether the process lives, its last word counts."""
     made = config(tmp_path)
-    run = Run(made, facts(made), directory(sweep_of([made]), made))
-    prepare(sweep_of([made]), run, print)
+    run = Run(made, facts(made), run_directory(sweep_directory([made]), made))
+    prepare(sweep_directory([made]), run, print)
     for state, ready in (
-        (State.running, Ready.alive),
-        (State.preempted, Ready.train),
-        (State.lost, Ready.train),
+        (State.running, RunAction.follow),
+        (State.preempted, RunAction.train),
+        (State.lost, RunAction.train),
     ):
         write_status(run.dir, Status(state, writer=ELSEWHERE))
-        assert prepare(sweep_of([made]), run, print) is ready
+        assert prepare(sweep_directory([made]), run, print) is ready
     write_status(run.dir, Status(State.running, writer=ELSEWHERE))
-    mark(run.dir, State.pending, "")
-    assert prepare(sweep_of([made]), run, print) is Ready.train
+    set_state(run.dir, State.pending, "")
+    assert prepare(sweep_directory([made]), run, print) is RunAction.train
 
 
 def test_a_run_whose_host_is_gone_is_trained_again(slurm, tmp_path):
     made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm")
     run = Run(made[0], facts(made[0]), run_dir(tmp_path))
-    prepare(sweep_of(made), run, print)
+    prepare(sweep_directory(made), run, print)
     write_status(run.dir, Status(State.running, step=3, writer=ELSEWHERE))
     [outcome] = launch(made, tools(slurm), Console(quiet=True))
     assert outcome.state == "finished"

@@ -25,7 +25,7 @@ for SLURM_PROCID in 0 1; do SLURM_PROCID=$SLURM_PROCID SLURM_STEP_ID=0 "$@" & do
 wait
 """
 SAYS = """
-from harness.config.processes import from_env
+from harness.config.process_group import from_env
 import os, sys
 print(from_env(os.environ), sys.argv[1:], os.environ["A"])
 """
@@ -45,7 +45,7 @@ def srun(tmp_path, monkeypatch):
 def assert_each_knows_its_place(log, start: str) -> None:
     for index, file in enumerate((log, log.with_suffix(".1.log"))):
         said = file.read_text()
-        assert f"Processes(count=2, start='{start}'" in said
+        assert f"ProcessGroup(count=2, start='{start}'" in said
         assert f"index={index}) ['{log.parent.parent}/run'] b c" in said
         assert said.count("\n") == 1
 
@@ -105,8 +105,8 @@ def test_a_run_of_several_processes_that_is_in_other_hands_is_not_lost(slurm, tm
 HOLD = """
 import sys
 from pathlib import Path
-from harness.records.claim import claim
-print(claim(Path(sys.argv[1])), flush=True)
+from harness.records.run.run_lock import acquire
+print(acquire(Path(sys.argv[1])), flush=True)
 input()
 """
 
@@ -162,7 +162,7 @@ def test_steps_need_an_allocation(tmp_path, monkeypatch):
 )
 def test_an_allocation_that_is_too_small_is_told_of_first(monkeypatch, tmp_path, given, count, fits):
     monkeypatch.setattr("shutil.which", lambda name: name)
-    monkeypatch.setattr("harness.launcher.engines.slurm.steps_engine.probe", lambda *_: None)
+    monkeypatch.setattr("harness.launcher.engines.slurm.steps_engine.run_preflight", lambda *_: None)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", given)
     made = StepsEngine(SlurmConfig(), tmp_path, call=lambda _: "")
@@ -170,5 +170,5 @@ def test_an_allocation_that_is_too_small_is_told_of_first(monkeypatch, tmp_path,
     if fits:
         made.check(asked, [], print)
         return
-    with pytest.raises(UserError, match=f"is {count} tasks of 2 CPUs, which an allocation of"):
+    with pytest.raises(UserError, match=f"needs {count} tasks of 2 CPUs, but the allocation has"):
         made.check(asked, [], print)

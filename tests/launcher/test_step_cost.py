@@ -10,12 +10,19 @@ import pytest
 
 from harness.config.schema.cluster import MeshConfig
 from harness.launcher.cost import measurements, step_cost
-from harness.launcher.cost.step_cost import Observation, demand_of, device_bytes, disk_bytes, estimate, meshes
-from harness.launcher.placement.frozen import freeze
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.cost.step_cost import (
+    Observation,
+    device_bytes,
+    disk_bytes,
+    estimate_run,
+    possible_meshes,
+    workload_of,
+)
+from harness.launcher.placement.frozen import freeze_places
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.records.run import metrics
 from harness.records.run.status import State, Status, write_status
-from harness.records.run.timeline import TRAIN, read_timeline, spans
+from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
 from harness.records.sweep import ledger
 from tests.launcher.support import config, configs, facts
 
@@ -30,7 +37,7 @@ def own_cache(tmp_path, monkeypatch):
 def run_of(tmp_path: Path, steps: int = STEPS, flops: float = 6600.0, **changes) -> Run:
     made = config(tmp_path, **changes)
     described = dataclasses.replace(facts(made), steps=steps, executed_flops_per_token=flops)
-    return Run(made, described, directory(sweep_of([made]), made))
+    return Run(made, described, run_directory(sweep_directory([made]), made))
 
 
 def finish(run: Run, step: float = STEP_SECONDS, compile: float = 4.0, attempt: int = 1, first: float = 3.0):
@@ -40,7 +47,7 @@ def finish(run: Run, step: float = STEP_SECONDS, compile: float = 4.0, attempt: 
         dict.fromkeys(metrics.STEPS, 0) | {"step": i + 1, "device_seconds": seconds * run.devices}
         for i, seconds in enumerate(times)
     ]
-    metrics.seal(run.dir, "steps", 0, run.facts.steps, rows)
+    metrics.write_part(run.dir, "steps", 0, run.facts.steps, rows)
     moment, lines = 1e9, []
     phases = [("compile", compile), ("train", times[-1]), ("evaluate", 1.0), ("save", 1.0), ("end", 0.0)]
     for phase, seconds in [("start", 0.0), *phases]:
@@ -58,7 +65,7 @@ def observed(rate: float = 1e9, **changes) -> Observation:
 class TestDemand:
     def test_flops_steps_and_saves_by_hand(self, tmp_path):
         run = run_of(tmp_path)
-        demand = demand_of(run.config, run.facts)
+        demand = workload_of(run.config, run.facts)
         assert demand.step_flops == 6600.0 * 1280
         assert (demand.steps, demand.saves) == (200, 3)
         assert demand.evaluation_flops == pytest.approx(8 * 16384 * 6600 / 3)
@@ -66,7 +73,7 @@ class TestDemand:
     def test_a_branch_costs_its_cooldown(self, tmp_path):
         run = run_of(tmp_path)
         run.config.schedule.branches, run.config.schedule.cooldown = [0.5], 0.2
-        assert demand_of(run.config, run.facts).steps == 200 + 20
+        assert workload_of(run.config, run.facts).steps == 200 + 20
 
     def test_memory_is_split_as_the_rules_split_it(self, tmp_path):
         made = dataclasses.replace(run_of(tmp_path).facts, state_bytes=1200, activation_bytes=600)
@@ -85,40 +92,40 @@ class TestDemand:
     def test_a_lane_may_be_as_wide_as_its_rows_divide(self, tmp_path):
         made = config(tmp_path)
         made.scale.batch, made.mesh = 12, MeshConfig(data=1, fsdp=2, tensor=3)
-        assert [*meshes(made)] == [6, 12, 18, 36]
+        assert [*possible_meshes(made)] == [6, 12, 18, 36]
         made.compute.microbatches = 2
-        assert meshes(made) == {6: MeshConfig(1, 2, 3), 18: MeshConfig(3, 2, 3)}
+        assert possible_meshes(made) == {6: MeshConfig(1, 2, 3), 18: MeshConfig(3, 2, 3)}
 
 
 class TestEstimate:
     def test_nothing_measured_is_a_stated_default_and_a_wide_interval(self, tmp_path):
         run = run_of(tmp_path)
-        found = estimate(run, 1, 1.0, [])
+        found = estimate_run(run, 1, 1.0, [])
         assert found.train == pytest.approx(200 * 6600 * 1280 / step_cost.DEFAULT_RATES["cpu"])
         assert (found.runs, found.low, found.high) == (0, found.seconds / 4, found.seconds * 4)
 
     def test_twice_the_tokens_take_twice_as_long(self, tmp_path):
-        one, two = (estimate(run_of(tmp_path, steps), 1, 1.0, [observed()]).train for steps in (200, 400))
+        one, two = (estimate_run(run_of(tmp_path, steps), 1, 1.0, [observed()]).train for steps in (200, 400))
         assert two == pytest.approx(2 * one)
         assert one == pytest.approx(200 * 6600 * 1280 / 1e9)
 
     def test_a_core_that_two_devices_share_trains_each_at_half_the_pace(self, tmp_path):
-        alone, shared = (estimate(run_of(tmp_path), 1, crowd, [observed()]).train for crowd in (1.0, 2.0))
+        alone, shared = (estimate_run(run_of(tmp_path), 1, crowd, [observed()]).train for crowd in (1.0, 2.0))
         assert shared == pytest.approx(2 * alone)
 
     def test_a_wider_lane_is_faster_by_less_than_its_width(self, tmp_path):
-        one, four = (estimate(run_of(tmp_path), width, 1.0, [observed()]).train for width in (1, 4))
-        assert one / four == pytest.approx(4 * step_cost.PER_DOUBLING**2)
+        one, four = (estimate_run(run_of(tmp_path), width, 1.0, [observed()]).train for width in (1, 4))
+        assert one / four == pytest.approx(4 * step_cost.RATE_PER_DOUBLING**2)
 
     def test_runs_of_about_the_size_count_and_others_do_not(self, tmp_path):
         known = [observed(1e9), observed(5e9, step_flops=6600.0 * 1280 * 30)]
-        assert estimate(run_of(tmp_path), 1, 1.0, known).train == pytest.approx(200 * 6600 * 1280 / 1e9)
-        large = estimate(run_of(tmp_path, flops=6600.0 * 30), 1, 1.0, known)
+        assert estimate_run(run_of(tmp_path), 1, 1.0, known).train == pytest.approx(200 * 6600 * 1280 / 1e9)
+        large = estimate_run(run_of(tmp_path, flops=6600.0 * 30), 1, 1.0, known)
         assert large.train == pytest.approx(30 * 200 * 6600 * 1280 / 5e9)
 
     def test_the_interval_widens_with_scatter_and_with_distance(self, tmp_path):
         def width(known, flops=6600.0):
-            found = estimate(run_of(tmp_path, flops=flops), 1, 1.0, known)
+            found = estimate_run(run_of(tmp_path, flops=flops), 1, 1.0, known)
             assert found.low < found.seconds < found.high
             return found.high / found.low
 
@@ -129,11 +136,11 @@ class TestEstimate:
     def test_what_was_compiled_before_starts_soon(self, tmp_path):
         run = run_of(tmp_path)
         cold = observed(startup=20.0, program="another")
-        assert estimate(run, 1, 1.0, [cold]).startup == 20.0
-        same = observed(startup=20.0, program=step_cost.program_of(run.config))
-        assert estimate(run, 1, 1.0, [same]).startup == step_cost.DEFAULT_STARTUP[True]
+        assert estimate_run(run, 1, 1.0, [cold]).startup == 20.0
+        same = observed(startup=20.0, program=step_cost.program_hash(run.config))
+        assert estimate_run(run, 1, 1.0, [same]).startup == step_cost.DEFAULT_STARTUP_SECONDS[True]
         warm = observed(startup=1.25, program="another", warm=True)
-        assert estimate(run, 1, 1.0, [same, warm]).startup == 1.25
+        assert estimate_run(run, 1, 1.0, [same, warm]).startup == 1.25
 
 
 class TestLearning:
@@ -143,12 +150,12 @@ class TestLearning:
         cold = metrics.read_curve(run.dir, "steps").to_dicts()
         for row in cold:
             row["device_seconds"] += min(row["step"], 6)  # a second more, for each of the first steps
-        metrics.drop_after(run.dir, 0)
-        metrics.seal(run.dir, "steps", 0, 25, cold)
-        taken = measurements.time_taken(run)
+        metrics.truncate_after(run.dir, 0)
+        metrics.write_part(run.dir, "steps", 0, 25, cold)
+        taken = measurements.run_timing(run)
         assert taken is not None
-        assert taken.step == pytest.approx(STEP_SECONDS)
-        assert measurements.observe(run, taken, 2.0, False).rate == pytest.approx(
+        assert taken.step_seconds == pytest.approx(STEP_SECONDS)
+        assert measurements.to_observation(run, taken, 2.0, False).rate == pytest.approx(
             6600 * 1280 / STEP_SECONDS * 2
         )
 
@@ -157,17 +164,17 @@ class TestLearning:
         finish(run)
         rows = metrics.read_curve(run.dir, "steps").to_dicts()
         late = [row | {"device_seconds": row["device_seconds"] + 1000 * (row["step"] > 100)} for row in rows]
-        metrics.drop_after(run.dir, 0)
-        metrics.seal(run.dir, "steps", 0, STEPS, late)
-        taken = measurements.time_taken(run)
+        metrics.truncate_after(run.dir, 0)
+        metrics.write_part(run.dir, "steps", 0, STEPS, late)
+        taken = measurements.run_timing(run)
         assert taken is not None
-        assert taken.step == pytest.approx(STEP_SECONDS)
+        assert taken.step_seconds == pytest.approx(STEP_SECONDS)
 
     def test_a_prediction_that_rests_on_an_equal_run_is_right(self, tmp_path):
         run = run_of(tmp_path)
         took = finish(run, first=STEP_SECONDS)
-        assert measurements.learn(sweep_of([run.config]), [run], 1.0) == []
-        again = estimate(run_of(tmp_path, seed=1), 1, 1.0, measurements.known("cpu"))
+        assert measurements.record_timings(sweep_directory([run.config]), [run], 1.0) == []
+        again = estimate_run(run_of(tmp_path, seed=1), 1, 1.0, measurements.load_observations("cpu"))
         assert again.runs == 1
         assert again.seconds - again.startup == pytest.approx(took - 4.0, rel=0.01)
 
@@ -175,59 +182,61 @@ class TestLearning:
     def test_a_run_of_several_attempts_teaches_nothing(self, tmp_path, attempt):
         run = run_of(tmp_path)
         finish(run, attempt=attempt)
-        assert measurements.time_taken(run) is None
+        assert measurements.run_timing(run) is None
 
     def test_a_run_without_an_end_or_a_timeline_teaches_nothing(self, tmp_path):
         run = run_of(tmp_path)
         finish(run)
         run.dir.timeline.unlink()
-        assert measurements.time_taken(run) is None
+        assert measurements.run_timing(run) is None
         finish(run)
         write_status(run.dir, Status(State.running, STEPS, STEPS, attempt=1))
-        assert measurements.time_taken(run) is None
+        assert measurements.run_timing(run) is None
 
     def test_the_second_sweep_of_a_program_knows_that_it_is_warm(self, tmp_path):
         for seed in (0, 1):
             run = run_of(tmp_path, seed=seed)
             finish(run)
-            measurements.learn(sweep_of([run.config]), [run], 1.0)
-        assert [each.warm for each in measurements.known("cpu")] == [False, True]
+            measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+        assert [each.warm for each in measurements.load_observations("cpu")] == [False, True]
 
     def test_another_machine_has_its_own_rates(self, tmp_path, monkeypatch):
         run = run_of(tmp_path)
         finish(run)
-        measurements.learn(sweep_of([run.config]), [run], 1.0)
-        assert len(measurements.known("cpu")) == 1
-        assert measurements.known("tpu") == []
+        measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+        assert len(measurements.load_observations("cpu")) == 1
+        assert measurements.load_observations("tpu") == []
         monkeypatch.setattr(step_cost, "_processor", lambda: "another")
-        assert measurements.known("cpu") == []
+        assert measurements.load_observations("cpu") == []
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', b"\xff"])
     def test_a_damaged_cache_is_an_empty_one(self, content):
         path = measurements._path()
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        assert measurements.known("cpu") == []
+        assert measurements.load_observations("cpu") == []
 
     def test_the_cache_keeps_the_newest(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(measurements, "KEPT", 2)
+        monkeypatch.setattr(measurements, "MAX_OBSERVATIONS", 2)
         for seed in range(3):
             run = run_of(tmp_path, seed=seed)
             finish(run, step=0.01 * (seed + 1))
-            measurements.learn(sweep_of([run.config]), [run], 1.0)
-        rates = [each.rate for each in measurements.known("cpu")]
+            measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+        rates = [each.rate for each in measurements.load_observations("cpu")]
         assert rates == pytest.approx([6600 * 1280 / 0.02, 6600 * 1280 / 0.03])
 
 
 def test_the_error_is_that_of_what_was_predicted_before(tmp_path):
     """Predictions are frozen with the placement; what is learned later does not make them better."""
     made = configs(tmp_path, seeds=(0,))
-    sweep = sweep_of(made)
-    runs = [Run(each, dataclasses.replace(facts(each), steps=STEPS), directory(sweep, each)) for each in made]
-    predicted = {run.name: estimate(run, 1, 1.0, []) for run in runs}
-    freeze(sweep, make_blocks(runs), (), predicted)
-    freeze(sweep, make_blocks(runs), (), {})
+    sweep = sweep_directory(made)
+    runs = [
+        Run(each, dataclasses.replace(facts(each), steps=STEPS), run_directory(sweep, each)) for each in made
+    ]
+    predicted = {run.name: estimate_run(run, 1, 1.0, []) for run in runs}
+    freeze_places(sweep, make_blocks(runs), (), predicted)
+    freeze_places(sweep, make_blocks(runs), (), {})
     took = [finish(run, step=seconds) for run, seconds in zip(runs, (0.02, 0.04), strict=True)]
-    (said,) = measurements.learn(sweep, runs, 1.0)
+    (said,) = measurements.record_timings(sweep, runs, 1.0)
     entry = ledger.read(sweep, "prediction")[-1]["content"]
     errors = [abs(predicted[run.name].seconds / t - 1) for run, t in zip(runs, took, strict=True)]
     assert entry["median"] == pytest.approx(sum(errors) / 2, rel=1e-3)
@@ -236,16 +245,16 @@ def test_the_error_is_that_of_what_was_predicted_before(tmp_path):
         {run.name: t for run, t in zip(runs, took, strict=True)}
     )
     assert f"{max(errors):.0%} at worst" in said
-    assert ledger.edited(sweep) == []
+    assert ledger.edited_positions(sweep) == []
 
 
 def test_what_a_sweep_put_to_use_is_of_the_devices_that_it_had(tmp_path):
     run = run_of(tmp_path)
     took = finish(run)
-    trained = next(span for span in spans(read_timeline(run.dir)) if span.phase == TRAIN).seconds
-    said, idle = measurements.put_to_use([run], 4)
+    trained = next(span for span in phase_spans(read_timeline(run.dir)) if span.phase == TRAIN).seconds
+    said, idle = measurements.utilisation_lines([run], 4)
     assert f"{100 * trained / (4 * took):.1f} % of 4 devices" in said
     assert "no lane 75.0 %" in idle
-    assert measurements.put_to_use([run], 0)[0].startswith(
+    assert measurements.utilisation_lines([run], 0)[0].startswith(
         f"Utilisation {100 * trained / took:.1f} % of 1 device "
     )

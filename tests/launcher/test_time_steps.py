@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from harness.config.schema.decision import Gate, GateConfig
-from harness.launcher.runs import Run, directory, make_blocks, sweep_of
+from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.launcher.stages.time_steps import time_variants
 from harness.records.run.status import State, Status, write_status
 from harness.records.sweep import ledger
@@ -36,8 +36,8 @@ def finished(folder, gate=Gate.promote):
     for config in made:
         config.gate = GateConfig(gate)
         config.scale.tokens *= 2 if config.scale.name == "s" else 1
-    sweep = sweep_of(made)
-    runs = [Run(each, facts(each), directory(sweep, each)) for each in made]
+    sweep = sweep_directory(made)
+    runs = [Run(each, facts(each), run_directory(sweep, each)) for each in made]
     for run in runs:
         run.dir.path.mkdir(parents=True)
         write_status(run.dir, Status(State.finished))

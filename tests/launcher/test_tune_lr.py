@@ -12,9 +12,9 @@ from harness.config.pair_check import check_block
 from harness.config.schema.decision import TuneConfig, TuneTarget
 from harness.config.schema.run import ScheduleConfig
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, directory, sweep_of
+from harness.launcher.runs import Run, run_directory, sweep_directory
 from harness.launcher.stages import freeze_rule
-from harness.launcher.stages.tune_lr import tune
+from harness.launcher.stages.tune_lr import tune_learning_rates
 from harness.records.sweep import ledger
 from tests.launcher.support import configs, facts
 
@@ -42,9 +42,9 @@ def tuning(monkeypatch):
     monkeypatch.setattr("harness.launcher.stages.tune_lr.read_tuning", read_tuning)
 
     def run(made):
-        sweep = sweep_of(made)
-        runs = [Run(config, facts(config), directory(sweep, config)) for config in made]
-        return tune(sweep, runs, launched.append, lambda _: None)
+        sweep = sweep_directory(made)
+        runs = [Run(config, facts(config), run_directory(sweep, config)) for config in made]
+        return tune_learning_rates(sweep, runs, launched.append, lambda _: None)
 
     return run, launched
 
@@ -93,7 +93,7 @@ def test_what_was_found_is_frozen_and_a_later_variant_is_added(tmp_path, tuning)
 def test_a_result_that_was_changed_by_hand_is_refused(tmp_path, tuning):
     run, _ = tuning
     run(tuned_configs(tmp_path))
-    path = sweep_of(configs(tmp_path)).tune.tuned
+    path = sweep_directory(configs(tmp_path)).tune.tuned
     path.write_text(path.read_text().replace("0.003", "0.030"))
     with pytest.raises(UserError, match="changed or lost after it was hashed"):
         run(tuned_configs(tmp_path))
@@ -124,11 +124,11 @@ def test_a_schedule_that_never_decays_is_refused_before_anything_is_trained(tmp_
 
 def test_the_rule_holds_what_was_found_and_the_ledger_what_came_later(tmp_path):
     made = tuned_configs(tmp_path)
-    sweep = sweep_of(made)
+    sweep = sweep_directory(made)
     one = {"mha": {"learning_rate": 0.002}}
-    assert freeze_rule.write_down(sweep, made[0], ["mha"], one) is None
+    assert freeze_rule.write_rule(sweep, made[0], ["mha"], one) is None
     assert json.loads(sweep.rule.read_text())["tuning"] == one
-    assert freeze_rule.write_down(sweep, made[0], ["mha"], one | {"third": {"learning_rate": 0.001}}) is None
+    assert freeze_rule.write_rule(sweep, made[0], ["mha"], one | {"third": {"learning_rate": 0.001}}) is None
     assert [entry["content"]["tuning"] for entry in ledger.read(sweep, "tuning")] == [
         {"third": {"learning_rate": 0.001}}
     ]

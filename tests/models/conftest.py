@@ -7,7 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from harness.config.schema.run import ComputeConfig, Config, DataConfig, Mechanism, ModelConfig, ScaleConfig
+from harness.config.schema.run import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ModuleConfig,
+    ScaleConfig,
+)
 from harness.core.cache_dir import cache_dir
 from harness.models import Model, build
 
@@ -32,7 +39,7 @@ def small() -> Callable[..., Model]:
         **changes: Any,
     ) -> Model:
         options = changes.pop("options", {})
-        model = ModelConfig(attention=Mechanism(name, options), **(SHAPE | changes))
+        model = ModelConfig(attention=ModuleConfig(name, options), **(SHAPE | changes))
         config = Config(
             model=model,
             scale=ScaleConfig("tiny", 3_000, 10_000, 4),

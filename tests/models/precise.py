@@ -15,7 +15,7 @@ from harness.models.feedforward import moe
 
 @contextmanager
 def in_float64():
-    """What is traced here has float64 wherever the models say float32. For `compute.precision=float32`."""
+    """What is traced here has float64 wherever the models say float32. For `compute.dtype=float32`."""
     wide = jnp.dtype(jnp.float64)
     with (
         jax.enable_x64(True),

@@ -76,7 +76,7 @@ def test_switched_off_it_is_the_control_bitwise(small, tokens, name, options):
     """Loss and every gradient, from the same start."""
     mha, other = small(layers=1), small(name, options=options, layers=1)
     batch = tokens(2, 17)
-    assert other.specs == mha.specs
+    assert other.param_specs == mha.param_specs
     (one, gradient), (same, its) = (
         jax.jit(jax.value_and_grad(lambda p, m=m: m.loss(p, batch, 0.0)[0]))(m.init(2)) for m in (mha, other)
     )
@@ -87,7 +87,7 @@ def test_switched_off_it_is_the_control_bitwise(small, tokens, name, options):
 def test_without_its_gate_gated_attention_is_the_control_bitwise(small, tokens, monkeypatch):
     mha, gated = small(layers=1), small("gated", layers=1)
     params, batch = gated.init(2), tokens(2, 16)
-    shared = {path: array for path, array in params.items() if path in mha.specs}
+    shared = {path: array for path, array in params.items() if path in mha.param_specs}
     assert params.keys() - shared.keys() == {"layers.0.attention.gate"}
     control = jax.jit(mha.logits)(shared, batch)
     assert not np.array_equal(jax.jit(lambda *given: gated.logits(*given))(params, batch), control)
@@ -100,9 +100,9 @@ def test_chunks_equal_the_mask(length, window, monkeypatch):
     query, key, value = drawn(length)
     sink = jnp.array([0.5, -1, 0, 2])
     attend = jax.jit(lambda *qkv: softmax.attend(*qkv, window, 3.0, sink))
-    assert softmax.in_chunks(length, window)
+    assert softmax.uses_chunks(length, window)
     chunked = attend(query, key, value)
-    monkeypatch.setattr(softmax, "in_chunks", lambda *_: False)
+    monkeypatch.setattr(softmax, "uses_chunks", lambda *_: False)
     masked = jax.jit(lambda *qkv: softmax.attend(*qkv, window, 3.0, sink))(query, key, value)
     np.testing.assert_allclose(chunked, masked, atol=1e-6)
 
@@ -119,9 +119,11 @@ def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypa
     """Grouped heads, windows, narrow values; `attend` takes it where it runs on an accelerator."""
     query, key, value = drawn(12, value_width)
     written = jax.jit(lambda *qkv: softmax.attend(*qkv, window))(query, key, value)
-    monkeypatch.setattr(softmax, "accelerated", lambda: True)
+    monkeypatch.setattr(softmax, "on_accelerator", lambda: True)
     taken = []
-    monkeypatch.setattr(softmax, "fused", lambda *given, made=softmax.fused: taken.append(1) or made(*given))
+    monkeypatch.setattr(
+        softmax, "fused", lambda *given, made=softmax.fused_attention: taken.append(1) or made(*given)
+    )
     fused = jax.jit(lambda *qkv: softmax.attend(*qkv, window))(query, key, value)
     assert taken
     np.testing.assert_allclose(fused, written, atol=1e-6)
@@ -129,5 +131,5 @@ def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypa
 
 def test_blocks_cover_each_query_once():
     for length in (1, 63, 64, 100, 256, 300, 4096):
-        positions = [t for start, stop in softmax.blocks(length) for t in range(start, stop)]
+        positions = [t for start, stop in softmax.query_blocks(length) for t in range(start, stop)]
         assert positions == list(range(length))

@@ -22,5 +22,5 @@ VALUES = {
 @pytest.mark.parametrize(("name", "options", "values"), VALUES.values(), ids=VALUES)
 def test_cache_is_what_decoding_reads_again(small, name, options, values):
     assert small(name, options=options).cache_bytes == 4 * values
-    half = small(name, options=options, compute=ComputeConfig(precision=Precision.bfloat16))
+    half = small(name, options=options, compute=ComputeConfig(dtype=Precision.bfloat16))
     assert half.cache_bytes == 2 * values

@@ -12,23 +12,23 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    Kind,
-    Layers,
-    Match,
-    Mechanism,
+    LossConfig,
+    MatchBy,
     ModelConfig,
+    ModelFamily,
+    ModuleConfig,
     OptimizerConfig,
     Precision,
     Remat,
     ScaleConfig,
 )
 from harness.core.errors import UserError
-from harness.data.images.image_corpus import UNIT, rows
+from harness.data.images.image_corpus import TIME_UNITS, pack_rows
 from harness.models import build
 from harness.models.diffusion import flow
 from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
-from harness.models.diffusion.flow import euler, joined, patched
-from harness.models.flops import count_jaxpr
+from harness.models.diffusion.flow import integrate_euler, patchify, unpatchify
+from harness.models.flops import count_function_flops
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 from tests.models.reference import rms_norm, silu
@@ -40,7 +40,7 @@ SHAPE = {"width": 8, "layers": 3, "heads": 2, "head_width": 4, "ffn": 12}
 
 def model_of(name, compute=None, length=6, optimizer=None, target=3_000, **changes):
     shape = {"patch": 2, **SHAPE, **changes}
-    model = ModelConfig(kind=Kind.dit, conditioning=Mechanism(name), **shape)
+    model = ModelConfig(kind=ModelFamily.dit, conditioning=ModuleConfig(name), **shape)
     config = Config(
         model=model,
         scale=ScaleConfig("tiny", target, 10_000, 4),
@@ -55,7 +55,7 @@ def examples(count=4):
     draw = np.random.default_rng(3)
     images = draw.integers(0, 256, (count, *IMAGE)).astype(np.uint8)
     keys = draw.integers(0, 2**63, count).astype(np.uint64)
-    return rows(keys, draw.uniform(0.1, 0.9, count), draw.integers(0, LABELS, count), images)
+    return pack_rows(keys, draw.uniform(0.1, 0.9, count), draw.integers(0, LABELS, count), images)
 
 
 def scrambled(params):
@@ -148,7 +148,7 @@ def test_losses_equal_a_reference_in_numpy(name):
         key = jax.random.wrap_key_data(row_R[:2].view(np.uint32), impl="threefry2x32")
         noise_TI = np.asarray(jax.random.normal(key, (6, 12)), np.float64)
         image_TI = split(row_R[4:].reshape(IMAGE) / 127.5 - 1, 2)
-        time = row_R[2] / UNIT
+        time = row_R[2] / TIME_UNITS
         made_TI = expected_velocity(params, (1 - time) * image_TI + time * noise_TI, time, row_R[3], name)
         np.testing.assert_allclose(losses_T, ((made_TI - (noise_TI - image_TI)) ** 2).mean(1), rtol=2e-4)
     total, parts = jax.jit(lambda p: model.loss(p, rows_BR, 0.0))(params)
@@ -158,9 +158,9 @@ def test_losses_equal_a_reference_in_numpy(name):
 def test_patches_are_cut_and_joined_again():
     shape = model_of("in_context").shape
     image_HWC = np.random.default_rng(0).normal(size=IMAGE).astype(np.float32)
-    patches_BTI = patched(jnp.asarray(image_HWC).reshape(1, -1), shape)
+    patches_BTI = patchify(jnp.asarray(image_HWC).reshape(1, -1), shape)
     np.testing.assert_array_equal(patches_BTI[0], split(image_HWC, 2))
-    np.testing.assert_array_equal(joined(patches_BTI, shape)[0], image_HWC)
+    np.testing.assert_array_equal(unpatchify(patches_BTI, shape)[0], image_HWC)
 
 
 def test_adaptive_norm_starts_as_the_identity_and_every_model_at_velocity_zero():
@@ -170,7 +170,7 @@ def test_adaptive_norm_starts_as_the_identity_and_every_model_at_velocity_zero()
     x_BTD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8)), jnp.float32)
     np.testing.assert_array_equal(layer(x_BTD, jnp.ones((2, 1, 8)))[0], x_BTD)
     losses = [jax.jit(m.token_losses)(m.init(0), rows_BR) for m in (adaptive, model_of("in_context"))]
-    target_BTI = flow.Examples.of(jnp.asarray(rows_BR), adaptive.shape).velocity_BTI
+    target_BTI = flow.FlowExamples.from_rows(jnp.asarray(rows_BR), adaptive.shape).velocity_BTI
     for each in losses:
         np.testing.assert_allclose(each, jnp.mean(target_BTI**2, axis=-1), rtol=1e-6)
 
@@ -182,16 +182,16 @@ def test_what_both_have_starts_equal_and_noise_is_of_the_key_alone():
     assert {"embedding", "labels", "time_in", "layers.2.attention.query", "layers.0.feedforward.up"} <= shared
     assert all(np.array_equal(starts[0][path], starts[1][path]) for path in shared)
     words = examples()[:, :2]
-    noise = jax.jit(lambda w: flow.noise(w, one.shape))
+    noise = jax.jit(lambda w: flow.draw_noise(w, one.shape))
     np.testing.assert_array_equal(noise(words)[2], noise(words[[2, 0, 0, 0]])[0])
     assert abs(float(noise(words).std()) - 1) < 0.1
 
 
 def test_a_straight_line_is_followed_exactly_and_a_linear_field_as_euler_does():
     noise, image = jnp.array([[[3.0, -1.0]]]), jnp.array([[[0.5, 0.25]]])
-    np.testing.assert_allclose(euler(lambda x, t: noise - image, noise, 7), image, rtol=1e-6)
-    np.testing.assert_allclose(euler(lambda x, t: x, noise, 10), noise * 0.9**10, rtol=1e-6)
-    seen = euler(lambda x, t: t * jnp.ones_like(x), jnp.zeros_like(noise), 4)
+    np.testing.assert_allclose(integrate_euler(lambda x, t: noise - image, noise, 7), image, rtol=1e-6)
+    np.testing.assert_allclose(integrate_euler(lambda x, t: x, noise, 10), noise * 0.9**10, rtol=1e-6)
+    seen = integrate_euler(lambda x, t: t * jnp.ones_like(x), jnp.zeros_like(noise), 4)
     np.testing.assert_allclose(seen, -np.ones((1, 1, 2)) * (1 + 0.75 + 0.5 + 0.25) / 4)
 
 
@@ -208,19 +208,21 @@ def test_guidance_goes_from_no_label_past_the_label():
     assert not np.allclose(told, nothing, atol=1e-2)
 
 
-EXECUTIONS = list(itertools.product(CONDITIONINGS, Layers, Remat))
+EXECUTIONS = list(itertools.product(CONDITIONINGS, (False, True), Remat))
 
 
 @pytest.mark.parametrize(("name", "layers", "remat"), EXECUTIONS)
 def test_executed_flops_equal_the_jaxpr(name, layers, remat):
-    model = model_of(name, ComputeConfig(layers=layers, remat=remat))
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored.items()}
+    model = model_of(name, ComputeConfig(scan_layers=layers, remat=remat))
+    params = {
+        path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in model.stored_specs.items()
+    }
     rows_BR = jax.ShapeDtypeStruct((2, model.row_length), jnp.int32)
 
     def step(params, rows_BR):
         return jax.value_and_grad(lambda p: model.loss(p, rows_BR, 0.0)[0])(params)
 
-    assert count_jaxpr(step, params, rows_BR) == round(model.executed_flops_per_token * 12, 3)
+    assert count_function_flops(step, params, rows_BR) == round(model.executed_flops_per_token * 12, 3)
     if remat is Remat.none:
         unasked = 2 * 8 * (model.shape.values + TIME_FEATURES / model.shape.patches)
         assert model.executed_flops_per_token + unasked == pytest.approx(model.flops_per_token)
@@ -237,7 +239,7 @@ def assert_together_as_alone(name, compute):
     alone, gradient = loss_and_gradient(plain, params, rows_BR)
     mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
-        placed = jax.device_put(model.stack(params), param_shardings(mesh, model.stored))
+        placed = jax.device_put(model.stack(params), param_shardings(mesh, model.stored_specs))
         together, parted = loss_and_gradient(model, placed, jax.device_put(rows_BR, batch_sharding(mesh, 8)))
     assert float(together) == pytest.approx(float(alone), rel=1e-6)
     for path, array in model.unstack(parted).items():
@@ -247,18 +249,18 @@ def assert_together_as_alone(name, compute):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adaptive_norm", "in_context"])
 def test_scan_remat_and_eight_devices_equal_plain(name):
-    assert_together_as_alone(name, ComputeConfig(layers=Layers.scanned, remat=Remat.dots))
+    assert_together_as_alone(name, ComputeConfig(scan_layers=True, remat=Remat.dots))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "layers", "remat"), EXECUTIONS)
 def test_every_execution_equals_plain(name, layers, remat):
-    assert_together_as_alone(name, ComputeConfig(layers=layers, remat=remat))
+    assert_together_as_alone(name, ComputeConfig(scan_layers=layers, remat=remat))
 
 
 def test_bfloat16_is_near_float32():
     wide, narrow = (
-        model_of("adaptive_norm", ComputeConfig(precision=precision))
+        model_of("adaptive_norm", ComputeConfig(dtype=precision))
         for precision in (Precision.float32, Precision.bfloat16)
     )
     params, rows_BR = scrambled(wide.init(0)), examples()
@@ -273,13 +275,13 @@ FREE = {"width": None, "layers": None, "heads": None, "ffn": None}
 
 def test_variants_are_equal_in_parameters_or_in_flops():
     free = {**FREE, "head_width": 16, "target": 25_000}
-    sizes = {m: [model_of(name, match=m, **free) for name in CONDITIONINGS] for m in Match}
-    for each in sizes[Match.params]:
-        assert each.non_embedding == pytest.approx(25_000, rel=0.005)
-        assert each.parameters == sum(spec.size for spec in each.specs.values())
-    one, other = sizes[Match.flops]
+    sizes = {m: [model_of(name, match=m, **free) for name in CONDITIONINGS] for m in MatchBy}
+    for each in sizes[MatchBy.params]:
+        assert each.non_embedding_parameters == pytest.approx(25_000, rel=0.005)
+        assert each.parameters == sum(spec.size for spec in each.param_specs.values())
+    one, other = sizes[MatchBy.flops]
     assert one.flops_per_token == pytest.approx(other.flops_per_token, rel=0.005)
-    assert sizes[Match.none][0].shape == sizes[Match.none][1].shape
+    assert sizes[MatchBy.none][0].shape == sizes[MatchBy.none][1].shape
     assert len({(m.shape.width, m.shape.layers, m.shape.heads) for own in sizes.values() for m in own}) == 1
 
 
@@ -288,10 +290,10 @@ def test_variants_are_equal_in_parameters_or_in_flops():
     [
         ({"length": 7}, "data.sequence_length=7 is not the number of patches"),
         ({"patch": 5}, "model.patch=5 does not divide images of 6 x 4"),
-        ({"attention": Mechanism("gqa")}, "leave model.attention at mha"),
+        ({"attention": ModuleConfig("gqa")}, "leave model.attention at mha"),
         ({"base_width": 8}, "model.base_width=8"),
         ({"width": 6, "heads": 1, "head_width": 6}, "model.width=6 is no multiple of 4"),
-        ({"optimizer": OptimizerConfig(learning_rate=0.1, z_loss=0.1)}, "optimizer.z_loss=0.1"),
+        ({"loss": LossConfig(z_loss=0.1)}, "loss.z_loss=0.1"),
     ],
 )
 def test_what_has_no_model_is_said(changes, said):
@@ -300,7 +302,7 @@ def test_what_has_no_model_is_said(changes, said):
 
 
 def test_text_and_images_are_not_mixed_up():
-    text = Config(model=ModelConfig(kind=Kind.dit), data=DataConfig("prose"))
+    text = Config(model=ModelConfig(kind=ModelFamily.dit), data=DataConfig("prose"))
     with pytest.raises(UserError, match="data=prose is text"):
         build(text, LABELS)
     with pytest.raises(UserError, match="choose model=dit"):

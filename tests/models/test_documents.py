@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.schema.run import ComputeConfig, Layers, Remat
+from harness.config.schema.run import ComputeConfig, Remat
 from harness.models.attention.kernels import softmax
 from tests.models.mechanisms import MECHANISMS, OF_EACH
 from tests.models.test_decoder import assert_together_as_alone
@@ -51,7 +51,7 @@ def test_without_the_mask_documents_see_each_other(small):
 
 @pytest.mark.slow
 def test_scan_remat_and_eight_devices_equal_plain_with_documents(small, tokens):
-    compute = ComputeConfig(layers=Layers.scanned, remat=Remat.dots)
+    compute = ComputeConfig(scan_layers=True, remat=Remat.dots)
     given = {"name": "pattern", "options": {"cycle": OF_EACH}, "layers": 6, "end": END}
     assert_together_as_alone(small, tokens, compute, **given)
 
@@ -62,5 +62,5 @@ def test_the_fused_form_masks_them_too():
     document = jnp.repeat(jnp.arange(4), jnp.array(LENGTHS), total_repeat_length=T)[None]
     for window in (None, 5):
         written = softmax.attend(query, key, value, window, document_BT=document)
-        fused = softmax.fused(query, key, value, window, document)
+        fused = softmax.fused_attention(query, key, value, window, document)
         np.testing.assert_allclose(fused, written, atol=1e-6)

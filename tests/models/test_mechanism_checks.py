@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from harness.core.errors import UserError
-from harness.models import Products, mechanism_checks
+from harness.models import MatmulFlops, mechanism_checks
 from harness.models.layers import project
-from harness.models.mechanism_checks import vet
+from harness.models.mechanism_checks import check_mechanisms
 from harness.models.parameters import weight
-from harness.models.registry import attention
+from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,24 @@ class Options:
     documents: bool = True
 
 
-@attention(
+@register_attention(
     "sum",
     Options,
-    model_flops=lambda site, options: 0.0,
-    executed_flops=lambda site, options: Products(
-        weights=options.said * 2.0 * site.shape.width**2,
-        activations=2.0 * site.sequence_length * site.shape.width,
+    model_flops=lambda context, options: 0.0,
+    executed_flops=lambda context, options: MatmulFlops(
+        weights=options.said * 2.0 * context.shape.width**2,
+        activations=2.0 * context.sequence_length * context.shape.width,
     ),
-    cache_bytes=lambda site, options, each: 0.0,
+    cache_bytes=lambda context, options, bytes_per_value: 0.0,
 )
 class Sum(nnx.Module):
     """The sum of what it sees, times a matrix."""
 
-    def __init__(self, site, options):
+    def __init__(self, context, options):
         self.options = options
-        self.weight = weight((site.shape.width, site.shape.width), ("width", None), fan_in=site.shape.width)
+        self.weight = weight(
+            (context.shape.width, context.shape.width), ("width", None), fan_in=context.shape.width
+        )
 
     def __call__(self, x_BTD, rotary):
         place_T = jnp.arange(x_BTD.shape[1])
@@ -57,9 +59,9 @@ def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
             name,
             lambda *given, name=name, check=check: check(*given) or passed.append(name),
         )
-    vet(small("sum", layers=1, end=3).blueprint)
+    check_mechanisms(small("sum", layers=1, end=3).spec)
     assert passed == ["_check_count", "_check_causal", "_check_documents"]
-    vet(small("sum", layers=1, options={"first": 3, "documents": False}).blueprint)
+    check_mechanisms(small("sum", layers=1, options={"first": 3, "documents": False}).spec)
     assert passed[3:] == ["_check_count", "_check_causal"]
 
 
@@ -73,10 +75,10 @@ def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
 )
 def test_one_that_does_not_is_refused(small, options, end, sentence):
     with pytest.raises(UserError, match=sentence):
-        vet(small("sum", options=options, end=end).blueprint)
+        check_mechanisms(small("sum", options=options, end=end).spec)
 
 
 def test_one_inside_a_pattern_is_found(small):
     cycle = [{"name": "mha"}, {"name": "sum", "options": {"first": -1}}]
     with pytest.raises(UserError, match="pattern: in layer 1"):
-        vet(small("pattern", options={"cycle": cycle}).blueprint)
+        check_mechanisms(small("pattern", options={"cycle": cycle}).spec)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.config.schema.run import ComputeConfig, Layers
-from harness.models.parameters import ParamSpec, Stacking, draw, in_order
+from harness.config.schema.run import ComputeConfig
+from harness.models.parameters import ParamSpec, Stacking, init_param, sort_by_path
 from tests.models.mechanisms import LOCAL
 
 
@@ -19,11 +19,11 @@ def test_what_two_variants_share_starts_bitwise_equal(small):
 def test_scanned_start_equals_unrolled_start(small):
     options = {"cycle": [LOCAL, {"name": "mha"}]}
     loop = small("pattern", options=options, layers=11)
-    scan = small("pattern", options=options, layers=11, compute=ComputeConfig(layers=Layers.scanned))
-    assert scan.specs == loop.specs
+    scan = small("pattern", options=options, layers=11, compute=ComputeConfig(scan_layers=True))
+    assert scan.param_specs == loop.param_specs
     stored = scan.init(0)
     assert {path: array.shape for path, array in stored.items()} == {
-        p: s.shape for p, s in scan.stored.items()
+        p: s.shape for p, s in scan.stored_specs.items()
     }
     assert stored["repeats.1.attention.query"].shape == (5, 8, 4, 4)
     canonical, direct = scan.unstack(stored), loop.init(0)
@@ -35,17 +35,17 @@ def test_scanned_start_equals_unrolled_start(small):
 
 def test_start_differs_by_seed_and_path_and_has_the_declared_spread():
     spec = ParamSpec((200, 200), (None, None), 0.0, 0.5)
-    one = draw(0, "layers.0.a", spec)
+    one = init_param(0, "layers.0.a", spec)
     assert one.dtype == np.float32
-    assert np.array_equal(one, draw(0, "layers.0.a", spec))
-    assert not np.array_equal(one, draw(1, "layers.0.a", spec))
-    assert not np.array_equal(one, draw(0, "layers.1.a", spec))
+    assert np.array_equal(one, init_param(0, "layers.0.a", spec))
+    assert not np.array_equal(one, init_param(1, "layers.0.a", spec))
+    assert not np.array_equal(one, init_param(0, "layers.1.a", spec))
     assert one.std() == pytest.approx(0.5, rel=0.02)
     assert one.mean() == pytest.approx(0.0, abs=0.02)
 
 
 def test_spread_is_one_over_fan_in_and_depth(small):
-    specs = small().specs
+    specs = small().param_specs
     assert specs["layers.0.attention.query"].deviation == pytest.approx(8**-0.5)
     assert specs["layers.0.attention.output"].deviation == pytest.approx((16 * 6) ** -0.5)
     assert specs["layers.0.feedforward.down"].deviation == pytest.approx((12 * 6) ** -0.5)
@@ -54,10 +54,15 @@ def test_spread_is_one_over_fan_in_and_depth(small):
 
 def test_layer_ten_follows_layer_nine():
     paths = [f"layers.{i}.a" for i in (10, 9, 2)] + ["embedding"]
-    assert list(in_order(dict.fromkeys(paths, 0))) == ["embedding", "layers.2.a", "layers.9.a", "layers.10.a"]
+    assert list(sort_by_path(dict.fromkeys(paths, 0))) == [
+        "embedding",
+        "layers.2.a",
+        "layers.9.a",
+        "layers.10.a",
+    ]
 
 
 def test_left_over_layers_keep_their_canonical_number():
-    assert Stacking(2, 3).members("layers.0.norm.gain") == ["layers.6.norm.gain"]
-    assert Stacking(2, 3).members("repeats.1.a") == ["layers.1.a", "layers.3.a", "layers.5.a"]
-    assert Stacking().members("layers.4.a") == ["layers.4.a"]
+    assert Stacking(2, 3).canonical_paths("layers.0.norm.gain") == ["layers.6.norm.gain"]
+    assert Stacking(2, 3).canonical_paths("repeats.1.a") == ["layers.1.a", "layers.3.a", "layers.5.a"]
+    assert Stacking().canonical_paths("layers.4.a") == ["layers.4.a"]

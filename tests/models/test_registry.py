@@ -7,7 +7,7 @@ import pytest
 from harness.core.errors import UserError
 from harness.models import registry
 from harness.models.attention import grouped_query
-from harness.models.registry import attention
+from harness.models.registry import register_attention
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,21 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
     class Options:
         scale: float = 1.0
 
-    @attention(
+    @register_attention(
         "mine",
         Options,
-        model_flops=lambda site, options: grouped_query.model_flops(site, 1),
-        executed_flops=lambda site, options: grouped_query.executed_flops(site, 1),
-        cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, 1),
+        model_flops=lambda context, options: grouped_query.model_flops(context, 1),
+        executed_flops=lambda context, options: grouped_query.executed_flops(context, 1),
+        cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
+            context, bytes_per_value, 1
+        ),
     )
-    class Mine(grouped_query.Attention):
-        def __init__(self, site, options):
-            super().__init__(site, kv_heads=1)
+    class Mine(grouped_query.SoftmaxAttention):
+        def __init__(self, context, options):
+            super().__init__(context, kv_heads=1)
 
     model = small("mine", options={"scale": 2})
-    assert model.specs["layers.0.attention.key"].shape == (8, 1, 4)
+    assert model.param_specs["layers.0.attention.key"].shape == (8, 1, 4)
     none = {count: lambda *_: 0.0 for count in ("model_flops", "executed_flops", "cache_bytes")}
     with pytest.raises(UserError, match="rename one"):
-        attention("mine", Options, **none)(grouped_query.Attention)
+        register_attention("mine", Options, **none)(grouped_query.SoftmaxAttention)

@@ -10,19 +10,18 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    Kind,
-    Layers,
-    Mechanism,
     ModelConfig,
+    ModelFamily,
+    ModuleConfig,
     Precision,
     Remat,
     ScaleConfig,
 )
 from harness.core.errors import UserError
 from harness.models import build
-from harness.models.attention.kernels.ring import hops, keys_multiplied_around
-from harness.models.attention.kernels.softmax import visible
-from harness.models.flops import count_jaxpr
+from harness.models.attention.kernels.ring import mean_computed_keys_ring, num_hops
+from harness.models.attention.kernels.softmax import causal_mask
+from harness.models.flops import count_function_flops
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.worker.describe import describe
@@ -38,14 +37,14 @@ def model_of(
 ):
     config = Config(
         model=ModelConfig(
-            attention=Mechanism(*attention), feedforward=Mechanism(*feedforward), **(SHAPE | changes)
+            attention=ModuleConfig(*attention), feedforward=ModuleConfig(*feedforward), **(SHAPE | changes)
         ),
         scale=ScaleConfig("tiny", 1, 1, 8),
         compute=compute or ComputeConfig(),
         data=DataConfig(sequence_length=length, mask_documents=masked),
         mesh=mesh or MeshConfig(),
     )
-    return build(config, vocabulary=16, end=END if masked else None)
+    return build(config, vocabulary=16, end_token=END if masked else None)
 
 
 DRAWS = 16
@@ -79,7 +78,7 @@ def exact_answers(model):
 
 def split_answers(model, mesh):
     lane = lane_mesh(jax.devices()[: mesh.devices], mesh)
-    shardings = param_shardings(lane, model.stored)
+    shardings = param_shardings(lane, model.stored_specs)
     with jax.set_mesh(lane):
         return answers(model, lambda *given: jax.device_put(given, (shardings, batch_sharding(lane, 8))))
 
@@ -140,7 +139,7 @@ def test_scan_and_remat(remat):
         ("pattern", {"cycle": OF_EACH}),
         MeshConfig(fsdp=4, context=2),
         MeshConfig(tensor=2, context=4),
-        compute=ComputeConfig(layers=Layers.scanned, remat=remat),
+        compute=ComputeConfig(scan_layers=True, remat=remat),
         masked=True,
         layers=6,
     )
@@ -148,13 +147,13 @@ def test_scan_and_remat(remat):
 
 def assert_bfloat16_is_near(attention, mesh, **given):
     """Loss of about 2.8 nats within 0.01."""
-    half = ComputeConfig(precision=Precision.bfloat16, remat=Remat.dots)
+    half = ComputeConfig(dtype=Precision.bfloat16, remat=Remat.dots)
     one, other = model_of(attention, **given), model_of(attention, mesh=mesh, compute=half, **given)
     params, tokens = one.init(0), np.random.default_rng(0).integers(0, 16, (8, LENGTH + 1), np.int32)
     lane = lane_mesh(jax.devices()[: mesh.devices], mesh)
     with jax.set_mesh(lane):
         placed = jax.device_put(
-            (params, tokens), (param_shardings(lane, other.stored), batch_sharding(lane, 8))
+            (params, tokens), (param_shardings(lane, other.stored_specs), batch_sharding(lane, 8))
         )
         near, gradient = jax.jit(jax.value_and_grad(lambda p, t: other.loss(p, t, 0.0)[0]))(*placed)
     np.testing.assert_allclose(near, jax.jit(lambda: one.loss(params, tokens, 0.0)[0])(), atol=0.01)
@@ -188,13 +187,13 @@ def test_what_a_device_keeps_is_of_its_own_part(remat):
 
 def temporary_bytes(devices, length, remat):
     mesh = MeshConfig(context=devices)
-    compute = ComputeConfig(remat=remat, layers=Layers.scanned)
+    compute = ComputeConfig(remat=remat, scan_layers=True)
     model = model_of(("mha", {}), mesh=mesh, compute=compute, length=length, layers=3)
     lane = lane_mesh(jax.devices()[:devices], mesh)
-    shardings = param_shardings(lane, model.stored)
+    shardings = param_shardings(lane, model.stored_specs)
     params = {
         path: jax.ShapeDtypeStruct(spec.shape, np.float32, sharding=shardings[path])
-        for path, spec in model.stored.items()
+        for path, spec in model.stored_specs.items()
     }
     tokens = jax.ShapeDtypeStruct((8, length + 1), np.int32, sharding=batch_sharding(lane, 8))
     with jax.set_mesh(lane):
@@ -206,9 +205,9 @@ def temporary_bytes(devices, length, remat):
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 4, 5, 9, 16])
 def test_keys_come_from_all_parts_that_a_query_sees_and_no_others(length, devices, window):
     at = np.arange(length)
-    query, key = np.nonzero(np.asarray(visible(at, at, window)))
+    query, key = np.nonzero(np.asarray(causal_mask(at, at, window)))
     part = length // devices
-    assert hops(part, window, devices) == (query // part - key // part).max()
+    assert num_hops(part, window, devices) == (query // part - key // part).max()
 
 
 @pytest.mark.parametrize(
@@ -226,13 +225,13 @@ def test_executed_flops_are_those_of_the_program(attention, feedforward):
     mesh = MeshConfig(context=4)
     model = model_of(attention, feedforward, mesh)
     with jax.sharding.use_abstract_mesh(lane_mesh(jax.devices()[:4], mesh).abstract_mesh):
-        counted = count_jaxpr(
+        counted = count_function_flops(
             lambda p, t: jax.value_and_grad(lambda p: model.loss(p, t, 0.0)[0])(p),
-            {path: jax.ShapeDtypeStruct(spec.shape, np.float32) for path, spec in model.stored.items()},
+            {path: jax.ShapeDtypeStruct(spec.shape, np.float32) for path, spec in model.stored_specs.items()},
             jax.ShapeDtypeStruct((8, LENGTH + 1), np.int32),
         )
     assert model.executed_flops_per_token * 8 * LENGTH == 4 * counted
-    assert keys_multiplied_around(LENGTH, None, 4) == LENGTH, "the last device's, by all"
+    assert mean_computed_keys_ring(LENGTH, None, 4) == LENGTH, "the last device's, by all"
 
 
 def test_a_sequence_that_does_not_divide_is_said():
@@ -251,7 +250,7 @@ def test_an_axis_without_devices_is_said(axis):
 
 def test_images_have_no_sequence_of_tokens():
     config = Config(
-        model=ModelConfig(kind=Kind.dit, patch=2, width=16, layers=1, heads=2, head_width=8, ffn=16),
+        model=ModelConfig(kind=ModelFamily.dit, patch=2, width=16, layers=1, heads=2, head_width=8, ffn=16),
         data=DataConfig(sequence_length=4),
         mesh=MeshConfig(context=2),
     )

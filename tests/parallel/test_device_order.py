@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from harness.parallel.sharding.device_order import placed
+from harness.parallel.sharding.device_order import order_devices
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def test_only_the_outer_axes_leave_a_host(hosts, each, sizes, slow, sliced):
     devices = machine(hosts, each)
     if sliced:  # one process a slice of two hosts would say nothing
         devices = [Device(d.id, 0, slice_index=d.process_index) for d in devices]
-    grid = placed(devices, sizes)
+    grid = order_devices(devices, sizes)
     host_of = np.vectorize(lambda device: device.id // each)(grid)
     assert grid.shape == tuple(sizes.values())
     assert {device.id for device in grid.flat} == set(range(hosts * each))
@@ -50,9 +50,9 @@ def test_devices_of_one_host_and_of_unequal_hosts_keep_their_order():
     sizes = {"data": 2, "fsdp": 1, "tensor": 3, "expert": 1}
     unequal = [device for device in machine(2, 4) if device.id < 6]
     for devices in (machine(1, 6), unequal, jax.devices()[:6]):
-        assert list(placed(devices, sizes).flat) == list(devices)
+        assert list(order_devices(devices, sizes).flat) == list(devices)
 
 
 def test_simulated_devices_of_several_processes_keep_their_order():
     devices = [Device(at, at // 2, platform="cpu") for at in range(4)]
-    assert list(placed(devices, {"data": 2, "tensor": 2}).flat) == devices
+    assert list(order_devices(devices, {"data": 2, "tensor": 2}).flat) == devices

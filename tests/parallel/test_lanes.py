@@ -11,9 +11,8 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    Layers,
-    Mechanism,
     ModelConfig,
+    ModuleConfig,
     ScaleConfig,
 )
 from harness.core.errors import UserError
@@ -22,13 +21,13 @@ from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 
 
-def model_of(name="mha", options=None, layers=Layers.unrolled, **changes):
+def model_of(name="mha", options=None, layers=False, **changes):
     shape = {"width": 16, "layers": 1, "heads": 4, "head_width": 4, "ffn": 24} | changes
     return build(
         Config(
-            model=ModelConfig(attention=Mechanism(name, options or {}), **shape),
+            model=ModelConfig(attention=ModuleConfig(name, options or {}), **shape),
             scale=ScaleConfig("tiny", 1, 1, 8),
-            compute=ComputeConfig(layers=layers),
+            compute=ComputeConfig(scan_layers=layers),
             data=DataConfig(sequence_length=16),
         ),
         vocabulary=16,
@@ -50,7 +49,7 @@ def test_a_lane_needs_its_number_of_devices():
 
 def test_parameters_are_split_as_the_table_says():
     mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
-    shardings = param_shardings(mesh, model_of(layers=Layers.scanned).stored)
+    shardings = param_shardings(mesh, model_of(layers=True).stored_specs)
     assert shardings["repeats.0.attention.query"].spec == P(None, "fsdp", "tensor", None)
     assert shardings["repeats.0.feedforward.down"].spec == P(None, "tensor", "fsdp")
     assert shardings["norm.gain"].spec == P("fsdp")
@@ -69,7 +68,7 @@ def test_parameters_are_split_as_the_table_says():
 def test_what_does_not_divide_is_said(mesh, changes, said):
     devices = jax.devices()[: mesh.devices]
     with pytest.raises(UserError, match=said):
-        param_shardings(lane_mesh(devices, mesh), model_of(**changes).stored)
+        param_shardings(lane_mesh(devices, mesh), model_of(**changes).stored_specs)
 
 
 def test_a_batch_that_does_not_divide_is_said():
@@ -84,12 +83,12 @@ def test_a_batch_that_does_not_divide_is_said():
 @pytest.mark.parametrize(
     ("name", "options", "layers"),
     [
-        ("mha", {}, Layers.unrolled),
-        ("gqa", {"kv_heads": 2}, Layers.scanned),
+        ("mha", {}, False),
+        ("gqa", {"kv_heads": 2}, True),
         (
             "pattern",
             {"cycle": [{"name": "window", "options": {"window": 4}}, {"name": "mha"}]},
-            Layers.unrolled,
+            False,
         ),
     ],
 )
@@ -101,7 +100,7 @@ def test_eight_devices_equal_one(name, options, layers):
     (alone, _), gradient = step(params, tokens)
     mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
-        shardings = param_shardings(mesh, model.stored)
+        shardings = param_shardings(mesh, model.stored_specs)
         placed = jax.device_put(params, shardings)
         (together, _), split = step(placed, jax.device_put(tokens, batch_sharding(mesh, 8)))
     assert float(together) == pytest.approx(float(alone), rel=1e-6)

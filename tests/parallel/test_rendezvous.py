@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.config.process_group import Processes
-from harness.parallel.processes.rendezvous import Absent, Meeting, meet
+from harness.config.process_group import ProcessGroup
+from harness.parallel.processes.rendezvous import MissingProcesses, Rendezvous, connect_processes
 
-HERE = Processes(3, "now", "127.0.0.1", arrive_seconds=10)
+HERE = ProcessGroup(3, "now", "127.0.0.1", arrive_seconds=10)
 
 
 class Place:
@@ -28,20 +28,20 @@ class Place:
         return self.address
 
 
-def assembled(*each: Processes, place: Place | None = None) -> list[Meeting]:
+def assembled(*each: ProcessGroup, place: Place | None = None) -> list[Rendezvous]:
     place = place or Place()
     with ThreadPoolExecutor(len(each)) as pool:
-        met = [pool.submit(meet, one, place.say, place.ask) for one in each]
+        met = [pool.submit(connect_processes, one, place.say, place.ask) for one in each]
         return [one.result() for one in met]
 
 
-def three(place: Place | None = None) -> list[Meeting]:
+def three(place: Place | None = None) -> list[Rendezvous]:
     return assembled(*(replace(HERE, index=index) for index in range(3)), place=place)
 
 
-def leave(meeting: Meeting) -> None:
+def leave(meeting: Rendezvous) -> None:
     """As a process that ends, however it ends."""
-    for connection in meeting.others.values():
+    for connection in meeting.connections.values():
         connection.shutdown(socket.SHUT_RDWR)
         connection.close()
 
@@ -73,37 +73,37 @@ def test_the_address_of_an_earlier_start_is_passed_over():
 def test_one_of_another_start_is_not_let_in():
     place = Place()
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(meet, replace(HERE, count=2), place.say, place.ask)
+        first = pool.submit(connect_processes, replace(HERE, count=2), place.say, place.ask)
         stranger = replace(HERE, count=2, index=1, start="before", arrive_seconds=0.5)
-        with pytest.raises(Absent, match=r"process 0 of 2 was not there within 0\.5 s"):
-            meet(stranger, place.say, place.ask)
-        meet(replace(HERE, count=2, index=1), place.say, place.ask)
-        assert len(first.result().others) == 1
+        with pytest.raises(MissingProcesses, match=r"process 0 of 2 was not there within 0\.5 s"):
+            connect_processes(stranger, place.say, place.ask)
+        connect_processes(replace(HERE, count=2, index=1), place.say, place.ask)
+        assert len(first.result().connections) == 1
 
 
 def test_who_does_not_come_is_named():
     place = Place()
     with ThreadPoolExecutor(1) as pool:
         coming = replace(HERE, index=2, arrive_seconds=0.6)
-        pool.submit(meet, coming, place.say, place.ask)
-        with pytest.raises(Absent, match=r"of 3 processes 1 did not come within 0\.4 s"):
-            meet(replace(HERE, arrive_seconds=0.4), place.say, place.ask)
+        pool.submit(connect_processes, coming, place.say, place.ask)
+        with pytest.raises(MissingProcesses, match=r"of 3 processes 1 did not come within 0\.4 s"):
+            connect_processes(replace(HERE, arrive_seconds=0.4), place.say, place.ask)
 
 
 def test_an_end_is_noticed_by_the_others_with_its_last_words():
     meetings = three()
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    meetings[0].watch(told.put)
+    meetings[0].watch_peers(told.put)
     leave(meetings[2])
     assert told.get(timeout=5) == "process 2 of 3 ended"
-    meetings[1].fail("disk full")
+    meetings[1].announce_failure("disk full")
     assert told.get(timeout=5) == "process 1 of 3 ended: disk full"
 
 
 def test_an_end_that_is_expected_is_not():
     meetings = assembled(*(replace(HERE, count=2, index=index) for index in range(2)))
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    meetings[0].watch(told.put)
+    meetings[0].watch_peers(told.put)
     meetings[0].closing = True
     leave(meetings[1])
     with pytest.raises(queue.Empty):

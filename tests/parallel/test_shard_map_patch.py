@@ -31,14 +31,14 @@ def plain(monkeypatch):
     """JAX as it comes, whatever ran before."""
     wrapped = getattr(private, shard_map_patch.NAME)
     monkeypatch.setattr(private, shard_map_patch.NAME, getattr(wrapped, "__wrapped__", wrapped))
-    shard_map_patch.keep_splits.cache_clear()
+    shard_map_patch.preserve_auto_shardings.cache_clear()
     yield
-    shard_map_patch.keep_splits.cache_clear()
+    shard_map_patch.preserve_auto_shardings.cache_clear()
 
 
 def test_the_split_over_other_axes_is_lost_without_us_and_kept_with_us(plain):
     """Where the first line fails, JAX does it by itself: `parallel.sharding.shard_map_patch` can go."""
     assert jax.__version__.startswith("0.10."), "tried in no other: see whether the lines below still hold"
     assert gathers() > 0
-    shard_map_patch.keep_splits()
+    shard_map_patch.preserve_auto_shardings()
     assert gathers() == 0

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from harness.compare.results.verdict_types import Decision, Ladder, Rung
-from harness.compare.stats.compute_multiplier import multiplier_from
-from harness.compare.stats.estimates import Effect, Slope
+from harness.compare.stats.compute_multiplier import multiplier_with_interval
+from harness.compare.stats.estimates import Effect, SlopeAxis
 from harness.compare.stats.scale_trend import trend
-from harness.plan.extrapolation.evidence import Evidence, Standing
+from harness.plan.extrapolation.evidence import PairEvidence, TreatmentEvidence
 from harness.plan.plan_types import PlannedRun
-from harness.plan.predict import Evidence as Layer
-from harness.plan.predict import Number
+from harness.plan.predict import EvidenceKind as Layer
+from harness.plan.predict import PlanEstimate
 
 DECADE = math.log(10)
 AT = np.log(1e11) + np.arange(4) * math.log(3)
@@ -22,15 +22,15 @@ AT = np.log(1e11) + np.arange(4) * math.log(3)
 
 def standing_of(log_k, se=0.01, *, df=4.0, decision=Decision.INCONCLUSIVE, gate=None, at=AT, flags=()):
     """Of multipliers at scales of compute e^at; the loss difference is minus half of ln k."""
-    k = [multiplier_from(Slope.k_tokens, one, se, df, 3, ()) for one in log_k]
+    k = [multiplier_with_interval(SlopeAxis.k_tokens, one, se, df, 3, ()) for one in log_k]
     rungs = [rung_of(f"{i}", math.exp(x), one, se) for i, (x, one) in enumerate(zip(at, k, strict=True))]
     mean = float(np.mean(log_k))
-    pooled = multiplier_from(Slope.k_tokens, mean, se / 2, 4 * df, 12, ())
+    pooled = multiplier_with_interval(SlopeAxis.k_tokens, mean, se / 2, 4 * df, 12, ())
     ladder = made(
         Ladder, variant="b", control="a", scales=tuple(rung.scale for rung in rungs), decision=decision,
         k=pooled, flags=flags, trend=trend(at, k, sign=math.copysign(1, mean)),
     )  # fmt: skip
-    return Standing(ladder, tuple(rungs), gate)
+    return TreatmentEvidence(ladder, tuple(rungs), gate)
 
 
 def rung_of(scale, flops, k, se) -> Rung:
@@ -44,8 +44,8 @@ def made(kind, **known):
     return kind(**dict.fromkeys((each.name for each in dataclasses.fields(kind)), None) | known)
 
 
-def evidence_of(*standings) -> Evidence:
-    return Evidence("runs/made", "made", "nats a token", "a", standings)
+def evidence_of(*standings) -> PairEvidence:
+    return PairEvidence("runs/made", "made", "nats a token", "a", standings)
 
 
 def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
@@ -64,7 +64,7 @@ def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
         planned.append(
             PlannedRun(
                 name=f"{name}/seed0", parameters=1, active_parameters=1, flops_per_token=flops, tokens=tokens,
-                kind="h100", chips=100, devices=100, days=Number(10.0, 8.0, 13.0, Layer.assumed),
+                kind="h100", chips=100, devices=100, days=PlanEstimate(10.0, 8.0, 13.0, Layer.assumed),
             )
         )  # fmt: skip
     return runs, planned

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from harness.plan import ModelShape, decoder
+from harness.plan import ModelShape, decoder_shape
 
-KIMI_LIKE = decoder(
+KIMI_LIKE = decoder_shape(
     name="1t",
     layers=61,
     width=7168,
@@ -16,7 +16,7 @@ KIMI_LIKE = decoder(
     batch=4096,
     experts=384,
     top_k=8,
-    shared=1,
+    shared_experts=1,
     tied=False,
 )
 """As large as Kimi K2 (arXiv:2507.20534), with plain attention."""
@@ -24,7 +24,7 @@ KIMI_LIKE = decoder(
 
 def llama(batch: int = 2048, tokens: int | None = 15_000_000_000_000) -> ModelShape:
     """Llama 3 405B (arXiv:2407.21783)."""
-    return decoder(
+    return decoder_shape(
         name="405b",
         layers=126,
         width=16_384,
@@ -42,7 +42,7 @@ def llama(batch: int = 2048, tokens: int | None = 15_000_000_000_000) -> ModelSh
 
 
 def _large(name: str, layers: int, width: int, heads: int, ffn: int, tokens: int) -> ModelShape:
-    return decoder(
+    return decoder_shape(
         name=name,
         layers=layers,
         width=width,
@@ -54,7 +54,7 @@ def _large(name: str, layers: int, width: int, heads: int, ffn: int, tokens: int
         batch=2048,
         experts=256,
         top_k=8,
-        shared=1,
+        shared_experts=1,
         tied=False,
         tokens=tokens * 10**12,
     )
@@ -73,7 +73,7 @@ def frontier() -> list[ModelShape]:
     models = [
         dataclasses.replace(_large(name, *size), block=name.partition("_")[0]) for name, size in sizes.items()
     ]
-    image = decoder(
+    image = decoder_shape(
         name="image",
         layers=30,
         width=6144,

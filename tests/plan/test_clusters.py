@@ -5,8 +5,8 @@ import pytest
 from harness.config.compose import FOLDER, compose
 from harness.config.run_identity import identity
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import GIB, described_clusters, from_config, load
-from harness.plan.cluster.known_chips import CHIPS, chip_named
+from harness.plan.cluster.clusters import GIB, cluster_from_config, described_clusters, load_cluster
+from harness.plan.cluster.known_chips import CHIPS, find_chip
 
 SHIPPED = ["colossus1", "colossus2", "h100_16k", "h100x8", "v5p_pod"]
 
@@ -18,11 +18,11 @@ kinds:
     memory_gib: 74.5
     memory_gb_s: 3350
     peak_tflops: {bf16: 989}
-    fast_domain: 8
-    fast_gb_s: 450
-    slow_gb_s: 50
+    scale_up_domain: 8
+    scale_up_gb_s: 450
+    scale_out_gb_s: 50
     watts: 1000
-    device_years: 5.8
+    mtbf_device_years: 5.8
 power_overhead: 1.2
 restart_minutes: 5
 checkpoint_gb_s: 1
@@ -35,7 +35,7 @@ def test_these_ship():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_cluster_is_the_same_by_name_and_by_config(name):
-    assert from_config(compose([f"cluster={name}"]).cluster) == load(name)
+    assert cluster_from_config(compose([f"cluster={name}"]).cluster) == load_cluster(name)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -50,14 +50,14 @@ def test_every_number_has_a_source_or_is_assumed(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_chips_are_those_of_published_runs(name):
-    for part in load(name).partitions:
-        chip, links = chip_named(part.chip.name)
+    for part in load_cluster(name).partitions:
+        chip, links = find_chip(part.chip.name)
         assert part.chip.memory == pytest.approx(chip.memory, rel=0.02)
         assert part.chip.memory_bandwidth == chip.memory_bandwidth
         assert {key: part.chip.peaks[key] for key in chip.peaks if key in part.chip.peaks}.items() <= (
             chip.peaks.items()
         )
-        assert (part.links.fast, part.links.slow) == (links.fast, links.slow)
+        assert (part.links.scale_up, part.links.scale_out) == (links.scale_up, links.scale_out)
 
 
 def test_a_cluster_is_no_part_of_what_a_run_is():
@@ -68,7 +68,7 @@ def test_a_cluster_is_no_part_of_what_a_run_is():
 def test_a_user_adds_a_cluster_in_yaml(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(OWN)
-    assert load(path).part().chip.memory == 74.5 * GIB
+    assert load_cluster(path).partition().chip.memory == 74.5 * GIB
 
 
 @pytest.mark.parametrize(
@@ -86,29 +86,29 @@ def test_what_is_missing_or_wrong_is_one_sentence(tmp_path, was, becomes, named)
     path = tmp_path / "own.yaml"
     path.write_text(OWN.replace(was, becomes))
     with pytest.raises(UserError, match=named) as said:
-        load(path)
+        load_cluster(path)
     assert "\n" not in str(said.value)
 
 
 def test_a_misspelt_cluster_is_told_the_nearest():
     with pytest.raises(UserError, match="colossus2"):
-        load("colosus2")
+        load_cluster("colosus2")
 
 
 def test_this_machine_says_nothing_of_its_chips():
     with pytest.raises(UserError, match=r"cluster.kinds is empty"):
-        load("local")
+        load_cluster("local")
 
 
 def test_a_kind_must_be_chosen_where_there_are_several():
     with pytest.raises(UserError, match="3 kinds"):
-        load("colossus1").part()
-    assert load("colossus1").only("h200").part().chips == 50_000
+        load_cluster("colossus1").partition()
+    assert load_cluster("colossus1").only("h200").partition().chips == 50_000
 
 
 def test_chips_go_by_the_beginning_of_their_name():
-    assert chip_named("H100")[0].name == "H100-80G"
-    assert chip_named("TPU v5p")[0].name == "TPU v5p"
+    assert find_chip("H100")[0].name == "H100-80G"
+    assert find_chip("TPU v5p")[0].name == "TPU v5p"
     assert len({chip.name for chip, _ in CHIPS.values()}) == len(CHIPS)
     with pytest.raises(UserError, match="not known"):
-        chip_named("Z80")
+        find_chip("Z80")

@@ -1,4 +1,4 @@
-"""`harness plan --layers`: on which mesh a run is asked about, by which process, what is left if it fails."""
+"""`harness plan --compile`: on which mesh a run is asked about, by which process, what is left if it fails."""
 
 import dataclasses
 import functools
@@ -11,20 +11,26 @@ import numpy as np
 import pytest
 
 from harness import cli
-from harness.aot.protocol import Seen, Target
+from harness.aot.protocol import CompileStats, Target
 from harness.cli.views.plan import print_parts
 from harness.cli.views.plan_compilers import layers_part
 from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
-from harness.plan import Layout, load
+from harness.plan import Layout, load_cluster
 from harness.plan.compilers import queries as room
-from harness.plan.compilers.queries import Answer, ask_layers, targets_of
-from harness.plan.compilers.trainable_mesh import closed_form, cut, laid_out, on_mesh, trainable
-from harness.plan.cost_model.layouts import grid
-from harness.plan.plan_cluster import plan_elsewhere
-from harness.plan.plan_types import PlannedRun, Sheet
+from harness.plan.compilers.queries import CompilerAnswer, ask_compilers, parse_targets
+from harness.plan.compilers.trainable_mesh import (
+    fastest_trainable,
+    planned_memory,
+    smaller_mesh,
+    trainable_mask,
+    with_layout,
+)
+from harness.plan.cost_model.layouts import enumerate_layouts
+from harness.plan.plan_cluster import plan_on_cluster
+from harness.plan.plan_types import PlannedRun, SweepPlan
 from harness.records.run.config_file import read_config
 from tests.cli.test_plan import asked_for, facts_of, made_up
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
@@ -42,7 +48,7 @@ def small():
     return compose(["scale=xs", "scale.batch=12288"])
 
 
-def local(count: int = 1, **nodes) -> tuple[list[SimpleNamespace], Sheet]:
+def local(count: int = 1, **nodes) -> tuple[list[SimpleNamespace], SweepPlan]:
     """Runs on this machine that differ in their seeds, and their plan."""
     config = dataclasses.replace(small(), **nodes)
     runs = [
@@ -53,7 +59,7 @@ def local(count: int = 1, **nodes) -> tuple[list[SimpleNamespace], Sheet]:
         )
         for seed in range(count)
     ]
-    return runs, Sheet(tuple(planned(run.name) for run in runs), None)
+    return runs, SweepPlan(tuple(planned(run.name) for run in runs), None)
 
 
 def planned(name: str, **changed) -> PlannedRun:
@@ -63,8 +69,8 @@ def planned(name: str, **changed) -> PlannedRun:
     )  # fmt: skip
 
 
-def seen(**changed) -> Seen:
-    return dataclasses.replace(Seen(Target.abstract, "made up", 8, 1.0, 2**30), **changed)
+def seen(**changed) -> CompileStats:
+    return dataclasses.replace(CompileStats(Target.abstract, "made up", 8, 1.0, 2**30), **changed)
 
 
 class Compilers:
@@ -86,7 +92,7 @@ class Compilers:
         return "\n".join(lines), ""
 
 
-def of_batches(*batches: int) -> tuple[list[SimpleNamespace], Sheet]:
+def of_batches(*batches: int) -> tuple[list[SimpleNamespace], SweepPlan]:
     """Runs of one step each, which differ in the batch."""
     runs, sheet = local(len(batches))
     for run, batch in zip(runs, batches, strict=True):
@@ -97,43 +103,43 @@ def of_batches(*batches: int) -> tuple[list[SimpleNamespace], Sheet]:
 def test_runs_that_differ_in_seeds_are_asked_about_once_and_remembered(monkeypatch):
     compilers = Compilers(monkeypatch)
     runs, sheet = local(3)
-    (answer,) = ask_layers(runs, sheet, [Target.abstract])
+    (answer,) = ask_compilers(runs, sheet, [Target.abstract])
     assert answer.runs == tuple(run.name for run in runs)
     assert answer.seen == seen()
     assert len(compilers.asked) == 1
-    assert ask_layers(runs, sheet, [Target.abstract]) == (answer,)
+    assert ask_compilers(runs, sheet, [Target.abstract]) == (answer,)
     assert len(compilers.asked) == 1, "remembered"
-    ask_layers(runs, sheet, [Target.cpu])
+    ask_compilers(runs, sheet, [Target.cpu])
     runs[0].config.mesh = MeshConfig(data=2)
-    ask_layers(runs[:1], sheet, [Target.abstract])
+    ask_compilers(runs[:1], sheet, [Target.abstract])
     assert len(compilers.asked) == 3, "another target, another mesh"
 
 
 def test_where_a_process_dies_the_step_that_it_was_at_is_to_blame(monkeypatch):
     compilers = Compilers(monkeypatch, die=[16])
     runs, sheet = of_batches(8, 16, 32)
-    first, second, third = ask_layers(runs, sheet, [Target.abstract])
+    first, second, third = ask_compilers(runs, sheet, [Target.abstract])
     assert compilers.asked == [("abstract", [8, 16, 32]), ("abstract", [32])]
     assert second.error == "abstract: it died"
     assert second.seen is None
     assert first.seen == third.seen == seen()
     compilers.die = ()
-    assert ask_layers(runs, sheet, [Target.abstract])[1].seen == seen(), "what failed is tried again"
+    assert ask_compilers(runs, sheet, [Target.abstract])[1].seen == seen(), "what failed is tried again"
 
 
 def test_each_step_is_compiled_in_a_process_of_its_own(monkeypatch):
     compilers = Compilers(monkeypatch)
-    ask_layers(*of_batches(8, 16), [Target.cpu])
+    ask_compilers(*of_batches(8, 16), [Target.cpu])
     assert compilers.asked == [("cpu", [8]), ("cpu", [16])]
 
 
 def test_a_process_that_dies_or_is_late_is_a_sentence():
     code = "import os, sys; print('{}', flush=True); print('no more memory', file=sys.stderr, flush=True); "
-    assert room._called([sys.executable, "-c", code + "os.abort()"], 60) == (
+    assert room._run_compiler([sys.executable, "-c", code + "os.abort()"], 60) == (
         "{}\n",
         "the compiler's process ended with SIGABRT: no more memory",
     )
-    said, trouble = room._called([sys.executable, "-c", code + "import time; time.sleep(60)"], 1.0)
+    said, trouble = room._run_compiler([sys.executable, "-c", code + "import time; time.sleep(60)"], 1.0)
     assert (said, trouble) == ("{}\n", "no answer within 1 s, so it was ended")
 
 
@@ -141,19 +147,19 @@ def test_other_machines_compilers_are_asked_where_they_are(monkeypatch):
     monkeypatch.setattr(room, "plan_python", lambda: None)
     runs = asked_for(1)
     runs[0].config.cluster = compose(["cluster=h100_16k"]).cluster
-    sheet = plan_elsewhere(runs, runs[0].config.cluster)
-    (cuda,) = ask_layers(runs, sheet, [Target.cuda])
-    (tpu,) = ask_layers(runs, sheet, [Target.tpu])
+    sheet = plan_on_cluster(runs, runs[0].config.cluster)
+    (cuda,) = ask_compilers(runs, sheet, [Target.cuda])
+    (tpu,) = ask_compilers(runs, sheet, [Target.tpu])
     assert cuda.error == "cuda: its compiler is not here; run `make plan-extras`"
-    assert "H100-80G is compiled for with --layers cuda" in tpu.error
-    (here,) = ask_layers(*local(), [Target.tpu])
+    assert "H100-80G is compiled for with --compile cuda" in tpu.error
+    (here,) = ask_compilers(*local(), [Target.tpu])
     assert "cluster=local has no chips to compile for" in here.error
 
 
 @pytest.mark.parametrize("model", [*frontier(), KIMI_LIKE, llama()], ids=lambda model: model.name)
 def test_meshes_that_the_harness_trains_in_divide_what_it_splits(model):
-    layouts = grid(model, 16_384, 72)
-    chosen = layouts.where(trainable(model)(layouts))
+    layouts = enumerate_layouts(model, 16_384, 72)
+    chosen = layouts.select(trainable_mask(model)(layouts))
     assert 0 < len(chosen) < len(layouts)
     assert (chosen.pipeline * chosen.context == 1).all()
     for size in (model.heads, model.kv_heads, model.vocabulary, model.ffn):
@@ -165,17 +171,17 @@ def test_meshes_that_the_harness_trains_in_divide_what_it_splits(model):
 def test_the_mesh_of_a_planned_run_fits_its_devices_and_its_memory():
     (run,) = asked_for(1)
     run.config.cluster = compose(["cluster=h100_16k"]).cluster
-    part = load("h100_16k").part()
-    sheet = plan_elsewhere([run], run.config.cluster)
-    config = on_mesh(run, sheet.runs[0])
+    part = load_cluster("h100_16k").partition()
+    sheet = plan_on_cluster([run], run.config.cluster)
+    config = fastest_trainable(run, sheet.runs[0])
     assert 1 < config.mesh.devices <= sheet.runs[0].devices
-    assert sum(closed_form(run, config).values()) <= 0.8 * part.chip.memory
+    assert sum(planned_memory(run, config).values()) <= 0.8 * part.chip.memory
     with pytest.raises(UserError, match=r"alone, as the harness trains, .* fits nowhere on 2 x H100"):
-        on_mesh(run, dataclasses.replace(sheet.runs[0], devices=2))
+        fastest_trainable(run, dataclasses.replace(sheet.runs[0], devices=2))
 
 
 def test_a_layout_becomes_mesh_microbatches_and_remat():
-    found = laid_out(small(), Layout(data=2, fsdp=4, tensor=2, expert=2, microbatch=2, remat=Remat.dots))
+    found = with_layout(small(), Layout(data=2, fsdp=4, tensor=2, expert=2, microbatch=2, remat=Remat.dots))
     assert found.mesh == MeshConfig(data=2, fsdp=4, tensor=2, expert=2)
     assert (found.compute.microbatches, found.compute.remat) == (384, Remat.dots)
 
@@ -191,7 +197,7 @@ def test_a_layout_becomes_mesh_microbatches_and_remat():
 )
 def test_copies_are_cut_first_and_each_device_keeps_its_sequences(mesh, most, left, batch):
     config = dataclasses.replace(small(), mesh=mesh)
-    part, told = cut(config, most)
+    part, told = smaller_mesh(config, most)
     assert (part.mesh, part.scale.batch) == (left, batch)
     assert bool(told) == (left != mesh)
     assert ("state" in told) == (left.fsdp < mesh.fsdp)
@@ -200,7 +206,7 @@ def test_copies_are_cut_first_and_each_device_keeps_its_sequences(mesh, most, le
 def test_a_mesh_that_cannot_be_cut_is_refused():
     config = dataclasses.replace(small(), mesh=MeshConfig(1, 1, 32, 256))
     with pytest.raises(UserError, match="tensor x expert x context = 8192 is more than the 4096 devices"):
-        cut(config, 4096)
+        smaller_mesh(config, 4096)
 
 
 @pytest.mark.parametrize("width", [80, 130])
@@ -214,8 +220,8 @@ def test_the_terminal_has_numbers_and_sentences(width, capsys):
         collective_bytes={"all-gather": 3e9},
     )  # fmt: skip
     answers = [
-        Answer(runs=("a/mha/seed0",), target=Target.cpu, seen=good, **told),
-        Answer(runs=("a/gqa/seed0",), target=Target.cpu, error="cpu: it died", **told),
+        CompilerAnswer(runs=("a/mha/seed0",), target=Target.cpu, seen=good, **told),
+        CompilerAnswer(runs=("a/gqa/seed0",), target=Target.cpu, error="cpu: it died", **told),
     ]
     print_parts([layers_part(answers)], Console(width=width))
     text = capsys.readouterr().out
@@ -227,24 +233,26 @@ def test_the_terminal_has_numbers_and_sentences(width, capsys):
 
 
 def test_names_of_targets():
-    assert targets_of("cpu,abstract,cpu") == (Target.cpu, Target.abstract)
-    with pytest.raises(UserError, match="--layers abstract,cpuu: 'cpuu' is none of abstract, cpu, cuda, tpu"):
-        targets_of("abstract,cpuu")
+    assert parse_targets("cpu,abstract,cpu") == (Target.cpu, Target.abstract)
+    with pytest.raises(
+        UserError, match="--compile abstract,cpuu: 'cpuu' is none of abstract, cpu, cuda, tpu"
+    ):
+        parse_targets("abstract,cpuu")
     with pytest.raises(UserError, match="'' is none of abstract, cpu, cuda, tpu"):
-        targets_of("")
+        parse_targets("")
 
 
 def test_the_verb_says_what_compilers_say(made_up, capsys, monkeypatch):
     Compilers(monkeypatch)
-    asked = ["plan", "experiment=colossus2", "ladder=frontier", "member=1t_a", "cluster=h100_16k", "--json"]
-    assert cli.main([*asked, "--layers", "abstract"]) == 0
+    asked = ["plan", "experiment=colossus2", "roster=frontier", "member=1t_a", "cluster=h100_16k", "--json"]
+    assert cli.main([*asked, "--compile", "abstract"]) == 0
     said = json.loads(capsys.readouterr().out)
     (answer,) = said["layers"]
     assert answer["runs"] == ["1t/mha/seed0"]
     assert answer["seen"]["state_bytes"] == 2**30
     assert answer["evidence"].startswith("lowered over an abstract mesh")
     assert np.prod(list(answer["mesh"].values())) <= said["runs"][0]["devices"]
-    assert cli.main([*asked, "--layers", "abstrakt"]) == 2
+    assert cli.main([*asked, "--compile", "abstrakt"]) == 2
     assert "is none of abstract, cpu, cuda, tpu" in capsys.readouterr().err
     assert cli.main(asked) == 0
     assert "layers" not in json.loads(capsys.readouterr().out)

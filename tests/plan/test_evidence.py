@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from harness.compare.results.verdict_types import Decision, Ladder
-from harness.compare.stats.compute_multiplier import multiplier_from
-from harness.compare.stats.estimates import Slope
+from harness.compare.stats.compute_multiplier import multiplier_with_interval
+from harness.compare.stats.estimates import SlopeAxis
 from harness.core.errors import UserError
-from harness.plan.extrapolation.evidence import Standing, read_evidence
+from harness.plan.extrapolation.evidence import TreatmentEvidence, read_evidence
 from tests.plan.evidence import AT, DECADE, made, rung_of, standing_of
 
 
@@ -43,9 +43,14 @@ def test_the_interval_holds_what_is_true_about_as_often_as_it_says(decades, scat
     hits = 0
     for seen, true in zip(pairs, 0.3 - 0.01 * at + own[:, 4], strict=True):
         means, errors = seen.mean(0), seen.std(0, ddof=1) / math.sqrt(3)
-        k = [multiplier_from(Slope.k_tokens, m, s, 2.0, 3, ()) for m, s in zip(means, errors, strict=True)]
+        k = [
+            multiplier_with_interval(SlopeAxis.k_tokens, m, s, 2.0, 3, ())
+            for m, s in zip(means, errors, strict=True)
+        ]
         rungs = tuple(rung_of("s", math.exp(x), one, sd) for x, one in zip(AT, k, strict=True))
-        span = Standing(made(Ladder, decision=Decision.INCONCLUSIVE), rungs, None).log_k(math.exp(at))
+        span = TreatmentEvidence(made(Ladder, decision=Decision.INCONCLUSIVE), rungs, None).log_k(
+            math.exp(at)
+        )
         hits += span.low <= true <= span.high
     print(f"coverage {decades} decades beyond, scatter {scatter}: {hits / reps:.3f}")
     assert least - 4 * math.sqrt(0.95 * 0.05 / reps) <= hits / reps < 0.995
@@ -53,14 +58,14 @@ def test_the_interval_holds_what_is_true_about_as_often_as_it_says(decades, scat
 
 def test_a_sweep_on_disk_is_read_and_carried(swept):
     evidence = read_evidence(swept(beside={"gate": {"quality": 0.01}}))
-    (one,) = evidence.standings
+    (one,) = evidence.treatments
     assert one.gate.variant == "delta_hybrid"
     assert not one.gate.promote, "nothing was timed"
     assert (evidence.control, one.ladder.variant, one.largest.scale) == ("mha", "delta_hybrid", "m")
-    assert one.leads == "delta_hybrid"
+    assert one.leader == "delta_hybrid"
     span = one.log_k(10 * one.largest.flops)
     assert span.low <= math.log(1.05) <= span.high
-    assert one.ahead(10 * one.largest.flops) == pytest.approx(DECADE)
+    assert one.e_folds_beyond(10 * one.largest.flops) == pytest.approx(DECADE)
 
 
 def _alone(draft):

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from harness.config.compose import compose
-from harness.plan.cost_model.model_size import decoder, from_facts
-from harness.plan.cost_model.precision import FLOAT32, state_bytes
+from harness.plan.cost_model.model_size import decoder_shape, shape_from_facts
+from harness.plan.cost_model.precision import FLOAT32, total_state_bytes
 from harness.worker.describe import describe
 from tests.plan.shapes import frontier, llama
 
@@ -22,9 +22,9 @@ EXPERTS = ["variant=moe", "+model.feedforward.options.shared=1", "+model.feedfor
 def test_counts_are_those_of_the_model_that_is_built(overrides):
     config = compose(overrides)
     facts = describe(config)
-    told = from_facts(config, facts)
+    told = shape_from_facts(config, facts)
     options = config.model.feedforward.options
-    counted = decoder(
+    counted = decoder_shape(
         name=told.name,
         layers=told.layers,
         width=told.width,
@@ -39,18 +39,18 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         qk_norm=config.model.qk_norm,
         experts=told.experts,
         top_k=told.top_k,
-        shared=told.shared,
+        shared_experts=told.shared_experts,
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
     alike = {"weights_travel": False, "flops_per_token": 0, "block": "", "recipe": FLOAT32, "splits": ()}
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
-    assert told.recipe.state + told.recipe.gradient == pytest.approx(16, rel=1e-3)
+    assert told.precision.state_bytes + told.precision.gradient_bytes == pytest.approx(16, rel=1e-3)
     assert told.block == f"{config.scale.name}/seed0"
     assert counted.flops_per_token == pytest.approx(facts.flops_per_token, rel=1e-12)
-    assert told.parameters == facts.parameters == sum(count for _, count in told.splits)
+    assert told.parameters == facts.parameters == sum(count for _, count in told.parameters_by_axes)
     # Beside what is kept of each parameter, AdamW and its schedule count steps: two int32.
-    assert facts.state_bytes - state_bytes(counted.parameters, FLOAT32) in (4, 8)
+    assert facts.state_bytes - total_state_bytes(counted.parameters, FLOAT32) in (4, 8)
 
 
 def test_large_models_have_the_parameters_that_are_published():

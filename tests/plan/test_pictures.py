@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from harness import cli
-from harness.cli.verbs.plan import starts
-from harness.cli.verbs.plan_report import page_of, write_plan
+from harness.cli.verbs.plan import block_starts
+from harness.cli.verbs.plan_report import page_content, write_plan
 from harness.cli.views.plan import parts, print_parts
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
 from harness.launcher import sweep as launch
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, directory, make_blocks
+from harness.launcher.runs import Run, make_blocks, run_directory
 from harness.plan.plan_types import PlannedMachine, PlannedRun, SweepPlan
 from harness.plan.predict import EvidenceKind, PlanEstimate
 from harness.records.paths import SweepDir
@@ -86,7 +86,7 @@ def configs_of(sheet: SweepPlan) -> list:
 
 def kept(folder, sheet: SweepPlan) -> KeptPlan:
     """Written beside a sweep and read again."""
-    shown = page_of(["experiment=trial"], sheet, configs_of(sheet), parts(sheet, ["One seed a scale."]))
+    shown = page_content(["experiment=trial"], sheet, configs_of(sheet), parts(sheet, ["One seed a scale."]))
     keep_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
     plan = read_plan(SweepDir(folder))
     assert plan is not None
@@ -281,7 +281,7 @@ def trained(tmp_path) -> SweepDir:
 
 def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
     sheet = sheet_of([run("1t/hybrid/seed0", "old", 8, 8, 2.0), run("1t/mha/seed0", "old", 8, 8, 2.0)])
-    shown = page_of([], sheet, configs_of(sheet), parts(sheet, []))
+    shown = page_content([], sheet, configs_of(sheet), parts(sheet, []))
     write_plan(trained, to_json(sheet) | {"power": None, "page": shown}, html=True, pictures=False)
     reader = Reader(trained.report.read_text())
     titles = reader.texts["h2"]
@@ -343,10 +343,10 @@ def test_on_this_machine_a_block_begins_where_another_ends(tmp_path, devices):
     configs = support.configs(tmp_path, seeds=(0, 1))
     for each in configs:
         each.engine.devices = devices
-    runs = [Run(each, support.facts(each), directory(SweepDir(tmp_path), each)) for each in configs]
+    runs = [Run(each, support.facts(each), run_directory(SweepDir(tmp_path), each)) for each in configs]
     blocks = make_blocks(runs)
-    plan = forecast(blocks, configs[0].engine, 1, RunEstimator([])).plan
-    begun = starts(blocks, plan)
+    plan = forecast(blocks, configs[0].engine, 1, RunEstimator([])).schedule
+    begun = block_starts(blocks, plan)
     assert begun.keys() == {run.name for run in runs}
     told = sorted([begun[run.name] for run in block.runs] for block in blocks)
     assert told == [[0, 0], [pytest.approx(plan.makespan / 2)] * 2], "equal pairs, each together"

@@ -6,8 +6,8 @@ import pytest
 
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
-from harness.plan import Evidence, Layout, load, predict
-from harness.plan.cost_model.memory import LIMIT
+from harness.plan import EvidenceKind, Layout, load_cluster, predict
+from harness.plan.cost_model.memory import MEMORY_LIMIT
 from harness.plan.cost_model.precision import FP8
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
@@ -22,7 +22,7 @@ def llama_126():
 def test_llama_3_as_it_was_trained():
     # 41 % model FLOPs utilisation on 16,384 H100, 8,192 tokens a sequence (arXiv:2407.21783, table 4): not in
     # the table that anything was fitted to.
-    found = predict(llama_126(), load("h100_16k"), LLAMA_LAYOUT)
+    found = predict(llama_126(), load_cluster("h100_16k"), LLAMA_LAYOUT)
     assert found.devices == 16_384
     assert found.mfu.low < 0.41 < found.mfu.high
     assert found.days is not None
@@ -30,17 +30,17 @@ def test_llama_3_as_it_was_trained():
 
 
 def test_every_number_names_its_evidence_and_holds_its_value():
-    found = predict(llama_126(), load("h100_16k"), LLAMA_LAYOUT)
+    found = predict(llama_126(), load_cluster("h100_16k"), LLAMA_LAYOUT)
     numbers = [found.parameters, found.step_seconds, found.mfu, found.tokens_per_second, found.days]
     for each in (*numbers, *found.memory.values()):
         assert each.low <= each.value <= each.high
-    assert found.parameters.evidence is found.memory["weights"].evidence is Evidence.closed_form
-    assert found.step_seconds.evidence is Evidence.analytic
+    assert found.parameters.evidence is found.memory["weights"].evidence is EvidenceKind.closed_form
+    assert found.step_seconds.evidence is EvidenceKind.analytic
     assert sum(found.terms.values()) == pytest.approx(found.step_seconds.value)
 
 
 def test_the_best_layout_beats_every_other_that_is_shown_and_fits():
-    found = predict(llama(), load("h100_16k"))
+    found = predict(llama(), load_cluster("h100_16k"))
     choice = found.choice
     assert choice is not None
     assert found.fits
@@ -55,15 +55,15 @@ def test_the_best_layout_beats_every_other_that_is_shown_and_fits():
 
 
 def test_the_search_agrees_with_asking_for_its_answer():
-    found = predict(llama(), load("h100_16k"))
-    again = predict(llama(), load("h100_16k"), found.layout)
+    found = predict(llama(), load_cluster("h100_16k"))
+    again = predict(llama(), load_cluster("h100_16k"), found.layout)
     assert again.step_seconds == found.step_seconds
     assert again.memory == found.memory
 
 
 def test_more_memory_never_makes_the_best_slower():
-    cluster = load("h100_16k")
-    part = cluster.part()
+    cluster = load_cluster("h100_16k")
+    part = cluster.partition()
     roomy = dataclasses.replace(part, chip=dataclasses.replace(part.chip, memory=4 * part.chip.memory))
     wide = dataclasses.replace(cluster, partitions=(roomy,))
     model = dataclasses.replace(KIMI_LIKE, batch=2048)
@@ -71,21 +71,23 @@ def test_more_memory_never_makes_the_best_slower():
 
 
 def test_eight_bits_are_faster_but_not_twice():
-    cluster = load("h100_16k")
+    cluster = load_cluster("h100_16k")
     wide = predict(llama_126(), cluster, LLAMA_LAYOUT).step_seconds.value
-    narrow = predict(dataclasses.replace(llama_126(), recipe=FP8), cluster, LLAMA_LAYOUT).step_seconds.value
+    narrow = predict(
+        dataclasses.replace(llama_126(), precision=FP8), cluster, LLAMA_LAYOUT
+    ).step_seconds.value
     assert 1.1 < wide / narrow < 1.7
 
 
 def test_what_fits_nowhere_says_by_how_much():
     with pytest.raises(UserError, match=r"10t fits nowhere on 8 x H100-80G: .* needs [\d.]+ GiB a device"):
-        predict(frontier()[5], load("h100x8"))
+        predict(frontier()[5], load_cluster("h100x8"))
 
 
 def test_a_layout_that_does_not_fit_is_still_answered():
-    found = predict(llama(), load("h100x8"), Layout(tensor=8, remat=Remat.full))
+    found = predict(llama(), load_cluster("h100x8"), Layout(tensor=8, remat=Remat.full))
     assert not found.fits
-    assert found.memory_limit == pytest.approx(LIMIT * 80e9, rel=0.01)
+    assert found.memory_limit == pytest.approx(MEMORY_LIMIT * 80e9, rel=0.01)
     assert found.step_seconds.value > 0
 
 
@@ -99,7 +101,7 @@ def test_a_layout_that_does_not_fit_is_still_answered():
     ],
 )
 def test_what_cannot_be_is_one_sentence(asked, named):
-    asked = {"cluster": load("h100_16k"), **asked}
+    asked = {"cluster": load_cluster("h100_16k"), **asked}
     with pytest.raises(UserError, match=named):
         predict(llama(), **asked)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from harness.plan import predict
-from harness.plan.calibration.published_run import read_row, source_of
-from harness.plan.calibration.uncertainty import FITTED, REMEMBERED, Calibration
-from harness.plan.validation.cross_validation import judge_rows
-from harness.plan.validation.fit import fit, leave_one_source_out
+from harness.plan.calibration.published_run import publication_of, read_published_run
+from harness.plan.calibration.uncertainty import FITTED_CALIBRATION, REMEMBERED_WEIGHT, Calibration
+from harness.plan.validation.cross_validation import cross_validate
+from harness.plan.validation.fit import fit_calibration, leave_one_source_out
 from harness.plan.validation.published_speed import convention_flops, observed_seconds
 from tests.plan import validation
 
@@ -21,7 +21,7 @@ def seen():
 
 
 def test_step_times_hold_leaving_one_source_out(seen):
-    rows = judge_rows(seen)
+    rows = cross_validate(seen)
     assert len(rows) >= 40
     assert np.mean([row.error for row in rows]) <= 0.15
     assert np.mean([row.inside for row in rows]) >= 0.9
@@ -35,13 +35,13 @@ def test_nothing_is_fitted_to_a_source_that_is_left_out(seen):
         for one in seen
     ]
     for (one, known), (_, other) in zip(leave_one_source_out(seen), leave_one_source_out(wrong), strict=True):
-        assert (known == other) == ("maxtext" in one.row.source)
+        assert (known == other) == ("maxtext" in one.run.source)
 
 
 def test_the_constants_in_the_code_are_those_of_the_fit(seen):
-    found = fit(seen)
+    found = fit_calibration(seen)
     rounded = Calibration(round(found.factor, 4), round(found.spread, 4), found.groups, found.rows)
-    assert rounded == FITTED
+    assert rounded == FITTED_CALIBRATION
 
 
 def test_the_page_shows_what_is_achieved(seen):
@@ -56,13 +56,17 @@ def test_the_page_shows_what_is_achieved(seen):
 def test_remembered_rows_count_half_and_are_less_certain(seen):
     plain = next(one for one in seen if not one.row.doubtful)
     doubtful = dataclasses.replace(plain, row=dataclasses.replace(plain.row, doubtful=("remembered: x",)))
-    assert FITTED.interval(doubtful.doubts) > FITTED.interval(plain.doubts)
+    assert FITTED_CALIBRATION.log_half_width(doubtful.doubts) > FITTED_CALIBRATION.log_half_width(
+        plain.doubts
+    )
     other = dataclasses.replace(
         doubtful, row=dataclasses.replace(doubtful.row, source="other"), predicted=1e-9
     )
     one = dataclasses.replace(plain, published=1.0, predicted=1.0)
     two = dataclasses.replace(other, published=math.e, predicted=1.0)
-    assert math.log(fit([one, two]).factor) == pytest.approx(REMEMBERED / (1 + REMEMBERED))
+    assert math.log(fit_calibration([one, two]).factor) == pytest.approx(
+        REMEMBERED_WEIGHT / (1 + REMEMBERED_WEIGHT)
+    )
 
 
 ROW = {
@@ -88,7 +92,7 @@ def test_conventions_are_those_of_their_sources():
     recomputation (arXiv:2104.04473, appendix): a few per mille apart, for norms and biases."""
     b, s, l, h, v = 1024, 2048, 40, 6144, 51200
     hardware = {**ROW, "tflops_per_dev": 135, "flops_convention": "HARDWARE: counts full recompute"}
-    model = read_row(ROW).model
+    model = read_published_run(ROW).model
     told = 96 * b * s * l * h * h * (1 + s / (6 * h) + v / (16 * l * h))
     assert convention_flops(hardware, model) == pytest.approx(told, rel=0.02)
     plain = {**ROW, "tflops_per_dev": 135, "flops_convention": "model FLOPs (no recompute)"}
@@ -101,7 +105,7 @@ def test_conventions_are_those_of_their_sources():
 
 
 def test_a_step_is_told_in_three_ways():
-    model = read_row(ROW).model
+    model = read_published_run(ROW).model
     assert observed_seconds({**ROW, "step_time_s": "9.5"}, model) == 9.5
     assert observed_seconds({**ROW, "tokens_s_dev": 1000}, model) == pytest.approx(1024 * 2048 / 256e3)
     share = {**ROW, "mfu_pct": 40, "flops_convention": "model FLOPs, causal"}
@@ -110,26 +114,26 @@ def test_a_step_is_told_in_three_ways():
 
 
 def test_tables_of_one_repository_are_one_source():
-    one = source_of({"source": "NVIDIA/Megatron-LM README image cases.png"})
-    assert one == source_of({"source": "NVIDIA/Megatron-LM README text (strong scaling)"})
-    assert source_of({"source": "gist x; arXiv 2201.11990"}) == "arXiv:2201.11990"
+    one = publication_of({"source": "NVIDIA/Megatron-LM README image cases.png"})
+    assert one == publication_of({"source": "NVIDIA/Megatron-LM README text (strong scaling)"})
+    assert publication_of({"source": "gist x; arXiv 2201.11990"}) == "arXiv:2201.11990"
 
 
 def test_a_batch_in_round_tokens_can_be_shared_out():
     """4 M tokens of 4,096 are 976.6 sequences, which no layout divides."""
     row = {**ROW, "batch_seqs": "", "batch_tokens": 4e6, "seq": 4096}
-    batch = read_row(row).model.batch
+    batch = read_published_run(row).model.batch
     assert batch % 32 == 0
     assert batch * 4096 == pytest.approx(4e6, rel=0.02)
-    assert read_row({**row, "batch_tokens": 100 * 4096}).model.batch == 100
+    assert read_published_run({**row, "batch_tokens": 100 * 4096}).model.batch == 100
 
 
 @pytest.mark.parametrize(("source", "turns"), [("arXiv:2211.05100", 1), ("arXiv:2407.21783", 2)])
 def test_stages_were_even_before_2023(source, turns):
     """Llama 3 has 126 layers in 16 stages: two fewer than 128, for embedding and head."""
     row = {**ROW, "source": source, "layers": 126, "pp": 16, "chips": 256}
-    assert read_row(row).layout.virtual == turns
-    assert read_row({**row, "layers": 128}).layout.virtual == 2
+    assert read_published_run(row).layout.virtual == turns
+    assert read_published_run({**row, "layers": 128}).layout.virtual == 2
 
 
 def test_every_chip_of_a_published_run_trained():

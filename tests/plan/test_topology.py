@@ -11,7 +11,7 @@ from harness.config.compose import compose
 from harness.core.errors import UserError
 from harness.plan.cluster.known_chips import CHIPS
 from harness.plan.compilers import environment
-from harness.plan.compilers.topology import topology_of
+from harness.plan.compilers.topology import compiler_topology
 
 CLUSTERS = ("h100x8", "h100_16k", "v5p_pod", "colossus1", "colossus2")
 
@@ -32,14 +32,14 @@ def kinds(cluster):
     ],
 )
 def test_whole_hosts_of_the_cluster(cluster, kind, target, devices, topology):
-    assert topology_of(target, kinds(cluster)[kind], devices) == topology
+    assert compiler_topology(target, kinds(cluster)[kind], devices) == topology
 
 
 def test_chips_are_compiled_for_by_their_own_compiler():
-    with pytest.raises(UserError, match="target=tpu: GB200 is compiled for with --layers cuda"):
-        topology_of(Target.tpu, kinds("colossus2")["gb200"], 8)
-    with pytest.raises(UserError, match="target=cuda: TPU v5p is compiled for with --layers tpu"):
-        topology_of(Target.cuda, kinds("v5p_pod")["v5p"], 8)
+    with pytest.raises(UserError, match="target=tpu: GB200 is compiled for with --compile cuda"):
+        compiler_topology(Target.tpu, kinds("colossus2")["gb200"], 8)
+    with pytest.raises(UserError, match="target=cuda: TPU v5p is compiled for with --compile tpu"):
+        compiler_topology(Target.cuda, kinds("v5p_pod")["v5p"], 8)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.launcher.engines.ray.slice_shape import LABEL
+from harness.launcher.engines.ray.slice_shape import SLICE_LABEL
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 << 20
@@ -35,7 +35,7 @@ def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
     head = {
         "num_cpus": cpus,
         "resources": OWN,
-        "labels": {LABEL: "slice-0"},
+        "labels": {SLICE_LABEL: "slice-0"},
         "object_store_memory": STORE,
         "include_dashboard": False,
         "_system_config": SOON,
@@ -51,7 +51,7 @@ def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
 
 def add_node(cluster: Any) -> Any:
     """Returns when the head knows it."""
-    slices = {LABEL: "slice-1"}
+    slices = {SLICE_LABEL: "slice-1"}
     return cluster.add_node(num_cpus=CPUS, resources=OWN, labels=slices, object_store_memory=STORE)
 
 

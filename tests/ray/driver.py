@@ -13,11 +13,11 @@ from rich.console import Console
 from harness.config.schema.engine import EngineConfig, RayConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Order
+from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.ray import ray_cluster
-from harness.launcher.engines.ray.ray_engine import RayEngine, Worker
+from harness.launcher.engines.ray.ray_engine import RayEngine, RayWorker
 from harness.launcher.sweep import launch
-from harness.records.run.status import Writer
+from harness.records.run.status import ProcessInfo
 from tests.launcher.support import configs, tools
 from tests.ray.cluster import ROOT
 
@@ -41,7 +41,7 @@ def drive(runs: Path, address: str | None, **settings) -> subprocess.Popen:
 
 
 def main(runs: str, settings: str) -> None:
-    ray_cluster.LOST, ray_cluster.AGAIN = SILENT, SILENT / 4
+    ray_cluster.LOST_AFTER_SECONDS, ray_cluster.CHECK_INTERVAL_SECONDS = SILENT, SILENT / 4
     made = sweep(Path(runs), **json.loads(settings))
     try:
         outcomes = launch(made, dataclasses.replace(tools(), engine=_engine), Console(width=100))
@@ -53,9 +53,9 @@ def main(runs: str, settings: str) -> None:
 class Telling(RayEngine):
     """Says whom it found at work."""
 
-    def adopt(self, writer: Writer, order: Order) -> Worker:
-        found = super().adopt(writer, order)
-        print(f"adopted {order.name}", flush=True)
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> RayWorker:
+        found = super().adopt(writer, spec)
+        print(f"adopted {spec.name}", flush=True)
         return found
 
 

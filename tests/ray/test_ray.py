@@ -16,12 +16,12 @@ import pytest
 
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Order
-from harness.launcher.engines.grouped_processes import Gang
-from harness.launcher.engines.ray.process_actor import Keeper, Task
-from harness.launcher.engines.ray.ray_engine import LINGER, RayEngine
-from harness.launcher.engines.ray.slice_shape import slice_of
-from harness.launcher.engines.ray.workers import Kept, Worker, ask_for, give_back
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.grouped_processes import ProcessGroupHandle
+from harness.launcher.engines.ray.process_actor import ProcessActor, ProcessTask
+from harness.launcher.engines.ray.ray_engine import LINGER_SECONDS, RayEngine
+from harness.launcher.engines.ray.slice_shape import slice_name
+from harness.launcher.engines.ray.workers import ActorProcess, RayWorker, release_placement, request_placement
 from harness.records.paths import SweepDir
 from harness.records.run.checkpoint_manifest import manifest_steps
 from harness.records.run.status import State, read_status
@@ -62,7 +62,7 @@ def finish(driver: subprocess.Popen) -> str:
 def nothing_is_left(cluster: Any) -> None:
     """Neither an actor nor a place that was not given back, as soon as Ray has heard of it: long before they
     would go by themselves."""
-    wait_for(lambda: actors(cluster) == groups(cluster) == [], LINGER / 6)
+    wait_for(lambda: actors(cluster) == groups(cluster) == [], LINGER_SECONDS / 6)
 
 
 def lose_a_node(cluster: Any) -> None:
@@ -249,7 +249,7 @@ def test_mistakes_are_one_sentence(cluster, tmp_path, address, settings, said):
 
 def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_path):
     engine = RayEngine(RayConfig(cluster.address), tmp_path / "workers")
-    order = Order("xs/seed0", (tmp_path / "run",), {}, tmp_path / "log")
+    order = WorkerSpec("xs/seed0", (tmp_path / "run",), {}, tmp_path / "log")
     with pytest.raises(UserError, match="no_such_data is not there"):
         engine.check([order], [tmp_path / "no_such_data"], print)
     assert not [*(tmp_path / "workers").iterdir()]
@@ -257,19 +257,21 @@ def test_a_node_without_the_data_is_found_before_anything_starts(cluster, tmp_pa
 
 
 def test_ray_tells_slices_apart_and_keeps_a_worker_on_its_own(cluster, tmp_path):
-    spread = Order("xs/seed0", (), {}, tmp_path / "log", devices=8, platform="tpu", processes=2)
+    spread = WorkerSpec("xs/seed0", (), {}, tmp_path / "log", devices=8, platform="tpu", processes=2)
     with pytest.raises(UserError, match="this Ray has 4 and 4, each a slice of its own"):
         RayEngine(RayConfig(cluster.address), tmp_path / "workers").check([spread], [], print)
     import ray
 
     with ray.init(cluster.address, namespace="slices", log_to_driver=False):
-        slices = {node["NodeID"]: slice_of(node) for node in ray.nodes() if node["Alive"]}
+        slices = {node["NodeID"]: slice_name(node) for node in ray.nodes() if node["Alive"]}
         for name in sorted({*slices.values()}) * 2:
-            worker = Worker(f"on {name}", {"TPU": 4}, slice=name)
-            worker.gang = Gang([Kept(worker, Task(("this",), {}, str(tmp_path), str(tmp_path / "log"), 60))])
-            ask_for(ray, ray.remote(Keeper), worker)
+            worker = RayWorker(f"on {name}", {"TPU": 4}, slice=name)
+            worker.process_group = ProcessGroupHandle(
+                [ActorProcess(worker, ProcessTask(("this",), {}, str(tmp_path), str(tmp_path / "log"), 60))]
+            )
+            request_placement(ray, ray.remote(ProcessActor), worker)
             assert ray.get(worker.leader.actor.wait.remote()) == 0
             [group] = groups(cluster)
             assert [slices[node] for node in group["bundles_to_node_id"].values()] == [name]
-            give_back(ray, worker)
+            release_placement(ray, worker)
             nothing_is_left(cluster)

@@ -22,7 +22,7 @@ def checkpointed(step: int = 3) -> RunDir:
 
 class TestManifest:
     def test_a_whole_checkpoint_is_good(self):
-        assert checkpoint_manifest.good_steps(checkpointed()) == ([3], [])
+        assert checkpoint_manifest.valid_steps(checkpointed()) == ([3], [])
 
     @given(st.sampled_from(["d/weights", "meta"]), st.data())
     @few
@@ -33,7 +33,7 @@ class TestManifest:
         bit = data.draw(st.integers(0, 8 * len(content) - 1))
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
-        good, faults = checkpoint_manifest.good_steps(run)
+        good, faults = checkpoint_manifest.valid_steps(run)
         assert good == []
         assert str(path) in faults[0]
 
@@ -53,9 +53,9 @@ class TestManifest:
     def test_without_a_manifest_there_is_no_checkpoint(self):
         run = checkpointed()
         run.manifest(3).unlink()
-        assert checkpoint_manifest.good_steps(run) == ([], [])
+        assert checkpoint_manifest.valid_steps(run) == ([], [])
 
     def test_a_missing_file_is_named(self):
         run = checkpointed()
         (run.checkpoint(3) / "meta").unlink()
-        assert "missing" in str(checkpoint_manifest.fault(run, 3))
+        assert "missing" in str(checkpoint_manifest.corruption_reason(run, 3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.config.schema.run import Config, ScaleConfig
 from harness.core.errors import UserError
-from harness.records.run.config_file import read_config, sealed, write_config
+from harness.records.run.config_file import checksum_ok, read_config, write_config
 from tests.records.scratch import few, fresh
 
 
@@ -38,6 +38,6 @@ def test_one_flipped_bit_in_a_config_is_seen(data):
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-    assert not sealed(path)
+    assert not checksum_ok(path)
     with contextlib.suppress(UserError):
         assert read_config(path) == config, "a changed value was read as if it were the config's"

@@ -21,7 +21,7 @@ class TestLedger:
         for content in contents:
             ledger.append(sweep, "note", content)
         assert [entry["content"] for entry in ledger.read(sweep)] == contents
-        assert ledger.edited(sweep) == []
+        assert ledger.edited_positions(sweep) == []
 
     @given(st.integers(1, 4), st.data())
     @few
@@ -34,7 +34,7 @@ class TestLedger:
         sweep.ledger.write_bytes(content[: data.draw(st.integers(last, len(content) - 2))])
         ledger.append(sweep, "note", {"number": "after"})
         assert [e["content"]["number"] for e in ledger.read(sweep)] == [*range(count - 1), "after"]
-        assert ledger.edited(sweep) == []
+        assert ledger.edited_positions(sweep) == []
 
     @given(st.integers(0, 2), st.sampled_from(["content", "time", "kind", "previous", "hash"]))
     @few
@@ -45,7 +45,7 @@ class TestLedger:
         lines = [json.loads(line) for line in sweep.ledger.read_text().splitlines()]
         lines[position][field] = "x"
         sweep.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        assert position in ledger.edited(sweep)
+        assert position in ledger.edited_positions(sweep)
 
     @given(st.integers(0, 1))
     @few
@@ -55,7 +55,7 @@ class TestLedger:
             ledger.append(sweep, "note", {"number": number})
         lines = sweep.ledger.read_text().splitlines(keepends=True)
         sweep.ledger.write_text("".join(lines[:position] + lines[position + 1 :]))
-        assert ledger.edited(sweep)
+        assert ledger.edited_positions(sweep)
 
     @pytest.mark.parametrize("line", [b"\xff\xfe\n", b"3\n", b'{"hash": 1}\n', b"\n"])
     def test_a_damaged_line_does_not_stop_the_reader(self, tmp_path, line):

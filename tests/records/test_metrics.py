@@ -22,8 +22,8 @@ def sealed_parts(*ends: int) -> RunDir:
     """A run with parts that end at these steps."""
     run, start = RunDir(fresh()), 0
     for end in ends:
-        metrics.seal(run, "steps", start, end, rows(start, end))
-        metrics.seal(run, "evals", start, end, [])
+        metrics.write_part(run, "steps", start, end, rows(start, end))
+        metrics.write_part(run, "evals", start, end, [])
         start = end
     return run
 
@@ -38,12 +38,12 @@ class TestMetrics:
     @few
     def test_one_flipped_bit_anywhere_is_seen_and_named(self, ends, data):
         run = sealed_parts(*ends)
-        victim = data.draw(st.sampled_from(metrics.parts(run, "steps")))
+        victim = data.draw(st.sampled_from(metrics.list_parts(run, "steps")))
         content = bytearray(victim.path.read_bytes())
         bit = data.draw(st.integers(0, 8 * len(content) - 1))
         content[bit // 8] ^= 1 << bit % 8
         victim.path.write_bytes(content)
-        until, damage = metrics.intact_until(run)
+        until, damage = metrics.complete_until(run)
         assert until == victim.start
         assert [each.path for each in damage] == [victim.path]
         assert metrics.read_curve(run, "steps").height == victim.start
@@ -53,10 +53,10 @@ class TestMetrics:
     def test_the_curve_is_the_same_before_and_after_compaction(self, ends):
         run = sealed_parts(*ends)
         before = metrics.read_curve(run, "steps")
-        metrics.compact(run)
+        metrics.merge_parts(run)
         assert metrics.read_curve(run, "steps").equals(before)
-        assert len(metrics.parts(run, "steps")) == 1
-        assert metrics.intact_until(run) == (ends[-1], [])
+        assert len(metrics.list_parts(run, "steps")) == 1
+        assert metrics.complete_until(run) == (ends[-1], [])
 
     @given(cuts, st.integers(0, 3))
     @few
@@ -64,26 +64,26 @@ class TestMetrics:
         run = sealed_parts(*ends)
         before = metrics.read_curve(run, "steps")
         for kind in metrics.SCHEMAS:
-            old = metrics.parts(run, kind)
+            old = metrics.list_parts(run, kind)
             joined = metrics.read_curve(run, kind).to_dicts()
-            new = metrics.seal(run, kind, 0, ends[-1], joined)
+            new = metrics.write_part(run, kind, 0, ends[-1], joined)
             for part in [part for part in old if part.path != new.path][:removed]:
                 part.path.unlink()
         assert metrics.read_curve(run, "steps").equals(before)
-        assert metrics.intact_until(run) == (ends[-1], [])
+        assert metrics.complete_until(run) == (ends[-1], [])
 
     @given(cuts, st.data())
     @few
     def test_dropping_keeps_whole_parts_up_to_the_step(self, ends, data):
         run = sealed_parts(*ends)
         step = data.draw(st.sampled_from([0, *ends]))
-        metrics.drop_after(run, step)
-        assert metrics.intact_until(run) == (step, [])
+        metrics.truncate_after(run, step)
+        assert metrics.complete_until(run) == (step, [])
 
     def test_a_gap_ends_the_curve(self):
         run = sealed_parts(5, 10, 15)
-        metrics.parts(run, "steps")[1].path.unlink()
-        assert metrics.intact_until(run)[0] == 5
+        metrics.list_parts(run, "steps")[1].path.unlink()
+        assert metrics.complete_until(run)[0] == 5
         assert metrics.read_curve(run, "steps").height == 5
 
     def test_no_part_is_an_empty_curve(self, tmp_path):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from harness.core import atomic_files
 from harness.records.paths import RunDir
-from harness.records.run.status import State, Status, Writer, read_status, write_status
+from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 from tests.records.scratch import few, fresh
 
 
 class TestStatus:
     def test_it_comes_back(self, tmp_path):
-        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", Writer.here())
+        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", ProcessInfo.here())
         write_status(RunDir(tmp_path), status)
         assert read_status(RunDir(tmp_path)) == status
 
@@ -36,11 +36,11 @@ class TestStatus:
 
 class TestWriter:
     def test_this_process_is_alive(self):
-        assert Writer.here().alive() is True
+        assert ProcessInfo.here().alive() is True
 
     def test_a_process_that_ended_is_not_nor_is_a_zombie(self):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        writer = Writer.of(child.pid)
+        writer = ProcessInfo.of(child.pid)
         assert writer.alive() is True
         child.kill()
         deadline = time.monotonic() + 10
@@ -51,7 +51,7 @@ class TestWriter:
         assert writer.alive() is False
 
     def test_a_process_id_that_was_given_away_again_is_not_the_writer(self):
-        assert Writer(Writer.here().host, os.getpid(), "boot:1").alive() is False
+        assert ProcessInfo(ProcessInfo.here().host, os.getpid(), "boot:1").alive() is False
 
     def test_another_host_has_to_be_asked(self):
-        assert Writer("elsewhere", 1, "x").alive() is None
+        assert ProcessInfo("elsewhere", 1, "x").alive() is None

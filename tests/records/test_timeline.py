@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.records.paths import RunDir
 from harness.records.run import timeline
-from harness.records.run.timeline import Entry, Timeline, read_timeline, spans
+from harness.records.run.timeline import Timeline, TimelineEntry, phase_spans, read_timeline
 
 few = settings(max_examples=60, deadline=None)
 
@@ -31,7 +31,7 @@ class Clock:
 
 
 def told(run: RunDir) -> list[tuple[str, float, int, int]]:
-    found = spans(read_timeline(run))
+    found = phase_spans(read_timeline(run))
     return [(span.phase, round(span.seconds, 2), span.first, span.last) for span in found]
 
 
@@ -41,7 +41,7 @@ def attempt(run: RunDir, number: int, *turns: tuple[str, float, int]) -> None:
     lane = Timeline(run, number, 2, clock=clock)
     for phase, after, step in turns:
         clock.now += after
-        lane.turn(phase, step)
+        lane.set_phase(phase, step)
 
 
 def test_one_line_a_change_of_phase(run):
@@ -55,7 +55,9 @@ def test_a_phase_that_lasts_is_known_until_its_last_tick(run):
     attempt(run, 1, *ticks)
     assert told(run)[1] == ("train", 4 * (timeline.TICK + 1), 0, 40)
     now = read_timeline(run)[-1].time + 7
-    assert spans(read_timeline(run), until=now)[-1].seconds == pytest.approx(4 * (timeline.TICK + 1) + 7)
+    assert phase_spans(read_timeline(run), until=now)[-1].seconds == pytest.approx(
+        4 * (timeline.TICK + 1) + 7
+    )
 
 
 def test_an_attempt_that_was_cut_off_does_not_last_until_the_next(run, monkeypatch):
@@ -79,18 +81,18 @@ def test_a_clock_that_jumps_costs_no_duration(run, monkeypatch, jump):
 def test_a_jump_inside_an_attempt_is_not_seen(run, monkeypatch):
     clock = Clock()
     lane = Timeline(run, 1, 1, clock=clock)
-    lane.turn("train", 0)
+    lane.set_phase("train", 0)
     monkeypatch.setattr(timeline.time, "time", lambda: 0.0)
     clock.now += 3
-    lane.turn("end", 4)
+    lane.set_phase("end", 4)
     assert told(run) == [("train", 3, 0, 4)]
 
 
 def test_it_begins_when_its_process_did_unless_the_lane_was_at_work_then(run):
     begun = timeline.time.time() - 5
-    Timeline(run, 1, 1, begun).turn("train", 0)
+    Timeline(run, 1, 1, begun).set_phase("train", 0)
     assert told(run)[0][:2] == ("start", pytest.approx(5, abs=0.5))
-    Timeline(run, 2, 1, begun).turn("train", 0)
+    Timeline(run, 2, 1, begun).set_phase("train", 0)
     assert [span for span in told(run) if span[1] > 1] == told(run)[:1]
 
 
@@ -123,21 +125,21 @@ def test_a_damaged_line_is_left_out(run, line):
 
 def test_no_timeline_is_no_entry(run):
     assert read_timeline(run) == []
-    assert spans([]) == []
+    assert phase_spans([]) == []
 
 
 def test_a_disk_that_takes_no_line_ends_no_run(tmp_path):
     run = RunDir(tmp_path / "gone")
     lane = Timeline(run, 1, 1)
-    lane.turn("train", 3)
+    lane.set_phase("train", 3)
     assert read_timeline(run) == []
     run.path.mkdir()
-    lane.turn("save", 4)
+    lane.set_phase("save", 4)
     assert [entry.phase for entry in read_timeline(run)][-1] == "save"
 
 
 entries = st.builds(
-    Entry,
+    TimelineEntry,
     st.floats(-1e6, 2e9, allow_nan=False),
     st.sampled_from(["start", "train", "save", "end"]),
     st.integers(1, 3),
@@ -150,7 +152,7 @@ entries = st.builds(
 @given(st.lists(entries, max_size=12), st.none() | st.floats(0, 2e9))
 @few
 def test_whatever_the_lines_say_no_span_is_negative_and_none_overlap(lines, until):
-    found = spans(lines, until)
+    found = phase_spans(lines, until)
     assert all(span.end > span.start and math.isfinite(span.seconds) for span in found)
     assert all(a.end <= b.start for a, b in pairwise(found))
 

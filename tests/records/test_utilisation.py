@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.records.run.timeline import Span
+from harness.records.run.timeline import PhaseSpan
 from harness.records.run.utilisation import PAUSE, utilisation
 
 
-def span(phase: str, start: float, end: float, width: int = 1, first: int = 0, last: int = 0) -> Span:
-    return Span(phase, start, end, width, 1, first, last)
+def span(phase: str, start: float, end: float, width: int = 1, first: int = 0, last: int = 0) -> PhaseSpan:
+    return PhaseSpan(phase, start, end, width, 1, first, last)
 
 
 def test_by_hand():
@@ -51,7 +51,7 @@ def test_a_stretch_without_a_step_that_was_gone_back_behind_counts_nothing():
 
 
 def test_a_branch_repeats_nothing():
-    branch = Span("train", 10, 14, 1, 1, 40, 50, 0.5)
+    branch = PhaseSpan("train", 10, 14, 1, 1, 40, 50, 0.5)
     lane = [span("train", 0, 10, 1, 0, 40), branch, span("train", 14, 20, 1, 40, 100)]
     assert utilisation([lane]).share == 1
 

@@ -18,7 +18,15 @@ from harness.compare.results.verdict_types import (
     Pair,
     Rung,
 )
-from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, Slope, Trend
+from harness.compare.stats.estimates import (
+    Direction,
+    Effect,
+    Estimand,
+    Multiplier,
+    Projection,
+    SlopeAxis,
+    Trend,
+)
 
 SCALES = {"xs": 1.2e15, "s": 1.08e16, "m": 1.2e17}
 VERDICT = (
@@ -36,7 +44,7 @@ def effect(mean: float, half: float, n: int = 3) -> Effect:
 def multiplier(log_k: float, half: float, n: int = 3) -> Multiplier:
     low, high = log_k - half, log_k + half
     return Multiplier(
-        Slope.k_tokens, math.exp(log_k), math.exp(low), math.exp(high), log_k, half / 2, low, high,
+        SlopeAxis.k_tokens, math.exp(log_k), math.exp(low), math.exp(high), log_k, half / 2, low, high,
         0.04, 5.2, n, 0.11, flags=("SLOPE_LOCAL",),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from harness.records.run import metrics
 from harness.records.run.provenance import read_provenance, write_provenance
 from harness.report.charts import panels
 from harness.report.frames import sweep_frames
-from harness.report.page.render import render
+from harness.report.page.render import render_page
 from harness.report.tables import comparison
 from tests.report.conftest import sweep_of
 
@@ -36,9 +36,9 @@ def mixed(tmp_path_factory) -> SweepDir:
                 expert_load=4 - 3 * pl.col("step") / 100, expert_dropped=pl.lit(0.1)
             )
             last = rows["step"].max()
-            metrics.drop_after(run, 0)
+            metrics.truncate_after(run, 0)
             for kind in metrics.SCHEMAS:
-                metrics.seal(run, kind, 0, last, rows.to_dicts() if kind == "steps" else [])
+                metrics.write_part(run, kind, 0, last, rows.to_dicts() if kind == "steps" else [])
     return sweep
 
 
@@ -51,13 +51,13 @@ def test_the_table_has_the_means_of_the_last_tenth(mixed):
 
 def test_panel_and_section_are_drawn_where_there_are_experts(mixed, sweep, told: Comparison):
     content = sweep_frames.read_frames(mixed, told)
-    chart = panels.experts(content)
+    chart = panels.expert_load_chart(content)
     assert chart is not None
     rows = list(csv.DictReader(io.StringIO(chart.to_dict(validate=True)["data"]["values"])))
     assert {row["variant"] for row in rows} == {"hybrid"}
     assert float(rows[0]["load"]) > 3.9 > 1.1 > float(rows[-1]["load"])
-    assert "<h2>Experts</h2>" in render(told, content)
-    assert panels.experts(sweep_frames.read_frames(sweep, told)) is None
+    assert "<h2>Experts</h2>" in render_page(told, content)
+    assert panels.expert_load_chart(sweep_frames.read_frames(sweep, told)) is None
 
 
 def test_active_parameters_stand_where_they_are_not_all(told: Comparison):

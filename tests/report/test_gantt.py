@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 
 from harness.compare import compare
-from harness.compare.results.comparison import INPUT
+from harness.compare.results.comparison import INPUT_SHARE
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status, write_status
-from harness.records.run.timeline import Span
+from harness.records.run.timeline import PhaseSpan
 from harness.records.run.utilisation import utilisation
 from harness.report.charts import gantt, panels, save_images
 from harness.report.frames import sweep_frames
@@ -25,10 +25,12 @@ from tests.cli.test_watch import NOW, lines
 from tests.compare.synthetic import Recipe, write_sweep
 
 
-def lane(run: str, begin: float, *phases: tuple[str, float], width: int = 1, attempt: int = 1) -> list[Span]:
+def lane(
+    run: str, begin: float, *phases: tuple[str, float], width: int = 1, attempt: int = 1
+) -> list[PhaseSpan]:
     found = []
     for phase, seconds in phases:
-        found.append(Span(phase, NOW + begin, NOW + begin + seconds, width, attempt, 0, 0))
+        found.append(PhaseSpan(phase, NOW + begin, NOW + begin + seconds, width, attempt, 0, 0))
         begin += seconds
     return found
 
@@ -79,16 +81,16 @@ def test_the_title_says_what_was_used(content):
 
 
 def test_page_and_pictures_have_it(content, told, tmp_path):
-    text = render.render(told, content)
+    text = render.render_page(told, content)
     assert "<h2>Fleet</h2>" in text
     assert 'id="chart-fleet"' in text
     assert "utilisation 43.3 %" in text
-    written = save_images.write_picture(panels.draw(told, content)["fleet"], tmp_path, "fleet")
+    written = save_images.write_picture(panels.panel_specs(told, content)["fleet"], tmp_path, "fleet")
     assert "xs/hybrid/seed0" in written[0].read_text()
 
 
 def test_without_timelines_there_is_no_panel(sweep, told):
-    assert "fleet" not in panels.draw(told, sweep_frames.read_frames(sweep, told))
+    assert "fleet" not in panels.panel_specs(told, sweep_frames.read_frames(sweep, told))
 
 
 def test_a_run_that_is_taken_up_again_goes_on_in_its_row():
@@ -96,7 +98,7 @@ def test_a_run_that_is_taken_up_again_goes_on_in_its_row():
         "a": lane("a", 0, ("train", 10)) + lane("a", 15, ("train", 10), attempt=2),
         "b": lane("b", 0, ("train", 8)),
     }
-    rows = gantt.in_rows(lanes)
+    rows = gantt.pack_rows(lanes)
     assert [[bar.run for bar in row] for row in rows] == [["a", "a"], ["b"]]
 
 
@@ -108,19 +110,19 @@ def test_no_two_bars_of_a_row_overlap():
         )
         for i in range(60)
     }
-    for row in gantt.in_rows(lanes):
+    for row in gantt.pack_rows(lanes):
         assert all(a.end <= b.start + 1e-6 for a, b in pairwise(row))
-    assert sum(len(row) for row in gantt.in_rows(lanes)) == 120
+    assert sum(len(row) for row in gantt.pack_rows(lanes)) == 120
 
 
 def test_where_bars_are_many_each_moment_shows_what_fills_it():
     row = [
-        gantt.Bar("a", phase, i + start, i + end, 1)
+        gantt.PhaseBar("a", phase, i + start, i + end, 1)
         for i in range(1000)
         for phase, start, end in (("train", 0, 0.9), ("save", 0.9, 1.0))
     ]
-    row += [gantt.Bar("a", "evaluate", 1200, 1400, 1)]
-    joined = gantt.coarse(row, 100, 1400)
+    row += [gantt.PhaseBar("a", "evaluate", 1200, 1400, 1)]
+    joined = gantt.merge_bars(row, 100, 1400)
     assert [(bar.phase, round(bar.start), round(bar.end)) for bar in joined] == [
         ("train", 0, 1008),
         ("evaluate", 1190, 1400),
@@ -143,7 +145,7 @@ def test_the_page_names_the_run_that_waited_longest_for_its_input(content):
     for run, share in zip(runs[:3], (0.25, 0.001, 0.02), strict=True):
         write_status(RunDir(content.sweep.path / run), Status(State.finished, 64, 64, input_share=share))
     comparison = compare(content.sweep)
-    assert comparison.times[INPUT] == dict(zip(runs[:3], (0.25, 0.001, 0.02), strict=True))
-    text = render.render(comparison, content)
+    assert comparison.times[INPUT_SHARE] == dict(zip(runs[:3], (0.25, 0.001, 0.02), strict=True))
+    text = render.render_page(comparison, content)
     assert "2 % of the training time of the median run, 25 % of the worst (xs/mha/seed0)." in text
-    assert "of the median run" not in render.render(dataclasses.replace(comparison, times={}), content)
+    assert "of the median run" not in render.render_page(dataclasses.replace(comparison, times={}), content)

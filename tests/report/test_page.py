@@ -100,7 +100,7 @@ def test_small_and_quick(sweep, told, page: Path):
     taken = []
     for _ in range(2):
         started = time.process_time()
-        report_page.render(told, read_frames(sweep, told))
+        report_page.render_page(told, read_frames(sweep, told))
         taken.append(time.process_time() - started)
     assert min(taken) < 1.5
     assert page.stat().st_size < 1.5e6
@@ -109,5 +109,5 @@ def test_small_and_quick(sweep, told, page: Path):
 def test_an_empty_sweep_still_says_its_verdict(tmp_path, told):
     from harness.records.paths import SweepDir
 
-    text = report_page.render(told, read_frames(SweepDir(tmp_path), told))
+    text = report_page.render_page(told, read_frames(SweepDir(tmp_path), told))
     assert Reader(text).text("h1") == VERDICT

@@ -27,7 +27,7 @@ def content(sweep: SweepDir, told: Comparison) -> Frames:
 
 @pytest.fixture(scope="module")
 def drawn(told: Comparison, content: Frames) -> dict[str, panels.Spec]:
-    return panels.draw(told, content)
+    return panels.panel_specs(told, content)
 
 
 def rows_of(spec: panels.Spec) -> list[dict[str, str]]:
@@ -41,9 +41,9 @@ def parquet(sweep: SweepDir, scale: str, variant: str, seed: int, kind: str) -> 
 
 def test_specifications_are_valid(told: Comparison, content: Frames):
     for chart in (
-        panels.ladder(told, content),
-        panels.curves(content),
-        loss_difference.differences(told, content),
+        panels.ladder_chart(told, content),
+        panels.loss_curves(content),
+        loss_difference.loss_differences(told, content),
     ):
         assert chart is not None
         chart.to_dict(validate=True)
@@ -85,7 +85,7 @@ def test_curves_hold_the_losses_that_were_written(sweep: SweepDir, drawn):
 def test_smoothing_is_the_mean_of_a_centred_window():
     values = np.random.default_rng(0).normal(size=200)
     values[[30, 31]] = np.nan, np.inf
-    for i, smooth in enumerate(sweep_frames.smoothed(values)):
+    for i, smooth in enumerate(sweep_frames.smooth_curve(values)):
         half = min(4, i // 4)
         window = [v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)]
         assert smooth == pytest.approx(np.mean(window)) if window else math.isnan(smooth)
@@ -155,19 +155,19 @@ def test_values_that_are_not_finite_leave_gaps(content: Frames):
         .then(float("inf"))
         .otherwise("loss")
     )
-    values = marks.inline(broken).to_dict()["values"]
+    values = marks.inline_csv(broken).to_dict()["values"]
     assert "nan" not in values.lower()
     assert "inf" not in values.lower()
 
 
 def test_one_seed_has_no_band(told: Comparison, content: Frames):
     single = content.evals.filter(seed=0)
-    means = sweep_frames.mean_deltas(sweep_frames.deltas(single, "mha"))
+    means = sweep_frames.mean_deltas(sweep_frames.paired_deltas(single, "mha"))
     assert means["low"].null_count() == means.height
     assert "no band" in loss_difference.legend(means.with_columns(kind=pl.lit("mean")))
 
 
 def test_nothing_to_draw_is_no_panel(tmp_path: Path, told: Comparison):
     empty = sweep_frames.read_frames(SweepDir(tmp_path), told)
-    assert panels.curves(empty) is None
-    assert loss_difference.differences(told, empty) is None
+    assert panels.loss_curves(empty) is None
+    assert loss_difference.loss_differences(told, empty) is None

@@ -20,7 +20,7 @@ from fsspec.registry import known_implementations
 import harness
 from harness import cli
 from harness.compare import compare
-from harness.compare.context.lineage import provenance_of
+from harness.compare.context.lineage import sweep_provenance
 from harness.compare.inputs.noise_floor import LibraryEntry, write_library
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
@@ -28,9 +28,9 @@ from harness.core.errors import UserError
 from harness.records.paths import RECORDS, SweepDir
 from harness.records.remote import file_listing, local_copy
 from harness.records.run.provenance import read_provenance
-from harness.report.charts.sample_grids import grids
+from harness.report.charts.sample_grids import read_grids
 from harness.report.frames.sweep_frames import read_frames
-from harness.report.frames.sweep_progress import Watcher
+from harness.report.frames.sweep_progress import ProgressReader
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.compare.test_compare_curves import log
 
@@ -149,9 +149,9 @@ def test_whatever_a_comparison_opens_is_fetched(runs):
     global _opened
     sweep, _opened = SweepDir(runs / "trial"), []
     comparison = compare(sweep)
-    provenance_of(sweep, comparison)
-    assert list(grids(read_frames(sweep, comparison)))
-    Watcher(sweep).look(0.0)
+    sweep_provenance(sweep, comparison)
+    assert list(read_grids(read_frames(sweep, comparison)))
+    ProgressReader(sweep).read(0.0)
     asked, _opened = {Path(name) for name in _opened}, None
     below = [path.relative_to(sweep.path).as_posix() for path in asked if path.is_relative_to(sweep.path)]
     kinds = {Path(path).name for path in below}
@@ -328,8 +328,8 @@ def test_no_name_leads_out_of_the_copy():
     page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
     assert file_listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
     here: Any = page
-    assert file_listing.Remote("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
-    assert file_listing.Remote("", here, "https://h/r/..%2Fx").name == "x"
+    assert file_listing.RemoteFolder("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
+    assert file_listing.RemoteFolder("", here, "https://h/r/..%2Fx").name == "x"
 
 
 class Far(AsyncFileSystem):

@@ -8,7 +8,7 @@ from rich.console import Console
 from harness.compare import compare
 from harness.report.charts import panels
 from harness.report.frames.sweep_frames import read_frames
-from harness.report.page.render import render
+from harness.report.page.render import render_page
 from harness.report.tables import comparison as tables
 from harness.report.tables.markdown import markdown
 from harness.report.tables.terminal import print_comparison
@@ -26,18 +26,18 @@ def told(sweep):
 
 
 def test_runs_without_a_sibling_are_listed_with_their_units(told):
-    rows = tables.alone(told).rows
+    rows = tables.unpaired_runs(told).rows
     assert [row[:2] for row in rows] == [("image", "dit"), ("6t", "mha"), ("10t", "mha")]
-    outcome = tables.alone(told).columns.index("outcome")
+    outcome = tables.unpaired_runs(told).columns.index("outcome")
     assert rows[0][outcome].endswith(f" {UNIT}")
     assert rows[1][outcome].replace(".", "").isdigit()
 
 
 def test_curves_are_drawn_unit_by_unit(sweep, told):
     content = read_frames(sweep, told)
-    assert (content.scales, content.others) == (["1t", "1p5t", "6t", "10t"], ["image"])
+    assert (content.scales, content.other_scales) == (["1t", "1p5t", "6t", "10t"], ["image"])
     assert "digits" not in str(content.evals)
-    drawn = panels.draw(told, content)
+    drawn = panels.panel_specs(told, content)
     text, images = str(drawn["curves"]), str(drawn["others"])
     assert "training loss (nats a token)" in text
     assert UNIT not in text
@@ -47,11 +47,11 @@ def test_curves_are_drawn_unit_by_unit(sweep, told):
 
 
 def test_page_terminal_and_markdown_say_who_decides_nothing(sweep, told):
-    page = render(told, read_frames(sweep, told))
+    page = render_page(told, read_frames(sweep, told))
     console = Console(record=True, width=110, force_terminal=False)
     print_comparison(told, console)
     for text in (page, " ".join(console.export_text().split()), markdown(told)):
-        assert tables.ALONE in text
+        assert tables.UNPAIRED_TITLE in text
         assert "one seed: the difference cannot be told from the luck of a seed" in " ".join(text.split())
         assert "hybrid against mha" in text
         assert "dit against mha" not in text
@@ -61,5 +61,5 @@ def test_page_terminal_and_markdown_say_who_decides_nothing(sweep, told):
 def test_an_ordinary_sweep_lists_nobody(told, sweep):
     from tests.report.example import comparison
 
-    assert not tables.alone(comparison())
+    assert not tables.unpaired_runs(comparison())
     assert len(told.runs) == len(PLACED)

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from harness.compare import compare
-from harness.core.atomic_files import read_sealed, write_bytes, write_json, write_sealed
+from harness.core.atomic_files import read_checksummed_json, write_bytes, write_checksummed_json, write_json
 from harness.launcher.runs import Run
 from harness.launcher.stages.summary import power_lines
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import read_provenance
-from harness.records.run.sample_quality import Samples, read_record, write_record
+from harness.records.run.sample_quality import SampleQuality, read_sample_quality, write_sample_quality
 from harness.report.charts.save_images import draw_pictures
 from harness.report.frames.sweep_frames import read_frames
-from harness.report.page.render import render, write_report
+from harness.report.page.render import render_page, write_report
 from harness.report.tables import comparison
 from harness.report.tables.markdown import markdown
 from harness.report.tables.terminal import print_comparison
@@ -34,11 +34,11 @@ def images(tmp_path_factory):
     """A sweep whose runs left samples."""
     sweep = sweep_of(tmp_path_factory.mktemp("images"), ("mha", "hybrid"))
     for run in sweep.runs():
-        record = read_sealed(run.run)
+        record = read_checksummed_json(run.run)
         record["facts"]["loss_unit"] = UNIT
-        write_sealed(run.run, record)
+        write_checksummed_json(run.run, record)
         distance = DISTANCES[record["variant"]][record["seed"] % 3]
-        write_record(run, Samples("8 strokes", 64, 16, distance, 1.5))
+        write_sample_quality(run, SampleQuality("8 strokes", 64, 16, distance, 1.5))
         write_bytes(run.picture, GRID + f"{record['scale']}/{record['variant']}/{record['seed']}".encode())
     return sweep
 
@@ -66,7 +66,7 @@ def test_a_run_without_its_samples_is_left_out(images, tmp_path):
     shutil.copytree(images.path, copy.path)
     first = next(run for run in copy.runs() if "hybrid" in run.path.parts)
     write_json(first.samples, {"count": 3})
-    assert read_record(first) is None
+    assert read_sample_quality(first) is None
     (row,) = [r for r in compare(copy).samples if (r.scale, r.variant) == first.path.parts[-3:-1]]
     assert row.seeds == row.delta.n == compare(images).samples[0].seeds - 1
 
@@ -115,4 +115,4 @@ def test_a_sweep_of_text_has_nothing_of_it(sweep):
     assert not comparison.samples(found)
     assert comparison.samples_title(found) == ""
     assert "Samples" not in markdown(found)
-    assert "training loss (nats a token)" in render(found, read_frames(sweep, found))
+    assert "training loss (nats a token)" in render_page(found, read_frames(sweep, found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from harness.report.charts.save_images import DENSITY, write_pictures
+from harness.report.charts.save_images import PNG_SCALE, write_pictures
 from tests.report.conftest import sweep_of
 
 
@@ -23,4 +23,4 @@ def test_png_and_svg_of_each_panel_have_one_size(tmp_path, told):
         assert len(content) > 10_000
         for pixels, size in zip(struct.unpack(">II", content[16:24]), sizes.groups(), strict=True):
             assert pixels > 400
-            assert abs(pixels - DENSITY * float(size)) <= DENSITY
+            assert abs(pixels - PNG_SCALE * float(size)) <= PNG_SCALE

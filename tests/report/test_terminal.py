@@ -85,12 +85,12 @@ def test_markdown_says_the_verdict_first():
     ],
 )
 def test_numbers_keep_their_digits(value, text):
-    assert number_format.number(value) == text
+    assert number_format.format_number(value) == text
 
 
 def test_the_verdict_falls_into_one_sentence_a_treatment():
     verdict = "A_BETTER: b is worse than a, k_tokens 0.6. INVALID: c against a is invalid (x: y. z)."
-    assert wording.sentences(verdict) == [verdict[:42], verdict[43:]]
+    assert wording.verdict_sentences(verdict) == [verdict[:42], verdict[43:]]
 
 
 def test_a_verdict_in_the_terminal_loads_no_plots():

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.launcher.engines.preflight import PROBE
-from harness.launcher.engines.slurm.script import handed_in, job_name
+from harness.launcher.engines.preflight import PREFLIGHT_NAME
+from harness.launcher.engines.slurm.script import job_name, submitted_runs
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.status import State, read_status
 from tests.launcher.soak.whole import assert_as
@@ -65,7 +65,7 @@ def jobs_of(cluster: Cluster, runs: Path, states: str = "pending,running,complet
     logs, found = runs / "attention" / "workers", set()
     answer = cluster.call("squeue", "--noheader", "--array", f"--states={states}", "--format=%i %j")
     for id, name in map(str.split, answer.splitlines()):
-        arrays, task = handed_in(logs, name), id.partition("_")[2]
+        arrays, task = submitted_runs(logs, name), id.partition("_")[2]
         trained = arrays.get(int(task), []) if task else []
         found |= {id} if any(Path(run) != logs for run in trained[:1]) else set()
     return found
@@ -85,7 +85,7 @@ def assert_left(cluster: Cluster, runs: Path, driver: subprocess.Popen, jobs: se
 def assert_nothing_left(cluster: Cluster, runs: Path) -> None:
     """Of a sweep that was refused: no file, and no job, not even the one that asked a node."""
     assert [path.name for path in runs.iterdir()] == ["driver.txt"]
-    name = job_name(runs / "attention" / "workers", PROBE)
+    name = job_name(runs / "attention" / "workers", PREFLIGHT_NAME)
     wait_for(lambda: name not in cluster.call("squeue", "--noheader", "--format=%j").split(), runs)
 
 

@@ -54,8 +54,8 @@ def refuses(cluster: Cluster, driver: subprocess.Popen, runs: Path, sentence: st
 
 def test_a_node_without_python(cluster, tmp_path):
     driver = asked(cluster, tmp_path, [Path(sys.prefix)])
-    refuses(cluster, driver, tmp_path, f"{sys.executable} does not run the harness on a node (")
-    assert "python: No such file or directory); install it where nodes see it" in said(tmp_path)
+    refuses(cluster, driver, tmp_path, f"{sys.executable} cannot run the harness on a node (")
+    assert "python: No such file or directory). Install it where every node sees it" in said(tmp_path)
 
 
 def test_a_node_without_jax(cluster, tmp_path):
@@ -73,7 +73,7 @@ def test_a_node_without_the_data(cluster, tmp_path):
     source = f"data.sources.prose.path={corpus}"
     (runs := tmp_path / "runs").mkdir()
     driver = asked(cluster, runs, [corpus.parent], source, "evaluation.tokens=1024")
-    refuses(cluster, driver, runs, f"{corpus} is not there: put the data where every node sees them")
+    refuses(cluster, driver, runs, f"{corpus} is not there. Put the data where every node sees it")
 
 
 def test_a_node_that_does_not_see_the_runs(cluster, unseen):
@@ -82,6 +82,6 @@ def test_a_node_that_does_not_see_the_runs(cluster, unseen):
         cluster,
         driver,
         runs,
-        "/workers: a node was to write there, and nothing is seen here (Slurm could not",
+        "/workers is not shared: the test job should have written a file there, but none appeared (Slurm could not",
     )
-    assert "the folder is not shared; choose one that every node sees with runs=..." in said(runs)
+    assert "Choose a folder that every node sees, with runs=..." in said(runs)

@@ -153,7 +153,7 @@ def test_a_job_that_slurm_gives_its_place_to_costs_nothing_but_time(cluster, cal
     [
         ("engine.slurm.partition=mian", "no such partition; did you mean 'main'?"),
         ("engine.slurm.constraint=gold", "engine.slurm.constraint=gold: Slurm refuses the job"),
-        ("engine.slurm.cpus=99", "no node could be asked before the first worker: job"),
+        ("engine.slurm.cpus=99", "the test job before the first worker did not run: job"),
     ],
 )
 def test_what_slurm_will_not_take_is_said_before_anything_starts(cluster, tmp_path, option, sentence):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.process_group import Processes, to_env
+from harness.config.process_group import ProcessGroup, to_env
 from harness.records.paths import RunDir
 from harness.records.run.status import read_status
 
@@ -22,7 +22,7 @@ PATIENCE = 300.0
 
 def start(run: RunDir, count: int, **changes: Any) -> list[subprocess.Popen]:
     """The processes of a run, in their order; each speaks into `<run>.<index>.log`."""
-    first = Processes(count, uuid.uuid4().hex, "127.0.0.1", arrive_seconds=120, **changes)
+    first = ProcessGroup(count, uuid.uuid4().hex, "127.0.0.1", arrive_seconds=120, **changes)
     return [_worker(run, to_env(replace(first, index=index)), index) for index in range(count)]
 
 

@@ -17,8 +17,8 @@ from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State
-from harness.training.programs.run_programs import Lane, open_lane
-from harness.training.run import Assignment, train_run
+from harness.training.programs.run_programs import RunPrograms, make_run_programs
+from harness.training.run import PreparedRun, train_run
 from tests.prepared import prepare_run
 
 TINY = (
@@ -60,13 +60,13 @@ def prepare(folder: Path, *overrides: str) -> RunDir:
     return prepare_run(folder / "sweep", config)
 
 
-def assignment(run: RunDir) -> Assignment:
+def assignment(run: RunDir) -> PreparedRun:
     provenance = read_provenance(run)
     assert provenance
-    return Assignment(run, read_config(run.config), provenance)
+    return PreparedRun(run, read_config(run.config), provenance)
 
 
-def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> Lane:
+def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> RunPrograms:
     """A lane on as many devices as the run's mesh has, from the given one on."""
     config = read_config(run.config)
     corpus = open_data(config.data)
@@ -75,7 +75,7 @@ def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> La
     reader = reader or Reader(corpus.sampler(config.scale.batch, config.data_seed))
     heldout = corpus.heldout(config.evaluation.tokens)
     facts = assignment(run).provenance.facts
-    return open_lane(config, build(config, facts.shape["vocabulary"]), devices, reader.get, heldout)
+    return make_run_programs(config, build(config, facts.shape["vocabulary"]), devices, reader.get, heldout)
 
 
 def train(run: RunDir, first_device: int = 0, stop: threading.Event | None = None) -> State:

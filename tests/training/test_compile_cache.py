@@ -27,7 +27,7 @@ def double(devices, width=2, key="double"):
             shape = jax.ShapeDtypeStruct((8, width), jnp.float32, sharding=sharding)
             return jax.jit(lambda x: jnp.tanh(x) * jnp.sum(x, keepdims=True)).lower(shape)
 
-    program = compile_cache.obtain("double", [key, width], lower, devices)
+    program = compile_cache.compile_or_load("double", [key, width], lower, devices)
     values = jax.device_put(np.arange(8 * width, dtype=np.float32).reshape(8, width) / 7, sharding)
     return program(values), compiled
 
@@ -61,7 +61,7 @@ def test_where_loading_fails_it_is_compiled(monkeypatch):
     def broken(self, pid):
         raise AttributeError("jax moved its private classes")
 
-    monkeypatch.setattr(compile_cache._Relocating, "persistent_load", broken)
+    monkeypatch.setattr(compile_cache._DeviceRemapUnpickler, "persistent_load", broken)
     assert double(jax.devices()[1:2])[1] == ["double"]
 
 
@@ -82,7 +82,7 @@ class Result:
 @pytest.mark.parametrize("count", [0, 3, 8, 40])
 def test_results_come_in_order_and_few_programs_are_under_way(count):
     most, made = 0, []
-    for value in compile_cache.in_turn(Result(each) for each in range(count)):
+    for value in compile_cache.bounded_results(Result(each) for each in range(count)):
         made.append(int(value))
         most = max(most, len(Result.under_way) + 1)
     assert made == list(range(count))

@@ -11,11 +11,11 @@ import pytest
 from harness.config.compose import compose
 from harness.core.errors import UserError
 from harness.models import build
-from harness.models.mup import rate_scale
+from harness.models.mup import learning_rate_scale
 from harness.records.paths import RunDir
 from harness.records.run import metrics
 from harness.records.run.status import State
-from harness.training.optimizers.optimizer import make_optimizer, matrices_of
+from harness.training.optimizers.optimizer import hidden_matrices, make_optimizer
 from harness.training.step import METRICS, TrainState, make_step
 from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train
@@ -35,8 +35,8 @@ TOKENS_BT1 = np.random.default_rng(0).integers(0, 257, (8, 33), dtype=np.int32)
 def one_step(microbatches, *overrides):
     config = compose([*TINY, *EXPERTS, *overrides])
     model = build(config, 257)
-    decay = {path: spec.deviation > 0 for path, spec in model.specs.items()}
-    optimizer = make_optimizer(config.optimizer, decay, model.learning_rate_scales, matrices_of(model))
+    decay = {path: spec.deviation > 0 for path, spec in model.param_specs.items()}
+    optimizer = make_optimizer(config.optimizer, decay, model.learning_rate_scales, hidden_matrices(model))
     params = jax.tree.map(jnp.asarray, model.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(model, config.optimizer, optimizer))
@@ -75,9 +75,12 @@ def test_the_width_rule_and_muon_see_one_expert():
     wide = compose([*TINY, *EXPERTS, "model.base_width=4"])
     model = build(wide, 257)
     start = "layers.0.feedforward."
-    scales = {name: rate_scale(model.specs[start + name], 4.0) for name in ("gate", "down", "router", "bias")}
+    scales = {
+        name: learning_rate_scale(model.param_specs[start + name], 4.0)
+        for name in ("gate", "down", "router", "bias")
+    }
     assert scales == {"gate": 0.25, "down": 0.25, "router": 0.25, "bias": 1.0}
-    found = matrices_of(model)
+    found = hidden_matrices(model)
     assert {(found[start + name].rows, found[start + name].columns) for name in ("gate", "up")} == {(16, 24)}
     assert (found[start + "down"].rows, found[start + "down"].columns) == (24, 16)
     assert (found[start + "router"].rows, found[start + "router"].columns) == (16, 4)
@@ -104,8 +107,8 @@ def test_parts_without_the_columns_of_experts_are_read(tmp_path):
     run = RunDir(tmp_path)
     run.metrics.mkdir(parents=True)
     row = {name: 1 for name in metrics.STEPS if not name.startswith("expert")}
-    metrics.seal(run, "steps", 2, 3, [row | {"step": 3, "expert_load": 1.5, "expert_dropped": 0.25}])
-    old = metrics.seal(run, "steps", 0, 2, [row | {"step": 1}, row | {"step": 2}])
+    metrics.write_part(run, "steps", 2, 3, [row | {"step": 3, "expert_load": 1.5, "expert_dropped": 0.25}])
+    old = metrics.write_part(run, "steps", 0, 2, [row | {"step": 1}, row | {"step": 2}])
     frame = pl.read_parquet(old.path).drop("expert_load", "expert_dropped")
     frame.write_parquet(old.path)
     sealed = hashlib.sha256(old.path.read_bytes()).hexdigest()[:16]

@@ -10,29 +10,29 @@ import numpy as np
 import pytest
 
 from harness.config.compose import compose
-from harness.config.schema.run import Method
+from harness.config.schema.run import FinetuneMethod
 from harness.core.atomic_files import read_json
 from harness.core.errors import UserError
 from harness.launcher.run_directories import check_identities
 from harness.launcher.runs import Run
 from harness.models import build
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import good_steps
+from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State, read_status, write_status
 from harness.training.output.checkpointer import restore
-from harness.training.parent_checkpoint import base_weights, saved_weights
+from harness.training.parent_checkpoint import load_parent_weights, load_weights
 from harness.training.run import train_run
 from harness.training.step import make_step
-from harness.training.trainable.lora import low_rank
-from harness.training.trainable.trainable_model import learner_of, split
+from harness.training.trainable.lora import lora_product
+from harness.training.trainable.trainable_model import make_trainable, split_trainable
 from harness.worker.describe import describe
 from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
 
 METHODS = {
     "full": ("finetune.method=full",),
     "lora": ("finetune.method=lora", "finetune.rank=2", "finetune.alpha=6"),
-    "frozen": ("finetune.method=frozen", "finetune.layers=1"),
+    "frozen": ("finetune.method=last_layers", "finetune.trainable_layers=1"),
 }
 SMALL = ("model.width=16", "model.layers=2", "model.heads=1", "model.ffn=24")
 SHORT = ("scale.tokens=4096", "schedule.branches=[]", "optimizer.learning_rate=0.003")
@@ -67,7 +67,7 @@ def tuned(request, parent, tmp_path_factory):
 
 def saved(run):
     """The state at the end of a run, on the host."""
-    return jax.device_get(restore(run, good_steps(run)[0][-1], lane(run).abstract_state()))
+    return jax.device_get(restore(run, valid_steps(run)[0][-1], lane(run).abstract_state()))
 
 
 def losses(run, step):
@@ -84,25 +84,25 @@ def test_before_its_first_step_a_run_scores_what_its_parent_scored_at_its_end(pa
 
 
 def test_what_rests_keeps_its_bits_and_what_learns_does_not(parent, tuned):
-    start = saved_weights(parent, 30, assignment(parent).config, lane(parent).model)
-    learner, end = lane(tuned).learner, saved(tuned).params
+    start = load_weights(parent, 30, assignment(parent).config, lane(parent).model)
+    learner, end = lane(tuned).trainable_model, saved(tuned).params
     for path, weight in start.items():
-        learns = learner.learning is None or path in learner.learning
+        learns = learner.trainable_paths is None or path in learner.trainable_paths
         assert np.array_equal(weight, end[path]) is not learns, path
-    assert learner.trainable == sum(end[path].size for path in learner.learning or end)
+    assert learner.num_trainable == sum(end[path].size for path in learner.trainable_paths or end)
 
 
 def test_moments_are_kept_of_what_learns_alone(tuned):
-    learner, state = lane(tuned).learner, saved(tuned)
-    shapes = sorted(state.params[path].shape for path in learner.learning or state.params)
+    learner, state = lane(tuned).trainable_model, saved(tuned)
+    shapes = sorted(state.params[path].shape for path in learner.trainable_paths or state.params)
     moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim]
     assert sorted(leaf.shape for leaf in moments) == sorted([*shapes, *shapes])
 
 
 def test_a_probe_reads_the_merged_weights(parent, tuned):
     config, model = assignment(tuned).config, lane(tuned).model
-    weights = saved_weights(tuned, 16, config, model)
-    assert weights.keys() == model.stored.keys()
+    weights = load_weights(tuned, 16, config, model)
+    assert weights.keys() == model.stored_specs.keys()
     corpus = lane(tuned).heldout["own"].tokens_NT
     scored = np.mean(jax.jit(model.token_losses)(weights, corpus))
     assert float(scored) == pytest.approx(losses(tuned, 16)["own"], abs=1e-5)
@@ -144,25 +144,25 @@ EXPERTS = ("model.feedforward.name=moe", "+model.feedforward.options.experts=4")
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in (("compute.layers=scanned",), EXPERTS))],
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in (("compute.scan_layers=true",), EXPERTS))],
 )
 def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow(overrides):
     config, model = model_of(*METHODS["lora"], *overrides)
-    learner, scale = learner_of(config, model), 6 / 2
+    learner, scale = make_trainable(config, model), 6 / 2
     params = filled(learner)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
     by_hand, lead = dict(params), {}
-    for path in learner.factors:
+    for path in learner.lora_factors:
         a, b = params[f"lora.{path}.a"], params[f"lora.{path}.b"]
-        lead[path] = model.stored[path].axes[0] in ("layers", "experts")
+        lead[path] = model.stored_specs[path].axes[0] in ("layers", "experts")
         layer = zip(a, b, strict=True) if lead[path] else [(a, b)]
         each = [scale * np.tensordot(one, other, axes=1) for one, other in layer]
         by_hand[path] = params[path] + (np.stack(each) if lead[path] else each[0])
-    plain = {path: by_hand[path] for path in model.stored}
+    plain = {path: by_hand[path] for path in model.stored_specs}
     wanted, full = jax.jit(jax.value_and_grad(lambda p: model.loss(p, tokens_BT1, 0.0)[0]))(plain)
     found, grads = jax.jit(jax.value_and_grad(lambda p: learner.loss(p, tokens_BT1, 0.0)[0]))(params)
     assert float(found) == pytest.approx(float(wanted), rel=1e-6)
-    for path in learner.factors:
+    for path in learner.lora_factors:
         a, b, dw = params[f"lora.{path}.a"], params[f"lora.{path}.b"], np.asarray(full[path])
         rank, stacks = 2, a.shape[0] if lead[path] else 1
         rows = math.prod(a.shape) // (rank * stacks)
@@ -177,28 +177,32 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
     config, model = model_of(*METHODS[method], *EXPERTS)
-    learner = learner_of(config, model)
-    optimizer, params = learner.optimizer(config.optimizer), learner.start(0)
+    learner = make_trainable(config, model)
+    optimizer, params = learner.build_optimizer(config.optimizer), learner.init_params(0)
     tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
-    step = jax.jit(make_step(learner, config.optimizer, optimizer, learner.learning))
-    state = make_state(params, optimizer.init(split(params, learner.learning)[0]))
+    step = jax.jit(make_step(learner, config.optimizer, optimizer, learner.trainable_paths))
+    state = make_state(params, optimizer.init(split_trainable(params, learner.trainable_paths)[0]))
     after, _ = step(state, tokens_MBT1, 1e-3)
     biases = {path for path in params if path.endswith("bias")}
     moved = {path for path in biases if not np.array_equal(params[path], after.params[path])}
     assert len(biases) == 2
-    assert moved == {path for path in biases if learner.learning is None or path in learner.learning}
+    assert moved == {
+        path for path in biases if learner.trainable_paths is None or path in learner.trainable_paths
+    }
 
 
 def test_every_hidden_matrix_has_factors_and_nothing_else_has():
     config, model = model_of(*METHODS["lora"])
-    matrices = {path for path, spec in model.stored.items() if len(spec.shape) > 1 and path != "embedding"}
-    assert learner_of(config, model).factors.keys() == matrices
+    matrices = {
+        path for path, spec in model.stored_specs.items() if len(spec.shape) > 1 and path != "embedding"
+    }
+    assert make_trainable(config, model).lora_factors.keys() == matrices
 
 
 def test_the_product_of_the_factors_is_what_x_a_b_would_add():
     rng = np.random.default_rng(0)
     x_ND, a, b = (rng.normal(size=shape) for shape in ((5, 8), (8, 2), (2, 3, 4)))
-    weight = low_rank(a, b, ("width", None), (None, "heads", None))
+    weight = lora_product(a, b, ("width", None), (None, "heads", None))
     np.testing.assert_allclose(
         np.tensordot(x_ND, weight, 1), np.tensordot(x_ND @ a, b, 1), rtol=1e-4, atol=1e-5
     )
@@ -207,9 +211,9 @@ def test_the_product_of_the_factors_is_what_x_a_b_would_add():
 def test_at_full_rank_one_factor_learns_what_the_matrix_would():
     """With a = 1 (all of W's inputs are the rank) and alpha = rank, the gradient of b is that of W."""
     config, model = model_of("finetune.method=lora", "finetune.rank=16", "finetune.alpha=16")
-    learner = learner_of(config, model)
+    learner = make_trainable(config, model)
     assert model.shape.width == 16
-    params = learner.start(0)
+    params = learner.init_params(0)
     path = "layers.0.feedforward.up"
     params[f"lora.{path}.a"] = np.eye(16, dtype=np.float32)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
@@ -220,11 +224,11 @@ def test_at_full_rank_one_factor_learns_what_the_matrix_would():
 @pytest.mark.parametrize("layers", ["unrolled", "scanned"])
 def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
     config, model = model_of(*METHODS["lora"], f"compute.layers={layers}")
-    start = learner_of(config, model).start(5)
+    start = make_trainable(config, model).init_params(5)
     name = "lora.layers.1.attention.query.a"
     if layers == "scanned":
         found = start["lora.repeats.0.attention.query.a"][1]
-        alone = learner_of(*model_of(*METHODS["lora"])).start(5)
+        alone = make_trainable(*model_of(*METHODS["lora"])).init_params(5)
         assert np.array_equal(found, alone[name])
         assert not start["lora.repeats.0.attention.query.b"].any()
     else:
@@ -234,8 +238,8 @@ def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
 
 def test_without_finetuning_the_step_is_the_one_it_was():
     config, model = model_of()
-    learner = learner_of(config, model)
-    optimizer = learner.optimizer(config.optimizer)
+    learner = make_trainable(config, model)
+    optimizer = learner.build_optimizer(config.optimizer)
     params = model.init(0)
     state = jax.eval_shape(lambda p: (p, optimizer.init(p)), params)
     tokens = jax.ShapeDtypeStruct((1, 8, 33), np.int32)
@@ -261,15 +265,15 @@ def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, 
     if one == "scanned":
         (tmp_path / "first").mkdir()
         first = prepare(
-            tmp_path / "first", *SMALL, "compute.layers=scanned", "schedule.branches=[]", *SHORT[:1]
+            tmp_path / "first", *SMALL, "compute.scan_layers=true", "schedule.branches=[]", *SHORT[:1]
         )
         assert train(first) is State.finished
     run = child(first, tmp_path / "second", "lora", f"compute.layers={other}")
     there, here = lane(first), lane(run)
     base = assignment(run).provenance.facts.base
-    weights = saved_weights(first, base["step"], there.config, there.model)
-    start = jax.device_get(here.initial(base_weights(base)).params)
-    found = here.model.unstack({path: start[path] for path in here.model.stored})
+    weights = load_weights(first, base["step"], there.config, there.model)
+    start = jax.device_get(here.init_state(load_parent_weights(base)).params)
+    found = here.model.unstack({path: start[path] for path in here.model.stored_specs})
     for path, weight in there.model.unstack(weights).items():
         assert np.array_equal(found[path], weight)
 
@@ -298,7 +302,9 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
     for name, mesh in (("one", ()), ("eight", wide)):
         here = lane(child(parent, tmp_path / name, "lora", *mesh))
         base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
-        state, _ = here.step(here.initial(base_weights(base)), here.put(here.get_batch(0)), 1e-3)
+        state, _ = here.step(
+            here.init_state(load_parent_weights(base)), here.put_batch(here.get_batch(0)), 1e-3
+        )
         moved.append(jax.device_get(state.params))
     for path in moved[0]:  # a first step of Adam is 1e-3 long, whatever the gradient
         np.testing.assert_allclose(moved[0][path], moved[1][path], rtol=0, atol=1e-6 if "lora" in path else 0)
@@ -306,11 +312,11 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
 
 def test_flops_of_frozen_layers_are_forward_alone():
     config, model = model_of(*METHODS["frozen"])
-    learner, blueprint = learner_of(config, model), model.blueprint
+    learner, blueprint = make_trainable(config, model), model.spec
     head = 2.0 * model.shape.width * model.shape.vocabulary
     layers = [
         (blueprint.attention.executed_flops(s) + blueprint.feedforward.executed_flops(s)).total
-        for s in blueprint.sites
+        for s in blueprint.layer_contexts
     ]
     assert learner.executed_flops_per_token(8) == sum(layers) + head + 2 * layers[-1] + head
     assert learner.flops_per_token < model.flops_per_token
@@ -318,15 +324,17 @@ def test_flops_of_frozen_layers_are_forward_alone():
 
 def test_flops_of_lora_leave_out_the_gradients_that_nobody_asks_for():
     config, model = model_of(*METHODS["lora"])
-    learner, shape = learner_of(config, model), model.shape
+    learner, shape = make_trainable(config, model), model.shape
     head = 2.0 * shape.width * shape.vocabulary
     first_inputs = 3 * 2.0 * shape.width * shape.heads * shape.head_width
-    merging = sum(3 * 2 * 2 * spec.size for path, spec in model.stored.items() if path in learner.factors)
+    merging = sum(
+        3 * 2 * 2 * spec.size for path, spec in model.stored_specs.items() if path in learner.lora_factors
+    )
     wanted = model.executed_flops_per_token - head - first_inputs + merging / (8 * 32)
     assert learner.executed_flops_per_token(8) == pytest.approx(wanted, rel=1e-12)
-    matrices = sum(spec.size for path, spec in model.stored.items() if path in learner.factors)
+    matrices = sum(spec.size for path, spec in model.stored_specs.items() if path in learner.lora_factors)
     saved = head + 2 * matrices
-    assert learner.flops_per_token == pytest.approx(model.flops_per_token - saved + 6 * learner.trainable)
+    assert learner.flops_per_token == pytest.approx(model.flops_per_token - saved + 6 * learner.num_trainable)
 
 
 BAD = {
@@ -338,10 +346,14 @@ BAD = {
     "is not that of finetune.parent": ("data.tokenizer=bpe512",),
     "finetune.rank=0": ("finetune.rank=0",),
     "finetune.alpha=0": ("finetune.alpha=0",),
-    "only finetune.method=frozen counts layers": ("finetune.layers=1",),
-    "finetune.layers=null": ("finetune.method=frozen",),
-    "finetune.layers=9": ("finetune.method=frozen", "finetune.layers=9"),
-    "scanned layers": ("finetune.method=frozen", "finetune.layers=1", "compute.layers=scanned"),
+    "is for finetune.method=last_layers alone": ("finetune.trainable_layers=1",),
+    "finetune.trainable_layers=null": ("finetune.method=last_layers",),
+    "finetune.trainable_layers=9": ("finetune.method=last_layers", "finetune.trainable_layers=9"),
+    "scanned layers": (
+        "finetune.method=last_layers",
+        "finetune.trainable_layers=1",
+        "compute.scan_layers=true",
+    ),
 }
 
 
@@ -393,4 +405,4 @@ def test_the_base_is_written_down(parent, tuned):
     assert base["name"] == "sweep/xs/mha/seed0@30"
     assert (base["identity"], base["step"]) == (told.identity, 30)
     assert read_json(tuned.run)["identity"] != told.identity
-    assert assignment(tuned).config.finetune.method is not Method.none
+    assert assignment(tuned).config.finetune.method is not FinetuneMethod.none

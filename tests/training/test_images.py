@@ -14,13 +14,13 @@ from harness.inspection.diff.diff_checkpoints import diff
 from harness.inspection.export_hf import export
 from harness.inspection.sample_images import sample_images
 from harness.inspection.sample_text import sample
-from harness.models import build, image_of
+from harness.models import build, image_size
 from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
-from harness.records.run.sample_quality import read_record
+from harness.records.run.sample_quality import read_sample_quality
 from harness.records.run.status import State
-from harness.training.output.image_samples import frechet
-from harness.training.programs.run_programs import open_lane
+from harness.training.output.image_samples import frechet_distance
+from harness.training.programs.run_programs import make_run_programs
 from harness.training.run import train_run
 from tests.core.test_png import read
 from tests.prepared import prepare_run
@@ -54,9 +54,9 @@ def lane(run):
     config, facts = read_config(run.config), assignment(run).provenance.facts
     corpus = open_data(config.data)
     reader = Reader(corpus.sampler(config.scale.batch, config.data_seed))
-    model = build(config, facts.shape["vocabulary"], image=image_of(facts.shape))
-    held, gallery = (each(config.evaluation.tokens) for each in (corpus.heldout, corpus.gallery))
-    return open_lane(config, model, jax.devices()[:1], reader.get, held, gallery)
+    model = build(config, facts.shape["vocabulary"], image=image_size(facts.shape))
+    held, gallery = (each(config.evaluation.tokens) for each in (corpus.heldout, corpus.pca_features))
+    return make_run_programs(config, model, jax.devices()[:1], reader.get, held, gallery)
 
 
 def train(run, stop=None):
@@ -84,7 +84,7 @@ def test_a_run_leaves_a_grid_and_a_distance(trained):
     color, pixels = read(trained.picture.read_bytes())
     assert color == 0
     assert pixels.shape == (4 * 58 + 2, 10 * 58 + 2, 1)
-    found = read_record(trained)
+    found = read_sample_quality(trained)
     assert found.count == 64
     assert found.features == "32 principal components of the training images"
     assert 0 < found.floor < found.distance
@@ -108,13 +108,13 @@ def test_variants_read_the_same_rows(trained, tmp_path):
     assert train(other) is State.finished
     hashes = [read_json(run.path / "examples.json") for run in (trained, other)]
     assert hashes[0] == hashes[1]
-    assert read_record(other).floor == read_record(trained).floor
+    assert read_sample_quality(other).floor == read_sample_quality(trained).floor
 
 
 def test_the_verb_makes_a_grid(trained, tmp_path, capsys):
     where = f"{trained.path}@30"
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        arguments = ["--to", f"{tmp_path}/{name}.png", "--each", "2", "--steps", "3", "--seed", seed]
+        arguments = ["--to", f"{tmp_path}/{name}.png", "--per-label", "2", "--steps", "3", "--seed", seed]
         assert main(["sample", where, *arguments]) == 0
     assert capsys.readouterr().out.split() == [f"{tmp_path}/{name}.png" for name in "abc"]
     one, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
@@ -125,7 +125,7 @@ def test_the_verb_makes_a_grid(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"each": 0}, "--each=0"),
+        ({"each": 0}, "--per-label=0"),
         ({"steps": 0}, "--steps=0"),
         ({"seed": -1}, "--seed=-1"),
         ({"guidance": float("nan")}, "--guidance=nan"),
@@ -155,5 +155,5 @@ def test_the_distance_of_two_normals_is_the_closed_form():
     spread = np.array([1.0, 2.0, 0.5])
     other_NK = one_NK * spread + [1, 0, 2]
     expected = 5 + ((spread - 1) ** 2).sum()
-    assert frechet(one_NK @ turn_KK, other_NK @ turn_KK) == pytest.approx(expected, rel=1e-6)
-    assert frechet(one_NK, one_NK) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one_NK @ turn_KK, other_NK @ turn_KK) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(one_NK, one_NK) == pytest.approx(0, abs=1e-9)

@@ -14,8 +14,8 @@ from harness.records.run import metrics
 from harness.records.run.checkpoint_manifest import read_manifest
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
-from harness.training.loop import Meter, Position
-from harness.training.output.run_writer import Journal
+from harness.training.loop import MetricsBuffer, Progress
+from harness.training.output.run_writer import RunWriter
 from harness.training.run import train_run
 from tests.training.runs import assignment, lane, prepare, stopping_at, train
 
@@ -58,8 +58,8 @@ def test_a_reader_that_sleeps_is_seen_in_every_step_over_a_restart(slept):
 
 def test_it_counts_times_the_devices_of_the_lane(tmp_path):
     stub = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put=lambda batch: batch)
-    meter = Meter(stub, None, Journal(RunDir(tmp_path), 9, 0, 1), Position(0, None, "", 3.0, 1.0))
-    assert meter.read(7) == (7, 7)
+    meter = MetricsBuffer(stub, None, RunWriter(RunDir(tmp_path), 9, 0, 1), Progress(0, None, "", 3.0, 1.0))
+    assert meter.read_batch(7) == (7, 7)
     assert 1 + 2 * PAUSE <= meter.input_seconds < 1 + 2 * PAUSE + 1
 
 
@@ -76,12 +76,12 @@ def test_parts_from_before_the_column_are_read_with_others(tmp_path, monkeypatch
         patch.setitem(
             metrics.SCHEMAS, "steps", {k: v for k, v in metrics.STEPS.items() if k != "input_seconds"}
         )
-        metrics.seal(run, "steps", 0, 1, [row | {"step": 1}])
-    metrics.seal(run, "steps", 1, 2, [row | {"step": 2}])
+        metrics.write_part(run, "steps", 0, 1, [row | {"step": 1}])
+    metrics.write_part(run, "steps", 1, 2, [row | {"step": 2}])
     read = read_curve(run, "steps")
     assert read.schema == pl.Schema(metrics.STEPS)
     assert read["input_seconds"].to_list() == [None, 1.0]
-    metrics.compact(run)
+    metrics.merge_parts(run)
     assert read_curve(run, "steps")["input_seconds"].to_list() == [None, 1.0]
 
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from harness.config.worker_options import Terms
+from harness.config.worker_options import WorkerOptions
 from harness.core.atomic_files import read_json
 from harness.data import Reader, open_data
 from harness.data import shared_reader as library_module
-from harness.data.shared_reader import Library
+from harness.data.shared_reader import SharedReaders
 from harness.records.run.config_file import read_config
 from harness.records.run.status import State, read_status
 from harness.training.output import checkpointer
@@ -22,7 +22,7 @@ from harness.worker import main
 from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, train
 
-HUGE = memory_check.Need(10**18, 0, 0, 1)
+HUGE = memory_check.MemoryNeed(10**18, 0, 0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,15 @@ def test_beside_siblings_and_on_another_device(alone, tmp_path):
     assert curve(mha).equals(curve(alone))
     assert not curve(hybrid).equals(curve(alone))
     assert examples(gqa) == examples(hybrid) == examples(alone)
-    assert reader.reads < 2 * 30
+    assert reader.num_gathered < 2 * 30
 
 
 def train_in_turn(runs, devices, **terms):
     """As a worker does, on the first `devices` of this process."""
     tasks = [assignment(run) for run in runs]
-    return main._train(tasks, Terms(devices=devices, backoff_seconds=0.01, **terms), threading.Event())
+    return main._train_runs(
+        tasks, WorkerOptions(devices=devices, backoff_seconds=0.01, **terms), threading.Event()
+    )
 
 
 def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tmp_path, monkeypatch):
@@ -91,7 +93,7 @@ def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tm
         return real(self, t)
 
     monkeypatch.setattr(Reader, "get", get)
-    real_need = memory_check.need_of
+    real_need = memory_check.memory_need
 
     def need_of(lane):
         return HUGE if lane.config.variant.name == "huge" else real_need(lane)
@@ -117,7 +119,7 @@ def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tm
 def test_readers_are_shared_and_closed_with_the_last_run_that_uses_them(tmp_path):
     config = read_config(prepare(tmp_path).config)
     other = dataclasses.replace(config, data_seed=9)
-    library = Library()
+    library = SharedReaders()
     with library.open(config) as one:
         with library.open(config) as same, library.open(other) as another:
             assert same is one
@@ -170,7 +172,7 @@ def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
 
 def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
     run, times = prepare(tmp_path), []
-    real = library_module._opened
+    real = library_module._open_handle
 
     def opened(config, mine_B):
         times.append(config)
@@ -201,7 +203,7 @@ def test_two_equal_variants_are_bitwise_equal_and_a_null_pair_is_not(alone, tmp_
 
 def test_shared_parameters_of_two_variants_start_equal(tmp_path):
     mha, gqa = prepare(tmp_path, "model.heads=2"), prepare(tmp_path, "variant=gqa", "model.heads=2")
-    one, other = (lane(run).initial().params for run in (mha, gqa))
+    one, other = (lane(run).init_state().params for run in (mha, gqa))
     shared = [path for path in one if path in other and one[path].shape == other[path].shape]
     assert 0 < len(shared) < len(one)
     assert all(np.array_equal(one[path], other[path]) for path in shared)

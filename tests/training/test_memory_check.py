@@ -8,10 +8,10 @@ import jax
 import pytest
 
 from harness.core.errors import UserError
-from harness.core.number_format import size
+from harness.core.number_format import format_bytes
 from harness.records.run.status import State, read_status
 from harness.training.programs import compile_cache
-from harness.training.programs.memory_check import Need, Room, need_of
+from harness.training.programs.memory_check import MemoryBudget, MemoryNeed, memory_need
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare
 
@@ -30,12 +30,12 @@ def bytes_of(tree):
 def test_the_need_is_what_arrays_say_of_themselves(run):
     """State and copy against the arrays; the step holds at least the gradients and the logits."""
     here = lane(run)
-    need, state = need_of(here), here.abstract_state()
+    need, state = memory_need(here), here.abstract_state()
     assert need.state == pytest.approx(bytes_of(state), rel=0.01)
     assert need.copy == pytest.approx(bytes_of(state), rel=0.01)
     rows = here.config.scale.batch * here.config.data.sequence_length
     assert need.scratch > bytes_of(state.params) + 4 * rows * here.model.shape.vocabulary
-    assert (need.devices, need.all) == (1, need.each)
+    assert (need.devices, need.total) == (1, need.per_device)
 
 
 def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
         return loaded[-1]
 
     monkeypatch.setattr(compile_cache, "_load", load)
-    one, other = need_of(lane(run)), need_of(lane(run, 4))
+    one, other = memory_need(lane(run)), memory_need(lane(run, 4))
     assert one == other
     assert all(each is not None for each in loaded[-4:]), "nothing was loaded: nothing is tested"
 
@@ -55,50 +55,51 @@ def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
 @pytest.mark.slow
 def test_more_devices_need_less_each(tmp_path):
     wide = prepare(tmp_path, "schedule.branches=[]", "mesh.fsdp=2", "variant.name=wide")
-    narrow = need_of(lane(prepare(tmp_path, "schedule.branches=[]")))
-    assert need_of(lane(wide)).state == pytest.approx(narrow.state / 2, rel=0.05)
+    narrow = memory_need(lane(prepare(tmp_path, "schedule.branches=[]")))
+    assert memory_need(lane(wide)).state == pytest.approx(narrow.state / 2, rel=0.05)
 
 
 def room(free, limit=None, patience=60.0):
-    return Room(lambda: free, lambda: limit if limit is not None else free, patience)
+    return MemoryBudget(lambda: free, lambda: limit if limit is not None else free, patience)
 
 
 def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(run, tmp_path):
     tight = prepare(tmp_path)
-    need = need_of(lane(tight))
-    state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.all - 1))
+    need = memory_need(lane(tight))
+    state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.total - 1))
     message = read_status(tight).message
     assert state is State.refused
     assert message.startswith(
-        f"needs {size(need.each)} a device of {size(need.all - 1)} (1 simulated device on "
+        f"needs {format_bytes(need.per_device)} a device of {format_bytes(need.total - 1)} "
+        "(1 simulated device on "
     )
     assert "compute.remat=full" in message
     assert "\n" not in message
     assert not (tight.path / "metrics").exists()
-    assert train_run(assignment(tight), lane(tight), threading.Event(), room(need.all)) is State.finished
+    assert train_run(assignment(tight), lane(tight), threading.Event(), room(need.total)) is State.finished
 
 
 def test_a_real_device_is_asked_for_its_own_limit(run):
     here = lane(run)
-    need = need_of(here)
-    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.each - 1}, device_kind="chip")
+    need = memory_need(here)
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.per_device - 1}, device_kind="chip")
     fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], own_devices=[device])
-    with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).hold(fake, lambda: None):
+    with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
         pass
-    device.memory_stats = lambda: {"bytes_limit": need.each}
-    with room(0).hold(fake, lambda: None):
+    device.memory_stats = lambda: {"bytes_limit": need.per_device}
+    with room(0).reserve(fake, lambda: None):
         pass
 
 
 def test_a_lane_waits_while_others_of_its_process_hold_the_memory(run):
-    need = need_of(lane(run))
-    shared, told, inside = room(1.5 * need.all), [], threading.Event()
+    need = memory_need(lane(run))
+    shared, told, inside = room(1.5 * need.total), [], threading.Event()
 
     def second():
-        with shared.hold(lane(run, 1), lambda: told.append(time.monotonic())):
+        with shared.reserve(lane(run, 1), lambda: told.append(time.monotonic())):
             inside.set()
 
-    with shared.hold(lane(run), lambda: pytest.fail("it fits")):
+    with shared.reserve(lane(run), lambda: pytest.fail("it fits")):
         other = threading.Thread(target=second)
         other.start()
         deadline = time.monotonic() + 60
@@ -113,7 +114,7 @@ def test_a_lane_waits_while_others_of_its_process_hold_the_memory(run):
 @pytest.mark.slow
 def test_two_that_wait_for_each_other_train_one_after_the_other(tmp_path):
     runs = [prepare(tmp_path, f"variant.name={name}", "schedule.branches=[]") for name in ("one", "two")]
-    shared = room(1.5 * need_of(lane(runs[0])).all)
+    shared = room(1.5 * memory_need(lane(runs[0])).total)
     states = {}
 
     def work(index):
@@ -131,17 +132,22 @@ def test_two_that_wait_for_each_other_train_one_after_the_other(tmp_path):
 
 
 def test_what_others_hold_is_waited_for_a_while_and_left_when_told_to(run, tmp_path):
-    need = need_of(lane(run))
-    with pytest.raises(UserError, match="needs"), room(0, need.all, 0.0).hold(lane(run), lambda: None):
+    need = memory_need(lane(run))
+    with pytest.raises(UserError, match="needs"), room(0, need.total, 0.0).reserve(lane(run), lambda: None):
         pass
     stop = threading.Event()
     stop.set()
     waits = prepare(tmp_path)
-    assert train_run(assignment(waits), lane(waits), stop, room(0, need.all)) is State.preempted
+    assert train_run(assignment(waits), lane(waits), stop, room(0, need.total)) is State.preempted
 
 
 def test_sizes_are_written_as_people_do():
-    assert [size(n) for n in (12, 2048, 3.1 * 2**30, 2**45)] == ["12 bytes", "2.0 KiB", "3.1 GiB", "32.0 TiB"]
-    need = Need(2 * MEBI, 2 * MEBI, MEBI, 2)
-    assert (need.each, need.all) == (5 * MEBI, 10 * MEBI)
-    assert need.words(MEBI, "here").startswith("needs 5.0 MiB a device of 1.0 MiB (here): state 2.0 MiB")
+    assert [format_bytes(n) for n in (12, 2048, 3.1 * 2**30, 2**45)] == [
+        "12 bytes",
+        "2.0 KiB",
+        "3.1 GiB",
+        "32.0 TiB",
+    ]
+    need = MemoryNeed(2 * MEBI, 2 * MEBI, MEBI, 2)
+    assert (need.per_device, need.total) == (5 * MEBI, 10 * MEBI)
+    assert need.message(MEBI, "here").startswith("needs 5.0 MiB a device of 1.0 MiB (here): state 2.0 MiB")

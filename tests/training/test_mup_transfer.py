@@ -18,10 +18,9 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    Layers,
-    Match,
-    Mechanism,
+    MatchBy,
     ModelConfig,
+    ModuleConfig,
     OptimizerConfig,
     ScaleConfig,
 )
@@ -31,7 +30,7 @@ from harness.models import Model, build
 from harness.models.layers import Rotary
 from harness.models.text.decoder import Decoder
 from harness.training.optimizers import optimizer as optimizer
-from harness.training.optimizers.optimizer import make_optimizer, matrices_of
+from harness.training.optimizers.optimizer import hidden_matrices, make_optimizer
 from harness.training.step import TrainState, make_step
 from harness.training.trainable.trainable_model import Params
 
@@ -65,7 +64,7 @@ def without_compilation_cache():
 
 
 def model(width: int, base: int | None, compute: ComputeConfig | None = None, **changes: Any) -> Model:
-    shape = {"width": width, "ffn": 2 * width, "layers": 2, "head_width": 8, "match": Match.none}
+    shape = {"width": width, "ffn": 2 * width, "layers": 2, "head_width": 8, "match": MatchBy.none}
     config = Config(
         model=ModelConfig(**(shape | {"base_width": base} | changes)),
         scale=ScaleConfig("tiny", 1, 1, BATCH),
@@ -76,13 +75,15 @@ def model(width: int, base: int | None, compute: ComputeConfig | None = None, **
 
 
 def optimizer_of(built: Model, name: str = "adamw") -> optax.GradientTransformation:
-    decay = {path: spec.deviation > 0 for path, spec in built.stored.items()}
-    return make_optimizer(OPTIMIZERS[name], decay, built.learning_rate_scales, matrices_of(built))
+    decay = {path: spec.deviation > 0 for path, spec in built.stored_specs.items()}
+    return make_optimizer(OPTIMIZERS[name], decay, built.learning_rate_scales, hidden_matrices(built))
 
 
 def lowered_step(built: Model, name: str = "adamw") -> jax.stages.Lowered:
     descent = optimizer_of(built, name)
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in built.stored.items()}
+    params = {
+        path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in built.stored_specs.items()
+    }
     state = TrainState(params, jax.eval_shape(descent.init, params))
     tokens = jax.ShapeDtypeStruct((1, BATCH, LENGTH + 1), jnp.int32)
     step = make_step(built, OPTIMIZERS[name], descent)
@@ -105,7 +106,7 @@ def batches() -> np.ndarray:
 def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     """What is read in, the residual stream after the last layer, and the logits."""
     tokens_BT = jnp.asarray(batches()[-1, 0, :, :-1])
-    leaves = [params[path] for path in built.stored]
+    leaves = [params[path] for path in built.stored_specs]
     state = jax.tree.unflatten(jax.tree.structure(built._abstract), leaves)
     decoder = nnx.merge(built._graph, state)
     rotary = Rotary.table(LENGTH, decoder.head_width, decoder.rope_base)
@@ -171,7 +172,7 @@ def test_at_the_base_width_the_program_is_the_one_without_the_rule(tied, monkeyp
         return lowered_step(model(64, base, layers=1, tie_embeddings=tied)).as_text()
 
     plain, same, other = program(None), program(64), program(32)
-    monkeypatch.setattr(Decoder, "_times", lambda self, x_BTD, factor: x_BTD)
+    monkeypatch.setattr(Decoder, "_scale", lambda self, x_BTD, factor: x_BTD)
     monkeypatch.setattr(optimizer, "_scaled", lambda rate_scales: optax.identity())
     assert plain == same == program(None)
     assert plain != other
@@ -179,29 +180,29 @@ def test_at_the_base_width_the_program_is_the_one_without_the_rule(tied, monkeyp
 
 def test_the_rates_of_muon_by_path():
     """sqrt(1/4) where both sides are four times the base's, 1/4 where the number of columns is fixed."""
-    built = model(128, 32, tie_embeddings=False, attention=Mechanism("gqa", {"kv_heads": 2}))
-    rates = {path.removeprefix("layers.1."): m.rate for path, m in matrices_of(built).items()}
+    built = model(128, 32, tie_embeddings=False, attention=ModuleConfig("gqa", {"kv_heads": 2}))
+    rates = {path.removeprefix("layers.1."): m.rate for path, m in hidden_matrices(built).items()}
     assert rates["attention.query"] == rates["attention.output"] == 0.5
     assert rates["feedforward.gate"] == rates["feedforward.down"] == 0.5
     assert rates["attention.key"] == rates["attention.value"] == 0.25
-    assert {m.rate for m in matrices_of(model(128, None)).values()} == {1.0}
+    assert {m.rate for m in hidden_matrices(model(128, None)).values()} == {1.0}
 
 
 def test_the_rule_by_path():
-    built = model(128, 32, tie_embeddings=False, attention=Mechanism("gqa", {"kv_heads": 2}))
+    built = model(128, 32, tie_embeddings=False, attention=ModuleConfig("gqa", {"kv_heads": 2}))
     scales = built.learning_rate_scales
-    assert scales.keys() == built.stored.keys()
+    assert scales.keys() == built.stored_specs.keys()
     assert scales["embedding"] == scales["head"] == 0.5
     assert {scale for path, scale in scales.items() if path.endswith("gain")} == {1.0}
-    matrices = [path for path, spec in built.stored.items() if len(spec.shape) > 1]
+    matrices = [path for path, spec in built.stored_specs.items() if len(spec.shape) > 1]
     assert {scales[path] for path in matrices if path.startswith("layers.")} == {0.25}
     assert set(model(128, None).learning_rate_scales.values()) == {1.0}
 
 
 def test_scanned_layers_learn_as_unrolled_ones():
-    loop, scan = model(64, 32), model(64, 32, ComputeConfig(layers=Layers.scanned))
+    loop, scan = model(64, 32), model(64, 32, ComputeConfig(scan_layers=True))
     rng = np.random.default_rng(1)
-    grads = {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in loop.specs.items()}
+    grads = {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in loop.param_specs.items()}
 
     def updates(built: Model) -> dict[str, np.ndarray]:
         descent, params = optimizer_of(built), built.init(0)
@@ -210,7 +211,7 @@ def test_scanned_layers_learn_as_unrolled_ones():
 
     one, other = updates(loop), updates(scan)
     assert scan.stacking.repeats == 2
-    assert all(np.array_equal(one[path], other[path]) for path in loop.specs)
+    assert all(np.array_equal(one[path], other[path]) for path in loop.param_specs)
 
 
 def test_weight_decay_takes_the_same_share_at_every_width():

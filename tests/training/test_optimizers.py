@@ -17,10 +17,9 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    Layers,
-    Match,
-    Mechanism,
+    MatchBy,
     ModelConfig,
+    ModuleConfig,
     OptimizerConfig,
     ScaleConfig,
 )
@@ -31,9 +30,9 @@ from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.run.status import State
 from harness.training.optimizers.muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
 from harness.training.optimizers.muon import scale_by_orthogonal as scale_by
-from harness.training.optimizers.optimizer import OPTIMIZERS, make_optimizer, matrices_of
+from harness.training.optimizers.optimizer import OPTIMIZERS, hidden_matrices, make_optimizer
 from harness.training.run import train_run
-from harness.training.trainable.trainable_model import learner_of
+from harness.training.trainable.trainable_model import make_trainable
 from harness.worker.describe import _state_bytes
 from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
@@ -45,26 +44,26 @@ def config_of(name: str, **changes) -> OptimizerConfig:
     return OptimizerConfig(name=name, learning_rate=0.01, **changes)
 
 
-def model_of(how: Layers = Layers.unrolled, **changes) -> Model:
-    shape = {"width": 16, "ffn": 24, "layers": 2, "heads": 4, "head_width": 4, "match": Match.none}
+def model_of(how: bool = False, **changes) -> Model:
+    shape = {"width": 16, "ffn": 24, "layers": 2, "heads": 4, "head_width": 4, "match": MatchBy.none}
     config = Config(
         model=ModelConfig(**(shape | {"tie_embeddings": False} | changes)),
         scale=ScaleConfig("tiny", 1, 1, 8),
-        compute=ComputeConfig(layers=how),
+        compute=ComputeConfig(scan_layers=how),
         data=DataConfig(sequence_length=16),
     )
     return build(config, 16)
 
 
 def optimizer_of(model: Model, config: OptimizerConfig) -> optax.GradientTransformation:
-    decay = {path: spec.deviation > 0 for path, spec in model.stored.items()}
-    return make_optimizer(config, decay, model.learning_rate_scales, matrices_of(model))
+    decay = {path: spec.deviation > 0 for path, spec in model.stored_specs.items()}
+    return make_optimizer(config, decay, model.learning_rate_scales, hidden_matrices(model))
 
 
 def gradients(model: Model, seed: int) -> dict[str, np.ndarray]:
     """By canonical path."""
     rng = RNG(seed)
-    return {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in model.specs.items()}
+    return {path: rng.normal(size=spec.shape).astype(np.float32) for path, spec in model.param_specs.items()}
 
 
 def in_turn(grads, steps: int = 3) -> list[dict[str, np.ndarray]]:
@@ -110,11 +109,11 @@ def test_it_comes_as_near_to_the_orthogonal_factor_as_its_singular_values():
 
 def test_matrices_are_those_of_the_products_a_layer_each():
     """Query D x HK, output HK x D; each direction is that of its own matrix alone, sized as Adam's."""
-    loop, scan = model_of(), model_of(Layers.scanned)
+    loop, scan = model_of(), model_of(True)
     assert scan.stacking.repeats == 2
     grads = gradients(loop, 2)
     for model in (loop, scan):
-        found = model.unstack(updates(scale_by(matrices_of(model), 5), [model.stack(grads)], None))
+        found = model.unstack(updates(scale_by(hidden_matrices(model), 5), [model.stack(grads)], None))
         for leaf, shape in {
             "attention.query": (16, 16),
             "attention.output": (16, 16),
@@ -151,7 +150,7 @@ def test_stacks_of_other_heights_are_iterated_together():
 
 
 def test_query_and_output_of_other_sides_are_told_apart():
-    matrices = matrices_of(model_of(heads=8, attention=Mechanism("gqa", {"kv_heads": 2})))
+    matrices = hidden_matrices(model_of(heads=8, attention=ModuleConfig("gqa", {"kv_heads": 2})))
     sides = {path.removeprefix("layers.0."): (m.rows, m.columns) for path, m in matrices.items()}
     assert sides["attention.query"] == (16, 32)
     assert sides["attention.key"] == sides["attention.value"] == (16, 8)
@@ -161,7 +160,7 @@ def test_query_and_output_of_other_sides_are_told_apart():
 
 def test_muon_is_momentum_by_hand_for_matrices_and_adam_for_the_rest():
     model, config = model_of(layers=1), config_of("muon", weight_decay=0.0)
-    each, params, matrices = in_turn(gradients(model, 3)), model.init(0), matrices_of(model)
+    each, params, matrices = in_turn(gradients(model, 3)), model.init(0), hidden_matrices(model)
     nesterov = {}
     for path in matrices:
         momentum = np.zeros_like(each[0][path])
@@ -194,7 +193,7 @@ def test_lion_is_five_steps_of_numpy():
 def test_adamw_is_bitwise_what_it_was():
     """The state too: checkpoints of it are restored by its structure."""
     model, config = model_of(base_width=8), config_of("adamw")
-    decay = {path: spec.deviation > 0 for path, spec in model.stored.items()}
+    decay = {path: spec.deviation > 0 for path, spec in model.stored_specs.items()}
     scales = model.learning_rate_scales
     before = optax.chain(
         optax.scale_by_adam(config.b1, config.b2, config.epsilon),
@@ -212,7 +211,7 @@ def test_matrices_decay_and_gains_do_not(name):
     model = model_of()
     params, still = model.init(0), {path: np.zeros_like(p) for path, p in model.init(0).items()}
     found = updates(optimizer_of(model, config_of(name, weight_decay=0.25)), [still], params)
-    for path, spec in model.specs.items():
+    for path, spec in model.param_specs.items():
         share = 0.0 if path.endswith("gain") else 0.25
         assert (spec.deviation > 0) == (share > 0)
         np.testing.assert_array_equal(found[path], np.float32(share) * params[path], err_msg=path)
@@ -220,7 +219,7 @@ def test_matrices_decay_and_gains_do_not(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_stacked_layers_learn_as_single_ones(name):
-    loop, scan = model_of(base_width=8), model_of(Layers.scanned, base_width=8)
+    loop, scan = model_of(base_width=8), model_of(True, base_width=8)
     each, config = in_turn(gradients(loop, 6)), config_of(name)
     one = updates(optimizer_of(loop, config), each, loop.init(0))
     stacked = [scan.stack(grads) for grads in each]
@@ -230,7 +229,7 @@ def test_stacked_layers_learn_as_single_ones(name):
         np.testing.assert_allclose(one[path], other[path], rtol=near, atol=near / 10, err_msg=path)
 
 
-@pytest.mark.parametrize("layers", Layers)
+@pytest.mark.parametrize("layers", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
     model = model_of(layers)
@@ -239,7 +238,7 @@ def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
     alone = updates(optimizer_of(model, config_of(name)), each, params)
     mesh = lane_mesh(jax.devices(), MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
-        shardings = param_shardings(mesh, model.stored)
+        shardings = param_shardings(mesh, model.stored_specs)
         *each, params = (jax.device_put(arrays, shardings) for arrays in (*each, params))
         found = updates(optimizer_of(model, config_of(name)), each, params)
     for path, array in found.items():
@@ -249,8 +248,8 @@ def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
 
 BITS = """
 import hashlib, os
-from harness.parallel.profile import cpu_profile
-os.environ.update(cpu_profile(1))
+from harness.core.cpu_flags import cpu_env
+os.environ.update(cpu_env(1))
 from tests.training.test_optimizers import bits
 print(bits())
 """
@@ -268,15 +267,15 @@ def test_the_bits_of_muon_do_not_depend_on_cores_or_devices():
 
 
 @pytest.mark.parametrize(("name", "moments"), [("adamw", (2, 2)), ("lion", (1, 1)), ("muon", (1, 2))])
-@pytest.mark.parametrize("layers", Layers)
+@pytest.mark.parametrize("layers", [False, True])
 def test_what_it_keeps_is_counted(name, moments, layers):
     """One momentum a matrix of muon, two moments of the rest; and a counter."""
-    config = compose([f"optimizer={name}", f"compute.layers={layers.value}"])
+    config = compose([f"optimizer={name}", f"compute.scan_layers={str(layers).lower()}"])
     model = model_of(layers)
     of_matrix, of_rest = moments
-    inside = sum(model.stored[path].size for path in matrices_of(model))
+    inside = sum(model.stored_specs[path].size for path in hidden_matrices(model))
     kept = of_matrix * inside + of_rest * (model.parameters - inside)
-    assert _state_bytes(config, learner_of(config, model)) == 4 * (2 * model.parameters + kept + 1)
+    assert _state_bytes(config, make_trainable(config, model)) == 4 * (2 * model.parameters + kept + 1)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import good_steps
+from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State, read_status
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_another_number(whole, tmp
     status = read_status(run)
     assert status.state is State.preempted
     assert 9 < status.step < 30
-    assert good_steps(run)[0][-1] == status.step
+    assert valid_steps(run)[0][-1] == status.step
     assert (train(run, count) if count else ended([start_alone(run)])) == [0] * (count or 1)
     if count:
         assert same(run, whole)
@@ -149,4 +149,4 @@ def test_what_a_run_leaves_behind_is_written_once(whole):
     assert [each["phase"] for each in phases].count("start") == 1
     assert whole.log.read_text().count("finished at step 30") == 1
     assert not whole.meeting.exists()
-    assert good_steps(whole) == ([8, 16, 24, 30], [])
+    assert valid_steps(whole) == ([8, 16, 24, 30], [])

@@ -15,8 +15,8 @@ from harness.records.paths import RunDir
 from harness.records.run.status import State
 from harness.records.run.timeline import read_timeline
 from harness.training.output import profiler
-from harness.training.output.profiler import Tracer, check_profile
-from harness.training.output.run_writer import Journal
+from harness.training.output.profiler import StepProfiler, check_profile
+from harness.training.output.run_writer import RunWriter
 from tests.training.runs import curve, prepare, train
 
 STEPS = ("profile=steps", "profile.first=3", "profile.last=5")
@@ -50,15 +50,15 @@ def test_it_is_no_part_of_what_a_run_is():
 def attempt(folder, steps, first=3, last=5):
     """A run of so many steps of nothing."""
     run = RunDir(folder)
-    journal = Journal(run, steps, 0, 1)
-    tracer = Tracer(ProfileConfig(Profile.steps, first, last), journal, 0)
+    journal = RunWriter(run, steps, 0, 1)
+    tracer = StepProfiler(ProfileConfig(Profile.steps, first, last), journal, 0)
     for step in range(steps):
-        if tracer.due(step):
-            tracer.turn()
+        if tracer.is_due(step):
+            tracer.toggle()
         jax.block_until_ready(jnp.ones(3) + step)
-        journal.tell(step=step + 1)
+        journal.update_status(step=step + 1)
     tracer.close()
-    assert not profiler._ONE.locked()
+    assert not profiler._PROFILER_LOCK.locked()
     return run
 
 
@@ -75,11 +75,11 @@ def test_one_that_ends_before_says_so(tmp_path):
 
 
 def test_one_lane_at_a_time(tmp_path):
-    one, other = (Journal(RunDir(tmp_path / name), 9, 0, 1) for name in "ab")
+    one, other = (RunWriter(RunDir(tmp_path / name), 9, 0, 1) for name in "ab")
     tracers = []
     for journal in (one, other):
         journal.run.path.mkdir()
-        tracers.append(Tracer(ProfileConfig(Profile.steps, 1, 1), journal, 0))
+        tracers.append(StepProfiler(ProfileConfig(Profile.steps, 1, 1), journal, 0))
         tracers[-1].turn()
     assert "another lane of this process is traced" in other.run.log.read_text()
     for tracer in tracers:

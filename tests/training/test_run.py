@@ -12,11 +12,11 @@ import pytest
 
 from harness.core.atomic_files import read_json
 from harness.records.run import metrics
-from harness.records.run.checkpoint_manifest import good_steps
-from harness.records.run.integrity import damaged
+from harness.records.run.checkpoint_manifest import valid_steps
+from harness.records.run.integrity import find_damage
 from harness.records.run.metrics import EVALS, STEPS
 from harness.records.run.status import State, read_status
-from harness.records.run.training_target import write_goal
+from harness.records.run.training_target import write_target
 from harness.training.output.checkpointer import restore
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
@@ -42,7 +42,7 @@ def assert_same(run, reference):
         assert curve(one, "evals").equals(curve(other, "evals"))
         assert read_json(one.path / "examples.json") == read_json(other.path / "examples.json")
         assert read_status(one).state is State.finished
-        assert not damaged(one)
+        assert not find_damage(one)
 
 
 def test_a_run_leaves_a_whole_curve_and_its_checkpoints(undisturbed):
@@ -54,7 +54,7 @@ def test_a_run_leaves_a_whole_curve_and_its_checkpoints(undisturbed):
     assert evals["decayed"].to_list() == [False, True]
     assert steps["tokens"].to_list() == [256 * step for step in range(1, 31)]
     assert steps["device_seconds"].is_sorted()
-    assert good_steps(undisturbed)[0] == [8, 13, 16, 24, 30]
+    assert valid_steps(undisturbed)[0] == [8, 13, 16, 24, 30]
     branch = metrics.read_curve(undisturbed.branch(0.5), "steps")
     assert branch["step"].to_list() == [14, 15]
     assert steps["loss"][-1] < steps["loss"][0] - 0.5
@@ -82,7 +82,7 @@ def test_a_damaged_part_is_named_and_computed_again(undisturbed, tmp_path, what)
     run = copy_of(undisturbed, tmp_path)
     (path,) = run.path.glob(what)
     flip_a_bit(path)
-    assert any(path.name in sentence for sentence in damaged(run))
+    assert any(path.name in sentence for sentence in find_damage(run))
     assert train(run) is State.finished
     assert path.name in run.log.read_text() + run.branch(0.5).log.read_text()
     assert_same(run, undisturbed)
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_stepped_over(undisturbed, tmp_path, step):
     shutil.rmtree(run.branch(0.5).path)
     biggest = max(run.checkpoint(step).rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
     flip_a_bit(biggest)
-    assert any(biggest.name in sentence for sentence in damaged(run))
+    assert any(biggest.name in sentence for sentence in find_damage(run))
     assert train(run) is State.finished
     assert biggest.name in run.log.read_text()
     assert_same(run, undisturbed)
@@ -115,7 +115,7 @@ def test_what_a_branch_lost_is_missed_and_computed_again(undisturbed, tmp_path, 
     run = copy_of(undisturbed, tmp_path)
     lost = run.branch(0.5).path / name
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
-    assert damaged(run, [0.5])
+    assert find_damage(run, [0.5])
     assert train(run) is State.finished
     assert_same(run, undisturbed)
 
@@ -150,7 +150,7 @@ def test_a_branch_does_not_leave_from_a_damaged_fork(undisturbed, tmp_path, monk
 
 def _when_the_last_part_is_sealed(monkeypatch, damage):
     """Once, before the run ends."""
-    real, due = metrics.seal, [damage]
+    real, due = metrics.write_part, [damage]
 
     def seal(run, kind, start, end, rows):
         if end == 30 and due:
@@ -162,7 +162,7 @@ def _when_the_last_part_is_sealed(monkeypatch, damage):
 
 def test_a_damaged_goal_is_not_taken_for_the_end(tmp_path):
     run = prepare(tmp_path)
-    write_goal(run, 0.5)
+    write_target(run, 0.5)
     run.goal.write_text(run.goal.read_text().replace("0.5", "0.9"))
     assert train(run) is State.failed
     assert read_status(run).step == 0
@@ -172,7 +172,7 @@ def test_a_checkpoint_without_manifest_does_not_exist(undisturbed, tmp_path):
     run = copy_of(undisturbed, tmp_path)
     run.manifest(30).unlink()
     shutil.rmtree(run.checkpoint(24) / "state")
-    assert good_steps(run)[0] == [8, 13, 16]
+    assert valid_steps(run)[0] == [8, 13, 16]
     assert train(run) is State.finished
     assert_same(run, undisturbed)
 
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_ends_the_run_as_diverged(tmp_path):
 
 def test_a_full_disk_loses_nothing(undisturbed, tmp_path, monkeypatch):
     run = prepare(tmp_path)
-    real = metrics.seal
+    real = metrics.write_part
 
     def full(run, kind, start, end, rows):
         if end > 16:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.records.paths import RunDir
 from harness.records.run.status import State, read_status
 from harness.records.run.timeline import Timeline, read_timeline
-from harness.training.output.run_writer import Journal
+from harness.training.output.run_writer import RunWriter
 
 
 def told(run: RunDir) -> list[tuple[str, int, float]]:
@@ -14,12 +14,12 @@ def told(run: RunDir) -> list[tuple[str, int, float]]:
 
 def test_a_line_for_each_phase_and_none_for_a_beat(tmp_path):
     run = RunDir(tmp_path)
-    journal = Journal(run, 10, 0, 1, Timeline(run, 1, 2))
-    journal.beat("compile")
-    journal.turn("train")
+    journal = RunWriter(run, 10, 0, 1, Timeline(run, 1, 2))
+    journal.heartbeat("compile")
+    journal.set_phase("train")
     for step in range(1, 6):
-        journal.beat("train", step=step)
-    journal.beat("save")
+        journal.heartbeat("train", step=step)
+    journal.heartbeat("save")
     journal.end(State.finished)
     assert told(run) == [
         ("start", 0, 1), ("compile", 0, 1), ("train", 0, 1), ("save", 5, 1), ("end", 5, 1),
@@ -30,10 +30,10 @@ def test_a_line_for_each_phase_and_none_for_a_beat(tmp_path):
 def test_a_branch_stands_in_the_timeline_of_its_parent(tmp_path):
     run = RunDir(tmp_path)
     timeline = Timeline(run, 1, 1)
-    journal, branch = Journal(run, 10, 0, 1, timeline), run.branch(0.5)
-    journal.beat("branch")
-    of_branch = Journal(branch, 5, 4, 1, timeline, 0.5)
-    of_branch.turn("train")
+    journal, branch = RunWriter(run, 10, 0, 1, timeline), run.branch(0.5)
+    journal.heartbeat("branch")
+    of_branch = RunWriter(branch, 5, 4, 1, timeline, 0.5)
+    of_branch.set_phase("train")
     of_branch.end(State.finished)
     journal.end(State.finished)
     assert told(run) == [("start", 0, 1), ("branch", 0, 1), ("train", 4, 0.5), ("end", 0, 1)]

@@ -4,7 +4,7 @@ import pytest
 
 from harness.config.compose import compose
 from harness.core.errors import UserError
-from harness.training.schedule import branch_courses, learning_rate, main_course
+from harness.training.schedule import branch_segments, learning_rate, main_segment
 
 CONFIG = compose(["scale.tokens=2048000", "scale.batch=16"])
 
@@ -14,7 +14,7 @@ def rates(course, schedule=CONFIG.schedule):
 
 
 def test_wsd_rises_holds_and_falls_to_almost_zero():
-    course = main_course(CONFIG)
+    course = main_segment(CONFIG)
     values = rates(course)
     assert course.last == 1000
     assert values[:50] == [(i + 1) / 50 for i in range(50)]
@@ -24,9 +24,9 @@ def test_wsd_rises_holds_and_falls_to_almost_zero():
 
 
 def test_a_branch_is_what_a_shorter_budget_would_have_been():
-    (branch,) = branch_courses(CONFIG)
+    (branch,) = branch_segments(CONFIG)
     shorter = compose(["scale.tokens=1024000", "scale.batch=16", "schedule.branches=[]"])
-    course = main_course(shorter)
+    course = main_segment(shorter)
     assert (branch.last, branch.cooldown) == (course.last, course.cooldown)
     assert branch.first == course.last - course.cooldown
     assert rates(branch) == rates(course)[branch.first :]
@@ -34,9 +34,9 @@ def test_a_branch_is_what_a_shorter_budget_would_have_been():
 
 def test_cosine_ends_at_its_floor_and_constant_never_falls():
     cosine = compose(["schedule=cosine", "scale.tokens=2048000", "scale.batch=16"])
-    assert rates(main_course(cosine), cosine.schedule)[-1] == pytest.approx(0.1, abs=1e-4)
+    assert rates(main_segment(cosine), cosine.schedule)[-1] == pytest.approx(0.1, abs=1e-4)
     constant = compose(["schedule=constant", "scale.tokens=2048000", "scale.batch=16"])
-    assert set(rates(main_course(constant), constant.schedule)[50:]) == {1.0}
+    assert set(rates(main_segment(constant), constant.schedule)[50:]) == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_cosine_ends_at_its_floor_and_constant_never_falls():
 def test_each_mistake_gets_one_sentence(overrides, words):
     config = compose(overrides)
     with pytest.raises(UserError) as error:
-        branch_courses(config)
+        branch_segments(config)
     assert all(word in str(error.value) for word in words)
     assert "\n" not in str(error.value)

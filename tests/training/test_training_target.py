@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from harness.records.run.integrity import damaged
+from harness.records.run.integrity import find_damage
 from harness.records.run.status import State, read_status
-from harness.records.run.training_target import END, read_goal, write_goal
+from harness.records.run.training_target import END, read_target, write_target
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare
 
@@ -23,7 +23,7 @@ def both(tmp_path_factory):
     other = prepare(tmp_path_factory.mktemp("looked"), LOOKS)
     waited = []
     for share in (*SHARES, END):
-        write_goal(other, share)
+        write_target(other, share)
         train_run(assignment(other), programs, threading.Event())
         waited.append((read_status(other).state, read_status(other).step, len(other.branches())))
     return one, other, waited
@@ -45,13 +45,13 @@ def test_run_and_branches_are_bitwise_those_of_one_go(both):
     for a, b in [(one, other), *((one.branch(share), other.branch(share)) for share in SHARES)]:
         assert curve(a).equals(curve(b))
         assert curve(a, "evals").equals(curve(b, "evals"))
-        assert not damaged(b)
+        assert not find_damage(b)
 
 
 def test_asked_twice_for_the_same_look_it_trains_nothing(tmp_path, both):
     one, _, _ = both
     run = prepare(tmp_path, LOOKS)
-    write_goal(run, SHARES[0])
+    write_target(run, SHARES[0])
     programs = lane(run)
     states = [train_run(assignment(run), programs, threading.Event()) for _ in range(2)]
     assert states == [State.waiting, State.waiting]
@@ -61,7 +61,7 @@ def test_asked_twice_for_the_same_look_it_trains_nothing(tmp_path, both):
 
 def test_without_a_goal_it_is_the_end(tmp_path):
     run = prepare(tmp_path)
-    assert read_goal(run) == END
-    write_goal(run, 0.5)
-    write_goal(run, END)
-    assert read_goal(run) == END
+    assert read_target(run) == END
+    write_target(run, 0.5)
+    write_target(run, END)
+    assert read_target(run) == END

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.host_memory import free_memory, memory_limit
-from harness.worker.device_pool import Pool
+from harness.worker.device_pool import DevicePool
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.booleans(), st.integers(1, 6)), max_size=40))
 def test_ranges_never_overlap_and_a_gap_that_is_there_is_found(devices, moves):
-    pool, busy, lent = Pool(devices), [False] * devices, []
+    pool, busy, lent = DevicePool(devices), [False] * devices, []
     for takes, number in moves:
         if takes:
-            first = pool.take(number)
+            first = pool.allocate(number)
             gaps = [i for i in range(devices - number + 1) if not any(busy[i : i + number])]
             assert (first is None) == (not gaps)
             if first is not None:
@@ -22,33 +22,33 @@ def test_ranges_never_overlap_and_a_gap_that_is_there_is_found(devices, moves):
                 lent.append((first, number))
         elif lent:
             first, width = lent.pop(number % len(lent))
-            pool.give(first, width)
+            pool.free(first, width)
             busy[first : first + width] = [False] * width
 
 
 def test_the_smallest_gap_that_holds_it_is_taken():
-    pool = Pool(10)
-    assert [pool.take(3), pool.take(1), pool.take(2), pool.take(1)] == [0, 3, 4, 6]
-    pool.give(0, 3)
-    pool.give(4, 2)
-    assert pool.take(2) == 4
-    assert pool.take(4) is None
+    pool = DevicePool(10)
+    assert [pool.allocate(3), pool.allocate(1), pool.allocate(2), pool.allocate(1)] == [0, 3, 4, 6]
+    pool.free(0, 3)
+    pool.free(4, 2)
+    assert pool.allocate(2) == 4
+    assert pool.allocate(4) is None
 
 
 def test_parts_of_a_range_come_back_one_by_one():
-    pool = Pool(4)
-    assert pool.take(4) == 0
-    pool.give(2, 2)
-    assert pool.take(3) is None
-    pool.give(0, 2)
-    assert pool.take(4) == 0
+    pool = DevicePool(4)
+    assert pool.allocate(4) == 0
+    pool.free(2, 2)
+    assert pool.allocate(3) is None
+    pool.free(0, 2)
+    assert pool.allocate(4) == 0
 
 
 def test_devices_that_were_not_lent_are_not_taken_back():
-    pool = Pool(4)
-    pool.take(2)
+    pool = DevicePool(4)
+    pool.allocate(2)
     with pytest.raises(ValueError, match="not all lent"):
-        pool.give(1, 2)
+        pool.free(1, 2)
 
 
 def machine(root, cgroup):

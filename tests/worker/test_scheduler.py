@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from harness.config.worker_options import Terms, from_env, to_env
-from harness.launcher.placement.list_scheduling import Job, pack
+from harness.config.worker_options import WorkerOptions, from_env, to_env
+from harness.launcher.placement.list_scheduling import BlockJob, pack
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status, read_status, write_status
-from harness.worker.scheduler import Turn, Turns
+from harness.worker.scheduler import RunScheduler, ScheduledRun
 
 PATIENCE = 60.0
 """Seconds that a busy machine may take for anything."""
-QUICK = Terms(attempts=3, backoff_seconds=0.001)
+QUICK = WorkerOptions(attempts=3, backoff_seconds=0.001)
 
 
 def turns_of(folder, blocks):
@@ -25,7 +25,7 @@ def turns_of(folder, blocks):
         for lane, width in enumerate(widths):
             run = RunDir(folder / name / str(lane))
             run.path.mkdir(parents=True)
-            made.append(Turn(run, name, width))
+            made.append(ScheduledRun(run, name, width))
     return made
 
 
@@ -35,9 +35,9 @@ class Stage:
     def __init__(self, turns, devices, terms=QUICK, states=None):
         self.begun, self.leases, self.gates = [], {}, {turn: threading.Event() for turn in turns}
         self.states, self.leave = states or {}, threading.Event()
-        self._turns = Turns(turns, devices, self.attempt, terms, self.leave)
+        self._turns = RunScheduler(turns, devices, self.attempt, terms, self.leave)
         self.result = []
-        self._thread = threading.Thread(target=lambda: self.result.extend(self._turns.take(0.0)))
+        self._thread = threading.Thread(target=lambda: self.result.extend(self._turns.run_all(0.0)))
 
     def attempt(self, turn, lease):
         self.leases[turn] = lease
@@ -65,7 +65,7 @@ class Stage:
         """Two ends in a row that start nothing between them could else be taken in the other order."""
         self.gates[turn].set()
         deadline = time.monotonic() + PATIENCE
-        while turn in self._turns._at_work:
+        while turn in self._turns._allocations:
             assert time.monotonic() < deadline
             time.sleep(0.002)
 
@@ -101,7 +101,7 @@ def test_blocks_begin_in_the_order_of_the_plan(tmp_path, seed):
     """Ends in the order that the plan predicts give the plan's own starts."""
     draw = random.Random(seed)
     jobs = [
-        Job(draw.randint(1, 3), tuple(draw.uniform(1, 9) for _ in range(draw.randint(1, 3))))
+        BlockJob(draw.randint(1, 3), tuple(draw.uniform(1, 9) for _ in range(draw.randint(1, 3))))
         for _ in range(7)
     ]
     turns = turns_of(tmp_path, {str(i): [job.width] * len(job.seconds) for i, job in enumerate(jobs)})
@@ -126,7 +126,10 @@ def test_a_lane_restarts_in_place_until_it_gets_no_further(tmp_path):
         seen.append(lease.first)
         return say(turn, State.failed, next(steps), "a fault")
 
-    assert Turns(turns, 2, attempt, QUICK, threading.Event()).take(0.0) == [State.failed, State.finished]
+    assert RunScheduler(turns, 2, attempt, QUICK, threading.Event()).run_all(0.0) == [
+        State.failed,
+        State.finished,
+    ]
     assert seen == [0] * 5, "two failures at 5; then it got further, and had three more"
     assert read_status(bad.run).message == "a fault"
 
@@ -158,7 +161,7 @@ def test_whatever_is_raised_ends_its_lane_alone(tmp_path, capsys):
 )
 def test_what_a_run_that_failed_for_good_ends(tmp_path, policy, left):
     bad, sibling, other, late = turns_of(tmp_path, {"a": [1, 1], "b": [1], "c": [3]})
-    terms = Terms(attempts=1, on_failure=policy)
+    terms = WorkerOptions(attempts=1, on_failure=policy)
     with Stage([bad, sibling, other, late], 3, terms, {bad: State.failed}) as stage:
         stage.wait_for(bad, sibling, other)
         stage.gates[bad].set()
@@ -186,7 +189,7 @@ def test_asked_to_leave_everyone_does_and_nobody_begins(tmp_path):
 
 def test_asked_to_leave_while_it_waits_to_try_again(tmp_path):
     (turn,) = turns_of(tmp_path, {"a": [1]})
-    with Stage([turn], 1, Terms(3, backoff_seconds=30), {turn: State.failed}) as stage:
+    with Stage([turn], 1, WorkerOptions(3, backoff_seconds=30), {turn: State.failed}) as stage:
         stage.gates[turn].set()
         deadline = time.monotonic() + PATIENCE
         while "started again" not in read_status(turn.run).message:
@@ -207,10 +210,10 @@ def test_a_block_that_no_pool_holds_is_refused_and_the_others_train(tmp_path):
 
 
 def test_waiting_doubles_and_never_looks_like_a_stall():
-    terms = Terms(backoff_seconds=1.0, stall_seconds=20.0)
+    terms = WorkerOptions(backoff_seconds=1.0, stall_seconds=20.0)
     assert [terms.backoff(n) for n in (1, 2, 3, 4, 5)] == [1, 2, 4, 8, 10]
     assert from_env(to_env(terms)) == terms
-    assert from_env({}) == Terms()
+    assert from_env({}) == WorkerOptions()
 
 
 def test_a_signal_that_another_thread_takes_in_is_acted_on(tmp_path):
@@ -222,6 +225,6 @@ def test_a_signal_that_another_thread_takes_in_is_acted_on(tmp_path):
 
     before = signal.signal(signal.SIGUSR2, lambda *_: leave.set())
     try:
-        assert Turns([turn], 1, attempt, QUICK, leave).take(0.0) == [State.preempted]
+        assert RunScheduler([turn], 1, attempt, QUICK, leave).run_all(0.0) == [State.preempted]
     finally:
         signal.signal(signal.SIGUSR2, before)

@@ -1,10 +1,10 @@
 """Bytes that one device receives in a collective operation.
 
-The convention is that of a ring, the least that any algorithm needs where all links are alike. With n devices
-in a group and b bytes of operands on each: all-gather (n-1) b, which is (n-1)/n of its result; reduce-scatter
-(n-1)/n b; all-reduce both, 2 (n-1)/n b; all-to-all (n-1)/n b; collective-permute and collective-broadcast b,
-as the device that receives; ragged-all-to-all (n-1)/n of its first operand, as if the load were even.
-Operands are the same whatever tuple an asynchronous start answers with, so the bytes are read from them.
+The count is that of a ring algorithm, the minimum over algorithms when all links are alike. With n devices in
+a group and b operand bytes on each: all-gather (n-1) b, which is (n-1)/n of its result; reduce-scatter
+(n-1)/n b; all-reduce the sum of both, 2 (n-1)/n b; all-to-all (n-1)/n b; collective-permute and
+collective-broadcast b, on a receiving device; ragged-all-to-all (n-1)/n of its first operand, as if the load
+were even. Bytes are read from the operands, because the result of an asynchronous start may be any tuple.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import re
 
-from harness.aot.hlo.shapes import size
+from harness.aot.hlo.shapes import num_bytes
 from harness.aot.hlo.text import Computation, Instruction, Module
 from harness.core.errors import UserError
 
-KINDS = (
+COLLECTIVES = (
     "all-gather",
     "reduce-scatter",
     "all-reduce",
@@ -32,12 +32,12 @@ _GROUP_AXIS = re.compile(r"'([^':]+)'?(?::\(\d+\)(\d+))?")
 _PAIR = re.compile(r"\{(\d+),(\d+)\}")
 
 
-def received(module: Module, computation: Computation, collective: Instruction, kind: str) -> float:
-    """Bytes, by the convention of this file."""
+def bytes_received(module: Module, computation: Computation, collective: Instruction, kind: str) -> float:
+    """Return the bytes that one device receives, by the convention of this file."""
     names = collective.operands[:1] if kind == "ragged-all-to-all" else collective.operands
-    operands = sum(size(computation.instructions[name].shape) for name in names)
+    operands = sum(num_bytes(computation.instructions[name].shape) for name in names)
     if kind == "collective-permute":
-        return operands if _moves(collective) else 0.0
+        return operands if _crosses_devices(collective) else 0.0
     n = group_size(collective.attributes, module.devices)
     if kind == "collective-broadcast":
         return operands if n > 1 else 0.0
@@ -45,38 +45,42 @@ def received(module: Module, computation: Computation, collective: Instruction, 
     return share * (n - 1) / n * operands
 
 
-def carried_on(module: Module) -> set[str]:
-    """Names of collectives that only carry on what another one began. A TPU spreads one operation over
-    several fusions, to run beside their products, and writes it with its channel in each of them; the first
-    one holds an `AsyncCollectiveStart`."""
-    starts = [each for each in module.computations.values() if any(map(_begins, each.instructions.values()))]
-    channels = {found.word("channel_id") for each in starts for found in _collectives(each)}
-    others = (each for each in module.computations.values() if channels and each not in starts)
-    return {
-        found.name for each in others for found in _collectives(each) if found.word("channel_id") in channels
-    }
+def continued_collectives(module: Module) -> set[str]:
+    """Return the names of collectives that continue an earlier one and move nothing more.
+
+    A TPU spreads one collective over several fusions, to overlap it with their products, and repeats it with
+    its channel in each of them. The first fusion holds an `AsyncCollectiveStart`.
+    """
+    computations = module.computations.values()
+    starting = [c for c in computations if any(map(_starts_collective, c.instructions.values()))]
+    channels = {op.text_value("channel_id") for c in starting for op in _collectives(c)}
+    continuing = (c for c in computations if channels and c not in starting)
+    return {op.name for c in continuing for op in _collectives(c) if op.text_value("channel_id") in channels}
 
 
-def _begins(instruction: Instruction) -> bool:
-    return instruction.opcode == "custom-call" and "AsyncCollectiveStart" in instruction.rest
+def _starts_collective(instruction: Instruction) -> bool:
+    return instruction.opcode == "custom-call" and "AsyncCollectiveStart" in instruction.tail
 
 
 def _collectives(computation: Computation) -> list[Instruction]:
-    return [each for each in computation.instructions.values() if each.opcode in KINDS]
+    return [op for op in computation.instructions.values() if op.opcode in COLLECTIVES]
 
 
-def _moves(permute: Instruction) -> bool:
-    """Whether any device receives from another than itself."""
+def _crosses_devices(permute: Instruction) -> bool:
+    """Return True if any device receives from a device other than itself."""
     pairs = permute.attributes.partition("source_target_pairs=")[2].partition("}}")[0] + "}"
     return any(source != target for source, target in _PAIR.findall(pairs))
 
 
 def group_size(attributes: str, devices: int) -> int:
-    """Devices of the largest group, in any of the spellings: `{{0,1},{2,3}}`, `[2,4]<=[8]` with or without a
-    transpose, `mesh['x'=2,'y'=4] {'y'}` of which an axis may be split, as in `'y':(2)2`; none or an empty one
-    means all. Raises UserError for any other: a group that cannot be read has no bytes."""
-    found = _GROUPS.search(attributes)
-    spelling = found[1] if found else "{}"
+    """Return the number of devices in the largest replica group.
+
+    Spellings: `{{0,1},{2,3}}`; `[2,4]<=[8]` with or without a transpose; `mesh['x'=2,'y'=4] {'y'}`, where an
+    axis may be split, as in `'y':(2)2`. No group, or an empty one, means all `devices`. Raises UserError for
+    any other spelling.
+    """
+    match = _GROUPS.search(attributes)
+    spelling = match[1] if match else "{}"
     if spelling == "{}":
         return devices
     if spelling.startswith("{{"):
@@ -87,4 +91,4 @@ def group_size(attributes: str, devices: int) -> int:
         mesh, _, group = spelling.rpartition("{")
         sizes = dict(_MESH_AXIS.findall(mesh))
         return math.prod(int(part or sizes[axis]) for axis, part in _GROUP_AXIS.findall(group))
-    raise UserError(f"the compiler wrote replica_groups={spelling}, which this version cannot read")
+    raise UserError(f"the compiler wrote replica_groups={spelling}, a spelling that this version cannot read")

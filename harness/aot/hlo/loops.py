@@ -1,74 +1,74 @@
-"""How often a `while` runs: as the compiler noted, or else by running the loop's own counter."""
+"""Trip counts of `while` loops: the compiler's annotation, or else a simulation of the loop's counter."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from harness.aot.hlo.scalars import Frame, Path, Value
+from harness.aot.hlo.scalars import Frame, TuplePath, Value
 from harness.aot.hlo.text import Instruction
 
-LONGEST = 1 << 16
-"""Turns after which a loop without a note counts as one whose length cannot be told."""
+MAX_TRIPS = 1 << 16
+"""Number of iterations after which the trip count of a loop without annotation counts as unknown."""
 
-_NOTED = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_KNOWN_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
-def trips(frame: Frame, loop: Instruction) -> int | None:
-    """How often the body runs where the loop is entered once from `frame`; None where the text does not say.
+def trip_count(frame: Frame, loop: Instruction) -> int | None:
+    """Return how often the body runs when `frame` enters the loop once; None if the text does not tell.
 
-    CPU and GPU note it; TPU does not. Then the parts of the state on which the condition depends are carried
-    from turn to turn as the body changes them: whatever the step, the direction and the plumbing.
+    CPU and GPU compilers annotate the trip count; TPU does not. Then the state that the condition
+    depends on is simulated iteration by iteration, for any step size, direction and tuple plumbing.
     """
-    if found := _NOTED.search(loop.attributes):
-        return int(found[1])
+    if match := _KNOWN_TRIP_COUNT.search(loop.attributes):
+        return int(match[1])
     try:
-        return _run(frame, loop)
-    except RecursionError:  # Numbers that come a longer way than anyone can follow.
+        return _simulate(frame, loop)
+    except RecursionError:  # The chain of values is too long to follow.
         return None
 
 
-def _run(frame: Frame, loop: Instruction) -> int | None:
+def _simulate(frame: Frame, loop: Instruction) -> int | None:
     module = frame.module
-    condition, body = module.part(loop, "condition"), module.part(loop, "body")
-    state = _State(lambda path: frame.value(loop.operands[0], path))
-    for turns in range(LONGEST):
+    condition, body = module.loop_part(loop, "condition"), module.loop_part(loop, "body")
+    state = _LoopState(lambda path: frame.value(loop.operands[0], path))
+    for trips in range(MAX_TRIPS):
         runs = Frame(module, condition, state.argument).result()
         if not isinstance(runs, int):
             return None
         if not runs:
-            return turns
-        before, state = state, state.following(Frame(module, body, state.argument))
+            return trips
+        before, state = state, state.next_state(Frame(module, body, state.argument))
         if state == before:
             return None
     return None
 
 
-def inside(frame: Frame, loop: Instruction, part: str) -> Frame:
-    """The `body` or `condition` of a loop in any of its turns: it knows of the state what no turn changes."""
+def loop_frame(frame: Frame, loop: Instruction, part: str) -> Frame:
+    """Return the frame of a loop's `body` or `condition` in any iteration, with only invariant state known."""
 
-    def argument(_: int, path: Path) -> Value:
-        return frame.value(loop.operands[0], path) if frame.stays(loop, path) else None
+    def argument(_: int, path: TuplePath) -> Value:
+        return frame.value(loop.operands[0], path) if frame.is_invariant(loop, path) else None
 
-    return Frame(frame.module, frame.module.part(loop, part), argument)
+    return Frame(frame.module, frame.module.loop_part(loop, part), argument)
 
 
-class _State(dict[Path, Value]):
-    """The parts of a loop's state that were asked for, before its first turn read from the text."""
+class _LoopState(dict[TuplePath, Value]):
+    """Values of a loop's state by path, each computed on demand; before the first iteration by `initial`."""
 
-    def __init__(self, before: Callable[[Path], Value]):
-        self.before = before
+    def __init__(self, initial: Callable[[TuplePath], Value]):
+        self.initial = initial
 
-    def __missing__(self, path: Path) -> Value:
-        self[path] = self.before(path)
+    def __missing__(self, path: TuplePath) -> Value:
+        self[path] = self.initial(path)
         return self[path]
 
-    def argument(self, _: int, path: Path) -> Value:
+    def argument(self, _: int, path: TuplePath) -> Value:
         return self[path]
 
-    def following(self, body: Frame) -> _State:
-        """The same parts after a turn, and those on which they depend."""
-        after = _State(self.before)
+    def next_state(self, body: Frame) -> _LoopState:
+        """Return the same paths after one iteration, and those that they depend on."""
+        after = _LoopState(self.initial)
         while missing := self.keys() - after.keys():
             for path in missing:
                 after[path] = body.result(path)

@@ -1,4 +1,4 @@
-"""Whole numbers that a program's text tells: what a loop counts with. Everything else is None."""
+"""Evaluation of a program's integer scalars, such as loop counters. Every other value is None."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.aot.hlo.shapes import arrays, bits
+from harness.aot.hlo.shapes import arrays, element_bits
 from harness.aot.hlo.text import Computation, Instruction, Module
 
-Path = tuple[int, ...]
-"""Indices into a nested tuple; empty: the value itself."""
+TuplePath = tuple[int, ...]
+"""Indices into a nested tuple; empty for the value itself."""
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What stood at this path of a loop's state when its body was entered."""
+class LoopInput:
+    """Symbolic value: the loop state at this path when the body is entered."""
 
-    path: Path
+    path: TuplePath
 
 
-Value = int | Carried | None
-Arguments = Callable[[int, Path], Value]
-"""The value of a computation's parameter, by its number."""
+Value = int | LoopInput | None
+Arguments = Callable[[int, TuplePath], Value]
+"""(number of a computation's parameter, path) -> its value."""
 
-_MOVED = ("copy", "copy-start", "copy-done", "optimization-barrier")
-_SAME = (*_MOVED, "bitcast", "broadcast", "convert", "reshape")
-"""The value of their first operand; of an array it is meant that all elements are this number."""
+_COPIES = ("copy", "copy-start", "copy-done", "optimization-barrier")
+_IDENTITIES = (*_COPIES, "bitcast", "broadcast", "convert", "reshape")
+"""Opcodes that return their first operand's value. For an array, the number is that of every element."""
 
 _BINARY: dict[str, Callable[[int, int], int]] = {
     "add": operator.add,
@@ -39,61 +39,59 @@ _BINARY: dict[str, Callable[[int, int], int]] = {
     "or": operator.or_,
     "xor": operator.xor,
 }
-_COMPARED = {name.upper(): getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")}
+_COMPARISONS = {name.upper(): getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")}
 _CONSTANT = re.compile(r"(?:(-?\d+)|true|false)$")
 
 
 class Frame:
-    """A computation together with what its caller gave it."""
+    """A computation with the arguments of its caller."""
 
     def __init__(self, module: Module, computation: Computation, arguments: Arguments):
         self.module, self.computation, self.arguments = module, computation, arguments
-        self._known: dict[tuple[str, Path], Value] = {}
+        self._values: dict[tuple[str, TuplePath], Value] = {}
 
-    def result(self, path: Path = ()) -> Value:
+    def result(self, path: TuplePath = ()) -> Value:
+        """Return the value of the root instruction at a path."""
         return self.value(self.computation.root, path)
 
-    def value(self, name: str, path: Path = ()) -> Value:
-        if (name, path) not in self._known:
-            self._known[name, path] = self._evaluated(self.computation.instructions[name], path)
-        return self._known[name, path]
+    def value(self, name: str, path: TuplePath = ()) -> Value:
+        """Return the value of an instruction at a path, computed once."""
+        if (name, path) not in self._values:
+            self._values[name, path] = self._evaluate(self.computation.instructions[name], path)
+        return self._values[name, path]
 
-    def called(self, instruction: Instruction, computation: str) -> Frame:
-        """Of a fusion or call, entered from here."""
-        operands = instruction.operands
-        return Frame(
-            self.module,
-            self.module.computations[computation],
-            lambda number, path: self.value(operands[number], path),
-        )
+    def callee(self, instruction: Instruction, computation: str) -> Frame:
+        """Return the frame of a computation that a fusion or call of this one runs."""
+        operands, target = instruction.operands, self.module.computations[computation]
+        return Frame(self.module, target, lambda number, path: self.value(operands[number], path))
 
-    def _evaluated(self, instruction: Instruction, path: Path) -> Value:
+    def _evaluate(self, instruction: Instruction, path: TuplePath) -> Value:
         opcode, operands = instruction.opcode, instruction.operands
         if opcode == "parameter":
             return self.arguments(int(instruction.arguments), path)
         if opcode == "constant":
-            return _constant(instruction.arguments)
+            match = _CONSTANT.match(instruction.arguments)
+            return int(match[1] or match[0] == "true") if match else None
         if opcode == "get-tuple-element":
-            index = int(instruction.word("index"))
-            return self.value(operands[0], (index, *path))
+            return self.value(operands[0], (int(instruction.text_value("index")), *path))
         if opcode == "tuple":
             return self.value(operands[path[0]], path[1:]) if path else None
-        if opcode in _SAME:
+        if opcode in _IDENTITIES:
             return self.value(operands[0], path)
         if opcode in ("fusion", "call"):
-            return self.called(instruction, instruction.called[0]).result(path)
+            return self.callee(instruction, instruction.callees[0]).result(path)
         if opcode == "while":
-            return self.value(operands[0], path) if self.stays(instruction, path) else None
-        return self._computed(instruction)
+            return self.value(operands[0], path) if self.is_invariant(instruction, path) else None
+        return self._arithmetic(instruction)
 
-    def stays(self, loop: Instruction, path: Path) -> bool:
-        """Whether the body of a `while` hands on what it found at a path of the loop's state."""
-        body = self.module.part(loop, "body")
-        return Frame(self.module, body, lambda _, found: Carried(found)).result(path) == Carried(path)
+    def is_invariant(self, loop: Instruction, path: TuplePath) -> bool:
+        """Return True if the body of a `while` leaves the loop's state unchanged at a path."""
+        body = Frame(self.module, self.module.loop_part(loop, "body"), lambda _, entry: LoopInput(entry))
+        return body.result(path) == LoopInput(path)
 
-    def _computed(self, instruction: Instruction) -> int | None:
-        """Of arithmetic. All operands are asked for, needed or not: so a loop's count depends on the same
-        parts of its state in each turn."""
+    def _arithmetic(self, instruction: Instruction) -> int | None:
+        """Evaluate arithmetic. Every operand is evaluated, needed or not, so that a loop's counter depends on
+        the same parts of its state in each iteration."""
         opcode = instruction.opcode
         if opcode not in _BINARY and opcode not in ("compare", "select", "not", "negate"):
             return None
@@ -101,24 +99,17 @@ class Frame:
         if len(values) < len(instruction.operands):
             return None
         if opcode == "compare":
-            return int(_COMPARED[instruction.word("direction")](*values))
+            return int(_COMPARISONS[instruction.text_value("direction")](*values))
         if opcode == "select":
             return values[1] if values[0] else values[2]
         if opcode in _BINARY:
-            return _wrapped(_BINARY[opcode](*values), instruction.shape)
-        return _wrapped(-values[0] if opcode == "negate" else ~values[0], instruction.shape)
+            return _wrap(_BINARY[opcode](*values), instruction.shape)
+        return _wrap(-values[0] if opcode == "negate" else ~values[0], instruction.shape)
 
 
-def _constant(literal: str) -> int | None:
-    found = _CONSTANT.match(literal)
-    if not found:
-        return None
-    return int(found[1]) if found[1] else int(literal == "true")
-
-
-def _wrapped(number: int, shape: str) -> int:
-    """As the element type of the result holds it."""
+def _wrap(number: int, shape: str) -> int:
+    """Wrap a number to the range of the element type of `shape`."""
     element = arrays(shape)[0][0]
-    width = 1 if element == "pred" else bits(element)
+    width = 1 if element == "pred" else element_bits(element)
     number %= 1 << width
     return number - (1 << width) if element[0] == "s" and number >> (width - 1) else number

@@ -1,5 +1,5 @@
-"""Optimized HLO text as computations and instructions. Only the heads of lines are read here: a line's
-operands and attributes stay text until someone asks, since a step of a large model prints megabytes."""
+"""Parser of optimized HLO text into computations and instructions. A line's operands and attributes are
+parsed on first use, because the text of a large model's step has megabytes."""
 
 from __future__ import annotations
 
@@ -22,97 +22,96 @@ _CALLED = re.compile(
 
 @dataclass
 class Instruction:
+    """One line of a computation."""
+
     name: str
     shape: str
-    """Of its result, as written: with layout and tiling."""
+    """Shape of the result as written, with layout and tiling."""
     opcode: str
-    rest: str
-    """Of its line, from the first operand on."""
+    tail: str
+    """Text of the line from the first operand on."""
 
     @cached_property
     def arguments(self) -> str:
         """The text between the parentheses after the opcode."""
         depth = 1
-        for match in _PARENTHESIS.finditer(self.rest):
+        for match in _PARENTHESIS.finditer(self.tail):
             depth += 1 if match[0] == "(" else -1
             if not depth:
-                return self.rest[: match.start()]
-        return self.rest
+                return self.tail[: match.start()]
+        return self.tail
 
     @cached_property
     def operands(self) -> list[str]:
-        """Names; an operand may be written with its shape or without."""
+        """Names of the operands, which may be written with or without their shapes."""
         return _OPERAND.findall(self.arguments)
 
     @cached_property
     def attributes(self) -> str:
-        return self.rest[len(self.arguments) + 1 :]
+        """The text after the operands."""
+        return self.tail[len(self.arguments) + 1 :]
 
     @cached_property
-    def called(self) -> list[str]:
-        """Names of computations, in the order of writing."""
-        found = []
-        for one, several in _CALLED.findall(self.attributes):
-            found += [one] if one else [name.strip(" %") for name in several.split(",") if name.strip()]
-        return found
+    def callees(self) -> list[str]:
+        """Names of the computations that it calls, in the order written."""
+        names = ",".join("".join(pair) for pair in _CALLED.findall(self.attributes))
+        return [name.strip(" %") for name in names.split(",") if name.strip()]
 
-    def numbers(self, attribute: str) -> list[int]:
-        """Of an attribute like `lhs_contracting_dims={1,2}`; none where it is not written."""
-        found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
-        return [int(digits) for digits in found[1].split(",") if digits] if found else []
+    def int_list(self, attribute: str) -> list[int]:
+        """Parse an attribute like `lhs_contracting_dims={1,2}`; empty if it is absent."""
+        match = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
+        return [int(digits) for digits in match[1].split(",") if digits] if match else []
 
-    def word(self, attribute: str) -> str:
-        """Of an attribute like `dim_labels=bf_io->bf`; empty where it is not written."""
-        found = re.search(rf'\b{attribute}="?([^\s,"]+)', self.attributes)
-        return found[1] if found else ""
+    def text_value(self, attribute: str) -> str:
+        """Return the value of an attribute like `dim_labels=bf_io->bf`; empty if it is absent."""
+        match = re.search(rf'\b{attribute}="?([^\s,"]+)', self.attributes)
+        return match[1] if match else ""
 
 
 @dataclass
 class Computation:
+    """A named list of instructions. `root` is the name of the one that it returns."""
+
     name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
     root: str = ""
 
     def operand(self, instruction: Instruction, position: int) -> Instruction:
+        """Return the instruction that an operand names."""
         return self.instructions[instruction.operands[position]]
 
 
 @dataclass
 class Module:
-    """One partition's program."""
+    """Program of one partition."""
 
     computations: dict[str, Computation]
     entry: Computation
     devices: int
-    """Partitions times replicas."""
+    """Number of partitions times replicas."""
 
-    def part(self, loop: Instruction, attribute: str) -> Computation:
-        """The `body` or the `condition` of a `while`."""
-        return self.computations[loop.word(attribute).lstrip("%")]
+    def loop_part(self, loop: Instruction, attribute: str) -> Computation:
+        """Return the `body` or the `condition` of a `while`."""
+        return self.computations[loop.text_value(attribute).lstrip("%")]
 
 
-def parse(text: str) -> Module:
-    """Raises UserError where the text holds no entry computation."""
+def parse_hlo(text: str) -> Module:
+    """Parse HLO text. Raises UserError if it has no ENTRY computation."""
     computations: dict[str, Computation] = {}
     current = entry = None
     devices = 1
     for line in text.splitlines():
         if line[:1] in (" ", "\t"):
-            if current is not None and (found := _INSTRUCTION.match(line)):
-                _add(current, found, line)
+            if current is not None and (match := _INSTRUCTION.match(line)):
+                root, name, shape, opcode = match.groups()
+                current.instructions[name] = Instruction(name, shape, opcode, line[match.end() :])
+                current.root = name if root else current.root
         elif line.startswith("HloModule"):
             for count in _COUNT_OF_DEVICES.findall(line):
                 devices *= int(count)
-        elif line.endswith("{") and (found := _COMPUTATION.match(line)):
-            current = computations[found[2]] = Computation(found[2])
-            entry = current if found[1] else entry
+        elif line.endswith("{") and (match := _COMPUTATION.match(line)):
+            current = computations[match[2]] = Computation(match[2])
+            entry = current if match[1] else entry
     if entry is None:
-        raise UserError("the compiler's text holds no ENTRY computation: it is no HLO that can be counted")
+        raise UserError("the compiler's text has no ENTRY computation, so it is not HLO that can be counted")
     return Module(computations, entry, devices)
-
-
-def _add(computation: Computation, found: re.Match[str], line: str) -> None:
-    root, name, shape, opcode = found.groups()
-    computation.instructions[name] = Instruction(name, shape, opcode, line[found.end() :])
-    if root:
-        computation.root = name

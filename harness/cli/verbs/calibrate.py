@@ -1,4 +1,4 @@
-"""`harness plan --calibrate`: how good predictions were, of this machine's runs or of published ones."""
+"""`harness plan --accuracy`: how good predictions were, of this machine's runs or of published ones."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.cli.views.prediction_accuracy import judged, print_accuracy
-from harness.cli.views.published_runs import rows_table
+from harness.cli.views.prediction_accuracy import measure_accuracy, print_accuracy
+from harness.cli.views.published_runs import published_runs_table
 from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log
-from harness.plan.validation.cross_validation import judge_rows, read_rows, summary
-from harness.plan.validation.fit import fit
-from harness.report.tables.terminal import NARROW, say, section
-from harness.report.tables.text_table import without
+from harness.plan.validation.cross_validation import accuracy_summary, cross_validate, predict_published_rows
+from harness.plan.validation.fit import fit_calibration
+from harness.report.tables.terminal import NARROW, print_line, print_table
+from harness.report.tables.text_table import drop_columns
 
 
-def calibrate(rows: str, *, as_json: bool) -> int:
+def report_accuracy(rows: str, *, as_json: bool) -> int:
     """Of published runs in the file `rows`, or of what finished runs left behind where that is empty.
 
     Exit status. Raises UserError where there is nothing.
     """
     if not rows:
-        return _here(as_json)
-    return _published(Path(local_path(rows, "copy it here", "--calibrate ")), as_json)
+        return _print_local_accuracy(as_json)
+    return _print_published_accuracy(Path(local_path(rows, "copy it here", "--accuracy ")), as_json)
 
 
-def _here(as_json: bool) -> int:
-    kept = prediction_log.read()
-    found = judged(kept)
+def _print_local_accuracy(as_json: bool) -> int:
+    log = prediction_log.read_predictions()
+    accuracies = measure_accuracy(log)
     if as_json:
-        _print({"machines": found, "runs": kept.predictions, "skipped": kept.skipped})
+        _print({"machines": accuracies, "runs": log.predictions, "skipped": log.skipped})
     else:
-        print_accuracy(kept, found, Console())
+        print_accuracy(log, accuracies, Console())
     return 0
 
 
-def _published(path: Path, as_json: bool) -> int:
-    seen = read_rows(path)
-    rows = judge_rows(seen)
+def _print_published_accuracy(path: Path, as_json: bool) -> int:
+    predictions = predict_published_rows(path)
+    rows = cross_validate(predictions)
     if as_json:
-        _print({"runs": rows, "fitted": fit(seen)})
+        _print({"runs": rows, "fitted": fit_calibration(predictions)})
     else:
-        console, content = Console(), rows_table(rows)
-        content = content if console.width >= NARROW else without(content, ("source",))
-        section(console, "Published runs, leaving one source out", content)
-        say(console, summary(seen))
+        console, content = Console(), published_runs_table(rows)
+        content = content if console.width >= NARROW else drop_columns(content, ("source",))
+        print_table(console, "Published runs, leaving one source out", content)
+        print_line(console, accuracy_summary(predictions))
     return 0
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.verb_parser import Options
+from harness.cli.verb_parser import VerbParser
 from harness.core.errors import UserError
 from harness.core.paths import is_remote, local_path
 from harness.records.sweep.find_sweep import read_sweep
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedInput:
     """A comparison with what its report is drawn from (read only if one is asked for) and where it goes."""
 
     comparison: Comparison
@@ -35,23 +35,23 @@ class Judged:
 
 def compare_command(arguments: Sequence[str]) -> int:
     """Exit status 0 whatever the verdict; 1 if promotion was required and nothing passes the gate."""
-    options = _read(arguments)
-    judged = [_curves(options)] if options.curves else [_sweep(path) for path in options.sweeps]
-    _check_places(options, judged)
-    _say(options, judged)
+    options = _parse_options(arguments)
+    inputs = [_judge_curves(options)] if options.curves else [_judge_sweep(path) for path in options.sweeps]
+    _check_distinct_pages(options, inputs)
+    _print_comparisons(options, inputs)
     try:
-        for each in judged:
-            _write(options, each)
+        for item in inputs:
+            _write_files(options, item)
     except OSError as error:
         raise UserError(
-            f"{error.filename or judged[0].page}: {error.strerror}; a report goes beside what it is about, "
+            f"{error.filename or inputs[0].page}: {error.strerror}; a report goes beside what it is about, "
             "or into the current folder: go, or copy that, where there is room and leave to write"
         ) from error
-    return int(options.require == "promote" and not all(_promotes(each.comparison) for each in judged))
+    return int(options.require == "promote" and not all(_promotes(each.comparison) for each in inputs))
 
 
-def _read(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Options("harness compare", add_help=False)
+def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = VerbParser("harness compare", add_help=False)
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
     parser.add_argument("--curves", nargs="+", metavar="FILE")
     parser.add_argument("--control", metavar="VARIANT")
@@ -69,14 +69,14 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _check_places(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
+def _check_distinct_pages(options: argparse.Namespace, inputs: Sequence[JudgedInput]) -> None:
     """Raises UserError where sweeps of one name, from several places, would write one over the other."""
-    pages = [each.page for each, path in zip(judged, options.sweeps, strict=False) if is_remote(path)]
+    pages = [item.page for item, path in zip(inputs, options.sweeps, strict=False) if is_remote(path)]
     if (options.html or options.pictures) and len({*pages}) < len(pages):
         raise UserError(f"{pages[0]}: two reports of this name would go here; compare one sweep at a time")
 
 
-def _sweep(path: str) -> Judged:
+def _judge_sweep(path: str) -> JudgedInput:
     from harness.compare import compare
 
     sweep = read_sweep(path)
@@ -88,35 +88,35 @@ def _sweep(path: str) -> Judged:
         return read_frames(sweep, comparison)
 
     def provenance() -> dict[str, Any]:
-        from harness.compare.context.lineage import provenance_of
+        from harness.compare.context.lineage import sweep_provenance
         from harness.compare.results.to_json import to_json
 
-        return {"provenance": to_json(provenance_of(sweep, comparison))}
+        return {"provenance": to_json(sweep_provenance(sweep, comparison))}
 
     if is_remote(path):
-        return Judged(comparison, provenance, frames, *_files_beside(sweep.path.name))
-    return Judged(comparison, provenance, frames, sweep.report, sweep.path / "pictures")
+        return JudgedInput(comparison, provenance, frames, *_files_beside(sweep.path.name))
+    return JudgedInput(comparison, provenance, frames, sweep.report, sweep.path / "pictures")
 
 
-def _curves(options: argparse.Namespace) -> Judged:
+def _judge_curves(options: argparse.Namespace) -> JudgedInput:
     """Curves from files; what is written goes beside the first of them, or here where that is remote."""
-    from harness.compare.compare_curves import gather_curves
+    from harness.compare.compare_curves import read_curve_inputs
     from harness.compare.judge import judge
 
-    files = [_at_hand(name) for name in options.curves]
+    files = [_local_file(name) for name in options.curves]
     first = Path(files[0].name) if is_remote(options.curves[0]) else files[0]
-    evidence = gather_curves(files, control=options.control, experiment=first.stem)
+    evidence = read_curve_inputs(files, control=options.control, experiment=first.stem)
     comparison = judge(evidence)
 
     def frames() -> Frames:
-        from harness.report.frames.log_frames import frames_of
+        from harness.report.frames.log_frames import log_frames
 
-        return frames_of(", ".join(options.curves), evidence.runs, comparison)
+        return log_frames(", ".join(options.curves), evidence.runs, comparison)
 
-    return Judged(comparison, dict, frames, *_files_beside(first.with_suffix("")))
+    return JudgedInput(comparison, dict, frames, *_files_beside(first.with_suffix("")))
 
 
-def _at_hand(name: str) -> Path:
+def _local_file(name: str) -> Path:
     """A file, or the copy of one behind a URL."""
     if not is_remote(name):
         return Path(local_path(name, ""))
@@ -130,10 +130,10 @@ def _files_beside(path: Path | str) -> tuple[Path, Path]:
     return Path(f"{path}.report.html"), Path(f"{path}.pictures")
 
 
-def _say(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
-    comparisons = [each.comparison for each in judged]
+def _print_comparisons(options: argparse.Namespace, inputs: Sequence[JudgedInput]) -> None:
+    comparisons = [item.comparison for item in inputs]
     if options.json:
-        _print_json(judged)
+        _print_json(inputs)
     elif options.markdown:
         from harness.report.tables.markdown import markdown
 
@@ -142,13 +142,13 @@ def _say(options: argparse.Namespace, judged: Sequence[Judged]) -> None:
         _print_tables(comparisons)
 
 
-def _print_json(judged: Sequence[Judged]) -> None:
+def _print_json(inputs: Sequence[JudgedInput]) -> None:
     """One object for one comparison, a list for several; of a sweep with its provenance."""
     from harness.compare.results.to_json import to_json
 
-    content = [to_json(each.comparison) | each.provenance() for each in judged]
-    told = content[0] if len(content) == 1 else content
-    print(json.dumps(told, indent=2, sort_keys=True, allow_nan=False))
+    content = [to_json(item.comparison) | item.provenance() for item in inputs]
+    output = content[0] if len(content) == 1 else content
+    print(json.dumps(output, indent=2, sort_keys=True, allow_nan=False))
 
 
 def _print_tables(comparisons: Sequence[Comparison]) -> None:
@@ -160,18 +160,18 @@ def _print_tables(comparisons: Sequence[Comparison]) -> None:
         print_comparison(comparison, Console())
 
 
-def _write(options: argparse.Namespace, judged: Judged) -> None:
+def _write_files(options: argparse.Namespace, item: JudgedInput) -> None:
     """The files that were asked for; where they are goes to standard error."""
     if not (options.html or options.pictures):
         return
     from harness.report.charts.save_images import draw_pictures
     from harness.report.page.render import write_page  # the plotting stack costs a second to import
 
-    say, frames = partial(print, file=sys.stderr), judged.frames()
+    say, frames = partial(print, file=sys.stderr), item.frames()
     if options.html:
-        say(write_page(judged.page, judged.comparison, frames))
+        say(write_page(item.page, item.comparison, frames))
     if options.pictures:
-        say(*draw_pictures(judged.comparison, frames, judged.pictures), sep="\n")
+        say(*draw_pictures(item.comparison, frames, item.pictures), sep="\n")
 
 
 def _promotes(comparison: Comparison) -> bool:

@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.cli.verb_parser import VerbParser
-from harness.cli.verbs.calibrate import calibrate
-from harness.cli.verbs.plan_report import page_of, write_plan
+from harness.cli.verbs.calibrate import report_accuracy
+from harness.cli.verbs.plan_report import page_content, write_plan
 from harness.cli.views.plan import parts, print_parts
 from harness.cli.views.plan_compilers import layers_part
 from harness.cli.views.plan_extrapolation import bets_part
 from harness.compare.results.to_json import to_json
 from harness.config.compose import sweep_configs
 from harness.core.errors import UserError
-from harness.launcher.launch_plan import PreparedSweep, forecast_runs
-from harness.launcher.placement.search import Plan
+from harness.launcher.launch_plan import SweepRuns, forecast_runs
+from harness.launcher.placement.search import SweepSchedule
 from harness.launcher.runs import Block
-from harness.launcher.stages.summary import resolution
+from harness.launcher.stages.summary import design_power
 from harness.launcher.sweep import LaunchHooks, prepare_runs
-from harness.plan.compilers.queries import ask_layers, targets_of
+from harness.plan.compilers.queries import ask_compilers, parse_targets
 from harness.plan.extrapolation.evidence import read_evidence
-from harness.plan.extrapolation.extrapolate import place_bets
+from harness.plan.extrapolation.extrapolate import extrapolate
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.plan.plan_types import SweepPlan
@@ -34,17 +34,17 @@ EVIDENCE = "evidence="
 
 def plan(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
-    options, given = _options(arguments)
+    options, given = _parse_options(arguments)
     if options.accuracy is not None:
-        return calibrate(options.accuracy, as_json=options.json)
-    targets = () if options.compile is None else targets_of(options.layers)
+        return report_accuracy(options.accuracy, as_json=options.json)
+    targets = () if options.compile is None else parse_targets(options.layers)
     named, overrides = _evidence(given)
     evidence = read_evidence(named) if named is not None else None
     prepared = prepare_runs(sweep_configs(overrides), LaunchHooks())
     sweep, runs = prepared.sweep, prepared.runs
-    sheet, found = _sheet(prepared), resolution(sweep, runs)
-    bets = place_bets(evidence, runs, sheet.runs) if evidence else None
-    layers = ask_layers(runs, sheet, targets)
+    sheet, found = _sheet(prepared), design_power(sweep, runs)
+    bets = extrapolate(evidence, runs, sheet.runs) if evidence else None
+    layers = ask_compilers(runs, sheet, targets)
     content = to_json(sheet) | {"power": to_json(found), "bets": to_json(bets)}
     content |= {"layers": to_json(layers)} if targets else {}
     said = [*parts(sheet, [*found.lines, *found.advice])]
@@ -55,12 +55,12 @@ def plan(arguments: Sequence[str]) -> int:
     else:
         print_parts(said, Console(), folded=options.layouts)
     if options.html or options.pictures:
-        content["page"] = page_of(given, sheet, runs, said)
+        content["page"] = page_content(given, sheet, runs, said)
         write_plan(sweep, content, html=options.html, pictures=options.pictures)
     return 0
 
 
-def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the overrides between them."""
     parser = VerbParser("harness plan", add_help=False)
     for name in ("--json", "--layouts", "--html", "--pictures"):
@@ -87,27 +87,27 @@ def _evidence(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     return next(iter(named), None), [each for each in overrides if not each.startswith(EVIDENCE)]
 
 
-def _sheet(prepared: PreparedSweep) -> SweepPlan:
+def _sheet(prepared: SweepRuns) -> SweepPlan:
     """On the described machine, or on this one where its config says nothing of chips."""
     runs, cluster = prepared.runs, prepared.runs[0].config.cluster
     if cluster.kinds or any(run.config.roster.planned for run in runs):
         return plan_on_cluster(runs, cluster)
     plan = forecast_runs(prepared)
-    placement, placed = plan.forecast.plan, {run.name: run for run in plan.runs}
+    placement, placed = plan.forecast.schedule, {run.name: run for run in plan.runs}
     ordered = [placed[run.name] for run in runs]
     return plan_on_this_machine(
         ordered,
         plan.forecast,
-        starts(plan.blocks, placement),
+        block_starts(plan.blocks, placement),
         seconds=placement.makespan,
         devices=placement.devices,
         utilisation=placement.utilisation,
     )
 
 
-def starts(blocks: Sequence[Block], placement: Plan) -> dict[str, float]:
+def block_starts(blocks: Sequence[Block], placement: SweepSchedule) -> dict[str, float]:
     """Seconds after which each run begins; the runs of a block that was placed whole begin together."""
-    begun = {booking.task: booking.start for booking in placement.bookings}
+    begun = {booking.task: booking.start for booking in placement.reservations}
     return {
         run.name: begun[run.name if run.name in begun else block.name]
         for block in blocks

@@ -12,13 +12,13 @@ from typing import Any
 from harness.cli.views.plan import short_names
 from harness.compare.results.to_json import to_json
 from harness.launcher.runs import Run
-from harness.plan.plan_types import Sheet
+from harness.plan.plan_types import SweepPlan
 from harness.records.paths import SweepDir
 from harness.report.frames.saved_plan import KeptPlan, Part, keep_plan, read_plan
 
 
-def page_of(
-    overrides: Sequence[str], sheet: Sheet, runs: Sequence[Run], said: Sequence[Part]
+def page_content(
+    overrides: Sequence[str], sheet: SweepPlan, runs: Sequence[Run], said: Sequence[Part]
 ) -> dict[str, Any]:
     """What pages show of a plan beside its numbers: what was asked, names, what was said."""
     groups, seeds = short_names(sheet.runs), Counter(_stem(run.name) for run in sheet.runs)
@@ -65,9 +65,9 @@ def _page(sweep: SweepDir, plan: KeptPlan) -> Path:
 
 
 def _pictures(sweep: SweepDir, plan: KeptPlan) -> list[Path]:
-    from harness.report.charts.panels import specifications
+    from harness.report.charts.panels import to_specs
     from harness.report.charts.plan_charts import plan_panels
     from harness.report.charts.save_images import write_picture
 
-    folder, drawn = sweep.path / "pictures", specifications(plan_panels(plan))
+    folder, drawn = sweep.path / "pictures", to_specs(plan_panels(plan))
     return [path for name, spec in drawn.items() for path in write_picture(spec, folder, name)]

@@ -16,40 +16,49 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.verb_parser import Options
-from harness.core import number_format
+from harness.cli.verb_parser import VerbParser
+from harness.core.number_format import (
+    MISSING,
+    format_clock,
+    format_count,
+    format_loss,
+    format_signed,
+    plain_text,
+)
 from harness.records.run import utilisation
 from harness.records.run.utilisation import Utilisation
 from harness.records.sweep.find_sweep import find_sweep, read_sweep
-from harness.report.frames.sweep_progress import TAIL, Fleet, Standing, Watcher
+from harness.report.frames.sweep_progress import DELTA_STEPS, ProgressReader, RunProgress, SweepProgress
 from harness.report.tables.terminal import NARROW, WIDE
 
 REFRESH_SECONDS, LOAD = 1.0, 0.1
 """Between two pictures at least; share of a core that watching may take from what is watched."""
-FEWEST = 5
+MIN_LINES = 5
 """Lines of each kind that are shown however low the screen is."""
 LONGEST_BAR = 100
-NAMED = 4
+MAX_NAMED = 4
 """Runs of the queue that are named."""
 
 
 def watch_command(arguments: Sequence[str]) -> int:
     """Live until the sweep is over, q or Ctrl-C; one frame where the output is no terminal."""
-    parser = Options("harness watch", add_help=False)
+    parser = VerbParser("harness watch", add_help=False)
     parser.add_argument("sweep", metavar="SWEEP")
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args(arguments)
     console = Console()
     if options.once or not console.is_terminal:
-        console.print(frame(Watcher(read_sweep(options.sweep)).look(time.time()), console.width, None))
+        console.print(
+            draw_frame(ProgressReader(read_sweep(options.sweep)).read(time.time()), console.width, None)
+        )
         return 0
-    watcher = Watcher(find_sweep(options.sweep))
-    with contextlib.suppress(KeyboardInterrupt), _keys() as pressed, _live(console) as live:
+    reader = ProgressReader(find_sweep(options.sweep))
+    with contextlib.suppress(KeyboardInterrupt), _key_reader() as read_key, _live(console) as live:
         while True:
-            began, fleet = time.process_time(), watcher.look(time.time())
-            live.update(frame(fleet, console.width, console.height), refresh=True)
-            pause = max(REFRESH_SECONDS, (time.process_time() - began) / LOAD)
-            if fleet.over or pressed(pause) == "q":
+            cpu_start, progress = time.process_time(), reader.read(time.time())
+            live.update(draw_frame(progress, console.width, console.height), refresh=True)
+            pause = max(REFRESH_SECONDS, (time.process_time() - cpu_start) / LOAD)
+            if progress.is_over or read_key(pause) == "q":
                 break
     return 0
 
@@ -59,7 +68,7 @@ def _live(console: Console) -> Live:
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
+def _key_reader() -> Iterator[Callable[[float], str]]:
     """A function that waits so many seconds for a key, and returns it, or ''."""
     if not sys.stdin.isatty():
         yield lambda seconds: time.sleep(seconds) or ""
@@ -76,38 +85,39 @@ def _keys() -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def frame(fleet: Fleet, width: int, height: int | None) -> Group:
+def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group:
     """One picture of the fleet, for a screen of so many columns, and rows if they are bounded."""
-    lines = max(FEWEST, height - 14 - min(FEWEST, len(fleet.failures))) if height else len(fleet.runs)
-    shown, failures = fleet.at_work[:lines], fleet.failures[: FEWEST if height else None]
-    parts = [_whole(fleet), _line(ProgressBar(1.0, fleet.share, width=min(width, LONGEST_BAR)))]
-    if shown:
-        parts += [_table(shown, fleet.control, width), _line("")]
-    parts += [_more(len(fleet.at_work) - len(shown), "at work"), *map(_failure, failures)]
-    parts += [_more(len(fleet.failures) - len(failures), "with a failure"), *_others(fleet)]
-    parts += [_used(fleet.utilisation), _compared(fleet, shown), _leaving(fleet)]
+    lines = max(MIN_LINES, height - 14 - min(MIN_LINES, len(progress.failures))) if height else len(progress.runs)
+    running, failures = progress.running[:lines], progress.failures[: MIN_LINES if height else None]
+    parts = [
+        _summary_line(progress),
+        _own_line(ProgressBar(1.0, progress.done_share, width=min(width, LONGEST_BAR))),
+    ]
+    if running:
+        parts += [_table(running, progress.control, width), _own_line("")]
+    parts += [_more_line(len(progress.running) - len(running), "at work"), *map(_failure_line, failures)]
+    parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
+    parts += [_utilisation_line(progress.utilisation), _delta_legend(progress, running), _idle_hint(progress)]
     return Group(*[part for part in parts if not isinstance(part, Text) or part])
 
 
-def _line(content: ProgressBar | str) -> Table:
+def _own_line(content: ProgressBar | str) -> Table:
     """A line of its own, which a bar is not by itself."""
     grid = Table.grid()
     grid.add_row(content)
     return grid
 
 
-def _whole(fleet: Fleet) -> Text:
-    left = fleet.seconds_left
-    speed = sum(run.tokens_per_second or 0.0 for run in fleet.at_work)
-    said = [f"{len(fleet.runs)} runs", f"{fleet.share:.0%} done"]
-    said += [f"{number_format.count(round(speed))} tokens/s"] if speed else []
-    said += [f"{number_format.clock(left)} left"] if left is not None else []
-    return Text(number_format.plain_text(fleet.name), style="bold").append(
-        f": {', '.join(said)}", style="default"
-    )
+def _summary_line(progress: SweepProgress) -> Text:
+    left = progress.seconds_left
+    speed = sum(run.tokens_per_second or 0.0 for run in progress.running)
+    parts = [f"{len(progress.runs)} runs", f"{progress.done_share:.0%} done"]
+    parts += [f"{format_count(round(speed))} tokens/s"] if speed else []
+    parts += [f"{format_clock(left)} left"] if left is not None else []
+    return Text(plain_text(progress.name), style="bold").append(f": {', '.join(parts)}", style="default")
 
 
-def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
+def _table(shown: Sequence[RunProgress], control: str, width: int) -> Table:
     """The runs at work; the bar, the lane and the speed only where there is room, then what of its time each
     waits for input."""
     wide = width >= NARROW
@@ -117,69 +127,74 @@ def _table(shown: Sequence[Standing], control: str, width: int) -> Table:
     names += ["input"] if width >= WIDE else []
     for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
         side = "left" if name in ("phase", "") else "right"
-        table.add_column(Text(number_format.plain_text(name)), justify=side, no_wrap=True)
+        table.add_column(Text(plain_text(name)), justify=side, no_wrap=True)
     for run in shown:
-        table.add_row(*_row(run, wide=wide), *([_waited(run)] if width >= WIDE else []))
+        table.add_row(*_row(run, wide=wide), *([_input_share(run)] if width >= WIDE else []))
     return table
 
 
-def _row(run: Standing, *, wide: bool) -> list[Text | ProgressBar]:
+def _row(run: RunProgress, *, wide: bool) -> list[Text | ProgressBar]:
     devices = run.timeline[-1].width if run.timeline else None
-    lane = number_format.NONE if run.lane is None else str(run.lane)
+    lane = MISSING if run.lane is None else str(run.lane)
     left, speed = run.seconds_left, run.tokens_per_second
     cells: list[str | ProgressBar] = [run.name]
     cells += [f"{lane} ×{devices}" if devices else lane] if wide else []
     cells += [run.phase]
-    cells += [ProgressBar(1.0, run.done, width=14)] if wide else []
-    cells += [f"{run.status.step}/{run.steps}", number_format.loss(run.status.loss)]
-    cells += [
-        f"{number_format.signed(run.delta.mean)} @{run.delta.step}" if run.delta else number_format.NONE
-    ]
-    cells += [number_format.count(round(speed)) if speed else number_format.NONE] if wide else []
-    cells += [number_format.clock(left) if left is not None else number_format.NONE]
-    return [cell if isinstance(cell, ProgressBar) else Text(number_format.plain_text(cell)) for cell in cells]
+    cells += [ProgressBar(1.0, run.done_share, width=14)] if wide else []
+    cells += [f"{run.status.step}/{run.steps}", format_loss(run.status.loss)]
+    cells += [f"{format_signed(run.delta.mean)} @{run.delta.step}" if run.delta else MISSING]
+    cells += [format_count(round(speed)) if speed else MISSING] if wide else []
+    cells += [format_clock(left) if left is not None else MISSING]
+    return [cell if isinstance(cell, ProgressBar) else Text(plain_text(cell)) for cell in cells]
 
 
-def _waited(run: Standing) -> str:
+def _input_share(run: RunProgress) -> str:
     """Share of its training time."""
     share = run.status.input_share
-    return number_format.NONE if share is None else f"{share:.1%}"
+    return MISSING if share is None else f"{share:.1%}"
 
 
-def _failure(run: Standing) -> Text:
+def _failure_line(run: RunProgress) -> Text:
     text = f"{run.name}: {run.status.state.value} at step {run.status.step}"
-    line = Text(number_format.plain_text(text), style="red")
-    return line.append(f" ({number_format.plain_text(run.status.message)})" if run.status.message else "")
+    line = Text(plain_text(text), style="red")
+    return line.append(f" ({plain_text(run.status.message)})" if run.status.message else "")
 
 
-def _more(count: int, what: str) -> Text:
+def _more_line(count: int, what: str) -> Text:
     return Text(f"and {count} more {what}" if count > 0 else "", style="dim")
 
 
-def _others(fleet: Fleet) -> list[Text]:
+def _queue_lines(fleet: SweepProgress) -> list[Text]:
     """Queue, looks and ends, a line each."""
-    named = ", ".join(run.name for run in fleet.queue[:NAMED])
-    more = f", and {len(fleet.queue) - NAMED} more" if len(fleet.queue) > NAMED else ""
-    lines = [f"queue: {named}{more}"] if fleet.queue else []
-    lines += [f"at a look, until their scale is decided: {len(fleet.at_look)}"] if fleet.at_look else []
+    names = ", ".join(run.name for run in fleet.queue[:MAX_NAMED])
+    remainder = f", and {len(fleet.queue) - MAX_NAMED} more" if len(fleet.queue) > MAX_NAMED else ""
+    lines = [f"queue: {names}{remainder}"] if fleet.queue else []
+    lines += (
+        [f"at a look, until their scale is decided: {len(fleet.waiting_at_look)}"]
+        if fleet.waiting_at_look
+        else []
+    )
     lines += [f"ended: {len(fleet.ended)} of {len(fleet.runs)}"]
-    return [Text(number_format.plain_text(line)) for line in lines]
+    return [Text(plain_text(line)) for line in lines]
 
 
-def _used(used: Utilisation | None) -> Text:
-    return Text("; ".join(utilisation.utilised(used)) if used else "", style="dim")
+def _utilisation_line(used: Utilisation | None) -> Text:
+    return Text("; ".join(utilisation.describe_utilisation(used)) if used else "", style="dim")
 
 
-def _compared(fleet: Fleet, shown: Sequence[Standing]) -> Text:
+def _delta_legend(fleet: SweepProgress, shown: Sequence[RunProgress]) -> Text:
     if not any(run.delta for run in shown):
         return Text("")
-    control, basis = number_format.plain_text(fleet.control), f"the last {TAIL} steps that both have on disk"
-    told = f"Δ {control}: loss minus that of {control}, mean over {basis} (written at checkpoints)"
-    return Text(told, style="dim")
+    control, basis = (
+        plain_text(fleet.control),
+        f"the last {DELTA_STEPS} steps that both have on disk",
+    )
+    text = f"Δ {control}: loss minus that of {control}, mean over {basis} (written at checkpoints)"
+    return Text(text, style="dim")
 
 
-def _leaving(fleet: Fleet) -> Text:
+def _idle_hint(fleet: SweepProgress) -> Text:
     """Why nothing moves, where nothing does."""
-    if not fleet.over or len(fleet.ended) == len(fleet.runs):
+    if not fleet.is_over or len(fleet.ended) == len(fleet.runs):
         return Text("")
     return Text("nobody trains here now; the sweep's command continues what is unfinished", style="yellow")

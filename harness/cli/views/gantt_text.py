@@ -14,7 +14,7 @@ ROWS = 40
 
 
 @dataclass(frozen=True)
-class Bar:
+class GanttBar:
     row: str
     name: str
     group: str
@@ -23,7 +23,7 @@ class Bar:
     end: float
 
 
-def print_gantt(bars: Sequence[Bar], ends: str, console: Console) -> None:
+def print_gantt(bars: Sequence[GanttBar], ends: str, console: Console) -> None:
     """Rows in order of appearance. `ends`: the time at the right edge, in words."""
     if not bars:
         return
@@ -34,14 +34,14 @@ def print_gantt(bars: Sequence[Bar], ends: str, console: Console) -> None:
     length = max(bar.end for bar in bars)
     for row in rows[:ROWS]:
         line = Text(f" {row}".ljust(margin))
-        here = sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start)
-        console.print(line.append_text(_drawn(here, groups, columns, length)), soft_wrap=True)
+        row_bars = sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start)
+        console.print(line.append_text(_bar_line(row_bars, groups, columns, length)), soft_wrap=True)
     console.print(Text(" " * margin + "0" + ends.rjust(columns - 1), style="dim"), soft_wrap=True)
     if len(rows) > ROWS:
         console.print(Text(f" {len(rows) - ROWS} more lanes are not drawn"))
 
 
-def _drawn(bars: Sequence[Bar], groups: Sequence[str], columns: int, length: float) -> Text:
+def _bar_line(bars: Sequence[GanttBar], groups: Sequence[str], columns: int, length: float) -> Text:
     """Each bar at least one column, its name inside where it has room, its edges told apart by a line."""
     line = Text()
     for bar in bars:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from harness.core import number_format
 from harness.plan.cluster.clusters import GIB
-from harness.plan.plan_types import Machine, Meter, Mixed, PlannedRun, Sheet
-from harness.plan.predict import Evidence, Number
+from harness.plan.plan_types import MixedChips, PlannedMachine, PlannedRun, PowerUse, SweepPlan
+from harness.plan.predict import EvidenceKind
 from harness.report.frames.saved_plan import Part, memory_unit, time_unit
-from harness.report.tables.terminal import NARROW, say, section
-from harness.report.tables.text_table import Table, narrowed, table, without
+from harness.report.tables.terminal import NARROW, print_line, print_table
+from harness.report.tables.text_table import Table, drop_columns, make_table, narrow_table
 
 FAILURES = (
     "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
@@ -28,18 +28,19 @@ def print_parts(said: Sequence[Part], console: Console, *, folded: bool = False)
     for part in said:
         if part.folded and not folded:
             continue
-        content = part.content if console.width >= NARROW else without(part.content, part.wide)
-        content, same = (content, "") if part.folded else narrowed(content)
-        section(console, part.title, content)
+        content = part.content if console.width >= NARROW else drop_columns(part.content, part.wide)
+        content, same = (content, "") if part.folded else narrow_table(content)
+        print_table(console, part.title, content)
         if part.lines and not content:
             console.print(Text(f"\n{part.title}", style="bold"))
         for line in (same, *part.lines):
-            say(console, number_format.plain_text(line))
+            print_line(console, number_format.plain_text(line))
 
 
-def parts(sheet: Sheet, power: Sequence[str]) -> tuple[Part, ...]:
+def parts(sheet: SweepPlan, power: Sequence[str]) -> tuple[Part, ...]:
     """All that is said, each under its title; one without anything to say is empty."""
-    unit, shown = _unit(sheet.cluster.days), short_names(sheet.runs)
+    days, shown = sheet.cluster.days, short_names(sheet.runs)
+    unit = time_unit(days and days.value)
     runs = tuple(run for run in sheet.runs if run.name in shown)
     return (
         Part("Models", _models(runs, shown)),
@@ -80,26 +81,26 @@ def _unseeded(run: PlannedRun) -> PlannedRun:
 
 def _models(runs: Runs, shown: dict[str, str]) -> Table:
     rows = (
-        (shown[run.name], *map(number_format.count, (run.parameters, run.active_parameters)),
-         number_format.count(run.flops_per_token), number_format.count(run.tokens))
+        (shown[run.name], *map(number_format.format_count, (run.parameters, run.active_parameters)),
+         number_format.format_count(run.flops_per_token), number_format.format_count(run.tokens))
         for run in runs
     )  # fmt: skip
-    return table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
+    return make_table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
 
 
 def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
     name, a_day = unit
     columns = ("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh")
-    return table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
+    return make_table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
 
 
 def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
     return (
         name,
-        _span(run.step_seconds),
-        f"{run.mfu.value:.2g}" if run.mfu else number_format.NONE,
-        _span(run.days and run.days.times(a_day)),
-        number_format.number(run.gigawatt_hours and run.gigawatt_hours.value),
+        number_format.format_interval(run.step_seconds),
+        f"{run.mfu.value:.2g}" if run.mfu else number_format.MISSING,
+        number_format.format_interval(run.days, a_day),
+        number_format.format_number(run.gigawatt_hours and run.gigawatt_hours.value),
     )
 
 
@@ -108,10 +109,10 @@ def _memory(runs: Runs, shown: dict[str, str]) -> Table:
     unit, size = memory_unit(max(_held(run) or 0 for run in runs))
     parts = list(dict.fromkeys(part for run in runs for part in run.memory))
     rows = (
-        (shown[run.name], *(number_format.number(held and held / size) for held in _bytes(run, parts)))
+        (shown[run.name], *(number_format.format_number(held and held / size) for held in _bytes(run, parts)))
         for run in runs
     )
-    return table((unit, *parts, "sum", "limit"), rows)
+    return make_table((unit, *parts, "sum", "limit"), rows)
 
 
 def _bytes(run: PlannedRun, parts: Sequence[str]) -> list[float | None]:
@@ -124,32 +125,25 @@ def _held(run: PlannedRun) -> float | None:
     return sum(part.value for part in run.memory.values()) or None
 
 
-def _span(number: Number | None) -> str:
-    if number is None:
-        return number_format.NONE
-    low, high = number_format.number(number.low), number_format.number(number.high)
-    return f"{number_format.number(number.value)} [{low}, {high}]"
-
-
 def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
     rows = (
         (shown[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
         for run in runs
     )
-    return table(("run", "kind", "chips", "in use", "layout"), rows)
+    return make_table(("run", "kind", "chips", "in use", "layout"), rows)
 
 
 def _alternatives(run: PlannedRun) -> Table:
     rows = (
         (
             str(one.layout),
-            number_format.number(one.step_seconds),
-            number_format.number(one.bytes / GIB),
+            number_format.format_number(one.step_seconds),
+            number_format.format_number(one.bytes / GIB),
             one.why,
         )
         for one in run.alternatives
     )
-    return table(("layout", "step s", "GiB", "why"), rows)
+    return make_table(("layout", "step s", "GiB", "why"), rows)
 
 
 def _failures(runs: Runs, shown: dict[str, str]) -> Table:
@@ -157,7 +151,7 @@ def _failures(runs: Runs, shown: dict[str, str]) -> Table:
     names = list(dict.fromkeys(way.name for run in runs for way in run.recovery))
     columns = ("run", "one in", "in all", "save every", "(Young)", *map(_added, names))
     rows = (_failure_row(run, shown[run.name], names) for run in runs if run.recovery)
-    return table(columns, rows)
+    return make_table(columns, rows)
 
 
 def _added(way: str) -> str:
@@ -170,15 +164,15 @@ def _failure_row(run: PlannedRun, name: str, ways: Sequence[str]) -> tuple[str, 
     best = max(run.recovery, key=lambda way: way.goodput)
     return (
         name,
-        f"{number_format.number(run.mtbf_hours, 2)} h",
-        number_format.number(run.interruptions if run.days else None),
-        f"{number_format.number(best.save_minutes, 2)} min",
-        number_format.number(best.save_minutes_young, 2),
-        *(f"{kept[way].goodput:.2f}" if way in kept else number_format.NONE for way in ways),
+        f"{number_format.format_number(run.mtbf_hours, 2)} h",
+        number_format.format_number(run.interruptions if run.days else None),
+        f"{number_format.format_number(best.save_minutes, 2)} min",
+        number_format.format_number(best.save_minutes_young, 2),
+        *(f"{kept[way].goodput:.2f}" if way in kept else number_format.MISSING for way in ways),
     )
 
 
-def _machine(machine: Machine, unit: tuple[str, float]) -> list[str]:
+def _machine(machine: PlannedMachine, unit: tuple[str, float]) -> list[str]:
     name, a_day = unit
     lines = [
         f"{machine.name}, {share.kind}: {share.given:,} of {share.chips:,} {share.chip} given to"
@@ -186,14 +180,14 @@ def _machine(machine: Machine, unit: tuple[str, float]) -> list[str]:
         for share in machine.shares
     ]
     if machine.days:
-        ends = _span(machine.days.times(a_day))
+        ends = number_format.format_interval(machine.days, a_day)
         used = f"{machine.utilisation:.0%} of {machine.name} in use"
         lines.append(f"The last run that ends does so after {ends} {name}; {used}.")
     lines += _power(machine.meter) if machine.meter else []
     return lines + (_mixed(machine.mixed, machine.name) if machine.mixed else [])
 
 
-def _power(meter: Meter) -> list[str]:
+def _power(meter: PowerUse) -> list[str]:
     runs, every = _megawatts(meter.runs), _megawatts(meter.machine)
     told = f"Power at the meter: {runs} for these runs, {every} for every chip"
     if meter.site is None:
@@ -201,7 +195,7 @@ def _power(meter: Meter) -> list[str]:
     return [f"{told}; the site has {_megawatts(meter.site)}."]
 
 
-def _outrun(meter: Meter | None) -> list[str]:
+def _outrun(meter: PowerUse | None) -> list[str]:
     """Runs that the site cannot feed."""
     if meter is None or meter.possible or meter.site is None:
         return []
@@ -212,10 +206,10 @@ def _outrun(meter: Meter | None) -> list[str]:
 
 
 def _megawatts(value: float) -> str:
-    return f"{value:,.0f} MW" if value >= 10 else f"{number_format.number(value)} MW"
+    return f"{value:,.0f} MW" if value >= 10 else f"{number_format.format_number(value)} MW"
 
 
-def _mixed(mixed: Mixed, name: str) -> list[str]:
+def _mixed(mixed: MixedChips, name: str) -> list[str]:
     told = f"One job over all kinds of {name} would get {mixed.efficiency:.0%} of their products' speed"
     if mixed.won_back is None:
         return [f"{told}; not every run can be planned both ways, so their times are not compared."]
@@ -240,9 +234,5 @@ def _evidence(runs: Runs) -> list[str]:
     for run in runs:
         for key, label in run.evidence.items():
             keys.setdefault(label, {})[key.replace("_", " ")] = None
-    told = [each.value for each in Evidence]
+    told = [each.value for each in EvidenceKind]
     return [f"{label}: {', '.join(keys[label])}." for label in sorted(keys, key=told.index)]
-
-
-def _unit(days: Number | None) -> tuple[str, float]:
-    return time_unit(days and days.value)

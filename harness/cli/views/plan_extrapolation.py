@@ -5,11 +5,10 @@ from __future__ import annotations
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.estimates import Trend
 from harness.core import number_format
-from harness.core.span import Span
-from harness.plan.extrapolation.extrapolate import Bet, Bets, Treatment
+from harness.plan.extrapolation.extrapolate import Extrapolation, ScaleExtrapolation, TreatmentSummary
 from harness.report.frames.saved_plan import Part, time_unit
 from harness.report.tables import wording
-from harness.report.tables.text_table import Table, table
+from harness.report.tables.text_table import Table, make_table
 
 CHIPS_SAVED = "chips saved [low, high]"
 WIDE = ("sibling", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
@@ -20,7 +19,7 @@ MEANT = (
 )
 
 
-def bets_part(bets: Bets) -> Part:
+def bets_part(bets: Extrapolation) -> Part:
     """The table, and the sentences of rows without a sibling; where there are none, of all."""
     alone = [bet.sentence for bet in bets.rows if not bet.sibling]
     told = alone or [bet.sentence for bet in bets.rows]
@@ -32,53 +31,46 @@ def bets_part(bets: Bets) -> Part:
     )
 
 
-def _bets(bets: Bets) -> Table:
+def _bets(bets: Extrapolation) -> Table:
     most = max((abs(bet.days_saved.value) for bet in bets.rows if bet.days_saved), default=1.0)
     unit, a_day = time_unit(most)
     columns = (
         "run", "sibling", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
         f"{unit} saved [low, high]", CHIPS_SAVED, "bet", "tags",
     )  # fmt: skip
-    return table(columns, (_bet_row(bet, a_day) for bet in bets.rows))
+    return make_table(columns, (_bet_row(bet, a_day) for bet in bets.rows))
 
 
-def _bet_row(bet: Bet, a_day: float) -> tuple[str, ...]:
+def _bet_row(bet: ScaleExtrapolation, a_day: float) -> tuple[str, ...]:
     return (
         bet.scale,
         "yes" if bet.sibling else "no",
         bet.treatment,
         bet.control,
-        number_format.power(bet.flops),
+        number_format.format_scientific(bet.flops),
         f"{bet.decades:.1f}",
-        _ends(bet.k),
-        _ends(bet.days_saved, a_day),
-        _ends(bet.chips_saved),
+        number_format.format_interval(bet.k),
+        number_format.format_interval(bet.days_saved, a_day),
+        number_format.format_interval(bet.chips_saved),
         bet.bet or "not settled",
         ", ".join(bet.tags),
     )
 
 
-def _ends(span: Span | None, factor: float = 1.0) -> str:
-    if span is None:
-        return number_format.NONE
-    value, low, high = (number_format.number(factor * each) for each in (span.value, span.low, span.high))
-    return f"{value} [{low}, {high}]"
-
-
-def _treatment(one: Treatment) -> str:
+def _treatment(one: TreatmentSummary) -> str:
     """What was found where pairs were trained."""
     told = [f"{one.variant} against {one.control} at {', '.join(one.scales)}: {one.decision.value}"]
     sound = one.decision is not Decision.INVALID
     if sound and one.k and one.k.k is not None:
-        told.append(f"{one.k.estimand.value} {wording.multiplier(one.k)}")
+        told.append(f"{one.k.estimand.value} {wording.format_multiplier(one.k)}")
     if sound and one.trend and one.k:
         told.append(_trend(one, one.trend, one.k.log_k or 0.0))
-    told.append(f"at {one.largest}, the largest, {wording.effect(one.delta)}")
+    told.append(f"at {one.largest}, the largest, {wording.format_effect(one.delta)}")
     told.append(f"gate: {one.gate.reason}" if one.gate else "no gate was asked for")
     return f"{'; '.join(told)}. Flags: {', '.join(one.flags) or 'none'}."
 
 
-def _trend(one: Treatment, trend: Trend, pooled: float) -> str:
+def _trend(one: TreatmentSummary, trend: Trend, pooled: float) -> str:
     """In the treatment's favour, whereas a trend is told in favour of whom the pooled k leans to."""
     ends = (trend.gamma, trend.low, trend.high)
     gamma, low, high = ends if pooled >= 0 else (-ends[0], -ends[2], -ends[1])

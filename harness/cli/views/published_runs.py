@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.plan.validation.cross_validation import Judged
-from harness.report.tables.text_table import Table, table
+from harness.plan.validation.cross_validation import HeldOutPrediction
+from harness.report.tables.text_table import Table, make_table
 
 
-def rows_table(rows: Sequence[Judged]) -> Table:
+def published_runs_table(rows: Sequence[HeldOutPrediction]) -> Table:
     columns = ("run", "source", "chips", "published s", "predicted s [low, high]", "error", "inside")
-    return table(columns, map(_cells, rows), left=3)
+    return make_table(columns, map(_cells, rows), left=3)
 
 
-def _cells(row: Judged) -> tuple[str, ...]:
+def _cells(row: HeldOutPrediction) -> tuple[str, ...]:
     return (
         row.run,
         row.source,

@@ -1,1 +1,1 @@
-"""How far are two checkpoints apart?"""
+"""Distance between two checkpoints, and bitwise checks of a replayed run."""

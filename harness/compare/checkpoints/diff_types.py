@@ -1,7 +1,7 @@
-"""What two checkpoints say of each other; `distances` finds it.
+"""Result types of a checkpoint comparison; `distances` computes them.
 
-A difference is b minus a. Both are trained networks, not populations of seeds: every interval
-here is over held-out examples and `trajectory_only`, and none has a p.
+A difference is b minus a. Each checkpoint is one trained network, not a population of seeds: every interval
+here is over held-out examples and `trajectory_only`, and none has a p-value.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from harness.compare.stats.estimates import Effect
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two checkpoints."""
+class CheckpointRef:
+    """Name and size of a compared checkpoint."""
 
     name: str
     """Path within its sweep, and step: `xs/mha/seed0@122`."""
@@ -22,12 +22,12 @@ class Side:
     tokens: int
     parameters: int
     code: str
-    """Hash of the code that it was trained with."""
+    """Hash of the code that trained it."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far weights of b are from those of a."""
+    """Distance of the weights of b from those of a."""
 
     parameters: int
     norm_a: float
@@ -35,33 +35,36 @@ class Distance:
     relative: float | None
     """||b - a|| / ||a||; None where a is zero and b is not."""
     cosine: float | None
-    """None where one of them is zero."""
+    """Cosine similarity; None where one of them is zero."""
     equal: bool
-    """Bitwise."""
+    """Bitwise equality."""
 
 
 @dataclass(frozen=True)
 class WeightRow:
+    """Distance of one parameter array."""
+
     path: str
     shape: tuple[int, ...]
     distance: Distance
 
 
 @dataclass(frozen=True)
-class KindRow:
-    """One parameter over all its layers, `layers.*.attention.query`."""
+class ParamGroupRow:
+    """Distance of one parameter pooled over all its layers, `layers.*.attention.query`."""
 
     kind: str
     layers: int
     distance: Distance
     low: float | None
-    """Smallest and largest relative distance of a layer."""
+    """Smallest relative distance of a layer."""
     high: float | None
+    """Largest relative distance of a layer."""
 
 
 @dataclass(frozen=True)
-class OneSided:
-    """A path that cannot be compared: None where a side has none, else two shapes that differ."""
+class UnmatchedParam:
+    """Parameter path without a counterpart (that shape is None) or with another shape on the other side."""
 
     path: str
     shape_a: tuple[int, ...] | None
@@ -69,18 +72,18 @@ class OneSided:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """By canonical path; `total` and `kinds` pool what both sides have in the same shape."""
+class WeightDiff:
+    """Weight distances by canonical path; `total` and `kinds` pool the parameters that match in shape."""
 
     total: Distance
-    kinds: tuple[KindRow, ...]
+    kinds: tuple[ParamGroupRow, ...]
     rows: tuple[WeightRow, ...]
-    one_sided: tuple[OneSided, ...]
+    one_sided: tuple[UnmatchedParam, ...]
 
 
 @dataclass(frozen=True)
-class FunctionRow:
-    """Next-token distributions on a frozen probe: exact for these tokens. Means a token."""
+class PredictionRow:
+    """Next-token distributions on a fixed set of probe tokens, exact for these tokens. Means per token."""
 
     domain: str
     sequences: int
@@ -89,12 +92,12 @@ class FunctionRow:
     """KL(a || b), nats."""
     kl_ba: float
     agreement: float
-    """Share of tokens for which both put the same next token first."""
+    """Share of tokens for which both rank the same next token first."""
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """Mean loss of each held-out sequence, nats a token, and its paired difference."""
+    """Mean loss over held-out sequences, nats per token, and its paired difference."""
 
     domain: str
     examples: int
@@ -104,60 +107,65 @@ class LossRow:
     better: float
     """Share of the examples on which b has the lower loss."""
     deltas: tuple[float, ...]
-    """By example; empty in the row over all domains."""
+    """Difference of each example; empty in the row over all domains."""
 
 
 @dataclass(frozen=True)
-class Function:
-    """What both say to the same tokens."""
+class PredictionDiff:
+    """Predictions of both checkpoints for the same tokens."""
 
-    probe: tuple[FunctionRow, ...] = ()
+    probe: tuple[PredictionRow, ...] = ()
     losses: tuple[LossRow, ...] = ()
     overall: LossRow | None = None
-    """The mean over domains."""
+    """Mean over domains."""
     refused: str = ""
-    """Why the two cannot be asked the same, in one sentence; empty if they were."""
+    """Sentence that says why the predictions cannot be compared; empty if they were."""
 
 
 @dataclass(frozen=True)
-class Onset:
-    """Where two runs part, among the steps that both have; None: nowhere."""
+class DivergencePoint:
+    """Steps at which two runs first differ, among the steps that both have; None: they never differ."""
 
     compared: int
+    """Number of common steps."""
     first: int | None
     last: int | None
     bitwise: int | None
-    """First step at which they differ at all."""
+    """First step at which they are not bitwise equal."""
     relative: int | None
-    """First step at which they differ by more than `distances.TOLERANCE` of their size."""
+    """First step with a relative difference above `distances.TOLERANCE`."""
 
 
 @dataclass(frozen=True)
 class StepDistance:
+    """Weight distance at one step."""
+
     step: int
     distance: Distance
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Two runs beside each other from their start."""
+    """Divergence of two runs from their start."""
 
-    losses: Onset
-    weights: Onset
-    """Of the weights that both have, at the checkpoints of equal step."""
+    losses: DivergencePoint
+    weights: DivergencePoint
+    """Divergence of the common weights, at the checkpoints of equal step."""
     checkpoints: tuple[StepDistance, ...]
     same_examples: bool | None
-    """Whether both had read the same examples by their last common checkpoint; None without one."""
+    """True if both had read the same examples by their last common checkpoint; None without one."""
 
 
 @dataclass(frozen=True)
 class CheckpointDiff:
-    a: Side
-    b: Side
-    weights: Weights
-    function: Function
+    """Comparison of two checkpoints."""
+
+    a: CheckpointRef
+    b: CheckpointRef
+    weights: WeightDiff
+    function: PredictionDiff
     divergence: Divergence | None
     """None for two steps of one run."""
     along: tuple[StepDistance, ...]
-    """For two steps of one run: the distance from the earlier, at each checkpoint kept up to the later."""
+    """Distance from the earlier checkpoint at each kept step up to the later one, for two steps of one run."""
     notes: tuple[str, ...] = ()

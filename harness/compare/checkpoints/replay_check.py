@@ -1,4 +1,4 @@
-"""What a replayed stretch of a run says: bitwise the same, or where it parts, and what is otherwise now."""
+"""Bitwise comparison of replayed steps with a run's record: first mismatch, states, changed environment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.records.run.environment import Changed
+from harness.records.run.environment import EnvironmentChange
 
-Row = Mapping[str, float]
-"""A row of the steps table, by column."""
+StepRow = Mapping[str, float]
+"""Row of the steps table, by column."""
 
 
 @dataclass(frozen=True)
-class Parting:
-    """The first value that is not bitwise what the run wrote down."""
+class Mismatch:
+    """Value that is not bitwise equal to the recorded one."""
 
     step: int
     column: str
@@ -25,79 +25,88 @@ class Parting:
 
 @dataclass(frozen=True)
 class StateCheck:
-    """The replayed state against a checkpoint of the run."""
+    """Comparison of the replayed state with a checkpoint of the run."""
 
     step: int
     arrays: int
+    """Number of arrays compared."""
     differing: tuple[str, ...]
-    """Paths of those that are not bitwise equal."""
+    """Paths of the arrays that are not bitwise equal."""
     largest: float
-    """Largest absolute difference of a number in them; 0 where none is (of NaN there is none either)."""
+    """Largest absolute difference in them; 0 if no difference is finite."""
     same_examples: bool
-    """The rolling hash of the examples that were read."""
+    """True if the rolling hashes of the examples agree."""
 
     @property
     def same(self) -> bool:
+        """True if arrays and examples are all equal."""
         return not self.differing and self.same_examples
 
 
 @dataclass(frozen=True)
-class Replay:
+class ReplayResult:
+    """Replay of steps `first` + 1 to `last` of a run."""
+
     name: str
-    """`<scale>/<variant>/seed<k>[/branch<pct>]`."""
+    """Run name, `<scale>/<variant>/seed<k>[/branch<pct>]`."""
     first: int
-    """The step whose state was restored, or 0 for that which was drawn anew."""
+    """Step whose state was restored; 0 for a new initialization."""
     last: int
     equal: int
-    """Steps of which every column is bitwise as it was."""
+    """Number of steps with every column bitwise equal."""
     columns: tuple[str, ...]
-    parting: Parting | None
+    parting: Mismatch | None
+    """First mismatch."""
     largest: float
-    """Largest absolute difference of a loss; 0 where none is."""
+    """Largest absolute loss difference; 0 if there is none."""
     states: tuple[StateCheck, ...]
-    changes: tuple[Changed, ...]
+    changes: tuple[EnvironmentChange, ...]
     notes: tuple[str, ...] = ()
-    """What a reader must know to believe the rest, a sentence each."""
+    """Caveats for the reader, one sentence each."""
 
     @property
     def steps(self) -> int:
+        """Number of replayed steps."""
         return self.last - self.first
 
     @property
     def same(self) -> bool:
+        """True if every value and every state is equal."""
         return self.parting is None and all(state.same for state in self.states)
 
 
-def same_bits(one: float, other: float) -> bool:
-    """Equal numbers, or both NaN: the bits of a NaN are nobody's."""
-    return one == other or (one != one and other != other)
+def same_bits(a: float, b: float) -> bool:
+    """Return True for equal numbers, and for two NaNs, whose bits may differ."""
+    return a == b or (a != a and b != b)
 
 
-def partings(recorded: Sequence[Mapping[str, float | None]], replayed: Sequence[Row]) -> list[Parting]:
-    """Every value that differs, step by step. A column that the record has not is not compared."""
+def find_mismatches(
+    old_rows: Sequence[Mapping[str, float | None]], new_rows: Sequence[StepRow]
+) -> list[Mismatch]:
+    """List every value that differs, step by step. Columns without a recorded value are not compared."""
     return [
-        Parting(int(now["step"]), column, was, value)
-        for then, now in zip(recorded, replayed, strict=True)
-        for column, value in now.items()
-        if (was := then.get(column)) is not None and not same_bits(was, value)
+        Mismatch(int(new_row["step"]), column, old_value, value)
+        for old_row, new_row in zip(old_rows, new_rows, strict=True)
+        for column, value in new_row.items()
+        if (old_value := old_row.get(column)) is not None and not same_bits(old_value, value)
     ]
 
 
-def largest(found: Iterable[Parting], column: str) -> float:
-    """Largest absolute difference in a column; 0 where none is finite."""
-    gaps = [abs(each.recorded - each.replayed) for each in found if each.column == column]
+def largest_difference(mismatches: Iterable[Mismatch], column: str) -> float:
+    """Return the largest absolute difference in a column; 0 if none is finite."""
+    gaps = [abs(row.recorded - row.replayed) for row in mismatches if row.column == column]
     return max((gap for gap in gaps if np.isfinite(gap)), default=0.0)
 
 
 def check_state(
-    step: int, saved: Mapping[str, np.ndarray], replayed: Mapping[str, np.ndarray], *, same_examples: bool
+    step: int, saved: Mapping[str, np.ndarray], computed: Mapping[str, np.ndarray], *, same_examples: bool
 ) -> StateCheck:
-    """Arrays by path, those of a checkpoint and those that were computed again."""
-    differing = [path for path, array in replayed.items() if saved[path].tobytes() != array.tobytes()]
-    gaps = [_gap(saved[path], replayed[path]) for path in differing]
-    return StateCheck(step, len(replayed), tuple(differing), max(gaps, default=0.0), same_examples)
+    """Compare the arrays of a checkpoint (`saved`, by path) with those of the replay (`computed`)."""
+    differing = [path for path, array in computed.items() if saved[path].tobytes() != array.tobytes()]
+    gaps = [_max_difference(saved[path], computed[path]) for path in differing]
+    return StateCheck(step, len(computed), tuple(differing), max(gaps, default=0.0), same_examples)
 
 
-def _gap(one: np.ndarray, other: np.ndarray) -> float:
-    gap = np.abs(one.astype(np.float64) - other.astype(np.float64))
+def _max_difference(a: np.ndarray, b: np.ndarray) -> float:
+    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
     return float(np.max(gap, where=np.isfinite(gap), initial=0.0))

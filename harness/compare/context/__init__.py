@@ -1,1 +1,1 @@
-"""What else must a reader of a verdict know?"""
+"""Context of a verdict: fairness, forgetting, expert load, sample quality and provenance."""

@@ -1,13 +1,14 @@
-"""The table that stands above every verdict: what each variant was given at each scale."""
+"""Fairness table above every verdict: parameters, FLOPs, data and tuning of each variant at each scale."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.compare.inputs.lr_tuning import Curve
+from harness.compare.inputs.lr_tuning import RateCurve
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import FairnessRow
 from harness.compare.verdict.flags import tuning_flags, unequal
@@ -17,15 +18,17 @@ from harness.records.run.provenance import Facts
 def fairness_rows(
     runs: Sequence[RunRecord], scales: Sequence[str], control: str, tuning: Mapping[str, Any]
 ) -> tuple[FairnessRow, ...]:
-    """One row a scale and variant, the control first."""
+    """Build one row per scale and variant, the control first."""
     rows = []
     for scale in scales:
-        here = [run for run in runs if run.provenance.scale == scale]
-        reference = next((run for run in here if run.provenance.variant == control), None)
-        names = sorted({run.provenance.variant for run in here}, key=lambda name: (name != control, name))
+        scale_runs = [run for run in runs if run.provenance.scale == scale]
+        reference = next((run for run in scale_runs if run.provenance.variant == control), None)
+        names = sorted(
+            {run.provenance.variant for run in scale_runs}, key=lambda name: (name != control, name)
+        )
         for name in names:
-            own = [run for run in here if run.provenance.variant == name]
-            rows.append(_row(own, reference, control, tuning))
+            variant_runs = [run for run in scale_runs if run.provenance.variant == name]
+            rows.append(_row(variant_runs, reference, control, tuning))
     return tuple(rows)
 
 
@@ -35,7 +38,8 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = sorted({run.provenance.code_hash for run in runs})
-    shared = shared_examples(facts, base) if base else None
+    data = first.config.get("data") or {}
+    example_share = shared_example_share(facts, base) if base else None
     return FairnessRow(
         scale=provenance.scale,
         variant=provenance.variant,
@@ -51,50 +55,51 @@ def _row(
         steps=facts.steps,
         schedule=_schedule(first.config),
         horizon=facts.steps,
-        tokenizer=_tokenizer(first.config.get("data") or {}),
+        tokenizer="" if data.get("kind") == "images" else str(data.get("tokenizer", "")),
         data=facts.data_fingerprint,
         evaluation=facts.eval_fingerprint,
         learning_rate=_number((first.config.get("optimizer") or {}).get("learning_rate")),
         tuning=_tuning(tuning.get(provenance.variant)),
-        shared=shared_share(facts, base) if base else None,
+        shared=shared_parameter_share(facts, base) if base else None,
         code=codes[0] if len(codes) == 1 else "mixed",
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
         curve=_curve(tuning.get(provenance.variant)),
         mix=_mix(facts),
-        shared_examples=shared,
-        parting=None if base is None or shared is None else _parting(facts, base),
-        base=_base(runs),
+        shared_examples=example_share,
+        parting=None if base is None or example_share is None else _first_different_step(facts, base),
+        base=_base_checkpoint(runs),
         trainable=facts.trainable,
         active_parameters=facts.active_parameters,
     )
 
 
-def shared_share(facts: Facts, base: Facts) -> float | None:
-    """Share of a variant's parameters that the control has by the same path and shape.
+def shared_parameter_share(facts: Facts, base: Facts) -> float | None:
+    """Compute the share of a variant's parameters that the control has under the same path and shape.
 
-    Those start bitwise equal, if both are drawn or start from one checkpoint. None where paths are unknown.
+    These start bitwise equal if both runs draw their weights or start from one checkpoint. Returns None if
+    paths are unknown, 0 if the runs start from different checkpoints.
     """
     if (facts.base or {}).get("checksum") != (base.base or {}).get("checksum"):
         return 0.0
-    sizes = {path: _size(shape) for path, shape in facts.paths.items()}
+    sizes = {path: math.prod(shape) for path, shape in facts.paths.items()}
     total = sum(sizes.values())
     common = sum(size for path, size in sizes.items() if base.paths.get(path) == facts.paths[path])
     return common / total if total else None
 
 
-def shared_examples(facts: Facts, base: Facts) -> float | None:
-    """Share of a variant's examples that the control reads too: exact, since of each source the run that
-    takes fewer takes what the other takes first.
+def shared_example_share(facts: Facts, base: Facts) -> float | None:
+    """Compute the share of a variant's examples that the control also reads.
 
-    None where both read the same, where the numbers are unknown, and where the sources, the tokenizer or
-    the windows differ (the held-out tokens tell).
+    This is exact: the run with fewer examples of a source reads the first ones of the other run. Returns
+    None if both read the same examples, if the counts are unknown, or if the held-out fingerprints show
+    different sources, tokenizers or windows.
     """
-    same = facts.data_fingerprint == base.data_fingerprint
-    if same or facts.eval_fingerprint != base.eval_fingerprint or not facts.draws:
+    same_data = facts.data_fingerprint == base.data_fingerprint
+    if same_data or facts.eval_fingerprint != base.eval_fingerprint or not facts.draws:
         return None
-    both = sum(min(drawn, base.draws.get(source, 0)) for source, drawn in facts.draws.items())
-    return both / sum(facts.draws.values())
+    common = sum(min(count, base.draws.get(source, 0)) for source, count in facts.draws.items())
+    return common / sum(facts.draws.values())
 
 
 def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any]) -> set[str]:
@@ -109,22 +114,23 @@ def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any
     return flags
 
 
-def _parting(facts: Facts, base: Facts) -> int:
-    """The first step of the first mix that the two have not in common."""
+def _first_different_step(facts: Facts, base: Facts) -> int:
+    """Return the first step of the first data mix that differs between the two runs."""
     pairs = itertools.zip_longest(facts.mixes, base.mixes)
-    parted = next(([*filter(None, pair)] for pair in pairs if pair[0] != pair[1]), [])
-    return min((first for first, _ in parted), default=0)
+    mixes = next(([*filter(None, pair)] for pair in pairs if pair[0] != pair[1]), [])
+    return min((first for first, _ in mixes), default=0)
 
 
 def _mix(facts: Facts) -> str:
-    """`code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
+    """Format the data mixes: `code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
+
+    def shares(counts: Mapping[str, int]) -> str:
+        total = sum(counts.values())
+        return ", ".join(f"{name} {100 * count / total:.3g} %" for name, count in counts.items())
+
     return "; ".join(
-        (f"from step {first} " if first else "") + _shares(counts) for first, counts in facts.mixes
+        (f"from step {first} " if first else "") + shares(counts) for first, counts in facts.mixes
     )
-
-
-def _shares(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {100 * count / sum(counts.values()):.3g} %" for name, count in counts.items())
 
 
 def _schedule(config: Mapping[str, Any]) -> str:
@@ -135,39 +141,34 @@ def _schedule(config: Mapping[str, Any]) -> str:
     return ", ".join([str(schedule.get("name", "")), *parts])
 
 
-def _tokenizer(data: Mapping[str, Any]) -> str:
-    """Empty for images."""
-    return "" if data.get("kind") == "images" else str(data.get("tokenizer", ""))
-
-
 def _tuning(entry: Any) -> str:
-    """`lr 0.0031 of 5 points, seed 1000003`, as far as rule.json says so."""
+    """Format a tuning entry of rule.json: `lr 0.0031 of 5 points, seed 1000003`."""
     if not isinstance(entry, Mapping):
         return "not tuned"
     rate, points, seed = _number(entry.get("learning_rate")), entry.get("points", "?"), entry.get("seed")
-    said = f"{points} points" if rate is None else f"lr {rate:.2g} of {points} points"
-    said += "" if seed is None else f", seed {seed}"
-    return said + (", optimum at the edge" if entry.get("edge") else "")
+    text = f"{points} points" if rate is None else f"lr {rate:.2g} of {points} points"
+    text += "" if seed is None else f", seed {seed}"
+    return text + (", optimum at the edge" if entry.get("edge") else "")
 
 
-def _curve(entry: Any) -> Curve:
-    """The (learning rate, loss) pairs of rule.json by rising rate; what is no pair of numbers is left out."""
+def _curve(entry: Any) -> RateCurve:
+    """Return the (learning rate, loss) pairs of rule.json by rising rate, without malformed ones."""
     pairs = entry.get("curve") if isinstance(entry, Mapping) else None
-    listed = pairs if isinstance(pairs, list) else []
-    known = {
+    points = pairs if isinstance(pairs, list) else []
+    losses = {
         rate: _number(pair[1])
-        for pair in listed
+        for pair in points
         if isinstance(pair, list) and len(pair) == 2 and (rate := _number(pair[0])) is not None
     }
-    return tuple(sorted(known.items()))
+    return tuple(sorted(losses.items()))
 
 
-def _base(runs: Sequence[RunRecord]) -> str:
-    """`finetune_parents/*/mha/seed*@122`: a * for the scale of the runs, and for each one's seed."""
+def _base_checkpoint(runs: Sequence[RunRecord]) -> str:
+    """Format start checkpoints with * for scale and seed: `finetune_parents/*/mha/seed*@122`."""
     scale = f"/{runs[0].provenance.scale}/"
     names = (str((run.provenance.facts.base or {}).get("name", "")) for run in runs)
-    alike = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name.replace(scale, "/*/", 1)) for name in names}
-    return ", ".join(sorted(alike))
+    patterns = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name.replace(scale, "/*/", 1)) for name in names}
+    return ", ".join(sorted(patterns))
 
 
 def _ratio(value: float, base: float | None) -> float | None:
@@ -176,10 +177,3 @@ def _ratio(value: float, base: float | None) -> float | None:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size

@@ -1,4 +1,4 @@
-"""How far samples of images are from real ones, by variant: what each run measured at its end."""
+"""Quality of image samples by variant: the Frechet distances that each run measured at its end."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import numpy as np
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import SampleRow
 from harness.compare.stats.paired_effects import paired_effect
-from harness.records.run.sample_quality import Samples, read_record
+from harness.records.run.sample_quality import SampleQuality, read_sample_quality
 
-Found = dict[int, Samples]
-"""By seed."""
+SamplesBySeed = dict[int, SampleQuality]
+"""Sample-quality record of each seed."""
 
 
 def sample_rows(runs: Sequence[RunRecord], scales: Sequence[str], control: str) -> tuple[SampleRow, ...]:
-    """One row a scale and variant, the control first; none for sweeps of text."""
-    found: dict[tuple[str, str], Found] = {}
+    """Build one row per scale and variant, the control first. Text sweeps have none."""
+    samples: dict[tuple[str, str], SamplesBySeed] = {}
     for run in runs:
-        if run.complete and run.directory is not None and (record := read_record(run.directory)):
+        if run.complete and run.directory is not None and (record := read_sample_quality(run.directory)):
             scale, variant, seed = run.key
-            found.setdefault((scale, variant), {})[seed] = record
-    ordered = sorted(found, key=lambda key: (scales.index(key[0]), key[1] != control, key[1]))
-    return tuple(_row(*key, found[key], found.get((key[0], control)), control) for key in ordered)
+            samples.setdefault((scale, variant), {})[seed] = record
+    ordered = sorted(samples, key=lambda key: (scales.index(key[0]), key[1] != control, key[1]))
+    return tuple(_row(*key, samples[key], samples.get((key[0], control)), control) for key in ordered)
 
 
-def _row(scale: str, variant: str, own: Found, base: Found | None, control: str) -> SampleRow:
-    first = next(iter(own.values()))
-    seeds = sorted(own.keys() & (base or {}).keys())
+def _row(
+    scale: str, variant: str, samples: SamplesBySeed, control_samples: SamplesBySeed | None, control: str
+) -> SampleRow:
+    first = next(iter(samples.values()))
+    delta = None
+    if variant != control and control_samples:
+        seeds = sorted(samples.keys() & control_samples.keys())
+        distances = ([runs[seed].distance for seed in seeds] for runs in (control_samples, samples))
+        delta = paired_effect(*distances)
     return SampleRow(
         scale=scale,
         variant=variant,
-        seeds=len(own),
-        distance=float(np.mean([each.distance for each in own.values()])),
-        floor=float(np.mean([each.floor for each in own.values()])),
-        delta=None
-        if variant == control or not base
-        else paired_effect([base[seed].distance for seed in seeds], [own[seed].distance for seed in seeds]),
+        seeds=len(samples),
+        distance=float(np.mean([record.distance for record in samples.values()])),
+        floor=float(np.mean([record.floor for record in samples.values()])),
+        delta=delta,
         count=first.count,
         features=first.features,
     )

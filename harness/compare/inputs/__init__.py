@@ -1,1 +1,1 @@
-"""What do the runs and logs say, and which of them form pairs?"""
+"""Inputs of a verdict: runs, logs, the rule and the ledger, and the pairing of runs."""

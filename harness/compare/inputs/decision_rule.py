@@ -1,4 +1,4 @@
-"""The rule that was written down before the first step, and what was decided otherwise since."""
+"""Decision rule that was fixed before the first step, and every deviation from it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.compare.inputs.run_records import RunRecord, digest_of
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Deviation, Rule
 from harness.core import atomic_files
+from harness.core.hashing import hash_json
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
 AMENDMENTS = ("amendment", "amend", "replan", "deviation")
-"""Kinds of ledger entries that change what was planned."""
-JUDGES = ("control", "positive_control", "domains", "margin", "alpha", "stopping")
-"""Keys of a rule that move a verdict."""
+"""Kinds of ledger entries that change the plan."""
+VERDICT_KEYS = ("control", "positive_control", "domains", "margin", "alpha", "stopping")
+"""Keys of a rule that change a verdict."""
 
 
 def read_rule(sweep: SweepDir, runs: Sequence[RunRecord]) -> tuple[Rule, list[Deviation], dict[str, Any]]:
-    """The frozen rule, the deviations from it, and how learning rates were tuned."""
-    content = content_of(sweep.rule)
+    """Read the frozen rule, the deviations from it, and the learning-rate tuning by variant."""
+    content = read_json_object(sweep.rule)
     inner = content.get("rule")
     frozen: dict[str, Any] = inner if isinstance(inner, dict) else content
-    carried = next((run.config["rule"] for run in runs if isinstance(run.config.get("rule"), dict)), {})
+    config_rule = next((run.config["rule"] for run in runs if isinstance(run.config.get("rule"), dict)), {})
     deviations = _deviations(sweep, content, frozen, runs)
-    return _rule(frozen or carried, runs, content), deviations, _tuning(sweep, content)
+    return _rule(frozen or config_rule, runs, content), deviations, _read_tuning(sweep, content)
 
 
-def _tuning(sweep: SweepDir, content: Mapping[str, Any]) -> dict[str, Any]:
-    """By variant; those that came after the rule was written down stand in the ledger."""
-    later = [entry["content"] for entry in ledger.read(sweep, "tuning")]
-    found: dict[str, Any] = {}
-    for holder in (content, *later):
+def _read_tuning(sweep: SweepDir, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the tuning of each variant. Tuning done after the rule was fixed is in the ledger."""
+    ledger_contents = [entry["content"] for entry in ledger.read(sweep, "tuning")]
+    tuning_by_variant: dict[str, Any] = {}
+    for holder in (content, *ledger_contents):
         tuning = holder.get("tuning") if isinstance(holder, dict) else None
         for variant, entry in tuning.items() if isinstance(tuning, dict) else ():
             if isinstance(entry, dict):
-                found.setdefault(variant, entry)
-    return found
+                tuning_by_variant.setdefault(variant, entry)
+    return tuning_by_variant
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty where it is missing, damaged or something else."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file is missing, damaged or holds something else."""
     content = atomic_files.read_json(path)
     return content if isinstance(content, dict) else {}
 
 
 def gate_margins(sweep: SweepDir) -> dict[str, float] | None:
-    """The margins of `gate` in rule.json, what it leaves out by default; None where none was asked for."""
-    gate = content_of(sweep.rule).get("gate")
+    """Return the numeric margins of `gate` in rule.json; None if the experiment has no gate."""
+    gate = read_json_object(sweep.rule).get("gate")
     if not isinstance(gate, dict) or gate.get("name") == "none":
         return None
     numbers = (int, float)
@@ -68,38 +69,41 @@ def _rule(node: Mapping[str, Any], runs: Sequence[RunRecord], content: Mapping[s
         control=control,
         positive_control=positive if isinstance(positive, str) else None,
         domains=tuple(map(str, domains)) if isinstance(domains, list) else (),
-        margin=_within(node.get("margin"), 0.01, 0.0, 1.0),
-        alpha=_within(node.get("alpha"), 0.05, 0.0, 0.5),
+        margin=_number_between(node.get("margin"), 0.01, 0.0, 1.0),
+        alpha=_number_between(node.get("alpha"), 0.05, 0.0, 0.5),
         stopping=str(node.get("stopping") or "none"),
         family=tuple(map(str, family)),
-        hash=digest_of(content) if content else "",
+        hash=hash_json(content) if content else "",
     )
 
 
 def _deviations(
     sweep: SweepDir, content: Mapping[str, Any], frozen: Mapping[str, Any], runs: Sequence[RunRecord]
 ) -> list[Deviation]:
-    found = [] if content else [Deviation("no_rule", "no rule was written down before the first step")]
-    found += _hash_deviations(sweep, content, frozen)
-    found += _config_deviations(frozen, runs) if content else []
-    for position in ledger.edited(sweep):
-        found.append(
+    deviations = [] if content else [Deviation("no_rule", "no rule was fixed before the first step")]
+    deviations += _hash_deviations(sweep, content, frozen)
+    deviations += _config_deviations(frozen, runs) if content else []
+    for position in ledger.edited_positions(sweep):
+        deviations.append(
             Deviation("ledger_edited", f"entry {position} of the ledger was changed after it was written")
         )
     for entry in ledger.read(sweep):
         if entry["kind"] in AMENDMENTS:
-            found.append(Deviation(entry["kind"], f"{entry['time']}: {_said(entry['content'])}"))
-    return found
+            deviations.append(Deviation(entry["kind"], f"{entry['time']}: {_entry_text(entry['content'])}"))
+    return deviations
 
 
 def _hash_deviations(
     sweep: SweepDir, content: Mapping[str, Any], frozen: Mapping[str, Any]
 ) -> list[Deviation]:
-    """rule.json no longer fits the hash that it, or the ledger, was given: of all that it holds beside the
-    hash, gate and tuning among them. Where there is nothing beside the rule, of the rule alone will do."""
+    """Report a rule.json that no longer matches the hash recorded in it or in the ledger.
+
+    The hash covers everything but itself, gate and tuning included. If the file holds only the rule, the hash
+    of the rule alone is accepted too.
+    """
     hashed = {key: value for key, value in content.items() if key != "hash"}
-    accepted = {digest_of(hashed), digest_of(content)}
-    accepted |= {digest_of(frozen)} if hashed.keys() <= {"rule"} else set()
+    accepted = {hash_json(hashed), hash_json(content)}
+    accepted |= {hash_json(frozen)} if hashed.keys() <= {"rule"} else set()
     entries = [entry["content"] for entry in ledger.read(sweep, "rule")[:1]]
     claims = [holder.get("hash") for holder in (content, *entries) if isinstance(holder, Mapping)]
     if any(isinstance(claim, str) and claim not in accepted for claim in claims):
@@ -108,27 +112,27 @@ def _hash_deviations(
 
 
 def _config_deviations(frozen: Mapping[str, Any], runs: Sequence[RunRecord]) -> list[Deviation]:
-    """Runs that were launched under another rule."""
-    found = {}
+    """Report runs that were launched under another rule."""
+    differences = {}
     for run in runs:
-        carried = run.config.get("rule") or {}
-        for key in JUDGES if isinstance(carried, dict) else ():
-            if key in frozen and carried.get(key) != frozen[key]:
-                found.setdefault(key, (run.path, carried.get(key)))
+        config_rule = run.config.get("rule") or {}
+        for key in VERDICT_KEYS if isinstance(config_rule, dict) else ():
+            if key in frozen and config_rule.get(key) != frozen[key]:
+                differences.setdefault(key, (run.path, config_rule.get(key)))
     return [
         Deviation("other_rule", f"{path} was launched with rule.{key} = {value!r}, not {frozen[key]!r}")
-        for key, (path, value) in found.items()
+        for key, (path, value) in differences.items()
     ]
 
 
-def _within(value: Any, default: float, low: float, high: float) -> float:
-    """The number if it is one inside (low, high), else the default."""
+def _number_between(value: Any, default: float, low: float, high: float) -> float:
+    """Return the value if it is a number inside (low, high), else the default."""
     if isinstance(value, int | float) and not isinstance(value, bool) and low < value < high:
         return float(value)
     return default
 
 
-def _said(content: Any, most: int = 200) -> str:
-    """The sentence that an entry carries; for one without, what it holds."""
+def _entry_text(content: Any, max_letters: int = 200) -> str:
+    """Return the `detail` of a ledger entry, or its whole content, at most `max_letters` long."""
     text = str(content.get("detail", content) if isinstance(content, dict) else content)
-    return text if len(text) <= most else text[:most] + "..."
+    return text if len(text) <= max_letters else text[:max_letters] + "..."

@@ -1,4 +1,4 @@
-"""The evaluations of many runs, read in few passes over their Parquet parts, and what a run scored."""
+"""Evaluations of many runs, read in few passes over their Parquet parts, and the result of each run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.records.paths import RunDir
 from harness.records.run import metrics
 
 COLUMNS = ("step", "tokens", "flops", "domain", "loss", "decayed", "device_seconds")
-AT_ONCE = 128
-"""Files of one pass: enough to read them fast, few enough to hold them."""
+FILES_PER_SCAN = 128
+"""Number of files per pass: enough for fast reading, few enough for memory."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a decayed (or, with a flag, a hot) checkpoint scored."""
+class EvalResult:
+    """Held-out losses of a checkpoint; `decayed` is false if its learning rate had not decayed."""
 
     loss: float
     by_domain: dict[str, float]
@@ -33,82 +33,88 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evals:
-    """The evaluations of a run or a branch that a verdict needs, those before the first step, of the last one
-    and of the last one before the decay: one array a column, rows in order of writing."""
+    """Evaluations of a run or branch that a verdict needs: at the start, before the decay and at the end.
+
+    `columns` holds one array per column, rows in order of writing.
+    """
 
     columns: dict[str, np.ndarray]
-    every_loss: np.ndarray | None = None
-    """The losses of all evaluations; None where `columns` holds all of them."""
+    all_losses: np.ndarray | None = None
+    """Losses of all evaluations; None if `columns` holds all of them."""
 
     @property
     def losses(self) -> np.ndarray:
-        return self.columns["loss"] if self.every_loss is None else self.every_loss
+        """Losses of all evaluations, in order of writing."""
+        return self.columns["loss"] if self.all_losses is None else self.all_losses
 
     @property
     def empty(self) -> bool:
+        """True if there is no evaluation."""
         return self.columns["step"].size == 0
 
     @cached_property
-    def final(self) -> Outcome | None:
-        """The last evaluation, averaged over all its domains."""
+    def final(self) -> EvalResult | None:
+        """Last evaluation, averaged over its domains; None if there is none."""
         if self.empty:
             return None
         last = self.columns["step"] == self.columns["step"].max()
         rows = {name: column[last].tolist() for name, column in self.columns.items()}
         by_domain = dict(zip(rows["domain"], rows["loss"], strict=True))
         step, tokens, flops, seconds = (rows[n][0] for n in ("step", "tokens", "flops", "device_seconds"))
-        return Outcome(_mean(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"]))
+        return EvalResult(
+            _mean_loss(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"])
+        )
 
     @cached_property
     def at_start(self) -> dict[str, float]:
-        """Loss by domain before the first step; empty for a run that starts from no checkpoint."""
+        """Loss by domain before the first step; empty if the run does not start from a checkpoint."""
         first = self.columns["step"] == 0
         names, losses = (self.columns[name][first].tolist() for name in ("domain", "loss"))
         return dict(zip(names, losses, strict=True))
 
 
-def outcome_of(evals: Evals, domains: tuple[str, ...] = ()) -> Outcome | None:
-    """The last evaluation: mean loss over the rule's domains (all if none are named).
+def last_result(evals: Evals, domains: tuple[str, ...] = ()) -> EvalResult | None:
+    """Return the last evaluation, with the mean loss over `domains` (all if empty).
 
-    None where there is no evaluation, or one of the domains was not evaluated.
+    Returns None if there is no evaluation, or if one of the domains was not evaluated.
     """
     final = evals.final
     if final is None or not domains:
         return final
     if any(domain not in final.by_domain for domain in domains):
         return None
-    chosen = {domain: final.by_domain[domain] for domain in domains}
-    return dataclasses.replace(final, loss=_mean(chosen))
+    losses = {domain: final.by_domain[domain] for domain in domains}
+    return dataclasses.replace(final, loss=_mean_loss(losses))
 
 
-def _mean(by_domain: dict[str, float]) -> float:
-    """Mean over domains in order of name, so that the sum's rounding does not hang on row order."""
+def _mean_loss(by_domain: dict[str, float]) -> float:
+    """Average over domains in order of name, so that rounding does not depend on row order."""
     return sum(by_domain[domain] for domain in sorted(by_domain)) / len(by_domain)
 
 
 def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
-    """Evaluations of many runs at once, `{run path: (evals, problem)}`; `origins`: their first steps."""
-    chains = {path: _chain(RunDir(path), origin) for path, origin in origins.items()}
+    """Read the evaluations of many runs: `{run path: (evals, problem)}`. `origins`: their first steps."""
+    chains = {path: _consecutive_parts(RunDir(path), origin) for path, origin in origins.items()}
     files = [part for chain, _ in chains.values() for part in chain]
     tables = {
         path: table
-        for start in range(0, len(files), AT_ONCE)
-        for path, table in _scan(files[start : start + AT_ONCE]).items()
+        for start in range(0, len(files), FILES_PER_SCAN)
+        for path, table in _read_parts(files[start : start + FILES_PER_SCAN]).items()
     }
     result = {}
     for path, (chain, problem) in chains.items():
         parts = [tables.get(part) for part in chain]
-        broken = any(part is None for part in parts)
-        evals = _joined([part for part in parts if part is not None])
-        result[path] = (evals, problem or ("a metrics part cannot be read" if broken else ""))
+        has_unreadable = any(part is None for part in parts)
+        evals = _concatenate([part for part in parts if part is not None])
+        result[path] = (evals, problem or ("a metrics part cannot be read" if has_unreadable else ""))
     return result
 
 
-def _chain(run: RunDir, origin: int) -> tuple[list[Path], str]:
-    """Intact parts that follow each other from the run's first step, and what was left out."""
+def _consecutive_parts(run: RunDir, origin: int) -> tuple[list[Path], str]:
+    """Return the intact consecutive parts from the run's first step on, and the problem that ended them."""
     chain, end, problem = [], origin, ""
-    for part in sorted(metrics.parts(run, "evals"), key=lambda part: (part.start, -part.end)):
-        if not part.intact():
+    for part in sorted(metrics.list_parts(run, "evals"), key=lambda part: (part.start, -part.end)):
+        if not part.checksum_ok():
             problem = f"damaged metrics part {part.path.name}"
         elif part.start == end and part.end > end:
             chain.append(part.path)
@@ -116,54 +122,55 @@ def _chain(run: RunDir, origin: int) -> tuple[list[Path], str]:
     return chain, problem
 
 
-def _scan(files: list[Path]) -> dict[Path, Evals]:
-    """Evaluations by file. One scan for all; if one file spoils it, file by file without that one."""
+def _read_parts(files: list[Path]) -> dict[Path, Evals]:
+    """Read evaluations by file, in one scan; if a file cannot be read, file by file without that one."""
     if not files:
         return {}
     try:
-        return _tables(files)
+        return _scan_parts(files)
     except (pl.exceptions.PolarsError, OSError):
-        return {} if len(files) == 1 else {k: v for file in files for k, v in _scan([file]).items()}
+        return {} if len(files) == 1 else {k: v for file in files for k, v in _read_parts([file]).items()}
 
 
-def _tables(files: list[Path]) -> dict[Path, Evals]:
-    """One table a file: rows of a file stand together, and a file may have none."""
-    named = pl.col("domain", "path").cast(pl.Categorical)
-    frame = pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path").with_columns(named)
+def _scan_parts(files: list[Path]) -> dict[Path, Evals]:
+    """Read one table per file. The rows of a file are contiguous; a file may have none."""
+    categorical = pl.col("domain", "path").cast(pl.Categorical)
+    frame = (
+        pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path").with_columns(categorical)
+    )
     rows = frame.collect()
-    spans = _spans(rows["path"].to_physical().to_numpy())
+    spans = _equal_value_slices(rows["path"].to_physical().to_numpy())
     step, hot, loss = rows["step"].to_numpy(), ~rows["decayed"].to_numpy(), rows["loss"].to_numpy()
-    kept = [span.start + _needed(step[span], hot[span]) for span in spans]
-    chosen = rows[np.concatenate([np.zeros(0, int), *kept])]
-    columns = {name: chosen[name].to_numpy() for name in COLUMNS}
+    kept_rows = [span.start + _needed_rows(step[span], hot[span]) for span in spans]
+    selection = rows[np.concatenate([np.zeros(0, int), *kept_rows])]
+    columns = {name: selection[name].to_numpy() for name in COLUMNS}
     tables = {file: Evals({name: column[:0] for name, column in columns.items()}) for file in files}
     start = 0
-    for span, indices in zip(spans, kept, strict=True):
-        own = slice(start, start + indices.size)
+    for span, indices in zip(spans, kept_rows, strict=True):
+        file_rows = slice(start, start + indices.size)
         losses = loss[span].copy()  # not a view, which would keep the whole frame alive
-        path, start = Path(chosen["path"][start]), own.stop
-        tables[path] = Evals({name: column[own] for name, column in columns.items()}, losses)
+        path, start = Path(selection["path"][start]), file_rows.stop
+        tables[path] = Evals({name: column[file_rows] for name, column in columns.items()}, losses)
     return tables
 
 
-def _spans(files: np.ndarray) -> list[slice]:
-    """The stretches of equal values."""
+def _equal_value_slices(files: np.ndarray) -> list[slice]:
+    """Split an array into slices of equal consecutive values."""
     cuts = np.flatnonzero(np.diff(files)) + 1
     ends = [*cuts.tolist(), files.size] if files.size else []
     return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=False)]
 
 
-def _needed(step: np.ndarray, hot: np.ndarray) -> np.ndarray:
-    """Positions of the last evaluation, of the last one before the learning rate had decayed, and of one
-    before the first step."""
-    wanted = (step == step.max()) | (step == 0)
+def _needed_rows(step: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """Return the row indices of the last step, of the last step before the decay ended, and of step 0."""
+    mask = (step == step.max()) | (step == 0)
     hot = hot & (step > 0)
     if hot.any():
-        wanted |= hot & (step == step[hot].max())
-    return np.flatnonzero(wanted)
+        mask |= hot & (step == step[hot].max())
+    return np.flatnonzero(mask)
 
 
-def _joined(tables: list[Evals]) -> Evals:
+def _concatenate(tables: list[Evals]) -> Evals:
     if len(tables) == 1:
         return tables[0]
     empty = {name: np.zeros(0, object if name == "domain" else float) for name in COLUMNS}

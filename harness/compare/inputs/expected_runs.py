@@ -1,8 +1,8 @@
-"""Which runs a sweep is to have, and which of them have a sibling to be compared with.
+"""Runs that a sweep should have, and the scales at which they can be compared.
 
-The blocks of a sweep may be unequal: pairs at some scales, single runs at others, images beside text. A
-verdict is about the scales that control and treatment share; a run without a sibling is shown with its curve
-and decides nothing. Losses of another unit are never pooled, whoever their sibling is.
+The blocks of a sweep may differ: pairs at some scales, single runs at others, images beside text. A verdict
+covers the scales that control and treatment share. A run without a counterpart is only shown with its curve.
+Losses of different units are never pooled.
 """
 
 from __future__ import annotations
@@ -12,93 +12,93 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.compare.inputs.noise_floor import twins_of
+from harness.compare.inputs.ledger_check import entry_runs
+from harness.compare.inputs.noise_floor import identical_variants
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Comparison, Rule
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
-Key = tuple[str, str, int]
-"""Scale, variant, seed."""
+RunKey = tuple[str, str, int]
+"""(scale, variant, seed)."""
 
 
 @dataclass(frozen=True)
-class Roster:
+class ExpectedRuns:
+    """Runs that exist or should exist, with the treatments and scales that can be compared."""
+
     rule: Rule
     runs: Sequence[RunRecord]
-    placed: frozenset[Key] = frozenset()
-    """Runs that the ledger has a place for; empty where nobody wrote one down."""
+    ledger_runs: frozenset[RunKey] = frozenset()
+    """Runs with a placement in the ledger; empty if it records none."""
 
     @cached_property
-    def expected(self) -> frozenset[Key]:
-        """Every run that is there, and every one that should be: by the ledger, else each variant at each
-        scale and seed that some variant has."""
-        found = frozenset(run.key for run in self.runs)
-        if self.placed:
-            return found | self.placed
-        variants = {variant for _, variant, _ in found}
-        return frozenset((scale, name, seed) for scale, _, seed in found for name in variants)
+    def expected(self) -> frozenset[RunKey]:
+        """Existing runs and those that the ledger places; without a ledger, every variant at every scale and
+        seed that some variant has."""
+        existing_runs = frozenset(run.key for run in self.runs)
+        if self.ledger_runs:
+            return existing_runs | self.ledger_runs
+        variants = {variant for _, variant, _ in existing_runs}
+        return frozenset((scale, name, seed) for scale, _, seed in existing_runs for name in variants)
 
     @cached_property
-    def unit(self) -> str:
-        """What losses are compared in: of the units that pairs are measured in, the one of most scales."""
-        paired = [unit for scale, unit in self._units.items() if self._meet(scale)]
+    def loss_unit(self) -> str:
+        """Unit of the compared losses: the most frequent one among scales with pairs."""
+        paired = [unit for scale, unit in self._units.items() if self._beside_control(scale)]
         units = Counter(paired or self._units.values())
         return max(units, key=lambda unit: units[unit], default=Comparison.loss_unit)
 
     @cached_property
     def treatments(self) -> list[str]:
-        """What is compared with the control: every variant that shares a scale with it, and is not the
-        control by another name."""
-        met = {name for scale in self._units for name in self._meet(scale) if self._units[scale] == self.unit}
-        return sorted(met - twins_of(self.runs, self.rule.control))
+        """Variants compared with the control: all that share a scale with it and are not identical to it."""
+        scales = [scale for scale in self._units if self._units[scale] == self.loss_unit]
+        names = {name for scale in scales for name in self._beside_control(scale)}
+        return sorted(names - identical_variants(self.runs, self.rule.control))
 
-    def scales_of(self, treatment: str, scales: Sequence[str]) -> list[str]:
-        """Of these scales those at which it is compared."""
-        return [s for s in scales if treatment in self._meet(s) and self._units[s] == self.unit]
-
-    @property
-    def family(self) -> int:
-        """Tests that Holm's procedure runs over: treatments, those declared or those there, times scales."""
-        return max(len(self.rule.family), len(self.treatments)) * len(self._compared)
+    def compared_scales(self, treatment: str, scales: Sequence[str]) -> list[str]:
+        """Return those of `scales` at which the treatment is compared with the control."""
+        same_unit = [scale for scale in scales if self._units[scale] == self.loss_unit]
+        return [scale for scale in same_unit if treatment in self._beside_control(scale)]
 
     @property
-    def alone(self) -> list[RunRecord]:
-        """Runs of scales at which nothing is compared, where at others something is."""
-        return [run for run in self.runs if self._compared and run.provenance.scale not in self._compared]
+    def family_size(self) -> int:
+        """Number of tests in Holm's family: treatments (the larger of declared and present) times scales."""
+        return max(len(self.rule.family), len(self.treatments)) * len(self._scales_with_pairs)
+
+    @property
+    def not_compared(self) -> list[RunRecord]:
+        """Runs at scales without any comparison; empty if no scale has one."""
+        scales = self._scales_with_pairs
+        return [run for run in self.runs if scales and run.provenance.scale not in scales]
 
     @cached_property
-    def _compared(self) -> set[str]:
-        return {scale for name in self.treatments for scale in self.scales_of(name, [*self._units])}
+    def _scales_with_pairs(self) -> set[str]:
+        return {scale for name in self.treatments for scale in self.compared_scales(name, [*self._units])}
 
     @cached_property
     def _units(self) -> dict[str, str]:
-        """Of each scale's losses; a run whose record is damaged does not know its own."""
-        found: dict[str, Counter[str]] = {}
+        """Loss unit of each scale; runs with a damaged record do not count."""
+        unit_counts: dict[str, Counter[str]] = {}
         for run in self.runs:
             facts = run.provenance.facts
-            found.setdefault(run.provenance.scale, Counter())[facts.loss_unit] += bool(facts.steps)
-        return {scale: count.most_common(1)[0][0] for scale, count in found.items()}
+            unit_counts.setdefault(run.provenance.scale, Counter())[facts.loss_unit] += bool(facts.steps)
+        return {scale: count.most_common(1)[0][0] for scale, count in unit_counts.items()}
 
-    def _meet(self, scale: str) -> set[str]:
-        """Variants that have the control beside them."""
-        here = {variant for where, variant, _ in self.expected if where == scale}
-        return here - {self.rule.control} if self.rule.control in here else set()
-
-
-def placed_runs(sweep: SweepDir) -> frozenset[Key]:
-    """Every run that the ledger has a place for."""
-    names = [name for entry in ledger.read(sweep, "placement") for name in _runs_of(entry["content"])]
-    return frozenset(key for name in names if (key := _key(name)))
+    def _beside_control(self, scale: str) -> set[str]:
+        """Return the other variants at the scale; empty if the control is not there."""
+        variants = {variant for run_scale, variant, _ in self.expected if run_scale == scale}
+        return variants - {self.rule.control} if self.rule.control in variants else set()
 
 
-def _runs_of(content: object) -> list[str]:
-    runs = content.get("runs") if isinstance(content, dict) else None
-    return [*runs] if isinstance(runs, dict) else []
+def runs_in_ledger(sweep: SweepDir) -> frozenset[RunKey]:
+    """Return every run with a placement in the ledger."""
+    names = [name for entry in ledger.read(sweep, "placement") for name in entry_runs(entry)]
+    return frozenset(key for name in names if (key := _parse_run_name(name)))
 
 
-def _key(name: str) -> Key | None:
-    """`<scale>/<variant>/seed<k>`."""
+def _parse_run_name(name: str) -> RunKey | None:
+    """Parse `<scale>/<variant>/seed<k>`; None for any other name."""
     parts = name.split("/")
     number = parts[-1].removeprefix("seed")
     return (parts[0], parts[1], int(number)) if len(parts) == 3 and number.isdigit() else None

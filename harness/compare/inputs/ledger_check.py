@@ -1,4 +1,4 @@
-"""What the ledger of a sweep vouches for: whether its chain is whole, and all that did not go as planned."""
+"""Integrity of a sweep's ledger, and the deviations from the plan that it records."""
 
 from __future__ import annotations
 
@@ -9,98 +9,100 @@ from typing import Any
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
-NAMED = 3
-"""Runs that a sentence names."""
+MAX_LISTED = 3
+"""Number of runs that a sentence names."""
 
 
 @dataclass(frozen=True)
-class Departure:
-    """An entry that is a deviation: amendment, restart, damage, drift, replan, late_rule."""
+class LedgerDeviation:
+    """Ledger entry that is a deviation: amendment, restart, damage, drift, replan or late_rule."""
 
     time: str
-    """UTC."""
+    """Time in UTC."""
     kind: str
     words: str
 
 
 @dataclass(frozen=True)
 class LedgerState:
+    """Integrity and content of a ledger."""
+
     head: str
-    """Hash of the last entry, which holds those of all before it; empty without entries."""
+    """Hash of the last entry, which covers all earlier ones; empty without entries."""
     entries: int
     intact: bool
     edited: tuple[int, ...]
-    """Positions of entries that were changed afterwards, or lost the one before them."""
+    """Positions of entries that were changed after they were written, or whose predecessor is missing."""
     unreadable: int
-    """Lines that are no entry: cut short by a kill, or damaged."""
-    deviations: tuple[Departure, ...]
+    """Number of lines that are damaged or were cut short by a kill."""
+    deviations: tuple[LedgerDeviation, ...]
 
 
-def ledger_state(sweep: SweepDir) -> LedgerState:
-    entries, edited = ledger.read(sweep), ledger.edited(sweep)
-    unreadable = _lines(sweep) - len(entries)
+def read_ledger_state(sweep: SweepDir) -> LedgerState:
+    """Read the ledger of a sweep and check its hash chain; nothing raises on damage."""
+    entries, edited_positions = ledger.read(sweep), ledger.edited_positions(sweep)
+    unreadable = _count_lines(sweep) - len(entries)
     return LedgerState(
         head=str(entries[-1]["hash"]) if entries else "",
         entries=len(entries),
-        intact=bool(entries) and not edited,
-        edited=tuple(edited),
+        intact=bool(entries) and not edited_positions,
+        edited=tuple(edited_positions),
         unreadable=unreadable,
-        deviations=tuple(_departures(entries)),
+        deviations=tuple(_ledger_deviations(entries)),
     )
 
 
-def places(sweep: SweepDir) -> dict[str, Any]:
-    """The mesh of each run, as it was placed last."""
+def placed_meshes(sweep: SweepDir) -> dict[str, Any]:
+    """Return the mesh of each run in its latest placement."""
     return {
         name: place.get("mesh")
         for entry in ledger.read(sweep, "placement")
-        for name, place in _runs(entry).items()
+        for name, place in entry_runs(entry).items()
         if isinstance(place, dict)
     }
 
 
-def _departures(entries: Sequence[dict[str, Any]]) -> Iterator[Departure]:
-    placed: set[str] = set()
+def _ledger_deviations(entries: Sequence[dict[str, Any]]) -> Iterator[LedgerDeviation]:
+    placed_names: set[str] = set()
     for entry in entries:
-        runs = _runs(entry)
-        if entry["kind"] == "rule" and placed:
-            yield Departure(entry["time"], "late_rule", "the rule was written down after runs were placed")
+        runs = entry_runs(entry)
+        if entry["kind"] == "rule" and placed_names:
+            yield LedgerDeviation(entry["time"], "late_rule", "the rule was fixed after runs were placed")
         if entry["kind"] == "placement":
-            if again := [name for name in runs if name in placed]:
-                yield Departure(entry["time"], "replan", f"placed anew: {_listed(again)}")
-            placed |= runs.keys()
-        elif (said := _said(entry["kind"], entry["content"])) is not None:
-            yield Departure(entry["time"], entry["kind"], said)
+            if repeated_names := [name for name in runs if name in placed_names]:
+                suffix = (
+                    f" and {len(repeated_names) - MAX_LISTED} more" if repeated_names[MAX_LISTED:] else ""
+                )
+                text = f"placed again: {', '.join(repeated_names[:MAX_LISTED])}{suffix}"
+                yield LedgerDeviation(entry["time"], "replan", text)
+            placed_names |= runs.keys()
+        elif (text := _deviation_text(entry["kind"], entry["content"])) is not None:
+            yield LedgerDeviation(entry["time"], entry["kind"], text)
 
 
-def _said(kind: str, content: Any) -> str | None:
-    """None for an entry that is no deviation."""
-    told = content if isinstance(content, dict) else {}
-    faults = told.get("faults")
+def _deviation_text(kind: str, content: Any) -> str | None:
+    """Describe a ledger entry; None if it is not a deviation."""
+    fields = content if isinstance(content, dict) else {}
+    faults = fields.get("faults")
+    faults_text = "; ".join(map(str, faults)) if isinstance(faults, list) and faults else "damaged"
     return {
-        "amendment": lambda: f"{told.get('detail', '')}",
-        "restart": lambda: f"{told.get('run')} starts over: {told.get('why')}",
-        "damage": lambda: f"{told.get('run') or told.get('file')}: {_faults(faults)}",
-        "drift": lambda: f"{told.get('run')} went on from step {told.get('step')}: {told.get('what')}",
+        "amendment": lambda: f"{fields.get('detail', '')}",
+        "restart": lambda: f"{fields.get('run')} starts over: {fields.get('why')}",
+        "damage": lambda: f"{fields.get('run') or fields.get('file')}: {faults_text}",
+        "drift": lambda: (
+            f"{fields.get('run')} continued from step {fields.get('step')}: {fields.get('what')}"
+        ),
     }.get(kind, lambda: None)()
 
 
-def _faults(found: Any) -> str:
-    return "; ".join(map(str, found)) if isinstance(found, list) and found else "damaged"
-
-
-def _runs(entry: dict[str, Any]) -> dict[str, Any]:
+def entry_runs(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the runs of a placement entry, by name; empty if it has none."""
     content = entry["content"]
     runs = content.get("runs") if isinstance(content, dict) else None
     return runs if isinstance(runs, dict) else {}
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def _lines(sweep: SweepDir) -> int:
+def _count_lines(sweep: SweepDir) -> int:
     try:
         return sum(1 for line in sweep.ledger.read_text(errors="replace").splitlines() if line.strip())
     except OSError:

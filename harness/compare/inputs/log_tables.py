@@ -1,4 +1,4 @@
-"""Logs of any trainer as one table: frames, CSV or Parquet files, every cell checked before it counts."""
+"""Reader for the logs of any trainer: frames, CSV or Parquet files as one table with checked cells."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 
 REQUIRED = ("variant", "scale", "seed", "step", "tokens", "loss")
 OPTIONAL = ("domain", "flops", "parameters", "decayed", "branch", "data_seed")
-RUN = ("scale", "variant", "seed")
-_NAMES = ("variant", "scale", "domain")
-_WHOLE = ("seed", "step", "tokens", "data_seed")
-_AMOUNTS = ("step", "tokens", "flops", "parameters")
-_EXACT = 2.0**53
-"""From here on a float no longer tells neighbouring whole numbers apart."""
-_TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+RUN_COLUMNS = ("scale", "variant", "seed")
+_TEXT_COLUMNS = ("variant", "scale", "domain")
+_INTEGER_COLUMNS = ("seed", "step", "tokens", "data_seed")
+_NON_NEGATIVE_COLUMNS = ("step", "tokens", "flops", "parameters")
+_MAX_EXACT_INTEGER = 2.0**53
+"""Bound below which float64 represents every integer exactly."""
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _SCHEMA = {
-    **dict.fromkeys(_NAMES, pl.String),
-    **dict.fromkeys(_WHOLE, pl.Int64),
+    **dict.fromkeys(_TEXT_COLUMNS, pl.String),
+    **dict.fromkeys(_INTEGER_COLUMNS, pl.Int64),
     **dict.fromkeys(("loss", "flops", "parameters", "branch"), pl.Float64),
     "decayed": pl.Boolean,
 }
 
 
 def read_tables(tables: Sequence[pl.DataFrame | Path | str]) -> pl.DataFrame:
-    """All tables as one: the columns of REQUIRED and OPTIONAL (empty where no table has them), typed.
+    """Read all tables as one, with the typed columns of REQUIRED and OPTIONAL (null if absent).
 
-    Columns may stand in any order, others are ignored, blank lines and exact repetitions are dropped;
-    whole numbers may be written as floats, and losses may be nan or inf. An empty loss is no
-    evaluation: its row only says that the run exists. Raises UserError, naming file, row and column,
-    for a cell that cannot be read and for two losses of one step.
+    Columns may be in any order; others are ignored. Blank lines and exact repetitions are dropped. Whole
+    numbers may be written as floats, and losses may be nan or inf. A row with an empty loss only declares
+    that the run exists. Raises UserError, naming file, row and column, for a cell that cannot be read and for
+    two losses of one step.
     """
-    frames = [_typed(*_named(table)) for table in tables]
+    frames = [_parse_columns(*_read_frame(table)) for table in tables]
     if not any(frame.height for frame in frames):
         raise UserError(
-            "--curves: no rows to compare; give CSV or Parquet files with the columns " + ", ".join(REQUIRED)
+            f"--curves: no rows to compare. Give CSV or Parquet files with the columns {', '.join(REQUIRED)}."
         )
-    return _once(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"))
+    return _drop_repetitions(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"))
 
 
-def _named(table: pl.DataFrame | Path | str) -> tuple[pl.DataFrame, str]:
-    """A table with what to call it in a message."""
-    return (table, "table") if isinstance(table, pl.DataFrame) else (_file(Path(table)), str(table))
+def _read_frame(table: pl.DataFrame | Path | str) -> tuple[pl.DataFrame, str]:
+    """Return a table and its name for messages."""
+    return (table, "table") if isinstance(table, pl.DataFrame) else (_read_file(Path(table)), str(table))
 
 
-def _file(path: Path) -> pl.DataFrame:
-    """A Parquet file by its first bytes, anything else as CSV, all cells still text."""
+def _read_file(path: Path) -> pl.DataFrame:
+    """Read a file as Parquet if it begins with PAR1, otherwise as CSV with all cells as text."""
     kind = "CSV"
     try:
         with path.open("rb") as file:
@@ -60,101 +60,103 @@ def _file(path: Path) -> pl.DataFrame:
         raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
 
 
-def _typed(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The known columns in their types."""
-    frame = _cleaned(frame, name)
+def _parse_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Convert the known columns to their types."""
+    frame = _strip_blanks(frame, name)
     for column in [column for column in REQUIRED if column not in frame.columns]:
-        raise UserError(f"{name}: there is no column '{column}'; {nearest(column, frame.columns)}")
+        raise UserError(f"{name}: there is no column '{column}'; {did_you_mean(column, frame.columns)}")
     frame = frame.select(column for column in (*REQUIRED, *OPTIONAL) if column in frame.columns)
     rows = frame.with_row_index("row", 1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
-    parsed = [_READERS.get(column, _numbers)(rows, column, name) for column in frame.columns]
+    parsed = [_PARSERS.get(column, _parse_numbers)(rows, column, name) for column in frame.columns]
     typed = pl.DataFrame(parsed, schema={column: _SCHEMA[column] for column in frame.columns})
-    _check_amounts(rows, typed, name)
-    for column in RUN:
-        _refuse(rows, column, typed[column].is_null(), name, "is empty")
+    _check_non_negative(rows, typed, name)
+    for column in RUN_COLUMNS:
+        _raise_for_first(rows, column, typed[column].is_null(), name, "is empty")
     for column in ("step", "tokens"):
-        _refuse(rows, column, typed[column].is_null() & typed["loss"].is_not_null(), name, "is empty")
+        lacks_value = typed[column].is_null() & typed["loss"].is_not_null()
+        _raise_for_first(rows, column, lacks_value, name, "is empty")
     return typed
 
 
-def _cleaned(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Without blanks around names and texts; a blank text is an empty cell."""
+def _strip_blanks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Strip whitespace from column names and texts; a blank text becomes null."""
     names = [column.strip() for column in frame.columns]
     for column in [column for column in REQUIRED if names.count(column) > 1]:
-        raise UserError(f"{name}: there are two columns '{column}'; keep one")
+        raise UserError(f"{name}: there are two columns '{column}'. Keep one.")
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
     frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
     text = pl.col(pl.String).str.strip_chars()
     return frame.with_columns(pl.when(text != "").then(text))
 
 
-def _texts(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
+def _parse_texts(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
     return rows[column].cast(pl.String)
 
 
-def _numbers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
+def _parse_numbers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
     cells = rows[column]
     if not (cells.dtype.is_numeric() or cells.dtype in (pl.String, pl.Boolean, pl.Null)):
-        raise UserError(f"{name}: the column '{column}' holds {cells.dtype}, which are no numbers")
+        raise UserError(f"{name}: the column '{column}' holds {cells.dtype}. It must hold numbers.")
     values = cells.cast(pl.Float64, strict=False)
-    _refuse(rows, column, values.is_null() & cells.is_not_null(), name, "is of the wrong kind: no number")
+    _raise_for_first(rows, column, values.is_null() & cells.is_not_null(), name, "is not a number")
     return values
 
 
-def _whole(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    values = _numbers(rows, column, name)
-    exact = values.is_finite() & (values == values.round()) & (values.abs() < _EXACT)
-    _refuse(rows, column, ~exact, name, "is not a whole number")
+def _parse_integers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
+    values = _parse_numbers(rows, column, name)
+    exact = values.is_finite() & (values == values.round()) & (values.abs() < _MAX_EXACT_INTEGER)
+    _raise_for_first(rows, column, ~exact, name, "is not a whole number")
     return values.cast(pl.Int64)
 
 
-def _truths(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
+def _parse_booleans(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
     cells = rows[column].cast(pl.String).str.to_lowercase()
-    values = cells.replace_strict(_TRUTH, default=None, return_dtype=pl.Boolean)
-    _refuse(rows, column, values.is_null() & cells.is_not_null(), name, "is neither true nor false")
+    values = cells.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+    _raise_for_first(rows, column, values.is_null() & cells.is_not_null(), name, "is neither true nor false")
     return values
 
 
-def _shares(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    values = _numbers(rows, column, name)
+def _parse_shares(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
+    values = _parse_numbers(rows, column, name)
     wrong = ~((values > 0) & (values < 1))
-    _refuse(rows, column, wrong, name, "is no share of the tokens (leave it empty on rows of the run itself)")
+    reason = "is not between 0 and 1. Give the share of the tokens; leave it empty on rows of the run itself."
+    _raise_for_first(rows, column, wrong, name, reason)
     return values
 
 
-_READERS: dict[str, Callable[[pl.DataFrame, str, str], pl.Series]] = {
-    **dict.fromkeys(_NAMES, _texts),
-    **dict.fromkeys(_WHOLE, _whole),
-    "decayed": _truths,
-    "branch": _shares,
+_PARSERS: dict[str, Callable[[pl.DataFrame, str, str], pl.Series]] = {
+    **dict.fromkeys(_TEXT_COLUMNS, _parse_texts),
+    **dict.fromkeys(_INTEGER_COLUMNS, _parse_integers),
+    "decayed": _parse_booleans,
+    "branch": _parse_shares,
 }
 
 
-def _check_amounts(rows: pl.DataFrame, typed: pl.DataFrame, name: str) -> None:
-    for column in [column for column in _AMOUNTS if column in typed.columns]:
+def _check_non_negative(rows: pl.DataFrame, typed: pl.DataFrame, name: str) -> None:
+    for column in [column for column in _NON_NEGATIVE_COLUMNS if column in typed.columns]:
         values = typed[column].cast(pl.Float64)
         wrong = ~(values.is_finite() & (values >= 0))
-        _refuse(rows, column, wrong, name, "is no amount: finite, and not below zero")
+        _raise_for_first(rows, column, wrong, name, "must be finite and not negative")
 
 
-def _refuse(rows: pl.DataFrame, column: str, wrong: pl.Series, name: str, why: str) -> None:
-    """Raise for the first row that is wrong; an empty cell (null) is not."""
-    found = rows.filter(wrong.fill_null(False))
-    if found.height:
-        value = "" if found[column][0] is None else f"={found[column][0]}"
-        raise UserError(f"{name}: row {found['row'][0]}: {column}{value} {why}")
+def _raise_for_first(rows: pl.DataFrame, column: str, wrong: pl.Series, name: str, why: str) -> None:
+    """Raise UserError for the first row in which `wrong` is true; null counts as false."""
+    wrong_rows = rows.filter(wrong.fill_null(False))
+    if wrong_rows.height:
+        value = "" if wrong_rows[column][0] is None else f"={wrong_rows[column][0]}"
+        raise UserError(f"{name}: row {wrong_rows['row'][0]}: {column}{value} {why}")
 
 
-def _once(frame: pl.DataFrame) -> pl.DataFrame:
-    """Each evaluation once. Raises UserError where one step has two losses, or two numbers of tokens."""
-    keys = [*RUN, "branch", "domain", "step"]
+def _drop_repetitions(frame: pl.DataFrame) -> pl.DataFrame:
+    """Drop repeated evaluations. Raises UserError if one step has two losses or two token counts."""
+    keys = [*RUN_COLUMNS, "branch", "domain", "step"]
     distinct = frame.unique([*keys, "loss", "tokens"], keep="first", maintain_order=True)
     scored = distinct.filter(pl.col("loss").is_not_null())
-    twice = scored.filter(scored.select(keys).is_duplicated())
-    if twice.height:
-        scale, variant, seed, step = twice.select(*RUN, "step").row(0)
+    duplicates = scored.filter(scored.select(keys).is_duplicated())
+    if duplicates.height:
+        scale, variant, seed, step = duplicates.select(*RUN_COLUMNS, "step").row(0)
         raise UserError(
             f"--curves: {scale}/{variant}/seed{seed} has several losses at step {step} "
-            f"({twice.height} such rows in all); keep one a step and domain"
+            f"({duplicates.height} such rows in total). Keep one per step and domain."
         )
     return distinct

@@ -1,8 +1,8 @@
-"""What A/A pairs say about noise: SD, degrees of freedom and correlation of a null difference, per scale.
+"""Noise floor from A/A pairs: SD, degrees of freedom and correlation of a null difference, per scale.
 
-An `experiment=null` sweep trains one variant several times on the same order of data with other
-parameter seeds. Its library lies beside its runs and serves every sweep that trains the same
-control on the same tokens.
+An `experiment=null` sweep trains one variant several times on the same order of data with different
+parameter seeds. Its library is stored beside its runs and serves every sweep that trains the same control on
+the same tokens.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.compare.inputs.run_records import RunRecord, outcome_of, read_runs
-from harness.compare.stats.distributions import clopper_pearson, t_two_sided
+from harness.compare.inputs.run_records import RunRecord, last_result, read_runs
+from harness.compare.stats.distributions import clopper_pearson, t_two_sided_p
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.core import atomic_files
 from harness.records.paths import LIBRARY, SweepDir
+from harness.records.run.provenance import Provenance
 
-ENOUGH = 40
-"""Null pairs below which a false-positive rate says nothing."""
+MIN_NULL_PAIRS = 40
+"""Number of null pairs below which a false-positive rate is too uncertain."""
 
 
 @dataclass(frozen=True)
 class LibraryEntry:
-    """One scale of a library, with what a sweep must share to use it."""
+    """Noise floor of one scale, with the facts that a sweep must match to use it."""
 
     scale: str
     s0: float
@@ -42,11 +43,11 @@ class LibraryEntry:
 
 
 def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloor | None:
-    """SD of the difference of two A/A runs, from groups of losses that share their order of data.
+    """Estimate the SD s0 of the loss difference between two A/A runs.
 
-    losses: one group a data order, each of two or more parameter seeds. s0^2 = 2 x pooled variance
-    within groups, df = sum (n_g - 1); correlation: the intraclass one between groups. None without
-    two runs of one order.
+    losses: one group per data order, each of two or more parameter seeds. s0^2 = 2 x pooled variance within
+    groups, df = sum (n_g - 1), correlation: intraclass correlation between groups. Returns None if no data
+    order has two finite runs.
     """
     groups = [np.asarray(list(group), float) for group in losses]
     groups = [group[np.isfinite(group)] for group in groups]
@@ -55,49 +56,50 @@ def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloo
     if not df:
         return None
     within = sum(float(group.var(ddof=1)) * (group.size - 1) for group in groups) / df
-    return NoiseFloor(scale, math.sqrt(2 * within), float(df), _intraclass(groups, within))
+    return NoiseFloor(scale, math.sqrt(2 * within), float(df), _intraclass_correlation(groups, within))
 
 
-def library_of(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """The entries that the finished runs of one variant of a null sweep support."""
+def library_entries(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
+    """Compute the library entries, one per scale, from the finished runs of one variant of a null sweep."""
     by_scale: dict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         by_scale[run.provenance.scale].append(run)
-    return [entry for scale, own in sorted(by_scale.items()) if (entry := _entry(scale, own, domains))]
+    entries = (_entry(scale, scale_runs, domains) for scale, scale_runs in sorted(by_scale.items()))
+    return [entry for entry in entries if entry]
 
 
-def twins_of(runs: Sequence[RunRecord], control: str) -> set[str]:
-    """Variants that are the control under another name: each of their runs has its config but for that."""
-    own = {_same_run(run) for run in runs if run.provenance.variant == control and run.config}
-    others = {run.provenance.variant for run in runs} - {control}
+def identical_variants(runs: Sequence[RunRecord], control: str) -> set[str]:
+    """Return the variants that are the control under another name: every run has the control's config."""
+    control_keys = {_training_key(run) for run in runs if run.provenance.variant == control and run.config}
+    variants = {run.provenance.variant for run in runs} - {control}
     return {
         name
-        for name in others
-        if all(_same_run(run) in own for run in runs if run.provenance.variant == name)
+        for name in variants
+        if all(_training_key(run) in control_keys for run in runs if run.provenance.variant == name)
     }
 
 
-def twin_sentence(runs: Sequence[RunRecord]) -> str:
-    """Whether runs that are equal in config and both seeds are bitwise equal, as an A/A pair must be.
+def same_seed_sentence(runs: Sequence[RunRecord]) -> str:
+    """Report how many pairs of finished runs with equal config and seeds are bitwise equal, as all must be.
 
-    Empty where no two finished runs are.
+    Returns an empty string if there is no such pair.
     """
-    seen: dict[tuple, RunRecord] = {}
+    first_runs: dict[tuple, RunRecord] = {}
     pairs, breaches = 0, []
-    for run in runs:
-        if run.complete and run.config and (twin := seen.setdefault(_same_run(run), run)) is not run:
+    for run in (run for run in runs if run.complete and run.config):
+        if (twin := first_runs.setdefault(_training_key(run), run)) is not run:
             pairs += 1
             if not np.array_equal(twin.evals.losses, run.evals.losses, equal_nan=True):
                 breaches.append(f"{twin.path} and {run.path}")
     if not pairs:
         return ""
-    broken = f"; not equal, though they must be: {', '.join(breaches)}" if breaches else ""
-    return f"Same-seed A/A: {pairs - len(breaches)} of {pairs} pairs are bitwise equal{broken}."
+    breach_text = f"; not equal, though they must be: {', '.join(breaches)}" if breaches else ""
+    return f"Same-seed A/A: {pairs - len(breaches)} of {pairs} pairs are bitwise equal{breach_text}."
 
 
 @dataclass(frozen=True)
-class NullRate:
-    """How often a null pair was called different at alpha, with the exact interval of that rate."""
+class FalsePositiveRate:
+    """Rate of null pairs called different at alpha, with its exact (Clopper-Pearson) interval."""
 
     hits: int
     pairs: int
@@ -107,15 +109,17 @@ class NullRate:
 
     @property
     def sentence(self) -> str:
-        few = f"; below {ENOUGH} null pairs this is too few to tell" if self.pairs < ENOUGH else ""
+        """Sentence with count, rate and interval."""
+        few_pairs = f"; below {MIN_NULL_PAIRS} null pairs this is too few to tell"
+        warning = few_pairs if self.pairs < MIN_NULL_PAIRS else ""
         return (
             f"A/A: {self.hits} of {self.pairs} null pairs differ at {self.alpha:g}, a rate of "
-            f"{self.hits / self.pairs:.3f} [{self.low:.3f}, {self.high:.3f}]{few}."
+            f"{self.hits / self.pairs:.3f} [{self.low:.3f}, {self.high:.3f}]{warning}."
         )
 
 
-def is_null(runs: Sequence[RunRecord]) -> bool:
-    """Whether a sweep trains A/A pairs: several parameter seeds on one order of data."""
+def has_null_pairs(runs: Sequence[RunRecord]) -> bool:
+    """Return True if the runs hold A/A pairs: several parameter seeds on one order of data."""
     seeds: dict[tuple, set[int]] = defaultdict(set)
     for run in runs:
         record = run.provenance
@@ -123,41 +127,48 @@ def is_null(runs: Sequence[RunRecord]) -> bool:
     return any(len(group) > 1 for group in seeds.values())
 
 
-def null_rate(
+def false_positive_rate(
     runs: Sequence[RunRecord], domains: tuple[str, ...] = (), alpha: float = 0.05
-) -> NullRate | None:
-    """False positives among null pairs: two runs of one order, tested by t against the noise floor that
-    the *other* orders of that scale give. None where no scale has two such orders."""
+) -> FalsePositiveRate | None:
+    """Compute the rate of false positives among null pairs.
+
+    Two runs of one data order are compared by a t test against the noise floor of the *other* orders of that
+    scale. Returns None if no scale has two orders with pairs.
+    """
     p: list[float] = []
     for scale in sorted({run.provenance.scale for run in runs}):
-        groups = [np.array(list(g.values())) for g in _groups(runs, scale, domains).values() if len(g) > 1]
+        orders = _losses_by_data_order(runs, scale, domains).values()
+        groups = [np.array([*losses.values()]) for losses in orders if len(losses) > 1]
         for position, group in enumerate(groups):
             floor = noise_floor(groups[:position] + groups[position + 1 :])
             if floor and floor.s0 > 0:
                 pairs = group[: group.size // 2 * 2].reshape(-1, 2)
-                p += [t_two_sided(float(two - one) / floor.s0, floor.df) for one, two in pairs]
+                p += [t_two_sided_p(float(b - a) / floor.s0, floor.df) for a, b in pairs]
     if not p:
         return None
     hits = sum(value < alpha for value in p)
-    return NullRate(hits, len(p), *clopper_pearson(hits, len(p)), alpha)
+    return FalsePositiveRate(hits, len(p), *clopper_pearson(hits, len(p)), alpha)
 
 
 def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """Measure the noise floors of a null sweep's control and write them beside its runs; nothing is
-    written for a sweep without A/A pairs."""
+    """Measure the noise floors of a null sweep's control and write them beside its runs.
+
+    Writes nothing for a sweep without A/A pairs.
+    """
     runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
-    entries = library_of(runs, domains) if is_null(runs) else []
+    entries = library_entries(runs, domains) if has_null_pairs(runs) else []
     if entries:
         write_library(sweep, entries)
     return entries
 
 
 def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
+    """Write the library file of a sweep."""
     atomic_files.write_json(sweep.library, {"scales": [dataclasses.asdict(entry) for entry in entries]})
 
 
-class Wanted(NamedTuple):
-    """What a library's entry must share with a control."""
+class FloorKey(NamedTuple):
+    """Facts of a control that a library entry must match."""
 
     scale: str
     non_embedding: int
@@ -165,44 +176,40 @@ class Wanted(NamedTuple):
     evaluation: str
 
 
+def floor_key(record: Provenance) -> FloorKey:
+    """Return the facts of a control run that a library entry must match."""
+    return FloorKey(record.scale, record.facts.non_embedding, record.tokens, record.facts.eval_fingerprint)
+
+
 def find_floors(sweep: SweepDir, controls: Sequence[RunRecord]) -> dict[str, NoiseFloor]:
-    """By scale, the noise floor of a library in this sweep or beside it that fits the control's runs."""
-    records = [(run.provenance, run.provenance.facts) for run in controls]
-    return fitting_floors(
-        sweep,
-        [Wanted(r.scale, facts.non_embedding, r.tokens, facts.eval_fingerprint) for r, facts in records],
-    )
+    """Find the noise floor of each scale for the control's runs; see `matching_floors`."""
+    return matching_floors(sweep, [floor_key(run.provenance) for run in controls])
 
 
-def fitting_floors(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, NoiseFloor]:
-    """By scale, the noise floor of a library in this sweep or beside it.
+def matching_floors(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, NoiseFloor]:
+    """Find the noise floor of each scale in the libraries of this sweep and of the sweeps beside it.
 
-    It fits if scale, size (1 %), token budget and held-out tokens are the same; of several, the one with
-    the most degrees of freedom.
+    An entry matches if scale, size (within 1 %), token budget and held-out tokens are the same. Of several,
+    the one with the most degrees of freedom is used.
     """
-    best = {scale: entry for scale, (entry, _) in fitting(sweep, controls).items()}
-    return {scale: NoiseFloor(scale, each.s0, each.df, each.correlation) for scale, each in best.items()}
+    entries = (entry for entry, _ in matching_entries(sweep, controls).values())
+    return {entry.scale: NoiseFloor(entry.scale, entry.s0, entry.df, entry.correlation) for entry in entries}
 
 
-def fitting(sweep: SweepDir, controls: Sequence[Wanted]) -> dict[str, tuple[LibraryEntry, Path]]:
-    """By scale, the entry that such a floor is of, and the file that it stands in."""
-    entries = [
-        (entry, path) for path in _library_files(sweep) for entry in _read(atomic_files.read_json(path))
-    ]
-    found: dict[str, tuple[LibraryEntry, Path]] = {}
-    for wanted in {*controls}:
-        fit = [each for each in entries if _fits(each[0], wanted)]
-        if fit:
-            found[wanted.scale] = max(fit, key=lambda each: (each[0].df, -each[0].s0))
-    return found
+def matching_entries(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, tuple[LibraryEntry, Path]]:
+    """Find the library entry of each scale (see `matching_floors`), with the file that holds it."""
+    files = sorted({sweep.library.absolute(), *sweep.path.absolute().parent.glob(f"*/{LIBRARY}")})
+    entries = [(entry, path) for path in files for entry in _usable_entries(atomic_files.read_json(path))]
+    entry_by_scale: dict[str, tuple[LibraryEntry, Path]] = {}
+    for key in {*controls}:
+        matches = [pair for pair in entries if _matches(pair[0], key)]
+        if matches:
+            entry_by_scale[key.scale] = max(matches, key=lambda pair: (pair[0].df, -pair[0].s0))
+    return entry_by_scale
 
 
-def _library_files(sweep: SweepDir) -> list[Path]:
-    return sorted({sweep.library.absolute(), *sweep.path.absolute().parent.glob(f"*/{LIBRARY}")})
-
-
-def _read(content: Any) -> list[LibraryEntry]:
-    """The usable entries of a library file; what does not fit is left out."""
+def _usable_entries(content: Any) -> list[LibraryEntry]:
+    """Return the valid entries of a library file."""
     rows = content.get("scales") if isinstance(content, dict) else None
     entries = []
     for row in rows if isinstance(rows, list) else []:
@@ -215,13 +222,17 @@ def _read(content: Any) -> list[LibraryEntry]:
     return entries
 
 
-def _fits(entry: LibraryEntry, wanted: Wanted) -> bool:
-    same = (entry.scale, entry.tokens, entry.evaluation) == (wanted.scale, wanted.tokens, wanted.evaluation)
-    return same and abs(entry.non_embedding - wanted.non_embedding) <= 0.01 * wanted.non_embedding
+def _matches(entry: LibraryEntry, key: FloorKey) -> bool:
+    same_setup = (entry.scale, entry.tokens, entry.evaluation) == (
+        key.scale,
+        key.tokens,
+        key.evaluation,
+    )
+    return same_setup and abs(entry.non_embedding - key.non_embedding) <= 0.01 * key.non_embedding
 
 
 def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:
-    groups = _groups(runs, scale, domains)
+    groups = _losses_by_data_order(runs, scale, domains)
     floor = noise_floor([group.values() for group in groups.values()], scale)
     if floor is None or floor.s0 == 0:
         return None
@@ -233,29 +244,31 @@ def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> L
     )  # fmt: skip
 
 
-def _groups(runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]) -> dict[int, dict[int, float]]:
-    """Decayed outcomes of one scale: by order of data, by parameter seed."""
+def _losses_by_data_order(
+    runs: Sequence[RunRecord], scale: str, domains: tuple[str, ...]
+) -> dict[int, dict[int, float]]:
+    """Return the decayed losses of one scale: `{data seed: {parameter seed: loss}}`."""
     groups: dict[int, dict[int, float]] = defaultdict(dict)
     for run in runs:
         if run.provenance.scale == scale and run.complete and not run.diverged:
-            outcome = outcome_of(run.evals, domains)
+            outcome = last_result(run.evals, domains)
             if outcome and outcome.decayed:
                 groups[run.provenance.data_seed][run.provenance.seed] = outcome.loss
     return groups
 
 
-_NAMES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
-"""Nodes in which two runs may differ and yet be the same training, bit for bit."""
+_IGNORED_NODES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
+"""Config nodes that do not change the training, bit for bit."""
 
 
-def _same_run(run: RunRecord) -> tuple:
+def _training_key(run: RunRecord) -> tuple:
     record = run.provenance
-    config = {key: value for key, value in run.config.items() if key not in _NAMES}
+    config = {key: value for key, value in run.config.items() if key not in _IGNORED_NODES}
     return record.scale, record.seed, record.data_seed, repr(sorted(config.items(), key=str))
 
 
-def _intraclass(groups: Sequence[np.ndarray], within: float) -> float | None:
-    """One-way intraclass correlation (Shrout and Fleiss 1979) over data orders."""
+def _intraclass_correlation(groups: Sequence[np.ndarray], within: float) -> float | None:
+    """Compute the one-way intraclass correlation (Shrout and Fleiss 1979) over data orders."""
     if len(groups) < 2:
         return None
     sizes = np.array([group.size for group in groups])

@@ -1,150 +1,160 @@
-"""Who is compared with whom: the runs of one scale, matched by seed, and the losses they are judged by."""
+"""Pairing of control and treatment runs at one scale by seed, with the losses that are compared."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from harness.compare.inputs.run_records import Outcome, RunRecord, outcome_of
+from harness.compare.inputs.run_records import EvalResult, RunRecord, last_result
 from harness.records.run.status import State
 from harness.records.run.training_target import END
 
 
 @dataclass(frozen=True)
-class Match:
-    """Two runs of a block and their outcomes at the look that is judged."""
+class RunPair:
+    """Control and treatment run of one seed, with their results at a look."""
 
     control: RunRecord
     treatment: RunRecord
-    a: Outcome
-    b: Outcome
+    control_result: EvalResult
+    treatment_result: EvalResult
     look: float = END
 
     @property
     def seed(self) -> int:
+        """Parameter seed of both runs."""
         return self.control.provenance.seed
 
 
 @dataclass(frozen=True)
-class Bout:
-    """One treatment against the control at one scale."""
+class PairedRuns:
+    """Runs of one treatment and of the control at one scale."""
 
     scale: str
     control: str
     variant: str
     domains: tuple[str, ...]
-    a_runs: tuple[RunRecord, ...]
-    b_runs: tuple[RunRecord, ...]
+    control_runs: tuple[RunRecord, ...]
+    treatment_runs: tuple[RunRecord, ...]
     look: float = END
 
     @cached_property
-    def matches(self) -> tuple[Match, ...]:
-        """Pairs of one seed that both have a finite outcome."""
-        return self.matches_at(self.look)
+    def pairs(self) -> tuple[RunPair, ...]:
+        """Pairs of equal seed in which both results are finite, at `look`."""
+        return self.pairs_at(self.look)
 
-    def matches_at(self, look: float) -> tuple[Match, ...]:
-        """The same at another look."""
-        pairs = [(a, b, self.outcome(a, look), self.outcome(b, look)) for a, b in self.candidates]
-        return tuple(Match(one, other, a, b, look) for one, other, a, b in pairs if a and b)
+    def pairs_at(self, look: float) -> tuple[RunPair, ...]:
+        """Return the pairs of equal seed in which both results at `look` are finite."""
+        pairs = [(a, b, self.result_at(a, look), self.result_at(b, look)) for a, b in self.candidate_pairs]
+        return tuple(RunPair(control, treatment, a, b, look) for control, treatment, a, b in pairs if a and b)
 
-    def outcome(self, run: RunRecord, look: float | None = None) -> Outcome | None:
-        """The run's finite outcome at a look, None where it is not there (yet)."""
+    def result_at(self, run: RunRecord, look: float | None = None) -> EvalResult | None:
+        """Return the run's result at a look (default: `self.look`); None if missing or not finite."""
         look = self.look if look is None else look
         if look == END:
-            found = outcome_of(run.evals, self.domains) if run.complete else None
+            result = last_result(run.evals, self.domains) if run.complete else None
         else:
-            found = outcome_of(run.branches[look], self.domains) if look in run.branches else None
-        return found if found and np.isfinite(found.loss) else None
+            result = last_result(run.branches[look], self.domains) if look in run.branches else None
+        return result if result and np.isfinite(result.loss) else None
 
     @property
     def paired(self) -> bool:
-        """Whether pairs share their data: no undeclared difference of example hashes, and two or more
-        pairs (or no more than that on both sides)."""
-        return not self.order_mismatch and (len(self.matches) >= 2 or not self._unmatched)
+        """True if pairs share their data: no undeclared difference of examples, and two or more pairs (or too
+        few runs for an unpaired test)."""
+        return not self.order_mismatch and (len(self.pairs) >= 2 or not self._allows_unpaired_test)
 
     @cached_property
     def order_mismatch(self) -> bool:
-        """Some pair consumed other examples without declaring it."""
-        return any(other_order(m) for m in self.matches)
+        """True if some pair read different examples without declaring it."""
+        return any(reads_other_examples(m) for m in self.pairs)
 
     @property
-    def _unmatched(self) -> bool:
-        return min(self.a_all.size, self.b_all.size) >= 2
+    def _allows_unpaired_test(self) -> bool:
+        return min(self.all_control_losses.size, self.all_treatment_losses.size) >= 2
 
     @cached_property
-    def a(self) -> np.ndarray:
-        return np.array([m.a.loss for m in self.matches])
+    def control_losses(self) -> np.ndarray:
+        """Control loss of each pair, shape (pairs,)."""
+        return np.array([m.control_result.loss for m in self.pairs])
 
     @cached_property
-    def b(self) -> np.ndarray:
-        return np.array([m.b.loss for m in self.matches])
+    def treatment_losses(self) -> np.ndarray:
+        """Treatment loss of each pair, shape (pairs,)."""
+        return np.array([m.treatment_result.loss for m in self.pairs])
 
     @cached_property
-    def a_all(self) -> np.ndarray:
-        """Every finite outcome of the control, matched or not."""
-        return np.array([o.loss for o in map(self.outcome, by_seed(self.a_runs).values()) if o])
+    def all_control_losses(self) -> np.ndarray:
+        """Finite losses of the control, paired or not, shape (control seeds,)."""
+        return self._finite_losses(self.control_runs)
 
     @cached_property
-    def b_all(self) -> np.ndarray:
-        return np.array([o.loss for o in map(self.outcome, by_seed(self.b_runs).values()) if o])
+    def all_treatment_losses(self) -> np.ndarray:
+        """Finite losses of the treatment, paired or not, shape (treatment seeds,)."""
+        return self._finite_losses(self.treatment_runs)
+
+    def _finite_losses(self, runs: Sequence[RunRecord]) -> np.ndarray:
+        results = map(self.result_at, one_run_per_seed(runs).values())
+        return np.array([result.loss for result in results if result])
 
     @property
-    def shares(self) -> list[float]:
-        """Branches that some pair has in common, in order."""
-        found = {s for m in self.candidates for s in m[0].branches.keys() & m[1].branches.keys()}
-        return sorted(found)
+    def common_branches(self) -> list[float]:
+        """Token shares of the branches that both runs of some pair have, rising."""
+        shares = {s for m in self.candidate_pairs for s in m[0].branches.keys() & m[1].branches.keys()}
+        return sorted(shares)
 
     @cached_property
-    def candidates(self) -> list[tuple[RunRecord, RunRecord]]:
-        """Runs of one seed on both sides, whatever their state; a copied directory counts once."""
-        a_by_seed, b_by_seed = by_seed(self.a_runs), by_seed(self.b_runs)
+    def candidate_pairs(self) -> list[tuple[RunRecord, RunRecord]]:
+        """Control and treatment runs of equal seed, in any state; a copied directory counts once."""
+        a_by_seed, b_by_seed = one_run_per_seed(self.control_runs), one_run_per_seed(self.treatment_runs)
         return [(a_by_seed[seed], b_by_seed[seed]) for seed in a_by_seed if seed in b_by_seed]
 
 
-def by_seed(runs: Sequence[RunRecord]) -> dict[int, RunRecord]:
-    """One run a seed; of several that claim it, one that no hand has moved."""
-    ordered = sorted(runs, key=lambda run: run.edited)
-    found: dict[int, RunRecord] = {}
+def one_run_per_seed(runs: Sequence[RunRecord]) -> dict[int, RunRecord]:
+    """Return one run per seed. Of several with one seed, prefer a run that was not edited by hand."""
+    ordered = sorted(runs, key=lambda run: run.edited_by_hand)
+    run_by_seed: dict[int, RunRecord] = {}
     for run in ordered:
-        found.setdefault(run.provenance.seed, run)
-    return dict(sorted(found.items()))
+        run_by_seed.setdefault(run.provenance.seed, run)
+    return dict(sorted(run_by_seed.items()))
 
 
-def other_order(match: Match) -> bool:
-    """Whether two runs consumed other examples, and neither declared to differ in data."""
-    if declares_data(match.control) or declares_data(match.treatment):
+def reads_other_examples(match: RunPair) -> bool:
+    """Return True if two runs read different examples and neither declares a change of data."""
+    if declares_data_change(match.control) or declares_data_change(match.treatment):
         return False
-    one, other = match.control.provenance, match.treatment.provenance
-    if one.data_seed != other.data_seed or one.facts.data_fingerprint != other.facts.data_fingerprint:
+    a, b = match.control.provenance, match.treatment.provenance
+    if a.data_seed != b.data_seed or a.facts.data_fingerprint != b.facts.data_fingerprint:
         return True
     hashes = [(run.examples_until(match.look) or {}).get("hash") for run in (match.control, match.treatment)]
     return None not in hashes and hashes[0] != hashes[1]
 
 
-def declares_data(run: RunRecord) -> bool:
+def declares_data_change(run: RunRecord) -> bool:
+    """Return True if the run's `variant.touches` names `data` or a key below it."""
     return any(node == "data" or node.startswith("data.") for node in run.provenance.touches)
 
 
-def bout_of(
+def paired_runs(
     runs: Sequence[RunRecord], scale: str, control: str, variant: str, domains: tuple[str, ...]
-) -> Bout:
-    """The bout at the end of the runs, or where both variants were stopped: at their last common look."""
+) -> PairedRuns:
+    """Pair runs at their end; if runs were stopped early, at their last common look."""
 
-    def of(name: str) -> tuple[RunRecord, ...]:
+    def runs_of(name: str) -> tuple[RunRecord, ...]:
         return tuple(run for run in runs if run.provenance.scale == scale and run.provenance.variant == name)
 
-    at_end = Bout(scale, control, variant, domains, of(control), of(variant))
-    stopped = any(run.status.state is State.stopped for run in (*at_end.a_runs, *at_end.b_runs))
-    if at_end.matches or not stopped or not at_end.shares:
+    at_end = PairedRuns(scale, control, variant, domains, runs_of(control), runs_of(variant))
+    stopped = any(run.status.state is State.stopped for run in (*at_end.control_runs, *at_end.treatment_runs))
+    if at_end.pairs or not stopped or not at_end.common_branches:
         return at_end
-    return Bout(scale, control, variant, domains, at_end.a_runs, at_end.b_runs, at_end.shares[-1])
+    return dataclasses.replace(at_end, look=at_end.common_branches[-1])
 
 
-def ordered_scales(runs: Sequence[RunRecord]) -> list[str]:
-    """Scales from small to large, by the model FLOPs of a run; where these are unknown, by its tokens."""
+def sort_scales(runs: Sequence[RunRecord]) -> list[str]:
+    """Sort scales by the model FLOPs of a run; if these are unknown, by its tokens."""
     size: dict[str, tuple[float, int]] = {}
     for run in runs:
         record = run.provenance

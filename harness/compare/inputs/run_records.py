@@ -1,14 +1,13 @@
-"""A sweep as it lies on disk, read once: each run's facts and evaluations, and what is wrong with it.
+"""Reader for the runs of a sweep: facts, evaluations and problems of each run.
 
-Of the curves only evaluations are read; step tables stay on disk until a check asks for one. Nothing that
-is found here raises: it becomes a `problem`.
+Only evaluations are read; step tables are read later by the checks that need them. Nothing here raises on
+damaged files: each fault becomes a `problem`.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,8 +18,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import yaml
 
-from harness.compare.inputs.evaluations import COLUMNS, Evals, Outcome, outcome_of, read_evals
-from harness.core.atomic_files import read_sealed
+from harness.compare.inputs.evaluations import COLUMNS, EvalResult, Evals, last_result, read_evals
+from harness.config.renamed_keys import with_new_names
+from harness.core.atomic_files import read_checksummed_json
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.example_hash import read_examples
 from harness.records.run.provenance import Facts, Provenance, read_provenance
@@ -29,15 +29,16 @@ from harness.records.run.training_target import END
 
 __all__ = [
     "COLUMNS",
+    "UNREADABLE_RUN",
+    "EvalResult",
     "Evals",
-    "Outcome",
     "RunRecord",
-    "digest_of",
-    "outcome_of",
+    "last_result",
     "read_evals",
     "read_runs",
 ]
-_SEAL = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
+UNREADABLE_RUN = "run.json is missing, damaged or of another version"
+_CHECKSUM = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
 _NODES = ("scale", "variant", "model", "data", "optimizer", "schedule", "rule")
 _SEEDS = re.compile(r"^(seed|data_seed): *(-?\d+) *$", re.MULTILINE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,11 +46,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run, read."""
+    """Records of one run, read from disk or from a table."""
 
     path: str
     directory: RunDir | None
-    """None for a run of a table, and for one whose run.json cannot be trusted."""
+    """Run directory; None for a run from a table, and if run.json is damaged."""
     provenance: Provenance
     status: Status
     config: dict[str, Any]
@@ -57,16 +58,17 @@ class RunRecord:
     examples: dict[str, Any] | None
     branches: dict[float, Evals] = field(default_factory=dict)
     problem: str = ""
-    edited: bool = False
-    """A file of the run contradicts another: it was changed, moved or copied by hand."""
+    edited_by_hand: bool = False
+    """True if files of the run contradict each other: one was changed, moved or copied by hand."""
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """(scale, variant, seed)."""
         return self.provenance.scale, self.provenance.variant, self.provenance.seed
 
     @cached_property
     def diverged(self) -> bool:
-        """It ended so, or scored NaN or infinity at its end."""
+        """True if the run ended as diverged, or has a NaN or infinite loss at its end."""
         if self.status.state is State.diverged:
             return True
         final = self.evals.final
@@ -74,68 +76,71 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
+        """True if the run is finished and has evaluations."""
         return self.status.state is State.finished and not self.evals.empty
 
     def examples_until(self, share: float) -> dict[str, Any] | None:
-        """Hash of the examples consumed up to the end, or to the end of the branch at a share of it."""
+        """Return the hash of the examples read up to the end, or up to the end of the branch at `share`."""
         if share == END or self.directory is None:
             return self.examples
         return read_examples(self.directory.branch(share))
 
 
 def read_runs(sweep: SweepDir) -> list[RunRecord]:
-    """Every run that was launched, by path."""
+    """Read every launched run, in order of path."""
     directories = list(sweep.runs())
     branches = {run.path: _branches(run) for run in directories}
-    origins = {run.path: 0 for run in directories}
-    origins |= {branch.path: start for found in branches.values() for _, branch, start in found}
-    tables = read_evals(origins)
+    first_steps = {run.path: 0 for run in directories}
+    first_steps |= {
+        branch.path: start for run_branches in branches.values() for _, branch, start in run_branches
+    }
+    tables = read_evals(first_steps)
     configs: dict[str, dict] = {}
     return [_record(sweep, run, branches[run.path], tables, configs) for run in directories]
 
 
 def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecord:
     path = run.path.relative_to(sweep.path).as_posix()
-    provenance = _sound(read_provenance(run))
-    found = provenance or _from_path(run)
+    provenance = _well_typed(read_provenance(run))
+    run_provenance = provenance or _provenance_from_path(run)
     evals, problem = tables[run.path]
-    problem = problem or ("" if provenance else "run.json is missing, damaged or of another layout")
-    text = _text(run.config)
-    config = _config(text, configs)
-    moved = (
-        provenance is not None and (found.scale, found.variant, f"seed{found.seed}") != run.path.parts[-3:]
-    )
-    edited = moved or bool(provenance and _contradicts(config, provenance)) or _unsealed(text)
+    problem = problem or ("" if provenance else UNREADABLE_RUN)
+    text = _read_text(run.config)
+    config = _parse_cached(text, configs)
+    edited_by_hand = _fails_checksum(text)
+    if provenance is not None:
+        place = provenance.scale, provenance.variant, f"seed{provenance.seed}"
+        edited_by_hand |= place != run.path.parts[-3:] or _names_another_run(config, provenance)
     return RunRecord(
-        path, run if provenance else None, found, read_status(run), config, evals,
+        path, run if provenance else None, run_provenance, read_status(run), config, evals,
         read_examples(run),
-        {share: tables[branch.path][0] for share, branch, _ in branches}, problem, edited,
+        {share: tables[branch.path][0] for share, branch, _ in branches}, problem, edited_by_hand,
     )  # fmt: skip
 
 
 def _branches(run: RunDir) -> list[tuple[float, RunDir, int]]:
-    """Share, directory and first step of each readable cooldown branch."""
-    found = []
+    """Return share, directory and first step of each readable cooldown branch."""
+    branches = []
     for branch in run.branches():
-        record = read_sealed(branch.run)
+        record = read_checksummed_json(branch.run)
         parent = record.get("parent") if record else None
         share, step = (parent.get("share"), parent.get("step")) if isinstance(parent, dict) else (None, None)
         if isinstance(share, int | float) and isinstance(step, int) and 0 < share < 1:
-            found.append((float(share), branch, step))
-    return found
+            branches.append((float(share), branch, step))
+    return branches
 
 
-def _text(file: Path) -> str:
-    """Empty where it cannot be read."""
+def _read_text(file: Path) -> str:
+    """Read a text file; empty if it cannot be read."""
     try:
         return file.read_text()
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def _config(text: str, cache: dict[str, dict]) -> dict[str, Any]:
-    """The resolved config. Runs that differ in their seeds alone share one parse."""
-    body = _SEEDS.sub("", _SEAL.sub("", text))
+def _parse_cached(text: str, cache: dict[str, dict]) -> dict[str, Any]:
+    """Parse a resolved config. Runs that differ only in their seeds share one parse."""
+    body = _SEEDS.sub("", _CHECKSUM.sub("", text))
     if body not in cache:
         cache[body] = _parse(body)
     return cache[body] | {name: int(value) for name, value in _SEEDS.findall(text)}
@@ -146,61 +151,57 @@ def _parse(text: str) -> dict[str, Any]:
         content = yaml.load(text, _LOADER)
     except yaml.YAMLError:
         return {}
-    node = content if isinstance(content, dict) else {}
+    node = with_new_names(content) if isinstance(content, dict) else {}
     return {key: value for key, value in node.items() if key not in _NODES or isinstance(value, dict)}
 
 
-def _sound(record: Provenance | None) -> Provenance | None:
-    """None where a hand has put something of another kind in a field."""
+def _well_typed(record: Provenance | None) -> Provenance | None:
+    """Return the record, or None if a field has a value of the wrong type."""
     if record is None:
         return None
-    fields = [(part, *field) for part in (record, record.facts) for field in _kinds(type(part))]
+    fields = [(part, *field) for part in (record, record.facts) for field in _field_types(type(part))]
     if not all(isinstance(getattr(part, name), kinds) for part, name, kinds in fields):
         return None
     shapes = record.facts.paths.values()
-    whole = all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes)
-    named = all(isinstance(node, str) for node in record.touches)
-    return record if whole and named and isinstance((record.parent or {"step": 0}).get("step"), int) else None
+    shapes_ok = all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes)
+    touches_ok = all(isinstance(node, str) for node in record.touches)
+    parent_ok = isinstance((record.parent or {"step": 0}).get("step"), int)
+    return record if shapes_ok and touches_ok and parent_ok else None
 
 
 @functools.cache
-def _kinds(record: type) -> list[tuple[str, tuple[type, ...]]]:
-    """Field names of a record with the types that they may hold."""
-    found = []
+def _field_types(record: type) -> list[tuple[str, tuple[type, ...]]]:
+    """Return the field names of a record type with the types that they may hold."""
+    field_types = []
     for name, hint in get_type_hints(record).items():
         parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         kinds = tuple(get_origin(part) or part for part in parts)
-        found.append((name, (*kinds, int) if float in kinds else kinds))
-    return found
+        field_types.append((name, (*kinds, int) if float in kinds else kinds))
+    return field_types
 
 
-def _unsealed(text: str) -> bool:
-    """Whether a config carries a seal, its last line, that no longer fits."""
-    seal = _SEAL.search(text)
-    return seal is not None and hashlib.sha256(text[: seal.start()].encode()).hexdigest() not in seal[0]
+def _fails_checksum(text: str) -> bool:
+    """Return True if the checksum in the last line of a config no longer matches."""
+    line = _CHECKSUM.search(text)
+    return line is not None and hashlib.sha256(text[: line.start()].encode()).hexdigest() not in line[0]
 
 
-def _contradicts(config: dict[str, Any], provenance: Provenance) -> bool:
-    """Whether config.yaml names another run than run.json."""
+def _names_another_run(config: dict[str, Any], provenance: Provenance) -> bool:
+    """Return True if config.yaml and run.json name different runs."""
     if not config:
         return True
-    named = (
+    config_names = (
         (config.get("scale") or {}).get("name"),
         (config.get("variant") or {}).get("name"),
         config.get("seed"),
         config.get("data_seed"),
     )
-    return named != (provenance.scale, provenance.variant, provenance.seed, provenance.data_seed)
+    return config_names != (provenance.scale, provenance.variant, provenance.seed, provenance.data_seed)
 
 
-def _from_path(run: RunDir) -> Provenance:
-    """What the path says of a run whose run.json cannot be read."""
+def _provenance_from_path(run: RunDir) -> Provenance:
+    """Derive the provenance of a run with an unreadable run.json from its path."""
     scale, variant, seed = run.path.parts[-3:]
     number = int(seed.removeprefix("seed")) if seed.removeprefix("seed").isdigit() else -1
     facts = Facts(0, 0, 0, {}, 0.0, 0.0, {}, 0, 0, 0, 0, "", "")
     return Provenance("", "", "", "", scale, variant, number, number, 0, 0, facts, {})
-
-
-def digest_of(content: Any) -> str:
-    """sha256 of canonical JSON, as `harness.config.run_identity.digest` takes it of plain data."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Which values make up a comparison?"""
+"""Result types of a comparison, and their JSON form."""

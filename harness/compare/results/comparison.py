@@ -1,9 +1,9 @@
-"""A comparison: everything that a sweep says, as frozen dataclasses.
+"""Comparison: the complete result of a sweep, as frozen dataclasses.
 
-The same holds of its parts in `estimates`, `verdicts` and `accounts`. Absent means None: a number that
-the design cannot carry (one seed has no population interval) is never filled in. Losses are in nats a
-token, of images in the comparison's `loss_unit`; a difference is treatment minus control, so a negative
-one is in the treatment's favour; k > 1 is in the treatment's favour.
+These conventions also hold for `estimates`, `verdict_types` and `context_types`. An absent number is None: a
+number that the design cannot support (one seed has no population interval) is never filled in. Losses are in
+the comparison's `loss_unit`, for text nats per token. A difference is treatment minus control, so negative
+favours the treatment; k > 1 favours the treatment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 
 @dataclass(frozen=True)
 class Deviation:
-    """What was decided otherwise after the rule was written down."""
+    """Deviation from the rule that was fixed before the runs."""
 
     kind: str
     detail: str
@@ -32,7 +32,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule that was applied, as it was written down."""
+    """Decision rule that was applied, as it was written down."""
 
     hypothesis: str
     control: str
@@ -42,24 +42,23 @@ class Rule:
     alpha: float
     stopping: str
     family: tuple[str, ...]
-    """Treatments over which Holm's procedure runs."""
+    """Treatments that Holm's procedure corrects for."""
     hash: str
-    """Of rule.json; empty where there is none."""
+    """Hash of rule.json; empty if there is none."""
 
     @property
-    def by_looks(self) -> bool:
-        """Whether a scale may end at a look, so that its numbers must hold under the peeking."""
+    def uses_looks(self) -> bool:
+        """True if a scale may end at an interim look, so that its p-values need sequential correction."""
         return self.stopping != "none"
 
 
-INPUT = "input_share"
-"""Key of `times`: by run, the share of its training time in which batches were read and brought to
-its devices."""
+INPUT_SHARE = "input_share"
+"""Key of `times`: for each run, the share of training time spent reading and transferring batches."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a sweep says."""
+    """Complete result of a sweep."""
 
     experiment: str
     verdict: str
@@ -75,13 +74,13 @@ class Comparison:
     notes: tuple[str, ...] = ()
     loss_unit: str = "nats a token"
     samples: tuple[SampleRow, ...] = ()
-    """Of sweeps of images."""
+    """Sample quality; empty for text."""
     times: dict[str, Any] = field(default_factory=dict)
-    """Wall-clock facts, which no equality of comparisons covers."""
+    """Wall-clock measurements, which differ between otherwise equal comparisons."""
     experts: tuple[ExpertUse, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Every flag that stands anywhere, sorted."""
+        """Flags of all rungs, ladders and fairness rows, sorted."""
         groups = [*self.rungs, *self.ladder, *self.fairness]
         return tuple(sorted({flag for group in groups for flag in group.flags}))

@@ -1,4 +1,4 @@
-"""What stands beside the verdict: what each variant was given, and what else its runs came to."""
+"""Result types shown beside the verdict: resources of each variant, run states and secondary results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.compare.stats.estimates import Effect
 
 @dataclass(frozen=True)
 class FairnessRow:
-    """The resources of one variant at one scale, beside the control's."""
+    """Resources of one variant at one scale, compared with the control's."""
 
     scale: str
     variant: str
@@ -28,53 +28,53 @@ class FairnessRow:
     horizon: int
     tokenizer: str
     data: str
-    """Data fingerprint."""
+    """Fingerprint of the training data."""
     evaluation: str
     """Fingerprint of the held-out tokens."""
     learning_rate: float | None
     tuning: str
     shared: float | None
-    """Share of this variant's parameters that the control has by the same path and shape."""
+    """Share of this variant's parameters that the control has under the same path and shape."""
     code: str
     touches: tuple[str, ...]
     flags: tuple[str, ...] = ()
     curve: tuple[tuple[float, float | None], ...] = ()
-    """(learning rate, end-of-run loss) of each rate that was tried; None where the run diverged."""
+    """(learning rate, end-of-run loss) of each tuned rate; the loss is None if the run diverged."""
     mix: str = ""
-    """Share of each source; empty where a record does not say."""
+    """Share of each source; empty if the record has none."""
     shared_examples: float | None = None
-    """Share of the examples of a run that the control's run of its seed reads too, at whatever step; None
-    for the control, and where the two read the same, or read texts that are cut in other ways."""
+    """Share of a run's examples that the control's run of the same seed also reads, at any step. None for the
+    control, if both read the same examples, or if their texts are cut into windows differently."""
     parting: int | None = None
-    """First step at which the two runs read other examples; None where `shared_examples` is."""
+    """First step at which the two runs read different examples; None if `shared_examples` is None."""
     base: str = ""
-    """The checkpoint that the runs start from, with a * for their scale and seed; empty for none."""
+    """Checkpoint that the runs start from, with * for scale and seed; empty for none."""
     trainable: int = 0
-    """Parameters that learn, where there is a base."""
+    """Number of trainable parameters, if there is a base."""
     active_parameters: int = 0
-    """Non-embedding parameters that one token passes through; 0 where a record does not say."""
+    """Non-embedding parameters used per token; 0 if the record has none."""
 
 
 @dataclass(frozen=True)
 class ForgettingRow:
-    """A domain that a fine-tuned variant does not train on: its loss before the first step and at the end."""
+    """Loss of a fine-tuned variant on an untrained domain, before the first step and at the end."""
 
     scale: str
     variant: str
     control: bool
     domain: str
     start: float
-    """Mean over seeds, as `end`."""
+    """Mean loss over seeds before the first step."""
     end: float
     change: Effect
-    """End minus start; above zero is forgotten."""
+    """End minus start; positive means forgetting."""
     delta: Effect | None
-    """This change minus the control's, paired by seed; None for the control."""
+    """Change minus the control's change, paired by seed; None for the control."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of one run. `outcome`: its end-of-run loss, None if it has none."""
+    """State of one run. `outcome`: its end-of-run loss in `unit`, None if it has none."""
 
     scale: str
     variant: str
@@ -84,16 +84,15 @@ class RunState:
     steps: int
     outcome: float | None
     problem: str
-    """One sentence where the run cannot be used as it is; empty otherwise."""
+    """Sentence that says why the run cannot be used as it is; empty if it can."""
     path: str
-    """Relative to the sweep."""
+    """Path relative to the sweep."""
     unit: str = "nats a token"
-    """Of the outcome."""
 
 
 @dataclass(frozen=True)
 class DivergenceCount:
-    """Diverged runs of a treatment against the control's, all scales together; p: Fisher's exact test."""
+    """Number of diverged runs of a treatment and of the control over all scales; p: Fisher's exact test."""
 
     variant: str
     diverged: int
@@ -105,7 +104,7 @@ class DivergenceCount:
 
 @dataclass(frozen=True)
 class SampleRow:
-    """Samples of one variant of images at one scale, beside real ones. Means over seeds."""
+    """Quality of the image samples of one variant at one scale; means over seeds."""
 
     scale: str
     variant: str
@@ -113,22 +112,22 @@ class SampleRow:
     distance: float
     """Squared Frechet distance to the training images."""
     floor: float
-    """That of as many held-out images."""
+    """Distance of equally many held-out images to the training images."""
     delta: Effect | None
-    """Against the control's run of the same seed; None for the control."""
+    """Difference from the control's run of the same seed; None for the control."""
     count: int
-    """Samples a run. The distance is biased upwards, the more so the fewer these are."""
+    """Samples per run. The distance is biased upwards, more so for fewer samples."""
     features: str
 
 
 @dataclass(frozen=True)
 class ExpertUse:
-    """How a variant's experts were used at one scale: means over the last tenth of each run."""
+    """Expert load of a variant at one scale: means over the last tenth of each run."""
 
     scale: str
     variant: str
     n: int
     load: float
-    """Largest share of assignments that one expert of one layer got, times the number of experts."""
+    """Largest share of assignments of any expert in any layer, times the number of experts (1: balanced)."""
     dropped: float
-    """Share of assignments that no expert had room for."""
+    """Share of assignments dropped because the expert was full."""

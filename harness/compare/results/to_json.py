@@ -1,4 +1,4 @@
-"""Results as plain data, and as JSON text that is equal for equal inputs."""
+"""Conversion of results to plain data and to reproducible JSON text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.compare.results.comparison import Comparison
 
 
 def to_json(result: Any) -> Any:
-    """Plain data of a result: dictionaries, lists, text, finite numbers, None.
+    """Convert a result to dictionaries, lists, strings, finite numbers and None.
 
-    Enums by value, tuples as lists, NaN and infinities as None (JSON has neither).
+    Enums become their values, tuples lists, NaN and infinities None (JSON has neither).
     """
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return {f.name: to_json(getattr(result, f.name)) for f in dataclasses.fields(result)}
@@ -28,7 +28,7 @@ def to_json(result: Any) -> Any:
 
 
 def dumps(comparison: Comparison, *, times: bool = True) -> str:
-    """The JSON text of a comparison, byte for byte equal for equal inputs but for the key `times`."""
+    """Return the JSON text of a comparison. Equal inputs give equal bytes, except for the key `times`."""
     content = to_json(comparison)
     if not times:
         content.pop("times")

@@ -1,4 +1,4 @@
-"""What is said of a treatment: at one scale, over the ladder of them, and by the gate."""
+"""Result types of a verdict: at one scale (rung), over all scales (ladder), and of the promotion gate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from harness.compare.stats.estimates import Effect, Multiplier, Projection, Tren
 
 
 class Decision(Enum):
+    """Verdict on a treatment (B) against the control (A)."""
+
     B_BETTER = "B_BETTER"
     A_BETTER = "A_BETTER"
     EQUIVALENT = "EQUIVALENT"
@@ -18,7 +20,7 @@ class Decision(Enum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of a block: end-of-run losses and their difference."""
+    """End-of-run losses of two runs of one seed, and their difference."""
 
     seed: int
     control: float
@@ -28,6 +30,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class DomainEffect:
+    """Loss difference on one held-out domain."""
+
     domain: str
     control: float | None
     treatment: float | None
@@ -36,20 +40,21 @@ class DomainEffect:
 
 @dataclass(frozen=True)
 class Look:
-    """One decayed checkpoint of both variants. `share`: of the token budget."""
+    """Interim look: the difference at a decayed checkpoint that both variants have."""
 
     share: float
+    """Share of the token budget."""
     tokens: int
     delta: Effect
     alpha: float | None
-    """What this look may spend; None where looks were not declared (then nothing is decided here)."""
+    """Error rate that this look may spend; None if looks were not declared (then it decides nothing)."""
     outcome: str
     """continue | efficacy | futility | shown"""
 
 
 @dataclass(frozen=True)
 class IsoRow:
-    """The pair at an equal amount of one axis. `axis`: steps | tokens | flops | device_seconds."""
+    """Difference at an equal amount of one axis. `axis`: steps | tokens | flops | device_seconds."""
 
     axis: str
     value: float
@@ -58,7 +63,7 @@ class IsoRow:
 
 @dataclass(frozen=True)
 class Rung:
-    """The verdict of one treatment at one scale."""
+    """Verdict on one treatment at one scale."""
 
     scale: str
     variant: str
@@ -67,7 +72,7 @@ class Rung:
     paired: bool
     tokens: int | None
     flops: float | None
-    """Model FLOPs of one control run: the ladder's axis."""
+    """Model FLOPs of one control run: the axis of the ladder."""
     control_loss: float | None
     treatment_loss: float | None
     delta: Effect
@@ -80,7 +85,7 @@ class Rung:
     sign_flip: float | None
     smallest_p: float | None
     look: float
-    """Share of the token budget at which the outcome was read (1.0: the end)."""
+    """Share of the token budget at which the losses were taken (1.0: the end)."""
     looks: tuple[Look, ...]
     pairs: tuple[Pair, ...]
     domains: tuple[DomainEffect, ...]
@@ -89,15 +94,15 @@ class Rung:
     decision: Decision
     reason: str
     settle: str
-    """What would settle it: so many more seeds, or the next scale."""
+    """Next step that would decide it: a number of further seeds, or the next scale."""
     more_seeds: int | None
-    """Seeds to add so that the interval is half as wide."""
+    """Number of further seeds that would halve the interval."""
     iso: tuple[IsoRow, ...] = ()
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided tests that |ln k| < margin."""
+    """Two one-sided tests (TOST) of |ln k| < margin."""
 
     margin: float
     p: float | None
@@ -106,7 +111,7 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The verdict of one treatment over all scales."""
+    """Verdict on one treatment over all scales."""
 
     variant: str
     control: str
@@ -116,7 +121,7 @@ class Ladder:
     p: float | None
     p_holm: float | None
     holm_low: float | None
-    """Interval of ln k at the level that Holm's procedure left for this variant."""
+    """Lower end of the interval of ln k, at the level that Holm's procedure gives this variant."""
     holm_high: float | None
     trend: Trend | None
     projection: Projection | None
@@ -124,7 +129,7 @@ class Ladder:
     smallest_p: float | None
     equivalence: Equivalence | None
     k_compute: Multiplier | None
-    """The pooled multiplier along the ladder, shown beside `k` where the control's curve can be fitted."""
+    """Pooled compute multiplier along the ladder, shown beside `k` if the control's curve can be fitted."""
     flags: tuple[str, ...]
     decision: Decision
     reason: str
@@ -133,11 +138,11 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One of the four of the gate: quality, speed, memory, stability."""
+    """Criterion of the gate: quality, speed, memory or stability."""
 
     name: str
     passed: bool | None
-    """None: not measured."""
+    """Result; None if not measured."""
     value: float | None
     margin: float
     detail: str
@@ -145,6 +150,8 @@ class Criterion:
 
 @dataclass(frozen=True)
 class GateResult:
+    """Promotion decision on one variant."""
+
     variant: str
     promote: bool
     won: int

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.compare.stats.distributions import t_critical, t_two_sided
-from harness.compare.stats.estimates import Effect, Estimand, Multiplier, Slope
+from harness.compare.stats.distributions import t_critical, t_two_sided_p
+from harness.compare.stats.estimates import Effect, Estimand, Multiplier, SlopeAxis
 
 TOKEN_EXPONENT = 0.35
 """Assumed decay of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37).
@@ -29,7 +29,7 @@ EXPONENT_SD = 0.05
 class ControlSlope:
     """g = -dL/dln(resource) of the control at its end, nats an e-fold."""
 
-    estimand: Slope
+    estimand: SlopeAxis
     g: float
     se: float | None
     exponent: float
@@ -37,7 +37,7 @@ class ControlSlope:
     flags: tuple[str, ...] = ()
     df: float = math.inf
     """Of `se`, where it comes from this scale's own seeds."""
-    shared: float = 0.0
+    shared_error: float = 0.0
     """Relative error of g that all scales have in common."""
 
 
@@ -52,15 +52,15 @@ def horizon_slope(
     """
     branch, end = np.asarray(branch, float), np.asarray(end, float)
     chords = (branch - end) / math.log(ratio)
-    bend = _bend(ratio, exponent)
+    bend = _end_slope_over_chord(ratio, exponent)
     se = float(chords.std(ddof=1) / math.sqrt(chords.size)) * bend if chords.size > 1 else None
-    shared = abs(_bend(ratio, exponent + EXPONENT_SD) / bend - 1) if exponent else 0.0
+    shared_error = abs(_end_slope_over_chord(ratio, exponent + EXPONENT_SD) / bend - 1) if exponent else 0.0
     df = max(chords.size - 1.0, 1.0)
     g = float(chords.mean()) * bend
-    return ControlSlope(Slope.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), df, shared)
+    return ControlSlope(SlopeAxis.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), df, shared_error)
 
 
-def _bend(ratio: float, exponent: float) -> float:
+def _end_slope_over_chord(ratio: float, exponent: float) -> float:
     """Slope at the end over the chord, for a curve x^-exponent."""
     return exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0
 
@@ -90,8 +90,8 @@ def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None)
         return None
     C0 = float(np.exp(np.log(x).mean()))
     z = np.log(x / C0)
-    b = _search(lambda value: _linear(z, y, value)[2], 0.02, 1.0)
-    E, a, squares = _linear(z, y, b)
+    b = _minimize_scalar(lambda value: _least_squares(z, y, value)[2], 0.02, 1.0)
+    E, a, squares = _least_squares(z, y, b)
     residual = math.sqrt(squares / x.size)
     error = residual if se is None else float(np.sqrt(np.mean(np.square(np.asarray(se, float)))))
     error = max(error, 1e-12)
@@ -100,7 +100,7 @@ def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None)
     g = b * a * np.exp(-b * z)
     spread = _slope_errors(z, a, b, error, residual)
     slopes = tuple(
-        ControlSlope(Slope.k_compute, float(v), float(s), b, flags, shared=float(s / v))
+        ControlSlope(SlopeAxis.k_compute, float(v), float(s), b, flags, shared_error=float(s / v))
         for v, s in zip(g, spread, strict=True)
     )
     return LadderFit(E, a, b, C0, residual, slopes)
@@ -119,27 +119,29 @@ def compute_multiplier(
     g, b, d = slope.g, slope.exponent, delta.mean
     if d is None or not g > 0 or (b and abs(d) >= 0.5 * g / b):
         return _no_multiplier(delta, slope, () if d is None else ("SLOPE_OUT_OF_RANGE",))
-    bend = 1 + d * b / g
-    log_k = -math.log(bend) / b if b else -d / g
-    shared, relative = abs(log_k) * slope.shared, (slope.se or 0.0) / g
-    own = 0.0 if slope.shared and math.isinf(slope.df) else abs(log_k) * relative
-    se, df = _joint(None if delta.se is None else delta.se / (g * bend), delta.df, own, slope.df, shared)
-    flags = slope.flags + (("POOR_FIT",) if relative > 0.33 else ())
-    base = multiplier_from(slope.estimand, log_k, se, df, delta.n, flags, level or delta.level)
+    curvature = 1 + d * b / g
+    log_k = -math.log(curvature) / b if b else -d / g
+    shared_se, relative_se = abs(log_k) * slope.shared_error, (slope.se or 0.0) / g
+    own_se = 0.0 if slope.shared_error and math.isinf(slope.df) else abs(log_k) * relative_se
+    se, df = _combined_error(
+        None if delta.se is None else delta.se / (g * curvature), delta.df, own_se, slope.df, shared_se
+    )
+    flags = slope.flags + (("POOR_FIT",) if relative_se > 0.33 else ())
+    base = multiplier_with_interval(slope.estimand, log_k, se, df, delta.n, flags, level or delta.level)
     per_flop = math.exp(log_k) / flops_ratio if flops_ratio and abs(flops_ratio - 1) > 0.01 else None
     return dataclasses.replace(
-        base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, shared_se=shared,
+        base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, shared_se=shared_se,
         sampling=delta.estimand,
     )  # fmt: skip
 
 
-def _joint(
-    delta: float | None, delta_df: float | None, slope: float, slope_df: float, shared: float
+def _combined_error(
+    delta_se: float | None, delta_df: float | None, slope_se: float, slope_df: float, shared_se: float
 ) -> tuple[float | None, float | None]:
     """SE and Satterthwaite's df of three independent errors, the shared one known (infinite df)."""
-    if delta is None or delta_df is None:
+    if delta_se is None or delta_df is None:
         return None, delta_df
-    parts = np.array([delta**2, slope**2, shared**2])
+    parts = np.array([delta_se**2, slope_se**2, shared_se**2])
     used = float((parts**2 / np.array([delta_df, slope_df, math.inf])).sum())
     total = float(parts.sum())
     return math.sqrt(total), total**2 / used if used else delta_df
@@ -164,7 +166,7 @@ def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95)
     se, df = satterthwaite(weights, usable)
     n = sum(m.n for m in usable)
     flags = tuple(sorted({flag for m in usable for flag in m.flags}))
-    return multiplier_from(usable[0].estimand, log_k, se, df, n, flags, level)
+    return multiplier_with_interval(usable[0].estimand, log_k, se, df, n, flags, level)
 
 
 def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
@@ -180,17 +182,17 @@ def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -
     """
     log_k = np.array([m.log_k for m in multipliers], dtype=float)
     shared_se = np.array([m.shared_se for m in multipliers])
-    own = np.array([m.log_se or 0.0 for m in multipliers]) ** 2 - shared_se**2
-    parts = coefficients**2 * np.maximum(own, 0.0)
+    own_variance = np.array([m.log_se or 0.0 for m in multipliers]) ** 2 - shared_se**2
+    parts = coefficients**2 * np.maximum(own_variance, 0.0)
     dfs = np.array([m.df or 1.0 for m in multipliers])
-    shared = float(coefficients @ (np.sign(log_k) * shared_se)) ** 2
-    total = float(parts.sum()) + shared
+    shared_variance = float(coefficients @ (np.sign(log_k) * shared_se)) ** 2
+    total = float(parts.sum()) + shared_variance
     used = float((parts**2 / dfs).sum())
     return math.sqrt(total), total**2 / used if used else float(dfs.min())
 
 
-def multiplier_from(
-    estimand: Slope, log_k: float, se: float | None, df: float | None, n: int, flags, level: float = 0.95
+def multiplier_with_interval(
+    estimand: SlopeAxis, log_k: float, se: float | None, df: float | None, n: int, flags, level: float = 0.95
 ) -> Multiplier:
     """A multiplier with its t interval in ln k and the p of k = 1; without an SE only the number."""
     if se is None or df is None:
@@ -199,7 +201,7 @@ def multiplier_from(
             flags=tuple(flags), sampling=Estimand.trajectory_only,
         )  # fmt: skip
     half = t_critical(df, level) * se
-    p = t_two_sided(log_k / se, df) if se else float(log_k == 0)
+    p = t_two_sided_p(log_k / se, df) if se else float(log_k == 0)
     low, high = log_k - half, log_k + half
     return Multiplier(
         estimand, math.exp(log_k), math.exp(low), math.exp(high), log_k, se, low, high, p, df, n, None,
@@ -215,7 +217,7 @@ def _no_multiplier(delta: Effect, slope: ControlSlope, flags: tuple[str, ...]) -
     )  # fmt: skip
 
 
-def _linear(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float]:
+def _least_squares(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float]:
     """Least squares of y = E + a exp(-b z) for a given b, with E >= 0: E, a, sum of squares."""
     basis = np.exp(-b * z)
     centred = basis - basis.mean()
@@ -226,15 +228,15 @@ def _linear(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float
     return E, a, float(((y - E - a * basis) ** 2).sum())
 
 
-def _search(cost, low: float, high: float) -> float:
+def _minimize_scalar(cost, low: float, high: float) -> float:
     """The minimum of a function of one number: a grid, then golden section around its best cell."""
     grid = np.linspace(low, high, 197)
     best = int(np.argmin([cost(value) for value in grid]))
     left, right = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(60):
-        one, two = right - ratio * (right - left), left + ratio * (right - left)
-        left, right = (left, two) if cost(one) < cost(two) else (one, right)
+        lower, upper = right - ratio * (right - left), left + ratio * (right - left)
+        left, right = (left, upper) if cost(lower) < cost(upper) else (lower, right)
     return float((left + right) / 2)
 
 

@@ -8,16 +8,16 @@ import numpy as np
 from scipy import special
 
 
-def t_two_sided(t: float, df: float) -> float:
+def t_two_sided_p(t: float, df: float) -> float:
     """P(|T| >= |t|) for Student's T; the incomplete beta keeps full precision far in the tail."""
     if math.isinf(df):
         return float(special.erfc(abs(t) / math.sqrt(2)))
     return float(special.betainc(df / 2, 0.5, df / (df + t * t)))
 
 
-def t_above(t: float, df: float) -> float:
+def t_sf(t: float, df: float) -> float:
     """P(T >= t)."""
-    half = t_two_sided(t, df) / 2
+    half = t_two_sided_p(t, df) / 2
     return half if t >= 0 else 1 - half
 
 
@@ -37,7 +37,7 @@ def t_power(noncentrality: float, df: float, level: float) -> float:
     return float(above + special.nctdtr(df, noncentrality, -critical))
 
 
-def f_above(f: float, df1: float, df2: float) -> float:
+def f_sf(f: float, df1: float, df2: float) -> float:
     """P(F >= f). An infinite df2 is the chi-squared limit."""
     if math.isinf(df2):
         return float(special.chdtrc(df1, f * df1))
@@ -46,10 +46,10 @@ def f_above(f: float, df1: float, df2: float) -> float:
 
 def fisher_exact(hits: int, n: int, other_hits: int, other_n: int) -> float:
     """Fisher's exact two-sided p for two counts: tables no likelier than the observed one (Fisher 1935)."""
-    total, drawn = n + other_n, hits + other_hits
-    low, high = max(0, drawn - other_n), min(n, drawn)
+    total, total_hits = n + other_n, hits + other_hits
+    low, high = max(0, total_hits - other_n), min(n, total_hits)
     table = np.arange(low, high + 1)
-    log_p = _log_choose(n, table) + _log_choose(other_n, drawn - table) - _log_choose(total, drawn)
+    log_p = _log_choose(n, table) + _log_choose(other_n, total_hits - table) - _log_choose(total, total_hits)
     p = np.exp(log_p)
     return float(min(1.0, p[p <= p[hits - low] * (1 + 1e-7)].sum()))
 

@@ -13,7 +13,7 @@ class Estimand(Enum):
     trajectory_only = "trajectory_only"
 
 
-class Slope(Enum):
+class SlopeAxis(Enum):
     """The one axis along which the control's slope was taken."""
 
     k_tokens = "k_tokens"
@@ -43,7 +43,7 @@ class Effect:
 class Multiplier:
     """k: how much more of the resource the control would need to reach the treatment's loss."""
 
-    estimand: Slope
+    estimand: SlopeAxis
     k: float | None
     low: float | None
     high: float | None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.compare.stats.distributions import t_above
+from harness.compare.stats.distributions import t_sf
 
-EXACT_UP_TO = 18
+MAX_EXACT_PAIRS = 18
 """Pairs up to which all 2^n sign patterns are walked; beyond, DRAWS random ones from a fixed seed."""
-DRAWS = 9_999
+NUM_DRAWS = 9_999
 
 
 def holm(p: Sequence[float | None], family: int | None = None) -> list[float | None]:
@@ -20,10 +20,10 @@ def holm(p: Sequence[float | None], family: int | None = None) -> list[float | N
     `family` may name a larger one.
     """
     size = max(family or 0, len(p))
-    known = sorted((value, index) for index, value in enumerate(p) if value is not None and value == value)
+    sorted_p = sorted((value, index) for index, value in enumerate(p) if value is not None and value == value)
     adjusted: list[float | None] = [None] * len(p)
     running = 0.0
-    for rank, (value, index) in enumerate(known):
+    for rank, (value, index) in enumerate(sorted_p):
         running = max(running, min(1.0, (size - rank) * value))
         adjusted[index] = running
     return adjusted
@@ -33,9 +33,9 @@ def holm_levels(p: Sequence[float | None], alpha: float = 0.05, family: int | No
     """The level at which Holm's procedure tests each: an interval at 1 - level agrees with its verdict."""
     size = max(family or 0, len(p), 1)
     levels, level = [alpha / size] * len(p), alpha / size
-    known = sorted((value, index) for index, value in enumerate(p) if value is not None)
+    sorted_p = sorted((value, index) for index, value in enumerate(p) if value is not None)
     stopped = False
-    for rank, (value, index) in enumerate(known):
+    for rank, (value, index) in enumerate(sorted_p):
         level = level if stopped else alpha / (size - rank)
         levels[index] = level
         stopped = stopped or value >= level
@@ -54,9 +54,9 @@ def sign_flip(deltas: Sequence[np.ndarray], weights: Sequence[float] | None = No
     if not flat.size or not np.isfinite(flat).all():
         return None
     observed = abs(flat.sum()) * (1 - 1e-12)
-    if flat.size <= EXACT_UP_TO:
+    if flat.size <= MAX_EXACT_PAIRS:
         return float(np.mean(np.abs(_all_sums(flat)) >= observed))
-    return float((1 + np.sum(np.abs(_drawn_sums(flat)) >= observed)) / (1 + DRAWS))
+    return float((1 + np.sum(np.abs(_random_sums(flat)) >= observed)) / (1 + NUM_DRAWS))
 
 
 def smallest_p(pairs: int) -> float | None:
@@ -68,7 +68,7 @@ def tost(mean: float | None, se: float | None, df: float | None, margin: float) 
     """p of "|mean| >= margin" by two one-sided t-tests (Schuirmann 1987); small: equivalent."""
     if mean is None or not se or df is None:
         return None
-    return max(t_above((margin - mean) / se, df), t_above((margin + mean) / se, df))
+    return max(t_sf((margin - mean) / se, df), t_sf((margin + mean) / se, df))
 
 
 def _all_sums(values: np.ndarray) -> np.ndarray:
@@ -79,9 +79,9 @@ def _all_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _drawn_sums(values: np.ndarray) -> np.ndarray:
+def _random_sums(values: np.ndarray) -> np.ndarray:
     """The sums of DRAWS random sign patterns, the same ones at every call."""
     width = -(-values.size // 8)
-    noise = np.frombuffer(np.random.default_rng(0).bytes(DRAWS * width), np.uint8)
-    heads = np.unpackbits(noise.reshape(DRAWS, width), axis=1, count=values.size)
+    noise = np.frombuffer(np.random.default_rng(0).bytes(NUM_DRAWS * width), np.uint8)
+    heads = np.unpackbits(noise.reshape(NUM_DRAWS, width), axis=1, count=values.size)
     return 2 * (heads @ values) - values.sum()

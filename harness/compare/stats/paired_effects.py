@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.compare.stats.distributions import f_above, t_critical, t_two_sided
+from harness.compare.stats.distributions import f_sf, t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Effect, Estimand
 
-ROUNDING = 1e-12
+ROUNDING_SHARE = 1e-12
 """A spread below this share of the losses is rounding, not seed noise."""
 
 
@@ -41,42 +41,42 @@ def paired_effect(
     n = 1: `trajectory_only`, neither interval nor p. A value that is not finite: no number, DIVERGED.
     Raises ValueError where the shapes differ.
     """
-    a, b = _vector(a), _vector(b)
+    a, b = _as_vector(a), _as_vector(b)
     if a.shape != b.shape:
         raise ValueError(f"paired_effect: {a.size} control losses but {b.size} treatment losses")
-    return effect_of(b - a, size=float(np.abs(a).max(initial=0)), floor=floor, level=level)
+    return effect_from_deltas(b - a, loss_size=float(np.abs(a).max(initial=0)), floor=floor, level=level)
 
 
-def effect_of(
-    deltas: ArrayLike, *, size: float = 0.0, floor: NoiseFloor | None = None, level: float = 0.95
+def effect_from_deltas(
+    deltas: ArrayLike, *, loss_size: float = 0.0, floor: NoiseFloor | None = None, level: float = 0.95
 ) -> Effect:
     """`paired_effect` from the differences themselves; `size`: magnitude of the losses, for rounding."""
-    d = _vector(deltas)
+    d = _as_vector(deltas)
     if d.size == 0:
         return Effect(None, None, None, None, 0, None, "none", (), Estimand.trajectory_only)
     if not np.isfinite(d).all():
         return Effect(None, None, None, None, d.size, None, "none", ("DIVERGED",), Estimand.trajectory_only)
     if d.size == 1:
-        return single_pair(float(d[0]))
+        return single_pair_effect(float(d[0]))
     variance, df, method, flags = _variance(d, floor)
     se = math.sqrt(variance / d.size)
-    if se <= ROUNDING * size:
-        return _degenerate(d, method, level)
-    return with_interval(float(d.mean()), se, d.size, df, method, flags, level)
+    if se <= ROUNDING_SHARE * loss_size:
+        return _zero_spread_effect(d, method, level)
+    return effect_with_interval(float(d.mean()), se, d.size, df, method, flags, level)
 
 
-def single_pair(delta: float) -> Effect:
+def single_pair_effect(delta: float) -> Effect:
     """One pair: the difference of two trajectories, and nothing about others."""
     flags = ("NO_SEED_REPLICATION",)
     return Effect(delta, None, None, None, 1, None, "one pair", flags, Estimand.trajectory_only)
 
 
-def with_interval(
+def effect_with_interval(
     mean: float, se: float, n: int, df: float, method: str, flags: tuple[str, ...] = (), level: float = 0.95
 ) -> Effect:
     """mean +- t(df) se, and the two-sided p of mean = 0."""
     half = t_critical(df, level) * se
-    p = t_two_sided(mean / se, df)
+    p = t_two_sided_p(mean / se, df)
     return Effect(mean, mean - half, mean + half, p, n, df, method, flags, se=se, level=level)
 
 
@@ -86,19 +86,19 @@ def welch_effect(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Effect:
     a, b: shapes (n_a,), (n_b,), at least two each, else no interval. df by Satterthwaite. The
     method reads "Welch (unpaired)"; n is the smaller count.
     """
-    a, b = _vector(a), _vector(b)
+    a, b = _as_vector(a), _as_vector(b)
     n = min(a.size, b.size)
     if n == 0 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         flags = ("DIVERGED",) if n else ()
         return Effect(None, None, None, None, n, None, "none", flags, Estimand.trajectory_only)
     mean = float(b.mean() - a.mean())
     if n == 1:
-        return single_pair(mean)
+        return single_pair_effect(mean)
     v_a, v_b = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    if v_a + v_b <= (ROUNDING * np.abs(a).max()) ** 2:
-        return _degenerate(b - a.mean(), "Welch (unpaired)", level)
+    if v_a + v_b <= (ROUNDING_SHARE * np.abs(a).max()) ** 2:
+        return _zero_spread_effect(b - a.mean(), "Welch (unpaired)", level)
     df = (v_a + v_b) ** 2 / (v_a**2 / (a.size - 1) + v_b**2 / (b.size - 1))
-    return with_interval(mean, math.sqrt(v_a + v_b), n, float(df), "Welch (unpaired)", level=level)
+    return effect_with_interval(mean, math.sqrt(v_a + v_b), n, float(df), "Welch (unpaired)", level=level)
 
 
 def variance_mismatch(
@@ -114,26 +114,26 @@ def variance_mismatch(
     Downwards it is .01: null pairs differ in their start and A/B pairs share it, so a floor can be far
     too high for them, which costs power; to drop it by chance costs at most .01 of coverage.
     """
-    known = [(d, f) for d, f in zip(deltas, floors, strict=True) if f and f.df > 0 and len(d) > 1]
-    df1, df2 = sum(len(d) - 1 for d, _ in known), sum(f.df for _, f in known)
+    usable = [(d, f) for d, f in zip(deltas, floors, strict=True) if f and f.df > 0 and len(d) > 1]
+    df1, df2 = sum(len(d) - 1 for d, _ in usable), sum(f.df for _, f in usable)
     if not df1:
         return False
-    ratio = sum((len(d) - 1) * np.var(d, ddof=1) / f.s0**2 for d, f in known) / df1
-    above = f_above(float(ratio), df1, df2)
+    ratio = sum((len(d) - 1) * np.var(d, ddof=1) / f.s0**2 for d, f in usable) / df1
+    above = f_sf(float(ratio), df1, df2)
     return above < noisier or 1 - above < quieter
 
 
-def correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+def pearson_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
     """Pearson's correlation of matched losses; None below three pairs or without spread."""
-    a, b = _vector(a), _vector(b)
+    a, b = _as_vector(a), _as_vector(b)
     if a.size < 3 or a.size != b.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return None
-    if min(a.std(), b.std()) <= ROUNDING * np.abs(a).max():
+    if min(a.std(), b.std()) <= ROUNDING_SHARE * np.abs(a).max():
         return None
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def outliers(deltas: Sequence[np.ndarray], limit: float = 5.0) -> list[np.ndarray]:
+def outlier_masks(deltas: Sequence[np.ndarray], limit: float = 5.0) -> list[np.ndarray]:
     """Per scale, which pairs lie further than `limit` pooled MAD from their scale's median.
 
     The MAD is scaled to a normal SD (1.4826) and pooled over scales of three pairs or more, leaving
@@ -149,16 +149,16 @@ def outliers(deltas: Sequence[np.ndarray], limit: float = 5.0) -> list[np.ndarra
 
 def _variance(d: np.ndarray, floor: NoiseFloor | None) -> tuple[float, float, str, tuple[str, ...]]:
     """Variance of one difference, its df, the method's name and flags."""
-    n, own = d.size, float(d.var(ddof=1))
+    n, sample_variance = d.size, float(d.var(ddof=1))
     if n >= 4:
-        return own, n - 1, "paired t", ()
+        return sample_variance, n - 1, "paired t", ()
     if floor is None or floor.df <= 0:
-        return own, n - 1, "paired t", ("LOW_DF",)
+        return sample_variance, n - 1, "paired t", ("LOW_DF",)
     df = floor.df + n - 1
-    return (floor.df * floor.s0**2 + (n - 1) * own) / df, df, "moderated t", ()
+    return (floor.df * floor.s0**2 + (n - 1) * sample_variance) / df, df, "moderated t", ()
 
 
-def _degenerate(d: np.ndarray, method: str, level: float) -> Effect:
+def _zero_spread_effect(d: np.ndarray, method: str, level: float) -> Effect:
     """No spread at all: equal runs are zero for certain; an equal shift of all pairs is not believed."""
     mean, flags = float(d.mean()), ("CORRELATION_IMPLAUSIBLE",)
     if not d.any():
@@ -166,5 +166,5 @@ def _degenerate(d: np.ndarray, method: str, level: float) -> Effect:
     return Effect(mean, None, None, None, d.size, d.size - 1.0, method, flags, Estimand.trajectory_only)
 
 
-def _vector(values: ArrayLike) -> np.ndarray:
+def _as_vector(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=float).reshape(-1)

@@ -23,7 +23,7 @@ class RungPower:
     seeds: int
     sd: float
     df: float
-    assumed: bool
+    is_assumed: bool
     """No A/A library of this scale: `sd` is an assumption."""
     detectable: float | None
     detectable_log_k: float | None
@@ -50,7 +50,7 @@ class Power:
     def sentence(self) -> str:
         """In words, for a reader about to spend."""
         parts = [
-            f"{rung.scale}: {_shown(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
+            f"{rung.scale}: {_effect_text(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
             for rung in self.rungs
         ]
         pooled = f"; pooled over scales |ln k| {self.pooled_log_k:.3f}" if self.pooled_log_k else ""
@@ -81,11 +81,11 @@ def plan_power(
     level = alpha / max(treatments, 1)
     rung_level = level / max(len(seeds), 1)
     rungs = tuple(
-        _rung(scale, n, floors.get(scale), sd, slopes.get(scale), rung_level, chance)
+        _scale_power(scale, n, floors.get(scale), sd, slopes.get(scale), rung_level, chance)
         for scale, n in seeds.items()
     )
-    guessed = [rung.scale for rung in rungs if rung.assumed]
-    pooled = _pooled(rungs, slopes, level, chance)
+    assumed_scales = [rung.scale for rung in rungs if rung.is_assumed]
+    pooled = _pooled_log_k(rungs, slopes, level, chance)
     return Power(
         rungs,
         pooled,
@@ -93,7 +93,7 @@ def plan_power(
         treatments,
         level,
         chance,
-        _assumption(guessed, sd, unit),
+        _assumption_text(assumed_scales, sd, unit),
         unit,
     )
 
@@ -104,7 +104,7 @@ def seeds_needed(scales: int, level: float) -> int:
     return max(2, math.ceil((1 - math.log2(level)) / scales))
 
 
-def detectable(se: float, df: float, level: float, chance: float) -> float | None:
+def detectable_effect(se: float, df: float, level: float, chance: float) -> float | None:
     """The effect that a two-sided t-test at `level` finds with `chance`, by bisection on the noncentral t."""
     if df < 1 or not se > 0:
         return None
@@ -117,7 +117,7 @@ def detectable(se: float, df: float, level: float, chance: float) -> float | Non
     return high * se
 
 
-def _rung(
+def _scale_power(
     scale: str,
     n: int,
     floor: NoiseFloor | None,
@@ -127,15 +127,15 @@ def _rung(
     chance: float,
 ) -> RungPower:
     noise = floor.s0 if floor else sd if sd is not None else ASSUMED_SD
-    borrowed = floor.df if floor and n in (2, 3) else 0.0
-    df = n - 1 + borrowed
-    found = detectable(noise / math.sqrt(n), df, level, chance) if n > 1 else None
-    log_k = found / slope if found is not None and slope else None
+    floor_df = floor.df if floor and n in (2, 3) else 0.0
+    df = n - 1 + floor_df
+    smallest_effect = detectable_effect(noise / math.sqrt(n), df, level, chance) if n > 1 else None
+    log_k = smallest_effect / slope if smallest_effect is not None and slope else None
     low = smallest_p(n) if n > 1 else None
-    return RungPower(scale, n, noise, df, floor is None, found, log_k, low)
+    return RungPower(scale, n, noise, df, floor is None, smallest_effect, log_k, low)
 
 
-def _pooled(
+def _pooled_log_k(
     rungs: Sequence[RungPower], slopes: Mapping[str, float], level: float, chance: float
 ) -> float | None:
     """Weights g^2 / sum g^2 give Var = sum g_s^2 sd_s^2 / n_s / (sum g^2)^2; df by Satterthwaite."""
@@ -144,20 +144,20 @@ def _pooled(
     total = sum(slopes[rung.scale] ** 2 for rung in rungs)
     parts = [(slopes[r.scale] * r.sd / total) ** 2 / r.seeds for r in rungs]
     df = sum(parts) ** 2 / sum(part**2 / r.df for part, r in zip(parts, rungs, strict=True))
-    return detectable(math.sqrt(sum(parts)), df, level, chance)
+    return detectable_effect(math.sqrt(sum(parts)), df, level, chance)
 
 
-def _assumption(guessed: Sequence[str], sd: float | None, unit: str) -> str:
-    if not guessed:
+def _assumption_text(assumed_scales: Sequence[str], sd: float | None, unit: str) -> str:
+    if not assumed_scales:
         return (
             "The noise of every scale is that of its A/A library (pairs that share their start are quieter)."
         )
     value = ASSUMED_SD if sd is None else sd
     return (
-        f"Assumed, since no A/A library covers {', '.join(guessed)}: "
+        f"Assumed, since no A/A library covers {', '.join(assumed_scales)}: "
         f"a pair's difference has a seed noise of {value:g} {unit} (SD)."
     )
 
 
-def _shown(value: float | None, unit: str) -> str:
+def _effect_text(value: float | None, unit: str) -> str:
     return f"{value:.4f}{unit}" if value is not None else "nothing (one seed)"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.stats.compute_multiplier import satterthwaite, slope_weights
-from harness.compare.stats.distributions import t_critical, t_two_sided
+from harness.compare.stats.distributions import t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Direction, Multiplier, Projection, Trend
 
 HOLDS_ABOVE = -0.01
@@ -26,14 +26,14 @@ def trend(
     negative gamma always means a shrinking advantage. SE and df by Satterthwaite. Read in this order:
     SHRINKS (upper end < 0), GROWS (lower > 0), HOLDS (lower > -.01 per e-fold), else UNRESOLVED.
     """
-    x, usable = _usable(log_compute, multipliers)
+    x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
         return None
-    _, contrast, _ = _line(x, usable)
+    _, contrast, _ = _fit_line(x, usable)
     gamma = (sign or 1.0) * float(contrast @ _log_k(usable))
     se, df = satterthwaite(contrast, usable)
     half = t_critical(df, level) * se
-    p = t_two_sided(gamma / se, df) if se else float(gamma == 0)
+    p = t_two_sided_p(gamma / se, df) if se else float(gamma == 0)
     direction = _direction(gamma - half, gamma + half)
     return Trend(gamma, gamma - half, gamma + half, p, df, len(usable), direction)
 
@@ -47,10 +47,10 @@ def project(
     than their errors, plus the scatter of one scale beyond its error. A decision is never taken from
     it: the sign at the largest scale trained is the better predictor (DataDecide, 2025).
     """
-    x, usable = _usable(log_compute, multipliers)
+    x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
         return None
-    weights, contrast, centre = _line(x, usable)
+    weights, contrast, centre = _fit_line(x, usable)
     target = float(x.max()) + ahead
     coefficients = weights + (target - centre) * contrast
     log_k = float(coefficients @ _log_k(usable))
@@ -60,7 +60,7 @@ def project(
     low, high = log_k - half, log_k + half
     return Projection(
         _safe_exp(target), _safe_exp(log_k), _safe_exp(low), _safe_exp(high), log_k, low, high,
-        _crossing(x, usable),
+        _crossing_flops(x, usable),
     )  # fmt: skip
 
 
@@ -72,7 +72,9 @@ def _direction(low: float, high: float) -> Direction:
     return Direction.HOLDS if low > HOLDS_ABOVE else Direction.UNRESOLVED
 
 
-def _usable(log_compute: ArrayLike, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, list[Multiplier]]:
+def _scales_with_interval(
+    log_compute: ArrayLike, multipliers: Sequence[Multiplier]
+) -> tuple[np.ndarray, list[Multiplier]]:
     """Scales whose multiplier has an interval; of equal compute, all (they share a point)."""
     pairs = [
         (float(x), m)
@@ -84,7 +86,7 @@ def _usable(log_compute: ArrayLike, multipliers: Sequence[Multiplier]) -> tuple[
     return np.array([x for x, _ in pairs]), [m for _, m in pairs]
 
 
-def _line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, np.ndarray, float]:
+def _fit_line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, np.ndarray, float]:
     """Weights of the mean, coefficients of the slope, and the weighted centre."""
     weights = slope_weights(multipliers)
     centre = float(weights @ x)
@@ -94,7 +96,7 @@ def _line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray,
 
 def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
     """Mean error variance of a scale, and phi: how much more the scales scatter about the line."""
-    weights, contrast, centre = _line(x, multipliers)
+    weights, contrast, centre = _fit_line(x, multipliers)
     log_k = _log_k(multipliers)
     residual = log_k - weights @ log_k - (x - centre) * (contrast @ log_k)
     variances = np.array([(m.log_se or 0.0) ** 2 for m in multipliers])
@@ -103,9 +105,9 @@ def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, f
     return float(variances.mean()), max(1.0, float((residual**2 / variances).sum()) / (x.size - 2))
 
 
-def _crossing(x: np.ndarray, multipliers: Sequence[Multiplier]) -> float | None:
+def _crossing_flops(x: np.ndarray, multipliers: Sequence[Multiplier]) -> float | None:
     """FLOPs at which the line meets k = 1, within one decade of the data."""
-    weights, contrast, centre = _line(x, multipliers)
+    weights, contrast, centre = _fit_line(x, multipliers)
     log_k = _log_k(multipliers)
     gamma = float(contrast @ log_k)
     at = centre - float(weights @ log_k) / gamma if gamma else math.inf

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-SCALE = 1e6
+OBJECTIVE_SCALE = 1e6
 """The objective is multiplied by this: the optimizer's absolute tolerances are meant for numbers near 1."""
-DELTA = 1e-3
+HUBER_DELTA = 1e-3
 """Where Huber's loss turns from square to straight, in log loss (Hoffmann et al. 2022, D.3)."""
-AGREEMENT = 1e-8
+START_AGREEMENT = 1e-8
 """Relative: how closely two distinct starts must agree for the fit to count as converged."""
-ROUNDING = 1e-14
+PERFECT_FIT = 1e-14
 """An objective this small is a perfect fit."""
-FEWEST = 15
-OPTIONS = {"maxiter": 5000, "gtol": 1e-7}
+MIN_POINTS = 15
+BFGS_OPTIONS = {"maxiter": 5000, "gtol": 1e-7}
 
-Run = Callable[[Callable, np.ndarray], np.ndarray]
+Minimizer = Callable[[Callable, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Surface:
+class ScalingLaw:
     """A fitted surface. `objective`: summed Huber loss of the log residuals. Where `converged` is False
     the numbers are an early stop and must not be used."""
 
@@ -51,7 +51,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class SurfaceInterval:
+class ScalingLawInterval:
     """Percentile bootstrap over points: (low, high) of each parameter."""
 
     E: tuple[float, float]
@@ -63,9 +63,14 @@ class SurfaceInterval:
     """Resamples that converged to a finite fit."""
 
 
-def fit_surface(
-    params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, starts: int = 24, minimize: Run | None = None
-) -> Surface:
+def fit_scaling_law(
+    params: ArrayLike,
+    tokens: ArrayLike,
+    loss: ArrayLike,
+    *,
+    starts: int = 24,
+    minimize: Minimizer | None = None,
+) -> ScalingLaw:
     """Fit by Huber's loss (1e-3) on log residuals in log-sum-exp form (Hoffmann et al. 2022, approach 3).
 
     params, tokens, loss: shape (points,), at least 15, all positive. Analytic gradient, BFGS with
@@ -73,40 +78,44 @@ def fit_surface(
     where it ended. `minimize(objective, start)` swaps the optimizer (tests use it to
     show that a poor one is caught). Raises ValueError for too few or non-positive points.
     """
-    data, centre = _centred(_checked(params, tokens, loss))
+    data, centre = _centred(_log_columns(params, tokens, loss))
     run = minimize or _minimize
-    ends = [run(lambda theta: objective(theta, *data), start) for start in _starts(max(starts, 24))]
-    values = np.array([objective(end, *data)[0] / SCALE for end in ends])
+    ends = [
+        run(lambda theta: huber_objective(theta, *data), start) for start in _start_points(max(starts, 24))
+    ]
+    values = np.array([huber_objective(end, *data)[0] / OBJECTIVE_SCALE for end in ends])
     best = int(np.nanargmin(values))
-    agreeing = int((values - values[best] <= AGREEMENT * values[best] + ROUNDING).sum())
+    agreeing = int((values - values[best] <= START_AGREEMENT * values[best] + PERFECT_FIT).sum())
     converged = agreeing >= 2 and _is_flat(ends[best], data)
     reason = (
         ""
         if converged
         else f"only {agreeing} of {len(ends)} starts ended at the best objective, or not at a flat point"
     )
-    numbers = _numbers(ends[best], centre)
-    return Surface(*numbers, float(values[best]), converged, data[2].size, len(ends), agreeing, reason)
+    numbers = _law_parameters(ends[best], centre)
+    return ScalingLaw(*numbers, float(values[best]), converged, data[2].size, len(ends), agreeing, reason)
 
 
-def bootstrap_surface(
-    surface: Surface, params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, draws: int = 400, rng: int = 0
-) -> SurfaceInterval:
+def bootstrap_scaling_law(
+    law: ScalingLaw, params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, draws: int = 400, rng: int = 0
+) -> ScalingLawInterval:
     """Resample points, refit from the surface found (warm start), and take 95 % percentiles."""
-    data, centre = _centred(_checked(params, tokens, loss))
-    random, start = np.random.default_rng(rng), _theta(surface, centre)
+    data, centre = _centred(_log_columns(params, tokens, loss))
+    random, start = np.random.default_rng(rng), _theta(law, centre)
     rows = []
     for _ in range(draws):
-        chosen = random.integers(0, data[2].size, data[2].size)
-        sample = tuple(column[chosen] for column in data)
-        rows.append(_numbers(_minimize(lambda theta, s=sample: objective(theta, *s), start), centre))
-    kept = np.array([row for row in rows if np.isfinite(row).all()])
-    low, high = np.quantile(kept, [0.025, 0.975], axis=0)
+        indices = random.integers(0, data[2].size, data[2].size)
+        sample = tuple(column[indices] for column in data)
+        rows.append(
+            _law_parameters(_minimize(lambda theta, s=sample: huber_objective(theta, *s), start), centre)
+        )
+    finite_rows = np.array([row for row in rows if np.isfinite(row).all()])
+    low, high = np.quantile(finite_rows, [0.025, 0.975], axis=0)
     E, A, B, alpha, beta = zip(low.tolist(), high.tolist(), strict=True)
-    return SurfaceInterval(E, A, B, alpha, beta, len(kept))
+    return ScalingLawInterval(E, A, B, alpha, beta, len(finite_rows))
 
 
-def objective(
+def huber_objective(
     theta: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """SCALE x summed Huber loss and its gradient at theta = (ln A, ln B, ln E, alpha, beta).
@@ -119,10 +128,10 @@ def objective(
     total = top + np.log(np.exp(terms - top).sum(axis=0))
     residual = total - log_loss
     size = np.abs(residual)
-    value = np.where(size <= DELTA, 0.5 * residual**2, DELTA * (size - 0.5 * DELTA)).sum()
-    pull = np.clip(residual, -DELTA, DELTA) * np.exp(terms - total)
+    value = np.where(size <= HUBER_DELTA, 0.5 * residual**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA)).sum()
+    pull = np.clip(residual, -HUBER_DELTA, HUBER_DELTA) * np.exp(terms - total)
     gradient = np.array([pull[0].sum(), pull[1].sum(), pull[2].sum(), -(pull[0] @ log_n), -(pull[1] @ log_d)])
-    return float(SCALE * value), SCALE * gradient
+    return float(OBJECTIVE_SCALE * value), OBJECTIVE_SCALE * gradient
 
 
 def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
@@ -134,15 +143,15 @@ def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
 
     best, value = start, np.inf
     for _ in range(20):
-        found = optimize.minimize(function, best, jac=True, method="BFGS", options=OPTIONS)
-        gain, best = value - found.fun, found.x
-        if not gain > 1e-11 * abs(found.fun):
+        result = optimize.minimize(function, best, jac=True, method="BFGS", options=BFGS_OPTIONS)
+        gain, best = value - result.fun, result.x
+        if not gain > 1e-11 * abs(result.fun):
             break
-        value = found.fun
+        value = result.fun
     return best
 
 
-def _starts(count: int) -> np.ndarray:
+def _start_points(count: int) -> np.ndarray:
     """Spread starts: A and B as losses at the centre of the data, the same ones at every call: (count, 5)."""
     random = np.random.default_rng(0)
     low, high = np.array([-3.0, -3.0, -1.0, 0.1, 0.1]), np.array([1.0, 1.0, 1.0, 0.8, 0.8])
@@ -156,7 +165,9 @@ def _centred(data: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], tupl
     return (log_n - centre[0], log_d - centre[1], log_loss), centre
 
 
-def _numbers(theta: np.ndarray, centre: tuple[float, float]) -> tuple[float, float, float, float, float]:
+def _law_parameters(
+    theta: np.ndarray, centre: tuple[float, float]
+) -> tuple[float, float, float, float, float]:
     """E, A, B, alpha, beta of a point of the centred search."""
     a, b, e, alpha, beta = theta.tolist()
     return (
@@ -168,7 +179,7 @@ def _numbers(theta: np.ndarray, centre: tuple[float, float]) -> tuple[float, flo
     )
 
 
-def _theta(surface: Surface, centre: tuple[float, float]) -> np.ndarray:
+def _theta(surface: ScalingLaw, centre: tuple[float, float]) -> np.ndarray:
     s = surface
     a, b = np.log(s.A) - s.alpha * centre[0], np.log(s.B) - s.beta * centre[1]
     return np.array([a, b, np.log(s.E), s.alpha, s.beta])
@@ -176,17 +187,17 @@ def _theta(surface: Surface, centre: tuple[float, float]) -> np.ndarray:
 
 def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
     """The gradient is zero to 1e-5 of the objective; early stops that happen to agree are steeper."""
-    value, gradient = objective(theta, *data)
-    return bool(np.abs(gradient).max() < 1e-5 * value + SCALE * ROUNDING)
+    value, gradient = huber_objective(theta, *data)
+    return bool(np.abs(gradient).max() < 1e-5 * value + OBJECTIVE_SCALE * PERFECT_FIT)
 
 
-def _checked(
+def _log_columns(
     params: ArrayLike, tokens: ArrayLike, loss: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     columns = [np.asarray(column, float).reshape(-1) for column in (params, tokens, loss)]
-    if len({column.size for column in columns}) > 1 or columns[0].size < FEWEST:
+    if len({column.size for column in columns}) > 1 or columns[0].size < MIN_POINTS:
         sizes = ", ".join(str(column.size) for column in columns)
-        raise ValueError(f"fit_surface needs {FEWEST} or more points, equally many of each: got {sizes}")
+        raise ValueError(f"fit_surface needs {MIN_POINTS} or more points, equally many of each: got {sizes}")
     if not all(np.isfinite(column).all() and (column > 0).all() for column in columns):
         raise ValueError("fit_surface: parameters, tokens and losses must be positive and finite")
     log_n, log_d, log_loss = (np.log(column) for column in columns)

@@ -15,13 +15,13 @@ import numpy as np
 from harness.compare.stats.estimates import Effect, Multiplier
 
 
-class Verdict(Enum):
+class LookOutcome(Enum):
     proceed = "continue"
     efficacy = "efficacy"
     futility = "futility"
 
 
-def spend(look: int, looks: int, alpha: float = 0.05) -> float:
+def alpha_spending(look: int, looks: int, alpha: float = 0.05) -> float:
     """What look k of K may spend: alpha [(k/K)^2 - ((k-1)/K)^2].
 
     The power family with rho = 2 (Kim and DeMets 1987), each look tested at what it spends: the sum
@@ -32,7 +32,7 @@ def spend(look: int, looks: int, alpha: float = 0.05) -> float:
     return alpha * ((look / looks) ** 2 - ((look - 1) / looks) ** 2)
 
 
-def sequential_p(seen: Sequence[Effect], looks: int) -> float | None:
+def sequential_p(effects: Sequence[Effect], looks: int) -> float | None:
     """p of "no difference" that holds whenever one stops: min over the looks so far of p_k alpha / alpha_k,
     at most 1; None where the last look has no p.
 
@@ -40,15 +40,15 @@ def sequential_p(seen: Sequence[Effect], looks: int) -> float | None:
     whose difference has another sign than the last one's does not count, so that the p speaks for the
     direction that is shown. seen: the first looks of `looks`, in order, the last of them the one judged.
     """
-    last = seen[-1]
+    last = effects[-1]
     if last.p is None:
         return None
-    found = [
-        effect.p / spend(number, looks, 1.0)
-        for number, effect in enumerate(seen, start=1)
+    scaled_p = [
+        effect.p / alpha_spending(number, looks, 1.0)
+        for number, effect in enumerate(effects, start=1)
         if effect.p is not None and (effect is last or _same_sign(effect, last))
     ]
-    return min(1.0, *found)
+    return min(1.0, *scaled_p)
 
 
 @dataclass
@@ -64,26 +64,28 @@ class SequentialTest:
     margin: float = 0.01
     family: int = 1
     """Treatments times scales: a look is taken at each of them."""
-    seen: list[Effect] = field(default_factory=list)
-    verdict: Verdict = Verdict.proceed
+    effects: list[Effect] = field(default_factory=list)
+    outcome: LookOutcome = LookOutcome.proceed
 
-    def look(self, delta: Effect, k: Multiplier | None = None) -> Verdict:
+    def add_look(self, delta: Effect, k: Multiplier | None = None) -> LookOutcome:
         """Take the next look. Raises ValueError beyond the last one; after a stop it stays stopped."""
-        level = spend(len(self.seen) + 1, self.looks, self.alpha) / self.family
-        before = self.seen[-1] if self.seen else None
-        self.seen.append(delta)
-        if self.verdict is Verdict.proceed:
-            self.verdict = self._decide(delta, before, level, k)
-        return self.verdict
+        level = alpha_spending(len(self.effects) + 1, self.looks, self.alpha) / self.family
+        before = self.effects[-1] if self.effects else None
+        self.effects.append(delta)
+        if self.outcome is LookOutcome.proceed:
+            self.outcome = self._decide(delta, before, level, k)
+        return self.outcome
 
-    def _decide(self, delta: Effect, before: Effect | None, level: float, k: Multiplier | None) -> Verdict:
+    def _decide(
+        self, delta: Effect, before: Effect | None, level: float, k: Multiplier | None
+    ) -> LookOutcome:
         agrees = self.looks == 1 or (before is not None and _same_sign(before, delta))
         if delta.p is not None and delta.p < level and agrees:
-            return Verdict.efficacy
+            return LookOutcome.efficacy
         if k and k.log_low is not None and k.log_high is not None:
             inside = -self.margin < k.log_low and k.log_high < self.margin
-            return Verdict.futility if inside else Verdict.proceed
-        return Verdict.proceed
+            return LookOutcome.futility if inside else LookOutcome.proceed
+        return LookOutcome.proceed
 
 
 @dataclass
@@ -131,5 +133,5 @@ def log_e_values(deltas: np.ndarray, tau: float = 2.0) -> np.ndarray:
     return np.where(n == 1, 0.0, values)
 
 
-def _same_sign(one: Effect, other: Effect) -> bool:
-    return (one.mean or 0.0) * (other.mean or 0.0) > 0
+def _same_sign(a: Effect, b: Effect) -> bool:
+    return (a.mean or 0.0) * (b.mean or 0.0) > 0

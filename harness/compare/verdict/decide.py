@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect, Multiplier
-from harness.compare.verdict.flags import EXPLAIN, blocking
+from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
 
 
 @dataclass(frozen=True)
@@ -17,22 +17,22 @@ class Ruling:
     reason: str
 
 
-def rule_rung(
+def decide_rung(
     delta: Effect, p_holm: float | None, equivalence: float | None, flags: Sequence[str], alpha: float
 ) -> Ruling:
     """At one scale: INVALID with a blocking flag; better if the Holm-adjusted p of the difference is below
     alpha; EQUIVALENT if the TOST of ln k passes; else INCONCLUSIVE."""
-    if bad := blocking(flags):
-        return Ruling(Decision.INVALID, explain(bad))
+    if bad := blocking_flags(flags):
+        return Ruling(Decision.INVALID, explain_flags(bad))
     if delta.mean is not None and p_holm is not None and p_holm < alpha:
         decision = Decision.B_BETTER if delta.mean < 0 else Decision.A_BETTER
         return Ruling(decision, f"the loss difference is clear of zero (Holm-adjusted p {p_holm:.2g})")
     if equivalence is not None and equivalence < alpha:
         return Ruling(Decision.EQUIVALENT, f"ln k lies inside the margin (TOST p {equivalence:.2g})")
-    return Ruling(Decision.INCONCLUSIVE, _why_open(delta.n, p_holm))
+    return Ruling(Decision.INCONCLUSIVE, _inconclusive_reason(delta.n, p_holm))
 
 
-def rule_ladder(
+def decide_ladder(
     k: Multiplier | None,
     holm_low: float | None,
     holm_high: float | None,
@@ -43,12 +43,12 @@ def rule_ladder(
 ) -> Ruling:
     """Over all scales. B_BETTER: the Holm-adjusted pooled interval of ln k lies above zero and the
     difference at the largest scale is negative; A_BETTER mirrored; EQUIVALENT if TOST passes."""
-    if bad := blocking(flags):
-        return Ruling(Decision.INVALID, explain(bad))
+    if bad := blocking_flags(flags):
+        return Ruling(Decision.INVALID, explain_flags(bad))
     if k is None or holm_low is None or holm_high is None or largest is None or largest.mean is None:
         return Ruling(Decision.INCONCLUSIVE, "there is no pooled multiplier yet")
     if holm_low > 0 or holm_high < 0:
-        return _clear(holm_low > 0, largest.mean)
+        return _decide_by_sign(holm_low > 0, largest.mean)
     if equivalence is not None and equivalence < alpha:
         return Ruling(Decision.EQUIVALENT, f"pooled ln k lies inside the margin (TOST p {equivalence:.2g})")
     return Ruling(
@@ -56,7 +56,7 @@ def rule_ladder(
     )
 
 
-def rule_under_looks(ruling: Ruling, largest: Decision) -> Ruling:
+def require_largest_scale(ruling: Ruling, largest: Decision) -> Ruling:
     """Where scales may stop by what they show, pooling is not valid by itself: a decision over all of them
     stands only if the largest one trained has it too, at the level of its own look."""
     open_ = (Decision.INCONCLUSIVE, Decision.INVALID)
@@ -67,10 +67,10 @@ def rule_under_looks(ruling: Ruling, largest: Decision) -> Ruling:
     )
 
 
-def rule_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence[str]) -> Ruling:
+def decide_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence[str]) -> Ruling:
     """No multiplier can be had: a direction only if every scale shows it by itself."""
-    if bad := blocking(flags):
-        return Ruling(Decision.INVALID, explain(bad))
+    if bad := blocking_flags(flags):
+        return Ruling(Decision.INVALID, explain_flags(bad))
     decisions = {decision for _, decision in rungs}
     if len(decisions) == 1 and decisions <= {Decision.A_BETTER, Decision.B_BETTER}:
         return Ruling(
@@ -79,8 +79,8 @@ def rule_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence
     return Ruling(Decision.INCONCLUSIVE, "there is no slope of the control, and the scales do not all agree")
 
 
-def explain(flags: Sequence[str]) -> str:
-    return "; ".join(f"{flag}: {EXPLAIN.get(flag, flag)}" for flag in flags)
+def explain_flags(flags: Sequence[str]) -> str:
+    return "; ".join(f"{flag}: {EXPLANATIONS.get(flag, flag)}" for flag in flags)
 
 
 def seeds_to_halve(delta: Effect) -> int | None:
@@ -94,46 +94,48 @@ def seeds_to_halve(delta: Effect) -> int | None:
     return total - delta.n
 
 
-def settle_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more: int | None) -> str:
+def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more_seeds: int | None) -> str:
     """What would settle one scale."""
     if ruling.decision is Decision.INVALID:
-        return _repair(flags)
+        return _repair_text(flags)
     if ruling.decision is not Decision.INCONCLUSIVE:
         return "settled at this scale; the next scale tells whether it holds"
     if "INCOMPLETE" in flags:
         return "finish the runs that are missing"
-    return f"{_seeds(more)} would halve the interval" if more else "at least two seeds"
+    return f"{_more_seeds_text(more_seeds)} would halve the interval" if more_seeds else "at least two seeds"
 
 
-def settle_ladder(ruling: Ruling, flags: Sequence[str], more: int | None) -> str:
+def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], more_seeds: int | None) -> str:
     """What would settle the ladder."""
     if ruling.decision is Decision.INVALID:
-        return _repair(flags)
+        return _repair_text(flags)
     if ruling.decision is Decision.INCONCLUSIVE:
         finish = "finish the runs that are missing; " if "INCOMPLETE" in flags else ""
-        return finish + (f"{_seeds(more)} a scale would halve the interval" if more else "more seeds")
+        return finish + (
+            f"{_more_seeds_text(more_seeds)} a scale would halve the interval" if more_seeds else "more seeds"
+        )
     return "the next scale: the decision rests on the largest one trained"
 
 
-def _repair(flags: Sequence[str]) -> str:
-    bad = blocking(flags)
+def _repair_text(flags: Sequence[str]) -> str:
+    bad = blocking_flags(flags)
     if bad == ["NO_SEED_REPLICATION"]:
         return "more seeds, or the same question over several seeds at smaller scales"
     return "repair what is flagged: " + ", ".join(bad)
 
 
-def _seeds(count: int) -> str:
+def _more_seeds_text(count: int) -> str:
     return f"{count} more seed{'s' if count > 1 else ''}"
 
 
-def sentence(ladders: Sequence[Ladder]) -> str:
+def verdict_sentence(ladders: Sequence[Ladder]) -> str:
     """The verdict in words, treatment by treatment."""
     if not ladders:
         return "Nothing to compare: no treatment has runs beside the control's."
-    return " ".join(_one(ladder) for ladder in ladders)
+    return " ".join(_ladder_sentence(ladder) for ladder in ladders)
 
 
-def _one(ladder: Ladder) -> str:
+def _ladder_sentence(ladder: Ladder) -> str:
     words = {
         Decision.B_BETTER: f"{ladder.variant} is better than {ladder.control}",
         Decision.A_BETTER: f"{ladder.variant} is worse than {ladder.control}",
@@ -142,18 +144,18 @@ def _one(ladder: Ladder) -> str:
         Decision.INVALID: f"{ladder.variant} against {ladder.control} is invalid",
     }[ladder.decision]
     role = " (positive control)" if ladder.positive_control else ""
-    numbers = _numbers(ladder.k)
+    numbers = _multiplier_text(ladder.k)
     tail = f" ({ladder.reason})" if ladder.decision in (Decision.INVALID, Decision.INCONCLUSIVE) else ""
     return f"{ladder.decision.value}: {words}{role}{numbers}{tail}."
 
 
-def _numbers(k: Multiplier | None) -> str:
+def _multiplier_text(k: Multiplier | None) -> str:
     if k is None or k.k is None or k.low is None or k.high is None:
         return ""
     return f", {k.estimand.value} {k.k:.3f} [{k.low:.3f}, {k.high:.3f}], {k.n} pairs"
 
 
-def _clear(treatment_better: bool, largest: float) -> Ruling:
+def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
     """The pooled interval is clear of zero: does the largest scale agree?"""
     if treatment_better and largest < 0:
         return Ruling(
@@ -166,7 +168,7 @@ def _clear(treatment_better: bool, largest: float) -> Ruling:
     return Ruling(Decision.INCONCLUSIVE, "the pooled multiplier and the largest scale point different ways")
 
 
-def _why_open(n: int, p_holm: float | None) -> str:
+def _inconclusive_reason(n: int, p_holm: float | None) -> str:
     if n < 2:
         return "fewer than two finished pairs"
     return f"the loss difference is not clear of zero (Holm-adjusted p {p_holm:.2g})" if p_holm else "no test"

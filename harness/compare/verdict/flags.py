@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.inputs.pairing import Bout, Match, other_order
+from harness.compare.inputs.pairing import PairedRuns, RunPair, reads_other_examples
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.stats.estimates import Effect
-from harness.compare.stats.paired_effects import effect_of
+from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.metrics import read_curve
 from harness.records.run.training_target import END
 
@@ -57,7 +57,7 @@ WARNINGS = frozenset(
         "OPTIONAL_STOPPING",
     }
 )
-EXPLAIN = {
+EXPLANATIONS = {
     "DATA_ORDER_MISMATCH": "the two runs of a pair consumed other examples, and neither declared it",
     "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
     "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
@@ -93,134 +93,144 @@ EXPLAIN = {
 """One sentence a flag, for readers."""
 
 
-def blocking(flags: Iterable[str]) -> list[str]:
+def blocking_flags(flags: Iterable[str]) -> list[str]:
     return sorted(BLOCKING.intersection(flags))
 
 
-def bout_flags(bout: Bout, delta: Effect, correlation: float | None) -> set[str]:
+def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) -> set[str]:
     """Every flag of one treatment at one scale that its runs and its effect call for."""
     flags = set(delta.flags)
-    for match in bout.matches:
-        flags |= pair_flags(match)
-    flags |= _state_flags(bout)
-    flags |= _correlation_flags(bout, correlation)
-    if _flipped(bout, delta):
+    for pair in pairing.pairs:
+        flags |= pair_flags(pair)
+    flags |= _run_flags(pairing)
+    flags |= _correlation_flags(pairing, correlation)
+    if _sign_flipped(pairing, delta):
         flags.add("SCHEDULE_FLIP")
     return flags
 
 
-def pair_flags(match: Match) -> set[str]:
+def pair_flags(pair: RunPair) -> set[str]:
     """What differs inside a pair that should not."""
-    one, other = match.control.provenance, match.treatment.provenance
-    found = {
-        "DATA_ORDER_MISMATCH": other_order(match),
+    control, treatment = pair.control.provenance, pair.treatment.provenance
+    raised = {
+        "DATA_ORDER_MISMATCH": reads_other_examples(pair),
         "ORDER_UNVERIFIED": any(
-            run.examples_until(match.look) is None for run in (match.control, match.treatment)
+            run.examples_until(pair.look) is None for run in (pair.control, pair.treatment)
         ),
-        "MIXED_CODE": one.code_hash != other.code_hash or "+" in one.code_hash + other.code_hash,
-        "MIXED_HARDWARE": one.versions != other.versions,
-        "UNEQUAL_TOKENS": match.a.tokens != match.b.tokens or one.tokens != other.tokens,
-        "SCHEDULE_MISMATCH": schedule_of(match.control) != schedule_of(match.treatment),
-        "HOT_LR_LOOK": not (match.a.decayed and match.b.decayed),
-        "EVAL_SET_MISMATCH": one.facts.eval_fingerprint != other.facts.eval_fingerprint
-        or match.a.by_domain.keys() != match.b.by_domain.keys(),
-        "UNEQUAL_FLOPS": unequal(one.facts.flops_per_token, other.facts.flops_per_token),
-        "UNEQUAL_PARAMS": unequal(one.facts.parameters, other.facts.parameters),
+        "MIXED_CODE": control.code_hash != treatment.code_hash
+        or "+" in control.code_hash + treatment.code_hash,
+        "MIXED_HARDWARE": control.versions != treatment.versions,
+        "UNEQUAL_TOKENS": pair.control_result.tokens != pair.treatment_result.tokens
+        or control.tokens != treatment.tokens,
+        "SCHEDULE_MISMATCH": schedule_key(pair.control) != schedule_key(pair.treatment),
+        "HOT_LR_LOOK": not (pair.control_result.decayed and pair.treatment_result.decayed),
+        "EVAL_SET_MISMATCH": control.facts.eval_fingerprint != treatment.facts.eval_fingerprint
+        or pair.control_result.by_domain.keys() != pair.treatment_result.by_domain.keys(),
+        "UNEQUAL_FLOPS": unequal(control.facts.flops_per_token, treatment.facts.flops_per_token),
+        "UNEQUAL_PARAMS": unequal(control.facts.parameters, treatment.facts.parameters),
     }
-    return {flag for flag, present in found.items() if present}
+    return {flag for flag, present in raised.items() if present}
 
 
-def schedule_of(run: RunRecord) -> tuple:
+def schedule_key(run: RunRecord) -> tuple:
     """Shape and horizon of a schedule: what two variants must share."""
     schedule = run.config.get("schedule") or {}
     shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
     return (*shape, run.provenance.facts.steps)
 
 
-def unequal(one: float, other: float, tolerance: float = 0.01) -> bool:
-    return abs(other - one) > tolerance * abs(one)
+def unequal(a: float, b: float, tolerance: float = 0.01) -> bool:
+    return abs(b - a) > tolerance * abs(a)
 
 
-def far_above(bout: Bout, noise: float | None) -> set[str]:
+def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
     """Paths of runs that ended, finite but more than 10 `noise` above the control's median and above
     that of their own siblings: a treatment that is worse in all its seeds is an effect, not a divergence.
 
     `noise`: SD of an A/A difference at this scale. Seeds that also read in another order spread further
     than the two runs of a pair do, so the control's own spread counts where it is wider.
     """
-    if not noise or not bout.a_all.size:
+    if not noise or not pairing.all_control_losses.size:
         return set()
-    spread = 1.4826 * float(np.median(np.abs(bout.a_all - np.median(bout.a_all))))
-    found = set()
-    for runs, losses in ((bout.a_runs, bout.a_all), (bout.b_runs, bout.b_all)):
-        own = float(np.median(losses)) if losses.size else -math.inf
-        bar = max(float(np.median(bout.a_all)), own) + 10 * max(noise, spread)
-        found |= {run.path for run in runs if (o := bout.outcome(run)) and o.loss > bar}
-    return found
+    spread = 1.4826 * float(
+        np.median(np.abs(pairing.all_control_losses - np.median(pairing.all_control_losses)))
+    )
+    paths = set()
+    for runs, losses in (
+        (pairing.control_runs, pairing.all_control_losses),
+        (pairing.treatment_runs, pairing.all_treatment_losses),
+    ):
+        own_median = float(np.median(losses)) if losses.size else -math.inf
+        bar = max(float(np.median(pairing.all_control_losses)), own_median) + 10 * max(noise, spread)
+        paths |= {run.path for run in runs if (o := pairing.result_at(run)) and o.loss > bar}
+    return paths
 
 
-def same_run_twice(bout: Bout) -> bool:
+def same_run_twice(pairing: PairedRuns) -> bool:
     """Bitwise equal losses of different variants, step by step.
 
     Step tables are read only where the last step's loss or all evaluations agree to the bit.
     """
-    return any(_alike(match) and _steps_equal(match) for match in bout.matches)
+    return any(_may_be_identical(pair) and _equal_step_losses(pair) for pair in pairing.pairs)
 
 
-def _alike(match: Match) -> bool:
-    one, other = match.control, match.treatment
-    if one.status.loss is not None and one.status.loss == other.status.loss:
+def _may_be_identical(pair: RunPair) -> bool:
+    control, treatment = pair.control, pair.treatment
+    if control.status.loss is not None and control.status.loss == treatment.status.loss:
         return True
-    return np.array_equal(one.evals.losses, other.evals.losses)
+    return np.array_equal(control.evals.losses, treatment.evals.losses)
 
 
-def _steps_equal(match: Match) -> bool:
-    if match.control.directory is None or match.treatment.directory is None:
+def _equal_step_losses(pair: RunPair) -> bool:
+    if pair.control.directory is None or pair.treatment.directory is None:
         return True
-    one = read_curve(match.control.directory, "steps")["loss"]
-    other = read_curve(match.treatment.directory, "steps")["loss"]
-    scored = not one.is_empty() or match.a.loss == match.b.loss
-    return scored and one.equals(other)
+    control = read_curve(pair.control.directory, "steps")["loss"]
+    treatment = read_curve(pair.treatment.directory, "steps")["loss"]
+    scored = not control.is_empty() or pair.control_result.loss == pair.treatment_result.loss
+    return scored and control.equals(treatment)
 
 
-def _state_flags(bout: Bout) -> set[str]:
+def _run_flags(pairing: PairedRuns) -> set[str]:
     """Flags of single runs: divergence, damage, hand editing, and runs without an outcome."""
-    runs = (*bout.a_runs, *bout.b_runs)
-    flags = {"HAND_EDITED"} if any(run.edited for run in runs) else set()
+    runs = (*pairing.control_runs, *pairing.treatment_runs)
+    flags = {"HAND_EDITED"} if any(run.edited_by_hand for run in runs) else set()
     flags |= {"DIVERGED"} if any(run.diverged for run in runs) else set()
     flags |= {"DAMAGED"} if any(run.problem for run in runs) else set()
     seeds = {run.provenance.seed for run in runs}
-    if len(bout.matches) < len(seeds) and bout.paired:
+    if len(pairing.pairs) < len(seeds) and pairing.paired:
         flags.add("INCOMPLETE")
     return flags
 
 
-def _correlation_flags(bout: Bout, correlation: float | None) -> set[str]:
+def _correlation_flags(pairing: PairedRuns, correlation: float | None) -> set[str]:
     flags = set()
-    if same_run_twice(bout):
+    if same_run_twice(pairing):
         flags.add("CORRELATION_IMPLAUSIBLE")
-    if correlation is not None and bout.paired:
-        if correlation > 0.99 and len(bout.matches) >= 5:
+    if correlation is not None and pairing.paired:
+        if correlation > 0.99 and len(pairing.pairs) >= 5:
             flags.add("CORRELATION_IMPLAUSIBLE")
         if correlation < 0:
             flags.add("NEGATIVE_CORRELATION")
     return flags
 
 
-def _flipped(bout: Bout, delta: Effect) -> bool:
+def _sign_flipped(pairing: PairedRuns, delta: Effect) -> bool:
     """The last hot difference is clearly on one side of zero and the decayed mean on the other."""
-    if bout.look != END or delta.mean is None:
+    if pairing.look != END or delta.mean is None:
         return False
-    gaps = [_last_hot(m.treatment, bout.domains) - _last_hot(m.control, bout.domains) for m in bout.matches]
+    gaps = [
+        _last_hot_loss(m.treatment, pairing.domains) - _last_hot_loss(m.control, pairing.domains)
+        for m in pairing.pairs
+    ]
     hot = np.array(gaps)
     hot = hot[np.isfinite(hot)]
     if hot.size < 2:
         return False
-    effect = effect_of(hot)
+    effect = effect_from_deltas(hot)
     return effect.p is not None and effect.p < 0.05 and (effect.mean or 0.0) * delta.mean < 0
 
 
-def _last_hot(run: RunRecord, domains: tuple[str, ...]) -> float:
+def _last_hot_loss(run: RunRecord, domains: tuple[str, ...]) -> float:
     """Mean loss over the rule's domains (all if none are named) at the last evaluation before the learning
     rate had decayed; NaN if none."""
     columns = run.evals.columns
@@ -235,13 +245,13 @@ def _last_hot(run: RunRecord, domains: tuple[str, ...]) -> float:
 
 def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
     """Flags of how the learning rates were chosen: `{variant: {"points", "edge", "seed"}}`."""
-    one, other = tuning.get(control) or {}, tuning.get(variant) or {}
-    if not one and not other:
+    control_tuning, variant_tuning = tuning.get(control) or {}, tuning.get(variant) or {}
+    if not control_tuning and not variant_tuning:
         return set()
-    reused = {entry.get("seed") for entry in (one, other)} & set(seeds)
-    found = {
-        "UNEQUAL_TUNING": one.get("points") != other.get("points"),
-        "LR_GRID_EDGE": bool(one.get("edge") or other.get("edge")),
-        "SEED_REUSED_FOR_TUNING": bool(reused),
+    reused_seeds = {entry.get("seed") for entry in (control_tuning, variant_tuning)} & set(seeds)
+    raised = {
+        "UNEQUAL_TUNING": control_tuning.get("points") != variant_tuning.get("points"),
+        "LR_GRID_EDGE": bool(control_tuning.get("edge") or variant_tuning.get("edge")),
+        "SEED_REUSED_FOR_TUNING": bool(reused_seeds),
     }
-    return {flag for flag, present in found.items() if present}
+    return {flag for flag, present in raised.items() if present}

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.compare.inputs.pairing import Bout
-from harness.compare.inputs.run_records import Outcome, RunRecord
+from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.run_records import EvalResult, RunRecord
 from harness.compare.results.verdict_types import IsoRow
 from harness.compare.stats.estimates import Effect
-from harness.compare.stats.paired_effects import effect_of, single_pair
+from harness.compare.stats.paired_effects import effect_from_deltas, single_pair_effect
 from harness.records.run.training_target import END
 
 AXES = ("steps", "tokens", "flops")
@@ -24,29 +24,35 @@ WALL_CLOCK = "device_seconds"
 _FIELD = {"steps": "step", "tokens": "tokens", "flops": "flops", WALL_CLOCK: "device_seconds"}
 
 
-def iso_rows(bout: Bout, axes: Sequence[str] = AXES, level: float = 0.95) -> tuple[IsoRow, ...]:
+def iso_rows(pairing: PairedRuns, axes: Sequence[str] = AXES, level: float = 0.95) -> tuple[IsoRow, ...]:
     """One row an axis: the difference at what the smaller of the two runs had at its end.
 
     An axis on which some pair cannot be read leaves its row out. Device-seconds are wall-clock: they
     are asked for by name and stand under `times`.
     """
-    if bout.look != END or not bout.paired or not bout.matches:
+    if pairing.look != END or not pairing.paired or not pairing.pairs:
         return ()
-    return tuple(row for axis in axes if (row := _row(bout, axis, level)))
+    return tuple(row for axis in axes if (row := _iso_row(pairing, axis, level)))
 
 
-def _row(bout: Bout, axis: str, level: float) -> IsoRow | None:
-    curves = [(_decayed(bout, m.control, axis), _decayed(bout, m.treatment, axis)) for m in bout.matches]
-    if any(not one or not other for one, other in curves):
+def _iso_row(pairing: PairedRuns, axis: str, level: float) -> IsoRow | None:
+    curves = [
+        (_decayed_points(pairing, m.control, axis), _decayed_points(pairing, m.treatment, axis))
+        for m in pairing.pairs
+    ]
+    if any(not control or not treatment for control, treatment in curves):
         return None
-    amounts = [min(one[-1][0], other[-1][0]) for one, other in curves]
-    deltas = [at(other, x) - at(one, x) for (one, other), x in zip(curves, amounts, strict=True)]
+    amounts = [min(control[-1][0], treatment[-1][0]) for control, treatment in curves]
+    deltas = [
+        loss_at(treatment, x) - loss_at(control, x)
+        for (control, treatment), x in zip(curves, amounts, strict=True)
+    ]
     if not np.isfinite(deltas).all():
         return None
-    return IsoRow(axis, float(np.mean(amounts)), _effect(deltas, bout, level))
+    return IsoRow(axis, float(np.mean(amounts)), _effect(deltas, pairing, level))
 
 
-def at(curve: Sequence[tuple[float, float]], amount: float) -> float:
+def loss_at(curve: Sequence[tuple[float, float]], amount: float) -> float:
     """Loss at an amount, straight in its logarithm between decayed points; NaN below the first.
 
     The caller asks for no more than the curve's end.
@@ -56,18 +62,18 @@ def at(curve: Sequence[tuple[float, float]], amount: float) -> float:
     return float(np.interp(math.log(amount), x, y, left=math.nan))
 
 
-def _decayed(bout: Bout, run: RunRecord, axis: str) -> list[tuple[float, float]]:
+def _decayed_points(pairing: PairedRuns, run: RunRecord, axis: str) -> list[tuple[float, float]]:
     """(amount, loss) of the run's decayed checkpoints, by amount."""
-    outcomes = [bout.outcome(run, share) for share in sorted(run.branches)] + [bout.outcome(run)]
+    outcomes = [pairing.result_at(run, share) for share in sorted(run.branches)] + [pairing.result_at(run)]
     usable = [outcome for outcome in outcomes if outcome and outcome.decayed and _amount(outcome, axis) > 0]
     return sorted((_amount(outcome, axis), outcome.loss) for outcome in usable)
 
 
-def _amount(outcome: Outcome, axis: str) -> float:
+def _amount(outcome: EvalResult, axis: str) -> float:
     return float(getattr(outcome, _FIELD[axis]))
 
 
-def _effect(deltas: Sequence[float], bout: Bout, level: float) -> Effect:
+def _effect(deltas: Sequence[float], pairing: PairedRuns, level: float) -> Effect:
     if len(deltas) == 1:
-        return single_pair(deltas[0])
-    return effect_of(deltas, size=float(np.abs(bout.a).max()), level=level)
+        return single_pair_effect(deltas[0])
+    return effect_from_deltas(deltas, loss_size=float(np.abs(pairing.control_losses).max()), level=level)

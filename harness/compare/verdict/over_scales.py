@@ -16,20 +16,20 @@ from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.verdict.decide import (
     Ruling,
-    rule_ladder,
-    rule_under_looks,
-    rule_without_slope,
-    settle_ladder,
+    decide_ladder,
+    decide_without_slope,
+    next_step_for_ladder,
+    require_largest_scale,
 )
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
 
 
-def pooled_of(drafts: Sequence[DraftRung]) -> Multiplier | None:
+def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
     """The pooled multiplier of the rungs that carry one."""
     pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
     ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
-    if pooled and _stopped(drafts):
+    if pooled and _stopped_early(drafts):
         pooled = dataclasses.replace(pooled, flags=tuple(sorted({*pooled.flags, "OPTIONAL_STOPPING"})))
     if pooled is None or not ratios or pooled.k is None:
         return pooled
@@ -40,14 +40,14 @@ def pooled_of(drafts: Sequence[DraftRung]) -> Multiplier | None:
 def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
     """p of the pooled multiplier. Under looks that one is not valid by itself, since a scale stops by what
     it shows: then the larger of it and the sequential p of the largest scale trained, which is."""
-    largest = _largest(drafts)
-    if pooled is None or pooled.p is None or largest is None or largest.standing is None:
+    largest = _largest_scale(drafts)
+    if pooled is None or pooled.p is None or largest is None or largest.position is None:
         return pooled.p if pooled else None
     return None if largest.p is None else max(pooled.p, largest.p)
 
 
 @dataclass(frozen=True)
-class Adjusted:
+class HolmAdjusted:
     """A p, what Holm's procedure over the treatments makes of it, and the level that it leaves."""
 
     p: float | None
@@ -60,23 +60,23 @@ def judge_ladder(
     drafts: Sequence[DraftRung],
     rungs: Sequence[Rung],
     pooled: Multiplier | None,
-    adjusted: Adjusted,
+    adjusted: HolmAdjusted,
 ) -> Ladder:
     """Everything that is said of one treatment over its scales."""
-    low, high = _interval(pooled, adjusted.level)
-    flags = _flags(drafts)
-    judged = [rung for rung in rungs if rung.n]
+    low, high = _holm_interval(pooled, adjusted.level)
+    flags = _ladder_flags(drafts)
+    judged_rungs = [rung for rung in rungs if rung.n]
     equivalence = _equivalence(pooled, rule)
-    ruling = _ruling(rule, judged, pooled, low, high, equivalence, flags)
-    counted = [draft for draft in drafts if draft.bout.paired and len(draft.bout.matches) > 1]
-    more = max((rung.more_seeds for rung in judged if rung.more_seeds), default=None)
-    log_compute, multipliers = _points(drafts, rungs)
+    ruling = _decide(rule, judged_rungs, pooled, low, high, equivalence, flags)
+    paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
+    more_seeds = max((rung.more_seeds for rung in judged_rungs if rung.more_seeds), default=None)
+    log_compute, multipliers = _trend_points(drafts, rungs)
     sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
     return Ladder(
-        variant=drafts[0].bout.variant,
+        variant=drafts[0].pairing.variant,
         control=rule.control,
-        positive_control=drafts[0].bout.variant == rule.positive_control,
-        scales=tuple(rung.scale for rung in judged),
+        positive_control=drafts[0].pairing.variant == rule.positive_control,
+        scales=tuple(rung.scale for rung in judged_rungs),
         k=pooled,
         p=adjusted.p,
         p_holm=adjusted.p_holm,
@@ -84,45 +84,48 @@ def judge_ladder(
         holm_high=high,
         trend=trend(log_compute, multipliers, sign=sign),
         projection=project(log_compute, multipliers),
-        sign_flip=sign_flip([d.bout.b - d.bout.a for d in counted], [_weight(d) for d in counted]),
-        smallest_p=smallest_p(sum(len(draft.bout.matches) for draft in counted)),
+        sign_flip=sign_flip(
+            [d.pairing.treatment_losses - d.pairing.control_losses for d in paired_drafts],
+            [_slope_weight(d) for d in paired_drafts],
+        ),
+        smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
         equivalence=equivalence,
-        k_compute=_along_ladder(drafts, pooled),
+        k_compute=_pooled_k_compute(drafts, pooled),
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
-        settle=settle_ladder(ruling, flags, more),
+        settle=next_step_for_ladder(ruling, flags, more_seeds),
     )
 
 
-def _ruling(
-    rule: Rule, judged: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
+def _decide(
+    rule: Rule, rungs: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
 ) -> Ruling:
-    if pooled is None and judged and all(rung.k is None for rung in judged):
-        return rule_without_slope([(rung.delta, rung.decision) for rung in judged], flags)
-    largest = judged[-1].delta if judged else None
+    if pooled is None and rungs and all(rung.k is None for rung in rungs):
+        return decide_without_slope([(rung.delta, rung.decision) for rung in rungs], flags)
+    largest = rungs[-1].delta if rungs else None
     p = equivalence.p if equivalence else None
-    ruling = rule_ladder(pooled, low, high, largest, p, flags, rule.alpha)
-    return rule_under_looks(ruling, judged[-1].decision) if rule.by_looks and judged else ruling
+    ruling = decide_ladder(pooled, low, high, largest, p, flags, rule.alpha)
+    return require_largest_scale(ruling, rungs[-1].decision) if rule.uses_looks and rungs else ruling
 
 
-def _flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
+def _ladder_flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
     """Every flag of the rungs, and whether some ended early. EXTRAPOLATION stands nowhere: it belongs to the
     projection alone."""
-    found = {flag for draft in drafts for flag in draft.flags}
-    return tuple(sorted(found | ({"OPTIONAL_STOPPING"} if _stopped(drafts) else set())))
+    flags = {flag for draft in drafts for flag in draft.flags}
+    return tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
 
 
-def _stopped(drafts: Sequence[DraftRung]) -> bool:
-    return any(draft.standing and draft.bout.look != END for draft in drafts)
+def _stopped_early(drafts: Sequence[DraftRung]) -> bool:
+    return any(draft.position and draft.pairing.look != END for draft in drafts)
 
 
-def _largest(drafts: Sequence[DraftRung]) -> DraftRung | None:
+def _largest_scale(drafts: Sequence[DraftRung]) -> DraftRung | None:
     """The largest scale that has a pair."""
     return next((draft for draft in reversed(drafts) if draft.delta.n), None)
 
 
-def _interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
+def _holm_interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
     """The pooled interval of ln k at the level that Holm's procedure left."""
     if pooled is None or pooled.log_k is None or pooled.log_se is None or pooled.df is None:
         return None, None
@@ -137,7 +140,7 @@ def _equivalence(pooled: Multiplier | None, rule: Rule) -> Equivalence | None:
     return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
 
 
-def _points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:
+def _trend_points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:
     """ln FLOPs and multiplier of each rung that has both."""
     pairs = [
         (math.log(rung.flops), draft.k)
@@ -147,11 +150,11 @@ def _points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[fl
     return [x for x, _ in pairs], [k for _, k in pairs]
 
 
-def _along_ladder(drafts: Sequence[DraftRung], pooled: Multiplier | None) -> Multiplier | None:
+def _pooled_k_compute(drafts: Sequence[DraftRung], pooled: Multiplier | None) -> Multiplier | None:
     """The pooled multiplier in compute, where k itself is stated in tokens."""
-    along = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
-    return along if along and pooled and along.estimand is not pooled.estimand else None
+    k_compute = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
+    return k_compute if k_compute and pooled and k_compute.estimand is not pooled.estimand else None
 
 
-def _weight(draft: DraftRung) -> float:
+def _slope_weight(draft: DraftRung) -> float:
     return draft.k.slope if draft.k and draft.k.slope and draft.k.slope > 0 else 1.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.inputs.pairing import Bout, Match
+from harness.compare.inputs.pairing import PairedRuns, RunPair
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import DomainEffect, Look, Pair, Rung
 from harness.compare.stats.compute_multiplier import compute_multiplier
@@ -16,34 +16,34 @@ from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.paired_effects import (
     NoiseFloor,
-    correlation,
-    effect_of,
-    outliers,
+    effect_from_deltas,
+    outlier_masks,
     paired_effect,
+    pearson_correlation,
     variance_mismatch,
     welch_effect,
 )
-from harness.compare.verdict.control_slopes import Slopes
-from harness.compare.verdict.decide import rule_rung, seeds_to_halve, settle_rung
-from harness.compare.verdict.flags import bout_flags, far_above, tuning_flags
-from harness.compare.verdict.interim_looks import Standing, look_rows, peeked_p, standing_of
+from harness.compare.verdict.control_slopes import ControlSlopes
+from harness.compare.verdict.decide import decide_rung, next_step_for_rung, seeds_to_halve
+from harness.compare.verdict.flags import paths_far_above, rung_flags, tuning_flags
+from harness.compare.verdict.interim_looks import LookPosition, look_position, look_rows, sequential_p_at_look
 from harness.compare.verdict.iso_compute import iso_rows
 from harness.records.run.training_target import END
 
 
 @dataclass(frozen=True)
-class Context:
+class TreatmentContext:
     """What all rungs of one treatment share."""
 
     rule: Rule
     floors: Mapping[str, NoiseFloor]
-    mismatch: bool
+    floor_mismatch: bool
     """The A/A library was found too quiet for these pairs, and put aside."""
-    noise: Mapping[str, float]
+    noise_sd: Mapping[str, float]
     """SD of a null difference by scale, for calling a divergence."""
-    slopes: Slopes
+    slopes: ControlSlopes
     tuning: Mapping[str, Any]
-    odd: Mapping[str, np.ndarray]
+    outliers: Mapping[str, np.ndarray]
     """By scale, which pairs are outliers."""
     family: int
     """Treatments times scales."""
@@ -53,7 +53,7 @@ class Context:
 class DraftRung:
     """A rung before Holm's adjustment over all of them."""
 
-    bout: Bout
+    pairing: PairedRuns
     delta: Effect
     p: float | None
     """What enters Holm's procedure: that of `delta`, or under looks the sequential one."""
@@ -62,64 +62,70 @@ class DraftRung:
     correlation: float | None
     flags: frozenset[str]
     looks: tuple[Look, ...]
-    standing: Standing | None
-    context: Context
+    position: LookPosition | None
+    context: TreatmentContext
 
 
-def context_of(
+def treatment_context(
     rule: Rule,
-    bouts: Sequence[Bout],
+    pairings: Sequence[PairedRuns],
     floors: Mapping[str, NoiseFloor],
-    slopes: Slopes,
+    slopes: ControlSlopes,
     tuning: Mapping[str, Any],
     family: int,
-) -> Context:
+) -> TreatmentContext:
     """Checks the A/A library, which speaks of full runs, against these pairs (pooled over scales), and
     looks for outliers."""
-    floors = {bout.scale: floors[bout.scale] for bout in bouts if bout.look == END and bout.scale in floors}
-    deltas = [bout.b - bout.a for bout in bouts]
-    mismatch = variance_mismatch(deltas, [floors.get(bout.scale) for bout in bouts])
-    odd = {bout.scale: found for bout, found in zip(bouts, outliers(deltas), strict=True)}
-    noise = {bout.scale: value for bout in bouts if (value := _noise(bout, floors, deltas))}
-    return Context(rule, {} if mismatch else floors, mismatch, noise, slopes, tuning, odd, family)
+    floors = {
+        pairing.scale: floors[pairing.scale]
+        for pairing in pairings
+        if pairing.look == END and pairing.scale in floors
+    }
+    deltas = [pairing.treatment_losses - pairing.control_losses for pairing in pairings]
+    floor_mismatch = variance_mismatch(deltas, [floors.get(pairing.scale) for pairing in pairings])
+    outliers = {pairing.scale: mask for pairing, mask in zip(pairings, outlier_masks(deltas), strict=True)}
+    noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
+    return TreatmentContext(
+        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, slopes, tuning, outliers, family
+    )
 
 
-def draft_rung(bout: Bout, context: Context) -> DraftRung:
+def draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     """Effect, multiplier and flags of one rung."""
-    standing, floor = standing_of(bout, context.rule), context.floors.get(bout.scale)
-    delta = _delta(bout, floor, 1 - standing.alpha if standing else 0.95)
-    looks = look_rows(bout, context.rule, context.family, floor)
-    p = peeked_p(bout, looks, delta, standing) if standing else delta.p
-    related = correlation(bout.a, bout.b)
-    ratio = _flops_ratio(bout)
-    slope = context.slopes.primary.get(bout.scale)
-    ladder = context.slopes.ladder.get(bout.scale)
+    position, floor = look_position(pairing, context.rule), context.floors.get(pairing.scale)
+    delta = _effect(pairing, floor, 1 - position.alpha if position else 0.95)
+    looks = look_rows(pairing, context.rule, context.family, floor)
+    p = sequential_p_at_look(pairing, looks, delta, position) if position else delta.p
+    correlation = pearson_correlation(pairing.control_losses, pairing.treatment_losses)
+    ratio = _flops_ratio(pairing)
+    slope = context.slopes.primary.get(pairing.scale)
+    ladder = context.slopes.ladder.get(pairing.scale)
     k = compute_multiplier(delta, slope, flops_ratio=ratio) if slope else None
     k_ladder = compute_multiplier(delta, ladder, flops_ratio=ratio) if ladder else None
-    flags = bout_flags(bout, delta, related) | _context_flags(bout, context, k)
-    tempered = frozenset(_tempered(flags, bout))
-    return DraftRung(bout, delta, p, k, k_ladder, related, tempered, looks, standing, context)
+    flags = rung_flags(pairing, delta, correlation) | _context_flags(pairing, context, k)
+    kept_flags = frozenset(_tempered(flags, pairing))
+    return DraftRung(pairing, delta, p, k, k_ladder, correlation, kept_flags, looks, position, context)
 
 
 def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     """The rung as it is shown."""
-    bout, delta, k, rule = draft.bout, draft.delta, draft.k, draft.context.rule
+    pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
-    equivalence = _equivalence(draft)
-    ruling = rule_rung(delta, p_holm, equivalence, flags, rule.alpha)
-    more = seeds_to_halve(delta)
-    first = next((match.a for match in bout.matches), None)
-    odd = draft.context.odd[bout.scale]
+    equivalence = _equivalence_p(draft)
+    ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
+    more_seeds = seeds_to_halve(delta)
+    first = next((match.control_result for match in pairing.pairs), None)
+    outliers = draft.context.outliers[pairing.scale]
     return Rung(
-        scale=bout.scale,
-        variant=bout.variant,
-        control=bout.control,
+        scale=pairing.scale,
+        variant=pairing.variant,
+        control=pairing.control,
         n=delta.n,
-        paired=bout.paired,
+        paired=pairing.paired,
         tokens=first.tokens if first else None,
         flops=first.flops if first else None,
-        control_loss=_mean(bout.a if bout.paired else bout.a_all),
-        treatment_loss=_mean(bout.b if bout.paired else bout.b_all),
+        control_loss=_mean(pairing.control_losses if pairing.paired else pairing.all_control_losses),
+        treatment_loss=_mean(pairing.treatment_losses if pairing.paired else pairing.all_treatment_losses),
         delta=delta,
         k=k,
         correlation=draft.correlation,
@@ -127,87 +133,102 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         df=delta.df,
         p=draft.p,
         p_holm=p_holm,
-        sign_flip=sign_flip([bout.b - bout.a]) if bout.paired and delta.n > 1 else None,
-        smallest_p=smallest_p(delta.n) if bout.paired and delta.n > 1 else None,
-        look=bout.look,
+        sign_flip=sign_flip([pairing.treatment_losses - pairing.control_losses])
+        if pairing.paired and delta.n > 1
+        else None,
+        smallest_p=smallest_p(delta.n) if pairing.paired and delta.n > 1 else None,
+        look=pairing.look,
         looks=draft.looks,
-        pairs=tuple(_pair(match) for match in bout.matches),
-        domains=tuple(_domain(bout, name, delta.level) for name in _domain_names(bout)),
-        without_outliers=effect_of((bout.b - bout.a)[~odd], level=delta.level) if odd.any() else None,
+        pairs=tuple(_pair(match) for match in pairing.pairs),
+        domains=tuple(_domain_effect(pairing, name, delta.level) for name in _common_domains(pairing)),
+        without_outliers=effect_from_deltas(
+            (pairing.treatment_losses - pairing.control_losses)[~outliers], level=delta.level
+        )
+        if outliers.any()
+        else None,
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
-        settle=settle_rung(ruling, delta, flags, more),
-        more_seeds=more,
-        iso=iso_rows(bout, level=delta.level),
+        settle=next_step_for_rung(ruling, delta, flags, more_seeds),
+        more_seeds=more_seeds,
+        iso=iso_rows(pairing, level=delta.level),
     )
 
 
-def _delta(bout: Bout, floor: NoiseFloor | None, level: float) -> Effect:
-    if bout.paired:
-        return paired_effect(bout.a, bout.b, floor=floor, level=level)
-    return welch_effect(bout.a_all, bout.b_all, level=level)
+def _effect(pairing: PairedRuns, floor: NoiseFloor | None, level: float) -> Effect:
+    if pairing.paired:
+        return paired_effect(pairing.control_losses, pairing.treatment_losses, floor=floor, level=level)
+    return welch_effect(pairing.all_control_losses, pairing.all_treatment_losses, level=level)
 
 
-def _equivalence(draft: DraftRung) -> float | None:
+def _equivalence_p(draft: DraftRung) -> float | None:
     """p of the TOST of ln k, which under looks costs what its look may not spend."""
     k, margin = draft.k, draft.context.rule.margin
     p = tost(k.log_k, k.log_se, k.df, margin) if k else None
-    return p if p is None or draft.standing is None else min(1.0, p * draft.standing.cost)
+    return p if p is None or draft.position is None else min(1.0, p * draft.position.p_factor)
 
 
-def _context_flags(bout: Bout, context: Context, k: Multiplier | None) -> set[str]:
+def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier | None) -> set[str]:
     """Flags that one rung alone could not know."""
-    seeds = [match.seed for match in bout.matches]
-    flags = tuning_flags(context.tuning, bout.control, bout.variant, seeds)
+    seeds = [match.seed for match in pairing.pairs]
+    flags = tuning_flags(context.tuning, pairing.control, pairing.variant, seeds)
     flags |= set(k.flags) if k else {"NO_SLOPE"}
-    if context.mismatch and len(bout.matches) in (2, 3):
+    if context.floor_mismatch and len(pairing.pairs) in (2, 3):
         flags.add("VARIANCE_MISMATCH")
-    if context.odd[bout.scale].any():
+    if context.outliers[pairing.scale].any():
         flags.add("OUTLIER_SEED")
-    if far_above(bout, context.noise.get(bout.scale)):
+    if paths_far_above(pairing, context.noise_sd.get(pairing.scale)):
         flags.add("DIVERGED")
     return flags
 
 
-def _tempered(flags: set[str], bout: Bout) -> set[str]:
+def _tempered(flags: set[str], pairing: PairedRuns) -> set[str]:
     """One pair is no lack of replication while others are still being trained."""
-    seeds = {run.provenance.seed for run in (*bout.a_runs, *bout.b_runs)}
-    if len(bout.matches) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
+    seeds = {run.provenance.seed for run in (*pairing.control_runs, *pairing.treatment_runs)}
+    if len(pairing.pairs) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
         return flags - {"NO_SEED_REPLICATION"}
     return flags
 
 
-def _noise(bout: Bout, floors: Mapping[str, NoiseFloor], deltas: Sequence[np.ndarray]) -> float | None:
+def _noise_sd(
+    pairing: PairedRuns, floors: Mapping[str, NoiseFloor], deltas: Sequence[np.ndarray]
+) -> float | None:
     """SD of a null difference: the library's, else a robust one of all pairs' deviations (six or more)."""
-    if floor := floors.get(bout.scale):
+    if floor := floors.get(pairing.scale):
         return floor.s0
     gaps = np.concatenate([np.abs(d - np.median(d)) for d in deltas if d.size > 1] or [np.zeros(0)])
     return max(1.4826 * float(np.median(gaps)), 0.002) if gaps.size >= 6 else None
 
 
-def _flops_ratio(bout: Bout) -> float | None:
-    for match in bout.matches:
-        one, other = match.control.provenance.facts, match.treatment.provenance.facts
-        known = one.flops_per_token > 0 and other.flops_per_token > 0
-        return other.flops_per_token / one.flops_per_token if known else None
+def _flops_ratio(pairing: PairedRuns) -> float | None:
+    for match in pairing.pairs:
+        control, treatment = match.control.provenance.facts, match.treatment.provenance.facts
+        have_flops = control.flops_per_token > 0 and treatment.flops_per_token > 0
+        return treatment.flops_per_token / control.flops_per_token if have_flops else None
     return None
 
 
-def _domain_names(bout: Bout) -> list[str]:
-    names = [set(match.a.by_domain) & set(match.b.by_domain) for match in bout.matches]
+def _common_domains(pairing: PairedRuns) -> list[str]:
+    names = [
+        set(match.control_result.by_domain) & set(match.treatment_result.by_domain) for match in pairing.pairs
+    ]
     return sorted(set.intersection(*names)) if names else []
 
 
-def _domain(bout: Bout, name: str, level: float) -> DomainEffect:
-    a = np.array([match.a.by_domain[name] for match in bout.matches])
-    b = np.array([match.b.by_domain[name] for match in bout.matches])
-    test = paired_effect if bout.paired else welch_effect
+def _domain_effect(pairing: PairedRuns, name: str, level: float) -> DomainEffect:
+    a = np.array([match.control_result.by_domain[name] for match in pairing.pairs])
+    b = np.array([match.treatment_result.by_domain[name] for match in pairing.pairs])
+    test = paired_effect if pairing.paired else welch_effect
     return DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
 
 
-def _pair(match: Match) -> Pair:
-    return Pair(match.seed, match.a.loss, match.b.loss, match.b.loss - match.a.loss)
+def _pair(match: RunPair) -> Pair:
+    return Pair(
+        match.seed,
+        match.control_result.loss,
+        match.treatment_result.loss,
+        match.treatment_result.loss - match.control_result.loss,
+    )
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compare.inputs.loss_spikes import spiked
+from harness.compare.inputs.loss_spikes import has_spike
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import Criterion, Decision, GateResult, Ladder
 from harness.compare.verdict.per_scale import DraftRung
 from harness.compare.verdict.run_outcomes import diverged_paths, ended_runs
 
-MARGINS = {"quality": 0.01, "speed": 0.05, "memory": 0.05, "stability": 0.05}
+DEFAULT_MARGINS = {"quality": 0.01, "speed": 0.05, "memory": 0.05, "stability": 0.05}
 """How much of each may be lost, where the experiment does not say."""
-NEEDED = 3
+MIN_WON = 3
 
 
 @dataclass(frozen=True)
-class Measured:
+class GateMeasurements:
     """What is known of one variant beside its losses. Absent is None."""
 
     step_seconds: float | None
@@ -32,33 +32,36 @@ class Measured:
     peak_bytes: float | None
     flops_per_token: float | None
     """At the scale that was timed."""
-    failed: int
+    num_failed: int
     """Runs that diverged or spiked, of those `judged`."""
-    judged: int
+    num_judged: int
     """Runs that came to an end and whose steps can be read, or that diverged."""
 
 
-def measure(
+def gate_measurements(
     drafts: Sequence[DraftRung], timing: Mapping[str, Any], spikes: dict[str, bool | None]
-) -> tuple[Measured, Measured]:
+) -> tuple[GateMeasurements, GateMeasurements]:
     """Control and treatment. timing: `{"scale": s, "variants": {variant: {"step_seconds": s, "peak_bytes":
     b}}}`; spikes: by path of a run whether it spiked, filled here with what is not known yet."""
-    lost = diverged_paths(drafts)
-    sides = zip((drafts[0].bout.control, drafts[0].bout.variant), ended_runs(drafts), strict=True)
-    one, other = (_measured(name, runs, lost, timing, spikes) for name, runs in sides)
-    return one, other
+    diverged = diverged_paths(drafts)
+    sides = zip((drafts[0].pairing.control, drafts[0].pairing.variant), ended_runs(drafts), strict=True)
+    control, treatment = (_variant_measurements(name, runs, diverged, timing, spikes) for name, runs in sides)
+    return control, treatment
 
 
-def gate_of(
-    ladder: Ladder, one: Measured, other: Measured, margins: Mapping[str, float] | None = None
+def evaluate_gate(
+    ladder: Ladder,
+    control: GateMeasurements,
+    candidate: GateMeasurements,
+    margins: Mapping[str, float] | None = None,
 ) -> GateResult:
     """The gate of one treatment. What is not measured is neither won nor forgiven."""
-    limits = MARGINS | dict(margins or {})
+    limits = DEFAULT_MARGINS | dict(margins or {})
     criteria = (
-        _quality(ladder, limits["quality"]),
-        _speed(one, other, limits["speed"]),
-        _memory(one, other, limits["memory"]),
-        _stability(ladder, one, other, limits["stability"]),
+        _quality_criterion(ladder, limits["quality"]),
+        _speed_criterion(control, candidate, limits["speed"]),
+        _memory_criterion(control, candidate, limits["memory"]),
+        _stability_criterion(ladder, control, candidate, limits["stability"]),
     )
     return decide_gate(ladder.variant, criteria, invalid=ladder.decision is Decision.INVALID)
 
@@ -66,48 +69,50 @@ def gate_of(
 def decide_gate(variant: str, criteria: Sequence[Criterion], *, invalid: bool = False) -> GateResult:
     """Promote if three of four are won and the other is lost by no more than its margin."""
     won = sum(criterion.passed is True for criterion in criteria)
-    lost = [c for c in criteria if c.passed is not True]
-    unknown = [c.name for c in lost if c.passed is None]
-    beyond = [c.name for c in lost if c.value is not None and c.value < -c.margin]
+    not_won = [c for c in criteria if c.passed is not True]
+    unmeasured_names = [c.name for c in not_won if c.passed is None]
+    beyond_margin = [c.name for c in not_won if c.value is not None and c.value < -c.margin]
     if invalid:
         return GateResult(variant, False, won, tuple(criteria), "the comparison itself is invalid")
-    if unknown:
-        return GateResult(variant, False, won, tuple(criteria), f"not measured: {', '.join(unknown)}")
-    if won < NEEDED:
-        names = ", ".join(c.name for c in lost)
-        return GateResult(variant, False, won, tuple(criteria), f"won {won} of {len(criteria)}, not: {names}")
-    if beyond:
+    if unmeasured_names:
         return GateResult(
-            variant, False, won, tuple(criteria), f"lost by over its margin: {', '.join(beyond)}"
+            variant, False, won, tuple(criteria), f"not measured: {', '.join(unmeasured_names)}"
+        )
+    if won < MIN_WON:
+        names = ", ".join(c.name for c in not_won)
+        return GateResult(variant, False, won, tuple(criteria), f"won {won} of {len(criteria)}, not: {names}")
+    if beyond_margin:
+        return GateResult(
+            variant, False, won, tuple(criteria), f"lost by over its margin: {', '.join(beyond_margin)}"
         )
     return GateResult(variant, True, won, tuple(criteria), f"won {won} of {len(criteria)}")
 
 
-def _measured(
+def _variant_measurements(
     name: str,
     runs: Sequence[RunRecord],
-    lost: set[str],
+    diverged: set[str],
     timing: Mapping[str, Any],
     spikes: dict[str, bool | None],
-) -> Measured:
+) -> GateMeasurements:
     variants = timing.get("variants")
     timed = variants.get(name) if isinstance(variants, dict) else None
     timed = timed if isinstance(timed, dict) else {}
     for run in runs:
-        if run.path not in lost and run.path not in spikes:
-            spikes[run.path] = spiked(run)
-    outcomes = [True if run.path in lost else spikes[run.path] for run in runs]
-    known = [outcome for outcome in outcomes if outcome is not None]
+        if run.path not in diverged and run.path not in spikes:
+            spikes[run.path] = has_spike(run)
+    outcomes = [True if run.path in diverged else spikes[run.path] for run in runs]
+    judged_runs = [outcome for outcome in outcomes if outcome is not None]
     flops = [
         run.provenance.facts.flops_per_token for run in runs if run.provenance.scale == timing.get("scale")
     ]
-    return Measured(
-        _positive(timed.get("step_seconds")), _positive(timed.get("peak_bytes")),
-        _positive(flops[0]) if flops else None, sum(known), len(known),
+    return GateMeasurements(
+        _positive_or_none(timed.get("step_seconds")), _positive_or_none(timed.get("peak_bytes")),
+        _positive_or_none(flops[0]) if flops else None, sum(judged_runs), len(judged_runs),
     )  # fmt: skip
 
 
-def _quality(ladder: Ladder, margin: float) -> Criterion:
+def _quality_criterion(ladder: Ladder, margin: float) -> Criterion:
     """Won by a verdict in its favour; its value is the lower end of the Holm-adjusted interval of ln k, so
     that a wide interval is not mistaken for a small loss."""
     low = ladder.holm_low
@@ -119,46 +124,48 @@ def _quality(ladder: Ladder, margin: float) -> Criterion:
     return Criterion("quality", passed, low, margin, detail)
 
 
-def _speed(one: Measured, other: Measured, margin: float) -> Criterion:
+def _speed_criterion(control: GateMeasurements, candidate: GateMeasurements, margin: float) -> Criterion:
     """Step time and FLOPs a token: won if neither is worse, and worth what the worse of the two is."""
-    times = _advantage(one.step_seconds, other.step_seconds)
-    flops = _advantage(one.flops_per_token, other.flops_per_token)
+    times = _log_advantage(control.step_seconds, candidate.step_seconds)
+    flops = _log_advantage(control.flops_per_token, candidate.flops_per_token)
     if times is None or flops is None:
         missing = "step time" if times is None else "FLOPs a token at the timed scale"
         return Criterion("speed", None, None, margin, f"{missing} of both variants was not measured")
     detail = (
-        f"step time {other.step_seconds:.4g} s against {one.step_seconds:.4g} s, "
-        f"FLOPs a token {other.flops_per_token:.4g} against {one.flops_per_token:.4g}"
+        f"step time {candidate.step_seconds:.4g} s against {control.step_seconds:.4g} s, "
+        f"FLOPs a token {candidate.flops_per_token:.4g} against {control.flops_per_token:.4g}"
     )
     value = min(times, flops)
     return Criterion("speed", value >= 0, value, margin, detail)
 
 
-def _memory(one: Measured, other: Measured, margin: float) -> Criterion:
-    value = _advantage(one.peak_bytes, other.peak_bytes)
+def _memory_criterion(control: GateMeasurements, candidate: GateMeasurements, margin: float) -> Criterion:
+    value = _log_advantage(control.peak_bytes, candidate.peak_bytes)
     if value is None:
         return Criterion("memory", None, None, margin, "peak memory of both variants was not measured")
-    detail = f"peak bytes a device {other.peak_bytes:.4g} against {one.peak_bytes:.4g}"
+    detail = f"peak bytes a device {candidate.peak_bytes:.4g} against {control.peak_bytes:.4g}"
     return Criterion("memory", value >= 0, value, margin, detail)
 
 
-def _stability(ladder: Ladder, one: Measured, other: Measured, margin: float) -> Criterion:
-    if not one.judged or not other.judged:
+def _stability_criterion(
+    ladder: Ladder, control: GateMeasurements, candidate: GateMeasurements, margin: float
+) -> Criterion:
+    if not control.num_judged or not candidate.num_judged:
         return Criterion("stability", None, None, margin, "there are no step losses of both variants")
-    a, b = one.failed / one.judged, other.failed / other.judged
+    a, b = control.num_failed / control.num_judged, candidate.num_failed / candidate.num_judged
     detail = (
-        f"{other.failed} of {other.judged} runs diverged or spiked, "
-        f"against {one.failed} of {one.judged} of {ladder.control}"
+        f"{candidate.num_failed} of {candidate.num_judged} runs diverged or spiked, "
+        f"against {control.num_failed} of {control.num_judged} of {ladder.control}"
     )
     return Criterion("stability", b <= a, a - b, margin, detail)
 
 
-def _advantage(one: float | None, other: float | None) -> float | None:
+def _log_advantage(control: float | None, candidate: float | None) -> float | None:
     """ln of the control's over the candidate's: positive where the candidate needs less."""
-    return None if one is None or other is None else math.log(one / other)
+    return None if control is None or candidate is None else math.log(control / candidate)
 
 
-def _positive(value: Any) -> float | None:
+def _positive_or_none(value: Any) -> float | None:
     usable = (
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.compare.inputs.expected_runs import Roster
-from harness.compare.inputs.pairing import Bout
-from harness.compare.inputs.run_records import Outcome, RunRecord, outcome_of
+from harness.compare.inputs.expected_runs import ExpectedRuns
+from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.run_records import EvalResult, RunRecord, last_result
 from harness.compare.results.comparison import Rule
 from harness.compare.results.context_types import DivergenceCount, RunState
 from harness.compare.stats.distributions import fisher_exact
-from harness.compare.verdict.flags import far_above
+from harness.compare.verdict.flags import paths_far_above
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.status import State
 from harness.records.run.training_target import END
@@ -20,21 +20,21 @@ from harness.records.run.training_target import END
 MISSING = "missing"
 
 
-def run_states(roster: Roster, scales: Sequence[str]) -> tuple[RunState, ...]:
+def run_states(roster: ExpectedRuns, scales: Sequence[str]) -> tuple[RunState, ...]:
     """Every run, and every run that should be there. `scales`: those of the runs, in order."""
-    found = {run.key: _state(run, roster.rule) for run in roster.runs}
-    for key in roster.expected - found.keys():
-        found[key] = _missing(*key)
+    states = {run.key: _run_state(run, roster.rule) for run in roster.runs}
+    for key in roster.expected - states.keys():
+        states[key] = _missing_run(*key)
     order = {scale: position for position, scale in enumerate(scales)}
     last = len(order)  # a scale of which no run is there
-    return tuple(found[key] for key in sorted(found, key=lambda key: (order.get(key[0], last), *key)))
+    return tuple(states[key] for key in sorted(states, key=lambda key: (order.get(key[0], last), *key)))
 
 
-def divergence_of(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
+def count_divergence(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
     """Diverged runs of a treatment and of the control, all scales together, with Fisher's exact test."""
-    lost = diverged_paths(drafts)
+    diverged = diverged_paths(drafts)
     a_runs, b_runs = ended_runs(drafts)
-    a, b = sum(run.path in lost for run in a_runs), sum(run.path in lost for run in b_runs)
+    a, b = sum(run.path in diverged for run in a_runs), sum(run.path in diverged for run in b_runs)
     p = fisher_exact(b, len(b_runs), a, len(a_runs)) if a_runs and b_runs else None
     return DivergenceCount(variant, b, len(b_runs), a, len(a_runs), p)
 
@@ -42,27 +42,27 @@ def divergence_of(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
 def ended_runs(drafts: Sequence[DraftRung]) -> tuple[list[RunRecord], list[RunRecord]]:
     """Runs of the control and of the treatment that came to an end: at their last step, at the look that
     ended their scale, or because they diverged."""
-    a = [run for draft in drafts for run in draft.bout.a_runs if _ended(run, draft.bout)]
-    b = [run for draft in drafts for run in draft.bout.b_runs if _ended(run, draft.bout)]
+    a = [run for draft in drafts for run in draft.pairing.control_runs if _has_ended(run, draft.pairing)]
+    b = [run for draft in drafts for run in draft.pairing.treatment_runs if _has_ended(run, draft.pairing)]
     return a, b
 
 
 def diverged_paths(drafts: Sequence[DraftRung]) -> set[str]:
     """Runs of both that diverged: by their own word, or far above all others."""
-    found = set()
+    paths = set()
     for draft in drafts:
-        bout = draft.bout
-        found |= {run.path for run in (*bout.a_runs, *bout.b_runs) if run.diverged}
-        found |= far_above(bout, draft.context.noise.get(bout.scale))
-    return found
+        pairing = draft.pairing
+        paths |= {run.path for run in (*pairing.control_runs, *pairing.treatment_runs) if run.diverged}
+        paths |= paths_far_above(pairing, draft.context.noise_sd.get(pairing.scale))
+    return paths
 
 
-def _ended(run: RunRecord, bout: Bout) -> bool:
-    return run.complete or run.diverged or (bout.look != END and run.status.state is State.stopped)
+def _has_ended(run: RunRecord, pairing: PairedRuns) -> bool:
+    return run.complete or run.diverged or (pairing.look != END and run.status.state is State.stopped)
 
 
-def _state(run: RunRecord, rule: Rule) -> RunState:
-    outcome = _outcome(run, rule)
+def _run_state(run: RunRecord, rule: Rule) -> RunState:
+    outcome = _final_outcome(run, rule)
     loss = outcome.loss if outcome and np.isfinite(outcome.loss) else None
     record, status = run.provenance, run.status
     return RunState(
@@ -71,18 +71,18 @@ def _state(run: RunRecord, rule: Rule) -> RunState:
     )  # fmt: skip
 
 
-def _outcome(run: RunRecord, rule: Rule) -> Outcome | None:
+def _final_outcome(run: RunRecord, rule: Rule) -> EvalResult | None:
     """What a run scored at its end; where it was stopped at a look, at the end of that look's branch."""
-    if rule.by_looks and run.status.state is State.stopped and run.branches:
-        return outcome_of(run.branches[max(run.branches)], rule.domains)
-    return outcome_of(run.evals, rule.domains) if run.complete else None
+    if rule.uses_looks and run.status.state is State.stopped and run.branches:
+        return last_result(run.branches[max(run.branches)], rule.domains)
+    return last_result(run.evals, rule.domains) if run.complete else None
 
 
 def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
     """One sentence where the run cannot be used as it is."""
     if run.problem:
         return run.problem
-    if run.edited:
+    if run.edited_by_hand:
         return "config.yaml, run.json and the path of this run contradict each other"
     if run.diverged:
         return run.status.message or "the loss is not finite at the end"
@@ -90,11 +90,11 @@ def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
         return "finished, but without any evaluation"
     if run.status.state is State.finished and loss is None:
         return f"finished, but not evaluated on all of: {', '.join(rule.domains)}"
-    by_rule = rule.by_looks and run.status.state is State.stopped
+    by_rule = rule.uses_looks and run.status.state is State.stopped
     return "" if by_rule or run.status.state is State.finished else run.status.message
 
 
-def _missing(scale: str, variant: str, seed: int) -> RunState:
+def _missing_run(scale: str, variant: str, seed: int) -> RunState:
     path = f"{scale}/{variant}/seed{seed}"
     return RunState(
         scale, variant, seed, MISSING, 0, 0, None, "never launched, though its siblings were", path

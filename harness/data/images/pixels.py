@@ -14,12 +14,12 @@ from jaxtyping import Bool, Int64, UInt8
 from harness.core.errors import UserError
 from harness.data.text.sources import Source
 
-LARGEST = 2**16
+MAX_VALUES = 2**16
 """Values of an image, at most: more would not be patches of a picture but a mistake in the axes."""
 
 
 @dataclass(frozen=True)
-class Pixels:
+class LabelledImages:
     """The images of one source; labels count from 0."""
 
     images_NHWC: UInt8[np.ndarray, "N H W C"]
@@ -34,40 +34,40 @@ class Pixels:
     def classes(self) -> int:
         return int(self.labels_N.max(initial=0)) + 1
 
-    def held_out(self, share: float) -> Bool[np.ndarray, " N"]:
+    def heldout_mask(self, share: float) -> Bool[np.ndarray, " N"]:
         """By a hash of the pixels alone, so that copies of an image go to one side."""
         hashes = (hashlib.sha256(image.tobytes()).digest()[:8] for image in self.images_NHWC)
-        draws = np.array([int.from_bytes(each, "big") for each in hashes], np.uint64)
+        draws = np.array([int.from_bytes(digest, "big") for digest in hashes], np.uint64)
         return draws < share * 2.0**64
 
 
-def read_pixels(source: Source) -> Pixels:
+def read_images(source: Source) -> LabelledImages:
     """The images of all files of a source. Raises UserError for a file that holds none."""
-    parts = [_read(source, file, file.stat().st_mtime_ns) for file in source.files]
+    parts = [_read_file(source, file, file.stat().st_mtime_ns) for file in source.files]
     for file, part in zip(source.files, parts, strict=True):
         if part.shape != parts[0].shape:
             raise UserError(
-                f"{source.key}.path={source.path}: images of {_named(part.shape)} in {file.name} and of "
-                f"{_named(parts[0].shape)} in {source.files[0].name}: bring them to one shape"
+                f"{source.key}.path={source.path}: images of {_shape_text(part.shape)} in {file.name} and of "
+                f"{_shape_text(parts[0].shape)} in {source.files[0].name}: bring them to one shape"
             )
-    return Pixels(
+    return LabelledImages(
         np.concatenate([part.images_NHWC for part in parts]),
         np.concatenate([part.labels_N for part in parts]),
     )
 
 
-def check_shapes(sources: list[Source], pixels: list[Pixels]) -> None:
+def check_same_shape(sources: list[Source], image_sets: list[LabelledImages]) -> None:
     """Raises UserError where two sources hold images of unequal shape."""
-    for source, each in zip(sources, pixels, strict=True):
-        if each.shape != pixels[0].shape:
+    for source, images in zip(sources, image_sets, strict=True):
+        if images.shape != image_sets[0].shape:
             raise UserError(
-                f"{source.key}.path={source.path} holds images of {_named(each.shape)}, but {sources[0].key} "
-                f"of {_named(pixels[0].shape)}: bring them to one shape, or train on one of the two"
+                f"{source.key}.path={source.path} holds images of {_shape_text(images.shape)}, but {sources[0].key} "
+                f"of {_shape_text(image_sets[0].shape)}: bring them to one shape, or train on one of the two"
             )
 
 
 @functools.lru_cache(maxsize=4)
-def _read(source: Source, file: Path, changed: int) -> Pixels:
+def _read_file(source: Source, file: Path, changed: int) -> LabelledImages:
     """One file, as it was at a time of change."""
     where = f"{source.key}.path={source.path}: {file.name}"
     try:
@@ -82,22 +82,22 @@ def _read(source: Source, file: Path, changed: int) -> Pixels:
         ) from None
     except (OSError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{where} cannot be read, being damaged or no .npz file: replace it") from None
-    return _checked(images, labels, where)
+    return _validated(images, labels, where)
 
 
-def _checked(images: np.ndarray, labels: np.ndarray, where: str) -> Pixels:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not 0 < images[:1].size <= LARGEST:
+def _validated(images: np.ndarray, labels: np.ndarray, where: str) -> LabelledImages:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not 0 < images[:1].size <= MAX_VALUES:
         raise UserError(
             f"{where}: `images` is {images.dtype} {list(images.shape)}: give uint8 [N, H, W] or "
-            f"[N, H, W, C], at most {LARGEST} values an image"
+            f"[N, H, W, C], at most {MAX_VALUES} values an image"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UserError(
             f"{where}: `labels` is {labels.dtype} {list(labels.shape)}: give one whole number from 0 on for "
             f"each of the {len(images)} images, or leave it out"
         )
-    return Pixels(images if images.ndim == 4 else images[..., None], labels.astype(np.int64))
+    return LabelledImages(images if images.ndim == 4 else images[..., None], labels.astype(np.int64))
 
 
-def _named(shape: tuple[int, int, int]) -> str:
+def _shape_text(shape: tuple[int, int, int]) -> str:
     return " x ".join(map(str, shape))

@@ -21,14 +21,14 @@ PERIOD = 4096
 """Examples after which the pattern of a stage repeats. It holds an exact number from each source."""
 
 
-def counts(weights: list[float]) -> list[int]:
+def counts_per_period(weights: list[float]) -> list[int]:
     """Examples of each source in a period, by largest remainders (ties: the earlier source)."""
     shares = [PERIOD * weight / sum(weights) for weight in weights]
-    whole = [int(share) for share in shares]
-    order = sorted(range(len(weights)), key=lambda s: whole[s] - shares[s])
-    for s in order[: PERIOD - sum(whole)]:
-        whole[s] += 1
-    return whole
+    counts = [int(share) for share in shares]
+    order = sorted(range(len(weights)), key=lambda s: counts[s] - shares[s])
+    for s in order[: PERIOD - sum(counts)]:
+        counts[s] += 1
+    return counts
 
 
 @dataclass(frozen=True)
@@ -41,36 +41,36 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Picks:
+class SourceAssignment:
     """For each example: its source, and how many examples of that source came before it."""
 
     source_B: np.ndarray
     rank_B: np.ndarray
 
 
-def picks(stages: Sequence[Stage], first: int, length: int) -> Picks:
+def assign_sources(stages: Sequence[Stage], first: int, length: int) -> SourceAssignment:
     """The examples `first` to `first + length - 1` of a run."""
     example_B = np.arange(first, first + length)
     stage_B = np.searchsorted([stage.first for stage in stages], example_B, side="right") - 1
     source_B = np.empty(length, np.int64)
     for k, stage in enumerate(stages):
-        here = stage_B == k
-        source_B[here] = _pattern(stage.counts)[(example_B[here] - stage.first) % PERIOD]
-    return Picks(source_B, taken(stages, example_B)[np.arange(length), source_B])
+        in_stage_B = stage_B == k
+        source_B[in_stage_B] = _source_pattern(stage.counts)[(example_B[in_stage_B] - stage.first) % PERIOD]
+    return SourceAssignment(source_B, counts_until(stages, example_B)[np.arange(length), source_B])
 
 
-def taken(stages: Sequence[Stage], n_N: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N sources"]:
+def counts_until(stages: Sequence[Stage], n_N: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N sources"]:
     """How many of the first n examples of a run come from each source."""
     total_NS = np.zeros((len(n_N), len(stages[0].counts)), np.int64)
     for stage, end in zip(stages, [*(later.first for later in stages[1:]), None], strict=True):
         inside_N = np.clip(n_N - stage.first, 0, end and end - stage.first)
         period_N, slot_N = np.divmod(inside_N, PERIOD)
-        total_NS += period_N[:, None] * np.array(stage.counts) + _before(stage.counts)[slot_N]
+        total_NS += period_N[:, None] * np.array(stage.counts) + _counts_before_slot(stage.counts)[slot_N]
     return total_NS
 
 
 @functools.lru_cache(maxsize=16)
-def _pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
+def _source_pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
     """The source of each slot of a period.
 
     The j-th example of a source with k of them may stand from slot floor(j P / k) on and must before
@@ -90,7 +90,7 @@ def _pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
 
 
 @functools.lru_cache(maxsize=16)
-def _before(counts: tuple[int, ...]) -> Int[np.ndarray, "slots sources"]:
+def _counts_before_slot(counts: tuple[int, ...]) -> Int[np.ndarray, "slots sources"]:
     """How many of each source stand before each slot of a period."""
-    is_source_PS = _pattern(counts)[:, None] == np.arange(len(counts))
+    is_source_PS = _source_pattern(counts)[:, None] == np.arange(len(counts))
     return np.cumsum(is_source_PS, axis=0) - is_source_PS

@@ -16,7 +16,7 @@ ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def key_of(*parts: object) -> int:
+def make_key(*parts: object) -> int:
     """A 64-bit key from names and numbers, the same on every machine and in every process."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
@@ -28,13 +28,13 @@ def permute(index: np.ndarray, n: int, key: int, epoch: np.ndarray | int = 0) ->
     b = -(-n // a)
     index = np.asarray(index, np.uint64)
     key_B = np.broadcast_to(_mix(np.atleast_1d(np.asarray(epoch, np.uint64)) + np.uint64(key)), index.shape)
-    out = _network(index, a, b, key_B)
+    out = _feistel(index, a, b, key_B)
     while (outside := out >= n).any():
-        out[outside] = _network(out[outside], a, b, key_B[outside])
+        out[outside] = _feistel(out[outside], a, b, key_B[outside])
     return out
 
 
-def _network(index: np.ndarray, a: int, b: int, key_B: np.ndarray) -> np.ndarray:
+def _feistel(index: np.ndarray, a: int, b: int, key_B: np.ndarray) -> np.ndarray:
     """Each half in turn is moved around its own ring by a hash of the other: a bijection for any hash."""
     left, right = np.divmod(index, np.uint64(b))
     for turn in range(0, ROUNDS, 2):

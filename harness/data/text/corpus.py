@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
 from harness.config.schema.run import DataConfig
-from harness.data.order.mixture_schedule import Plan, plan_of, trained_on
-from harness.data.order.permutation import key_of, permute
+from harness.data.order.mixture_schedule import MixSchedule, mix_schedule, trained_sources
+from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Sampler
-from harness.data.text.describe_text import check_config, too_few, too_short
+from harness.data.text.describe_text import check_text_config, too_few_heldout, too_few_tokens
 from harness.data.text.token_cache import Tokens, open_tokens
-from harness.data.text.tokenizers import Codec, load
+from harness.data.text.tokenizers import Codec, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class Domain:
     salt: int
 
     @staticmethod
-    def of(name: str, tokens: Tokens, length: int) -> Domain:
-        salt = key_of("window", name, tokens.key, length)
+    def from_tokens(name: str, tokens: Tokens, length: int) -> Domain:
+        salt = make_key("window", name, tokens.key, length)
         return Domain(name, Windows(tokens.train, length), Windows(tokens.heldout, length), salt)
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TextCorpus:
     codec: Codec
     domains: tuple[Domain, ...]
-    plan: Plan
+    schedule: MixSchedule
 
     @property
     def sequence_length(self) -> int:
@@ -72,20 +72,20 @@ class Corpus:
     def row_length(self) -> int:
         return self.sequence_length + 1
 
-    def sampler(self, batch: int, data_seed: int, mine_B: np.ndarray | None = None) -> Sampler:
+    def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
         """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
         this size."""
-        return Sampler(self, batch, data_seed, self.plan.stages(batch), mine_B)
+        return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
 
     def examples(
-        self, source: int, data_seed: int, rank_B: np.ndarray, mine_B: np.ndarray
+        self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `sampler.Examples` says; one is a window."""
         domain = self.domains[source]
         epoch_B, index_B = np.divmod(rank_B, len(domain.train))
-        key = key_of("order", data_seed, domain.name)
+        key = make_key("order", data_seed, domain.name)
         window_B = permute(index_B, len(domain.train), key, epoch_B)
-        return domain.train[window_B[mine_B]], window_B + np.uint64(domain.salt)
+        return domain.train[window_B[local_rows_B]], window_B + np.uint64(domain.salt)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """The same windows for every run, as many in each domain: `tokens` over the sequence length,
@@ -94,28 +94,28 @@ class Corpus:
 
     def _heldout(self, domain: Domain, tokens: int) -> HeldOut:
         windows = domain.heldout
-        wanted = tokens // windows.length
-        if not 0 < wanted <= len(windows):
-            raise too_short(domain.name, tokens, windows.length, len(windows))
-        order_N = permute(np.arange(wanted, dtype=np.uint64), len(windows), key_of("heldout", domain.name))
+        count = tokens // windows.length
+        if not 0 < count <= len(windows):
+            raise too_few_heldout(domain.name, tokens, windows.length, len(windows))
+        order_N = permute(np.arange(count, dtype=np.uint64), len(windows), make_key("heldout", domain.name))
         tokens_NT = windows[order_N]
         return HeldOut(tokens_NT, int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum()))
 
 
-def open_data(config: DataConfig) -> Corpus:
+def open_text(config: DataConfig) -> TextCorpus:
     """The corpus of a config, tokenised first where the cache has no tokens of it. Raises UserError."""
-    sources, trained = check_config(config), trained_on(config)
-    codec = load(config.tokenizer)
+    sources, trained = check_text_config(config), trained_sources(config)
+    codec = load_tokenizer(config.tokenizer)
     domains = []
     for source in sources:
         tokens = open_tokens(source, codec, config.holdout)
-        domain = Domain.of(source.name, tokens, config.sequence_length)
+        domain = Domain.from_tokens(source.name, tokens, config.sequence_length)
         if source.name in trained and not len(domain.train):
-            raise too_few(source, len(tokens.train), config.sequence_length)
+            raise too_few_tokens(source, len(tokens.train), config.sequence_length)
         domains.append(domain)
-    return Corpus(codec, tuple(domains), plan_of(config))
+    return TextCorpus(codec, tuple(domains), mix_schedule(config))
 
 
-def roll(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:
+def update_example_hash(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:
     """The rolling hash after a batch: sha256 of the hash before it ("" at the start) and the ids."""
     return hashlib.sha256(bytes.fromhex(previous_hex) + ids_B.astype("<u8").tobytes()).hexdigest()

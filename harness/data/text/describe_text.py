@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from harness.config.schema.run import DataConfig
 from harness.core.errors import UserError
-from harness.core.hashing import digest
-from harness.data.order.mixture_schedule import check_mixes, plan_of, trained_on
-from harness.data.text.source_survey import content_hash, survey
-from harness.data.text.sources import Source, locate
-from harness.data.text.tokenizers import load
+from harness.core.hashing import hash_json
+from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
+from harness.data.text.source_survey import content_hash, measure_source
+from harness.data.text.sources import Source, find_source
+from harness.data.text.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)
 class DataFacts:
     vocabulary: int
     """Tokens; of images the classes, and one for no label."""
-    end: int | None
+    end_token: int | None
     """The token that ends a document; None where there are none."""
     fingerprint: str
     """Hash of all that decides the batches but the data seed."""
@@ -28,14 +28,14 @@ class DataFacts:
     """Height, width, channels; None for text."""
 
 
-def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
+def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
     """Check a data config as far as that goes without tokenising. Raises UserError.
 
     A source is read once per version of its files; after that only their sizes and times are."""
-    sources, trained = check_config(config), trained_on(config)
-    codec = load(config.tokenizer)
+    sources, trained = check_text_config(config), trained_sources(config)
+    codec = load_tokenizer(config.tokenizer)
     for source in sources:
-        _check_amount(source, source.name in trained, config, eval_tokens)
+        _check_size(source, source.name in trained, config, eval_tokens)
     base = {
         "sources": {source.name: content_hash(source) for source in sources},
         "tokenizer": codec.fingerprint,
@@ -44,14 +44,14 @@ def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     }
     return DataFacts(
         vocabulary=codec.vocabulary,
-        end=codec.end,
-        fingerprint=digest(base | {"mixes": plan_of(config)}),
-        eval_fingerprint=digest(base | {"tokens": eval_tokens}),
+        end_token=codec.end_token,
+        fingerprint=hash_json(base | {"mixes": mix_schedule(config)}),
+        eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
     )
 
 
-def check_config(config: DataConfig) -> list[Source]:
+def check_text_config(config: DataConfig) -> list[Source]:
     """The sources of a config in the order of their names, all found, with numbers that make sense."""
     if not config.sources:
         raise UserError("data.sources={} names nothing to read: add a source, for example pack:prose")
@@ -60,10 +60,10 @@ def check_config(config: DataConfig) -> list[Source]:
     if not 0 < config.holdout < 1:
         raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     check_mixes(config)
-    return [locate(name, config.sources[name]) for name in sorted(config.sources)]
+    return [find_source(name, config.sources[name]) for name in sorted(config.sources)]
 
 
-def too_few(source: Source, tokens: int, length: int) -> UserError:
+def too_few_tokens(source: Source, tokens: int, length: int) -> UserError:
     """Why a source cannot be trained on."""
     return UserError(
         f"{source.key}.path={source.path} has {tokens} training tokens, fewer than one window of "
@@ -71,7 +71,7 @@ def too_few(source: Source, tokens: int, length: int) -> UserError:
     )
 
 
-def too_short(name: str, tokens: int, length: int, windows: int) -> UserError:
+def too_few_heldout(name: str, tokens: int, length: int, windows: int) -> UserError:
     """Why a domain has not the held-out tokens that an evaluation asks for."""
     if tokens < length:
         return UserError(
@@ -83,20 +83,20 @@ def too_short(name: str, tokens: int, length: int, windows: int) -> UserError:
     )
 
 
-def _check_amount(source: Source, trained: bool, config: DataConfig, eval_tokens: int) -> None:
+def _check_size(source: Source, trained: bool, config: DataConfig, eval_tokens: int) -> None:
     """A document has at most as many tokens as bytes, and one that ends it: what fails so, fails."""
-    found = survey(source, config.holdout)
+    sizes = measure_source(source, config.holdout)
     length = config.sequence_length
-    documents = found.train.documents + found.heldout.documents
+    documents = sizes.train.documents + sizes.heldout.documents
     if not documents:
         raise UserError(f"{source.key}.path={source.path} is empty: give a file with text in it")
-    if not found.heldout.documents:
+    if not sizes.heldout.documents:
         raise UserError(
             f"{source.key}.path={source.path} has no held-out documents ({documents} in all, "
             f"data.holdout={config.holdout}): give more documents or a larger share"
         )
-    if trained and (most := found.train.bytes + found.train.documents) <= length:
-        raise too_few(source, most, length)
-    windows = (found.heldout.bytes + found.heldout.documents - 1) // length
+    if trained and (max_tokens := sizes.train.bytes + sizes.train.documents) <= length:
+        raise too_few_tokens(source, max_tokens, length)
+    windows = (sizes.heldout.bytes + sizes.heldout.documents - 1) // length
     if not 0 < eval_tokens // length <= windows:
-        raise too_short(source.name, eval_tokens, length, windows)
+        raise too_few_heldout(source.name, eval_tokens, length, windows)

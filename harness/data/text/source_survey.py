@@ -9,62 +9,62 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.atomic_files import read_json, sha256, write_json
+from harness.core.atomic_files import file_sha256, read_json, write_json
 from harness.core.cache_dir import cache_dir
-from harness.core.hashing import digest
-from harness.data.text.sources import Source, held_out, kind_of
+from harness.core.hashing import hash_json
+from harness.data.text.sources import Source, is_heldout, suffix_of
 
 FORMAT = 1
 """Raise it when the same files come to mean other documents or tokens."""
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitSize:
     documents: int
     bytes: int
 
 
 @dataclass(frozen=True)
-class Survey:
+class SourceSizes:
     """How much text of a source is trained on, and how much is held out."""
 
-    train: Split
-    heldout: Split
+    train: SplitSize
+    heldout: SplitSize
 
 
 def content_hash(source: Source) -> str:
     """Changes with whatever changes the documents of a source or their order."""
-    return digest([FORMAT, source.column, [[kind_of(file), _file_hash(file)] for file in source.files]])
+    return hash_json([FORMAT, source.column, [[suffix_of(file), _file_hash(file)] for file in source.files]])
 
 
-def survey(source: Source, holdout: float) -> Survey:
+def measure_source(source: Source, holdout: float) -> SourceSizes:
     """Reads every document the first time. Raises UserError where one cannot be read."""
     key = [content_hash(source), holdout]
-    found = _remember("survey", digest(key), key, lambda: dataclasses.asdict(_count(source, holdout)))
-    return Survey(Split(**found["train"]), Split(**found["heldout"]))
+    sizes = _cached("survey", hash_json(key), key, lambda: dataclasses.asdict(_count(source, holdout)))
+    return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]))
 
 
-def _count(source: Source, holdout: float) -> Survey:
+def _count(source: Source, holdout: float) -> SourceSizes:
     counts = {True: [0, 0], False: [0, 0]}
     for text in source.documents():
-        count = counts[held_out(text, holdout)]
+        count = counts[is_heldout(text, holdout)]
         count[0] += 1
         count[1] += len(text.encode())
-    return Survey(train=Split(*counts[False]), heldout=Split(*counts[True]))
+    return SourceSizes(train=SplitSize(*counts[False]), heldout=SplitSize(*counts[True]))
 
 
 def _file_hash(file: Path) -> str:
     path, state = file.resolve(), file.stat()
     name = hashlib.sha256(str(path).encode()).hexdigest()
     version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
-    return _remember("files", name, version, lambda: sha256(path))
+    return _cached("files", name, version, lambda: file_sha256(path))
 
 
-def _remember(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
+def _cached(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
     """The value under a name, computed again when it was remembered for another version."""
-    memo = cache_dir("tokens") / kind / f"{name}.json"
-    record = read_json(memo)
+    file = cache_dir("tokens") / kind / f"{name}.json"
+    record = read_json(file)
     if not isinstance(record, dict) or record.get("version") != version:
         record = {"version": version, "value": compute()}
-        write_json(memo, record)
+        write_json(file, record)
     return record["value"]

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.config.schema.run import SourceConfig
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 
 END_OF_TEXT = "<|endoftext|>"
 PACK = Path(__file__).parents[1] / "pack"
-SUFFIXES = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".parquet")
-IMAGES = (".npz",)
+TEXT_SUFFIXES = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".parquet")
+IMAGE_SUFFIXES = (".npz",)
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Source:
                 ) from None
 
     def _read(self, file: Path) -> Iterator[str]:
-        match kind_of(file):
+        match suffix_of(file):
             case ".parquet":
                 return self._parquet(file)
             case ".jsonl" | ".jsonl.zst":
                 return self._jsonl(file)
             case _:
-                return _paragraphs(file)
+                return _split_documents(file)
 
     def _jsonl(self, file: Path) -> Iterator[str]:
         for number, line in enumerate(_lines(file), 1):
@@ -86,7 +86,7 @@ class Source:
         if self.column not in present:
             raise UserError(
                 f"{self.key}.column={self.column} is not in {where} of {self.path}: "
-                f"{nearest(self.column, present)}"
+                f"{did_you_mean(self.column, present)}"
             )
         return self.column
 
@@ -101,49 +101,51 @@ class Source:
         return value or ""
 
 
-def locate(name: str, config: SourceConfig, suffixes: tuple[str, ...] = SUFFIXES) -> Source:
+def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Source:
     """Find the files of a source. Raises UserError where there is nothing to read."""
     key = f"data.sources.{name}.path={config.path}"
     path = (
-        _pack(key, config.path, suffixes)
+        _pack_file(key, config.path, suffixes)
         if config.path.startswith("pack:")
         else Path(config.path).expanduser()
     )
     if not path.exists():
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
-        raise UserError(f"{key} does not exist: {nearest(path.name, (entry.name for entry in siblings))}")
+        raise UserError(
+            f"{key} does not exist: {did_you_mean(path.name, (entry.name for entry in siblings))}"
+        )
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and kind_of(file, suffixes)]
+    files = [file for file in files if file.is_file() and suffix_of(file, suffixes)]
     if not files:
         raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(suffixes)}")
     if not any(file.stat().st_size for file in files):
-        raise UserError(f"{key} is empty: give a file with {_content(suffixes)} in it")
+        raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
     return Source(name, config.path, config.column, tuple(files))
 
 
-def held_out(document: str, share: float) -> bool:
+def is_heldout(document: str, share: float) -> bool:
     """Whether a document is held out: by its text alone, so copies of it in other sources are too."""
     draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
     return draw < share * 2.0**64
 
 
-def kind_of(file: Path, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
+def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | None:
     """The suffix that says how a file is read; None for a file that is not."""
     return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
 
 
-def _pack(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
-    suffix = ".npz" if suffixes == IMAGES else ".txt.zst"
+def _pack_file(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
+    suffix = ".npz" if suffixes == IMAGE_SUFFIXES else ".txt.zst"
     names = [file.name.removesuffix(suffix) for file in PACK.glob(f"*{suffix}")]
     name = path.removeprefix("pack:")
     if name not in names:
-        which = f"no {_content(suffixes)} that {'ship' if suffixes == IMAGES else 'ships'} with the harness"
-        raise UserError(f"{key} names {which}: {nearest(name, names)}")
+        problem = f"no {_content_word(suffixes)} that {'ship' if suffixes == IMAGE_SUFFIXES else 'ships'} with the harness"
+        raise UserError(f"{key} names {problem}: {did_you_mean(name, names)}")
     return PACK / f"{name}{suffix}"
 
 
-def _content(suffixes: tuple[str, ...]) -> str:
-    return "images" if suffixes == IMAGES else "text"
+def _content_word(suffixes: tuple[str, ...]) -> str:
+    return "images" if suffixes == IMAGE_SUFFIXES else "text"
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -154,7 +156,7 @@ def _lines(file: Path) -> Iterator[str]:
         yield from lines
 
 
-def _paragraphs(file: Path) -> Iterator[str]:
+def _split_documents(file: Path) -> Iterator[str]:
     part: list[str] = []
     for line in _lines(file):
         if line.rstrip("\r\n") == END_OF_TEXT:

@@ -21,10 +21,10 @@ import numpy as np
 from harness.core.atomic_files import read_json, write_json
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
-from harness.core.file_locks import lock
-from harness.core.hashing import digest
+from harness.core.file_locks import lock_file
+from harness.core.hashing import hash_json
 from harness.data.text.source_survey import content_hash
-from harness.data.text.sources import Source, held_out
+from harness.data.text.sources import Source, is_heldout
 from harness.data.text.tokenizers import Codec
 
 SPLITS = ("train", "heldout")
@@ -46,13 +46,13 @@ def open_tokens(source: Source, codec: Codec, holdout: float) -> Tokens:
     key = _key(source, codec, holdout)
     folder = cache_dir("tokens") / key
     with _lock(folder.with_suffix(".lock")):
-        if not _whole(folder):
+        if not _is_complete(folder):
             _build(folder, source, codec, holdout)
-    return Tokens(key, *(_map(folder / f"{split}.bin", codec.dtype) for split in SPLITS))
+    return Tokens(key, *(_open_array(folder / f"{split}.bin", codec.dtype) for split in SPLITS))
 
 
 def _key(source: Source, codec: Codec, holdout: float) -> str:
-    return digest([content_hash(source), codec.fingerprint, holdout])
+    return hash_json([content_hash(source), codec.fingerprint, holdout])
 
 
 def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
@@ -62,10 +62,12 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
     draft.mkdir()
     with ExitStack() as stack:
         files = [stack.enter_context((draft / f"{split}.bin").open("wb")) for split in SPLITS]
-        for documents in _portions(source):
+        for documents in _document_batches(source):
             for text, tokens in zip(documents, codec.encode(documents), strict=True):
-                files[held_out(text, holdout)].write(np.append(tokens, codec.dtype.type(codec.end)).data)
-    write_json(draft / "header.json", _state(draft))
+                files[is_heldout(text, holdout)].write(
+                    np.append(tokens, codec.dtype.type(codec.end_token)).data
+                )
+    write_json(draft / "header.json", _checksums(draft))
     if _key(source, codec, holdout) != folder.name:
         raise UserError(
             f"{source.key}.path={source.path} changed while it was read: start again when it is written"
@@ -74,7 +76,7 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
     draft.rename(folder)
 
 
-def _portions(source: Source) -> Iterator[list[str]]:
+def _document_batches(source: Source) -> Iterator[list[str]]:
     portion: list[str] = []
     characters = 0
     for text in source.documents():
@@ -86,21 +88,21 @@ def _portions(source: Source) -> Iterator[list[str]]:
     yield portion
 
 
-def _whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Whether every byte of an entry is what its builder wrote."""
     try:
-        return read_json(folder / "header.json") == _state(folder)
+        return read_json(folder / "header.json") == _checksums(folder)
     except FileNotFoundError:
         return False
 
 
-def _state(folder: Path) -> dict[str, dict[str, int]]:
+def _checksums(folder: Path) -> dict[str, dict[str, int]]:
     """Size and CRC-32 of both splits."""
-    content = {f"{split}.bin": _map(folder / f"{split}.bin", np.dtype(np.uint8)) for split in SPLITS}
+    content = {f"{split}.bin": _open_array(folder / f"{split}.bin", np.dtype(np.uint8)) for split in SPLITS}
     return {name: {"size": len(array), "crc32": zlib.crc32(array.data)} for name, array in content.items()}
 
 
-def _map(file: Path, dtype: np.dtype) -> np.ndarray:
+def _open_array(file: Path, dtype: np.dtype) -> np.ndarray:
     """An empty file cannot be mapped."""
     return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
 
@@ -108,7 +110,9 @@ def _map(file: Path, dtype: np.dtype) -> np.ndarray:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        lock(file.fileno(), fcntl.LOCK_EX, path.parent, "choose another cache with AB_HARNESS_CACHE=FOLDER")
+        lock_file(
+            file.fileno(), fcntl.LOCK_EX, path.parent, "choose another cache with AB_HARNESS_CACHE=FOLDER"
+        )
         try:
             yield
         finally:

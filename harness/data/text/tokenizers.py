@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.data.text.sources import END_OF_TEXT
 
-SHIPPED = Path(__file__).parents[1] / "bpe512.json"
-ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+SHIPPED_TOKENIZER = Path(__file__).parents[1] / "bpe512.json"
+END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 """How tokenizers call the token that ends a document; the first one found is taken."""
 SPACE = "\u2581"
 """How SentencePiece writes a space."""
-PROBE = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
+ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
 
 
 class Codec(ABC):
     """One tokenizer."""
 
     vocabulary: int
-    end: int
+    end_token: int
     """The token that ends a document. It stands for no byte of text."""
     byte_lengths_V: np.ndarray
     """int32 [V], UTF-8 bytes of the text that each token stands for."""
@@ -50,7 +50,7 @@ class ByteCodec(Codec):
     """Each byte is a token."""
 
     vocabulary = 257
-    end = 256
+    end_token = 256
     fingerprint = "byte"
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class FileCodec(Codec):
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self.end = end
+        self.end_token = end
         self.fingerprint = fingerprint
         names = tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary = max(names.values()) + 1
@@ -83,16 +83,16 @@ class FileCodec(Codec):
 
     def encode(self, documents: list[str]) -> list[np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(documents, add_special_tokens=False)
-        return [np.array(one.ids, self.dtype) for one in encoded]
+        return [np.array(encoding.ids, self.dtype) for encoding in encoded]
 
     def decode(self, tokens: np.ndarray) -> str:
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
-    def faithful(self) -> bool:
+    def is_lossless(self) -> bool:
         """Whether a text comes back whole and its bytes are counted right (but for a space put before it)."""
-        (tokens,) = self.encode([PROBE])
-        excess = int(self.byte_lengths_V[tokens].sum()) - len(PROBE.encode())
-        return self.decode(tokens) == PROBE and excess in (0, 1)
+        (tokens,) = self.encode([ROUND_TRIP_TEXT])
+        excess = int(self.byte_lengths_V[tokens].sum()) - len(ROUND_TRIP_TEXT.encode())
+        return self.decode(tokens) == ROUND_TRIP_TEXT and excess in (0, 1)
 
     @cached_property
     def _added(self) -> dict[int, tokenizers.AddedToken]:
@@ -112,28 +112,28 @@ class FileCodec(Codec):
         return len(name.replace(SPACE, " ").encode())
 
 
-def load(name: str) -> Codec:
+def load_tokenizer(name: str) -> Codec:
     """The tokenizer of `data.tokenizer`: `byte`, `bpe512` or the path of a JSON file. Raises UserError."""
     if name == "byte":
         return ByteCodec()
-    path = SHIPPED if name == "bpe512" else Path(name).expanduser()
+    path = SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()
     if not path.is_file():
-        raise UserError(f"data.tokenizer={name} is no file: {nearest(name, ('byte', 'bpe512'))}")
-    return _from_bytes(name, path.read_bytes())
+        raise UserError(f"data.tokenizer={name} is no file: {did_you_mean(name, ('byte', 'bpe512'))}")
+    return _parse_tokenizer(name, path.read_bytes())
 
 
-def _from_bytes(name: str, content: bytes) -> Codec:
+def _parse_tokenizer(name: str, content: bytes) -> Codec:
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(content)
     except Exception:  # the library promises no narrower class
         raise UserError(
             f"data.tokenizer={name} is no file of the tokenizers library: give a tokenizer.json"
         ) from None
-    end = next((token for name in ENDS if (token := tokenizer.token_to_id(name)) is not None), None)
+    end = next((token for name in END_TOKENS if (token := tokenizer.token_to_id(name)) is not None), None)
     if end is None:
-        raise UserError(f"data.tokenizer={name} has no token that ends a document: add {ENDS[0]}")
+        raise UserError(f"data.tokenizer={name} has no token that ends a document: add {END_TOKENS[0]}")
     codec = FileCodec(tokenizer, end, hashlib.sha256(content).hexdigest())
-    if not codec.faithful():
+    if not codec.is_lossless():
         raise UserError(
             f"data.tokenizer={name} loses part of a text, so that bits per byte would be wrong: "
             "give a byte-level tokenizer, or one with byte fallback"

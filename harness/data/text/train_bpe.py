@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from harness.config.schema.run import DataConfig, SourceConfig
-from harness.data.text.sources import END_OF_TEXT, held_out, locate
-from harness.data.text.tokenizers import SHIPPED
+from harness.data.text.sources import END_OF_TEXT, find_source, is_heldout
+from harness.data.text.tokenizers import SHIPPED_TOKENIZER
 
 VOCABULARY = 512
 
 
-def train(documents: Iterator[str]) -> Tokenizer:
+def train_tokenizer(documents: Iterator[str]) -> Tokenizer:
     """256 bytes, the end-of-text token and 255 merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -35,9 +35,9 @@ def train(documents: Iterator[str]) -> Tokenizer:
 
 def training_documents() -> Iterator[str]:
     for name in ("prose", "code"):
-        source = locate(name, SourceConfig(f"pack:{name}"))
-        yield from (text for text in source.documents() if not held_out(text, DataConfig.holdout))
+        source = find_source(name, SourceConfig(f"pack:{name}"))
+        yield from (text for text in source.documents() if not is_heldout(text, DataConfig.holdout))
 
 
 if __name__ == "__main__":
-    train(training_documents()).save(sys.argv[1] if len(sys.argv) > 1 else str(SHIPPED))
+    train_tokenizer(training_documents()).save(sys.argv[1] if len(sys.argv) > 1 else str(SHIPPED_TOKENIZER))

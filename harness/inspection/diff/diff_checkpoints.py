@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.compare.checkpoints.diff_types import CheckpointDiff, Function, Side, StepDistance
+from harness.compare.checkpoints.diff_types import CheckpointDiff, CheckpointRef, PredictionDiff, StepDistance
 from harness.compare.checkpoints.distances import compare_weights
 from harness.inspection.diff.predictions import compare_function
 from harness.inspection.diff.trajectory import diverge, go_along
@@ -48,10 +48,12 @@ def picture_folder(one: Path | str) -> Path:
     return find_checkpoint(one).sweep.path / "pictures"
 
 
-def _side(here: Checkpoint) -> Side:
+def _side(here: Checkpoint) -> CheckpointRef:
     record = here.provenance
     tokens = here.step * record.facts.tokens_per_step
-    return Side(here.name, str(here.run.path), here.step, tokens, record.parameters, record.code_hash)
+    return CheckpointRef(
+        here.name, str(here.run.path), here.step, tokens, record.parameters, record.code_hash
+    )
 
 
 def _along(a: Checkpoint, b: Checkpoint, subject: Subject) -> tuple[StepDistance, ...]:
@@ -59,7 +61,7 @@ def _along(a: Checkpoint, b: Checkpoint, subject: Subject) -> tuple[StepDistance
     return tuple(go_along(subject, first, last)) if first < last else ()
 
 
-def _notes(a: Checkpoint, b: Checkpoint, function: Function) -> Iterator[str]:
+def _notes(a: Checkpoint, b: Checkpoint, function: PredictionDiff) -> Iterator[str]:
     """What a reader must know to believe the numbers, a sentence each."""
     for here in (a, b):
         yield from (f"{sentence}." for sentence in here.skipped)

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from harness.compare.checkpoints.diff_types import Divergence, StepDistance
-from harness.compare.checkpoints.distances import compare_weights, onset, onset_of_weights
+from harness.compare.checkpoints.distances import compare_weights, divergence_point, weight_divergence_point
 from harness.inspection.load_run import Subject
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import good_steps, read_manifest
+from harness.records.run.checkpoint_manifest import read_manifest, valid_steps
 from harness.records.run.find_checkpoint import Checkpoint, parent_of
 from harness.records.run.metrics import read_curve
 
@@ -27,8 +27,8 @@ def diverge(a: Checkpoint, b: Checkpoint, subjects: tuple[Subject, Subject]) -> 
         for step in common
     ]
     return Divergence(
-        onset(steps_a, loss_a, steps_b, loss_b),
-        onset_of_weights([each for each in distances if each.distance.parameters]),
+        divergence_point(steps_a, loss_a, steps_b, loss_b),
+        weight_divergence_point([each for each in distances if each.distance.parameters]),
         tuple(distances),
         _same_examples(kept_a[common[-1]], kept_b[common[-1]], common[-1]) if common else None,
     )
@@ -36,7 +36,7 @@ def diverge(a: Checkpoint, b: Checkpoint, subjects: tuple[Subject, Subject]) -> 
 
 def go_along(subject: Subject, first: int, last: int) -> Iterator[StepDistance]:
     """From the checkpoint at `first` to each that is kept up to `last`."""
-    for step in good_steps(subject.run)[0]:
+    for step in valid_steps(subject.run)[0]:
         if first <= step <= last:
             yield _distance(first, subject, step, subject)
 
@@ -59,8 +59,8 @@ def _kept(here: Checkpoint) -> dict[int, RunDir]:
     kept: dict[int, RunDir] = {}
     if origin := parent_of(here):
         parent, fork = origin
-        kept = {step: parent for step in good_steps(parent)[0] if step <= fork}
-    return kept | dict.fromkeys(good_steps(here.run)[0], here.run)
+        kept = {step: parent for step in valid_steps(parent)[0] if step <= fork}
+    return kept | dict.fromkeys(valid_steps(here.run)[0], here.run)
 
 
 def _same_examples(a: RunDir, b: RunDir, step: int) -> bool | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.core.errors import UserError
 from harness.records.paths import RunDir
 from harness.records.run import metrics
-from harness.records.run.checkpoint_manifest import fault, manifest_steps
-from harness.records.run.find_checkpoint import Checkpoint, Named, checkpoint_of, find_run
+from harness.records.run.checkpoint_manifest import corruption_reason, manifest_steps
+from harness.records.run.find_checkpoint import Checkpoint, RunRef, checkpoint_of, find_run
 from harness.records.run.run_lock import worker_of
 from harness.records.run.status import State, read_status
 
@@ -19,7 +19,7 @@ from harness.records.run.status import State, read_status
 class Stretch:
     """Updates `first` + 1 .. `last` of a run or a branch."""
 
-    named: Named
+    named: RunRef
     first: int
     last: int
     start: Checkpoint | None
@@ -43,7 +43,7 @@ def find_stretch(where: Path | str, steps: int | None = None) -> Stretch:
     named = find_run(where)
     _check_rest(named)
     good, faults = _checkpoints(named)
-    end = metrics.intact_until(named.run)[0]
+    end = metrics.complete_until(named.run)[0]
     starts = _starts(named, good)
     first = named.step if named.step is not None else _first(starts, good, end)
     _check(named, first, steps, starts, faults, end)
@@ -55,7 +55,7 @@ def find_stretch(where: Path | str, steps: int | None = None) -> Stretch:
     return Stretch(named, first, last, start, kept, tuple(faults.values()))
 
 
-def _check_rest(named: Named) -> None:
+def _check_rest(named: RunRef) -> None:
     trunk = named.run if named.provenance.parent is None else RunDir(named.run.path.resolve().parent)
     status = read_status(trunk)
     if status.state in (State.pending, State.running) and worker_of(trunk) is not None:
@@ -64,25 +64,25 @@ def _check_rest(named: Named) -> None:
         )
 
 
-def _checkpoints(named: Named) -> tuple[list[int], dict[int, str]]:
+def _checkpoints(named: RunRef) -> tuple[list[int], dict[int, str]]:
     """Steps of the good ones, and a sentence for each damaged one."""
-    faults = {step: fault(named.run, step) for step in manifest_steps(named.run)}
+    faults = {step: corruption_reason(named.run, step) for step in manifest_steps(named.run)}
     said = {step: f"the checkpoint at step {step} is damaged ({why})" for step, why in faults.items() if why}
     return [step for step in faults if step not in said], said
 
 
-def _starts(named: Named, good: list[int]) -> dict[int, Named | None]:
+def _starts(named: RunRef, good: list[int]) -> dict[int, RunRef | None]:
     """Where the state of each step lies from which a replay may start; None: it is drawn anew."""
-    own: dict[int, Named | None] = dict.fromkeys(good, named)
+    own: dict[int, RunRef | None] = dict.fromkeys(good, named)
     parent = named.provenance.parent
     if parent is None:
         return {0: None} | own
     trunk, fork = find_run(named.run.path.resolve().parent), int(parent["step"])
-    whole = fork in manifest_steps(trunk.run) and fault(trunk.run, fork) is None
+    whole = fork in manifest_steps(trunk.run) and corruption_reason(trunk.run, fork) is None
     return ({fork: trunk} if whole else {}) | own
 
 
-def _first(starts: Mapping[int, Named | None], good: list[int], end: int) -> int:
+def _first(starts: Mapping[int, RunRef | None], good: list[int], end: int) -> int:
     """The last start from which a checkpoint follows; else the last from which a step does."""
     reached = [step for step in good if step <= end]
     before = [step for step in starts if step < (max(reached, default=end))]
@@ -90,10 +90,10 @@ def _first(starts: Mapping[int, Named | None], good: list[int], end: int) -> int
 
 
 def _check(
-    named: Named,
+    named: RunRef,
     first: int,
     steps: int | None,
-    starts: Mapping[int, Named | None],
+    starts: Mapping[int, RunRef | None],
     faults: Mapping[int, str],
     end: int,
 ) -> None:

@@ -17,14 +17,14 @@ import numpy as np
 
 from harness.compare.stats.distributions import clopper_pearson
 from harness.launcher.cost.prediction_log import Prediction
-from harness.launcher.cost.step_cost import Estimate
+from harness.launcher.cost.step_cost import RunEstimate
 
 COVERAGE = 0.9
 """Of an interval."""
-FEWEST = 9
+MIN_LAUNCHES = 9
 """Launches below which nothing is corrected: the worst of n that were seen bounds the next one with
 probability n / (n + 1) and no more."""
-NEWEST = 30
+MAX_LAUNCHES = 30
 """Launches that count: what the predictor has learned since makes older ones too pessimistic."""
 
 
@@ -61,7 +61,7 @@ class Accuracy:
     """What a plan uses; None: raw predictions."""
 
 
-def fit(comparable: Sequence[Prediction]) -> Correction | None:
+def fit_correction(comparable: Sequence[Prediction]) -> Correction | None:
     """From predictions for one kind of machine with one kind of evidence, oldest first; None where these are
     of fewer than FEWEST launches.
 
@@ -69,8 +69,8 @@ def fit(comparable: Sequence[Prediction]) -> Correction | None:
     arXiv:2306.06342) over |ln(measured / raw) - centre|, the centre that of the other launches: with one run
     a launch the k-th smallest of n, k = ceil((n + 1) COVERAGE).
     """
-    names = [*dict.fromkeys(each.launch for each in reversed(comparable))][:NEWEST]
-    if len(names) < FEWEST:
+    names = [*dict.fromkeys(each.launch for each in reversed(comparable))][:MAX_LAUNCHES]
+    if len(names) < MIN_LAUNCHES:
         return None
     recent = [each for each in comparable if each.launch in names]
     ratios, weights = _log_ratios(recent), _weights(recent)
@@ -84,13 +84,13 @@ def fit(comparable: Sequence[Prediction]) -> Correction | None:
     return Correction(math.exp(_median(ratios, weights)), spread, len(names))
 
 
-def corrections(predictions: Iterable[Prediction], machine: str) -> dict[str, Correction]:
+def fit_corrections(predictions: Iterable[Prediction], machine: str) -> dict[str, Correction]:
     """By evidence, for one kind of machine."""
-    own = judge(each for each in predictions if each.machine == machine)
+    own = accuracy_by_evidence(each for each in predictions if each.machine == machine)
     return {each.evidence: each.now for each in own if each.now}
 
 
-def corrected(estimate: Estimate, known: Mapping[str, Correction]) -> Estimate:
+def apply_correction(estimate: RunEstimate, known: Mapping[str, Correction]) -> RunEstimate:
     """With its steps as long as earlier ones were found to be, and an interval that is nowhere narrower, as
     a factor, than its own."""
     correction = known.get(estimate.evidence)
@@ -103,7 +103,7 @@ def corrected(estimate: Estimate, known: Mapping[str, Correction]) -> Estimate:
     return dataclasses.replace(longer, low=low, high=high)
 
 
-def judge(predictions: Iterable[Prediction]) -> list[Accuracy]:
+def accuracy_by_evidence(predictions: Iterable[Prediction]) -> list[Accuracy]:
     """By kind of machine, and by evidence. `predictions`: oldest first."""
 
     def comparable(each: Prediction) -> tuple[str, str]:
@@ -131,7 +131,7 @@ def _accuracy(machine: str, evidence: str, members: Sequence[Prediction]) -> Acc
         inside_low=low,
         inside_high=high,
         factor=math.exp(_median(_log_ratios(members), weights)),
-        now=fit(members),
+        now=fit_correction(members),
     )
 
 

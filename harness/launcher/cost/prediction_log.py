@@ -13,7 +13,7 @@ from harness.core.cache_dir import cache_dir
 
 VERSION = 1
 """Of the fields, and of how `raw` is predicted: lines of another are skipped."""
-KEPT = 2000
+MAX_LINES = 2000
 """Lines, the newest; the file may grow to twice as many before it is cut."""
 MEASURED, ASSUMED = "earlier runs on this machine", "assumed"
 """What a prediction of this machine rests on, as a plan labels it."""
@@ -45,14 +45,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Kept:
+class PredictionLog:
     predictions: tuple[Prediction, ...]
     """Oldest first."""
     skipped: int
     """Lines that are damaged, or of another version."""
 
 
-def append(predictions: Sequence[Prediction]) -> None:
+def append_predictions(predictions: Sequence[Prediction]) -> None:
     """Add them in one write. Raises OSError.
 
     Where two sweeps end at the moment at which the file is cut, what one of them adds may be lost, which
@@ -64,19 +64,19 @@ def append(predictions: Sequence[Prediction]) -> None:
     lines = [_line(each) for each in predictions]
     with path.open("ab", buffering=0) as file:
         file.write((torn + "".join(f"{line}\n" for line in lines)).encode())
-    if len(before.splitlines()) + len(lines) > 2 * KEPT:
-        atomic_files.write_bytes(path, b"".join(path.read_bytes().splitlines(keepends=True)[-KEPT:]))
+    if len(before.splitlines()) + len(lines) > 2 * MAX_LINES:
+        atomic_files.write_bytes(path, b"".join(path.read_bytes().splitlines(keepends=True)[-MAX_LINES:]))
 
 
-def read() -> Kept:
+def read_predictions() -> PredictionLog:
     """Nothing where there is no file, or none that may be read."""
     try:
         lines = _path().read_text(errors="replace").splitlines()
     except OSError:
-        return Kept((), 0)
+        return PredictionLog((), 0)
     found = [_parsed(line) for line in lines if line.strip()]
     sound = tuple(each for each in found if each is not None)
-    return Kept(sound, len(found) - len(sound))
+    return PredictionLog(sound, len(found) - len(sound))
 
 
 def _line(prediction: Prediction) -> str:

@@ -27,25 +27,25 @@ DEFAULT_RATES = {"cpu": 2e10}
 """FLOP/s of one device that was never measured: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
 """The same of any other device: a third of what a bfloat16 accelerator of 2023 peaks at."""
-DEFAULT_STARTUP = {False: 10.0, True: 1.5}
+DEFAULT_STARTUP_SECONDS = {False: 10.0, True: 1.5}
 """Seconds until the first step where it was not measured, by whether the program was compiled before."""
-DEFAULT_SAVE = 0.1
+DEFAULT_SAVE_SECONDS = 0.1
 """Seconds of a checkpoint that was not measured."""
-BACKWARD = 3.0
+TRAIN_PER_FORWARD = 3.0
 """Training costs so many times the FLOPs of a forward pass, which evaluation is."""
-PER_DOUBLING = 0.97
+RATE_PER_DOUBLING = 0.97
 """Rate a device that is left when a lane is twice as wide as the one that was measured."""
-UNKNOWN = 4.0
+DEFAULT_UNCERTAINTY = 4.0
 """Factor by which a default may be wrong either way."""
-DOUBT, DOUBT_AFAR = 1.1, 1.25
+UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 """The same for a measured rate, beside its scatter: in any case, and more for each factor e between the run
 and what was measured."""
-NEAR, NEIGHBOURS = 0.35, 16
+NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
 """Runs count that are no more than this (in ln) farther than the nearest, the newest of them."""
 
 
 @dataclass(frozen=True)
-class Demand:
+class Workload:
     """What a run asks for, whatever lane it gets."""
 
     step_flops: float
@@ -77,7 +77,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """Wall seconds of a run in its lane, by what it does; `low` to `high` holds the whole."""
 
     train: float
@@ -102,23 +102,23 @@ class Estimate:
         return MEASURED if self.runs else ASSUMED
 
 
-def demand_of(config: Config, facts: Facts) -> Demand:
+def workload_of(config: Config, facts: Facts) -> Workload:
     """From the config and what was described of it. Evaluation is a forward pass over each source."""
     branches = config.schedule.branches
     steps = facts.steps + sum(round(share * facts.steps * config.schedule.cooldown) for share in branches)
     evaluations = config.evaluation.points + len(branches)
     tokens = evaluations * config.evaluation.tokens * max(1, len(config.data.sources))
-    return Demand(
+    return Workload(
         step_flops=facts.executed_flops_per_token * facts.tokens_per_step,
         steps=steps,
-        evaluation_flops=tokens * facts.executed_flops_per_token / BACKWARD,
+        evaluation_flops=tokens * facts.executed_flops_per_token / TRAIN_PER_FORWARD,
         saves=steps // config.checkpoint.every + 1 + 2 * len(branches),
     )
 
 
-def estimate(run: Run, width: int, crowd: float, known: Sequence[Observation]) -> Estimate:
+def estimate_run(run: Run, width: int, crowd: float, known: Sequence[Observation]) -> RunEstimate:
     """Of a run on a lane of `width` devices, on a machine with `crowd` devices a core."""
-    demand = demand_of(run.config, run.facts)
+    demand = workload_of(run.config, run.facts)
     near, distance = _near(demand, width, crowd, known)
     rates = np.array([_carried(each, width) for each in near] or [_default_rate(run.config)])
     rate = float(np.median(rates)) * width / max(1.0, crowd)
@@ -126,15 +126,15 @@ def estimate(run: Run, width: int, crowd: float, known: Sequence[Observation]) -
     parts = {
         "train": demand.step_flops * demand.steps / rate,
         "evaluation": demand.evaluation_flops / (rate * _median([each.evaluation for each in near], 1.0)),
-        "save": demand.saves * _median([each.save for each in near], DEFAULT_SAVE),
-        "startup": _startup(program_of(run.config), near, known),
+        "save": demand.saves * _median([each.save for each in near], DEFAULT_SAVE_SECONDS),
+        "startup": _startup(program_hash(run.config), near, known),
     }
     total = sum(parts.values())
-    return Estimate(**parts, low=total / low, high=total * high, runs=len(near), steps=demand.steps)
+    return RunEstimate(**parts, low=total / low, high=total * high, runs=len(near), steps=demand.steps)
 
 
 def _near(
-    demand: Demand, width: int, crowd: float, known: Sequence[Observation]
+    demand: Workload, width: int, crowd: float, known: Sequence[Observation]
 ) -> tuple[list[Observation], float]:
     """The observations that count, and how far away the nearest is (natural logarithm of ratios)."""
 
@@ -144,18 +144,18 @@ def _near(
 
     far = {index: distance(each) for index, each in enumerate(known)}
     nearest = min(far.values(), default=math.inf)
-    chosen = [known[index] for index, d in far.items() if d <= nearest + NEAR]
-    return chosen[-NEIGHBOURS:], nearest
+    chosen = [known[index] for index, d in far.items() if d <= nearest + NEIGHBOUR_DISTANCE]
+    return chosen[-MAX_NEIGHBOURS:], nearest
 
 
 def _startup(program: str, near: Sequence[Observation], known: Sequence[Observation]) -> float:
     """Compiling takes ten times as long as loading what an earlier run compiled."""
     warm = any(each.program == program for each in known)
     alike = [each for each in near if each.warm == warm] or [each for each in known if each.warm == warm]
-    return _median([each.startup for each in alike], DEFAULT_STARTUP[warm])
+    return _median([each.startup for each in alike], DEFAULT_STARTUP_SECONDS[warm])
 
 
-def program_of(config: Config) -> str:
+def program_hash(config: Config) -> str:
     """What decides whether the compiled steps of a run are in the cache, hashed (after
     training.programs.run_programs)."""
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
@@ -167,7 +167,7 @@ def program_of(config: Config) -> str:
 
 def _carried(known: Observation, width: int) -> float:
     """The rate that a device would have in a lane of another width."""
-    return known.rate * PER_DOUBLING ** math.log2(width / known.width)
+    return known.rate * RATE_PER_DOUBLING ** math.log2(width / known.width)
 
 
 def _default_rate(config: Config) -> float:
@@ -177,9 +177,9 @@ def _default_rate(config: Config) -> float:
 def _doubt(rates: np.ndarray, distance: float) -> tuple[float, float]:
     """Factors by which a run may be faster, and slower, than the median rate has it."""
     if not math.isfinite(distance):
-        return UNKNOWN, UNKNOWN
+        return DEFAULT_UNCERTAINTY, DEFAULT_UNCERTAINTY
     slow, middle, fast = np.quantile(rates, (0.1, 0.5, 0.9))
-    doubt = DOUBT * DOUBT_AFAR**distance
+    doubt = UNCERTAINTY * UNCERTAINTY_PER_E**distance
     return float(fast / middle * doubt), float(middle / slow * doubt)
 
 
@@ -188,7 +188,7 @@ def _median(values: Sequence[float | None], default: float) -> float:
     return float(np.median(there)) if there else default
 
 
-def meshes(config: Config) -> dict[int, MeshConfig]:
+def possible_meshes(config: Config) -> dict[int, MeshConfig]:
     """Every lane that a run may have, by its devices: its mesh, more or less often along `data`.
 
     The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules).
@@ -222,13 +222,13 @@ def disk_bytes(run: Run) -> float:
     return (kept + 2 * forks) * saved + ROW_BYTES * steps
 
 
-def cores() -> int:
+def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
 def machine_kind(platform: str) -> str:
     """What a measured rate holds for: the accelerator's platform, or the processor and how much of it."""
-    return f"{_processor()} x {cores()}" if platform == "cpu" else platform
+    return f"{_processor()} x {available_cores()}" if platform == "cpu" else platform
 
 
 def _processor() -> str:

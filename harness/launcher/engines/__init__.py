@@ -1,1 +1,1 @@
-"""Where do workers run?"""
+"""Engines that run workers: local processes, Slurm, Ray."""

@@ -1,4 +1,4 @@
-"""The protocol between the launcher and its engines: what starts, watches and ends workers."""
+"""The protocol of an engine, which starts, watches and stops workers for the launcher."""
 
 from __future__ import annotations
 
@@ -9,82 +9,84 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.records.run.run_lock import HELD
-from harness.records.run.status import Writer
+from harness.records.run.status import ProcessInfo
 
-__all__ = ["HELD", "Engine", "Exit", "Order", "environment", "runs_of"]
+__all__ = ["HELD", "Engine", "Exit", "WorkerSpec", "remote_environment", "run_args"]
 
-PASSED_ON = ("PYTHONPATH", "AB_HARNESS_CACHE")
-"""Of the driver's environment, to workers elsewhere, whatever a scheduler itself hands on."""
+FORWARDED_VARIABLES = ("PYTHONPATH", "AB_HARNESS_CACHE")
+"""Environment variables that the driver passes to remote workers."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """A worker to start: `harness.worker.main(runs, env)`, on these cores, speaking into this log."""
+class WorkerSpec:
+    """A worker to start: it calls `harness.worker.main(runs, env)` and writes its output to `log`."""
 
     name: str
     runs: tuple[Path, ...]
     env: Mapping[str, str]
     log: Path
     cores: tuple[int, ...] = ()
-    """Empty: all that the driver may use."""
+    """CPU cores of the worker; empty means every core that the driver may use."""
     devices: int = 1
-    """Of the whole worker."""
+    """Number of devices of the whole worker."""
     platform: str = "cpu"
     processes: int = 1
-    """That train its one run together (config.process_group); `env` and `cores` are those of each."""
+    """Number of processes that train the run together (config.process_group). Each gets `env` and `cores`."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a worker ended. `code`: exit status, negative for a signal, None where nobody can know."""
+    """The end of a worker. `code`: exit status, negative for a signal, None if it cannot be known."""
 
     code: int | None
-    words: str
-    taken_away: bool = False
-    """Its machine failed or was given to others: no attempt is counted."""
+    message: str
+    preempted: bool = False
+    """True if its machine failed or was given to another job: then no attempt is counted."""
     process: int = field(default=0, compare=False)
-    """Of several, the one whose end this is."""
-    said: str = ""
-    """By the scheduler, where its own words tell more than the worker's log (engines.words)."""
+    """Index of the process whose end this is."""
+    scheduler_message: str = ""
+    """Message of the scheduler, if it explains more than the worker's log (engines.exit_messages)."""
 
 
-def environment(order: Order) -> dict[str, str]:
-    """Variables of a worker that is no child of the driver."""
-    return {key: os.environ[key] for key in PASSED_ON if key in os.environ} | dict(order.env)
+def remote_environment(spec: WorkerSpec) -> dict[str, str]:
+    """Return the environment of a worker that is not a child process of the driver."""
+    return {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ} | dict(spec.env)
 
 
-def runs_of(order: Order) -> list[str]:
-    """As a worker is told them."""
-    return [str(run.absolute()) for run in order.runs]
+def run_args(spec: WorkerSpec) -> list[str]:
+    """Return the run directories as command-line arguments of a worker."""
+    return [str(run.absolute()) for run in spec.runs]
 
 
 class Engine(Protocol):
-    """A handle is the engine's own business; it means nothing to another engine."""
+    """An engine. Its handles are opaque: only the engine that made a handle understands it."""
 
-    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Raises UserError where a worker could not do its work, before the first is started. `orders`: what
-        will be submitted, `needs`: files that workers read."""
+    def check(
+        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
+    ) -> None:
+        """Raise UserError if a worker of `specs` could not run or read `required_files`. Called first."""
         ...
 
-    def submit(self, order: Order) -> Any: ...
+    def submit(self, spec: WorkerSpec) -> Any:
+        """Start a worker, or take over the one that an earlier driver submitted. Returns its handle."""
+        ...
 
-    def adopt(self, writer: Writer, order: Order) -> Any:
-        """A handle for a worker that another driver started for this order. Raises UserError if it cannot be
-        reached."""
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> Any:
+        """Return a handle for a worker that another driver started. Raises UserError if it is out of reach."""
         ...
 
     def poll(self, handle: Any) -> Exit | None:
-        """None while the worker lives."""
+        """Return how the worker ended; None while it runs or waits."""
         ...
 
     def waiting(self, handle: Any) -> str:
-        """Why the worker has not begun, though nothing ended it; empty once it has."""
+        """Return why the worker has not started yet; empty once it has."""
         ...
 
     def cancel(self, handle: Any, *, hard: bool) -> None:
-        """Ask a worker to save and leave, or end it at once."""
+        """Ask a worker to save and exit, or kill it if `hard`."""
         ...
 
     def close(self) -> None:
-        """Let go of the workers without ending them."""
+        """Disconnect from the workers without stopping them."""
         ...

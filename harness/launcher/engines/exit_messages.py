@@ -1,4 +1,4 @@
-"""Why a worker ended, in one sentence that says where its log is."""
+"""Messages that say why a worker ended and where its log is."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.launcher.engines.engine_api import Exit, Order
-from harness.launcher.engines.grouped_processes import log_of
+from harness.launcher.engines.engine_api import Exit, WorkerSpec
+from harness.launcher.engines.grouped_processes import process_log
 
-LONGEST = 300
-"""Characters that are quoted; a log holds the rest."""
-_TELLING = re.compile(r"^[\w.]*(error|exception)\b|\b(error:|fatal|check failed|killed)", re.IGNORECASE)
-"""What Python, XLA, a shell and Slurm's commands say before they end; hints and stack traces come after."""
+MAX_QUOTED_CHARACTERS = 300
+"""Number of characters that are quoted from a log."""
+_ERROR_LINE = re.compile(r"^[\w.]*(error|exception)\b|\b(error:|fatal|check failed|killed)", re.IGNORECASE)
+"""Pattern of the error lines of Python, XLA, shells and Slurm. Hints and stack traces follow these lines."""
 
 
-def spoken(order: Order) -> dict[Path, int]:
-    """Bytes in the logs of a worker's processes: what an earlier one said there explains no later end."""
-    logs = [log_of(order, index) for index in range(order.processes)]
+def log_sizes(spec: WorkerSpec) -> dict[Path, int]:
+    """Return the bytes in each process's log. Older output does not explain a later exit."""
+    logs = [process_log(spec, index) for index in range(spec.processes)]
     return {log: log.stat().st_size for log in logs if log.exists()}
 
 
-def explained(order: Order, end: Exit, before: Mapping[Path, int]) -> str:
-    """The words of an end, and what the scheduler, or else the worker, said last. `before`: as `spoken` had
-    it when the worker was started. Where nobody knows a status, the words alone explain it."""
-    log = log_of(order, end.process)
-    said = _since(log, before.get(log, 0))
-    quoted = end.said or ("" if end.code is None else telling(said, whatever=(end.code or 0) > 0))
-    words = f"{end.words}: {quoted[:LONGEST]}" if quoted else end.words
+def exit_message(spec: WorkerSpec, end: Exit, log_sizes_before: Mapping[Path, int]) -> str:
+    """Build the exit message: the reason, then the last relevant line of the scheduler's or worker's log.
+
+    `log_sizes_before`: the result of `log_sizes` when the worker was started.
+    """
+    log = process_log(spec, end.process)
+    output = _read_from(log, log_sizes_before.get(log, 0))
+    reason = end.scheduler_message
+    if not reason and end.code is not None:
+        reason = last_error_line(output, any_line=end.code > 0)
+    words = f"{end.message}: {reason[:MAX_QUOTED_CHARACTERS]}" if reason else end.message
     if end.code is None:
         return words
-    return f"{words} (see {log})" if said else f"{words} (nothing in {log})"
+    return f"{words} (see {log})" if output else f"{words} (nothing in {log})"
 
 
-def telling(text: str, *, whatever: bool = True) -> str:
-    """The line that says why; else the last one, where `whatever` was said last must do. Empty for none."""
+def last_error_line(text: str, *, any_line: bool = True) -> str:
+    """Return the last line that names an error; without one, the last line if `any_line`, else ''."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    found = [line for line in lines if _TELLING.search(line)] or (lines if whatever else [])
-    return found[-1] if found else ""
+    matches = [line for line in lines if _ERROR_LINE.search(line)] or (lines if any_line else [])
+    return matches[-1] if matches else ""
 
 
-def _since(log: Path, size: int) -> str:
+def _read_from(log: Path, size: int) -> str:
+    """Return what was written to `log` after its first `size` bytes."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
@@ -50,7 +55,8 @@ def _since(log: Path, size: int) -> str:
         return file.read().decode(errors="replace").strip()
 
 
-def in_words(code: int) -> str:
+def exit_code_text(code: int) -> str:
+    """Describe an exit status; a negative one is a signal."""
     if code >= 0:
         return f"the worker ended with status {code}"
     with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The engine that `engine.name` asks for."""
+"""Construction of the engine that `engine.name` selects."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
-from harness.core.errors import UserError, nearest
-from harness.launcher.engines.engine_api import Engine, Order
+from harness.core.errors import UserError, did_you_mean
+from harness.launcher.engines.engine_api import Engine, WorkerSpec
 
 if TYPE_CHECKING:
     from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 
 
 def make_engine(config: EngineConfig, logs: Path) -> Engine:
-    """The engine of that name; `logs` is the folder where workers speak."""
+    """Make the configured engine; `logs` is the folder of the workers' logs. Raises UserError for unknown names."""
     if config.name == "slurm":
-        return make_slurm(config.slurm, logs)
+        return make_slurm_engine(config.slurm, logs)
     if config.name == "ray":
         from harness.launcher.engines.ray.ray_engine import RayEngine
 
         return RayEngine(config.ray, logs)
     if config.name != "local":
         raise UserError(
-            f"engine.name={config.name}: no such engine; {nearest(config.name, ['local', 'ray', 'slurm'])}"
+            f"engine.name={config.name}: no such engine; "
+            f"{did_you_mean(config.name, ['local', 'ray', 'slurm'])}"
         )
     from harness.launcher.engines.local.local_engine import LocalEngine
 
     return LocalEngine(logs)
 
 
-def make_slurm(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
+def make_slurm_engine(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
+    """Make the engine of `engine.slurm.submit`: batch jobs, or steps of the current allocation."""
     if config.submit is Submit.steps:
         from harness.launcher.engines.slurm.steps_engine import StepsEngine
 
@@ -42,8 +44,6 @@ def make_slurm(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
     return SlurmEngine(config, logs)
 
 
-def scripts(config: EngineConfig, logs: Path, orders: Sequence[Order]) -> list[str]:
-    """What a scheduler would be handed, worker by worker; nothing where there is none."""
-    if config.name != "slurm":
-        return []
-    return make_slurm(config.slurm, logs).scripts(orders)
+def batch_scripts(config: EngineConfig, logs: Path, specs: Sequence[WorkerSpec]) -> list[str]:
+    """Return the scripts that Slurm would run for these workers; empty for other engines."""
+    return make_slurm_engine(config.slurm, logs).scripts(specs) if config.name == "slurm" else []

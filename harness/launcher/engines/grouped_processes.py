@@ -1,4 +1,4 @@
-"""Several workers of one order: they live and end together."""
+"""Process groups: the processes that train one run start and end together."""
 
 from __future__ import annotations
 
@@ -9,82 +9,83 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness.config.process_group import Processes, to_env
-from harness.launcher.engines.engine_api import HELD, Exit, Order
+from harness.config.process_group import ProcessGroup, to_env
+from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import holder
+from harness.records.run.run_lock import owner
 
 Handle = TypeVar("Handle")
-GRACE = 30.0
-"""Seconds for which the others of a process that ended may end by themselves."""
+EXIT_GRACE_SECONDS = 30.0
+"""Seconds that the other processes have to exit by themselves after the first has exited."""
 
 
-def shares(order: Order, host: str) -> list[Order]:
-    """One order a process, with an environment and a log of its own. `host`: by which the others reach
-    process 0, whose log is the order's."""
-    count = order.processes
+def per_process_specs(spec: WorkerSpec, host: str) -> list[WorkerSpec]:
+    """Return one spec per process, each with its own environment and log.
+
+    `host`: the name by which the other processes reach process 0, which uses the log of `spec`.
+    """
+    count = spec.processes
     if count == 1:
-        return [order]
+        return [spec]
     start = uuid.uuid4().hex
-    each = [to_env(Processes(count, start, host, index=index)) for index in range(count)]
+    environments = [to_env(ProcessGroup(count, start, host, index=index)) for index in range(count)]
     return [
-        replace(order, env={**order.env, **own}, log=log_of(order, index)) for index, own in enumerate(each)
+        replace(spec, env={**spec.env, **env}, log=process_log(spec, index))
+        for index, env in enumerate(environments)
     ]
 
 
-def log_of(order: Order, index: int) -> Path:
-    """Where a process of a worker speaks."""
-    return order.log.with_suffix(f".{index}.log") if index else order.log
+def process_log(spec: WorkerSpec, index: int) -> Path:
+    """Return the log of one process of a worker."""
+    return spec.log.with_suffix(f".{index}.log") if index else spec.log
 
 
 @dataclass
-class Gang(Generic[Handle]):
-    """One handle for the processes of a run, in their order."""
+class ProcessGroupHandle(Generic[Handle]):
+    """One handle for all processes of a run, ordered by index."""
 
     members: Sequence[Handle]
     clock: Callable[[], float] = time.monotonic
     exits: dict[int, Exit] = field(default_factory=dict)
-    """By index, in the order in which they were seen to end."""
-    since: float = 0.0
-    """When the first one was."""
-    told: bool = False
-    """Whether those that outlive it were told to end."""
+    """Exits by process index, in the order in which they were seen."""
+    first_exit_time: float = 0.0
+    """Clock time of the first exit, in seconds."""
+    terminated: bool = False
+    """True once the processes that outlived the grace period were killed."""
 
-    def poll(self, one: Callable[[Handle], Exit | None], end: Callable[[Handle], None]) -> Exit | None:
-        """How the first one ended that did not end well, as soon as all have; those that outlive another one
-        by too long are ended."""
+    def poll(
+        self, poll_process: Callable[[Handle], Exit | None], end_process: Callable[[Handle], None]
+    ) -> Exit | None:
+        """Return the exit that explains the others once all have exited. Kills those that take too long."""
         for index, member in enumerate(self.members):
-            if index not in self.exits and (found := one(member)) is not None:
-                self.since = self.since if self.exits else self.clock()
-                self.exits[index] = found
-        left = [member for index, member in enumerate(self.members) if index not in self.exits]
-        if self.exits and not self.told and self.clock() - self.since > GRACE:
-            self.told = True
-            for member in left:
-                end(member)
-        return None if left else self._together()
+            if index not in self.exits and (exit := poll_process(member)) is not None:
+                self.first_exit_time = self.first_exit_time if self.exits else self.clock()
+                self.exits[index] = exit
+        running = [member for index, member in enumerate(self.members) if index not in self.exits]
+        if self.exits and not self.terminated and self.clock() - self.first_exit_time > EXIT_GRACE_SECONDS:
+            self.terminated = True
+            for member in running:
+                end_process(member)
+        return None if running else self._group_exit()
 
-    def _together(self) -> Exit:
-        if self.exits[0].code in (0, HELD):  # what process 0 says of the run stands
+    def _group_exit(self) -> Exit:
+        if len(self.members) == 1 or self.exits[0].code in (0, HELD):  # process 0 knows the run's state
             return self.exits[0]
-        if len(self.members) == 1:
-            return self.exits[0]
-        index = min(self.exits, key=lambda each: _weight(self.exits[each]))
-        found = self.exits[index]
-        words = f"process {index} of {len(self.members)}: {found.words}"
-        return replace(found, words=words, process=index)
+        index = min(self.exits, key=lambda position: _exit_priority(self.exits[position]))
+        first = self.exits[index]
+        message = f"process {index} of {len(self.members)}: {first.message}"
+        return replace(first, message=message, process=index)
 
 
-def _weight(end: Exit) -> int:
-    """Least for the end that explains the others: processes that lose one end by themselves."""
-    if end.taken_away:
+def _exit_priority(end: Exit) -> int:
+    """Return the smallest number for the exit that caused the others: survivors exit by themselves."""
+    if end.preempted:
         return 0
     return 1 if end.code is None or end.code < 0 else 2
 
 
-def said_by_first(order: Order, end: Exit) -> Exit:
-    """Where only the end of all processes together is known: what ended them, if process 0 said HELD, shows
-    in who has the run now."""
-    if order.processes == 1 or not end.code or not any(holder(RunDir(run).claim) for run in order.runs):
+def exit_of_group(spec: WorkerSpec, end: Exit) -> Exit:
+    """Return the exit of a group whose members cannot be told apart: HELD if another worker has the run."""
+    if spec.processes == 1 or not end.code or not any(owner(RunDir(run).claim) for run in spec.runs):
         return end
-    return Exit(HELD, end.words)
+    return Exit(HELD, end.message)

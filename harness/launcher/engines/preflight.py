@@ -1,7 +1,7 @@
-"""One small job before the first worker: that a node sees the same files, has the libraries and this harness,
-and tells the same time.
+"""A test job before the first worker: a node must see the same files, have the libraries and this version of
+the harness, and have the same time.
 
-The node's side is `python -m harness.launcher.engines.preflight FOLDER TOKEN NEED...`.
+On the node runs `python -m harness.launcher.engines.preflight FOLDER TOKEN REQUIRED_FILE...`.
 """
 
 from __future__ import annotations
@@ -17,168 +17,176 @@ from typing import Any, Protocol
 
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, Order
+from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.records.run.provenance import code_hash
-from harness.records.run.run_lock import WAY_OUT, claim, holder, release
+from harness.records.run.run_lock import WAY_OUT, acquire, owner, release
 
-SKEW = 60.0
-"""Seconds by which clocks may differ: the times of a run's record would contradict each other."""
-VISIBLE = 15.0
-"""Seconds after the job's end in which its file must be seen here; network file systems cache for some."""
-TICK = 0.2
+MAX_CLOCK_SKEW_SECONDS = 60.0
+"""Seconds by which clocks may differ. Beyond that, the times in a run's record would contradict each other."""
+FILE_VISIBLE_SECONDS = 15.0
+"""Seconds after the job's end until its answer must be visible here; network file systems cache."""
+TICK_SECONDS = 0.2
 MODULE = "harness.launcher.engines.preflight"
-PROBE = "probe"
-"""Its name as a worker, and what all its files begin with."""
-IMPORTS = ("jax.numpy", "harness.training.run", "harness.worker")
-"""The bare name `jax` could be imported from an empty folder."""
-LINES = 3
-"""Of its log that are quoted: a module that cannot be loaded is said before the Python that is not there."""
+PREFLIGHT_NAME = "probe"
+"""Name of the test job, and the prefix of its files."""
+REQUIRED_IMPORTS = ("jax.numpy", "harness.training.run", "harness.worker")
+"""Modules that a node must import. Not bare `jax`: an empty folder of that name could be imported."""
+QUOTED_LOG_LINES = 3
+"""Number of log lines that are quoted: a failed `module load` is printed before the missing Python."""
 
 
-class Engine(Protocol):
-    """As much of an engine as a probe needs."""
+class PreflightEngine(Protocol):
+    """The part of an engine that the test job needs."""
 
-    def poll(self, handle: Any) -> Exit | None: ...
+    def poll(self, handle: Any) -> Exit | None:
+        """See Engine.poll."""
+        ...
 
-    def waiting(self, handle: Any) -> str: ...
+    def waiting(self, handle: Any) -> str:
+        """See Engine.waiting."""
+        ...
 
-    def cancel(self, handle: Any, *, hard: bool) -> None: ...
+    def cancel(self, handle: Any, *, hard: bool) -> None:
+        """See Engine.cancel."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """See Engine.close."""
+        ...
 
 
-def probe(
-    engine: Engine,
-    start: Callable[[Order, Sequence[str]], Any],
+def run_preflight(
+    engine: PreflightEngine,
+    start: Callable[[WorkerSpec, Sequence[str]], Any],
     folder: Path,
-    needs: Sequence[Path],
+    required_files: Sequence[Path],
     note: Callable[[str], None],
 ) -> None:
-    """Raises UserError with the first thing that a node lacks, and then leaves nothing: what its log said
-    that matters stands in the sentence, since a log of what never began is one more thing to find and to
-    clear away. `needs`: what it must be able to read."""
-    _clear(folder)
+    """Run the test job. Raises UserError with the first problem of the node.
+
+    After an error no file remains: the message quotes the log. `required_files`: files that a node must read.
+    """
+    _remove_files(folder)
     token = secrets.token_hex(8)
-    ask, answer, lock = _files(folder, token)
-    order = Order(PROBE, (), {}, folder / f"{PROBE}.log")
-    paths = [str(path.absolute()) for path in (folder, *needs)]
+    question, answer, lock = _exchange_files(folder, token)
+    spec = WorkerSpec(PREFLIGHT_NAME, (), {}, folder / f"{PREFLIGHT_NAME}.log")
+    paths = [str(path.absolute()) for path in (folder, *required_files)]
     try:
-        claim(lock)
-        atomic_files.write_bytes(ask, token.encode())
-        end = _wait(engine, start(order, [MODULE, paths[0], token, *paths[1:]]), note)
-        _judge(_read(answer, end, order.log), end, order.log)
+        acquire(lock)
+        atomic_files.write_bytes(question, token.encode())
+        end = _wait_for_exit(engine, start(spec, [MODULE, paths[0], token, *paths[1:]]), note)
+        _check_answer(_read_answer(answer, end, spec.log), end, spec.log)
     except BaseException:
         engine.close()
-        _clear(folder)
+        _remove_files(folder)
         raise
     finally:
         release(lock)
-        for file in (ask, answer, lock):
+        for file in (question, answer, lock):
             file.unlink(missing_ok=True)
 
 
-def _clear(folder: Path) -> None:
-    """Of this probe, or of one whose driver was killed: files, scripts and logs."""
-    for file in folder.glob(f"{PROBE}[.-]*"):
+def _remove_files(folder: Path) -> None:
+    """Remove the files, scripts and logs of this test job, and of one whose driver was killed."""
+    for file in folder.glob(f"{PREFLIGHT_NAME}[.-]*"):
         file.unlink(missing_ok=True)
 
 
-def _files(folder: Path, token: str) -> tuple[Path, Path, Path]:
-    """Question, answer, and what the driver holds meanwhile."""
-    ask, answer, lock = (folder / f"{PROBE}-{token}.{kind}" for kind in ("ask", "json", "lock"))
-    return ask, answer, lock
+def _exchange_files(folder: Path, token: str) -> tuple[Path, Path, Path]:
+    """Return the paths of the question, the answer, and the lock that the driver holds meanwhile."""
+    question, answer, lock = (folder / f"{PREFLIGHT_NAME}-{token}.{kind}" for kind in ("ask", "json", "lock"))
+    return question, answer, lock
 
 
-def _wait(engine: Engine, handle: Any, note: Callable[[str], None]) -> Exit:
-    said: set[str] = set()
+def _wait_for_exit(engine: PreflightEngine, handle: Any, note: Callable[[str], None]) -> Exit:
+    reported: set[str] = set()
     try:
         while (end := engine.poll(handle)) is None:
-            why = engine.waiting(handle)
-            if why and why not in said and len(said) < 5:
-                note(f"the probe of a node {why}")
-                said.add(why)
-            time.sleep(TICK)
+            reason = engine.waiting(handle)
+            if reason and reason not in reported and len(reported) < 5:
+                note(f"the test job {reason}")
+                reported.add(reason)
+            time.sleep(TICK_SECONDS)
         return end
     except BaseException:
         engine.cancel(handle, hard=True)
         raise
 
 
-def _read(answer: Path, end: Exit, log: Path) -> dict[str, Any] | None:
-    """None where there is no answer; of a job that failed, none is to come once its log is seen, and of one
-    that was not let finish, none at all."""
-    deadline = time.monotonic() + VISIBLE
+def _read_answer(answer: Path, end: Exit, log: Path) -> dict[str, Any] | None:
+    """Wait for the answer file. Returns None if the job failed and its log is visible, or after a timeout."""
+    deadline = time.monotonic() + FILE_VISIBLE_SECONDS
     while time.monotonic() < deadline:
-        found = atomic_files.read_json(answer)
-        if isinstance(found, dict):
-            return found | {"seen": time.time()}
-        if end.code is None or (end.code and _said(end, log)):
+        content = atomic_files.read_json(answer)
+        if isinstance(content, dict):
+            return content | {"seen": time.time()}
+        if end.code is None or (end.code and _last_output(end, log)):
             break
-        time.sleep(TICK)
+        time.sleep(TICK_SECONDS)
     return None
 
 
-def _said(end: Exit, log: Path) -> str:
-    """By the node, else by the scheduler."""
+def _last_output(end: Exit, log: Path) -> str:
+    """Return the last lines of the log, else the message of the scheduler."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    told = [line.strip() for line in lines if line.strip()]
-    return "; ".join(told[-LINES:]) or end.said
+    printed = [line.strip() for line in lines if line.strip()]
+    return "; ".join(printed[-QUOTED_LOG_LINES:]) or end.scheduler_message
 
 
-def _judge(found: dict[str, Any] | None, end: Exit, log: Path) -> None:
-    if found is None:
-        if said := _said(end, log):
+def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
+    if answer is None:
+        if output := _last_output(end, log):
             raise UserError(
-                f"{sys.executable} does not run the harness on a node ({said}); install it where nodes "
-                "see it, or by Slurm load it in engine.slurm.setup=[...]"
+                f"{sys.executable} cannot run the harness on a node ({output}). Install it where every node "
+                "sees it, or with Slurm load it in engine.slurm.setup=[...]"
             )
         if end.code is None:
-            raise UserError(f"no node could be asked before the first worker: {end.words}")
+            raise UserError(f"the test job before the first worker did not run: {end.message}")
         raise UserError(
-            f"{log.parent}: a node was to write there, and nothing is seen here ({end.words}): the folder is "
-            "not shared; choose one that every node sees with runs=..."
+            f"{log.parent} is not shared: the test job should have written a file there, but none appeared ({end.message}). "
+            "Choose a folder that every node sees, with runs=..."
         )
-    if found["failure"]:
-        raise UserError(f"node {found['host']}: {found['failure']}")
-    if found["code"] != code_hash():
+    if answer["failure"]:
+        raise UserError(f"node {answer['host']}: {answer['failure']}")
+    if answer["code"] != code_hash():
         raise UserError(
-            f"node {found['host']}: its harness has other code than this one, and what was trained would not "
-            "be what is recorded; install the same there, or work in a checkout that every node sees"
+            f"node {answer['host']} has another version of the harness, so the recorded code hash would be "
+            "wrong. Install the same version there, or work in a checkout that every node sees"
         )
-    ahead = found["time"] - found["seen"]
-    if ahead > SKEW or ahead < -(SKEW + VISIBLE):
+    ahead = answer["time"] - answer["seen"]
+    if ahead > MAX_CLOCK_SKEW_SECONDS or ahead < -(MAX_CLOCK_SKEW_SECONDS + FILE_VISIBLE_SECONDS):
         side = "ahead of" if ahead > 0 else "behind"
         raise UserError(
-            f"node {found['host']}: its clock is {abs(ahead):.0f} s {side} this machine's; set them alike "
-            f"(they may differ by {SKEW:.0f} s)"
+            f"node {answer['host']}: its clock is {abs(ahead):.0f} s {side} this machine's. "
+            f"Synchronise the clocks: they may differ by {MAX_CLOCK_SKEW_SECONDS:.0f} s"
         )
 
 
-def answer(folder: Path, token: str, needs: Sequence[str]) -> None:
-    """On the node: say what is here."""
-    failure = _failure(folder, token, needs)  # takes its time
-    found = {"host": socket.gethostname(), "failure": failure, "code": code_hash(), "time": time.time()}
-    atomic_files.write_json(_files(folder, token)[1], found)
+def write_answer(folder: Path, token: str, required_files: Sequence[str]) -> None:
+    """Write the answer of this node."""
+    failure = _find_failure(folder, token, required_files)  # takes its time
+    content = {"host": socket.gethostname(), "failure": failure, "code": code_hash(), "time": time.time()}
+    atomic_files.write_json(_exchange_files(folder, token)[1], content)
 
 
-def _failure(folder: Path, token: str, needs: Sequence[str]) -> str:
-    """One sentence, or nothing."""
-    ask, _, lock = _files(folder, token)
-    if not ask.exists() or ask.read_text() != token:
-        return f"{folder} is another folder there: choose one that every node sees with runs=..."
-    if holder(lock) is None:
-        return f"locks on files in {folder} do not reach it, and two workers could train one run: {WAY_OUT}"
-    for need in needs:
-        if not Path(need).exists():
-            return f"{need} is not there: put the data where every node sees them"
-    for module in IMPORTS:
+def _find_failure(folder: Path, token: str, required_files: Sequence[str]) -> str:
+    """Return the first problem of this node in one sentence; empty if there is none."""
+    question, _, lock = _exchange_files(folder, token)
+    if not question.exists() or question.read_text() != token:
+        return f"{folder} is a different folder there. Choose a folder that every node sees, with runs=..."
+    if owner(lock) is None:
+        return f"file locks in {folder} do not reach this node, so two workers could train one run: {WAY_OUT}"
+    for path in required_files:
+        if not Path(path).exists():
+            return f"{path} is not there. Put the data where every node sees it"
+    for module in REQUIRED_IMPORTS:
         try:
             importlib.import_module(module)
         except Exception as error:
-            why = f"{sys.executable} cannot import {module} ({error})"
-            return f"{why}: install it there, or by Slurm load it in engine.slurm.setup=[...]"
+            problem = f"{sys.executable} cannot import {module} ({error})"
+            return f"{problem}. Install it there, or with Slurm load it in engine.slurm.setup=[...]"
     return ""
 
 
 if __name__ == "__main__":
-    answer(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    write_answer(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -8,14 +8,14 @@ from typing import Any
 
 from harness.config.schema.cluster import MeshConfig
 from harness.core.hashing import to_plain
-from harness.launcher.cost.step_cost import Estimate
+from harness.launcher.cost.step_cost import RunEstimate
 from harness.launcher.runs import Block, Run
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
 
 @dataclass(frozen=True)
-class Place:
+class FrozenPlace:
     """A run's lane: its position in its block, and the shape of its mesh."""
 
     block: str
@@ -23,26 +23,26 @@ class Place:
     mesh: MeshConfig
 
 
-def frozen(sweep: SweepDir) -> dict[str, Place]:
+def read_places(sweep: SweepDir) -> dict[str, FrozenPlace]:
     """The places that were given so far, by run; later entries of the ledger replace earlier ones."""
-    places: dict[str, Place] = {}
+    places: dict[str, FrozenPlace] = {}
     for entry in ledger.read_valid(sweep, "placement"):
         for name, place in entry["content"]["runs"].items():
-            places[name] = Place(place["block"], place["lane"], MeshConfig(**place["mesh"]))
+            places[name] = FrozenPlace(place["block"], place["lane"], MeshConfig(**place["mesh"]))
     return places
 
 
-def freeze(
+def freeze_places(
     sweep: SweepDir,
     blocks: Sequence[Block],
     replanned: Sequence[str] = (),
-    estimates: Mapping[str, Estimate] | None = None,
-) -> dict[str, Place]:
+    estimates: Mapping[str, RunEstimate] | None = None,
+) -> dict[str, FrozenPlace]:
     """Give a place to each run that has none, or that is to be placed anew, and return all places.
 
     What was predicted of a run stands beside its place, so that it can be held against what it took.
     """
-    known = frozen(sweep)
+    known = read_places(sweep)
     wanted = {run.name: _place(block, lane, run) for block in blocks for lane, run in enumerate(block.runs)}
     new = {
         name: place
@@ -60,38 +60,38 @@ def freeze(
     return known | new
 
 
-def moved(runs: Sequence[Run], places: Mapping[str, Place]) -> list[Run]:
+def runs_on_other_mesh(runs: Sequence[Run], places: Mapping[str, FrozenPlace]) -> list[Run]:
     """Runs that this command would put on another mesh than the one they are frozen to."""
     return [run for run in runs if places[run.name].mesh != run.config.mesh]
 
 
-def block_as_placed(block: Block, places: Mapping[str, Place]) -> Block:
+def block_on_frozen_meshes(block: Block, places: Mapping[str, FrozenPlace]) -> Block:
     """The block with the meshes of those of its runs that have a place."""
     return Block(
-        block.name, tuple(as_placed(run, places) if run.name in places else run for run in block.runs)
+        block.name, tuple(on_frozen_mesh(run, places) if run.name in places else run for run in block.runs)
     )
 
 
-def as_placed(run: Run, places: Mapping[str, Place]) -> Run:
+def on_frozen_mesh(run: Run, places: Mapping[str, FrozenPlace]) -> Run:
     """The run with the mesh that it is frozen to."""
     return run.on_mesh(places[run.name].mesh)
 
 
-def in_lanes(block: Block, places: Mapping[str, Place]) -> Block:
+def in_lane_order(block: Block, places: Mapping[str, FrozenPlace]) -> Block:
     """Return the block with its runs in the order of their lanes, each on the mesh that it is frozen to."""
     ordered = sorted(block.runs, key=lambda run: places[run.name].lane)
-    return Block(block.name, tuple(as_placed(run, places) for run in ordered))
+    return Block(block.name, tuple(on_frozen_mesh(run, places) for run in ordered))
 
 
-def _place(block: Block, lane: int, run: Run) -> Place:
-    return Place(block.name, lane, run.config.mesh)
+def _place(block: Block, lane: int, run: Run) -> FrozenPlace:
+    return FrozenPlace(block.name, lane, run.config.mesh)
 
 
-def _record(place: Place) -> dict[str, Any]:
+def _record(place: FrozenPlace) -> dict[str, Any]:
     return {"block": place.block, "lane": place.lane, "mesh": to_plain(place.mesh)}
 
 
-def _predicted(name: str, estimates: Mapping[str, Estimate] | None) -> dict[str, Any]:
+def _predicted(name: str, estimates: Mapping[str, RunEstimate] | None) -> dict[str, Any]:
     """Seconds of a run, and of its steps."""
     if estimates is None or name not in estimates:
         return {}
@@ -112,7 +112,7 @@ def _short(seconds: float) -> float:
     return float(f"{seconds:.4g}")
 
 
-def _added(added: Sequence[str], known: Mapping[str, Place]) -> str:
+def _added(added: Sequence[str], known: Mapping[str, FrozenPlace]) -> str:
     """Which scales, variants and seeds the ledger did not know, in words."""
     words = []
     for position, what in enumerate(("scale", "variant", "seed")):

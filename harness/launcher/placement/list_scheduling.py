@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-AT_ONCE = 1e-9
+SAME_MOMENT = 1e-9
 """Ends that lie no further apart, relative to the time passed, are one moment: sums of floats are not
 equal where the times that they stand for are, and a wide job waits for several ends."""
 
 
 @dataclass(frozen=True)
-class Job:
+class BlockJob:
     """A block at one width."""
 
     width: int
@@ -34,31 +34,31 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Spot:
+class StartSlot:
     """Where a job begins: seconds from the start of the sweep, and its first device."""
 
     start: float
-    first: int
+    first_device: int
 
 
-def pack(devices: int, jobs: Sequence[Job]) -> list[Spot]:
+def pack(devices: int, jobs: Sequence[BlockJob]) -> list[StartSlot]:
     """A spot for each job, those that stand first preferred. No job may need more than `devices`."""
     waiting = _by_need(jobs)
-    free, ends, now = _Ranges(devices), [], 0.0
-    spots: dict[int, Spot] = {}
+    free, ends, now = _FreeRanges(devices), [], 0.0
+    spots: dict[int, StartSlot] = {}
     while waiting:
         if (index := _next(waiting, free.largest)) is None:
             now = _release(ends, free)
             continue
         job = jobs[index]
-        first = free.take(job.devices)
-        spots[index] = Spot(now, first)
+        first = free.allocate(job.devices)
+        spots[index] = StartSlot(now, first)
         for lane, seconds in enumerate(job.seconds):
             heapq.heappush(ends, (now + seconds, first + lane * job.width, job.width))
     return [spots[index] for index in range(len(jobs))]
 
 
-def _by_need(jobs: Sequence[Job]) -> dict[int, deque[int]]:
+def _by_need(jobs: Sequence[BlockJob]) -> dict[int, deque[int]]:
     """Positions of the jobs by the devices that they need."""
     queues: dict[int, deque[int]] = {}
     for index, job in enumerate(jobs):
@@ -78,17 +78,17 @@ def _next(waiting: dict[int, deque[int]], room: int) -> int | None:
     return index
 
 
-def _release(ends: list[tuple[float, int, int]], free: _Ranges) -> float:
+def _release(ends: list[tuple[float, int, int]], free: _FreeRanges) -> float:
     """Give back the lanes that end next; returns when."""
     moment = ends[0][0]
-    limit = moment * (1 + AT_ONCE)
+    limit = moment * (1 + SAME_MOMENT)
     while ends and ends[0][0] <= limit:
         moment, first, width = heapq.heappop(ends)
-        free.give(first, first + width)
+        free.free(first, first + width)
     return moment
 
 
-class _Ranges:
+class _FreeRanges:
     """Free ranges of devices, adjacent ones joined."""
 
     def __init__(self, devices: int) -> None:
@@ -99,7 +99,7 @@ class _Ranges:
     def largest(self) -> int:
         return self._sizes[-1][0] if self._sizes else 0
 
-    def take(self, devices: int) -> int:
+    def allocate(self, devices: int) -> int:
         """The first device of the smallest range that holds so many, which must exist."""
         size, start = self._sizes[bisect_left(self._sizes, (devices, 0))]
         self._remove(start, start + size)
@@ -107,7 +107,7 @@ class _Ranges:
             self._add(start + devices, start + size)
         return start
 
-    def give(self, start: int, end: int) -> None:
+    def free(self, start: int, end: int) -> None:
         if start in self._start_of:
             before = self._start_of[start]
             self._remove(before, start)

@@ -11,14 +11,14 @@ import numpy as np
 
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
-from harness.launcher.placement.list_scheduling import Job
+from harness.launcher.placement.list_scheduling import BlockJob
 
-HALVINGS = 60
+BISECTIONS = 60
 """Of the interval in which the ideal makespan is sought: to the last bit of a float."""
 
 
 @dataclass(frozen=True)
-class Task:
+class RunTask:
     """A run to be placed."""
 
     name: str
@@ -28,7 +28,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Partition:
+class DevicePartition:
     """The devices of one kind."""
 
     kind: str
@@ -36,7 +36,7 @@ class Partition:
     speed: float = 1.0
 
 
-class Choice(NamedTuple):
+class PlacementChoice(NamedTuple):
     """Where a block is trained (position of the partition), and at which of its widths (position)."""
 
     block: int
@@ -44,10 +44,10 @@ class Choice(NamedTuple):
     option: int
 
 
-class Options:
+class PlacementOptions:
     """Arrays are [blocks, widths], padded with infinity; time and work are those of a device of speed 1."""
 
-    def __init__(self, tasks: Sequence[Task], machine: Sequence[Partition]) -> None:
+    def __init__(self, tasks: Sequence[RunTask], machine: Sequence[DevicePartition]) -> None:
         """Raises UserError for a block whose runs cannot train side by side."""
         self.machine = machine
         by_block: dict[str, list[int]] = {}
@@ -57,33 +57,33 @@ class Options:
         """Positions of the tasks of each block, in the order of their lanes."""
         self.widths = [_shared_widths([tasks[i] for i in members]) for members in self.members]
         shape = (len(self.members), max(map(len, self.widths)))
-        self.longest, self.work, self.need = np.full((3, *shape), np.inf)
+        self.longest_seconds, self.device_seconds, self.devices = np.full((3, *shape), np.inf)
         self._seconds: list[np.ndarray] = []
-        self._jobs: dict[Choice, Job] = {}
+        self._jobs: dict[PlacementChoice, BlockJob] = {}
         for row, (members, widths) in enumerate(zip(self.members, self.widths, strict=True)):
             seconds = np.array([[tasks[i].seconds[width] for width in widths] for i in members])
             self._seconds.append(seconds)
-            self.longest[row, : len(widths)] = seconds.max(axis=0)
-            self.work[row, : len(widths)] = seconds.sum(axis=0) * widths
-            self.need[row, : len(widths)] = len(members) * np.array(widths)
+            self.longest_seconds[row, : len(widths)] = seconds.max(axis=0)
+            self.device_seconds[row, : len(widths)] = seconds.sum(axis=0) * widths
+            self.devices[row, : len(widths)] = len(members) * np.array(widths)
         self.seconds = [self._seconds_on(part) for part in machine]
         """By partition: the longest run of each block; infinite where the block does not fit."""
         self._check([*by_block])
 
-    def _seconds_on(self, part: Partition) -> np.ndarray:
-        return np.where(self.need <= part.devices, self.longest / part.speed, np.inf)
+    def _seconds_on(self, part: DevicePartition) -> np.ndarray:
+        return np.where(self.devices <= part.devices, self.longest_seconds / part.speed, np.inf)
 
     def _check(self, names: Sequence[str]) -> None:
         largest = max(part.devices for part in self.machine)
-        row = int(np.argmax(self.need.min(axis=1)))
-        if (need := int(self.need[row].min())) > largest:
+        row = int(np.argmax(self.devices.min(axis=1)))
+        if (need := int(self.devices[row].min())) > largest:
             raise UserError(
                 f"engine.devices={largest}: {names[row]} trains {len(self.members[row])} runs side by side "
                 f"on {min(self.widths[row])} devices each; give it {need} or more"
             )
 
     @cached_property
-    def ideal(self) -> float:
+    def ideal_makespan(self) -> float:
         """Seconds below which no placement ends: the least T for which every block has a width that ends
         within T, and the least device seconds at such widths fit into devices x T (Ludwig and Tiwari,
         "Scheduling malleable and nonmalleable parallel tasks", SODA 1994). Never below total work over
@@ -91,55 +91,55 @@ class Options:
         low, high = 0.0, float(self._fastest.min(axis=1).max())
         while not self._could_end(high):
             low, high = high, 2 * high
-        for _ in range(HALVINGS):
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2
             low, high = (low, middle) if self._could_end(middle) else (middle, high)
         return low
 
     def _could_end(self, deadline: float) -> bool:
-        work = np.where(self._fastest <= deadline, self.work, np.inf).min(axis=1).sum()
+        work = np.where(self._fastest <= deadline, self.device_seconds, np.inf).min(axis=1).sum()
         return bool(work <= deadline * sum(part.devices * part.speed for part in self.machine))
 
     @cached_property
     def _fastest(self) -> np.ndarray:
         return np.min(self.seconds, axis=0)
 
-    def in_time(self, deadline: float, schedule: Schedule) -> list[Choice]:
+    def choose_by_deadline(self, deadline: float, schedule: Schedule) -> list[PlacementChoice]:
         """For each block the width that ends in time with the least devices (static: all are held at once)
         or the least device seconds (queue), else its fastest one. Kinds of device are filled evenly."""
         static = schedule is Schedule.static
-        price = self.need if static else self.work
+        price = self.devices if static else self.device_seconds
         options = [_cheapest(seconds, deadline, price) for seconds in self.seconds]
         if len(self.machine) == 1:
-            return [Choice(block, 0, int(option)) for block, option in enumerate(options[0])]
+            return [PlacementChoice(block, 0, int(option)) for block, option in enumerate(options[0])]
         rows = np.arange(len(self.members))
         ends = np.array([seconds[rows, each] for seconds, each in zip(self.seconds, options, strict=True)])
         prices = np.array([price[rows, each] for each in options])
         capacity = [part.devices * (1.0 if static else part.speed) for part in self.machine]
         kinds = _filled_evenly(prices, ends, deadline, np.array(capacity))
-        return [Choice(block, kind, int(options[kind][block])) for block, kind in enumerate(kinds)]
+        return [PlacementChoice(block, kind, int(options[kind][block])) for block, kind in enumerate(kinds)]
 
-    def job(self, choice: Choice) -> Job:
+    def job(self, choice: PlacementChoice) -> BlockJob:
         if choice not in self._jobs:
             self._jobs[choice] = self._job(choice)
         return self._jobs[choice]
 
-    def _job(self, choice: Choice) -> Job:
+    def _job(self, choice: PlacementChoice) -> BlockJob:
         width, seconds = self.widths[choice.block][choice.option], self._seconds[choice.block]
         lanes = seconds[:, choice.option] / self.machine[choice.partition].speed
-        return Job(width, tuple(lanes.tolist()))
+        return BlockJob(width, tuple(lanes.tolist()))
 
-    def others(self, choice: Choice) -> list[Choice]:
+    def alternatives(self, choice: PlacementChoice) -> list[PlacementChoice]:
         """Every other place and width of its block that the machine holds."""
         return [
             other
             for partition, seconds in enumerate(self.seconds)
             for option in np.flatnonzero(np.isfinite(seconds[choice.block])).tolist()
-            if (other := Choice(choice.block, partition, option)) != choice
+            if (other := PlacementChoice(choice.block, partition, option)) != choice
         ]
 
 
-def _shared_widths(runs: Sequence[Task]) -> list[int]:
+def _shared_widths(runs: Sequence[RunTask]) -> list[int]:
     """Widths that every run of a block may have, ascending. Raises UserError where there is none."""
     shared = sorted(set.intersection(*(set(run.seconds) for run in runs)))
     if not shared:

@@ -18,8 +18,8 @@ import numpy as np
 
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
-from harness.launcher.placement.list_scheduling import Spot, pack
-from harness.launcher.placement.options import Choice, Options, Partition, Task
+from harness.launcher.placement.list_scheduling import StartSlot, pack
+from harness.launcher.placement.options import DevicePartition, PlacementChoice, PlacementOptions, RunTask
 
 GOOD_ENOUGH = 1.005
 """Of the ideal makespan: nothing better is looked for."""
@@ -46,24 +46,24 @@ DEADLINES = (
 )
 """That are tried for the longest run, in units of the ideal makespan. A short one leaves no long run for the
 end where runs scale well, a long one wastes no devices where they do not."""
-MOST_BLOCKS = 60_000
+MAX_BLOCKS_PLACED = 60_000
 """Blocks that are placed in all while deadlines are tried (a quarter of a second for 10,000)."""
-FEW = 48
+MAX_BLOCKS_IMPROVED = 48
 """Blocks up to which a plan is also improved, block by block."""
 STARTS, TRIALS = 12, 250
 """Plans that are improved, the best ones, and changes to each that are tried."""
-AGAIN = 0.7
+MUTATE_AGAIN = 0.7
 """Chance of one more change before a plan is tried: one at a time often leads nowhere."""
 
 
 @dataclass(frozen=True)
-class Booking:
+class Reservation:
     """The lane of one run and its time, in seconds from the start of the sweep."""
 
     task: str
     block: str
     kind: str
-    first: int
+    first_device: int
     """First device, counted over the whole machine."""
     width: int
     start: float
@@ -71,154 +71,160 @@ class Booking:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepSchedule:
     """Where everything goes, in the order of the tasks."""
 
-    bookings: tuple[Booking, ...]
+    reservations: tuple[Reservation, ...]
     devices: int
-    ideal: float
+    ideal_makespan: float
     """Seconds below which no plan ends (moldable.Options.ideal)."""
 
     @cached_property
     def makespan(self) -> float:
         """Seconds from the first start to the last end."""
-        return max(booking.end for booking in self.bookings)
+        return max(booking.end for booking in self.reservations)
 
     @cached_property
     def utilisation(self) -> float:
         """Share of devices x makespan that is booked."""
-        booked = sum(booking.width * (booking.end - booking.start) for booking in self.bookings)
+        booked = sum(booking.width * (booking.end - booking.start) for booking in self.reservations)
         return booked / (self.devices * self.makespan)
 
 
-def place(tasks: Sequence[Task], machine: Sequence[Partition], schedule: Schedule) -> Plan:
+def place_tasks(
+    tasks: Sequence[RunTask], machine: Sequence[DevicePartition], schedule: Schedule
+) -> SweepSchedule:
     """Place every task. Raises UserError for what does not fit."""
-    options = Options(tasks, machine)
+    options = PlacementOptions(tasks, machine)
     line = _static(options) if schedule is Schedule.static else _queue(options)
     bookings = sorted(_bookings(tasks, options, line), key=lambda each: each[0])
-    return Plan(
-        tuple(booking for _, booking in bookings), sum(part.devices for part in machine), options.ideal
+    return SweepSchedule(
+        tuple(booking for _, booking in bookings),
+        sum(part.devices for part in machine),
+        options.ideal_makespan,
     )
 
 
-Line = tuple[Choice, ...]
+Line = tuple[PlacementChoice, ...]
 """A choice for each block, those that start first preferred in front."""
 
 
-def _static(options: Options) -> Line:
+def _static(options: PlacementOptions) -> Line:
     """The narrowest widths of the earliest common deadline that all blocks can meet side by side."""
     deadlines = np.unique(np.concatenate([each[np.isfinite(each)] for each in options.seconds]))
     low, high = 0, len(deadlines)
     while low < high:
         middle = (low + high) // 2
-        if _fits(options, options.in_time(deadlines[middle], Schedule.static), deadlines[middle]):
+        if _fits(options, options.choose_by_deadline(deadlines[middle], Schedule.static), deadlines[middle]):
             high = middle
         else:
             low = middle + 1
     if low == len(deadlines):
-        needed, there = options.need.min(axis=1).sum(), sum(part.devices for part in options.machine)
+        needed, there = options.devices.min(axis=1).sum(), sum(part.devices for part in options.machine)
         raise UserError(
             f"engine.schedule=static: all {len(options.members)} blocks at once need {needed:.0f} "
             f"{options.machine[0].kind} or more, there are {there}; choose engine.schedule=queue"
         )
-    return tuple(options.in_time(deadlines[low], Schedule.static))
+    return tuple(options.choose_by_deadline(deadlines[low], Schedule.static))
 
 
-def _fits(options: Options, choices: Sequence[Choice], deadline: float) -> bool:
+def _fits(options: PlacementOptions, choices: Sequence[PlacementChoice], deadline: float) -> bool:
     held = np.zeros(len(options.machine))
     for block, partition, option in choices:
-        held[partition] += options.need[block, option]
+        held[partition] += options.devices[block, option]
         if options.seconds[partition][block, option] > deadline:
             return False
     return all(used <= part.devices for used, part in zip(held, options.machine, strict=True))
 
 
-def _queue(options: Options) -> Line:
+def _queue(options: PlacementOptions) -> Line:
     """List scheduling at the widths that a common deadline asks for, over a search of the deadline.
 
     After Turek, Wolf and Yu, "Approximate algorithms for scheduling parallelizable tasks" (SPAA 1992):
     fix the longest run's time, give each run the least device seconds that meet it, pack the rectangles.
     """
     lines = sorted({*_until_good(options, _candidates(options))})
-    if len(options.members) > FEW or lines[0][0] <= GOOD_ENOUGH * options.ideal:
+    if len(options.members) > MAX_BLOCKS_IMPROVED or lines[0][0] <= GOOD_ENOUGH * options.ideal_makespan:
         return lines[0][1]
     return min(_improved(options, *start) for start in lines[:STARTS])[1]
 
 
-def _candidates(options: Options) -> Iterator[Line]:
+def _candidates(options: PlacementOptions) -> Iterator[Line]:
     """Lines by deadline: the longest first, and the widest first."""
     for share in DEADLINES:
-        deadline = share * options.ideal
-        choices = options.in_time(deadline, Schedule.queue)
+        deadline = share * options.ideal_makespan
+        choices = options.choose_by_deadline(deadline, Schedule.queue)
         for key in (_longest_first, _widest_first):
             yield tuple(sorted(choices, key=lambda choice: key(options, choice, deadline)))
 
 
-def _longest_first(options: Options, choice: Choice, _: float) -> tuple[float, ...]:
+def _longest_first(options: PlacementOptions, choice: PlacementChoice, _: float) -> tuple[float, ...]:
     block, partition, option = choice
-    return (-options.seconds[partition][block, option], -options.need[block, option])
+    return (-options.seconds[partition][block, option], -options.devices[block, option])
 
 
-def _widest_first(options: Options, choice: Choice, deadline: float) -> tuple[float, ...]:
+def _widest_first(options: PlacementOptions, choice: PlacementChoice, deadline: float) -> tuple[float, ...]:
     """Wide room that is once broken up comes back late. What cannot keep the deadline starts before all."""
     seconds, need = _longest_first(options, choice, deadline)
     return (-1.0, seconds, need) if -seconds > deadline else (0.0, need, seconds)
 
 
-def _until_good(options: Options, lines: Iterator[Line]) -> Iterator[tuple[float, Line]]:
+def _until_good(options: PlacementOptions, lines: Iterator[Line]) -> Iterator[tuple[float, Line]]:
     """Lines with their lengths, up to one that is good, or as many as there is patience for."""
-    for line in itertools.islice(lines, max(4, MOST_BLOCKS // len(options.members))):
+    for line in itertools.islice(lines, max(4, MAX_BLOCKS_PLACED // len(options.members))):
         yield (length := _length(options, line)), line
-        if length <= GOOD_ENOUGH * options.ideal:
+        if length <= GOOD_ENOUGH * options.ideal_makespan:
             return
 
 
-def _improved(options: Options, length: float, line: Line) -> tuple[float, Line]:
+def _improved(options: PlacementOptions, length: float, line: Line) -> tuple[float, Line]:
     """Another width or turn for a few blocks at a time, kept where the whole ends no later: an evolution
     of one by mutations of random strength, with the same draws every time."""
     draw = random.Random(0)
     for _ in range(TRIALS):
         mutant = _neighbour(options, line, draw)
-        while draw.random() < AGAIN:
+        while draw.random() < MUTATE_AGAIN:
             mutant = _neighbour(options, mutant, draw)
         if (tried := _length(options, mutant)) <= length:
             length, line = tried, mutant
-        if length <= GOOD_ENOUGH * options.ideal:
+        if length <= GOOD_ENOUGH * options.ideal_makespan:
             break
     return length, line
 
 
-def _neighbour(options: Options, line: Line, draw: random.Random) -> Line:
+def _neighbour(options: PlacementOptions, line: Line, draw: random.Random) -> Line:
     turn = draw.randrange(len(line))
     choice, rest = line[turn], line[:turn] + line[turn + 1 :]
-    others = options.others(choice)
+    others = options.alternatives(choice)
     if others and draw.random() < 0.5:
         return (*line[:turn], draw.choice(others), *line[turn + 1 :])
     other_turn = draw.randrange(len(line))
     return (*rest[:other_turn], choice, *rest[other_turn:])
 
 
-def _length(options: Options, line: Line) -> float:
+def _length(options: PlacementOptions, line: Line) -> float:
     """Makespan of a line, in seconds."""
     return max(spot.start + max(options.job(choice).seconds) for choice, spot in _spots(options, line))
 
 
-def _spots(options: Options, line: Line) -> Iterator[tuple[Choice, Spot]]:
+def _spots(options: PlacementOptions, line: Line) -> Iterator[tuple[PlacementChoice, StartSlot]]:
     """Devices are counted within each partition."""
     for index, part in enumerate(options.machine):
         here = [choice for choice in line if choice.partition == index]
         yield from zip(here, pack(part.devices, [options.job(each) for each in here]), strict=True)
 
 
-def _bookings(tasks: Sequence[Task], options: Options, line: Line) -> Iterator[tuple[int, Booking]]:
+def _bookings(
+    tasks: Sequence[RunTask], options: PlacementOptions, line: Line
+) -> Iterator[tuple[int, Reservation]]:
     """Each task's position and lane."""
     offsets = np.cumsum([0, *(part.devices for part in options.machine)]).tolist()
     for choice, spot in _spots(options, line):
         job, kind = options.job(choice), options.machine[choice.partition].kind
         for lane, (index, seconds) in enumerate(zip(options.members[choice.block], job.seconds, strict=True)):
-            first = offsets[choice.partition] + spot.first + lane * job.width
+            first = offsets[choice.partition] + spot.first_device + lane * job.width
             task = tasks[index]
             yield (
                 index,
-                Booking(task.name, task.block, kind, first, job.width, spot.start, spot.start + seconds),
+                Reservation(task.name, task.block, kind, first, job.width, spot.start, spot.start + seconds),
             )

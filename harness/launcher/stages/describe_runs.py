@@ -34,9 +34,9 @@ _IRRELEVANT = (
 """Nodes that change no fact. The mesh stays in: whether the batch divides over it is one."""
 
 
-def described(configs: Sequence[Config]) -> list[Facts]:
+def describe_configs(configs: Sequence[Config]) -> list[Facts]:
     """Facts of each config, in order. Raises UserError with what is wrong with the first bad one."""
-    keys = [key_of(config) for config in configs]
+    keys = [description_key(config) for config in configs]
     known = {key: facts for key in {*keys} if (facts := _remembered(key)) is not None}
     missing = {key: config for key, config in zip(keys, configs, strict=True) if key not in known}
     if missing:
@@ -48,7 +48,7 @@ def described(configs: Sequence[Config]) -> list[Facts]:
     return [known[key] for key in keys]
 
 
-def key_of(config: Config) -> str:
+def description_key(config: Config) -> str:
     """What a description depends on: config, code, users' files and a parent as they lie there now."""
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IRRELEVANT}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]

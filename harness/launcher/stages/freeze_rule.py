@@ -14,13 +14,13 @@ from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
 
-def complete(configs: Sequence[Config]) -> None:
+def set_default_control(configs: Sequence[Config]) -> None:
     """A rule without a control takes the first variant."""
     for config in configs:
         config.rule.control = config.rule.control or configs[0].variant.name
 
 
-def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
+def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
     """Raises UserError where variants would be trained that nothing can be compared with."""
     rule = configs[0].rule
     trained = {path.parent.name for path in sweep.path.glob("*/*/seed*")}
@@ -31,7 +31,7 @@ def check(sweep: SweepDir, configs: Sequence[Config]) -> None:
         )
 
 
-def compared(configs: Sequence[Config]) -> list[str]:
+def compared_variants(configs: Sequence[Config]) -> list[str]:
     """The variants of scales at which the control is trained as well, where it is trained at all: what has
     no sibling is compared with nothing."""
     control = configs[0].rule.control
@@ -39,7 +39,7 @@ def compared(configs: Sequence[Config]) -> list[str]:
     return [config.variant.name for config in configs if not scales or config.scale.name in scales]
 
 
-def write_down(
+def write_rule(
     sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
 ) -> str | None:
     """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
@@ -76,7 +76,7 @@ def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
     return f"{sweep.rule} was changed or lost after it was hashed; it is written again as the ledger holds it"
 
 
-def fixed_stopping(sweep: SweepDir) -> Stopping:
+def frozen_stopping(sweep: SweepDir) -> Stopping:
     """The stopping that was written down, whatever a later command says."""
     return Stopping(ledger.read_valid(sweep, "rule")[0]["content"]["rule"]["stopping"])
 

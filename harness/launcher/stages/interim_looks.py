@@ -13,8 +13,7 @@ from typing import Any
 from harness.config.schema.decision import Stopping
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.core.number_format import unique
-from harness.launcher.run_directories import mark
+from harness.launcher.run_directories import set_state
 from harness.launcher.runs import Block, Run, select_runs
 from harness.records.paths import SweepDir
 from harness.records.run.integrity import branch_is_complete
@@ -28,7 +27,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Looks:
+class InterimLooks:
     """The looks of a sweep before its end, as shares of the token budget."""
 
     shares: tuple[float, ...]
@@ -41,7 +40,7 @@ class Looks:
             )
 
 
-def looks_of(config: Config, stopping: Stopping) -> Looks | None:
+def interim_looks(config: Config, stopping: Stopping) -> InterimLooks | None:
     """None where the rule decides at the end alone. Raises UserError for looks without branches."""
     if stopping is Stopping.none:
         return None
@@ -50,10 +49,12 @@ def looks_of(config: Config, stopping: Stopping) -> Looks | None:
             "rule.stopping=looks: a look before the end would not see data.stages of "
             f"'{config.variant.name}' in full; leave rule.stopping=none"
         )
-    return Looks(tuple(sorted(config.schedule.branches)))
+    return InterimLooks(tuple(sorted(config.schedule.branches)))
 
 
-def train_by_looks(sweep: SweepDir, blocks: Sequence[Block], looks: Looks, train: Train, note: Note) -> None:
+def train_by_looks(
+    sweep: SweepDir, blocks: Sequence[Block], looks: InterimLooks, train: Train, note: Note
+) -> None:
     """Train every block to its end, or to the look at which its scale was stopped."""
     for number, share in enumerate(looks.shares, start=1):
         stopped_before = {name: stop for name in _scales(blocks) if (stop := _stop_of(sweep, name)) < share}
@@ -84,7 +85,7 @@ def _reached(run: Run, share: float) -> bool:
     return status.state is State.waiting and share < END and branch_is_complete(run.dir.branch(share))
 
 
-def _decide(sweep: SweepDir, scale: str, number: int, looks: Looks, note: Note) -> None:
+def _decide(sweep: SweepDir, scale: str, number: int, looks: InterimLooks, note: Note) -> None:
     from harness.compare.verdict.interim_looks import decide_look  # scipy takes a third of a second to import
 
     decision = decide_look(sweep, scale, number, looks.shares)
@@ -108,7 +109,7 @@ def _mark_stopped(sweep: SweepDir, scale: str, number: int, blocks: Sequence[Blo
     assert decision is not None
     for run in [run for block in blocks if block.scale == scale for run in block.runs]:
         if read_status(run.dir).state is State.waiting:
-            mark(run.dir, State.stopped, decision["detail"])
+            set_state(run.dir, State.stopped, decision["detail"])
 
 
 def _decision(sweep: SweepDir, scale: str, number: int) -> dict[str, Any] | None:
@@ -130,4 +131,4 @@ def _stop_of(sweep: SweepDir, scale: str) -> float:
 
 
 def _scales(blocks: Sequence[Block]) -> list[str]:
-    return unique(block.scale for block in blocks)
+    return [*dict.fromkeys(block.scale for block in blocks)]

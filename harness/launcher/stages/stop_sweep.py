@@ -13,7 +13,7 @@ from harness.records.run.run_lock import owner, worker_of
 from harness.records.run.status import ProcessInfo
 
 
-def stop(sweep: SweepDir) -> str:
+def stop_sweep(sweep: SweepDir) -> str:
     """Tell the driver if there is one, else the workers. Returns in one sentence what was told."""
     driver = owner(sweep.lock)
     if driver is not None:

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from harness.config.run_identity import config_difference
 from harness.core.hashing import is_covered_by
-from harness.core.number_format import short, unique
+from harness.core.number_format import format_si
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Run
-from harness.launcher.workers.progress import clock
+from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def printer(console: Console) -> Note:
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[str]:
     """The sweep in a few lines: what is multiplied, how large, and what it costs. Unequal blocks are counted,
     smallest scale first."""
-    scales = unique(run.config.scale.name for run in runs)
-    variants = unique(run.variant for run in runs)
+    scales = [*dict.fromkeys(run.config.scale.name for run in runs)]
+    variants = [*dict.fromkeys(run.variant for run in runs)]
     seeds = sorted({run.config.seed for run in runs})
     control = runs[0].config.rule.control
     product = len(runs) == len(scales) * len(variants) * len(seeds)
@@ -51,21 +51,22 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[
         members = [run for run in runs if run.config.scale.name == scale]
         sizes = _span([run.facts.non_embedding for run in members])
         flops = sum(run.flops for run in members)
-        named = "" if product else f" ({', '.join(unique(run.variant for run in members))})"
+        named = "" if product else f" ({', '.join(dict.fromkeys(run.variant for run in members))})"
         lines.append(
-            f"  {scale}{named}: {sizes} parameters (and {short(members[0].facts.embedding)} in embeddings), "
-            f"{short(members[0].tokens)} tokens in {members[0].facts.steps} steps, {short(flops)}FLOP in all"
+            f"  {scale}{named}: {sizes} parameters "
+            f"(and {format_si(members[0].facts.embedding)} in embeddings), "
+            f"{format_si(members[0].tokens)} tokens in {members[0].facts.steps} steps, {format_si(flops)}FLOP in all"
         )
     total = sum(run.flops for run in runs)
     lines.append(
-        f"  {short(total)}FLOP on {outlook.capacity_text}: {clock(outlook.plan.makespan)} predicted "
-        f"({clock(outlook.low)} to {clock(outlook.high)})"
+        f"  {format_si(total)}FLOP on {outlook.capacity_text}: {format_clock(outlook.schedule.makespan)} "
+        f"predicted ({format_clock(outlook.low)} to {format_clock(outlook.high)})"
     )
     return lines
 
 
 @dataclass(frozen=True)
-class Resolution:
+class DesignPower:
     """What a design can find out."""
 
     lines: tuple[str, ...]
@@ -88,10 +89,10 @@ class Resolution:
 
 def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
     """The smallest effect that the design resolves, and the smallest p that it can attain, in words."""
-    return [*resolution(sweep, runs).lines]
+    return [*design_power(sweep, runs).lines]
 
 
-def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
+def design_power(sweep: SweepDir, runs: Sequence[Run]) -> DesignPower:
     """The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no
     pair resolve nothing, and are named."""
     from harness.compare.inputs.noise_floor import FloorKey, matching_floors
@@ -101,17 +102,17 @@ def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
     controls = {run.block: run for run in runs if run.variant == rule.control}
     treated = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
     if not treated:
-        return Resolution(())
+        return DesignPower(())
     treatments = {run.variant for run in treated}
     seeds = {
         scale: len({run.config.seed for run in treated if run.config.scale.name == scale})
-        for scale in unique(run.config.scale.name for run in treated)
+        for scale in dict.fromkeys(run.config.scale.name for run in treated)
     }
     alone = [scale for scale in _by_size(runs) if scale not in seeds]
     shown = [f"Nothing is compared at {', '.join(alone)}: no pair is there."] if alone else []
     needed = seeds_needed(len(seeds), rule.alpha / len(treatments))
     if max(seeds.values()) < 2:
-        return Resolution(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
+        return DesignPower(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
     wanted = [
         FloorKey(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
         for run in controls.values()
@@ -120,7 +121,7 @@ def resolution(sweep: SweepDir, runs: Sequence[Run]) -> Resolution:
     floors = matching_floors(sweep, wanted)
     unit = treated[0].facts.loss_unit.partition(" a ")[0]
     power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
-    return Resolution((power.sentence, *shown), power, needed)
+    return DesignPower((power.sentence, *shown), power, needed)
 
 
 def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool:
@@ -145,9 +146,9 @@ def _block(size: int, plural: str) -> str:
 
 
 def _by_size(runs: Sequence[Run]) -> list[str]:
-    return unique(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))
+    return [*dict.fromkeys(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))]
 
 
 def _span(sizes: Sequence[int]) -> str:
     low, high = min(sizes), max(sizes)
-    return short(low) if short(low) == short(high) else f"{short(low)} to {short(high)}"
+    return format_si(low) if format_si(low) == format_si(high) else f"{format_si(low)} to {format_si(high)}"

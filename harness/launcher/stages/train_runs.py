@@ -11,14 +11,14 @@ from rich.console import Console
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.core import atomic_files
 from harness.launcher import run_directories
-from harness.launcher.cost.measurements import learn, put_to_use
+from harness.launcher.cost.measurements import record_timings, utilisation_lines
 from harness.launcher.engines.engine_api import Engine
 from harness.launcher.launch_plan import LaunchPlan
-from harness.launcher.run_directories import Ready
+from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, select_runs
-from harness.launcher.stages.interim_looks import Looks, train_by_looks
+from harness.launcher.stages.interim_looks import InterimLooks, train_by_looks
 from harness.launcher.stages.summary import Note, plan_lines, power_lines, printer
-from harness.launcher.sweep_lock import leaving_when_told, signals_to
+from harness.launcher.sweep_lock import handle_signals, stop_on_signal
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
 from harness.launcher.workers.worker_specs import assign_runs, input_files, worker_spec
@@ -30,7 +30,7 @@ def ready_engine(plan: LaunchPlan, make_engine: EngineMaker, note: Note) -> Engi
     """Return an engine that has passed its preflight check. Raises UserError if it cannot train the plan."""
     logs = plan.sweep.path / "workers"
     engine, specs = make_engine(plan.settings, logs), plan.worker_specs
-    with atomic_files.remove_new_dirs_on_error(logs), leaving_when_told():
+    with atomic_files.remove_new_dirs_on_error(logs), stop_on_signal():
         engine.check(specs, input_files(plan.runs), note)
     return engine
 
@@ -38,7 +38,7 @@ def ready_engine(plan: LaunchPlan, make_engine: EngineMaker, note: Note) -> Engi
 def train_runs(
     plan: LaunchPlan,
     runs: Sequence[Run],
-    looks: Looks | None,
+    looks: InterimLooks | None,
     engine: Engine | None,
     make_engine: EngineMaker,
     console: Console,
@@ -56,24 +56,24 @@ def train_runs(
     for line in [*plan_lines(plan.sweep, runs, todo.forecast), *power_lines(plan.sweep, runs)]:
         note(line)
     failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
-    for line in put_to_use(runs, plan.settings.devices):
+    for line in utilisation_lines(runs, plan.settings.devices):
         note(line)
     return failed
 
 
 def _prepare_directories(plan: LaunchPlan, note: Note) -> LaunchPlan | None:
     """Make every run directory fit for a worker. Returns the plan of the runs that are left to train."""
-    new = run_directories.start_new(plan.runs)
+    new = run_directories.create_new(plan.runs)
     complete = {
         run.name
         for run in plan.runs
-        if run.name not in new and run_directories.prepare(plan.sweep, run, note) is Ready.stands
+        if run.name not in new and run_directories.prepare(plan.sweep, run, note) is RunAction.skip
     }
     return plan.keep(lambda run: run.name not in complete)
 
 
 def _supervise(
-    plan: LaunchPlan, runs: Sequence[Run], looks: Looks | None, engine: Engine, console: Console
+    plan: LaunchPlan, runs: Sequence[Run], looks: InterimLooks | None, engine: Engine, console: Console
 ) -> dict[str, str]:
     """Keep workers running until every run of the plan has ended or was given up. Returns the reasons."""
     settings, display = plan.settings, make_display(runs, console)
@@ -102,7 +102,7 @@ def _supervise(
         engine.close()
         # Learn also after an interruption: a later launch leaves out the runs that have finished by now.
         if settings.name == "local":  # timings from other machines do not hold for this one
-            for line in learn(plan.sweep, plan.runs, plan.forecast.oversubscription):
+            for line in record_timings(plan.sweep, plan.runs, plan.forecast.oversubscription):
                 printer(console)(line)
     return supervisor.failed
 
@@ -114,5 +114,5 @@ def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
     def count(*_) -> None:
         supervisor.interruptions += 1
 
-    with signals_to(count):
+    with handle_signals(count):
         yield

@@ -17,7 +17,6 @@ from harness.config.schema.run import Config, ProfileConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
-from harness.core.number_format import unique
 from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
@@ -27,7 +26,7 @@ Launch = Callable[[Sequence[Config]], None]
 Note = Callable[[str], None]
 
 
-def tune(
+def tune_learning_rates(
     sweep: SweepDir, runs: Sequence[Run], launch: Launch, note: Note
 ) -> tuple[list[Config], dict[str, Any]]:
     """Return the configs with the tuned learning rate of their variant, and the tuning result by variant.
@@ -76,7 +75,8 @@ def _smallest(configs: Sequence[Config]) -> list[Config]:
             f"tune=lr: scale {least}, the smallest, has no {', '.join(absent)}; every variant is tuned "
             "there, so give the runs of other scales a command of their own"
         )
-    return [next(c for c in here if c.variant.name == name) for name in unique(c.variant.name for c in here)]
+    variants = dict.fromkeys(c.variant.name for c in here)
+    return [next(c for c in here if c.variant.name == name) for name in variants]
 
 
 def _train_missing(sweep: SweepDir, smallest: Sequence[Config], launch: Launch, note: Note) -> None:

@@ -1,1 +1,1 @@
-"""How are workers started, watched and restarted?"""
+"""Workers of a sweep: starting, watching and restarting them."""

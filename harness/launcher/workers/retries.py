@@ -1,4 +1,4 @@
-"""What was spent on each run of a sweep, and whether another worker is worth it."""
+"""Retries: the failures of each run so far, and whether it gets another worker."""
 
 from __future__ import annotations
 
@@ -7,67 +7,69 @@ from dataclasses import dataclass, field
 
 from harness.config.schema.engine import EngineConfig
 from harness.launcher.runs import Run
-from harness.records.run.failure_count import Attempts
+from harness.records.run.failure_count import FailureCount
 from harness.records.run.status import State, Status, read_status
 
-IDLE = 2
-"""Workers in a row that are told to leave before they made a step: the next one would be too."""
-UNHURT = (State.preempted, State.pending)
-"""A run that left, or never began, failed at nothing."""
+MAX_IDLE_WORKERS = 2
+"""Number of workers in a row that must exit before their first step, after which a run is given up."""
+NOT_A_FAILURE = (State.preempted, State.pending)
+"""States of runs that stopped on request or never started: no attempt is counted."""
 
 
 @dataclass
-class Tries:
-    """Of all runs, by name."""
+class RetryPolicy:
+    """Failures of all runs, by name."""
 
     settings: EngineConfig
-    _attempts: dict[str, Attempts] = field(default_factory=dict)
-    _begun: dict[str, int] = field(default_factory=dict)
-    """How many attempts were made before its worker took it on."""
-    _idle: dict[str, int] = field(default_factory=dict)
-    """How many workers in a row left before they made a step."""
+    _attempts: dict[str, FailureCount] = field(default_factory=dict)
+    _attempts_before: dict[str, int] = field(default_factory=dict)
+    """Number of attempts before the current worker started."""
+    _idle_workers: dict[str, int] = field(default_factory=dict)
+    """Number of workers in a row that exited before their first step."""
 
     def begin(self, runs: Sequence[Run]) -> None:
-        """A worker takes them on."""
+        """Note the attempts so far when a worker starts with these runs."""
         for run in runs:
-            self._begun[run.name] = read_status(run.dir).attempt
+            self._attempts_before[run.name] = read_status(run.dir).attempt
 
-    def worth_another(self, run: Run, status: Status) -> bool:
-        """After its worker ended; counts the attempt, if it was one."""
-        if status.state in UNHURT:
+    def should_retry(self, run: Run, status: Status) -> bool:
+        """Return whether a run gets another worker after this one ended. Counts the attempt, if it was one."""
+        if status.state in NOT_A_FAILURE:
             return True
-        # Of several processes, none starts anything again alone.
-        again = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
-        return status.state in again and self._failed(run, status) < self.settings.attempts
+        # In a group of processes, no process can restart a run alone.
+        retried = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
+        return status.state in retried and self._record_failure(run, status) < self.settings.attempts
 
-    def gets_nowhere(self, run: Run, idle: bool) -> bool:
-        """Whether its worker left again before it had made a step. `idle`: no run of that worker made one;
-        they may have had their turns."""
-        self._idle[run.name] = self._idle.get(run.name, 0) + 1 if idle else 0
-        return self._idle[run.name] >= IDLE
+    def makes_no_progress(self, run: Run, idle: bool) -> bool:
+        """Count a worker that was told to exit; return whether too many in a row made no step.
 
-    def failures(self, run: Run) -> int:
-        """In a row."""
-        return self._attempts.get(run.name, Attempts()).count
+        `idle`: no run of the worker made a step.
+        """
+        self._idle_workers[run.name] = self._idle_workers.get(run.name, 0) + 1 if idle else 0
+        return self._idle_workers[run.name] >= MAX_IDLE_WORKERS
 
-    def _failed(self, run: Run, status: Status) -> int:
-        """In a row, with those that its worker saw before it was lost."""
-        made = max(1, status.attempt - self._begun.get(run.name, status.attempt))
-        return self._attempts.setdefault(run.name, Attempts()).failed_at(status.step, made)
+    def failure_count(self, run: Run) -> int:
+        """Return the failures in a row."""
+        return self._attempts.get(run.name, FailureCount()).count
 
-
-def steps_of(runs: Sequence[Run]) -> int:
-    """That they stand at, their branches too."""
-    return sum(read_status(each).step for run in runs for each in (run.dir, *run.dir.branches()))
+    def _record_failure(self, run: Run, status: Status) -> int:
+        """Add the attempts of the lost worker; return the failures in a row."""
+        attempts = max(1, status.attempt - self._attempts_before.get(run.name, status.attempt))
+        return self._attempts.setdefault(run.name, FailureCount()).record_failure(status.step, attempts)
 
 
-def no_time(settings: EngineConfig) -> str:
-    """One sentence for a run whose workers are told to leave before they made a step."""
-    said = f"told to leave {IDLE} times in a row before it had made a step"
+def total_steps(runs: Sequence[Run]) -> int:
+    """Return the total steps reached by these runs, branches included."""
+    return sum(read_status(directory).step for run in runs for directory in (run.dir, *run.dir.branches()))
+
+
+def no_progress_message(settings: EngineConfig) -> str:
+    """Explain that a run was given up because its workers had to exit before their first step."""
+    problem = f"told to leave {MAX_IDLE_WORKERS} times in a row before it had made a step"
     if settings.name == "slurm":
         limit = settings.slurm.time_limit or "null"
         return (
-            f"engine.slurm.time_limit={limit}: {said} (engine.slurm.save_seconds="
-            f"{settings.slurm.save_seconds} before the limit); give it a longer time_limit"
+            f"engine.slurm.time_limit={limit}: {problem} (engine.slurm.save_seconds="
+            f"{settings.slurm.save_seconds} before the limit). Set a longer time_limit"
         )
-    return f"engine.name={settings.name}: {said}; see to it that its workers are left more time"
+    return f"engine.name={settings.name}: {problem}. Give its workers more time"

@@ -1,4 +1,4 @@
-"""Whether a worker still makes progress, on the reader's own clock."""
+"""Detection of stalled workers, on the driver's own clock."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from collections.abc import Sequence
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status
 
-LONGEST_TICK = 10.0
-"""A reader that was itself stopped for an hour has not watched for an hour."""
+MAX_TICK_SECONDS = 10.0
+"""Maximum seconds that count between two updates: a driver that was stopped for an hour saw nothing."""
 
-AT_WORK = (State.pending, State.running)
+ACTIVE_STATES = (State.pending, State.running)
 
 
 class Watchdog:
-    """Counts for how long a run showed no sign of life. Clocks of other hosts play no part."""
+    """Counter of the seconds without a sign of life, per run. It never uses the clock of another host."""
 
     def __init__(self, now: float) -> None:
         self._now = now
-        self._seen: dict[RunDir, tuple] = {}
+        self._last_signs: dict[RunDir, tuple] = {}
         self._silent: dict[RunDir, float] = {}
 
-    def look(self, statuses: Sequence[tuple[RunDir, Status]], now: float) -> None:
-        passed, self._now = min(now - self._now, LONGEST_TICK), now
+    def update(self, statuses: Sequence[tuple[RunDir, Status]], now: float) -> None:
+        """Count the time since the last update for each run that is unchanged. `now`: seconds on any one clock."""
+        elapsed, self._now = min(now - self._now, MAX_TICK_SECONDS), now
         running = any(status.state is State.running for _, status in statuses)
-        counted = (State.running,) if running else AT_WORK  # beside a lane at work, others wait their turn
+        watched = (State.running,) if running else ACTIVE_STATES  # pending runs wait for the running ones
         for run, status in statuses:
-            sign = (status.state, status.progress, status.step, status.phase, status.attempt)
-            still = self._seen.get(run) == sign and status.state in counted
-            self._silent[run] = self._silent.get(run, 0.0) + passed if still else 0.0
-            self._seen[run] = sign
+            signs = (status.state, status.progress, status.step, status.phase, status.attempt)
+            unchanged = self._last_signs.get(run) == signs and status.state in watched
+            self._silent[run] = self._silent.get(run, 0.0) + elapsed if unchanged else 0.0
+            self._last_signs[run] = signs
 
-    def silent(self) -> float:
-        """Seconds for which the quietest run that is at work has shown nothing."""
+    def silent_seconds(self) -> float:
+        """Return the seconds for which the most silent active run has shown no sign of life."""
         return max(self._silent.values(), default=0.0)

@@ -11,30 +11,34 @@ from jax import Array
 
 from harness.models.attention import grouped_query
 from harness.models.layers import Rotary, project
-from harness.models.mechanism import Products, Site
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
-from harness.models.registry import attention
+from harness.models.registry import register_attention
 
 
-def _gate(site: Site) -> float:
-    return 2.0 * site.shape.width * site.shape.heads * site.shape.head_width
+def _gate_flops(context: LayerContext) -> float:
+    return 2.0 * context.shape.width * context.shape.heads * context.shape.head_width
 
 
-@attention(
+@register_attention(
     "gated",
-    grouped_query.Grouped,
-    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads) + _gate(site),
-    executed_flops=lambda site, options: (
-        grouped_query.executed_flops(site, options.kv_heads) + Products(weights=_gate(site))
+    grouped_query.GroupedOptions,
+    model_flops=lambda context, options: (
+        grouped_query.model_flops(context, options.kv_heads) + _gate_flops(context)
     ),
-    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, options.kv_heads),
-    splits=grouped_query.splits,
+    executed_flops=lambda context, options: (
+        grouped_query.executed_flops(context, options.kv_heads) + MatmulFlops(weights=_gate_flops(context))
+    ),
+    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
+        context, bytes_per_value, options.kv_heads
+    ),
+    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
-class GatedAttention(grouped_query.Attention):
-    def __init__(self, site: Site, options: grouped_query.Grouped):
-        super().__init__(site, options.kv_heads, scores=options)
-        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+class GatedAttention(grouped_query.SoftmaxAttention):
+    def __init__(self, context: LayerContext, options: grouped_query.GroupedOptions):
+        super().__init__(context, options.kv_heads, scores=options)
+        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         self.gate = weight((D, H, K), ("width", "heads", None), fan_in=D)
 
-    def mix(self, x_BTD: Array, rotary: Rotary) -> Array:
-        return super().mix(x_BTD, rotary) * jax.nn.sigmoid(project(x_BTD, self.gate))
+    def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:
+        return super().attend_heads(x_BTD, rotary) * jax.nn.sigmoid(project(x_BTD, self.gate))

@@ -17,12 +17,12 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.mechanism import Products, Site
-from harness.models.parameters import level, weight
-from harness.models.registry import attention
-from harness.parallel.sharding.axis_rules import layout
-from harness.parallel.sharding.sequence_parallel import varying
+from harness.models.layers import RMSNorm, Rotary, gather_weight, project
+from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.parameters import constant, weight
+from harness.models.registry import register_attention
+from harness.parallel.sharding.axis_rules import out_sharding
+from harness.parallel.sharding.sequence_parallel import mark_varying
 
 FLOAT32 = jnp.dtype(jnp.float32)
 
@@ -33,64 +33,66 @@ up to 16 and steps of .001 to .1; these are the means of their logarithms (softp
 
 
 @dataclass(frozen=True)
-class Options:
+class GatedDeltaOptions:
     chunk: int = 64
     """Tokens that are mixed at once; a power of two. It changes the speed, not the mathematics."""
 
 
-def _weights(site: Site) -> float:
-    D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+def _projection_flops(context: LayerContext) -> float:
+    D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
     return 2.0 * D * H * (5 * K + 2)
 
 
-def _model_flops(site: Site, options: Options) -> float:
+def _model_flops(context: LayerContext, options: GatedDeltaOptions) -> float:
     """As the recurrence: what S answers to the key, the correction, and what it answers to the query."""
-    return _weights(site) + 6.0 * site.shape.heads * site.shape.head_width**2
+    return _projection_flops(context) + 6.0 * context.shape.heads * context.shape.head_width**2
 
 
-def _executed(site: Site, options: Options) -> Products:
+def _executed_flops(context: LayerContext, options: GatedDeltaOptions) -> MatmulFlops:
     """Five products of chunk x chunk x head width, three with the state, and the inverse."""
-    W, K = options.chunk, site.shape.head_width
+    W, K = options.chunk, context.shape.head_width
     inverse = 2 * max(0, W**2 - 4) / 3
-    padded = -(-site.sequence_length // W) * W / site.sequence_length
-    return Products(
-        weights=_weights(site),
-        activations=site.shape.heads * (10 * W * K + 6 * K**2 + inverse) * padded,
+    padded = -(-context.sequence_length // W) * W / context.sequence_length
+    return MatmulFlops(
+        weights=_projection_flops(context),
+        activations=context.shape.heads * (10 * W * K + 6 * K**2 + inverse) * padded,
     )
 
 
-@attention(
+@register_attention(
     "gated_delta",
-    Options,
+    GatedDeltaOptions,
     model_flops=_model_flops,
-    executed_flops=_executed,
-    cache_bytes=lambda site, options, each: site.shape.heads * site.shape.head_width**2 * each,
+    executed_flops=_executed_flops,
+    cache_bytes=lambda context, options, bytes_per_value: (
+        context.shape.heads * context.shape.head_width**2 * bytes_per_value
+    ),
 )
 class GatedDelta(nnx.Module):
     """Has no use for positions: the state fades."""
 
-    def __init__(self, site: Site, options: Options):
-        _check(site, options)
-        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+    def __init__(self, context: LayerContext, options: GatedDeltaOptions):
+        _check(context, options)
+        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         self.chunk = options.chunk
         self.query, self.key, self.value, self.gate = (
             weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(4)
         )
         self.step = weight((D, H), ("width", "heads"), fan_in=D)
         self.share = weight((D, H), ("width", "heads"), fan_in=D)
-        self.rate, self.step_bias = level(H, "heads", RATE), level(H, "heads", STEP)
-        self.norm = RMSNorm(K, site.norm_epsilon, None)
-        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
+        self.rate, self.step_bias = constant(H, "heads", RATE), constant(H, "heads", STEP)
+        self.norm = RMSNorm(K, context.norm_epsilon, None)
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         query_BHTK, key_BHTK, value_BHTK = (
             jax.nn.silu(project(x_BTD, each)).swapaxes(1, 2).astype(FLOAT32)
             for each in (self.query, self.key, self.value)
         )
-        decay_BHT, share_BHT = self._decay_and_share(x_BTD)
+        decay_BHT, share_BHT = self._log_alpha_and_beta(x_BTD)
         mixed_BHTK = delta_rule(
-            _unit(query_BHTK),
-            _unit(key_BHTK),
+            _normalise(query_BHTK),
+            _normalise(key_BHTK),
             value_BHTK,
             decay_BHT,
             share_BHT,
@@ -101,16 +103,16 @@ class GatedDelta(nnx.Module):
         answer_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
         return project(answer_BTHK * gate_BTHK, self.output)
 
-    def _decay_and_share(self, x_BTD: Array) -> tuple[Array, Array]:
+    def _log_alpha_and_beta(self, x_BTD: Array) -> tuple[Array, Array]:
         """log a and b, [B, H, T] each."""
-        step_BTH = project(x_BTD, self.step).astype(FLOAT32) + gathered(self.step_bias, FLOAT32)
-        decay_BTH = -jnp.exp(gathered(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
+        step_BTH = project(x_BTD, self.step).astype(FLOAT32) + gather_weight(self.step_bias, FLOAT32)
+        decay_BTH = -jnp.exp(gather_weight(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
         share_BTH = jax.nn.sigmoid(project(x_BTD, self.share).astype(FLOAT32))
         return decay_BTH.swapaxes(1, 2), share_BTH.swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
-class Fading:
+class DecayMasks:
     """What is left of a token's correction: where it stands in a chunk W, C chunks of them in a sequence."""
 
     within_WW: Array
@@ -119,31 +121,31 @@ class Fading:
     """From the chunk before to a token."""
     after_W1: Array
     """From a token to the end of its chunk."""
-    whole_11: Array
+    chunk_11: Array
     """From the chunk before to the end of this one."""
 
     @classmethod
-    def of(cls, decay_W1: Array, document_W1: Array | None) -> Fading:
+    def from_log_alpha(cls, decay_W1: Array, document_W1: Array | None) -> DecayMasks:
         """From log a; nothing is left where another document begins."""
         faded_W1 = jnp.cumsum(decay_W1, axis=-2)
         total_11 = faded_W1[..., -1:, :]
-        apart_WW = jnp.where(_order(decay_W1) >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf)
+        apart_WW = jnp.where(_distance(decay_W1) >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf)
         fading = cls(*(jnp.exp(x) for x in (apart_WW, faded_W1, total_11 - faded_W1, total_11)))
-        return fading if document_W1 is None else fading._inside(document_W1)
+        return fading if document_W1 is None else fading._within_documents(document_W1)
 
-    def _inside(self, document_W1: Array) -> Fading:
+    def _within_documents(self, document_W1: Array) -> DecayMasks:
         last_11 = document_W1[..., -1:, :]
         # The state before the first chunk is empty, so it does not matter whose it is.
         entering_11 = jnp.pad(last_11[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
-        return Fading(
+        return DecayMasks(
             self.within_WW * (document_W1 == document_W1.swapaxes(-1, -2)),
             self.before_W1 * (document_W1 == entering_11),
             self.after_W1 * (document_W1 == last_11),
-            self.whole_11 * (entering_11 == last_11),
+            self.chunk_11 * (entering_11 == last_11),
         )
 
 
-def _order(x_W1: Array) -> Array:
+def _distance(x_W1: Array) -> Array:
     """[W, W]: how many tokens a row stands after a column."""
     place_W = jnp.arange(x_W1.shape[-2])
     return place_W[:, None] - place_W
@@ -153,8 +155,8 @@ def delta_rule(
     query_BHTK: Array,
     key_BHTK: Array,
     value_BHTK: Array,
-    decay_BHT: Array,
-    share_BHT: Array,
+    log_alpha_BHT: Array,
+    beta_BHT: Array,
     chunk: int,
     document_BT: Array | None = None,
 ) -> Array:
@@ -167,17 +169,17 @@ def delta_rule(
     T = query_BHTK.shape[2]
     query, key, value, decay, share = (
         _chunks(x, chunk)
-        for x in (query_BHTK, key_BHTK, value_BHTK, decay_BHT[..., None], share_BHT[..., None])
+        for x in (query_BHTK, key_BHTK, value_BHTK, log_alpha_BHT[..., None], beta_BHT[..., None])
     )
     document = None if document_BT is None else _chunks(document_BT[:, None, :, None], chunk)
-    fading = Fading.of(decay, document)
-    lower_WW = jnp.where(_order(decay) > 0, share * _dot(key, key) * fading.within_WW, 0.0)
+    fading = DecayMasks.from_log_alpha(decay, document)
+    lower_WW = jnp.where(_distance(decay) > 0, share * _dot(key, key) * fading.within_WW, 0.0)
     inverse_WW = unit_lower_inverse(lower_WW)
-    corrections, states = _across(
+    corrections, states = _scan_chunks(
         inverse_WW @ (share * value),
         inverse_WW @ (share * fading.before_W1 * key),
         fading.after_W1 * key,
-        fading.whole_11,
+        fading.chunk_11,
     )
     earlier = (fading.before_W1 * query) @ states
     within = (_dot(query, key) * fading.within_WW) @ corrections
@@ -196,7 +198,7 @@ def _dot(left_ZWK: Array, right_ZWK: Array) -> Array:
     return left_ZWK @ right_ZWK.swapaxes(-1, -2)
 
 
-def _across(
+def _scan_chunks(
     value_BHCWK: Array, seen_BHCWK: Array, key_BHCWK: Array, total_BHC11: Array
 ) -> tuple[Array, Array]:
     """Corrections of each chunk [B, H, C, W, K], and the state before it [B, H, C, K, K]."""
@@ -208,8 +210,8 @@ def _across(
         return after_BHKK, (correction_BHWK, state_BHKK)
 
     B, H, K = *value_BHCWK.shape[:2], value_BHCWK.shape[-1]
-    start_BHKK = jnp.zeros((B, H, K, K), FLOAT32, out_sharding=layout("batch", "heads", None, None))
-    start_BHKK = varying(start_BHKK)
+    start_BHKK = jnp.zeros((B, H, K, K), FLOAT32, out_sharding=out_sharding("batch", "heads", None, None))
+    start_BHKK = mark_varying(start_BHKK)
     chunks = tuple(jnp.moveaxis(x, 2, 0) for x in (value_BHCWK, seen_BHCWK, key_BHCWK, total_BHC11))
     _, (corrections, states) = jax.lax.scan(chunk, start_BHKK, chunks)
     return jnp.moveaxis(corrections, 0, 2), jnp.moveaxis(states, 0, 2)
@@ -234,12 +236,12 @@ def unit_lower_inverse(lower_ZWW: Array) -> Array:
     return jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
 
 
-def _unit(x_BHTK: Array) -> Array:
+def _normalise(x_BHTK: Array) -> Array:
     return x_BHTK * jax.lax.rsqrt(jnp.sum(jnp.square(x_BHTK), axis=-1, keepdims=True) + 1e-6)
 
 
-def _check(site: Site, options: Options) -> None:
-    chunk, T = options.chunk, site.sequence_length
+def _check(context: LayerContext, options: GatedDeltaOptions) -> None:
+    chunk, T = options.chunk, context.sequence_length
     if not 1 <= chunk <= T or chunk & (chunk - 1):
         raise UserError(
             f"model.attention.options.chunk={chunk} is no power of two up to data.sequence_length={T}:"

@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.models.attention import grouped_query
-from harness.models.mechanism import Site
-from harness.models.registry import attention
+from harness.models.mechanism import LayerContext
+from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(grouped_query.Scores):
+class GQAOptions(grouped_query.ScoreOptions):
     kv_heads: int
 
 
-@attention(
+@register_attention(
     "gqa",
-    Options,
-    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads),
-    executed_flops=lambda site, options: grouped_query.executed_flops(site, options.kv_heads),
-    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, options.kv_heads),
-    splits=grouped_query.splits,
+    GQAOptions,
+    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads),
+    executed_flops=lambda context, options: grouped_query.executed_flops(context, options.kv_heads),
+    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
+        context, bytes_per_value, options.kv_heads
+    ),
+    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
-class GroupedQueryAttention(grouped_query.Attention):
-    def __init__(self, site: Site, options: Options):
-        super().__init__(site, options.kv_heads, scores=options)
+class GroupedQueryAttention(grouped_query.SoftmaxAttention):
+    def __init__(self, context: LayerContext, options: GQAOptions):
+        super().__init__(context, options.kv_heads, scores=options)

@@ -12,15 +12,15 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.attention.kernels.ring import attend_around, keys_multiplied_around
-from harness.models.attention.kernels.softmax import attend, keys_seen
-from harness.models.layers import RMSNorm, Rotary, gathered, project
-from harness.models.mechanism import Products, Site
-from harness.models.parameters import level, weight
+from harness.models.attention.kernels.ring import mean_computed_keys_ring, ring_attention
+from harness.models.attention.kernels.softmax import attend, mean_visible_keys
+from harness.models.layers import RMSNorm, Rotary, gather_weight, project
+from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.parameters import constant, weight
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class ScoreOptions:
     """What every mechanism by softmax may do to its scores, whatever else it is."""
 
     softcap: float | None = None
@@ -31,23 +31,23 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grouped(Scores):
+class GroupedOptions(ScoreOptions):
     kv_heads: int | None = None
     """Heads of keys and values; null: one for each query head."""
 
 
-class Attention(nnx.Module):
+class SoftmaxAttention(nnx.Module):
     """Causal grouped-query attention (arXiv:2305.13245) over all keys, or the last `window` of them."""
 
     def __init__(
         self,
-        site: Site,
+        context: LayerContext,
         kv_heads: int | None = None,
         window: int | None = None,
-        scores: Scores = Scores(),
+        scores: ScoreOptions = ScoreOptions(),
     ):
-        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
-        G = _groups(site, kv_heads)
+        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
+        G = _kv_heads(context, kv_heads)
         if H % max(1, G) or G < 1:
             raise UserError(
                 f"model.attention.options.kv_heads={kv_heads} does not divide the {H} heads:"
@@ -63,63 +63,67 @@ class Attention(nnx.Module):
         shared = "heads" if G == H else "kv_heads"
         self.key = weight((D, G, K), ("width", shared, None), fan_in=D)
         self.value = weight((D, G, K), ("width", shared, None), fan_in=D)
-        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
-        norm = (lambda: RMSNorm(K, site.norm_epsilon, None)) if site.qk_norm else (lambda: None)
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
+        norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()
-        self.sink = level(H, "heads", 0.0) if scores.sinks else None
+        self.sink = constant(H, "heads", 0.0) if scores.sinks else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
-        return project(self.mix(x_BTD, rotary), self.output)
+        return project(self.attend_heads(x_BTD, rotary), self.output)
 
-    def mix(self, x_BTD: Array, rotary: Rotary) -> Array:
+    def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:
         """[B, T, H, K]: what each head makes of the values that it sees."""
-        query_BHTK = self._positioned(project(x_BTD, self.query), self.query_norm, rotary)
-        key_BGTK = self._positioned(project(x_BTD, self.key), self.key_norm, rotary)
+        query_BHTK = self._rotated(project(x_BTD, self.query), self.query_norm, rotary)
+        key_BGTK = self._rotated(project(x_BTD, self.key), self.key_norm, rotary)
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
-        sink_H = None if self.sink is None else gathered(self.sink, jnp.dtype(jnp.float32))
+        sink_H = None if self.sink is None else gather_weight(self.sink, jnp.dtype(jnp.float32))
         score = (self.window, self.softcap, sink_H, rotary.document_BT)
-        over = attend if rotary.parts == 1 else attend_around
+        over = attend if rotary.sequence_shards == 1 else ring_attention
         return over(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
 
-    def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
+    def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
         return rotary(norm(x_BHTK) if norm else x_BHTK)
 
 
-def model_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> float:
+def model_flops(context: LayerContext, kv_heads: int | None = None, window: int | None = None) -> float:
     """Forward FLOPs a token: 2 a weight, and 2 products of H x K with each key that is seen."""
-    return _projections(site, kv_heads) + _mixing(site, keys_seen(site.sequence_length, window))
+    return _projection_flops(context, kv_heads) + _mixing_flops(
+        context, mean_visible_keys(context.sequence_length, window)
+    )
 
 
-def executed_flops(site: Site, kv_heads: int | None = None, window: int | None = None) -> Products:
+def executed_flops(
+    context: LayerContext, kv_heads: int | None = None, window: int | None = None
+) -> MatmulFlops:
     """As `attend` multiplies where it writes the scores out (`softmax.accelerated` says where not)."""
-    keys = keys_multiplied_around(site.sequence_length, window, site.parts)
-    mixing = _mixing(site, keys)
-    rescored = mixing / 2 if site.parts > 1 else 0.0
-    return Products(weights=_projections(site, kv_heads), activations=mixing, rescored=rescored)
+    keys = mean_computed_keys_ring(context.sequence_length, window, context.sequence_shards)
+    mixing = _mixing_flops(context, keys)
+    rescored = mixing / 2 if context.sequence_shards > 1 else 0.0
+    return MatmulFlops(weights=_projection_flops(context, kv_heads), activations=mixing, rescored=rescored)
 
 
 def cache_bytes(
-    site: Site, bytes_per_value: float, kv_heads: int | None = None, window: int | None = None
+    context: LayerContext, bytes_per_value: float, kv_heads: int | None = None, window: int | None = None
 ) -> float:
     """Keys and values of one layer that decoding the last token of a sequence reads."""
-    kept = min(window or site.sequence_length, site.sequence_length)
-    return 2 * _groups(site, kv_heads) * site.shape.head_width * kept * bytes_per_value
+    kept = min(window or context.sequence_length, context.sequence_length)
+    return 2 * _kv_heads(context, kv_heads) * context.shape.head_width * kept * bytes_per_value
 
 
-def splits(site: Site, options: Scores) -> bool:
+def supports_sequence_parallel(context: LayerContext, options: ScoreOptions) -> bool:
     """Attention goes around a ring of the devices that share a sequence."""
     return True
 
 
-def _groups(site: Site, kv_heads: int | None) -> int:
-    return site.shape.heads if kv_heads is None else kv_heads
+def _kv_heads(context: LayerContext, kv_heads: int | None) -> int:
+    return context.shape.heads if kv_heads is None else kv_heads
 
 
-def _projections(site: Site, kv_heads: int | None) -> float:
-    shape = site.shape
-    return 2.0 * shape.width * shape.head_width * 2 * (shape.heads + _groups(site, kv_heads))
+def _projection_flops(context: LayerContext, kv_heads: int | None) -> float:
+    shape = context.shape
+    return 2.0 * shape.width * shape.head_width * 2 * (shape.heads + _kv_heads(context, kv_heads))
 
 
-def _mixing(site: Site, keys: float) -> float:
-    return 4.0 * site.shape.heads * site.shape.head_width * keys
+def _mixing_flops(context: LayerContext, keys: float) -> float:
+    return 4.0 * context.shape.heads * context.shape.head_width * keys

@@ -11,35 +11,39 @@ from dataclasses import dataclass
 from flax import nnx
 
 from harness.core.errors import UserError
-from harness.models.mechanism import Site
-from harness.models.registry import Chosen, attention
+from harness.models.mechanism import LayerContext
+from harness.models.registry import ConfiguredModule, register_attention
 
 
 @dataclass(frozen=True)
-class Options:
-    cycle: tuple[Chosen, ...]
+class PatternOptions:
+    cycle: tuple[ConfiguredModule, ...]
     """Mechanisms of the first layers, `{name, options}` each; the layers after them repeat the cycle."""
 
-    def at(self, site: Site) -> Chosen:
-        return self.cycle[site.layer % len(self.cycle)]
+    def for_layer(self, context: LayerContext) -> ConfiguredModule:
+        return self.cycle[context.layer % len(self.cycle)]
 
 
-@attention(
+@register_attention(
     "pattern",
-    Options,
-    model_flops=lambda site, options: options.at(site).model_flops(site),
-    executed_flops=lambda site, options: options.at(site).executed_once(site),
-    cache_bytes=lambda site, options, each: options.at(site).cache_bytes(site, each),
-    splits=lambda site, options: options.at(site).splits(site),
+    PatternOptions,
+    model_flops=lambda context, options: options.for_layer(context).model_flops(context),
+    executed_flops=lambda context, options: options.for_layer(context).unreplicated_flops(context),
+    cache_bytes=lambda context, options, bytes_per_value: options.for_layer(context).cache_bytes(
+        context, bytes_per_value
+    ),
+    supports_sequence_parallel=lambda context, options: options.for_layer(context).supports_sequence_parallel(
+        context
+    ),
     period=lambda options: len(options.cycle),
 )
-def pattern(site: Site, options: Options) -> nnx.Module:
+def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
     """The mechanism of one layer itself, so that its parameters have the paths that they have alone."""
-    place = f"model.attention.options.cycle[{site.layer % len(options.cycle)}]"
-    chosen = options.at(site)
+    place = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
+    chosen = options.for_layer(context)
     if chosen.period != 1:
         raise UserError(f"{place}.name={chosen.mechanism.name} is a pattern itself: write its layers out.")
     try:
-        return chosen.module(site)
+        return chosen.build(context)
     except UserError as error:
         raise UserError(str(error).replace("model.attention.options", f"{place}.options")) from error

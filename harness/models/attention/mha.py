@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from harness.models.attention import grouped_query
-from harness.models.mechanism import Site
-from harness.models.registry import attention
+from harness.models.mechanism import LayerContext
+from harness.models.registry import register_attention
 
 
-@attention(
+@register_attention(
     "mha",
-    grouped_query.Scores,
-    model_flops=lambda site, options: grouped_query.model_flops(site),
-    executed_flops=lambda site, options: grouped_query.executed_flops(site),
-    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each),
-    splits=grouped_query.splits,
+    grouped_query.ScoreOptions,
+    model_flops=lambda context, options: grouped_query.model_flops(context),
+    executed_flops=lambda context, options: grouped_query.executed_flops(context),
+    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(context, bytes_per_value),
+    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
-class MultiHeadAttention(grouped_query.Attention):
-    def __init__(self, site: Site, options: grouped_query.Scores):
-        super().__init__(site, scores=options)
+class MultiHeadAttention(grouped_query.SoftmaxAttention):
+    def __init__(self, context: LayerContext, options: grouped_query.ScoreOptions):
+        super().__init__(context, scores=options)

@@ -15,17 +15,17 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.attention.kernels.ring import attend_around, keys_multiplied_around
-from harness.models.attention.kernels.softmax import attend, keys_seen
+from harness.models.attention.kernels.ring import mean_computed_keys_ring, ring_attention
+from harness.models.attention.kernels.softmax import attend, mean_visible_keys
 from harness.models.layers import RMSNorm, Rotary, project
-from harness.models.mechanism import Products, Site
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
-from harness.models.registry import attention
-from harness.parallel.sharding.axis_rules import layout
+from harness.models.registry import register_attention
+from harness.parallel.sharding.axis_rules import out_sharding
 
 
 @dataclass(frozen=True)
-class Options:
+class MLAOptions:
     latent: int
     """Width of what keys and values are made from (published: 4 head widths)."""
     rotary: int
@@ -33,67 +33,70 @@ class Options:
     (published: half a head width)."""
 
 
-def _projections(site: Site, options: Options) -> float:
-    D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+def _projection_flops(context: LayerContext, options: MLAOptions) -> float:
+    D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
     query, down = D * H * (K + options.rotary), D * (options.latent + options.rotary)
     up, output = options.latent * H * 2 * K, H * K * D
     return 2.0 * (query + down + up + output)
 
 
-def _mixing(site: Site, options: Options, keys: float) -> float:
-    return 2.0 * site.shape.heads * (2 * site.shape.head_width + options.rotary) * keys
+def _mixing_flops(context: LayerContext, options: MLAOptions, keys: float) -> float:
+    return 2.0 * context.shape.heads * (2 * context.shape.head_width + options.rotary) * keys
 
 
-def _executed(site: Site, options: Options) -> Products:
-    keys = keys_multiplied_around(site.sequence_length, None, site.parts)
-    scored = 2.0 * site.shape.heads * (site.shape.head_width + options.rotary) * keys
-    return Products(
-        weights=_projections(site, options),
-        activations=_mixing(site, options, keys),
-        rescored=scored if site.parts > 1 else 0.0,
+def _executed_flops(context: LayerContext, options: MLAOptions) -> MatmulFlops:
+    keys = mean_computed_keys_ring(context.sequence_length, None, context.sequence_shards)
+    scored = 2.0 * context.shape.heads * (context.shape.head_width + options.rotary) * keys
+    return MatmulFlops(
+        weights=_projection_flops(context, options),
+        activations=_mixing_flops(context, options, keys),
+        rescored=scored if context.sequence_shards > 1 else 0.0,
     )
 
 
-@attention(
+@register_attention(
     "mla",
-    Options,
-    model_flops=lambda site, options: (
-        _projections(site, options) + _mixing(site, options, keys_seen(site.sequence_length))
+    MLAOptions,
+    model_flops=lambda context, options: (
+        _projection_flops(context, options)
+        + _mixing_flops(context, options, mean_visible_keys(context.sequence_length))
     ),
-    executed_flops=_executed,
-    cache_bytes=lambda site, options, each: (options.latent + options.rotary) * site.sequence_length * each,
-    splits=lambda site, options: True,
+    executed_flops=_executed_flops,
+    cache_bytes=lambda context, options, bytes_per_value: (
+        (options.latent + options.rotary) * context.sequence_length * bytes_per_value
+    ),
+    supports_sequence_parallel=lambda context, options: True,
 )
 class LatentAttention(nnx.Module):
     """With `qk_norm` a query and the shared rotary key are normed; the other keys are by their latent alone,
     since a norm after it would have to be kept for each head."""
 
-    def __init__(self, site: Site, options: Options):
-        _check(site, options)
-        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+    def __init__(self, context: LayerContext, options: MLAOptions):
+        _check(context, options)
+        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         C, J = options.latent, options.rotary
         self.head_width, self.rotary_width = K, J
         self.query = weight((D, H, K + J), ("width", "heads", None), fan_in=D)
         self.latent = weight((D, C), ("width", None), fan_in=D)
-        self.latent_norm = RMSNorm(C, site.norm_epsilon, None)
+        self.latent_norm = RMSNorm(C, context.norm_epsilon, None)
         self.shared_key = weight((D, J), ("width", None), fan_in=D)
         self.key = weight((C, H, K), (None, "heads", None), fan_in=C)
         self.value = weight((C, H, K), (None, "heads", None), fan_in=C)
-        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
-        self.query_norm = RMSNorm(K + J, site.norm_epsilon, None) if site.qk_norm else None
-        self.key_norm = RMSNorm(J, site.norm_epsilon, None) if site.qk_norm else None
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
+        self.query_norm = RMSNorm(K + J, context.norm_epsilon, None) if context.qk_norm else None
+        self.key_norm = RMSNorm(J, context.norm_epsilon, None) if context.qk_norm else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
-        turn = self._turning(rotary)
+        turn = self._narrow_rotary(rotary)
         latent_BTC = self.latent_norm(project(x_BTD, self.latent))
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
         query_BHTK, key_BHTK = self._query(x_BTD, turn), self._key(x_BTD, key_BHTK, turn)
-        over = attend if rotary.parts == 1 else attend_around
+        over = attend if rotary.sequence_shards == 1 else ring_attention
         mixed_BHTK = over(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
-    def _turning(self, rotary: Rotary) -> Rotary:
+    def _narrow_rotary(self, rotary: Rotary) -> Rotary:
         """The table of the narrower part: of its pairs, those with the same frequencies."""
         every = self.head_width // self.rotary_width
         return Rotary(rotary.cos_TJ[:, ::every], rotary.sin_TJ[:, ::every])
@@ -109,13 +112,13 @@ class LatentAttention(nnx.Module):
         shared_BTJ = turn(self.key_norm(shared_BTJ) if self.key_norm else shared_BTJ)
         shape = (*key_BHTK.shape[:3], self.rotary_width)
         shared_BHTJ = jnp.broadcast_to(
-            shared_BTJ[:, None], shape, out_sharding=layout("batch", "heads", None, None)
+            shared_BTJ[:, None], shape, out_sharding=out_sharding("batch", "heads", None, None)
         )
         return jnp.concatenate([key_BHTK, shared_BHTJ], axis=-1)
 
 
-def _check(site: Site, options: Options) -> None:
-    D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+def _check(context: LayerContext, options: MLAOptions) -> None:
+    D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
     most = min(D, 2 * H * K)
     if not 1 <= options.latent <= most:
         raise UserError(

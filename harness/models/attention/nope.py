@@ -9,22 +9,24 @@ from jax import Array
 
 from harness.models.attention import grouped_query
 from harness.models.layers import RMSNorm, Rotary
-from harness.models.mechanism import Site
-from harness.models.registry import attention
+from harness.models.mechanism import LayerContext
+from harness.models.registry import register_attention
 
 
-@attention(
+@register_attention(
     "nope",
-    grouped_query.Grouped,
-    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads),
-    executed_flops=lambda site, options: grouped_query.executed_flops(site, options.kv_heads),
-    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(site, each, options.kv_heads),
-    splits=grouped_query.splits,
+    grouped_query.GroupedOptions,
+    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads),
+    executed_flops=lambda context, options: grouped_query.executed_flops(context, options.kv_heads),
+    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
+        context, bytes_per_value, options.kv_heads
+    ),
+    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
-class UnpositionedAttention(grouped_query.Attention):
-    def __init__(self, site: Site, options: grouped_query.Grouped):
-        super().__init__(site, options.kv_heads, scores=options)
+class UnpositionedAttention(grouped_query.SoftmaxAttention):
+    def __init__(self, context: LayerContext, options: grouped_query.GroupedOptions):
+        super().__init__(context, options.kv_heads, scores=options)
 
-    def _positioned(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
+    def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
         return norm(x_BHTK) if norm else x_BHTK

@@ -6,31 +6,33 @@ from dataclasses import dataclass
 
 from harness.core.errors import UserError
 from harness.models.attention import grouped_query
-from harness.models.mechanism import Site
-from harness.models.registry import attention
+from harness.models.mechanism import LayerContext
+from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(grouped_query.Grouped):
+class WindowOptions(grouped_query.GroupedOptions):
     window: int
     """Keys that a query sees: its own and those just before it."""
 
 
-@attention(
+@register_attention(
     "window",
-    Options,
-    model_flops=lambda site, options: grouped_query.model_flops(site, options.kv_heads, options.window),
-    executed_flops=lambda site, options: grouped_query.executed_flops(site, options.kv_heads, options.window),
-    cache_bytes=lambda site, options, each: grouped_query.cache_bytes(
-        site, each, options.kv_heads, options.window
+    WindowOptions,
+    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads, options.window),
+    executed_flops=lambda context, options: grouped_query.executed_flops(
+        context, options.kv_heads, options.window
     ),
-    splits=grouped_query.splits,
+    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
+        context, bytes_per_value, options.kv_heads, options.window
+    ),
+    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
-class WindowedAttention(grouped_query.Attention):
-    def __init__(self, site: Site, options: Options):
-        if not 1 <= options.window <= site.sequence_length:
+class WindowedAttention(grouped_query.SoftmaxAttention):
+    def __init__(self, context: LayerContext, options: WindowOptions):
+        if not 1 <= options.window <= context.sequence_length:
             raise UserError(
                 f"model.attention.options.window={options.window} is outside the context:"
-                f" choose 1 to data.sequence_length={site.sequence_length}."
+                f" choose 1 to data.sequence_length={context.sequence_length}."
             )
-        super().__init__(site, options.kv_heads, options.window, options)
+        super().__init__(context, options.kv_heads, options.window, options)

@@ -2,6 +2,6 @@
 
 from harness.models.diffusion import conditioning
 from harness.models.diffusion.diffusion_model import ImageModel, build
-from harness.models.diffusion.model_spec import ImageShape, image_of
+from harness.models.diffusion.model_spec import ImageModelDims, image_size
 
-__all__ = ["ImageModel", "ImageShape", "build", "conditioning", "image_of"]
+__all__ = ["ImageModel", "ImageModelDims", "build", "conditioning", "image_size"]

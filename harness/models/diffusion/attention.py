@@ -10,18 +10,18 @@ from flax import nnx
 from jax import Array
 
 from harness.models.layers import RMSNorm, project
-from harness.models.mechanism import Products, Site
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
 
 
 class FullAttention(nnx.Module):
-    def __init__(self, site: Site):
-        D, H, K = site.shape.width, site.shape.heads, site.shape.head_width
+    def __init__(self, context: LayerContext):
+        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         self.query, self.key, self.value = (
             weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(3)
         )
-        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=site.shape.layers)
-        norm = (lambda: RMSNorm(K, site.norm_epsilon, None)) if site.qk_norm else (lambda: None)
+        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
+        norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()
 
     def __call__(self, x_BTD: Array) -> Array:
@@ -37,7 +37,7 @@ class FullAttention(nnx.Module):
         return norm(x_BTHK) if norm else x_BTHK
 
 
-def products(site: Site, tokens: int) -> Products:
+def attention_flops(context: LayerContext, tokens: int) -> MatmulFlops:
     """FLOPs of one token's forward pass, among so many."""
-    inner = site.shape.heads * site.shape.head_width
-    return Products(weights=8.0 * site.shape.width * inner, activations=4.0 * inner * tokens)
+    inner = context.shape.heads * context.shape.head_width
+    return MatmulFlops(weights=8.0 * context.shape.width * inner, activations=4.0 * inner * tokens)

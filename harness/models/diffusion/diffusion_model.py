@@ -12,11 +12,11 @@ from harness.config.schema.run import Config, Precision, Remat
 from harness.core.errors import UserError
 from harness.models.diffusion import flops, sizing
 from harness.models.diffusion.diffusion_transformer import DiffusionTransformer
-from harness.models.diffusion.flow import Examples, euler, joined, noise
-from harness.models.diffusion.model_spec import ImageBlueprint, ImageShape, check
-from harness.models.model_api import Model, Params, parts_of
+from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_euler, unpatchify
+from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
+from harness.models.model_api import Model, Params, split_module
 
-HEAD = 4
+HEADER_WORDS = 4
 """Words of a row before the pixels."""
 
 
@@ -24,36 +24,36 @@ class ImageModel(Model):
     """One diffusion transformer. A token is a patch; an example is a row as `data.images.image_corpus`
     writes it."""
 
-    blueprint: ImageBlueprint
+    spec: ImageModelSpec
 
     @property
-    def shape(self) -> ImageShape:
-        return self.blueprint.shape
+    def shape(self) -> ImageModelDims:
+        return self.spec.shape
 
     @property
     def row_length(self) -> int:
-        return HEAD + self.shape.pixels
+        return HEADER_WORDS + self.shape.pixels
 
     @property
     def loss_unit(self) -> str:
         return "mean squared error a value"
 
     @property
-    def non_embedding(self) -> int:
-        return sizing.non_embedding(self.blueprint)
+    def non_embedding_parameters(self) -> int:
+        return sizing.count_non_embedding(self.spec)
 
     @property
-    def embedding(self) -> int:
+    def embedding_parameters(self) -> int:
         """Of patches, time and labels, and the head."""
-        return sum(spec.size for spec in self.specs.values()) - self.non_embedding
+        return sum(param.size for param in self.param_specs.values()) - self.non_embedding_parameters
 
     @property
     def flops_per_token(self) -> float:
-        return flops.model_flops(self.blueprint)
+        return flops.model_flops(self.spec)
 
     @property
     def executed_flops_per_token(self) -> float:
-        return flops.executed_flops(self.blueprint, self.compute.remat)
+        return flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     def cache_bytes(self) -> float:
@@ -72,8 +72,8 @@ class ImageModel(Model):
 
     def token_losses(self, params: Params, rows_BR: Int[Array, "B R"]) -> Float[Array, "B T"]:
         """Mean squared error of each patch's velocity, a value."""
-        examples = Examples.of(rows_BR, self.shape)
-        made_BTI = self.velocity(params, examples.noised_BTI, examples.time_B, examples.label_B)
+        examples = FlowExamples.from_rows(rows_BR, self.shape)
+        made_BTI = self.velocity(params, examples.x_t_BTI, examples.time_B, examples.label_B)
         return jnp.mean(jnp.square(made_BTI - examples.velocity_BTI), axis=-1)
 
     def loss(
@@ -98,12 +98,14 @@ class ImageModel(Model):
             told, untold = (self.velocity(params, x_BTI, time_B, each) for each in (label_B, unlabelled_B))
             return untold + guidance * (told - untold)
 
-        return joined(euler(velocity, noise(rows_BR[:, :2], self.shape), steps), self.shape)
+        return unpatchify(
+            integrate_euler(velocity, draw_noise(rows_BR[:, :2], self.shape), steps), self.shape
+        )
 
     def activation_bytes(self, tokens: int) -> int:
         """A guess of what the backward pass keeps for so many patches: products, norms, scores."""
-        shape, width = self.shape, 2 if self.compute.precision is Precision.bfloat16 else 4
-        scores = shape.layers * shape.heads * self.blueprint.tokens
+        shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
+        scores = shape.layers * shape.heads * self.spec.tokens
         products = shape.layers * (8 * shape.width + 4 * shape.heads * shape.head_width + 3 * shape.ffn)
         kept = {
             Remat.none: products * width + scores * 8,
@@ -116,18 +118,18 @@ class ImageModel(Model):
 
 def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> ImageModel:
     """The model of a run: sized and declared. Raises UserError for a config that has no model."""
-    image = check(config, image)
+    image = check_image_config(config, image)
     if config.mesh.context > 1:
         raise UserError(
             f"mesh.context={config.mesh.context} splits sequences of tokens, and images are none: give 1, and"
             " more to mesh.data or mesh.fsdp."
         )
-    shape = sizing.size(config.model, config.scale.parameters, labels, image)
-    return assemble(ImageBlueprint(config.model, shape, shape.patches), config)
+    shape = sizing.choose_image_dims(config.model, config.scale.parameters, labels, image)
+    return assemble(ImageModelSpec(config.model, shape, shape.patches), config)
 
 
-def assemble(blueprint: ImageBlueprint, config: Config) -> ImageModel:
-    """The model of a blueprint: the module is built and split once, here."""
-    transformer = DiffusionTransformer(blueprint, config.compute)
+def assemble(spec: ImageModelSpec, config: Config) -> ImageModel:
+    """The model of a spec: the module is built and split once, here."""
+    transformer = DiffusionTransformer(spec, config.compute)
     stacking = transformer.stacking
-    return ImageModel(blueprint, config.compute, stacking, *parts_of(transformer, stacking))
+    return ImageModel(spec, config.compute, stacking, *split_module(transformer, stacking))

@@ -8,55 +8,55 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import ComputeConfig, Layers
+from harness.config.schema.run import ComputeConfig
 from harness.models.diffusion.attention import FullAttention
-from harness.models.diffusion.model_spec import ImageBlueprint
-from harness.models.layer_stack import through
-from harness.models.layers import DTYPES, gathered, product, project
+from harness.models.diffusion.model_spec import ImageModelSpec
+from harness.models.layer_stack import apply_layers
+from harness.models.layers import DTYPES, gather_weight, matmul, project
 from harness.models.parameters import Stacking, weight, zeros
-from harness.parallel.sharding.axis_rules import layout
+from harness.parallel.sharding.axis_rules import out_sharding
 
 TIME_FEATURES = 64
 """Cosines and sines of the time, as of a position: 1000 for all noise."""
 
 
-class Layer(nnx.Module):
+class DiTLayer(nnx.Module):
     """Residual layer: attention, then feed-forward, each entered and left as the conditioning says."""
 
-    def __init__(self, blueprint: ImageBlueprint, layer: int):
-        site = blueprint.site(layer)
-        self.attention = FullAttention(site)
-        self.feedforward = blueprint.feedforward.module(site)
-        self.conditioning = blueprint.conditioning.module(site)
+    def __init__(self, spec: ImageModelSpec, layer: int):
+        context = spec.layer_context(layer)
+        self.attention = FullAttention(context)
+        self.feedforward = spec.feedforward.build(context)
+        self.conditioning = spec.conditioning.build(context)
 
     def __call__(self, x_BTD: Array, condition_B1D: Array) -> tuple[Array, None]:
         branches = self.attention, self.feedforward
         for branch, way in zip(branches, self.conditioning(condition_B1D), strict=True):
-            x_BTD = x_BTD + way.leave(branch(way.enter(x_BTD)))
+            x_BTD = x_BTD + way.post(branch(way.pre(x_BTD)))
         return x_BTD, None
 
 
 class DiffusionTransformer(nnx.Module):
     """Noised patches [B, T, I], times [B] and labels [B] in, float32 velocities [B, T, I] out."""
 
-    def __init__(self, blueprint: ImageBlueprint, compute: ComputeConfig):
-        shape = blueprint.shape
+    def __init__(self, spec: ImageModelSpec, compute: ComputeConfig):
+        shape = spec.shape
         D, I = shape.width, shape.values
-        self.dtype, self.remat = DTYPES[compute.precision], compute.remat
-        self.extra, self.grid = blueprint.conditioning.mechanism.module.extra, shape.grid
-        scan = compute.layers is Layers.scanned
-        self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
+        self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
+        self.extra, self.grid = spec.conditioning.mechanism.module.extra, shape.grid
+        scan = compute.scan_layers
+        self.stacking = Stacking(spec.period, shape.layers // spec.period if scan else 0)
         self.embedding = weight((I, D), (None, "width"), fan_in=I)
         self.time_in = weight((TIME_FEATURES, D), (None, "width"), fan_in=TIME_FEATURES)
         self.time_out = weight((D, D), ("width", None), fan_in=D)
         self.labels = weight((shape.vocabulary, D), (None, "width"), fan_in=1)
         self.repeats = nnx.List(
-            Layer(blueprint, layer) for layer in range(self.stacking.period) if self.stacking.repeats
+            DiTLayer(spec, layer) for layer in range(self.stacking.period) if self.stacking.repeats
         )
         self.layers = nnx.List(
-            Layer(blueprint, layer) for layer in range(self.stacking.covered, shape.layers)
+            DiTLayer(spec, layer) for layer in range(self.stacking.stacked_layers, shape.layers)
         )
-        self.conditioning = blueprint.conditioning.module(blueprint.head_site)
+        self.conditioning = spec.conditioning.build(spec.head_context)
         self.head = zeros((D, I), ("width", None))
 
     def __call__(self, x_BTI: Array, time_B: Array, label_B: Array) -> Array:
@@ -66,9 +66,9 @@ class DiffusionTransformer(nnx.Module):
         x_BTD = project(x_BTI.astype(self.dtype), self.embedding) + positions_TD
         if self.extra:
             x_BTD = jnp.concatenate([time_B1D, label_B1D, x_BTD], axis=1)
-        x_BTD, _ = through(self.repeats, self.layers, x_BTD, condition_B1D, self.remat)
+        x_BTD, _ = apply_layers(self.repeats, self.layers, x_BTD, condition_B1D, self.remat)
         (way,) = self.conditioning(condition_B1D)
-        return self._velocity(way.enter(x_BTD[:, self.extra :]))
+        return self._velocity(way.pre(x_BTD[:, self.extra :]))
 
     def _time(self, time_B: Array) -> Array:
         """[B, 1, D]; a small network over cosines and sines."""
@@ -80,14 +80,14 @@ class DiffusionTransformer(nnx.Module):
 
     def _label(self, label_B: Array) -> Array:
         """[B, 1, D]."""
-        table_VD = gathered(self.labels, self.dtype)
-        return table_VD.at[label_B[:, None]].get(out_sharding=layout("batch", None, None))
+        table_VD = gather_weight(self.labels, self.dtype)
+        return table_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
 
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape
-        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=layout("batch", None))
-        made_NI = product(x_ND, gathered(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
-        return jnp.reshape(made_NI, (B, T, -1), out_sharding=layout("batch", None, None))
+        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=out_sharding("batch", None))
+        made_NI = matmul(x_ND, gather_weight(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
+        return jnp.reshape(made_NI, (B, T, -1), out_sharding=out_sharding("batch", None, None))
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:

@@ -3,59 +3,64 @@
 from __future__ import annotations
 
 from harness.config.schema.run import Remat
-from harness.models.diffusion.attention import products
+from harness.models.diffusion.attention import attention_flops
 from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
-from harness.models.diffusion.model_spec import ImageBlueprint
-from harness.models.flops import TRAINED, again
-from harness.models.mechanism import Products
+from harness.models.diffusion.model_spec import ImageModelSpec
+from harness.models.flops import TRAINING_FACTOR, rematerialised_flops
+from harness.models.mechanism import MatmulFlops
 
 
-def model_flops(blueprint: ImageBlueprint) -> float:
+def model_flops(spec: ImageModelSpec) -> float:
     """6 a weight in use, as of a decoder; every patch sees every other, so that nothing is taken off."""
     layers = sum(
-        _share(blueprint) * (products(site, blueprint.tokens).total + blueprint.feedforward.model_flops(site))
-        + blueprint.conditioning.model_flops(site)
-        for site in blueprint.sites
+        _tokens_per_patch(spec)
+        * (attention_flops(context, spec.tokens).total + spec.feedforward.model_flops(context))
+        + spec.conditioning.model_flops(context)
+        for context in spec.layer_contexts
     )
-    return TRAINED * (layers + _ends(blueprint))
+    return TRAINING_FACTOR * (layers + _input_output_flops(spec))
 
 
-def executed_flops(blueprint: ImageBlueprint, remat: Remat) -> float:
+def executed_flops(spec: ImageModelSpec, remat: Remat) -> float:
     """As the code multiplies them, with what rematerialisation adds."""
-    layers = _products(blueprint)
-    forward = sum(each.total for each in layers) + _ends(blueprint)
-    return TRAINED * forward - _read_in(blueprint) + sum(again(each, remat) for each in layers)
+    layers = _layer_matmuls(spec)
+    forward = sum(each.total for each in layers) + _input_output_flops(spec)
+    return (
+        TRAINING_FACTOR * forward
+        - _input_flops(spec)
+        + sum(rematerialised_flops(each, remat) for each in layers)
+    )
 
 
-def forward_flops(blueprint: ImageBlueprint) -> float:
-    return sum(each.total for each in _products(blueprint)) + _ends(blueprint)
+def forward_flops(spec: ImageModelSpec) -> float:
+    return sum(each.total for each in _layer_matmuls(spec)) + _input_output_flops(spec)
 
 
-def _products(blueprint: ImageBlueprint) -> list[Products]:
-    return [_layer(blueprint, layer) for layer in range(blueprint.shape.layers)]
+def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
+    return [_matmuls_of_layer(spec, layer) for layer in range(spec.shape.layers)]
 
 
-def _layer(blueprint: ImageBlueprint, layer: int) -> Products:
-    site = blueprint.site(layer)
-    branches = products(site, blueprint.tokens) + blueprint.feedforward.executed_flops(site)
-    if blueprint.conditioning.mechanism.module.gated:
-        branches = Products(branches.weights + branches.final, branches.activations)
-    return branches * _share(blueprint) + blueprint.conditioning.executed_flops(site)
+def _matmuls_of_layer(spec: ImageModelSpec, layer: int) -> MatmulFlops:
+    context = spec.layer_context(layer)
+    branches = attention_flops(context, spec.tokens) + spec.feedforward.executed_flops(context)
+    if spec.conditioning.mechanism.module.gated:
+        branches = MatmulFlops(branches.weights + branches.final, branches.activations)
+    return branches * _tokens_per_patch(spec) + spec.conditioning.executed_flops(context)
 
 
-def _share(blueprint: ImageBlueprint) -> float:
+def _tokens_per_patch(spec: ImageModelSpec) -> float:
     """Tokens that the layers see, a patch."""
-    return blueprint.tokens / blueprint.shape.patches
+    return spec.tokens / spec.shape.patches
 
 
-def _ends(blueprint: ImageBlueprint) -> float:
+def _input_output_flops(spec: ImageModelSpec) -> float:
     """Patches read in and written out, the network of the time, the norm ahead of the head."""
-    D, shape = blueprint.shape.width, blueprint.shape
+    D, shape = spec.shape.width, spec.shape
     written = 2.0 * D * shape.values + 2.0 * D * D / shape.patches
-    return _read_in(blueprint) + written + blueprint.conditioning.model_flops(blueprint.head_site)
+    return _input_flops(spec) + written + spec.conditioning.model_flops(spec.head_context)
 
 
-def _read_in(blueprint: ImageBlueprint) -> float:
+def _input_flops(spec: ImageModelSpec) -> float:
     """The products with patches and with the waves of the time, of which nobody asks for a gradient."""
-    D, shape = blueprint.shape.width, blueprint.shape
+    D, shape = spec.shape.width, spec.shape
     return 2.0 * D * (shape.values + TIME_FEATURES / shape.patches)

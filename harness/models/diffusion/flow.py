@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.models.diffusion.model_spec import ImageShape
-from harness.parallel.sharding.axis_rules import layout
+from harness.models.diffusion.model_spec import ImageModelDims
+from harness.parallel.sharding.axis_rules import out_sharding
 
-UNIT = 65_536
+TIME_UNIT = 65_536
 """Time 1 in a row (`data.images.image_corpus`)."""
 
 
 @dataclass(frozen=True)
-class Examples:
+class FlowExamples:
     """Rows [noise key (2 words), time, label, pixels...] taken apart."""
 
     image_BTI: Array
@@ -32,13 +32,13 @@ class Examples:
     label_B: Array
 
     @classmethod
-    def of(cls, rows_BR: Array, shape: ImageShape) -> Examples:
+    def from_rows(cls, rows_BR: Array, shape: ImageModelDims) -> FlowExamples:
         pixels_BP = rows_BR[:, 4:].astype(jnp.float32) / 127.5 - 1
-        time_B = rows_BR[:, 2].astype(jnp.float32) / UNIT
-        return cls(patched(pixels_BP, shape), noise(rows_BR[:, :2], shape), time_B, rows_BR[:, 3])
+        time_B = rows_BR[:, 2].astype(jnp.float32) / TIME_UNIT
+        return cls(patchify(pixels_BP, shape), draw_noise(rows_BR[:, :2], shape), time_B, rows_BR[:, 3])
 
     @property
-    def noised_BTI(self) -> Array:
+    def x_t_BTI(self) -> Array:
         t_B11 = self.time_B[:, None, None]
         return (1 - t_B11) * self.image_BTI + t_B11 * self.noise_BTI
 
@@ -47,32 +47,32 @@ class Examples:
         return self.noise_BTI - self.image_BTI
 
 
-def noise(words_B2: Array, shape: ImageShape) -> Array:
+def draw_noise(words_B2: Array, shape: ImageModelDims) -> Array:
     """[B, T, I] of standard normals: of the key alone, on any mesh (threefry)."""
     words = jax.lax.bitcast_convert_type(words_B2, jnp.uint32)
     keys_B = jax.random.wrap_key_data(words, impl="threefry2x32")
     return jax.vmap(lambda key: jax.random.normal(key, (shape.patches, shape.values)))(keys_B)
 
 
-def patched(pixels_BP: Array, shape: ImageShape) -> Array:
+def patchify(pixels_BP: Array, shape: ImageModelDims) -> Array:
     """[B, T, I], patches row by row, each [patch, patch, channels] row by row."""
     (down, across), side = shape.grid, shape.patch
     split = (len(pixels_BP), down, side, across, side, shape.channels)
-    x = jnp.reshape(pixels_BP, split, out_sharding=layout("batch", *[None] * 5)).swapaxes(2, 3)
+    x = jnp.reshape(pixels_BP, split, out_sharding=out_sharding("batch", *[None] * 5)).swapaxes(2, 3)
     flat = (len(pixels_BP), shape.patches, shape.values)
-    return jnp.reshape(x, flat, out_sharding=layout("batch", None, None))
+    return jnp.reshape(x, flat, out_sharding=out_sharding("batch", None, None))
 
 
-def joined(patches_BTI: Array, shape: ImageShape) -> Array:
+def unpatchify(patches_BTI: Array, shape: ImageModelDims) -> Array:
     """[B, H, W, C], the reverse."""
     (down, across), side = shape.grid, shape.patch
     split = (len(patches_BTI), down, across, side, side, shape.channels)
-    x = jnp.reshape(patches_BTI, split, out_sharding=layout("batch", *[None] * 5)).swapaxes(2, 3)
+    x = jnp.reshape(patches_BTI, split, out_sharding=out_sharding("batch", *[None] * 5)).swapaxes(2, 3)
     whole = (len(patches_BTI), shape.height, shape.breadth, shape.channels)
-    return jnp.reshape(x, whole, out_sharding=layout("batch", None, None, None))
+    return jnp.reshape(x, whole, out_sharding=out_sharding("batch", None, None, None))
 
 
-def euler(velocity: Callable[[Array, Array], Array], noise_BTI: Array, steps: int) -> Array:
+def integrate_euler(velocity: Callable[[Array, Array], Array], noise_BTI: Array, steps: int) -> Array:
     """From time 1 to 0 in equal steps of x - velocity(x, t) / steps; exact where lines are straight."""
 
     def step(x_BTI: Array, at: Array) -> tuple[Array, None]:

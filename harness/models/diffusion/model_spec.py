@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.config.schema.run import Config, Kind, Mechanism
+from harness.config.schema.run import Config, ModelFamily, ModuleConfig
 from harness.core.errors import UserError
-from harness.models.mechanism import Shape, Site
-from harness.models.model_spec import Blueprint
-from harness.models.registry import Chosen, choose
+from harness.models.mechanism import LayerContext, ModelDims
+from harness.models.model_spec import ModelSpec
+from harness.models.registry import ConfiguredModule, lookup
 
 
 @dataclass(frozen=True)
-class ImageShape(Shape):
+class ImageModelDims(ModelDims):
     """`vocabulary` are the labels, the last of them for none."""
 
     height: int
@@ -42,23 +42,23 @@ class ImageShape(Shape):
         return self.height * self.breadth * self.channels
 
 
-def image_of(shape: Mapping[str, int]) -> tuple[int, int, int] | None:
+def image_size(shape: Mapping[str, int]) -> tuple[int, int, int] | None:
     """Height, width and channels from a described shape; None for a decoder's."""
     return (shape["height"], shape["breadth"], shape["channels"]) if "channels" in shape else None
 
 
 @dataclass(frozen=True)
-class ImageBlueprint(Blueprint):
+class ImageModelSpec(ModelSpec):
     """`sequence_length` is that of the patches; what tells time and label may add tokens to it."""
 
-    shape: ImageShape
+    shape: ImageModelDims
 
     @cached_property
-    def conditioning(self) -> Chosen:
-        return choose("conditioning", self.config.conditioning)
+    def conditioning(self) -> ConfiguredModule:
+        return lookup("conditioning", self.config.conditioning)
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         return f"'{self.config.conditioning.name}' diffusion transformer"
 
     @property
@@ -67,12 +67,12 @@ class ImageBlueprint(Blueprint):
         return self.shape.patches + self.conditioning.mechanism.module.extra
 
     @property
-    def head_site(self) -> Site:
+    def head_context(self) -> LayerContext:
         """Ahead of the head, after the last layer."""
-        return self.site(self.shape.layers)
+        return self.layer_context(self.shape.layers)
 
 
-def check(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int, int]:
+def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int, int]:
     """The image, where config and data fit each other. Raises UserError."""
     model, length = config.model, config.data.sequence_length
     if image is None:
@@ -80,7 +80,7 @@ def check(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int,
             f"model.kind=dit is for images, but data={config.data.name} is text: choose data=digits, "
             "or model=decoder"
         )
-    if model.kind is not Kind.dit:
+    if model.kind is not ModelFamily.dit:
         raise UserError(
             f"model.kind={model.kind.value} is for text, but data={config.data.name} is images: "
             "choose model=dit"
@@ -101,12 +101,12 @@ def check(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int,
 
 def _check_supported(config: Config) -> None:
     model = config.model
-    if model.attention != Mechanism("mha"):
+    if model.attention != ModuleConfig("mha"):
         raise UserError(
             f"model.attention.name={model.attention.name}: a diffusion transformer lets every patch see "
             "every other; leave model.attention at mha, without options"
         )
-    if model.feedforward != Mechanism("swiglu"):
+    if model.feedforward != ModuleConfig("swiglu"):
         raise UserError(
             f"model.feedforward.name={model.feedforward.name}: a diffusion transformer is built with the "
             "plain layer only; leave model.feedforward at swiglu"
@@ -116,7 +116,5 @@ def _check_supported(config: Config) -> None:
             f"model.base_width={model.base_width}: learning rates of a diffusion transformer are not carried "
             "across widths; leave it null"
         )
-    if config.optimizer.z_loss:
-        raise UserError(
-            f"optimizer.z_loss={config.optimizer.z_loss} is for logits, which images have not: give 0"
-        )
+    if config.loss.z_loss:
+        raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, which images have not: give 0")

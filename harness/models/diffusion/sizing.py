@@ -10,52 +10,56 @@ import dataclasses
 
 from flax import nnx
 
-from harness.config.schema.run import Match, Mechanism, ModelConfig
+from harness.config.schema.run import MatchBy, ModelConfig, ModuleConfig
 from harness.core.errors import UserError
 from harness.models import sizing
-from harness.models.diffusion.diffusion_transformer import Layer
+from harness.models.diffusion.diffusion_transformer import DiTLayer
 from harness.models.diffusion.flops import model_flops
-from harness.models.diffusion.model_spec import ImageBlueprint, ImageShape
-from harness.models.parameters import declared
+from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec
+from harness.models.parameters import param_specs
 
 
-def size(model: ModelConfig, target: int, labels: int, image: tuple[int, int, int]) -> ImageShape:
+def choose_image_dims(
+    model: ModelConfig, target: int, labels: int, image: tuple[int, int, int]
+) -> ImageModelDims:
     """The shape for a target of non-embedding parameters; entries that the config gives are kept.
 
     Raises UserError if no shape is within 0.5 % of the target (or of the plain model's FLOPs).
     """
-    found = sizing.plain_shape(model, target, labels)
+    found = sizing.plain_dims(model, target, labels)
     if found.width % 4:
         raise UserError(
             f"model.width={found.width} is no multiple of 4, which cosine and sine of a patch's row and "
             "column share; choose one, or a model.head_width that is"
         )
     height, breadth, channels = image
-    shape = ImageShape(
+    shape = ImageModelDims(
         **dataclasses.asdict(found), height=height, breadth=breadth, channels=channels, patch=model.patch
     )
     if None not in (model.width, model.layers, model.ffn):
         return shape
     plain_model = dataclasses.replace(
-        model, conditioning=Mechanism("in_context"), feedforward=Mechanism("swiglu")
+        model, conditioning=ModuleConfig("in_context"), feedforward=ModuleConfig("swiglu")
     )
-    plain = sizing.fit(ImageBlueprint(plain_model, shape, shape.patches), target, non_embedding)
-    if model.match is Match.none or model.ffn is not None:
+    plain = sizing.fit_ffn_width(
+        ImageModelSpec(plain_model, shape, shape.patches), target, count_non_embedding
+    )
+    if model.match is MatchBy.none or model.ffn is not None:
         return plain.shape
-    blueprint = ImageBlueprint(model, plain.shape, shape.patches)
-    if model.match is Match.flops:
-        return sizing.fit(blueprint, model_flops(plain), model_flops).shape
-    return sizing.fit(blueprint, target, non_embedding).shape
+    spec = ImageModelSpec(model, plain.shape, shape.patches)
+    if model.match is MatchBy.flops:
+        return sizing.fit_ffn_width(spec, model_flops(plain), model_flops).shape
+    return sizing.fit_ffn_width(spec, target, count_non_embedding).shape
 
 
-def non_embedding(blueprint: ImageBlueprint) -> int:
+def count_non_embedding(spec: ImageModelSpec) -> int:
     """Parameters of all layers, and of the norm ahead of the head, counted over one period of the pattern."""
-    layers, period = blueprint.shape.layers, blueprint.period
-    total = _size(blueprint.conditioning.module(blueprint.head_site))
+    layers, period = spec.shape.layers, spec.period
+    total = _count_parameters(spec.conditioning.build(spec.head_context))
     for layer in range(min(period, layers)):
-        total += len(range(layer, layers, period)) * _size(Layer(blueprint, layer))
+        total += len(range(layer, layers, period)) * _count_parameters(DiTLayer(spec, layer))
     return total
 
 
-def _size(module: nnx.Module) -> int:
-    return sum(spec.size for spec in declared(module).values())
+def _count_parameters(module: nnx.Module) -> int:
+    return sum(param.size for param in param_specs(module).values())

@@ -26,18 +26,18 @@ PADDING = 4
 """A block is small enough that padding is at most one row in so many assignments."""
 
 
-class Plan(NamedTuple):
+class DispatchPlan(NamedTuple):
     """Which of A assignments (token by token, k each) lies in which of R rows. One past the end: none."""
 
     row_A: Array
     assignment_R: Array
 
 
-def in_blocks(chosen_A: Array, experts: int) -> tuple[Plan, Array]:
+def dropless_plan(chosen_A: Array, experts: int) -> tuple[DispatchPlan, Array]:
     """The plan of blocks, and the expert of each of the blocks [M]."""
     size = block_size(len(chosen_A), experts)
     blocks = block_rows(len(chosen_A), experts) // size
-    place_A, count_E = _queue(chosen_A, experts)
+    place_A, count_E = _queue_positions(chosen_A, experts)
     end_E = jnp.cumsum(-(-count_E // size))
     start_E = end_E - -(-count_E // size)
     row_A = start_E[chosen_A] * size + place_A
@@ -45,40 +45,40 @@ def in_blocks(chosen_A: Array, experts: int) -> tuple[Plan, Array]:
     return _plan(row_A, blocks * size), jnp.minimum(owner_M, experts - 1)
 
 
-def in_queues(chosen_BA: Array, experts: int, capacity: int) -> Plan:
+def capacity_plan(chosen_BA: Array, experts: int, capacity: int) -> DispatchPlan:
     """The plan of E queues of B x capacity rows each."""
     B = chosen_BA.shape[0]
-    place_BA = jax.vmap(lambda chosen_A: _queue(chosen_A, experts)[0])(chosen_BA)
+    place_BA = jax.vmap(lambda chosen_A: _queue_positions(chosen_A, experts)[0])(chosen_BA)
     row_BA = (chosen_BA * B + jnp.arange(B)[:, None]) * capacity + place_BA
     rows = experts * B * capacity
     return _plan(jnp.where(place_BA < capacity, row_BA, rows).reshape(-1), rows)
 
 
-def _queue(chosen_A: Array, experts: int) -> tuple[Array, Array]:
+def _queue_positions(chosen_A: Array, experts: int) -> tuple[Array, Array]:
     """How many assignments before each one went to the same expert; how many each expert got."""
     is_chosen_AE = (chosen_A[:, None] == jnp.arange(experts)).astype(jnp.int32)
     place_AE = jnp.cumsum(is_chosen_AE, axis=0) - 1
     return jnp.sum(place_AE * is_chosen_AE, axis=1), jnp.sum(is_chosen_AE, axis=0)
 
 
-def _plan(row_A: Array, rows: int) -> Plan:
+def _plan(row_A: Array, rows: int) -> DispatchPlan:
     A = len(row_A)
     none_R = jnp.full_like(row_A, A, shape=(rows,))
-    return Plan(
+    return DispatchPlan(
         row_A, none_R.at[row_A].set(jnp.arange(A, dtype=row_A.dtype), mode="drop", unique_indices=True)
     )
 
 
 @jax.custom_vjp
-def moved(x_A: Array, from_R: Array, to_A: Array) -> Array:
+def gather_rows(x_A: Array, from_R: Array, to_A: Array) -> Array:
     """Rows of x by number, zero where there is none. Each goes to one place at most, so that the gradient
     is a gather too, and its sums have one order."""
     return x_A.at[from_R].get(mode="fill", fill_value=0)
 
 
-moved.defvjp(
-    lambda x_A, from_R, to_A: (moved(x_A, from_R, to_A), (from_R, to_A)),
-    lambda kept, dy_R: (moved(dy_R, kept[1], kept[0]), None, None),
+gather_rows.defvjp(
+    lambda x_A, from_R, to_A: (gather_rows(x_A, from_R, to_A), (from_R, to_A)),
+    lambda kept, dy_R: (gather_rows(dy_R, kept[1], kept[0]), None, None),
 )
 
 

@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
-from harness.models.feedforward.expert_parallel import through_experts
-from harness.models.feedforward.routing import evened, route
-from harness.models.feedforward.swiglu import Options as Plain
+from harness.models.feedforward.expert_parallel import apply_experts
+from harness.models.feedforward.routing import route, update_router_bias
 from harness.models.feedforward.swiglu import SwiGLU
-from harness.models.layers import gathered, project
-from harness.models.mechanism import Products, Signals, Site
-from harness.models.parameters import level, weight
-from harness.models.registry import feedforward
+from harness.models.feedforward.swiglu import SwiGLUOptions as Plain
+from harness.models.layers import gather_weight, project
+from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
+from harness.models.parameters import constant, weight
+from harness.models.registry import register_feedforward
 
 FLOAT32 = jnp.dtype(jnp.float32)
 BALANCES = ("bias", "auxiliary", "none")
@@ -29,7 +29,7 @@ DISPATCHES = ("dropless", "capacity")
 
 
 @dataclass(frozen=True)
-class Options:
+class MoEOptions:
     experts: int = 8
     top_k: int = 2
     shared: int = 0
@@ -47,7 +47,7 @@ class Options:
         _check(self)
 
 
-def _check(options: Options) -> None:
+def _check(options: MoEOptions) -> None:
     """Raises UserError for the first value that has no meaning."""
 
     def refuse(key: str, said: str) -> None:
@@ -60,97 +60,99 @@ def _check(options: Options) -> None:
     if options.shared < 0:
         refuse("shared", " is negative: give 0 or more.")
     if options.balance not in BALANCES:
-        refuse("balance", f" is no way to balance: {nearest(options.balance, BALANCES)}")
+        refuse("balance", f" is no way to balance: {did_you_mean(options.balance, BALANCES)}")
     if options.balance_rate < 0:
         refuse("balance_rate", " is negative: it would drive the experts apart; give 0 or more.")
     if options.dispatch not in DISPATCHES:
-        refuse("dispatch", f" is no way to dispatch: {nearest(options.dispatch, DISPATCHES)}")
+        refuse("dispatch", f" is no way to dispatch: {did_you_mean(options.dispatch, DISPATCHES)}")
     if options.capacity_factor <= 0:
         refuse("capacity_factor", " leaves the experts no room: give more than 0, such as 1.25.")
 
 
-def _matrix(site: Site) -> float:
+def _matmul_flops(context: LayerContext) -> float:
     """FLOPs of one of the three products of one expert, a token."""
-    return 2.0 * site.shape.width * site.shape.ffn
+    return 2.0 * context.shape.width * context.shape.ffn
 
 
-def _router(site: Site, options: Options) -> float:
-    return 2.0 * site.shape.width * options.experts
+def _router_flops(context: LayerContext, options: MoEOptions) -> float:
+    return 2.0 * context.shape.width * options.experts
 
 
-def _model_flops(site: Site, options: Options) -> float:
-    return _router(site, options) + 3 * (options.top_k + options.shared) * _matrix(site)
+def _model_flops(context: LayerContext, options: MoEOptions) -> float:
+    return _router_flops(context, options) + 3 * (options.top_k + options.shared) * _matmul_flops(context)
 
 
-def _executed(site: Site, options: Options) -> Products:
+def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
     """Experts multiply all their rows, empty ones too, one weight a group of rows: `dots` computes such
     products again. The last is not needed backward, because shares are multiplied before it."""
-    rows, shared = _rows_per_token(site, options), options.shared
-    return Products(
-        weights=_router(site, options) + 2 * shared * _matrix(site),
-        activations=2 * rows * _matrix(site),
-        final=(rows + shared) * _matrix(site),
+    rows, shared = _rows_per_token(context, options), options.shared
+    return MatmulFlops(
+        weights=_router_flops(context, options) + 2 * shared * _matmul_flops(context),
+        activations=2 * rows * _matmul_flops(context),
+        final=(rows + shared) * _matmul_flops(context),
     )
 
 
-def _rows_per_token(site: Site, options: Options) -> float:
-    T, E, k = site.sequence_length, options.experts, options.top_k
+def _rows_per_token(context: LayerContext, options: MoEOptions) -> float:
+    T, E, k = context.sequence_length, options.experts, options.top_k
     if options.dispatch == "capacity":
         return E * queue_rows(T, E, k, options.capacity_factor) / T
-    tokens = site.sequences * T // site.parts
+    tokens = context.per_device_batch * T // context.sequence_shards
     return block_rows(tokens * k, E) / tokens
 
 
-def _idle(site: Site, options: Options) -> int:
-    return 3 * (options.experts - options.top_k) * site.shape.width * site.shape.ffn
+def _inactive_parameters(context: LayerContext, options: MoEOptions) -> int:
+    return 3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
 
 
-def _evened(options: Options, own: Mapping[str, Array], signals: Signals) -> dict[str, Array]:
+def _update_bias(options: MoEOptions, own: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
     if options.balance != "bias":
         return {}
-    return {"bias": evened(own["bias"], signals.load_E, options.balance_rate)}
+    return {"bias": update_router_bias(own["bias"], signals.load_E, options.balance_rate)}
 
 
-@feedforward(
+@register_feedforward(
     "moe",
-    Options,
+    MoEOptions,
     model_flops=_model_flops,
-    executed_flops=_executed,
-    idle_parameters=_idle,
-    after_step=_evened,
+    executed_flops=_executed_flops,
+    inactive_parameters=_inactive_parameters,
+    update_after_step=_update_bias,
     # A queue is in the order of a whole sequence.
-    splits=lambda site, options: options.dispatch == "dropless",
+    supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
 )
 class MoE(nnx.Module):
     """[B, T, D] in; [B, T, D] and Signals out."""
 
-    def __init__(self, site: Site, options: Options):
-        D, F, E, L = site.shape.width, site.shape.ffn, options.experts, site.shape.layers
+    def __init__(self, context: LayerContext, options: MoEOptions):
+        D, F, E, L = context.shape.width, context.shape.ffn, options.experts, context.shape.layers
         self.options = options
         self.router = weight((D, E), ("width", None), fan_in=D)
-        self.bias = level(E, None, 0.0) if options.balance == "bias" else None
+        self.bias = constant(E, None, 0.0) if options.balance == "bias" else None
         self.gate = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
         self.up = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
         self.down = weight((E, F, D), ("experts", "ffn", "width"), fan_in=F, depth=L)
-        self.shared = SwiGLU(_as_wide(site, options.shared), Plain()) if options.shared else None
+        self.shared = SwiGLU(_widened(context, options.shared), Plain()) if options.shared else None
 
-    def __call__(self, x_BTD: Array) -> tuple[Array, Signals]:
+    def __call__(self, x_BTD: Array) -> tuple[Array, RouterStats]:
         options = self.options
         # Scores in float32: two that bfloat16 cannot tell apart would send a token elsewhere.
         scores_BTE = jax.nn.sigmoid(project(x_BTD.astype(FLOAT32), self.router))
-        bias_E = None if self.bias is None else gathered(self.bias, FLOAT32)
+        bias_E = None if self.bias is None else gather_weight(self.bias, FLOAT32)
         routing = route(scores_BTE, bias_E, options.top_k)
         capacity = None
         if options.dispatch == "capacity":
             T = x_BTD.shape[1]
             capacity = queue_rows(T, options.experts, options.top_k, options.capacity_factor)
-        y_BTD, dropped = through_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity)
+        y_BTD, dropped = apply_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
-        auxiliary = options.balance_rate * routing.unevenness if options.balance == "auxiliary" else None
-        return y_BTD, Signals(routing.load_E, dropped, auxiliary)
+        auxiliary = (
+            options.balance_rate * routing.load_balance_loss if options.balance == "auxiliary" else None
+        )
+        return y_BTD, RouterStats(routing.load_E, dropped, auxiliary)
 
 
-def _as_wide(site: Site, experts: int) -> Site:
-    shape = dataclasses.replace(site.shape, ffn=experts * site.shape.ffn)
-    return dataclasses.replace(site, shape=shape)
+def _widened(context: LayerContext, experts: int) -> LayerContext:
+    shape = dataclasses.replace(context.shape, ffn=experts * context.shape.ffn)
+    return dataclasses.replace(context, shape=shape)

@@ -9,33 +9,35 @@ from flax import nnx
 from jax import Array
 
 from harness.models.layers import project
-from harness.models.mechanism import Products, Site
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
-from harness.models.registry import feedforward
+from harness.models.registry import register_feedforward
 
 
 @dataclass(frozen=True)
-class Options:
+class SwiGLUOptions:
     """None to choose."""
 
 
-def _product(site: Site) -> float:
-    return 2.0 * site.shape.width * site.shape.ffn
+def _matmul_flops(context: LayerContext) -> float:
+    return 2.0 * context.shape.width * context.shape.ffn
 
 
-@feedforward(
+@register_feedforward(
     "swiglu",
-    Options,
-    model_flops=lambda site, options: 3 * _product(site),
-    executed_flops=lambda site, options: Products(weights=2 * _product(site), final=_product(site)),
-    splits=lambda site, options: True,
+    SwiGLUOptions,
+    model_flops=lambda context, options: 3 * _matmul_flops(context),
+    executed_flops=lambda context, options: MatmulFlops(
+        weights=2 * _matmul_flops(context), final=_matmul_flops(context)
+    ),
+    supports_sequence_parallel=lambda context, options: True,
 )
 class SwiGLU(nnx.Module):
-    def __init__(self, site: Site, options: Options):
-        D, F = site.shape.width, site.shape.ffn
+    def __init__(self, context: LayerContext, options: SwiGLUOptions):
+        D, F = context.shape.width, context.shape.ffn
         self.gate = weight((D, F), ("width", "ffn"), fan_in=D)
         self.up = weight((D, F), ("width", "ffn"), fan_in=D)
-        self.down = weight((F, D), ("ffn", "width"), fan_in=F, depth=site.shape.layers)
+        self.down = weight((F, D), ("ffn", "width"), fan_in=F, depth=context.shape.layers)
 
     def __call__(self, x_BTD: Array) -> Array:
         hidden_BTF = jax.nn.silu(project(x_BTD, self.gate)) * project(x_BTD, self.up)

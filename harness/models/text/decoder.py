@@ -7,57 +7,62 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import ComputeConfig, Layers
-from harness.models.layer_stack import through
-from harness.models.layers import DTYPES, RMSNorm, Rotary, gathered, product
-from harness.models.mechanism import Signals
-from harness.models.model_spec import Blueprint
+from harness.config.schema.run import ComputeConfig
+from harness.models.layer_stack import apply_layers
+from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_weight, matmul
+from harness.models.mechanism import RouterStats
+from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import Stacking, weight
-from harness.parallel.sharding.axis_rules import layout, partition
-from harness.parallel.sharding.sequence_parallel import on_each, part, parts, whole
+from harness.parallel.sharding.axis_rules import out_sharding, partition_spec
+from harness.parallel.sharding.sequence_parallel import (
+    all_gather_sequence,
+    local_shard,
+    num_shards,
+    per_device,
+)
 
 
-class Layer(nnx.Module):
+class DecoderLayer(nnx.Module):
     """Pre-norm residual layer: attention, then feed-forward."""
 
-    def __init__(self, blueprint: Blueprint, layer: int):
-        site = blueprint.site(layer)
-        self.attention_splits = blueprint.attention.splits(site)
-        self.feedforward_splits = blueprint.feedforward.splits(site)
-        self.attention_norm = RMSNorm(site.shape.width, site.norm_epsilon)
-        self.attention = blueprint.attention.module(site)
-        self.feedforward_norm = RMSNorm(site.shape.width, site.norm_epsilon)
-        self.feedforward = blueprint.feedforward.module(site)
+    def __init__(self, spec: ModelSpec, layer: int):
+        context = spec.layer_context(layer)
+        self.attention_is_sharded = spec.attention.supports_sequence_parallel(context)
+        self.feedforward_is_sharded = spec.feedforward.supports_sequence_parallel(context)
+        self.attention_norm = RMSNorm(context.shape.width, context.norm_epsilon)
+        self.attention = spec.attention.build(context)
+        self.feedforward_norm = RMSNorm(context.shape.width, context.norm_epsilon)
+        self.feedforward = spec.feedforward.build(context)
 
-    def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Signals | None]:
-        x_BTD = x_BTD + self._attended(self.attention_norm(x_BTD), rotary)
-        y_BTD, signals = self._fed_forward(self.feedforward_norm(x_BTD))
+    def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, RouterStats | None]:
+        x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), rotary)
+        y_BTD, signals = self._feed_forward(self.feedforward_norm(x_BTD))
         return x_BTD + y_BTD, signals
 
-    def _attended(self, x_BTD: Array, rotary: Rotary) -> Array:
+    def _attend(self, x_BTD: Array, rotary: Rotary) -> Array:
         """`rotary` is of the whole sequence, x and the answer of the part that is here."""
-        if self.attention_splits:
-            return self.attention(x_BTD, rotary.of_part())
-        return part(self.attention(whole(x_BTD), rotary))
+        if self.attention_is_sharded:
+            return self.attention(x_BTD, rotary.local_shard())
+        return local_shard(self.attention(all_gather_sequence(x_BTD), rotary))
 
-    def _fed_forward(self, x_BTD: Array) -> tuple[Array, Signals | None]:
-        answer = self.feedforward(x_BTD if self.feedforward_splits else whole(x_BTD))
+    def _feed_forward(self, x_BTD: Array) -> tuple[Array, RouterStats | None]:
+        answer = self.feedforward(x_BTD if self.feedforward_is_sharded else all_gather_sequence(x_BTD))
         y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
-        return y_BTD if self.feedforward_splits else part(y_BTD), signals
+        return y_BTD if self.feedforward_is_sharded else local_shard(y_BTD), signals
 
 
-def _rows(table_VD: Array, tokens_BT: Array) -> Array:
-    if parts() == 1:
-        return table_VD.at[tokens_BT].get(out_sharding=layout("batch", None, None))
+def _lookup_rows(table_VD: Array, tokens_BT: Array) -> Array:
+    if num_shards() == 1:
+        return table_VD.at[tokens_BT].get(out_sharding=out_sharding("batch", None, None))
     # What `get` does inside, JAX 0.10 refuses where some axes are manual and some explicit.
-    specs = (partition(None, None), partition("batch", None))
-    return on_each(lambda table_VD, tokens_BT: table_VD[tokens_BT], specs, partition("batch", None, None))(
-        table_VD, tokens_BT
-    )
+    specs = (partition_spec(None, None), partition_spec("batch", None))
+    return per_device(
+        lambda table_VD, tokens_BT: table_VD[tokens_BT], specs, partition_spec("batch", None, None)
+    )(table_VD, tokens_BT)
 
 
-def documents(tokens_BT: Array, end: int) -> Array:
+def document_index(tokens_BT: Array, end: int) -> Array:
     """Which document each token is in, int32 [B, T]; the token that ends one is its last."""
     ends_BT = (tokens_BT == end).astype(jnp.int32)
     return jnp.cumsum(ends_BT, axis=1) - ends_BT
@@ -67,45 +72,49 @@ class Decoder(nnx.Module):
     """Tokens [B, T] in; float32 logits [B, T, V] out, and the signals of feed-forward layers that give any,
     by the stored path of the layer."""
 
-    def __init__(self, blueprint: Blueprint, compute: ComputeConfig):
-        config, shape = blueprint.config, blueprint.shape
+    def __init__(self, spec: ModelSpec, compute: ComputeConfig):
+        config, shape = spec.config, spec.shape
         V, D = shape.vocabulary, shape.width
-        self.dtype, self.remat = DTYPES[compute.precision], compute.remat
+        self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
-        self.end = blueprint.end
+        self.end_token = spec.end_token
         self.relative_width = relative_width(config, D)
-        scan = compute.layers is Layers.scanned
-        self.stacking = Stacking(blueprint.period, shape.layers // blueprint.period if scan else 0)
+        scan = compute.scan_layers
+        self.stacking = Stacking(spec.period, shape.layers // spec.period if scan else 0)
         self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
         self.repeats = nnx.List(
-            Layer(blueprint, layer) for layer in range(self.stacking.period) if self.stacking.repeats
+            DecoderLayer(spec, layer) for layer in range(self.stacking.period) if self.stacking.repeats
         )
         self.layers = nnx.List(
-            Layer(blueprint, layer) for layer in range(self.stacking.covered, shape.layers)
+            DecoderLayer(spec, layer) for layer in range(self.stacking.stacked_layers, shape.layers)
         )
         self.norm = RMSNorm(D, config.norm_epsilon)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
-    def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
-        documents_BT = None if self.end is None else documents(whole(tokens_BT), self.end)
-        rotary = Rotary.table(parts() * tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT)
-        x_BTD, signals = through(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
+    def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
+        documents_BT = (
+            None if self.end_token is None else document_index(all_gather_sequence(tokens_BT), self.end_token)
+        )
+        rotary = Rotary.table(
+            num_shards() * tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT
+        )
+        x_BTD, signals = apply_layers(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
         return self._logits(self.norm(x_BTD)), signals
 
     def _embed(self, tokens_BT: Array) -> Array:
-        table_VD = gathered(self.embedding, self.dtype)
-        if layout() is not None:
-            table_VD = jax.reshard(table_VD, layout(None, None))
-        return self._times(_rows(table_VD, tokens_BT), self.relative_width**0.5)
+        table_VD = gather_weight(self.embedding, self.dtype)
+        if out_sharding() is not None:
+            table_VD = jax.reshard(table_VD, out_sharding(None, None))
+        return self._scale(_lookup_rows(table_VD, tokens_BT), self.relative_width**0.5)
 
     def _logits(self, x_BTD: Array) -> Array:
-        table_VD = gathered(self.embedding if self.head is None else self.head, self.dtype)
+        table_VD = gather_weight(self.embedding if self.head is None else self.head, self.dtype)
         B, T, D = x_BTD.shape
-        x_BTD = self._times(x_BTD, self.relative_width**-0.5)
-        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=layout("batch", None))
-        logits_NV = product(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
-        return jnp.reshape(logits_NV, (B, T, -1), out_sharding=layout("batch", None, "vocabulary"))
+        x_BTD = self._scale(x_BTD, self.relative_width**-0.5)
+        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=out_sharding("batch", None))
+        logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
+        return jnp.reshape(logits_NV, (B, T, -1), out_sharding=out_sharding("batch", None, "vocabulary"))
 
-    def _times(self, x_BTD: Array, factor: float) -> Array:
+    def _scale(self, x_BTD: Array, factor: float) -> Array:
         """The multipliers of `models.mup`; at the base width the program is the one without them."""
         return x_BTD if self.relative_width == 1 else x_BTD * factor

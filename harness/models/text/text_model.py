@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import ComputeConfig, Config, Kind, Precision, Remat
+from harness.config.schema.run import ComputeConfig, Config, ModelFamily, Precision, Remat
 from harness.models import diffusion, flops, sizing
-from harness.models.mechanism import Signals
-from harness.models.model_api import Model, Params, parts_of
-from harness.models.model_spec import Blueprint
+from harness.models.mechanism import RouterStats
+from harness.models.model_api import Model, Params, split_module
+from harness.models.model_spec import ModelSpec
 from harness.models.text.decoder import Decoder
-from harness.parallel.sharding.axis_rules import check_sequence
-from harness.parallel.sharding.sequence_parallel import in_parts
+from harness.parallel.sharding.axis_rules import check_sequence_divides
+from harness.parallel.sharding.sequence_parallel import shard_sequence
 
 
 class TextModel(Model):
@@ -24,43 +24,43 @@ class TextModel(Model):
 
     @property
     def row_length(self) -> int:
-        return self.blueprint.sequence_length + 1
+        return self.spec.sequence_length + 1
 
     @property
     def loss_unit(self) -> str:
         return "nats a token"
 
     @property
-    def non_embedding(self) -> int:
-        return sizing.non_embedding(self.blueprint)
+    def non_embedding_parameters(self) -> int:
+        return sizing.count_non_embedding(self.spec)
 
     @property
-    def embedding(self) -> int:
+    def embedding_parameters(self) -> int:
         """Parameters of the embedding and of an untied head."""
-        return sizing.embedding(self.blueprint.config, self.shape)
+        return sizing.count_embedding(self.spec.config, self.shape)
 
     @property
     def flops_per_token(self) -> float:
         """Model FLOPs of one trained token."""
-        return flops.model_flops(self.blueprint)
+        return flops.model_flops(self.spec)
 
     @property
     def executed_flops_per_token(self) -> float:
         """FLOPs of one trained token as the code multiplies them."""
-        return flops.executed_flops(self.blueprint, self.compute.remat)
+        return flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     def cache_bytes(self) -> float:
         """What decoding keeps of one sequence of the config's length, all layers, in compute precision."""
-        each = 2 if self.compute.precision is Precision.bfloat16 else 4
-        return sum(self.blueprint.attention.cache_bytes(site, each) for site in self.blueprint.sites)
+        each = 2 if self.compute.dtype is Precision.bfloat16 else 4
+        return sum(self.spec.attention.cache_bytes(context, each) for context in self.spec.layer_contexts)
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Float32 logits of each next token."""
-        return self._decoded(params, tokens_BT)[0]
+        return self._decode(params, tokens_BT)[0]
 
-    def _decoded(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, Signals]]:
-        return in_parts(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
+    def _decode(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
+        return shard_sequence(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Cross-entropy of each token after the first, float32 nats."""
@@ -78,9 +78,9 @@ class TextModel(Model):
         auxiliary = [each.auxiliary for each in signals.values() if each.auxiliary is not None]
         return sum(map(jnp.sum, auxiliary), total), parts
 
-    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, Signals]]:
+    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, RouterStats]]:
         """Cross-entropy and log-partition, [B, T] each, and the signals of the layers."""
-        logits_BTV, signals = self._decoded(params, tokens_BT1[:, :-1])
+        logits_BTV, signals = self._decode(params, tokens_BT1[:, :-1])
         # Picked by comparison, not by index: no gather over a vocabulary that is split over devices.
         is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
         target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
@@ -89,12 +89,12 @@ class TextModel(Model):
 
     def activation_bytes(self, tokens: int) -> int:
         """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
-        shape, width = self.shape, 2 if self.compute.precision is Precision.bfloat16 else 4
-        attended = [self.blueprint.attention.executed_flops(site) for site in self.blueprint.sites]
+        shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
+        attended = [self.spec.attention.executed_flops(context) for context in self.spec.layer_contexts]
         scores = sum(each.activations / (4 * shape.head_width) for each in attended if not each.rescored)
         hidden = sum(
-            self.blueprint.feedforward.executed_flops(site).total / (2 * shape.width)
-            for site in self.blueprint.sites
+            self.spec.feedforward.executed_flops(context).total / (2 * shape.width)
+            for context in self.spec.layer_contexts
         )
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
         kept = {Remat.none: products * width + scores * 8, Remat.dots: products * width, Remat.full: 0.0}
@@ -105,7 +105,7 @@ class TextModel(Model):
 def build(
     config: Config,
     vocabulary: int,
-    end: int | None = None,
+    end_token: int | None = None,
     image: tuple[int, int, int] | None = None,
 ) -> Model:
     """The model of a run: sized and declared. Raises UserError for a config that has no model.
@@ -113,19 +113,19 @@ def build(
     `end`: the token that ends a document, for a config that masks them. `image`: height, width and channels
     of what is no text.
     """
-    if config.model.kind is Kind.dit or image is not None:
+    if config.model.kind is ModelFamily.dit or image is not None:
         return diffusion.build(config, vocabulary, image)
     length = config.data.sequence_length
-    check_sequence(length, config.mesh.context)
-    shape = sizing.size(config.model, config.scale.parameters, vocabulary, length)
+    check_sequence_divides(length, config.mesh.context)
+    shape = sizing.choose_dims(config.model, config.scale.parameters, vocabulary, length)
     mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
     at_once = max(1, sequences // (mesh.data * mesh.fsdp * mesh.expert))
-    separator = end if config.data.mask_documents else None
-    blueprint = Blueprint(config.model, shape, length, at_once, separator, mesh.context)
-    return assemble(blueprint, config.compute)
+    separator = end_token if config.data.mask_documents else None
+    spec = ModelSpec(config.model, shape, length, at_once, separator, mesh.context)
+    return assemble(spec, config.compute)
 
 
-def assemble(blueprint: Blueprint, compute: ComputeConfig) -> TextModel:
-    """The model of a blueprint: the module is built and split once, here."""
-    decoder = Decoder(blueprint, compute)
-    return TextModel(blueprint, compute, decoder.stacking, *parts_of(decoder, decoder.stacking))
+def assemble(spec: ModelSpec, compute: ComputeConfig) -> TextModel:
+    """The model of a spec: the module is built and split once, here."""
+    decoder = Decoder(spec, compute)
+    return TextModel(spec, compute, decoder.stacking, *split_module(decoder, decoder.stacking))

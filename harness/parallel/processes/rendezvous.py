@@ -21,86 +21,92 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.process_group import Processes
+from harness.config.process_group import ProcessGroup
 
-PAUSE = 0.1
+RETRY_SECONDS = 0.1
 """Seconds between two attempts to reach process 0."""
-GRACE = 1.0
+GRACE_SECONDS = 1.0
 """Seconds for which an error waits to be explained by the end of another process."""
-HELLO = 5.0
+HELLO_SECONDS = 5.0
 """Seconds in which one who comes says who it is."""
 
 
-class Absent(Exception):
+class MissingProcesses(Exception):
     """Not all processes came in time; the message says which."""
 
 
 @dataclass
-class Meeting:
+class Rendezvous:
     """Open while its processes train together."""
 
-    processes: Processes
+    processes: ProcessGroup
     coordinator: str
     """host:port for `jax.distributed.initialize`, the same in every process."""
-    held: socket.socket | None
+    reserved_port: socket.socket | None
     """What holds that port, in process 0."""
-    others: Mapping[int, socket.socket]
+    connections: Mapping[int, socket.socket]
     """By index: of process 0 all others, of any other process 0 alone."""
     closing: bool = False
     """Ends are expected."""
     failing: bool = False
     """This process ends for a reason of its own."""
 
-    def watch(self, gone: Callable[[str], None]) -> None:
+    def watch_peers(self, on_exit: Callable[[str], None]) -> None:
         """From now on `gone` is called, in a thread, with a sentence on the first process that ended."""
-        for index, connection in self.others.items():
-            threading.Thread(target=self._listen, args=(index, connection, gone), daemon=True).start()
+        for index, connection in self.connections.items():
+            threading.Thread(target=self._listen, args=(index, connection, on_exit), daemon=True).start()
 
-    def fail(self, why: str) -> None:
+    def announce_failure(self, reason: str) -> None:
         """Last words to the others: this process ends for a reason of its own."""
         self.failing = True
-        for connection in self.others.values():
+        for connection in self.connections.values():
             with contextlib.suppress(OSError):
-                _say(connection, {"why": why})
+                _send(connection, {"why": reason})
 
-    def _listen(self, index: int, connection: socket.socket, gone: Callable[[str], None]) -> None:
-        words = _heard(connection)
+    def _listen(self, index: int, connection: socket.socket, on_exit: Callable[[str], None]) -> None:
+        words = _receive(connection)
         if words:
-            time.sleep(GRACE)  # what befell all is each one's own to tell
+            time.sleep(GRACE_SECONDS)  # what befell all is each one's own to tell
         if not self.closing and not (words and self.failing):
             why = f": {words['why']}" if words else ""
-            gone(f"process {index} of {self.processes.count} ended{why}")
+            on_exit(f"process {index} of {self.processes.count} ended{why}")
 
 
-def meet(processes: Processes, say: Callable[[str], None], ask: Callable[[], str | None]) -> Meeting:
+def connect_processes(
+    processes: ProcessGroup, publish: Callable[[str], None], read_address: Callable[[], str | None]
+) -> Rendezvous:
     """Returns when all have come. `say` tells the others where process 0 is, `ask` reads it (None: not yet).
 
     What `ask` returns may be of an earlier start: nobody listens there any more, or does not know ours.
     Raises Absent.
     """
     deadline = time.monotonic() + processes.arrive_seconds
-    return _call(processes, say, deadline) if processes.index == 0 else _come(processes, ask, deadline)
+    return (
+        _accept_all(processes, publish, deadline)
+        if processes.index == 0
+        else _connect_to_primary(processes, read_address, deadline)
+    )
 
 
-def _call(processes: Processes, say: Callable[[str], None], deadline: float) -> Meeting:
+def _accept_all(processes: ProcessGroup, publish: Callable[[str], None], deadline: float) -> Rendezvous:
     """Process 0: until all others are here."""
     host = processes.host or socket.gethostname()
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(("", 0))
     with socket.create_server(("", 0), backlog=processes.count) as server:
-        say(f"{host}:{server.getsockname()[1]}")
+        publish(f"{host}:{server.getsockname()[1]}")
         others: dict[int, socket.socket] = {}
         while len(others) < processes.count - 1:
-            connection = _accepted(server, deadline)
+            connection = _accept(server, deadline)
             if connection is None:
                 missing = [str(each) for each in range(1, processes.count) if each not in others]
-                raise Absent(
+                raise MissingProcesses(
                     f"of {processes.count} processes {', '.join(missing)} did not come within"
                     f" {processes.arrive_seconds:g} s"
                 )
-            connection.settimeout(HELLO)
-            hello = _heard(connection)
+            connection.settimeout(HELLO_SECONDS)
+            hello = _receive(connection)
             connection.settimeout(None)
             if hello and hello.get("start") == processes.start:
                 others[hello["index"]] = connection
@@ -108,29 +114,33 @@ def _call(processes: Processes, say: Callable[[str], None], deadline: float) -> 
                 connection.close()
     coordinator = f"{host}:{held.getsockname()[1]}"
     for connection in others.values():
-        _say(connection, {"coordinator": coordinator})
-    return Meeting(processes, coordinator, held, others)
+        _send(connection, {"coordinator": coordinator})
+    return Rendezvous(processes, coordinator, held, others)
 
 
-def _come(processes: Processes, ask: Callable[[], str | None], deadline: float) -> Meeting:
+def _connect_to_primary(
+    processes: ProcessGroup, read_address: Callable[[], str | None], deadline: float
+) -> Rendezvous:
     """Any other process: until process 0 says that all are here."""
     while (left := deadline - time.monotonic()) > 0:
-        address = ask()
+        address = read_address()
         if address:
             with contextlib.suppress(OSError):
                 host, _, port = address.rpartition(":")
                 connection = socket.create_connection((host, int(port)), timeout=left)
-                _say(connection, {"start": processes.start, "index": processes.index})
-                answer = _heard(connection)
+                _send(connection, {"start": processes.start, "index": processes.index})
+                answer = _receive(connection)
                 if answer:
                     connection.settimeout(None)
-                    return Meeting(processes, answer["coordinator"], None, {0: connection})
+                    return Rendezvous(processes, answer["coordinator"], None, {0: connection})
                 connection.close()
-        time.sleep(PAUSE)
-    raise Absent(f"process 0 of {processes.count} was not there within {processes.arrive_seconds:g} s")
+        time.sleep(RETRY_SECONDS)
+    raise MissingProcesses(
+        f"process 0 of {processes.count} was not there within {processes.arrive_seconds:g} s"
+    )
 
 
-def _accepted(server: socket.socket, deadline: float) -> socket.socket | None:
+def _accept(server: socket.socket, deadline: float) -> socket.socket | None:
     """None when the time is over."""
     server.settimeout(max(deadline - time.monotonic(), 0.001))
     try:
@@ -140,11 +150,11 @@ def _accepted(server: socket.socket, deadline: float) -> socket.socket | None:
     return connection
 
 
-def _say(connection: socket.socket, message: dict[str, Any]) -> None:
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _heard(connection: socket.socket) -> dict[str, Any] | None:
+def _receive(connection: socket.socket) -> dict[str, Any] | None:
     """One message; None where the connection ended instead, or what came is none of ours."""
     line = b""
     try:

@@ -23,7 +23,7 @@ class HasAxes(Protocol):
     def axes(self) -> tuple[str | None, ...]: ...
 
 
-RULES: dict[str, str | tuple[str, ...]] = {
+LOGICAL_AXIS_RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
     "time": "context",
     "width": "fsdp",
@@ -37,7 +37,7 @@ RULES: dict[str, str | tuple[str, ...]] = {
 The batch is split over `expert` too: all but the experts would be computed once for each part of it.
 The time is that of activations, and no spec names it inside of `context.in_parts`."""
 
-WAY_OUT = {
+REMEDIES = {
     "batch": "choose scale.batch as a multiple of it",
     "time": "set data.sequence_length to a multiple of it",
     "width": "set model.width to a multiple of it",
@@ -49,14 +49,14 @@ WAY_OUT = {
 }
 
 
-def partition(*axes: str | None) -> P:
+def partition_spec(*axes: str | None) -> P:
     """How an array with these logical axes is split."""
-    return P(*(RULES.get(axis) if axis else None for axis in axes))
+    return P(*(LOGICAL_AXIS_RULES.get(axis) if axis else None for axis in axes))
 
 
-def layout(*axes: str | None) -> P | None:
+def out_sharding(*axes: str | None) -> P | None:
     """The same as an `out_sharding` of an operation; None outside a mesh, where nothing is split."""
-    return None if jax.sharding.get_abstract_mesh().empty else partition(*axes)
+    return None if jax.sharding.get_abstract_mesh().empty else partition_spec(*axes)
 
 
 def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> dict[str, NamedSharding]:
@@ -64,16 +64,16 @@ def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> 
     for spec in specs.values():
         for axis, size in zip(spec.axes, spec.shape, strict=True):
             _check_divides(mesh.shape, axis, size)
-    return {path: NamedSharding(mesh, partition(*spec.axes)) for path, spec in specs.items()}
+    return {path: NamedSharding(mesh, partition_spec(*spec.axes)) for path, spec in specs.items()}
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
     """Sharding of tokens [batch, time]; UserError if the batch does not divide."""
     _check_divides(mesh.shape, "batch", batch)
-    return NamedSharding(mesh, partition("batch", None))
+    return NamedSharding(mesh, partition_spec("batch", None))
 
 
-def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray | None:
+def addressable_rows(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray | None:
     """Which sequences of a batch [micro-batches, sequences, T+1] stand on devices of this process, as a mask
     [micro-batches x sequences]; None: it has all devices."""
     if sharding.is_fully_addressable:
@@ -85,13 +85,13 @@ def rows_here(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarra
     return mine_MB.reshape(-1)
 
 
-def check_sequence(length: int, parts: int) -> None:
+def check_sequence_divides(length: int, shards: int) -> None:
     """UserError if sequences of so many tokens do not divide into so many parts."""
-    _check_divides({"context": parts}, "time", length)
+    _check_divides({"context": shards}, "time", length)
 
 
 def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
-    split = RULES.get(axis, ()) if axis else ()
+    split = LOGICAL_AXIS_RULES.get(axis, ()) if axis else ()
     names = (split,) if isinstance(split, str) else split
     parts = 1
     for name in names:
@@ -99,5 +99,5 @@ def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> N
     if size % parts:
         key = " x ".join(f"mesh.{name}" for name in names)
         raise UserError(
-            f"{key} = {parts} does not divide {axis} = {size}: {WAY_OUT[axis or '']}, or lower {key}."
+            f"{key} = {parts} does not divide {axis} = {size}: {REMEDIES[axis or '']}, or lower {key}."
         )

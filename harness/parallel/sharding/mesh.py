@@ -8,26 +8,26 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
-from harness.parallel.sharding.device_order import placed
+from harness.parallel.sharding.device_order import order_devices
 
 AXES = ("data", "fsdp", "tensor", "expert")
 """Of every mesh. One whose sequences are split has `context` too, before `tensor`."""
 
 
-def axes_of(config: MeshConfig) -> tuple[str, ...]:
+def mesh_axes(config: MeshConfig) -> tuple[str, ...]:
     """Names of the axes. Without `context` a program is the one from before there was that axis."""
     return AXES if config.context == 1 else ("data", "fsdp", "context", "tensor", "expert")
 
 
-def shape_of(config: MeshConfig) -> tuple[int, ...]:
+def mesh_shape(config: MeshConfig) -> tuple[int, ...]:
     """Devices along each of `axes_of`."""
-    return tuple(getattr(config, axis) for axis in axes_of(config))
+    return tuple(getattr(config, axis) for axis in mesh_axes(config))
 
 
 def abstract_mesh(config: MeshConfig) -> AbstractMesh:
     """The mesh of a lane without its devices."""
-    axes = axes_of(config)
-    return AbstractMesh(shape_of(config), axes, axis_types=(AxisType.Explicit,) * len(axes))
+    axes = mesh_axes(config)
+    return AbstractMesh(mesh_shape(config), axes, axis_types=(AxisType.Explicit,) * len(axes))
 
 
 def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
@@ -35,12 +35,12 @@ def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
 
     Raises UserError if their number is not the product of those.
     """
-    shape, axes = shape_of(config), axes_of(config)
+    shape, axes = mesh_shape(config), mesh_axes(config)
     if min(shape) < 1 or config.devices != len(devices):
         raise UserError(
             f"{' x '.join(f'mesh.{axis}' for axis in axes)} = {' x '.join(map(str, shape))} needs"
             f" {config.devices} devices, but the lane has {len(devices)}:"
             " change the mesh or the number of devices."
         )
-    grid = placed(devices, dict(zip(axes, shape, strict=True)))
+    grid = order_devices(devices, dict(zip(axes, shape, strict=True)))
     return Mesh(grid, axes, axis_types=(AxisType.Explicit,) * len(axes))

@@ -21,25 +21,25 @@ NAME = "_shardy_shard_map_sharding"
 
 
 @functools.cache
-def keep_splits() -> None:
+def preserve_auto_shardings() -> None:
     """From now on such maps are lowered with the split that the type of each array says."""
     if jax.__version__.startswith("0.10.") and hasattr(private, NAME):
-        setattr(private, NAME, _with_types(getattr(private, NAME)))
+        setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
 
 
-def _with_types(lowered: Callable[..., Any]) -> Callable[..., Any]:
+def _add_auto_axes(lowered: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(lowered)
     def sharding(ctx: Any, mesh: Any, manual_axes: Any, spec: P, aval: Any) -> Any:
         split = getattr(getattr(aval, "sharding", None), "spec", ())
         if len(manual_axes) < len(mesh.axis_names) and len(split) == aval.ndim:
             said = (*spec, *(None,) * (aval.ndim - len(spec)))
-            spec = P(*map(_both, said, split))
+            spec = P(*map(_merge_axes, said, split))
         return lowered(ctx, mesh, manual_axes, spec, aval)
 
     return sharding
 
 
-def _both(manual: Any, typed: Any) -> tuple[str, ...] | None:
+def _merge_axes(manual: Any, typed: Any) -> tuple[str, ...] | None:
     """The axes of one dimension: the manual ones, then those of its type."""
     first, more = ((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in (manual, typed))
     return (*first, *(axis for axis in more if axis not in first)) or None

@@ -10,80 +10,84 @@ from harness.core.errors import UserError
 from harness.plan.cluster.clusters import Cluster, Partition
 from harness.plan.cost_model.layouts import Layout
 from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.predict import Prediction, predict
+from harness.plan.predict import CostPrediction, predict
 
 Block = list[ModelShape]
 """Runs that get equally many chips, and one layout."""
 
 
 @dataclass(frozen=True)
-class Member:
+class AllocatedRun:
     """One run with its chips."""
 
     model: ModelShape
     kind: str
     chips: int
     """Whole fast domains; `prediction.devices` of them are in use."""
-    prediction: Prediction | None
+    prediction: CostPrediction | None
     slot: int | None = None
     """Which of as many chips it takes its turn on; None: it has its own from the start."""
-    after: float = 0.0
+    start_days: float = 0.0
     """Days until its turn, without interruptions."""
-    refused: str = ""
+    refusal: str = ""
     """Why it cannot run as announced, where it cannot."""
 
 
-Find = Callable[[Block, Partition, int], list[Member]]
+PlaceBlock = Callable[[Block, Partition, int], list[AllocatedRun]]
 
 
-def makespan(members: Sequence[Member]) -> float:
+def makespan(members: Sequence[AllocatedRun]) -> float:
     """Days until the last run that can run has ended, without interruptions."""
-    return max(map(days_of, members), default=0.0)
+    return max(map(predicted_days, members), default=0.0)
 
 
-def ends(placed: Sequence[Sequence[Member]]) -> tuple[int, float]:
+def allocation_rank(blocks: Sequence[Sequence[AllocatedRun]]) -> tuple[int, float]:
     """How good shares are: first that all fit, then that the last ends soon."""
-    members = flat(placed)
+    members = flatten_blocks(blocks)
     return sum(member.prediction is None for member in members), makespan(members)
 
 
-def flat(placed: Sequence[Sequence[Member]]) -> list[Member]:
-    return [member for block in placed for member in block]
+def flatten_blocks(blocks: Sequence[Sequence[AllocatedRun]]) -> list[AllocatedRun]:
+    return [member for block in blocks for member in block]
 
 
-def days_of(member: Member) -> float:
+def predicted_days(member: AllocatedRun) -> float:
     days = member.prediction.days if member.prediction else None
     return days.value if days else 0.0
 
 
-class Finder:
+class LayoutFinder:
     """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
 
     def __init__(self, cluster: Cluster):
         self.cluster = cluster
-        self.known: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, Prediction | str]] = {}
+        self.cache: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, CostPrediction | str]] = {}
         """With the name of the model that was asked for."""
 
-    def __call__(self, block: Block, part: Partition, chips: int) -> list[Member]:
+    def __call__(self, block: Block, part: Partition, chips: int) -> list[AllocatedRun]:
         """Each in the layout that is best for itself; where those differ, all in that of them with which the
         block ends first: a pair is only compared on the same mesh."""
-        alone = [self.member(model, part, chips) for model in block]
+        alone = [self.allocate(model, part, chips) for model in block]
         layouts = {member.prediction.layout for member in alone if member.prediction}
         if len(layouts) < 2:
             return alone
-        ways = [[self.member(model, part, chips, layout) for model in block] for layout in layouts]
-        return min(ways, key=lambda members: ends([members]))
+        ways = [[self.allocate(model, part, chips, layout) for model in block] for layout in layouts]
+        return min(ways, key=lambda members: allocation_rank([members]))
 
-    def member(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None) -> Member:
+    def allocate(
+        self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None
+    ) -> AllocatedRun:
         key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
-        if key not in self.known:
-            self.known[key] = model.name, self.ask(model, part, chips, layout)
-        name, found = self.known[key]
+        if key not in self.cache:
+            self.cache[key] = model.name, self._predict(model, part, chips, layout)
+        name, found = self.cache[key]
         if isinstance(found, str):
-            return Member(model, part.name, chips, None, refused=found.replace(name, model.name))
-        return Member(model, part.name, chips, dataclasses.replace(found, model=model))
+            return AllocatedRun(model, part.name, chips, None, refusal=found.replace(name, model.name))
+        return AllocatedRun(model, part.name, chips, dataclasses.replace(found, model=model))
 
-    def ask(self, model: ModelShape, part: Partition, chips: int, layout: Layout | None) -> Prediction | str:
+    def _predict(
+        self, model: ModelShape, part: Partition, chips: int, layout: Layout | None
+    ) -> CostPrediction | str:
         try:
             found = predict(model, self.cluster, layout, kind=part.name, devices=chips)
         except UserError as error:

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 from harness.plan.cluster.clusters import Chip, Cluster, Links, Partition
-from harness.plan.cost_model.chip_efficiency import efficiency
+from harness.plan.cost_model.chip_efficiency import chip_efficiency
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """What running one job over chips of several kinds costs in products alone."""
-
-    efficiency: float
-    """min C / mean C: with equal work for each, the slowest chip sets the pace."""
-    won_back: float
-    """Factor by which jobs of one kind each are faster in sum: 1 / efficiency."""
-
-
-def speed(chip: Chip, precision: str) -> float:
+def matmul_flops_per_second(chip: Chip, precision: str) -> float:
     """FLOP/s that large products reach."""
-    return chip.peak(precision) * efficiency(chip.name).dense
+    return chip.peak(precision) * chip_efficiency(chip.name).dense
 
 
-def mixing(cluster: Cluster, precision: str = "bf16") -> Mixing:
-    """By what large products reach on each kind; memory and links are in `as_one`."""
-    speeds = [(part.chips, speed(part.chip, precision)) for part in cluster.partitions]
+def mixed_efficiency(cluster: Cluster, precision: str = "bf16") -> float:
+    """Return min / mean of the FLOP/s that large products reach: the share of its speed that one job over
+    all kinds of chips keeps, since the slowest chip sets the pace. Memory and links are in `as_one`."""
+    speeds = [(part.chips, matmul_flops_per_second(part.chip, precision)) for part in cluster.partitions]
     mean = sum(chips * each for chips, each in speeds) / cluster.chips
-    share = min(each for _, each in speeds) / mean
-    return Mixing(share, 1 / share)
+    return min(each for _, each in speeds) / mean
 
 
-def as_one(cluster: Cluster) -> Cluster:
+def as_single_kind(cluster: Cluster) -> Cluster:
     """The machine with all its chips as one kind: every number is that of the worst, since each gets equal
     work. What is planned on it is what mixing comes to."""
     parts = cluster.partitions
-    slowest = min(parts, key=lambda part: speed(part.chip, "bf16"))
+    slowest = min(parts, key=lambda part: matmul_flops_per_second(part.chip, "bf16"))
     shared = set.intersection(*(set(part.chip.peaks) for part in parts))
     chip = Chip(
         slowest.chip.name,
@@ -45,11 +34,11 @@ def as_one(cluster: Cluster) -> Cluster:
         {name: min(part.chip.peaks[name] for part in parts) for name in sorted(shared)},
     )
     links = Links(
-        min(part.links.fast_domain for part in parts),
-        min(part.links.fast for part in parts),
-        min(part.links.slow for part in parts),
+        min(part.links.scale_up_domain for part in parts),
+        min(part.links.scale_up for part in parts),
+        min(part.links.scale_out for part in parts),
     )
-    failures = sum(part.chips / part.device_years for part in parts)
+    failures = sum(part.chips / part.mtbf_device_years for part in parts)
     watts = sum(part.watts * part.chips for part in parts) / cluster.chips
     mixed = Partition("mixed", chip, links, cluster.chips, watts, cluster.chips / failures)
     return dataclasses.replace(cluster, partitions=(mixed,))

@@ -8,26 +8,35 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from harness.core.errors import UserError
-from harness.plan.allocation.allocated_run import Block, Find, Finder, Member, days_of, ends, flat, makespan
-from harness.plan.allocation.mixed_chips import speed
-from harness.plan.allocation.rounds import in_turns
+from harness.plan.allocation.allocated_run import (
+    AllocatedRun,
+    Block,
+    LayoutFinder,
+    PlaceBlock,
+    allocation_rank,
+    flatten_blocks,
+    makespan,
+    predicted_days,
+)
+from harness.plan.allocation.mixed_chips import matmul_flops_per_second
+from harness.plan.allocation.rounds import schedule_rounds
 from harness.plan.cluster.clusters import Cluster, Partition
 from harness.plan.cost_model.model_size import ModelShape
 
 ROUNDS = 3
 """Times that shares are set anew from the days that the last ones would take."""
-REFUSED = 1.5
+REFUSED_GROWTH = 1.5
 """What a run that does not fit gets of its last share in the next round."""
-WAYS = 20_000
+MAX_ASSIGNMENTS = 20_000
 """To give each block a kind, that are all tried."""
 
 
-def share_out(
+def allocate_chips(
     models: Sequence[ModelShape],
     cluster: Cluster,
     *,
     shares: Mapping[str, float] | None = None,
-) -> list[Member]:
+) -> list[AllocatedRun]:
     """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
     not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
 
@@ -35,21 +44,21 @@ def share_out(
 
     Raises UserError for a model without a token budget, or given shares with fewer fast domains than runs.
     """
-    _check(models, shares)
-    blocks = _blocks(models)
-    needs = [max(shares[m.name] if shares else _work(m) for m in block) for block in blocks]
-    kinds = _by_kind(blocks, needs, cluster)
-    find = Finder(cluster)
-    members: list[Member] = []
+    _check_models(models, shares)
+    blocks = _group_blocks(models)
+    needs = [max(shares[m.name] if shares else _training_flops(m) for m in block) for block in blocks]
+    kinds = _assign_kinds(blocks, needs, cluster)
+    find = LayoutFinder(cluster)
+    members: list[AllocatedRun] = []
     for kind, part in enumerate(cluster.partitions):
         own = [index for index, chosen in enumerate(kinds) if chosen == kind]
         wanted = [needs[index] for index in own]
-        members += _share_part([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
+        members += _allocate_partition([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
     order = {model.name: index for index, model in enumerate(models)}
     return sorted(members, key=lambda member: order[member.model.name])
 
 
-def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
+def _check_models(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
     names = [model.name for model in models]
     if len({*names}) < len(names):
         raise UserError(f"runs are named {', '.join(names)}: give each a name of its own.")
@@ -63,26 +72,26 @@ def _check(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> 
             )
 
 
-def _blocks(models: Sequence[ModelShape]) -> list[Block]:
+def _group_blocks(models: Sequence[ModelShape]) -> list[Block]:
     found: dict[str, Block] = {}
     for model in models:
         found.setdefault(model.block or f"{model.name} alone", []).append(model)
     return list(found.values())
 
 
-def _work(model: ModelShape) -> float:
+def _training_flops(model: ModelShape) -> float:
     return model.flops_per_token * (model.tokens or 0)
 
 
-def _by_kind(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
+def _assign_kinds(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
     """The kind of each block, so that the kind that ends last ends first; every way is tried where they are
     not too many, else the largest block first goes where it ends soonest."""
     loads = [
-        [need * len(block) / _speed(part, block) for part in cluster.partitions]
+        [need * len(block) / _block_speed(part, block) for part in cluster.partitions]
         for need, block in zip(needs, blocks, strict=True)
     ]
-    if len(cluster.partitions) ** len(blocks) > WAYS:
-        return _largest_first(loads)
+    if len(cluster.partitions) ** len(blocks) > MAX_ASSIGNMENTS:
+        return _assign_largest_first(loads)
 
     def last(ways: tuple[int, ...]) -> float:
         sums = [0.0] * len(cluster.partitions)
@@ -93,12 +102,12 @@ def _by_kind(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) 
     return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last)
 
 
-def _speed(part: Partition, block: Block) -> float:
+def _block_speed(part: Partition, block: Block) -> float:
     """FLOP/s of all its chips, in what the block is trained in."""
-    return part.chips * speed(part.chip, block[0].recipe.precision)
+    return part.chips * matmul_flops_per_second(part.chip, block[0].precision.matmul_dtype)
 
 
-def _largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
+def _assign_largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
     """For each block the kind that it is put on; `loads`: of each block on each kind."""
     sums, chosen = [0.0] * len(loads[0]), [0] * len(loads)
     for index in sorted(range(len(loads)), key=lambda i: -min(loads[i])):
@@ -108,58 +117,60 @@ def _largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _share_part(
-    blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: Find, *, fixed: bool
-) -> list[Member]:
+def _allocate_partition(
+    blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: PlaceBlock, *, fixed: bool
+) -> list[AllocatedRun]:
     """Blocks on chips of one kind. What a run needs is set anew from how long it would take with what it got;
     of the rounds, the one that ends first counts."""
     if not blocks:
         return []
-    if sum(map(len, blocks)) > part.chips // part.links.fast_domain and not fixed:
-        return in_turns(blocks, part, find)
+    if sum(map(len, blocks)) > part.chips // part.links.scale_up_domain and not fixed:
+        return schedule_rounds(blocks, part, find)
     sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
-        chips = whole_domains(needs, sizes, part.chips, part.links.fast_domain)
+        chips = allocate_domains(needs, sizes, part.chips, part.links.scale_up_domain)
         placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
         rounds.append(placed)
-        needs = [max(map(_need, block)) for block in placed]
-    placed = min(rounds, key=ends)
-    return flat(placed if fixed else _handed_on(placed, part, find))
+        needs = [max(map(_chip_days, block)) for block in placed]
+    placed = min(rounds, key=allocation_rank)
+    return flatten_blocks(placed if fixed else _reassign_unused(placed, part, find))
 
 
-def _handed_on(placed: list[list[Member]], part: Partition, find: Find) -> list[list[Member]]:
+def _reassign_unused(
+    blocks: list[list[AllocatedRun]], part: Partition, find: PlaceBlock
+) -> list[list[AllocatedRun]]:
     """What runs cannot use goes to the block that ends last, as long as that lets it end sooner."""
-    domain = part.links.fast_domain
+    domain = part.links.scale_up_domain
     for _ in range(ROUNDS):
-        used = [max(_used(member, domain) for member in block) for block in placed]
+        used = [max(_used_chips(member, domain) for member in block) for block in blocks]
         left = part.chips // domain * domain
-        left -= sum(chips * len(block) for chips, block in zip(used, placed, strict=True))
-        last = max(range(len(placed)), key=lambda index: makespan(placed[index]))
-        more = used[last] + left // len(placed[last]) // domain * domain
-        longer = find([member.model for member in placed[last]], part, more)
-        if ends([longer]) >= ends([placed[last]]):
+        left -= sum(chips * len(block) for chips, block in zip(used, blocks, strict=True))
+        last = max(range(len(blocks)), key=lambda index: makespan(blocks[index]))
+        more = used[last] + left // len(blocks[last]) // domain * domain
+        longer = find([member.model for member in blocks[last]], part, more)
+        if allocation_rank([longer]) >= allocation_rank([blocks[last]]):
             break
-        placed = [
+        blocks = [
             [dataclasses.replace(member, chips=chips) for member in block]
-            for chips, block in zip(used, placed, strict=True)
+            for chips, block in zip(used, blocks, strict=True)
         ]
-        placed[last] = longer
-    return placed
+        blocks[last] = longer
+    return blocks
 
 
-def _used(member: Member, domain: int) -> int:
+def _used_chips(member: AllocatedRun, domain: int) -> int:
     """Chips of the domains that a run has any use of."""
     return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
 
 
-def _need(member: Member) -> float:
+def _chip_days(member: AllocatedRun) -> float:
     """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
     if member.prediction is None:
-        return REFUSED * member.chips
-    return member.prediction.devices * (days_of(member) or 1.0)
+        return REFUSED_GROWTH * member.chips
+    return member.prediction.devices * (predicted_days(member) or 1.0)
 
 
-def whole_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
+def allocate_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
     """Chips of a run of each block, in proportion to what one needs, in whole fast domains, at least one;
     largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
     domains = chips // domain

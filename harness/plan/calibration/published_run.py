@@ -17,12 +17,18 @@ from typing import Any
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import Chip, Links
-from harness.plan.cluster.known_chips import chip_named
+from harness.plan.cluster.known_chips import find_chip
 from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.model_size import ModelShape, causal_attention_flops, decoder, needed, number
-from harness.plan.cost_model.precision import FP4, FP8, MIXED, Recipe
+from harness.plan.cost_model.model_size import (
+    ModelShape,
+    causal_attention_flops,
+    decoder_shape,
+    read_number,
+    require_number,
+)
+from harness.plan.cost_model.precision import FP4, FP8, MIXED, TrainingPrecision
 
-REMATS = {
+REMAT_NAMES = {
     "": Remat.none,
     "none": Remat.none,
     "selective": Remat.dots,
@@ -30,12 +36,12 @@ REMATS = {
     "full": Remat.full,
 }
 """What rows call it; what is not here (offloading what is kept) is planned as full."""
-SHAPE = ("layers", "d_model", "heads", "ff", "vocab", "seq", "kv_heads")
-SPLITS = ("tp", "pp", "cp", "ep")
+SHAPE_COLUMNS = ("layers", "d_model", "heads", "ff", "vocab", "seq", "kv_heads")
+SPLIT_COLUMNS = ("tp", "pp", "cp", "ep")
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRun:
     """One published run, as far as it is told."""
 
     id: str
@@ -47,39 +53,39 @@ class Row:
     chips: int
     layout: Layout | None
     """None: not told, to be searched for."""
-    assumed: tuple[str, ...]
-    doubtful: tuple[str, ...]
+    assumed_columns: tuple[str, ...]
+    remembered_notes: tuple[str, ...]
 
     @property
-    def recipe(self) -> Recipe:
-        return self.model.recipe
+    def precision(self) -> TrainingPrecision:
+        return self.model.precision
 
     @property
-    def published(self) -> bool:
+    def is_published(self) -> bool:
         return bool(self.source)
 
 
-def read_row(row: Mapping[str, Any]) -> Row:
+def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
     """Raises UserError for a row without parameters, chips, chip or batch."""
-    chip, links, unknown = _machine(row)
-    model, assumed = _model(row)
-    model = dataclasses.replace(model, recipe=_recipe(row))
-    chips = int(needed(row, "chips"))
-    layout, more = _layout(row, model, chips)
-    return Row(
+    chip, links, unknown = _chip_and_links(row)
+    model, assumed = _model_shape(row)
+    model = dataclasses.replace(model, precision=_precision(row))
+    chips = int(require_number(row, "chips"))
+    layout, more = _read_layout(row, model, chips)
+    return PublishedRun(
         id=str(row.get("id") or model.name),
-        source=source_of(row),
+        source=publication_of(row),
         model=model,
         chip=chip,
         links=links,
         chips=chips,
         layout=layout,
-        assumed=(*unknown, *assumed, *more),
-        doubtful=_doubtful(row),
+        assumed_columns=(*unknown, *assumed, *more),
+        remembered_notes=_remembered_notes(row),
     )
 
 
-def source_of(row: Mapping[str, Any]) -> str:
+def publication_of(row: Mapping[str, Any]) -> str:
     """The repository or paper of a row: the first owner/name, else the first arXiv number, else the words
     before the first separator. Two tables of one repository are one source."""
     text = str(row.get("source") or row.get("id") or "")
@@ -90,13 +96,13 @@ def source_of(row: Mapping[str, Any]) -> str:
     return f"arXiv:{paper.group(1)}" if paper else re.split(r"[,;(]", text)[0].strip()
 
 
-def _recipe(row: Mapping[str, Any]) -> Recipe:
+def _precision(row: Mapping[str, Any]) -> TrainingPrecision:
     said = str(row.get("precision") or "").lower()
     recipe = FP4 if "fp4" in said else FP8 if "fp8" in said else MIXED
-    return dataclasses.replace(recipe, fused=not _unfused(row))
+    return dataclasses.replace(recipe, fused_kernels=not _is_before_fused_attention(row))
 
 
-def _unfused(row: Mapping[str, Any]) -> bool:
+def _is_before_fused_attention(row: Mapping[str, Any]) -> bool:
     """Of GPUs: published before 2023, by year or arXiv number; without either, float16 on parts of that time
     says so. Frameworks took up fused attention a while after its paper."""
     if "TPU" in str(row.get("chip")):
@@ -109,18 +115,18 @@ def _unfused(row: Mapping[str, Any]) -> bool:
     return row.get("precision") == "fp16" and str(row.get("chip"))[:4] in ("A100", "V100")
 
 
-def _machine(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...]]:
+def _chip_and_links(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...]]:
     """The named chip at the peak that the row counts with; of one that is not known but for its peak, one
     that is in proportion to an H100."""
-    named, peak = str(row.get("chip") or "a chip that is not named"), number(row, "peak_tflops_bf16")
+    named, peak = str(row.get("chip") or "a chip that is not named"), read_number(row, "peak_tflops_bf16")
     try:
-        chip, links = chip_named(named)
+        chip, links = find_chip(named)
     except UserError:
         if not peak:
             raise
-        chip, links = chip_named("H100-80G")
+        chip, links = find_chip("H100-80G")
         scale = peak * 1e12 / chip.peak("bf16")
-        links = Links(links.fast_domain, links.fast * scale, links.slow * scale)
+        links = Links(links.scale_up_domain, links.scale_up * scale, links.scale_out * scale)
         chip = Chip(named, chip.memory, chip.memory_bandwidth * scale, {"bf16": peak * 1e12})
         return chip, links, ("chip",)
     scale = peak * 1e12 / chip.peak("bf16") if peak else 1.0
@@ -128,36 +134,36 @@ def _machine(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...]]:
     return dataclasses.replace(chip, peaks=peaks), links, ()
 
 
-def _model(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
+def _model_shape(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
     """Sizes as told; counts of parameters as published, since shapes are told to three digits."""
-    parameters = int(needed(row, "params_B") * 1e9)
-    active = int((number(row, "active_B") or parameters / 1e9) * 1e9)
-    sizes, assumed = _sizes(row, active)
-    batch, unsaid = _batch(row, sizes["seq"])
+    parameters = int(require_number(row, "params_B") * 1e9)
+    active = int((read_number(row, "active_B") or parameters / 1e9) * 1e9)
+    sizes, assumed = _read_sizes(row, active)
+    batch, unsaid = _batch_size(row, sizes["seq"])
     moe = active < 0.95 * parameters
-    shape = _nearest(row, sizes, batch, parameters, moe)
+    shape = _closest_shape(row, sizes, batch, parameters, moe)
     if not moe:
-        return _counted(shape, parameters, parameters - shape.embedding), (*assumed, *unsaid)
+        return _with_counts(shape, parameters, parameters - shape.embedding), (*assumed, *unsaid)
     each = (3 if shape.gated else 2) * shape.width * shape.ffn * shape.layers
-    top_k = int(number(row, "top_k") or _top_k(active, each))
+    top_k = int(read_number(row, "top_k") or _guess_top_k(active, each))
     routed = parameters - active + top_k * each
-    experts = int(number(row, "experts") or max(top_k + 1, round(routed / each)))
+    experts = int(read_number(row, "experts") or max(top_k + 1, round(routed / each)))
     shape = dataclasses.replace(shape, experts=experts, top_k=top_k, expert_parameters=routed)
-    guessed = () if number(row, "top_k") else ("top_k", "experts")
-    return _counted(shape, parameters, active - shape.embedding), (*assumed, *unsaid, *guessed)
+    guessed = () if read_number(row, "top_k") else ("top_k", "experts")
+    return _with_counts(shape, parameters, active - shape.embedding), (*assumed, *unsaid, *guessed)
 
 
-def _batch(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
+def _batch_size(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
     """Sequences a step; where it is not told two million tokens, or one sequence a chip if that is more."""
-    told, tokens = number(row, "batch_seqs"), number(row, "batch_tokens")
+    told, tokens = read_number(row, "batch_seqs"), read_number(row, "batch_tokens")
     if told:
         return max(1, round(told)), ()
     if tokens:
-        return _even(tokens / sequence), ()
-    return max(round(2e6 / sequence), int(needed(row, "chips"))), ("batch",)
+        return _round_batch(tokens / sequence), ()
+    return max(round(2e6 / sequence), int(require_number(row, "chips"))), ("batch",)
 
 
-def _even(sequences: float) -> int:
+def _round_batch(sequences: float) -> int:
     """A batch that is told in round numbers of tokens, as sequences that can be shared out: the nearest
     multiple of the largest power of two that is within a fiftieth."""
     power = 2 ** int(math.log2(max(1.0, sequences)))
@@ -166,20 +172,20 @@ def _even(sequences: float) -> int:
     return max(1, round(sequences / power) * power)
 
 
-def _counted(shape: ModelShape, parameters: int, active: int) -> ModelShape:
+def _with_counts(shape: ModelShape, parameters: int, active: int) -> ModelShape:
     attended = causal_attention_flops(shape.layers, shape.heads, shape.head_width, shape.sequence)
     flops = 6.0 * (active + shape.width * shape.vocabulary) + attended
-    return dataclasses.replace(shape, parameters=parameters, active=active, flops_per_token=flops)
+    return dataclasses.replace(shape, parameters=parameters, active_parameters=active, flops_per_token=flops)
 
 
-def _top_k(active: float, each: float) -> int:
+def _guess_top_k(active: float, expert_parameters: float) -> int:
     """The most experts a token whose weights are still no more than nine tenths of those in use."""
-    return next((k for k in (8, 6, 4, 2) if k * each < 0.9 * active), 1)
+    return next((k for k in (8, 6, 4, 2) if k * expert_parameters < 0.9 * active), 1)
 
 
-def _sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple[str, ...]]:
+def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple[str, ...]]:
     """Told sizes, the rest in the usual proportions: width 128 a layer, heads of 128, ffn four widths."""
-    told = {key: number(row, key) for key in SHAPE}
+    told = {key: read_number(row, key) for key in SHAPE_COLUMNS}
     width = told["d_model"] or 128 * round((active * 128 / 12) ** (1 / 3) / 128)
     usual = {
         "layers": max(1, round(active / (12 * width**2))),
@@ -190,19 +196,19 @@ def _sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple
         "seq": 2_048,
     }
     usual["kv_heads"] = told["heads"] or usual["heads"]
-    assumed = tuple(key for key in SHAPE if told[key] is None and key not in ("kv_heads", "ff"))
-    return {key: int(told[key] or usual[key]) for key in SHAPE}, assumed
+    assumed = tuple(key for key in SHAPE_COLUMNS if told[key] is None and key not in ("kv_heads", "ff"))
+    return {key: int(told[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed
 
 
-def _nearest(
+def _closest_shape(
     row: Mapping[str, Any], sizes: Mapping[str, int], batch: int, parameters: float, moe: bool
 ) -> ModelShape:
     """Head width and whether the head is tied are seldom told: those whose count is nearest."""
-    gated = bool(number(row, "gated") or 0)
+    gated = bool(read_number(row, "gated") or 0)
     plain = max(1, sizes["d_model"] // sizes["heads"])
     widths = {max(plain, 128)} if moe else {plain, 64, 128, 256}
     candidates = [
-        decoder(
+        decoder_shape(
             name=str(row.get("model") or row.get("id") or "published"),
             layers=sizes["layers"],
             width=sizes["d_model"],
@@ -222,14 +228,16 @@ def _nearest(
     return min(candidates, key=lambda shape: abs(shape.parameters - parameters))
 
 
-def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layout | None, tuple[str, ...]]:
+def _read_layout(
+    row: Mapping[str, Any], model: ModelShape, chips: int
+) -> tuple[Layout | None, tuple[str, ...]]:
     """As told, one where a split is not; the rest of the chips is split over data, or on TPUs and where
     nothing else splits the weights, over fsdp."""
-    told = {key: int(number(row, key) or 0) for key in SPLITS}
-    if not any(told.values()) and number(row, "dp_or_fsdp") != chips:
+    told = {key: int(read_number(row, key) or 0) for key in SPLIT_COLUMNS}
+    if not any(told.values()) and read_number(row, "dp_or_fsdp") != chips:
         return None, ("layout",)
-    tensor, pipeline, context, expert = (max(1, told[key]) for key in SPLITS)
-    slices = int(number(row, "slices") or 1)
+    tensor, pipeline, context, expert = (max(1, told[key]) for key in SPLIT_COLUMNS)
+    slices = int(read_number(row, "slices") or 1)
     parts = chips // (tensor * pipeline * context)
     if parts < 1:
         raise UserError(
@@ -239,9 +247,9 @@ def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layo
     rest = max(1, parts // expert)
     whole = "TPU" in str(row.get("chip")) or tensor * pipeline * context * expert == 1
     fsdp = rest // slices if whole else 1
-    virtual = _turns(row, model, pipeline)
+    virtual = _virtual_stages(row, model, pipeline)
     unsaid = ("remat",) if not row.get("remat") else ()
-    unsaid += ("vp",) if pipeline > 1 and not number(row, "vp") else ()
+    unsaid += ("vp",) if pipeline > 1 and not read_number(row, "vp") else ()
     return (
         Layout(
             data=max(1, rest // fsdp),
@@ -250,33 +258,33 @@ def _layout(row: Mapping[str, Any], model: ModelShape, chips: int) -> tuple[Layo
             expert=expert,
             pipeline=pipeline,
             context=context,
-            microbatch=_microbatch(model.batch / parts, pipeline),
+            microbatch=_microbatch_size(model.batch / parts, pipeline),
             virtual=virtual,
-            remat=remat_of(row),
+            remat=read_remat(row),
         ),
         unsaid,
     )
 
 
-def _turns(row: Mapping[str, Any], model: ModelShape, pipeline: int) -> int:
+def _virtual_stages(row: Mapping[str, Any], model: ModelShape, pipeline: int) -> int:
     """As told; two where a pipeline's stages can be halved and nothing is told. Since 2023 the first and the
     last stage may have fewer layers than the others, and embedding and head instead (as arXiv:2407.21783)."""
     if pipeline == 1:
         return 1
-    uneven = model.recipe.fused and model.layers >= 2 * pipeline - 2
-    return int(number(row, "vp") or (2 if uneven or model.layers % (2 * pipeline) == 0 else 1))
+    uneven = model.precision.fused_kernels and model.layers >= 2 * pipeline - 2
+    return int(read_number(row, "vp") or (2 if uneven or model.layers % (2 * pipeline) == 0 else 1))
 
 
-def _microbatch(sequences: float, pipeline: int) -> int:
+def _microbatch_size(sequences: float, pipeline: int) -> int:
     """Not told anywhere: one sequence in a pipeline, else all at once."""
     return 1 if pipeline > 1 else max(1, int(sequences))
 
 
-def remat_of(row: Mapping[str, Any]) -> Remat:
-    return REMATS.get(str(row.get("remat") or "").strip().lower(), Remat.full)
+def read_remat(row: Mapping[str, Any]) -> Remat:
+    return REMAT_NAMES.get(str(row.get("remat") or "").strip().lower(), Remat.full)
 
 
-def _doubtful(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _remembered_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What follows `remembered` or `derived` in the confidence column, one entry each."""
     said = str(row.get("confidence") or "")
     return tuple(part.strip() for part in re.split(r";", said) if re.search(r"remembered", part, re.I))

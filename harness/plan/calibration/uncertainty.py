@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-from harness.plan.calibration.published_run import Row
+from harness.plan.calibration.published_run import PublishedRun
 
 COVERAGE = 0.9
 """Of an interval."""
-REMEMBERED = 0.5
+REMEMBERED_WEIGHT = 0.5
 """Weight of a row of which something was remembered and not read."""
-DOUBT = {
+UNCERTAINTY = {
     "form": 0.07,
     "layout": 0.10,
     "chip": 0.10,
@@ -34,7 +34,7 @@ of before), which makes the spread too small. The others for what is not known: 
 sizes, the share of its peak that a chip reaches, speed in 4 bits, experts' balance and exchanges, what was
 remembered, what is computed again; and of a prediction, how long kernels take to be started where a step
 waits for that. All assumed, not fitted."""
-SURE = ("A100", "A800", "H", "GB", "B", "TPU")
+KNOWN_CHIP_PREFIXES = ("A100", "A800", "H", "GB", "B", "TPU")
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,25 @@ class Calibration:
     """Of rows that err alike: one source on one chip."""
     rows: int
 
-    def interval(self, doubts: Sequence[str]) -> float:
+    def log_half_width(self, sources: Sequence[str]) -> float:
         """ln of what a prediction is multiplied and divided by for an interval of COVERAGE."""
-        deviation = math.sqrt(self.spread**2 + sum(DOUBT[doubt] ** 2 for doubt in doubts))
+        deviation = math.sqrt(self.spread**2 + sum(UNCERTAINTY[doubt] ** 2 for doubt in sources))
         return float(stdtrit(max(1, self.groups - 1), (1 + COVERAGE) / 2)) * deviation
 
 
-def doubts_of(row: Row) -> tuple[str, ...]:
+def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
     """Keys of DOUBT that hold for a row."""
     said = {
         "form": True,
-        "layout": bool({"layout", "layers", "d_model", "batch"} & {*row.assumed}),
-        "chip": "chip" in row.assumed or not row.chip.name.startswith(SURE),
-        "precision": row.recipe.precision == "fp4",
-        "experts": bool(row.model.experts),
-        "remembered": bool(row.doubtful),
-        "remat": "remat" in row.assumed,
+        "layout": bool({"layout", "layers", "d_model", "batch"} & {*run.assumed_columns}),
+        "chip": "chip" in run.assumed_columns or not run.chip.name.startswith(KNOWN_CHIP_PREFIXES),
+        "precision": run.precision.matmul_dtype == "fp4",
+        "experts": bool(run.model.experts),
+        "remembered": bool(run.remembered_notes),
+        "remat": "remat" in run.assumed_columns,
     }
     return tuple(key for key, holds in said.items() if holds)
 
 
-FITTED = Calibration(factor=1.0652, spread=0.1127, groups=10, rows=48)
+FITTED_CALIBRATION = Calibration(factor=1.0652, spread=0.1127, groups=10, rows=48)
 """`fit(look(rows))` of the 48 rows that docs/planning.md lists; a test refits it."""

@@ -12,10 +12,10 @@ from yaml import YAMLError
 
 from harness.config import compose
 from harness.config.schema.cluster import ClusterConfig, KindConfig
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 
 GIB = 2.0**30
-YEAR_HOURS = 8766.0
+HOURS_PER_YEAR = 8766.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Chip:
         """FLOP/s in this precision. Raises UserError where the chip has no such peak."""
         if precision not in self.peaks:
             raise UserError(
-                f"peak_tflops.{precision} of {self.name} is not given: {nearest(precision, self.peaks)}"
+                f"peak_tflops.{precision} of {self.name} is not given: {did_you_mean(precision, self.peaks)}"
             )
         return self.peaks[precision]
 
@@ -43,10 +43,10 @@ class Chip:
 class Links:
     """How chips reach each other; bytes a second of one chip, one direction."""
 
-    fast_domain: int
+    scale_up_domain: int
     """Chips that share the fast links."""
-    fast: float
-    slow: float
+    scale_up: float
+    scale_out: float
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Partition:
     chips: int
     watts: float
     """Of one chip with its share of the host."""
-    device_years: float
+    mtbf_device_years: float
     """Of one chip, an interruption that nobody planned."""
 
     def mtbf_hours(self, chips: int) -> float:
         """Mean hours between interruptions of a run on so many chips."""
-        return self.device_years * YEAR_HOURS / chips
+        return self.mtbf_device_years * HOURS_PER_YEAR / chips
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Cluster:
     def chips(self) -> int:
         return sum(part.chips for part in self.partitions)
 
-    def part(self, kind: str | None = None) -> Partition:
+    def partition(self, kind: str | None = None) -> Partition:
         """The chips of one kind, or of the only kind. Raises UserError."""
         by_name = {part.name: part for part in self.partitions}
         if kind is None and len(by_name) == 1:
@@ -89,16 +89,16 @@ class Cluster:
         if kind not in by_name:
             raise UserError(
                 f"cluster={self.name} has {len(by_name)} kinds of chips, and '{kind}' is none of them:"
-                f" {nearest(kind or '', by_name)}"
+                f" {did_you_mean(kind or '', by_name)}"
             )
         return by_name[kind]
 
     def only(self, kind: str) -> Cluster:
         """The same machine without its other kinds."""
-        return dataclasses.replace(self, partitions=(self.part(kind),))
+        return dataclasses.replace(self, partitions=(self.partition(kind),))
 
 
-def from_config(config: ClusterConfig) -> Cluster:
+def cluster_from_config(config: ClusterConfig) -> Cluster:
     """The cluster of a config. Raises UserError that names the first number that is missing."""
     if not config.kinds:
         raise UserError(
@@ -109,34 +109,36 @@ def from_config(config: ClusterConfig) -> Cluster:
     return Cluster(
         name=config.name,
         partitions=tuple(_partition(config.name, name, kind) for name, kind in config.kinds.items()),
-        power_overhead=_given(config.name, "power_overhead", config.power_overhead),
+        power_overhead=_required_number(config.name, "power_overhead", config.power_overhead),
         site_watts=None if config.site_megawatts is None else config.site_megawatts * 1e6,
-        restart_hours=_given(config.name, "restart_minutes", config.restart_minutes) / 60,
-        checkpoint_bandwidth=_given(config.name, "checkpoint_gb_s", config.checkpoint_gb_s) * 1e9,
+        restart_hours=_required_number(config.name, "restart_minutes", config.restart_minutes) / 60,
+        checkpoint_bandwidth=_required_number(config.name, "checkpoint_gb_s", config.checkpoint_gb_s) * 1e9,
     )
 
 
 def _partition(cluster: str, name: str, kind: KindConfig) -> Partition:
     def given(key: str) -> float:
-        return _given(cluster, f"kinds.{name}.{key}", getattr(kind, key))
+        return _required_number(cluster, f"kinds.{name}.{key}", getattr(kind, key))
 
     if not kind.peak_tflops:
-        _given(cluster, f"kinds.{name}.peak_tflops", None)
+        _required_number(cluster, f"kinds.{name}.peak_tflops", None)
     peaks = {
-        precision: _given(cluster, f"kinds.{name}.peak_tflops.{precision}", value) * 1e12
+        precision: _required_number(cluster, f"kinds.{name}.peak_tflops.{precision}", value) * 1e12
         for precision, value in kind.peak_tflops.items()
     }
     return Partition(
         name=name,
         chip=Chip(kind.chip, given("memory_gib") * GIB, given("memory_gb_s") * 1e9, peaks),
-        links=Links(int(given("fast_domain")), given("fast_gb_s") * 1e9, given("slow_gb_s") * 1e9),
+        links=Links(
+            int(given("scale_up_domain")), given("scale_up_gb_s") * 1e9, given("scale_out_gb_s") * 1e9
+        ),
         chips=int(given("chips")),
         watts=given("watts"),
-        device_years=given("device_years"),
+        mtbf_device_years=given("mtbf_device_years"),
     )
 
 
-def _given(cluster: str, key: str, value: float | None) -> float:
+def _required_number(cluster: str, key: str, value: float | None) -> float:
     if value is None or not value > 0:
         raise UserError(
             f"cluster={cluster}: cluster.{key}={'null' if value is None else value} is needed for a plan:"
@@ -145,24 +147,24 @@ def _given(cluster: str, key: str, value: float | None) -> float:
     return value
 
 
-def load(name: str | Path) -> Cluster:
+def load_cluster(name: str | Path) -> Cluster:
     """A cluster of conf/cluster/ by name, or of a YAML file by path. Raises UserError."""
-    path = Path(name) if str(name).endswith(".yaml") else _home() / f"{name}.yaml"
+    path = Path(name) if str(name).endswith(".yaml") else _cluster_dir() / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"cluster={name} is not known: {nearest(str(name), described_clusters())}")
+        raise UserError(f"cluster={name} is not known: {did_you_mean(str(name), described_clusters())}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(ClusterConfig), OmegaConf.load(path))
         config = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, ClusterConfig)
-    return from_config(config)
+    return cluster_from_config(config)
 
 
 def described_clusters() -> list[str]:
     """The clusters that ship and say what they are made of."""
-    return sorted(path.stem for path in _home().glob("*.yaml") if "\nkinds:" in path.read_text())
+    return sorted(path.stem for path in _cluster_dir().glob("*.yaml") if "\nkinds:" in path.read_text())
 
 
-def _home() -> Path:
+def _cluster_dir() -> Path:
     return compose.FOLDER / "cluster"

@@ -3,7 +3,7 @@ own numbers; a test keeps both alike."""
 
 from __future__ import annotations
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.plan.cluster.clusters import Chip, Links
 
 
@@ -42,15 +42,15 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
 }
 
 
-def chip_named(name: str) -> tuple[Chip, Links]:
+def find_chip(name: str) -> tuple[Chip, Links]:
     """By its name or the beginning of it. Raises UserError."""
-    wanted = _plain(name)
-    alike = [key for key in CHIPS if _plain(key).startswith(wanted) or wanted.startswith(_plain(key))]
-    exact = [key for key in CHIPS if _plain(key) == wanted]
+    wanted = _normalise(name)
+    alike = [key for key in CHIPS if _normalise(key).startswith(wanted) or wanted.startswith(_normalise(key))]
+    exact = [key for key in CHIPS if _normalise(key) == wanted]
     if not exact and not alike:
-        raise UserError(f"chip={name} is not known: {nearest(name, CHIPS)}")
+        raise UserError(f"chip={name} is not known: {did_you_mean(name, CHIPS)}")
     return CHIPS[(exact or sorted(alike, key=len))[-1]]
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -8,83 +8,72 @@ from dataclasses import dataclass
 
 from harness.plan.cluster.clusters import Cluster, Partition
 
-PAUSE = 15 / 3600
+SAVE_PAUSE_HOURS = 15 / 3600
 """What a save stops training for beside its bytes, in hours: to agree on a step and to copy. Assumed."""
 SPARE_SHARE = 0.02
 """Of the chips, kept idle and warm to take the place of what fails. Assumed."""
-WARM = 0.3
+WARM_RESTART_SHARE = 0.3
 """Of a restart, what is left where nothing has to be exchanged first: start and load. Assumed."""
-NEIGHBOUR = 2 / 3600
+NEIGHBOUR_SAVE_HOURS = 2 / 3600
 """Hours that a save into a neighbour's memory takes (as Gemini, doi:10.1145/3600006.3613145). Assumed."""
-REGROUP = 1 / 60
+REGROUP_HOURS = 1 / 60
 """Hours that copies of the model need to go on without one of them. Assumed."""
 
 
 @dataclass(frozen=True)
-class Recovery:
+class RecoveryCosts:
     """One way to go on after an interruption."""
 
     name: str
-    save: float
+    save_hours: float
     """Hours that a save stops training for."""
-    restart: float
+    restart_hours: float
     """Hours from an interruption to the next step."""
-    idle: float = 0.0
+    idle_share: float = 0.0
     """Share of the chips that does not train."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """One way to recover, on so many chips."""
+class RecoveryOption:
+    """A way to recover on a given number of chips, with its best interval between saves."""
 
-    recovery: Recovery
-    mtbf: float
-    """Mean hours between interruptions."""
-    young: float
-    """Hours between saves, Young 1974."""
-    daly: float
-    """The same, Daly 2006: what is planned with."""
+    name: str
+    save_minutes: float
+    """Minutes between saves (Daly, 2006), which `goodput` counts with."""
+    save_minutes_young: float
+    """Minutes between saves (Young, 1974)."""
     goodput: float
-    """Share of the time that trains and is not lost again; 0: none."""
-
-    @property
-    def feasible(self) -> bool:
-        return self.goodput > 0
+    """Share of the time that trains and is not lost again; 0: no training is left."""
 
 
-def young(save: float, mtbf: float) -> float:
+def young_interval(save: float, mtbf: float) -> float:
     """Hours between saves that cost least to first order: sqrt(2 C M) (Young, Commun. ACM 17(9), 1974)."""
     return math.sqrt(2 * save * mtbf)
 
 
-def daly(save: float, mtbf: float) -> float:
+def daly_interval(save: float, mtbf: float) -> float:
     """The same to higher order (Daly, Future Gener. Comput. Syst. 22(3), 2006, equation 37); the mean time
     between interruptions itself where a save takes twice as long."""
     if save >= 2 * mtbf:
         return mtbf
     part = save / (2 * mtbf)
-    return young(save, mtbf) * (1 + math.sqrt(part) / 3 + part / 9) - save
+    return young_interval(save, mtbf) * (1 + math.sqrt(part) / 3 + part / 9) - save
 
 
-def goodput(recovery: Recovery, mtbf: float, interval: float | None = None) -> float:
+def goodput(recovery: RecoveryCosts, mtbf: float, interval: float | None = None) -> float:
     """1 - C/tau - (tau/2 + R)/M, of the chips that train; 0 where that is not positive: then the next
     interruption mostly comes before a restart has paid off, and no plan should rest on it.
 
     `interval`: hours between saves (default: Daly's).
     """
-    tau = interval or daly(recovery.save, mtbf)
-    kept = 1 - recovery.save / tau - (tau / 2 + recovery.restart) / mtbf
-    return max(0.0, kept) * (1 - recovery.idle)
+    tau = interval or daly_interval(recovery.save_hours, mtbf)
+    kept = 1 - recovery.save_hours / tau - (tau / 2 + recovery.restart_hours) / mtbf
+    return max(0.0, kept) * (1 - recovery.idle_share)
 
 
-def outlook(recovery: Recovery, mtbf: float) -> Outlook:
-    save = recovery.save
-    return Outlook(recovery, mtbf, young(save, mtbf), daly(save, mtbf), goodput(recovery, mtbf))
-
-
-def outlooks(
+def recovery_options(
     cluster: Cluster, part: Partition, chips: int, device_bytes: float, copies: int
-) -> tuple[Outlook, ...]:
+) -> tuple[RecoveryOption, ...]:
     """Ways to recover, each with what the one before has: all from disk; spares; saves in neighbours' memory;
     going on without the copy of the model that failed, until a spare has taken its place (where there are
     several). Each copy saves its part of what all have.
@@ -93,24 +82,30 @@ def outlooks(
     """
     disk = device_bytes / copies / cluster.checkpoint_bandwidth / 3600
     restart = cluster.restart_hours + disk
-    warm = cluster.restart_hours * WARM + disk
-    near = cluster.restart_hours * WARM
+    warm = cluster.restart_hours * WARM_RESTART_SHARE + disk
+    near = cluster.restart_hours * WARM_RESTART_SHARE
     mtbf = part.mtbf_hours(chips)
     ways = [
-        Recovery("full restarts", disk + PAUSE, restart),
-        Recovery("spares", disk + PAUSE, warm, SPARE_SHARE),
-        Recovery("spares, saves in memory", NEIGHBOUR, near, SPARE_SHARE),
+        RecoveryCosts("full restarts", disk + SAVE_PAUSE_HOURS, restart),
+        RecoveryCosts("spares", disk + SAVE_PAUSE_HOURS, warm, SPARE_SHARE),
+        RecoveryCosts("spares, saves in memory", NEIGHBOUR_SAVE_HOURS, near, SPARE_SHARE),
     ]
     if copies > 1:
         out = min(1.0, SPARE_SHARE + near / mtbf / copies)
-        ways.append(Recovery("elastic, spares, saves in memory", NEIGHBOUR, REGROUP, out))
-    return tuple(outlook(way, mtbf) for way in ways)
+        ways.append(
+            RecoveryCosts("elastic, spares, saves in memory", NEIGHBOUR_SAVE_HOURS, REGROUP_HOURS, out)
+        )
+    return tuple(
+        RecoveryOption(
+            way.name,
+            60 * daly_interval(way.save_hours, mtbf),
+            60 * young_interval(way.save_hours, mtbf),
+            goodput(way, mtbf),
+        )
+        for way in ways
+    )
 
 
-def best(ways: tuple[Outlook, ...]) -> Outlook:
-    return max(ways, key=lambda way: way.goodput)
-
-
-def interruptions(days: float, mtbf: float) -> float:
+def expected_interruptions(days: float, mtbf: float) -> float:
     """Expected in so many days."""
     return days * 24 / mtbf

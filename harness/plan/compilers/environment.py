@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[3] / ".venv-plan"
+PLAN_VENV = Path(__file__).parents[3] / ".venv-plan"
 """Beside the `.venv` of the Makefile, on top of which it lies."""
 
 
 def plan_python() -> Path | None:
     """The interpreter of the optional environment; None where it was not made to the end."""
-    python = FOLDER / "bin" / "python"
-    return python if (FOLDER / "ready").is_file() and python.exists() else None
+    python = PLAN_VENV / "bin" / "python"
+    return python if (PLAN_VENV / "ready").is_file() and python.exists() else None

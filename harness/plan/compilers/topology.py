@@ -9,19 +9,19 @@ from harness.aot.tpu_slices import slice_for
 from harness.config.schema.cluster import KindConfig
 from harness.core.errors import UserError
 
-TPU = "TPU "
+TPU_PREFIX = "TPU "
 
 
-def topology_of(target: Target, kind: KindConfig, devices: int) -> str:
+def compiler_topology(target: Target, kind: KindConfig, devices: int) -> str:
     """As `harness.aot.offline_devices` wants it, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
 
     Raises UserError where chips of this kind are not what the target compiles for, or no slice has so many.
     """
-    is_tpu = kind.chip.startswith(TPU)
+    is_tpu = kind.chip.startswith(TPU_PREFIX)
     if is_tpu != (target is Target.tpu):
         other = Target.tpu if is_tpu else Target.cuda
-        raise UserError(f"target={target.value}: {kind.chip} is compiled for with --layers {other.value}")
+        raise UserError(f"target={target.value}: {kind.chip} is compiled for with --compile {other.value}")
     if is_tpu:
-        return slice_for(kind.chip.removeprefix(TPU), devices)
-    near = math.gcd(devices, kind.fast_domain or 1)
+        return slice_for(kind.chip.removeprefix(TPU_PREFIX), devices)
+    near = math.gcd(devices, kind.scale_up_domain or 1)
     return f"{kind.chip}:1x{devices // near}x{near}"

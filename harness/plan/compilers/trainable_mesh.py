@@ -11,39 +11,41 @@ import numpy as np
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import from_config
-from harness.plan.cost_model.chip_efficiency import efficiency
-from harness.plan.cost_model.layout_search import search
-from harness.plan.cost_model.layouts import Grid, Layout, divisors
-from harness.plan.cost_model.memory import memory
-from harness.plan.cost_model.model_size import ModelShape, from_facts
-from harness.plan.plan_types import Described, PlannedRun
+from harness.plan.cluster.clusters import cluster_from_config
+from harness.plan.cost_model.chip_efficiency import chip_efficiency
+from harness.plan.cost_model.layout_search import search_layouts
+from harness.plan.cost_model.layouts import Layout, LayoutGrid, divisors
+from harness.plan.cost_model.memory import device_memory
+from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
+from harness.plan.plan_types import DescribedRun, PlannedRun
 
-MESH = tuple(field.name for field in dataclasses.fields(MeshConfig))
-SEARCHED = tuple(axis for axis in MESH if axis != "context")
+MESH_AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))
+SEARCHED_AXES = tuple(axis for axis in MESH_AXES if axis != "context")
 
 
-def on_mesh(run: Described, planned: PlannedRun) -> Config:
+def fastest_trainable(run: DescribedRun, planned: PlannedRun) -> Config:
     """The config of a run with the fastest mesh, micro-batches and remat that the harness trains in, on at
     most the devices that it was given; on this machine as it is. Raises UserError where none fits."""
     config = run.config
     if not config.cluster.kinds:
         return config
-    part = from_config(config.cluster).part(planned.kind)
-    model = from_facts(config, run.facts, run.name)
-    devices, share = planned.devices or planned.chips, efficiency(part.chip.name)
+    part = cluster_from_config(config.cluster).partition(planned.kind)
+    model = shape_from_facts(config, run.facts, run.name)
+    devices, share = planned.devices or planned.chips, chip_efficiency(part.chip.name)
     try:
-        found = search(model, devices, part.chip, part.links, model.recipe, share, only=trainable(model))
+        found = search_layouts(
+            model, devices, part.chip, part.links, model.precision, share, mask=trainable_mask(model)
+        )
     except UserError as error:
-        raise UserError(f"over {', '.join(SEARCHED)} alone, as the harness trains, {error}") from error
-    return laid_out(config, found.best.layout)
+        raise UserError(f"over {', '.join(SEARCHED_AXES)} alone, as the harness trains, {error}") from error
+    return with_layout(config, found.best.layout)
 
 
-def trainable(model: ModelShape) -> Callable[[Grid], np.ndarray]:
+def trainable_mask(model: ModelShape) -> Callable[[LayoutGrid], np.ndarray]:
     """A mask of the layouts that the harness trains in: no pipeline, context only where a config asks for it,
     and each axis divides all that `harness.parallel.sharding.axis_rules` splits over it."""
 
-    def mask(layouts: Grid) -> np.ndarray:
+    def mask(layouts: LayoutGrid) -> np.ndarray:
         whole = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
         for size in (model.heads, model.kv_heads, model.ffn, model.vocabulary):
             whole &= size % layouts.tensor == 0
@@ -52,54 +54,56 @@ def trainable(model: ModelShape) -> Callable[[Grid], np.ndarray]:
     return mask
 
 
-def laid_out(config: Config, layout: Layout) -> Config:
+def with_layout(config: Config, layout: Layout) -> Config:
     """A config with a layout's mesh, micro-batches and remat."""
-    mesh = MeshConfig(**{axis: getattr(layout, axis) for axis in MESH})
+    mesh = MeshConfig(**{axis: getattr(layout, axis) for axis in MESH_AXES})
     parts = mesh.data * mesh.fsdp * mesh.expert
     microbatches = max(1, config.scale.batch // (parts * layout.microbatch))
     compute = dataclasses.replace(config.compute, remat=layout.remat, microbatches=microbatches)
     return dataclasses.replace(config, mesh=mesh, compute=compute)
 
 
-def closed_form(run: Described, config: Config) -> dict[str, float]:
+def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
     """Bytes of one device by part, on the mesh of such a config of the run, as a plan counts them."""
     mesh, compute, batch = config.mesh, config.compute, config.scale.batch
     parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
-    axes = {axis: getattr(mesh, axis) for axis in MESH}
-    layouts = Grid.of([Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)])
-    model = from_facts(config, run.facts, run.name)
-    found = memory(model, layouts, model.recipe)
+    axes = {axis: getattr(mesh, axis) for axis in MESH_AXES}
+    layouts = LayoutGrid.from_layouts(
+        [Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)]
+    )
+    model = shape_from_facts(config, run.facts, run.name)
+    found = device_memory(model, layouts, model.precision)
     return {part.name: float(getattr(found, part.name)[0]) for part in dataclasses.fields(found)}
 
 
-def cut(config: Config, most: int) -> tuple[Config, str]:
+def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
     """A config on a part of its mesh with at most so many devices, fewer copies first and then fewer parts of
     the weights, each device with as many sequences as before; and in words what was cut, if anything.
 
     Raises UserError where tensor and expert alone are more."""
     mesh = config.mesh
-    if mesh.devices <= most:
+    if mesh.devices <= max_devices:
         return config, ""
     kept = mesh.tensor * mesh.expert * mesh.context
-    if kept > most:
+    if kept > max_devices:
         raise UserError(
-            f"tensor x expert x context = {kept} is more than the {most} devices that are compiled for:"
+            f"tensor x expert x context = {kept} is more than the {max_devices} devices that are compiled for:"
             " no part of the mesh can be compiled."
         )
-    fsdp = max(size for size in divisors(mesh.fsdp) if size * kept <= most)
-    data = max(size for size in divisors(mesh.data) if size * fsdp * kept <= most)
+    fsdp = max(size for size in divisors(mesh.fsdp) if size * kept <= max_devices)
+    data = max(size for size in divisors(mesh.data) if size * fsdp * kept <= max_devices)
     smaller = dataclasses.replace(mesh, data=data, fsdp=fsdp)
     batch = config.scale.batch * smaller.devices // mesh.devices
     scale = dataclasses.replace(config.scale, batch=batch)
-    return dataclasses.replace(config, mesh=smaller, scale=scale), _told(mesh, smaller)
+    return dataclasses.replace(config, mesh=smaller, scale=scale), _describe_cut(mesh, smaller)
 
 
-def _told(whole: MeshConfig, part: MeshConfig) -> str:
+def _describe_cut(mesh: MeshConfig, smaller: MeshConfig) -> str:
     changed = [
-        f"{axis} {getattr(part, axis)} of {getattr(whole, axis)}"
+        f"{axis} {getattr(smaller, axis)} of {getattr(mesh, axis)}"
         for axis in ("data", "fsdp")
-        if getattr(part, axis) < getattr(whole, axis)
+        if getattr(smaller, axis) < getattr(mesh, axis)
     ]
-    said = f"compiled for {part.devices:,} of {whole.devices:,} devices ({', '.join(changed)})"
-    more = "; its state and gradients are more than the run's" if part.fsdp < whole.fsdp else ""
+    said = f"compiled for {smaller.devices:,} of {mesh.devices:,} devices ({', '.join(changed)})"
+    more = "; its state and gradients are more than the run's" if smaller.fsdp < mesh.fsdp else ""
     return f"{said}, with as many sequences each{more}; what the others would send is not in it"

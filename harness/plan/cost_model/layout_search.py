@@ -11,19 +11,19 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import GIB, Chip, Links
-from harness.plan.cost_model.layouts import REMATS, Grid, Layout, grid
-from harness.plan.cost_model.memory import LIMIT, Memory, memory
+from harness.plan.cost_model.layouts import REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
+from harness.plan.cost_model.memory import MEMORY_LIMIT, DeviceMemory, device_memory
 from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.cost_model.precision import Recipe
-from harness.plan.cost_model.roofline import Efficiency, Terms, terms
+from harness.plan.cost_model.precision import TrainingPrecision
+from harness.plan.cost_model.roofline import Efficiency, StepTerms, step_terms
 
 RUNNERS_UP = 5
 REJECTED = 5
-PLAUSIBLE = 1.3
+PLAUSIBLE_SLOWDOWN = 1.3
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluatedLayout:
     """One layout with what it costs, uncalibrated."""
 
     layout: Layout
@@ -41,86 +41,99 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
-    best: Candidate
-    runners_up: tuple[Candidate, ...]
-    rejected: tuple[Candidate, ...]
+class LayoutChoice:
+    best: EvaluatedLayout
+    runners_up: tuple[EvaluatedLayout, ...]
+    rejected: tuple[EvaluatedLayout, ...]
     """Layouts that would be faster but do not fit whatever is computed again, and for each axis of the best,
     the fastest without it."""
-    looked_at: int
-    fitting: int
-    usual: float
+    num_layouts: int
+    num_fitting: int
+    typical_seconds: float
     """Median seconds of the layouts that fit and are at most PLAUSIBLE times as slow as the best: what people
     who did not search may have chosen."""
 
 
-def evaluate(
-    model: ModelShape, layouts: Grid, chip: Chip, links: Links, recipe: Recipe, share: Efficiency
-) -> tuple[Terms, Memory]:
+def evaluate_layouts(
+    model: ModelShape,
+    layouts: LayoutGrid,
+    chip: Chip,
+    links: Links,
+    precision: TrainingPrecision,
+    efficiency: Efficiency,
+) -> tuple[StepTerms, DeviceMemory]:
     """Seconds and bytes of every layout."""
-    return terms(model, layouts, chip, links, recipe, share), memory(model, layouts, recipe)
+    return step_terms(model, layouts, chip, links, precision, efficiency), device_memory(
+        model, layouts, precision
+    )
 
 
-def search(
+def search_layouts(
     model: ModelShape,
     devices: int,
     chip: Chip,
     links: Links,
-    recipe: Recipe,
-    share: Efficiency,
-    limit: float = LIMIT,
-    only: Callable[[Grid], np.ndarray] | None = None,
-) -> Choice:
+    precision: TrainingPrecision,
+    efficiency: Efficiency,
+    limit: float = MEMORY_LIMIT,
+    mask: Callable[[LayoutGrid], np.ndarray] | None = None,
+) -> LayoutChoice:
     """`only`: a mask of the layouts that are wanted. Raises UserError where nothing fits, with the smallest
     that was tried."""
-    layouts = grid(model, devices, links.fast_domain)
-    layouts = layouts.where(only(layouts)) if only else layouts
+    layouts = enumerate_layouts(model, devices, links.scale_up_domain)
+    layouts = layouts.select(mask(layouts)) if mask else layouts
     if not len(layouts):
         raise UserError(
             f"{model.name}: its batch of {model.batch} sequences cannot be shared among {devices} devices:"
             " give fewer devices or a larger scale.batch."
         )
     room = limit * chip.memory
-    layouts = _leanest_needed(model, layouts, recipe, room)
-    seconds, bytes_ = evaluate(model, layouts, chip, links, recipe, share)
+    layouts = _least_remat(model, layouts, precision, room)
+    seconds, bytes_ = evaluate_layouts(model, layouts, chip, links, precision, efficiency)
     fits = bytes_.total <= room
     if not fits.any():
-        _refuse(model, layouts, bytes_, devices, chip, limit)
+        _raise_nothing_fits(model, layouts, bytes_, devices, chip, limit)
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
-    best = candidate(layouts, seconds, bytes_, int(fitting[0]))
-    others = _distinct(layouts, fitting[1:], fitting[0], RUNNERS_UP)
+    best = evaluated_layout(layouts, seconds, bytes_, int(fitting[0]))
+    others = _distinct_layouts(layouts, fitting[1:], fitting[0], RUNNERS_UP)
     faster = order[~fits[order] & (seconds.total[order] < best.seconds)]
-    refused = _distinct(layouts, faster, fitting[0], REJECTED)
-    extremes = _extremes(layouts, seconds, fitting)
+    refused = _distinct_layouts(layouts, faster, fitting[0], REJECTED)
+    extremes = _fastest_without_each_axis(layouts, seconds, fitting)
     lost = [row for row in (*refused, *extremes) if row not in others]
 
-    def told(row: int) -> Candidate:
-        one = candidate(layouts, seconds, bytes_, row)
-        return dataclasses.replace(one, why=_why(one, best, room))
+    def told(row: int) -> EvaluatedLayout:
+        one = evaluated_layout(layouts, seconds, bytes_, row)
+        return dataclasses.replace(one, why=_rejection_reason(one, best, room))
 
     near = seconds.total[fitting]
-    usual = float(np.median(near[near <= PLAUSIBLE * best.seconds]))
-    return Choice(best, tuple(map(told, others)), tuple(map(told, lost)), len(layouts), len(fitting), usual)
+    usual = float(np.median(near[near <= PLAUSIBLE_SLOWDOWN * best.seconds]))
+    return LayoutChoice(
+        best, tuple(map(told, others)), tuple(map(told, lost)), len(layouts), len(fitting), usual
+    )
 
 
-def _leanest_needed(model: ModelShape, layouts: Grid, recipe: Recipe, room: float) -> Grid:
+def _least_remat(
+    model: ModelShape, layouts: LayoutGrid, precision: TrainingPrecision, room: float
+) -> LayoutGrid:
     """Each layout with as little computed again as its memory allows: none is faster with more."""
-    codes = np.full(len(layouts), len(REMATS) - 1)
-    for code in reversed(range(len(REMATS) - 1)):
-        fits = memory(model, layouts.recomputing(code), recipe).total <= room
+    codes = np.full(len(layouts), len(REMAT_CODES) - 1)
+    for code in reversed(range(len(REMAT_CODES) - 1)):
+        fits = device_memory(model, layouts.with_remat(code), precision).total <= room
         codes = np.where(fits, code, codes)
-    return layouts.recomputing(codes)
+    return layouts.with_remat(codes)
 
 
-def candidate(layouts: Grid, seconds: Terms, bytes_: Memory, row: int) -> Candidate:
-    def parts(of: Terms | Memory) -> dict[str, float]:
+def evaluated_layout(
+    layouts: LayoutGrid, seconds: StepTerms, bytes_: DeviceMemory, row: int
+) -> EvaluatedLayout:
+    def parts(of: StepTerms | DeviceMemory) -> dict[str, float]:
         return {field.name: float(getattr(of, field.name)[row]) for field in dataclasses.fields(of)}
 
-    return Candidate(layouts.layout(row), float(seconds.total[row]), parts(bytes_), parts(seconds))
+    return EvaluatedLayout(layouts.layout_at(row), float(seconds.total[row]), parts(bytes_), parts(seconds))
 
 
-def _distinct(layouts: Grid, rows: np.ndarray, best: int, most: int) -> list[int]:
+def _distinct_layouts(layouts: LayoutGrid, rows: np.ndarray, best: int, count: int) -> list[int]:
     """The first rows that differ from the best and from each other in more than micro-batch and turns."""
 
     def key(row: int) -> tuple[int, ...]:
@@ -129,7 +142,7 @@ def _distinct(layouts: Grid, rows: np.ndarray, best: int, most: int) -> list[int
 
     seen, chosen = {key(int(best))}, []
     for row in map(int, rows[:5000]):
-        if len(chosen) == most:
+        if len(chosen) == count:
             break
         if key(row) not in seen:
             seen.add(key(row))
@@ -137,7 +150,7 @@ def _distinct(layouts: Grid, rows: np.ndarray, best: int, most: int) -> list[int
     return chosen
 
 
-def _extremes(layouts: Grid, seconds: Terms, fitting: np.ndarray) -> list[int]:
+def _fastest_without_each_axis(layouts: LayoutGrid, seconds: StepTerms, fitting: np.ndarray) -> list[int]:
     """For each axis of the best, the fastest layout that fits without it: what leaving it out would cost."""
     found = []
     for axis in ("tensor", "expert", "pipeline", "context", "fsdp", "data"):
@@ -147,23 +160,25 @@ def _extremes(layouts: Grid, seconds: Terms, fitting: np.ndarray) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _why(one: Candidate, best: Candidate, room: float) -> str:
-    if one.bytes > room:
-        part = max(one.memory, key=lambda name: one.memory[name])
+def _rejection_reason(layout: EvaluatedLayout, best: EvaluatedLayout, limit: float) -> str:
+    if layout.bytes > limit:
+        part = max(layout.memory, key=lambda name: layout.memory[name])
         return (
-            f"does not fit: {one.bytes / GIB:.1f} GiB of {room / GIB:.1f}, of which {part}"
-            f" {one.memory[part] / GIB:.1f}"
+            f"does not fit: {layout.bytes / GIB:.1f} GiB of {limit / GIB:.1f}, of which {part}"
+            f" {layout.memory[part] / GIB:.1f}"
         )
-    term = max(one.terms, key=lambda name: one.terms[name] - best.terms[name])
-    ratio = one.seconds / best.seconds
+    term = max(layout.terms, key=lambda name: layout.terms[name] - best.terms[name])
+    ratio = layout.seconds / best.seconds
     slower = f"{ratio - 1:.1%} slower" if ratio < 2 else f"{ratio:.1f} times as long"
-    return f"{slower}: {term} takes {one.terms[term]:.3g} s for {best.terms[term]:.3g}"
+    return f"{slower}: {term} takes {layout.terms[term]:.3g} s for {best.terms[term]:.3g}"
 
 
-def _refuse(model: ModelShape, layouts: Grid, bytes_: Memory, devices: int, chip: Chip, limit: float) -> None:
+def _raise_nothing_fits(
+    model: ModelShape, layouts: LayoutGrid, bytes_: DeviceMemory, devices: int, chip: Chip, limit: float
+) -> None:
     row = int(np.argmin(bytes_.total))
     raise UserError(
         f"{model.name} fits nowhere on {devices} x {chip.name}: the leanest of {len(layouts)} layouts"
-        f" ({layouts.layout(row)}) needs {bytes_.total[row] / GIB:.1f} GiB a device, and {limit:.0%} of its"
+        f" ({layouts.layout_at(row)}) needs {bytes_.total[row] / GIB:.1f} GiB a device, and {limit:.0%} of its"
         f" memory are {limit * chip.memory / GIB:.1f}: give more devices or shorter sequences."
     )

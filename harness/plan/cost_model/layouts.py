@@ -14,7 +14,7 @@ from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.plan.cost_model.model_size import ModelShape
 
-REMATS = (Remat.none, Remat.dots, Remat.full)
+REMAT_CODES = (Remat.none, Remat.dots, Remat.full)
 """In the order of their codes in a grid."""
 
 
@@ -53,7 +53,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Grid:
+class LayoutGrid:
     """Layouts as columns, one entry each: int64, `remat` by its index in REMATS."""
 
     data: np.ndarray
@@ -79,50 +79,50 @@ class Grid:
         return self.replicas * self.tensor * self.pipeline * self.context
 
     @property
-    def none(self) -> np.ndarray:
-        return self.remat == REMATS.index(Remat.none)
+    def no_remat(self) -> np.ndarray:
+        return self.remat == REMAT_CODES.index(Remat.none)
 
     @property
-    def full(self) -> np.ndarray:
-        return self.remat == REMATS.index(Remat.full)
+    def full_remat(self) -> np.ndarray:
+        return self.remat == REMAT_CODES.index(Remat.full)
 
     @property
-    def dots(self) -> np.ndarray:
-        return self.remat == REMATS.index(Remat.dots)
+    def dots_remat(self) -> np.ndarray:
+        return self.remat == REMAT_CODES.index(Remat.dots)
 
-    def sequences(self, model: ModelShape) -> np.ndarray:
+    def sequences_per_replica(self, model: ModelShape) -> np.ndarray:
         """Of one part of the batch, a step; a fraction where the batch has fewer than parts."""
         return model.batch / self.replicas
 
     def microbatches(self, model: ModelShape) -> np.ndarray:
         """Passes a step; at least one."""
-        return np.maximum(1.0, self.sequences(model) / self.microbatch)
+        return np.maximum(1.0, self.sequences_per_replica(model) / self.microbatch)
 
-    def tokens(self, model: ModelShape) -> np.ndarray:
+    def tokens_per_device(self, model: ModelShape) -> np.ndarray:
         """Tokens that one device's layers see in a step."""
         return model.tokens_per_step / self.replicas / self.context
 
-    def where(self, chosen: np.ndarray) -> Grid:
+    def select(self, chosen: np.ndarray) -> LayoutGrid:
         """Some of the rows, by mask or index."""
-        return Grid(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+        return LayoutGrid(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
-    def layout(self, row: int) -> Layout:
+    def layout_at(self, row: int) -> Layout:
         values = {field.name: int(getattr(self, field.name)[row]) for field in dataclasses.fields(self)}
-        return Layout(**{**values, "remat": REMATS[values["remat"]]})
+        return Layout(**{**values, "remat": REMAT_CODES[values["remat"]]})
 
-    def recomputing(self, codes: np.ndarray | int) -> Grid:
+    def with_remat(self, codes: np.ndarray | int) -> LayoutGrid:
         """The same with other remat, by index in REMATS."""
         return dataclasses.replace(self, remat=np.broadcast_to(codes, self.remat.shape))
 
     @staticmethod
-    def of(layouts: Iterable[Layout]) -> Grid:
-        names = [field.name for field in dataclasses.fields(Grid)[:-1]]
+    def from_layouts(layouts: Iterable[Layout]) -> LayoutGrid:
+        names = [field.name for field in dataclasses.fields(LayoutGrid)[:-1]]
         return _columns(
-            [[*(getattr(each, name) for name in names), REMATS.index(each.remat)] for each in layouts]
+            [[*(getattr(each, name) for name in names), REMAT_CODES.index(each.remat)] for each in layouts]
         )
 
 
-def check(model: ModelShape, layout: Layout) -> None:
+def check_layout(model: ModelShape, layout: Layout) -> None:
     """Raises UserError for the first axis that does not divide what it splits."""
     if min(dataclasses.astuple(layout)[:-1]) < 1:
         raise UserError(f"layout {layout} has an axis below 1: every axis is 1 or more.")
@@ -144,32 +144,34 @@ def check(model: ModelShape, layout: Layout) -> None:
             )
 
 
-def grid(model: ModelShape, devices: int, fast_domain: int) -> Grid:
+def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
     """Every layout worth a look on at most so many devices, without remat: each axis divides what it splits,
     tensor stays in a fast domain, and the batch is split as often as the devices that are left allow."""
-    rows = np.concatenate([np.empty((0, 9), np.int64), *_rows(model, devices, fast_domain)])
-    return Grid(*rows.T)
+    rows = np.concatenate([np.empty((0, 9), np.int64), *_layout_rows(model, devices, fast_domain)])
+    return LayoutGrid(*rows.T)
 
 
-def _columns(rows: Sequence[Sequence[int]]) -> Grid:
-    names = [field.name for field in dataclasses.fields(Grid)]
+def _columns(rows: Sequence[Sequence[int]]) -> LayoutGrid:
+    names = [field.name for field in dataclasses.fields(LayoutGrid)]
     columns = np.asarray(rows, np.int64).reshape(-1, len(names)).T
-    return Grid(**dict(zip(names, columns, strict=True)))
+    return LayoutGrid(**dict(zip(names, columns, strict=True)))
 
 
-def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndarray]:
+def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndarray]:
     """Rows in the order of a grid's columns, for each way to share a sequence's work."""
     replicas = divisors(model.batch)
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
     contexts = [
         c for c in (1, 2, 4, 8, 16, 32, 64) if model.sequence % c == 0 and model.sequence // c >= 1024
     ]
-    for tensor, context, (pipeline, virtual) in product(tensors, contexts or [1], _stages(model.layers)):
+    for tensor, context, (pipeline, virtual) in product(
+        tensors, contexts or [1], _pipeline_stages(model.layers)
+    ):
         parts = devices // (tensor * context * pipeline)
         # A pipeline wants as many micro-batches as it has stages.
         most = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
         if most:
-            batched = _batched(most, model.batch, model.experts)
+            batched = _batch_splits(most, model.batch, model.experts)
             ones = np.ones(len(batched), np.int64)
             data, fsdp, expert, microbatch = batched.T
             inner = (tensor * ones, expert, pipeline * ones, context * ones, microbatch, virtual * ones)
@@ -177,20 +179,20 @@ def _rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndar
 
 
 @functools.cache
-def _batched(replicas: int, batch: int, experts: int) -> np.ndarray:
+def _batch_splits(replicas: int, batch: int, experts: int) -> np.ndarray:
     """(data, fsdp, expert, microbatch), one row for each way to split the batch in so many parts."""
     rows = [
         (replicas // expert // fsdp, fsdp, expert, microbatch)
         for expert in (divisors(experts) if experts else [1])
         if replicas % expert == 0
-        for fsdp in _few(divisors(replicas // expert))
+        for fsdp in _thin_out(divisors(replicas // expert))
         for microbatch in sorted({1, 2, 4, min(batch // replicas, 64)})
         if (batch // replicas) % microbatch == 0
     ]
     return np.array(rows, np.int64)
 
 
-def _stages(layers: int) -> list[tuple[int, int]]:
+def _pipeline_stages(layers: int) -> list[tuple[int, int]]:
     """(pipeline, virtual): stages that divide the layers, each passed in one turn or as many as are usual."""
     stages = []
     for pipeline in (p for p in divisors(layers) if p <= 64):
@@ -199,11 +201,11 @@ def _stages(layers: int) -> list[tuple[int, int]]:
     return stages
 
 
-def _few(values: Sequence[int], most: int = 8) -> Sequence[int]:
+def _thin_out(values: Sequence[int], count: int = 8) -> Sequence[int]:
     """At most so many of them, evenly over their order, first and last among them."""
-    if len(values) <= most:
+    if len(values) <= count:
         return values
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
 def divisors(n: int) -> list[int]:

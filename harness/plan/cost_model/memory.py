@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.plan.cost_model.layouts import Grid
+from harness.plan.cost_model.layouts import LayoutGrid
 from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.cost_model.precision import Recipe
+from harness.plan.cost_model.precision import TrainingPrecision
 
-LIMIT = 0.8
+MEMORY_LIMIT = 0.8
 """Of a chip's memory: the rest is the runtime's, fragmentation's and what is not modelled."""
 LOSS_TOKENS = 8192
 """Tokens whose logits are held at once; longer batches are assumed to take the loss in chunks."""
 
 
 @dataclass(frozen=True)
-class Memory:
+class DeviceMemory:
     """Bytes of one device, one entry a layout."""
 
     weights: np.ndarray
@@ -39,11 +39,11 @@ class Memory:
         return self.weights + self.optimizer
 
 
-def memory(model: ModelShape, layout: Grid, recipe: Recipe) -> Memory:
+def device_memory(model: ModelShape, layout: LayoutGrid, precision: TrainingPrecision) -> DeviceMemory:
     """Bytes of the fullest device (the first pipeline stage), each layout."""
-    kept = held_parameters(model, layout)
+    kept = parameters_per_device(model, layout)
     tokens = layout.microbatch * model.sequence / layout.context / layout.tensor
-    tokens = tokens * np.minimum(1.0, layout.sequences(model))
+    tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
     in_flight = np.where(
         layout.pipeline > 1,
         np.minimum(layout.microbatches(model), layout.pipeline)
@@ -51,56 +51,58 @@ def memory(model: ModelShape, layout: Grid, recipe: Recipe) -> Memory:
         1.0,
     )
     layers = model.layers / layout.pipeline
-    whole = value_count(model, 0) * recipe.value
+    whole = activation_values(model, 0) * precision.activation_bytes
     each = np.select(
-        [layout.full, layout.dots], [model.width * recipe.value, value_count(model, 1) * recipe.value], whole
+        [layout.full_remat, layout.dots_remat],
+        [model.width * precision.activation_bytes, activation_values(model, 1) * precision.activation_bytes],
+        whole,
     )
-    work = whole * (layout.full | layout.dots)
+    work = whole * (layout.full_remat | layout.dots_remat)
     seen = np.minimum(tokens * layout.tensor, LOSS_TOKENS)
-    return Memory(
-        weights=kept * recipe.weight,
-        optimizer=kept * recipe.optimizer,
-        gradients=kept * recipe.gradient,
+    return DeviceMemory(
+        weights=kept * precision.weight_bytes,
+        optimizer=kept * precision.optimizer_bytes,
+        gradients=kept * precision.gradient_bytes,
         activations=tokens * (each * layers * in_flight + work),
         gathered=np.where(
-            layout.fsdp * (layout.expert if model.weights_travel else 1) > 1,
-            2 * layer_parameters(model, layout) * recipe.value,
+            layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1,
+            2 * layer_parameters(model, layout) * precision.activation_bytes,
             0.0,
         ),
-        logits=seen * model.vocabulary / layout.tensor * (recipe.value + 4),
+        logits=seen * model.vocabulary / layout.tensor * (precision.activation_bytes + 4),
     )
 
 
-def held_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
+def parameters_per_device(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Parameters that one device keeps, exact where the model says what splits them; else all are taken to be
     split over fsdp, tensor and pipeline, and those of routed experts over expert too."""
-    if model.splits:
-        parts = (count / _parts(layout, axes) for axes, count in model.splits)
+    if model.parameters_by_axes:
+        parts = (count / _num_shards(layout, axes) for axes, count in model.parameters_by_axes)
         return sum(parts, np.zeros(len(layout))) / layout.pipeline
     experts = model.expert_parameters / layout.expert
     return (model.dense_parameters + experts) / (layout.fsdp * layout.tensor * layout.pipeline)
 
 
-def _parts(layout: Grid, axes: Sequence[str]) -> np.ndarray:
+def _num_shards(layout: LayoutGrid, axes: Sequence[str]) -> np.ndarray:
     return np.prod([getattr(layout, axis) for axis in axes], axis=0) if axes else np.ones(len(layout))
 
 
-def layer_parameters(model: ModelShape, layout: Grid) -> np.ndarray:
+def layer_parameters(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Parameters of one layer that a device multiplies with: its part over tensor, and of experts over expert
     unless their weights travel."""
     dense = (model.non_embedding - model.expert_parameters) / model.layers
-    parts = 1 if model.weights_travel else layout.expert
+    parts = 1 if model.gathers_expert_weights else layout.expert
     return (dense + model.expert_parameters / model.layers / parts) / layout.tensor
 
 
-def value_count(model: ModelShape, level: int) -> float:
+def activation_values(model: ModelShape, level: int) -> float:
     """Values that the backward pass keeps of one token in one layer, scores never written out.
 
     0: all inputs of products, norms and gates (after arXiv:2205.05198, table 2, less the scores).
     1: what products with weights give (remat `dots`).
     """
     heads, groups = model.heads * model.head_width, model.kv_heads * model.head_width
-    used = model.top_k + model.shared if model.experts else 1
+    used = model.top_k + model.shared_experts if model.experts else 1
     hidden = used * model.ffn * (2 if model.gated else 1)
     products = heads + 2 * groups + 2 * model.width + hidden
     if level:

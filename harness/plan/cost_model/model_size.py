@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.schema.run import Config, Kind
+from harness.config.schema.run import Config, ModelFamily
 from harness.core.errors import UserError
-from harness.plan.cost_model.precision import MIXED, Recipe, recipe_of
+from harness.plan.cost_model.precision import MIXED, TrainingPrecision, run_precision
 from harness.records.run.provenance import Facts
 
-TRAINED = 3
+TRAIN_FLOPS_MULTIPLE = 3
 """Forward, and one product for each of the two factors of every product backward."""
 
 
@@ -37,7 +37,7 @@ class ModelShape:
     """All, with embedding and head."""
     embedding: int
     """Embedding, and head where it is a matrix of its own."""
-    active: int
+    active_parameters: int
     """Without `embedding`: those that one token passes through."""
     flops_per_token: float
     """Model FLOPs of one trained token, causal: 6 (active + width x vocabulary) + attention's."""
@@ -45,17 +45,17 @@ class ModelShape:
     experts: int = 0
     """Routed experts of a layer; 0: dense."""
     top_k: int = 0
-    shared: int = 0
+    shared_experts: int = 0
     """Experts that every token passes through."""
     expert_parameters: int = 0
     """In the routed experts of all layers: what the expert axis splits."""
-    weights_travel: bool = False
+    gathers_expert_weights: bool = False
     """Whether experts' weights are gathered where tokens are, and tokens not sent to experts."""
     tokens: int | None = None
     """Budget of the whole run; None: not asked."""
-    recipe: Recipe = MIXED
+    precision: TrainingPrecision = MIXED
     """What it is trained in."""
-    splits: tuple[tuple[tuple[str, ...], int], ...] = ()
+    parameters_by_axes: tuple[tuple[tuple[str, ...], int], ...] = ()
     """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split all
     and `expert` those of routed experts."""
     block: str = ""
@@ -82,23 +82,27 @@ class ModelShape:
     @property
     def attention_flops(self) -> float:
         """Of `flops_per_token`, what is no product with a weight."""
-        return max(0.0, self.flops_per_token - 2 * TRAINED * (self.active + self.width * self.vocabulary))
+        return max(
+            0.0,
+            self.flops_per_token
+            - 2 * TRAIN_FLOPS_MULTIPLE * (self.active_parameters + self.width * self.vocabulary),
+        )
 
     @property
     def expert_flops(self) -> float:
         """Of `flops_per_token`, what is multiplied by routed experts' weights."""
         if not self.experts:
             return 0.0
-        return 2 * TRAINED * self.expert_parameters * self.top_k / self.experts
+        return 2 * TRAIN_FLOPS_MULTIPLE * self.expert_parameters * self.top_k / self.experts
 
 
 def causal_attention_flops(layers: int, heads: int, head_width: int, sequence: int) -> float:
     """FLOPs of one trained token: scores and values against the (S + 1) / 2 keys that it sees on average,
     2 FLOPs each, forward and twice that backward."""
-    return TRAINED * layers * 4.0 * heads * head_width * (sequence + 1) / 2
+    return TRAIN_FLOPS_MULTIPLE * layers * 4.0 * heads * head_width * (sequence + 1) / 2
 
 
-def decoder(
+def decoder_shape(
     *,
     name: str,
     layers: int,
@@ -115,7 +119,7 @@ def decoder(
     qk_norm: bool = True,
     experts: int = 0,
     top_k: int = 0,
-    shared: int = 0,
+    shared_experts: int = 0,
     balance_bias: bool = True,
     tokens: int | None = None,
 ) -> ModelShape:
@@ -124,11 +128,11 @@ def decoder(
     attention = 2 * width * head_width * (heads + groups) + (2 * head_width if qk_norm else 0)
     matrix = (3 if gated else 2) * width * ffn
     routed = experts * matrix
-    common = (shared * matrix + width * experts + balance_bias * experts) if experts else matrix
+    common = (shared_experts * matrix + width * experts + balance_bias * experts) if experts else matrix
     own = layers * (2 * width + attention + common) + width
     embedding = vocabulary * width * (1 if tied else 2)
     active = own + layers * top_k * matrix
-    products = layers * (2 * width * head_width * (heads + groups) + (shared + top_k) * matrix)
+    products = layers * (2 * width * head_width * (heads + groups) + (shared_experts + top_k) * matrix)
     products += layers * (width * experts if experts else matrix) + width * vocabulary
     attended = causal_attention_flops(layers, heads, head_width, sequence)
     return ModelShape(
@@ -144,23 +148,25 @@ def decoder(
         batch=batch,
         parameters=own + layers * routed + embedding,
         embedding=embedding,
-        active=active,
-        flops_per_token=2 * TRAINED * products + attended,
+        active_parameters=active,
+        flops_per_token=2 * TRAIN_FLOPS_MULTIPLE * products + attended,
         gated=gated,
         experts=experts,
         top_k=top_k,
-        shared=shared,
+        shared_experts=shared_experts,
         expert_parameters=layers * routed,
         tokens=tokens,
     )
 
 
-def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelShape:
+def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelShape:
     """The shape of one of our own runs: sizes and counts are those that `harness.worker.describe` found."""
     shape, options = facts.shape, dict(config.model.feedforward.options)
-    moe = config.model.kind is Kind.decoder and config.model.feedforward.name == "moe"
+    moe = config.model.kind is ModelFamily.decoder and config.model.feedforward.name == "moe"
     experts = int(options.get("experts", 8)) if moe else 0
-    routed = sum(math.prod(dims) for path, dims in facts.paths.items() if _is_routed(path, dims, experts))
+    routed = sum(
+        math.prod(dims) for path, dims in facts.paths.items() if _is_routed_expert(path, dims, experts)
+    )
     heads = shape["heads"]
     return ModelShape(
         name=name or f"{config.scale.name}/{config.variant.name}",
@@ -175,26 +181,26 @@ def from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelSh
         batch=config.scale.batch,
         parameters=facts.parameters,
         embedding=facts.embedding,
-        active=facts.active_parameters or facts.non_embedding,
+        active_parameters=facts.active_parameters or facts.non_embedding,
         flops_per_token=facts.flops_per_token,
         experts=experts,
         top_k=int(options.get("top_k", 2)) if moe else 0,
-        shared=int(options.get("shared", 0)) if moe else 0,
+        shared_experts=int(options.get("shared", 0)) if moe else 0,
         expert_parameters=routed,
-        weights_travel=moe and options.get("dispatch", "dropless") == "dropless",
+        gathers_expert_weights=moe and options.get("dispatch", "dropless") == "dropless",
         tokens=config.scale.tokens,
-        recipe=recipe_of(config, facts),
-        splits=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
+        precision=run_precision(config, facts),
+        parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
         block=f"{config.scale.name}/seed{config.seed}",
     )
 
 
-def _is_routed(path: str, dims: list[int], experts: int) -> bool:
+def _is_routed_expert(path: str, dims: list[int], experts: int) -> bool:
     """Of a feed-forward, only the matrices of the routed experts have three axes: [experts, in, out]."""
     return experts > 0 and ".feedforward." in path and len(dims) == 3 and dims[0] == experts
 
 
-def number(row: Mapping[str, Any], key: str) -> float | None:
+def read_number(row: Mapping[str, Any], key: str) -> float | None:
     """A column as a number; None where it is empty, missing or says nothing numeric."""
     value = row.get(key)
     try:
@@ -204,9 +210,9 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def needed(row: Mapping[str, Any], key: str) -> float:
+def require_number(row: Mapping[str, Any], key: str) -> float:
     """The same of a column that nothing can be said without. Raises UserError."""
-    found = number(row, key)
+    found = read_number(row, key)
     if found is None or found <= 0:
         raise UserError(f"{row.get('id') or 'the row'}: {key}={row.get(key)!r} is no number: give {key}.")
     return found

@@ -9,52 +9,52 @@ from harness.records.run.provenance import Facts
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingPrecision:
     """Bytes that one parameter costs, and in what its products are multiplied."""
 
     name: str
-    weight: float
-    gradient: float
-    optimizer: float
-    value: float
+    weight_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    activation_bytes: float
     """Of one activation."""
-    precision: str
-    fused: bool = True
+    matmul_dtype: str
+    fused_kernels: bool = True
     """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
 
     @property
-    def state(self) -> float:
+    def state_bytes(self) -> float:
         """What stays from step to step."""
-        return self.weight + self.optimizer
+        return self.weight_bytes + self.optimizer_bytes
 
 
-FLOAT32 = Recipe("float32", 4, 4, 8, 4, "float32")
+FLOAT32 = TrainingPrecision("float32", 4, 4, 8, 4, "float32")
 """What the harness trains with where nothing is told: AdamW, all in float32."""
-MIXED = Recipe("mixed", 2, 4, 8, 2, "bf16")
+MIXED = TrainingPrecision("mixed", 2, 4, 8, 2, "bf16")
 """bfloat16 weights and moments, float32 master weights and gradients (arXiv:2412.19437, section 3.3.2): 10
 bytes a parameter from step to step."""
-FP8 = Recipe("fp8", 2, 4, 8, 2, "fp8")
+FP8 = TrainingPrecision("fp8", 2, 4, 8, 2, "fp8")
 """The same, with products in 8 bits."""
-FP4 = Recipe("fp4", 2, 4, 8, 2, "fp4")
+FP4 = TrainingPrecision("fp4", 2, 4, 8, 2, "fp4")
 """The same, with products in 4 bits."""
 
 
-def recipe_of(config: Config, facts: Facts) -> Recipe:
+def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
     """Of one of our own runs: weights and gradients in float32 whatever the products are in, and what its
     optimizer keeps of each parameter, as `harness.worker.describe` counted it."""
     weights, gradients = 4 * facts.parameters, 4 * (facts.trainable or facts.parameters)
     kept = facts.state_bytes - weights - gradients
-    narrow = config.compute.precision is Precision.bfloat16
-    return Recipe(
+    narrow = config.compute.dtype is Precision.bfloat16
+    return TrainingPrecision(
         name=f"float32 state, {'bf16' if narrow else 'float32'} products",
-        weight=4,
-        gradient=gradients / facts.parameters,
-        optimizer=kept / facts.parameters,
-        value=2 if narrow else 4,
-        precision="bf16" if narrow else "float32",
+        weight_bytes=4,
+        gradient_bytes=gradients / facts.parameters,
+        optimizer_bytes=kept / facts.parameters,
+        activation_bytes=2 if narrow else 4,
+        matmul_dtype="bf16" if narrow else "float32",
     )
 
 
-def state_bytes(parameters: int, recipe: Recipe) -> float:
+def total_state_bytes(parameters: int, precision: TrainingPrecision) -> float:
     """Of a whole run, all devices together: what stays from step to step, with gradients."""
-    return parameters * (recipe.state + recipe.gradient)
+    return parameters * (precision.state_bytes + precision.gradient_bytes)

@@ -10,16 +10,16 @@ from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision, GateResult, Ladder, Rung
 from harness.compare.stats.scale_trend import project
 from harness.core.errors import UserError
-from harness.core.span import Span
+from harness.core.interval import Interval
 from harness.records.run.status import State
 from harness.records.sweep.find_sweep import read_sweep
 
-SCALES, SEEDS = 3, 2
+MIN_SCALES, MIN_SEEDS = 3, 2
 """The fewest that carry a line, and an interval."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class TreatmentEvidence:
     """One treatment after the evidence."""
 
     ladder: Ladder
@@ -33,7 +33,7 @@ class Standing:
         return max(self.rungs, key=lambda rung: rung.flops or 0.0)
 
     @property
-    def leads(self) -> str | None:
+    def leader(self) -> str | None:
         """The variant that is ahead at the largest scale trained, by the sign alone: the default predictor of
         what is larger (DataDecide, 2025). None: neither, or the evidence is invalid."""
         delta = self.largest.delta.mean
@@ -41,11 +41,11 @@ class Standing:
             return None
         return self.ladder.variant if delta < 0 else self.ladder.control
 
-    def ahead(self, flops: float) -> float:
+    def e_folds_beyond(self, flops: float) -> float:
         """E-folds of compute beyond the largest scale trained."""
         return math.log(flops / (self.largest.flops or math.nan))
 
-    def log_k(self, flops: float) -> Span | None:
+    def log_k(self, flops: float) -> Interval | None:
         """ln k on the line at so many FLOPs of a control run, with its 95 % prediction interval, however far
         and however wide; None where no line can be drawn, or the verdict is invalid."""
         if self.ladder.decision is Decision.INVALID:
@@ -54,28 +54,28 @@ class Standing:
         at, k = [x for x, _ in carried], [k for _, k in carried]
         start = project(at, k, ahead=0.0)  # at the largest scale that carries a multiplier
         found = project(at, k, ahead=math.log(flops / start.flops)) if start else None
-        return Span(found.log_k, found.log_low, found.log_high) if found else None
+        return Interval(found.log_k, found.log_low, found.log_high) if found else None
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PairEvidence:
     """A finished sweep of pairs that carries a trend."""
 
     path: str
     experiment: str
     loss_unit: str
     control: str
-    standings: tuple[Standing, ...]
+    treatments: tuple[TreatmentEvidence, ...]
     """Of each treatment but the positive control, on which nobody bets."""
     sparse: bool = False
     """Whether a token passes through a part of some model's parameters alone."""
 
     @property
     def variants(self) -> tuple[str, ...]:
-        return (self.control, *(each.ladder.variant for each in self.standings))
+        return (self.control, *(each.ladder.variant for each in self.treatments))
 
 
-def read_evidence(path: str) -> Evidence:
+def read_evidence(path: str) -> PairEvidence:
     """Raises UserError where no sweep lies there, some run is not over, no two variants meet, or scales (3)
     or seeds at a scale (2) are too few."""
     try:
@@ -83,7 +83,7 @@ def read_evidence(path: str) -> Evidence:
     except UserError as error:
         raise UserError(f"evidence={error}") from None
     standings = tuple(
-        Standing(
+        TreatmentEvidence(
             ladder,
             tuple(rung for rung in found.rungs if rung.variant == ladder.variant),
             next((gate for gate in found.gate or () if gate.variant == ladder.variant), None),
@@ -91,35 +91,35 @@ def read_evidence(path: str) -> Evidence:
         for ladder in found.ladder
         if not ladder.positive_control
     )
-    if why := _unfinished(found) or next(filter(None, map(_too_few, standings)), ""):
+    if why := _unfinished_message(found) or next(filter(None, map(_too_few_message, standings)), ""):
         raise UserError(f"evidence={path}: {why}")
     if not standings:
         raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
     sparse = any(0 < row.active_parameters < row.non_embedding for row in found.fairness)
-    return Evidence(path, found.experiment, found.loss_unit, found.rule.control, standings, sparse)
+    return PairEvidence(path, found.experiment, found.loss_unit, found.rule.control, standings, sparse)
 
 
-def _unfinished(found: Comparison) -> str:
+def _unfinished_message(comparison: Comparison) -> str:
     """A run that diverged is an outcome; empty: all are over."""
-    missing = [run for run in found.runs if run.outcome is None and run.state != State.diverged.value]
+    missing = [run for run in comparison.runs if run.outcome is None and run.state != State.diverged.value]
     if not missing:
         return ""
     return (
-        f"{len(missing)} of {len(found.runs)} runs have no loss at their end ({missing[0].path} is"
+        f"{len(missing)} of {len(comparison.runs)} runs have no loss at their end ({missing[0].path} is"
         f" {missing[0].state}); finish them with `harness sweep`"
     )
 
 
-def _too_few(standing: Standing) -> str:
+def _too_few_message(treatment: TreatmentEvidence) -> str:
     """What is lacking for a line with an interval; empty: nothing."""
-    pair = f"{standing.ladder.variant} and {standing.ladder.control}"
-    if len(standing.rungs) < SCALES:
-        met = _count(len(standing.rungs), "scale")
-        return f"{pair} meet at {met}, and a trend needs {SCALES}; add some with scale="
-    for rung in standing.rungs:
-        if rung.n < SEEDS:
+    pair = f"{treatment.ladder.variant} and {treatment.ladder.control}"
+    if len(treatment.rungs) < MIN_SCALES:
+        met = _count(len(treatment.rungs), "scale")
+        return f"{pair} meet at {met}, and a trend needs {MIN_SCALES}; add some with scale="
+    for rung in treatment.rungs:
+        if rung.n < MIN_SEEDS:
             return (
-                f"{pair} have {_count(rung.n, 'seed')} at {rung.scale}, and an interval needs {SEEDS};"
+                f"{pair} have {_count(rung.n, 'seed')} at {rung.scale}, and an interval needs {MIN_SEEDS};"
                 " add some with seed="
             )
         if not rung.flops:

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.results.verdict_types import Decision, GateResult
-from harness.compare.stats.estimates import Effect, Multiplier, Slope, Trend
+from harness.compare.stats.estimates import Effect, Multiplier, SlopeAxis, Trend
 from harness.compare.stats.scale_trend import DECADE
 from harness.core.errors import UserError
-from harness.core.span import Span
-from harness.plan.extrapolation.evidence import Evidence, Standing
-from harness.plan.extrapolation.recommend import Case
-from harness.plan.plan_types import Described, PlannedRun
-from harness.plan.predict import Number
+from harness.core.interval import Interval
+from harness.plan.extrapolation.evidence import PairEvidence, TreatmentEvidence
+from harness.plan.extrapolation.recommend import Recommendation
+from harness.plan.plan_types import DescribedRun, PlannedRun
+from harness.plan.predict import PlanEstimate
 
 
 @dataclass(frozen=True)
-class Treatment:
+class TreatmentSummary:
     """What the evidence says of a treatment at the scales that were trained."""
 
     variant: str
@@ -41,7 +41,7 @@ class Treatment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bet:
+class ScaleExtrapolation:
     """A treatment at a planned scale. k > 1 favours the treatment; intervals are of prediction, 95 %."""
 
     scale: str
@@ -56,16 +56,16 @@ class Bet:
     e_folds: float
     """Of compute beyond the largest scale trained; below zero: inside what was trained."""
     decades: float
-    estimand: Slope | None
+    estimand: SlopeAxis | None
     """What k multiplies."""
-    k: Span | None
+    k: Interval | None
     """None: no line can be drawn, or the verdict is invalid. Its ends reach 0 and infinity where a
     float holds no more."""
-    log_k: Span | None
-    days_saved: Span | None
+    log_k: Interval | None
+    days_saved: Interval | None
     """Of the control's days what the treatment would not need for the same loss, at an equal time a token:
     days x (1 - 1/k); below zero: needs more. None: the run never ends, or trains no control."""
-    chips_saved: Span | None
+    chips_saved: Interval | None
     """The same of the control's chips, in equally many days."""
     flags: tuple[str, ...]
     """Of the evidence, which limit all of it."""
@@ -76,44 +76,50 @@ class Bet:
 
 
 @dataclass(frozen=True)
-class Bets:
+class Extrapolation:
     evidence: str
     """Directory of the sweep."""
     experiment: str
-    treatments: tuple[Treatment, ...]
-    rows: tuple[Bet, ...]
+    treatments: tuple[TreatmentSummary, ...]
+    rows: tuple[ScaleExtrapolation, ...]
     """Least compute first."""
     notes: tuple[str, ...]
     """Of whom nothing is said, and why."""
 
 
-def place_bets(evidence: Evidence, runs: Sequence[Described], planned: Sequence[PlannedRun]) -> Bets:
+def extrapolate(
+    evidence: PairEvidence, runs: Sequence[DescribedRun], planned: Sequence[PlannedRun]
+) -> Extrapolation:
     """Raises UserError where the plan trains none of the evidence's variants in its unit of loss."""
     sheet = {run.name: run for run in planned}
-    notes = {run.name: why for run in runs if (why := _left_out(evidence, run, sheet[run.name]))}
+    notes = {run.name: why for run in runs if (why := _exclusion_reason(evidence, run, sheet[run.name]))}
     kept = [run for run in runs if run.name not in notes]
     if not kept:
         raise UserError(
             f"evidence={evidence.path}: it compares {', '.join(evidence.variants)} in {evidence.loss_unit},"
             f" of which this plan trains nothing; name a sweep of the plan's own variants"
         )
-    rows = [_bet(each, group, sheet) for each in evidence.standings for group in _by_scale(kept, each)]
+    rows = [
+        _extrapolate_scale(each, group, sheet)
+        for each in evidence.treatments
+        for group in _runs_by_scale(kept, each)
+    ]
     names = {run.config.variant.name for run in runs}
     absent = [name for name in evidence.variants if name not in names]
-    return Bets(
+    return Extrapolation(
         evidence.path,
         evidence.experiment,
-        tuple(map(_treatment, evidence.standings)),
+        tuple(map(_summarise, evidence.treatments)),
         tuple(sorted(rows, key=lambda bet: (bet.flops, bet.treatment))),
         (
             *(f"{name}: no run of this plan has this variant." for name in absent),
             *notes.values(),
-            *_of_another_kind(evidence, kept),
+            *_expert_mismatch(evidence, kept),
         ),
     )
 
 
-def _of_another_kind(evidence: Evidence, runs: Sequence[Described]) -> list[str]:
+def _expert_mismatch(evidence: PairEvidence, runs: Sequence[DescribedRun]) -> list[str]:
     sparse = [run for run in runs if 0 < run.facts.active_parameters < run.facts.non_embedding]
     if evidence.sparse == bool(sparse):
         return []
@@ -121,7 +127,7 @@ def _of_another_kind(evidence: Evidence, runs: Sequence[Described]) -> list[str]
     return [f"The evidence's models have {one}, the plan's {other}: that k is the same for both is assumed."]
 
 
-def _left_out(evidence: Evidence, run: Described, planned: PlannedRun) -> str:
+def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: PlannedRun) -> str:
     """Why nothing can be said of a run; empty: something can."""
     if not planned.tokens:
         return f"{run.name}: it has no budget of tokens."
@@ -132,32 +138,34 @@ def _left_out(evidence: Evidence, run: Described, planned: PlannedRun) -> str:
     return ""
 
 
-def _by_scale(runs: Sequence[Described], standing: Standing) -> list[list[Described]]:
+def _runs_by_scale(runs: Sequence[DescribedRun], standing: TreatmentEvidence) -> list[list[DescribedRun]]:
     """Runs of the two at each scale, the control's first."""
     control, treatment = standing.ladder.control, standing.ladder.variant
-    groups: dict[str, list[Described]] = {}
+    groups: dict[str, list[DescribedRun]] = {}
     for run in runs:
         if run.config.variant.name in (control, treatment):
             groups.setdefault(run.config.scale.name, []).append(run)
     return [sorted(group, key=lambda run: run.config.variant.name != control) for group in groups.values()]
 
 
-def _treatment(standing: Standing) -> Treatment:
-    ladder, largest = standing.ladder, standing.largest
-    return Treatment(
+def _summarise(treatment: TreatmentEvidence) -> TreatmentSummary:
+    ladder, largest = treatment.ladder, treatment.largest
+    return TreatmentSummary(
         ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.k, ladder.trend,
-        largest.scale, largest.delta, standing.leads, standing.gate, ladder.flags,
+        largest.scale, largest.delta, treatment.leader, treatment.gate, ladder.flags,
     )  # fmt: skip
 
 
-def _bet(standing: Standing, group: Sequence[Described], sheet: dict[str, PlannedRun]) -> Bet:
-    ladder, first, run = standing.ladder, group[0].config, sheet[group[0].name]
+def _extrapolate_scale(
+    treatment: TreatmentEvidence, group: Sequence[DescribedRun], planned: dict[str, PlannedRun]
+) -> ScaleExtrapolation:
+    ladder, first, run = treatment.ladder, group[0].config, planned[group[0].name]
     flops = run.flops_per_token * (run.tokens or 0)
-    ahead, log_k = standing.ahead(flops), standing.log_k(flops)
+    ahead, log_k = treatment.e_folds_beyond(flops), treatment.log_k(flops)
     sibling = len({each.config.variant.name for each in group}) > 1
-    case = Case(first.scale.name, standing, log_k, ahead / DECADE, sibling)
+    case = Recommendation(first.scale.name, treatment, log_k, ahead / DECADE, sibling)
     saved = log_k if first.variant.name == ladder.control else None
-    return Bet(
+    return ScaleExtrapolation(
         scale=case.scale,
         run=run.name,
         treatment=ladder.variant,
@@ -167,10 +175,10 @@ def _bet(standing: Standing, group: Sequence[Described], sheet: dict[str, Planne
         e_folds=ahead,
         decades=case.decades,
         estimand=ladder.k.estimand if ladder.k else None,
-        k=log_k and Span(_exp(log_k.value), _exp(log_k.low), _exp(log_k.high)),
+        k=log_k and Interval(_exp_or_inf(log_k.value), _exp_or_inf(log_k.low), _exp_or_inf(log_k.high)),
         log_k=log_k,
-        days_saved=_saved(saved, run.days),
-        chips_saved=_saved(saved, Span(run.chips, run.chips, run.chips)),
+        days_saved=_savings(saved, run.days),
+        chips_saved=_savings(saved, Interval(run.chips, run.chips, run.chips)),
         flags=ladder.flags,
         tags=("EXTRAPOLATION",) if ahead > 0 else (),
         bet=case.bet,
@@ -178,18 +186,18 @@ def _bet(standing: Standing, group: Sequence[Described], sheet: dict[str, Planne
     )
 
 
-def _saved(log_k: Span | None, amount: Number | Span | None) -> Span | None:
+def _savings(log_k: Interval | None, amount: PlanEstimate | Interval | None) -> Interval | None:
     """amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
     if log_k is None or amount is None:
         return None
-    value, low, high = (1 - _exp(-each) for each in (log_k.value, log_k.low, log_k.high))
-    return Span(
+    value, low, high = (1 - _exp_or_inf(-each) for each in (log_k.value, log_k.low, log_k.high))
+    return Interval(
         amount.value * value,
         min(amount.low * low, amount.high * low),
         max(amount.low * high, amount.high * high),
     )
 
 
-def _exp(value: float) -> float:
+def _exp_or_inf(value: float) -> float:
     """Infinite where a float holds no more."""
     return math.exp(value) if value < 700 else math.inf

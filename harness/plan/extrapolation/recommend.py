@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.estimates import Direction
-from harness.compare.verdict.flags import blocking
-from harness.core.span import Span
-from harness.plan.extrapolation.evidence import Standing
+from harness.compare.verdict.flags import blocking_flags
+from harness.core.interval import Interval
+from harness.plan.extrapolation.evidence import TreatmentEvidence
 
-DECADES = 1.0
+MAX_DECADES_BEYOND = 1.0
 """Of compute beyond the largest scale trained to which the line may be drawn (as
 `compare.stats.scale_trend.project`)."""
 
 
 @dataclass(frozen=True)
-class Case:
+class Recommendation:
     """One treatment at one planned scale."""
 
     scale: str
-    standing: Standing
-    log_k: Span | None
+    treatment: TreatmentEvidence
+    log_k: Interval | None
     decades: float
     """Beyond the largest scale trained."""
     sibling: bool
@@ -34,67 +34,74 @@ class Case:
     @property
     def bet(self) -> str | None:
         """The variant to bet on; None: not settled."""
-        return None if self._doubts else self.standing.leads
+        return None if self._objections else self.treatment.leader
 
     @property
     def sentence(self) -> str:
-        ladder = self.standing.ladder
-        if self._doubts:
-            doubts = "; ".join(self._doubts)
+        ladder = self.treatment.ladder
+        if self._objections:
+            doubts = "; ".join(self._objections)
             said = f"the evidence does not settle {ladder.variant} against {ladder.control}: {doubts}"
         else:
             said = (
                 f"bet on {self.bet}, which is no verdict: {ladder.decision.value} over the scales trained,"
-                f" {self._sign}, and the projected interval leaves k = 1 out"
+                f" {self._sign_text}, and the projected interval leaves k = 1 out"
             )
-        return f"{self.scale}: {'; '.join([said, *self._beside])}."
+        return f"{self.scale}: {'; '.join([said, *self._remarks])}."
 
     @property
-    def _doubts(self) -> list[str]:
+    def _objections(self) -> list[str]:
         """Each by itself enough not to bet."""
-        ladder = self.standing.ladder
+        ladder = self.treatment.ladder
         if ladder.decision is Decision.INVALID:
-            return [f"its verdict is INVALID ({', '.join(blocking(ladder.flags))}): nothing is read from it"]
-        found = [self._of_verdict(), self._of_line(), self._of_gate(), self._of_distance()]
+            return [
+                f"its verdict is INVALID ({', '.join(blocking_flags(ladder.flags))}): nothing is read from it"
+            ]
+        found = [
+            self._verdict_objection(),
+            self._line_objection(),
+            self._gate_objection(),
+            self._distance_objection(),
+        ]
         return [doubt for doubt in found if doubt]
 
-    def _of_verdict(self) -> str:
-        ladder, largest = self.standing.ladder, self.standing.largest.scale
+    def _verdict_objection(self) -> str:
+        ladder, largest = self.treatment.ladder, self.treatment.largest.scale
         better = {Decision.B_BETTER: ladder.variant, Decision.A_BETTER: ladder.control}.get(ladder.decision)
         if better is None:
             return f"its verdict over the scales trained is {ladder.decision.value}"
-        return "" if better == self.standing.leads else f"{largest}, the largest trained, disagrees"
+        return "" if better == self.treatment.leader else f"{largest}, the largest trained, disagrees"
 
-    def _of_line(self) -> str:
+    def _line_objection(self) -> str:
         if self.log_k is None:
             return "no line can be drawn through its multipliers"
         if self.log_k.low <= 0 <= self.log_k.high:
             return "the projected interval holds k = 1"
-        ahead = self.standing.ladder.variant if self.log_k.low > 0 else self.standing.ladder.control
-        return "" if ahead == self.standing.leads else f"the line has turned to {ahead}"
+        ahead = self.treatment.ladder.variant if self.log_k.low > 0 else self.treatment.ladder.control
+        return "" if ahead == self.treatment.leader else f"the line has turned to {ahead}"
 
-    def _of_gate(self) -> str:
+    def _gate_objection(self) -> str:
         """The control needs no promotion."""
-        gate = self.standing.gate
-        if gate is None or gate.promote or self.standing.leads != gate.variant:
+        gate = self.treatment.gate
+        if gate is None or gate.promote or self.treatment.leader != gate.variant:
             return ""
         return f"its gate does not promote {gate.variant} ({gate.reason})"
 
-    def _of_distance(self) -> str:
-        if self.decades <= DECADES:
+    def _distance_objection(self) -> str:
+        if self.decades <= MAX_DECADES_BEYOND:
             return ""
         return (
-            f"it lies {self.decades - DECADES:.1f} decades of compute beyond where the line may be drawn, and"
+            f"it lies {self.decades - MAX_DECADES_BEYOND:.1f} decades of compute beyond where the line may be drawn, and"
             " its number there decides nothing"
         )
 
     @property
-    def _beside(self) -> list[str]:
+    def _remarks(self) -> list[str]:
         """What else a reader should know before betting."""
-        trend = self.standing.ladder.trend
+        trend = self.treatment.ladder.trend
         told = []
-        if self._doubts and self.standing.leads:
-            told.append(f"what is left is the sign at the largest scale trained: {self._sign}")
+        if self._objections and self.treatment.leader:
+            told.append(f"what is left is the sign at the largest scale trained: {self._sign_text}")
         if self.bet and trend and trend.direction is Direction.SHRINKS:
             told.append("but its lead shrinks with scale")
         if self.sibling:
@@ -102,8 +109,8 @@ class Case:
         return told
 
     @property
-    def _sign(self) -> str:
-        largest = self.standing.largest
+    def _sign_text(self) -> str:
+        largest = self.treatment.largest
         low, high = largest.delta.low, largest.delta.high
         clear = low is not None and high is not None and not low <= 0 <= high
-        return f"{self.standing.leads} ahead at {largest.scale}{'' if clear else ', not clear of zero'}"
+        return f"{self.treatment.leader} ahead at {largest.scale}{'' if clear else ', not clear of zero'}"

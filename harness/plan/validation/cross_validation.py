@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.errors import UserError
+from harness.core.interval import Interval
 from harness.plan.calibration.uncertainty import Calibration
-from harness.plan.validation.fit import Seen, fit, leave_one_source_out, look
+from harness.plan.validation.fit import RowPrediction, fit_calibration, leave_one_source_out, predict_rows
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOutPrediction(Interval):
     """One row, as a fit without its source says. Seconds of a step."""
 
     run: str
@@ -26,9 +27,6 @@ class Judged:
     published: float
     raw: float
     """By the closed form."""
-    value: float
-    low: float
-    high: float
 
     @property
     def error(self) -> float:
@@ -36,7 +34,7 @@ class Judged:
 
     @property
     def inside(self) -> bool:
-        return self.low <= self.published <= self.high
+        return self.contains(self.published)
 
     @property
     def width(self) -> float:
@@ -44,16 +42,16 @@ class Judged:
         return (self.high - self.low) / 2 / self.value
 
 
-def read_rows(path: Path) -> list[Seen]:
+def predict_published_rows(path: Path) -> list[RowPrediction]:
     """Of a CSV file with the columns of a published run, the rows that tell a step time. Raises UserError
     for what cannot be read, and for rows of fewer than two sources."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            seen = look(list(csv.DictReader(file)))
+            seen = predict_rows(list(csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         trouble = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: {trouble}; a CSV file with one published run a row is wanted") from error
-    sources = {one.row.source for one in seen}
+    sources = {one.run.source for one in seen}
     if len(sources) < 2:
         raise UserError(
             f"{path}: {len(seen)} rows tell a step time, of {len(sources)} sources; a row is predicted from"
@@ -62,28 +60,31 @@ def read_rows(path: Path) -> list[Seen]:
     return seen
 
 
-def judge_rows(seen: Sequence[Seen]) -> list[Judged]:
-    return [_judge(one, known) for one, known in leave_one_source_out(seen)]
+def cross_validate(predictions: Sequence[RowPrediction]) -> list[HeldOutPrediction]:
+    return [_judge(one, known) for one, known in leave_one_source_out(predictions)]
 
 
-def _judge(one: Seen, known: Calibration) -> Judged:
-    value, wide = one.predicted * known.factor, math.exp(known.interval(one.doubts))
-    row = one.row
-    return Judged(
+def _judge(one: RowPrediction, known: Calibration) -> HeldOutPrediction:
+    value, wide = (
+        one.predicted_seconds * known.factor,
+        math.exp(known.log_half_width(one.uncertainty_sources)),
+    )
+    row = one.run
+    return HeldOutPrediction(
         run=row.id,
         source=row.source,
         chip=row.chip.name,
         chips=row.chips,
-        published=one.published,
-        raw=one.predicted,
+        published=one.published_seconds,
+        raw=one.predicted_seconds,
         value=value,
         low=value / wide,
         high=value * wide,
     )
 
 
-def summary(seen: Sequence[Seen]) -> str:
-    rows, known = judge_rows(seen), fit(seen)
+def accuracy_summary(predictions: Sequence[RowPrediction]) -> str:
+    rows, known = cross_validate(predictions), fit_calibration(predictions)
     errors = [row.error for row in rows]
     raw = np.mean([abs(row.raw / row.published - 1) for row in rows])
     inside, width = np.mean([row.inside for row in rows]), np.median([row.width for row in rows])

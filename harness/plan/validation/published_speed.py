@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.config.schema.run import Remat
-from harness.plan.calibration.published_run import remat_of
-from harness.plan.cost_model.model_size import ModelShape, needed, number
+from harness.plan.calibration.published_run import read_remat
+from harness.plan.cost_model.model_size import ModelShape, read_number, require_number
 
 
 def observed_seconds(row: Mapping[str, Any], model: ModelShape) -> float | None:
     """Seconds of a step as published: told, or from tokens a second, or from FLOP/s in the row's own
     convention; None where none of these is there."""
-    told, rate = number(row, "step_time_s"), number(row, "tokens_s_dev")
-    chips = needed(row, "chips")
+    told, rate = read_number(row, "step_time_s"), read_number(row, "tokens_s_dev")
+    chips = require_number(row, "chips")
     if told:
         return told
     if rate:
         return model.tokens_per_step / (rate * chips)
-    speed = _published_flops_a_second(row)
+    speed = _published_flops_per_second(row)
     return None if speed is None else convention_flops(row, model) / (speed * chips)
 
 
-def _published_flops_a_second(row: Mapping[str, Any]) -> float | None:
-    told, peak = number(row, "tflops_per_dev"), number(row, "peak_tflops_bf16")
-    share = number(row, "mfu_pct") or number(row, "hfu_pct")
+def _published_flops_per_second(row: Mapping[str, Any]) -> float | None:
+    told, peak = read_number(row, "tflops_per_dev"), read_number(row, "peak_tflops_bf16")
+    share = read_number(row, "mfu_pct") or read_number(row, "hfu_pct")
     if told:
         return told * 1e12
     return None if share is None or peak is None else share / 100 * peak * 1e12
@@ -39,11 +39,11 @@ def convention_flops(row: Mapping[str, Any], model: ModelShape) -> float:
     weights = model.flops_per_token - model.attention_flops
     square = 2 * model.attention_flops
     if re.search(r"\b6 ?nd?\b|6 ?\* ?n\b|6nt", said):
-        return 6 * (model.active + model.embedding) * model.tokens_per_step
+        return 6 * (model.active_parameters + model.embedding) * model.tokens_per_step
     if "causal" in said and not re.search(r"not (halved|counted)|non-?causal|without", said):
         square = model.attention_flops
-    only_mfu = number(row, "tflops_per_dev") is None and number(row, "mfu_pct") is not None
+    only_mfu = read_number(row, "tflops_per_dev") is None and read_number(row, "mfu_pct") is not None
     hardware = re.search(r"hardware|incl[a-z.]* recompute|counts full recompute", said) and not only_mfu
-    told_hfu = number(row, "tflops_per_dev") is None and number(row, "mfu_pct") is None
-    again = 4 / 3 if (hardware or told_hfu) and remat_of(row) is not Remat.none else 1.0
+    told_hfu = read_number(row, "tflops_per_dev") is None and read_number(row, "mfu_pct") is None
+    again = 4 / 3 if (hardware or told_hfu) and read_remat(row) is not Remat.none else 1.0
     return (weights + square) * again * model.tokens_per_step

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from harness.core.cache_dir import cache_dir
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.records.paths import LIBRARY, RECORDS, RUN
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ Entry = dict[str, Any]
 """Of a listing, as fsspec has it."""
 
 
-class Changed(Exception):
+class ChangedDuringRead(Exception):
     """Something went between the moment it was listed and the moment it was read."""
 
 
 @dataclass(frozen=True)
-class Found:
+class RemoteFile:
     """A file as it was listed."""
 
     path: str
@@ -46,7 +46,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFolder:
     url: str
     files: AbstractFileSystem
     root: str
@@ -58,15 +58,15 @@ class Remote:
         return PurePosixPath(unquote(own.partition("?")[0])).name if _is_web(self.files) else own
 
 
-def opened(url: str) -> Remote:
+def open_remote(url: str) -> RemoteFolder:
     from fsspec.core import url_to_fs  # imported where there is a URL alone
 
     files, root = url_to_fs(url)
     files.invalidate_cache()
-    return Remote(url, files, str(root).rstrip("/"))
+    return RemoteFolder(url, files, str(root).rstrip("/"))
 
 
-def of_sweep(remote: Remote, note: Callable[[str], None]) -> dict[str, Found]:
+def list_sweep_files(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, RemoteFile]:
     """What a comparison reads, by path below the folder that holds the sweep; with it the noise floors of
     the sweeps beside it. `note` is told where these cannot be seen. Raises UserError where no sweep is."""
     listed = _listed(remote.files, remote.root, RECORDS)
@@ -79,7 +79,7 @@ def of_sweep(remote: Remote, note: Callable[[str], None]) -> dict[str, Found]:
         )
 
 
-def of_file(remote: Remote) -> dict[str, Found]:
+def list_single_file(remote: RemoteFolder) -> dict[str, RemoteFile]:
     """One file, by its name."""
     entry = remote.files.info(remote.root)
     if entry["type"] == "directory":
@@ -88,7 +88,7 @@ def of_file(remote: Remote) -> dict[str, Found]:
 
 
 @contextmanager
-def as_sentences(url: str) -> Iterator[None]:
+def as_remote_errors(url: str) -> Iterator[None]:
     """Each package behind a protocol raises in its own way, and promises no narrower class."""
     try:
         yield
@@ -122,7 +122,7 @@ def _unknown(url: str) -> str:
     from fsspec import available_protocols
 
     named = url.partition(":")[0]
-    return f"there is no protocol '{named}'; {nearest(named, available_protocols())}"
+    return f"there is no protocol '{named}'; {did_you_mean(named, available_protocols())}"
 
 
 def _why(error: BaseException) -> str:
@@ -135,7 +135,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _beside(remote: Remote, note: Callable[[str], None]) -> dict[str, Entry]:
+def _beside(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, Entry]:
     """Noise floors of the sweeps beside it, which its verdict may rest on."""
     from fsspec.archive import AbstractArchiveFileSystem
 
@@ -144,7 +144,7 @@ def _beside(remote: Remote, note: Callable[[str], None]) -> dict[str, Entry]:
         return {}
     try:
         return _listed(remote.files, parent, [f"*/{LIBRARY}"])
-    except Changed:
+    except ChangedDuringRead:
         raise
     except Exception as error:
         note(
@@ -178,7 +178,7 @@ def _inside(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, E
     try:
         entries = files.ls(folder, detail=True)
     except FileNotFoundError as error:
-        raise error if top else Changed from error
+        raise error if top else ChangedDuringRead from error
     plain = unquote if _is_web(files) else str
     named: dict[str, Entry] = {}
     for entry in entries:
@@ -210,18 +210,18 @@ def _alike(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     return all(fnmatchcase(part, pattern) for part, pattern in zip(parts, patterns, strict=True))
 
 
-def _found(files: AbstractFileSystem, entry: Entry) -> Found:
+def _found(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
     """A web server tells of a file only when it is asked for that one."""
     try:
         told = files.info(entry["name"]) if entry.get("size") is None else entry
     except FileNotFoundError as error:
-        raise Changed from error
+        raise ChangedDuringRead from error
     version = {key: str(value) for key, value in told.items() if key not in _NO_VERSION and value is not None}
     stamp = json.dumps([told["size"], version], sort_keys=True) if version else secrets.token_hex(8)
-    return Found(entry["name"], told["size"], stamp)
+    return RemoteFile(entry["name"], told["size"], stamp)
 
 
-def fetch(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
+def download(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
     """Copy files to paths, some at a time."""
     for start in range(0, len(there), AT_ONCE):
         some = slice(start, start + AT_ONCE)

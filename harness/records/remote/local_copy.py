@@ -22,14 +22,14 @@ from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from harness.records.remote.file_listing import (
-    Changed,
-    Found,
-    Remote,
-    as_sentences,
-    fetch,
-    of_file,
-    of_sweep,
-    opened,
+    ChangedDuringRead,
+    RemoteFile,
+    RemoteFolder,
+    as_remote_errors,
+    download,
+    list_single_file,
+    list_sweep_files,
+    open_remote,
 )
 
 TRIES = 3
@@ -41,27 +41,27 @@ STAMPS = "stamps.json"
 def fetch_sweep(url: str) -> SweepDir:
     """A copy of the sweep, with the noise floors of those beside it. Raises UserError where there is none, or
     it cannot be read."""
-    with as_sentences(url):
-        remote = opened(url)
-        return SweepDir(_copied(remote, lambda: of_sweep(remote, _to_screen)) / remote.name)
+    with as_remote_errors(url):
+        remote = open_remote(url)
+        return SweepDir(_copied(remote, lambda: list_sweep_files(remote, _to_screen)) / remote.name)
 
 
 def fetch_file(url: str) -> Path:
     """A copy of one file. Raises UserError where it cannot be read."""
-    with as_sentences(url):
-        remote = opened(url)
-        return _copied(remote, lambda: of_file(remote)) / remote.name
+    with as_remote_errors(url):
+        remote = open_remote(url)
+        return _copied(remote, lambda: list_single_file(remote)) / remote.name
 
 
 def _to_screen(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _copied(remote: Remote, look: Callable[[], dict[str, Found]]) -> Path:
+def _copied(remote: RemoteFolder, look: Callable[[], dict[str, RemoteFile]]) -> Path:
     home = cache_dir("remote") / _digest(remote.url.rstrip("/"))
     home.mkdir(exist_ok=True)
     for _ in range(TRIES):
-        with suppress(Changed):
+        with suppress(ChangedDuringRead):
             copy = _copy(remote, look(), home)
             _clear(home, copy)
             return copy
@@ -69,7 +69,7 @@ def _copied(remote: Remote, look: Callable[[], dict[str, Found]]) -> Path:
     raise UserError(f"{remote.url}: its files change while they are read; repeat the command in a moment")
 
 
-def _copy(remote: Remote, found: dict[str, Found], home: Path) -> Path:
+def _copy(remote: RemoteFolder, found: dict[str, RemoteFile], home: Path) -> Path:
     """The folder of the copy; only what is not in the newest one is fetched."""
     stamps = {path: each.stamp for path, each in found.items()}
     copy = home / _digest(json.dumps(stamps, sort_keys=True))
@@ -84,7 +84,7 @@ def _copy(remote: Remote, found: dict[str, Found], home: Path) -> Path:
     return copy
 
 
-def _fill(fresh: Path, remote: Remote, found: dict[str, Found], before: Path | None) -> None:
+def _fill(fresh: Path, remote: RemoteFolder, found: dict[str, RemoteFile], before: Path | None) -> None:
     """Raises Changed where what was listed is not what comes."""
     known = before and atomic_files.read_json(before / STAMPS)
     wanted: list[str] = []
@@ -95,11 +95,11 @@ def _fill(fresh: Path, remote: Remote, found: dict[str, Found], before: Path | N
         else:
             wanted.append(path)
     try:
-        fetch(remote.files, [found[path].path for path in wanted], [str(fresh / path) for path in wanted])
+        download(remote.files, [found[path].path for path in wanted], [str(fresh / path) for path in wanted])
     except FileNotFoundError as error:
-        raise Changed from error
+        raise ChangedDuringRead from error
     if any(found[path].size not in (None, (fresh / path).stat().st_size) for path in wanted):
-        raise Changed
+        raise ChangedDuringRead
 
 
 def _newest(home: Path) -> Path | None:

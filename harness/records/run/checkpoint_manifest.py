@@ -32,18 +32,18 @@ def write_manifest(run: RunDir, manifest: Manifest) -> None:
     """Fill in `files` from the checkpoint's folder and write the manifest, which completes it."""
     folder = run.checkpoint(manifest.step)
     files = {
-        str(path.relative_to(folder)): [path.stat().st_size, atomic_files.sha256(path)]
+        str(path.relative_to(folder)): [path.stat().st_size, atomic_files.file_sha256(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    atomic_files.write_sealed(
+    atomic_files.write_checksummed_json(
         run.manifest(manifest.step), dataclasses.asdict(dataclasses.replace(manifest, files=files))
     )
 
 
 def read_manifest(run: RunDir, step: int) -> Manifest | None:
     """None where there is none, or where it was changed since it was written."""
-    body = atomic_files.read_sealed(run.manifest(step))
+    body = atomic_files.read_checksummed_json(run.manifest(step))
     try:
         return Manifest(**body) if body is not None else None
     except TypeError:
@@ -56,7 +56,7 @@ def manifest_steps(run: RunDir) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def fault(run: RunDir, step: int) -> str | None:
+def corruption_reason(run: RunDir, step: int) -> str | None:
     """Why a checkpoint with a manifest cannot be used, in words; None if it is good."""
     manifest = read_manifest(run, step)
     if manifest is None:
@@ -65,18 +65,18 @@ def fault(run: RunDir, step: int) -> str | None:
         path = run.checkpoint(step) / name
         if not path.is_file():
             return f"{path}: the file is missing"
-        if path.stat().st_size != size or atomic_files.sha256(path) != checksum:
+        if path.stat().st_size != size or atomic_files.file_sha256(path) != checksum:
             return f"{path}: its content does not fit the checksum in the manifest"
     return None
 
 
-def good_steps(run: RunDir) -> tuple[list[int], list[str]]:
+def valid_steps(run: RunDir) -> tuple[list[int], list[str]]:
     """Steps whose checkpoint is whole, ascending, and a sentence for each that is not."""
-    faults = {step: fault(run, step) for step in manifest_steps(run)}
+    faults = {step: corruption_reason(run, step) for step in manifest_steps(run)}
     return [step for step, why in faults.items() if why is None], [why for why in faults.values() if why]
 
 
-def clear(run: RunDir) -> None:
+def remove_all_checkpoints(run: RunDir) -> None:
     """Folders of checkpoints that were never completed, or half removed, go."""
     known = {run.checkpoint(step).name for step in manifest_steps(run)}
     for folder in run.checkpoints.glob("*/"):
@@ -84,7 +84,7 @@ def clear(run: RunDir) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove(run: RunDir, step: int) -> None:
+def remove_checkpoint(run: RunDir, step: int) -> None:
     """Manifest first: a kill in between leaves a folder that is no checkpoint, never the reverse."""
     run.manifest(step).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint(step), ignore_errors=True)

@@ -6,27 +6,28 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.config.schema.run import Config, typed
+from harness.config.renamed_keys import with_new_names
+from harness.config.schema.run import Config, to_config
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.core.hashing import digest, plain
+from harness.core.hashing import hash_json, to_plain
 
 _SEAL = "# sha256 of the lines above: "
 
 
 def write_config(path: Path, config: Config) -> None:
     """The config as YAML, sealed by a last line: a flipped bit in a learning rate is still valid YAML."""
-    text = "".join(_yaml(name, json.dumps(node)) for name, node in plain(config).items())
+    text = "".join(_yaml(name, json.dumps(node)) for name, node in to_plain(config).items())
     atomic_files.write_text(path, f"{text}{_SEAL}{_hash(text)}\n")
 
 
-def sealed(path: Path) -> bool:
+def checksum_ok(path: Path) -> bool:
     """Whether a file is there as it was written, without parsing it."""
     try:
         text, _, seal = path.read_text().rpartition(_SEAL)
@@ -35,18 +36,18 @@ def sealed(path: Path) -> bool:
     return seal == f"{_hash(text)}\n"
 
 
-def holds(path: Path, name: str, node: Any) -> bool:
+def contains_node(path: Path, name: str, node: Any) -> bool:
     """Whether a file that `write_config` wrote has this top-level node, without parsing it."""
-    return "\n" + _yaml(name, json.dumps(plain(node))) in "\n" + path.read_text()
+    return "\n" + _yaml(name, json.dumps(to_plain(node))) in "\n" + path.read_text()
 
 
 def read_config(path: Path) -> Config:
     """Raises UserError where the file is missing, damaged or of another schema. A file without a
     seal was written by hand, and is read as it is."""
     try:
-        if _SEAL in path.read_text() and not sealed(path):
+        if _SEAL in path.read_text() and not checksum_ok(path):
             raise UserError(f"{path} does not fit its checksum: it was changed after it was written")
-        return typed(OmegaConf.load(path))
+        return to_config(with_new_names(_containers(path)))
     except OSError as error:
         raise UserError(f"{path}: no resolved config can be read there ({error.strerror})") from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -54,9 +55,16 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} cannot be read as a config: {reason}") from error
 
 
-def stored_hash(path: Path) -> str:
+def stored_config_hash(path: Path) -> str:
     """`digest` of the config in a file as it stands there, whatever keys the schema has got since."""
-    return digest(OmegaConf.to_container(OmegaConf.load(path)))
+    return hash_json(_containers(path))
+
+
+def _containers(path: Path) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no mapping")
+    return cast(dict[str, Any], content)
 
 
 @functools.lru_cache(1024)

@@ -11,7 +11,7 @@ STEP = "step"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     platform: str
     """cpu, gpu, tpu."""
     kind: str
@@ -34,7 +34,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Changed:
+class EnvironmentChange:
     """Something that was so then and is otherwise now."""
 
     what: str
@@ -42,42 +42,44 @@ class Changed:
     now: str
 
 
-def noted(known: Sequence[dict[str, Any]], step: int, now: Surroundings) -> list[dict[str, Any]]:
+def append_entry(known: Sequence[dict[str, Any]], step: int, now: Environment) -> list[dict[str, Any]]:
     """The record of a run that goes on from a step: each entry holds from its `step` on."""
     kept = [entry for entry in known if entry[STEP] < step]
-    if kept and of(kept[-1]) == now:
+    if kept and parse_environment(kept[-1]) == now:
         return kept
     return [*kept, {STEP: step} | dataclasses.asdict(now)]
 
 
-def at(known: Sequence[dict[str, Any]], step: int) -> Surroundings | None:
+def environment_at(known: Sequence[dict[str, Any]], step: int) -> Environment | None:
     """What a run had from a step on; None where its record does not say."""
     holding = [entry for entry in known if isinstance(entry, dict) and entry.get(STEP, step + 1) <= step]
-    return of(holding[-1]) if holding else None
+    return parse_environment(holding[-1]) if holding else None
 
 
-def of(entry: dict[str, Any]) -> Surroundings | None:
+def parse_environment(entry: dict[str, Any]) -> Environment | None:
     """None for an entry of another layout."""
     try:
-        return Surroundings(**{key: value for key, value in entry.items() if key != STEP})
+        return Environment(**{key: value for key, value in entry.items() if key != STEP})
     except TypeError:
         return None
 
 
-def changes(then: Surroundings, now: Surroundings) -> list[Changed]:
+def environment_changes(then: Environment, now: Environment) -> list[EnvironmentChange]:
     """In the order of the fields; of versions and flags what is not in both."""
     found = []
-    for field in dataclasses.fields(Surroundings):
+    for field in dataclasses.fields(Environment):
         one, other = getattr(then, field.name), getattr(now, field.name)
         if one == other:
             continue
         if isinstance(one, dict):
             names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-            found += [Changed(name, one.get(name, "absent"), other.get(name, "absent")) for name in names]
+            found += [
+                EnvironmentChange(name, one.get(name, "absent"), other.get(name, "absent")) for name in names
+            ]
         elif field.name in ("features", "flags"):
-            found.append(Changed(field.name, _without(one, other), _without(other, one)))
+            found.append(EnvironmentChange(field.name, _without(one, other), _without(other, one)))
         else:
-            found.append(Changed(field.name.replace("_", " "), str(one), str(other)))
+            found.append(EnvironmentChange(field.name.replace("_", " "), str(one), str(other)))
     return found
 
 

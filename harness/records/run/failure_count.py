@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Attempts:
+class FailureCount:
     """Failures of a run in a row in which it got no further than before."""
 
     count: int = 0
     furthest: int = -1
 
-    def failed_at(self, step: int, times: int = 1) -> int:
+    def record_failure(self, step: int, times: int = 1) -> int:
         """The count after a failure at this step; `times`: how often it failed since the last one counted."""
         self.count = 1 if step > self.furthest >= 0 else self.count + times
         self.furthest = max(self.furthest, step)

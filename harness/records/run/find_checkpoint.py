@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.schema.run import Config
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import local_path
 from harness.records.paths import RunDir, SweepDir
-from harness.records.run.checkpoint_manifest import Manifest, fault, good_steps, manifest_steps, read_manifest
+from harness.records.run.checkpoint_manifest import (
+    Manifest,
+    corruption_reason,
+    manifest_steps,
+    read_manifest,
+    valid_steps,
+)
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.status import read_status
@@ -21,7 +27,7 @@ NEAR = 3
 
 
 @dataclass(frozen=True)
-class Named:
+class RunRef:
     """A run or a branch, and the step that stood behind its @."""
 
     run: RunDir
@@ -65,7 +71,7 @@ def find_checkpoint(where: Path | str) -> Checkpoint:
     return checkpoint_of(named, step, skipped)
 
 
-def checkpoint_of(named: Named, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
+def checkpoint_of(named: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
     """The checkpoint of a run at a step at which it has a good one. Raises UserError if it is another's."""
     manifest = read_manifest(named.run, step)
     if manifest is None or manifest.identity != named.provenance.identity:
@@ -73,12 +79,12 @@ def checkpoint_of(named: Named, step: int, skipped: tuple[str, ...] = ()) -> Che
     return Checkpoint(named.run, step, named.config, named.provenance, manifest, skipped)
 
 
-def find_run(where: Path | str) -> Named:
+def find_run(where: Path | str) -> RunRef:
     """The run that RUN or RUN@STEP names, and that step. Raises UserError where there is no such run."""
     path, step = _split(local_path(where, "mount it, or copy the run here"))
     run = RunDir(path)
     provenance = _provenance(run)
-    return Named(run, step, read_config(run.config), provenance)
+    return RunRef(run, step, read_config(run.config), provenance)
 
 
 def _split(where: str) -> tuple[Path, int | None]:
@@ -105,13 +111,13 @@ def _provenance(run: RunDir) -> Provenance:
 def _way_out(path: Path) -> str:
     """The runs below a folder; else the nearest name from the first folder on that exists, or in runs/."""
     if path.is_dir() and (below := _runs_below(path, DEPTH)):
-        return nearest("", below)
+        return did_you_mean("", below)
     missing = next(i for i, parent in enumerate(path.parents) if parent.is_dir())
     around = path.parents[missing]
     found = _runs_below(Path("runs"), DEPTH) if around == Path() else []
     if around != Path() and missing < NEAR:
         found = _runs_below(around, missing + 1)
-    return nearest(str(path), found) if found else "`harness sweep` makes one"
+    return did_you_mean(str(path), found) if found else "`harness sweep` makes one"
 
 
 def _runs_below(folder: Path, depth: int) -> list[str]:
@@ -124,8 +130,8 @@ def _chosen(run: RunDir, step: int) -> int:
     if step not in steps:
         known = f"there are {_listed(steps)}" if steps else _none_yet(run)
         raise UserError(f"{run.path}@{step}: no checkpoint at that step; {known}")
-    if why := fault(run, step):
-        others = [each for each in good_steps(run)[0] if each != step]
+    if why := corruption_reason(run, step):
+        others = [each for each in valid_steps(run)[0] if each != step]
         rest = f"good are {_listed(others)}" if others else "there is no other"
         raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {rest}")
     return step
@@ -135,7 +141,7 @@ def _newest(run: RunDir) -> tuple[int, tuple[str, ...]]:
     """The newest good step, and what is wrong with those after it."""
     skipped: list[str] = []
     for step in reversed(manifest_steps(run)):
-        why = fault(run, step)
+        why = corruption_reason(run, step)
         if why is None:
             return step, tuple(skipped)
         skipped.append(f"{run.path}@{step} is damaged and was stepped over ({why})")

@@ -8,14 +8,14 @@ from harness.core import atomic_files
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest as manifest
 from harness.records.run import metrics
-from harness.records.run.checkpoint_manifest import good_steps, manifest_steps, read_manifest
+from harness.records.run.checkpoint_manifest import manifest_steps, read_manifest, valid_steps
 from harness.records.run.example_hash import read_examples
 from harness.records.run.provenance import read_provenance
-from harness.records.run.sample_quality import read_record
+from harness.records.run.sample_quality import read_sample_quality
 from harness.records.run.status import State, read_status
 
 
-def damaged(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
+def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
     """A sentence for each thing that is damaged or missing of an ended run and its branches.
 
     `shares`: of the branches that it must have, besides those that lie there.
@@ -25,7 +25,7 @@ def damaged(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
     return [*_damaged(run), *(fault for branch in branches.values() for fault in _damaged(branch))]
 
 
-def branch_stands(branch: RunDir) -> bool:
+def branch_is_complete(branch: RunDir) -> bool:
     """Whether a branch has an outcome, and its records are whole."""
     return read_status(branch).state in (State.finished, State.diverged) and not _damaged(branch)
 
@@ -33,8 +33,8 @@ def branch_stands(branch: RunDir) -> bool:
 def _damaged(run: RunDir) -> list[str]:
     if read_provenance(run) is None:
         return [f"{run.run}: the file is missing or damaged"]
-    whole, damage = metrics.intact_until(run)
-    found = [f"{part.path}: {part.reason}" for part in damage] + good_steps(run)[1]
+    whole, damage = metrics.complete_until(run)
+    found = [f"{part.path}: {part.reason}" for part in damage] + valid_steps(run)[1]
     status = read_status(run)
     if not status.state.ended:
         return [*found, f"{run.status}: the file is missing or damaged, or the run has not ended"]
@@ -50,14 +50,14 @@ def _unfinished(run: RunDir, step: int) -> list[str]:
     manifest, examples = read_manifest(run, step), read_examples(run)
     if manifest and examples != {"steps": step, "hash": manifest.example_hash}:
         return [f"{run.examples}: the file is missing or damaged"]
-    if run.samples.exists() and read_record(run) is None:
+    if run.samples.exists() and read_sample_quality(run) is None:
         return [f"{run.samples}: the file is damaged"]
     return []
 
 
-def tidy(run: RunDir) -> None:
+def remove_partial_files(run: RunDir) -> None:
     """What kills left half written goes; nobody is at work here."""
     for each in (run, *run.branches()):
         for folder in (each.path, each.metrics, each.checkpoints):
-            atomic_files.clear(folder)
-        manifest.clear(each)
+            atomic_files.remove_temp_files(folder)
+        manifest.remove_all_checkpoints(each)

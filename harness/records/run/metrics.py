@@ -57,30 +57,30 @@ _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
 
 @dataclass(frozen=True)
-class Part:
+class MetricsPart:
     kind: str
     start: int
     end: int
     checksum: str
     path: Path
 
-    def intact(self) -> bool:
+    def checksum_ok(self) -> bool:
         try:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16] == self.checksum
         except OSError:
             return False
 
 
-def parts(run: RunDir, kind: str) -> list[Part]:
+def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
     """The parts of a kind in order of their stretch, intact or not."""
     found = []
     for path in run.metrics.glob(f"{kind}-*.parquet"):
         if match := _NAME.fullmatch(path.name):
-            found.append(Part(match[1], int(match[2]), int(match[3]), match[4], path))
+            found.append(MetricsPart(match[1], int(match[2]), int(match[3]), match[4], path))
     return sorted(found, key=lambda part: (part.start, part.end))
 
 
-def seal(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> Part:
+def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> MetricsPart:
     """Write the rows of steps (start, end] as one part."""
     buffer = io.BytesIO()
     pl.DataFrame(rows, schema=SCHEMAS[kind], orient="row").write_parquet(buffer, compression="zstd")
@@ -88,48 +88,50 @@ def seal(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> Part
     checksum = hashlib.sha256(content).hexdigest()[:16]
     path = run.metrics / f"{kind}-{start:08d}-{end:08d}.{checksum}.parquet"
     atomic_files.write_bytes(path, content)
-    return Part(kind, start, end, checksum, path)
+    return MetricsPart(kind, start, end, checksum, path)
 
 
 @dataclass(frozen=True)
-class Damage:
+class DamagedPart:
     path: Path
     reason: str
 
 
-def intact_until(run: RunDir) -> tuple[int, list[Damage]]:
+def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
     """The step up to which the curve is whole from its start, and the damaged parts found."""
     origin, ends, damage = _origin(run), [], []
     for kind in SCHEMAS:
         chain = _chain(run, kind)
         ends.append(chain[-1].end if chain else origin)
-        damage += [Damage(part.path, _MISFIT) for part in parts(run, kind) if not part.intact()]
+        damage += [
+            DamagedPart(part.path, _MISFIT) for part in list_parts(run, kind) if not part.checksum_ok()
+        ]
     return min(ends), damage
 
 
-def drop_after(run: RunDir, step: int) -> None:
+def truncate_after(run: RunDir, step: int) -> None:
     """Cut the curve behind a step, and drop what is damaged: a resume computes those rows again.
 
     An intact part that reaches across the step is sealed anew up to it before it goes.
     """
     for kind in SCHEMAS:
-        for part in parts(run, kind):
-            if part.intact() and part.end <= step:
+        for part in list_parts(run, kind):
+            if part.checksum_ok() and part.end <= step:
                 continue
-            if part.intact() and part.start < step:
-                seal(
+            if part.checksum_ok() and part.start < step:
+                write_part(
                     run, kind, part.start, step, _read([part], kind).filter(pl.col("step") <= step).to_dicts()
                 )
             part.path.unlink(missing_ok=True)
 
 
-def compact(run: RunDir) -> None:
+def merge_parts(run: RunDir) -> None:
     """Join the parts of a finished run into one of each kind, written before the old ones go."""
     for kind in SCHEMAS:
-        old = parts(run, kind)
+        old = list_parts(run, kind)
         chain = _chain(run, kind)
         if len(old) > 1 and chain:
-            new = seal(run, kind, chain[0].start, chain[-1].end, _read(chain, kind).to_dicts())
+            new = write_part(run, kind, chain[0].start, chain[-1].end, _read(chain, kind).to_dicts())
             for part in old:
                 if part.path != new.path:
                     part.path.unlink(missing_ok=True)
@@ -143,13 +145,13 @@ def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
     return _read(_chain(run, kind), kind)
 
 
-def _chain(run: RunDir, kind: str) -> list[Part]:
+def _chain(run: RunDir, kind: str) -> list[MetricsPart]:
     """Intact parts that follow each other from the run's origin. A kill between the two steps of
     `compact` leaves overlapping parts: the longest one wins."""
-    chain: list[Part] = []
+    chain: list[MetricsPart] = []
     end = _origin(run)
-    for part in sorted(parts(run, kind), key=lambda part: (part.start, -part.end)):
-        if part.start == end and part.end > end and part.intact():
+    for part in sorted(list_parts(run, kind), key=lambda part: (part.start, -part.end)):
+        if part.start == end and part.end > end and part.checksum_ok():
             chain.append(part)
             end = part.end
     return chain
@@ -157,13 +159,13 @@ def _chain(run: RunDir, kind: str) -> list[Part]:
 
 def _origin(run: RunDir) -> int:
     """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
-    record = atomic_files.read_sealed(run.run)
+    record = atomic_files.read_checksummed_json(run.run)
     parent = record.get("parent") if record else None
     step = parent.get("step") if isinstance(parent, dict) else None
     return step if isinstance(step, int) else 0
 
 
-def _read(chain: list[Part], kind: str) -> pl.DataFrame:
+def _read(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
     frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
     # Parts from before a column was there have nulls in it.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

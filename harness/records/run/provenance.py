@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.config.run_identity import identity
 from harness.config.schema.run import Config
-from harness.core.atomic_files import read_sealed, write_sealed
-from harness.core.hashing import digest
+from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
+from harness.core.hashing import hash_json
 from harness.records.paths import RunDir
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
@@ -95,16 +95,16 @@ class Provenance:
 def identity_of(config: Config, facts: Facts) -> str:
     """What makes a run this run: its config, and the content of the checkpoint that it starts from."""
     own = identity(config)
-    return digest([own, facts.base["checksum"]]) if facts.base else own
+    return hash_json([own, facts.base["checksum"]]) if facts.base else own
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:
-    write_sealed(run.run, dataclasses.asdict(record))
+    write_checksummed_json(run.run, dataclasses.asdict(record))
 
 
 def read_provenance(run: RunDir) -> Provenance | None:
     """None where the file is missing, damaged or of another layout."""
-    content = read_sealed(run.run)
+    content = read_checksummed_json(run.run)
     if content is None:
         return None
     try:

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from harness.core.errors import UserError
-from harness.core.file_locks import NoLocks, lock
+from harness.core.file_locks import LockingUnsupported, lock_file
 from harness.records.paths import RunDir
-from harness.records.run.status import State, Writer, read_status
+from harness.records.run.status import ProcessInfo, State, read_status
 
 HELD = 75
 """Exit status of a worker that found its runs in the hands of another one."""
@@ -28,7 +28,7 @@ WAY_OUT = "mount it with locks (NFS 4, Lustre with flock), or choose another fol
 _held: dict[str, int] = {}
 
 
-def claim(path: Path, patience: float = 1.0) -> bool:
+def acquire(path: Path, patience: float = 1.0) -> bool:
     """Hold `path` until this process ends. False if another process holds it.
 
     Repeated claims by one process succeed. Waits a moment, since a reader tests by locking. Raises UserError
@@ -42,7 +42,7 @@ def claim(path: Path, patience: float = 1.0) -> bool:
         if not _lock(descriptor, fcntl.LOCK_EX, path.parent, patience):
             os.close(descriptor)
             return False
-    except NoLocks:
+    except LockingUnsupported:
         os.close(descriptor)
         path.unlink()
         with contextlib.suppress(OSError):
@@ -50,9 +50,9 @@ def claim(path: Path, patience: float = 1.0) -> bool:
         raise
     if not _is_named(descriptor, path):  # its holder took the file away as it left
         os.close(descriptor)
-        return claim(path, patience)
+        return acquire(path, patience)
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(dataclasses.asdict(Writer.here())).encode(), 0)
+    os.pwrite(descriptor, json.dumps(dataclasses.asdict(ProcessInfo.here())).encode(), 0)
     _held[key] = descriptor
     return True
 
@@ -64,14 +64,14 @@ def release(path: Path) -> None:
         os.close(descriptor)
 
 
-def withdraw(path: Path) -> None:
+def release_and_remove(path: Path) -> None:
     """Give a claim of this process back, and the file with it."""
     if str(path.absolute()) in _held:
         path.unlink(missing_ok=True)
         release(path)
 
 
-def holder(path: Path) -> Writer | None:
+def owner(path: Path) -> ProcessInfo | None:
     """Who holds the claim now; None if nobody does, as on a file system without locks."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -80,18 +80,18 @@ def holder(path: Path) -> Writer | None:
     try:
         if _lock(descriptor, fcntl.LOCK_SH, path.parent, 0.0):
             return None
-        return Writer(**json.loads(os.pread(descriptor, 4096, 0)))
-    except NoLocks:
+        return ProcessInfo(**json.loads(os.pread(descriptor, 4096, 0)))
+    except LockingUnsupported:
         return None
     except (ValueError, TypeError):
-        return Writer("", 0, "")
+        return ProcessInfo("", 0, "")
     finally:
         os.close(descriptor)
 
 
-def worker_of(run: RunDir) -> Writer | None:
+def worker_of(run: RunDir) -> ProcessInfo | None:
     """The live process that trains a run, by its claim, or by its status where it holds none."""
-    held = holder(run.claim)
+    held = owner(run.claim)
     if held is not None:
         return held
     status = read_status(run)
@@ -102,13 +102,13 @@ def worker_of(run: RunDir) -> Writer | None:
     return writer if lives is not False else None
 
 
-def check_here(run: RunDir) -> None:
+def check_lockable(run: RunDir) -> None:
     """Raises UserError where another machine has a run, or had it when it was lost: what a lock says is so,
     but a status outlives its writer."""
     writer = worker_of(run)
     if writer is None or writer.alive() is not None:
         return
-    held = holder(run.claim) is not None
+    held = owner(run.claim) is not None
     gone = (
         "" if held else f"; if that machine is gone for good, delete {run.status}, and the run goes on here"
     )
@@ -138,7 +138,7 @@ def _lock(descriptor: int, kind: int, folder: Path, patience: float) -> bool:
     deadline = time.monotonic() + patience
     while True:
         try:
-            lock(descriptor, kind | fcntl.LOCK_NB, folder, WAY_OUT)
+            lock_file(descriptor, kind | fcntl.LOCK_NB, folder, WAY_OUT)
             return True
         except BlockingIOError:
             if time.monotonic() >= deadline:

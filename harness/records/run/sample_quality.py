@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from harness.core.atomic_files import read_sealed, write_sealed
+from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleQuality:
     features: str
     """What distances are taken in, in words."""
     count: int
@@ -22,14 +22,14 @@ class Samples:
     """The same of the held-out images: what real ones get at this count."""
 
 
-def write_record(run: RunDir, record: Samples) -> None:
-    write_sealed(run.samples, dataclasses.asdict(record))
+def write_sample_quality(run: RunDir, record: SampleQuality) -> None:
+    write_checksummed_json(run.samples, dataclasses.asdict(record))
 
 
-def read_record(run: RunDir) -> Samples | None:
+def read_sample_quality(run: RunDir) -> SampleQuality | None:
     """None where there is none, or none that can be read."""
-    content = read_sealed(run.samples)
+    content = read_checksummed_json(run.samples)
     try:
-        return Samples(**content) if content else None
+        return SampleQuality(**content) if content else None
     except TypeError:
         return None

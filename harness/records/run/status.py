@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from harness.core.atomic_files import read_sealed, write_sealed
+from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
 
 
@@ -36,14 +36,14 @@ class State(Enum):
         return self in (State.finished, State.diverged, State.stopped)
 
     @property
-    def settled(self) -> bool:
+    def is_final(self) -> bool:
         """Another attempt would end alike: it is not made by this command, and by the next one if the run
         was refused."""
         return self.ended or self is State.refused
 
 
 @dataclass(frozen=True)
-class Writer:
+class ProcessInfo:
     """Who trains a run: alive if this process, started then, still runs on that host."""
 
     host: str
@@ -51,13 +51,13 @@ class Writer:
     started: str
 
     @staticmethod
-    def here() -> Writer:
-        return Writer.of(os.getpid())
+    def here() -> ProcessInfo:
+        return ProcessInfo.of(os.getpid())
 
     @staticmethod
-    def of(pid: int) -> Writer:
+    def of(pid: int) -> ProcessInfo:
         """The process that has this id now on this host."""
-        return Writer(socket.gethostname(), pid, _start_time(pid) or "")
+        return ProcessInfo(socket.gethostname(), pid, _start_time(pid) or "")
 
     def alive(self) -> bool | None:
         """None where another host would have to be asked."""
@@ -81,14 +81,14 @@ class Status:
     tokens_per_second: float | None = None
     message: str = ""
     """One sentence, for an end state that needs explaining."""
-    writer: Writer | None = None
+    writer: ProcessInfo | None = None
     input_share: float | None = None
     """Of the run's training time so far, what the lane waited for its input."""
 
 
 def read_status(run: RunDir) -> Status:
     """The last status written; `pending` where there is none or it is unreadable."""
-    record = read_sealed(run.status)
+    record = read_checksummed_json(run.status)
     if record is None:
         return Status()
     known = {f.name for f in dataclasses.fields(Status)}
@@ -96,7 +96,7 @@ def read_status(run: RunDir) -> Status:
     writer = fields.pop("writer", None)
     try:
         return Status(
-            **fields | {"state": State(fields["state"]), "writer": Writer(**writer) if writer else None}
+            **fields | {"state": State(fields["state"]), "writer": ProcessInfo(**writer) if writer else None}
         )
     except (KeyError, ValueError, TypeError):
         return Status()
@@ -104,7 +104,7 @@ def read_status(run: RunDir) -> Status:
 
 def write_status(run: RunDir, status: Status) -> None:
     record = dataclasses.asdict(status)
-    write_sealed(run.status, record | {"state": status.state.value})
+    write_checksummed_json(run.status, record | {"state": status.state.value})
 
 
 def _start_time(pid: int) -> str | None:

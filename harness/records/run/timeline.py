@@ -27,7 +27,7 @@ TICK = 10.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class TimelineEntry:
     time: float
     """UTC seconds."""
     phase: str
@@ -40,7 +40,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Span:
+class PhaseSpan:
     """A stretch of one phase, in UTC seconds and steps."""
 
     phase: str
@@ -76,7 +76,7 @@ class Timeline:
         since_then = begun is not None and begun <= now and (not before or begun >= before[-1].time)
         self._append(begun if begun is not None and since_then else now, BEGIN, 0, 1.0)
 
-    def turn(self, phase: str, step: int, share: float = 1.0) -> None:
+    def set_phase(self, phase: str, step: int, share: float = 1.0) -> None:
         """The lane turns to a phase, or is still in it."""
         now = self._clock() + self._origin
         if phase != self._phase or now - self._written >= TICK:
@@ -94,7 +94,7 @@ class Timeline:
             self._broken = False
 
 
-def read_timeline(run: RunDir) -> list[Entry]:
+def read_timeline(run: RunDir) -> list[TimelineEntry]:
     """The readable lines in order; none where the file is missing."""
     try:
         lines = run.timeline.read_text(errors="replace").splitlines()
@@ -103,10 +103,10 @@ def read_timeline(run: RunDir) -> list[Entry]:
     return [entry for line in lines if (entry := _entry(line)) is not None]
 
 
-def _entry(line: str) -> Entry | None:
+def _entry(line: str) -> TimelineEntry | None:
     try:
         content: Any = json.loads(line)
-        entry = Entry(
+        entry = TimelineEntry(
             float(content["time"]),
             str(content["phase"]),
             int(content["attempt"]),
@@ -119,13 +119,13 @@ def _entry(line: str) -> Entry | None:
     return entry if math.isfinite(entry.time) and math.isfinite(entry.share) and entry.width > 0 else None
 
 
-def spans(entries: Sequence[Entry], until: float | None = None) -> list[Span]:
+def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) -> list[PhaseSpan]:
     """The stretches that the lines tell of, in order, none of negative length and none overlapping.
 
     The last phase of an attempt that was cut off ends with its last line. `until`: the lane is still
     at work, so that its last phase goes on to then.
     """
-    found: list[Span] = []
+    found: list[PhaseSpan] = []
     end = -math.inf
     for attempt in _attempts(entries):
         moved = max(0.0, end - attempt[0].time)
@@ -140,9 +140,9 @@ def spans(entries: Sequence[Entry], until: float | None = None) -> list[Span]:
     return found
 
 
-def _attempts(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry]]:
     """Lines from one start to the next."""
-    groups: list[list[Entry]] = []
+    groups: list[list[TimelineEntry]] = []
     for entry in entries:
         if not groups or entry.phase == BEGIN or entry.attempt != groups[-1][-1].attempt:
             groups.append([])
@@ -150,7 +150,7 @@ def _attempts(entries: Sequence[Entry]) -> list[list[Entry]]:
     return groups
 
 
-def _add(found: list[Span], entry: Entry, start: float, end: float, step: int) -> None:
+def _add(found: list[PhaseSpan], entry: TimelineEntry, start: float, end: float, step: int) -> None:
     """A stretch more, or a longer one where the phase was only written again."""
     if entry.phase == END or end <= start:
         return
@@ -159,4 +159,6 @@ def _add(found: list[Span], entry: Entry, start: float, end: float, step: int) -
     if last and same and last.end == start and last.width == entry.width:
         found[-1] = replace(last, end=end, last=step)
     else:
-        found.append(Span(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share))
+        found.append(
+            PhaseSpan(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share)
+        )

@@ -6,23 +6,23 @@ to its end.
 
 from __future__ import annotations
 
-from harness.core.atomic_files import Damaged, read_sealed, write_sealed
+from harness.core.atomic_files import CorruptFile, read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
 
 END = 1.0
 
 
-def write_goal(run: RunDir, share: float) -> None:
+def write_target(run: RunDir, share: float) -> None:
     """Train until the cooldown branch that ends at this share of the tokens is there; 1: to the end."""
     if share < END:
-        write_sealed(run.goal, {"share": share})
+        write_checksummed_json(run.goal, {"share": share})
     else:
         run.goal.unlink(missing_ok=True)
 
 
-def read_goal(run: RunDir) -> float:
+def read_target(run: RunDir) -> float:
     """Raises Damaged where it is damaged: a run must not be trained past its look."""
-    content = read_sealed(run.goal)
+    content = read_checksummed_json(run.goal)
     if content is None and run.goal.exists():
-        raise Damaged(f"{run.goal} is damaged; the same command writes it again")
+        raise CorruptFile(f"{run.goal} is damaged; the same command writes it again")
     return float(content["share"]) if content else END

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.number_format import clock, plain_text
-from harness.records.run.timeline import TRAIN, Span
+from harness.core.number_format import format_clock, plain_text
+from harness.records.run.timeline import TRAIN, PhaseSpan
 
 REPEATED, EMPTY = "repeated", "no lane"
 """Training that a later attempt did again, and devices on which no lane was."""
@@ -34,7 +34,7 @@ class Utilisation:
         return self.work / (self.devices * self.seconds)
 
 
-def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> Utilisation | None:
+def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None) -> Utilisation | None:
     """Of the runs' spans; None where nothing was at work.
 
     `devices`: of the machine; else as many as all lanes had at the busiest moment, so that devices
@@ -43,12 +43,12 @@ def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> 
     every = [span for lane in lanes for span in lane if span.seconds > 0]
     if not every:
         return None
-    devices = devices or busiest(every)
-    driven = sessions(every)
+    devices = devices or peak_devices(every)
+    driven = active_sessions(every)
     seconds = sum(end - start for start, end in driven)
     kinds: dict[str, float] = {}
     for lane in lanes:
-        for span, stands in zip(lane, standing(lane), strict=True):
+        for span, stands in zip(lane, kept_shares(lane), strict=True):
             spent = span.width * span.seconds
             kinds[span.phase] = kinds.get(span.phase, 0.0) + spent * stands
             if stands < 1:
@@ -59,7 +59,7 @@ def utilisation(lanes: Sequence[Sequence[Span]], devices: int | None = None) -> 
     return Utilisation(devices, seconds, driven[-1][1] - driven[0][0] - seconds, work, idle)
 
 
-def busiest(every: Sequence[Span]) -> int:
+def peak_devices(every: Sequence[PhaseSpan]) -> int:
     """Devices of all lanes together when they had most; one that ends makes room for one that begins.
 
     To the millisecond, which is what a timeline holds.
@@ -69,7 +69,7 @@ def busiest(every: Sequence[Span]) -> int:
     return int(np.max(np.cumsum([width for _, _, width in moments])))
 
 
-def sessions(every: Sequence[Span]) -> list[tuple[float, float]]:
+def active_sessions(every: Sequence[PhaseSpan]) -> list[tuple[float, float]]:
     """The stretches, in UTC seconds, in which someone drove: from pause to pause."""
     found: list[tuple[float, float]] = []
     for span in sorted(every, key=lambda span: span.start):
@@ -80,7 +80,7 @@ def sessions(every: Sequence[Span]) -> list[tuple[float, float]]:
     return found
 
 
-def standing(lane: Sequence[Span]) -> list[float]:
+def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
     """Of each span the share that counts: of training, the steps that no later attempt went back behind."""
     shares, floors = [], dict[float, float]()
     for span in reversed(lane):
@@ -95,12 +95,12 @@ def standing(lane: Sequence[Span]) -> list[float]:
     return shares[::-1]
 
 
-def utilised(used: Utilisation) -> list[str]:
+def describe_utilisation(used: Utilisation) -> list[str]:
     """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
     total = used.devices * used.seconds
     idle = ", ".join(f"{kind} {100 * spent / total:.1f} %" for kind, spent in used.idle.items())
     devices = f"{used.devices} device{'s' * (used.devices != 1)}"
-    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {clock(used.seconds)}"]
+    lines = [f"utilisation {100 * used.share:.1f} % of {devices} over {format_clock(used.seconds)}"]
     lines += [f"idle: {idle}"] if idle else []
-    lines += [f"pauses of {clock(used.paused)} left out"] if used.paused else []
+    lines += [f"pauses of {format_clock(used.paused)} left out"] if used.paused else []
     return [plain_text(line) for line in lines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import is_remote, local_path
 from harness.records.paths import SweepDir
 
@@ -14,7 +14,7 @@ def find_sweep(path: Path | str) -> SweepDir:
     sweep = SweepDir(Path(local_path(path, f"mount it, or read what ended with `harness compare {path}`")))
     if not any(sweep.runs()):
         beside = sorted(str(each.parent) for each in Path().glob("runs/*/rule.json"))
-        way_out = nearest(str(path), beside) if beside else "`harness sweep` makes one"
+        way_out = did_you_mean(str(path), beside) if beside else "`harness sweep` makes one"
         raise UserError(f"{path}: no sweep lies there; {way_out}")
     return sweep
 

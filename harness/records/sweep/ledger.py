@@ -54,12 +54,12 @@ def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
-def sound(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
+def read_valid(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
     """The entries of a kind that are as they were written: what may be acted upon."""
     return [entry for entry in read(sweep, kind) if _fits(entry)]
 
 
-def edited(sweep: SweepDir) -> list[int]:
+def edited_positions(sweep: SweepDir) -> list[int]:
     """Positions of entries that were changed after they were written, or lost their predecessor."""
     wrong, previous = [], ""
     for position, entry in enumerate(read(sweep)):

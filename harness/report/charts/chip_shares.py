@@ -12,9 +12,10 @@ import altair as alt
 import polars as pl
 
 from harness.core import number_format
-from harness.report.charts.marks import WIDTH, inline
+from harness.records.sweep.plan_file import ChipShare
+from harness.report.charts.marks import WIDTH, inline_csv
 from harness.report.charts.treemap import Box, squarify
-from harness.report.frames.saved_plan import KeptPlan, Kind, Row
+from harness.report.frames.saved_plan import KeptPlan, Row
 from harness.report.tables import wording
 
 HEIGHT = 360
@@ -53,18 +54,18 @@ MEANINGS = {SPARE: "Faint: given to a run whose layout uses fewer.", FREE: "Outl
 
 def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
     """None on this machine, on which runs follow each other."""
-    if not plan.kinds:
+    if not plan.shares:
         return None
     pieces = pieces_of(plan)
     chips, free = (
         sum(piece.chips for piece in pieces if not only or piece.state == only) for only in ("", FREE)
     )
     held = len({piece.run.name for piece in pieces if piece.run})
-    said = f"{chips - free:,} of {chips:,} chips of {plan.machine} given to {wording.runs(held)}"
+    said = f"{chips - free:,} of {chips:,} chips of {plan.machine} given to {wording.run_count(held)}"
     if waiting := len(plan.rows) - held:
         said += f" at first; {waiting} more take turns on them"
     named, keys = _names(pieces)
-    table = pl.concat([_boxes(pieces), named, _heads(plan.kinds)], how="diagonal_relaxed")
+    table = pl.concat([_boxes(pieces), named, _heads(plan.shares)], how="diagonal_relaxed")
     states = {piece.state for piece in pieces if piece.chips}
     lines = [" ".join(said for state, said in MEANINGS.items() if state in states), *keys]
     chart = _chart(table, variants)
@@ -75,25 +76,25 @@ def partition(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
 
 def pieces_of(plan: KeptPlan) -> list[Piece]:
     """Kinds side by side, each as wide as its share of the chips; in each its runs and what none has."""
-    whole, left = sum(kind.chips for kind in plan.kinds), 0.0
-    room, found = WIDTH - APART * (len(plan.kinds) - 1), []
-    for kind in plan.kinds:
-        width = room * kind.chips / whole
-        found += _of_kind(kind, [row for row in plan.rows if row.kind == kind.name], left, width)
+    whole, left = sum(share.chips for share in plan.shares), 0.0
+    room, found = WIDTH - APART * (len(plan.shares) - 1), []
+    for share in plan.shares:
+        width = room * share.chips / whole
+        found += _of_kind(share, [row for row in plan.rows if row.kind == share.kind], left, width)
         left += width + APART
     return found
 
 
-def _of_kind(kind: Kind, rows: Sequence[Row], left: float, width: float) -> Iterator[Piece]:
-    rows, free = _first(rows, kind.chips)
+def _of_kind(share: ChipShare, rows: Sequence[Row], left: float, width: float) -> Iterator[Piece]:
+    rows, free = _first(rows, share.chips)
     amounts = [row.chips for row in rows] + [free] * (free > 0)
     boxes = squarify(amounts, Box(left, HEAD, width, HEIGHT - HEAD))
     for row, box in zip(rows, boxes, strict=False):
-        used, spare = box.cut(row.devices / row.chips)
-        yield Piece(used, USED, row.devices, kind.name, row)
-        yield Piece(spare, SPARE, row.chips - row.devices, kind.name, row)
+        used, spare = box.split(row.devices / row.chips)
+        yield Piece(used, USED, row.devices, share.kind, row)
+        yield Piece(spare, SPARE, row.chips - row.devices, share.kind, row)
     if free > 0:
-        yield Piece(boxes[-1], FREE, free, kind.name)
+        yield Piece(boxes[-1], FREE, free, share.kind)
 
 
 def _first(rows: Sequence[Row], chips: int) -> tuple[list[Row], int]:
@@ -160,13 +161,13 @@ def _inset(box: Box) -> float:
     return min(EDGE, (box.height - LETTERS) / 2)
 
 
-def _heads(kinds: Sequence[Kind]) -> pl.DataFrame:
+def _heads(shares: Sequence[ChipShare]) -> pl.DataFrame:
     """The names of the kinds above their rectangles, where they have room."""
-    whole, left = sum(kind.chips for kind in kinds), 0.0
-    room, records = WIDTH - APART * (len(kinds) - 1), []
-    for kind in kinds:
-        width = room * kind.chips / whole
-        lines = [kind.name, f"{kind.chips:,} {kind.chip}"]
+    whole, left = sum(share.chips for share in shares), 0.0
+    room, records = WIDTH - APART * (len(shares) - 1), []
+    for share in shares:
+        width = room * share.chips / whole
+        lines = [share.kind, f"{share.chips:,} {share.chip}"]
         if _fit(lines, Box(left, 0, width, HEAD)):
             records += [("head", line, left, float(LINE * i)) for i, line in enumerate(lines)]
         left += width + APART
@@ -199,4 +200,4 @@ def _chart(table: pl.DataFrame, variants: Sequence[str]) -> alt.LayerChart:
     layered = [
         chart.transform_filter(alt.datum.kind == kind) for kind, chart in layers.items() if kind in here
     ]
-    return alt.LayerChart(layer=layered, data=inline(table))
+    return alt.LayerChart(layer=layered, data=inline_csv(table))

@@ -6,13 +6,21 @@ import altair as alt
 import polars as pl
 
 from harness.compare.results.comparison import Comparison
-from harness.core import number_format
-from harness.report.charts.marks import SIGNED, Layer, color, filled, multiples, over, reference
+from harness.core.number_format import plain_text
+from harness.report.charts.marks import (
+    SIGNED_TICKS,
+    ChartLayer,
+    non_empty_layers,
+    reference_line,
+    small_multiples,
+    variant_color,
+    x_axis,
+)
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 
 
-def differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
+def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
     """Treatment minus control on held-out text, a row a treatment and a panel a scale.
 
     Each seed faint, their mean strong, a band around it; hollow points were read under a hot
@@ -21,15 +29,15 @@ def differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | N
     if content.evals.is_empty():
         return None
     control = comparison.rule.control
-    rows = _joined(comparison, sweep_frames.deltas(content.evals, control))
-    shown = [name for name in content.variants if name in set(rows["variant"])]
-    if not shown:
+    rows = _row_data(comparison, sweep_frames.paired_deltas(content.evals, control))
+    variants = [name for name in content.variants if name in set(rows["variant"])]
+    if not variants:
         return None
-    made = [_row(name, control, content, rows.filter(variant=name)) for name in shown]
-    return alt.vconcat(*made, spacing=34)
+    charts = [_row(name, control, content, rows.filter(variant=name)) for name in variants]
+    return alt.vconcat(*charts, spacing=34)
 
 
-def _joined(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
+def _row_data(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
     """What a row draws, by `kind`: seed | mean | verdict."""
     kinds = {
         "seed": pairs.select("scale", "variant", "seed", "tokens", "phase", mean="delta"),
@@ -38,29 +46,29 @@ def _joined(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
             pl.col("variant").is_in(pairs["variant"].to_list())
         ),
     }
-    marked = [frame.with_columns(kind=pl.lit(kind)) for kind, frame in kinds.items()]
-    return pl.concat(marked, how="diagonal_relaxed")
+    frames = [frame.with_columns(kind=pl.lit(kind)) for kind, frame in kinds.items()]
+    return pl.concat(frames, how="diagonal_relaxed")
 
 
 def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt.FacetChart:
     title = alt.TitleParams(
-        f"{number_format.plain_text(variant)} minus {number_format.plain_text(control)}",
+        f"{plain_text(variant)} minus {plain_text(control)}",
         subtitle=legend(rows),
         subtitlePadding=4,
         offset=8,
     )
-    layers = [reference(y=0), *filled(_layers(content), rows)]
+    layers = [reference_line(y=0), *non_empty_layers(_layers(content), rows)]
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
-    chart = multiples(layers, "scale", scales, rows, height=190)
+    chart = small_multiples(layers, "scale", scales, rows, height=190)
     return chart.properties(title=title)
 
 
-def _layers(content: Frames) -> list[Layer]:
+def _layers(content: Frames) -> list[ChartLayer]:
     title = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
     base = alt.Chart().encode(
-        x=over("tokens"),
-        y=alt.Y("mean:Q").axis(title=title, labelExpr=SIGNED, tickCount=6),
-        color=color(content, legend=False),
+        x=x_axis("tokens"),
+        y=alt.Y("mean:Q").axis(title=title, labelExpr=SIGNED_TICKS, tickCount=6),
+        color=variant_color(content, legend=False),
     )
     bounds = {"y": alt.Y("low:Q"), "y2": alt.Y2("high:Q")}
     seeds = base.mark_line(strokeWidth=0.8, opacity=0.45).encode(detail="seed:N")
@@ -69,13 +77,13 @@ def _layers(content: Frames) -> list[Layer]:
     bar = base.mark_rule(strokeWidth=2.6).encode(**bounds, tooltip=alt.Tooltip("label:N", title="verdict"))
     run, ends = ("hot", "decayed"), ("decayed", "branch")
     return [
-        Layer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
-        Layer("seed", seeds, "mean", run),
-        Layer("mean", base.mark_line(strokeWidth=2), "mean", run),
-        Layer("mean", hot.encode(tooltip=_told()), "mean", ("hot",)),
-        Layer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
-        Layer("mean", decayed.encode(tooltip=_told()), "mean", ends),
-        Layer("verdict", bar, "low"),
+        ChartLayer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
+        ChartLayer("seed", seeds, "mean", run),
+        ChartLayer("mean", base.mark_line(strokeWidth=2), "mean", run),
+        ChartLayer("mean", hot.encode(tooltip=_tooltips()), "mean", ("hot",)),
+        ChartLayer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
+        ChartLayer("mean", decayed.encode(tooltip=_tooltips()), "mean", ends),
+        ChartLayer("verdict", bar, "low"),
     ]
 
 
@@ -85,14 +93,14 @@ def legend(rows: pl.DataFrame) -> str:
     band = "no band: one seed, these trajectories only, n = 1"
     if n and n[-1] > 1:
         seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
-        level = round(100 * sweep_frames.LEVEL)
+        level = round(100 * sweep_frames.CONFIDENCE)
         band = f"band: {level} % t interval at each point, population of seeds, {seeds}"
     return "\u2003".join(
         ["○ hot learning rate", "◆ decayed: only these decide", "┃ interval of the verdict", band]
     )
 
 
-def _told() -> list[alt.Tooltip]:
+def _tooltips() -> list[alt.Tooltip]:
     return [
         *[alt.Tooltip(f"{name}:N") for name in ("variant", "phase", "n")],
         alt.Tooltip("tokens:Q", format=".4~s"),

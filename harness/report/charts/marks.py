@@ -25,21 +25,21 @@ COLUMNS = 5
 TEXTS = ("scale", "variant", "kind", "phase", "label", "text")
 """Columns that are never numbers, whatever they look like."""
 
-COUNT = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 'B')"
-POWER = "datum.value == 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
-SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~r')"
+COUNT_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 'B')"
+POWER_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
+SIGNED_TICKS = "datum.value == 0 ? '0' : format(datum.value, '+~r')"
 """How ticks are written, as Vega expressions."""
 AXES = {
-    "tokens": ("tokens", COUNT),
-    "step": ("step", COUNT),
-    "flops": ("model FLOPs", POWER),
-    "device_seconds": ("device-seconds", COUNT),
+    "tokens": ("tokens", COUNT_TICKS),
+    "step": ("step", COUNT_TICKS),
+    "flops": ("model FLOPs", POWER_TICKS),
+    "device_seconds": ("device-seconds", COUNT_TICKS),
 }
 """What a curve can be drawn over: title, and how its ticks are written."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChartLayer:
     """Marks over the rows of one kind (and of these phases, if any are named)."""
 
     kind: str
@@ -49,19 +49,19 @@ class Layer:
     phases: tuple[str, ...] = ()
 
 
-def filled(layers: Iterable[Layer], rows: pl.DataFrame) -> Iterator[alt.Chart]:
+def non_empty_layers(layers: Iterable[ChartLayer], rows: pl.DataFrame) -> Iterator[alt.Chart]:
     """The layers that have something to draw, each over its own rows."""
     for layer in layers:
-        own = rows.filter(kind=layer.kind)
+        layer_rows = rows.filter(kind=layer.kind)
         chart = layer.marks.transform_filter(alt.datum.kind == layer.kind)
         if layer.phases:
-            own = own.filter(pl.col("phase").is_in(layer.phases))
+            layer_rows = layer_rows.filter(pl.col("phase").is_in(layer.phases))
             chart = chart.transform_filter(alt.FieldOneOfPredicate("phase", list(layer.phases)))
-        if own[layer.needs].count():
+        if layer_rows[layer.needs].count():
             yield chart
 
 
-def multiples(
+def small_multiples(
     layers: Iterable[alt.Chart],
     field: str,
     order: list[str],
@@ -73,38 +73,38 @@ def multiples(
     """Small multiples of equal size, one a value of `field`, in this order; x or y is each panel's own."""
     lines = math.ceil(len(order) / COLUMNS)
     columns = math.ceil(len(order) / lines)
-    taken = (columns - 1) * (GAP + MARGIN * own_y)
-    width = min(440, round((WIDTH - taken) / columns))
+    gaps = (columns - 1) * (GAP + MARGIN * own_y)
+    width = min(440, round((WIDTH - gaps) / columns))
     chart = alt.LayerChart(layer=list(layers)).properties(width=width, height=height)
     header = alt.Header(title=None, labelLimit=width)
     facet = alt.Facet(f"{field}:N", sort=order, header=header)
-    panels = chart.facet(facet, columns=columns, data=inline(rows), spacing=GAP)
+    panels = chart.facet(facet, columns=columns, data=inline_csv(rows), spacing=GAP)
     return panels.resolve_scale(y="independent") if own_y else panels.resolve_scale(x="independent")
 
 
-def inline(rows: pl.DataFrame) -> alt.Data:
+def inline_csv(rows: pl.DataFrame) -> alt.Data:
     """A frame as CSV inside the specification: a third of the size of a list of objects.
 
     Values that are not finite become gaps.
     """
     floats = pl.selectors.float()
-    shortened = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
+    rounded = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
     parse = {name: "string" if name in TEXTS else "number" for name in rows.columns}
-    return alt.Data(values=shortened.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
+    return alt.Data(values=rounded.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
 
 
-def over(axis: str) -> alt.X:
+def x_axis(axis: str) -> alt.X:
     """The x encoding over one of `AXES`."""
     title, label = AXES[axis]
     x = alt.X(f"{axis}:Q").scale(type="linear", nice=False, padding=6)
     return x.axis(title=title, labelExpr=label, tickCount=5, grid=False)
 
 
-def color(content: Frames, *, legend: bool = True) -> alt.Color:
+def variant_color(content: Frames, *, legend: bool = True) -> alt.Color:
     encoded = alt.Color("variant:N").scale(domain=content.variants)
     return encoded.legend(symbolOpacity=1, symbolType="stroke") if legend else encoded.legend(None)
 
 
-def reference(y: float) -> alt.Chart:
+def reference_line(y: float) -> alt.Chart:
     """A line at a value that everything is held against."""
     return alt.Chart(alt.Data(values=[{"y": y}])).mark_rule(style="reference").encode(y="y:Q")

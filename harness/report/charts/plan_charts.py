@@ -9,9 +9,9 @@ import altair as alt
 import polars as pl
 
 from harness.core import number_format
-from harness.core.span import Span
+from harness.core.interval import Interval
 from harness.report.charts.chip_shares import partition
-from harness.report.charts.marks import WIDTH, inline
+from harness.report.charts.marks import WIDTH, inline_csv
 from harness.report.frames.saved_plan import GIB, KeptPlan, Row, memory_unit, time_unit
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
@@ -51,13 +51,13 @@ def memory(plan: KeptPlan) -> alt.LayerChart | None:
     rows = [row for row in plan.rows if row.group]
     most = max(sum(part.value for part in row.memory.values()) for row in rows)
     name, size = memory_unit(most)
-    bound = max((row.limit or 0.0 for row in rows), default=0.0)
+    bound = max((row.memory_limit or 0.0 for row in rows), default=0.0)
     table = _memory_table(rows[:ROWS], size, bounded=bound < FAR * most)
     chart = _memory_chart(table, name).properties(width=WIDTH - NAMES, height=alt.Step(STEP))
     told = (
         _limits(rows)
         if bound < FAR * most
-        else f"What a plan may use, {number_format.number(bound / GIB)} GiB, lies far to the right."
+        else f"What a plan may use, {number_format.format_number(bound / GIB)} GiB, lies far to the right."
     )
     lines = [f"Numbers: the sum; thin lines: how far it may be off. {told}", *_left_out(rows)]
     return chart.properties(
@@ -76,9 +76,9 @@ def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.Data
         whole = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
-        told = number_format.number(whole[0]) if row.memory else "none fits"
+        told = number_format.format_number(whole[0]) if row.memory else "none fits"
         records.append(("whole", row.group, "", *whole, told))
-        for name, bound in (("limit", row.limit), ("chip", row.chip_memory)):
+        for name, bound in (("limit", row.memory_limit), ("chip", row.chip_memory)):
             if bound and bounded:
                 records.append((name, row.group, "", bound / size, None, None, ""))
     names = ("kind", "label", "phase", "value", "low", "high", "text")
@@ -105,7 +105,7 @@ def _memory_chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
         if name in table["kind"]:
             tick = base.mark_tick(style="mark", thickness=thickness, height=STEP - 4, opacity=1)
             layers.append(_of(tick.encode(x=x, tooltip=[_amount("value", unit)]), name))
-    return alt.LayerChart(layer=layers, data=inline(table))
+    return alt.LayerChart(layer=layers, data=inline_csv(table))
 
 
 def _told_behind(base: alt.Chart, kind: str) -> list[alt.Chart]:
@@ -123,7 +123,9 @@ def _with_room(most: float, table: pl.DataFrame) -> float:
 
 def _limits(rows: Sequence[Row]) -> str:
     """What the marks of each row are."""
-    shares = {f"{row.limit / row.chip_memory:.0%}" for row in rows if row.limit and row.chip_memory}
+    shares = {
+        f"{row.memory_limit / row.chip_memory:.0%}" for row in rows if row.memory_limit and row.chip_memory
+    }
     if not shares:
         return "What a device may hold is not known."
     return (
@@ -140,7 +142,7 @@ def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
     ends = [row.begins + row.days.high for row in plan.rows if row.days]
     chart = _timeline_chart(table, name, variants, a_day * max(ends))
     lines = [*_remarks(plan), *_left_out(plan.rows)]
-    said = f"The last run that ends does so after {_told(plan.days, a_day)} {name}"
+    said = f"The last run that ends does so after {number_format.format_interval(plan.days, a_day)} {name}"
     return chart.properties(
         width=WIDTH - NAMES,
         height=alt.Step(STEP),
@@ -153,8 +155,9 @@ def _timeline_table(plan: KeptPlan, a_day: float) -> pl.DataFrame:
     records = []
     for row in plan.rows[:ROWS]:
         spans = [a_day * (row.begins + end) for end in _ends(row.days)] or [0.0, 0.0, 0.0]
-        told = _told(row.days, a_day) if row.days else ("never ends" if row.devices else "none fits")
-        told += " *" * bool(row.verdict and row.days)
+        told = "never ends" if row.devices else "none fits"
+        if row.days:
+            told = number_format.format_interval(row.days, a_day) + " *" * bool(row.verdict)
         records.append(("run", row.name, row.variant, a_day * row.begins, *spans, told))
     records.append(("last", "", "", None, *(a_day * end for end in _ends(plan.days)), ""))
     names = ("kind", "label", "variant", "start", "end", "low", "high", "text")
@@ -180,7 +183,7 @@ def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], mos
     layers = [_of(bars, "run"), *_told_behind(base, "run")]
     last = alt.Chart().mark_rule(style="reference", strokeDash=[3, 2]).encode(x=alt.X("end:Q"))
     layers.append(_of(last, "last"))
-    return alt.LayerChart(layer=layers, data=inline(table))
+    return alt.LayerChart(layer=layers, data=inline_csv(table))
 
 
 def _remarks(plan: KeptPlan) -> list[str]:
@@ -213,10 +216,5 @@ def _amount(field: str, unit: str) -> alt.Tooltip:
     return alt.Tooltip(f"{field}:Q", title=unit, format=".4~g")
 
 
-def _ends(span: Span | None) -> tuple[float, ...]:
+def _ends(span: Interval | None) -> tuple[float, ...]:
     return (span.value, span.low, span.high) if span else ()
-
-
-def _told(span: Span, times: float) -> str:
-    value, low, high = (number_format.number(times * end) for end in _ends(span))
-    return f"{value} [{low}, {high}]"

@@ -7,39 +7,40 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from harness.core import atomic_files, number_format
+from harness.core import atomic_files
+from harness.core.number_format import plain_text
 from harness.report.frames.sweep_frames import Frames
 
 
-def grids(content: Frames) -> Iterator[tuple[str, bytes]]:
+def read_grids(content: Frames) -> Iterator[tuple[str, bytes]]:
     """Name of the variant, and a PNG: seeds of several variants share labels and noise."""
     for variant in content.variants:
-        for scale in reversed([*content.scales, *content.others]):
+        for scale in reversed([*content.scales, *content.other_scales]):
             runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
             pictures = [run.path.picture for run in sorted(runs, key=lambda run: run.record.seed)]
-            if found := next((picture for picture in pictures if picture.is_file()), None):
-                yield f"{variant} at {scale}", found.read_bytes()
+            if picture_file := next((picture for picture in pictures if picture.is_file()), None):
+                yield f"{variant} at {scale}", picture_file.read_bytes()
                 break
 
 
-def figures(content: Frames) -> list[str]:
+def html_figures(content: Frames) -> list[str]:
     """The grids inside a page."""
     return [
-        f'<figure><img alt="samples of {_text(name)}" src="data:image/png;base64,'
-        f'{base64.b64encode(picture).decode()}"><figcaption>{_text(name)}, guided</figcaption></figure>'
-        for name, picture in grids(content)
+        f'<figure><img alt="samples of {_escape(name)}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture).decode()}"><figcaption>{_escape(name)}, guided</figcaption></figure>'
+        for name, picture in read_grids(content)
     ]
 
 
 def write_grids(content: Frames, folder: Path) -> list[Path]:
     """Write `samples_<variant>.png` of every grid; returns their paths."""
-    written = []
-    for name, picture in grids(content):
+    paths = []
+    for name, picture in read_grids(content):
         path = folder / f"samples_{name.partition(' at ')[0]}.png"
         atomic_files.write_bytes(path, picture)
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
-def _text(text: str) -> str:
-    return escape(number_format.plain_text(text))
+def _escape(text: str) -> str:
+    return escape(plain_text(text))

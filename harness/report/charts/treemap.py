@@ -25,7 +25,7 @@ class Box:
     def area(self) -> float:
         return self.width * self.height
 
-    def cut(self, share: float) -> tuple[Box, Box]:
+    def split(self, share: float) -> tuple[Box, Box]:
         """Two parts, the first with this share of the area, side by side along the longer side."""
         if self.width >= self.height:
             wide = share * self.width
@@ -45,45 +45,46 @@ def squarify(amounts: Sequence[float], box: Box) -> list[Box]:
     while its worst box comes nearer to a square (Bruls, Huizing, van Wijk 2000). Amounts are above zero.
     """
     order = sorted(range(len(amounts)), key=lambda i: -amounts[i])
-    found: list[Box] = [box] * len(amounts)
+    boxes: list[Box] = [box] * len(amounts)
     while order:
         sizes = [amounts[i] for i in order]
-        row = sizes[: _row(sizes, box)]
-        beside = box.width >= box.height
-        taken, box = box.cut(sum(row) / sum(sizes))
-        for i, placed in zip(order, _placed(row, taken, stacked=beside), strict=False):
-            found[i] = placed
+        row = sizes[: _row_length(sizes, box)]
+        stacked = box.width >= box.height
+        strip, box = box.split(sum(row) / sum(sizes))
+        for i, row_box in zip(order, _row_boxes(row, strip, stacked=stacked), strict=False):
+            boxes[i] = row_box
         order = order[len(row) :]
-    return found
+    return boxes
 
 
-def _row(amounts: Sequence[float], box: Box) -> int:
+def _row_length(amounts: Sequence[float], box: Box) -> int:
     """How many of the amounts, the largest first, fill a row along the shorter side."""
     short, scale = min(box.width, box.height), box.area / sum(amounts)
     best = 1
     while best < len(amounts) and (
-        _worst(amounts[: best + 1], short, scale) <= _worst(amounts[:best], short, scale)
+        _worst_aspect_ratio(amounts[: best + 1], short, scale)
+        <= _worst_aspect_ratio(amounts[:best], short, scale)
     ):
         best += 1
     return best
 
 
-def _worst(row: Sequence[float], short: float, scale: float) -> float:
+def _worst_aspect_ratio(row: Sequence[float], short: float, scale: float) -> float:
     """The largest ratio of sides in a row of this length."""
     depth = scale * sum(row) / short
     sides = [scale * amount / depth for amount in row]
     return max(max(depth / side, side / depth) for side in sides)
 
 
-def _placed(row: Sequence[float], taken: Box, *, stacked: bool) -> list[Box]:
+def _row_boxes(row: Sequence[float], strip: Box, *, stacked: bool) -> list[Box]:
     """The boxes of a row: one below the other, or side by side."""
-    found, done, whole = [], 0.0, sum(row)
+    boxes, offset, total = [], 0.0, sum(row)
     for amount in row:
         if stacked:
-            top, height = done / whole * taken.height, amount / whole * taken.height
-            found.append(Box(taken.left, taken.top + top, taken.width, height))
+            top, height = offset / total * strip.height, amount / total * strip.height
+            boxes.append(Box(strip.left, strip.top + top, strip.width, height))
         else:
-            left, width = done / whole * taken.width, amount / whole * taken.width
-            found.append(Box(taken.left + left, taken.top, width, taken.height))
-        done += amount
-    return found
+            left, width = offset / total * strip.width, amount / total * strip.width
+            boxes.append(Box(strip.left + left, strip.top, width, strip.height))
+        offset += amount
+    return boxes

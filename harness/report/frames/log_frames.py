@@ -7,51 +7,59 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from harness.compare.inputs.pairing import ordered_scales
+from harness.compare.inputs.pairing import sort_scales
 from harness.compare.inputs.run_records import Evals, RunRecord
 from harness.compare.results.comparison import Comparison
-from harness.report.frames.sweep_frames import BUDGET, LEAST, POINTS, SMOOTHING, Frames, smoothed, thinned
+from harness.report.frames.sweep_frames import (
+    HALF_WINDOW,
+    MIN_POINTS_PER_RUN,
+    POINTS_PER_RUN,
+    POINTS_PER_SWEEP,
+    Frames,
+    smooth_curve,
+    thin_rows,
+)
 
 _AXES = ("step", "tokens", "flops", "device_seconds")
 
 
-def frames_of(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> Frames:
+def log_frames(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> Frames:
     """What the panels need of runs whose rows are all in memory; `name`: of the log."""
-    tables = [(run, _rows(run, run.evals)) for run in runs]
-    points = max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
+    tables = [(run, _mean_by_step(run, run.evals)) for run in runs]
+    points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
     return Frames(
         name=name,
         sweep=None,
         unit=comparison.loss_unit,
         runs=[],
-        scales=ordered_scales(runs),
+        scales=sort_scales(runs),
         variants=[comparison.rule.control, *comparison.rule.family],
         losses=pl.concat([_losses(rows, points) for _, rows in tables]),
         evals=pl.concat([_evals(run, rows) for run, rows in tables]),
     )
 
 
-def _rows(run: RunRecord, evals: Evals) -> pl.DataFrame:
+def _mean_by_step(run: RunRecord, evals: Evals) -> pl.DataFrame:
     """Means over domains, by step: scale, variant, seed, the axes, decayed, loss."""
     labels = {"scale": run.provenance.scale, "variant": run.provenance.variant, "seed": run.provenance.seed}
     frame = pl.DataFrame(evals.columns, schema_overrides={"decayed": pl.Boolean, "loss": pl.Float64})
-    others = [pl.col(name).first() for name in _AXES if name != "step"]
-    means = frame.group_by("step").agg(*others, pl.col("decayed").all(), pl.col("loss").mean()).sort("step")
+    axes = [pl.col(name).first() for name in _AXES if name != "step"]
+    means = frame.group_by("step").agg(*axes, pl.col("decayed").all(), pl.col("loss").mean()).sort("step")
     return means.select(*[pl.lit(value).alias(label) for label, value in labels.items()], pl.all())
 
 
 def _losses(rows: pl.DataFrame, points: int) -> pl.DataFrame:
     """Smoothed where the window holds several rows: few evaluations stand as they are."""
     values = rows["loss"].to_numpy()
-    smooth = smoothed(values) if values.size * SMOOTHING >= 1 else np.array(values)
-    kept = rows.with_columns(smooth=smooth)[thinned(rows.height, points)]
-    return kept.select("scale", "variant", "seed", *_AXES, "loss", "smooth")
+    smooth = smooth_curve(values) if values.size * HALF_WINDOW >= 1 else np.array(values)
+    thinned = rows.with_columns(smooth=smooth)[thin_rows(rows.height, points)]
+    return thinned.select("scale", "variant", "seed", *_AXES, "loss", "smooth")
 
 
 def _evals(run: RunRecord, rows: pl.DataFrame) -> pl.DataFrame:
     """The run's own rows, hot or decayed, and the decayed ends of its branches."""
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
     main = rows.with_columns(phase=phase)
-    branches = [_rows(run, evals).filter("decayed") for evals in run.branches.values()]
+    branches = [_mean_by_step(run, evals).filter("decayed") for evals in run.branches.values()]
     ends = [branch.with_columns(phase=pl.lit("branch")) for branch in branches]
     return pl.concat([main, *ends]).select("scale", "variant", "seed", "step", "tokens", "phase", "loss")

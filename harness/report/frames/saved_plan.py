@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core import atomic_files
-from harness.core.span import Span
+from harness.core.interval import Interval
 from harness.records.paths import SweepDir
-from harness.report.tables.text_table import Table, table
+from harness.records.sweep.plan_file import ChipShare, RunOnChips
+from harness.report.tables.text_table import Table, make_table
 
 UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
 """How many of each a day has; a plan is told in the first of which its longest run takes one."""
@@ -33,51 +35,23 @@ class Part:
     """Columns that a narrow terminal goes without."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run."""
+@dataclass(frozen=True, kw_only=True)
+class Row(RunOnChips):
+    """One run as pages show it: its name has no seed where the sweep has only one."""
 
-    name: str
-    """Without the seed where there is but one."""
     group: str
-    """The name under which tables show it with those that are alike; empty: another stands for it."""
+    """Name of the table row that shows this run with those like it; empty: the row has another run's name."""
     variant: str
-    kind: str
-    chips: int
-    """That it was given."""
-    devices: int
-    """Of these, in use; 0: it fits nowhere."""
-    memory: Mapping[str, Span]
-    """Bytes of its fullest device, by part."""
-    limit: float | None
-    """Bytes of a device that a plan may use; None: not known."""
-    chip_memory: float | None
-    """Bytes of a device."""
-    begins: float
-    """Days after the first run; those that wait their turn on the same chips begin later."""
-    days: Span | None
-    """From its beginning to its end; None: it never ends."""
-    verdict: str
-    """Why it cannot run as announced, or with what alone it can; empty: it can."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Chips of one kind."""
-
-    name: str
-    chip: str
-    chips: int
 
 
 @dataclass(frozen=True)
 class KeptPlan:
     command: str
     machine: str
-    kinds: tuple[Kind, ...]
-    """Empty on this machine, which runs have one after the other."""
+    shares: tuple[ChipShare, ...]
+    """Chips by kind; empty on this machine, where runs follow each other on the same devices."""
     rows: tuple[Row, ...]
-    days: Span | None
+    days: Interval | None
     """Until the last run that can end has ended."""
     parts: tuple[Part, ...]
     """What the terminal said."""
@@ -85,7 +59,7 @@ class KeptPlan:
 
 def keep_plan(sweep: SweepDir, content: dict[str, Any]) -> None:
     """Write `plan.json`: what `harness plan --json` prints, and under `page` what its tables showed."""
-    atomic_files.write_sealed(sweep.plan, content)
+    atomic_files.write_checksummed_json(sweep.plan, content)
 
 
 def read_plan(sweep: SweepDir) -> KeptPlan | None:
@@ -93,7 +67,7 @@ def read_plan(sweep: SweepDir) -> KeptPlan | None:
     if not sweep.plan.exists():
         return None
     try:
-        return _plan(atomic_files.read_sealed(sweep.plan) or {})
+        return _plan(atomic_files.read_checksummed_json(sweep.plan) or {})
     except (KeyError, TypeError, AttributeError):
         return KeptPlan("", "", (), (), None, (Part("Lost", lines=(LOST,)),))
 
@@ -103,36 +77,26 @@ def _plan(content: Mapping[str, Any]) -> KeptPlan:
     return KeptPlan(
         command=page["command"],
         machine=cluster["name"],
-        kinds=tuple(Kind(each["kind"], each["chip"], each["chips"]) for each in cluster["shares"]),
+        shares=tuple(ChipShare(**share) for share in cluster["shares"]),
         rows=tuple(_row(run, page["runs"][run["name"]]) for run in content["runs"]),
-        days=_span(cluster["days"]),
+        days=_interval(cluster["days"]),
         parts=tuple(_part(each) for each in page["parts"]),
     )
 
 
 def _row(run: Mapping[str, Any], shown: Mapping[str, str]) -> Row:
-    return Row(
-        name=shown["name"],
-        group=shown["group"],
-        variant=shown["variant"],
-        kind=run["kind"],
-        chips=run["chips"],
-        devices=run["devices"],
-        memory={name: Span(each["value"], each["low"], each["high"]) for name, each in run["memory"].items()},
-        limit=run["memory_limit"],
-        chip_memory=run["chip_memory"],
-        begins=run["begins"],
-        days=_span(run["days"]),
-        verdict=run["verdict"],
-    )
+    content: dict[str, Any] = {field.name: run[field.name] for field in dataclasses.fields(RunOnChips)}
+    content["memory"] = {name: _interval(part) for name, part in run["memory"].items()}
+    content["days"] = _interval(run["days"])
+    return Row(**content | {**shown})
 
 
-def _span(number: Mapping[str, float] | None) -> Span | None:
-    return None if number is None else Span(number["value"], number["low"], number["high"])
+def _interval(number: Mapping[str, float] | None) -> Interval | None:
+    return None if number is None else Interval(number["value"], number["low"], number["high"])
 
 
 def _part(part: Mapping[str, Any]) -> Part:
-    content = table(*(part["content"][key] for key in ("columns", "rows", "left")))
+    content = make_table(*(part["content"][key] for key in ("columns", "rows", "left")))
     return Part(part["title"], content, part["lines"], part["folded"])
 
 

@@ -11,24 +11,24 @@ from scipy.special import stdtrit
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder, Rung
-from harness.core import number_format
+from harness.core.number_format import plain_text
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import Provenance, read_provenance
-from harness.records.run.timeline import Span, read_timeline, spans
+from harness.records.run.timeline import PhaseSpan, phase_spans, read_timeline
 from harness.report.frames.saved_plan import KeptPlan, read_plan
 from harness.report.tables import wording
 
-POINTS, LEAST, BUDGET = 240, 60, 8_000
+POINTS_PER_RUN, MIN_POINTS_PER_RUN, POINTS_PER_SWEEP = 240, 60, 8_000
 """Training steps that are drawn: of a run, of a run in a large sweep at least, and of a whole sweep."""
-SMOOTHING = 0.02
+HALF_WINDOW = 0.02
 """Half of the window that smooths a curve, as a share of its run."""
-LEVEL = 0.95
-LOADS = ("load", "dropped")
+CONFIDENCE = 0.95
+LOAD_COLUMNS = ("load", "dropped")
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One run of a sweep with what stands in its `run.json`."""
 
     path: RunDir
@@ -43,7 +43,7 @@ class Frames:
     """None for curves that were logged elsewhere."""
     unit: str
     """Of the losses that are compared."""
-    runs: list[Run]
+    runs: list[RecordedRun]
     scales: list[str]
     """By compute; those in `unit`."""
     variants: list[str]
@@ -53,11 +53,11 @@ class Frames:
     evals: pl.DataFrame
     """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
-    loads: pl.DataFrame = field(default_factory=pl.DataFrame)
+    expert_loads: pl.DataFrame = field(default_factory=pl.DataFrame)
     """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
-    others: list[str] = field(default_factory=list)
+    other_scales: list[str] = field(default_factory=list)
     """Scales whose losses are of another unit, by compute."""
-    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    lanes: dict[str, list[PhaseSpan]] = field(default_factory=dict)
     """What the lane of each run was doing when; runs without a timeline are left out."""
     plan: KeptPlan | None = None
     """What was planned for it."""
@@ -65,33 +65,36 @@ class Frames:
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     """Everything that the panels need from disk; runs without a readable `run.json` are left out."""
-    runs = [Run(path, record) for path in sweep.runs() if (record := read_provenance(path))]
-    rule, points = comparison.rule, max(LEAST, min(POINTS, BUDGET // max(1, len(runs))))
-    found = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
+    runs = [RecordedRun(path, record) for path in sweep.runs() if (record := read_provenance(path))]
+    rule, points = (
+        comparison.rule,
+        max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs)))),
+    )
+    variants = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
-    alike = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
-    scales = _by_compute(alike)
+    comparable = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
+    scales = _by_compute(comparable)
     return Frames(
         name=sweep.path.name,
         sweep=sweep,
         unit=comparison.loss_unit,
         runs=runs,
         scales=scales,
-        others=[scale for scale in _by_compute(runs) if scale not in scales],
-        variants=list(found),
-        losses=pl.concat([each.drop(*LOADS) for each in steps]) if runs else pl.DataFrame(),
-        evals=pl.concat([_evals(run, rule.domains) for run in alike]) if alike else pl.DataFrame(),
-        loads=_loads(steps),
+        other_scales=[scale for scale in _by_compute(runs) if scale not in scales],
+        variants=list(variants),
+        losses=pl.concat([frame.drop(*LOAD_COLUMNS) for frame in steps]) if runs else pl.DataFrame(),
+        evals=pl.concat([_evals(run, rule.domains) for run in comparable]) if comparable else pl.DataFrame(),
+        expert_loads=_loads(steps),
         plan=read_plan(sweep),
-        lanes={_name(run): found for run in runs if (found := spans(read_timeline(run.path)))},
+        lanes={_name(run): variants for run in runs if (variants := phase_spans(read_timeline(run.path)))},
     )
 
 
-def _name(run: Run) -> str:
+def _name(run: RecordedRun) -> str:
     return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
 
 
-def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
+def smooth_curve(values: np.ndarray, share: float = HALF_WINDOW) -> np.ndarray:
     """Mean over a centred window, so that it lags nowhere; values that are not finite weigh nothing.
 
     The window narrows towards the start, where a curve falls faster than a wide one could follow.
@@ -108,7 +111,7 @@ def smoothed(values: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
     return np.divide(total[high] - total[low], covered, out=empty, where=covered > 0)
 
 
-def thinned(length: int, points: int) -> list[int]:
+def thin_rows(length: int, points: int) -> list[int]:
     """Row numbers to draw: half of them evenly spaced, half evenly on a log axis, and both ends."""
     if length <= points:
         return list(range(length))
@@ -117,7 +120,7 @@ def thinned(length: int, points: int) -> list[int]:
     return np.unique(np.concatenate([even, early]).round().astype(int)).tolist()
 
 
-def deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
+def paired_deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
     """Treatment minus control at equal scale, seed, step and phase: adds `delta` to the treatment's rows."""
     keys = ["scale", "seed", "step", "phase"]
     base = evals.filter(variant=control).select(*keys, pl.col("loss").alias("base"))
@@ -132,7 +135,7 @@ def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
         mean=pl.col("delta").mean(), sd=pl.col("delta").std(), n=pl.len().cast(pl.Int64)
     )
     degrees = np.maximum(grouped["n"].to_numpy() - 1, 1)
-    reach = pl.Series(stdtrit(degrees, (1 + LEVEL) / 2)) * grouped["sd"] / grouped["n"].sqrt()
+    reach = pl.Series(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * grouped["sd"] / grouped["n"].sqrt()
     bounds = grouped.with_columns(low=pl.col("mean") - reach, high=pl.col("mean") + reach)
     return bounds.drop("sd").sort(keys)
 
@@ -148,9 +151,7 @@ def end_effects(comparison: Comparison) -> pl.DataFrame:
             "low": rung.delta.low,
             "high": rung.delta.high,
             "n": rung.delta.n,
-            "label": number_format.plain_text(
-                f"{wording.effect(rung.delta)}, {wording.estimand(rung.delta)}"
-            ),
+            "label": plain_text(f"{wording.format_effect(rung.delta)}, {wording.estimand_text(rung.delta)}"),
         }
         for rung in comparison.rungs
         if rung.delta.mean is not None
@@ -182,7 +183,7 @@ def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
     rows = [_rung_row(rung) for rung in rungs]
     reach = [rung.flops for rung in rungs if rung.flops]
     if ladder.k and ladder.k.k and len(reach) > 1:
-        label = f"pooled {wording.multiplier(ladder.k)}"
+        label = f"pooled {wording.format_multiplier(ladder.k)}"
         ends = {"k": ladder.k.k, "low": ladder.k.low, "high": ladder.k.high, "n": ladder.k.n, "label": label}
         rows += [_row(ladder.variant, "pooled", flops=flops, **ends) for flops in (min(reach), max(reach))]
     return rows + _projection_rows(ladder, reach)
@@ -194,7 +195,7 @@ def _projection_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
     if not (projection and trend and reach and ladder.k and ladder.k.log_k is not None):
         return []
     slope = trend.gamma * math.copysign(1, ladder.k.log_k)
-    label = f"projected {wording.span(projection.k, projection.low, projection.high)}, EXTRAPOLATION"
+    label = f"projected {wording.format_multiplier_interval(projection.k, projection.low, projection.high)}, EXTRAPOLATION"
     line = [
         _row(ladder.variant, "trend", flops=flops, label=label,
              k=projection.k * (flops / projection.flops) ** slope)
@@ -207,7 +208,7 @@ def _projection_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
 def _rung_row(rung: Rung) -> dict:
     assert rung.k is not None
     k = rung.k
-    label = f"{wording.multiplier(k)}, {wording.estimand(rung.delta)}"
+    label = f"{wording.format_multiplier(k)}, {wording.estimand_text(rung.delta)}"
     ends = {"k": k.k, "low": k.low, "high": k.high, "n": k.n}
     return _row(rung.variant, "rung", scale=rung.scale, flops=rung.flops, label=label, **ends)
 
@@ -216,25 +217,25 @@ def _row(variant: str, kind: str, **values: object) -> dict:
     return {"variant": variant, "kind": kind, "scale": "", "low": None, "high": None, "n": None, **values}
 
 
-def _by_compute(runs: list[Run]) -> list[str]:
+def _by_compute(runs: list[RecordedRun]) -> list[str]:
     compute = {run.record.scale: run.record.tokens * run.record.facts.flops_per_token for run in runs}
     return sorted(compute, key=lambda scale: compute[scale])
 
 
-def _steps(run: Run, points: int) -> pl.DataFrame:
+def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
     of = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
-    smooth = [pl.Series(name, smoothed(curve[column].to_numpy())) for name, column in of.items()]
-    kept = curve.with_columns(smooth)[thinned(curve.height, points)]
-    return _labelled(kept, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
+    smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in of.items()]
+    thinned = curve.with_columns(smooth)[thin_rows(curve.height, points)]
+    return _with_run_columns(thinned, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
 
 
 def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
-    found = [each for each in steps if each["load"].is_finite().any()]
-    return pl.concat(found).drop("flops", "device_seconds", "loss", "smooth") if found else pl.DataFrame()
+    frames = [frame for frame in steps if frame["load"].is_finite().any()]
+    return pl.concat(frames).drop("flops", "device_seconds", "loss", "smooth") if frames else pl.DataFrame()
 
 
-def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:
+def _evals(run: RecordedRun, domains: tuple[str, ...]) -> pl.DataFrame:
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
     trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
     main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
@@ -243,9 +244,9 @@ def _evals(run: Run, domains: tuple[str, ...]) -> pl.DataFrame:
     decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows
     point = ["step", "tokens", "phase"]
     means = decisive.group_by(point).agg(pl.col("loss").mean()).sort(point)
-    return _labelled(means, run.record, *point, "loss")
+    return _with_run_columns(means, run.record, *point, "loss")
 
 
-def _labelled(frame: pl.DataFrame, record: Provenance, *columns: str) -> pl.DataFrame:
+def _with_run_columns(frame: pl.DataFrame, record: Provenance, *columns: str) -> pl.DataFrame:
     labels = {"scale": record.scale, "variant": record.variant, "seed": record.seed}
     return frame.select(*[pl.lit(value).alias(name) for name, value in labels.items()], *columns)

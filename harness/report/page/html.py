@@ -13,64 +13,64 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from harness.core import number_format
+from harness.core.number_format import plain_text
 from harness.report.charts import theme
 from harness.report.charts.marks import AXES
 from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.tables.text_table import Table
 
 
-def document(title: str, body: str, specs: Mapping[str, Any]) -> str:
+def page_html(title: str, body: str, specs: Mapping[str, Any]) -> str:
     """The whole file: nothing is fetched, and the charts are drawn from their specifications."""
     scripts = [vega_bundle(), SCRIPT]
     return "\n".join(
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_content_security_policy(scripts)}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{text_of(title)}</title>",
+            f"<title>{escape_text(title)}</title>",
             f"<style>{STYLE}</style></head><body>",
             body,
-            f'<script type="application/json" id="report">{_json(_payload(specs))}</script>',
+            f'<script type="application/json" id="report">{_json(_script_data(specs))}</script>',
             *[f"<script>{script}</script>" for script in scripts],
             "</body></html>\n",
         ]
     )
 
 
-def _payload(specs: Mapping[str, Any]) -> dict:
+def _script_data(specs: Mapping[str, Any]) -> dict:
     """What the page's script draws from."""
     tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
     axes = {name: {"title": title, "label": label} for name, (title, label) in AXES.items()}
     return {"specs": specs, "tones": tones, "axes": axes}
 
 
-def bar(kicker: str) -> str:
+def top_bar(kicker: str) -> str:
     """The line above the title, with the switch between light and dark."""
     return (
-        f'<div class="bar"><p class="kicker">{text_of(kicker)}</p>'
+        f'<div class="bar"><p class="kicker">{escape_text(kicker)}</p>'
         '<button id="tone" type="button">light / dark</button></div>'
     )
 
 
-def chart(name: str, drawn: set[str]) -> str:
-    if name not in drawn:
-        return paragraph("Nothing to draw yet.", "caption")
+def chart_html(name: str, chart_names: set[str]) -> str:
+    if name not in chart_names:
+        return paragraph_html("Nothing to draw yet.", "caption")
     return f'<div class="chart" id="chart-{name}"></div>'
 
 
-def section(title: str, caption: str, *content: str) -> str:
+def section_html(title: str, caption: str, *content: str) -> str:
     if not any(content):
         return ""
-    return f"<section><h2>{title}</h2>{paragraph(caption, 'caption')}{''.join(content)}</section>"
+    return f"<section><h2>{title}</h2>{paragraph_html(caption, 'caption')}{''.join(content)}</section>"
 
 
-def fold(title: str, content: Table) -> str:
-    return f"<details><summary>{title}</summary>{table(content)}</details>" if content else ""
+def folded_table(title: str, content: Table) -> str:
+    return f"<details><summary>{title}</summary>{table_html(content)}</details>" if content else ""
 
 
-def table(content: Table) -> str:
+def table_html(content: Table) -> str:
     """An HTML table, or nothing where there are no rows. A name that stands above already is pale."""
     if not content:
         return ""
@@ -88,16 +88,16 @@ def table(content: Table) -> str:
 
 
 def _cell(tag: str, content: Table, position: int, cell: str, kind: str) -> str:
-    side = "words" if content.worded(position) else "number"
-    return f'<{tag} class="{side}{kind}">{text_of(cell)}</{tag}>'
+    side = "words" if content.is_text_column(position) else "number"
+    return f'<{tag} class="{side}{kind}">{escape_text(cell)}</{tag}>'
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{text_of(text)}</p>' if text else ""
+def paragraph_html(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{escape_text(text)}</p>' if text else ""
 
 
-def text_of(text: str) -> str:
-    return escape(number_format.plain_text(text))
+def escape_text(text: str) -> str:
+    return escape(plain_text(text))
 
 
 def _json(content: dict) -> str:
@@ -108,7 +108,7 @@ def _json(content: dict) -> str:
     return text
 
 
-def _policy(scripts: list[str]) -> str:
+def _content_security_policy(scripts: list[str]) -> str:
     """No network, and only these scripts; Vega compiles its expressions, hence unsafe-eval."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -10,8 +10,17 @@ from harness.records.paths import SweepDir
 from harness.report.charts import panels
 from harness.report.charts.plan_charts import plan_panels
 from harness.report.frames.saved_plan import KeptPlan, Part
-from harness.report.page.html import bar, chart, document, fold, paragraph, section, table, text_of
-from harness.report.tables.text_table import narrowed
+from harness.report.page.html import (
+    chart_html,
+    escape_text,
+    folded_table,
+    page_html,
+    paragraph_html,
+    section_html,
+    table_html,
+    top_bar,
+)
+from harness.report.tables.text_table import narrow_table
 
 PICTURES = {
     "plan_partition": "Who has the chips",
@@ -22,28 +31,30 @@ PICTURES = {
 
 def write_plan_page(sweep: SweepDir, plan: KeptPlan) -> Path:
     """Write `report.html` of a sweep of which nothing was trained, and return its path."""
-    specs = panels.specifications(plan_panels(plan))
+    specs = panels.to_specs(plan_panels(plan))
     title = f"{sweep.path.name}: plan"
     body = (
-        f'<header>{bar(sweep.path.name)}<h1 id="verdict">{text_of(f"Plan on {plan.machine}")}</h1></header>'
+        f'<header>{top_bar(sweep.path.name)}<h1 id="verdict">{escape_text(f"Plan on {plan.machine}")}</h1></header>'
         f"<main>{plan_section(plan, set(specs))}</main>"
     )
-    atomic_files.write_text(sweep.report, document(title, body, specs))
+    atomic_files.write_text(sweep.report, page_html(title, body, specs))
     return sweep.report
 
 
 def plan_section(plan: KeptPlan, drawn: set[str]) -> str:
-    pictures = [f"<h3>{title}</h3>{chart(name, drawn)}" for name, title in PICTURES.items() if name in drawn]
+    pictures = [
+        f"<h3>{title}</h3>{chart_html(name, drawn)}" for name, title in PICTURES.items() if name in drawn
+    ]
     said = [piece for part in plan.parts for piece in _part(part)]
-    return section("Plan", plan.command, *pictures, *said)
+    return section_html("Plan", plan.command, *pictures, *said)
 
 
 def _part(part: Part) -> Iterator[str]:
     """As the terminal has it: what is the same in every row stands below."""
     if part.folded:
-        yield fold(text_of(part.title), part.content)
+        yield folded_table(escape_text(part.title), part.content)
     if part.folded or not (part.content or part.lines):
         return
-    narrow, same = narrowed(part.content)
-    yield f"<h3>{text_of(part.title)}</h3>{table(narrow)}{paragraph(same, 'caption')}"
-    yield "".join(paragraph(line, "note") for line in part.lines)
+    narrow, same = narrow_table(part.content)
+    yield f"<h3>{escape_text(part.title)}</h3>{table_html(narrow)}{paragraph_html(same, 'caption')}"
+    yield "".join(paragraph_html(line, "note") for line in part.lines)

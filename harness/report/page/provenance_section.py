@@ -8,17 +8,17 @@ from collections.abc import Iterable
 import yaml
 
 from harness.compare.results.comparison import Comparison
-from harness.core import number_format
 from harness.core.hashing import flatten
+from harness.core.number_format import MISSING
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
-from harness.report.frames.sweep_frames import Frames, Run
-from harness.report.tables.text_table import Table, table
+from harness.report.frames.sweep_frames import Frames, RecordedRun
+from harness.report.tables.text_table import Table, make_table
 
 DIGITS = 16
 
 
-def facts(comparison: Comparison, content: Frames) -> Table:
+def fact_table(comparison: Comparison, content: Frames) -> Table:
     """One row a fact; more than one value means that the runs disagree. Hashes by their first digits.
 
     Of curves from elsewhere no more is known than their files and runs.
@@ -28,42 +28,42 @@ def facts(comparison: Comparison, content: Frames) -> Table:
     rows = {
         "curves" if content.sweep is None else "sweep": [content.name],
         "rule": [comparison.rule.hash[:DIGITS] or "not written down before the first step"],
-        "code": _distinct(record.code_hash[:DIGITS] for record in records),
-        "data": _distinct(record.facts.data_fingerprint[:DIGITS] for record in records),
-        "held-out tokens": _distinct(record.facts.eval_fingerprint[:DIGITS] for record in records),
+        "code": _distinct_values(record.code_hash[:DIGITS] for record in records),
+        "data": _distinct_values(record.facts.data_fingerprint[:DIGITS] for record in records),
+        "held-out tokens": _distinct_values(record.facts.eval_fingerprint[:DIGITS] for record in records),
         **{
-            name: _distinct(record.versions.get(name, number_format.NONE) for record in records)
+            name: _distinct_values(record.versions.get(name, MISSING) for record in records)
             for name in packages
         },
         "end states": _states(comparison),
     }
-    return table(
+    return make_table(
         ("fact", "value"), ((name, ", ".join(values)) for name, values in rows.items() if values), left=2
     )
 
 
 def config_differences(content: Frames) -> Table:
     """Leaves in which resolved configs of one scale differ between variants, one column a variant."""
-    merged: dict[tuple[str, ...], list[str]] = {}
+    scales_by_row: dict[tuple[str, ...], list[str]] = {}
     for scale in content.scales:
-        configs = {name: _config(content, scale, name) for name in content.variants}
+        configs = {name: _config_of_first_seed(content, scale, name) for name in content.variants}
         for row in _differing(configs):
-            merged.setdefault(row, []).append(scale)
-    rows = ((row[0], ", ".join(scales), *row[1:]) for row, scales in merged.items())
-    return table(("key", "at", *content.variants), rows, left=2 + len(content.variants))
+            scales_by_row.setdefault(row, []).append(scale)
+    rows = ((row[0], ", ".join(scales), *row[1:]) for row, scales in scales_by_row.items())
+    return make_table(("key", "at", *content.variants), rows, left=2 + len(content.variants))
 
 
-def amendments(sweep: SweepDir | None) -> Table:
+def amendment_table(sweep: SweepDir | None) -> Table:
     """The ledger, oldest first, with the entries that were changed after they were written."""
     if sweep is None:
-        return table((), ())
-    edited = set(ledger.edited(sweep))
+        return make_table((), ())
+    edited_positions = set(ledger.edited_positions(sweep))
     rows = (
         (entry["time"], entry["kind"], json.dumps(entry["content"], sort_keys=True)[:200],
-         "edited afterwards" if position in edited else "")
+         "edited afterwards" if position in edited_positions else "")
         for position, entry in enumerate(ledger.read(sweep))
     )  # fmt: skip
-    return table(("time", "entry", "content", "warning"), rows, left=4)
+    return make_table(("time", "entry", "content", "warning"), rows, left=4)
 
 
 def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
@@ -75,18 +75,18 @@ def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
 
 
 def _value(config: dict, key: str) -> str:
-    return json.dumps(config[key], ensure_ascii=False) if key in config else number_format.NONE
+    return json.dumps(config[key], ensure_ascii=False) if key in config else MISSING
 
 
-def _config(content: Frames, scale: str, variant: str) -> dict:
+def _config_of_first_seed(content: Frames, scale: str, variant: str) -> dict:
     """Leaves by dotted key of the first seed's resolved config; empty where it cannot be read."""
     for run in content.runs:
         if (run.record.scale, run.record.variant) == (scale, variant):
-            return _read(run)
+            return _read_config(run)
     return {}
 
 
-def _read(run: Run) -> dict:
+def _read_config(run: RecordedRun) -> dict:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         config = yaml.load(run.path.config.read_text(), loader)
@@ -95,8 +95,8 @@ def _read(run: Run) -> dict:
     return flatten(config) if isinstance(config, dict) else {}
 
 
-def _distinct(values: Iterable[str]) -> list[str]:
-    return [value or number_format.NONE for value in dict.fromkeys(values)]
+def _distinct_values(values: Iterable[str]) -> list[str]:
+    return [value or MISSING for value in dict.fromkeys(values)]
 
 
 def _states(comparison: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.compare.results.comparison import INPUT, Comparison
+from harness.compare.results.comparison import INPUT_SHARE, Comparison
 from harness.compare.results.verdict_types import Ladder
 from harness.core import atomic_files
 from harness.records.paths import SweepDir
@@ -12,11 +12,20 @@ from harness.report.charts import panels, sample_grids
 from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
-from harness.report.page.html import bar, chart, document, fold, paragraph, section, table, text_of
+from harness.report.page.html import (
+    chart_html,
+    escape_text,
+    folded_table,
+    page_html,
+    paragraph_html,
+    section_html,
+    table_html,
+    top_bar,
+)
 from harness.report.page.plan_page import plan_section
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
-from harness.report.tables.text_table import split
+from harness.report.tables.text_table import explain_constant_columns
 
 
 def write_report(sweep: SweepDir, comparison: Comparison) -> Path:
@@ -26,86 +35,88 @@ def write_report(sweep: SweepDir, comparison: Comparison) -> Path:
 
 def write_page(path: Path, comparison: Comparison, content: Frames) -> Path:
     """Write the page of a sweep, or of curves from elsewhere, and return its path."""
-    atomic_files.write_text(path, render(comparison, content))
+    atomic_files.write_text(path, render_page(comparison, content))
     return path
 
 
-def render(comparison: Comparison, content: Frames) -> str:
+def render_page(comparison: Comparison, content: Frames) -> str:
     """The page as text."""
-    specs = panels.draw(comparison, content)
-    return document(f"{comparison.experiment}: verdict", _body(comparison, content, set(specs)), specs)
+    specs = panels.panel_specs(comparison, content)
+    return page_html(f"{comparison.experiment}: verdict", _body(comparison, content, set(specs)), specs)
 
 
-def _body(comparison: Comparison, content: Frames, drawn: set[str]) -> str:
-    fairness, same = split(tables.fairness(comparison))
+def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str:
+    fairness, constant = explain_constant_columns(tables.fairness(comparison))
     by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
-    flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
+    flags = table_html(tables.flags(comparison)), table_html(tables.divergence(comparison))
     sections = [
-        section(
+        section_html(
             "Fairness",
             "What each variant was given, against the control.",
-            table(fairness),
-            paragraph(same, "caption"),
+            table_html(fairness),
+            paragraph_html(constant, "caption"),
         ),
-        section("Learning rates", TUNING, table(tables.tuning(comparison))),
-        section("Ladder", "", chart("ladder", drawn), *by_scale),
-        section(
+        section_html("Learning rates", TUNING, table_html(tables.tuning(comparison))),
+        section_html("Ladder", "", chart_html("ladder", chart_names), *by_scale),
+        section_html(
             "Loss curves",
             CURVES if content.sweep else LOGGED,
-            _controls(content, drawn),
-            chart("curves", drawn),
-            *_others(comparison, drawn),
+            _curve_controls(content, chart_names),
+            chart_html("curves", chart_names),
+            *_other_curves(comparison, chart_names),
         ),
-        section(
+        section_html(
             "Differences",
             DIFFERENCES if content.sweep else LOGGED_DIFFERENCES,
-            chart("deltas", drawn),
+            chart_html("deltas", chart_names),
             *_more_differences(comparison),
         ),
-        *_experts(comparison, drawn),
-        section("Domains", "", table(tables.domains(comparison))),
-        section(
+        *_expert_section(comparison, chart_names),
+        section_html("Domains", "", table_html(tables.domains(comparison))),
+        section_html(
             "Samples",
             tables.samples_title(comparison).partition(": ")[2],
-            *sample_grids.figures(content),
-            table(tables.samples(comparison)),
+            *sample_grids.html_figures(content),
+            table_html(tables.samples(comparison)),
         ),
-        section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
-        section("Gate", "", table(tables.gate(comparison))),
-        section("Flags", "", *flags),
-        section("Config differences", "", table(provenance_section.config_differences(content))),
-        _fleet(comparison, drawn),
-        plan_section(content.plan, drawn) if content.plan else "",
-        section("Provenance", "", *_provenance(comparison, content)),
+        section_html("Forgetting", FORGETTING, table_html(tables.forgetting(comparison))),
+        section_html("Gate", "", table_html(tables.gate(comparison))),
+        section_html("Flags", "", *flags),
+        section_html("Config differences", "", table_html(provenance_section.config_differences(content))),
+        _utilisation_section(comparison, chart_names),
+        plan_section(content.plan, chart_names) if content.plan else "",
+        section_html("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
 
-def _experts(comparison: Comparison, drawn: set[str]) -> list[str]:
+def _expert_section(comparison: Comparison, chart_names: set[str]) -> list[str]:
     """Nothing where no variant has any."""
-    if "experts" not in drawn:
+    if "experts" not in chart_names:
         return []
-    return [section("Experts", EXPERTS, chart("experts", drawn), table(tables.experts(comparison)))]
+    return [
+        section_html("Experts", EXPERTS, chart_html("experts", chart_names), table_html(tables.experts(comparison)))
+    ]
 
 
-def _others(comparison: Comparison, drawn: set[str]) -> list[str]:
+def _other_curves(comparison: Comparison, chart_names: set[str]) -> list[str]:
     """What is beside the comparison: curves in other units, and the outcomes of runs without a sibling."""
-    charts = [chart("others", drawn)] if "others" in drawn else []
-    runs = tables.alone(comparison)
-    return [*charts, *([f"<h3>{tables.ALONE}</h3>{table(runs)}"] if runs else [])]
+    charts = [chart_html("others", chart_names)] if "others" in chart_names else []
+    runs = tables.unpaired_runs(comparison)
+    return [*charts, *([f"<h3>{tables.UNPAIRED_TITLE}</h3>{table_html(runs)}"] if runs else [])]
 
 
-def _fleet(comparison: Comparison, drawn: set[str]) -> str:
-    if "fleet" not in drawn:
+def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:
+    if "fleet" not in chart_names:
         return ""
-    waited = wording.waited(comparison.times.get(INPUT, {}))
-    return section("Fleet", FLEET, chart("fleet", drawn), paragraph(waited))
+    input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
+    return section_html("Fleet", FLEET, chart_html("fleet", chart_names), paragraph_html(input_wait))
 
 
 def _more_differences(comparison: Comparison) -> list[str]:
     return [
-        fold("Looks at decayed checkpoints", tables.looks(comparison)),
-        fold("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
+        folded_table("Looks at decayed checkpoints", tables.looks(comparison)),
+        folded_table("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
     ]
 
 
@@ -136,56 +147,58 @@ LOGGED_DIFFERENCES = (
 
 def _header(comparison: Comparison) -> str:
     hypothesis = comparison.rule.hypothesis
-    verdict = " ".join(f"<span>{text_of(part)}</span>" for part in wording.sentences(comparison.verdict))
+    verdict = " ".join(
+        f"<span>{escape_text(part)}</span>" for part in wording.verdict_sentences(comparison.verdict)
+    )
     return (
-        f"<header>{bar(comparison.experiment)}"
+        f"<header>{top_bar(comparison.experiment)}"
         f'<h1 id="verdict">{verdict}</h1>'
-        + (paragraph(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
+        + (paragraph_html(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
         + f'<div class="cards">{"".join(_card(item) for item in comparison.ladder)}</div>'
-        + "".join(paragraph(note, "note") for note in comparison.notes)
+        + "".join(paragraph_html(note, "note") for note in comparison.notes)
         + "</header>"
     )
 
 
 def _card(ladder: Ladder) -> str:
-    known = ", positive control" if ladder.positive_control else ""
-    decided = wording.decided(ladder.decision, treatment=ladder.variant, control=ladder.control)
+    suffix = ", positive control" if ladder.positive_control else ""
+    decision = wording.decision_text(ladder.decision, treatment=ladder.variant, control=ladder.control)
     lines = [ladder.reason, *wording.ladder_lines(ladder)]
     if ladder.settle:
         lines.append(f"What would settle it: {ladder.settle}.")
     return (
         f'<article class="card {ladder.decision.value}">'
-        f'<p class="soft">{text_of(ladder.variant)} against {text_of(ladder.control)}{known}</p>'
-        f'<p class="decision">{text_of(decided)} <small>{ladder.decision.value}</small></p>'
-        f'<p class="k">k = {text_of(wording.multiplier(ladder.k))}</p>'
-        f'<p class="soft">{text_of(wording.pooled(ladder))}</p>'
-        f"<ul>{''.join(f'<li>{text_of(line)}</li>' for line in lines)}</ul></article>"
+        f'<p class="soft">{escape_text(ladder.variant)} against {escape_text(ladder.control)}{suffix}</p>'
+        f'<p class="decision">{escape_text(decision)} <small>{ladder.decision.value}</small></p>'
+        f'<p class="k">k = {escape_text(wording.format_multiplier(ladder.k))}</p>'
+        f'<p class="soft">{escape_text(wording.pooled_text(ladder))}</p>'
+        f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
     )
 
 
 def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
-    title = f"<h3>{text_of(ladder.variant)} against {text_of(ladder.control)}, by scale</h3>"
-    return title + table(tables.rungs(comparison, ladder))
+    title = f"<h3>{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale</h3>"
+    return title + table_html(tables.rungs(comparison, ladder))
 
 
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
-        table(provenance_section.facts(comparison, content)),
-        table(tables.deviations(comparison))
-        or paragraph("No deviation from the rule that was written down."),
-        fold("Amendments in the ledger", provenance_section.amendments(content.sweep)),
-        fold("Runs and end states", tables.runs(comparison)),
+        table_html(provenance_section.fact_table(comparison, content)),
+        table_html(tables.deviations(comparison))
+        or paragraph_html("No deviation from the rule that was written down."),
+        folded_table("Amendments in the ledger", provenance_section.amendment_table(content.sweep)),
+        folded_table("Runs and end states", tables.runs(comparison)),
     ]
 
 
-def _controls(content: Frames, drawn: set[str]) -> str:
+def _curve_controls(content: Frames, chart_names: set[str]) -> str:
     """What the curves can be drawn over: the axes on which they were measured."""
-    if "curves" not in drawn:
+    if "curves" not in chart_names:
         return ""
-    known = {
+    axes = {
         name: title for name, (title, _) in AXES.items() if name == "tokens" or content.losses[name].max()
     }
-    options = "".join(f'<option value="{name}">{title}</option>' for name, title in known.items())
+    options = "".join(f'<option value="{name}">{title}</option>' for name, title in axes.items())
     return (
         f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
         '<label><input type="checkbox" id="log-x"> log x</label>'

@@ -6,64 +6,64 @@ import re
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder
-from harness.core import number_format
+from harness.core.number_format import plain_text
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
-from harness.report.tables.text_table import Table, split
+from harness.report.tables.text_table import Table, explain_constant_columns
 
 
 def markdown(comparison: Comparison) -> str:
     """The verdict in words, the fairness table, each comparison by scale, flags and deviations."""
-    fairness, same = split(tables.fairness(comparison))
+    fairness, constant = explain_constant_columns(tables.fairness(comparison))
     parts = [
-        f"## {_text(comparison.experiment)}",
-        *[f"**{_text(sentence)}**" for sentence in wording.sentences(comparison.verdict)],
-        *_titled("Fairness", fairness),
-        _text(same),
-        *_titled("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
+        f"## {_escape(comparison.experiment)}",
+        *[f"**{_escape(sentence)}**" for sentence in wording.verdict_sentences(comparison.verdict)],
+        *_titled_table("Fairness", fairness),
+        _escape(constant),
+        *_titled_table("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
         *[part for ladder in comparison.ladder for part in _ladder(comparison, ladder)],
-        *_titled(tables.ALONE, tables.alone(comparison)),
-        *_titled(tables.samples_title(comparison), tables.samples(comparison)),
-        *_titled("Forgetting: loss on domains that are not trained on", tables.forgetting(comparison)),
-        *_titled("Gate", tables.gate(comparison)),
-        *_titled("Diverged runs", tables.divergence(comparison)),
-        *_titled("Deviations", tables.deviations(comparison)),
-        *_titled("Flags", tables.flags(comparison)),
-        *[_text(note) for note in comparison.notes],
+        *_titled_table(tables.UNPAIRED_TITLE, tables.unpaired_runs(comparison)),
+        *_titled_table(tables.samples_title(comparison), tables.samples(comparison)),
+        *_titled_table("Forgetting: loss on domains that are not trained on", tables.forgetting(comparison)),
+        *_titled_table("Gate", tables.gate(comparison)),
+        *_titled_table("Diverged runs", tables.divergence(comparison)),
+        *_titled_table("Deviations", tables.deviations(comparison)),
+        *_titled_table("Flags", tables.flags(comparison)),
+        *[_escape(note) for note in comparison.notes],
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _ladder(comparison: Comparison, ladder: Ladder) -> list[str]:
-    known = " (positive control)" if ladder.positive_control else ""
+    suffix = " (positive control)" if ladder.positive_control else ""
     lines = [
-        f"k = {wording.multiplier(ladder.k)} ({wording.pooled(ladder)}).",
+        f"k = {wording.format_multiplier(ladder.k)} ({wording.pooled_text(ladder)}).",
         *wording.ladder_lines(ladder),
         f"{ladder.decision.value}: {ladder.reason}.",
     ]
     if ladder.settle:
         lines.append(f"What would settle it: {ladder.settle}.")
-    title = f"{_text(ladder.variant)} against {_text(ladder.control)}{known}"
+    title = f"{_escape(ladder.variant)} against {_escape(ladder.control)}{suffix}"
     return [
         f"### {title}",
         _table(tables.rungs(comparison, ladder)),
-        "\n".join(f"- {_text(line)}" for line in lines),
+        "\n".join(f"- {_escape(line)}" for line in lines),
     ]
 
 
-def _titled(title: str, content: Table) -> list[str]:
+def _titled_table(title: str, content: Table) -> list[str]:
     return [f"### {title}", _table(content)] if content else []
 
 
 def _table(content: Table) -> str:
-    sides = ["---" if content.worded(i) else "---:" for i in range(len(content.columns))]
+    sides = ["---" if content.is_text_column(i) else "---:" for i in range(len(content.columns))]
     rows = [content.columns, *content.rows]
-    head, *body = ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in rows]
+    head, *body = ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
     return "\n".join([head, f"| {' | '.join(sides)} |", *body])
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     """Text that Markdown and the HTML inside it leave alone; an `@name` calls nobody."""
-    escaped = re.sub(r"([\\`*\[\]|#~!])", r"\\\1", number_format.plain_text(text))
+    escaped = re.sub(r"([\\`*\[\]|#~!])", r"\\\1", plain_text(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"@(?=\w)", "@\u200b", re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped))

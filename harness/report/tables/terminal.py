@@ -9,10 +9,10 @@ from rich.text import Text
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.verdict.flags import BLOCKING
-from harness.core import number_format
+from harness.core.number_format import plain_text
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
-from harness.report.tables.text_table import Table, split, without
+from harness.report.tables.text_table import Table, drop_columns, explain_constant_columns
 
 STYLES = {
     Decision.B_BETTER: "bold green",
@@ -28,50 +28,52 @@ NARROW, WIDE = 100, 130
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Verdict, fairness, each comparison by scale and over the ladder, then what the flags mean."""
     console.print()
-    for sentence in wording.sentences(comparison.verdict):
+    for sentence in wording.verdict_sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
-    fairness, same = split(tables.fairness(comparison))
+    fairness, constant = explain_constant_columns(tables.fairness(comparison))
     if console.width < NARROW:
         # Flags are listed and explained at the end, rates in a table of their own.
-        fairness = without(fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",))
+        fairness = drop_columns(
+            fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
+        )
     mixed = "mix" in fairness.columns
-    fairness, lines = tables.told(fairness)
-    section(console, "Fairness: what each variant was given", fairness)
-    for line in (*lines, same):
-        say(console, line)
-    section(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
+    fairness, lines = tables.split_phrase_columns(fairness)
+    print_table(console, "Fairness: what each variant was given", fairness)
+    for line in (*lines, constant):
+        print_line(console, line)
+    print_table(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
-    section(console, tables.ALONE, without(tables.alone(comparison), ("problem",)))
+    print_table(console, tables.UNPAIRED_TITLE, drop_columns(tables.unpaired_runs(comparison), ("problem",)))
     if mixed:
-        section(console, "Domains", tables.domains(comparison))
-    section(console, "Experts over the last tenth of each run", tables.experts(comparison))
-    section(console, tables.samples_title(comparison), tables.samples(comparison))
+        print_table(console, "Domains", tables.domains(comparison))
+    print_table(console, "Experts over the last tenth of each run", tables.experts(comparison))
+    print_table(console, tables.samples_title(comparison), tables.samples(comparison))
     _print_forgetting(console, comparison)
-    section(console, "Gate", tables.gate(comparison))
-    section(console, "Diverged runs", tables.divergence(comparison))
-    section(console, "Deviations from the rule that was written down", tables.deviations(comparison))
+    print_table(console, "Gate", tables.gate(comparison))
+    print_table(console, "Diverged runs", tables.divergence(comparison))
+    print_table(console, "Deviations from the rule that was written down", tables.deviations(comparison))
     _print_flags(console, comparison)
     for note in [note for note in comparison.notes if note not in comparison.verdict]:
-        say(console, number_format.plain_text(note))
+        print_line(console, plain_text(note))
 
 
 def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> None:
-    known = " (positive control: known to be worse)" if ladder.positive_control else ""
+    suffix = " (positive control: known to be worse)" if ladder.positive_control else ""
     dropped = ("decision", "flags", "method (df)")
     dropped = dropped[: 3 if console.width < NARROW else 2 if console.width < WIDE else 1]
     content = tables.rungs(comparison, ladder)
-    section(console, f"{ladder.variant} against {ladder.control}{known}", without(content, dropped))
+    print_table(console, f"{ladder.variant} against {ladder.control}{suffix}", drop_columns(content, dropped))
     if "method (df)" in dropped:
         methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
-        say(console, f"Method (df): {', '.join(methods)}.")
-    say(console, f"Ladder: k = {wording.multiplier(ladder.k)} ({wording.pooled(ladder)}).")
+        print_line(console, f"Method (df): {', '.join(methods)}.")
+    print_line(console, f"Ladder: k = {wording.format_multiplier(ladder.k)} ({wording.pooled_text(ladder)}).")
     for line in wording.ladder_lines(ladder):
-        say(console, line)
+        print_line(console, line)
     decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
-    say(console, decision.append(f": {number_format.plain_text(ladder.reason)}", style="default"))
+    print_line(console, decision.append(f": {plain_text(ladder.reason)}", style="default"))
     if ladder.settle:
-        say(console, f"What would settle it: {number_format.plain_text(ladder.settle)}")
+        print_line(console, f"What would settle it: {plain_text(ladder.settle)}")
 
 
 def _print_forgetting(console: Console, comparison: Comparison) -> None:
@@ -82,10 +84,10 @@ def _print_forgetting(console: Console, comparison: Comparison) -> None:
         rows = tuple(row for row in content.rows if row[0] == scale)
         n = ", ".join(dict.fromkeys(row[content.columns.index("n")] for row in rows))
         title = f"Forgetting at {scale}: loss on what is not trained on, end minus start (n {n})"
-        section(console, title, without(Table(content.columns, rows, 3), dropped))
+        print_table(console, title, drop_columns(Table(content.columns, rows, 3), dropped))
 
 
-def say(console: Console, line: str | Text) -> None:
+def print_line(console: Console, line: str | Text) -> None:
     """Text set in by one column; wrapped here, since rich fills each line with blanks."""
     if not line:
         return
@@ -102,21 +104,21 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
     for flag, weight, where, meaning in tables.flags(comparison).rows:
         style = "magenta" if flag in BLOCKING else "yellow"
         line = Text(flag, style=style).append(f" ({weight}; {where}): {meaning}.", style="default")
-        say(console, line)
+        print_line(console, line)
 
 
-def section(console: Console, title: str, content: Table) -> None:
+def print_table(console: Console, title: str, content: Table) -> None:
     if not content:
         return
-    console.print(Text(f"\n{number_format.plain_text(title)}", style="bold"))
-    console.print(_dressed(content))
+    console.print(Text(f"\n{plain_text(title)}", style="bold"))
+    console.print(_rich_table(content))
 
 
-def _dressed(content: Table) -> RichTable:
-    dressed = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
+def _rich_table(content: Table) -> RichTable:
+    rich_table = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
     for position, column in enumerate(content.columns):
-        side = "left" if content.worded(position) else "right"
-        dressed.add_column(Text(column), justify=side, no_wrap="[" in column)
+        side = "left" if content.is_text_column(position) else "right"
+        rich_table.add_column(Text(column), justify=side, no_wrap="[" in column)
     for row in content.rows:
-        dressed.add_row(*[Text(cell) for cell in row])
-    return dressed
+        rich_table.add_row(*[Text(cell) for cell in row])
+    return rich_table

@@ -7,32 +7,39 @@ import statistics
 from collections.abc import Mapping
 
 from harness.compare.results.verdict_types import Decision, Ladder
-from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, Slope
-from harness.compare.verdict.flags import EXPLAIN
-from harness.core.number_format import NONE, number, p_is, plain_text, power, signed
+from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
+from harness.compare.verdict.flags import EXPLANATIONS
+from harness.core.number_format import (
+    MISSING,
+    format_number,
+    format_p_statement,
+    format_scientific,
+    format_signed,
+    plain_text,
+)
 
-DIRECTIONS = {
+DIRECTION_TEXT = {
     Direction.SHRINKS: "the difference shrinks with scale",
     Direction.GROWS: "the difference grows with scale",
     Direction.HOLDS: "the difference holds with scale",
     Direction.UNRESOLVED: "how the difference changes with scale is unresolved",
 }
 
-AXIS = {Slope.k_tokens: "tokens", Slope.k_compute: "compute"}
+MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
 """What k multiplies."""
 
 
-def meaning(flag: str) -> str:
-    return EXPLAIN.get(flag, NONE)
+def flag_meaning(flag: str) -> str:
+    return EXPLANATIONS.get(flag, MISSING)
 
 
-def sentences(verdict: str) -> list[str]:
+def verdict_sentences(verdict: str) -> list[str]:
     """The verdict, one sentence a treatment: each begins with its decision."""
     words = "|".join(decision.value for decision in Decision)
     return re.split(rf"(?<=\.) (?=(?:{words}): )", plain_text(verdict))
 
 
-def decided(decision: Decision, *, treatment: str, control: str) -> str:
+def decision_text(decision: Decision, *, treatment: str, control: str) -> str:
     """The decision with names in the place of A and B."""
     return {
         Decision.B_BETTER: f"{treatment} is better",
@@ -43,43 +50,43 @@ def decided(decision: Decision, *, treatment: str, control: str) -> str:
     }[decision]
 
 
-def effect(item: Effect) -> str:
+def format_effect(item: Effect) -> str:
     """A difference with its interval, and its level where that is not 95 %."""
     if item.low is None or item.high is None:
-        return signed(item.mean)
+        return format_signed(item.mean)
     level = "" if item.level == 0.95 else f" ({100 * item.level:.3g} %)"
-    return f"{signed(item.mean)} [{signed(item.low)}, {signed(item.high)}]{level}"
+    return f"{format_signed(item.mean)} [{format_signed(item.low)}, {format_signed(item.high)}]{level}"
 
 
-def multiplier(item: Multiplier | None) -> str:
+def format_multiplier(item: Multiplier | None) -> str:
     if item is None or item.k is None:
-        return NONE
+        return MISSING
     if item.low is None or item.high is None:
         return f"{item.k:.3f}"
-    return span(item.k, item.low, item.high)
+    return format_multiplier_interval(item.k, item.low, item.high)
 
 
-def span(middle: float, low: float, high: float) -> str:
+def format_multiplier_interval(middle: float, low: float, high: float) -> str:
     """A multiplier with its ends."""
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def method(name: str, df: float | None) -> str:
-    return f"{name} ({number(df, 2)})" if df is not None else name
+def method_text(name: str, df: float | None) -> str:
+    return f"{name} ({format_number(df, 2)})" if df is not None else name
 
 
-def estimand(item: Effect) -> str:
+def estimand_text(item: Effect) -> str:
     """What an interval is about, for labels."""
     if item.estimand is Estimand.trajectory_only or item.n < 2:
         return f"these trajectories only, n = {item.n}"
     return f"population of seeds, n = {item.n}"
 
 
-def runs(count: int) -> str:
+def run_count(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
-def waited(shares: Mapping[str, float]) -> str:
+def input_wait_text(shares: Mapping[str, float]) -> str:
     """How long runs were held up by their input, as shares of their training time; empty for none."""
     if not shares:
         return ""
@@ -91,18 +98,18 @@ def waited(shares: Mapping[str, float]) -> str:
     )
 
 
-def scales(ladder: Ladder) -> str:
+def _scale_count(ladder: Ladder) -> str:
     return f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
 
 
-def pooled(ladder: Ladder) -> str:
+def pooled_text(ladder: Ladder) -> str:
     """What the pooled k is a multiplier of, over how many scales and pairs, and its p."""
     if ladder.k is None or ladder.k.k is None:
-        return f"no multiplier over {scales(ladder)}"
-    p = f", {p_is(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
+        return f"no multiplier over {_scale_count(ladder)}"
+    p = f", {format_p_statement(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
     return (
-        f"{ladder.k.estimand.value}: multiplier of {AXIS[ladder.k.estimand]}, "
-        f"pooled over {scales(ladder)}, n = {ladder.k.n} pairs{p}"
+        f"{ladder.k.estimand.value}: multiplier of {MULTIPLIED[ladder.k.estimand]}, "
+        f"pooled over {_scale_count(ladder)}, n = {ladder.k.n} pairs{p}"
     )
 
 
@@ -110,27 +117,29 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     """What else is known over all scales, a sentence each: trend, projection, equivalence."""
     lines = []
     if ladder.k_compute and ladder.k_compute.k is not None:
-        lines.append(f"Along the ladder, in compute: k = {multiplier(ladder.k_compute)}.")
+        lines.append(f"Along the ladder, in compute: k = {format_multiplier(ladder.k_compute)}.")
     if trend := ladder.trend:
         gamma = f"{trend.gamma:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}]"
         lines.append(
-            f"{trend.direction.value}: {DIRECTIONS[trend.direction]} "
+            f"{trend.direction.value}: {DIRECTION_TEXT[trend.direction]} "
             f"(ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
         )
     if ladder.projection:
-        lines.append(_projected(ladder.projection))
+        lines.append(_projection_text(ladder.projection))
     test = ladder.equivalence
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
-        lines.append(f"Equivalence within ±{number(test.margin, 2)} in ln k {outcome} ({p_is(test.p)}).")
+        lines.append(
+            f"Equivalence within ±{format_number(test.margin, 2)} in ln k {outcome} ({format_p_statement(test.p)})."
+        )
     return lines
 
 
-def _projected(projection: Projection) -> str:
+def _projection_text(projection: Projection) -> str:
     text = (
-        f"At {power(projection.flops)} FLOPs: k = {span(projection.k, projection.low, projection.high)} "
+        f"At {format_scientific(projection.flops)} FLOPs: k = {format_multiplier_interval(projection.k, projection.low, projection.high)} "
         "(prediction interval, EXTRAPOLATION)"
     )
     if projection.crossing_flops:
-        text += f"; the line crosses k = 1 at {power(projection.crossing_flops)} FLOPs"
+        text += f"; the line crosses k = 1 at {format_scientific(projection.crossing_flops)} FLOPs"
     return text + "."

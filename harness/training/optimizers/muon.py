@@ -24,7 +24,7 @@ from jax import P
 from jaxtyping import Array, Float
 
 from harness.models import Model
-from harness.models.mup import GROWING, one_expert, relative_width
+from harness.models.mup import WIDTH_SCALED_AXES, expert_matrix, relative_width
 from harness.models.parameters import ParamSpec
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -50,36 +50,39 @@ Matrices = Mapping[str, Matrix]
 """By stored path."""
 
 
-def matrices_of(model: Model) -> dict[str, Matrix]:
+def hidden_matrices(model: Model) -> dict[str, Matrix]:
     """The parameters that Muon takes: all but the vocabulary's and what is no matrix."""
-    relative = relative_width(model.blueprint.config, model.shape.width)
-    one = {path: one_expert(model.specs[model.stacking.members(path)[0]]) for path in model.stored}
+    relative = relative_width(model.spec.config, model.shape.width)
+    layer_specs = {
+        path: expert_matrix(model.param_specs[model.stacking.canonical_paths(path)[0]])
+        for path in model.stored_specs
+    }
     return {
-        path: matrix_of(spec, contracted_axes(spec), relative)
-        for path, spec in one.items()
+        path: as_matrix(spec, num_contracted_axes(spec), relative)
+        for path, spec in layer_specs.items()
         if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
     }
 
 
-def contracted_axes(spec: ParamSpec) -> int:
+def num_contracted_axes(spec: ParamSpec) -> int:
     """Leading axes that a product contracts: all before the last where it writes to the stream, else one."""
     return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
 
 
-def matrix_of(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
+def as_matrix(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
     """A weight of one layer as a matrix; `relative`: the width over the base's."""
     rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
     grown_in, grown_out = (
-        relative if any(map(_grows, axes)) else 1.0
+        relative if any(map(_grows_with_width, axes)) else 1.0
         for axes in (spec.axes[:contracted], spec.axes[contracted:])
     )
     longest, longest_at_base = max(rows, columns), max(rows / grown_in, columns / grown_out)
     return Matrix(rows, columns, math.sqrt(grown_out / grown_in * longest_at_base / longest))
 
 
-def _grows(axis: str | None) -> bool:
+def _grows_with_width(axis: str | None) -> bool:
     """Key-value heads of their own are an option of the mechanism: as many at every width."""
-    return axis in GROWING and axis != "kv_heads"
+    return axis in WIDTH_SCALED_AXES and axis != "kv_heads"
 
 
 def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransformation:
@@ -89,14 +92,14 @@ def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransfo
     """
 
     def orthogonal(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        found = dict(cast(Mapping[str, Array], updates))
-        wide = {path: _wide(found[path], matrix) for path, matrix in matrices.items()}
-        for paths in _by_shape(wide):
-            stack_NIO = orthogonalise(jnp.concatenate([wide[path] for path in paths]), steps)
-            ends = [sum(len(wide[path]) for path in paths[: i + 1]) for i in range(len(paths) - 1)]
+        results = dict(cast(Mapping[str, Array], updates))
+        slices = {path: _as_wide_slices(results[path], matrix) for path, matrix in matrices.items()}
+        for paths in _group_by_shape(slices):
+            stack_NIO = orthogonalise(jnp.concatenate([slices[path] for path in paths]), steps)
+            ends = [sum(len(slices[path]) for path in paths[: i + 1]) for i in range(len(paths) - 1)]
             for path, part_LIO in zip(paths, jnp.split(stack_NIO, ends), strict=True):
-                found[path] = _as_stored(part_LIO, matrices[path], found[path])
-        return found
+                results[path] = _as_stored(part_LIO, matrices[path], results[path])
+        return results
 
     return optax.stateless(orthogonal)
 
@@ -112,9 +115,9 @@ def orthogonalise(x_NIO: Float[Array, "N I O"], steps: int) -> Float[Array, "N I
     return x_NIO
 
 
-def _wide(update: Array, matrix: Matrix) -> Float[Array, "L I O"]:
+def _as_wide_slices(update: Array, matrix: Matrix) -> Float[Array, "L I O"]:
     """A layer a slice, whole on every device, the shorter side first."""
-    x_LIO = _placed(update, P(*[None] * update.ndim)).reshape(-1, matrix.rows, matrix.columns)
+    x_LIO = _reshard(update, P(*[None] * update.ndim)).reshape(-1, matrix.rows, matrix.columns)
     if matrix.rows <= matrix.columns:
         return x_LIO
     # Else the transpose is folded into the products, whose bits then depend on the cores (`layers.product`).
@@ -126,13 +129,13 @@ def _as_stored(x_LIO: Float[Array, "L I O"], matrix: Matrix, update: Array) -> A
     if matrix.rows > matrix.columns:
         x_LIO = jax.lax.optimization_barrier(x_LIO).swapaxes(1, 2)
     size = ADAM_RMS * math.sqrt(max(matrix.rows, matrix.columns))
-    return _placed(size * x_LIO.reshape(update.shape), jax.typeof(update).sharding.spec)
+    return _reshard(size * x_LIO.reshape(update.shape), jax.typeof(update).sharding.spec)
 
 
-def _placed(x: Array, spec: P) -> Array:
+def _reshard(x: Array, spec: P) -> Array:
     return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, spec)
 
 
-def _by_shape(wide: Mapping[str, Array]) -> list[list[str]]:
-    shapes = dict.fromkeys(x_LIO.shape[1:] for x_LIO in wide.values())
-    return [[path for path, x_LIO in wide.items() if x_LIO.shape[1:] == shape] for shape in shapes]
+def _group_by_shape(slices: Mapping[str, Array]) -> list[list[str]]:
+    shapes = dict.fromkeys(x_LIO.shape[1:] for x_LIO in slices.values())
+    return [[path for path, x_LIO in slices.items() if x_LIO.shape[1:] == shape] for shape in shapes]

@@ -9,10 +9,10 @@ import jax
 import optax
 
 from harness.config.schema.run import OptimizerConfig
-from harness.core.errors import UserError, nearest
-from harness.training.optimizers.muon import Matrices, matrices_of, scale_by_orthogonal
+from harness.core.errors import UserError, did_you_mean
+from harness.training.optimizers.muon import Matrices, hidden_matrices, scale_by_orthogonal
 
-__all__ = ["OPTIMIZERS", "Matrices", "make_optimizer", "matrices_of"]
+__all__ = ["OPTIMIZERS", "Matrices", "hidden_matrices", "make_optimizer"]
 
 DecayMask = dict[str, bool]
 """By parameter path, whether weight decay applies: matrices yes, gains no."""
@@ -27,7 +27,7 @@ def adamw(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
 ) -> optax.GradientTransformation:
     """Decoupled weight decay (Loshchilov and Hutter, 2019), decay scaled by the learning rate."""
-    return _finished(_adam(config), config, decay_mask, rate_scales)
+    return _with_decay(_adam(config), config, decay_mask, rate_scales)
 
 
 def lion(
@@ -37,7 +37,7 @@ def lion(
 
     Its updates are of Adam's size and rank, so they carry across width as Adam's do.
     """
-    return _finished(optax.scale_by_lion(config.b1, config.b2), config, decay_mask, rate_scales)
+    return _with_decay(optax.scale_by_lion(config.b1, config.b2), config, decay_mask, rate_scales)
 
 
 def muon(
@@ -52,7 +52,7 @@ def muon(
     }
     labels = {path: "matrix" if path in matrices else "other" for path in decay_mask}
     rates = {**rate_scales, **{path: matrix.rate for path, matrix in matrices.items()}}
-    return _finished(optax.partition(parts, labels), config, decay_mask, rates)
+    return _with_decay(optax.partition(parts, labels), config, decay_mask, rates)
 
 
 Optimizer = Callable[[OptimizerConfig, DecayMask, RateScales, Matrices], optax.GradientTransformation]
@@ -61,10 +61,7 @@ OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "lion": lion, "muon": muon}
 
 
 def make_optimizer(
-    config: OptimizerConfig,
-    decay_mask: DecayMask,
-    rate_scales: RateScales,
-    matrices: Matrices = NO_MATRICES,
+    config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices = NO_MATRICES
 ) -> optax.GradientTransformation:
     """The direction of descent, before the learning rate. Raises UserError for an unknown name.
 
@@ -72,7 +69,7 @@ def make_optimizer(
     """
     if config.name not in OPTIMIZERS:
         raise UserError(
-            f"optimizer.name={config.name}: no such optimizer; {nearest(config.name, OPTIMIZERS)}"
+            f"optimizer.name={config.name}: no such optimizer; {did_you_mean(config.name, OPTIMIZERS)}"
         )
     return OPTIMIZERS[config.name](config, decay_mask, rate_scales, matrices)
 
@@ -81,7 +78,7 @@ def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.scale_by_adam(config.b1, config.b2, config.epsilon)
 
 
-def _finished(
+def _with_decay(
     direction: optax.GradientTransformation,
     config: OptimizerConfig,
     decay_mask: DecayMask,
@@ -90,7 +87,7 @@ def _finished(
     """The scales of single paths stand before the decay: it takes the same share a step at every width."""
     return optax.chain(
         direction,
-        *([_scaled(rate_scales)] if any(scale != 1 for scale in rate_scales.values()) else []),
+        *([_scale_per_path(rate_scales)] if any(scale != 1 for scale in rate_scales.values()) else []),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
     )
 
@@ -108,7 +105,7 @@ def _check_muon(config: OptimizerConfig, matrices: Matrices) -> None:
         raise UserError("optimizer.name=muon: the model has no hidden matrix; choose optimizer=adamw")
 
 
-def _scaled(rate_scales: RateScales) -> optax.GradientTransformation:
+def _scale_per_path(rate_scales: RateScales) -> optax.GradientTransformation:
     def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         return jax.tree.map(lambda update, factor: update * factor, updates, dict(rate_scales))
 

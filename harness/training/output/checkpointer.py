@@ -10,11 +10,16 @@ import jax
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config.schema.run import CheckpointConfig
-from harness.parallel.processes.agreement import leads
+from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import Manifest, manifest_steps, remove, write_manifest
+from harness.records.run.checkpoint_manifest import (
+    Manifest,
+    manifest_steps,
+    remove_checkpoint,
+    write_manifest,
+)
 
-NAME = "state"
+STATE_NAME = "state"
 
 
 def restore(run: RunDir, step: int, abstract: Any) -> Any:
@@ -27,11 +32,11 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
 
 
 def _load(path: str, abstract: Any) -> Any:
-    with _context():
-        return ocp.load_checkpointables(path, {NAME: abstract})[NAME]
+    with _orbax_context():
+        return ocp.load_checkpointables(path, {STATE_NAME: abstract})[STATE_NAME]
 
 
-def _context() -> ocp.Context:
+def _orbax_context() -> ocp.Context:
     """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
     of a save and half as much again of a restore.
 
@@ -52,12 +57,12 @@ which another thread saves or restores waits for the wrong directory, and writes
 (7 of 88 saves failed beside a thread that restored)."""
 
 
-def settle() -> None:
+def wait_all() -> None:
     """Wait for every save that was handed over by now: what a failed attempt left under way."""
     _ORBAX.submit(lambda: None).result()
 
 
-class Saver:
+class Checkpointer:
     """Writes a run's checkpoints in the background; a manifest completes each.
 
     `save` takes a state that nobody will donate (a copy) and returns at once, unless the run's
@@ -71,12 +76,14 @@ class Saver:
     def save(self, state: Any, manifest: Manifest) -> None:
         self.wait()
         if jax.process_count() == 1:
-            self._pending = _ORBAX.submit(lambda: self._complete(self._begin(state, manifest), manifest))
+            self._pending = _ORBAX.submit(
+                lambda: self._finish_save(self._start_save(state, manifest), manifest)
+            )
         else:
             # Orbax begins by comparing folders in a collective. None of the lane's steps may be dispatched
             # beside it: one process would have it before the step, and another one after.
-            begun = _ORBAX.submit(self._begin, state, manifest).result()
-            self._pending = _ORBAX.submit(self._complete, begun, manifest)
+            response = _ORBAX.submit(self._start_save, state, manifest).result()
+            self._pending = _ORBAX.submit(self._finish_save, response, manifest)
 
     def wait(self) -> None:
         """Until what was handed over is on disk."""
@@ -84,25 +91,25 @@ class Saver:
         if pending is not None:
             pending.result()
 
-    def _begin(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
+    def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
         if jax.process_index() == 0:  # whoever makes the folder for Orbax
-            remove(self._run, manifest.step)
+            remove_checkpoint(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # of a save that a kill cut short
-        with _context():
-            return ocp.save_checkpointables_async(str(folder), {NAME: state})
+        with _orbax_context():
+            return ocp.save_checkpointables_async(str(folder), {STATE_NAME: state})
 
-    def _complete(self, begun: ocp.AsyncResponse[None], manifest: Manifest) -> None:
-        begun.result()
-        if leads():
+    def _finish_save(self, response: ocp.AsyncResponse[None], manifest: Manifest) -> None:
+        response.result()
+        if is_primary():
             write_manifest(self._run, manifest)
-            self._retain()
+            self._delete_old()
 
-    def _retain(self) -> None:
+    def _delete_old(self) -> None:
         """Keep the last n, every k-th, and those that a branch starts from."""
         steps = manifest_steps(self._run)
         for step in steps[: -self._policy.keep_last]:
             regular = self._policy.keep_every and step % self._policy.keep_every == 0
             if step not in self._protected and not regular:
-                remove(self._run, step)
+                remove_checkpoint(self._run, step)

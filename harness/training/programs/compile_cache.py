@@ -26,23 +26,23 @@ from jax.extend import backend as jax_backend
 
 from harness.core.atomic_files import write_bytes
 from harness.core.cache_dir import cache_dir
-from harness.core.file_locks import lock
-from harness.core.hashing import digest
-from harness.parallel.processes.agreement import fetched
+from harness.core.file_locks import lock_file
+from harness.core.hashing import hash_json
+from harness.parallel.processes.agreement import to_host
 from harness.parallel.processes.jax_distributed import COLLECTIVES
-from harness.records.run.environment import Surroundings
+from harness.records.run.environment import Environment
 from harness.records.run.provenance import package_versions
 
 Program = Callable[..., Any]
 Device = Any
 """A `jax.Device`, whose name type checkers do not take for a class."""
 
-AHEAD = 8
+MAX_IN_FLIGHT = 8
 """Programs of a lane under way at once. On CPU XLA lets 32 a device begin; where more are dispatched, one
 device may wait for a place while the others wait for it in a collective, and none ends (jaxlib 0.10.2)."""
 
 
-def obtain(
+def compile_or_load(
     name: str, key: Any, lower: Callable[[], jax.stages.Lowered], devices: Sequence[Device]
 ) -> Program:
     """The compiled program `name` for these devices, from the cache or compiled into it.
@@ -51,14 +51,14 @@ def obtain(
     and XLA flags are added here. One compilation at a time on a host: several at once have
     aborted processes on an overloaded CPU.
     """
-    about = [key, len(devices), surroundings()]
+    inputs = [key, len(devices), compile_environment()]
     if jax.distributed.is_initialized():
-        about.append({"processes": jax.process_count()})
-    path = cache_dir("programs") / f"{name}-{digest(about)}.bin"
+        inputs.append({"processes": jax.process_count()})
+    path = cache_dir("programs") / f"{name}-{hash_json(inputs)}.bin"
     program = _load(path, devices)
     if program is not None:
         return program
-    with _one_at_a_time():
+    with _compile_lock():
         program = _load(path, devices)
         if program is None:
             compiled = lower().compile()
@@ -67,17 +67,17 @@ def obtain(
     return program
 
 
-def in_turn(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
+def bounded_results(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
     """The results of programs on the host, in their order, while no more than `AHEAD` are under way."""
     pending = deque()
-    for each in dispatched:
-        pending.append(each)
-        if len(pending) == AHEAD:
-            yield fetched(pending.popleft())
-    yield from map(fetched, pending)
+    for array in dispatched:
+        pending.append(array)
+        if len(pending) == MAX_IN_FLIGHT:
+            yield to_host(pending.popleft())
+    yield from map(to_host, pending)
 
 
-def surroundings() -> dict[str, Any]:
+def compile_environment() -> dict[str, Any]:
     """What besides the config decides the bits of a program; part of what a replay needs."""
     return {
         "versions": package_versions(),
@@ -87,29 +87,29 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def seen(devices: Sequence[Device]) -> Surroundings:
+def current_environment(devices: Sequence[Device]) -> Environment:
     """What a lane on these devices writes down of them and of this process."""
-    about = surroundings()
-    machine, features = about["machine"]
-    return Surroundings(
-        platform=about["platform"],
+    environment = compile_environment()
+    machine, features = environment["machine"]
+    return Environment(
+        platform=environment["platform"],
         kind=devices[0].device_kind,
         devices=len(devices),
         process_devices=jax.local_device_count(),
         cores=len(os.sched_getaffinity(0)),
         machine=machine,
         features=features.partition(":")[2].strip(),
-        flags=about["flags"],
-        versions=about["versions"],
-        collectives=_collectives(),
+        flags=environment["flags"],
+        versions=environment["versions"],
+        collectives=_collectives_backend(),
     )
 
 
-def _collectives() -> str:
+def _collectives_backend() -> str:
     """Sums over more than two devices depend on it in their last bits."""
     on_cpu = jax_backend.get_backend().platform == "cpu"
-    several = jax.distributed.is_initialized() and on_cpu
-    return COLLECTIVES if several else ""
+    is_distributed = jax.distributed.is_initialized() and on_cpu
+    return COLLECTIVES if is_distributed else ""
 
 
 def _cpu_features() -> str:
@@ -122,10 +122,10 @@ def _cpu_features() -> str:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
+def _compile_lock() -> Iterator[None]:
     folder = cache_dir("programs")
     with (folder / "compile.lock").open("a") as file:
-        lock(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
+        lock_file(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
         yield
 
 
@@ -140,10 +140,10 @@ def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[Device])
 def _load(path: Path, devices: Sequence[Device]) -> Program | None:
     try:
         payload, arguments, results, ids = pickle.loads(path.read_bytes())
-        unpickler = _Relocating(payload, dict(zip(ids, devices, strict=True)))
-        unloaded, infos, no_kwargs = unpickler.load()
+        unpickler = _DeviceRemapUnpickler(payload, dict(zip(ids, devices, strict=True)))
+        executable, infos, no_kwargs = unpickler.load()
         return jax.stages.Compiled(
-            unloaded.load(), [], arguments.unflatten(infos), results, no_kwargs=no_kwargs
+            executable.load(), [], arguments.unflatten(infos), results, no_kwargs=no_kwargs
         )
     except FileNotFoundError:
         return None
@@ -152,7 +152,7 @@ def _load(path: Path, devices: Sequence[Device]) -> Program | None:
         return None
 
 
-class _Relocating(pickle.Unpickler):
+class _DeviceRemapUnpickler(pickle.Unpickler):
     """Puts an executable and its shardings onto other devices than it was compiled for."""
 
     def __init__(self, payload: bytes, devices: dict[int, Device]):

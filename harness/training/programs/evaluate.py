@@ -13,15 +13,15 @@ from jaxtyping import Array, Float, Int
 
 from harness.data import HeldOut
 from harness.models import Model
-from harness.parallel.processes.agreement import placed
-from harness.training.programs.compile_cache import Program, in_turn
+from harness.parallel.processes.agreement import put_sharded
+from harness.training.programs.compile_cache import Program, bounded_results
 from harness.training.trainable.trainable_model import Params
 
 if TYPE_CHECKING:
-    from harness.training.trainable.trainable_model import Learner
+    from harness.training.trainable.trainable_model import TrainableModel
 
 
-def make_evaluate(model: Model | Learner):
+def make_evaluate(model: Model | TrainableModel):
     """(params, rows [B, T+1]) -> losses summed over the tokens of each, float32 [B]."""
 
     def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, " B"]:
@@ -42,17 +42,21 @@ def evaluate_domains(
 
     The last batch of a domain is filled up with repeats, which are left out of the mean.
     """
-    batches = {domain: _batches(held.tokens_NT, batch) for domain, held in heldout.items()}
-    sums = in_turn(program(params, placed(rows, sharding)) for each in batches.values() for rows in each)
+    batches = {domain: _padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
+    sums = bounded_results(
+        program(params, put_sharded(rows, sharding))
+        for domain_batches in batches.values()
+        for rows in domain_batches
+    )
     results = {}
-    for domain, held in heldout.items():
-        count, size = len(held.tokens_NT), held.bytes
+    for domain, examples in heldout.items():
+        count, size = len(examples.tokens_NT), examples.bytes
         all_N = np.concatenate([next(sums) for _ in batches[domain]])
         total = float(all_N[:count].sum(dtype=np.float64))
         results[domain] = (total / (count * length), total / (math.log(2) * size) if size else None)
     return results
 
 
-def _batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
-    filled = np.resize(np.arange(len(tokens_NT)), math.ceil(len(tokens_NT) / batch) * batch)
-    return [tokens_NT[rows] for rows in filled.reshape(-1, batch)]
+def _padded_batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
+    indices = np.resize(np.arange(len(tokens_NT)), math.ceil(len(tokens_NT) / batch) * batch)
+    return [tokens_NT[rows] for rows in indices.reshape(-1, batch)]

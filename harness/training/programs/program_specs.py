@@ -18,75 +18,81 @@ from harness.config.schema.run import Config
 from harness.models import Model
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.training.step import Step, TrainState, make_step
-from harness.training.trainable.trainable_model import Learner, Params, learner_of, split
+from harness.training.trainable.trainable_model import Params, TrainableModel, make_trainable, split_trainable
 
 
 @dataclass(frozen=True)
-class Specs:
+class ProgramSpecs:
     """Of one run. Raises UserError where something does not divide over the mesh."""
 
     config: Config
     model: Model
     mesh: Mesh | AbstractMesh
 
-    def entered(self) -> AbstractContextManager[Any]:
+    def mesh_context(self) -> AbstractContextManager[Any]:
         """The mesh in context, which tracing wants."""
         if isinstance(self.mesh, Mesh):
             return jax.set_mesh(self.mesh)
         return jax.sharding.use_abstract_mesh(self.mesh)
 
     @functools.cached_property
-    def learner(self) -> Learner:
-        return learner_of(self.config, self.model)
+    def trainable_model(self) -> TrainableModel:
+        return make_trainable(self.config, self.model)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        return self.learner.optimizer(self.config.optimizer)
+        return self.trainable_model.build_optimizer(self.config.optimizer)
 
     @functools.cached_property
     def step(self) -> Step:
-        return make_step(self.learner, self.config.optimizer, self.optimizer, self.learner.learning)
+        return make_step(
+            self.trainable_model,
+            self.config.optimizer,
+            self.optimizer,
+            self.trainable_model.trainable_paths,
+            self.config.loss.z_loss,
+        )
 
     @property
     def step_arguments(self) -> tuple[TrainState, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """Of `step`: the state, which it may overwrite, tokens, learning rate."""
         tokens = jax.ShapeDtypeStruct(self.batch_shape, jnp.int32, sharding=self.batch_sharding)
-        return self.state, tokens, self.number
+        return self.state, tokens, self.scalar
 
     @property
-    def number(self) -> jax.ShapeDtypeStruct:
+    def scalar(self) -> jax.ShapeDtypeStruct:
         """One float on every device."""
         return jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
 
     @property
-    def rows(self) -> jax.ShapeDtypeStruct:
+    def unsplit_batch(self) -> jax.ShapeDtypeStruct:
         """A batch that is not cut into micro-batches, [sequences, T+1]."""
         shape = (self.config.scale.batch, self.model.row_length)
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.row_sharding)
 
     @functools.cached_property
     def param_shardings(self) -> dict[str, NamedSharding]:
-        return param_shardings(self.mesh, self.learner.stored)
+        return param_shardings(self.mesh, self.trainable_model.stored_specs)
 
     @functools.cached_property
     def params(self) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self.param_shardings[path])
-            for path, spec in self.learner.stored.items()
+            for path, spec in self.trainable_model.stored_specs.items()
         }
 
     @property
-    def learning(self) -> Params:
+    def trainable_params(self) -> Params:
         """Of `params`, those that learn."""
-        return split(cast(Params, self.params), self.learner.learning)[0]
+        return split_trainable(cast(Params, self.params), self.trainable_model.trainable_paths)[0]
 
     @functools.cached_property
     def state(self) -> TrainState:
-        with self.entered():
-            moments = jax.eval_shape(self.optimizer.init, self.learning)
-        return TrainState(cast(Params, self.params), jax.tree.map(self._placed, moments))
+        with self.mesh_context():
+            moments = jax.eval_shape(self.optimizer.init, self.trainable_params)
+        return TrainState(cast(Params, self.params), jax.tree.map(self._with_sharding, moments))
 
-    def _placed(self, leaf: Any) -> jax.ShapeDtypeStruct:
+    def _with_sharding(self, leaf: Any) -> jax.ShapeDtypeStruct:
         spec = getattr(leaf.sharding, "spec", None) or P()
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, spec))
 

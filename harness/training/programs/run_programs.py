@@ -15,23 +15,23 @@ from jax import P
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config.schema.run import Config
-from harness.core.hashing import plain
-from harness.data import Batch, Gallery, HeldOut
+from harness.core.hashing import to_plain
+from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
-from harness.parallel.processes.agreement import placed
-from harness.parallel.sharding.axis_rules import batch_sharding, rows_here
+from harness.parallel.processes.agreement import put_sharded
+from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.run.provenance import code_of
-from harness.training.programs.compile_cache import Device, Program, obtain
+from harness.training.programs.compile_cache import Device, Program, compile_or_load
 from harness.training.programs.evaluate import evaluate_domains, make_evaluate
-from harness.training.programs.program_specs import Specs
-from harness.training.programs.sample import in_batches, make_sample
+from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.programs.sample import make_sample, map_batches
 from harness.training.step import TrainState
-from harness.training.trainable.trainable_model import Learner, split
+from harness.training.trainable.trainable_model import TrainableModel, split_trainable
 
 
 @dataclass(frozen=True)
-class Lane:
+class RunPrograms:
     """The programs of one run on its sub-mesh. Nothing in here knows of files or of other lanes.
 
     Compiled programs carry their shardings, so calling them needs no mesh in context; a lane's
@@ -43,7 +43,7 @@ class Lane:
     mesh: Mesh
     get_batch: Callable[[int], Batch]
     heldout: Mapping[str, HeldOut]
-    gallery: Gallery | None = None
+    features: PCAFeatures | None = None
     """Of images: the real ones that samples are measured by."""
 
     @property
@@ -51,7 +51,7 @@ class Lane:
         return list(self.mesh.devices.flat)
 
     @property
-    def own_devices(self) -> Sequence[Device]:
+    def local_devices(self) -> Sequence[Device]:
         """Those of this process."""
         return self.mesh.local_devices
 
@@ -59,20 +59,25 @@ class Lane:
     def tokens_per_step(self) -> int:
         return self.config.scale.batch * self.config.data.sequence_length
 
-    def initial(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
+    def init_state(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
         """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
         are another run's, from which this one starts."""
-        drawn = self.learner.start(self.config.seed, weights)
-        params = {path: placed(drawn[path], each) for path, each in self._specs.param_shardings.items()}
-        return TrainState(params, self._program_init(split(params, self.learner.learning)[0]))
+        arrays = self.trainable_model.init_params(self.config.seed, weights)
+        params = {
+            path: put_sharded(arrays[path], sharding)
+            for path, sharding in self._specs.param_shardings.items()
+        }
+        return TrainState(
+            params, self._program_init(split_trainable(params, self.trainable_model.trainable_paths)[0])
+        )
 
     def abstract_state(self) -> TrainState:
         return self._specs.state
 
-    def put(self, batch: Batch) -> jax.Array:
+    def put_batch(self, batch: Batch) -> jax.Array:
         """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
         tokens_BT1 = batch.tokens_BT
-        return placed(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
+        return put_sharded(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
         """(state, metrics) after one update; donates `state`."""
@@ -94,53 +99,57 @@ class Lane:
     def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
         """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
 
-        def made(rows_BR: np.ndarray) -> jax.Array:
-            rows = placed(rows_BR, self._specs.row_sharding)
+        def sample_batch(rows_BR: np.ndarray) -> jax.Array:
+            rows = put_sharded(rows_BR, self._specs.row_sharding)
             return self._program_sample(state.params, rows, np.float32(guidance))
 
-        return in_batches(made, rows_NR, self.config.scale.batch)
+        return map_batches(sample_batch, rows_NR, self.config.scale.batch)
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program, so that the loop never waits for one."""
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @property
-    def learner(self) -> Learner:
-        return self._specs.learner
+    def trainable_model(self) -> TrainableModel:
+        return self._specs.trainable_model
 
     @functools.cached_property
-    def _specs(self) -> Specs:
-        return Specs(self.config, self.model, self.mesh)
+    def _specs(self) -> ProgramSpecs:
+        return ProgramSpecs(self.config, self.model, self.mesh)
 
     @functools.cached_property
     def _program_init(self) -> Program:
-        return self._obtain("init", self._specs.optimizer.init, self._specs.learning)
+        return self._compile("init", self._specs.optimizer.init, self._specs.trainable_params)
 
     @functools.cached_property
     def _program_step(self) -> Program:
-        return self._obtain("step", self._specs.step, *self._specs.step_arguments, donate=(0,))
+        return self._compile("step", self._specs.step, *self._specs.step_arguments, donate=(0,))
 
     @functools.cached_property
     def _program_copy(self) -> Program:
-        return self._obtain("copy", lambda state: jax.tree.map(jnp.copy, state), self._specs.state)
+        return self._compile("copy", lambda state: jax.tree.map(jnp.copy, state), self._specs.state)
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        return self._obtain("evaluate", make_evaluate(self.learner), self._specs.params, self._specs.rows)
+        return self._compile(
+            "evaluate", make_evaluate(self.trainable_model), self._specs.params, self._specs.unsplit_batch
+        )
 
     @functools.cached_property
     def _program_sample(self) -> Program:
         specs = self._specs
-        return self._obtain("sample", make_sample(self.model), specs.params, specs.rows, specs.number)
+        return self._compile(
+            "sample", make_sample(self.model), specs.params, specs.unsplit_batch, specs.scalar
+        )
 
-    def _obtain(
+    def _compile(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
     ) -> Program:
         def lower() -> jax.stages.Lowered:
-            with self._specs.entered():
+            with self._specs.mesh_context():
                 return jax.jit(function, donate_argnums=donate).lower(*arguments)
 
-        return obtain(name, self._program_key(), lower, self.devices)
+        return compile_or_load(name, self._program_key(), lower, self.devices)
 
     def _program_key(self) -> list[Any]:
         """Every config node that a traced program depends on, and the code that traces it."""
@@ -148,15 +157,16 @@ class Lane:
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
         shape = [
             dataclasses.asdict(self.model.shape),
-            self.model.blueprint.end,
+            self.model.spec.end_token,
             list(self.mesh.devices.shape),
         ]
-        optimizer = {k: v for k, v in plain(config.optimizer).items() if k != "learning_rate"}
+        optimizer = {k: v for k, v in to_plain(config.optimizer).items() if k != "learning_rate"}
         return [
-            plain(config.model),
-            plain(config.compute),
+            to_plain(config.model),
+            to_plain(config.compute),
+            to_plain(config.loss),
             optimizer,
-            {key: value for key, value in plain(config.finetune).items() if key != "parent"},
+            {key: value for key, value in to_plain(config.finetune).items() if key != "parent"},
             sizes,
             shape,
             config.imports,
@@ -164,21 +174,21 @@ class Lane:
         ]
 
 
-def rows_of(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
+def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
     """Which rows of a batch this process feeds, as a mask; None: all. Raises UserError as `open_lane`."""
     count = config.compute.microbatches
-    each = config.scale.batch // count
-    rows = batch_sharding(lane_mesh(devices, config.mesh), each)
-    return rows_here(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, each, 1))
+    sequences = config.scale.batch // count
+    rows = batch_sharding(lane_mesh(devices, config.mesh), sequences)
+    return addressable_rows(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, sequences, 1))
 
 
-def open_lane(
+def make_run_programs(
     config: Config,
     model: Model,
     devices: Sequence[Device],
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
-    gallery: Gallery | None = None,
-) -> Lane:
+    features: PCAFeatures | None = None,
+) -> RunPrograms:
     """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
-    return Lane(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, gallery)
+    return RunPrograms(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, features)

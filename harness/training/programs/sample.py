@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from harness.models import ImageModel, Model
-from harness.training.programs.compile_cache import in_turn
+from harness.training.programs.compile_cache import bounded_results
 from harness.training.trainable.trainable_model import Params
 
-STEPS = 16
+EULER_STEPS = 16
 """Of Euler's method from noise to image, at the end of a run."""
 
 
-def make_sample(model: Model, steps: int = STEPS):
+def make_sample(model: Model, steps: int = EULER_STEPS):
     """(params, rows [B, R], guidance) -> uint8 [B, H, W, C]."""
     assert isinstance(model, ImageModel)
 
@@ -30,8 +30,8 @@ def make_sample(model: Model, steps: int = STEPS):
     return sample
 
 
-def in_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
+def map_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
     """What a program of `batch` rows makes of any number, filled up with repeats that are left out."""
-    filled = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
-    made = in_turn(program(rows_NR[chosen]) for chosen in filled.reshape(-1, batch))
-    return np.concatenate(list(made))[: len(rows_NR)]
+    indices = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
+    results = bounded_results(program(rows_NR[batch_indices]) for batch_indices in indices.reshape(-1, batch))
+    return np.concatenate(list(results))[: len(rows_NR)]

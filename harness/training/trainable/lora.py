@@ -17,15 +17,15 @@ from jax import Array
 from jaxtyping import Float
 
 from harness.models import ParamSpec
-from harness.models.mup import one_expert
-from harness.parallel.sharding.axis_rules import layout
-from harness.training.optimizers.muon import contracted_axes
+from harness.models.mup import expert_matrix
+from harness.parallel.sharding.axis_rules import out_sharding
+from harness.training.optimizers.muon import num_contracted_axes
 
 Axes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
-class Factors:
+class LoraFactors:
     """Specs of one layer: `a` has the axes that W contracts and the rank; `b` the rank and those it makes.
     Those of experts stand behind the axis of these."""
 
@@ -34,24 +34,31 @@ class Factors:
 
     def __iter__(self) -> Iterator[tuple[str, ParamSpec, int]]:
         """Name, spec, and how many leading axes (of one expert) a product with it contracts."""
-        yield "a", self.a, len(one_expert(self.a).shape) - 1
+        yield "a", self.a, len(expert_matrix(self.a).shape) - 1
         yield "b", self.b, 1
 
 
-def factors_of(spec: ParamSpec, rank: int) -> Factors:
+def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
     """The factors of one layer's matrix, or of its experts' matrices."""
-    one = one_expert(spec)
-    lead, inner = len(spec.shape) - len(one.shape), contracted_axes(one)
+    matrix_spec = expert_matrix(spec)
+    lead, inner = len(spec.shape) - len(matrix_spec.shape), num_contracted_axes(matrix_spec)
     start, axes = spec.shape[:lead], spec.axes[:lead]
-    deviation = 1 / math.sqrt(math.prod(one.shape[:inner]))
-    return Factors(
-        ParamSpec((*start, *one.shape[:inner], rank), (*axes, *one.axes[:inner], None), 0.0, deviation),
-        ParamSpec((*start, rank, *one.shape[inner:]), (*axes, None, *one.axes[inner:]), 0.0, 0.0),
+    deviation = 1 / math.sqrt(math.prod(matrix_spec.shape[:inner]))
+    return LoraFactors(
+        ParamSpec(
+            (*start, *matrix_spec.shape[:inner], rank),
+            (*axes, *matrix_spec.axes[:inner], None),
+            0.0,
+            deviation,
+        ),
+        ParamSpec(
+            (*start, rank, *matrix_spec.shape[inner:]), (*axes, None, *matrix_spec.axes[inner:]), 0.0, 0.0
+        ),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def low_rank(
+def lora_product(
     a: Float[Array, "*Z *I R"], b: Float[Array, "*Z R *O"], axes_a: Axes, axes_b: Axes
 ) -> Float[Array, "*Z *I *O"]:
     """a b, by layer and by expert where both hold several.
@@ -59,32 +66,32 @@ def low_rank(
     The gradients are written down because left to itself that of b would contract the first axis, whose sum
     hangs on the threads of the process (`models.layers.product`).
     """
-    lead, inner, outer = _letters(axes_a, axes_b)
-    made = layout(*axes_a[:-1], *axes_b[len(lead) + 1 :])
-    return jnp.einsum(f"{lead}{inner}r,{lead}r{outer}->{lead}{inner}{outer}", a, b, out_sharding=made)
+    lead, inner, outer = _einsum_letters(axes_a, axes_b)
+    sharding = out_sharding(*axes_a[:-1], *axes_b[len(lead) + 1 :])
+    return jnp.einsum(f"{lead}{inner}r,{lead}r{outer}->{lead}{inner}{outer}", a, b, out_sharding=sharding)
 
 
 def _forward(a: Array, b: Array, axes_a: Axes, axes_b: Axes) -> tuple[Array, tuple[Array, Array]]:
-    return low_rank(a, b, axes_a, axes_b), (a, b)
+    return lora_product(a, b, axes_a, axes_b), (a, b)
 
 
-def _backward(axes_a: Axes, axes_b: Axes, kept: tuple[Array, Array], dw: Array) -> tuple[Array, Array]:
-    lead, inner, outer = _letters(axes_a, axes_b)
-    a, b = kept
+def _backward(axes_a: Axes, axes_b: Axes, residuals: tuple[Array, Array], dw: Array) -> tuple[Array, Array]:
+    lead, inner, outer = _einsum_letters(axes_a, axes_b)
+    a, b = residuals
     da = jnp.einsum(
-        f"{lead}{inner}{outer},{lead}r{outer}->{lead}{inner}r", dw, b, out_sharding=layout(*axes_a)
+        f"{lead}{inner}{outer},{lead}r{outer}->{lead}{inner}r", dw, b, out_sharding=out_sharding(*axes_a)
     )
     a = jax.lax.optimization_barrier(jnp.moveaxis(a, -1, len(lead)))
     db = jnp.einsum(
-        f"{lead}r{inner},{lead}{inner}{outer}->{lead}r{outer}", a, dw, out_sharding=layout(*axes_b)
+        f"{lead}r{inner},{lead}{inner}{outer}->{lead}r{outer}", a, dw, out_sharding=out_sharding(*axes_b)
     )
     return da, jax.lax.optimization_barrier(db)
 
 
-low_rank.defvjp(_forward, _backward)
+lora_product.defvjp(_forward, _backward)
 
 
-def _letters(axes_a: Axes, axes_b: Axes) -> tuple[str, str, str]:
+def _einsum_letters(axes_a: Axes, axes_b: Axes) -> tuple[str, str, str]:
     """One letter an axis: of layers and experts, of what W contracts, of what it makes."""
     lead = "le"[: sum(axis in ("layers", "experts") for axis in axes_a)]
     return lead, "ijk"[: len(axes_a) - len(lead) - 1], "opq"[: len(axes_b) - len(lead) - 1]

@@ -14,7 +14,7 @@ from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
 from harness.records.run.checkpoint_manifest import manifest_steps
 from harness.records.run.provenance import read_provenance
-from harness.records.run.run_lock import holder
+from harness.records.run.run_lock import owner
 from harness.records.run.status import State, read_status
 from harness.records.sweep import ledger
 
@@ -29,10 +29,10 @@ def assert_as(calm: SweepDir, sweep: SweepDir) -> None:
         assert read_status(run).state is State.finished, run.path
         _assert_curves(run, other)
         assert read_json(run.path / "examples.json") == read_json(other.path / "examples.json")
-    assert holder(sweep.lock) is None
-    assert [run.path for run in sweep.runs() if holder(run.claim)] == []
+    assert owner(sweep.lock) is None
+    assert [run.path for run in sweep.runs() if owner(run.claim)] == []
     assert leftovers(sweep) == []
-    assert ledger.edited(sweep) == []
+    assert ledger.edited_positions(sweep) == []
     assert len(ledger.read(sweep, "rule")) == 1
 
 

@@ -1,1 +1,1 @@
-"""Workers as processes of this machine."""
+"""Engine for workers that are processes of this machine."""

@@ -1,12 +1,12 @@
-"""A process that has imported everything and forks a worker in milliseconds.
+"""A fork server: a process that has imported everything and forks a worker in milliseconds.
 
-`main(MODULE, PRELOAD...)` reads one JSON object a line,
+`main(MODULE, PRELOAD...)` reads one JSON object per line,
 `{"key", "runs", "env", "cores", "log"}`, forks a child that calls `MODULE.main(runs, env)`, and answers
-`{"key", "pid"}`, later `{"key", "code"}`. It initialises no backend: a child chooses its own devices.
+`{"key", "pid"}`, later `{"key", "code"}`. It initialises no JAX backend: a child chooses its own devices.
 
-It ends with its driver (end of input), its children do not: its session is not the terminal's, so
-neither Ctrl-C nor a closed terminal reaches them, and a new driver finds them by their claims.
-The standard library's fork server would end them: it joins its children when the driver exits.
+The server exits with its driver (end of input). Its children go on: they have a session of their own, so
+neither Ctrl-C nor a closed terminal reaches them, and a new driver finds them by their run locks.
+The fork server of the standard library joins its children when the driver exits, so it would end them.
 """
 
 from __future__ import annotations
@@ -24,53 +24,54 @@ from pathlib import Path
 from harness.config.process_group import INDEX
 from harness.launcher.engines.engine_api import HELD
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import claim
+from harness.records.run.run_lock import acquire
 
-TICK = 0.1
+TICK_SECONDS = 0.1
 
 
 def main(module: str, *preload: str) -> None:
+    """Serve fork requests from stdin until end of input."""
     for name in (*preload, module):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: dict[int, str] = {}
-    while (requests := _read()) is not None:
+    while (requests := _read_requests()) is not None:
         for request in requests:
             pid = _fork(module, request)
             children[pid] = request["key"]
-            _say({"key": request["key"], "pid": pid})
-        for pid, code in _ended(children):
-            _say({"key": children.pop(pid), "code": code})
+            _send({"key": request["key"], "pid": pid})
+        for pid, code in _reap(children):
+            _send({"key": children.pop(pid), "code": code})
 
 
 _buffer = b""
 
 
-def _read() -> list[dict] | None:
-    """Requests that arrived within a tick; None at the end of input."""
+def _read_requests() -> list[dict] | None:
+    """Return the requests that arrived within a tick; None at end of input."""
     global _buffer
-    if not select.select([0], [], [], TICK)[0]:
+    if not select.select([0], [], [], TICK_SECONDS)[0]:
         return []
-    piece = os.read(0, 1 << 16)
-    if not piece:
+    data = os.read(0, 1 << 16)
+    if not data:
         return None
-    *lines, _buffer = (_buffer + piece).split(b"\n")
+    *lines, _buffer = (_buffer + data).split(b"\n")
     return [json.loads(line) for line in lines]
 
 
-def _say(message: dict) -> None:
+def _send(message: dict) -> None:
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def _ended(children: dict[int, str]) -> list[tuple[int, int]]:
-    found = []
+def _reap(children: dict[int, str]) -> list[tuple[int, int]]:
+    ended = []
     for pid in [*children]:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            found.append((pid, os.waitstatus_to_exitcode(status)))
-    return found
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid:
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+    return ended
 
 
 def _fork(module: str, request: dict) -> int:
@@ -79,7 +80,7 @@ def _fork(module: str, request: dict) -> int:
         return pid
     code = 1
     try:
-        code = _work(module, request)
+        code = _run_worker(module, request)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
@@ -91,23 +92,23 @@ def _fork(module: str, request: dict) -> int:
         os._exit(code)
 
 
-def _work(module: str, request: dict) -> int:
+def _run_worker(module: str, request: dict) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _redirect(Path(request["log"]))
-    leads = request["env"].get(INDEX, "0") == "0"  # of several processes, which come and go together
-    if leads and not all(claim(RunDir(Path(run)).claim) for run in request["runs"]):
+    _redirect_output(Path(request["log"]))
+    is_primary = request["env"].get(INDEX, "0") == "0"  # process 0 holds the locks of its group
+    if is_primary and not all(acquire(RunDir(Path(run)).claim) for run in request["runs"]):
         return HELD
     if request["cores"]:
         os.sched_setaffinity(0, request["cores"])
     return importlib.import_module(module).main(request["runs"], request["env"])
 
 
-def _redirect(log: Path) -> None:
-    """Nothing in, everything out into the log; the pipes to the driver are the server's alone."""
+def _redirect_output(log: Path) -> None:
+    """Read stdin from /dev/null and write all output to the log. Only the server uses the driver's pipes."""
     log.parent.mkdir(parents=True, exist_ok=True)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (out, 1), (out, 2)):
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((devnull, 0), (out, 1), (out, 2)):
         os.dup2(source, target)
     os.close(out)
-    os.close(nothing)
+    os.close(devnull)

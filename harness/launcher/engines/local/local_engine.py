@@ -1,4 +1,4 @@
-"""Workers on this machine, forked from one preloaded server."""
+"""Engine for workers on this machine, forked from one preloaded server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.launcher.engines.engine_api import Exit, Order
-from harness.launcher.engines.exit_messages import in_words
-from harness.launcher.engines.grouped_processes import Gang, shares
+from harness.launcher.engines.engine_api import Exit, WorkerSpec
+from harness.launcher.engines.exit_messages import exit_code_text
+from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import check_here
-from harness.records.run.status import Writer
+from harness.records.run.run_lock import check_lockable
+from harness.records.run.status import ProcessInfo
 
 PRELOAD = (
     "jax",
@@ -32,50 +32,50 @@ PRELOAD = (
     "harness.training.run",
 )
 
-_SERVE = """
+_SERVER_CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from harness.launcher.engines.local.fork_server import main
 main(*sys.argv[2:])
 """
-"""By argument and not by PYTHONPATH, which would stand before the standard library."""
+"""Program of the server. sys.path is an argument: PYTHONPATH would precede the standard library."""
 
 
 @dataclass
-class Local:
-    """A worker: its process id as soon as the server has said it, how it ended as soon as that is known."""
+class LocalWorker:
+    """A worker. `writer` is set once the server has reported its process id, `exit` once it has ended."""
 
     key: str
     server: subprocess.Popen | None = None
-    """That forks it, and alone can say how it ended; None for one that is adopted."""
-    writer: Writer | None = None
+    """Fork server that reports its exit status; None for an adopted worker."""
+    writer: ProcessInfo | None = None
     exit: Exit | None = None
     log: str = ""
-    """Where one that is adopted speaks; nobody can know how it ended."""
-    wanted: signal.Signals | None = None
-    """A signal that arrived before the process id was known."""
+    """Log of an adopted worker, whose exit status cannot be known."""
+    pending_signal: signal.Signals | None = None
+    """Signal to send once the process id is known."""
 
 
 class LocalEngine:
-    """Starts the server with the first worker, and again should it die. Never waits for a worker."""
+    """Engine of this machine. Starts the server with the first worker and restarts it if it dies."""
 
     def __init__(
         self, logs: Path, module: str = "harness.worker.main", preload: tuple[str, ...] = PRELOAD
     ) -> None:
         self._logs, self._command = logs, [module, *preload]
         self._server: subprocess.Popen | None = None
-        self._handles: dict[str, Local] = {}
+        self._handles: dict[str, LocalWorker] = {}
         self._keys = (f"{os.getpid()}-{number}" for number in itertools.count())
-        self._rest = b""
+        self._partial_line = b""
 
     def start(self) -> None:
-        """Start the server ahead of the first worker: it imports while the driver prepares."""
+        """Start the server before the first worker, so that it imports while the driver prepares."""
         if self._server is None or self._server.poll() is not None:
-            self._listen()
+            self._read_messages()
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / "forkserver.log").open("ab") as log:
                 self._server = subprocess.Popen(
-                    [sys.executable, "-c", _SERVE, json.dumps(sys.path), *self._command],
+                    [sys.executable, "-c", _SERVER_CODE, json.dumps(sys.path), *self._command],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -83,26 +83,29 @@ class LocalEngine:
                 )
             assert self._server.stdout is not None
             os.set_blocking(self._server.stdout.fileno(), False)
-            self._rest = b""
+            self._partial_line = b""
 
-    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Workers have what the driver has, but for runs that another machine trains."""
-        for path in (path for order in orders for path in order.runs):
-            check_here(RunDir(path))
+    def check(
+        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
+    ) -> None:
+        """Raise UserError if another machine trains one of the runs; workers have all that the driver has."""
+        for path in (path for spec in specs for path in spec.runs):
+            check_lockable(RunDir(path))
 
-    def submit(self, order: Order) -> Local | Gang[Local]:
+    def submit(self, spec: WorkerSpec) -> LocalWorker | ProcessGroupHandle[LocalWorker]:
+        """Fork a worker: one handle, or a group for several processes."""
         self.start()
-        members = [self._fork(each) for each in shares(order, "127.0.0.1")]
-        return Gang(members) if len(members) > 1 else members[0]
+        members = [self._request_fork(process_spec) for process_spec in per_process_specs(spec, "127.0.0.1")]
+        return ProcessGroupHandle(members) if len(members) > 1 else members[0]
 
-    def _fork(self, order: Order) -> Local:
-        handle = Local(next(self._keys), self._server)
+    def _request_fork(self, spec: WorkerSpec) -> LocalWorker:
+        handle = LocalWorker(next(self._keys), self._server)
         request = {
             "key": handle.key,
-            "runs": [str(run.absolute()) for run in order.runs],
-            "env": dict(order.env),
-            "cores": [*order.cores],
-            "log": str(order.log.absolute()),
+            "runs": [str(run.absolute()) for run in spec.runs],
+            "env": dict(spec.env),
+            "cores": [*spec.cores],
+            "log": str(spec.log.absolute()),
         }
         assert self._server is not None
         assert self._server.stdin is not None
@@ -114,35 +117,40 @@ class LocalEngine:
             handle.exit = Exit(None, "the fork server ended")
         return handle
 
-    def adopt(self, writer: Writer, order: Order) -> Local:
-        for path in order.runs:
-            check_here(RunDir(path))
-        return Local("adopted", writer=writer, log=str(order.log))
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> LocalWorker:
+        """Return a handle for a worker of an earlier driver. Raises UserError if it is on another machine."""
+        for path in spec.runs:
+            check_lockable(RunDir(path))
+        return LocalWorker("adopted", writer=writer, log=str(spec.log))
 
-    def poll(self, handle: Local | Gang[Local]) -> Exit | None:
-        if isinstance(handle, Gang):
+    def poll(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker]) -> Exit | None:
+        """Return how the worker ended; None while it runs."""
+        if isinstance(handle, ProcessGroupHandle):
             return handle.poll(self.poll, lambda member: self.cancel(member, hard=True))
-        self._listen()
+        self._read_messages()
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
-            self._listen()
-            if handle.exit is None and not _serving(handle):
+            self._read_messages()
+            if handle.exit is None and not _server_lives(handle):
                 handle.exit = Exit(None, f"the worker ended{handle.log and f' (see {handle.log})'}")
-        if handle.exit is None and handle.writer is None and not _serving(handle):
+        if handle.exit is None and handle.writer is None and not _server_lives(handle):
             handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
         return handle.exit
 
-    def waiting(self, handle: Local) -> str:
+    def waiting(self, handle: LocalWorker) -> str:
+        """Return '': a local worker starts at once."""
         return ""
 
-    def cancel(self, handle: Local | Gang[Local], *, hard: bool) -> None:
-        if isinstance(handle, Gang):
+    def cancel(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker], *, hard: bool) -> None:
+        """Send SIGTERM, or SIGKILL if `hard`, to each process of the worker."""
+        if isinstance(handle, ProcessGroupHandle):
             for member in handle.members:
                 self.cancel(member, hard=hard)
             return
-        handle.wanted = signal.SIGKILL if hard else signal.SIGTERM
-        self._signal(handle)
+        handle.pending_signal = signal.SIGKILL if hard else signal.SIGTERM
+        self._send_signal(handle)
 
     def close(self) -> None:
+        """Let the server exit; workers go on."""
         if self._server is not None:
             for stream in (self._server.stdin, self._server.stdout):
                 with contextlib.suppress(OSError):
@@ -150,30 +158,30 @@ class LocalEngine:
                         stream.close()
             self._server = None
 
-    def _listen(self) -> None:
-        """Take in what the server said."""
+    def _read_messages(self) -> None:
+        """Handle the messages that the server has sent."""
         if self._server is None or self._server.stdout is None:
             return
-        while piece := self._server.stdout.read():
-            *lines, self._rest = (self._rest + piece).split(b"\n")
+        while data := self._server.stdout.read():
+            *lines, self._partial_line = (self._partial_line + data).split(b"\n")
             for line in lines:
-                self._heard(json.loads(line))
+                self._handle_message(json.loads(line))
 
-    def _heard(self, message: dict) -> None:
+    def _handle_message(self, message: dict) -> None:
         handle = self._handles[message["key"]]
         if "pid" in message:
-            handle.writer = Writer.of(message["pid"])
-            self._signal(handle)
+            handle.writer = ProcessInfo.of(message["pid"])
+            self._send_signal(handle)
         else:
-            handle.exit = Exit(message["code"], in_words(message["code"]))
+            handle.exit = Exit(message["code"], exit_code_text(message["code"]))
 
-    def _signal(self, handle: Local) -> None:
-        """Send the wanted signal, if the process is known and still the one that it was."""
-        if handle.wanted is not None and handle.writer is not None and handle.writer.alive():
+    def _send_signal(self, handle: LocalWorker) -> None:
+        """Send the pending signal if the process is known and has not been replaced by another one."""
+        if handle.pending_signal is not None and handle.writer is not None and handle.writer.alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(handle.writer.pid, handle.wanted)
+                os.kill(handle.writer.pid, handle.pending_signal)
 
 
-def _serving(handle: Local) -> bool:
-    """Whether the server of a worker lives; the one that came after it knows nothing of it."""
+def _server_lives(handle: LocalWorker) -> bool:
+    """Return whether the worker's own server runs; a restarted server does not know the worker."""
     return handle.server is not None and handle.server.poll() is None

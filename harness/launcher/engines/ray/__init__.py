@@ -1,1 +1,1 @@
-"""Workers as Ray actors."""
+"""Engine for workers that Ray actors start and watch."""

@@ -1,6 +1,6 @@
-"""What of the harness lives inside Ray: an actor that starts one process, waits for it and passes signals on.
+"""The Ray actor of the harness: it starts one process, waits for it and forwards signals.
 
-The class is sent by value and needs nothing but Python, so that a node without the harness can say so.
+The class is pickled by value and needs only Python, so a node without the harness can report that.
 """
 
 from __future__ import annotations
@@ -16,69 +16,74 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = "<the address of its node>"
-"""In a value of a task's environment: what the node is called by others."""
+NODE_ADDRESS = "<the address of its node>"
+"""Placeholder in values of a task's environment for the node's address in the cluster."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """`python -m argv`, in this folder, with this added to the node's environment."""
+class ProcessTask:
+    """The command `python -m argv` in `folder`, with `env` added to the node's environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     folder: str
     log: str
-    linger: float
-    """Seconds after the end for which a driver may ask how it was; then the place is given back."""
+    linger_seconds: float
+    """Seconds after its end in which a driver can ask for the exit status; then its resources are released."""
 
 
-class Keeper:
-    """Its thread outlives the process that it starts: the process dies with the thread (engines.kept)."""
+class ProcessActor:
+    """Actor with a thread that starts the process; the process dies with the thread (ray.parent_death).
 
-    def __init__(self, group: str, task: Task) -> None:
+    Drivers of other versions call `began`, `wait` and `tell` too, so these names and their answers must stay.
+    """
+
+    def __init__(self, group: str, task: ProcessTask) -> None:
         self._group, self._task = group, task
         self._process: subprocess.Popen | None = None
         self._failure = ""
-        self._begun, self._ended = threading.Event(), threading.Event()
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._start_event, self._end_event = threading.Event(), threading.Event()
+        threading.Thread(target=self._run_process, daemon=True).start()
 
     def began(self) -> dict[str, Any]:
-        """Where the process runs, or why it does not."""
-        self._begun.wait()
+        """Block until the process has started; return its host, pid and node, or the failure."""
+        self._start_event.wait()
         pid = self._process.pid if self._process else 0
-        return {"host": socket.gethostname(), "pid": pid, "node": _node(), "failure": self._failure}
+        return {"host": socket.gethostname(), "pid": pid, "node": _node_id(), "failure": self._failure}
 
     def wait(self) -> int | None:
-        """Returns at the end of the process, with its status; negative for a signal."""
-        self._ended.wait()
+        """Block until the process ends; return its exit status, negative for a signal."""
+        self._end_event.wait()
         return self._process.returncode if self._process else None
 
     def tell(self, number: int) -> None:
+        """Send a signal to the process."""
         if self._process is not None:
             self._process.send_signal(number)
 
-    def _keep(self) -> None:
+    def _run_process(self) -> None:
         try:
-            self._process = _started(self._task)
+            self._process = _start_process(self._task)
         except OSError as error:
             self._failure = str(error)
-        self._begun.set()
+        self._start_event.set()
         if self._process is not None:
             self._process.wait()
-        self._ended.set()
-        threading.Event().wait(self._task.linger)
-        _leave(self._group)
+        self._end_event.set()
+        threading.Event().wait(self._task.linger_seconds)
+        _remove_group(self._group)
 
 
-def _started(task: Task) -> subprocess.Popen:
+def _start_process(task: ProcessTask) -> subprocess.Popen:
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray sets it to 1
-    own = {key: value.replace(HERE, _address()) for key, value in task.env.items() if HERE in value}
+    for key, value in task.env.items():
+        env[key] = value.replace(NODE_ADDRESS, _node_address()) if NODE_ADDRESS in value else value
     if not Path(task.log).parent.is_dir():  # the driver made it, and a node must see it
-        raise OSError(f"{Path(task.log).parent} is not there: choose one that every node sees with runs=...")
+        raise OSError(f"{Path(task.log).parent} is not there. Choose one that every node sees with runs=...")
     with Path(task.log).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *task.argv],
-            env=env | dict(task.env) | own,
+            env=env,
             cwd=task.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -87,15 +92,15 @@ def _started(task: Task) -> subprocess.Popen:
         )
 
 
-def _node() -> str:
+def _node_id() -> str:
     return importlib.import_module("ray").get_runtime_context().get_node_id()
 
 
-def _address() -> str:
+def _node_address() -> str:
     return importlib.import_module("ray").util.get_node_ip_address()
 
 
-def _leave(group: str) -> None:
-    """It takes its actors along."""
+def _remove_group(group: str) -> None:
+    """Remove the placement group, and with it its actors."""
     util = importlib.import_module("ray").util
     util.remove_placement_group(util.get_placement_group(group))

@@ -1,7 +1,6 @@
-"""Workers in a cluster of Ray: each in a placement group of its own, where a detached actor keeps each of its
-processes.
+"""Engine for workers in a Ray cluster: each has a placement group with a detached actor per process.
 
-Actors are named in a namespace of the sweep, so that a driver that comes back finds them.
+Actors are named in a namespace of the sweep, so that a later driver finds them.
 """
 
 from __future__ import annotations
@@ -19,291 +18,338 @@ from typing import Any
 from harness.config.schema.engine import RayConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.core.hashing import digest
-from harness.launcher.engines.engine_api import Exit, Order, environment, runs_of
-from harness.launcher.engines.grouped_processes import Gang, shares
-from harness.launcher.engines.local.local_engine import in_words
-from harness.launcher.engines.preflight import probe
-from harness.launcher.engines.ray import process_actor as keeper
-from harness.launcher.engines.ray import slice_shape
-from harness.launcher.engines.ray.ray_cluster import Head, a_little, connect, fitting, library, resource
-from harness.launcher.engines.ray.slice_shape import Shape, slice_of
-from harness.launcher.engines.ray.workers import Kept, Worker, ask_for, give_back, whole
-from harness.records.run.status import Writer
+from harness.core.hashing import hash_json
+from harness.launcher.engines.engine_api import Exit, WorkerSpec, remote_environment, run_args
+from harness.launcher.engines.exit_messages import exit_code_text
+from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
+from harness.launcher.engines.preflight import run_preflight
+from harness.launcher.engines.ray import process_actor, slice_shape
+from harness.launcher.engines.ray.ray_cluster import (
+    HeadMonitor,
+    connect,
+    device_resource,
+    import_ray,
+    largest_fitting_node,
+    small_request,
+)
+from harness.launcher.engines.ray.slice_shape import SliceShape, slice_name
+from harness.launcher.engines.ray.workers import (
+    ActorProcess,
+    RayWorker,
+    complete_workers,
+    release_placement,
+    request_placement,
+)
+from harness.records.run.status import ProcessInfo
 
-FRESH = 0.1
-"""Seconds for which one question to Ray serves every worker."""
-AHEAD = 64
-"""Workers that may wait inside Ray at a time; further ones wait here, where waiting costs nothing."""
-LINGER = 60.0
-"""Seconds for which a worker's end can be asked for when its driver is gone; then its place is given back."""
-SOON = 10.0
-"""Seconds within which a worker begins that has a place."""
-FOUND = 10.0
-"""Seconds in which actors of a former driver answer, if they have a place."""
-KEPT = "harness.launcher.engines.ray.parent_death"
-WHERE = "ray.json"
-"""Beside the logs, while workers are in a cluster: the address of its head."""
+REFRESH_SECONDS = 0.1
+"""Seconds for which one question to Ray is used for all workers."""
+MAX_WAITING_IN_RAY = 64
+"""Maximum number of workers that wait inside Ray; further ones wait here, at no cost."""
+LINGER_SECONDS = 60.0
+"""Seconds for which an actor without a driver keeps the exit status; then it releases its resources."""
+START_SECONDS = 10.0
+"""Seconds within which a worker starts if there are free resources."""
+ANSWER_SECONDS = 10.0
+"""Seconds in which running actors of an earlier driver answer."""
+PARENT_DEATH_MODULE = "harness.launcher.engines.ray.parent_death"
+ADDRESS_FILE = "ray.json"
+"""File beside the logs with the address of the head, while workers are in its cluster."""
 
 
 def stop_workers(logs: Path, ray: Any = None) -> int:
-    """Tell the workers of a sweep to save and leave, without its driver. Returns how many there were."""
-    record = atomic_files.read_sealed(logs / WHERE)
+    """Ask the workers of a sweep to save and exit, without its driver. Returns their number."""
+    record = atomic_files.read_checksummed_json(logs / ADDRESS_FILE)
     if record is None:
         return 0
     try:
         return RayEngine(RayConfig(record["address"]), logs, ray=ray).stop()
     except UserError as error:
         raise UserError(
-            f"{logs.parent}: whether workers train it in the Ray at {record['address']} cannot be asked now "
-            f"({error.__cause__ or error}); if that cluster has ended, so have they"
+            f"cannot ask the Ray at {record['address']} for the workers of {logs.parent} "
+            f"({error.__cause__ or error}). If that cluster has ended, its workers have ended too"
         ) from error
 
 
 class RayEngine:
-    """Never waits for a worker: answers are asked for all at once, and those that are there are taken."""
+    """Engine that never blocks on a worker: it asks for all answers at once and takes those that have arrived."""
 
     def __init__(
         self, config: RayConfig, logs: Path, module: str = "harness.worker", ray: Any = None
     ) -> None:
         self._config, self._logs, self._module = config, logs.absolute(), module
         self._ray, self._connected = ray, False
-        self._keeper: Any = None
-        self._answers: dict[Any, tuple[Kept, Callable[[Kept, Any], None]]] = {}
-        """By reference, whom it is about and what takes it in."""
+        self._actor_class: Any = None
+        self._pending_answers: dict[Any, tuple[ActorProcess, Callable[[ActorProcess, Any], None]]] = {}
+        """Process and handler of the answer, by Ray reference."""
         self._unplaced: set[str] = set()
-        self._held: deque[Worker] = deque()
-        self._found: dict[str, Worker] = {}
-        self._asked = float("-inf")
-        self._head = Head()
+        self._waiting: deque[RayWorker] = deque()
+        self._earlier_workers: dict[str, RayWorker] = {}
+        self._last_asked = float("-inf")
+        self._head = HeadMonitor()
 
-    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(
+        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
+    ) -> None:
+        """Connect, find earlier workers, run the test job. Raises UserError if a worker could not run."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._join()
+        self._connect()
         try:
-            fitting(self._config, orders, self._ray.nodes())
+            largest_fitting_node(self._config, specs, self._ray.nodes())
             if self._config.address is not None:
-                self._found = self._left_behind()
-                probe(self, self._probe(orders), self._logs, needs, note)
-                self._head = Head(self._ray.get_runtime_context().gcs_address)
-                atomic_files.write_sealed(self._logs / WHERE, {"address": self._head.address})
+                self._earlier_workers = self._find_earlier_workers()
+                run_preflight(self, self._preflight_starter(specs), self._logs, required_files, note)
+                self._head = HeadMonitor(self._ray.get_runtime_context().gcs_address)
+                atomic_files.write_checksummed_json(
+                    self._logs / ADDRESS_FILE, {"address": self._head.address}
+                )
         except BaseException:
             self.close()
             raise
 
-    def submit(self, order: Order) -> Worker:
-        left = self._found.pop(order.name, None)
-        if left is not None:
-            return left
-        name, share = resource(self._config, order), order.devices // order.processes
-        whole = order.platform == "tpu" and order.processes > 1
-        shape = Shape(name, share, order.processes) if whole else None
-        return self._hand_in(order, [KEPT, self._module, *runs_of(order)], {name: share}, shape)
+    def submit(self, spec: WorkerSpec) -> RayWorker:
+        """Take over the earlier worker of this name, or start a new one."""
+        worker = self._earlier_workers.pop(spec.name, None)
+        if worker is not None:
+            return worker
+        name, share = device_resource(self._config, spec), spec.devices // spec.processes
+        needs_slice = spec.platform == "tpu" and spec.processes > 1
+        shape = SliceShape(name, share, spec.processes) if needs_slice else None
+        return self._enqueue(spec, [PARENT_DEATH_MODULE, self._module, *run_args(spec)], {name: share}, shape)
 
-    def adopt(self, writer: Writer, order: Order) -> Worker:
-        for name, left in self._found.items():
-            if (left.leader.host, left.leader.pid) == (writer.host, writer.pid):
-                return self._found.pop(name)
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> RayWorker:
+        """Take over the worker with this process. Raises UserError for a live process outside this Ray."""
+        for name, worker in self._earlier_workers.items():
+            if (worker.leader.host, worker.leader.pid) == (writer.host, writer.pid):
+                return self._earlier_workers.pop(name)
         if writer.alive():
             raise UserError(
-                f"process {writer.pid} on {writer.host} trains this outside this Ray: continue there, or wait"
+                f"process {writer.pid} on {writer.host} trains it outside this Ray. Continue there, or wait"
             )
-        words = f"process {writer.pid} on {writer.host} held it, and no actor of this sweep has it now"
-        return Worker(order.name, exit=Exit(None, words))
+        message = (
+            f"process {writer.pid} on {writer.host} trained it, but no actor of this sweep trains it now"
+        )
+        return RayWorker(spec.name, exit=Exit(None, message))
 
-    def poll(self, handle: Worker) -> Exit | None:
-        self._listen()
-        self._settle(handle)
+    def poll(self, handle: RayWorker) -> Exit | None:
+        """Return how the worker ended; None while it waits or runs."""
+        self._collect_answers()
+        self._update_exit(handle)
         return handle.exit
 
-    def waiting(self, handle: Worker) -> str:
-        if handle.begun:
+    def waiting(self, handle: RayWorker) -> str:
+        """Return why the worker has not started; empty once it has."""
+        if handle.has_started:
             return ""
-        new = 0 <= time.monotonic() - handle.asked < SOON
-        return "is started in the cluster" if new else "waits for its place in the cluster"
+        new = 0 <= time.monotonic() - handle.requested_at < START_SECONDS
+        return "is starting in the cluster" if new else "waits for resources of the cluster"
 
-    def cancel(self, handle: Worker, *, hard: bool) -> None:
+    def cancel(self, handle: RayWorker, *, hard: bool) -> None:
+        """Remove a worker that has not started; else send SIGTERM, or SIGKILL if `hard`."""
         if handle.exit is not None:
             return
-        if not handle.begun:
-            self._end(handle, Exit(None, "it had not begun"))
-        for kept in handle.gang.members if handle.exit is None else ():
-            self._tell(kept, signal.SIGKILL if hard else signal.SIGTERM)
+        if not handle.has_started:
+            self._finish(handle, Exit(None, "it had not started"))
+        for process in handle.process_group.members if handle.exit is None else ():
+            self._send_signal(process, signal.SIGKILL if hard else signal.SIGTERM)
 
     def stop(self) -> int:
-        """Tell the workers of a driver that is gone to save and leave. Returns how many there were; what only
-        waited is put away."""
-        self._join()
+        """Ask the workers of an earlier driver to save and exit, and remove those that wait. Returns the number
+        of the former."""
+        self._connect()
         try:
-            found = self._left_behind()
-            members = [kept for worker in found.values() for kept in worker.gang.members]
-            if told := [kept.actor.tell.remote(int(signal.SIGTERM)) for kept in members]:
-                self._ray.wait(told, num_returns=len(told), timeout=FOUND)
+            workers = self._find_earlier_workers()
+            processes = [process for worker in workers.values() for process in worker.process_group.members]
+            if calls := [process.actor.tell.remote(int(signal.SIGTERM)) for process in processes]:
+                self._ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS)
             else:
-                (self._logs / WHERE).unlink()
-            return len(found)
+                (self._logs / ADDRESS_FILE).unlink()
+            return len(workers)
         finally:
             self.close()
 
     def close(self) -> None:
-        """A Ray that was started here ends with all that is in it; what is in another one stays."""
+        """Disconnect. A Ray that was started here ends with its workers; those of another cluster go on."""
         if not self._connected:
             return
         self._connected = False
-        if self._head.address and not any(kept.worker.exit is None for kept, _ in self._answers.values()):
-            (self._logs / WHERE).unlink(missing_ok=True)
-        if self._head.answers(self._asked):  # else it would block
+        if self._head.address and not any(
+            process.worker.exit is None for process, _ in self._pending_answers.values()
+        ):
+            (self._logs / ADDRESS_FILE).unlink(missing_ok=True)
+        if self._head.is_reachable(self._last_asked):  # else it would block
             self._ray.shutdown()
 
-    def _join(self) -> None:
-        self._ray = self._ray or library(self._config)
-        connect(self._ray, self._config, f"ab-harness-{digest(str(self._logs))[:12]}")
+    def _connect(self) -> None:
+        self._ray = self._ray or import_ray(self._config)
+        connect(self._ray, self._config, f"ab-harness-{hash_json(str(self._logs))[:12]}")
         self._connected = True
-        self._ray.cloudpickle.register_pickle_by_value(keeper)
-        self._keeper = self._ray.remote(keeper.Keeper)
+        self._ray.cloudpickle.register_pickle_by_value(process_actor)
+        self._actor_class = self._ray.remote(process_actor.ProcessActor)
 
     # Placing
 
-    def _probe(self, orders: Sequence[Order]) -> Callable[[Order, Sequence[str]], Worker]:
-        """Beside whatever is at work on a node that workers may be given."""
-        return partial(self._hand_in, takes=a_little(fitting(self._config, orders, self._ray.nodes())))
+    def _preflight_starter(
+        self, specs: Sequence[WorkerSpec]
+    ) -> Callable[[WorkerSpec, Sequence[str]], RayWorker]:
+        """Return a function that starts the test job on a node of the workers without using their resources."""
+        return partial(
+            self._enqueue,
+            resources=small_request(largest_fitting_node(self._config, specs, self._ray.nodes())),
+        )
 
-    def _hand_in(
-        self, order: Order, argv: Sequence[str], takes: Mapping[str, float], shape: Shape | None = None
-    ) -> Worker:
-        worker = Worker(f"{order.name}#{secrets.token_hex(4)}", takes, shape)
-        tasks = [_task(each, argv) for each in shares(order, keeper.HERE)]
-        worker.gang = Gang([Kept(worker, task) for task in tasks])
-        self._held.append(worker)
-        self._place_some()
+    def _enqueue(
+        self,
+        spec: WorkerSpec,
+        argv: Sequence[str],
+        resources: Mapping[str, float],
+        shape: SliceShape | None = None,
+    ) -> RayWorker:
+        worker = RayWorker(f"{spec.name}#{secrets.token_hex(4)}", resources, shape)
+        tasks = [
+            _process_task(process_spec, argv)
+            for process_spec in per_process_specs(spec, process_actor.NODE_ADDRESS)
+        ]
+        worker.process_group = ProcessGroupHandle([ActorProcess(worker, task) for task in tasks])
+        self._waiting.append(worker)
+        self._place_waiting()
         return worker
 
-    def _place_some(self) -> None:
-        """In their order; those that wait for a slice let others by."""
-        later: list[Worker] = []
-        none_free: set[Shape | None] = set()
-        while self._held and len(self._unplaced) < AHEAD and self._head.answers(self._asked):
-            worker = self._held.popleft()
+    def _place_waiting(self) -> None:
+        """Place workers in their order; others may pass those that wait for a slice."""
+        blocked: list[RayWorker] = []
+        full: set[SliceShape | None] = set()
+        while self._waiting and len(self._unplaced) < MAX_WAITING_IN_RAY:
+            if not self._head.is_reachable(self._last_asked):
+                break
+            worker = self._waiting.popleft()
             if worker.exit is not None:
                 continue
-            if worker.shape not in none_free and self._given_slice(worker):
+            if worker.shape not in full and self._assign_slice(worker):
                 self._place(worker)
             else:
-                none_free.add(worker.shape)
-                later.append(worker)
-        self._held.extendleft(reversed(later))
+                full.add(worker.shape)
+                blocked.append(worker)
+        self._waiting.extendleft(reversed(blocked))
 
-    def _given_slice(self, worker: Worker) -> bool:
-        """Whether it needs none, or has one to itself: Ray would spread it over two."""
+    def _assign_slice(self, worker: RayWorker) -> bool:
+        """Assign a free TPU slice if one is needed (Ray would use parts of two). Returns False if none is free."""
         if worker.shape is None:
             return True
-        taken = {kept.worker.slice for kept, _ in self._answers.values() if kept.worker.exit is None} - {""}
-        free = [name for name in slice_shape.whole(worker.shape, self._ray.nodes()) if name not in taken]
+        workers = [process.worker for process, _ in self._pending_answers.values()]
+        used = {placed.slice for placed in workers if placed.exit is None} - {""}
+        matching = slice_shape.matching_slices(worker.shape, self._ray.nodes())
+        free = [name for name in matching if name not in used]
         worker.slice = next(iter(free), "")
         return bool(free)
 
-    def _place(self, worker: Worker) -> None:
-        worker.asked = time.monotonic()
-        ask_for(self._ray, self._keeper, worker)
-        for kept in worker.gang.members:
-            self._watch(kept)
+    def _place(self, worker: RayWorker) -> None:
+        worker.requested_at = time.monotonic()
+        request_placement(self._ray, self._actor_class, worker)
+        for process in worker.process_group.members:
+            self._watch(process)
 
-    def _left_behind(self) -> dict[str, Worker]:
-        """By the order's name, the workers of a former driver of which every process is at work; others are
-        put away."""
-        found = whole(self._ray)
-        for kept in (kept for worker in found for kept in worker.gang.members):
-            self._watch(kept)
-        deadline = time.monotonic() + FOUND
-        while any(each.name in self._unplaced for each in found) and time.monotonic() < deadline:
-            time.sleep(FRESH)
-            self._listen()
-        for worker in found:
-            if not worker.begun or any(kept.exit for kept in worker.gang.members):
-                self._end(worker, Exit(None, "it had not begun, or had ended in part"))
-        slices = {node["NodeID"]: slice_of(node) for node in self._ray.nodes()} if found else {}
-        for worker in found:
+    def _find_earlier_workers(self) -> dict[str, RayWorker]:
+        """Return the earlier driver's workers by name if every process has started; remove all others.
+
+        So no worker that has not started yet, perhaps with other code, is taken over.
+        """
+        workers = complete_workers(self._ray)
+        for process in (process for worker in workers for process in worker.process_group.members):
+            self._watch(process)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while any(worker.name in self._unplaced for worker in workers) and time.monotonic() < deadline:
+            time.sleep(REFRESH_SECONDS)
+            self._collect_answers()
+        for worker in workers:
+            if not worker.has_started or any(process.exit for process in worker.process_group.members):
+                self._finish(worker, Exit(None, "not all of its processes were running"))
+        slices = {node["NodeID"]: slice_name(node) for node in self._ray.nodes()} if workers else {}
+        for worker in workers:
             worker.slice = slices.get(worker.leader.node, "")
-        return {each.name.rpartition("#")[0]: each for each in found if each.exit is None}
+        return {worker.name.rpartition("#")[0]: worker for worker in workers if worker.exit is None}
 
     # Watching
 
-    def _watch(self, kept: Kept) -> None:
-        self._unplaced.add(kept.worker.name)
-        self._answers[kept.actor.began.remote()] = (kept, self._begun)
-        self._answers[kept.actor.wait.remote()] = (kept, self._ended)
+    def _watch(self, process: ActorProcess) -> None:
+        self._unplaced.add(process.worker.name)
+        self._pending_answers[process.actor.began.remote()] = (process, self._on_started)
+        self._pending_answers[process.actor.wait.remote()] = (process, self._on_exit)
 
-    def _listen(self) -> None:
-        """One question for all, of which those are taken in that have an answer."""
+    def _collect_answers(self) -> None:
+        """Handle all answers that have arrived, with one question to Ray, and place waiting workers."""
         now = time.monotonic()
-        if now - self._asked < FRESH:
+        if now - self._last_asked < REFRESH_SECONDS:
             return
-        self._asked = now
-        self._head.look(now)
-        if references := [*self._answers]:
-            for each in self._ray.wait(references, num_returns=len(references), timeout=0)[0]:
-                self._heard(each)
-        self._place_some()
+        self._last_asked = now
+        self._head.check(now)
+        if references := [*self._pending_answers]:
+            for reference in self._ray.wait(references, num_returns=len(references), timeout=0)[0]:
+                self._handle_answer(reference)
+        self._place_waiting()
 
-    def _heard(self, reference: Any) -> None:
-        kept, take_in = self._answers.pop(reference)
+    def _handle_answer(self, reference: Any) -> None:
+        process, handle = self._pending_answers.pop(reference)
         try:
             answer = self._ray.get(reference)
-        except self._ray.exceptions.ActorUnavailableError:  # of a moment: the network
-            self._watch(kept)
+        except self._ray.exceptions.ActorUnavailableError:  # the network failed for a moment
+            self._watch(process)
         except self._ray.exceptions.RayError as error:
-            if self._head.answers(self._asked):
-                self._close(kept, self._how_lost(kept, error))
-            else:  # and nobody says why now
-                self._answers[reference] = (kept, take_in)
+            if self._head.is_reachable(self._last_asked):
+                self._set_exit(process, self._exit_of_lost_actor(process, error))
+            else:  # nobody can say why now
+                self._pending_answers[reference] = (process, handle)
         else:
-            take_in(kept, answer)
+            handle(process, answer)
 
-    def _begun(self, kept: Kept, answer: dict[str, Any]) -> None:
-        kept.host, kept.pid, kept.node = answer["host"], answer["pid"], answer["node"]
-        if kept.worker.begun:
-            self._unplaced.discard(kept.worker.name)
+    def _on_started(self, process: ActorProcess, answer: dict[str, Any]) -> None:
+        process.host, process.pid, process.node = answer["host"], answer["pid"], answer["node"]
+        if process.worker.has_started:
+            self._unplaced.discard(process.worker.name)
         if answer["failure"]:
-            self._close(kept, Exit(None, f"the worker cannot be started: {answer['failure']}"))
+            self._set_exit(process, Exit(None, f"the worker cannot be started: {answer['failure']}"))
 
-    def _ended(self, kept: Kept, code: int | None) -> None:
+    def _on_exit(self, process: ActorProcess, code: int | None) -> None:
         if code is not None:
-            self._close(kept, Exit(code, in_words(code)))
+            self._set_exit(process, Exit(code, exit_code_text(code)))
 
-    def _how_lost(self, kept: Kept, error: Exception) -> Exit:
+    def _exit_of_lost_actor(self, process: ActorProcess, error: Exception) -> Exit:
         alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-        if kept.node and kept.node not in alive:
-            return Exit(None, f"its node {kept.host} was lost", taken_away=True)
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return Exit(None, f"its actor was lost: {said}")
+        if process.node and process.node not in alive:
+            return Exit(None, f"its node {process.host} was lost", preempted=True)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return Exit(None, f"its actor was lost: {reason}")
 
-    def _close(self, kept: Kept, end: Exit) -> None:
-        kept.exit = kept.exit or end
-        self._settle(kept.worker)
+    def _set_exit(self, process: ActorProcess, end: Exit) -> None:
+        process.exit = process.exit or end
+        self._update_exit(process.worker)
 
-    def _settle(self, worker: Worker) -> None:
-        """Whether all its processes have ended, and how."""
+    def _update_exit(self, worker: RayWorker) -> None:
+        """Finish the worker if all its processes have ended."""
         if worker.exit is None:
-            end = worker.gang.poll(lambda kept: kept.exit, lambda kept: self._tell(kept, signal.SIGKILL))
+            end = worker.process_group.poll(
+                lambda process: process.exit, lambda process: self._send_signal(process, signal.SIGKILL)
+            )
             if end is not None:
-                self._end(worker, end)
+                self._finish(worker, end)
 
-    def _tell(self, kept: Kept, number: signal.Signals) -> None:
-        if kept.exit is None:
-            kept.actor.tell.remote(int(number))
+    def _send_signal(self, process: ActorProcess, number: signal.Signals) -> None:
+        if process.exit is None:
+            process.actor.tell.remote(int(number))
 
-    def _end(self, worker: Worker, end: Exit) -> None:
-        """Give its places back. Ray would find a group of a lost node a new one."""
+    def _finish(self, worker: RayWorker, end: Exit) -> None:
+        """Record the exit and release the resources."""
         if worker.exit is not None:
             return
         worker.exit = end
         self._unplaced.discard(worker.name)
-        if self._head.answers(self._asked):  # else the question would block, and the keepers see to it
-            give_back(self._ray, worker)
+        if self._head.is_reachable(self._last_asked):  # else it would block; the actors release them later
+            release_placement(self._ray, worker)
 
 
-def _task(order: Order, argv: Sequence[str]) -> keeper.Task:
-    return keeper.Task((*argv,), environment(order), os.getcwd(), str(order.log.absolute()), LINGER)
+def _process_task(spec: WorkerSpec, argv: Sequence[str]) -> process_actor.ProcessTask:
+    env, log = remote_environment(spec), str(spec.log.absolute())
+    return process_actor.ProcessTask((*argv,), env, os.getcwd(), log, LINGER_SECONDS)
 
 
-__all__ = ["RayEngine", "Worker", "stop_workers"]
+__all__ = ["RayEngine", "RayWorker", "stop_workers"]

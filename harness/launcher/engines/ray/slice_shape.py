@@ -1,4 +1,4 @@
-"""Slices of TPUs in a Ray: a run over several processes is all of one."""
+"""TPU slices in a Ray cluster: a run with several processes uses all of one slice."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from typing import Any
 
 from harness.core.errors import UserError
 
-LABEL = "ray.io/tpu-slice-name"
-"""Which Ray gives to every host of a slice that it recognises (ray/_private/accelerators/tpu.py)."""
+SLICE_LABEL = "ray.io/tpu-slice-name"
+"""Label that Ray sets on every host of a slice that it detects (ray/_private/accelerators/tpu.py)."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of a slice, as a run asks for it: libtpu waits for all hosts of one, each with all its chips."""
+class SliceShape:
+    """The slice that a run needs. libtpu waits for all hosts of a slice, each with all its chips."""
 
-    chips: str
-    """The resource of Ray that they are."""
-    share: int
-    """On each host."""
+    resource: str
+    """Ray resource of the chips."""
+    chips_per_host: int
+    """Number of chips on each host."""
     hosts: int
 
 
-def check(shape: Shape, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError where no slice is so, whatever is free."""
-    if whole(shape, nodes):
+def check_slice_exists(shape: SliceShape, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError if no slice has this shape, whether it is free or not."""
+    if matching_slices(shape, nodes):
         return
-    had = [", ".join(f"{each:g}" for each in chips) for chips in _by_slice(shape.chips, nodes).values()]
-    separate = ", each a slice of its own" if len(had) > 1 else ""
+    slices = _chips_by_slice(shape.resource, nodes).values()
+    hosts = [", ".join(f"{count:g}" for count in chips) for chips in slices]
+    separate = ", each a slice of its own" if len(hosts) > 1 else ""
     raise UserError(
-        f"engine.processes={shape.hosts}: on TPUs several processes are all hosts of one slice, with all "
-        f"their chips, and this Ray has {' and '.join(had)}{separate}: give as many processes as hosts, and "
-        "a mesh of all chips, or train on one host with engine=local engine.isolation=all"
+        f"engine.processes={shape.hosts}: on TPUs the processes of a run must be all hosts of one slice, with "
+        f"all chips, but this Ray has {' and '.join(hosts)}{separate}. Use one process per host and a mesh of "
+        "all chips, or train on one host with engine=local engine.isolation=all"
     )
 
 
-def whole(shape: Shape, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the slices that are so; '' for hosts without a name, which are one slice if no other has a
-    name."""
-    slices = _by_slice(shape.chips, nodes)
+def matching_slices(shape: SliceShape, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the slices of this shape; '' for hosts without a label, if there is no other slice."""
+    slices = _chips_by_slice(shape.resource, nodes)
     return [
         name
         for name, chips in sorted(slices.items())
-        if chips == [shape.share] * shape.hosts and (name or len(slices) == 1)
+        if chips == [shape.chips_per_host] * shape.hosts and (name or len(slices) == 1)
     ]
 
 
-def slice_of(node: Mapping[str, Any]) -> str:
-    """Empty where Ray knows of none."""
-    return node.get("Labels", {}).get(LABEL, "")
+def slice_name(node: Mapping[str, Any]) -> str:
+    """Return the name of a node's slice; empty if Ray knows none."""
+    return node.get("Labels", {}).get(SLICE_LABEL, "")
 
 
-def _by_slice(resource: str, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """What each living host has of it."""
-    found: dict[str, list[float]] = {}
+def _chips_by_slice(resource: str, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return the chips of each living host, by slice name."""
+    chips: dict[str, list[float]] = {}
     for node in nodes:
-        if node["Alive"] and (has := node["Resources"].get(resource, 0)):
-            found.setdefault(slice_of(node), []).append(has)
-    return found
+        if node["Alive"] and (count := node["Resources"].get(resource, 0)):
+            chips.setdefault(slice_name(node), []).append(count)
+    return chips

@@ -1,4 +1,4 @@
-"""The workers of a sweep as Ray holds them: a placement group each, with an actor a process."""
+"""Workers of a sweep in Ray: each has a placement group with one actor per process."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.grouped_processes import Gang
+from harness.launcher.engines.grouped_processes import ProcessGroupHandle
 from harness.launcher.engines.ray import process_actor as keeper
-from harness.launcher.engines.ray.ray_cluster import taken
-from harness.launcher.engines.ray.slice_shape import LABEL, Shape
+from harness.launcher.engines.ray.ray_cluster import actor_options
+from harness.launcher.engines.ray.slice_shape import SLICE_LABEL, SliceShape
 
-CALLS = 16
-"""At a time to one actor: each driver that ever watched it waits in one."""
+MAX_CONCURRENT_CALLS = 16
+"""Maximum number of concurrent calls to an actor; each driver that has watched it blocks in some."""
 
 
 @dataclass(eq=False)
-class Kept:
-    """A process. `actor` from when Ray was asked for it, `host` and `pid` from when it has a place."""
+class ActorProcess:
+    """A process. `actor` is set once it was requested from Ray, `host` and `pid` once it has started."""
 
-    worker: Worker
-    task: keeper.Task | None = None
+    worker: RayWorker
+    task: keeper.ProcessTask | None = None
     actor: Any = None
     host: str = ""
     pid: int = 0
@@ -31,99 +31,104 @@ class Kept:
 
 
 @dataclass(eq=False)
-class Worker:
-    """The processes that were asked for together, in the bundles of one group."""
+class RayWorker:
+    """The processes of one worker, in the bundles of one placement group."""
 
     name: str
-    takes: Mapping[str, float] = field(default_factory=dict)
-    """By resource, how much each process does."""
-    shape: Shape | None = None
-    """Of the slice of TPUs that it is to be alone on."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Amount of each Ray resource that a process uses."""
+    shape: SliceShape | None = None
+    """Shape of the TPU slice that it needs for itself; None if it needs none."""
     slice: str = ""
-    """The one that it was given, where it has a name."""
-    asked: float = float("inf")
-    """When Ray was asked for it; seconds by the monotonic clock."""
+    """Name of the slice that it was assigned; empty without one."""
+    requested_at: float = float("inf")
+    """Monotonic time in seconds at which it was requested from Ray."""
     group: Any = None
-    gang: Gang[Kept] = field(default_factory=lambda: Gang([]))
+    process_group: ProcessGroupHandle[ActorProcess] = field(default_factory=lambda: ProcessGroupHandle([]))
     exit: Exit | None = None
 
     @property
-    def leader(self) -> Kept:
-        return self.gang.members[0]
+    def leader(self) -> ActorProcess:
+        """Process 0."""
+        return self.process_group.members[0]
 
     @property
-    def begun(self) -> bool:
-        return all(each.pid or each.exit for each in self.gang.members)
+    def has_started(self) -> bool:
+        """True once every process has started or ended."""
+        return all(process.pid or process.exit for process in self.process_group.members)
 
 
 @dataclass(frozen=True, order=True)
-class Name:
-    """Of an actor."""
+class ActorName:
+    """Name of the actor of process `index` of `count` in a placement group."""
 
     group: str
-    place: int
-    of: int
+    index: int
+    count: int
 
     def __str__(self) -> str:
-        return f"{self.group}#{self.place}of{self.of}"
+        return f"{self.group}#{self.index}of{self.count}"
 
     @staticmethod
-    def read(text: str) -> Name:
-        group, _, place = text.rpartition("#")
-        index, _, count = place.partition("of")
-        return Name(group, int(index), int(count))
+    def parse(text: str) -> ActorName:
+        """Read what `str` of a name gives. Raises ValueError for other text."""
+        group, _, position = text.rpartition("#")
+        index, _, count = position.partition("of")
+        return ActorName(group, int(index), int(count))
 
 
-def ask_for(ray: Any, keep: Any, worker: Worker) -> None:
-    """A bundle a process, since it holds its devices alone: Ray keeps a bundle on one node. `keep`: the
-    keeper's class, in Ray."""
-    util, count = ray.util, len(worker.gang.members)
+def request_placement(ray: Any, actor_class: Any, worker: RayWorker) -> None:
+    """Request one bundle per process, which Ray keeps on one node, and an actor in each.
+
+    `actor_class`: ProcessActor as a Ray remote class.
+    """
+    util, count = ray.util, len(worker.process_group.members)
     strategy = "PACK" if count > 1 else "STRICT_PACK"
-    bundles = [dict(worker.takes) for _ in range(count)]
-    there = {"bundle_label_selector": [{LABEL: worker.slice}] * count} if worker.slice else {}
-    worker.group = util.placement_group(bundles, strategy, worker.name, "detached", **there)
-    place = util.scheduling_strategies.PlacementGroupSchedulingStrategy
-    for index, kept in enumerate(worker.gang.members):
-        options = taken(worker.takes) | {
-            "name": str(Name(worker.name, index, count)),
+    bundles = [dict(worker.resources) for _ in range(count)]
+    labels = {"bundle_label_selector": [{SLICE_LABEL: worker.slice}] * count} if worker.slice else {}
+    worker.group = util.placement_group(bundles, strategy, worker.name, "detached", **labels)
+    strategy_class = util.scheduling_strategies.PlacementGroupSchedulingStrategy
+    for index, process in enumerate(worker.process_group.members):
+        options = actor_options(worker.resources) | {
+            "name": str(ActorName(worker.name, index, count)),
             "lifetime": "detached",
-            "max_concurrency": CALLS,
-            "scheduling_strategy": place(worker.group, index),
+            "max_concurrency": MAX_CONCURRENT_CALLS,
+            "scheduling_strategy": strategy_class(worker.group, index),
         }
-        kept.actor = keep.options(**options).remote(worker.name, kept.task)
+        process.actor = actor_class.options(**options).remote(worker.name, process.task)
 
 
-def give_back(ray: Any, worker: Worker) -> None:
-    """Ray would find a group of a lost node a new one. It takes actors along that are not known here."""
-    for kept in worker.gang.members:
-        if kept.actor is not None:
-            ray.kill(kept.actor)
+def release_placement(ray: Any, worker: RayWorker) -> None:
+    """Kill the actors and remove the placement group, which Ray would otherwise place again after a lost node."""
+    for process in worker.process_group.members:
+        if process.actor is not None:
+            ray.kill(process.actor)
     if worker.group is not None:
         ray.util.remove_placement_group(worker.group)
 
 
-def whole(ray: Any) -> list[Worker]:
-    """Of this sweep, those of which every actor is there. A group that lacks one is of a driver or a node
-    that was lost, and is given back."""
-    actors: dict[str, list[Name]] = {}
-    for each in sorted(map(Name.read, ray.util.list_named_actors())):
-        actors.setdefault(each.group, []).append(each)
-    listed = [each for each in ray.util.placement_group_table().values() if each["state"] != "REMOVED"]
-    found = []
-    for name in sorted({each["name"] for each in listed}):
-        worker = _again(ray, name, actors.get(name, []))
-        if worker.gang.members:
-            found.append(worker)
+def complete_workers(ray: Any) -> list[RayWorker]:
+    """Return the workers of this sweep that have all their actors. Groups without are released: their driver
+    or node was lost."""
+    actors: dict[str, list[ActorName]] = {}
+    for actor in sorted(map(ActorName.parse, ray.util.list_named_actors())):
+        actors.setdefault(actor.group, []).append(actor)
+    groups = ray.util.placement_group_table().values()
+    workers = []
+    for name in sorted({group["name"] for group in groups if group["state"] != "REMOVED"}):
+        worker = _find_worker(ray, name, actors.get(name, []))
+        if worker.process_group.members:
+            workers.append(worker)
         else:
-            give_back(ray, worker)
-    return found
+            release_placement(ray, worker)
+    return workers
 
 
-def _again(ray: Any, name: str, actors: list[Name]) -> Worker:
-    """Without members where it is not whole, without a group where it is another sweep's."""
-    worker = Worker(name)
+def _find_worker(ray: Any, name: str, names: list[ActorName]) -> RayWorker:
+    """Return a worker by name: without members if an actor is missing, without a group if another sweep owns it."""
+    worker = RayWorker(name)
     with contextlib.suppress(ValueError):
         worker.group = ray.util.get_placement_group(name)
-        members = [Kept(worker, actor=ray.get_actor(str(each))) for each in actors]
-        worker.gang.members = members if members and len(members) == actors[0].of else []
+        members = [ActorProcess(worker, actor=ray.get_actor(str(actor))) for actor in names]
+        worker.process_group.members = members if members and len(members) == names[0].count else []
     return worker

@@ -1,1 +1,1 @@
-"""Workers as Slurm jobs or steps."""
+"""Engines for workers that are Slurm jobs or job steps."""

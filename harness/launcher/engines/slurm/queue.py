@@ -1,4 +1,4 @@
-"""What Slurm's own commands say and do: one `squeue` for all jobs, one `scancel` for many."""
+"""Slurm's commands: one `squeue` for all jobs, one `scancel` for many, and their messages."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.schema.engine import SlurmConfig
-from harness.core.errors import UserError, nearest
+from harness.core.errors import UserError, did_you_mean
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.exit_messages import in_words
+from harness.launcher.engines.exit_messages import exit_code_text
 
-FRESH = 1.0
-"""Seconds for which an answer of `squeue` serves every job."""
-PATIENCE = 60.0
-"""Seconds that a command may take: a controller under load answers late."""
-AT_ONCE = 500
-"""Job ids on one command line."""
-PIECE = 1000
-"""Workers in one array at most: a script has its limits too."""
+REFRESH_SECONDS = 1.0
+"""Seconds for which one answer of `squeue` is used for all jobs."""
+COMMAND_TIMEOUT_SECONDS = 60.0
+"""Seconds that a command may take; a controller under load answers late."""
+IDS_PER_COMMAND = 500
+"""Maximum number of job ids on one command line."""
+MAX_ARRAY_TASKS = 1000
+"""Maximum number of workers in one array; the size of a script is limited too."""
 
 _COLUMNS = {
     "JobArrayID": 20,
@@ -34,8 +34,8 @@ _COLUMNS = {
     "JobID": 20,
     "NodeList": 200,
 }
-_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_LIVES = (
+_PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_ACTIVE_STATES = (
     "RUNNING",
     "CONFIGURING",
     "COMPLETING",
@@ -45,221 +45,230 @@ _LIVES = (
     "STAGE_OUT",
     "RESIZING",
 )
-_WORDS = {
+_STATE_MESSAGES = {
     "TIMEOUT": "Slurm ended it at its time limit (engine.slurm.time_limit)",
     "DEADLINE": "Slurm ended it at its deadline",
     "NODE_FAIL": "its node failed",
     "BOOT_FAIL": "its node did not boot",
     "PREEMPTED": "Slurm gave its node to another job",
     "CANCELLED": "its job was cancelled",
-    "OUT_OF_MEMORY": "Slurm ended it for the memory that it took (--mem=... in engine.slurm.extra)",
+    "OUT_OF_MEMORY": "Slurm ended it because it used too much memory (--mem=... in engine.slurm.extra)",
 }
-NO_FILE = 53
-"""As which signal Slurm tells that it could not open the file into which a job speaks."""
-_UNSEEN = "Slurm could not write its log there"
-_NEVER = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
-"""Why a job waits that asks for what its partition has not, even with every node up and idle."""
-_MEANT = {"--time": "time_limit", "node name": "nodelist", "feature": "constraint", "account": "account"}
-"""Keys, by what a refusal says of them."""
-TAKEN_AWAY = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
-"""Ends that are no failure of a run: no attempt is counted."""
+LOG_NOT_OPENED_SIGNAL = 53
+"""Signal number by which Slurm reports that it could not open a job's output file."""
+_LOG_NOT_OPENED = "Slurm could not write its log there"
+_IMPOSSIBLE_REASONS = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
+"""Reasons of pending jobs whose requests exceed their partition, even if every node is idle."""
+_KEY_OF_ERROR = {
+    "--time": "time_limit",
+    "node name": "nodelist",
+    "feature": "constraint",
+    "account": "account",
+}
+"""Key of engine.slurm by the text in Slurm's error message."""
+PREEMPTED_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
+"""States in which Slurm took the node away: no attempt is counted."""
 
 Call = Callable[[Sequence[str]], str]
 
 
-class Refused(Exception):
-    """A command of Slurm's that failed, with its last words."""
+class CommandFailed(Exception):
+    """A failed Slurm command, with its error message."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job, or a step of one, as Slurm shows it."""
+class SlurmJob:
+    """A job or a job step, as `squeue` shows it."""
 
     id: str
     state: str
-    status: int
-    """As `wait` gives it."""
+    wait_status: int
+    """Exit status in the encoding of `os.wait`."""
     reason: str
-    """Why it waits."""
+    """Reason for which it is pending."""
     name: str
-    number: str = ""
-    """By which Slurm's own messages call it: each task of an array has one of its own."""
+    raw_id: str = ""
+    """Job id in Slurm's own messages; each task of an array has its own."""
     nodes: str = ""
 
     @property
-    def task(self) -> int | None:
-        """Of an array; None for a job that is none of ours."""
+    def array_task(self) -> int | None:
+        """Index in its job array; None for a job outside arrays, which is not ours."""
         _, _, index = self.id.partition("_")
         return int(index) if index.isdigit() else None
 
     @property
-    def waits(self) -> bool:
-        return self.state in _WAITS
+    def is_pending(self) -> bool:
+        """True while it waits in the queue."""
+        return self.state in _PENDING_STATES
 
     @property
-    def held(self) -> bool:
-        """Whether it would wait until somebody releases it by hand."""
-        return self.waits and self.reason.replace("_", " ") == "launch failed requeued held"
+    def is_held(self) -> bool:
+        """True if it waits until somebody releases it by hand."""
+        return self.is_pending and self.reason.replace("_", " ") == "launch failed requeued held"
 
     @property
-    def stuck(self) -> bool:
-        """Whether it would wait for ever."""
-        return self.held or (self.waits and self.reason in _NEVER)
+    def never_starts(self) -> bool:
+        """True if it would wait forever."""
+        return self.is_held or (self.is_pending and self.reason in _IMPOSSIBLE_REASONS)
 
     @property
     def exit(self) -> Exit | None:
-        """None while it waits or runs."""
-        if self.held:
-            return Exit(None, f"Slurm could not launch it, and holds it back: job {self.id} ({self.reason})")
-        if self.stuck:
+        """How it ended; None while it waits or runs."""
+        if self.is_held:
+            return Exit(None, f"Slurm could not launch job {self.id} and holds it ({self.reason})")
+        if self.never_starts:
             return Exit(
                 None,
-                f"job {self.id} would wait for ever ({self.reason}): its partition has not what it asks for; "
-                "change mesh or engine.slurm (partition, cpus, gpus, time_limit, extra)",
+                f"job {self.id} would wait forever ({self.reason}): its partition lacks what it asks for. "
+                "Change mesh or engine.slurm (partition, cpus, gpus, time_limit, extra)",
             )
-        if self.waits or self.state in _LIVES:
+        if self.is_pending or self.state in _ACTIVE_STATES:
             return None
-        if self.state in _WORDS:
-            return Exit(None, f"{_WORDS[self.state]}: job {self.id}", self.state in TAKEN_AWAY)
-        code = os.waitstatus_to_exitcode(self.status)
+        if self.state in _STATE_MESSAGES:
+            return Exit(None, f"{_STATE_MESSAGES[self.state]}: job {self.id}", self.state in PREEMPTED_STATES)
+        code = os.waitstatus_to_exitcode(self.wait_status)
         where = f" on {self.nodes}" if self.nodes else ""
-        words = _UNSEEN if code == -NO_FILE else in_words(code)
+        words = _LOG_NOT_OPENED if code == -LOG_NOT_OPENED_SIGNAL else exit_code_text(code)
         return Exit(code, f"{words} (job {self.id}{where}, {self.state})")
 
 
 class Queue:
-    """All jobs of this user, or steps of an allocation, as they were a moment ago."""
+    """The jobs of this user, or the steps of an allocation, at most REFRESH_SECONDS old."""
 
-    def __init__(self, call: Call, ask: Callable[[Call], dict[str, Job]]) -> None:
-        self._call, self._ask_for = call, ask
-        self._jobs: dict[str, Job] = {}
-        self._asked = self.answered = float("-inf")
-        """When the answer that is held was asked for; before that, nothing is known."""
+    def __init__(self, call: Call, ask: Callable[[Call], dict[str, SlurmJob]]) -> None:
+        self._call, self._fetch = call, ask
+        self._jobs: dict[str, SlurmJob] = {}
+        self._asked_at = self.answered_at = float("-inf")
+        """Monotonic times of the last question and of the last question that was answered."""
 
-    def jobs(self) -> Mapping[str, Job]:
-        """The answer before where nobody answers now."""
+    def jobs(self) -> Mapping[str, SlurmJob]:
+        """Return all jobs by id, or steps by name; the last answer if Slurm does not answer now."""
         now = time.monotonic()
-        if now - self._asked >= FRESH:
-            self._asked = now
+        if now - self._asked_at >= REFRESH_SECONDS:
+            self._asked_at = now
             try:
-                self._jobs = self._ask_for(self._call)
-                self.answered = now
-            except Refused:
+                self._jobs = self._fetch(self._call)
+                self.answered_at = now
+            except CommandFailed:
                 pass
         return self._jobs
 
     def check_answers(self) -> None:
-        """Raises UserError where nothing was ever answered."""
+        """Raise UserError if Slurm has never answered."""
         self.jobs()
-        if self.answered == float("-inf"):
+        if self.answered_at == float("-inf"):
             raise UserError(
-                "engine=slurm: the controller does not answer squeue; give the command again later"
+                "engine=slurm: the controller does not answer squeue. Give the same command again later"
             )
 
     def now(self) -> float:
+        """Return the time in seconds on the clock of `answered_at`."""
         return time.monotonic()
 
 
-def jobs_of_user(call: Call) -> dict[str, Job]:
-    """By id, each task of an array for itself, with those that ended in the last minutes."""
-    shown = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    answer = call(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "-O", shown])
-    jobs = [_job(line) for line in answer.splitlines() if line.strip()]
+def list_user_jobs(call: Call) -> dict[str, SlurmJob]:
+    """Return the user's jobs by id, one per array task, including those that ended in the last minutes."""
+    columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
+    answer = call(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "-O", columns])
+    jobs = [_parse_job(line) for line in answer.splitlines() if line.strip()]
     return {job.id: job for job in jobs}
 
 
-def steps_of(allocation: str, call: Call) -> dict[str, Job]:
-    """By name; those that run."""
+def list_steps(allocation: str, call: Call) -> dict[str, SlurmJob]:
+    """Return the running steps of an allocation by name."""
     answer = call(["squeue", "--noheader", "--steps", f"--jobs={allocation}", "--format=%i %j"])
-    found = [line.split() for line in answer.splitlines() if len(line.split()) == 2]
-    return {name: Job(id, "RUNNING", 0, "", name) for id, name in found}
+    rows = [line.split() for line in answer.splitlines() if len(line.split()) == 2]
+    return {name: SlurmJob(id, "RUNNING", 0, "", name) for id, name in rows}
 
 
-def said_of(number: str, log: Path, *, alone: bool) -> str:
-    """The last that Slurm said of a job, in a log that it shares with others unless it is `alone`."""
+def last_slurm_message(raw_id: str, log: Path, *, single_job: bool) -> str:
+    """Return Slurm's last message about a job. The log is shared by the jobs of an array unless `single_job`."""
     if not log.exists():
         return ""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    ours = re.compile(rf"\b(job|step|jobid|stepid)[ =]{number}\b", re.IGNORECASE)
-    found = [line for line in lines if alone or ours.search(line)]
-    return found[-1] if found else ""
+    pattern = re.compile(rf"\b(job|step|jobid|stepid)[ =]{raw_id}\b", re.IGNORECASE)
+    matches = [line for line in lines if single_job or pattern.search(line)]
+    return matches[-1] if matches else ""
 
 
-def cancel(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
-    """Ask workers to save and leave, or end them; what only waits has nothing to save."""
-    orders = (
-        [["scancel"]] if hard else [["scancel", "--state=PENDING"], ["scancel", "--signal=USR2", "--batch"]]
-    )
-    for order in orders:
-        for first in range(0, len(jobs), AT_ONCE):
+def cancel_jobs(jobs: Sequence[str], *, hard: bool, call: Call) -> None:
+    """Ask workers to save and exit, or kill them if `hard`. Pending jobs are removed from the queue."""
+    gentle = [["scancel", "--state=PENDING"], ["scancel", "--signal=USR2", "--batch"]]
+    for scancel in [["scancel"]] if hard else gentle:
+        for first in range(0, len(jobs), IDS_PER_COMMAND):
             try:
-                call([*order, *jobs[first : first + AT_ONCE]])
-            except Refused:
+                call([*scancel, *jobs[first : first + IDS_PER_COMMAND]])
+            except CommandFailed:
                 continue  # one of them ended by itself
 
 
-def largest_array(call: Call) -> int:
-    """How many tasks an array may have."""
+def max_array_size(call: Call) -> int:
+    """Return how many tasks one array may have."""
     try:
         lines = call(["scontrol", "show", "config"]).splitlines()
-    except Refused:
-        return PIECE
-    said = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
-    return max(1, min([PIECE, *map(int, said)]))
+    except CommandFailed:
+        return MAX_ARRAY_TASKS
+    limits = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
+    return max(1, min([MAX_ARRAY_TASKS, *map(int, limits)]))
 
 
-def command(arguments: Sequence[str]) -> str:
-    """What a command of Slurm's prints. Raises Refused with its last words."""
+def run_command(arguments: Sequence[str]) -> str:
+    """Return what a Slurm command prints. Raises CommandFailed with its error message."""
     try:
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL
+        process = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Refused(str(error)) from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Refused("; ".join(line.partition("error: ")[2] or line for line in lines) or "no reason given")
-    return done.stdout
+        raise CommandFailed(str(error)) from error
+    if process.returncode:
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        reasons = [line.partition("error: ")[2] or line for line in lines]
+        raise CommandFailed("; ".join(reasons) or "no reason given")
+    return process.stdout
 
 
 def check_installed(program: str) -> None:
-    """Raises UserError where Slurm's commands are not on the path."""
+    """Raise UserError if a Slurm command is not on the PATH."""
     if shutil.which(program) is None:
         raise UserError(
-            f"engine=slurm: {program} is not found on this machine; give the command on a login node of the "
+            f"engine=slurm: {program} is not found on this machine. Run the command on a login node of the "
             "cluster, or train here with engine=local"
         )
 
 
-def refusal(said: str, config: SlurmConfig, call: Call) -> str:
-    """One sentence for what `sbatch` would not take."""
-    if "invalid partition" in said.lower():
+def refusal_message(error: str, config: SlurmConfig, call: Call) -> str:
+    """Explain why `sbatch` refused a job, with the config key to change."""
+    if "invalid partition" in error.lower():
         try:
-            known = call(["sinfo", "--noheader", "--format=%R"]).split()
-        except Refused:
-            known = []
+            partitions = call(["sinfo", "--noheader", "--format=%R"]).split()
+        except CommandFailed:
+            partitions = []
         return (
             f"engine.slurm.partition={config.partition}: no such partition; "
-            f"{nearest(config.partition or '', known)}"
+            f"{did_you_mean(config.partition or '', partitions)}"
         )
-    if "invalid job array" in said.lower():
+    if "invalid job array" in error.lower():
         return (
-            "engine=slurm: this cluster takes no arrays of jobs (MaxArraySize=0); have it changed, or start "
+            "engine=slurm: this cluster accepts no job arrays (MaxArraySize=0). Have that changed, or start "
             "workers inside an allocation with engine.slurm.submit=steps"
         )
-    if "submit limit" in said.lower():
-        return (
-            f"engine=slurm: Slurm takes no more jobs of yours ({said}); hand in fewer with engine.workers=N"
-        )
-    meant = (f"engine.slurm.{key}={getattr(config, key)}" for word, key in _MEANT.items() if word in said)
-    key = next(meant, "engine=slurm")
-    return f"{key}: Slurm refuses the job ({said}); change engine.slurm, or ask who runs the cluster"
+    if "submit limit" in error.lower():
+        return f"engine=slurm: Slurm accepts no more of your jobs ({error}). Lower engine.workers"
+    keys = (key for text, key in _KEY_OF_ERROR.items() if text in error)
+    setting = next((f"engine.slurm.{key}={getattr(config, key)}" for key in keys), "engine=slurm")
+    return f"{setting}: Slurm refuses the job ({error}). Change engine.slurm, or ask the cluster's administrators"
 
 
-def _job(line: str) -> Job:
+def _parse_job(line: str) -> SlurmJob:
     fields, start = [], 0
     for width in _COLUMNS.values():
         fields.append(line[start : start + width].strip())
         start += width
-    id, state, status, reason, name, number, nodes = fields
-    return Job(id, state, int(status or 0), reason, name, number, nodes)
+    id, state, status, reason, name, raw_id, nodes = fields
+    return SlurmJob(id, state, int(status or 0), reason, name, raw_id, nodes)

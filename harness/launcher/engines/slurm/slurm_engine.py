@@ -1,4 +1,4 @@
-"""Workers as jobs of Slurm: each waits in the queue, and the queue decides where it runs."""
+"""Engine for workers that are Slurm jobs: Slurm decides when and where each runs."""
 
 from __future__ import annotations
 
@@ -11,219 +11,249 @@ from pathlib import Path
 from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, Exit, Order, runs_of
-from harness.launcher.engines.grouped_processes import said_by_first
-from harness.launcher.engines.preflight import PROBE, probe
+from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec, run_args
+from harness.launcher.engines.grouped_processes import exit_of_group
+from harness.launcher.engines.preflight import PREFLIGHT_NAME, run_preflight
 from harness.launcher.engines.slurm.queue import (
     Call,
-    Job,
+    CommandFailed,
     Queue,
-    Refused,
-    cancel,
+    SlurmJob,
+    cancel_jobs,
     check_installed,
-    command,
-    jobs_of_user,
-    largest_array,
-    refusal,
-    said_of,
+    last_slurm_message,
+    list_user_jobs,
+    max_array_size,
+    refusal_message,
+    run_command,
 )
 from harness.launcher.engines.slurm.script import (
-    Work,
-    alike,
+    WorkerCommand,
+    array_key,
     array_script,
-    handed_in,
-    is_alone,
+    has_single_task,
     job_name,
     slurm_log,
+    submitted_code,
+    submitted_runs,
 )
-from harness.records.run.status import Writer
+from harness.records.run.provenance import code_hash
+from harness.records.run.status import ProcessInfo
 
 
 @dataclass
-class Submitted:
-    """A worker as a job. `since`: when it was handed in, on the queue's clock."""
+class SubmittedJob:
+    """A worker as a job. `submitted_at`: seconds on the queue's clock."""
 
-    order: Order
+    spec: WorkerSpec
     job: str = ""
-    """Empty while it is kept back."""
-    since: float = float("inf")
+    """Job id; empty until it is submitted."""
+    submitted_at: float = float("inf")
     exit: Exit | None = None
 
 
-def stop_jobs(logs: Path, call: Call = command) -> int:
-    """Tell the jobs of a sweep to save and leave, driver or none. Returns how many there were."""
+def stop_jobs(logs: Path, call: Call = run_command) -> int:
+    """Ask the jobs of a sweep to save and exit, without its driver. Returns their number."""
     if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
         return 0
     try:
-        live = [job.id for job, _ in _live(logs, jobs_of_user(call).values())]
-    except Refused as error:
-        raise UserError(
-            f"{logs.parent}: whether jobs train it cannot be asked now ({error}); try again"
-        ) from error
-    cancel(live, hard=False, call=call)
+        live = [job.id for job, _ in _live_jobs(logs, list_user_jobs(call).values())]
+    except CommandFailed as error:
+        raise UserError(f"cannot ask Slurm for the jobs of {logs.parent} ({error}). Try again") from error
+    cancel_jobs(live, hard=False, call=call)
     return len(live)
 
 
-def _live(logs: Path, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[str]]]:
-    """Jobs of a sweep that wait or run, and what they train."""
+def _live_jobs(logs: Path, jobs: Iterable[SlurmJob]) -> Iterator[tuple[SlurmJob, list[str]]]:
+    """Yield the pending and running jobs of a sweep, each with its run directories."""
     arrays: dict[str, dict[int, list[str]]] = {}
     for job in jobs:
-        if job.exit is None and job.task is not None:
+        if job.exit is None and job.array_task is not None:
             if job.name not in arrays:
-                arrays[job.name] = handed_in(logs, job.name)
-            if runs := arrays[job.name].get(job.task):
+                arrays[job.name] = submitted_runs(logs, job.name)
+            if runs := arrays[job.name].get(job.array_task):
                 yield job, runs
 
 
 class SlurmEngine:
-    """One job a worker, a task of an array: what is submitted between two looks and asks for the same is
-    handed in together. A job that a driver before this one left in the queue is taken over: the array's name
-    and its script, which is there before the job is, say what it trains."""
+    """Engine with one array task per worker. Workers that are submitted between two polls and need the same
+    resources form one array. Jobs of an earlier driver are taken over: the array's name and its script,
+    which is written before the job is submitted, say which runs it trains."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
-        self._queue = Queue(call, jobs_of_user)
-        self._found: dict[str, str] = {}
-        """Jobs that were there before this driver, by the runs that they train."""
-        self._kept: list[tuple[Submitted, Work]] = []
-        """To hand in at the next look."""
-        self._told: dict[bool, list[str]] = {False: [], True: []}
-        """Jobs to cancel at the next look, by how."""
-        self._stems: Iterator[str] | None = None
-        """Names of scripts that are free."""
+        self._queue = Queue(call, list_user_jobs)
+        self._earlier_jobs: dict[str, str] = {}
+        """Ids of the jobs of earlier drivers, by run directory."""
+        self._unsubmitted: list[tuple[SubmittedJob, WorkerCommand]] = []
+        """Jobs to submit at the next poll."""
+        self._to_cancel: dict[bool, list[str]] = {False: [], True: []}
+        """Ids of the jobs to cancel at the next poll; the key is `hard`."""
+        self._script_names: Iterator[str] | None = None
+        """Script names that are not in use."""
 
-    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(
+        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
+    ) -> None:
+        """Find earlier jobs, else run the test job. Raises UserError if a worker could not run."""
         check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._find()
-        if not self._found:  # else a node was asked by the driver that submitted these
-            probe(self, self._hand_in_alone, self._logs, needs, note)
+        self._find_earlier_jobs()
+        if not self._earlier_jobs:  # the driver that submitted these has run the test job
+            run_preflight(self, self._submit_now, self._logs, required_files, note)
 
-    def submit(self, order: Order) -> Submitted:
-        if (left := self._left_behind(order)) is not None:
-            return Submitted(order, left.id, self._queue.answered)
-        handle = Submitted(order)
-        self._kept.append((handle, self._work(order)))
+    def submit(self, spec: WorkerSpec) -> SubmittedJob:
+        """Take over the earlier job of these runs, or submit a new one at the next poll."""
+        if (job := self._earlier_job(spec)) is not None:
+            return SubmittedJob(spec, job.id, self._queue.answered_at)
+        handle = SubmittedJob(spec)
+        self._unsubmitted.append((handle, self._command_of(spec)))
         return handle
 
-    def adopt(self, writer: Writer, order: Order) -> Submitted:
-        if (left := self._left_behind(order)) is not None:
-            return Submitted(order, left.id, self._queue.answered)
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> SubmittedJob:
+        """Take over the job that trains these runs. Raises UserError for a live process outside Slurm."""
+        if (job := self._earlier_job(spec)) is not None:
+            return SubmittedJob(spec, job.id, self._queue.answered_at)
         if writer.alive():
             raise UserError(
-                f"process {writer.pid} on {writer.host} trains this outside Slurm: continue there, or wait"
+                f"process {writer.pid} on {writer.host} trains it outside Slurm. Continue there, or wait"
             )
-        words = f"process {writer.pid} on {writer.host} held it, and no job of this sweep has it now"
-        return Submitted(order, exit=Exit(None, words))
+        message = f"process {writer.pid} on {writer.host} trained it, but no job of this sweep trains it now"
+        return SubmittedJob(spec, exit=Exit(None, message))
 
-    def poll(self, handle: Submitted) -> Exit | None:
-        self._pass_on()
+    def poll(self, handle: SubmittedJob) -> Exit | None:
+        """Return how the worker ended; None while its job waits or runs."""
+        self._flush()
         if handle.exit is None:
             job = self._queue.jobs().get(handle.job)
             if job is not None:
-                handle.exit = job.exit and said_by_first(handle.order, self._with_words(job, job.exit))
-                if job.stuck:
+                if job.exit is not None:
+                    handle.exit = exit_of_group(handle.spec, self._with_scheduler_message(job, job.exit))
+                if job.never_starts:
                     self.cancel(handle, hard=True)
-            elif self._queue.answered > handle.since:
+            elif self._queue.answered_at > handle.submitted_at:
                 handle.exit = Exit(None, f"Slurm no longer knows job {handle.job}")
         return handle.exit
 
-    def waiting(self, handle: Submitted) -> str:
+    def waiting(self, handle: SubmittedJob) -> str:
+        """Return why the job is pending; empty once it runs."""
         job = self._queue.jobs().get(handle.job)
         if job is None:
-            return "" if self._queue.answered > handle.since else "was handed to Slurm"
-        if not job.waits:
+            return "" if self._queue.answered_at > handle.submitted_at else "was submitted to Slurm"
+        if not job.is_pending:
             return ""
         return "waits in the queue" if job.reason == "None" else f"waits in the queue ({job.reason})"
 
-    def cancel(self, handle: Submitted, *, hard: bool) -> None:
+    def cancel(self, handle: SubmittedJob, *, hard: bool) -> None:
+        """Cancel the job at the next poll: let it save, or kill it if `hard`."""
         if handle.job:
-            self._told[hard].append(handle.job)
+            self._to_cancel[hard].append(handle.job)
         elif handle.exit is None:
-            self._kept = [each for each in self._kept if each[0] is not handle]
-            handle.exit = Exit(None, "it was not handed to Slurm yet")
+            self._unsubmitted = [entry for entry in self._unsubmitted if entry[0] is not handle]
+            handle.exit = Exit(None, "it was not submitted to Slurm yet")
 
     def close(self) -> None:
-        self._kept.clear()
-        self._pass_on()
+        """Send the pending cancellations and submit nothing more."""
+        self._unsubmitted.clear()
+        self._flush()
 
-    def scripts(self, orders: Sequence[Order]) -> list[str]:
-        """What `sbatch` would be given for these workers."""
-        pieces = self._pieces([(Submitted(order), self._work(order)) for order in orders])
+    def scripts(self, specs: Sequence[WorkerSpec]) -> list[str]:
+        """Return the scripts that `sbatch` would get for these workers."""
+        arrays = self._split_into_arrays([(SubmittedJob(spec), self._command_of(spec)) for spec in specs])
         return [
-            array_script(self._config, self._logs, stem, [work for _, work in piece])
-            for stem, piece in zip(self._free_stems(), pieces, strict=False)
+            array_script(self._config, self._logs, stem, [command for _, command in array])
+            for stem, array in zip(self._free_script_names(), arrays, strict=False)
         ]
 
-    def _work(self, order: Order) -> Work:
-        return Work(order, self._module, tuple(runs_of(order)))
+    def _command_of(self, spec: WorkerSpec) -> WorkerCommand:
+        return WorkerCommand(spec, self._module, tuple(run_args(spec)))
 
-    def _hand_in_alone(self, order: Order, argv: Sequence[str]) -> Submitted:
-        """Raises UserError where Slurm would not take it."""
-        handle = Submitted(order)
-        self._hand_in([(handle, Work(order, argv[0], tuple(argv[1:])))], order.log.stem)
+    def _submit_now(self, spec: WorkerSpec, argv: Sequence[str]) -> SubmittedJob:
+        """Submit one job at once. Raises UserError if Slurm refuses it."""
+        handle = SubmittedJob(spec)
+        self._submit_array([(handle, WorkerCommand(spec, argv[0], tuple(argv[1:])))], spec.log.stem)
         if handle.exit is not None:
-            raise UserError(handle.exit.words)
+            raise UserError(handle.exit.message)
         return handle
 
-    def _pieces(self, kept: Sequence[tuple[Submitted, Work]]) -> list[list[tuple[Submitted, Work]]]:
-        """Arrays: what asks for the same, as much as Slurm takes in one."""
-        groups: dict[str, list[tuple[Submitted, Work]]] = {}
-        for each in kept:
-            groups.setdefault(alike(self._config, each[1]), []).append(each)
-        most = largest_array(self._call) if len(kept) > len(groups) else 1
+    def _split_into_arrays(
+        self, jobs: Sequence[tuple[SubmittedJob, WorkerCommand]]
+    ) -> list[list[tuple[SubmittedJob, WorkerCommand]]]:
+        """Group jobs with equal needs into arrays of at most the size that Slurm allows."""
+        groups: dict[str, list[tuple[SubmittedJob, WorkerCommand]]] = {}
+        for entry in jobs:
+            groups.setdefault(array_key(self._config, entry[1]), []).append(entry)
+        limit = max_array_size(self._call) if len(jobs) > len(groups) else 1
         return [
-            group[first : first + most] for group in groups.values() for first in range(0, len(group), most)
+            group[first : first + limit] for group in groups.values() for first in range(0, len(group), limit)
         ]
 
-    def _hand_in(self, piece: Sequence[tuple[Submitted, Work]], stem: str) -> None:
-        """As one array; where Slurm refuses it, each of its workers has ended."""
-        file, since = self._logs / f"{stem}.sh", self._queue.now()
-        text = array_script(self._config, self._logs, stem, [work for _, work in piece])
+    def _submit_array(self, jobs: Sequence[tuple[SubmittedJob, WorkerCommand]], stem: str) -> None:
+        """Submit jobs as one array. If Slurm refuses it, each job gets that as its exit."""
+        file, submitted_at = self._logs / f"{stem}.sh", self._queue.now()
+        text = array_script(self._config, self._logs, stem, [command for _, command in jobs])
         atomic_files.write_bytes(file, text.encode())
         try:
             job = self._call(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
-        except Refused as error:
-            end = Exit(None, refusal(str(error), self._config, self._call))
-            for handle, _ in piece:
+        except CommandFailed as error:
+            end = Exit(None, refusal_message(str(error), self._config, self._call))
+            for handle, _ in jobs:
                 handle.exit = end
             return
-        for index, (handle, _) in enumerate(piece):
-            handle.job, handle.since = f"{job}_{index}", since
+        for index, (handle, _) in enumerate(jobs):
+            handle.job, handle.submitted_at = f"{job}_{index}", submitted_at
 
-    def _free_stems(self) -> Iterator[str]:
+    def _free_script_names(self) -> Iterator[str]:
         numbers = [file.stem.partition("-")[2] for file in self._logs.glob("jobs-*.sh")]
         first = 1 + max((int(number) for number in numbers if number.isdigit()), default=0)
         return (f"jobs-{number}" for number in itertools.count(first))
 
-    def _find(self) -> None:
-        """Raises UserError where Slurm does not answer: a job that nobody sees would be submitted again."""
-        self._queue.check_answers()
-        live = [*_live(self._logs, self._queue.jobs().values())]
-        asks = job_name(self._logs, PROBE)
-        self._told[True] += [job.id for job, _ in live if job.name == asks]  # nobody waits for its answer
-        self._found = {run: job.id for job, runs in live for run in runs if job.name != asks}
+    def _find_earlier_jobs(self) -> None:
+        """Find the live jobs of earlier drivers, so that none is submitted twice, and cancel their test jobs.
 
-    def _with_words(self, job: Job, end: Exit) -> Exit:
-        """With what Slurm said where the worker failed, or may not even have begun."""
+        Raises UserError if Slurm does not answer, or for a pending job of another version of the harness.
+        """
+        self._queue.check_answers()
+        live = [*_live_jobs(self._logs, self._queue.jobs().values())]
+        preflight_name = job_name(self._logs, PREFLIGHT_NAME)
+        workers = [(job, runs) for job, runs in live if job.name != preflight_name]
+        self._check_code([job for job, _ in workers if job.is_pending])
+        self._to_cancel[True] += [job.id for job, _ in live if job.name == preflight_name]
+        self._earlier_jobs = {run: job.id for job, runs in workers for run in runs}
+
+    def _check_code(self, pending: Sequence[SlurmJob]) -> None:
+        """Raise UserError for a job of other code: it would train what the run's record does not name."""
+        other = [job for job in pending if submitted_code(self._logs, job.name) != code_hash()]
+        if other:
+            arrays = sorted({job.id.partition("_")[0] for job in other}, key=int)
+            more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+            raise UserError(
+                f"job {other[0].id}{more} of this sweep waits in the queue with another version of the harness. "
+                f"Run `scancel --state=PENDING {' '.join(arrays)}`, then give the same command again. Nothing is "
+                "lost: only jobs that are not running are cancelled"
+            )
+
+    def _with_scheduler_message(self, job: SlurmJob, end: Exit) -> Exit:
+        """Add Slurm's own message to the exit of a worker that failed or may never have started."""
         if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
             return end
-        log, alone = slurm_log(self._logs, job.name), is_alone(self._logs, job.name)
-        return replace(end, said=said_of(job.number, log, alone=alone))
+        log, single_job = slurm_log(self._logs, job.name), has_single_task(self._logs, job.name)
+        return replace(end, scheduler_message=last_slurm_message(job.raw_id, log, single_job=single_job))
 
-    def _left_behind(self, order: Order) -> Job | None:
-        """The live job that a driver before this one submitted for any of these runs."""
-        jobs = [self._queue.jobs().get(self._found.get(run, "")) for run in runs_of(order)]
+    def _earlier_job(self, spec: WorkerSpec) -> SlurmJob | None:
+        """Return the live job that an earlier driver submitted for any of these runs."""
+        jobs = [self._queue.jobs().get(self._earlier_jobs.get(run, "")) for run in run_args(spec)]
         return next((job for job in jobs if job is not None and job.exit is None), None)
 
-    def _pass_on(self) -> None:
-        kept, self._kept = self._kept, []
-        self._stems = self._stems or self._free_stems()
-        for piece in self._pieces(kept) if kept else ():
-            self._hand_in(piece, next(self._stems))
-        for hard, jobs in self._told.items():
+    def _flush(self) -> None:
+        """Submit the new jobs and send the cancellations."""
+        unsubmitted, self._unsubmitted = self._unsubmitted, []
+        self._script_names = self._script_names or self._free_script_names()
+        for array in self._split_into_arrays(unsubmitted) if unsubmitted else ():
+            self._submit_array(array, next(self._script_names))
+        for hard, jobs in self._to_cancel.items():
             if jobs:
-                cancel(jobs, hard=hard, call=self._call)
+                cancel_jobs(jobs, hard=hard, call=self._call)
                 jobs.clear()

@@ -1,7 +1,8 @@
-"""Workers as steps of the allocation that the driver is in: a whole fleet at once, each on its part of it."""
+"""Engine for workers that are steps of the driver's Slurm allocation, each on its part of the nodes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -13,121 +14,142 @@ from pathlib import Path
 from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, Order, runs_of
-from harness.launcher.engines.grouped_processes import said_by_first
-from harness.launcher.engines.preflight import probe
-from harness.launcher.engines.slurm.queue import Call, Queue, Refused, check_installed, command, steps_of
-from harness.launcher.engines.slurm.script import Work, job_name, log_options, resources, step_script
-from harness.records.run.status import Writer
+from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
+from harness.launcher.engines.grouped_processes import exit_of_group
+from harness.launcher.engines.preflight import run_preflight
+from harness.launcher.engines.slurm.queue import (
+    Call,
+    CommandFailed,
+    Queue,
+    check_installed,
+    list_steps,
+    run_command,
+)
+from harness.launcher.engines.slurm.script import (
+    WorkerCommand,
+    job_name,
+    log_options,
+    resource_options,
+    step_script,
+)
+from harness.records.run.status import ProcessInfo
 
-SHAPE = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
-"""Of the allocation: `srun` would ask for the same."""
+ALLOCATION_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
+"""Variables of the allocation, removed because `srun` would request the same sizes for a step."""
 
 
 @dataclass
-class Step:
-    """A worker as a step. `since`: when it was asked for, on the queue's clock."""
+class SlurmStep:
+    """A worker as a step. `submitted_at`: seconds on the queue's clock."""
 
-    order: Order
+    spec: WorkerSpec
     name: str
-    since: float
+    submitted_at: float
     srun: subprocess.Popen | None = None
-    """That waits for it, and says how it ended; None where another driver started it."""
+    """The `srun` process of the step, which has its exit status; None if another driver started it."""
     exit: Exit | None = None
-    wanted: tuple[str, ...] = ()
-    """The `scancel` that is still to be given."""
+    pending_cancel: tuple[str, ...] = ()
+    """The `scancel` command that is still to be sent."""
 
 
 class StepsEngine:
-    """`srun --exact` waits by itself until its part of the allocation is free."""
+    """Engine with one `srun --exact` per worker, which waits until its part of the allocation is free."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._allocation = os.environ.get("SLURM_JOB_ID", "")
-        self._queue = Queue(call, lambda call: steps_of(self._allocation, call))
-        self._ours: set[str] = set()
-        """Steps that this driver started or took over: one that is listed still may have ended already."""
+        self._queue = Queue(call, lambda call: list_steps(self._allocation, call))
+        self._own_steps: set[str] = set()
+        """Names of the steps that this driver started or took over; one that is still listed may have ended."""
 
-    def check(self, orders: Sequence[Order], needs: Sequence[Path], note: Callable[[str], None]) -> None:
+    def check(
+        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
+    ) -> None:
+        """Raise UserError without an allocation that holds each worker; then run the test job."""
         check_installed("srun")
         if not self._allocation:
             raise UserError(
-                "engine.slurm.submit=steps: no allocation here (SLURM_JOB_ID is not set); give the command "
-                "inside one, by salloc or sbatch, or let each worker be a job with engine.slurm.submit=jobs"
+                "engine.slurm.submit=steps: no allocation here (SLURM_JOB_ID is not set). Run the command "
+                "inside one, with salloc or sbatch, or make each worker a job with engine.slurm.submit=jobs"
             )
-        for order in orders:
-            _check_fits(self._config, order)
+        for spec in specs:
+            _check_fits(self._config, spec)
         self._queue.check_answers()
         self._logs.mkdir(parents=True, exist_ok=True)
-        probe(self, self._hand_in, self._logs, needs, note)
+        run_preflight(self, self._start_step, self._logs, required_files, note)
 
-    def submit(self, order: Order) -> Step:
-        name = job_name(self._logs, order.log.stem)
-        if name in self._queue.jobs() and name not in self._ours:
-            return self._take_over(order, name)
-        return self._hand_in(order, [self._module, *runs_of(order)])
+    def submit(self, spec: WorkerSpec) -> SlurmStep:
+        """Take over the earlier step of this name, or start a new one."""
+        name = job_name(self._logs, spec.log.stem)
+        if name in self._queue.jobs() and name not in self._own_steps:
+            return self._adopt_step(spec, name)
+        return self._start_step(spec, [self._module, *run_args(spec)])
 
-    def adopt(self, writer: Writer, order: Order) -> Step:
-        name = job_name(self._logs, order.log.stem)
+    def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> SlurmStep:
+        """Take over the step that trains these runs. Raises UserError for a process outside the allocation."""
+        name = job_name(self._logs, spec.log.stem)
         if name not in self._queue.jobs() and writer.alive():
             raise UserError(
-                f"process {writer.pid} on {writer.host} trains this outside the allocation: continue there, "
-                "or wait"
+                f"process {writer.pid} on {writer.host} trains it outside the allocation. Continue there, or wait"
             )
-        return self._take_over(order, name)
+        return self._adopt_step(spec, name)
 
-    def poll(self, handle: Step) -> Exit | None:
+    def poll(self, handle: SlurmStep) -> Exit | None:
+        """Return how the worker ended; None while its step waits or runs."""
         if handle.exit is not None:
             return handle.exit
-        self._pass_on(handle)
+        self._send_cancel(handle)
         if handle.srun is not None:
             code = handle.srun.poll()
             if code is not None:
-                handle.exit = said_by_first(handle.order, Exit(code, f"srun ended with status {code}"))
-        elif handle.name not in self._queue.jobs() and self._queue.answered >= handle.since:
+                handle.exit = exit_of_group(handle.spec, Exit(code, f"srun ended with status {code}"))
+        elif handle.name not in self._queue.jobs() and self._queue.answered_at >= handle.submitted_at:
             handle.exit = Exit(None, "its step ended")
         return handle.exit
 
-    def waiting(self, handle: Step) -> str:
-        listed = handle.name in self._queue.jobs()
-        return "" if listed or handle.exit else f"waits for a part of allocation {self._allocation}"
+    def waiting(self, handle: SlurmStep) -> str:
+        """Return why the step has not started; empty once it runs."""
+        is_running = handle.name in self._queue.jobs()
+        return "" if is_running or handle.exit else f"waits for a part of allocation {self._allocation}"
 
-    def cancel(self, handle: Step, *, hard: bool) -> None:
-        handle.wanted = ("scancel",) if hard else ("scancel", "--signal=USR2")
-        self._pass_on(handle)
+    def cancel(self, handle: SlurmStep, *, hard: bool) -> None:
+        """Ask the step to save and exit, or kill it if `hard`."""
+        handle.pending_cancel = ("scancel",) if hard else ("scancel", "--signal=USR2")
+        self._send_cancel(handle)
 
     def close(self) -> None:
-        """Steps go on as long as their allocation."""
+        """Do nothing: steps go on as long as their allocation."""
 
-    def scripts(self, orders: Sequence[Order]) -> list[str]:
-        return [self._script(order) for order in orders]
+    def scripts(self, specs: Sequence[WorkerSpec]) -> list[str]:
+        """Return the script of each worker, with its `srun` command in a comment."""
+        commands = [WorkerCommand(spec, self._module, tuple(run_args(spec))) for spec in specs]
+        return [
+            f"# {shlex.join(self._srun_command(command.spec))}\n{step_script(self._config, command)}"
+            for command in commands
+        ]
 
-    def _script(self, order: Order) -> str:
-        text = step_script(self._config, Work(order, self._module, tuple(runs_of(order))))
-        return f"# {shlex.join(self._srun(order))}\n{text}"
+    def _srun_command(self, spec: WorkerSpec) -> list[str]:
+        name, is_group = job_name(self._logs, spec.log.stem), spec.processes > 1
+        nodes = [f"--nodes=1-{spec.processes}", "--kill-on-bad-exit=1"] if is_group else []
+        options = [*nodes, *log_options(name, spec.log), *resource_options(self._config, spec)]
+        return ["srun", "--exact", *options, "bash", str(spec.log.with_suffix(".sh"))]
 
-    def _srun(self, order: Order) -> list[str]:
-        name, several = job_name(self._logs, order.log.stem), order.processes > 1
-        nodes = [f"--nodes=1-{order.processes}", "--kill-on-bad-exit=1"] if several else []
-        asked = [*nodes, *log_options(name, order.log), *resources(self._config, order)]
-        return ["srun", "--exact", *asked, "bash", str(order.log.with_suffix(".sh"))]
+    def _adopt_step(self, spec: WorkerSpec, name: str) -> SlurmStep:
+        self._own_steps.add(name)
+        return SlurmStep(spec, name, self._queue.answered_at)
 
-    def _take_over(self, order: Order, name: str) -> Step:
-        self._ours.add(name)
-        return Step(order, name, self._queue.answered)
-
-    def _hand_in(self, order: Order, argv: Sequence[str]) -> Step:
-        name = job_name(self._logs, order.log.stem)
-        text = step_script(self._config, Work(order, argv[0], tuple(argv[1:])))
-        atomic_files.write_bytes(order.log.with_suffix(".sh"), text.encode())
-        step = Step(order, name, self._queue.now())
-        self._ours.add(name)
-        with order.log.open("ab") as log:
+    def _start_step(self, spec: WorkerSpec, argv: Sequence[str]) -> SlurmStep:
+        name = job_name(self._logs, spec.log.stem)
+        text = step_script(self._config, WorkerCommand(spec, argv[0], tuple(argv[1:])))
+        atomic_files.write_bytes(spec.log.with_suffix(".sh"), text.encode())
+        step = SlurmStep(spec, name, self._queue.now())
+        self._own_steps.add(name)
+        with spec.log.open("ab") as log:
             step.srun = subprocess.Popen(
-                self._srun(order),
-                env={key: value for key, value in os.environ.items() if key not in SHAPE},
+                self._srun_command(spec),
+                env={key: value for key, value in os.environ.items() if key not in ALLOCATION_VARIABLES},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -135,29 +157,29 @@ class StepsEngine:
             )
         return step
 
-    def _pass_on(self, handle: Step) -> None:
-        """A step that does not run yet has nothing to save: whoever waits for it is told."""
+    def _send_cancel(self, handle: SlurmStep) -> None:
+        """Send the pending cancel to the step, or to its `srun` if the step has not started."""
         step = self._queue.jobs().get(handle.name)
-        if not handle.wanted or handle.exit is not None or self._queue.answered < handle.since:
+        list_is_older = self._queue.answered_at < handle.submitted_at
+        if not handle.pending_cancel or handle.exit is not None or list_is_older:
             return
-        try:
-            if step is not None:
-                self._call([*handle.wanted, step.id])
-                handle.wanted = ()
-            elif handle.srun is not None:
-                handle.srun.terminate()
-                handle.wanted = ()
-        except Refused:
-            handle.wanted = ()  # it ended by itself
+        if step is not None:
+            with contextlib.suppress(CommandFailed):  # it ended by itself
+                self._call([*handle.pending_cancel, step.id])
+            handle.pending_cancel = ()
+        elif handle.srun is not None:
+            handle.srun.terminate()
+            handle.pending_cancel = ()
 
 
-def _check_fits(config: SlurmConfig, order: Order) -> None:
-    """Raises UserError for a step that would not fit into the allocation if nothing else were there."""
-    given = os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")
-    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", given)
-    each = max(1, config.cpus * order.devices // order.processes)
-    if found and sum(int(cpus) // each * int(nodes or 1) for cpus, nodes in found) < order.processes:
+def _check_fits(config: SlurmConfig, spec: WorkerSpec) -> None:
+    """Raise UserError for a step that would not fit into the empty allocation."""
+    cpus_per_node = os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")
+    groups = re.findall(r"(\d+)(?:\(x(\d+)\))?", cpus_per_node)
+    cpus_per_task = max(1, config.cpus * spec.devices // spec.processes)
+    capacity = sum(int(cpus) // cpus_per_task * int(nodes or 1) for cpus, nodes in groups)
+    if groups and capacity < spec.processes:
         raise UserError(
-            f"{order.name} is {order.processes} tasks of {each} CPUs, which an allocation of {given} CPUs a "
-            "node does not hold; ask salloc for more, or for less with mesh or engine.slurm.cpus"
+            f"{spec.name} needs {spec.processes} tasks of {cpus_per_task} CPUs, but the allocation has "
+            f"{cpus_per_node} CPUs per node. Ask salloc for more, or lower mesh or engine.slurm.cpus"
         )

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.models.attention.kernels.softmax import masked_scores, of_sinks
+from harness.models.attention.kernels.softmax import masked_scores, sink_term
 
 
-class Turn(NamedTuple):
+class KVBlock(NamedTuple):
     """The keys that queries [B, G, R, T, K] meet at once."""
 
     key_BGSK: Array
@@ -26,7 +26,7 @@ class Turn(NamedTuple):
     softcap: float | None
 
 
-class Sums(NamedTuple):
+class OnlineState(NamedTuple):
     """Over the keys that came so far."""
 
     highest_BGM1: Array
@@ -34,7 +34,7 @@ class Sums(NamedTuple):
     mixed_BGMK: Array
 
 
-class Wanted(NamedTuple):
+class BackwardInputs(NamedTuple):
     """Queries, and what the gradient has to know of them when all keys have come."""
 
     query_BGRTK: Array
@@ -46,26 +46,26 @@ class Wanted(NamedTuple):
     """That, times what was mixed: a query's scores have it in common, since shares sum to 1."""
 
 
-def begun(query_BGRTK: Array, turn: Turn) -> Sums:
+def init(query_BGRTK: Array, turn: KVBlock) -> OnlineState:
     """With the first keys, of which each query sees at least one."""
     score_BGMS = masked_scores(query_BGRTK, turn.key_BGSK, turn.mask, turn.softcap)
-    return _of_turn(score_BGMS, jnp.max(score_BGMS, axis=-1, keepdims=True), turn)
+    return _block_state(score_BGMS, jnp.max(score_BGMS, axis=-1, keepdims=True), turn)
 
 
-def continued(sums: Sums, query_BGRTK: Array, turn: Turn) -> Sums:
+def update(sums: OnlineState, query_BGRTK: Array, turn: KVBlock) -> OnlineState:
     """With more keys: what was there is scaled to the highest score of all."""
     score_BGMS = masked_scores(query_BGRTK, turn.key_BGSK, turn.mask, turn.softcap)
     highest_BGM1 = jnp.maximum(sums.highest_BGM1, jnp.max(score_BGMS, axis=-1, keepdims=True))
     before_BGM1 = jnp.exp(sums.highest_BGM1 - highest_BGM1)
-    _, sum_BGM1, mixed_BGMK = _of_turn(score_BGMS, highest_BGM1, turn)
-    return Sums(
+    _, sum_BGM1, mixed_BGMK = _block_state(score_BGMS, highest_BGM1, turn)
+    return OnlineState(
         highest_BGM1,
         sums.sum_BGM1 * before_BGM1 + sum_BGM1,
         sums.mixed_BGMK * before_BGM1 + mixed_BGMK,
     )
 
 
-def _of_turn(score_BGMS: Array, highest_BGM1: Array, turn: Turn) -> Sums:
+def _block_state(score_BGMS: Array, highest_BGM1: Array, turn: KVBlock) -> OnlineState:
     weight_BGMS = jnp.exp(score_BGMS - highest_BGM1)
     mixed_BGMK = jnp.einsum(
         "bgms,bgsk->bgmk",
@@ -73,21 +73,21 @@ def _of_turn(score_BGMS: Array, highest_BGM1: Array, turn: Turn) -> Sums:
         turn.value_BGSK,
         preferred_element_type=jnp.float32,
     )
-    return Sums(highest_BGM1, jnp.sum(weight_BGMS, axis=-1, keepdims=True), mixed_BGMK)
+    return OnlineState(highest_BGM1, jnp.sum(weight_BGMS, axis=-1, keepdims=True), mixed_BGMK)
 
 
-def ended(sums: Sums, queries: int, sink_GR: Array | None) -> tuple[Array, Array]:
+def finalize(sums: OnlineState, queries: int, sink_GR: Array | None) -> tuple[Array, Array]:
     """What was mixed of so many queries a head, [B, G, R, T, K], and their totals, [B, G, R, T, 1]."""
     sum_BGM1 = sums.sum_BGM1
     if sink_GR is not None:
-        sum_BGM1 += of_sinks(sink_GR, queries, sums.highest_BGM1)
+        sum_BGM1 += sink_term(sink_GR, queries, sums.highest_BGM1)
     both = sums.mixed_BGMK / sum_BGM1, sums.highest_BGM1 + jnp.log(sum_BGM1)
     B, G, M, _ = sum_BGM1.shape
     mixed_BGRTK, total_BGRT1 = (each.reshape(B, G, M // queries, queries, -1) for each in both)
     return mixed_BGRTK, total_BGRT1
 
 
-def gradients(wanted: Wanted, turn: Turn) -> tuple[Array, Array, Array]:
+def block_gradients(wanted: BackwardInputs, turn: KVBlock) -> tuple[Array, Array, Array]:
     """What a turn adds to the gradient of queries [B, G, R, T, K], its keys and its values [B, G, S, K]."""
     B, G, R, T, _ = wanted.query_BGRTK.shape
     total_BGM1, slope_BGMK, along_BGM1 = (each.reshape(B, G, R * T, -1) for each in wanted[1:])

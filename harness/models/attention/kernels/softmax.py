@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, P
 
-from harness.parallel.sharding.axis_rules import layout
+from harness.parallel.sharding.axis_rules import out_sharding
 
-BLOCKS, SHORTEST_BLOCK = 4, 64
+MAX_BLOCKS, SHORTEST_BLOCK = 4, 64
 """Queries are cut into so many blocks, none shorter than that; a block leaves out the keys after its end."""
 
 
@@ -32,14 +32,18 @@ def attend(
 
     Values may have a width of their own, which is then that of the answer.
     """
-    chunked = window is not None and in_chunks(query_BHTK.shape[2], window)
-    if accelerated() and not chunked and softcap is None and sink_H is None:
-        return fused(query_BHTK, key_BGTK, value_BGTK, window, document_BT)
+    chunked = window is not None and uses_chunks(query_BHTK.shape[2], window)
+    if on_accelerator() and not chunked and softcap is None and sink_H is None:
+        return fused_attention(query_BHTK, key_BGTK, value_BGTK, window, document_BT)
     B, H, T, K = query_BHTK.shape
     G = key_BGTK.shape[1]
     grouped = (B, G, H // G, T, K)
-    query_BGRTK = jnp.reshape(query_BHTK, grouped, out_sharding=layout("batch", "kv_heads", None, None, None))
-    sink_GR = None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=layout("kv_heads", None))
+    query_BGRTK = jnp.reshape(
+        query_BHTK, grouped, out_sharding=out_sharding("batch", "kv_heads", None, None, None)
+    )
+    sink_GR = (
+        None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
+    )
     if window is not None and chunked:
         mixed_BGRTK = _attend_in_chunks(
             query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR, document_BT
@@ -51,23 +55,25 @@ def attend(
                     query_BGRTK[:, :, :, start:stop],
                     key_BGTK[:, :, :stop],
                     value_BGTK[:, :, :stop],
-                    _own(visible(jnp.arange(start, stop), jnp.arange(stop), window), document_BT, start),
+                    _mask_block(
+                        causal_mask(jnp.arange(start, stop), jnp.arange(stop), window), document_BT, start
+                    ),
                     softcap,
                     sink_GR,
                 )
-                for start, stop in blocks(T)
+                for start, stop in query_blocks(T)
             ],
             axis=3,
         )
-    return jnp.reshape(mixed_BGRTK, (B, H, T, -1), out_sharding=layout("batch", "heads", None, None))
+    return jnp.reshape(mixed_BGRTK, (B, H, T, -1), out_sharding=out_sharding("batch", "heads", None, None))
 
 
-def accelerated() -> bool:
+def on_accelerator() -> bool:
     """Whether programs traced here run on an accelerator."""
     return jax.default_backend() != "cpu"
 
 
-def fused(
+def fused_attention(
     query_BHTK: Array,
     key_BGTK: Array,
     value_BGTK: Array,
@@ -79,16 +85,16 @@ def fused(
     padded_BGTK = jnp.pad(value_BGTK, ((0, 0), (0, 0), (0, 0), (0, K - value_width)))
     mixed_BTHK = jax.nn.dot_product_attention(
         *(x.swapaxes(1, 2) for x in (query_BHTK, key_BGTK, padded_BGTK)),
-        mask=None if document_BT is None else _alike(document_BT, document_BT)[:, None],
+        mask=None if document_BT is None else _same_document(document_BT, document_BT)[:, None],
         is_causal=True,
         local_window_size=None if window is None else (window - 1, 0),
         # Left to itself JAX writes out the scores on a GPU too; cuDNN takes half precision alone.
-        implementation="cudnn" if _in_cudnn(query_BHTK) else None,
+        implementation="cudnn" if _use_cudnn(query_BHTK) else None,
     )
     return mixed_BTHK.swapaxes(1, 2)[..., :value_width]
 
 
-def _in_cudnn(query_BHTK: Array) -> bool:
+def _use_cudnn(query_BHTK: Array) -> bool:
     half, K = query_BHTK.dtype in (jnp.bfloat16, jnp.float16), query_BHTK.shape[-1]
     return jax.default_backend() == "gpu" and half and K % 8 == 0 and K <= 128
 
@@ -105,7 +111,7 @@ def _attend_in_chunks(
     """Chunks of `window` queries see themselves and the chunk before: that is all a window reaches."""
     B, G, R, T, K = query_BGRTK.shape
     C = T // window
-    split = layout("batch", "kv_heads", None, None, None)
+    split = out_sharding("batch", "kv_heads", None, None, None)
     query_BGRCWK = jnp.reshape(query_BGRTK, (B, G, R, C, window, K), out_sharding=split and P(*split, None))
 
     def with_previous(x_BGTK: Array) -> Array:
@@ -116,12 +122,12 @@ def _attend_in_chunks(
     chunk_C1 = jnp.arange(C)[:, None] * window
     query_at_CW = chunk_C1 + jnp.arange(window)
     key_at_CS = chunk_C1 + jnp.arange(-window, window)
-    mask_CWS = jax.vmap(lambda query, key: visible(query, key, window))(query_at_CW, key_at_CS)
+    mask_CWS = jax.vmap(lambda query, key: causal_mask(query, key, window))(query_at_CW, key_at_CS)
     mask = mask_CWS[:, None]
     if document_BT is not None:
-        here_BCW = jnp.reshape(document_BT, (B, C, window), out_sharding=layout("batch", None, None))
+        here_BCW = jnp.reshape(document_BT, (B, C, window), out_sharding=out_sharding("batch", None, None))
         before_BCW = jnp.pad(here_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        own_BCWS = _alike(here_BCW, jnp.concatenate([before_BCW, here_BCW], axis=-1))
+        own_BCWS = _same_document(here_BCW, jnp.concatenate([before_BCW, here_BCW], axis=-1))
         mask = mask & own_BCWS[:, None, :, None]
     mixed_BGCRWK = _softmax_product(
         query_BGRCWK.swapaxes(2, 3),
@@ -154,7 +160,7 @@ def _softmax_product(
     weight_ZMS = jnp.exp(masked_ZMS - highest_ZM1)
     sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
     if sink_ZR is not None:
-        sum_ZM1 += of_sinks(sink_ZR, T, highest_ZM1)
+        sum_ZM1 += sink_term(sink_ZR, T, highest_ZM1)
     mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
     return (mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype).reshape(*Z, R, T, -1)
 
@@ -171,56 +177,56 @@ def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: 
     return jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
 
 
-def of_sinks(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
+def sink_term(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
     """What the sinks of the heads add to the sum of the softmax, for so many queries each."""
     sink_ZRT = jnp.broadcast_to(sink_ZR[..., None], (*sink_ZR.shape, queries))
     sink_ZM1 = sink_ZRT.reshape(*sink_ZR.shape[:-1], sink_ZR.shape[-1] * queries)[..., None]
     return jnp.exp(sink_ZM1 - highest_ZM1)
 
 
-def visible(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
+def causal_mask(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
     """[T, S]: whether the key at a position may be seen from there. Padding stands before position 0."""
     distance_TS = query_at_T[:, None] - key_at_S
     seen_TS = (distance_TS >= 0) & (key_at_S >= 0)
     return seen_TS if window is None else seen_TS & (distance_TS < window)
 
 
-def _own(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
+def _mask_block(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
     """The mask of queries from `start` on, [T, S], or [B, 1, 1, T, S] with what their own document leaves."""
     if document_BT is None:
         return mask_TS
     T, S = mask_TS.shape
-    return own(mask_TS, document_BT[:, start : start + T], document_BT[:, :S])
+    return mask_documents(mask_TS, document_BT[:, start : start + T], document_BT[:, :S])
 
 
-def own(mask_TS: Array, query_BT: Array, key_BS: Array) -> Array:
+def mask_documents(mask_TS: Array, query_BT: Array, key_BS: Array) -> Array:
     """[B, 1, 1, T, S]: what the mask leaves of a query's own document."""
-    return mask_TS & _alike(query_BT, key_BS)[:, None, None]
+    return mask_TS & _same_document(query_BT, key_BS)[:, None, None]
 
 
-def _alike(query_ZT: Array, key_ZS: Array) -> Array:
+def _same_document(query_ZT: Array, key_ZS: Array) -> Array:
     """[Z, T, S]: whether a query's document is the key's."""
     return query_ZT[..., :, None] == key_ZS[..., None, :]
 
 
-def in_chunks(length: int, window: int) -> bool:
+def uses_chunks(length: int, window: int) -> bool:
     return length % window == 0 and 2 * window < length
 
 
-def blocks(length: int) -> list[tuple[int, int]]:
+def query_blocks(length: int) -> list[tuple[int, int]]:
     """Start and end of each block of queries."""
-    size = max(SHORTEST_BLOCK, -(-length // BLOCKS))
+    size = max(SHORTEST_BLOCK, -(-length // MAX_BLOCKS))
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def keys_seen(length: int, window: int | None = None) -> float:
+def mean_visible_keys(length: int, window: int | None = None) -> float:
     """Keys that a query sees on average: position t sees min(t + 1, window)."""
     reach = min(window or length, length)
     return reach - reach * (reach - 1) / (2 * length)
 
 
-def keys_multiplied(length: int, window: int | None = None) -> float:
+def mean_computed_keys(length: int, window: int | None = None) -> float:
     """Keys a query as `attend` multiplies them: whole blocks or chunks, masked or not."""
-    if window is not None and in_chunks(length, window):
+    if window is not None and uses_chunks(length, window):
         return 2.0 * window
-    return sum((stop - start) * stop for start, stop in blocks(length)) / length
+    return sum((stop - start) * stop for start, stop in query_blocks(length)) / length

@@ -14,53 +14,53 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.models.diffusion.conditioning.base import Conditioning, Way, ways_at
+from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import project
-from harness.models.mechanism import Products, Site
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import zeros
-from harness.models.registry import conditioning
+from harness.models.registry import register_conditioning
 
 
 @dataclass(frozen=True)
-class Options:
+class AdaptiveNormOptions:
     """None to choose."""
 
 
-def parts_at(site: Site) -> int:
+def num_vectors(context: LayerContext) -> int:
     """Shift, scale and gate of both branches; shift and scale ahead of the head."""
-    return 3 * ways_at(site) if ways_at(site) > 1 else 2
+    return 3 * num_branches(context) if num_branches(context) > 1 else 2
 
 
-def _product(site: Site) -> float:
+def _matmul_flops(context: LayerContext) -> float:
     """Once an image: a patch's share of it."""
-    return 2.0 * parts_at(site) * site.shape.width**2 / site.sequence_length
+    return 2.0 * num_vectors(context) * context.shape.width**2 / context.sequence_length
 
 
-@conditioning(
+@register_conditioning(
     "adaptive_norm",
-    Options,
-    model_flops=lambda site, options: _product(site),
-    executed_flops=lambda site, options: Products(weights=_product(site)),
+    AdaptiveNormOptions,
+    model_flops=lambda context, options: _matmul_flops(context),
+    executed_flops=lambda context, options: MatmulFlops(weights=_matmul_flops(context)),
 )
 class AdaptiveNorm(Conditioning):
     gated = True
 
-    def __init__(self, site: Site, options: Options):
-        self.parts, self.epsilon = parts_at(site), site.norm_epsilon
-        D = site.shape.width
-        self.modulation = zeros((D, self.parts, D), ("width", None, None))
+    def __init__(self, context: LayerContext, options: AdaptiveNormOptions):
+        self.num_vectors, self.epsilon = num_vectors(context), context.norm_epsilon
+        D = context.shape.width
+        self.modulation = zeros((D, self.num_vectors, D), ("width", None, None))
 
-    def __call__(self, condition_B1D: Array) -> list[Way]:
+    def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
         made_B1JD = project(jax.nn.silu(condition_B1D), self.modulation)
-        parts = [made_B1JD[:, :, part] for part in range(self.parts)]
-        if self.parts == 2:
-            return [self._way(parts[0], parts[1], None)]
-        return [self._way(*parts[start : start + 3]) for start in range(0, self.parts, 3)]
+        parts = [made_B1JD[:, :, part] for part in range(self.num_vectors)]
+        if self.num_vectors == 2:
+            return [self._modulation(parts[0], parts[1], None)]
+        return [self._modulation(*parts[start : start + 3]) for start in range(0, self.num_vectors, 3)]
 
-    def _way(self, shift_B1D: Array, scale_B1D: Array, gate_B1D: Array | None) -> Way:
-        return Way(
-            enter=lambda x_BTD: self._norm(x_BTD) * (1 + scale_B1D) + shift_B1D,
-            leave=lambda y_BTD: y_BTD if gate_B1D is None else gate_B1D * y_BTD,
+    def _modulation(self, shift_B1D: Array, scale_B1D: Array, gate_B1D: Array | None) -> BranchModulation:
+        return BranchModulation(
+            pre=lambda x_BTD: self._norm(x_BTD) * (1 + scale_B1D) + shift_B1D,
+            post=lambda y_BTD: y_BTD if gate_B1D is None else gate_B1D * y_BTD,
         )
 
     def _norm(self, x_BTD: Array) -> Array:

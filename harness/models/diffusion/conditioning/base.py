@@ -2,10 +2,10 @@
 
     @conditioning("mine", Options, model_flops=..., executed_flops=...)
     class Mine(Conditioning):
-        def __init__(self, site: Site, options: Options): ...
+        def __init__(self, context: Site, options: Options): ...
         def __call__(self, condition_B1D): ...
 
-In a layer it makes two ways, one for attention and one for the feed-forward layer; at the site after the
+In a layer it makes two ways, one for attention and one for the feed-forward layer; at the context after the
 last layer it makes one, into the head, which has no leave. Its FLOPs are those of its own products alone.
 """
 
@@ -18,15 +18,15 @@ from typing import ClassVar
 from flax import nnx
 from jax import Array
 
-from harness.models.mechanism import Site
+from harness.models.mechanism import LayerContext
 
 
 @dataclass(frozen=True)
-class Way:
+class BranchModulation:
     """Around one branch of the residual stream: x + leave(branch(enter(x)))."""
 
-    enter: Callable[[Array], Array]
-    leave: Callable[[Array], Array]
+    pre: Callable[[Array], Array]
+    post: Callable[[Array], Array]
 
 
 class Conditioning(nnx.Module):
@@ -35,11 +35,11 @@ class Conditioning(nnx.Module):
     gated: ClassVar[bool] = False
     """Whether `leave` multiplies, so that rematerialisation computes a branch's last product again."""
 
-    def __call__(self, condition_B1D: Array) -> list[Way]:
-        """The ways of this site; the condition is the sum of the embeddings of time and label."""
+    def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
+        """The ways of this context; the condition is the sum of the embeddings of time and label."""
         raise NotImplementedError
 
 
-def ways_at(site: Site) -> int:
+def num_branches(context: LayerContext) -> int:
     """Two in a layer, one ahead of the head."""
-    return 2 if site.layer < site.shape.layers else 1
+    return 2 if context.layer < context.shape.layers else 1

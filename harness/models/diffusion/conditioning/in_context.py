@@ -10,28 +10,30 @@ from dataclasses import dataclass
 from flax import nnx
 from jax import Array
 
-from harness.models.diffusion.conditioning.base import Conditioning, Way, ways_at
+from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import RMSNorm
-from harness.models.mechanism import Products, Site
-from harness.models.registry import conditioning
+from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.registry import register_conditioning
 
 
 @dataclass(frozen=True)
-class Options:
+class InContextOptions:
     """None to choose."""
 
 
-@conditioning(
+@register_conditioning(
     "in_context",
-    Options,
-    model_flops=lambda site, options: 0.0,
-    executed_flops=lambda site, options: Products(),
+    InContextOptions,
+    model_flops=lambda context, options: 0.0,
+    executed_flops=lambda context, options: MatmulFlops(),
 )
 class InContext(Conditioning):
     extra = 2
 
-    def __init__(self, site: Site, options: Options):
-        self.norms = nnx.List(RMSNorm(site.shape.width, site.norm_epsilon) for _ in range(ways_at(site)))
+    def __init__(self, context: LayerContext, options: InContextOptions):
+        self.norms = nnx.List(
+            RMSNorm(context.shape.width, context.norm_epsilon) for _ in range(num_branches(context))
+        )
 
-    def __call__(self, condition_B1D: Array) -> list[Way]:
-        return [Way(enter=norm, leave=lambda y_BTD: y_BTD) for norm in self.norms]
+    def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
+        return [BranchModulation(pre=norm, post=lambda y_BTD: y_BTD) for norm in self.norms]

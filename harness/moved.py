@@ -1,0 +1,75 @@
+"""Old module paths: users' mechanisms keep importing for one version, anything else is answered with its new place.
+
+`moved.json` holds `modules`, old path -> new path, and `names`, old path -> {old name: "new.module:NewName"} for
+what users' own files import (docs/new_variant.md).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TABLE = Path(__file__).with_name("moved.json")
+
+
+def install() -> None:
+    """Answer imports of old module paths from now on. Installing twice changes nothing."""
+    if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
+        sys.meta_path.append(MovedFinder())
+
+
+class MovedFinder(MetaPathFinder):
+    """Finder that is asked last: only for module paths that do not exist (any more)."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the stand-in of a module that users import. Raises ModuleNotFoundError with the new place."""
+        if not fullname.startswith("harness."):
+            return None
+        if fullname in _table()["names"]:
+            return ModuleSpec(fullname, StandIn())
+        if fullname in _table()["modules"]:
+            new = _table()["modules"][fullname]
+            raise ModuleNotFoundError(f"{fullname} moved. Import {new} instead.", name=fullname)
+        return None
+
+
+class StandIn(Loader):
+    """Loader of a module that forwards its old names to their new places, each with a DeprecationWarning."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python create the module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Forward every attribute that is looked up."""
+        vars(module)["__getattr__"] = forward(module.__name__)
+
+
+def forward(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module whose public names were renamed or moved."""
+
+    def get(name: str) -> Any:
+        names: Mapping[str, str] = _table()["names"].get(module, {})
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = names[name].partition(":")
+        message = f"{module}.{name} is deprecated: import {new} from harness.extend"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(place), new)
+
+    return get
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return json.loads(TABLE.read_text())
