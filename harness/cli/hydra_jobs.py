@@ -56,10 +56,10 @@ def launch_jobs(
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
 
 
-def _show_plan(blocks: Sequence[Block], outlook: Forecast, console: Console) -> None:
+def _show_plan(blocks: Sequence[Block], forecast: Forecast, console: Console) -> None:
     from harness.cli.views.dry_run import print_forecast  # tables cost a third of a second to import
 
-    print_forecast(blocks, outlook, console)
+    print_forecast(blocks, forecast, console)
 
 
 def _copy_command(command_file: Path, sweep: SweepDir) -> None:

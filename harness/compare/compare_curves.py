@@ -40,9 +40,8 @@ def compare_curves(
     control defaults to the first variant. Tables have no hash of the examples, so pairing by seed is
     flagged ORDER_UNVERIFIED. Raises UserError for unreadable tables and if there is nothing to compare.
     """
-    return judge(
-        read_curve_inputs(tables, control=control, experiment=experiment, margin=margin, alpha=alpha)
-    )
+    inputs = read_curve_inputs(tables, control=control, experiment=experiment, margin=margin, alpha=alpha)
+    return judge(inputs)
 
 
 def read_curve_inputs(
@@ -56,27 +55,27 @@ def read_curve_inputs(
     """Read the tables that `compare_curves` judges. Raises UserError for unreadable ones."""
     frame = read_tables([tables] if isinstance(tables, pl.DataFrame) else tables)
     variants = frame["variant"].unique(maintain_order=True).to_list()
-    control_name = variants[0] if control is None else control
-    if control_name not in variants:
+    control = variants[0] if control is None else control
+    if control not in variants:
         raise UserError(
-            f"control={control_name}: no such variant in the curves; {did_you_mean(control_name, variants)}"
+            f"control={control}: no such variant in the curves; {did_you_mean(control, variants)}"
         )
     if len(variants) == 1:
-        raise UserError(f"--curves: '{control_name}' is the only variant. Add the curves of another variant.")
-    family = tuple(sorted({*variants} - {control_name}))
-    rule = Rule("", control_name, None, (), margin, alpha, "none", family, "")
+        raise UserError(f"--curves: '{control}' is the only variant. Add the curves of another variant.")
+    family = tuple(sorted({*variants} - {control}))
+    rule = Rule("", control, None, (), margin, alpha, "none", family, "")
     runs = [_record(run) for run in _fill_missing(frame).partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
     return VerdictInputs(experiment, rule, runs, deviations, notes=_notes(frame, runs))
 
 
 def _notes(frame: pl.DataFrame, runs: Sequence[RunRecord]) -> list[str]:
-    assumes_decayed = (
-        frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())["decayed"].any()
-    )
+    unmarked = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
     scales = {run.provenance.scale for run in runs}
     sizes_unknown = any(not run.provenance.facts.flops_per_token for run in runs if not run.evals.empty)
-    return [ASSUMED_DECAYED] * assumes_decayed + [UNKNOWN_SIZES] * (sizes_unknown and len(scales) > 1)
+    return [ASSUMED_DECAYED] * unmarked["decayed"].any() + [UNKNOWN_SIZES] * (
+        sizes_unknown and len(scales) > 1
+    )
 
 
 def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
@@ -85,18 +84,14 @@ def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
     If a run has no value of `decayed`, its last row counts as decayed, provided that it has all the tokens
     that its variant gets at this scale: a run that broke off has not decayed.
     """
-    part_columns = [*RUN_COLUMNS, "branch"]
-    is_last = pl.col("step") == pl.col("step").max().over(part_columns)
-    has_all_tokens = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
-    no_decayed = pl.col("decayed").is_null().all().over(part_columns)
+    part = [*RUN_COLUMNS, "branch"]
+    is_last = pl.col("step") == pl.col("step").max().over(part)
+    complete = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
+    unmarked = pl.col("decayed").is_null().all().over(part)
     return frame.with_columns(
         pl.col("domain").fill_null("loss"),
         pl.col("flops").fill_null(6.0 * pl.col("parameters") * pl.col("tokens")).fill_null(0.0),
-        pl.when(no_decayed)
-        .then(is_last & has_all_tokens)
-        .otherwise("decayed")
-        .fill_null(False)
-        .alias("decayed"),
+        pl.when(unmarked).then(is_last & complete).otherwise("decayed").fill_null(False).alias("decayed"),
         pl.lit(0.0).alias("device_seconds"),
     )
 

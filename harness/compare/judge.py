@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,7 @@ from harness.compare.context.forgetting import forgetting_rows, untrained_domain
 from harness.compare.context.sample_quality import sample_rows
 from harness.compare.inputs.decision_rule import gate_margins, read_json_object, read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
-from harness.compare.inputs.noise_floor import (
-    false_positive_rate,
-    find_floors,
-    has_null_pairs,
-    same_seed_sentence,
-)
+from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_aa_pairs, same_seed_note
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
@@ -83,46 +78,34 @@ def read_inputs(sweep: SweepDir) -> VerdictInputs:
     controls = [run for run in runs if run.provenance.variant == rule.control]
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
     experiment = sorted(names)[0] if names else sweep.path.name
-    gate = gate_margins(sweep), read_json_object(sweep.timing)
-    floors, ledger_runs = find_floors(sweep, controls), runs_in_ledger(sweep)
-    return VerdictInputs(
-        experiment, rule, runs, deviations, floors, tuning, *gate, _notes(runs, rule), ledger_runs
-    )
+    gate, timing = gate_margins(sweep), read_json_object(sweep.timing)
+    inputs = VerdictInputs(experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, gate)
+    return replace(inputs, timing=timing, notes=_notes(runs, rule), ledger_runs=runs_in_ledger(sweep))
 
 
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
-    """Return the notes of a sweep: A/A checks, and a warning if untrained domains count in the mean loss.
-
-    The A/A checks: same-seed runs must be bitwise equal, and null pairs may differ in a share alpha.
-    """
+    """Return the results of the A/A checks, and a warning if untrained domains count in the mean loss."""
     controls = [run for run in runs if run.provenance.variant == rule.control]
-    rate = false_positive_rate(controls, rule.domains, rule.alpha) if has_null_pairs(controls) else None
-    notes = [same_seed_sentence(runs), rate.sentence if rate else ""]
-    untrained = untrained_domains([run for run in runs if run.provenance.facts.base])
-    if untrained and not rule.domains:
-        notes.append(
-            "rule.domains is empty, so the mean over all domains decides. It includes domains that the runs do "
-            f"not train on: {', '.join(untrained)}."
-        )
+    rate = false_positive_rate(controls, rule.domains, rule.alpha) if has_aa_pairs(controls) else None
+    notes = [same_seed_note(runs), rate.sentence if rate else ""]
+    domains = ", ".join(untrained_domains([run for run in runs if run.provenance.facts.base]))
+    if domains and not rule.domains:
+        notes += [f"rule.domains is empty: the mean over all domains decides, including untrained {domains}."]
     return [*filter(None, notes)]
 
 
 def judge(inputs: VerdictInputs) -> Comparison:
     """Compute the verdict: every rung, Holm's correction over all of them, then each treatment's ladder."""
-    rule, runs, expected_runs = inputs.rule, inputs.runs, inputs.expected_runs
-    scales, treatments = sort_scales(runs), expected_runs.treatments
-    pairings = {
-        name: [
-            paired_runs(runs, s, rule.control, name, rule.domains)
-            for s in expected_runs.compared_scales(name, scales)
-        ]
-        for name in treatments
-    }
-    drafts = {
-        name: _draft_rungs(inputs, scale_pairs, expected_runs.family_size)
-        for name, scale_pairs in pairings.items()
-    }
-    rungs = _finish_rungs(drafts, expected_runs.family_size)
+    rule, runs, expected = inputs.rule, inputs.runs, inputs.expected_runs
+    scales, treatments = sort_scales(runs), expected.treatments
+
+    def pair(name: str) -> list[PairedRuns]:
+        names = rule.control, name
+        return [paired_runs(runs, s, *names, rule.domains) for s in expected.compared_scales(name, scales)]
+
+    pairings = {name: pair(name) for name in treatments}
+    drafts = {name: _draft_rungs(inputs, pairs, expected.family_size) for name, pairs in pairings.items()}
+    rungs = _finish_rungs(drafts, expected.family_size)
     ladders = _judge_ladders(rule, drafts, rungs)
     divergence = tuple(count_divergence(name, drafts[name]) for name in treatments)
     return Comparison(
@@ -134,22 +117,22 @@ def judge(inputs: VerdictInputs) -> Comparison:
         ladder=ladders,
         gate=_judge_gates(inputs, ladders, drafts),
         deviations=tuple(inputs.deviations),
-        runs=run_states(expected_runs, scales),
+        runs=run_states(expected, scales),
         divergence=divergence,
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=(*inputs.notes, *_not_compared_notes(expected_runs)),
-        loss_unit=expected_runs.loss_unit,
+        notes=(*inputs.notes, *_not_compared_notes(expected)),
+        loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs),
         experts=expert_uses(runs, scales),
     )
 
 
-def _not_compared_notes(expected_runs: ExpectedRuns) -> list[str]:
+def _not_compared_notes(expected: ExpectedRuns) -> list[str]:
     names = dict.fromkeys(
-        f"{run.provenance.variant} at {run.provenance.scale}" for run in expected_runs.not_compared
+        f"{run.provenance.variant} at {run.provenance.scale}" for run in expected.not_compared
     )
-    sentence = f"Not compared (no other variant in {expected_runs.loss_unit} at the same scale): "
+    sentence = f"Not compared (no other variant in {expected.loss_unit} at the same scale): "
     return [f"{sentence}{', '.join(names)}."] if names else []
 
 

@@ -1,16 +1,16 @@
-"""What is trained.
+"""The models that are trained, and the mechanisms that they are made of.
 
 Arrays carry their axes in the name:
 
     B batch             H query heads        F feed-forward width
     T time (queries)    G key-value heads    V vocabulary
-    S source time       R query heads a key-value head (H = G R)
-    D model width       K head width         W window, C chunks of it
+    S source time       R query heads per key-value head (H = G R)
+    D model width       K head width         W window; C chunks of it
     L layers            N batch and time as one axis
-    I values of a patch (of images, whose T are patches); H, W, C height, width and channels of an image
+    I values of an image patch (then T is patches); H, W, C height, width and channels of an image
     I, O input and output axes of a product; Z any leading axes; J pairs of the head width; M = R T
 
-Among experts:  E experts, K of them a token, A assignments (A = B T K), R rows, M blocks of rows
+In mixtures of experts:  E experts, K of them per token, A assignments (A = B T K), R rows, M blocks of rows
 """
 
 from harness.models import attention, feedforward

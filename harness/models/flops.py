@@ -1,4 +1,4 @@
-"""FLOPs of one token, in closed form from what each mechanism says, and counted in a jaxpr."""
+"""FLOPs per token: in closed form from the mechanisms' own counts, and counted in a jaxpr."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from harness.models.mechanism import MatmulFlops, ModelDims
 from harness.models.model_spec import ModelSpec
 
 TRAINING_FACTOR = 3
-"""Forward, and one product for each of the two factors of every product backward."""
+"""Products per forward product in a training step: the forward one, and backward one for each of its two
+factors."""
 
 
 def model_flops(spec: ModelSpec) -> float:
-    """Model FLOPs of one trained token: 6 a weight in use plus attention to what is visible."""
+    """Return the model FLOPs per trained token: 6 per used weight, plus attention to visible keys."""
     return TRAINING_FACTOR * (sum(_layer_model_flops(spec)) + _head_flops(spec.shape))
 
 
 def model_flops_last_layers(spec: ModelSpec, layers: int) -> float:
-    """Model FLOPs of one trained token where the last `layers` layers learn and the embedding rests: forward
-    through all, backward to the inputs and weights of these, and to the inputs alone of a tied head."""
+    """Return the model FLOPs per trained token if only the last `layers` layers learn and the embedding is
+    frozen: forward through all layers; backward to the inputs and weights of the last ones, and only to the
+    inputs of a tied head."""
     head = _head_flops(spec.shape)
     backward = sum(_layer_model_flops(spec)[spec.shape.layers - layers :]) + head * (
         0.5 if spec.config.tie_embeddings else 1
@@ -33,27 +35,29 @@ def model_flops_last_layers(spec: ModelSpec, layers: int) -> float:
 
 
 def model_flops_lora(spec: ModelSpec, lora_parameters: float) -> float:
-    """Model FLOPs of one trained token where all weights rest and so many parameters of low-rank factors
-    beside them learn, as if x A B were multiplied: 6 a parameter of a factor, 4 a weight in use (forward, and
-    backward to its input), and attention to what is visible."""
+    """Return the model FLOPs per trained token if all weights are frozen and only low-rank factors with
+    `lora_parameters` parameters learn, as if x A B were multiplied: 6 per parameter of a factor, 4 per used
+    weight (forward, and backward to its input), plus attention to visible keys."""
     products = zip(_layer_model_flops(spec), _layer_matmuls(spec), strict=True)
-    layers = sum(TRAINING_FACTOR * model - min(model, own.weights + own.final) for model, own in products)
+    layers = sum(
+        TRAINING_FACTOR * model - min(model, matmuls.weights + matmuls.final) for model, matmuls in products
+    )
     return layers + (TRAINING_FACTOR - 1) * _head_flops(spec.shape) + 2 * TRAINING_FACTOR * lora_parameters
 
 
 def executed_flops(spec: ModelSpec, remat: Remat) -> float:
-    """FLOPs of one trained token as the code multiplies them, with what rematerialisation adds."""
+    """Return the executed FLOPs per trained token, rematerialisation included."""
     recomputed = sum(rematerialised_flops(products, remat) for products in _layer_matmuls(spec))
     return TRAINING_FACTOR * forward_flops(spec) + recomputed
 
 
 def forward_flops(spec: ModelSpec) -> float:
-    """FLOPs of one token's forward pass as the code multiplies them."""
+    """Return the executed FLOPs per token of the forward pass."""
     return sum(products.total for products in _layer_matmuls(spec)) + _head_flops(spec.shape)
 
 
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
-    """Model FLOPs of one token's forward pass, by layer."""
+    """Return the model FLOPs per token of the forward pass, by layer."""
     attention, feedforward = spec.attention, spec.feedforward
     return [
         attention.model_flops(context) + feedforward.model_flops(context) for context in spec.layer_contexts
@@ -69,7 +73,7 @@ def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
 
 
 def rematerialised_flops(products: MatmulFlops, remat: Remat) -> float:
-    """What the backward pass multiplies once more of one layer."""
+    """Return the FLOPs that the backward pass recomputes of one layer."""
     return (
         products.rescored
         + {
@@ -85,17 +89,19 @@ def _head_flops(shape: ModelDims) -> float:
 
 
 def count_function_flops(function: Callable[..., Any], *abstract_args: Any) -> int:
-    """FLOPs of all matrix products in the function's jaxpr, times the lengths of the scans they stand in.
+    """Count the FLOPs of all matrix products in the function's jaxpr, times the lengths of the enclosing
+    scans.
 
-    A product whose result is not used is left out, as XLA leaves it out.
-    Raises ValueError at a `while` or `cond` with products in it: how often those run is not in the jaxpr.
+    A product whose result is unused is not counted, because XLA removes it. Raises ValueError for a `while`
+    or `cond` that contains products: the jaxpr does not tell how often they run.
     """
     return count_jaxpr_flops(jax.make_jaxpr(function)(*abstract_args).jaxpr)
 
 
 def count_jaxpr_flops(jaxpr: Any) -> int:
-    """The same of what was traced already; on a mesh that of one device: a product is shared among those that
-    its operands are split over, and done by each of the others."""
+    """Count the FLOPs of a traced jaxpr, as `count_function_flops`. On a mesh, return those of one device:
+    devices that hold different shards share a product, and devices that hold the same data each execute
+    it."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
@@ -107,16 +113,16 @@ def _count_equation(equation: Any) -> int:
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return 2 * inner * math.prod(equation.outvars[0].aval.shape) // _sharing_devices(equation)
-    within = sum(map(_count, subjaxprs(equation.params)))
-    if within and name in ("while", "cond"):
+        contracted_size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        return 2 * contracted_size * math.prod(equation.outvars[0].aval.shape) // _sharing_devices(equation)
+    nested = sum(map(_count, subjaxprs(equation.params)))
+    if nested and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")
-    return within * (equation.params["length"] if name == "scan" else 1)
+    return nested * (equation.params["length"] if name == "scan" else 1)
 
 
 def _sharing_devices(equation: Any) -> int:
-    """Devices that share a product; 1 off a mesh, and where shapes are a device's own already."""
+    """Return the number of devices that share a product; 1 without a mesh, and where shapes are per device."""
     shardings = [operand.aval.sharding for operand in equation.invars]
     entries = [entry for sharding in shardings for entry in sharding.spec if entry]
     axes = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
@@ -124,7 +130,7 @@ def _sharing_devices(equation: Any) -> int:
 
 
 def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    """Those that stand in an equation with these parameters."""
+    """Yield the jaxprs in an equation's parameters."""
     for value in params.values():
         for candidate in value if isinstance(value, tuple | list) else (value,):
             inner = getattr(candidate, "jaxpr", candidate)

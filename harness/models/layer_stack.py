@@ -1,4 +1,5 @@
-"""Layers one after the other: as a scan over stacked parameters, and computed again in the backward pass."""
+"""Execution of a stack of layers: a scan over stacked parameters, with rematerialisation in the backward
+pass."""
 
 from __future__ import annotations
 
@@ -15,37 +16,42 @@ POLICIES = {
     Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     Remat.full: jax.checkpoint_policies.nothing_saveable,
 }
-"""`dots` keeps products with weights; those among activations (scores: T x T) are computed again."""
+"""Checkpoint policies. `dots` saves products with weights and recomputes products between activations
+(scores: T x T)."""
 
 
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
-"""A layer: what goes on, [B, T, D], and what it says beside it (None: nothing), from what came and a context
-that all layers share."""
+"""A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
+and the layer's statistics (None if it has none)."""
 
 
 def apply_layers(
     repeats: nnx.List, layers: nnx.List, x_BTD: Array, shared_input: Any, remat: Remat
 ) -> tuple[Array, dict[str, Any]]:
-    """Through the layers of `repeats`, time and again as a scan, then through `layers`; and what they said,
-    by their path, stacked under a scan."""
-    said: dict[str, Any] = {}
+    """Apply the layers of `repeats` as a scan, then `layers`. Return the output and the layers' statistics by
+    stored path, stacked under a scan."""
+    statistics: dict[str, Any] = {}
     if repeats:
         x_BTD, stacked = _scan_layers(repeats, x_BTD, shared_input, remat)
-        said |= {f"repeats.{index}": each for index, each in enumerate(stacked)}
+        statistics |= {f"repeats.{index}": layer_statistics for index, layer_statistics in enumerate(stacked)}
     for index, layer in enumerate(layers):
-        x_BTD, said[f"layers.{index}"] = _rematerialise(layer, remat)(x_BTD, shared_input)
-    return x_BTD, {path: each for path, each in said.items() if each is not None}
+        x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, remat)(x_BTD, shared_input)
+    return x_BTD, {
+        path: layer_statistics
+        for path, layer_statistics in statistics.items()
+        if layer_statistics is not None
+    }
 
 
 def _scan_layers(repeats: nnx.List, x_BTD: Array, context: Any, remat: Remat) -> tuple[Array, list[Any]]:
     graph, stacked = nnx.split(repeats)
 
     def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Any]]:
-        said = []
+        statistics = []
         for layer in nnx.merge(graph, slices):
-            x_BTD, each = _rematerialise(layer, remat)(x_BTD, context)
-            said.append(each)
-        return x_BTD, said
+            x_BTD, layer_statistics = _rematerialise(layer, remat)(x_BTD, context)
+            statistics.append(layer_statistics)
+        return x_BTD, statistics
 
     return jax.lax.scan(repeat, x_BTD, stacked)
 

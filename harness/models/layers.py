@@ -1,4 +1,4 @@
-"""The small parts that every decoder is made of: products with weights, norm, rotary positions."""
+"""Building blocks of every model: products with weights, RMSNorm, rotary position embeddings."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 
 
 def gather_weight(param: nnx.Param, dtype: jnp.dtype) -> Array:
-    """A weight in compute precision, whole along `width`: the all-gather of FSDP stands here alone."""
+    """Return a weight in compute precision, unsharded along `width`. This is the only all-gather of FSDP."""
     axes = [None if axis == "width" else axis for axis in param.axes]
-    # Varying first: over the parts of a sequence gradients are summed in float32, each device its own share.
-    whole = jnp.asarray(mark_varying(param[...]), dtype)
-    return whole if out_sharding() is None else jax.reshard(whole, out_sharding(*axes))
+    # Marked before the cast, so that gradients are summed over sequence shards in float32.
+    array = jnp.asarray(mark_varying(param[...]), dtype)
+    return array if out_sharding() is None else jax.reshard(array, out_sharding(*axes))
 
 
 def _matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
-    """x @ weight in `dtype`, whose gradient of the weight is a product over the last axis too.
+    """Compute x @ weight in `dtype`; the gradient of the weight is also a product that contracts the last
+    axis.
 
-    XLA's CPU library takes only such products. Left to itself, the gradient contracts the first axis, and
-    the fallback splits that sum by the threads of the process: its bits then depend on the neighbours.
+    XLA's CPU library takes only such products. By default the gradient contracts the first axis, and XLA's
+    fallback splits that sum over the threads of the process, so its bits would depend on other work on the
+    machine.
     """
     return _matmul_forward(x_NI, weight_IO, axes_IO, dtype)[0]
 
@@ -44,12 +46,12 @@ def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
     return y_NO, (x_NI, weight_IO)
 
 
-def _matmul_backward(axes_IO, dtype, kept, dy_NO):
-    x_NI, weight_IO = kept
+def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
+    x_NI, weight_IO = residuals
     dx_NI = jnp.dot(
         dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=out_sharding("batch", axes_IO[0])
     )
-    x_IN = jax.lax.optimization_barrier(x_NI.T)  # else a transpose is folded back into the product
+    x_IN = jax.lax.optimization_barrier(x_NI.T)  # else XLA folds the transpose into the product
     dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=out_sharding(*axes_IO))
     return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO).astype(weight_IO.dtype)
 
@@ -58,27 +60,27 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def project(x_BT: Array, param: nnx.Param) -> Array:
-    """x @ weight: contracts all axes of x after batch and time with the leading axes of the weight.
+    """Compute x @ weight, contracting all axes of x after batch and time with the leading axes of the weight.
 
-    Batch and time are one matrix axis inside, and so are the axes contracted and the axes made:
-    one plain matrix product is what CPU libraries are fastest at.
+    Batch and time become one matrix axis, as do the contracted axes and the new axes, because CPU libraries
+    are fastest at one plain matrix product.
     """
     contracted = x_BT.ndim - 2
     axes_in, axes_out = param.axes[:contracted], param.axes[contracted:]
     shape_out = param.shape[contracted:]
-    rows, inner = math.prod(x_BT.shape[:2]), math.prod(x_BT.shape[2:])
+    rows, columns = math.prod(x_BT.shape[:2]), math.prod(x_BT.shape[2:])
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
-    x_NI = jnp.reshape(x_BT, (rows, inner), out_sharding=out_sharding("batch", split_in))
+    x_NI = jnp.reshape(x_BT, (rows, columns), out_sharding=out_sharding("batch", split_in))
     weight_IO = jnp.reshape(
         gather_weight(param, x_BT.dtype),
-        (inner, math.prod(shape_out)),
+        (columns, math.prod(shape_out)),
         out_sharding=out_sharding(split_in, split_out),
     )
     y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
-    rest = (None,) * (len(shape_out) - 1)
+    unsharded = (None,) * (len(shape_out) - 1)
     return jnp.reshape(
-        y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=out_sharding("batch", None, split_out, *rest)
+        y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=out_sharding("batch", None, split_out, *unsharded)
     )
 
 
@@ -98,28 +100,30 @@ class RMSNorm(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rotary:
-    """Rotation of each pair (k, k + K/2) by position times base^(-2k/K) (arXiv:2104.09864)."""
+    """Rotary position embedding: rotates each pair (k, k + K/2) by position times base^(-2k/K)
+    (arXiv:2104.09864)."""
 
     cos_TJ: Array
     sin_TJ: Array
     document_BT: Array | None = None
-    """Which document of its sequence a token is in, counted from 0; None where all see all before them."""
+    """Index of each token's document in its sequence, from 0; None if documents are not masked."""
     sequence_shards: int = field(default=1, metadata={"static": True})
-    """Devices that share the sequence, this table being that of one of them."""
+    """Number of devices that share the sequence; with several, this table covers one shard."""
 
     @classmethod
     def table(cls, length: int, head_width: int, base: float, document_BT: Array | None = None) -> Rotary:
+        """Build the table of a sequence of `length` tokens."""
         frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
         return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ), document_BT)
 
     def local_shard(self) -> Rotary:
-        """That of this device's part, of that of the whole sequence."""
+        """Return this device's shard of the table of a full sequence."""
         document_BT = None if self.document_BT is None else local_shard(self.document_BT)
         return Rotary(local_shard(self.cos_TJ, 0), local_shard(self.sin_TJ, 0), document_BT, num_shards())
 
     def __call__(self, x_BHTK: Array) -> Array:
-        """Queries or keys with time as the axis before the last."""
+        """Rotate queries or keys [B, H, T, K]."""
         low, high = jnp.split(x_BHTK, 2, axis=-1)
-        turned = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
-        return jnp.concatenate(turned, axis=-1).astype(x_BHTK.dtype)
+        halves = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
+        return jnp.concatenate(halves, axis=-1).astype(x_BHTK.dtype)

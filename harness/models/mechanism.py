@@ -1,4 +1,4 @@
-"""What a mechanism is told, and what it answers about its own cost."""
+"""The contract of a mechanism: its inputs, and the costs and statistics that it reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import Array
 
 @dataclass(frozen=True)
 class ModelDims:
-    """The size of a decoder. Equal for all variants of a scale, but for `ffn`."""
+    """Sizes of a decoder. All variants of a scale share them, except `ffn`."""
 
     width: int
     layers: int
@@ -23,7 +23,7 @@ class ModelDims:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Where in a model a mechanism stands: all that it may know when it is built."""
+    """Facts about one layer of a model: everything that a mechanism may depend on when it is built."""
 
     shape: ModelDims
     layer: int
@@ -31,43 +31,46 @@ class LayerContext:
     qk_norm: bool
     norm_epsilon: float
     per_device_batch: int = 1
-    """That one device takes at once: what is padded a batch costs each token less, the more there are."""
+    """Sequences that one device processes at once. The cost per token of per-batch padding falls as this
+    grows."""
     sequence_shards: int = 1
-    """Devices that share a sequence."""
+    """Number of devices that share one sequence."""
 
 
 class RouterStats(NamedTuple):
-    """What a feed-forward layer with experts says beside its output; stacked by layer under a scan."""
+    """Statistics that a feed-forward layer with experts returns beside its output; stacked by layer under a
+    scan."""
 
     load_E: Array
-    """Share of all assignments that each expert got, float32; sums to 1."""
+    """Fraction of all assignments that each expert received, float32; sums to 1."""
     dropped: Array
-    """Share of all assignments that no expert had room for."""
+    """Fraction of all assignments that exceeded the experts' capacity."""
     auxiliary: Array | None
-    """What is added to the loss that is minimised; None: nothing."""
+    """Term added to the training loss; None adds nothing."""
 
 
 @dataclass(frozen=True)
 class MatmulFlops:
-    """FLOPs of one token's forward pass in one layer as written: padding and masked keys too.
+    """FLOPs of one token's forward pass through one layer as executed, padding and masked keys included.
 
-    Kept apart by what rematerialisation does to them: `dots` keeps products with weights and
-    computes those among activations again; `full` computes all again but `final`, the layer's last
-    product, because nothing but the residual sum needs its result.
+    They are grouped by what rematerialisation does: `dots` saves products with weights and recomputes
+    products between activations; `full` recomputes everything except `final`, the layer's last product,
+    because only the residual sum needs its result.
     """
 
     weights: float = 0.0
     activations: float = 0.0
     final: float = 0.0
     rescored: float = 0.0
-    """Of those among activations, what a gradient rule that keeps no scores multiplies once more itself."""
+    """FLOPs, part of `activations`, that a custom gradient rule recomputes because it saves no scores."""
 
     @property
     def total(self) -> float:
+        """FLOPs of the forward pass, without recomputation."""
         return self.weights + self.activations + self.final
 
     def __mul__(self, factor: float) -> MatmulFlops:
-        return MatmulFlops(*(factor * each for each in astuple(self)))
+        return MatmulFlops(*(factor * flops for flops in astuple(self)))
 
     def __add__(self, other: MatmulFlops) -> MatmulFlops:
         return MatmulFlops(*map(add, astuple(self), astuple(other)))

@@ -1,7 +1,7 @@
-"""What a mechanism of a user's own says of itself, tried before anything is trained.
+"""Checks of a user's own mechanism, made before anything is trained.
 
-The harness's own mechanisms have tests; one that comes through `imports` has this. A count that is wrong
-makes every compute multiplier wrong, and a glimpse of the future makes any loss look good.
+The harness's own mechanisms have tests; a mechanism that comes through `imports` has these checks. A wrong
+FLOP count makes every compute multiplier wrong, and a leak of later tokens makes any loss look good.
 """
 
 from __future__ import annotations
@@ -24,71 +24,73 @@ from harness.models.parameters import init_param, param_specs
 from harness.models.registry import ConfiguredModule
 
 MAX_EXECUTED_PARAMETERS = 10_000_000
-"""Parameters of a layer up to which it is tried by running it; a larger one is counted only."""
+"""Largest number of parameters of a layer that is checked by running it; only the FLOPs of a larger one are
+counted."""
 TOLERANCE = 1e-3
-"""Of the answer's size; what sums in another order differs by far less, what looks ahead by far more."""
+"""Largest difference between two outputs, relative to their size. Another order of summation differs by far
+less, a leak by far more."""
 
 Apply = Callable[[nnx.State, Array, Rotary], Array]
 
 
 def check_mechanisms(spec: ModelSpec) -> None:
-    """Raises UserError where a mechanism from outside the harness counts what it does not multiply, reads
-    later tokens, or reads other documents although the config masks them. Tried on whole sequences."""
+    """Raise UserError if an external mechanism miscounts its FLOPs, depends on later tokens, or reads other
+    documents although the config masks them. The checks use unsharded sequences."""
     spec = dataclasses.replace(spec, sequence_shards=1)
-    for kind, chosen in (("attention", spec.attention), ("feedforward", spec.feedforward)):
-        if any(_foreign(each) for each in _nested_modules(chosen)):
+    for kind, module in (("attention", spec.attention), ("feedforward", spec.feedforward)):
+        if any(_foreign(nested) for nested in _nested_modules(module)):
             for context in spec.layer_contexts[: spec.period]:
-                _check_layer(kind, chosen, context, spec)
+                _check_layer(kind, module, context, spec)
 
 
-def _nested_modules(chosen: ConfiguredModule) -> Iterator[ConfiguredModule]:
-    """The mechanism, and those that its options name."""
-    yield chosen
-    for field in dataclasses.fields(chosen.options):
-        value = getattr(chosen.options, field.name)
-        for each in value if isinstance(value, tuple) else ():
-            yield from _nested_modules(each) if isinstance(each, ConfiguredModule) else ()
+def _nested_modules(module: ConfiguredModule) -> Iterator[ConfiguredModule]:
+    """Yield the module and the modules that its options name, recursively."""
+    yield module
+    for field in dataclasses.fields(module.options):
+        value = getattr(module.options, field.name)
+        for item in value if isinstance(value, tuple) else ():
+            yield from _nested_modules(item) if isinstance(item, ConfiguredModule) else ()
 
 
 def _foreign(chosen: ConfiguredModule) -> bool:
     return chosen.mechanism.module.__module__.partition(".")[0] != "harness"
 
 
-def _check_layer(kind: str, chosen: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
-    module = chosen.build(context)
+def _check_layer(kind: str, configured: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
+    module = configured.build(context)
     graph, state = nnx.split(module)
 
     def apply(state: nnx.State, x_BTD: Array, rotary: Rotary) -> Array:
-        answer = nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
-        return answer[0] if isinstance(answer, tuple) else answer
+        output = nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
+        return output[0] if isinstance(output, tuple) else output
 
-    name = f"model.{kind}.name={chosen.mechanism.name}"
-    _check_count(name, apply, state, chosen, context, spec)
+    name = f"model.{kind}.name={configured.mechanism.name}"
+    _check_flop_count(name, apply, state, configured, context, spec)
     if sum(spec.size for spec in param_specs(module).values()) <= MAX_EXECUTED_PARAMETERS:
-        drawn = _init_state(module, state)
-        _check_causal(name, apply, drawn, context, spec)
+        params = _init_state(module, state)
+        _check_causal(name, apply, params, context, spec)
         if kind == "attention" and spec.end_token is not None:
-            _check_documents(name, apply, drawn, context, spec)
+            _check_documents(name, apply, params, context, spec)
 
 
-def _check_count(
+def _check_flop_count(
     name: str,
     apply: Apply,
     state: nnx.State,
-    chosen: ConfiguredModule,
+    module: ConfiguredModule,
     context: LayerContext,
     spec: ModelSpec,
 ) -> None:
-    """Traced with as many sequences as a device takes; nothing is computed."""
+    """Compare `executed_flops` with the traced program for the per-device batch; nothing is executed."""
     B, T = context.per_device_batch, context.sequence_length
     x_BTD = jax.ShapeDtypeStruct((B, T, context.shape.width), jnp.float32)
     rotary = _rotary(context, spec)
-    counted = count_function_flops(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / (B * T)
-    said = chosen.executed_flops(context).total
-    if abs(said - counted) > 1e-6 * counted:
+    expected = count_function_flops(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / (B * T)
+    reported = module.executed_flops(context).total
+    if abs(reported - expected) > 1e-6 * expected:
         raise UserError(
-            f"{name}: executed_flops says {said:,.0f} FLOPs a token in layer {context.layer}, but its products "
-            f"are {counted:,.0f}: count each product as it is written, 2 x rows x columns, masked parts too"
+            f"{name}: executed_flops says {reported:,.0f} FLOPs a token in layer {context.layer}, but its products "
+            f"are {expected:,.0f}: count each product as it is written, 2 x rows x columns, masked parts too"
         )
 
 
@@ -139,5 +141,5 @@ def _init_state(module: nnx.Module, state: nnx.State) -> nnx.State:
     return nnx.from_flat_state(flat)
 
 
-def _differ(one: Array, other: Array) -> bool:
-    return bool(jnp.max(jnp.abs(one - other)) > TOLERANCE * (jnp.max(jnp.abs(one)) + 1e-12))
+def _differ(expected: Array, actual: Array) -> bool:
+    return bool(jnp.max(jnp.abs(expected - actual)) > TOLERANCE * (jnp.max(jnp.abs(expected)) + 1e-12))

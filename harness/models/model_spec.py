@@ -1,4 +1,4 @@
-"""A model config at one shape: which mechanism stands where."""
+"""A model config at given sizes: the mechanism of every layer."""
 
 from __future__ import annotations
 
@@ -13,41 +13,47 @@ from harness.models.registry import ConfiguredModule, lookup
 
 @dataclass(frozen=True)
 class ModelSpec:
+    """A model config, its sizes, and the shape of the batches that it is trained on."""
+
     config: ModelConfig
     shape: ModelDims
     sequence_length: int
     per_device_batch: int = 1
-    """That one device takes at once."""
+    """Sequences that one device processes at once."""
     end_token: int | None = None
-    """The token after which attention starts anew; None: it never does."""
+    """Token after which attention starts a new document; None if documents are not masked."""
     sequence_shards: int = 1
-    """Devices that share a sequence."""
+    """Number of devices that share one sequence."""
 
     @cached_property
     def attention(self) -> ConfiguredModule:
+        """The configured attention. Raises UserError if no such mechanism is registered."""
         return lookup("attention", self.config.attention)
 
     @cached_property
     def feedforward(self) -> ConfiguredModule:
+        """The configured feed-forward layer. Raises UserError if no such mechanism is registered."""
         return lookup("feedforward", self.config.feedforward)
 
     @property
     def display_name(self) -> str:
-        """What an error calls it."""
+        """Name of the model in error messages."""
         feedforward = self.config.feedforward.name
-        other = [feedforward] if feedforward != "swiglu" else []
-        return f"'{' with '.join([self.config.attention.name, *other])}' decoder"
+        suffix = [feedforward] if feedforward != "swiglu" else []
+        return f"'{' with '.join([self.config.attention.name, *suffix])}' decoder"
 
     @property
     def period(self) -> int:
-        """After how many layers the pattern of mechanisms repeats."""
+        """Number of layers after which the pattern of mechanisms repeats."""
         return math.lcm(self.attention.period, self.feedforward.period)
 
     @property
     def layer_contexts(self) -> list[LayerContext]:
+        """Contexts of all layers, first to last."""
         return [self.layer_context(layer) for layer in range(self.shape.layers)]
 
     def layer_context(self, layer: int) -> LayerContext:
+        """Return the context of the layer with this index."""
         config = self.config
         return LayerContext(
             self.shape,

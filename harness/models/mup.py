@@ -1,20 +1,19 @@
-"""Learning rates carried from one width to another: the maximal-update rule (arXiv:2203.03466).
+"""Transfer of learning rates across widths: the maximal-update parametrisation (muP, arXiv:2203.03466).
 
-A model is r = width / base_width times as wide as its base. The rule is that of table 3 for Adam, with the
-multipliers moved (what is multiplied by c, is drawn and learned by 1 / c) so that every parameter starts as
-it does without the rule, and one table can be both embedding and head:
+A model is r = width / base_width times as wide as its base. The rules are those of table 3 for Adam, with the
+multipliers moved: a tensor multiplied by c is initialised and learned with 1 / c. So every parameter starts
+as it does without muP, and one table can be both embedding and head:
 
-                             start         times       learning rate
-    vocabulary, to read in   1 / width     r^(1/2)     r^(-1/2)
-    vocabulary, to logits    1 / width     r^(-1/2)    r^(-1/2)
-    hidden matrices          1 / fan_in    1           r^(-1)
-    gains                    1             1           1
+                             init variance    multiplier    learning rate
+    vocabulary, embedding    1 / width        r^(1/2)       r^(-1/2)
+    vocabulary, head         1 / width        r^(-1/2)      r^(-1/2)
+    hidden matrices          1 / fan_in       1             r^(-1)
+    gains                    1                1             1
 
-`start` is a variance. What decays by weight decay decays by the same share a step at every width, as in the
-authors' package: shares that shrank as 1 / r would leave wide models undecayed. The rule says nothing of
-depth, and wants the head width fixed, because scores are divided by its square root. It takes heads and
-the feed-forward width to grow as the width does. Adam's epsilon is not scaled: it is to stay far below the
-gradients of the widest model, which shrink as 1 / r.
+Weight decay removes the same fraction per step at every width, as in the authors' package: fractions that
+shrank as 1 / r would leave wide models undecayed. The rules do not cover depth. They need a fixed head width,
+because scores are divided by its square root, and heads and feed-forward width that grow with the width.
+Adam's epsilon is not scaled: it must stay far below the gradients of the widest model, which shrink as 1 / r.
 """
 
 from __future__ import annotations
@@ -26,25 +25,28 @@ from harness.core.errors import UserError
 from harness.models.parameters import ParamSpec
 
 WIDTH_SCALED_AXES = ("width", "heads", "kv_heads", "ffn")
+"""Logical axes whose size grows with the model width."""
 
 
 def relative_width(config: ModelConfig, width: int) -> float:
-    """r: 1 where no base is named. Raises UserError for a base that is no width."""
+    """Return r, the width relative to `model.base_width`; 1 if that is null. Raises UserError if it is below
+    1."""
     if config.base_width is None:
         return 1.0
     if config.base_width < 1:
         raise UserError(
-            f"model.base_width={config.base_width} is no width: give the one whose learning rates these are, "
-            "or null for rates as they are"
+            f"model.base_width={config.base_width} must be at least 1. Give the width that the learning "
+            "rates were tuned at, or null to use them unscaled."
         )
     return width / config.base_width
 
 
 def learning_rate_scale(spec: ParamSpec, relative: float) -> float:
-    """What the learning rate of one layer's parameter is multiplied by.
+    """Return the factor of the learning rate for one layer's parameter.
 
-    A matrix is hidden if the first axis that it contracts (`layers.project` contracts the leading ones)
-    grows with the width; from an axis of fixed size it is read in, with the learning rate of the base.
+    A matrix is hidden if the first axis that it contracts (`layers.project` contracts the leading ones) grows
+    with the width. A matrix that contracts an axis of fixed size is an input matrix and keeps the base
+    learning rate.
     """
     if "vocabulary" in spec.axes:
         return relative**-0.5
@@ -52,7 +54,8 @@ def learning_rate_scale(spec: ParamSpec, relative: float) -> float:
 
 
 def expert_matrix(spec: ParamSpec) -> ParamSpec:
-    """What is one matrix of a parameter that holds those of all experts; any other as it is."""
+    """Return the spec of one expert's matrix if the parameter holds those of all experts, else the spec
+    unchanged."""
     if spec.axes[0] != "experts":
         return spec
     return replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])

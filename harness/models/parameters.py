@@ -1,4 +1,4 @@
-"""Parameters by path: what a module declares, drawn on the host, per layer or stacked for a scan."""
+"""Parameters by path: declared by a module, initialised on the host, one per layer or stacked for a scan."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """Shape, one logical axis name a dimension (`parallel.sharding.axis_rules`), and the normal it is
-    drawn from."""
+    """Shape of a parameter, one logical axis name per dimension (`parallel.sharding.axis_rules`), and the
+    mean and standard deviation of its initial normal distribution."""
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
@@ -29,40 +29,42 @@ class ParamSpec:
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return math.prod(self.shape)
 
 
 def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int, depth: int = 0) -> nnx.Param:
-    """Declares a weight of variance 1 / fan_in; one that writes to the residual stream names the
-    model's depth and is scaled by 1 / sqrt(2 depth) (GPT-2, section 2.3)."""
+    """Declare a weight of variance 1 / fan_in. A weight that writes to the residual stream passes the model's
+    depth and is scaled by 1 / sqrt(2 depth) (GPT-2, section 2.3)."""
     return _declare(shape, axes, 0.0, 1 / math.sqrt(fan_in * (2 * depth or 1)))
 
 
 def gain(size: int, axis: str | None) -> nnx.Param:
-    """Declares the gain of a norm: ones."""
+    """Declare the gain of a norm, initialised to ones."""
     return constant(size, axis, 1.0)
 
 
 def constant(size: int, axis: str | None, value: float) -> nnx.Param:
-    """Declares one number a head (or the like) that starts at a value: no noise, hence no weight decay."""
+    """Declare one number per head (or similar), initialised to `value`. It has no noise, hence no weight
+    decay."""
     return _declare((size,), (axis,), value, 0.0)
 
 
 def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
-    """Declares a matrix that starts at zero."""
+    """Declare a matrix that is initialised to zero."""
     return _declare(shape, axes, 0.0, 0.0)
 
 
 def _declare(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
 ) -> nnx.Param:
-    # Only declared: values come from the host by path, so a module of 10T parameters costs nothing.
+    # Abstract: `init_param` makes the values on the host, so building a module of 10T parameters is free.
     abstract = jax.ShapeDtypeStruct(shape, jnp.float32)
     return nnx.Param(abstract, axes=axes, mean=mean, deviation=deviation)
 
 
 def param_specs(module: nnx.Module) -> dict[str, ParamSpec]:
-    """What a module declares, by path within it."""
+    """Return the specs of the parameters that a module declares, by path within it."""
     state = nnx.to_flat_state(nnx.state(module, nnx.Param))
     return {
         ".".join(map(str, path)): ParamSpec(param.shape, param.axes, param.mean, param.deviation)
@@ -71,7 +73,8 @@ def param_specs(module: nnx.Module) -> dict[str, ParamSpec]:
 
 
 def init_param(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
-    """The float32 start of one parameter: of seed, path and spec alone, whatever else the model holds."""
+    """Return the float32 initial value of one parameter. It depends only on seed, path and spec, not on the
+    rest of the model."""
     if not spec.deviation:
         return np.full(spec.shape, spec.mean, np.float32)
     key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
@@ -81,10 +84,10 @@ def init_param(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Stacking:
-    """How the layers of a scanned model are stored: `repeats.j.*` holds layers j, j + period, ... along
-    a leading axis; what is left over follows as `layers.i.*` counted from the first layer left over.
+    """Storage of the layers of a scanned model. `repeats.j.*` holds the layers j, j + period, ... along a
+    leading axis; the remaining layers follow as `layers.i.*`, counted from the first remaining layer.
 
-    With no repeats the two representations are the same.
+    With no repeats, stored and canonical paths are the same.
     """
 
     period: int = 1
@@ -92,32 +95,33 @@ class Stacking:
 
     @property
     def stacked_layers(self) -> int:
-        """Layers that are stacked."""
+        """Number of layers that are stacked."""
         return self.period * self.repeats
 
     def canonical_paths(self, stored: str) -> list[str]:
-        """Canonical paths that a stored path holds, in the order of its leading axis."""
-        kind, _, rest = stored.partition(".")
+        """Return the canonical paths that a stored path holds, in the order of its leading axis."""
+        kind, _, remainder = stored.partition(".")
         if kind not in ("repeats", "layers"):
             return [stored]
-        index, _, leaf = rest.partition(".")
+        index, _, leaf = remainder.partition(".")
         if kind == "layers":
             return [f"layers.{int(index) + self.stacked_layers}.{leaf}"]
         return [f"layers.{int(index) + self.period * repeat}.{leaf}" for repeat in range(self.repeats)]
 
     def stored_spec(self, path: str, spec: ParamSpec) -> ParamSpec:
-        """The spec of a stored path, from the spec of one of its members."""
+        """Return the spec of a stored path, given the spec of one of its layers."""
         if not self.is_stacked(path):
             return spec
         return replace(spec, shape=(self.repeats, *spec.shape), axes=("layers", *spec.axes))
 
     def is_stacked(self, stored: str) -> bool:
+        """Return whether a stored path holds several layers."""
         return stored.startswith("repeats.")
 
     def stack(
         self, canonical: Mapping[str, np.ndarray], stored: Mapping[str, ParamSpec]
     ) -> dict[str, np.ndarray]:
-        """Arrays as the hot path holds them, from arrays by canonical path."""
+        """Convert arrays by canonical path to arrays by stored path."""
         return {
             path: np.stack([canonical[m] for m in self.canonical_paths(path)])
             if self.is_stacked(path)
@@ -126,7 +130,7 @@ class Stacking:
         }
 
     def unstack(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by canonical path, from arrays as the hot path holds them."""
+        """Convert arrays by stored path to arrays by canonical path."""
         canonical: dict[str, np.ndarray] = {}
         for path, array in arrays.items():
             canonical |= zip(
@@ -136,7 +140,7 @@ class Stacking:
 
 
 def sort_by_path(by_path: Mapping[str, T]) -> dict[str, T]:
-    """Sorted by path, layer 10 after layer 9."""
+    """Return the dict sorted by path, with layer 10 after layer 9."""
     return {path: by_path[path] for path in sorted(by_path, key=_path_key)}
 
 

@@ -1,13 +1,13 @@
-"""Mechanisms by name: how an attention or a feed-forward variant makes itself known.
+"""Registry of mechanisms: attention, feed-forward and conditioning by name.
 
-    @attention("mine", Options, model_flops=..., executed_flops=..., cache_bytes=...)
+    @register_attention("mine", Options, model_flops=..., executed_flops=..., cache_bytes=...)
     class Mine(nnx.Module):
-        def __init__(self, context: Site, options: Options): ...
+        def __init__(self, context: LayerContext, options: Options): ...
         def __call__(self, x_BTD, rotary): ...
 
-A feed-forward takes x [B, T, D] alone and answers y, or (y, Signals) where it has more to say.
+A feed-forward layer takes only x [B, T, D] and returns y, or (y, RouterStats) if it has experts.
 
-A config names a mechanism and never imports it; a module that registers one is listed in `imports`.
+A config names a mechanism and never imports it. List the module that registers your own in `imports`.
 """
 
 from __future__ import annotations
@@ -31,69 +31,78 @@ Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One registered mechanism; the FLOPs are of one token's forward pass in one layer."""
+    """One registered mechanism. All FLOPs are per token, for the forward pass through one layer."""
 
     name: str
     options: type
     module: Any
     model_flops: Callable[[LayerContext, Any], float]
-    """FLOPs that the mathematics needs: causality, window and experts used are taken off."""
+    """FLOPs that the mathematics needs: masked keys and unused experts are not counted."""
     executed_flops: Callable[[LayerContext, Any], MatmulFlops]
-    """FLOPs of the products as they are written."""
+    """FLOPs of the matrix products as they are written."""
     cache_bytes: Callable[[LayerContext, Any, float], float]
-    """Bytes that decoding keeps in one layer for a sequence of the context's length, by bytes a value."""
+    """Bytes that decoding caches in one layer for a sequence of full length, given the bytes per value."""
     period: Callable[[Any], int]
-    """After how many layers the pattern repeats; a scan runs over whole repeats."""
+    """Number of layers after which the mechanism's pattern repeats; a scan runs over whole periods."""
     inactive_parameters: Callable[[LayerContext, Any], int]
-    """Parameters of one layer that a token does not pass through."""
+    """Number of parameters of one layer that a token does not use."""
     update_after_step: Callable[[Any, Mapping[str, Array], RouterStats], dict[str, Array]] | None
-    """Parameters of one layer that change without a gradient: their values after an optimizer step, from
-    all its own by name and the step's signals."""
+    """Function from a layer's parameters by name and the step's statistics to new values of the parameters
+    that change without a gradient, applied after the optimizer step."""
     supports_sequence_parallel: Callable[[LayerContext, Any], bool]
-    """Whether it may be given a part of a sequence (`rotary.parts`,
-    `parallel.sharding.sequence_parallel`). One that may not
-    gets all of it on each device of the axis `context`, and its part of the answer is kept."""
+    """Whether the mechanism can work on one shard of a sequence (`rotary.sequence_shards`,
+    `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
+    and only its shard of the output is kept."""
 
 
 @dataclass(frozen=True)
 class ConfiguredModule:
-    """A mechanism with validated options: what a config's `{name, options}` node means."""
+    """A mechanism with validated options: the meaning of a config's `{name, options}` node."""
 
     mechanism: Mechanism
     options: Any
 
     @property
     def period(self) -> int:
+        """Number of layers after which the pattern repeats."""
         return self.mechanism.period(self.options)
 
     def build(self, context: LayerContext) -> Any:
+        """Build the layer's module. Parameters are declared, not initialised."""
         return self.mechanism.module(context, self.options)
 
     def model_flops(self, context: LayerContext) -> float:
+        """Return the forward FLOPs per token that the mathematics needs."""
         return self.mechanism.model_flops(context, self.options)
 
     def executed_flops(self, context: LayerContext) -> MatmulFlops:
-        """Of all devices that share a sequence: what does not split is multiplied on each."""
+        """Return the executed FLOPs, summed over the devices that share a sequence: a mechanism without
+        support for sequence parallelism is executed on each of them."""
         return self.unreplicated_flops(context) * (
             1 if self.supports_sequence_parallel(context) else context.sequence_shards
         )
 
     def unreplicated_flops(self, context: LayerContext) -> MatmulFlops:
+        """Return the executed FLOPs, counting replicated work once."""
         return self.mechanism.executed_flops(context, self.options)
 
     def supports_sequence_parallel(self, context: LayerContext) -> bool:
+        """Return whether the module can work on one shard of a sequence."""
         return self.mechanism.supports_sequence_parallel(context, self.options)
 
     def cache_bytes(self, context: LayerContext, bytes_per_value: float) -> float:
+        """Return the bytes that decoding caches in one layer for a sequence of full length."""
         return self.mechanism.cache_bytes(context, self.options, bytes_per_value)
 
     def inactive_parameters(self, context: LayerContext) -> int:
+        """Return the number of parameters of one layer that a token does not use."""
         return self.mechanism.inactive_parameters(context, self.options)
 
-    def update_after_step(self, own: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
-        """Those of a layer's parameters that change after a step, from all of them by name."""
+    def update_after_step(self, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
+        """Return the layer's parameters that change after a step, by name, given all of the layer's
+        parameters."""
         after_step = self.mechanism.update_after_step
-        return {} if after_step is None else after_step(self.options, own, signals)
+        return {} if after_step is None else after_step(self.options, params, signals)
 
 
 _REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}, "conditioning": {}}
@@ -112,16 +121,18 @@ def register_mechanism(
     update_after_step: Callable[[Any, Mapping[str, Array], RouterStats], dict[str, Array]] | None = None,
     supports_sequence_parallel: Callable[[LayerContext, Any], bool] = lambda context, options: False,
 ) -> Callable[[Module], Module]:
-    """Registers the decorated module, or function that makes one, under `name`; `options` is its frozen
+    """Register the decorated module, or function that builds one, under `name`. `options` is its frozen
     dataclass.
 
     Raises UserError if another module has the name.
     """
 
     def register(module: Module) -> Module:
-        known = _REGISTERED[kind].get(name)
-        if known and known.module.__qualname__ != module.__qualname__:
-            raise UserError(f"{kind} '{name}' is registered by both {known.module} and {module}: rename one.")
+        existing = _REGISTERED[kind].get(name)
+        if existing and existing.module.__qualname__ != module.__qualname__:
+            raise UserError(
+                f"{kind} '{name}' is registered by both {existing.module} and {module}: rename one."
+            )
         _REGISTERED[kind][name] = Mechanism(
             name,
             options,
@@ -149,27 +160,28 @@ register_conditioning = functools.partial(
 
 
 def lookup(kind: str, node: run.ModuleConfig, key: str | None = None) -> ConfiguredModule:
-    """The mechanism that a node names, with its options; UserError if there is none such.
+    """Return the mechanism that a config node names, with its options. Raises UserError if it is not
+    registered or an option is invalid.
 
-    `key` is where the node stands in the config: `model.<kind>`, or inside another's options.
+    `key` is the path of the node in the config: `model.<kind>`, or inside another mechanism's options.
     """
     key = key or f"model.{kind}"
-    found = _REGISTERED[kind].get(node.name)
-    if found is None:
+    registered = _REGISTERED[kind].get(node.name)
+    if registered is None:
         raise UserError(
             f"{key}.name={node.name} is not registered: {did_you_mean(node.name, _REGISTERED[kind])}"
             " (a module of your own is to be listed in `imports`)"
         )
     return ConfiguredModule(
-        found, _validate_options(kind, found.options, dict(node.options), f"{key}.options")
+        registered, _validate_options(kind, registered.options, dict(node.options), f"{key}.options")
     )
 
 
-def _validate_options(kind: str, options: type, given: dict[str, Any], key: str) -> Any:
+def _validate_options(kind: str, options: type, nodes: dict[str, Any], key: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(options)}
     types = typing.get_type_hints(options)
     values = {}
-    for name, value in given.items():
+    for name, value in nodes.items():
         if name not in fields:
             raise UserError(f"{key}.{name} does not exist: {did_you_mean(name, fields)}")
         if types[name] == tuple[ConfiguredModule, ...]:
@@ -181,15 +193,15 @@ def _validate_options(kind: str, options: type, given: dict[str, Any], key: str)
             )
         values[name] = value
     required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-    if absent := [name for name in required if name not in given]:
+    if missing := [name for name in required if name not in nodes]:
         raise UserError(
-            f"{key}.{absent[0]} is missing: give a value of type {_type_names(types[absent[0]])}."
+            f"{key}.{missing[0]} is missing: give a value of type {_type_names(types[missing[0]])}."
         )
     return options(**values)
 
 
 def _lookup_list(kind: str, nodes: Any, key: str) -> tuple[ConfiguredModule, ...]:
-    """A list of `{name, options}` inside a mechanism's options."""
+    """Return the mechanisms of a list of `{name, options}` nodes inside another mechanism's options."""
     if not isinstance(nodes, list | tuple) or not nodes:
         raise UserError(f"{key}={nodes!r} names no mechanism: give a list of one or more {{name, options}}.")
     return tuple(
@@ -211,10 +223,13 @@ def _type_names(expected: Any) -> str:
     if expected == tuple[ConfiguredModule, ...]:
         return "list"
     accepted = typing.get_args(expected) or (expected,)
-    return " or ".join("null" if each is type(None) else each.__name__ for each in accepted)
+    return " or ".join(
+        "null" if option_type is type(None) else option_type.__name__ for option_type in accepted
+    )
 
 
 def _has_type(value: Any, expected: Any) -> bool:
-    """Exact types, but that an int passes for a float: True is no int, 2.0 is no int."""
+    """Return whether a value has exactly an expected type. An int passes for a float; True and 2.0 do not
+    pass for an int."""
     accepted = typing.get_args(expected) or (expected,)
     return type(value) in accepted or (type(value) is int and float in accepted)

@@ -1,8 +1,8 @@
-"""From a target of non-embedding parameters to a shape.
+"""Choice of a model's sizes from a target number of non-embedding parameters.
 
-Width, layers and heads follow from the target alone, as for a plain decoder (`mha`, `swiglu`), so that
-all variants of a scale have them in common; the feed-forward width then makes a variant equal to the
-target (`match: params`), to the plain decoder's FLOPs (`flops`), or leaves it the plain decoder's (`none`).
+Width, layers and heads follow from the target alone, as for a plain decoder (`mha`, `swiglu`), so all
+variants of a scale share them. The feed-forward width then makes a variant equal to the target (`match:
+params`), equal to the plain decoder's FLOPs (`flops`), or keeps the plain decoder's width (`none`).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from harness.models.text.decoder import DecoderLayer
 SpecT = TypeVar("SpecT", bound=ModelSpec)
 
 TOLERANCE = 0.005
-"""Of the target; two variants within it are within 1 % of each other."""
+"""Largest deviation relative to the target; two variants within it differ by at most 1 %."""
 
 FFN_PER_WIDTH = 8 / 3
-"""Three matrices of 8/3 are as large as two of the classical 4."""
+"""Feed-forward width per model width: three matrices of 8/3 have the size of the classical two of 4."""
 
 ROUND_FFN = (128, 64, 32, 16, 8, 4, 2, 1)
-"""Multiples to try: round widths fill vector and matrix units, and divide over devices."""
+"""Multiples to try, largest first: round widths fill vector and matrix units, and divide over devices."""
 
 
 def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_length: int) -> ModelDims:
-    """The shape for a target of non-embedding parameters; entries that the config gives are kept.
+    """Return the sizes for a target of non-embedding parameters, keeping the sizes that the config sets.
 
-    Raises UserError if no shape is within 0.5 % of the target (or of the plain decoder's FLOPs),
-    and names the nearest.
+    Raises UserError if no sizes come within 0.5 % of the target (or of the plain decoder's FLOPs), and names
+    the nearest.
     """
     shape = plain_dims(model, target, vocabulary)
     if None not in (model.width, model.layers, model.ffn):
@@ -54,53 +54,58 @@ def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_lengt
 
 
 def count_non_embedding(spec: ModelSpec) -> int:
-    """Parameters of all layers and the final norm, counted over one period of the pattern."""
+    """Return the number of parameters of all layers and the final norm, counted over one period of the
+    pattern."""
     shape, period = spec.shape, spec.period
     total = shape.width
     for layer in range(min(period, shape.layers)):
-        alike = len(range(layer, shape.layers, period))
-        total += alike * sum(param.size for param in param_specs(DecoderLayer(spec, layer)).values())
+        copies = len(range(layer, shape.layers, period))
+        total += copies * sum(param.size for param in param_specs(DecoderLayer(spec, layer)).values())
     return total
 
 
 def count_embedding(model: ModelConfig, shape: ModelDims) -> int:
-    """Parameters of the embedding and, if it is not the same, of the head."""
+    """Return the number of parameters of the embedding and of an untied head."""
     return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
 
 
-def fit_ffn_width(spec: SpecT, wanted: float, measure: Callable[[SpecT], float]) -> SpecT:
-    """The spec with the roundest feed-forward width that meets what is wanted."""
+def fit_ffn_width(spec: SpecT, target: float, measure: Callable[[SpecT], float]) -> SpecT:
+    """Return the spec with the roundest feed-forward width whose `measure` is within TOLERANCE of the target.
+    Raises UserError if there is none."""
 
     def at(ffn: int) -> SpecT:
         return dataclasses.replace(spec, shape=dataclasses.replace(spec.shape, ffn=ffn))
 
     if spec.config.ffn is not None:
-        return _check_target(spec, wanted, measure)
+        return _check_target(spec, target, measure)
     # Both measures are affine in the feed-forward width: two points give the line.
-    one, two = measure(at(1)), measure(at(2))
-    exact = 1 + (wanted - one) / (two - one)
+    at_one, at_two = measure(at(1)), measure(at(2))
+    exact = 1 + (target - at_one) / (at_two - at_one)
     widths = [max(1, round(exact / multiple)) * multiple for multiple in ROUND_FFN]
-    near = [ffn for ffn in widths if abs(one + (ffn - 1) * (two - one) - wanted) <= TOLERANCE * wanted]
-    return _check_target(at(near[0] if near else widths[-1]), wanted, measure)
+    close_widths = [
+        ffn for ffn in widths if abs(at_one + (ffn - 1) * (at_two - at_one) - target) <= TOLERANCE * target
+    ]
+    return _check_target(at(close_widths[0] if close_widths else widths[-1]), target, measure)
 
 
-def _check_target(spec: SpecT, wanted: float, measure: Callable[[SpecT], float]) -> SpecT:
-    reached = measure(spec)
-    if abs(reached - wanted) > TOLERANCE * wanted:
-        shape, what = (
+def _check_target(spec: SpecT, target: float, measure: Callable[[SpecT], float]) -> SpecT:
+    value = measure(spec)
+    if abs(value - target) > TOLERANCE * target:
+        shape, unit = (
             spec.shape,
             "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
         )
         raise UserError(
-            f"No {spec.display_name} is within 0.5 % of {wanted:,.0f} {what}:"
-            f" the nearest has {reached:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
+            f"No {spec.display_name} is within 0.5 % of {target:,.0f} {unit}:"
+            f" the nearest has {value:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
             " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
         )
     return spec
 
 
 def plain_dims(model: ModelConfig, target: int, vocabulary: int) -> ModelDims:
-    """Of all shapes of a plain decoder near the target, the one nearest to the usual proportions."""
+    """Return the sizes of the plain decoder near the target whose proportions are closest to the typical
+    ones."""
     _check_head_width(model)
     aspect = typical_aspect(target)
     width = (target * aspect / 12) ** (1 / 3)  # 12 width^2 parameters a layer, width / aspect layers
@@ -132,12 +137,14 @@ def _check_head_width(model: ModelConfig) -> None:
 
 
 def typical_aspect(target: int) -> float:
-    """Width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published decoders."""
+    """Return width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published
+    decoders."""
     return min(128.0, 16 * (target / 20_000) ** 0.13)
 
 
 def _width_candidates(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
-    """(width, heads) around the ideal width; round numbers of heads, for groups and devices to divide."""
+    """Yield (width, heads) around the ideal width, with round numbers of heads that groups and devices
+    divide."""
     if model.width is not None:
         yield model.width, model.heads or model.width // model.head_width
         return
@@ -159,18 +166,19 @@ def _depth_candidates(model: ModelConfig, target: int, width: int) -> list[int]:
 
 
 def _plain_ffn_width(model: ModelConfig, target: int, width: int, layers: int, heads: int) -> int:
-    """Feed-forward width with which a plain decoder of this width and depth has the target's parameters."""
+    """Return the feed-forward width at which a plain decoder of this width and depth meets the target."""
     attention = 4 * width * heads * model.head_width
-    left = target - width - layers * (attention + 2 * width + 2 * model.head_width * model.qk_norm)
-    return max(1, round(left / (3 * width * layers)))
+    budget = target - width - layers * (attention + 2 * width + 2 * model.head_width * model.qk_norm)
+    return max(1, round(budget / (3 * width * layers)))
 
 
 def _sort_key(model: ModelConfig, shape: ModelDims, target: int, aspect: float) -> tuple[bool, float]:
-    """Sorts shapes: first those whose feed-forward width is fine-grained enough to meet any target."""
+    """Return the sort key of candidate sizes. Those whose feed-forward width is fine-grained enough to meet
+    any target come first."""
     per_ffn = 3 * shape.width * shape.layers
     if model.ffn is not None:
-        missed = shape.ffn - _plain_ffn_width(model, target, shape.width, shape.layers, shape.heads)
-        return False, abs(missed) * per_ffn
+        error = shape.ffn - _plain_ffn_width(model, target, shape.width, shape.layers, shape.heads)
+        return False, abs(error) * per_ffn
     coarse = per_ffn / 2 > TOLERANCE * target or shape.ffn == 1
     odd_aspect = abs(math.log(shape.width / shape.layers / aspect))
     return coarse, odd_aspect + 2 * abs(math.log(shape.ffn / (FFN_PER_WIDTH * shape.width)))

@@ -1,4 +1,4 @@
-"""Users' own modules, imported so that what they register can be chosen."""
+"""Import of users' modules, which register the mechanisms that a config names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.core.errors import UserError
 
 
 def import_modules(config: Config) -> None:
-    """Users' modules, so that what they register is there. Raises UserError for one that fails."""
+    """Import the modules listed in `config.imports`. Raises UserError for one that fails."""
     for name in config.imports:
         try:
             importlib.import_module(name)

@@ -55,7 +55,7 @@ class PreparedRun:
 
 
 def train_run(
-    prepared_run: PreparedRun,
+    task: PreparedRun,
     programs: RunPrograms,
     stop: threading.Event,
     budget: MemoryBudget | None = None,
@@ -66,19 +66,15 @@ def train_run(
     goes wrong ends this run alone, with a sentence in its status and, for what nobody foresaw, a
     traceback in its log.
     """
-    main = main_segment(prepared_run.config)
-    attempt = read_status(prepared_run.run).attempt + 1
-    timeline = (
-        Timeline(prepared_run.run, attempt, len(programs.devices), prepared_run.started_at)
-        if is_primary()
-        else None
-    )
-    writer = _make_writer(prepared_run.run, main.last, 0, attempt, timeline)
+    main = main_segment(task.config)
+    attempt = read_status(task.run).attempt + 1
+    timeline = Timeline(task.run, attempt, len(programs.devices), task.started_at) if is_primary() else None
+    writer = _make_writer(task.run, main.last, 0, attempt, timeline)
     try:
         writer.heartbeat("compile")
         programs.prepare()
         with budget.reserve(programs, lambda: _wait_for_memory(writer, stop)) if budget else nullcontext():
-            _train_all(prepared_run, programs, stop, writer, timeline)
+            _train_all(task, programs, stop, writer, timeline)
     except Diverged as outcome:
         writer.end(State.diverged, str(outcome))
     except Preempted:
@@ -88,7 +84,7 @@ def train_run(
     except Exception as error:
         writer.log(traceback.format_exc())
         wait_all()  # another attempt in this process finds what this one left under way
-        writer.end(*_end_state(error, prepared_run.run))
+        writer.end(*_end_state(error, task.run))
     return writer.status.state
 
 
@@ -100,19 +96,19 @@ def _wait_for_memory(writer: RunWriter, stop: threading.Event) -> None:
 
 
 def _train_all(
-    prepared_run: PreparedRun,
+    task: PreparedRun,
     programs: RunPrograms,
     stop: threading.Event,
     writer: RunWriter,
     timeline: Timeline | None,
 ) -> None:
     """The run and its branches, up to its goal."""
-    target = broadcast_from_primary(lambda: read_target(prepared_run.run))
-    branches = [course for course in branch_segments(prepared_run.config) if course.share <= target]
-    _train_main(prepared_run, programs, stop, writer, branches[-1].first if target < END else None)
+    target = broadcast_from_primary(lambda: read_target(task.run))
+    branches = [branch for branch in branch_segments(task.config) if branch.share <= target]
+    _train_main(task, programs, stop, writer, branches[-1].first if target < END else None)
     for segment in branches:
         writer.heartbeat("branch")
-        _train_branch(prepared_run, programs, stop, segment, timeline)
+        _train_branch(task, programs, stop, segment, timeline)
     if target < END:
         writer.end(State.waiting, f"at its look at {target:.0%} of the tokens")
     else:
@@ -120,55 +116,55 @@ def _train_all(
 
 
 def _train_main(
-    prepared_run: PreparedRun,
+    task: PreparedRun,
     programs: RunPrograms,
     stop: threading.Event,
     writer: RunWriter,
     until: int | None,
 ) -> None:
     """To the end of the run, or to the fork `until`, from where a look's branch leaves."""
-    branches = branch_segments(prepared_run.config)
+    branches = branch_segments(task.config)
     forks = frozenset(segment.first for segment in branches)
-    run_io = _make_run_io(prepared_run, prepared_run.run, writer, stop, forks)
+    run_io = _make_run_io(task, task.run, writer, stop, forks)
     writer.set_phase("load")
-    start = _resume(prepared_run.run, programs, run_io, branches)
-    _record_environment(prepared_run.run, programs, start.step if start else 0)
+    start = _resume(task.run, programs, run_io, branches)
+    _record_environment(task.run, programs, start.step if start else 0)
     if start is None:
-        parent = prepared_run.provenance.facts.base
+        parent = task.provenance.facts.base
         start = Progress(0, programs.init_state(load_parent_weights(parent) if parent else None), "", 0.0)
-    profiler = StepProfiler(prepared_run.config.profile, writer, start.step)
+    profiler = StepProfiler(task.config.profile, writer, start.step)
     try:
         run_io = dataclasses.replace(run_io, profiler=profiler)
-        end = train_segment(programs, main_segment(prepared_run.config), start, run_io, forks, until)
+        end = train_segment(programs, main_segment(task.config), start, run_io, forks, until)
     finally:
         profiler.close()
     if until is None:
         _complete_metrics(run_io, end)
         if programs.features is not None:
             writer.heartbeat("sample")
-            write_samples(prepared_run.run, programs, programs.features, end.state)
+            write_samples(task.run, programs, programs.features, end.state)
     else:
         run_io.checkpointer.wait()
 
 
 def _train_branch(
-    prepared_run: PreparedRun,
+    task: PreparedRun,
     programs: RunPrograms,
     stop: threading.Event,
     segment: Segment,
     timeline: Timeline | None,
 ) -> None:
     """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
-    run = prepared_run.run.branch(segment.share)
+    run = task.run.branch(segment.share)
     if broadcast_from_primary(lambda: branch_is_complete(run)):
         return
     if is_primary():
-        _prepare_branch_dir(prepared_run, programs, segment, run)
+        _prepare_branch_dir(task, programs, segment, run)
     attempt = read_status(run).attempt + 1
     writer = _make_writer(run, segment.last, segment.first, attempt, timeline, segment.share)
     try:
-        run_io = _make_run_io(prepared_run, run, writer, stop)
-        start = _resume(run, programs, run_io) or _restore_fork(prepared_run.run, programs, segment.first)
+        run_io = _make_run_io(task, run, writer, stop)
+        start = _resume(run, programs, run_io) or _restore_fork(task.run, programs, segment.first)
         _record_environment(run, programs, start.step)
         _complete_metrics(run_io, train_segment(programs, segment, start, run_io))
         writer.end(State.finished)
@@ -179,19 +175,15 @@ def _train_branch(
         raise
 
 
-def _prepare_branch_dir(
-    prepared_run: PreparedRun, programs: RunPrograms, segment: Segment, run: RunDir
-) -> None:
+def _prepare_branch_dir(task: PreparedRun, programs: RunPrograms, segment: Segment, run: RunDir) -> None:
     """Its directory, as the launcher leaves that of a run."""
-    parent = {"run": str(prepared_run.run.path.name), "step": segment.first, "share": segment.share}
+    parent = {"run": str(task.run.path.name), "step": segment.first, "share": segment.share}
     run.config.parent.mkdir(exist_ok=True)
-    write_bytes(run.config, prepared_run.run.config.read_bytes())
+    write_bytes(run.config, task.run.config.read_bytes())
     tokens = segment.last * programs.tokens_per_step
     existing = read_provenance(run)
     environments = existing.surroundings if existing else []
-    record = dataclasses.replace(
-        prepared_run.provenance, tokens=tokens, parent=parent, surroundings=environments
-    )
+    record = dataclasses.replace(task.provenance, tokens=tokens, parent=parent, surroundings=environments)
     write_provenance(run, record)
 
 
@@ -214,18 +206,18 @@ def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
 
 
 def _make_run_io(
-    prepared_run: PreparedRun,
+    task: PreparedRun,
     run: RunDir,
     writer: RunWriter,
     stop: threading.Event,
     forks: frozenset[int] = frozenset(),
 ) -> RunIO:
-    checkpointer = Checkpointer(run, prepared_run.config.checkpoint, forks)
+    checkpointer = Checkpointer(run, task.config.checkpoint, forks)
     return RunIO(
         writer,
         checkpointer,
-        prepared_run.provenance.identity,
-        prepared_run.provenance.facts.data_fingerprint,
+        task.provenance.identity,
+        task.provenance.facts.data_fingerprint,
         stop,
     )
 

@@ -52,8 +52,8 @@ def make_step(
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
         trainable, frozen = split_trainable(state.params, trainable_paths)
 
-        def objective(moving: Params, tokens_BT1: Int[Array, "B T1"]):
-            return model.loss(moving | frozen, tokens_BT1, z_loss)
+        def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"]):
+            return model.loss(trainable | frozen, tokens_BT1, z_loss)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1)

@@ -27,28 +27,28 @@ JOINT_END_STATES = (State.finished, State.diverged, State.preempted, State.waiti
 """Ends to which all processes come after the same step."""
 
 
-def start_group(processes: ProcessGroup, prepared_run: PreparedRun) -> Rendezvous:
+def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
     """Returns when all are here; from then on the end of one ends all. Raises UserError where the run's
     devices cannot be shared out; where not all come, leaves as `leave_lost` does."""
-    devices = prepared_run.config.mesh.devices
+    devices = task.config.mesh.devices
     if devices % processes.count:
         raise UserError(
             f"engine.processes={processes.count} does not divide the {devices} devices of mesh: give a "
             "number that does, or another mesh"
         )
-    file, leads = prepared_run.run.meeting, processes.index == 0
+    file, leads = task.run.meeting, processes.index == 0
     set_process_index(processes.index)
     try:
         meeting = connect_processes(
             processes,
             lambda address: write_checksummed_json(file, {"address": address}),
-            lambda: _read_address(prepared_run.run),
+            lambda: _read_address(task.run),
         )
     except MissingProcesses as error:
-        abort_lost(prepared_run.run, processes, str(error))
+        abort_lost(task.run, processes, str(error))
     if leads:
         file.unlink(missing_ok=True)
-    meeting.watch_peers(lambda why: abort_lost(prepared_run.run, processes, why))
+    meeting.watch_peers(lambda why: abort_lost(task.run, processes, why))
     return meeting
 
 

@@ -60,28 +60,26 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     has no devices yet. Where it speaks of several processes, this is one of those that train a run together.
     """
     env = env or {}
-    prepared_runs: list[PreparedRun] = []
+    tasks: list[PreparedRun] = []
     processes, meeting = None, None
     try:
         processes = processes_from_env({**os.environ, **env})
-        prepared_runs = [_read_prepared_run(RunDir(Path(path).resolve())) for path in argv]
-        meeting = _join_group(processes, prepared_runs) if processes else None
-        _prepare_process(prepared_runs, env, meeting)
+        tasks = [_read_prepared_run(RunDir(Path(path).resolve())) for path in argv]
+        meeting = _join_group(processes, tasks) if processes else None
+        _prepare_process(tasks, env, meeting)
     except UserError as error:
-        for prepared_run in prepared_runs if _is_primary(processes) else ():
-            write_status(
-                prepared_run.run, Status(State.refused, message=str(error), writer=ProcessInfo.here())
-            )
+        for task in tasks if _is_primary(processes) else ():
+            write_status(task.run, Status(State.refused, message=str(error), writer=ProcessInfo.here()))
         print(error, file=sys.stderr)
         return 2
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
-    states = _train_runs(prepared_runs, from_env(os.environ), stop, meeting)
+    states = _train_runs(tasks, from_env(os.environ), stop, meeting)
     if meeting is not None:
         from harness.worker.join_group import leave_group
 
-        leave_group(meeting, prepared_runs[0].run, states[0])
+        leave_group(meeting, tasks[0].run, states[0])
     return 0 if all(state.is_final for state in states) else INCOMPLETE
 
 
@@ -89,15 +87,15 @@ def _is_primary(processes: ProcessGroup | None) -> bool:
     return processes is None or processes.index == 0
 
 
-def _join_group(processes: ProcessGroup, prepared_runs: Sequence[PreparedRun]) -> Rendezvous:
+def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendezvous:
     """The processes that train the one run with this one."""
     from harness.worker.join_group import start_group
 
-    if len(prepared_runs) != 1:
+    if len(tasks) != 1:
         raise UserError(
-            f"{NAME}: {processes.count} processes train one run at a time, these are {len(prepared_runs)}"
+            f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}"
         )
-    return start_group(processes, prepared_runs[0])
+    return start_group(processes, tasks[0])
 
 
 def _read_prepared_run(run: RunDir) -> PreparedRun:
@@ -109,13 +107,11 @@ def _read_prepared_run(run: RunDir) -> PreparedRun:
     return PreparedRun(run, read_config(run.config), provenance)
 
 
-def _prepare_process(
-    prepared_runs: list[PreparedRun], env: Mapping[str, str], meeting: Rendezvous | None
-) -> None:
+def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], meeting: Rendezvous | None) -> None:
     """Device count and flags, fixed for the life of this process. Without orders, all runs at once."""
     count = meeting.processes.count if meeting else 1
-    total = sum(prepared_run.config.mesh.devices for prepared_run in prepared_runs) // count
-    if prepared_runs[0].config.cluster.platform == "cpu":
+    total = sum(task.config.mesh.devices for task in tasks) // count
+    if tasks[0].config.cluster.platform == "cpu":
         env = cpu_env(total) | dict(env)
         disable_malloc_trim()
     os.environ.update(env)
@@ -130,11 +126,11 @@ def _prepare_process(
         jax.config.update("jax_num_cpu_devices", int(env["JAX_NUM_CPU_DEVICES"]))
     if meeting is not None:
         initialize(meeting, total)
-    import_modules(prepared_runs[0].config)
+    import_modules(tasks[0].config)
 
 
 def _train_runs(
-    prepared_runs: list[PreparedRun],
+    tasks: list[PreparedRun],
     terms: WorkerOptions,
     stop: threading.Event,
     meeting: Rendezvous | None = None,
@@ -150,17 +146,10 @@ def _train_runs(
     leads = _is_primary(meeting.processes if meeting else None)
     terms = replace(terms, attempts=1) if meeting else terms
     devices = jax.devices()[: terms.devices or None]
-    runs = [
-        ScheduledRun(prepared_run.run, _block_key(prepared_run.config), prepared_run.config.mesh.devices)
-        for prepared_run in prepared_runs
-    ]
-    trainer = _RunTrainer(
-        dict(zip(runs, prepared_runs, strict=True)), devices, SharedReaders(), MemoryBudget()
-    )
+    runs = [ScheduledRun(task.run, _block_key(task.config), task.config.mesh.devices) for task in tasks]
+    trainer = _RunTrainer(dict(zip(runs, tasks, strict=True)), devices, SharedReaders(), MemoryBudget())
     write = write_idle_status if leads else lambda *_: None
-    return RunScheduler(runs, len(devices), trainer.train, terms, stop, write).run_all(
-        prepared_runs[0].started_at
-    )
+    return RunScheduler(runs, len(devices), trainer.train, terms, stop, write).run_all(tasks[0].started_at)
 
 
 def _block_key(config: Config) -> str:
@@ -172,7 +161,7 @@ def _block_key(config: Config) -> str:
 class _RunTrainer:
     """What an attempt leans on; nothing of a lane outlives it."""
 
-    prepared_runs: Mapping[ScheduledRun, PreparedRun]
+    tasks: Mapping[ScheduledRun, PreparedRun]
     devices: Sequence[Device]
     readers: SharedReaders
     memory_budget: MemoryBudget
@@ -183,16 +172,16 @@ class _RunTrainer:
         from harness.training.programs.run_programs import local_rows, make_run_programs
         from harness.training.run import train_run
 
-        prepared_run = replace(self.prepared_runs[run], started_at=allocation.started_at)
+        task = replace(self.tasks[run], started_at=allocation.started_at)
         devices = self.devices[allocation.first_device : allocation.first_device + run.num_devices]
         try:
-            with self.readers.open(prepared_run.config, local_rows(prepared_run.config, devices)) as data:
-                model = rebuild_model(prepared_run.config, prepared_run.provenance.facts)
+            with self.readers.open(task.config, local_rows(task.config, devices)) as data:
+                model = rebuild_model(task.config, task.provenance.facts)
                 get, heldout = data.reader.get, data.heldout
-                programs = make_run_programs(prepared_run.config, model, devices, get, heldout, data.features)
-                return train_run(prepared_run, programs, allocation.stop, self.memory_budget)
+                programs = make_run_programs(task.config, model, devices, get, heldout, data.features)
+                return train_run(task, programs, allocation.stop, self.memory_budget)
         except UserError as error:
             if is_primary():
-                status = replace(read_status(prepared_run.run), state=State.refused, message=str(error))
-                write_status(prepared_run.run, status)
+                status = replace(read_status(task.run), state=State.refused, message=str(error))
+                write_status(task.run, status)
             return State.refused

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from harness.compare import compare, compare_curves, store_library
-from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_null_pairs
+from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_aa_pairs
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
@@ -25,7 +25,7 @@ def test_null_sweep_says_its_rate_and_that_it_is_too_few(tmp_path):
     comparison = compare(sweep)
     assert "of 6 null pairs" in comparison.verdict
     assert "too few to tell" in comparison.verdict
-    assert not has_null_pairs(read_runs(write_sweep(tmp_path / "plain", ONE)))
+    assert not has_aa_pairs(read_runs(write_sweep(tmp_path / "plain", ONE)))
 
 
 def test_null_rate_holds_its_level(tmp_path):

@@ -52,7 +52,7 @@ class Sum(nnx.Module):
 
 def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
     passed = []
-    for name in ("_check_count", "_check_causal", "_check_documents"):
+    for name in ("_check_flop_count", "_check_causal", "_check_documents"):
         check = getattr(mechanism_checks, name)
         monkeypatch.setattr(
             mechanism_checks,
@@ -60,9 +60,9 @@ def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
             lambda *given, name=name, check=check: check(*given) or passed.append(name),
         )
     check_mechanisms(small("sum", layers=1, end=3).spec)
-    assert passed == ["_check_count", "_check_causal", "_check_documents"]
+    assert passed == ["_check_flop_count", "_check_causal", "_check_documents"]
     check_mechanisms(small("sum", layers=1, options={"first": 3, "documents": False}).spec)
-    assert passed[3:] == ["_check_count", "_check_causal"]
+    assert passed[3:] == ["_check_flop_count", "_check_causal"]
 
 
 @pytest.mark.parametrize(

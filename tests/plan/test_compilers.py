@@ -78,7 +78,7 @@ class Compilers:
 
     def __init__(self, monkeypatch, die=()):
         self.asked, self.die = [], die
-        monkeypatch.setattr(room, "_called", self)
+        monkeypatch.setattr(room, "_run_compiler", self)
 
     def __call__(self, command, patience):
         request = json.loads(Path(command[-1]).read_text())

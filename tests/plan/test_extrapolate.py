@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli.verbs import plan as verb
 from harness.cli.views.plan import print_parts
 from harness.cli.views.plan_extrapolation import bets_part
 from harness.compare.results.to_json import to_json
@@ -125,7 +126,7 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
 def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch, capsys):
     path = swept()
     tools = sweep.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(sweep, "LaunchHooks", lambda: tools)
+    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     asked = ["experiment=colossus2", "roster=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0

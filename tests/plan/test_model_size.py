@@ -43,7 +43,13 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         balance_bias=options.get("balance", "bias") == "bias",
         tokens=told.tokens,
     )
-    alike = {"weights_travel": False, "flops_per_token": 0, "block": "", "recipe": FLOAT32, "splits": ()}
+    alike = {
+        "gathers_expert_weights": False,
+        "flops_per_token": 0,
+        "block": "",
+        "precision": FLOAT32,
+        "parameters_by_axes": (),
+    }
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
     assert told.precision.state_bytes + told.precision.gradient_bytes == pytest.approx(16, rel=1e-3)
     assert told.block == f"{config.scale.name}/seed0"

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli.verbs import plan as verb
 from harness.cli.verbs.plan import block_starts
 from harness.cli.verbs.plan_report import page_content, write_plan
 from harness.cli.views.plan import parts, print_parts
@@ -311,7 +312,7 @@ def test_a_plan_that_cannot_be_read_is_said_to_be_lost(tmp_path, spoil):
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
     tools = launch.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(launch, "LaunchHooks", lambda: tools)
+    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -31,7 +31,9 @@ def test_step_times_hold_leaving_one_source_out(seen):
 def test_nothing_is_fitted_to_a_source_that_is_left_out(seen):
     """A source whose every step is told ten times too long changes nothing of its own prediction."""
     wrong = [
-        dataclasses.replace(one, published=10 * one.published) if "maxtext" in one.row.source else one
+        dataclasses.replace(one, published_seconds=10 * one.published_seconds)
+        if "maxtext" in one.run.source
+        else one
         for one in seen
     ]
     for (one, known), (_, other) in zip(leave_one_source_out(seen), leave_one_source_out(wrong), strict=True):
@@ -54,16 +56,18 @@ def test_the_page_shows_what_is_achieved(seen):
 
 
 def test_remembered_rows_count_half_and_are_less_certain(seen):
-    plain = next(one for one in seen if not one.row.doubtful)
-    doubtful = dataclasses.replace(plain, row=dataclasses.replace(plain.row, doubtful=("remembered: x",)))
-    assert FITTED_CALIBRATION.log_half_width(doubtful.doubts) > FITTED_CALIBRATION.log_half_width(
-        plain.doubts
+    plain = next(one for one in seen if not one.run.remembered_notes)
+    doubtful = dataclasses.replace(
+        plain, run=dataclasses.replace(plain.run, remembered_notes=("remembered: x",))
     )
+    assert FITTED_CALIBRATION.log_half_width(
+        doubtful.uncertainty_sources
+    ) > FITTED_CALIBRATION.log_half_width(plain.uncertainty_sources)
     other = dataclasses.replace(
-        doubtful, row=dataclasses.replace(doubtful.row, source="other"), predicted=1e-9
+        doubtful, run=dataclasses.replace(doubtful.run, source="other"), predicted_seconds=1e-9
     )
-    one = dataclasses.replace(plain, published=1.0, predicted=1.0)
-    two = dataclasses.replace(other, published=math.e, predicted=1.0)
+    one = dataclasses.replace(plain, published_seconds=1.0, predicted_seconds=1.0)
+    two = dataclasses.replace(other, published_seconds=math.e, predicted_seconds=1.0)
     assert math.log(fit_calibration([one, two]).factor) == pytest.approx(
         REMEMBERED_WEIGHT / (1 + REMEMBERED_WEIGHT)
     )

@@ -10,7 +10,7 @@ from harness.aot.tpu_slices import SLICES
 from harness.config.compose import compose
 from harness.core.errors import UserError
 from harness.plan.cluster.known_chips import CHIPS
-from harness.plan.compilers import environment
+from harness.plan.compilers import plan_environment
 from harness.plan.compilers.topology import compiler_topology
 
 CLUSTERS = ("h100x8", "h100_16k", "v5p_pod", "colossus1", "colossus2")
@@ -56,10 +56,10 @@ def test_a_described_gpu_is_the_chip_that_is_planned_with(name):
 
 
 def test_compilers_are_found_where_they_were_installed_to_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "FOLDER", tmp_path)
-    assert environment.plan_python() is None
+    monkeypatch.setattr(plan_environment, "PLAN_VENV", tmp_path)
+    assert plan_environment.plan_python() is None
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    assert environment.plan_python() is None
+    assert plan_environment.plan_python() is None
     (tmp_path / "ready").touch()
-    assert environment.plan_python() == tmp_path / "bin" / "python"
+    assert plan_environment.plan_python() == tmp_path / "bin" / "python"

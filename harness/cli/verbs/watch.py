@@ -87,7 +87,9 @@ def _key_reader() -> Iterator[Callable[[float], str]]:
 
 def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group:
     """One picture of the fleet, for a screen of so many columns, and rows if they are bounded."""
-    lines = max(MIN_LINES, height - 14 - min(MIN_LINES, len(progress.failures))) if height else len(progress.runs)
+    lines = (
+        max(MIN_LINES, height - 14 - min(MIN_LINES, len(progress.failures))) if height else len(progress.runs)
+    )
     running, failures = progress.running[:lines], progress.failures[: MIN_LINES if height else None]
     parts = [
         _summary_line(progress),
@@ -117,7 +119,7 @@ def _summary_line(progress: SweepProgress) -> Text:
     return Text(plain_text(progress.name), style="bold").append(f": {', '.join(parts)}", style="default")
 
 
-def _table(shown: Sequence[RunProgress], control: str, width: int) -> Table:
+def _table(runs: Sequence[RunProgress], control: str, width: int) -> Table:
     """The runs at work; the bar, the lane and the speed only where there is room, then what of its time each
     waits for input."""
     wide = width >= NARROW
@@ -128,7 +130,7 @@ def _table(shown: Sequence[RunProgress], control: str, width: int) -> Table:
     for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
         side = "left" if name in ("phase", "") else "right"
         table.add_column(Text(plain_text(name)), justify=side, no_wrap=True)
-    for run in shown:
+    for run in runs:
         table.add_row(*_row(run, wide=wide), *([_input_share(run)] if width >= WIDE else []))
     return table
 
@@ -160,21 +162,21 @@ def _failure_line(run: RunProgress) -> Text:
     return line.append(f" ({plain_text(run.status.message)})" if run.status.message else "")
 
 
-def _more_line(count: int, what: str) -> Text:
-    return Text(f"and {count} more {what}" if count > 0 else "", style="dim")
+def _more_line(count: int, description: str) -> Text:
+    return Text(f"and {count} more {description}" if count > 0 else "", style="dim")
 
 
-def _queue_lines(fleet: SweepProgress) -> list[Text]:
+def _queue_lines(progress: SweepProgress) -> list[Text]:
     """Queue, looks and ends, a line each."""
-    names = ", ".join(run.name for run in fleet.queue[:MAX_NAMED])
-    remainder = f", and {len(fleet.queue) - MAX_NAMED} more" if len(fleet.queue) > MAX_NAMED else ""
-    lines = [f"queue: {names}{remainder}"] if fleet.queue else []
+    names = ", ".join(run.name for run in progress.queue[:MAX_NAMED])
+    remainder = f", and {len(progress.queue) - MAX_NAMED} more" if len(progress.queue) > MAX_NAMED else ""
+    lines = [f"queue: {names}{remainder}"] if progress.queue else []
     lines += (
-        [f"at a look, until their scale is decided: {len(fleet.waiting_at_look)}"]
-        if fleet.waiting_at_look
+        [f"at a look, until their scale is decided: {len(progress.waiting_at_look)}"]
+        if progress.waiting_at_look
         else []
     )
-    lines += [f"ended: {len(fleet.ended)} of {len(fleet.runs)}"]
+    lines += [f"ended: {len(progress.ended)} of {len(progress.runs)}"]
     return [Text(plain_text(line)) for line in lines]
 
 
@@ -182,19 +184,19 @@ def _utilisation_line(used: Utilisation | None) -> Text:
     return Text("; ".join(utilisation.describe_utilisation(used)) if used else "", style="dim")
 
 
-def _delta_legend(fleet: SweepProgress, shown: Sequence[RunProgress]) -> Text:
-    if not any(run.delta for run in shown):
+def _delta_legend(progress: SweepProgress, runs: Sequence[RunProgress]) -> Text:
+    if not any(run.delta for run in runs):
         return Text("")
     control, basis = (
-        plain_text(fleet.control),
+        plain_text(progress.control),
         f"the last {DELTA_STEPS} steps that both have on disk",
     )
     text = f"Δ {control}: loss minus that of {control}, mean over {basis} (written at checkpoints)"
     return Text(text, style="dim")
 
 
-def _idle_hint(fleet: SweepProgress) -> Text:
+def _idle_hint(progress: SweepProgress) -> Text:
     """Why nothing moves, where nothing does."""
-    if not fleet.is_over or len(fleet.ended) == len(fleet.runs):
+    if not progress.is_over or len(progress.ended) == len(progress.runs):
         return Text("")
     return Text("nobody trains here now; the sweep's command continues what is unfinished", style="yellow")

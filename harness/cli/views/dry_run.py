@@ -19,25 +19,25 @@ LISTED = 60
 """Runs that the table lists, the longest first."""
 
 
-def print_forecast(blocks: Sequence[Block], outlook: Forecast, console: Console) -> None:
+def print_forecast(blocks: Sequence[Block], forecast: Forecast, console: Console) -> None:
     """The table of runs, the Gantt, and what the whole comes to."""
     runs = [run for block in blocks for run in block.runs]
     console.print()
-    print_table(console, "Runs", _table(runs, outlook))
+    print_table(console, "Runs", _table(runs, forecast))
     console.print()
-    print_gantt(_bars(outlook), format_clock(outlook.schedule.makespan), console)
-    for line in _summary(runs, outlook):
+    print_gantt(_bars(forecast), format_clock(forecast.schedule.makespan), console)
+    for line in _summary(runs, forecast):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(runs: Sequence[Run], outlook: Forecast) -> Table:
+def _table(runs: Sequence[Run], forecast: Forecast) -> Table:
     columns = ("run", "devices", "seconds", "low to high", "memory a device", "disk")
-    longest = sorted(runs, key=lambda run: -outlook.estimates[run.name].seconds)
-    return make_table(columns, [_row(run, outlook) for run in longest[:LISTED]])
+    longest = sorted(runs, key=lambda run: -forecast.estimates[run.name].seconds)
+    return make_table(columns, [_row(run, forecast) for run in longest[:LISTED]])
 
 
-def _row(run: Run, outlook: Forecast) -> list[str]:
-    estimate = outlook.estimates[run.name]
+def _row(run: Run, forecast: Forecast) -> list[str]:
+    estimate = forecast.estimates[run.name]
     return [
         run.name,
         str(run.devices),
@@ -48,15 +48,15 @@ def _row(run: Run, outlook: Forecast) -> list[str]:
     ]
 
 
-def _bars(outlook: Forecast) -> list[GanttBar]:
+def _bars(forecast: Forecast) -> list[GanttBar]:
     """Lanes in the order of their devices."""
     ordered = sorted(
-        outlook.schedule.reservations,
+        forecast.schedule.reservations,
         key=lambda booking: (booking.first_device, booking.width, booking.start),
     )
     return [
         GanttBar(
-            _lane_name(booking.first_device, booking.width, outlook.unit),
+            _lane_name(booking.first_device, booking.width, forecast.unit),
             booking.task,
             booking.block,
             booking.start,
@@ -71,14 +71,14 @@ def _lane_name(first: int, width: int, unit: str) -> str:
     return f"{name} {first}" if width == 1 else f"{unit} {first}-{first + width - 1}"
 
 
-def _summary(runs: Sequence[Run], outlook: Forecast) -> list[str]:
-    plan = outlook.schedule
-    basis = min(outlook.estimates.values(), key=lambda estimate: estimate.runs)
+def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
+    plan = forecast.schedule
+    basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
     basis_text = "measured" if basis.runs else "in part a default"
     basis_text += f", steps times {basis.factor:.3g} as earlier predictions ask" if basis.factor != 1 else ""
     return [
-        f"{format_clock(plan.makespan)} in all ({format_clock(outlook.low)} to {format_clock(outlook.high)}), "
-        f"{plan.utilisation:.0%} of {outlook.capacity_text} in use; "
+        f"{format_clock(plan.makespan)} in all ({format_clock(forecast.low)} to {format_clock(forecast.high)}), "
+        f"{plan.utilisation:.0%} of {forecast.capacity_text} in use; "
         f"no order or widths would take less than {format_clock(plan.ideal_makespan)}.",
         f"{format_si(sum(map(disk_bytes, runs)))}B of disk at most; the rate of this machine is {basis_text}.",
         "Nothing was written or trained.",

@@ -14,29 +14,29 @@ NAMED, LONGEST = 3, 160
 """Arrays that are named, and letters of a value that are shown."""
 
 
-def replay_text(found: ReplayResult, *, as_json: bool) -> str:
+def replay_text(replay: ReplayResult, *, as_json: bool) -> str:
     if as_json:
-        content = to_json(found) | {"same": found.same}
+        content = to_json(replay) | {"same": replay.same}
         return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    return "\n".join(plain_text(line) for line in _lines(found))
+    return "\n".join(plain_text(line) for line in _lines(replay))
 
 
-def _lines(found: ReplayResult) -> Iterator[str]:
-    start = f"the checkpoint at step {found.first}" if found.first else "its start"
-    heading = f"{found.name}: steps {found.first + 1} to {found.last} made again from {start}"
-    yield f"{heading}: {found.equal} of {found.steps} bitwise equal ({', '.join(found.columns)})."
-    if (parting := found.parting) is not None:
+def _lines(replay: ReplayResult) -> Iterator[str]:
+    start = f"the checkpoint at step {replay.first}" if replay.first else "its start"
+    heading = f"{replay.name}: steps {replay.first + 1} to {replay.last} made again from {start}"
+    yield f"{heading}: {replay.equal} of {replay.steps} bitwise equal ({', '.join(replay.columns)})."
+    if (parting := replay.parting) is not None:
         yield (
             f"The first that differs is step {parting.step}: {parting.column} {parting.recorded!r} on disk, "
             f"{parting.replayed!r} now (by {abs(parting.replayed - parting.recorded):.3g}); the loss is off "
-            f"by {found.largest:.3g} at most."
+            f"by {replay.largest:.3g} at most."
         )
-    yield from map(_state_text, found.states)
-    if found.changes:
-        yield f"Otherwise than when it was trained: {'; '.join(map(_change_text, found.changes))}."
-    elif not found.same:
+    yield from map(_state_text, replay.states)
+    if replay.changes:
+        yield f"Otherwise than when it was trained: {'; '.join(map(_change_text, replay.changes))}."
+    elif not replay.same:
         yield "As far as its record tells, nothing around it is otherwise than when it was trained."
-    yield from found.notes
+    yield from replay.notes
 
 
 def _state_text(state: StateCheck) -> str:

@@ -34,15 +34,15 @@ LOGITS_PER_BLOCK = 2**22
 
 def compare_weights(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> WeightDiff:
     """Compare weights by canonical path. Parameters that do not match are listed; nothing raises."""
-    common_paths = [path for path in a if path in b and a[path].shape == b[path].shape]
-    sums = {path: _Sums.of(a[path], b[path]) for path in common_paths}
-    rows = tuple(WeightRow(path, a[path].shape, sums[path].distance) for path in common_paths)
-    unmatched = tuple(
+    paths = [path for path in a if path in b and a[path].shape == b[path].shape]
+    sums = {path: _Sums.of(a[path], b[path]) for path in paths}
+    rows = tuple(WeightRow(path, a[path].shape, sums[path].distance) for path in paths)
+    unmatched_params = tuple(
         UnmatchedParam(path, a[path].shape if path in a else None, b[path].shape if path in b else None)
         for path in [*a, *(path for path in b if path not in a)]
         if path not in sums
     )
-    return WeightDiff(_pool(sums.values()), tuple(_group_rows(rows, sums)), rows, unmatched)
+    return WeightDiff(_pool(sums.values()), tuple(_group_rows(rows, sums)), rows, unmatched_params)
 
 
 def param_group(path: str) -> str:
@@ -53,7 +53,7 @@ def param_group(path: str) -> str:
 def compare_tokens(logits_a_NV: np.ndarray, logits_b_NV: np.ndarray) -> Float[np.ndarray, "N 3"]:
     """Compute, per token, KL(a || b) and KL(b || a) in nats, and 1 if both rank the same token first, else 0.
 
-    The computation is in float64. A token with a logit that is not finite gets NaN.
+    Computed in float64. A token with a logit that is not finite gets NaN.
     """
     rows = max(1, LOGITS_PER_BLOCK // logits_a_NV.shape[-1])
     blocks = [slice(start, start + rows) for start in range(0, len(logits_a_NV), rows)]
@@ -83,9 +83,7 @@ def mean_over_domains(rows: Sequence[LossRow]) -> LossRow:
     """
     share = 1 / len(rows)
     n = sum(row.examples for row in rows)
-    loss_a, loss_b = (
-        share * sum(losses) for losses in zip(*((r.loss_a, r.loss_b) for r in rows), strict=True)
-    )
+    loss_a, loss_b = share * sum(row.loss_a for row in rows), share * sum(row.loss_b for row in rows)
     better = share * sum(row.better for row in rows)
     return LossRow("all", n, loss_a, loss_b, _stratified_effect(rows, n), better, ())
 
@@ -105,15 +103,12 @@ def divergence_point(
 def weight_divergence_point(distances: Sequence[StepDistance]) -> DivergencePoint:
     """Find the steps at which the weights of two runs first differ, from checkpoints of equal step."""
 
-    def exceeds_tolerance(distance: Distance) -> bool:
+    def exceeds(distance: Distance) -> bool:
         # NaN weights, and weights that were zero on one side, count as exceeding.
         return not distance.equal and not (distance.relative is not None and distance.relative <= TOLERANCE)
 
-    return _point(
-        [row.step for row in distances],
-        [not row.distance.equal for row in distances],
-        [exceeds_tolerance(row.distance) for row in distances],
-    )
+    differs = [not row.distance.equal for row in distances]
+    return _point([row.step for row in distances], differs, [exceeds(row.distance) for row in distances])
 
 
 @dataclass(frozen=True)
@@ -156,10 +151,8 @@ def _group_rows(rows: Sequence[WeightRow], sums: Mapping[str, _Sums]) -> Iterato
         groups.setdefault(param_group(row.path), []).append(row)
     for name, members in groups.items():
         relatives = [row.distance.relative for row in members if row.distance.relative is not None]
-        pooled = _pool([sums[row.path] for row in members])
-        yield ParamGroupRow(
-            name, len(members), pooled, min(relatives, default=None), max(relatives, default=None)
-        )
+        low, high = min(relatives, default=None), max(relatives, default=None)
+        yield ParamGroupRow(name, len(members), _pool([sums[row.path] for row in members]), low, high)
 
 
 def _compare_block(logits_a_NV: np.ndarray, logits_b_NV: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Noise floor from A/A pairs: SD, degrees of freedom and correlation of a null difference, per scale.
 
-An `experiment=null` sweep trains one variant several times on the same order of data with different
-parameter seeds. Its library is stored beside its runs and serves every sweep that trains the same control on
-the same tokens.
+An `experiment=null` sweep trains one variant several times on one order of data with different parameter
+seeds. Its library, stored beside its runs, serves every sweep with the same control and tokens.
 """
 
 from __future__ import annotations
@@ -43,11 +42,10 @@ class LibraryEntry:
 
 
 def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloor | None:
-    """Estimate the SD s0 of the loss difference between two A/A runs.
+    """Estimate the SD s0 of the loss difference between two A/A runs; None if no data order has two of them.
 
     losses: one group per data order, each of two or more parameter seeds. s0^2 = 2 x pooled variance within
-    groups, df = sum (n_g - 1), correlation: intraclass correlation between groups. Returns None if no data
-    order has two finite runs.
+    groups, df = sum (n_g - 1), correlation: intraclass correlation between groups.
     """
     groups = [np.asarray(list(group), float) for group in losses]
     groups = [group[np.isfinite(group)] for group in groups]
@@ -72,18 +70,12 @@ def identical_variants(runs: Sequence[RunRecord], control: str) -> set[str]:
     """Return the variants that are the control under another name: every run has the control's config."""
     control_keys = {_training_key(run) for run in runs if run.provenance.variant == control and run.config}
     variants = {run.provenance.variant for run in runs} - {control}
-    return {
-        name
-        for name in variants
-        if all(_training_key(run) in control_keys for run in runs if run.provenance.variant == name)
-    }
+    different = {run.provenance.variant for run in runs if _training_key(run) not in control_keys}
+    return variants - different
 
 
-def same_seed_sentence(runs: Sequence[RunRecord]) -> str:
-    """Report how many pairs of finished runs with equal config and seeds are bitwise equal, as all must be.
-
-    Returns an empty string if there is no such pair.
-    """
+def same_seed_note(runs: Sequence[RunRecord]) -> str:
+    """Report how many pairs of finished runs with equal config and seeds are bitwise equal; empty for none."""
     first_runs: dict[tuple, RunRecord] = {}
     pairs, breaches = 0, []
     for run in (run for run in runs if run.complete and run.config):
@@ -118,7 +110,7 @@ class FalsePositiveRate:
         )
 
 
-def has_null_pairs(runs: Sequence[RunRecord]) -> bool:
+def has_aa_pairs(runs: Sequence[RunRecord]) -> bool:
     """Return True if the runs hold A/A pairs: several parameter seeds on one order of data."""
     seeds: dict[tuple, set[int]] = defaultdict(set)
     for run in runs:
@@ -130,10 +122,9 @@ def has_null_pairs(runs: Sequence[RunRecord]) -> bool:
 def false_positive_rate(
     runs: Sequence[RunRecord], domains: tuple[str, ...] = (), alpha: float = 0.05
 ) -> FalsePositiveRate | None:
-    """Compute the rate of false positives among null pairs.
+    """Compute the rate of false positives among null pairs; None if no scale has two data orders with pairs.
 
-    Two runs of one data order are compared by a t test against the noise floor of the *other* orders of that
-    scale. Returns None if no scale has two orders with pairs.
+    Two runs of one order are compared by a t test against the noise floor of the *other* orders of that scale.
     """
     p: list[float] = []
     for scale in sorted({run.provenance.scale for run in runs}):
@@ -151,12 +142,9 @@ def false_positive_rate(
 
 
 def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """Measure the noise floors of a null sweep's control and write them beside its runs.
-
-    Writes nothing for a sweep without A/A pairs.
-    """
+    """Measure the noise floors of a null sweep's control and write them beside its runs, if it has A/A pairs."""
     runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
-    entries = library_entries(runs, domains) if has_null_pairs(runs) else []
+    entries = library_entries(runs, domains) if has_aa_pairs(runs) else []
     if entries:
         write_library(sweep, entries)
     return entries
@@ -223,12 +211,12 @@ def _usable_entries(content: Any) -> list[LibraryEntry]:
 
 
 def _matches(entry: LibraryEntry, key: FloorKey) -> bool:
-    same_setup = (entry.scale, entry.tokens, entry.evaluation) == (
+    same_size = abs(entry.non_embedding - key.non_embedding) <= 0.01 * key.non_embedding
+    return same_size and (entry.scale, entry.tokens, entry.evaluation) == (
         key.scale,
         key.tokens,
         key.evaluation,
     )
-    return same_setup and abs(entry.non_embedding - key.non_embedding) <= 0.01 * key.non_embedding
 
 
 def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:

@@ -1,7 +1,7 @@
-"""How wrong earlier predictions of a step were, and what that makes of later ones. Pure.
+"""Correction of predicted step times by the errors of earlier predictions. Pure functions.
 
-Runs that were placed together were predicted from the same rates, so they err together: a launch counts as
-one, whatever its runs. What is fitted is the raw prediction, never one that was corrected before.
+Runs that were placed together were predicted from the same rates, so their errors are correlated: a launch
+counts as one sample, whatever its number of runs. The fit uses raw predictions, never corrected ones.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from harness.launcher.cost.prediction_log import Prediction
 from harness.launcher.cost.step_cost import RunEstimate
 
 COVERAGE = 0.9
-"""Of an interval."""
+"""Share of runs that a corrected interval is to contain."""
 MIN_LAUNCHES = 9
-"""Launches below which nothing is corrected: the worst of n that were seen bounds the next one with
-probability n / (n + 1) and no more."""
+"""Launches below which nothing is corrected: the worst of n errors bounds the next one with probability
+n / (n + 1) and no more."""
 MAX_LAUNCHES = 30
-"""Launches that count: what the predictor has learned since makes older ones too pessimistic."""
+"""Newest launches that count: older ones were predicted by a worse predictor and are too pessimistic."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A raw prediction times `factor` is the prediction, and COVERAGE of runs lie within exp(`spread`) of
-    it either way."""
+    """Factor from a raw to a corrected step time; COVERAGE of runs lie within exp(`spread`) of it either way."""
 
     factor: float
     spread: float
@@ -40,117 +39,117 @@ class Correction:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of the predictions for one kind of machine that rest on one kind of evidence. Each launch has the same
-    weight in all but `worst`."""
+    """Accuracy of the predictions for one kind of machine that rest on one kind of evidence.
+
+    Each launch has the same weight in all fields but `worst`.
+    """
 
     machine: str
     evidence: str
     runs: int
     launches: int
     median: float
-    """Of |said / measured - 1|."""
+    """Median of |predicted / measured - 1|."""
     worst: float
     inside: float
-    """Share of runs whose step was within the interval that was said."""
+    """Share of runs whose step time lay within the predicted interval."""
     inside_low: float
     inside_high: float
-    """95 % (Clopper and Pearson), with each launch a single trial."""
+    """95 % bounds of `inside` (Clopper and Pearson), with each launch a single trial."""
     factor: float
     """Median of measured / raw."""
     now: Correction | None
-    """What a plan uses; None: raw predictions."""
+    """Correction that a plan applies; None if it uses raw predictions."""
 
 
-def fit_correction(comparable: Sequence[Prediction]) -> Correction | None:
-    """From predictions for one kind of machine with one kind of evidence, oldest first; None where these are
-    of fewer than FEWEST launches.
+def fit_correction(predictions: Sequence[Prediction]) -> Correction | None:
+    """Fit the correction for one kind of machine and evidence. `predictions`: oldest first.
 
-    The spread is the quantile of hierarchical conformal prediction (Lee, Barber, Willett 2023,
-    arXiv:2306.06342) over |ln(measured / raw) - centre|, the centre that of the other launches: with one run
-    a launch the k-th smallest of n, k = ceil((n + 1) COVERAGE).
+    Returns None for fewer than MIN_LAUNCHES launches. The spread is the quantile of hierarchical conformal
+    prediction (Lee, Barber, Willett 2023, arXiv:2306.06342) over |ln(measured / raw) - center|, where the
+    center is that of the other launches. With one run a launch it is the k-th smallest of n,
+    k = ceil((n + 1) COVERAGE).
     """
-    names = [*dict.fromkeys(each.launch for each in reversed(comparable))][:MAX_LAUNCHES]
+    names = [*dict.fromkeys(record.launch for record in reversed(predictions))][:MAX_LAUNCHES]
     if len(names) < MIN_LAUNCHES:
         return None
-    recent = [each for each in comparable if each.launch in names]
-    ratios, weights = _log_ratios(recent), _weights(recent)
-    launches = np.array([each.launch for each in recent])
-    away = np.empty(len(recent))
+    recent = [record for record in predictions if record.launch in names]
+    ratios, weights = _log_ratios(recent), _launch_weights(recent)
+    launches = np.array([record.launch for record in recent])
+    deviations = np.empty(len(recent))
     for name in names:
-        own = launches == name
-        away[own] = np.abs(ratios[own] - _median(ratios[~own], weights[~own]))
-    unseen = np.append(away, np.inf), np.append(weights, 1.0)
-    spread = _quantile(*unseen, COVERAGE)
-    return Correction(math.exp(_median(ratios, weights)), spread, len(names))
+        members = launches == name
+        center = _weighted_median(ratios[~members], weights[~members])
+        deviations[members] = np.abs(ratios[members] - center)
+    spread = _weighted_quantile(np.append(deviations, np.inf), np.append(weights, 1.0), COVERAGE)
+    return Correction(math.exp(_weighted_median(ratios, weights)), spread, len(names))
 
 
 def fit_corrections(predictions: Iterable[Prediction], machine: str) -> dict[str, Correction]:
-    """By evidence, for one kind of machine."""
-    own = accuracy_by_evidence(each for each in predictions if each.machine == machine)
-    return {each.evidence: each.now for each in own if each.now}
+    """Return the corrections for one kind of machine, by evidence."""
+    groups = accuracy_by_evidence(record for record in predictions if record.machine == machine)
+    return {group.evidence: group.now for group in groups if group.now}
 
 
-def apply_correction(estimate: RunEstimate, known: Mapping[str, Correction]) -> RunEstimate:
-    """With its steps as long as earlier ones were found to be, and an interval that is nowhere narrower, as
-    a factor, than its own."""
-    correction = known.get(estimate.evidence)
+def apply_correction(estimate: RunEstimate, corrections: Mapping[str, Correction]) -> RunEstimate:
+    """Return the estimate with corrected step times. Its interval never becomes narrower, as a factor."""
+    correction = corrections.get(estimate.evidence)
     if correction is None:
         return estimate
     longer = dataclasses.replace(estimate, train=estimate.train * correction.factor, factor=correction.factor)
-    wide = math.exp(correction.spread)
-    low = longer.seconds / max(wide, estimate.seconds / estimate.low)
-    high = longer.seconds * max(wide, estimate.high / estimate.seconds)
+    spread = math.exp(correction.spread)
+    low = longer.seconds / max(spread, estimate.seconds / estimate.low)
+    high = longer.seconds * max(spread, estimate.high / estimate.seconds)
     return dataclasses.replace(longer, low=low, high=high)
 
 
 def accuracy_by_evidence(predictions: Iterable[Prediction]) -> list[Accuracy]:
-    """By kind of machine, and by evidence. `predictions`: oldest first."""
+    """Return the accuracy for each kind of machine and evidence. `predictions`: oldest first."""
 
-    def comparable(each: Prediction) -> tuple[str, str]:
-        return each.machine, each.evidence
+    def group_key(record: Prediction) -> tuple[str, str]:
+        return record.machine, record.evidence
 
-    by_kind = groupby(sorted(predictions, key=comparable), comparable)
-    return [_accuracy(*kind, [*members]) for kind, members in by_kind]
+    groups = groupby(sorted(predictions, key=group_key), group_key)
+    return [_accuracy(*key, [*records]) for key, records in groups]
 
 
-def _accuracy(machine: str, evidence: str, members: Sequence[Prediction]) -> Accuracy:
-    weights = _weights(members)
-    launches = len({each.launch for each in members})
-    errors = np.array([abs(each.predicted / each.measured - 1) for each in members])
-    inside = np.array([each.low <= each.measured <= each.high for each in members])
+def _accuracy(machine: str, evidence: str, records: Sequence[Prediction]) -> Accuracy:
+    weights = _launch_weights(records)
+    launches = len({record.launch for record in records})
+    errors = np.array([abs(record.predicted / record.measured - 1) for record in records])
+    inside = np.array([record.low <= record.measured <= record.high for record in records])
     share = float(np.average(inside, weights=weights))
     low, high = clopper_pearson(share * launches, launches)
     return Accuracy(
         machine=machine,
         evidence=evidence,
-        runs=len(members),
+        runs=len(records),
         launches=launches,
-        median=_median(errors, weights),
+        median=_weighted_median(errors, weights),
         worst=float(errors.max()),
         inside=share,
         inside_low=low,
         inside_high=high,
-        factor=math.exp(_median(_log_ratios(members), weights)),
-        now=fit_correction(members),
+        factor=math.exp(_weighted_median(_log_ratios(records), weights)),
+        now=fit_correction(records),
     )
 
 
-def _log_ratios(members: Sequence[Prediction]) -> np.ndarray:
-    return np.log([each.measured / each.raw for each in members])
+def _log_ratios(records: Sequence[Prediction]) -> np.ndarray:
+    return np.log([record.measured / record.raw for record in records])
 
 
-def _weights(members: Sequence[Prediction]) -> np.ndarray:
-    """1 for each launch, shared by its runs."""
-    runs = Counter(each.launch for each in members)
-    return np.array([1 / runs[each.launch] for each in members])
+def _launch_weights(records: Sequence[Prediction]) -> np.ndarray:
+    """Return weights that add up to 1 for each launch."""
+    runs = Counter(record.launch for record in records)
+    return np.array([1 / runs[record.launch] for record in records])
 
 
-def _median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Halfway between the two where the weights are cut in half between them."""
-    return (_quantile(values, weights, 0.5) - _quantile(-values, weights, 0.5)) / 2
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the median; the middle of two values if the weights are cut in half between them."""
+    return (_weighted_quantile(values, weights, 0.5) - _weighted_quantile(-values, weights, 0.5)) / 2
 
 
-def _quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """The smallest value that at least this share is not above; weights that are not exact may miss it by a
-    rounding error."""
+def _weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """Return the smallest value that at least `share` of the weight does not exceed, but for rounding."""
     return float(np.quantile(values, share - 1e-9, weights=weights, method="inverted_cdf"))

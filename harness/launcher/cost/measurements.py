@@ -1,4 +1,4 @@
-"""What finished runs took, kept in the cache for the next prediction, and how wrong the last one was."""
+"""Measured times of finished runs, cached for later predictions, and the error of their own predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.correction import Correction, fit_corrections
-from harness.launcher.cost.step_cost import Observation, Workload, machine_kind, program_hash, workload_of
+from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of
 from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
@@ -27,14 +27,12 @@ from harness.records.sweep import ledger
 WARMUP_STEPS = 5
 """First steps of a run, which its rate leaves out."""
 CHUNK_STEPS = 10
-"""Steps that are averaged before the median is taken: one pause of the host moves one chunk, and the long
-steps of a busy one count for what they cost."""
+"""Steps that are averaged before the median is taken: a pause of the host moves only one chunk, while the
+long steps of a busy host count in full."""
 MAX_OBSERVATIONS = 1000
-"""Observations of a kind of machine, the newest."""
-
-
+"""Newest observations that are kept for each kind of machine."""
 STEADY_PHASES = (TRAIN, "evaluate", "save")
-"""Phases that are told apart; the rest is starting up."""
+"""Phases that are measured apart; all others count as startup."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,11 @@ class RunTiming:
 
     step_seconds: float
     phase_seconds: Mapping[str, float]
-    """By phase of its timeline."""
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.phase_seconds.values())
+    """Seconds by phase of its timeline."""
 
 
 def load_observations(platform: str) -> list[Observation]:
-    """What was measured on this kind of machine, oldest first. Nothing where the cache is damaged."""
+    """Return the observations on this kind of machine, oldest first; none if the cache is damaged."""
     content = atomic_files.read_json(_path())
     entries = content.get(machine_kind(platform), []) if isinstance(content, dict) else []
     try:
@@ -61,31 +55,32 @@ def load_observations(platform: str) -> list[Observation]:
 
 
 def load_corrections(platform: str) -> dict[str, Correction]:
-    """What earlier predictions for this kind of machine teach, by what they rested on."""
+    """Return the corrections for this kind of machine, by evidence."""
     return fit_corrections(prediction_log.read_predictions().predictions, machine_kind(platform))
 
 
-def record_timings(sweep: SweepDir, runs: Sequence[Run], crowd: float) -> list[str]:
-    """Keep what these runs took, and record how wrong was what the ledger predicted of them.
+def record_timings(sweep: SweepDir, runs: Sequence[Run], oversubscription: float) -> list[str]:
+    """Store the times of these runs, and the errors of what the ledger predicted for them.
 
-    Returns that in words; empty where no run was trained from its start to its end.
+    Returns lines about these errors; none if no run was trained from its start to its end. A cache that
+    cannot be written is one more line.
     """
-    taken = {run.name: found for run in runs if (found := run_timing(run)) is not None}
-    finished = [run for run in runs if run.name in taken]
+    timings = {run.name: timing for run in runs if (timing := run_timing(run)) is not None}
+    finished = [run for run in runs if run.name in timings]
     if not finished:
         return []
-    said = _judged(sweep, {name: each.total_seconds for name, each in taken.items()})
+    lines = _record_errors(sweep, {name: sum(t.phase_seconds.values()) for name, t in timings.items()})
     try:
-        _keep(finished, taken, crowd)
-        prediction_log.append_predictions(_held_against(sweep, finished, taken))
+        _save_observations(finished, timings, oversubscription)
+        prediction_log.append_predictions(_to_predictions(sweep, finished, timings))
     except OSError as error:
-        where = error.filename or "the cache"
-        said.append(f"{where}: {error.strerror}; later predictions will not know what these runs took.")
-    return said
+        path = error.filename or "the cache"
+        lines.append(f"{path}: {error.strerror}. Later predictions will not use the times of these runs.")
+    return lines
 
 
 def run_timing(run: Run) -> RunTiming | None:
-    """None for a run that did not finish in one attempt, or is too short to tell."""
+    """Return the times of a run; None if it did not finish in one attempt, or has too few steps."""
     status = read_status(run.dir)
     if status.state is not State.finished or status.attempt != 1:
         return None
@@ -99,47 +94,52 @@ def run_timing(run: Run) -> RunTiming | None:
     return RunTiming(float(np.median([chunk.mean() for chunk in chunks])), phases)
 
 
-def to_observation(run: Run, taken: RunTiming, crowd: float, warm: bool) -> Observation:
-    demand = workload_of(run.config, run.facts)
-    rate = demand.step_flops / taken.step_seconds
-    phases = taken.phase_seconds
+def to_observation(run: Run, timing: RunTiming, oversubscription: float, warm: bool) -> Observation:
+    """Return the rates of a finished run. `warm`: its program had been compiled before."""
+    workload, phases = workload_of(run.config, run.facts), timing.phase_seconds
+    rate = workload.step_flops / timing.step_seconds
     return Observation(
-        step_flops=demand.step_flops,
+        step_flops=workload.step_flops,
         width=run.devices,
-        crowd=crowd,
-        rate=rate * max(1.0, crowd) / run.devices,
-        evaluation=_evaluation(demand, phases, rate),
-        save=phases["save"] / demand.saves if "save" in phases else None,
+        crowd=oversubscription,
+        rate=rate * max(1.0, oversubscription) / run.devices,
+        evaluation=workload.evaluation_flops / phases["evaluate"] / rate if phases.get("evaluate") else None,
+        save=phases["save"] / workload.saves if "save" in phases else None,
         startup=sum(seconds for phase, seconds in phases.items() if phase not in STEADY_PHASES),
         program=program_hash(run.config),
         warm=warm,
     )
 
 
-def _evaluation(demand: Workload, phases: Mapping[str, float], rate: float) -> float | None:
-    """Rate of evaluation over that of training."""
-    return demand.evaluation_flops / phases["evaluate"] / rate if phases.get("evaluate") else None
+def _save_observations(
+    runs: Sequence[Run], timings: Mapping[str, RunTiming], oversubscription: float
+) -> None:
+    """Add the observations of these runs to the cache.
 
-
-def _keep(finished: Sequence[Run], taken: Mapping[str, RunTiming], crowd: float) -> None:
-    """Of two sweeps that end at one moment one may be forgotten, which costs the next prediction little."""
-    platform = finished[0].config.cluster.platform
+    If two sweeps end at the same moment, those of one may be lost, which costs later predictions little.
+    """
+    platform = runs[0].config.cluster.platform
     before = load_observations(platform)
-    compiled = {each.program for each in before}
-    new = [to_observation(r, taken[r.name], crowd, program_hash(r.config) in compiled) for r in finished]
+    compiled = {observation.program for observation in before}
+    new = [
+        to_observation(run, timings[run.name], oversubscription, program_hash(run.config) in compiled)
+        for run in runs
+    ]
     content = atomic_files.read_json(_path())
     content = content if isinstance(content, dict) else {}
-    entries = [dataclasses.asdict(each) for each in [*before, *new]]
+    entries = [dataclasses.asdict(observation) for observation in [*before, *new]]
     atomic_files.write_json(_path(), content | {machine_kind(platform): entries[-MAX_OBSERVATIONS:]})
 
 
-def _held_against(
-    sweep: SweepDir, finished: Sequence[Run], taken: Mapping[str, RunTiming]
+def _to_predictions(
+    sweep: SweepDir, runs: Sequence[Run], timings: Mapping[str, RunTiming]
 ) -> list[prediction_log.Prediction]:
-    """Steps as the ledger predicted them when the runs were placed, which nothing that was measured since
-    has changed. Nothing of runs that were placed by an earlier version."""
-    places, date = _places(sweep), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    machine = machine_kind(finished[0].config.cluster.platform)
+    """Return the step times that the ledger predicted when the runs were placed, with the measured ones.
+
+    Runs that an earlier version placed have no prediction.
+    """
+    places, date = _placements(sweep), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    machine = machine_kind(runs[0].config.cluster.platform)
     return [
         prediction_log.Prediction(
             run=run.name,
@@ -153,22 +153,22 @@ def _held_against(
             predicted=step["seconds"],
             low=step["low"],
             high=step["high"],
-            measured=taken[run.name].step_seconds,
+            measured=timings[run.name].step_seconds,
             date=date,
         )
-        for run in finished
+        for run in runs
         if (step := places.get(run.name, {}).get("step"))
     ]
 
 
-def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
-    """Write what was predicted beside what was measured."""
-    before = {name: place["predicted"] for name, place in _places(sweep).items() if "predicted" in place}
-    pairs = {name: before[name] | {"measured": took} for name, took in measured.items() if name in before}
+def _record_errors(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
+    """Write predicted and measured seconds of each run into the ledger. Returns a line about the errors."""
+    before = {name: place["predicted"] for name, place in _placements(sweep).items() if "predicted" in place}
+    pairs = {n: before[n] | {"measured": seconds} for n, seconds in measured.items() if n in before}
     if not pairs:
         return []
-    errors = [abs(each["seconds"] / each["measured"] - 1) for each in pairs.values()]
-    inside = sum(each["low"] <= each["measured"] <= each["high"] for each in pairs.values())
+    errors = [abs(pair["seconds"] / pair["measured"] - 1) for pair in pairs.values()]
+    inside = sum(pair["low"] <= pair["measured"] <= pair["high"] for pair in pairs.values())
     content = {"runs": pairs, "median": float(np.median(errors)), "worst": max(errors), "inside": inside}
     ledger.append(sweep, "prediction", content)
     return [
@@ -178,17 +178,19 @@ def _judged(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
 
 
 def utilisation_lines(runs: Sequence[Run], devices: int) -> list[str]:
-    """How much of the machine trained, and what the rest did, in words. `devices`: of the machine; 0: as
-    many as there were at the busiest moment."""
-    used = utilisation([phase_spans(read_timeline(run.dir)) for run in runs], devices or None)
-    if used is None:
+    """Return lines about the share of the machine that trained, and what the rest did.
+
+    `devices`: number of devices of the machine; 0 takes the largest number that was in use at once.
+    """
+    result = utilisation([phase_spans(read_timeline(run.dir)) for run in runs], devices or None)
+    if result is None:
         return []
-    said, *more = describe_utilisation(used)
-    return [said[0].upper() + said[1:], *(f"  {line}" for line in more)]
+    title, *details = describe_utilisation(result)
+    return [title[0].upper() + title[1:], *(f"  {line}" for line in details)]
 
 
-def _places(sweep: SweepDir) -> dict[str, dict[str, Any]]:
-    """What the ledger says of each run that it placed, the last time that it did so; `launch`: which one."""
+def _placements(sweep: SweepDir) -> dict[str, dict[str, Any]]:
+    """Return the last placement of each run in the ledger, with the hash of its entry as `launch`."""
     return {
         name: place | {"launch": entry["hash"]}
         for entry in ledger.read_valid(sweep, "placement")

@@ -1,8 +1,7 @@
-"""How long a run takes in its lane: its FLOPs over the rate that this kind of machine was measured at.
+"""Predicted time of a run in its lane: its FLOPs over a rate that was measured on this kind of machine.
 
-The rate is looked up among earlier runs (launcher.cost.measurements keeps them) whose steps were about as
-large, whose
-lanes about as wide and whose machine about as crowded; where nothing was measured, a stated default is taken.
+The rate is the median of similar earlier runs (launcher.cost.measurements stores them): similar FLOPs a
+step, lane width and oversubscription. Without any measurement a stated default is used.
 """
 
 from __future__ import annotations
@@ -24,40 +23,42 @@ from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_of
 
 DEFAULT_RATES = {"cpu": 2e10}
-"""FLOP/s of one device that was never measured: a small float32 model on one core."""
+"""FLOP/s of one device without a measurement: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
-"""The same of any other device: a third of what a bfloat16 accelerator of 2023 peaks at."""
+"""FLOP/s of any other device without a measurement: a third of the bfloat16 peak of a 2023 accelerator."""
 DEFAULT_STARTUP_SECONDS = {False: 10.0, True: 1.5}
-"""Seconds until the first step where it was not measured, by whether the program was compiled before."""
+"""Seconds until the first step without a measurement, by whether the program was compiled before."""
 DEFAULT_SAVE_SECONDS = 0.1
-"""Seconds of a checkpoint that was not measured."""
+"""Seconds of a checkpoint without a measurement."""
 TRAIN_PER_FORWARD = 3.0
-"""Training costs so many times the FLOPs of a forward pass, which evaluation is."""
+"""FLOPs of a training step over those of a forward pass; an evaluation is a forward pass."""
 RATE_PER_DOUBLING = 0.97
-"""Rate a device that is left when a lane is twice as wide as the one that was measured."""
+"""Share of a device's rate that remains when the lane is twice as wide as the measured one."""
 DEFAULT_UNCERTAINTY = 4.0
 """Factor by which a default may be wrong either way."""
 UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
-"""The same for a measured rate, beside its scatter: in any case, and more for each factor e between the run
-and what was measured."""
+"""Factors by which a measured rate may be wrong, besides its scatter: always, and for each factor e between
+the run and the nearest measurement."""
 NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
-"""Runs count that are no more than this (in ln) farther than the nearest, the newest of them."""
+"""Runs that count: no more than this distance (in ln) beyond the nearest one, and the newest of these."""
+ROW_BYTES = 64
+"""Bytes of one step in a metrics file."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run asks for, whatever lane it gets."""
+    """Work of a run, which does not depend on its lane."""
 
     step_flops: float
     steps: int
-    """Of the run and its cooldown branches."""
+    """Steps of the run and its cooldown branches."""
     evaluation_flops: float
     saves: int
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one finished run measured."""
+    """Rates measured in one finished run."""
 
     step_flops: float
     width: int
@@ -66,19 +67,20 @@ class Observation:
     rate: float
     """FLOP/s of one device that has a core to itself, or is real."""
     evaluation: float | None = None
-    """Rate of evaluation over that of training."""
+    """Evaluation rate over training rate."""
     save: float | None = None
     """Seconds of a checkpoint."""
     startup: float | None = None
-    """Seconds of all the rest: to compile or load, to initialise, to change over to branches."""
+    """Seconds of everything else: compiling or loading, initialising, switching to branches."""
     program: str = ""
+    """Hash of the compiled program (`program_hash`)."""
     warm: bool = False
-    """What was compiled (`program_of`), and whether it had been before."""
+    """Whether the program had been compiled before."""
 
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Wall seconds of a run in its lane, by what it does; `low` to `high` holds the whole."""
+    """Predicted wall seconds of a run in its lane, by activity, with bounds `low` and `high` of their sum."""
 
     train: float
     evaluation: float
@@ -87,23 +89,25 @@ class RunEstimate:
     low: float
     high: float
     runs: int
-    """Earlier runs that it rests on; 0: a default."""
+    """Number of earlier runs that it rests on; 0 means a default."""
     steps: int
-    """That `train` takes, those of cooldown branches among them."""
+    """Steps in `train`, with those of cooldown branches."""
     factor: float = 1.0
-    """In `train`: how much longer steps were than they had been predicted (launcher.cost.correction)."""
+    """Correction that `train` includes (launcher.cost.correction)."""
 
     @property
     def seconds(self) -> float:
+        """Predicted wall seconds of the whole run."""
         return self.train + self.evaluation + self.save + self.startup
 
     @property
     def evidence(self) -> str:
+        """Label of the evidence: MEASURED or ASSUMED."""
         return MEASURED if self.runs else ASSUMED
 
 
 def workload_of(config: Config, facts: Facts) -> Workload:
-    """From the config and what was described of it. Evaluation is a forward pass over each source."""
+    """Return the work of a run. An evaluation is a forward pass over each data source."""
     branches = config.schedule.branches
     steps = facts.steps + sum(round(share * facts.steps * config.schedule.cooldown) for share in branches)
     evaluations = config.evaluation.points + len(branches)
@@ -116,48 +120,57 @@ def workload_of(config: Config, facts: Facts) -> Workload:
     )
 
 
-def estimate_run(run: Run, width: int, crowd: float, known: Sequence[Observation]) -> RunEstimate:
-    """Of a run on a lane of `width` devices, on a machine with `crowd` devices a core."""
-    demand = workload_of(run.config, run.facts)
-    near, distance = _near(demand, width, crowd, known)
-    rates = np.array([_carried(each, width) for each in near] or [_default_rate(run.config)])
-    rate = float(np.median(rates)) * width / max(1.0, crowd)
-    low, high = _doubt(rates, distance)
+def estimate_run(
+    run: Run, width: int, oversubscription: float, observations: Sequence[Observation]
+) -> RunEstimate:
+    """Predict the time of a run on `width` devices of a machine with `oversubscription` devices a core."""
+    workload = workload_of(run.config, run.facts)
+    near, distance = _nearest(workload, width, oversubscription, observations)
+    default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
+    rates = np.array([_rate_at_width(observation, width) for observation in near] or [default])
+    rate = float(np.median(rates)) * width / max(1.0, oversubscription)
+    low, high = _uncertainty(rates, distance)
     parts = {
-        "train": demand.step_flops * demand.steps / rate,
-        "evaluation": demand.evaluation_flops / (rate * _median([each.evaluation for each in near], 1.0)),
-        "save": demand.saves * _median([each.save for each in near], DEFAULT_SAVE_SECONDS),
-        "startup": _startup(program_hash(run.config), near, known),
+        "train": workload.step_flops * workload.steps / rate,
+        "evaluation": workload.evaluation_flops / (rate * _median([o.evaluation for o in near], 1.0)),
+        "save": workload.saves * _median([o.save for o in near], DEFAULT_SAVE_SECONDS),
+        "startup": _startup_seconds(program_hash(run.config), near, observations),
     }
     total = sum(parts.values())
-    return RunEstimate(**parts, low=total / low, high=total * high, runs=len(near), steps=demand.steps)
+    return RunEstimate(**parts, low=total / low, high=total * high, runs=len(near), steps=workload.steps)
 
 
-def _near(
-    demand: Workload, width: int, crowd: float, known: Sequence[Observation]
+def _nearest(
+    workload: Workload, width: int, oversubscription: float, observations: Sequence[Observation]
 ) -> tuple[list[Observation], float]:
-    """The observations that count, and how far away the nearest is (natural logarithm of ratios)."""
+    """Return the observations that count, and the distance of the nearest (natural logarithm of ratios)."""
 
-    def distance(each: Observation) -> float:
-        ratios = (each.step_flops / demand.step_flops, each.width / width, each.crowd / crowd)
+    def distance(observation: Observation) -> float:
+        ratios = (
+            observation.step_flops / workload.step_flops,
+            observation.width / width,
+            observation.crowd / oversubscription,
+        )
         return math.hypot(*map(math.log, ratios))
 
-    far = {index: distance(each) for index, each in enumerate(known)}
-    nearest = min(far.values(), default=math.inf)
-    chosen = [known[index] for index, d in far.items() if d <= nearest + NEIGHBOUR_DISTANCE]
-    return chosen[-MAX_NEIGHBOURS:], nearest
+    distances = [distance(observation) for observation in observations]
+    nearest = min(distances, default=math.inf)
+    near = [o for o, d in zip(observations, distances, strict=True) if d <= nearest + NEIGHBOUR_DISTANCE]
+    return near[-MAX_NEIGHBOURS:], nearest
 
 
-def _startup(program: str, near: Sequence[Observation], known: Sequence[Observation]) -> float:
-    """Compiling takes ten times as long as loading what an earlier run compiled."""
-    warm = any(each.program == program for each in known)
-    alike = [each for each in near if each.warm == warm] or [each for each in known if each.warm == warm]
-    return _median([each.startup for each in alike], DEFAULT_STARTUP_SECONDS[warm])
+def _startup_seconds(program: str, near: Sequence[Observation], observations: Sequence[Observation]) -> float:
+    """Return the startup time. Compiling takes ten times as long as loading a compiled program."""
+    warm = any(observation.program == program for observation in observations)
+    similar = [o for o in near if o.warm == warm] or [o for o in observations if o.warm == warm]
+    return _median([observation.startup for observation in similar], DEFAULT_STARTUP_SECONDS[warm])
 
 
 def program_hash(config: Config) -> str:
-    """What decides whether the compiled steps of a run are in the cache, hashed (after
-    training.programs.run_programs)."""
+    """Return the hash of all that decides whether the compiled steps of a run are in the compile cache.
+
+    It follows training.programs.run_programs.
+    """
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
     return hash_json(
@@ -165,31 +178,27 @@ def program_hash(config: Config) -> str:
     )
 
 
-def _carried(known: Observation, width: int) -> float:
-    """The rate that a device would have in a lane of another width."""
-    return known.rate * RATE_PER_DOUBLING ** math.log2(width / known.width)
+def _rate_at_width(observation: Observation, width: int) -> float:
+    """Return the rate that a device of the observation would have in a lane of another width."""
+    return observation.rate * RATE_PER_DOUBLING ** math.log2(width / observation.width)
 
 
-def _default_rate(config: Config) -> float:
-    return DEFAULT_RATES.get(config.cluster.platform, ACCELERATOR_RATE)
-
-
-def _doubt(rates: np.ndarray, distance: float) -> tuple[float, float]:
-    """Factors by which a run may be faster, and slower, than the median rate has it."""
+def _uncertainty(rates: np.ndarray, distance: float) -> tuple[float, float]:
+    """Return the factors by which a run may be faster, and slower, than at the median rate."""
     if not math.isfinite(distance):
         return DEFAULT_UNCERTAINTY, DEFAULT_UNCERTAINTY
     slow, middle, fast = np.quantile(rates, (0.1, 0.5, 0.9))
-    doubt = UNCERTAINTY * UNCERTAINTY_PER_E**distance
-    return float(fast / middle * doubt), float(middle / slow * doubt)
+    factor = UNCERTAINTY * UNCERTAINTY_PER_E**distance
+    return float(fast / middle * factor), float(middle / slow * factor)
 
 
 def _median(values: Sequence[float | None], default: float) -> float:
-    there = [value for value in values if value is not None]
-    return float(np.median(there)) if there else default
+    known_values = [value for value in values if value is not None]
+    return float(np.median(known_values)) if known_values else default
 
 
 def possible_meshes(config: Config) -> dict[int, MeshConfig]:
-    """Every lane that a run may have, by its devices: its mesh, more or less often along `data`.
+    """Return every mesh that a run may have, by its number of devices: its own with another size of `data`.
 
     The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules).
     """
@@ -203,35 +212,35 @@ def possible_meshes(config: Config) -> dict[int, MeshConfig]:
 
 
 def device_bytes(facts: Facts, mesh: MeshConfig) -> float:
-    """Memory of one device: `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert` and `context` the
-    tokens. What `tensor` splits of the activations, and `expert` of the weights, is counted in full: rather
-    too much."""
+    """Return the memory of one device in bytes.
+
+    `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert` and `context` split the tokens. The splits
+    of activations by `tensor` and of weights by `expert` are ignored, so the result is rather too large.
+    """
     tokens = mesh.data * mesh.fsdp * mesh.expert * mesh.context
     return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / tokens
 
 
-ROW_BYTES = 64
-"""Of a metrics part, a step."""
-
-
 def disk_bytes(run: Run) -> float:
-    """What a run leaves on disk at most: the checkpoints that it keeps, without gradients, and its curve."""
+    """Return the most bytes that a run leaves on disk: its checkpoints, without gradients, and its curve."""
     keep, steps, forks = run.config.checkpoint, run.facts.steps, len(run.config.schedule.branches)
-    kept = min(keep.keep_last, steps // keep.every + 1) + (steps // keep.keep_every if keep.keep_every else 0)
-    saved = run.facts.state_bytes - 4 * run.facts.parameters
-    return (kept + 2 * forks) * saved + ROW_BYTES * steps
+    count = min(keep.keep_last, steps // keep.every + 1)
+    count += steps // keep.keep_every if keep.keep_every else 0
+    checkpoint = run.facts.state_bytes - 4 * run.facts.parameters
+    return (count + 2 * forks) * checkpoint + ROW_BYTES * steps
 
 
 def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine_kind(platform: str) -> str:
-    """What a measured rate holds for: the accelerator's platform, or the processor and how much of it."""
-    return f"{_processor()} x {available_cores()}" if platform == "cpu" else platform
+    """Return the kind of machine that a rate holds for: the platform, or the CPU model and core count."""
+    return f"{_cpu_model()} x {available_cores()}" if platform == "cpu" else platform
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

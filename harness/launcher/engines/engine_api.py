@@ -61,10 +61,8 @@ def run_args(spec: WorkerSpec) -> list[str]:
 class Engine(Protocol):
     """An engine. Its handles are opaque: only the engine that made a handle understands it."""
 
-    def check(
-        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
-    ) -> None:
-        """Raise UserError if a worker of `specs` could not run or read `required_files`. Called first."""
+    def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
+        """Raise UserError if a worker of `specs` could not run or read `files`. Called first."""
         ...
 
     def submit(self, spec: WorkerSpec) -> Any:

@@ -59,18 +59,18 @@ def run_preflight(
     engine: PreflightEngine,
     start: Callable[[WorkerSpec, Sequence[str]], Any],
     folder: Path,
-    required_files: Sequence[Path],
+    files: Sequence[Path],
     note: Callable[[str], None],
 ) -> None:
     """Run the test job. Raises UserError with the first problem of the node.
 
-    After an error no file remains: the message quotes the log. `required_files`: files that a node must read.
+    After an error no file remains: the message quotes the log. `files`: files that a node must read.
     """
     _remove_files(folder)
     token = secrets.token_hex(8)
     question, answer, lock = _exchange_files(folder, token)
     spec = WorkerSpec(PREFLIGHT_NAME, (), {}, folder / f"{PREFLIGHT_NAME}.log")
-    paths = [str(path.absolute()) for path in (folder, *required_files)]
+    paths = [str(path.absolute()) for path in (folder, *files)]
     try:
         acquire(lock)
         atomic_files.write_bytes(question, token.encode())
@@ -162,21 +162,21 @@ def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
         )
 
 
-def write_answer(folder: Path, token: str, required_files: Sequence[str]) -> None:
+def write_answer(folder: Path, token: str, files: Sequence[str]) -> None:
     """Write the answer of this node."""
-    failure = _find_failure(folder, token, required_files)  # takes its time
+    failure = _find_failure(folder, token, files)  # takes its time
     content = {"host": socket.gethostname(), "failure": failure, "code": code_hash(), "time": time.time()}
     atomic_files.write_json(_exchange_files(folder, token)[1], content)
 
 
-def _find_failure(folder: Path, token: str, required_files: Sequence[str]) -> str:
+def _find_failure(folder: Path, token: str, files: Sequence[str]) -> str:
     """Return the first problem of this node in one sentence; empty if there is none."""
     question, _, lock = _exchange_files(folder, token)
     if not question.exists() or question.read_text() != token:
         return f"{folder} is a different folder there. Choose a folder that every node sees, with runs=..."
     if owner(lock) is None:
         return f"file locks in {folder} do not reach this node, so two workers could train one run: {WAY_OUT}"
-    for path in required_files:
+    for path in files:
         if not Path(path).exists():
             return f"{path} is not there. Put the data where every node sees it"
     for module in REQUIRED_IMPORTS:

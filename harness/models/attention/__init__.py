@@ -1,4 +1,4 @@
-"""One file a mechanism; importing the folder registers them."""
+"""Attention mechanisms, one file each. Importing this package registers them."""
 
 from harness.models.attention import gated, gated_delta, gqa, layer_pattern, mha, mla, nope, window
 

@@ -1,7 +1,7 @@
-"""Softmax attention with a sigmoid gate on what the heads answer (arXiv:2505.06708, section 2.2).
+"""Softmax attention with a sigmoid gate on the heads' outputs (arXiv:2505.06708, section 2.2).
 
-The form that the paper recommends: after the product with the values, one gate a head and element,
-read from the input of the layer. Without its gate it is `gqa`.
+This is the form that the paper recommends: after the product with the values, one gate per head and element,
+computed from the layer's input. Without the gate it is `gqa`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ def _gate_flops(context: LayerContext) -> float:
     supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
 class GatedAttention(grouped_query.SoftmaxAttention):
+    """Grouped-query attention whose head outputs are multiplied by a learned gate."""
+
     def __init__(self, context: LayerContext, options: grouped_query.GroupedOptions):
         super().__init__(context, options.kv_heads, scores=options)
         D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         self.gate = weight((D, H, K), ("width", "heads", None), fan_in=D)
 
     def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """Return the gated head outputs [B, T, H, K]."""
         return super().attend_heads(x_BTD, rotary) * jax.nn.sigmoid(project(x_BTD, self.gate))

@@ -1,10 +1,10 @@
-"""Linear attention by the gated delta rule (Gated DeltaNet, arXiv:2412.06464), in chunks.
+"""Linear attention by the gated delta rule (Gated DeltaNet, arXiv:2412.06464), computed in chunks.
 
-A head keeps one matrix S, which maps keys to values. Each token lets it fade by a and corrects what it
-answers to the token's key by a share b:  S' = a S + k (b (v - a S^T k))^T,  answer S'^T q.
+Each head keeps a matrix S that maps keys to values. Each token decays S by alpha and corrects S's output for
+the token's key by a fraction beta:  S' = alpha S + k (beta (v - alpha S^T k))^T,  output S'^T q.
 
-Queries, keys and values pass SiLU, queries and keys have unit length, the answer is normed and gated, as
-published. Left out: the short convolution before SiLU, and values wider than keys.
+As published, queries, keys and values pass through SiLU, queries and keys have unit length, and the output is
+normalised and gated. Left out: the short convolution before SiLU, and values wider than keys.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from harness.parallel.sharding.sequence_parallel import mark_varying
 FLOAT32 = jnp.dtype(jnp.float32)
 
 RATE, STEP = 1.77, -4.6
-"""Where log A and the bias of the step start: log a = -A softplus(step). The published start draws A
-up to 16 and steps of .001 to .1; these are the means of their logarithms (softplus x = exp x down there).
-"""
+"""Initial values of log A and of the bias of the step; log alpha = -A softplus(step). The paper draws A up to
+16 and steps from .001 to .1; these are the means of their logarithms (softplus x is about exp x there)."""
 
 
 @dataclass(frozen=True)
 class GatedDeltaOptions:
+    """Options of `gated_delta`."""
+
     chunk: int = 64
-    """Tokens that are mixed at once; a power of two. It changes the speed, not the mathematics."""
+    """Tokens that are processed at once; a power of two. It changes the speed, not the mathematics."""
 
 
 def _projection_flops(context: LayerContext) -> float:
@@ -44,12 +45,12 @@ def _projection_flops(context: LayerContext) -> float:
 
 
 def _model_flops(context: LayerContext, options: GatedDeltaOptions) -> float:
-    """As the recurrence: what S answers to the key, the correction, and what it answers to the query."""
+    """Count the recurrence: S's output for the key, the correction, and S's output for the query."""
     return _projection_flops(context) + 6.0 * context.shape.heads * context.shape.head_width**2
 
 
 def _executed_flops(context: LayerContext, options: GatedDeltaOptions) -> MatmulFlops:
-    """Five products of chunk x chunk x head width, three with the state, and the inverse."""
+    """Count five products of chunk x chunk x head width, three with the state, and the inverse."""
     W, K = options.chunk, context.shape.head_width
     inverse = 2 * max(0, W**2 - 4) / 3
     padded = -(-context.sequence_length // W) * W / context.sequence_length
@@ -69,7 +70,7 @@ def _executed_flops(context: LayerContext, options: GatedDeltaOptions) -> Matmul
     ),
 )
 class GatedDelta(nnx.Module):
-    """Has no use for positions: the state fades."""
+    """Gated delta rule. It ignores rotary positions, since the state decays with distance."""
 
     def __init__(self, context: LayerContext, options: GatedDeltaOptions):
         _check(context, options)
@@ -86,56 +87,58 @@ class GatedDelta(nnx.Module):
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         query_BHTK, key_BHTK, value_BHTK = (
-            jax.nn.silu(project(x_BTD, each)).swapaxes(1, 2).astype(FLOAT32)
-            for each in (self.query, self.key, self.value)
+            jax.nn.silu(project(x_BTD, matrix)).swapaxes(1, 2).astype(FLOAT32)
+            for matrix in (self.query, self.key, self.value)
         )
-        decay_BHT, share_BHT = self._log_alpha_and_beta(x_BTD)
+        log_alpha_BHT, beta_BHT = self._log_alpha_and_beta(x_BTD)
         mixed_BHTK = delta_rule(
             _normalise(query_BHTK),
             _normalise(key_BHTK),
             value_BHTK,
-            decay_BHT,
-            share_BHT,
+            log_alpha_BHT,
+            beta_BHT,
             self.chunk,
             rotary.document_BT,
         )
         gate_BTHK = jax.nn.silu(project(x_BTD, self.gate))
-        answer_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
-        return project(answer_BTHK * gate_BTHK, self.output)
+        output_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
+        return project(output_BTHK * gate_BTHK, self.output)
 
     def _log_alpha_and_beta(self, x_BTD: Array) -> tuple[Array, Array]:
-        """log a and b, [B, H, T] each."""
+        """Return log alpha and beta, each [B, H, T]."""
         step_BTH = project(x_BTD, self.step).astype(FLOAT32) + gather_weight(self.step_bias, FLOAT32)
-        decay_BTH = -jnp.exp(gather_weight(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
-        share_BTH = jax.nn.sigmoid(project(x_BTD, self.share).astype(FLOAT32))
-        return decay_BTH.swapaxes(1, 2), share_BTH.swapaxes(1, 2)
+        log_alpha_BTH = -jnp.exp(gather_weight(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
+        beta_BTH = jax.nn.sigmoid(project(x_BTD, self.share).astype(FLOAT32))
+        return log_alpha_BTH.swapaxes(1, 2), beta_BTH.swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
 class DecayMasks:
-    """What is left of a token's correction: where it stands in a chunk W, C chunks of them in a sequence."""
+    """Factors by which corrections and states decay, for chunks of W tokens, C chunks in a sequence."""
 
     within_WW: Array
-    """From a token (columns) to one after it; 0 to one before it."""
+    """From a token (column) to a later one of the same chunk (row); 0 for an earlier one."""
     before_W1: Array
-    """From the chunk before to a token."""
+    """From the end of the previous chunk to a token."""
     after_W1: Array
     """From a token to the end of its chunk."""
     chunk_11: Array
-    """From the chunk before to the end of this one."""
+    """From the end of the previous chunk to the end of this one."""
 
     @classmethod
-    def from_log_alpha(cls, decay_W1: Array, document_W1: Array | None) -> DecayMasks:
-        """From log a; nothing is left where another document begins."""
-        faded_W1 = jnp.cumsum(decay_W1, axis=-2)
-        total_11 = faded_W1[..., -1:, :]
-        apart_WW = jnp.where(_distance(decay_W1) >= 0, faded_W1 - faded_W1.swapaxes(-1, -2), -jnp.inf)
-        fading = cls(*(jnp.exp(x) for x in (apart_WW, faded_W1, total_11 - faded_W1, total_11)))
-        return fading if document_W1 is None else fading._within_documents(document_W1)
+    def from_log_alpha(cls, log_alpha_W1: Array, document_W1: Array | None) -> DecayMasks:
+        """Compute the factors from log alpha; they are 0 across a document boundary."""
+        cumulative_W1 = jnp.cumsum(log_alpha_W1, axis=-2)
+        total_11 = cumulative_W1[..., -1:, :]
+        difference_WW = jnp.where(
+            _distance(log_alpha_W1) >= 0, cumulative_W1 - cumulative_W1.swapaxes(-1, -2), -jnp.inf
+        )
+        masks = cls(*(jnp.exp(x) for x in (difference_WW, cumulative_W1, total_11 - cumulative_W1, total_11)))
+        return masks if document_W1 is None else masks._within_documents(document_W1)
 
     def _within_documents(self, document_W1: Array) -> DecayMasks:
         last_11 = document_W1[..., -1:, :]
-        # The state before the first chunk is empty, so it does not matter whose it is.
+        # The state before the first chunk is zero, so any document may own it.
         entering_11 = jnp.pad(last_11[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
         return DecayMasks(
             self.within_WW * (document_W1 == document_W1.swapaxes(-1, -2)),
@@ -146,9 +149,9 @@ class DecayMasks:
 
 
 def _distance(x_W1: Array) -> Array:
-    """[W, W]: how many tokens a row stands after a column."""
-    place_W = jnp.arange(x_W1.shape[-2])
-    return place_W[:, None] - place_W
+    """Return [W, W]: the row's position minus the column's."""
+    position_W = jnp.arange(x_W1.shape[-2])
+    return position_W[:, None] - position_W
 
 
 def delta_rule(
@@ -160,35 +163,36 @@ def delta_rule(
     chunk: int,
     document_BT: Array | None = None,
 ) -> Array:
-    """Answers [B, H, T, K], from log a and b; all in float32, as errors in S last. S starts anew with each
-    document where documents are given.
+    """Return the outputs [B, H, T, K] of the gated delta rule, in float32 because errors in S persist. If
+    documents are given, S restarts at each one.
 
-    Within a chunk the corrections u solve (I + L) u = b (v - faded S^T k), with L_ts = b_t k_t.k_s faded from
-    s to t for s < t (the UT transform, section 3.3); only S goes from chunk to chunk.
+    Within a chunk the corrections u solve (I + L) u = beta (v - decayed S^T k), where L_ts = beta_t k_t.k_s,
+    decayed from s to t, for s < t (the UT transform, section 3.3). Only S passes from chunk to chunk.
     """
     T = query_BHTK.shape[2]
-    query, key, value, decay, share = (
+    query, key, value, log_alpha, beta = (
         _chunks(x, chunk)
         for x in (query_BHTK, key_BHTK, value_BHTK, log_alpha_BHT[..., None], beta_BHT[..., None])
     )
     document = None if document_BT is None else _chunks(document_BT[:, None, :, None], chunk)
-    fading = DecayMasks.from_log_alpha(decay, document)
-    lower_WW = jnp.where(_distance(decay) > 0, share * _dot(key, key) * fading.within_WW, 0.0)
+    masks = DecayMasks.from_log_alpha(log_alpha, document)
+    lower_WW = jnp.where(_distance(log_alpha) > 0, beta * _dot(key, key) * masks.within_WW, 0.0)
     inverse_WW = unit_lower_inverse(lower_WW)
     corrections, states = _scan_chunks(
-        inverse_WW @ (share * value),
-        inverse_WW @ (share * fading.before_W1 * key),
-        fading.after_W1 * key,
-        fading.chunk_11,
+        inverse_WW @ (beta * value),
+        inverse_WW @ (beta * masks.before_W1 * key),
+        masks.after_W1 * key,
+        masks.chunk_11,
     )
-    earlier = (fading.before_W1 * query) @ states
-    within = (_dot(query, key) * fading.within_WW) @ corrections
+    earlier = (masks.before_W1 * query) @ states
+    within = (_dot(query, key) * masks.within_WW) @ corrections
     mixed_BHTK = (earlier + within).reshape(*query_BHTK.shape[:2], -1, query_BHTK.shape[-1])
     return mixed_BHTK[:, :, :T]
 
 
 def _chunks(x_BHTK: Array, chunk: int) -> Array:
-    """[B, H, C, W, K]. What is padded leaves the state alone: its share is 0, and so is its log decay."""
+    """Split time into chunks: [B, H, C, W, K]. Padding leaves the state unchanged: its beta and log alpha are
+    0."""
     B, H, T, K = x_BHTK.shape
     padded = jnp.pad(x_BHTK, ((0, 0), (0, 0), (0, -T % chunk), (0, 0)))
     return padded.reshape(B, H, -1, chunk, K)
@@ -199,28 +203,28 @@ def _dot(left_ZWK: Array, right_ZWK: Array) -> Array:
 
 
 def _scan_chunks(
-    value_BHCWK: Array, seen_BHCWK: Array, key_BHCWK: Array, total_BHC11: Array
+    value_BHCWK: Array, decayed_key_BHCWK: Array, key_BHCWK: Array, decay_BHC11: Array
 ) -> tuple[Array, Array]:
-    """Corrections of each chunk [B, H, C, W, K], and the state before it [B, H, C, K, K]."""
+    """Return each chunk's corrections [B, H, C, W, K] and the state before it [B, H, C, K, K]."""
 
-    def chunk(state_BHKK: Array, each: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
-        value_BHWK, seen_BHWK, key_BHWK, total_BH11 = each
-        correction_BHWK = value_BHWK - seen_BHWK @ state_BHKK
-        after_BHKK = total_BH11 * state_BHKK + key_BHWK.swapaxes(-1, -2) @ correction_BHWK
+    def chunk(state_BHKK: Array, inputs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+        value_BHWK, decayed_key_BHWK, key_BHWK, decay_BH11 = inputs
+        correction_BHWK = value_BHWK - decayed_key_BHWK @ state_BHKK
+        after_BHKK = decay_BH11 * state_BHKK + key_BHWK.swapaxes(-1, -2) @ correction_BHWK
         return after_BHKK, (correction_BHWK, state_BHKK)
 
     B, H, K = *value_BHCWK.shape[:2], value_BHCWK.shape[-1]
     start_BHKK = jnp.zeros((B, H, K, K), FLOAT32, out_sharding=out_sharding("batch", "heads", None, None))
     start_BHKK = mark_varying(start_BHKK)
-    chunks = tuple(jnp.moveaxis(x, 2, 0) for x in (value_BHCWK, seen_BHCWK, key_BHCWK, total_BHC11))
+    chunks = tuple(jnp.moveaxis(x, 2, 0) for x in (value_BHCWK, decayed_key_BHCWK, key_BHCWK, decay_BHC11))
     _, (corrections, states) = jax.lax.scan(chunk, start_BHKK, chunks)
     return jnp.moveaxis(corrections, 0, 2), jnp.moveaxis(states, 0, 2)
 
 
 def unit_lower_inverse(lower_ZWW: Array) -> Array:
-    """(I + lower)^-1 for strictly lower triangles whose side is a power of two, by halves.
+    """Compute (I + lower)^-1 for strictly lower triangles whose side is a power of two, by halves.
 
-    The powers of `lower` would give it in fewer steps, and lose all digits where keys are alike.
+    The powers of `lower` would take fewer steps, but lose all digits where keys are alike.
     """
     W = lower_ZWW.shape[-1]
     if W == 1:
@@ -244,6 +248,6 @@ def _check(context: LayerContext, options: GatedDeltaOptions) -> None:
     chunk, T = options.chunk, context.sequence_length
     if not 1 <= chunk <= T or chunk & (chunk - 1):
         raise UserError(
-            f"model.attention.options.chunk={chunk} is no power of two up to data.sequence_length={T}:"
-            f" choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
+            f"model.attention.options.chunk={chunk}: this must be a power of two, at most data.sequence_length={T}."
+            f" Choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
         )

@@ -1,4 +1,4 @@
-"""Grouped-query attention (arXiv:2305.13245): several query heads share one head of keys and values."""
+"""Grouped-query attention (arXiv:2305.13245): several query heads share one key-value head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from harness.models.registry import register_attention
 
 @dataclass(frozen=True, kw_only=True)
 class GQAOptions(grouped_query.ScoreOptions):
+    """Options of `gqa`."""
+
     kv_heads: int
+    """Number of key-value heads."""
 
 
 @register_attention(
@@ -25,5 +28,7 @@ class GQAOptions(grouped_query.ScoreOptions):
     supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
 class GroupedQueryAttention(grouped_query.SoftmaxAttention):
+    """Softmax attention with `kv_heads` key-value heads."""
+
     def __init__(self, context: LayerContext, options: GQAOptions):
         super().__init__(context, options.kv_heads, scores=options)

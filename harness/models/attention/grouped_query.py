@@ -1,6 +1,6 @@
-"""What all attention by softmax over keys shares: projections, norms, positions, what it costs.
+"""The base of all softmax attention: projections, norms, positions, costs.
 
-A variant says how many key-value heads there are and which keys a query sees; most need no more.
+A variant chooses the number of key-value heads and the keys that a query sees; most need nothing else.
 """
 
 from __future__ import annotations
@@ -21,23 +21,26 @@ from harness.models.parameters import constant, weight
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """What every mechanism by softmax may do to its scores, whatever else it is."""
+    """Options that every softmax attention shares: transformations of the attention scores."""
 
     softcap: float | None = None
-    """A score s becomes softcap tanh(s / softcap) (arXiv:2408.00118, section 2); null: s."""
+    """Bound of the scores: s becomes softcap tanh(s / softcap) (arXiv:2408.00118, section 2); null keeps s.
+    """
     sinks: bool = False
-    """A learned logit a head joins the softmax without a value, so that a head may attend to nothing
-    (arXiv:2309.17453, as in gpt-oss)."""
+    """Whether each head has a learned logit that joins the softmax without a value, so that the head can
+    attend to nothing (arXiv:2309.17453, as in gpt-oss)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupedOptions(ScoreOptions):
+    """Options of attention with an optional number of key-value heads."""
+
     kv_heads: int | None = None
-    """Heads of keys and values; null: one for each query head."""
+    """Number of key-value heads; null gives each query head its own."""
 
 
 class SoftmaxAttention(nnx.Module):
-    """Causal grouped-query attention (arXiv:2305.13245) over all keys, or the last `window` of them."""
+    """Causal grouped-query attention (arXiv:2305.13245) over all keys, or over the last `window` of them."""
 
     def __init__(
         self,
@@ -50,19 +53,19 @@ class SoftmaxAttention(nnx.Module):
         G = _kv_heads(context, kv_heads)
         if H % max(1, G) or G < 1:
             raise UserError(
-                f"model.attention.options.kv_heads={kv_heads} does not divide the {H} heads:"
-                f" choose one of {', '.join(str(g) for g in range(1, H + 1) if H % g == 0)}."
+                f"model.attention.options.kv_heads={kv_heads} does not divide the {H} heads."
+                f" Choose one of {', '.join(str(g) for g in range(1, H + 1) if H % g == 0)}."
             )
         if scores.softcap is not None and scores.softcap <= 0:
             raise UserError(
-                f"model.attention.options.softcap={scores.softcap} bounds no score:"
-                " give a number above 0 (published: 50), or null for none."
+                f"model.attention.options.softcap={scores.softcap} must be above 0"
+                " (published: 50), or null for none."
             )
         self.window, self.softcap = window, scores.softcap
         self.query = weight((D, H, K), ("width", "heads", None), fan_in=D)
-        shared = "heads" if G == H else "kv_heads"
-        self.key = weight((D, G, K), ("width", shared, None), fan_in=D)
-        self.value = weight((D, G, K), ("width", shared, None), fan_in=D)
+        kv_axis = "heads" if G == H else "kv_heads"
+        self.key = weight((D, G, K), ("width", kv_axis, None), fan_in=D)
+        self.value = weight((D, G, K), ("width", kv_axis, None), fan_in=D)
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
         norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()
@@ -72,14 +75,14 @@ class SoftmaxAttention(nnx.Module):
         return project(self.attend_heads(x_BTD, rotary), self.output)
 
     def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:
-        """[B, T, H, K]: what each head makes of the values that it sees."""
+        """Return the outputs of the heads before the output projection, [B, T, H, K]."""
         query_BHTK = self._rotated(project(x_BTD, self.query), self.query_norm, rotary)
         key_BGTK = self._rotated(project(x_BTD, self.key), self.key_norm, rotary)
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
         sink_H = None if self.sink is None else gather_weight(self.sink, jnp.dtype(jnp.float32))
-        score = (self.window, self.softcap, sink_H, rotary.document_BT)
-        over = attend if rotary.sequence_shards == 1 else ring_attention
-        return over(query_BHTK, key_BGTK, value_BGTK, *score).swapaxes(1, 2)
+        score_arguments = (self.window, self.softcap, sink_H, rotary.document_BT)
+        attention = attend if rotary.sequence_shards == 1 else ring_attention
+        return attention(query_BHTK, key_BGTK, value_BGTK, *score_arguments).swapaxes(1, 2)
 
     def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
@@ -87,7 +90,7 @@ class SoftmaxAttention(nnx.Module):
 
 
 def model_flops(context: LayerContext, kv_heads: int | None = None, window: int | None = None) -> float:
-    """Forward FLOPs a token: 2 a weight, and 2 products of H x K with each key that is seen."""
+    """Return the forward FLOPs per token: 2 per weight, and 2 products of H x K with each visible key."""
     return _projection_flops(context, kv_heads) + _mixing_flops(
         context, mean_visible_keys(context.sequence_length, window)
     )
@@ -96,23 +99,24 @@ def model_flops(context: LayerContext, kv_heads: int | None = None, window: int 
 def executed_flops(
     context: LayerContext, kv_heads: int | None = None, window: int | None = None
 ) -> MatmulFlops:
-    """As `attend` multiplies where it writes the scores out (`softmax.accelerated` says where not)."""
+    """Return the executed FLOPs per token where `attend` writes out the scores (everywhere but
+    `softmax.fused_attention`)."""
     keys = mean_computed_keys_ring(context.sequence_length, window, context.sequence_shards)
     mixing = _mixing_flops(context, keys)
-    rescored = mixing / 2 if context.sequence_shards > 1 else 0.0
-    return MatmulFlops(weights=_projection_flops(context, kv_heads), activations=mixing, rescored=rescored)
+    score_flops = mixing / 2 if context.sequence_shards > 1 else 0.0
+    return MatmulFlops(weights=_projection_flops(context, kv_heads), activations=mixing, rescored=score_flops)
 
 
 def cache_bytes(
     context: LayerContext, bytes_per_value: float, kv_heads: int | None = None, window: int | None = None
 ) -> float:
-    """Keys and values of one layer that decoding the last token of a sequence reads."""
-    kept = min(window or context.sequence_length, context.sequence_length)
-    return 2 * _kv_heads(context, kv_heads) * context.shape.head_width * kept * bytes_per_value
+    """Return the bytes of one layer's keys and values that decoding the last token of a sequence reads."""
+    cached_tokens = min(window or context.sequence_length, context.sequence_length)
+    return 2 * _kv_heads(context, kv_heads) * context.shape.head_width * cached_tokens * bytes_per_value
 
 
 def supports_sequence_parallel(context: LayerContext, options: ScoreOptions) -> bool:
-    """Attention goes around a ring of the devices that share a sequence."""
+    """Return True: ring attention works on the shards of a sequence."""
     return True
 
 

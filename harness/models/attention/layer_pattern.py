@@ -1,7 +1,7 @@
-"""Layers of several kinds in turn, as data: a cycle of mechanisms, each with its options.
+"""A repeating pattern of attention mechanisms over the layers, as data: a cycle of `{name, options}`.
 
-Sliding windows with a global layer after each (arXiv:2408.00118), three linear layers to one by softmax
-(arXiv:2412.06464, section 3.4), layers without positions among those with: all are lists in a config.
+Examples, each a list in a config: sliding windows with global layers in between (arXiv:2408.00118), three
+linear layers to one softmax layer (arXiv:2412.06464, section 3.4), layers with and without positions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from harness.models.registry import ConfiguredModule, register_attention
 
 @dataclass(frozen=True)
 class PatternOptions:
+    """Options of `pattern`."""
+
     cycle: tuple[ConfiguredModule, ...]
-    """Mechanisms of the first layers, `{name, options}` each; the layers after them repeat the cycle."""
+    """Mechanisms of the first layers, each `{name, options}`; later layers repeat the cycle."""
 
     def for_layer(self, context: LayerContext) -> ConfiguredModule:
+        """Return the mechanism of a layer."""
         return self.cycle[context.layer % len(self.cycle)]
 
 
@@ -38,12 +41,13 @@ class PatternOptions:
     period=lambda options: len(options.cycle),
 )
 def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
-    """The mechanism of one layer itself, so that its parameters have the paths that they have alone."""
-    place = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
-    chosen = options.for_layer(context)
-    if chosen.period != 1:
-        raise UserError(f"{place}.name={chosen.mechanism.name} is a pattern itself: write its layers out.")
+    """Build the mechanism of one layer itself, so that its parameters have the same paths as outside a
+    pattern."""
+    key = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
+    module = options.for_layer(context)
+    if module.period != 1:
+        raise UserError(f"{key}.name={module.mechanism.name} is a pattern itself. List its layers instead.")
     try:
-        return chosen.build(context)
+        return module.build(context)
     except UserError as error:
-        raise UserError(str(error).replace("model.attention.options", f"{place}.options")) from error
+        raise UserError(str(error).replace("model.attention.options", f"{key}.options")) from error

@@ -1,4 +1,4 @@
-"""Multi-head attention (arXiv:1706.03762): every head has keys and values of its own."""
+"""Multi-head attention (arXiv:1706.03762): every query head has its own keys and values."""
 
 from __future__ import annotations
 
@@ -16,5 +16,7 @@ from harness.models.registry import register_attention
     supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
 class MultiHeadAttention(grouped_query.SoftmaxAttention):
+    """Softmax attention with one key-value head per query head."""
+
     def __init__(self, context: LayerContext, options: grouped_query.ScoreOptions):
         super().__init__(context, scores=options)

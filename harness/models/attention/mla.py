@@ -1,9 +1,9 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
 
-Keys and values are made from one narrow latent a token, which is all that decoding keeps, beside one
-rotary key that all heads share: a rotation between latent and key would keep the two products from being
-multiplied into one. Queries are not compressed, as in DeepSeek-V2-Lite: that spares activations, no cache.
-In names of arrays C is the latent's width here, and J that of the part that turns.
+Keys and values are projected from one narrow latent per token. Decoding caches only that latent and one
+rotary key that all heads share: a rotation between latent and key would prevent merging the two projections
+into one. Queries are not compressed, as in DeepSeek-V2-Lite: that would save activations, not cache. In array
+names, C is the latent's width here, and J that of the rotary part.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from harness.parallel.sharding.axis_rules import out_sharding
 
 @dataclass(frozen=True)
 class MLAOptions:
+    """Options of `mla`."""
+
     latent: int
-    """Width of what keys and values are made from (published: 4 head widths)."""
+    """Width of the latent (published: 4 head widths)."""
     rotary: int
-    """Width of the part of queries and keys that turns, beside the head width that does not
+    """Width of the rotary part of queries and keys, in addition to the head width, which is not rotated
     (published: half a head width)."""
 
 
@@ -68,8 +70,8 @@ def _executed_flops(context: LayerContext, options: MLAOptions) -> MatmulFlops:
     supports_sequence_parallel=lambda context, options: True,
 )
 class LatentAttention(nnx.Module):
-    """With `qk_norm` a query and the shared rotary key are normed; the other keys are by their latent alone,
-    since a norm after it would have to be kept for each head."""
+    """Latent attention. With `qk_norm`, queries and the shared rotary key are normalised; the other keys have
+    only the latent's norm, because a norm after the projection would have to be cached for each head."""
 
     def __init__(self, context: LayerContext, options: MLAOptions):
         _check(context, options)
@@ -87,29 +89,29 @@ class LatentAttention(nnx.Module):
         self.key_norm = RMSNorm(J, context.norm_epsilon, None) if context.qk_norm else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
-        turn = self._narrow_rotary(rotary)
+        rotate = self._narrow_rotary(rotary)
         latent_BTC = self.latent_norm(project(x_BTD, self.latent))
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
-        query_BHTK, key_BHTK = self._query(x_BTD, turn), self._key(x_BTD, key_BHTK, turn)
-        over = attend if rotary.sequence_shards == 1 else ring_attention
-        mixed_BHTK = over(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
+        query_BHTK, key_BHTK = self._query(x_BTD, rotate), self._key(x_BTD, key_BHTK, rotate)
+        attention = attend if rotary.sequence_shards == 1 else ring_attention
+        mixed_BHTK = attention(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
     def _narrow_rotary(self, rotary: Rotary) -> Rotary:
-        """The table of the narrower part: of its pairs, those with the same frequencies."""
-        every = self.head_width // self.rotary_width
-        return Rotary(rotary.cos_TJ[:, ::every], rotary.sin_TJ[:, ::every])
+        """Return the table of the rotary part, with the same range of frequencies."""
+        stride = self.head_width // self.rotary_width
+        return Rotary(rotary.cos_TJ[:, ::stride], rotary.sin_TJ[:, ::stride])
 
-    def _query(self, x_BTD: Array, turn: Rotary) -> Array:
+    def _query(self, x_BTD: Array, rotate: Rotary) -> Array:
         query_BHTK = project(x_BTD, self.query).swapaxes(1, 2)
         query_BHTK = self.query_norm(query_BHTK) if self.query_norm else query_BHTK
-        still, turning = jnp.split(query_BHTK, [self.head_width], axis=-1)
-        return jnp.concatenate([still, turn(turning)], axis=-1)
+        content_BHTK, position_BHTJ = jnp.split(query_BHTK, [self.head_width], axis=-1)
+        return jnp.concatenate([content_BHTK, rotate(position_BHTJ)], axis=-1)
 
-    def _key(self, x_BTD: Array, key_BHTK: Array, turn: Rotary) -> Array:
+    def _key(self, x_BTD: Array, key_BHTK: Array, rotate: Rotary) -> Array:
         shared_BTJ = project(x_BTD, self.shared_key)
-        shared_BTJ = turn(self.key_norm(shared_BTJ) if self.key_norm else shared_BTJ)
+        shared_BTJ = rotate(self.key_norm(shared_BTJ) if self.key_norm else shared_BTJ)
         shape = (*key_BHTK.shape[:3], self.rotary_width)
         shared_BHTJ = jnp.broadcast_to(
             shared_BTJ[:, None], shape, out_sharding=out_sharding("batch", "heads", None, None)
@@ -119,15 +121,15 @@ class LatentAttention(nnx.Module):
 
 def _check(context: LayerContext, options: MLAOptions) -> None:
     D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
-    most = min(D, 2 * H * K)
-    if not 1 <= options.latent <= most:
+    largest = min(D, 2 * H * K)
+    if not 1 <= options.latent <= largest:
         raise UserError(
-            f"model.attention.options.latent={options.latent} compresses nothing: choose 1 to {most},"
+            f"model.attention.options.latent={options.latent} compresses nothing: choose 1 to {largest},"
             f" since it is made from {D} numbers and stands for {2 * H * K}."
         )
     if options.rotary < 2 or options.rotary % 2 or K % options.rotary:
         valid = ", ".join(str(width) for width in range(2, K + 1, 2) if K % width == 0)
         raise UserError(
-            f"model.attention.options.rotary={options.rotary} is no even divisor of"
-            f" model.head_width={K}: choose one of {valid}."
+            f"model.attention.options.rotary={options.rotary} is not an even divisor of"
+            f" model.head_width={K}. Choose one of {valid}."
         )

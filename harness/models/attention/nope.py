@@ -1,6 +1,7 @@
-"""Attention without positions (arXiv:2305.19466): order is left to the causal mask.
+"""Attention without position embeddings (arXiv:2305.19466): only the causal mask tells the order.
 
-Alone it makes a model without rotary positions; in a `pattern`, layers without them among those with.
+On its own it makes a model without rotary positions; in a `pattern`, it alternates with layers that have
+them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from harness.models.registry import register_attention
     supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
 class UnpositionedAttention(grouped_query.SoftmaxAttention):
+    """Softmax attention that does not rotate queries and keys."""
+
     def __init__(self, context: LayerContext, options: grouped_query.GroupedOptions):
         super().__init__(context, options.kv_heads, scores=options)
 

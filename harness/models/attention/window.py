@@ -1,4 +1,4 @@
-"""Attention to the last keys alone (arXiv:2004.05150); in a `pattern`, between layers that see all."""
+"""Sliding-window attention (arXiv:2004.05150); in a `pattern`, it alternates with layers that see all keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from harness.models.registry import register_attention
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions(grouped_query.GroupedOptions):
+    """Options of `window`."""
+
     window: int
-    """Keys that a query sees: its own and those just before it."""
+    """Number of keys that a query sees: its own and those just before it."""
 
 
 @register_attention(
@@ -29,10 +31,12 @@ class WindowOptions(grouped_query.GroupedOptions):
     supports_sequence_parallel=grouped_query.supports_sequence_parallel,
 )
 class WindowedAttention(grouped_query.SoftmaxAttention):
+    """Softmax attention over the last `window` keys."""
+
     def __init__(self, context: LayerContext, options: WindowOptions):
         if not 1 <= options.window <= context.sequence_length:
             raise UserError(
-                f"model.attention.options.window={options.window} is outside the context:"
-                f" choose 1 to data.sequence_length={context.sequence_length}."
+                f"model.attention.options.window={options.window} is outside the context."
+                f" Choose 1 to data.sequence_length={context.sequence_length}."
             )
         super().__init__(context, options.kv_heads, options.window, options)

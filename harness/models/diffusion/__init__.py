@@ -1,4 +1,4 @@
-"""The diffusion transformer: patches of images in, the velocity of a flow from noise out."""
+"""The diffusion transformer: maps noised image patches to the velocity of a flow from image to noise."""
 
 from harness.models.diffusion import conditioning
 from harness.models.diffusion.diffusion_model import ImageModel, build

@@ -1,4 +1,5 @@
-"""Attention of every patch to every other: no mask, and no positions, which the patches bring along."""
+"""Bidirectional attention between all patches: no mask and no rotation, since positions are added to the
+patches."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from harness.models.parameters import weight
 
 
 class FullAttention(nnx.Module):
+    """Multi-head attention of every patch to every patch."""
+
     def __init__(self, context: LayerContext):
         D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         self.query, self.key, self.value = (
@@ -38,6 +41,6 @@ class FullAttention(nnx.Module):
 
 
 def attention_flops(context: LayerContext, tokens: int) -> MatmulFlops:
-    """FLOPs of one token's forward pass, among so many."""
+    """Return the FLOPs per token of the forward pass, for images of `tokens` tokens."""
     inner = context.shape.heads * context.shape.head_width
     return MatmulFlops(weights=8.0 * context.shape.width * inner, activations=4.0 * inner * tokens)

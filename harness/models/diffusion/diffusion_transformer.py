@@ -1,4 +1,4 @@
-"""The diffusion transformer (DiT, arXiv:2212.09748): patches, time and label in; velocities out."""
+"""The diffusion transformer (DiT, arXiv:2212.09748): maps patches, time and label to velocities."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.models.parameters import Stacking, weight, zeros
 from harness.parallel.sharding.axis_rules import out_sharding
 
 TIME_FEATURES = 64
-"""Cosines and sines of the time, as of a position: 1000 for all noise."""
+"""Number of cosines and sines that encode the time, as for positions up to 1000 (pure noise)."""
 
 
 class DiTLayer(nnx.Module):
-    """Residual layer: attention, then feed-forward, each entered and left as the conditioning says."""
+    """Residual layer: attention, then feed-forward, each modulated by the conditioning."""
 
     def __init__(self, spec: ImageModelSpec, layer: int):
         context = spec.layer_context(layer)
@@ -31,13 +31,13 @@ class DiTLayer(nnx.Module):
 
     def __call__(self, x_BTD: Array, condition_B1D: Array) -> tuple[Array, None]:
         branches = self.attention, self.feedforward
-        for branch, way in zip(branches, self.conditioning(condition_B1D), strict=True):
-            x_BTD = x_BTD + way.post(branch(way.pre(x_BTD)))
+        for branch, modulation in zip(branches, self.conditioning(condition_B1D), strict=True):
+            x_BTD = x_BTD + modulation.post(branch(modulation.pre(x_BTD)))
         return x_BTD, None
 
 
 class DiffusionTransformer(nnx.Module):
-    """Noised patches [B, T, I], times [B] and labels [B] in, float32 velocities [B, T, I] out."""
+    """Map noised patches [B, T, I], times [B] and labels [B] to float32 velocities [B, T, I]."""
 
     def __init__(self, spec: ImageModelSpec, compute: ComputeConfig):
         shape = spec.shape
@@ -67,11 +67,11 @@ class DiffusionTransformer(nnx.Module):
         if self.extra:
             x_BTD = jnp.concatenate([time_B1D, label_B1D, x_BTD], axis=1)
         x_BTD, _ = apply_layers(self.repeats, self.layers, x_BTD, condition_B1D, self.remat)
-        (way,) = self.conditioning(condition_B1D)
-        return self._velocity(way.pre(x_BTD[:, self.extra :]))
+        (modulation,) = self.conditioning(condition_B1D)
+        return self._velocity(modulation.pre(x_BTD[:, self.extra :]))
 
     def _time(self, time_B: Array) -> Array:
-        """[B, 1, D]; a small network over cosines and sines."""
+        """Return the time embedding [B, 1, D]: a small network over cosines and sines."""
         count = TIME_FEATURES // 2
         frequency_J = 1_000 * 10_000 ** (-np.arange(count) / count)
         angle_B1J = time_B[:, None, None] * frequency_J.astype(np.float32)
@@ -79,20 +79,20 @@ class DiffusionTransformer(nnx.Module):
         return project(jax.nn.silu(project(features, self.time_in)), self.time_out)
 
     def _label(self, label_B: Array) -> Array:
-        """[B, 1, D]."""
+        """Return the label embedding [B, 1, D]."""
         table_VD = gather_weight(self.labels, self.dtype)
         return table_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
 
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape
         x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=out_sharding("batch", None))
-        made_NI = matmul(x_ND, gather_weight(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
-        return jnp.reshape(made_NI, (B, T, -1), out_sharding=out_sharding("batch", None, None))
+        velocity_NI = matmul(x_ND, gather_weight(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
+        return jnp.reshape(velocity_NI, (B, T, -1), out_sharding=out_sharding("batch", None, None))
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """[T, D]: cosines and sines of a patch's row in one half, of its column in the other, as of a token's
-    place in a text (arXiv:1706.03762, section 3.5)."""
+    """Return position embeddings [T, D]: sinusoids of the patch's row in one half, of its column in the other
+    (arXiv:1706.03762, section 3.5)."""
     count = width // 4
     frequency_J = 10_000.0 ** (-np.arange(count) / count)
     row_TJ = np.repeat(np.arange(rows), columns)[:, None] * frequency_J

@@ -1,4 +1,4 @@
-"""FLOPs of one patch of a trained image, in closed form; what is done once an image is shared among them."""
+"""FLOPs per patch of a trained image, in closed form. Work done once per image is divided by its patches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from harness.models.mechanism import MatmulFlops
 
 
 def model_flops(spec: ImageModelSpec) -> float:
-    """6 a weight in use, as of a decoder; every patch sees every other, so that nothing is taken off."""
+    """Return the model FLOPs per patch: 6 per used weight, plus attention. All patches are visible, so
+    nothing is masked."""
     layers = sum(
         _tokens_per_patch(spec)
         * (attention_flops(context, spec.tokens).total + spec.feedforward.model_flops(context))
@@ -22,18 +23,19 @@ def model_flops(spec: ImageModelSpec) -> float:
 
 
 def executed_flops(spec: ImageModelSpec, remat: Remat) -> float:
-    """As the code multiplies them, with what rematerialisation adds."""
+    """Return the executed FLOPs per patch, rematerialisation included."""
     layers = _layer_matmuls(spec)
-    forward = sum(each.total for each in layers) + _input_output_flops(spec)
+    forward = sum(matmuls.total for matmuls in layers) + _input_output_flops(spec)
     return (
         TRAINING_FACTOR * forward
         - _input_flops(spec)
-        + sum(rematerialised_flops(each, remat) for each in layers)
+        + sum(rematerialised_flops(matmuls, remat) for matmuls in layers)
     )
 
 
 def forward_flops(spec: ImageModelSpec) -> float:
-    return sum(each.total for each in _layer_matmuls(spec)) + _input_output_flops(spec)
+    """Return the executed FLOPs per patch of the forward pass."""
+    return sum(matmuls.total for matmuls in _layer_matmuls(spec)) + _input_output_flops(spec)
 
 
 def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
@@ -49,18 +51,18 @@ def _matmuls_of_layer(spec: ImageModelSpec, layer: int) -> MatmulFlops:
 
 
 def _tokens_per_patch(spec: ImageModelSpec) -> float:
-    """Tokens that the layers see, a patch."""
+    """Return the number of tokens in the layers per patch."""
     return spec.tokens / spec.shape.patches
 
 
 def _input_output_flops(spec: ImageModelSpec) -> float:
-    """Patches read in and written out, the network of the time, the norm ahead of the head."""
+    """Return the FLOPs of the patch embedding, the head, the time network and the norm before the head."""
     D, shape = spec.shape.width, spec.shape
-    written = 2.0 * D * shape.values + 2.0 * D * D / shape.patches
-    return _input_flops(spec) + written + spec.conditioning.model_flops(spec.head_context)
+    output = 2.0 * D * shape.values + 2.0 * D * D / shape.patches
+    return _input_flops(spec) + output + spec.conditioning.model_flops(spec.head_context)
 
 
 def _input_flops(spec: ImageModelSpec) -> float:
-    """The products with patches and with the waves of the time, of which nobody asks for a gradient."""
+    """Return the FLOPs of products with patches and with the time features, whose gradients are not needed."""
     D, shape = spec.shape.width, spec.shape
     return 2.0 * D * (shape.values + TIME_FEATURES / shape.patches)

@@ -1,4 +1,4 @@
-"""A diffusion transformer's config at one shape."""
+"""A diffusion transformer's config at given sizes, and its validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from harness.models.registry import ConfiguredModule, lookup
 
 @dataclass(frozen=True)
 class ImageModelDims(ModelDims):
-    """`vocabulary` are the labels, the last of them for none."""
+    """Sizes of a diffusion transformer and its images. `vocabulary` counts the labels; the last one means
+    unlabelled."""
 
     height: int
     breadth: int
@@ -24,76 +25,80 @@ class ImageModelDims(ModelDims):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches down and across."""
+        """Numbers of patches down and across."""
         return self.height // self.patch, self.breadth // self.patch
 
     @property
     def patches(self) -> int:
+        """Number of patches of an image."""
         return self.grid[0] * self.grid[1]
 
     @property
     def values(self) -> int:
-        """Of a patch."""
+        """Number of values of a patch."""
         return self.patch**2 * self.channels
 
     @property
     def pixels(self) -> int:
-        """Values of an image."""
+        """Number of values of an image."""
         return self.height * self.breadth * self.channels
 
 
 def image_size(shape: Mapping[str, int]) -> tuple[int, int, int] | None:
-    """Height, width and channels from a described shape; None for a decoder's."""
+    """Return height, width and channels of a described shape; None for a decoder's."""
     return (shape["height"], shape["breadth"], shape["channels"]) if "channels" in shape else None
 
 
 @dataclass(frozen=True)
 class ImageModelSpec(ModelSpec):
-    """`sequence_length` is that of the patches; what tells time and label may add tokens to it."""
+    """A diffusion transformer's config and sizes. `sequence_length` counts patches; the conditioning may add
+    tokens."""
 
     shape: ImageModelDims
 
     @cached_property
     def conditioning(self) -> ConfiguredModule:
+        """The configured conditioning. Raises UserError if no such mechanism is registered."""
         return lookup("conditioning", self.config.conditioning)
 
     @property
     def display_name(self) -> str:
+        """Name of the model in error messages."""
         return f"'{self.config.conditioning.name}' diffusion transformer"
 
     @property
     def tokens(self) -> int:
-        """All tokens of an image that the layers see."""
+        """Number of tokens per image that the layers process."""
         return self.shape.patches + self.conditioning.mechanism.module.extra
 
     @property
     def head_context(self) -> LayerContext:
-        """Ahead of the head, after the last layer."""
+        """Context after the last layer, before the head."""
         return self.layer_context(self.shape.layers)
 
 
 def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """The image, where config and data fit each other. Raises UserError."""
+    """Return the image size. Raises UserError if config and data do not fit each other."""
     model, length = config.model, config.data.sequence_length
     if image is None:
         raise UserError(
-            f"model.kind=dit is for images, but data={config.data.name} is text: choose data=digits, "
-            "or model=decoder"
+            f"model.kind=dit is for images, but data={config.data.name} is text. Choose data=digits, "
+            "or model=decoder."
         )
     if model.kind is not ModelFamily.dit:
         raise UserError(
-            f"model.kind={model.kind.value} is for text, but data={config.data.name} is images: "
-            "choose model=dit"
+            f"model.kind={model.kind.value} is for text, but data={config.data.name} is images. "
+            "Choose model=dit."
         )
     height, width, _ = image
     if model.patch < 1 or height % model.patch or width % model.patch:
         raise UserError(
-            f"model.patch={model.patch} does not divide images of {height} x {width}: choose a common divisor"
+            f"model.patch={model.patch} does not divide images of {height} x {width}. Choose a common divisor."
         )
     if (patches := height * width // model.patch**2) != length:
         raise UserError(
             f"data.sequence_length={length} is not the number of patches: images of {height} x {width} have "
-            f"{patches} of model.patch={model.patch}; give {patches}"
+            f"{patches} patches of model.patch={model.patch}. Set it to {patches}."
         )
     _check_supported(config)
     return image
@@ -103,18 +108,18 @@ def _check_supported(config: Config) -> None:
     model = config.model
     if model.attention != ModuleConfig("mha"):
         raise UserError(
-            f"model.attention.name={model.attention.name}: a diffusion transformer lets every patch see "
-            "every other; leave model.attention at mha, without options"
+            f"model.attention.name={model.attention.name} is not supported: in a diffusion transformer "
+            "every patch attends to every patch. Leave model.attention at mha, without options."
         )
     if model.feedforward != ModuleConfig("swiglu"):
         raise UserError(
-            f"model.feedforward.name={model.feedforward.name}: a diffusion transformer is built with the "
-            "plain layer only; leave model.feedforward at swiglu"
+            f"model.feedforward.name={model.feedforward.name} is not supported for diffusion transformers. "
+            "Leave model.feedforward at swiglu."
         )
     if model.base_width is not None:
         raise UserError(
-            f"model.base_width={model.base_width}: learning rates of a diffusion transformer are not carried "
-            "across widths; leave it null"
+            f"model.base_width={model.base_width} is not supported: learning rates of diffusion "
+            "transformers are not transferred across widths. Leave it null."
         )
     if config.loss.z_loss:
         raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, which images have not: give 0")

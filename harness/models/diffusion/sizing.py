@@ -1,7 +1,8 @@
-"""From a target of non-embedding parameters to a shape, as for decoders: width, layers and heads follow from
-the target alone, and the feed-forward width makes up for what the conditioning has of parameters or FLOPs.
+"""Choice of a diffusion transformer's sizes from a target number of non-embedding parameters, as for
+decoders: width, layers and heads follow from the target alone, and the feed-forward width makes up for the
+parameters or FLOPs of the conditioning.
 
-The plain model is that of `in_context`, whose layers are a plain decoder's.
+The plain model uses `in_context`, whose layers are those of a plain decoder.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from harness.models.parameters import param_specs
 def choose_image_dims(
     model: ModelConfig, target: int, labels: int, image: tuple[int, int, int]
 ) -> ImageModelDims:
-    """The shape for a target of non-embedding parameters; entries that the config gives are kept.
+    """Return the sizes for a target of non-embedding parameters, keeping the sizes that the config sets.
 
-    Raises UserError if no shape is within 0.5 % of the target (or of the plain model's FLOPs).
+    Raises UserError if no sizes come within 0.5 % of the target (or of the plain model's FLOPs).
     """
-    found = sizing.plain_dims(model, target, labels)
-    if found.width % 4:
+    plain_dims = sizing.plain_dims(model, target, labels)
+    if plain_dims.width % 4:
         raise UserError(
-            f"model.width={found.width} is no multiple of 4, which cosine and sine of a patch's row and "
-            "column share; choose one, or a model.head_width that is"
+            f"model.width={plain_dims.width} is not a multiple of 4, as position embeddings need: cosine "
+            "and sine of row and column. Choose a multiple of 4, or a model.head_width that is one."
         )
     height, breadth, channels = image
     shape = ImageModelDims(
-        **dataclasses.asdict(found), height=height, breadth=breadth, channels=channels, patch=model.patch
+        **dataclasses.asdict(plain_dims), height=height, breadth=breadth, channels=channels, patch=model.patch
     )
     if None not in (model.width, model.layers, model.ffn):
         return shape
@@ -53,7 +54,7 @@ def choose_image_dims(
 
 
 def count_non_embedding(spec: ImageModelSpec) -> int:
-    """Parameters of all layers, and of the norm ahead of the head, counted over one period of the pattern."""
+    """Return the number of parameters of all layers and of the norm before the head, counted over one period."""
     layers, period = spec.shape.layers, spec.period
     total = _count_parameters(spec.conditioning.build(spec.head_context))
     for layer in range(min(period, layers)):

@@ -1,4 +1,4 @@
-"""One file a mechanism; importing the folder registers them."""
+"""Feed-forward mechanisms, one file each. Importing this package registers them."""
 
 from harness.models.feedforward import moe, swiglu
 

@@ -1,13 +1,13 @@
-"""How tokens come to lie beside the weights of their experts, and back: two plans of static shape.
+"""Assignment of tokens to rows of their experts, and back: two plans with static shapes.
 
-`in_blocks` drops nothing: assignments are sorted by expert into blocks of rows, each block one expert's
-(MegaBlocks, arXiv:2211.15841). `in_queues` gives each expert as many rows as it has capacity, and drops
-what comes later (arXiv:2006.16668); queues are of one sequence and in order of position, so that what a
-token gets depends neither on its batch nor on what follows it.
+`dropless_plan` drops nothing: assignments are sorted by expert into blocks of rows, each block for one expert
+(MegaBlocks, arXiv:2211.15841). `capacity_plan` gives each expert a fixed number of rows and drops later
+assignments (arXiv:2006.16668). Its queues are per sequence and in order of position, so a token's output
+depends neither on its batch nor on later tokens.
 
-Not `jax.lax.ragged_dot`: XLA's CPU backend multiplies every row with every expert and masks. At 2048 tokens
-of width 64, 8 experts of 86, the layer with its gradient took 92 ms, in blocks 17 ms, all experts densely
-46 ms, a plain layer of the same FLOPs 16 ms.
+`jax.lax.ragged_dot` is not used: XLA's CPU backend multiplies every row with every expert and masks. At 2048
+tokens of width 64 and 8 experts of 86, the layer with its gradient took 92 ms, blocks 17 ms, all experts
+densely 46 ms, a plain layer of the same FLOPs 16 ms.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ import jax.numpy as jnp
 from jax import Array
 
 LARGEST_BLOCK = 64
-"""Rows of a block: enough for a product to be worth reading the weights for."""
+"""Rows of the largest block: enough to make reading the weights worthwhile."""
 
 PADDING = 4
-"""A block is small enough that padding is at most one row in so many assignments."""
+"""Bound on padding: blocks are small enough for at most one padded row per this many assignments."""
 
 
 class DispatchPlan(NamedTuple):
-    """Which of A assignments (token by token, k each) lies in which of R rows. One past the end: none."""
+    """Mapping between A assignments (token by token, k each) and R rows. An index one past the end means
+    none."""
 
     row_A: Array
     assignment_R: Array
 
 
 def dropless_plan(chosen_A: Array, experts: int) -> tuple[DispatchPlan, Array]:
-    """The plan of blocks, and the expert of each of the blocks [M]."""
+    """Return the plan of blocks, and the expert of each block [M]."""
     size = block_size(len(chosen_A), experts)
     blocks = block_rows(len(chosen_A), experts) // size
-    place_A, count_E = _queue_positions(chosen_A, experts)
+    position_A, count_E = _queue_positions(chosen_A, experts)
     end_E = jnp.cumsum(-(-count_E // size))
     start_E = end_E - -(-count_E // size)
-    row_A = start_E[chosen_A] * size + place_A
+    row_A = start_E[chosen_A] * size + position_A
     owner_M = jnp.sum(jnp.arange(blocks)[:, None] >= end_E, axis=1)
     return _plan(row_A, blocks * size), jnp.minimum(owner_M, experts - 1)
 
 
 def capacity_plan(chosen_BA: Array, experts: int, capacity: int) -> DispatchPlan:
-    """The plan of E queues of B x capacity rows each."""
+    """Return the plan of E queues of B x capacity rows each."""
     B = chosen_BA.shape[0]
-    place_BA = jax.vmap(lambda chosen_A: _queue_positions(chosen_A, experts)[0])(chosen_BA)
-    row_BA = (chosen_BA * B + jnp.arange(B)[:, None]) * capacity + place_BA
+    position_BA = jax.vmap(lambda chosen_A: _queue_positions(chosen_A, experts)[0])(chosen_BA)
+    row_BA = (chosen_BA * B + jnp.arange(B)[:, None]) * capacity + position_BA
     rows = experts * B * capacity
-    return _plan(jnp.where(place_BA < capacity, row_BA, rows).reshape(-1), rows)
+    return _plan(jnp.where(position_BA < capacity, row_BA, rows).reshape(-1), rows)
 
 
 def _queue_positions(chosen_A: Array, experts: int) -> tuple[Array, Array]:
-    """How many assignments before each one went to the same expert; how many each expert got."""
+    """Return each assignment's position in its expert's queue, and the number of assignments per expert."""
     is_chosen_AE = (chosen_A[:, None] == jnp.arange(experts)).astype(jnp.int32)
-    place_AE = jnp.cumsum(is_chosen_AE, axis=0) - 1
-    return jnp.sum(place_AE * is_chosen_AE, axis=1), jnp.sum(is_chosen_AE, axis=0)
+    position_AE = jnp.cumsum(is_chosen_AE, axis=0) - 1
+    return jnp.sum(position_AE * is_chosen_AE, axis=1), jnp.sum(is_chosen_AE, axis=0)
 
 
 def _plan(row_A: Array, rows: int) -> DispatchPlan:
@@ -71,8 +72,8 @@ def _plan(row_A: Array, rows: int) -> DispatchPlan:
 
 @jax.custom_vjp
 def gather_rows(x_A: Array, from_R: Array, to_A: Array) -> Array:
-    """Rows of x by number, zero where there is none. Each goes to one place at most, so that the gradient
-    is a gather too, and its sums have one order."""
+    """Return the rows of x with these indices, zero for an index past the end. Each row is used at most once,
+    so the gradient is a gather too and its sums have a fixed order."""
     return x_A.at[from_R].get(mode="fill", fill_value=0)
 
 
@@ -83,17 +84,17 @@ gather_rows.defvjp(
 
 
 def block_size(assignments: int, experts: int) -> int:
-    """The largest power of two up to LARGEST_BLOCK with padding as PADDING allows."""
+    """Return the rows of a block: the largest power of two up to LARGEST_BLOCK that PADDING allows."""
     widest = max(1, assignments // (PADDING * experts) + 1)
     return min(LARGEST_BLOCK, 2 ** int(math.log2(widest)))
 
 
 def block_rows(assignments: int, experts: int) -> int:
-    """Rows of all blocks: room for any way in which the assignments may fall."""
+    """Return the rows of all blocks, enough for every possible distribution of the assignments."""
     size = block_size(assignments, experts)
     return (assignments + experts * (size - 1)) // size * size
 
 
 def queue_rows(length: int, experts: int, top_k: int, factor: float) -> int:
-    """Capacity of an expert for one sequence: `factor` times an even load, at most every token."""
+    """Return an expert's capacity for one sequence: `factor` times an even load, at most every token."""
     return min(length, math.ceil(factor * length * top_k / experts))

@@ -1,8 +1,8 @@
-"""Rows through the weights of their experts, on one device or on a mesh.
+"""Application of the experts to their tokens, on one device or on a mesh.
 
-On a mesh, queues travel to their experts over the axis `expert` and back (all-to-all). For blocks the
-weights travel instead: where nothing is dropped any device may have to take every token, and a program of
-static shape would keep room for that.
+On a mesh, capacity queues travel to their experts over the axis `expert` and back (all-to-all). For dropless
+blocks the weights travel instead: any device may have to take every token, and a program with static shapes
+would have to reserve memory for that.
 """
 
 from __future__ import annotations
@@ -23,54 +23,64 @@ from harness.parallel.sharding.mesh import AXES
 from harness.parallel.sharding.sequence_parallel import per_device
 
 ExpertFunction = Callable[..., tuple[Array, Array]]
-"""(x [B, T, D], chosen [B, T, K], share [B, T, K], gate [E, D, F], up [E, D, F], down [E, F, D]) to answers
-[B, T, D] and what share of each sequence's assignments was dropped [B]."""
+"""Function of x [B, T, D], experts [B, T, K], weights [B, T, K], gate [E, D, F], up [E, D, F], down [E, F,
+D]. It returns the outputs [B, T, D] and the dropped fraction of each sequence's assignments [B]."""
 
 
 def apply_experts(
     x_BTD: Array, routing: Routing, params: tuple[nnx.Param, nnx.Param, nnx.Param], capacity: int | None
 ) -> tuple[Array, Array]:
-    """The answers of the chosen experts, summed by share, and what share of assignments was dropped.
+    """Return the weighted sum of the chosen experts' outputs, and the dropped fraction of all assignments.
 
-    `params`: gate, up and down. `capacity`: rows of an expert for a sequence; None: nothing is dropped.
+    `params` are gate, up and down. `capacity` is the rows per expert and sequence; None drops nothing.
     """
     local: ExpertFunction = _apply_dropless if capacity is None else partial(_apply_capacity, capacity)
     tokens = (x_BTD, routing.chosen_BTK, routing.share_BTK.astype(x_BTD.dtype))
     weights = tuple(gather_weight(param, x_BTD.dtype) for param in params)
     if out_sharding() is not None:
-        whole = "width" if capacity is not None else "experts"
-        axes = [tuple(None if axis in ("width", whole) else axis for axis in param.axes) for param in params]
+        gathered_axis = "width" if capacity is not None else "experts"
+        axes = [
+            tuple(None if axis in ("width", gathered_axis) else axis for axis in param.axes)
+            for param in params
+        ]
         local = _on_mesh(local, axes)
     y_BTD, dropped_B = local(*tokens, *weights)
     return y_BTD, jnp.mean(dropped_B)
 
 
 def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]]) -> ExpertFunction:
-    """`local` on the tokens and weights that a device holds; those of `axes`, whatever came."""
-    tokens, splits = partition_spec("batch", None, None), [partition_spec(*each) for each in axes]
+    """Return `local` applied to the tokens and weights that each device holds. `axes` are the logical axes of
+    the weights; differently sharded weights are resharded."""
+    token_spec, weight_specs = partition_spec("batch", None, None), [partition_spec(*names) for names in axes]
 
     def each_device(x_BTD: Array, chosen_BTK: Array, share_BTK: Array, *weights: Array):
-        x_BTD, share_BTK = _mark_varying(x_BTD, tokens), _mark_varying(share_BTK, tokens)
-        y_BTD, dropped_B = local(x_BTD, chosen_BTK, share_BTK, *map(_mark_varying, weights, splits))
+        x_BTD, share_BTK = _mark_varying(x_BTD, token_spec), _mark_varying(share_BTK, token_spec)
+        y_BTD, dropped_B = local(x_BTD, chosen_BTK, share_BTK, *map(_mark_varying, weights, weight_specs))
         return jax.lax.psum(y_BTD, LOGICAL_AXIS_RULES["ffn"]), dropped_B
 
-    split = per_device(each_device, (tokens, tokens, tokens, *splits), (tokens, partition_spec("batch")))
-    return lambda *given: split(*given[:3], *map(jax.reshard, given[3:], splits))
+    mapped = per_device(
+        each_device,
+        (token_spec, token_spec, token_spec, *weight_specs),
+        (token_spec, partition_spec("batch")),
+    )
+    return lambda *arrays: mapped(*arrays[:3], *map(jax.reshard, arrays[3:], weight_specs))
 
 
 def _mark_varying(x: Array, split: P) -> Array:
-    """Says of x that its use differs between devices that hold the same of it, so that their gradients
-    are summed: a gradient rule of our own has to be told."""
-    held = {name for axes in split if axes for name in ((axes,) if isinstance(axes, str) else axes)}
-    return jax.lax.pcast(x, tuple(name for name in AXES if name not in held), to="varying")
+    """Mark x as varying over the devices that replicate it, so that its gradients are summed. Needed for
+    custom gradient rules."""
+    sharded_axes = {name for axes in split if axes for name in ((axes,) if isinstance(axes, str) else axes)}
+    return jax.lax.pcast(x, tuple(name for name in AXES if name not in sharded_axes), to="varying")
 
 
 def _apply_dropless(
     x_BTD: Array, chosen_BTK: Array, share_BTK: Array, *weights: Array
 ) -> tuple[Array, Array]:
     plan, owner_M = dropless_plan(chosen_BTK.reshape(-1), len(weights[0]))
-    # A copy of the weights a block: to be read once a product anyway.
-    y_MRD = _swiglu(*_dispatch(plan, len(owner_M), x_BTD, share_BTK), *(each[owner_M] for each in weights))
+    # Each block copies its expert's weights, which a product has to read once anyway.
+    y_MRD = _swiglu(
+        *_dispatch(plan, len(owner_M), x_BTD, share_BTK), *(matrix[owner_M] for matrix in weights)
+    )
     return _combine(plan, y_MRD, share_BTK), jnp.zeros(x_BTD.shape[0])
 
 
@@ -82,7 +92,7 @@ def _apply_capacity(
     plan = capacity_plan(chosen_BTK.reshape(B, -1), experts, capacity)
     rows = _dispatch(plan, experts, x_BTD, share_BTK)
     if shards > 1:
-        rows = tuple(jax.lax.all_to_all(each, "expert", 0, 1, tiled=True) for each in rows)
+        rows = tuple(jax.lax.all_to_all(array, "expert", 0, 1, tiled=True) for array in rows)
     y_ERD = _swiglu(*rows, *weights)
     if shards > 1:
         y_ERD = jax.lax.all_to_all(y_ERD, "expert", 1, 0, tiled=True)
@@ -91,34 +101,39 @@ def _apply_capacity(
 
 
 def _dispatch(plan: DispatchPlan, groups: int, x_BTD: Array, share_BTK: Array) -> tuple[Array, Array]:
-    """Tokens [Z, R, D] and their shares [Z, R, 1], in as many groups as are multiplied with one weight."""
+    """Return tokens [Z, R, D] and their weights [Z, R, 1], in `groups` groups that share one weight matrix
+    each."""
     k, D = share_BTK.shape[-1], x_BTD.shape[-1]
     x_AD = jnp.repeat(x_BTD.reshape(-1, D), k, axis=0)
-    rows = (gather_rows(each, plan.assignment_R, plan.row_A) for each in (x_AD, share_BTK.reshape(-1, 1)))
+    rows = (
+        gather_rows(array_AX, plan.assignment_R, plan.row_A) for array_AX in (x_AD, share_BTK.reshape(-1, 1))
+    )
     x_RD, share_R1 = rows
     return x_RD.reshape(groups, -1, D), share_R1.reshape(groups, -1, 1)
 
 
 def _combine(plan: DispatchPlan, y_ZRD: Array, share_BTK: Array) -> Array:
-    """Back in the order of tokens, the k answers of each summed."""
+    """Return the outputs in token order, the k of each token summed."""
     y_AD = gather_rows(y_ZRD.reshape(-1, y_ZRD.shape[-1]), plan.row_A, plan.assignment_R)
     return jnp.sum(y_AD.reshape(*share_BTK.shape, -1), axis=2)
 
 
 def _swiglu(x_ZRD: Array, share_ZR1: Array, gate_ZDF: Array, up_ZDF: Array, down_ZFD: Array) -> Array:
-    """As `swiglu`; shares enter before the last product, whose result is then not needed backward."""
+    """Compute SwiGLU per group. Rows are weighted before the last product, so its result is not needed
+    backward."""
     hidden_ZRF = jax.nn.silu(_grouped_matmul(x_ZRD, gate_ZDF)) * _grouped_matmul(x_ZRD, up_ZDF)
     return _grouped_matmul(hidden_ZRF * share_ZR1, down_ZFD)
 
 
 @jax.custom_vjp
 def _grouped_matmul(x_ZRI: Array, weight_ZIO: Array) -> Array:
-    """x @ weight a group, with the gradient of the weight over the last axis too (as `layers.product`)."""
+    """Compute x @ weight per group; the gradient of the weight also contracts the last axis (see
+    `layers.matmul`)."""
     return jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=x_ZRI.dtype)
 
 
-def _grouped_matmul_backward(kept: tuple[Array, Array], dy_ZRO: Array) -> tuple[Array, Array]:
-    x_ZRI, weight_ZIO = kept
+def _grouped_matmul_backward(residuals: tuple[Array, Array], dy_ZRO: Array) -> tuple[Array, Array]:
+    x_ZRI, weight_ZIO = residuals
     dx_ZRI = jnp.matmul(dy_ZRO, weight_ZIO.swapaxes(1, 2), preferred_element_type=dy_ZRO.dtype)
     x_ZIR = jax.lax.optimization_barrier(x_ZRI.swapaxes(1, 2))
     dweight_ZIO = jnp.matmul(x_ZIR, dy_ZRO, preferred_element_type=dy_ZRO.dtype)

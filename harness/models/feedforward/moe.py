@@ -1,5 +1,5 @@
-"""A mixture of experts (arXiv:2412.19437, section 2.1.2): each token passes through the k of E experts that
-its router scores highest, and through shared ones. Every expert is a SwiGLU as wide as `ffn`."""
+"""A mixture of experts (arXiv:2412.19437, section 2.1.2). Each token uses the k of E experts that its router
+scores highest, and the shared experts. Every expert is a SwiGLU of width `ffn`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ DISPATCHES = ("dropless", "capacity")
 
 @dataclass(frozen=True)
 class MoEOptions:
+    """Options of `moe`."""
+
     experts: int = 8
     top_k: int = 2
     shared: int = 0
-    """Experts beside those, that every token passes through: one SwiGLU of so many times the width."""
+    """Number of additional experts that every token uses: one SwiGLU of this many times the width."""
     balance: str = "bias"
-    """bias: chosen by score + bias, which rises for experts below the mean load (arXiv:2408.15664).
-    auxiliary: a loss on uneven use. none: neither."""
+    """bias: experts are chosen by score + bias, which rises for experts below the mean load
+    (arXiv:2408.15664). auxiliary: a loss on uneven load. none: neither."""
     balance_rate: float = 0.001
-    """What the bias moves a step, or the weight of the auxiliary loss."""
+    """Change of the bias per step, or the weight of the auxiliary loss."""
     dispatch: str = "dropless"
     capacity_factor: float = 1.25
-    """With `dispatch: capacity`, rows of an expert over those of an even load."""
+    """Rows of an expert relative to an even load, with `dispatch: capacity`."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -50,8 +52,8 @@ class MoEOptions:
 def _check(options: MoEOptions) -> None:
     """Raises UserError for the first value that has no meaning."""
 
-    def refuse(key: str, said: str) -> None:
-        raise UserError(f"model.feedforward.options.{key}={getattr(options, key)}{said}")
+    def refuse(key: str, problem: str) -> None:
+        raise UserError(f"model.feedforward.options.{key}={getattr(options, key)}{problem}")
 
     if not 1 <= options.top_k <= options.experts:
         refuse("top_k", f" is not between 1 and experts={options.experts}: a token goes to so many of them.")
@@ -70,7 +72,7 @@ def _check(options: MoEOptions) -> None:
 
 
 def _matmul_flops(context: LayerContext) -> float:
-    """FLOPs of one of the three products of one expert, a token."""
+    """Return the FLOPs per token of one of the three products of one expert."""
     return 2.0 * context.shape.width * context.shape.ffn
 
 
@@ -83,13 +85,14 @@ def _model_flops(context: LayerContext, options: MoEOptions) -> float:
 
 
 def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
-    """Experts multiply all their rows, empty ones too, one weight a group of rows: `dots` computes such
-    products again. The last is not needed backward, because shares are multiplied before it."""
-    rows, shared = _rows_per_token(context, options), options.shared
+    """Count the experts' products with all rows, empty ones included. They have one weight per group of rows,
+    so `dots` recomputes them. The last product is not needed backward, because rows are weighted before
+    it."""
+    rows, shared_experts = _rows_per_token(context, options), options.shared
     return MatmulFlops(
-        weights=_router_flops(context, options) + 2 * shared * _matmul_flops(context),
+        weights=_router_flops(context, options) + 2 * shared_experts * _matmul_flops(context),
         activations=2 * rows * _matmul_flops(context),
-        final=(rows + shared) * _matmul_flops(context),
+        final=(rows + shared_experts) * _matmul_flops(context),
     )
 
 
@@ -105,10 +108,10 @@ def _inactive_parameters(context: LayerContext, options: MoEOptions) -> int:
     return 3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
 
 
-def _update_bias(options: MoEOptions, own: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
+def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
     if options.balance != "bias":
         return {}
-    return {"bias": update_router_bias(own["bias"], signals.load_E, options.balance_rate)}
+    return {"bias": update_router_bias(params["bias"], signals.load_E, options.balance_rate)}
 
 
 @register_feedforward(
@@ -118,11 +121,11 @@ def _update_bias(options: MoEOptions, own: Mapping[str, Array], signals: RouterS
     executed_flops=_executed_flops,
     inactive_parameters=_inactive_parameters,
     update_after_step=_update_bias,
-    # A queue is in the order of a whole sequence.
+    # A queue needs the full sequence in order.
     supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
 )
 class MoE(nnx.Module):
-    """[B, T, D] in; [B, T, D] and Signals out."""
+    """Map [B, T, D] to [B, T, D] and RouterStats."""
 
     def __init__(self, context: LayerContext, options: MoEOptions):
         D, F, E, L = context.shape.width, context.shape.ffn, options.experts, context.shape.layers
@@ -136,7 +139,7 @@ class MoE(nnx.Module):
 
     def __call__(self, x_BTD: Array) -> tuple[Array, RouterStats]:
         options = self.options
-        # Scores in float32: two that bfloat16 cannot tell apart would send a token elsewhere.
+        # Scores in float32: rounding to bfloat16 could change a token's experts.
         scores_BTE = jax.nn.sigmoid(project(x_BTD.astype(FLOAT32), self.router))
         bias_E = None if self.bias is None else gather_weight(self.bias, FLOAT32)
         routing = route(scores_BTE, bias_E, options.top_k)

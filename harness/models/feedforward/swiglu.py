@@ -1,4 +1,4 @@
-"""The gated feed-forward layer (arXiv:2002.05202): down(silu(gate x) * up x)."""
+"""The gated feed-forward layer SwiGLU (arXiv:2002.05202): down(silu(gate x) * up x)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.models.registry import register_feedforward
 
 @dataclass(frozen=True)
 class SwiGLUOptions:
-    """None to choose."""
+    """Empty: SwiGLU has no options."""
 
 
 def _matmul_flops(context: LayerContext) -> float:
@@ -33,6 +33,8 @@ def _matmul_flops(context: LayerContext) -> float:
     supports_sequence_parallel=lambda context, options: True,
 )
 class SwiGLU(nnx.Module):
+    """Map [B, T, D] to [B, T, D] through a hidden layer of width `ffn`."""
+
     def __init__(self, context: LayerContext, options: SwiGLUOptions):
         D, F = context.shape.width, context.shape.ffn
         self.gate = weight((D, F), ("width", "ffn"), fan_in=D)

@@ -1,1 +1,1 @@
-"""The decoder of text models."""
+"""How is a language model built?"""

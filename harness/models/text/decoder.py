@@ -1,4 +1,4 @@
-"""The decoder: embedding, layers (a loop or a scan), norm, head."""
+"""The decoder: embedding, layers (unrolled or scanned), norm, head."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class DecoderLayer(nnx.Module):
         return x_BTD + y_BTD, signals
 
     def _attend(self, x_BTD: Array, rotary: Rotary) -> Array:
-        """`rotary` is of the whole sequence, x and the answer of the part that is here."""
+        """Apply attention to this device's shard of x. `rotary` covers the full sequence."""
         if self.attention_is_sharded:
             return self.attention(x_BTD, rotary.local_shard())
         return local_shard(self.attention(all_gather_sequence(x_BTD), rotary))
 
     def _feed_forward(self, x_BTD: Array) -> tuple[Array, RouterStats | None]:
-        answer = self.feedforward(x_BTD if self.feedforward_is_sharded else all_gather_sequence(x_BTD))
-        y_BTD, signals = answer if isinstance(answer, tuple) else (answer, None)
+        output = self.feedforward(x_BTD if self.feedforward_is_sharded else all_gather_sequence(x_BTD))
+        y_BTD, signals = output if isinstance(output, tuple) else (output, None)
         return y_BTD if self.feedforward_is_sharded else local_shard(y_BTD), signals
 
 
 def _lookup_rows(table_VD: Array, tokens_BT: Array) -> Array:
     if num_shards() == 1:
         return table_VD.at[tokens_BT].get(out_sharding=out_sharding("batch", None, None))
-    # What `get` does inside, JAX 0.10 refuses where some axes are manual and some explicit.
+    # JAX 0.10 rejects `get` where some axes are manual and some explicit.
     specs = (partition_spec(None, None), partition_spec("batch", None))
     return per_device(
         lambda table_VD, tokens_BT: table_VD[tokens_BT], specs, partition_spec("batch", None, None)
@@ -63,14 +63,15 @@ def _lookup_rows(table_VD: Array, tokens_BT: Array) -> Array:
 
 
 def document_index(tokens_BT: Array, end: int) -> Array:
-    """Which document each token is in, int32 [B, T]; the token that ends one is its last."""
+    """Return the index of each token's document, int32 [B, T]. The end token is the last token of its
+    document."""
     ends_BT = (tokens_BT == end).astype(jnp.int32)
     return jnp.cumsum(ends_BT, axis=1) - ends_BT
 
 
 class Decoder(nnx.Module):
-    """Tokens [B, T] in; float32 logits [B, T, V] out, and the signals of feed-forward layers that give any,
-    by the stored path of the layer."""
+    """Map tokens [B, T] to float32 logits [B, T, V] and the RouterStats of layers with experts, by stored
+    path."""
 
     def __init__(self, spec: ModelSpec, compute: ComputeConfig):
         config, shape = spec.config, spec.shape
@@ -116,5 +117,5 @@ class Decoder(nnx.Module):
         return jnp.reshape(logits_NV, (B, T, -1), out_sharding=out_sharding("batch", None, "vocabulary"))
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:
-        """The multipliers of `models.mup`; at the base width the program is the one without them."""
+        """Multiply by a factor of `models.mup`. At the base width nothing is added to the program."""
         return x_BTD if self.relative_width == 1 else x_BTD * factor

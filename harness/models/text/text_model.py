@@ -1,4 +1,5 @@
-"""The decoder as plain functions over a flat dict of parameters, and how a config becomes a model."""
+"""The decoder as pure functions over a flat dict of parameters, and the construction of a model from a
+config."""
 
 from __future__ import annotations
 
@@ -20,86 +21,104 @@ from harness.parallel.sharding.sequence_parallel import shard_sequence
 
 
 class TextModel(Model):
-    """One decoder."""
+    """A decoder of text."""
 
     @property
     def row_length(self) -> int:
+        """Number of tokens in one example: the sequence length, plus one for the last target."""
         return self.spec.sequence_length + 1
 
     @property
     def loss_unit(self) -> str:
+        """Unit of the loss."""
         return "nats a token"
 
     @property
     def non_embedding_parameters(self) -> int:
+        """Number of parameters of all layers and the final norm."""
         return sizing.count_non_embedding(self.spec)
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding and of an untied head."""
+        """Number of parameters of the embedding and of an untied head."""
         return sizing.count_embedding(self.spec.config, self.shape)
 
     @property
     def flops_per_token(self) -> float:
-        """Model FLOPs of one trained token."""
+        """Model FLOPs per trained token."""
         return flops.model_flops(self.spec)
 
     @property
     def executed_flops_per_token(self) -> float:
-        """FLOPs of one trained token as the code multiplies them."""
+        """Executed FLOPs per trained token, padding and recomputation included."""
         return flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     def cache_bytes(self) -> float:
-        """What decoding keeps of one sequence of the config's length, all layers, in compute precision."""
-        each = 2 if self.compute.dtype is Precision.bfloat16 else 4
-        return sum(self.spec.attention.cache_bytes(context, each) for context in self.spec.layer_contexts)
+        """Bytes that decoding caches in all layers for one sequence of the config's length, in compute
+        precision."""
+        bytes_per_value = 2 if self.compute.dtype is Precision.bfloat16 else 4
+        return sum(
+            self.spec.attention.cache_bytes(context, bytes_per_value) for context in self.spec.layer_contexts
+        )
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-        """Float32 logits of each next token."""
+        """Return the float32 logits of each next token."""
         return self._decode(params, tokens_BT)[0]
 
     def _decode(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         return shard_sequence(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
-        """Cross-entropy of each token after the first, float32 nats."""
+        """Return the cross-entropy of each token after the first, in float32 nats."""
         return self._losses(params, tokens_BT1)[0]
 
     def loss(
         self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
     ) -> tuple[Float[Array, ""], dict[str, Any]]:
-        """What is minimised, and its parts: `loss`, the mean cross-entropy a token in float32 nats;
-        `z`, the mean squared log-partition (arXiv:2204.02311, section 5), which counts `z_loss` times;
-        `signals` of layers with experts by stored path, whose auxiliary losses are added."""
+        """Return the loss that is minimised, and a dict of its parts. `loss` is the mean cross-entropy per
+        token in float32 nats; `z` is the mean squared log-partition (arXiv:2204.02311, section 5), weighted
+        by `z_loss`; `signals` holds the RouterStats of layers with experts by stored path, whose auxiliary
+        losses are added."""
         losses_BT, partition_BT, signals = self._losses(params, tokens_BT1)
-        parts = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT)), "signals": signals}
-        total = parts["loss"] + z_loss * parts["z"]
-        auxiliary = [each.auxiliary for each in signals.values() if each.auxiliary is not None]
-        return sum(map(jnp.sum, auxiliary), total), parts
+        metrics = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT)), "signals": signals}
+        total = metrics["loss"] + z_loss * metrics["z"]
+        auxiliary = [stats.auxiliary for stats in signals.values() if stats.auxiliary is not None]
+        return sum(map(jnp.sum, auxiliary), total), metrics
 
     def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, RouterStats]]:
-        """Cross-entropy and log-partition, [B, T] each, and the signals of the layers."""
+        """Return cross-entropy and log-partition, each [B, T], and the layers' statistics."""
         logits_BTV, signals = self._decode(params, tokens_BT1[:, :-1])
-        # Picked by comparison, not by index: no gather over a vocabulary that is split over devices.
+        # Selected by comparison: an index would gather over a vocabulary that is sharded.
         is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
         target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
         partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
         return partition_BT - target_BT, partition_BT, signals
 
     def activation_bytes(self, tokens: int) -> int:
-        """A guess of what the backward pass keeps for so many tokens: products, norms, scores, logits."""
+        """Estimate the bytes that the backward pass saves for this number of tokens: products, norms, scores,
+        logits."""
         shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
-        attended = [self.spec.attention.executed_flops(context) for context in self.spec.layer_contexts]
-        scores = sum(each.activations / (4 * shape.head_width) for each in attended if not each.rescored)
+        attention_matmuls = [
+            self.spec.attention.executed_flops(context) for context in self.spec.layer_contexts
+        ]
+        scores = sum(
+            matmuls.activations / (4 * shape.head_width)
+            for matmuls in attention_matmuls
+            if not matmuls.rescored
+        )
         hidden = sum(
             self.spec.feedforward.executed_flops(context).total / (2 * shape.width)
             for context in self.spec.layer_contexts
         )
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
-        kept = {Remat.none: products * width + scores * 8, Remat.dots: products * width, Remat.full: 0.0}
+        saved_bytes = {
+            Remat.none: products * width + scores * 8,
+            Remat.dots: products * width,
+            Remat.full: 0.0,
+        }
         inputs = shape.layers * shape.width * width
-        return int(tokens * (kept[self.compute.remat] + inputs + 8 * shape.vocabulary))
+        return int(tokens * (saved_bytes[self.compute.remat] + inputs + 8 * shape.vocabulary))
 
 
 def build(
@@ -108,24 +127,24 @@ def build(
     end_token: int | None = None,
     image: tuple[int, int, int] | None = None,
 ) -> Model:
-    """The model of a run: sized and declared. Raises UserError for a config that has no model.
+    """Build the model of a run. Raises UserError for a config that has no model.
 
-    `end`: the token that ends a document, for a config that masks them. `image`: height, width and channels
-    of what is no text.
+    `end_token` ends a document, for a config that masks documents. `image` is the height, width and channels
+    of image data; None for text.
     """
     if config.model.kind is ModelFamily.dit or image is not None:
         return diffusion.build(config, vocabulary, image)
     length = config.data.sequence_length
     check_sequence_divides(length, config.mesh.context)
     shape = sizing.choose_dims(config.model, config.scale.parameters, vocabulary, length)
-    mesh, sequences = config.mesh, config.scale.batch // config.compute.microbatches
-    at_once = max(1, sequences // (mesh.data * mesh.fsdp * mesh.expert))
+    mesh, batch = config.mesh, config.scale.batch // config.compute.microbatches
+    per_device_batch = max(1, batch // (mesh.data * mesh.fsdp * mesh.expert))
     separator = end_token if config.data.mask_documents else None
-    spec = ModelSpec(config.model, shape, length, at_once, separator, mesh.context)
+    spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context)
     return assemble(spec, config.compute)
 
 
 def assemble(spec: ModelSpec, compute: ComputeConfig) -> TextModel:
-    """The model of a spec: the module is built and split once, here."""
+    """Build and split the module of a spec."""
     decoder = Decoder(spec, compute)
     return TextModel(spec, compute, decoder.stacking, *split_module(decoder, decoder.stacking))

@@ -1,8 +1,8 @@
-"""What the processes of one run agree on, where there are several; alone, each of these is nothing.
+"""Agreement between the processes of a multi-process run. With one process, every function here is trivial.
 
-All run the same code on the same steps. What is read from or written to the run's directory is process 0's
-business: it decides, and tells the others. They talk through the key-value store of JAX's coordinator and
-never through a collective, whose order would then have to be agreed on first.
+All processes run the same code on the same steps. Only process 0, the primary, reads and writes the run's
+directory; it decides and tells the others. They communicate through the key-value store of JAX's coordinator
+and never through a collective, whose order would have to be agreed on first.
 """
 
 from __future__ import annotations
@@ -17,31 +17,30 @@ import jax
 import numpy as np
 
 TIMEOUT_MS = 24 * 3600 * 1000
-"""A peer that is gone is noticed by other means (parallel.processes.rendezvous); one that is slow is
-waited for."""
+"""Milliseconds to wait for a slow peer. A lost peer is detected by `parallel.processes.rendezvous`."""
 ANNOUNCE_STEPS = 2
-"""Steps between the one after which leaving is announced and the one after which all leave. No process
-dispatches step k + 2 before step k + 1 ended, which process 0 dispatched after it had announced."""
+"""Steps from the announcement of a stop to the stop itself. No process dispatches step k + 2 before step k +
+1 has ended, and process 0 dispatched that one after its announcement."""
 
 _numbers = itertools.count()
 _index = 0
 
 
 def set_process_index(index: int) -> None:
-    """Which of the processes of its run this one is. JAX's own number will not do: on a TPU it is the one
-    that the slice gives, whatever `jax.distributed.initialize` was told."""
+    """Set this process's index in its run. JAX's own index is unusable: on a TPU it comes from the slice,
+    whatever was passed to `jax.distributed.initialize`."""
     global _index
     _index = index
 
 
 def is_primary() -> bool:
-    """Whether this process writes what the run leaves behind."""
+    """Return whether this process writes the run's files."""
     return _index == 0
 
 
 def broadcast_from_primary(decide: Callable[[], Any]) -> Any:
-    """What process 0 decides, something JSON can carry. To be called by the lane's thread, in every process
-    as often and in the same order."""
+    """Return process 0's decision, a JSON value, in every process. Call it from the run's thread, equally
+    often and in the same order in every process."""
     if jax.process_count() == 1:
         return decide()
     key = f"agreed/{next(_numbers)}"
@@ -53,7 +52,7 @@ def broadcast_from_primary(decide: Callable[[], Any]) -> Any:
 
 
 class PreemptionSync:
-    """The step after which all processes leave a course, if any of them was asked to."""
+    """Agreement on the step after which all processes stop training, if any of them was asked to stop."""
 
     def __init__(self, stop: threading.Event):
         self._stop, self._at = stop, None
@@ -61,7 +60,8 @@ class PreemptionSync:
         self._asked = False
 
     def should_stop_after(self, step: int) -> bool:
-        """Asked after each step. Alone: at once."""
+        """Return whether to stop after this step. Call it after each step. With one process, a stop takes
+        effect at once."""
         if jax.process_count() == 1:
             return self._stop.is_set()
         if self._at is None:
@@ -78,12 +78,12 @@ class PreemptionSync:
         if self._stop.is_set() and not self._asked:
             self._asked = True
             _store().key_value_set(f"{self._name}/asked", "", allow_overwrite=True)
-        told = _try_get(self._name)
-        return None if told is None else int(told)
+        announced_step = _try_get(self._name)
+        return None if announced_step is None else int(announced_step)
 
 
 def put_sharded(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """On the devices of the sharding, of which each process fills its own; a plain `device_put` across
+    """Put a host array on the devices of a sharding; each process fills its own. `device_put` across
     processes would first compare the values in a collective."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)
@@ -91,7 +91,7 @@ def put_sharded(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """The whole array on the host of every process."""
+    """Return the full array on the host of every process."""
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     from jax.experimental import multihost_utils
@@ -109,7 +109,7 @@ def _try_get(key: str) -> str | None:
 
 
 def _store() -> Any:
-    """JAX shows its store to nobody in public."""
+    """Return the coordinator's key-value store, which has no public accessor in JAX."""
     from jax._src import distributed
 
     return distributed.global_state.client

@@ -1,4 +1,4 @@
-"""Makes this process one of several that JAX sees as one machine. The only caller of `jax.distributed`."""
+"""Initialisation of multi-process JAX. This is the only caller of `jax.distributed`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from harness.config.process_group import ProcessGroup
 from harness.parallel.processes.rendezvous import Rendezvous, connect_processes
 
 COLLECTIVES = "gloo"
-"""What adds up across processes on CPU: one rank a device, in a ring, so that the bits depend on the mesh and
-not on how many processes its devices are in."""
+"""Implementation of cross-process collectives on CPU: one rank per device, in a ring, so that results depend
+on the mesh and not on the number of processes."""
 
 
 def initialize(rendezvous: Rendezvous, devices: int) -> None:
-    """Before any backend exists. `devices`: of this process, which sees them as 0 up.
+    """Initialise multi-process JAX, before any backend exists. `devices`: number of this process's devices,
+    numbered from 0.
 
-    All four arguments are given, so JAX asks no scheduler. Its own handler of SIGTERM stays out: when to
-    leave is agreed on by `parallel.processes.agreement`.
+    All four arguments are given, so JAX asks no scheduler. JAX's own SIGTERM handler is disabled: the
+    processes agree on when to stop through `parallel.processes.agreement`.
     """
     processes = rendezvous.processes
     jax.config.update("jax_enable_preemption_service", False)
@@ -36,12 +37,13 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
 
 
 def initialize_single(devices: int) -> None:
-    """One process that has all devices, and adds up across them as several would."""
-    alone = ProcessGroup(1, "alone", "127.0.0.1")
-    initialize(connect_processes(alone, lambda _: None, lambda: None), devices)
+    """Initialise one process with all devices; its collectives sum in the same order as those of several
+    processes."""
+    process = ProcessGroup(1, "alone", "127.0.0.1")
+    initialize(connect_processes(process, lambda _: None, lambda: None), devices)
 
 
 def shutdown(rendezvous: Rendezvous) -> None:
-    """Together with all others, who have agreed that it is over."""
+    """Shut down multi-process JAX. Every process must have agreed to stop and must call this."""
     rendezvous.closing = True
     jax.distributed.shutdown()

@@ -1,13 +1,13 @@
-"""How the processes of a run find each other, and notice at once when one of them is gone.
+"""Rendezvous of a run's processes, and immediate detection of a lost one.
 
-Process 0 listens on a port that the system gives it and says where; the others come and stay connected.
-Only when all have come does it name the port of JAX's coordinator, which it holds from the beginning: bound
-with SO_REUSEPORT and never listening, so that nobody else is given it, while gRPC, which sets the same
-option, can bind it too. A port that is computed (JAX takes 61440 + job number % 4096) will not do: by that
-option a second coordinator of the same user binds it as well, without an error, and two runs mix.
+Process 0 listens on a free port and publishes it; the others connect and stay connected. When all have
+connected, process 0 sends the port of JAX's coordinator. It has reserved that port from the start: bound with
+SO_REUSEPORT and never listening, so that no other program gets it, while gRPC, which sets the same option,
+can bind it too. A computed port (JAX takes 61440 + job number % 4096) is unsafe: with that option a second
+coordinator of the same user binds it without an error, and two runs mix.
 
-The connections remain because a killed peer closes its own in no time. JAX's heartbeats take their timeout
-to see it, and then abort the process before it can say anything. Knows no JAX.
+The connections stay open because the system closes those of a killed peer at once. JAX's heartbeats need
+their timeout to notice, and then abort the process before it can report anything. Imports no JAX.
 """
 
 from __future__ import annotations
@@ -26,59 +26,59 @@ from harness.config.process_group import ProcessGroup
 RETRY_SECONDS = 0.1
 """Seconds between two attempts to reach process 0."""
 GRACE_SECONDS = 1.0
-"""Seconds for which an error waits to be explained by the end of another process."""
+"""Seconds that an error waits for the end of another process to explain it."""
 HELLO_SECONDS = 5.0
-"""Seconds in which one who comes says who it is."""
+"""Seconds that a new connection has to identify itself."""
 
 
 class MissingProcesses(Exception):
-    """Not all processes came in time; the message says which."""
+    """Raised when processes did not connect in time; the message names them."""
 
 
 @dataclass
 class Rendezvous:
-    """Open while its processes train together."""
+    """Open connections between processes that train together."""
 
     processes: ProcessGroup
     coordinator: str
-    """host:port for `jax.distributed.initialize`, the same in every process."""
+    """Address host:port for `jax.distributed.initialize`, equal in every process."""
     reserved_port: socket.socket | None
-    """What holds that port, in process 0."""
+    """Socket that holds the coordinator's port, in process 0."""
     connections: Mapping[int, socket.socket]
-    """By index: of process 0 all others, of any other process 0 alone."""
+    """Connections by process index: to all others in process 0, only to process 0 in the others."""
     closing: bool = False
-    """Ends are expected."""
+    """True when the ends of other processes are expected."""
     failing: bool = False
-    """This process ends for a reason of its own."""
+    """True when this process ends because of its own error."""
 
     def watch_peers(self, on_exit: Callable[[str], None]) -> None:
-        """From now on `gone` is called, in a thread, with a sentence on the first process that ended."""
+        """Call `on_exit`, in a thread, with a sentence about the first process that ends."""
         for index, connection in self.connections.items():
             threading.Thread(target=self._listen, args=(index, connection, on_exit), daemon=True).start()
 
     def announce_failure(self, reason: str) -> None:
-        """Last words to the others: this process ends for a reason of its own."""
+        """Tell the other processes that this one ends because of its own error."""
         self.failing = True
         for connection in self.connections.values():
             with contextlib.suppress(OSError):
                 _send(connection, {"why": reason})
 
     def _listen(self, index: int, connection: socket.socket, on_exit: Callable[[str], None]) -> None:
-        words = _receive(connection)
-        if words:
-            time.sleep(GRACE_SECONDS)  # what befell all is each one's own to tell
-        if not self.closing and not (words and self.failing):
-            why = f": {words['why']}" if words else ""
-            on_exit(f"process {index} of {self.processes.count} ended{why}")
+        message = _receive(connection)
+        if message:
+            time.sleep(GRACE_SECONDS)  # an error of all processes: let each report its own
+        if not self.closing and not (message and self.failing):
+            suffix = f": {message['why']}" if message else ""
+            on_exit(f"process {index} of {self.processes.count} ended{suffix}")
 
 
 def connect_processes(
     processes: ProcessGroup, publish: Callable[[str], None], read_address: Callable[[], str | None]
 ) -> Rendezvous:
-    """Returns when all have come. `say` tells the others where process 0 is, `ask` reads it (None: not yet).
+    """Connect all processes and return when every one has connected. Raises MissingProcesses.
 
-    What `ask` returns may be of an earlier start: nobody listens there any more, or does not know ours.
-    Raises Absent.
+    `publish` shares the address of process 0; `read_address` reads it (None: not yet). An address read may be
+    of an earlier start: then nobody listens there, or the listener rejects this start.
     """
     deadline = time.monotonic() + processes.arrive_seconds
     return (
@@ -89,45 +89,45 @@ def connect_processes(
 
 
 def _accept_all(processes: ProcessGroup, publish: Callable[[str], None], deadline: float) -> Rendezvous:
-    """Process 0: until all others are here."""
+    """Accept all other processes, in process 0."""
     host = processes.host or socket.gethostname()
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(("", 0))
+    reserved_port = socket.socket()
+    reserved_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved_port.bind(("", 0))
     with socket.create_server(("", 0), backlog=processes.count) as server:
         publish(f"{host}:{server.getsockname()[1]}")
-        others: dict[int, socket.socket] = {}
-        while len(others) < processes.count - 1:
+        connections: dict[int, socket.socket] = {}
+        while len(connections) < processes.count - 1:
             connection = _accept(server, deadline)
             if connection is None:
-                missing = [str(each) for each in range(1, processes.count) if each not in others]
+                missing = [str(index) for index in range(1, processes.count) if index not in connections]
                 raise MissingProcesses(
-                    f"of {processes.count} processes {', '.join(missing)} did not come within"
+                    f"process {', '.join(missing)} of {processes.count} did not connect within"
                     f" {processes.arrive_seconds:g} s"
                 )
             connection.settimeout(HELLO_SECONDS)
             hello = _receive(connection)
             connection.settimeout(None)
             if hello and hello.get("start") == processes.start:
-                others[hello["index"]] = connection
+                connections[hello["index"]] = connection
             else:
                 connection.close()
-    coordinator = f"{host}:{held.getsockname()[1]}"
-    for connection in others.values():
+    coordinator = f"{host}:{reserved_port.getsockname()[1]}"
+    for connection in connections.values():
         _send(connection, {"coordinator": coordinator})
-    return Rendezvous(processes, coordinator, held, others)
+    return Rendezvous(processes, coordinator, reserved_port, connections)
 
 
 def _connect_to_primary(
     processes: ProcessGroup, read_address: Callable[[], str | None], deadline: float
 ) -> Rendezvous:
-    """Any other process: until process 0 says that all are here."""
-    while (left := deadline - time.monotonic()) > 0:
+    """Connect to process 0, and wait until it reports that all are connected."""
+    while (remaining_seconds := deadline - time.monotonic()) > 0:
         address = read_address()
         if address:
             with contextlib.suppress(OSError):
                 host, _, port = address.rpartition(":")
-                connection = socket.create_connection((host, int(port)), timeout=left)
+                connection = socket.create_connection((host, int(port)), timeout=remaining_seconds)
                 _send(connection, {"start": processes.start, "index": processes.index})
                 answer = _receive(connection)
                 if answer:
@@ -136,12 +136,12 @@ def _connect_to_primary(
                 connection.close()
         time.sleep(RETRY_SECONDS)
     raise MissingProcesses(
-        f"process 0 of {processes.count} was not there within {processes.arrive_seconds:g} s"
+        f"process 0 of {processes.count} was not reachable within {processes.arrive_seconds:g} s"
     )
 
 
 def _accept(server: socket.socket, deadline: float) -> socket.socket | None:
-    """None when the time is over."""
+    """Accept a connection; None after the deadline."""
     server.settimeout(max(deadline - time.monotonic(), 0.001))
     try:
         connection, _ = server.accept()
@@ -155,14 +155,14 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _receive(connection: socket.socket) -> dict[str, Any] | None:
-    """One message; None where the connection ended instead, or what came is none of ours."""
+    """Receive one message; None if the connection ended or the message is invalid."""
     line = b""
     try:
         while not line.endswith(b"\n"):
-            piece = connection.recv(1)  # what follows is the next message
-            if not piece:
+            byte = connection.recv(1)  # further bytes belong to the next message
+            if not byte:
                 return None
-            line += piece
+            line += byte
         message = json.loads(line)
     except (OSError, ValueError):
         return None

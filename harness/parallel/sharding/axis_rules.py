@@ -91,13 +91,13 @@ def check_sequence_divides(length: int, shards: int) -> None:
 
 
 def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
-    split = LOGICAL_AXIS_RULES.get(axis, ()) if axis else ()
-    names = (split,) if isinstance(split, str) else split
-    parts = 1
+    mesh_axes = LOGICAL_AXIS_RULES.get(axis, ()) if axis else ()
+    names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+    shards = 1
     for name in names:
-        parts *= devices[name]
-    if size % parts:
+        shards *= devices[name]
+    if size % shards:
         key = " x ".join(f"mesh.{name}" for name in names)
         raise UserError(
-            f"{key} = {parts} does not divide {axis} = {size}: {REMEDIES[axis or '']}, or lower {key}."
+            f"{key} = {shards} does not divide {axis} = {size}: {REMEDIES[axis or '']}, or lower {key}."
         )

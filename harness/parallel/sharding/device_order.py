@@ -1,4 +1,4 @@
-"""Where on the machine the axes of a mesh lie: the slow links between slices or hosts are the outer axes'."""
+"""Order of the devices in a mesh: outer axes cross the slow links between slices or hosts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from jax.experimental import mesh_utils
 
 AXES_BY_TRAFFIC = ("data", "fsdp", "context", "expert", "tensor")
-"""From what sends least to what sends most."""
+"""Mesh axes from least to most communication."""
 
 
 def order_devices(devices: Sequence[Any], sizes: Mapping[str, int]) -> np.ndarray:
-    """The devices of a mesh with axes of these sizes, in their order.
+    """Return the devices as a mesh with axes of these sizes.
 
-    Each axis, the first of `OUTWARD` first, goes over as many slices or hosts as are left and it divides
-    into; what is inside of one is near. On CPUs, where one has all devices, and where they hold unequal
-    numbers, the devices keep the order that they came in.
+    Each axis, in the order of `AXES_BY_TRAFFIC`, spans as many of the remaining slices or hosts as divide it;
+    the rest of it stays within one. Devices keep their order on CPUs, on a single slice or host, and where
+    slices or hosts hold unequal numbers.
     """
     groups = _group_by_slice(devices)
     if len(groups) < 2 or len({len(group) for group in groups.values()}) > 1:
@@ -32,17 +32,20 @@ def order_devices(devices: Sequence[Any], sizes: Mapping[str, int]) -> np.ndarra
 
 
 def _group_by_slice(devices: Sequence[Any]) -> dict[int, list[Any]]:
-    """Accelerators by the slice that they are in, where their platform says so, else by their process."""
-    found: dict[int, list[Any]] = {}
+    """Group accelerators by slice if their platform names slices, else by process."""
+    devices_by_slice: dict[int, list[Any]] = {}
     for device in devices:
         if device.platform != "cpu":
-            where = getattr(device, "slice_index", None)
-            found.setdefault(device.process_index if where is None else where, []).append(device)
-    return found
+            slice_index = getattr(device, "slice_index", None)
+            devices_by_slice.setdefault(
+                device.process_index if slice_index is None else slice_index, []
+            ).append(device)
+    return devices_by_slice
 
 
 def _slices_per_axis(sizes: Sequence[int], slices: int) -> list[int]:
-    """How many slices each axis goes over. All are given away, since they divide the product of the sizes."""
+    """Return the number of slices that each axis spans. All are used, since their number divides the product
+    of the sizes."""
     outer = []
     for size in sizes:
         outer.append(math.gcd(size, slices))

@@ -1,4 +1,4 @@
-"""The lane of one run: a sub-mesh of the devices that a worker was given."""
+"""The mesh of one run's lane: some of its worker's devices."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from harness.core.errors import UserError
 from harness.parallel.sharding.device_order import order_devices
 
 AXES = ("data", "fsdp", "tensor", "expert")
-"""Of every mesh. One whose sequences are split has `context` too, before `tensor`."""
+"""Axes of every mesh. A mesh that splits sequences has `context` too, before `tensor`."""
 
 
 def mesh_axes(config: MeshConfig) -> tuple[str, ...]:
-    """Names of the axes. Without `context` a program is the one from before there was that axis."""
+    """Return the names of the axes. `context` is left out at size 1, so those programs do not change."""
     return AXES if config.context == 1 else ("data", "fsdp", "context", "tensor", "expert")
 
 
 def mesh_shape(config: MeshConfig) -> tuple[int, ...]:
-    """Devices along each of `axes_of`."""
+    """Return the number of devices along each axis."""
     return tuple(getattr(config, axis) for axis in mesh_axes(config))
 
 
 def abstract_mesh(config: MeshConfig) -> AbstractMesh:
-    """The mesh of a lane without its devices."""
+    """Return a lane's mesh without devices."""
     axes = mesh_axes(config)
     return AbstractMesh(mesh_shape(config), axes, axis_types=(AxisType.Explicit,) * len(axes))
 
 
 def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
-    """A mesh with the axes of the config over exactly these devices, laid out by `hosts.placed`.
+    """Return the mesh over exactly these devices, ordered by `device_order.order_devices`.
 
-    Raises UserError if their number is not the product of those.
+    Raises UserError if the sizes of the axes do not multiply to the number of devices.
     """
     shape, axes = mesh_shape(config), mesh_axes(config)
     if min(shape) < 1 or config.devices != len(devices):

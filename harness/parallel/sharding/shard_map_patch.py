@@ -1,10 +1,10 @@
-"""What JAX leaves out where a map over some axes of a mesh begins and ends: how the others split the arrays.
+"""Patch of JAX: keep the auto-sharded axes of arrays that enter and leave a partial shard_map.
 
-JAX 0.10 lowers such a map as if its explicit axes split nothing there. The values are right all the same, but
-whatever goes in, comes out, or is kept for the gradient is gathered whole on every device and split again.
-No public way says it: the specs of such a map may name only the axes that it is over, and a `reshard` inside
-or a `with_sharding_constraint` behind it leaves the gather where it is (tried in 0.10.2). So this leans on a
-private function of JAX; in another version nothing is changed, and it costs that traffic.
+JAX 0.10 lowers a shard_map over some mesh axes as if its explicit axes sharded nothing at its boundary.
+Values are right, but every input, output and residual is gathered on every device and sharded again. No
+public API fixes this: the specs of such a map may name only its own axes, and a `reshard` inside or a
+`with_sharding_constraint` after it keeps the gather (tried in 0.10.2). So this patches a private function of
+JAX 0.10. Other versions stay unpatched and pay for that traffic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NAME = "_shardy_shard_map_sharding"
 
 @functools.cache
 def preserve_auto_shardings() -> None:
-    """From now on such maps are lowered with the split that the type of each array says."""
+    """Patch JAX so that partial shard_maps keep the sharding in each array's type. Further calls have no
+    effect."""
     if jax.__version__.startswith("0.10.") and hasattr(private, NAME):
         setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
 
@@ -30,16 +31,16 @@ def preserve_auto_shardings() -> None:
 def _add_auto_axes(lowered: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(lowered)
     def sharding(ctx: Any, mesh: Any, manual_axes: Any, spec: P, aval: Any) -> Any:
-        split = getattr(getattr(aval, "sharding", None), "spec", ())
-        if len(manual_axes) < len(mesh.axis_names) and len(split) == aval.ndim:
-            said = (*spec, *(None,) * (aval.ndim - len(spec)))
-            spec = P(*map(_merge_axes, said, split))
+        type_spec = getattr(getattr(aval, "sharding", None), "spec", ())
+        if len(manual_axes) < len(mesh.axis_names) and len(type_spec) == aval.ndim:
+            manual_spec = (*spec, *(None,) * (aval.ndim - len(spec)))
+            spec = P(*map(_merge_axes, manual_spec, type_spec))
         return lowered(ctx, mesh, manual_axes, spec, aval)
 
     return sharding
 
 
 def _merge_axes(manual: Any, typed: Any) -> tuple[str, ...] | None:
-    """The axes of one dimension: the manual ones, then those of its type."""
-    first, more = ((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in (manual, typed))
-    return (*first, *(axis for axis in more if axis not in first)) or None
+    """Return the axes of one dimension: the manual ones, then those of its type."""
+    first, others = ((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in (manual, typed))
+    return (*first, *(axis for axis in others if axis not in first)) or None

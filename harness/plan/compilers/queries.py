@@ -21,7 +21,7 @@ from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
-from harness.plan.compilers.environment import plan_python
+from harness.plan.compilers.plan_environment import plan_python
 from harness.plan.compilers.topology import compiler_topology
 from harness.plan.compilers.trainable_mesh import fastest_trainable, planned_memory, smaller_mesh
 from harness.plan.plan_types import DescribedRun, PlannedRun, SweepPlan

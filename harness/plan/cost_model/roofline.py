@@ -290,7 +290,12 @@ def _pipeline_seconds(
     """(p - 1) / (v m) of the busy time (arXiv:2104.04473), and activations handed on over slow links."""
     bubble = (layout.pipeline - 1) / (layout.virtual * layout.microbatches(model)) * busy
     handed = (
-        2 * layout.virtual * layout.tokens_per_device(model) * model.width * precision.activation_bytes / layout.tensor
+        2
+        * layout.virtual
+        * layout.tokens_per_device(model)
+        * model.width
+        * precision.activation_bytes
+        / layout.tensor
     )
     return bubble + np.where(
         layout.pipeline > 1, EXPOSED_OTHER * handed / (links.scale_out * LINK_EFFICIENCY), 0.0
@@ -310,4 +315,10 @@ def _elementwise_seconds(
     )
     again = np.where(layout.full_remat | layout.dots_remat, 4, 3)
     moved = values * again * model.layers / layout.pipeline + 8 * 3 * model.vocabulary / layout.pipeline
-    return layout.tokens_per_device(model) / layout.tensor * moved * precision.activation_bytes / chip.memory_bandwidth
+    return (
+        layout.tokens_per_device(model)
+        / layout.tensor
+        * moved
+        * precision.activation_bytes
+        / chip.memory_bandwidth
+    )

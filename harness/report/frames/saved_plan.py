@@ -88,7 +88,8 @@ def _row(run: Mapping[str, Any], shown: Mapping[str, str]) -> Row:
     content: dict[str, Any] = {field.name: run[field.name] for field in dataclasses.fields(RunOnChips)}
     content["memory"] = {name: _interval(part) for name, part in run["memory"].items()}
     content["days"] = _interval(run["days"])
-    return Row(**content | {**shown})
+    content.update(shown)
+    return Row(**content)
 
 
 def _interval(number: Mapping[str, float] | None) -> Interval | None:

@@ -95,7 +95,9 @@ def _expert_section(comparison: Comparison, chart_names: set[str]) -> list[str]:
     if "experts" not in chart_names:
         return []
     return [
-        section_html("Experts", EXPERTS, chart_html("experts", chart_names), table_html(tables.experts(comparison)))
+        section_html(
+            "Experts", EXPERTS, chart_html("experts", chart_names), table_html(tables.experts(comparison))
+        )
     ]
 
 

@@ -85,8 +85,8 @@ class TrainableModel:
         trainable, frozen = split_trainable(shapes, self.trainable_paths)
         tokens = jax.ShapeDtypeStruct((sequences, length + 1), jnp.int32)
 
-        def loss(moving: Params, resting: Params, tokens_BT1: Array) -> Array:
-            return self.loss(moving | resting, tokens_BT1, 0.0)[0]
+        def loss(trainable: Params, frozen: Params, tokens_BT1: Array) -> Array:
+            return self.loss(trainable | frozen, tokens_BT1, 0.0)[0]
 
         return flops.count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens) / (
             sequences * length

@@ -85,9 +85,7 @@ class LocalEngine:
             os.set_blocking(self._server.stdout.fileno(), False)
             self._partial_line = b""
 
-    def check(
-        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
-    ) -> None:
+    def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError if another machine trains one of the runs; workers have all that the driver has."""
         for path in (path for spec in specs for path in spec.runs):
             check_lockable(RunDir(path))

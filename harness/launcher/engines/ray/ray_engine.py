@@ -23,29 +23,15 @@ from harness.launcher.engines.engine_api import Exit, WorkerSpec, remote_environ
 from harness.launcher.engines.exit_messages import exit_code_text
 from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
 from harness.launcher.engines.preflight import run_preflight
-from harness.launcher.engines.ray import process_actor, slice_shape
-from harness.launcher.engines.ray.ray_cluster import (
-    HeadMonitor,
-    connect,
-    device_resource,
-    import_ray,
-    largest_fitting_node,
-    small_request,
-)
+from harness.launcher.engines.ray import process_actor, ray_cluster, slice_shape, workers
 from harness.launcher.engines.ray.slice_shape import SliceShape, slice_name
-from harness.launcher.engines.ray.workers import (
-    ActorProcess,
-    RayWorker,
-    complete_workers,
-    release_placement,
-    request_placement,
-)
+from harness.launcher.engines.ray.workers import ActorProcess, RayWorker
 from harness.records.run.status import ProcessInfo
 
 REFRESH_SECONDS = 0.1
-"""Seconds for which one question to Ray is used for all workers."""
+"""Seconds for which one question to Ray is used for all found_workers."""
 MAX_WAITING_IN_RAY = 64
-"""Maximum number of workers that wait inside Ray; further ones wait here, at no cost."""
+"""Maximum number of found_workers that wait inside Ray; further ones wait here, at no cost."""
 LINGER_SECONDS = 60.0
 """Seconds for which an actor without a driver keeps the exit status; then it releases its resources."""
 START_SECONDS = 10.0
@@ -54,11 +40,11 @@ ANSWER_SECONDS = 10.0
 """Seconds in which running actors of an earlier driver answer."""
 PARENT_DEATH_MODULE = "harness.launcher.engines.ray.parent_death"
 ADDRESS_FILE = "ray.json"
-"""File beside the logs with the address of the head, while workers are in its cluster."""
+"""File beside the logs with the address of the head, while found_workers are in its cluster."""
 
 
 def stop_workers(logs: Path, ray: Any = None) -> int:
-    """Ask the workers of a sweep to save and exit, without its driver. Returns their number."""
+    """Ask the found_workers of a sweep to save and exit, without its driver. Returns their number."""
     record = atomic_files.read_checksummed_json(logs / ADDRESS_FILE)
     if record is None:
         return 0
@@ -66,8 +52,8 @@ def stop_workers(logs: Path, ray: Any = None) -> int:
         return RayEngine(RayConfig(record["address"]), logs, ray=ray).stop()
     except UserError as error:
         raise UserError(
-            f"cannot ask the Ray at {record['address']} for the workers of {logs.parent} "
-            f"({error.__cause__ or error}). If that cluster has ended, its workers have ended too"
+            f"cannot ask the Ray at {record['address']} for the found_workers of {logs.parent} "
+            f"({error.__cause__ or error}). If that cluster has ended, its found_workers have ended too"
         ) from error
 
 
@@ -86,20 +72,18 @@ class RayEngine:
         self._waiting: deque[RayWorker] = deque()
         self._earlier_workers: dict[str, RayWorker] = {}
         self._last_asked = float("-inf")
-        self._head = HeadMonitor()
+        self._head = ray_cluster.HeadMonitor()
 
-    def check(
-        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
-    ) -> None:
-        """Connect, find earlier workers, run the test job. Raises UserError if a worker could not run."""
+    def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
+        """Connect, find earlier found_workers, run the test job. Raises UserError if a worker could not run."""
         self._logs.mkdir(parents=True, exist_ok=True)
         self._connect()
         try:
-            largest_fitting_node(self._config, specs, self._ray.nodes())
+            ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
             if self._config.address is not None:
                 self._earlier_workers = self._find_earlier_workers()
-                run_preflight(self, self._preflight_starter(specs), self._logs, required_files, note)
-                self._head = HeadMonitor(self._ray.get_runtime_context().gcs_address)
+                run_preflight(self, self._preflight_starter(specs), self._logs, files, note)
+                self._head = ray_cluster.HeadMonitor(self._ray.get_runtime_context().gcs_address)
                 atomic_files.write_checksummed_json(
                     self._logs / ADDRESS_FILE, {"address": self._head.address}
                 )
@@ -112,7 +96,7 @@ class RayEngine:
         worker = self._earlier_workers.pop(spec.name, None)
         if worker is not None:
             return worker
-        name, share = device_resource(self._config, spec), spec.devices // spec.processes
+        name, share = ray_cluster.device_resource(self._config, spec), spec.devices // spec.processes
         needs_slice = spec.platform == "tpu" and spec.processes > 1
         shape = SliceShape(name, share, spec.processes) if needs_slice else None
         return self._enqueue(spec, [PARENT_DEATH_MODULE, self._module, *run_args(spec)], {name: share}, shape)
@@ -154,22 +138,24 @@ class RayEngine:
             self._send_signal(process, signal.SIGKILL if hard else signal.SIGTERM)
 
     def stop(self) -> int:
-        """Ask the workers of an earlier driver to save and exit, and remove those that wait. Returns the number
+        """Ask the found_workers of an earlier driver to save and exit, and remove those that wait. Returns the number
         of the former."""
         self._connect()
         try:
-            workers = self._find_earlier_workers()
-            processes = [process for worker in workers.values() for process in worker.process_group.members]
+            found_workers = self._find_earlier_workers()
+            processes = [
+                process for worker in found_workers.values() for process in worker.process_group.members
+            ]
             if calls := [process.actor.tell.remote(int(signal.SIGTERM)) for process in processes]:
                 self._ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS)
             else:
                 (self._logs / ADDRESS_FILE).unlink()
-            return len(workers)
+            return len(found_workers)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Disconnect. A Ray that was started here ends with its workers; those of another cluster go on."""
+        """Disconnect. A Ray that was started here ends with its found_workers; those of another cluster go on."""
         if not self._connected:
             return
         self._connected = False
@@ -181,8 +167,8 @@ class RayEngine:
             self._ray.shutdown()
 
     def _connect(self) -> None:
-        self._ray = self._ray or import_ray(self._config)
-        connect(self._ray, self._config, f"ab-harness-{hash_json(str(self._logs))[:12]}")
+        self._ray = self._ray or ray_cluster.import_ray(self._config)
+        ray_cluster.connect(self._ray, self._config, f"ab-harness-{hash_json(str(self._logs))[:12]}")
         self._connected = True
         self._ray.cloudpickle.register_pickle_by_value(process_actor)
         self._actor_class = self._ray.remote(process_actor.ProcessActor)
@@ -192,10 +178,12 @@ class RayEngine:
     def _preflight_starter(
         self, specs: Sequence[WorkerSpec]
     ) -> Callable[[WorkerSpec, Sequence[str]], RayWorker]:
-        """Return a function that starts the test job on a node of the workers without using their resources."""
+        """Return a function that starts the test job on a node of the found_workers without using their resources."""
         return partial(
             self._enqueue,
-            resources=small_request(largest_fitting_node(self._config, specs, self._ray.nodes())),
+            resources=ray_cluster.small_request(
+                ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
+            ),
         )
 
     def _enqueue(
@@ -216,7 +204,7 @@ class RayEngine:
         return worker
 
     def _place_waiting(self) -> None:
-        """Place workers in their order; others may pass those that wait for a slice."""
+        """Place found_workers in their order; others may pass those that wait for a slice."""
         blocked: list[RayWorker] = []
         full: set[SliceShape | None] = set()
         while self._waiting and len(self._unplaced) < MAX_WAITING_IN_RAY:
@@ -236,8 +224,8 @@ class RayEngine:
         """Assign a free TPU slice if one is needed (Ray would use parts of two). Returns False if none is free."""
         if worker.shape is None:
             return True
-        workers = [process.worker for process, _ in self._pending_answers.values()]
-        used = {placed.slice for placed in workers if placed.exit is None} - {""}
+        found_workers = [process.worker for process, _ in self._pending_answers.values()]
+        used = {placed.slice for placed in found_workers if placed.exit is None} - {""}
         matching = slice_shape.matching_slices(worker.shape, self._ray.nodes())
         free = [name for name in matching if name not in used]
         worker.slice = next(iter(free), "")
@@ -245,29 +233,29 @@ class RayEngine:
 
     def _place(self, worker: RayWorker) -> None:
         worker.requested_at = time.monotonic()
-        request_placement(self._ray, self._actor_class, worker)
+        workers.request_placement(self._ray, self._actor_class, worker)
         for process in worker.process_group.members:
             self._watch(process)
 
     def _find_earlier_workers(self) -> dict[str, RayWorker]:
-        """Return the earlier driver's workers by name if every process has started; remove all others.
+        """Return the earlier driver's found_workers by name if every process has started; remove all others.
 
         So no worker that has not started yet, perhaps with other code, is taken over.
         """
-        workers = complete_workers(self._ray)
-        for process in (process for worker in workers for process in worker.process_group.members):
+        found_workers = workers.complete_workers(self._ray)
+        for process in (process for worker in found_workers for process in worker.process_group.members):
             self._watch(process)
         deadline = time.monotonic() + ANSWER_SECONDS
-        while any(worker.name in self._unplaced for worker in workers) and time.monotonic() < deadline:
+        while any(worker.name in self._unplaced for worker in found_workers) and time.monotonic() < deadline:
             time.sleep(REFRESH_SECONDS)
             self._collect_answers()
-        for worker in workers:
+        for worker in found_workers:
             if not worker.has_started or any(process.exit for process in worker.process_group.members):
                 self._finish(worker, Exit(None, "not all of its processes were running"))
-        slices = {node["NodeID"]: slice_name(node) for node in self._ray.nodes()} if workers else {}
-        for worker in workers:
+        slices = {node["NodeID"]: slice_name(node) for node in self._ray.nodes()} if found_workers else {}
+        for worker in found_workers:
             worker.slice = slices.get(worker.leader.node, "")
-        return {worker.name.rpartition("#")[0]: worker for worker in workers if worker.exit is None}
+        return {worker.name.rpartition("#")[0]: worker for worker in found_workers if worker.exit is None}
 
     # Watching
 
@@ -277,7 +265,7 @@ class RayEngine:
         self._pending_answers[process.actor.wait.remote()] = (process, self._on_exit)
 
     def _collect_answers(self) -> None:
-        """Handle all answers that have arrived, with one question to Ray, and place waiting workers."""
+        """Handle all answers that have arrived, with one question to Ray, and place waiting found_workers."""
         now = time.monotonic()
         if now - self._last_asked < REFRESH_SECONDS:
             return
@@ -344,7 +332,7 @@ class RayEngine:
         worker.exit = end
         self._unplaced.discard(worker.name)
         if self._head.is_reachable(self._last_asked):  # else it would block; the actors release them later
-            release_placement(self._ray, worker)
+            workers.release_placement(self._ray, worker)
 
 
 def _process_task(spec: WorkerSpec, argv: Sequence[str]) -> process_actor.ProcessTask:

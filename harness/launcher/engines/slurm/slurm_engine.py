@@ -14,29 +14,7 @@ from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec, run_args
 from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import PREFLIGHT_NAME, run_preflight
-from harness.launcher.engines.slurm.queue import (
-    Call,
-    CommandFailed,
-    Queue,
-    SlurmJob,
-    cancel_jobs,
-    check_installed,
-    last_slurm_message,
-    list_user_jobs,
-    max_array_size,
-    refusal_message,
-    run_command,
-)
-from harness.launcher.engines.slurm.script import (
-    WorkerCommand,
-    array_key,
-    array_script,
-    has_single_task,
-    job_name,
-    slurm_log,
-    submitted_code,
-    submitted_runs,
-)
+from harness.launcher.engines.slurm import queue, script
 from harness.records.run.provenance import code_hash
 from harness.records.run.status import ProcessInfo
 
@@ -52,25 +30,25 @@ class SubmittedJob:
     exit: Exit | None = None
 
 
-def stop_jobs(logs: Path, call: Call = run_command) -> int:
+def stop_jobs(logs: Path, call: queue.Call = queue.run_command) -> int:
     """Ask the jobs of a sweep to save and exit, without its driver. Returns their number."""
     if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
         return 0
     try:
-        live = [job.id for job, _ in _live_jobs(logs, list_user_jobs(call).values())]
-    except CommandFailed as error:
+        live = [job.id for job, _ in _live_jobs(logs, queue.list_user_jobs(call).values())]
+    except queue.CommandFailed as error:
         raise UserError(f"cannot ask Slurm for the jobs of {logs.parent} ({error}). Try again") from error
-    cancel_jobs(live, hard=False, call=call)
+    queue.cancel_jobs(live, hard=False, call=call)
     return len(live)
 
 
-def _live_jobs(logs: Path, jobs: Iterable[SlurmJob]) -> Iterator[tuple[SlurmJob, list[str]]]:
+def _live_jobs(logs: Path, jobs: Iterable[queue.SlurmJob]) -> Iterator[tuple[queue.SlurmJob, list[str]]]:
     """Yield the pending and running jobs of a sweep, each with its run directories."""
     arrays: dict[str, dict[int, list[str]]] = {}
     for job in jobs:
         if job.exit is None and job.array_task is not None:
             if job.name not in arrays:
-                arrays[job.name] = submitted_runs(logs, job.name)
+                arrays[job.name] = script.submitted_runs(logs, job.name)
             if runs := arrays[job.name].get(job.array_task):
                 yield job, runs
 
@@ -81,28 +59,26 @@ class SlurmEngine:
     which is written before the job is submitted, say which runs it trains."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: queue.Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
-        self._queue = Queue(call, list_user_jobs)
+        self._queue = queue.Queue(call, queue.list_user_jobs)
         self._earlier_jobs: dict[str, str] = {}
         """Ids of the jobs of earlier drivers, by run directory."""
-        self._unsubmitted: list[tuple[SubmittedJob, WorkerCommand]] = []
+        self._unsubmitted: list[tuple[SubmittedJob, script.WorkerCommand]] = []
         """Jobs to submit at the next poll."""
         self._to_cancel: dict[bool, list[str]] = {False: [], True: []}
         """Ids of the jobs to cancel at the next poll; the key is `hard`."""
         self._script_names: Iterator[str] | None = None
         """Script names that are not in use."""
 
-    def check(
-        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
-    ) -> None:
+    def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Find earlier jobs, else run the test job. Raises UserError if a worker could not run."""
-        check_installed("sbatch")
+        queue.check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
         self._find_earlier_jobs()
         if not self._earlier_jobs:  # the driver that submitted these has run the test job
-            run_preflight(self, self._submit_now, self._logs, required_files, note)
+            run_preflight(self, self._submit_now, self._logs, files, note)
 
     def submit(self, spec: WorkerSpec) -> SubmittedJob:
         """Take over the earlier job of these runs, or submit a new one at the next poll."""
@@ -163,42 +139,42 @@ class SlurmEngine:
         """Return the scripts that `sbatch` would get for these workers."""
         arrays = self._split_into_arrays([(SubmittedJob(spec), self._command_of(spec)) for spec in specs])
         return [
-            array_script(self._config, self._logs, stem, [command for _, command in array])
+            script.array_script(self._config, self._logs, stem, [command for _, command in array])
             for stem, array in zip(self._free_script_names(), arrays, strict=False)
         ]
 
-    def _command_of(self, spec: WorkerSpec) -> WorkerCommand:
-        return WorkerCommand(spec, self._module, tuple(run_args(spec)))
+    def _command_of(self, spec: WorkerSpec) -> script.WorkerCommand:
+        return script.WorkerCommand(spec, self._module, tuple(run_args(spec)))
 
     def _submit_now(self, spec: WorkerSpec, argv: Sequence[str]) -> SubmittedJob:
         """Submit one job at once. Raises UserError if Slurm refuses it."""
         handle = SubmittedJob(spec)
-        self._submit_array([(handle, WorkerCommand(spec, argv[0], tuple(argv[1:])))], spec.log.stem)
+        self._submit_array([(handle, script.WorkerCommand(spec, argv[0], tuple(argv[1:])))], spec.log.stem)
         if handle.exit is not None:
             raise UserError(handle.exit.message)
         return handle
 
     def _split_into_arrays(
-        self, jobs: Sequence[tuple[SubmittedJob, WorkerCommand]]
-    ) -> list[list[tuple[SubmittedJob, WorkerCommand]]]:
+        self, jobs: Sequence[tuple[SubmittedJob, script.WorkerCommand]]
+    ) -> list[list[tuple[SubmittedJob, script.WorkerCommand]]]:
         """Group jobs with equal needs into arrays of at most the size that Slurm allows."""
-        groups: dict[str, list[tuple[SubmittedJob, WorkerCommand]]] = {}
+        groups: dict[str, list[tuple[SubmittedJob, script.WorkerCommand]]] = {}
         for entry in jobs:
-            groups.setdefault(array_key(self._config, entry[1]), []).append(entry)
-        limit = max_array_size(self._call) if len(jobs) > len(groups) else 1
+            groups.setdefault(script.array_key(self._config, entry[1]), []).append(entry)
+        limit = queue.max_array_size(self._call) if len(jobs) > len(groups) else 1
         return [
             group[first : first + limit] for group in groups.values() for first in range(0, len(group), limit)
         ]
 
-    def _submit_array(self, jobs: Sequence[tuple[SubmittedJob, WorkerCommand]], stem: str) -> None:
+    def _submit_array(self, jobs: Sequence[tuple[SubmittedJob, script.WorkerCommand]], stem: str) -> None:
         """Submit jobs as one array. If Slurm refuses it, each job gets that as its exit."""
         file, submitted_at = self._logs / f"{stem}.sh", self._queue.now()
-        text = array_script(self._config, self._logs, stem, [command for _, command in jobs])
+        text = script.array_script(self._config, self._logs, stem, [command for _, command in jobs])
         atomic_files.write_bytes(file, text.encode())
         try:
             job = self._call(["sbatch", "--parsable", str(file)]).strip().partition(";")[0]
-        except CommandFailed as error:
-            end = Exit(None, refusal_message(str(error), self._config, self._call))
+        except queue.CommandFailed as error:
+            end = Exit(None, queue.refusal_message(str(error), self._config, self._call))
             for handle, _ in jobs:
                 handle.exit = end
             return
@@ -217,15 +193,15 @@ class SlurmEngine:
         """
         self._queue.check_answers()
         live = [*_live_jobs(self._logs, self._queue.jobs().values())]
-        preflight_name = job_name(self._logs, PREFLIGHT_NAME)
+        preflight_name = script.job_name(self._logs, PREFLIGHT_NAME)
         workers = [(job, runs) for job, runs in live if job.name != preflight_name]
         self._check_code([job for job, _ in workers if job.is_pending])
         self._to_cancel[True] += [job.id for job, _ in live if job.name == preflight_name]
         self._earlier_jobs = {run: job.id for job, runs in workers for run in runs}
 
-    def _check_code(self, pending: Sequence[SlurmJob]) -> None:
+    def _check_code(self, pending: Sequence[queue.SlurmJob]) -> None:
         """Raise UserError for a job of other code: it would train what the run's record does not name."""
-        other = [job for job in pending if submitted_code(self._logs, job.name) != code_hash()]
+        other = [job for job in pending if script.submitted_code(self._logs, job.name) != code_hash()]
         if other:
             arrays = sorted({job.id.partition("_")[0] for job in other}, key=int)
             more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
@@ -235,14 +211,16 @@ class SlurmEngine:
                 "lost: only jobs that are not running are cancelled"
             )
 
-    def _with_scheduler_message(self, job: SlurmJob, end: Exit) -> Exit:
+    def _with_scheduler_message(self, job: queue.SlurmJob, end: Exit) -> Exit:
         """Add Slurm's own message to the exit of a worker that failed or may never have started."""
         if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
             return end
-        log, single_job = slurm_log(self._logs, job.name), has_single_task(self._logs, job.name)
-        return replace(end, scheduler_message=last_slurm_message(job.raw_id, log, single_job=single_job))
+        log, single_job = script.slurm_log(self._logs, job.name), script.has_single_task(self._logs, job.name)
+        return replace(
+            end, scheduler_message=queue.last_slurm_message(job.raw_id, log, single_job=single_job)
+        )
 
-    def _earlier_job(self, spec: WorkerSpec) -> SlurmJob | None:
+    def _earlier_job(self, spec: WorkerSpec) -> queue.SlurmJob | None:
         """Return the live job that an earlier driver submitted for any of these runs."""
         jobs = [self._queue.jobs().get(self._earlier_jobs.get(run, "")) for run in run_args(spec)]
         return next((job for job in jobs if job is not None and job.exit is None), None)
@@ -255,5 +233,5 @@ class SlurmEngine:
             self._submit_array(array, next(self._script_names))
         for hard, jobs in self._to_cancel.items():
             if jobs:
-                cancel_jobs(jobs, hard=hard, call=self._call)
+                queue.cancel_jobs(jobs, hard=hard, call=self._call)
                 jobs.clear()

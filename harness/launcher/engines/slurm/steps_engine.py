@@ -17,21 +17,7 @@ from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
 from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import run_preflight
-from harness.launcher.engines.slurm.queue import (
-    Call,
-    CommandFailed,
-    Queue,
-    check_installed,
-    list_steps,
-    run_command,
-)
-from harness.launcher.engines.slurm.script import (
-    WorkerCommand,
-    job_name,
-    log_options,
-    resource_options,
-    step_script,
-)
+from harness.launcher.engines.slurm import queue, script
 from harness.records.run.status import ProcessInfo
 
 ALLOCATION_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
@@ -56,19 +42,17 @@ class StepsEngine:
     """Engine with one `srun --exact` per worker, which waits until its part of the allocation is free."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: queue.Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._allocation = os.environ.get("SLURM_JOB_ID", "")
-        self._queue = Queue(call, lambda call: list_steps(self._allocation, call))
+        self._queue = queue.Queue(call, lambda call: queue.list_steps(self._allocation, call))
         self._own_steps: set[str] = set()
         """Names of the steps that this driver started or took over; one that is still listed may have ended."""
 
-    def check(
-        self, specs: Sequence[WorkerSpec], required_files: Sequence[Path], note: Callable[[str], None]
-    ) -> None:
+    def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError without an allocation that holds each worker; then run the test job."""
-        check_installed("srun")
+        queue.check_installed("srun")
         if not self._allocation:
             raise UserError(
                 "engine.slurm.submit=steps: no allocation here (SLURM_JOB_ID is not set). Run the command "
@@ -78,18 +62,18 @@ class StepsEngine:
             _check_fits(self._config, spec)
         self._queue.check_answers()
         self._logs.mkdir(parents=True, exist_ok=True)
-        run_preflight(self, self._start_step, self._logs, required_files, note)
+        run_preflight(self, self._start_step, self._logs, files, note)
 
     def submit(self, spec: WorkerSpec) -> SlurmStep:
         """Take over the earlier step of this name, or start a new one."""
-        name = job_name(self._logs, spec.log.stem)
+        name = script.job_name(self._logs, spec.log.stem)
         if name in self._queue.jobs() and name not in self._own_steps:
             return self._adopt_step(spec, name)
         return self._start_step(spec, [self._module, *run_args(spec)])
 
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> SlurmStep:
         """Take over the step that trains these runs. Raises UserError for a process outside the allocation."""
-        name = job_name(self._logs, spec.log.stem)
+        name = script.job_name(self._logs, spec.log.stem)
         if name not in self._queue.jobs() and writer.alive():
             raise UserError(
                 f"process {writer.pid} on {writer.host} trains it outside the allocation. Continue there, or wait"
@@ -124,16 +108,16 @@ class StepsEngine:
 
     def scripts(self, specs: Sequence[WorkerSpec]) -> list[str]:
         """Return the script of each worker, with its `srun` command in a comment."""
-        commands = [WorkerCommand(spec, self._module, tuple(run_args(spec))) for spec in specs]
+        commands = [script.WorkerCommand(spec, self._module, tuple(run_args(spec))) for spec in specs]
         return [
-            f"# {shlex.join(self._srun_command(command.spec))}\n{step_script(self._config, command)}"
+            f"# {shlex.join(self._srun_command(command.spec))}\n{script.step_script(self._config, command)}"
             for command in commands
         ]
 
     def _srun_command(self, spec: WorkerSpec) -> list[str]:
-        name, is_group = job_name(self._logs, spec.log.stem), spec.processes > 1
+        name, is_group = script.job_name(self._logs, spec.log.stem), spec.processes > 1
         nodes = [f"--nodes=1-{spec.processes}", "--kill-on-bad-exit=1"] if is_group else []
-        options = [*nodes, *log_options(name, spec.log), *resource_options(self._config, spec)]
+        options = [*nodes, *script.log_options(name, spec.log), *script.resource_options(self._config, spec)]
         return ["srun", "--exact", *options, "bash", str(spec.log.with_suffix(".sh"))]
 
     def _adopt_step(self, spec: WorkerSpec, name: str) -> SlurmStep:
@@ -141,8 +125,8 @@ class StepsEngine:
         return SlurmStep(spec, name, self._queue.answered_at)
 
     def _start_step(self, spec: WorkerSpec, argv: Sequence[str]) -> SlurmStep:
-        name = job_name(self._logs, spec.log.stem)
-        text = step_script(self._config, WorkerCommand(spec, argv[0], tuple(argv[1:])))
+        name = script.job_name(self._logs, spec.log.stem)
+        text = script.step_script(self._config, script.WorkerCommand(spec, argv[0], tuple(argv[1:])))
         atomic_files.write_bytes(spec.log.with_suffix(".sh"), text.encode())
         step = SlurmStep(spec, name, self._queue.now())
         self._own_steps.add(name)
@@ -164,7 +148,7 @@ class StepsEngine:
         if not handle.pending_cancel or handle.exit is not None or list_is_older:
             return
         if step is not None:
-            with contextlib.suppress(CommandFailed):  # it ended by itself
+            with contextlib.suppress(queue.CommandFailed):  # it ended by itself
                 self._call([*handle.pending_cancel, step.id])
             handle.pending_cancel = ()
         elif handle.srun is not None:

@@ -1,8 +1,8 @@
-"""A softmax over keys that come in turns (online softmax, arXiv:1805.02867), and its gradient, in turns too.
+"""Softmax over blocks of keys that arrive one at a time (online softmax, arXiv:1805.02867), and its gradient.
 
-The gradient multiplies the scores again instead of keeping them (arXiv:2205.14135, appendix B.2). Scores,
-sums, and gradients of queries are float32. In names of arrays M are the queries of a group's heads, R by T,
-and S the keys of a turn.
+The gradient recomputes the scores instead of saving them (arXiv:2205.14135, appendix B.2). Scores, sums, and
+gradients of queries are float32. In array names, M is the queries of a group's heads, R by T, and S the keys
+of a block.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from harness.models.attention.kernels.softmax import masked_scores, sink_term
 
 
 class KVBlock(NamedTuple):
-    """The keys that queries [B, G, R, T, K] meet at once."""
+    """Keys that the queries [B, G, R, T, K] attend to in one step."""
 
     key_BGSK: Array
     value_BGSK: Array
     mask: Array
-    """[T, S], or [B, 1, 1, T, S]."""
+    """[T, S] or [B, 1, 1, T, S]; True where the key is visible."""
     softcap: float | None
 
 
 class OnlineState(NamedTuple):
-    """Over the keys that came so far."""
+    """Running softmax statistics over the keys processed so far."""
 
     highest_BGM1: Array
     sum_BGM1: Array
@@ -35,73 +35,75 @@ class OnlineState(NamedTuple):
 
 
 class BackwardInputs(NamedTuple):
-    """Queries, and what the gradient has to know of them when all keys have come."""
+    """Queries and the statistics over all keys that the gradient needs."""
 
     query_BGRTK: Array
     total_BGRT1: Array
-    """A key's share of a query is exp(score - total)."""
+    """Log of the softmax denominator: a key's attention weight is exp(score - total)."""
     slope_BGRTK: Array
-    """The gradient of what was mixed."""
+    """Gradient of the attention output."""
     along_BGRT1: Array
-    """That, times what was mixed: a query's scores have it in common, since shares sum to 1."""
+    """Inner product of that gradient with the output. It is subtracted from every gradient of a query's
+    weights, since weights sum to 1."""
 
 
-def init(query_BGRTK: Array, turn: KVBlock) -> OnlineState:
-    """With the first keys, of which each query sees at least one."""
-    score_BGMS = masked_scores(query_BGRTK, turn.key_BGSK, turn.mask, turn.softcap)
-    return _block_state(score_BGMS, jnp.max(score_BGMS, axis=-1, keepdims=True), turn)
+def init(query_BGRTK: Array, block: KVBlock) -> OnlineState:
+    """Return the state after the first block, which must contain a visible key for each query."""
+    score_BGMS = masked_scores(query_BGRTK, block.key_BGSK, block.mask, block.softcap)
+    return _block_state(score_BGMS, jnp.max(score_BGMS, axis=-1, keepdims=True), block)
 
 
-def update(sums: OnlineState, query_BGRTK: Array, turn: KVBlock) -> OnlineState:
-    """With more keys: what was there is scaled to the highest score of all."""
-    score_BGMS = masked_scores(query_BGRTK, turn.key_BGSK, turn.mask, turn.softcap)
-    highest_BGM1 = jnp.maximum(sums.highest_BGM1, jnp.max(score_BGMS, axis=-1, keepdims=True))
-    before_BGM1 = jnp.exp(sums.highest_BGM1 - highest_BGM1)
-    _, sum_BGM1, mixed_BGMK = _block_state(score_BGMS, highest_BGM1, turn)
+def update(state: OnlineState, query_BGRTK: Array, block: KVBlock) -> OnlineState:
+    """Return the state after another block; earlier sums are rescaled to the new maximum."""
+    score_BGMS = masked_scores(query_BGRTK, block.key_BGSK, block.mask, block.softcap)
+    highest_BGM1 = jnp.maximum(state.highest_BGM1, jnp.max(score_BGMS, axis=-1, keepdims=True))
+    before_BGM1 = jnp.exp(state.highest_BGM1 - highest_BGM1)
+    _, sum_BGM1, mixed_BGMK = _block_state(score_BGMS, highest_BGM1, block)
     return OnlineState(
         highest_BGM1,
-        sums.sum_BGM1 * before_BGM1 + sum_BGM1,
-        sums.mixed_BGMK * before_BGM1 + mixed_BGMK,
+        state.sum_BGM1 * before_BGM1 + sum_BGM1,
+        state.mixed_BGMK * before_BGM1 + mixed_BGMK,
     )
 
 
-def _block_state(score_BGMS: Array, highest_BGM1: Array, turn: KVBlock) -> OnlineState:
+def _block_state(score_BGMS: Array, highest_BGM1: Array, block: KVBlock) -> OnlineState:
     weight_BGMS = jnp.exp(score_BGMS - highest_BGM1)
     mixed_BGMK = jnp.einsum(
         "bgms,bgsk->bgmk",
-        weight_BGMS.astype(turn.value_BGSK.dtype),
-        turn.value_BGSK,
+        weight_BGMS.astype(block.value_BGSK.dtype),
+        block.value_BGSK,
         preferred_element_type=jnp.float32,
     )
     return OnlineState(highest_BGM1, jnp.sum(weight_BGMS, axis=-1, keepdims=True), mixed_BGMK)
 
 
-def finalize(sums: OnlineState, queries: int, sink_GR: Array | None) -> tuple[Array, Array]:
-    """What was mixed of so many queries a head, [B, G, R, T, K], and their totals, [B, G, R, T, 1]."""
-    sum_BGM1 = sums.sum_BGM1
+def finalize(state: OnlineState, queries: int, sink_GR: Array | None) -> tuple[Array, Array]:
+    """Return the attention output [B, G, R, T, K] and the log denominators [B, G, R, T, 1]; T is `queries`."""
+    sum_BGM1 = state.sum_BGM1
     if sink_GR is not None:
-        sum_BGM1 += sink_term(sink_GR, queries, sums.highest_BGM1)
-    both = sums.mixed_BGMK / sum_BGM1, sums.highest_BGM1 + jnp.log(sum_BGM1)
+        sum_BGM1 += sink_term(sink_GR, queries, state.highest_BGM1)
+    outputs = state.mixed_BGMK / sum_BGM1, state.highest_BGM1 + jnp.log(sum_BGM1)
     B, G, M, _ = sum_BGM1.shape
-    mixed_BGRTK, total_BGRT1 = (each.reshape(B, G, M // queries, queries, -1) for each in both)
+    mixed_BGRTK, total_BGRT1 = (array_BGMX.reshape(B, G, M // queries, queries, -1) for array_BGMX in outputs)
     return mixed_BGRTK, total_BGRT1
 
 
-def block_gradients(wanted: BackwardInputs, turn: KVBlock) -> tuple[Array, Array, Array]:
-    """What a turn adds to the gradient of queries [B, G, R, T, K], its keys and its values [B, G, S, K]."""
-    B, G, R, T, _ = wanted.query_BGRTK.shape
-    total_BGM1, slope_BGMK, along_BGM1 = (each.reshape(B, G, R * T, -1) for each in wanted[1:])
-    score_BGMS, back = jax.vjp(
-        lambda query, key: masked_scores(query, key, turn.mask, turn.softcap),
-        wanted.query_BGRTK,
-        turn.key_BGSK,
+def block_gradients(inputs: BackwardInputs, block: KVBlock) -> tuple[Array, Array, Array]:
+    """Return a block's contributions to the gradients of queries [B, G, R, T, K], keys and values [B, G, S,
+    K]."""
+    B, G, R, T, _ = inputs.query_BGRTK.shape
+    total_BGM1, slope_BGMK, along_BGM1 = (array.reshape(B, G, R * T, -1) for array in inputs[1:])
+    score_BGMS, scores_vjp = jax.vjp(
+        lambda query, key: masked_scores(query, key, block.mask, block.softcap),
+        inputs.query_BGRTK,
+        block.key_BGSK,
     )
     share_BGMS = jnp.exp(score_BGMS - total_BGM1)
     slope_BGMS = jnp.einsum(
-        "bgmk,bgsk->bgms", slope_BGMK, turn.value_BGSK, preferred_element_type=jnp.float32
+        "bgmk,bgsk->bgms", slope_BGMK, block.value_BGSK, preferred_element_type=jnp.float32
     )
-    query_BGRTK, key_BGSK = back(share_BGMS * (slope_BGMS - along_BGM1))
+    query_BGRTK, key_BGSK = scores_vjp(share_BGMS * (slope_BGMS - along_BGM1))
     value_BGSK = jnp.einsum("bgms,bgmk->bgsk", share_BGMS.astype(slope_BGMK.dtype), slope_BGMK)
-    # What splits a single group is lost where heads and queries become one axis.
-    value_BGSK = jax.reshard(value_BGSK, jax.typeof(turn.value_BGSK).sharding)
+    # Merging heads and queries into one axis loses the sharding of a single group.
+    value_BGSK = jax.reshard(value_BGSK, jax.typeof(block.value_BGSK).sharding)
     return query_BGRTK.astype(jnp.float32), key_BGSK, value_BGSK

@@ -1,11 +1,12 @@
-"""Softmax attention over a sequence whose parts are on several devices (ring attention, arXiv:2310.01889).
+"""Softmax attention over a sequence that is sharded over devices (ring attention, arXiv:2310.01889).
 
-A device keeps its queries. Keys and values go from each to the one with the next part, as far as a query
-sees; for the gradient once more, and what each device adds to theirs goes with them. What a device keeps in
-between is of its own part, however many there are.
+Each device keeps its queries. Keys and values pass from device to device, as far as a query sees. For the
+gradient they pass once more, together with their accumulated gradients. The memory of a device does not grow
+with the number of shards.
 
-Parts stay in order, so that the first device has the least to see: it multiplies what it masks, and so all
-take as long as the last. The products are written out on every platform, for a block of queries at a time.
+Shards stay in order, so the first device has the fewest visible keys, but it computes masked ones too: all
+devices take as long as the last. Scores are written out on every platform, for one block of queries at a
+time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from harness.parallel.sharding.sequence_parallel import SEQUENCE_AXIS, num_shard
 
 
 class RingOptions(NamedTuple):
-    """How far keys go, and what is made of a score."""
+    """Static parameters of the ring: number of devices, attention window, softcap of the scores."""
 
     devices: int
     window: int | None
@@ -46,7 +47,7 @@ class RingOptions(NamedTuple):
 
 
 class KVShard(NamedTuple):
-    """What goes around: keys, values and documents of one part of the sequence."""
+    """Keys, values and document indices of one shard of the sequence, which travel around the ring."""
 
     key_BGTK: Array
     value_BGTK: Array
@@ -54,7 +55,7 @@ class KVShard(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """For the gradient."""
+    """Values saved for the gradient."""
 
     query_BGRTK: Array
     local: KVShard
@@ -72,8 +73,8 @@ def ring_attention(
     sink_H: Array | None = None,
     document_BT: Array | None = None,
 ) -> Array:
-    """As `attend`, where T is the part of a device; inside of
-    `parallel.sharding.sequence_parallel.in_parts`."""
+    """Compute `attend` where T is one device's shard. Call it inside
+    `parallel.sharding.sequence_parallel.shard_sequence`."""
     B, H, T, K = query_BHTK.shape
     G = key_BGTK.shape[1]
     grouped = (B, G, H // G, T, K)
@@ -83,134 +84,143 @@ def ring_attention(
     sink_GR = (
         None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
     )
-    here = KVShard(key_BGTK, value_BGTK, document_BT)
-    mixed_BGRTK = _attend(RingOptions(num_shards(), window, softcap), query_BGRTK, here, sink_GR)
+    local = KVShard(key_BGTK, value_BGTK, document_BT)
+    mixed_BGRTK = _attend(RingOptions(num_shards(), window, softcap), query_BGRTK, local, sink_GR)
     return jnp.reshape(mixed_BGRTK, (B, H, T, -1), out_sharding=out_sharding("batch", "heads", None, None))
 
 
-def _attend_primal(ring: RingOptions, query_BGRTK: Array, here: KVShard, sink_GR: Array | None) -> Array:
-    return _forward(ring, query_BGRTK, here, sink_GR)[0]
+def _attend_primal(ring: RingOptions, query_BGRTK: Array, local: KVShard, sink_GR: Array | None) -> Array:
+    return _forward(ring, query_BGRTK, local, sink_GR)[0]
 
 
 _attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(0,))
 
 
 def _forward(
-    ring: RingOptions, query_BGRTK: Array, here: KVShard, sink_GR: Array | None
+    ring: RingOptions, query_BGRTK: Array, local: KVShard, sink_GR: Array | None
 ) -> tuple[Array, Residuals]:
     cuts = query_blocks(query_BGRTK.shape[3])
-    asking = [query_BGRTK[:, :, :, start:stop] for start, stop in cuts]
+    queries = [query_BGRTK[:, :, :, start:stop] for start, stop in cuts]
 
-    def meet(hop: Array, there: KVShard, sums: list[OnlineState]) -> list[OnlineState]:
-        turns = _kv_blocks(ring, hop, here, there)
-        return [update(*each) for each in zip(sums, asking, turns, strict=True)]
+    def step(hop: Array, visiting: KVShard, states: list[OnlineState]) -> list[OnlineState]:
+        blocks = _kv_blocks(ring, hop, local, visiting)
+        return [update(*each) for each in zip(states, queries, blocks, strict=True)]
 
-    begun_with = _kv_blocks(ring, None, here, here)
-    sums = [init(query, turn) for query, turn in zip(asking, begun_with, strict=True)]
-    sums = _rotate(ring, here, meet, sums)
-    done = [finalize(each, stop - start, sink_GR) for each, (start, stop) in zip(sums, cuts, strict=True)]
-    mixed_BGRTK, total_BGRT1 = (jnp.concatenate(each, axis=3) for each in zip(*done, strict=True))
-    mixed_BGRTK = mixed_BGRTK.astype(here.value_BGTK.dtype)
-    return mixed_BGRTK, Residuals(query_BGRTK, here, sink_GR, mixed_BGRTK, total_BGRT1)
+    local_blocks = _kv_blocks(ring, None, local, local)
+    states = [init(query, turn) for query, turn in zip(queries, local_blocks, strict=True)]
+    states = _rotate(ring, local, step, states)
+    outputs = [
+        finalize(each, stop - start, sink_GR) for each, (start, stop) in zip(states, cuts, strict=True)
+    ]
+    mixed_BGRTK, total_BGRT1 = (jnp.concatenate(each, axis=3) for each in zip(*outputs, strict=True))
+    mixed_BGRTK = mixed_BGRTK.astype(local.value_BGTK.dtype)
+    return mixed_BGRTK, Residuals(query_BGRTK, local, sink_GR, mixed_BGRTK, total_BGRT1)
 
 
-def _backward(ring: RingOptions, kept: Residuals, slope_BGRTK: Array) -> tuple[Array, KVShard, Array | None]:
-    product_BGRTK = kept.mixed_BGRTK.astype(jnp.float32) * slope_BGRTK.astype(jnp.float32)
+def _backward(
+    ring: RingOptions, residuals: Residuals, slope_BGRTK: Array
+) -> tuple[Array, KVShard, Array | None]:
+    product_BGRTK = residuals.mixed_BGRTK.astype(jnp.float32) * slope_BGRTK.astype(jnp.float32)
     along_BGRT1 = jnp.sum(product_BGRTK, axis=-1, keepdims=True)
-    wanted = BackwardInputs(kept.query_BGRTK, kept.total_BGRT1, slope_BGRTK, along_BGRT1)
+    inputs = BackwardInputs(residuals.query_BGRTK, residuals.total_BGRT1, slope_BGRTK, along_BGRT1)
 
-    def meet(hop: Array, there: KVShard, gradient: tuple[Array, KVShard]) -> tuple[Array, KVShard]:
-        query_BGRTK, theirs = gradient
+    def step(hop: Array, visiting: KVShard, gradient: tuple[Array, KVShard]) -> tuple[Array, KVShard]:
+        query_BGRTK, kv_gradient = gradient
         return _add(
-            (query_BGRTK, _shift(theirs, ring, 1)), _shard_gradients(ring, hop, wanted, kept.local, there)
+            (query_BGRTK, _shift(kv_gradient, ring, 1)),
+            _shard_gradients(ring, hop, inputs, residuals.local, visiting),
         )
 
-    gradient = _shard_gradients(ring, None, wanted, kept.local, kept.local)
-    query_BGRTK, theirs = _rotate(ring, kept.local, meet, gradient)
-    sink_GR = None if kept.sink_GR is None else _sink_gradient(kept.sink_GR, wanted)
-    home = _shift(theirs, ring, -_hops(ring, kept.local))
-    return query_BGRTK.astype(kept.query_BGRTK.dtype), home, sink_GR
+    gradient = _shard_gradients(ring, None, inputs, residuals.local, residuals.local)
+    query_BGRTK, kv_gradient = _rotate(ring, residuals.local, step, gradient)
+    sink_GR = None if residuals.sink_GR is None else _sink_gradient(residuals.sink_GR, inputs)
+    local_kv_gradient = _shift(kv_gradient, ring, -_hops(ring, residuals.local))
+    return query_BGRTK.astype(residuals.query_BGRTK.dtype), local_kv_gradient, sink_GR
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _rotate(
-    ring: RingOptions, here: KVShard, meet: Callable[[Array, KVShard, Any], Any], carried: Any
-) -> Any:
-    """`meet` with hop 1, 2, ... and the part that has come by then, each sent on while it is met. A loop, so
-    that no compiler has several of them at a time."""
-    last = _hops(ring, here)
-    if not last:
-        return carried
+def _rotate(ring: RingOptions, local: KVShard, step: Callable[[Array, KVShard, Any], Any], state: Any) -> Any:
+    """Call `step` with hop 1, 2, ... and the shard received by then, which is passed on at the same time. It
+    is a loop so that the compiler never holds several shards."""
+    hops = _hops(ring, local)
+    if not hops:
+        return state
 
-    def turn(state: tuple[KVShard, Any], hop: Array) -> tuple[tuple[KVShard, Any], None]:
-        there, carried = state
-        # Masks are of no token: JAX would take them out of a loop that is computed again, and keep all hops'.
-        there, hop = jax.lax.optimization_barrier((there, hop))
-        return (_shift(there, ring, 1), meet(hop, there, carried)), None
+    def hop_step(carry: tuple[KVShard, Any], hop: Array) -> tuple[tuple[KVShard, Any], None]:
+        visiting, state = carry
+        # Masks depend on no token: JAX would hoist them out of a rematerialised loop and save those of all hops.
+        visiting, hop = jax.lax.optimization_barrier((visiting, hop))
+        return (_shift(visiting, ring, 1), step(hop, visiting, state)), None
 
-    (there, carried), _ = jax.lax.scan(turn, (_shift(here, ring, 1), carried), jnp.arange(1, last))
-    return meet(jnp.asarray(last), there, carried)
+    (visiting, state), _ = jax.lax.scan(hop_step, (_shift(local, ring, 1), state), jnp.arange(1, hops))
+    return step(jnp.asarray(hops), visiting, state)
 
 
-def _shift(part: KVShard, ring: RingOptions, by: int) -> KVShard:
-    """Around, as links are; what the last sends to the first is later than all that the first may see."""
+def _shift(shard: KVShard, ring: RingOptions, by: int) -> KVShard:
+    """Pass a shard to the device `by` places ahead on the ring. The first device never sees what the last
+    sends it, which is later in the sequence."""
     if by == 0:
-        return part
-    to = [(device, (device + by) % ring.devices) for device in range(ring.devices)]
-    return jax.tree.map(lambda x: jax.lax.ppermute(x, SEQUENCE_AXIS, to), part)
+        return shard
+    pairs = [(device, (device + by) % ring.devices) for device in range(ring.devices)]
+    return jax.tree.map(lambda x: jax.lax.ppermute(x, SEQUENCE_AXIS, pairs), shard)
 
 
-def _kv_blocks(ring: RingOptions, hop: Array | None, here: KVShard, there: KVShard) -> Iterator[KVBlock]:
-    """What each block of queries meets after so many hops; None: its own part, but no keys after its end."""
-    T = here.key_BGTK.shape[2]
-    mine = 0 if hop is None else jax.lax.axis_index(SEQUENCE_AXIS) * T
-    theirs = 0 if hop is None else mine - hop * T
+def _kv_blocks(ring: RingOptions, hop: Array | None, local: KVShard, visiting: KVShard) -> Iterator[KVBlock]:
+    """Yield each query block's keys after `hop` hops; hop None: its own shard, without keys after the block's
+    end."""
+    T = local.key_BGTK.shape[2]
+    query_start = 0 if hop is None else jax.lax.axis_index(SEQUENCE_AXIS) * T
+    key_start = 0 if hop is None else query_start - hop * T
     for start, stop in query_blocks(T):
         keys = stop if hop is None else T
-        mask = causal_mask(mine + jnp.arange(start, stop), theirs + jnp.arange(keys), ring.window)
-        if here.document_BT is not None and there.document_BT is not None:
-            mask = mask_documents(mask, here.document_BT[:, start:stop], there.document_BT[:, :keys])
-        yield KVBlock(there.key_BGTK[:, :, :keys], there.value_BGTK[:, :, :keys], mask, ring.softcap)
+        mask = causal_mask(query_start + jnp.arange(start, stop), key_start + jnp.arange(keys), ring.window)
+        if local.document_BT is not None and visiting.document_BT is not None:
+            mask = mask_documents(mask, local.document_BT[:, start:stop], visiting.document_BT[:, :keys])
+        yield KVBlock(visiting.key_BGTK[:, :, :keys], visiting.value_BGTK[:, :, :keys], mask, ring.softcap)
 
 
 def _shard_gradients(
-    ring: RingOptions, hop: Array | None, wanted: BackwardInputs, here: KVShard, there: KVShard
+    ring: RingOptions, hop: Array | None, inputs: BackwardInputs, local: KVShard, visiting: KVShard
 ) -> tuple[Array, KVShard]:
-    """Of a device's queries, and of the keys and values that it has after so many hops."""
-    T = here.key_BGTK.shape[2]
-    queries, theirs = [], []
-    for (start, stop), turn in zip(query_blocks(T), _kv_blocks(ring, hop, here, there), strict=True):
-        block = BackwardInputs(*(each[:, :, :, start:stop] for each in wanted))
-        query_BGRTK, *both = block_gradients(block, turn)
+    """Return the gradients of a device's queries, and of the keys and values that it holds after `hop` hops."""
+    T = local.key_BGTK.shape[2]
+    queries, kv_gradients = [], []
+    for (start, stop), keys in zip(query_blocks(T), _kv_blocks(ring, hop, local, visiting), strict=True):
+        block = BackwardInputs(*(each[:, :, :, start:stop] for each in inputs))
+        query_BGRTK, *kv_gradient = block_gradients(block, keys)
         queries.append(query_BGRTK)
-        theirs.append([jnp.pad(each, ((0, 0), (0, 0), (0, T - each.shape[2]), (0, 0))) for each in both])
-    key_BGTK, value_BGTK = functools.reduce(_add, theirs)
+        kv_gradients.append(
+            [jnp.pad(each, ((0, 0), (0, 0), (0, T - each.shape[2]), (0, 0))) for each in kv_gradient]
+        )
+    key_BGTK, value_BGTK = functools.reduce(_add, kv_gradients)
     return jnp.concatenate(queries, axis=3), KVShard(key_BGTK, value_BGTK, None)
 
 
-def _sink_gradient(sink_GR: Array, wanted: BackwardInputs) -> Array:
-    """The gradient of a sink, whose value is zero."""
-    share_BGRT = jnp.exp(sink_GR[..., None] - wanted.total_BGRT1[..., 0])
-    return -jnp.sum(share_BGRT * wanted.along_BGRT1[..., 0], axis=(0, 3))
+def _sink_gradient(sink_GR: Array, inputs: BackwardInputs) -> Array:
+    """Return the gradient of the sinks, whose values are zero."""
+    share_BGRT = jnp.exp(sink_GR[..., None] - inputs.total_BGRT1[..., 0])
+    return -jnp.sum(share_BGRT * inputs.along_BGRT1[..., 0], axis=(0, 3))
 
 
-def _add(one: Any, other: Any) -> Any:
-    return jax.tree.map(jnp.add, one, other)
+def _add(left: Any, right: Any) -> Any:
+    return jax.tree.map(jnp.add, left, right)
 
 
-def _hops(ring: RingOptions, here: KVShard) -> int:
-    return num_hops(here.key_BGTK.shape[2], ring.window, ring.devices)
+def _hops(ring: RingOptions, local: KVShard) -> int:
+    return num_hops(local.key_BGTK.shape[2], ring.window, ring.devices)
 
 
 def num_hops(part: int, window: int | None, devices: int) -> int:
-    """How often keys are passed on: a window reaches so many parts back."""
+    """Return how often keys are passed on: a window of `window` keys reaches this many shards of `part`
+    tokens back."""
     return devices - 1 if window is None else min(devices - 1, -(-(window - 1) // part))
 
 
 def mean_computed_keys_ring(length: int, window: int | None, devices: int) -> float:
-    """Keys a query as `attend_around` multiplies them: blocks of its own part, and whole parts before it."""
+    """Return the mean number of keys per query that `ring_attention` computes: blocks of its own shard, and
+    full earlier shards."""
     if devices == 1:
         return mean_computed_keys(length, window)
     part = length // devices

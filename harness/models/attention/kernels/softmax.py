@@ -1,7 +1,8 @@
-"""Softmax over the keys that a query may see, multiplied in blocks, in chunks of a window, or fused.
+"""Softmax attention over visible keys, in blocks of queries, in chunks of a window, or fused.
 
-On an accelerator `jax.nn.dot_product_attention` does it, on a GPU in half precision without writing out the
-scores of T x T. It knows neither caps nor sinks: those layers are multiplied in blocks everywhere.
+On an accelerator `jax.nn.dot_product_attention` computes it; on a GPU in half precision it does not write out
+the T x T scores. It supports neither softcaps nor sinks, so layers with those are computed in blocks
+everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jax import Array, P
 from harness.parallel.sharding.axis_rules import out_sharding
 
 MAX_BLOCKS, SHORTEST_BLOCK = 4, 64
-"""Queries are cut into so many blocks, none shorter than that; a block leaves out the keys after its end."""
+"""Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end."""
 
 
 def attend(
@@ -27,10 +28,10 @@ def attend(
     sink_H: Array | None = None,
     document_BT: Array | None = None,
 ) -> Array:
-    """Softmax attention of each query to its own key and those before it, the last `window`, and those of its
-    own document where documents are given; [B, H, T, K].
+    """Return softmax attention [B, H, T, K] of each query to its own key and those before it: the last
+    `window` if given, and those of its own document if documents are given.
 
-    Values may have a width of their own, which is then that of the answer.
+    Values may have another width than keys; the output has the values' width.
     """
     chunked = window is not None and uses_chunks(query_BHTK.shape[2], window)
     if on_accelerator() and not chunked and softcap is None and sink_H is None:
@@ -69,7 +70,7 @@ def attend(
 
 
 def on_accelerator() -> bool:
-    """Whether programs traced here run on an accelerator."""
+    """Return whether programs traced here run on an accelerator."""
     return jax.default_backend() != "cpu"
 
 
@@ -80,7 +81,7 @@ def fused_attention(
     window: int | None,
     document_BT: Array | None = None,
 ) -> Array:
-    """The same as `attend` in one operation; values narrower than keys are padded for it."""
+    """Compute `attend` in one operation. Values narrower than keys are padded."""
     K, value_width = query_BHTK.shape[-1], value_BGTK.shape[-1]
     padded_BGTK = jnp.pad(value_BGTK, ((0, 0), (0, 0), (0, 0), (0, K - value_width)))
     mixed_BTHK = jax.nn.dot_product_attention(
@@ -88,7 +89,7 @@ def fused_attention(
         mask=None if document_BT is None else _same_document(document_BT, document_BT)[:, None],
         is_causal=True,
         local_window_size=None if window is None else (window - 1, 0),
-        # Left to itself JAX writes out the scores on a GPU too; cuDNN takes half precision alone.
+        # By default JAX writes out the scores on a GPU too. cuDNN supports only half precision.
         implementation="cudnn" if _use_cudnn(query_BHTK) else None,
     )
     return mixed_BTHK.swapaxes(1, 2)[..., :value_width]
@@ -108,7 +109,8 @@ def _attend_in_chunks(
     sink_GR: Array | None,
     document_BT: Array | None,
 ) -> Array:
-    """Chunks of `window` queries see themselves and the chunk before: that is all a window reaches."""
+    """Compute `attend` with each chunk of `window` queries attending to itself and the previous chunk, which
+    is as far as the window reaches."""
     B, G, R, T, K = query_BGRTK.shape
     C = T // window
     split = out_sharding("batch", "kv_heads", None, None, None)
@@ -125,10 +127,14 @@ def _attend_in_chunks(
     mask_CWS = jax.vmap(lambda query, key: causal_mask(query, key, window))(query_at_CW, key_at_CS)
     mask = mask_CWS[:, None]
     if document_BT is not None:
-        here_BCW = jnp.reshape(document_BT, (B, C, window), out_sharding=out_sharding("batch", None, None))
-        before_BCW = jnp.pad(here_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        own_BCWS = _same_document(here_BCW, jnp.concatenate([before_BCW, here_BCW], axis=-1))
-        mask = mask & own_BCWS[:, None, :, None]
+        document_BCW = jnp.reshape(
+            document_BT, (B, C, window), out_sharding=out_sharding("batch", None, None)
+        )
+        previous_BCW = jnp.pad(document_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        same_document_BCWS = _same_document(
+            document_BCW, jnp.concatenate([previous_BCW, document_BCW], axis=-1)
+        )
+        mask = mask & same_document_BCWS[:, None, :, None]
     mixed_BGCRWK = _softmax_product(
         query_BGRCWK.swapaxes(2, 3),
         with_previous(key_BGTK),
@@ -148,11 +154,11 @@ def _softmax_product(
     softcap: float | None,
     sink_ZR: Array | None,
 ) -> Array:
-    """Softmax over the keys that the mask leaves, times values. Scores and sums in float32. Leading axes of
-    the mask may be of size 1, or not there.
+    """Compute the softmax over the keys that the mask leaves, times values. Scores and sums are float32.
+    Leading axes of the mask may have size 1 or be missing.
 
-    The heads of a group are rows of one plain matrix product. The softmax is divided by its sum after the
-    product with the values, K columns instead of S: on CPU that halves the time, most of it backward.
+    The heads of a group are rows of one plain matrix product. The division by the softmax sum follows the
+    product with the values, over K columns instead of S: on CPU that halves the time, most of it backward.
     """
     *Z, R, T, _ = query_ZRTK.shape
     masked_ZMS = masked_scores(query_ZRTK, key_ZSK, mask_ZRTS, softcap)
@@ -166,7 +172,7 @@ def _softmax_product(
 
 
 def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: float | None) -> Array:
-    """[Z, M, S] in float32; -inf where the mask leaves nothing."""
+    """Return the float32 scores [Z, M, S], -inf where masked."""
     *Z, R, T, K = query_ZRTK.shape
     S = key_ZSK.shape[-2]
     query_ZMK = query_ZRTK.reshape(*Z, R * T, K)
@@ -178,21 +184,21 @@ def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: 
 
 
 def sink_term(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
-    """What the sinks of the heads add to the sum of the softmax, for so many queries each."""
+    """Return the sinks' contribution to the softmax sum, for `queries` queries per head."""
     sink_ZRT = jnp.broadcast_to(sink_ZR[..., None], (*sink_ZR.shape, queries))
     sink_ZM1 = sink_ZRT.reshape(*sink_ZR.shape[:-1], sink_ZR.shape[-1] * queries)[..., None]
     return jnp.exp(sink_ZM1 - highest_ZM1)
 
 
 def causal_mask(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
-    """[T, S]: whether the key at a position may be seen from there. Padding stands before position 0."""
+    """Return [T, S]: whether a query sees a key, given their positions. Negative key positions are padding."""
     distance_TS = query_at_T[:, None] - key_at_S
-    seen_TS = (distance_TS >= 0) & (key_at_S >= 0)
-    return seen_TS if window is None else seen_TS & (distance_TS < window)
+    mask_TS = (distance_TS >= 0) & (key_at_S >= 0)
+    return mask_TS if window is None else mask_TS & (distance_TS < window)
 
 
 def _mask_block(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
-    """The mask of queries from `start` on, [T, S], or [B, 1, 1, T, S] with what their own document leaves."""
+    """Return the mask of queries from `start` on: [T, S], or [B, 1, 1, T, S] if documents are given."""
     if document_BT is None:
         return mask_TS
     T, S = mask_TS.shape
@@ -200,33 +206,35 @@ def _mask_block(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
 
 
 def mask_documents(mask_TS: Array, query_BT: Array, key_BS: Array) -> Array:
-    """[B, 1, 1, T, S]: what the mask leaves of a query's own document."""
+    """Return [B, 1, 1, T, S]: the mask, limited to keys of the query's own document."""
     return mask_TS & _same_document(query_BT, key_BS)[:, None, None]
 
 
 def _same_document(query_ZT: Array, key_ZS: Array) -> Array:
-    """[Z, T, S]: whether a query's document is the key's."""
+    """Return [Z, T, S]: whether query and key belong to the same document."""
     return query_ZT[..., :, None] == key_ZS[..., None, :]
 
 
 def uses_chunks(length: int, window: int) -> bool:
+    """Return whether attention with this window is computed in chunks."""
     return length % window == 0 and 2 * window < length
 
 
 def query_blocks(length: int) -> list[tuple[int, int]]:
-    """Start and end of each block of queries."""
+    """Return the start and end of each block of queries."""
     size = max(SHORTEST_BLOCK, -(-length // MAX_BLOCKS))
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def mean_visible_keys(length: int, window: int | None = None) -> float:
-    """Keys that a query sees on average: position t sees min(t + 1, window)."""
+    """Return the mean number of keys that a query sees: position t sees min(t + 1, window)."""
     reach = min(window or length, length)
     return reach - reach * (reach - 1) / (2 * length)
 
 
 def mean_computed_keys(length: int, window: int | None = None) -> float:
-    """Keys a query as `attend` multiplies them: whole blocks or chunks, masked or not."""
+    """Return the mean number of keys per query that `attend` computes: full blocks or chunks, masked keys
+    included."""
     if window is not None and uses_chunks(length, window):
         return 2.0 * window
     return sum((stop - start) * stop for start, stop in query_blocks(length)) / length

@@ -1,4 +1,5 @@
-"""How the layers are told time and label: one file a mechanism; importing the folder registers them."""
+"""Conditioning of the layers on time and label, one mechanism per file. Importing this package registers
+them."""
 
 from harness.models.diffusion.conditioning import adaptive_norm, in_context
 

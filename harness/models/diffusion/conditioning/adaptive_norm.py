@@ -1,9 +1,9 @@
-"""Adaptive norms that start at nothing (adaLN-Zero of DiT, arXiv:2212.09748, section 3.2).
+"""Adaptive norms with zero initialisation (adaLN-Zero of DiT, arXiv:2212.09748, section 3.2).
 
-One product makes of time and label a shift and a scale for what enters each branch, and a gate for what
-leaves it. It starts at zero, hence so does every branch: a layer starts as the identity. As published but for
-the kind of norm (root mean square, as everywhere here) and without a bias. What starts at zero is not
-decayed.
+One product of time and label yields a shift and a scale for the input of each branch, and a gate for its
+output. It is initialised to zero, so every branch starts at zero and a layer starts as the identity. It
+differs from the paper in the norm (root mean square, as everywhere here) and in having no bias. Weight decay
+skips it, like every zero-initialised parameter.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from harness.models.registry import register_conditioning
 
 @dataclass(frozen=True)
 class AdaptiveNormOptions:
-    """None to choose."""
+    """Empty: adaptive norms have no options."""
 
 
 def num_vectors(context: LayerContext) -> int:
-    """Shift, scale and gate of both branches; shift and scale ahead of the head."""
+    """Return the vectors per image: shift, scale and gate of both branches; shift and scale before the head."""
     return 3 * num_branches(context) if num_branches(context) > 1 else 2
 
 
 def _matmul_flops(context: LayerContext) -> float:
-    """Once an image: a patch's share of it."""
+    """Return a patch's share of the product, which is computed once per image."""
     return 2.0 * num_vectors(context) * context.shape.width**2 / context.sequence_length
 
 
@@ -43,6 +43,8 @@ def _matmul_flops(context: LayerContext) -> float:
     executed_flops=lambda context, options: MatmulFlops(weights=_matmul_flops(context)),
 )
 class AdaptiveNorm(Conditioning):
+    """Shift, scale and gate of every branch, projected from time and label."""
+
     gated = True
 
     def __init__(self, context: LayerContext, options: AdaptiveNormOptions):
@@ -51,11 +53,11 @@ class AdaptiveNorm(Conditioning):
         self.modulation = zeros((D, self.num_vectors, D), ("width", None, None))
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
-        made_B1JD = project(jax.nn.silu(condition_B1D), self.modulation)
-        parts = [made_B1JD[:, :, part] for part in range(self.num_vectors)]
+        vectors_B1JD = project(jax.nn.silu(condition_B1D), self.modulation)
+        vectors = [vectors_B1JD[:, :, index] for index in range(self.num_vectors)]
         if self.num_vectors == 2:
-            return [self._modulation(parts[0], parts[1], None)]
-        return [self._modulation(*parts[start : start + 3]) for start in range(0, self.num_vectors, 3)]
+            return [self._modulation(vectors[0], vectors[1], None)]
+        return [self._modulation(*vectors[start : start + 3]) for start in range(0, self.num_vectors, 3)]
 
     def _modulation(self, shift_B1D: Array, scale_B1D: Array, gate_B1D: Array | None) -> BranchModulation:
         return BranchModulation(
@@ -64,7 +66,7 @@ class AdaptiveNorm(Conditioning):
         )
 
     def _norm(self, x_BTD: Array) -> Array:
-        """Without a gain of its own."""
+        """Normalise without a learned gain."""
         wide = x_BTD.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
         return (wide * scale).astype(x_BTD.dtype)

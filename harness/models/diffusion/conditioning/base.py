@@ -1,12 +1,12 @@
-"""What a mechanism of conditioning is: it stands in every layer and once more ahead of the head.
+"""The interface of a conditioning mechanism, built for every layer and once more before the head.
 
-    @conditioning("mine", Options, model_flops=..., executed_flops=...)
+    @register_conditioning("mine", Options, model_flops=..., executed_flops=...)
     class Mine(Conditioning):
-        def __init__(self, context: Site, options: Options): ...
+        def __init__(self, context: LayerContext, options: Options): ...
         def __call__(self, condition_B1D): ...
 
-In a layer it makes two ways, one for attention and one for the feed-forward layer; at the context after the
-last layer it makes one, into the head, which has no leave. Its FLOPs are those of its own products alone.
+In a layer it returns two modulations, for attention and feed-forward; after the last layer one, for the head,
+whose `post` is not called. Its FLOPs are only those of its own products.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from harness.models.mechanism import LayerContext
 
 @dataclass(frozen=True)
 class BranchModulation:
-    """Around one branch of the residual stream: x + leave(branch(enter(x)))."""
+    """Modulation of one branch of the residual stream: x + post(branch(pre(x)))."""
 
     pre: Callable[[Array], Array]
     post: Callable[[Array], Array]
 
 
 class Conditioning(nnx.Module):
+    """Base of conditioning modules."""
+
     extra: ClassVar[int] = 0
-    """Tokens that stand before the patches: 0, or 2 (time, label)."""
+    """Number of tokens inserted before the patches: 0, or 2 (time, label)."""
     gated: ClassVar[bool] = False
-    """Whether `leave` multiplies, so that rematerialisation computes a branch's last product again."""
+    """Whether `post` multiplies, so that rematerialisation recomputes a branch's last product."""
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
-        """The ways of this context; the condition is the sum of the embeddings of time and label."""
+        """Return the modulations of this layer. The condition is the sum of the embeddings of time and label."""
         raise NotImplementedError
 
 
 def num_branches(context: LayerContext) -> int:
-    """Two in a layer, one ahead of the head."""
+    """Return the number of modulations: two in a layer, one before the head."""
     return 2 if context.layer < context.shape.layers else 1

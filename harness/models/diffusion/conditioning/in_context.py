@@ -1,6 +1,6 @@
-"""Time and label as two tokens before the patches (DiT, arXiv:2212.09748, section 3.2).
+"""Conditioning by two extra tokens, time and label, before the patches (DiT, arXiv:2212.09748, section 3.2).
 
-The layers are plain: they learn to look at these tokens. They cost what two more patches cost.
+The layers are plain and learn to attend to these tokens, which cost as much as two more patches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.models.registry import register_conditioning
 
 @dataclass(frozen=True)
 class InContextOptions:
-    """None to choose."""
+    """Empty: in-context conditioning has no options."""
 
 
 @register_conditioning(
@@ -28,6 +28,8 @@ class InContextOptions:
     executed_flops=lambda context, options: MatmulFlops(),
 )
 class InContext(Conditioning):
+    """Norms of the branches; the condition enters as tokens."""
+
     extra = 2
 
     def __init__(self, context: LayerContext, options: InContextOptions):
