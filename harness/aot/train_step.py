@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh
 from harness.config.schema.run import Config
 from harness.data.open_data import describe_run_data
 from harness.models import Model, build
-from harness.models.user_modules import import_modules
+from harness.models.registry import import_modules
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.trainable.trainable_model import make_trainable
 

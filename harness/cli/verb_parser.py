@@ -1,9 +1,10 @@
-"""The argument parser of every verb."""
+"""Argument parser of every verb, from which its help and the overview are printed."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, NoReturn
 
 from harness.core.errors import UserError
@@ -13,18 +14,33 @@ RENAMED_OPTIONS = {
     ("plan", "--calibrate"): "--accuracy",
     ("sample", "--each"): "--per-label",
 }
-"""Options of a verb that got another name."""
+"""New name of each renamed option, by verb and old name."""
 
 
 class VerbParser(argparse.ArgumentParser):
-    """Parser that answers a mistake with one sentence (UserError)."""
+    """Parser that reports a mistake in one sentence (UserError)."""
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """Parse, after naming the new option for one that was renamed. Raises UserError."""
+    def __init__(self, verb: str, summary: str, example: str, details: str = "", notes: str = "") -> None:
+        """Create a parser without options. `details` are printed above the options, `notes` below them."""
+        self.summary, self.example = summary, example
+        texts = (f"harness {verb}: {summary}", f"  $ {example}", details)
+        super().__init__(
+            f"harness {verb}",
+            usage=argparse.SUPPRESS,
+            description="\n\n".join(filter(None, texts)),
+            epilog=notes,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=22),
+            add_help=False,
+        )
+
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore
+        """Parse, and raise UserError with the new name for an option that was renamed."""
+        words = [] if args is None else [*args]
         for (verb, old), new in RENAMED_OPTIONS.items():
-            if self.prog == f"harness {verb}" and any(word.split("=")[0] == old for word in args or ()):
+            if self.prog == f"harness {verb}" and any(word.split("=")[0] == old for word in words):
                 self.error(f"{old} was renamed: write {new}")
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
+        """Raise UserError with the message and where to find an example."""
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows an example")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.compare.inputs.evaluations import COLUMNS, Evals
 from harness.compare.inputs.log_tables import RUN_COLUMNS, read_tables
-from harness.compare.inputs.run_records import COLUMNS, Evals, RunRecord
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.judge import VerdictInputs, judge
 from harness.compare.results.comparison import Comparison, Deviation, Rule
 from harness.core.errors import UserError, did_you_mean
@@ -55,25 +56,23 @@ def read_curve_inputs(
     """Read the tables that `compare_curves` judges. Raises UserError for unreadable ones."""
     frame = read_tables([tables] if isinstance(tables, pl.DataFrame) else tables)
     variants = frame["variant"].unique(maintain_order=True).to_list()
-    control = variants[0] if control is None else control
-    if control not in variants:
-        raise UserError(
-            f"control={control}: no such variant in the curves; {did_you_mean(control, variants)}"
-        )
+    name = variants[0] if control is None else control
+    if name not in variants:
+        raise UserError(f"control={name}: no such variant in the curves; {did_you_mean(name, variants)}")
     if len(variants) == 1:
-        raise UserError(f"--curves: '{control}' is the only variant. Add the curves of another variant.")
-    family = tuple(sorted({*variants} - {control}))
-    rule = Rule("", control, None, (), margin, alpha, "none", family, "")
+        raise UserError(f"--curves: '{name}' is the only variant. Add the curves of another variant.")
+    family = tuple(sorted({*variants} - {name}))
+    rule = Rule("", name, None, (), margin, alpha, "none", family, "")
     runs = [_record(run) for run in _fill_missing(frame).partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
     return VerdictInputs(experiment, rule, runs, deviations, notes=_notes(frame, runs))
 
 
 def _notes(frame: pl.DataFrame, runs: Sequence[RunRecord]) -> list[str]:
-    unmarked = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
+    lacks_decayed = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
     scales = {run.provenance.scale for run in runs}
     sizes_unknown = any(not run.provenance.facts.flops_per_token for run in runs if not run.evals.empty)
-    return [ASSUMED_DECAYED] * unmarked["decayed"].any() + [UNKNOWN_SIZES] * (
+    return [ASSUMED_DECAYED] * lacks_decayed["decayed"].any() + [UNKNOWN_SIZES] * (
         sizes_unknown and len(scales) > 1
     )
 
@@ -87,11 +86,15 @@ def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
     part = [*RUN_COLUMNS, "branch"]
     is_last = pl.col("step") == pl.col("step").max().over(part)
     complete = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
-    unmarked = pl.col("decayed").is_null().all().over(part)
+    lacks_decayed = pl.col("decayed").is_null().all().over(part)
     return frame.with_columns(
         pl.col("domain").fill_null("loss"),
         pl.col("flops").fill_null(6.0 * pl.col("parameters") * pl.col("tokens")).fill_null(0.0),
-        pl.when(unmarked).then(is_last & complete).otherwise("decayed").fill_null(False).alias("decayed"),
+        pl.when(lacks_decayed)
+        .then(is_last & complete)
+        .otherwise("decayed")
+        .fill_null(False)
+        .alias("decayed"),
         pl.lit(0.0).alias("device_seconds"),
     )
 

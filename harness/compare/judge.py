@@ -129,9 +129,8 @@ def judge(inputs: VerdictInputs) -> Comparison:
 
 
 def _not_compared_notes(expected: ExpectedRuns) -> list[str]:
-    names = dict.fromkeys(
-        f"{run.provenance.variant} at {run.provenance.scale}" for run in expected.not_compared
-    )
+    records = (run.provenance for run in expected.not_compared)
+    names = dict.fromkeys(f"{record.variant} at {record.scale}" for record in records)
     sentence = f"Not compared (no other variant in {expected.loss_unit} at the same scale): "
     return [f"{sentence}{', '.join(names)}."] if names else []
 
@@ -140,24 +139,20 @@ def _draft_rungs(inputs: VerdictInputs, pairings: list[PairedRuns], family_size:
     """Judge every rung of one treatment, before Holm's correction over all of them."""
     slopes = control_slopes(pairings)
     context = treatment_context(inputs.rule, pairings, inputs.floors, slopes, inputs.tuning, family_size)
-    return [draft_rung(bout, context) for bout in pairings]
+    return [draft_rung(runs, context) for runs in pairings]
 
 
 def _finish_rungs(drafts: dict[str, list[DraftRung]], family_size: int) -> dict[str, list[Rung]]:
     """Apply Holm's correction over all treatments and scales together."""
-    p = [draft.p for variant_drafts in drafts.values() for draft in variant_drafts]
-    adjusted = iter(holm(p, family_size))
-    return {
-        name: [finish_rung(draft, next(adjusted)) for draft in variant_drafts]
-        for name, variant_drafts in drafts.items()
-    }
+    p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
+    return {name: [finish_rung(draft, next(p_holm)) for draft in group] for name, group in drafts.items()}
 
 
 def _judge_ladders(
     rule: Rule, drafts: dict[str, list[DraftRung]], rungs: dict[str, list[Rung]]
 ) -> tuple[Ladder, ...]:
     """Judge each treatment pooled over scales, with Holm's correction over the treatments."""
-    pooled = {name: pool_multipliers(variant_drafts) for name, variant_drafts in drafts.items()}
+    pooled = {name: pool_multipliers(group) for name, group in drafts.items()}
     p = [pooled_p(k, drafts[name]) for name, k in pooled.items()]
     p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
     return tuple(
@@ -183,8 +178,8 @@ def _judge_gates(
 def _times(pairings: dict[str, list[PairedRuns]], runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Collect wall-clock facts: pairs at equal device-seconds, and the input share of each run."""
     rows = {
-        name: {bout.scale: to_json(row) for bout in pairs for row in iso_rows(bout, (WALL_CLOCK,))}
-        for name, pairs in pairings.items()
+        name: {pairs.scale: to_json(row) for pairs in group for row in iso_rows(pairs, (WALL_CLOCK,))}
+        for name, group in pairings.items()
     }
     input_shares = {run.path: share for run in runs if isinstance(share := run.status.input_share, float)}
     return {"iso_device_seconds": rows, INPUT_SHARE: input_shares}

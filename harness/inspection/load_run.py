@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
-from harness.models.user_modules import import_modules
+from harness.models.registry import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
 

@@ -25,7 +25,7 @@ from harness.config.pair_check import check_block
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.models.user_modules import import_modules
+from harness.models.registry import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, read_provenance

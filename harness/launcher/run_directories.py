@@ -1,10 +1,10 @@
-"""Run directories before a worker enters: created, continued, started over, or left alone."""
+"""Run directories before training: created, continued, started over, or left alone."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
@@ -25,87 +25,86 @@ from harness.records.run.provenance import (
     write_provenance,
 )
 from harness.records.run.run_lock import worker_of
-from harness.records.run.status import State, Status, read_status, write_status
+from harness.records.run.status import State, read_status, write_status
 from harness.records.sweep import ledger
 
+Note = Callable[[str], None]
 THREADS = 16
-"""Directories that are made at a time."""
+"""Directories that are made at the same time."""
 
 
 class RunAction(Enum):
-    """What is to be done with a run."""
+    """Next action for a run."""
 
-    skip = "stands"
-    """It has an outcome, and its records are whole."""
-    follow = "alive"
-    """A worker has it."""
+    skip = "skip"
+    """The run has an outcome, and its records are complete."""
+    follow = "follow"
+    """A live worker trains it."""
     train = "train"
 
 
 def check_identities(runs: Sequence[Run]) -> None:
-    """Raises UserError where a path holds another run. Writes nothing."""
+    """Raise UserError if a directory holds a run with another identity. Writes nothing."""
     for run in runs:
         stored = read_provenance(run.dir)
         if stored is not None and stored.identity != identity_of(run.config, run.facts):
             raise UserError(
-                f"{run.dir.path} holds another run: {_how_it_differs(run, stored)}; "
-                "choose another experiment_name=..., or move that folder away"
+                f"{run.dir.path} holds another run: {_identity_difference(run, stored)}. "
+                "Choose another experiment_name=..., or move that folder away."
             )
 
 
 def create_new(runs: Sequence[Run]) -> set[str]:
-    """Make the directories of runs that have none, as `prepare` would. Returns the names of these runs.
+    """Create the directories of runs that have none, as `prepare` would. Returns the names of these runs.
 
-    Each file is on the disk before it has its name, and `run.json` has it last; but a disk takes many files
-    in hardly more time than one.
+    Each file is synced before it gets its name, and `run.json` comes last. In threads, because a disk syncs
+    many files in hardly more time than one.
     """
     new = [run for run in runs if not run.dir.path.exists()]
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(lambda run: _start(run, lambda _: None, ""), new):
-            pass
+        [*pool.map(_create, new)]
     return {run.name for run in new}
 
 
-def prepare(sweep: SweepDir, run: Run, note) -> RunAction:
-    """Make the directory fit for a worker, whatever a kill left of it.
+def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
+    """Make the directory fit for a worker, in whatever state a kill left it.
 
-    `run.json` is written last: without it there is no run, and what lies there is overwritten.
-    The run's config carries the mesh that the ledger gave it; a directory with another one is from
-    before a replan.
+    `run.json` is written last: without it the directory holds no run and is overwritten. The run's config
+    has the mesh from the ledger; a directory with another mesh dates from before a replan.
     """
     if worker_of(run.dir):
         return RunAction.follow
     remove_partial_files(run.dir)
     stored, state = read_provenance(run.dir), read_status(run.dir).state
     if stored is None:
-        _start(run, note, "run.json is missing or damaged" if run.dir.run.exists() else "")
+        if run.dir.run.exists():
+            note(f"{run.name}: run.json is missing or damaged; it starts from step 0")
+        _create(run)
         return RunAction.train
-    _mend_config(run, stored)
+    _repair_config(run, stored)
     if not contains_node(run.dir.config, "mesh", run.config.mesh):
         start_over(sweep, run, "placed on another mesh")
         return RunAction.train
     if state.ended:
         return _check_records(sweep, run, note)
-    if drift := _drift(run, stored):
-        _on_drift(sweep, run, stored, drift, note)
+    if drift := _find_drift(run, stored):
+        _handle_drift(sweep, run, stored, drift, note)
     return RunAction.train
 
 
 def start_over(sweep: SweepDir, run: Run, why: str) -> None:
-    """Empty the directory and make it a new run."""
+    """Empty the directory and create the run in it again. `why` goes into the ledger."""
     ledger.append(sweep, "restart", {"run": run.name, "why": why})
-    _start(run, lambda _: None, "")
+    _create(run)
 
 
 def resume_finished(run: Run, why: str) -> None:
-    """A finished run goes on from its last good point. Only while no worker has it."""
+    """Let a finished run continue from its last valid checkpoint. Call it only while no worker has the run."""
     status = read_status(run.dir)
     write_status(run.dir, dataclasses.replace(status, state=State.pending, message=why, writer=None))
 
 
-def _start(run: Run, note, why: str) -> None:
-    if why:
-        note(f"{run.name}: {why}; it starts from nothing")
+def _create(run: Run) -> None:
     _empty(run.dir)
     run.dir.path.mkdir(parents=True, exist_ok=True)
     write_config(run.dir.config, run.config)
@@ -113,7 +112,7 @@ def _start(run: Run, note, why: str) -> None:
 
 
 def _empty(run: RunDir) -> None:
-    """Everything but log, timeline and lock goes; `run.json` first, so that a kill leaves no run."""
+    """Remove everything but log, timeline and lock; `run.json` first, so that a kill leaves no run."""
     for path in (run.run, run.status):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoints, run.metrics, *run.path.glob("branch*")):
@@ -121,6 +120,7 @@ def _empty(run: RunDir) -> None:
 
 
 def provenance_of(run: Run) -> Provenance:
+    """Return the provenance of a run that starts now."""
     config = run.config
     return Provenance(
         identity=identity_of(config, run.facts),
@@ -139,8 +139,8 @@ def provenance_of(run: Run) -> Provenance:
     )
 
 
-def _mend_config(run: Run, stored: Provenance) -> None:
-    """A damaged config.yaml is written again: run.json says that it is this run's."""
+def _repair_config(run: Run, stored: Provenance) -> None:
+    """Write a damaged config.yaml again; run.json has proven that it belongs to this run."""
     if not checksum_ok(run.dir.config):
         write_config(run.dir.config, run.config)
         write_provenance(run.dir, dataclasses.replace(stored, config_hash=hash_json(run.config)))
@@ -149,25 +149,25 @@ def _mend_config(run: Run, stored: Provenance) -> None:
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
-def _check_records(sweep: SweepDir, run: Run, note) -> RunAction:
-    faults = find_damage(run.dir, _branches(run))
+def _check_records(sweep: SweepDir, run: Run, note: Note) -> RunAction:
+    faults = find_damage(run.dir, _expected_branches(run))
     if not faults:
         return RunAction.skip
-    note(f"{run.name}: {faults[0]}; the run is trained again from its last good point")
+    note(f"{run.name}: {faults[0]}; it is trained again from its last valid checkpoint")
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
     resume_finished(run, faults[0])
     return RunAction.train
 
 
-def _branches(run: Run) -> list[float]:
-    """Shares of the branches that an ended run must have: all if it is finished, else those it began."""
+def _expected_branches(run: Run) -> list[float]:
+    """Return the shares of the branches that an ended run must have: all if finished, else those begun."""
     finished = read_status(run.dir).state is State.finished
     shares = run.config.schedule.branches
     return [share for share in shares if finished or run.dir.branch(share).path.is_dir()]
 
 
-def _drift(run: Run, stored: Provenance) -> str:
-    """What is no longer as it was when the run began: its code, or a library."""
+def _find_drift(run: Run, stored: Provenance) -> str:
+    """Return the change of code or libraries since the run began; empty if there is none."""
     if stored.code_hash.rpartition("+")[2] != code_of(run.config):
         return "the code changed"
     versions = package_versions()
@@ -175,7 +175,7 @@ def _drift(run: Run, stored: Provenance) -> str:
     return f"the version of {', '.join(changed)} changed" if changed else ""
 
 
-def _on_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, note) -> None:
+def _handle_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, note: Note) -> None:
     step = read_status(run.dir).step
     if not run.config.resume.allow_drift:
         if step:
@@ -190,32 +190,20 @@ def _on_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, note) -
     )
 
 
-def _how_it_differs(run: Run, stored: Provenance) -> str:
+def _identity_difference(run: Run, stored: Provenance) -> str:
     try:
-        found = identity_difference(read_config(run.dir.config), run.config)
+        difference = identity_difference(read_config(run.dir.config), run.config)
         base = run.facts.base
-        if base and stored.facts.base and not found:
+        if base and stored.facts.base and not difference:
             return f"it started from {base['name']}, which has been trained again since"
-        return found or "by its identity"
+        return difference or "by its identity"
     except UserError as error:
         return str(error)
 
 
 def set_state(run: RunDir, state: State, message: str) -> None:
-    """Say of a run without a worker how it was left."""
+    """Write the state of a run that has no worker."""
     status = read_status(run)
-    left = dataclasses.replace(status, state=state, message=message, writer=None)
-    if left != status:  # of thousands that wait, most say so already
-        write_status(run, left)
-
-
-__all__ = [
-    "RunAction",
-    "Status",
-    "check_identities",
-    "create_new",
-    "prepare",
-    "resume_finished",
-    "set_state",
-    "start_over",
-]
+    new_status = dataclasses.replace(status, state=state, message=message, writer=None)
+    if new_status != status:  # most of the thousands of waiting runs have this status already
+        write_status(run, new_status)

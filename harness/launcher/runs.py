@@ -1,4 +1,4 @@
-"""What a sweep consists of: runs, and the blocks that they are compared in."""
+"""Runs of a sweep, and the blocks in which they are compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.records.run.status import read_status
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its config, what `describe` said of it, and where it lies."""
+    """One training run: its config, its described facts, and its directory."""
 
     config: Config
     facts: Facts
@@ -29,19 +29,22 @@ class Run:
 
     @property
     def name(self) -> str:
-        """`<scale>/<variant>/seed<k>`, the path below the sweep."""
+        """Path below the sweep: `<scale>/<variant>/seed<k>`."""
         return "/".join(self.dir.path.parts[-3:])
 
     @property
     def block(self) -> str:
+        """Name of its block: `<scale>/seed<k>`."""
         return f"{self.config.scale.name}/seed{self.config.seed}"
 
     @property
     def variant(self) -> str:
+        """Name of its variant."""
         return self.config.variant.name
 
     @property
     def tokens(self) -> int:
+        """Tokens of all its steps."""
         return self.facts.steps * self.facts.tokens_per_step
 
     @property
@@ -51,16 +54,17 @@ class Run:
 
     @property
     def cost(self) -> float:
-        """What it occupies the machine with: FLOPs as executed."""
+        """FLOPs as executed, which is what occupies the machine."""
         return self.facts.executed_flops_per_token * self.tokens
 
     @property
     def devices(self) -> int:
+        """Devices of its mesh."""
         return self.config.mesh.devices
 
     @property
     def ended(self) -> bool:
-        """Whether its status file says that it has an outcome; read from disk at each call."""
+        """True if its status file, which is read at each call, has an outcome."""
         return read_status(self.dir).state.ended
 
     def on_mesh(self, mesh: MeshConfig) -> Run:
@@ -70,95 +74,100 @@ class Run:
 
 @dataclass(frozen=True)
 class Block:
-    """The runs that share everything but the variant, in the order of their lanes."""
+    """Runs that share everything but the variant, in the order of their lanes."""
 
     name: str
     runs: tuple[Run, ...]
 
     @property
     def scale(self) -> str:
+        """Name of the scale that its runs share."""
         return self.runs[0].config.scale.name
 
     @property
     def cost(self) -> float:
+        """FLOPs as executed by all its runs."""
         return sum(run.cost for run in self.runs)
 
 
 def sweep_directory(configs: Sequence[Config]) -> SweepDir:
-    """The directory of a sweep. Raises UserError where the runs belong to several."""
+    """Return the directory of a sweep. Raises UserError if the runs belong to several sweeps."""
     paths = {Path(config.runs) / config.experiment_name for config in configs}
     if len(paths) > 1:
-        listed = ", ".join(sorted(map(str, paths)))
-        raise UserError(f"experiment_name: one command trains one experiment, these are {listed}")
+        names = ", ".join(sorted(map(str, paths)))
+        raise UserError(
+            f"experiment_name: one command trains one experiment, but this one names {names}. "
+            "Start a command for each."
+        )
     return SweepDir(paths.pop())
 
 
 def check_trainable(configs: Sequence[Config]) -> None:
-    """Raises UserError for sizes that no machine here could train, whose data are not here either, and for
-    machines that are described to plan with."""
+    """Raise UserError for a cluster or a roster that exists only to plan with."""
     for config in configs:
         if config.cluster.kinds:
             raise UserError(
-                f"cluster={config.cluster.name}: this machine is planned with, not trained on; cluster=local "
-                f"cluster.platform={config.cluster.platform} trains on the devices that are here"
+                f"cluster={config.cluster.name} can be planned for, but not trained on. Train on this machine "
+                f"with cluster=local cluster.platform={config.cluster.platform}."
             )
         if config.roster.planned:
             raise UserError(
-                f"roster={config.roster.name}: these sizes are planned, not trained; `harness plan` says "
-                "what they would cost, and roster=replica trains a millionth of them"
+                f"roster={config.roster.name} can be planned, but not trained. `harness plan` computes its "
+                "cost; roster=replica trains a millionth of these sizes."
             )
 
 
 def run_directory(sweep: SweepDir, config: Config) -> RunDir:
+    """Return the directory of a run. Raises UserError for a name that cannot be a folder."""
     for key, name in (("scale.name", config.scale.name), ("variant.name", config.variant.name)):
         if not name or "/" in name or name.startswith("."):
-            raise UserError(f"{key}={name}: it names a folder, so it has no '/' and no leading dot")
+            raise UserError(
+                f"{key}={name} must name a folder: not empty, without '/' and without a leading dot."
+            )
     return sweep.run(config.scale.name, config.variant.name, config.seed)
 
 
 def check_distinct(sweep: SweepDir, configs: Iterable[Config]) -> None:
-    """Raises UserError where two runs are the same, or would share a directory."""
-    seen: dict[Path, Config] = {}
+    """Raise UserError if two runs are equal, or would share a directory."""
+    by_path: dict[Path, Config] = {}
     for config in configs:
         path = run_directory(sweep, config).path
-        if path not in seen:
-            seen[path] = config
-        elif identity(seen[path]) == identity(config):
-            raise UserError(f"{path} is asked for twice: take the repeated value out of the sweep")
+        if path not in by_path:
+            by_path[path] = config
+        elif identity(by_path[path]) == identity(config):
+            raise UserError(f"{path} appears twice in the sweep. Remove the repeated value.")
         else:
-            found = identity_difference(seen[path], config)
             raise UserError(
-                f"{path} would hold two runs that differ in {found}; a swept value belongs into a variant "
-                "of its own (conf/variant), a scale, or the seed"
+                f"{path} would hold two runs that differ in {identity_difference(by_path[path], config)}. "
+                "Put a swept value into a variant of its own (conf/variant), a scale, or the seed."
             )
 
 
 def check_processes(blocks: Sequence[Block]) -> None:
-    """Raises UserError where the devices of a run cannot be shared out among its processes."""
+    """Raise UserError if the processes of a run cannot share its devices evenly."""
     for run in (run for block in blocks for run in block.runs):
         count = run.config.engine.processes
         if count < 1 or run.devices % count:
             raise UserError(
-                f"engine.processes={count}: the mesh of {run.name}, of size {run.devices}, cannot be "
-                "shared out evenly among so many; give a number that divides it"
+                f"engine.processes={count} does not divide the mesh of {run.name}, which has {run.devices} "
+                "devices. Choose a number that does."
             )
         if count > 1 and run.config.engine.name == "local" and run.config.cluster.platform == "tpu":
             raise UserError(
-                f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host; "
-                "leave engine.processes out, or take engine=ray for a slice of several hosts"
+                f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host. "
+                "Remove engine.processes, or use engine=ray for a slice of several hosts."
             )
         if count > 1 and run.config.engine.isolation is Isolation.all:
             raise UserError(
-                f"engine.processes={count} and engine.isolation=all: processes train one run together, or "
-                "one trains all of them; leave one of the two out"
+                f"engine.processes={count} and engine.isolation=all: several processes train one run, or one "
+                "process trains all of them. Remove one of the two."
             )
 
 
 def make_blocks(runs: Sequence[Run]) -> list[Block]:
-    """Blocks in order of appearance. Raises UserError for a pair that is not fair.
+    """Return the blocks in order of appearance. Raises UserError for a block whose runs differ unfairly.
 
-    Which variant gets which lane alternates over the blocks of a scale, so that a lane's
-    peculiarity does not become a variant's.
+    The lanes of the variants rotate over the blocks of a scale, so that no variant always gets the same one.
     """
     by_block: dict[str, list[Run]] = {}
     for run in runs:
@@ -176,8 +185,8 @@ def make_blocks(runs: Sequence[Run]) -> list[Block]:
 
 def select_runs(blocks: Sequence[Block], condition: Callable[[Run], bool]) -> list[Block]:
     """Return the blocks with only those of their runs that meet `condition`, without empty ones."""
-    selected = [Block(block.name, tuple(run for run in block.runs if condition(run))) for block in blocks]
-    return [block for block in selected if block.runs]
+    filtered = [Block(block.name, tuple(run for run in block.runs if condition(run))) for block in blocks]
+    return [block for block in filtered if block.runs]
 
 
 _SHARED: Mapping[str, str] = {
@@ -187,17 +196,17 @@ _SHARED: Mapping[str, str] = {
     "eval_fingerprint": "data",
     "base": "finetune.parent",
 }
-"""Facts that are equal inside a block, and the node whose declaration excuses them."""
+"""Facts that are equal inside a block, each with the config node that a variant declares to differ in it."""
 
 
 def _check_facts(members: Sequence[Run], where: str) -> None:
     control = members[0]
     for run in members[1:]:
-        touched = [*control.config.variant.touches, *run.config.variant.touches]
+        touches = [*control.config.variant.touches, *run.config.variant.touches]
         for fact, node in _SHARED.items():
-            if not is_covered_by(node, touched) and getattr(run.facts, fact) != getattr(control.facts, fact):
+            if not is_covered_by(node, touches) and getattr(run.facts, fact) != getattr(control.facts, fact):
                 raise UserError(
                     f"{where}: '{run.variant}' and '{control.variant}' have different {fact} "
-                    f"({getattr(run.facts, fact)} against {getattr(control.facts, fact)}), and none declares "
-                    f"'{node}' in variant.touches"
+                    f"({getattr(run.facts, fact)} against {getattr(control.facts, fact)}). If they are meant "
+                    f"to differ, declare '{node}' in variant.touches."
                 )

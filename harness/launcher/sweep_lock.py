@@ -1,4 +1,4 @@
-"""Being the one driver of a sweep: its lock, what signals mean, and no trace of a sweep that never began."""
+"""Lock of a sweep, which only one driver holds, and its signal handlers."""
 
 from __future__ import annotations
 
@@ -13,32 +13,36 @@ from harness.records.run.run_lock import acquire, owner, release, release_and_re
 
 
 class Interrupted(Exception):
-    """The user asked to leave; every worker saved, or was told to."""
+    """The user interrupted the launch. Every worker has saved, or was told to."""
 
 
 @contextmanager
 def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
-    """One driver a sweep. Raises UserError naming the other one, or where nothing can be written. What fails
-    before anything of the sweep is written leaves no trace."""
-    with atomic_files.remove_new_dirs_on_error(sweep.path), _held(sweep):
+    """Hold the lock of a sweep. A failure before the first record removes every new file and folder.
+
+    Raises UserError if another driver holds it, naming that one, or if the folder cannot be written.
+    """
+    with atomic_files.remove_new_dirs_on_error(sweep.path), _lock(sweep):
         yield
 
 
 @contextmanager
-def _held(sweep: SweepDir) -> Iterator[None]:
+def _lock(sweep: SweepDir) -> Iterator[None]:
     new = not sweep.lock.exists()
     try:
         if not acquire(sweep.lock, patience=0.2):
-            other = owner(sweep.lock)
-            who = f"process {other.pid} on {other.host}" if other and other.pid else "another process"
-            raise UserError(f"{sweep.path} is driven by {who}: wait for it, or end it; its runs would go on")
+            driver = owner(sweep.lock)
+            name = f"process {driver.pid} on {driver.host}" if driver and driver.pid else "another process"
+            raise UserError(
+                f"{sweep.path} is already being run by {name}. Wait for it, or stop it (its runs keep going)."
+            )
         atomic_files.remove_temp_files(sweep.path)
         yield
     except BaseException as error:
         if new:
             release_and_remove(sweep.lock)
-        if isinstance(error, OSError) and (trouble := disk_error(error, sweep.path)):
-            raise trouble from error
+        if isinstance(error, OSError) and (message := disk_error(error, sweep.path)):
+            raise message from error
         raise
     finally:
         release(sweep.lock)
@@ -46,7 +50,7 @@ def _held(sweep: SweepDir) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[None]:
-    """Ctrl-C and SIGTERM while nothing is at work yet: what is within undoes what it began."""
+    """Raise Interrupted on Ctrl-C and SIGTERM, before any worker runs. The body undoes what it began."""
 
     def leave(*_) -> None:
         raise Interrupted
@@ -57,10 +61,10 @@ def stop_on_signal() -> Iterator[None]:
 
 @contextmanager
 def handle_signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM, for a while."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Call `handler` on Ctrl-C and SIGTERM while the body runs."""
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import Precision
+from harness.models.mechanism import RenamedAttributes
 from harness.models.parameters import gain
 from harness.parallel.sharding.axis_rules import out_sharding
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
@@ -99,7 +100,7 @@ class RMSNorm(nnx.Module):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rotary:
+class Rotary(RenamedAttributes):
     """Rotary position embedding: rotates each pair (k, k + K/2) by position times base^(-2k/K)
     (arXiv:2104.09864)."""
 

@@ -86,11 +86,11 @@ def _check_flop_count(
     x_BTD = jax.ShapeDtypeStruct((B, T, context.shape.width), jnp.float32)
     rotary = _rotary(context, spec)
     expected = count_function_flops(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / (B * T)
-    reported = module.executed_flops(context).total
-    if abs(reported - expected) > 1e-6 * expected:
+    flops = module.executed_flops(context).total
+    if abs(flops - expected) > 1e-6 * expected:
         raise UserError(
-            f"{name}: executed_flops says {reported:,.0f} FLOPs a token in layer {context.layer}, but its products "
-            f"are {expected:,.0f}: count each product as it is written, 2 x rows x columns, masked parts too"
+            f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products take "
+            f"{expected:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts too."
         )
 
 
@@ -101,8 +101,8 @@ def _check_causal(name: str, apply: Apply, state: nnx.State, context: LayerConte
     later_BTD = jnp.concatenate([x_BTD[:, :half], other_BTD[:, half:]], axis=1)
     if _differ(apply(state, x_BTD, rotary)[:, :half], apply(state, later_BTD, rotary)[:, :half]):
         raise UserError(
-            f"{name}: in layer {context.layer} what it answers to a token depends on later ones: mask them, or "
-            "its loss means nothing"
+            f"{name}: layer {context.layer} is not causal: its output at a token changes when later tokens change. "
+            "Mask later tokens."
         )
 
 
@@ -116,8 +116,8 @@ def _check_documents(
     earlier_BTD = jnp.concatenate([other_BTD[:, :half], x_BTD[:, half:]], axis=1)
     if _differ(apply(state, x_BTD, rotary)[:, half:], apply(state, earlier_BTD, rotary)[:, half:]):
         raise UserError(
-            f"{name}: in layer {context.layer} a token sees other documents, but data.mask_documents=true: mask "
-            "keys whose rotary.document_BT is another, or leave documents unmasked"
+            f"{name}: in layer {context.layer} a token sees other documents, but data.mask_documents=true. "
+            "Mask keys whose rotary.document_BT differs, or set data.mask_documents=false."
         )
 
 

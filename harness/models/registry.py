@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,14 @@ from jax import Array
 
 from harness.config.schema import run
 from harness.core.errors import UserError, did_you_mean
-from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
+from harness.models.mechanism import (
+    RENAMED,
+    LayerContext,
+    MatmulFlops,
+    RenamedAttributes,
+    RouterStats,
+    current_name,
+)
 
 Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
@@ -42,21 +50,21 @@ class Mechanism:
     """FLOPs of the matrix products as they are written."""
     cache_bytes: Callable[[LayerContext, Any, float], float]
     """Bytes that decoding caches in one layer for a sequence of full length, given the bytes per value."""
-    period: Callable[[Any], int]
+    period: Callable[[Any], int] = lambda options: 1
     """Number of layers after which the mechanism's pattern repeats; a scan runs over whole periods."""
-    inactive_parameters: Callable[[LayerContext, Any], int]
+    inactive_parameters: Callable[[LayerContext, Any], int] = lambda context, options: 0
     """Number of parameters of one layer that a token does not use."""
-    update_after_step: Callable[[Any, Mapping[str, Array], RouterStats], dict[str, Array]] | None
+    update_after_step: Callable[[Any, Mapping[str, Array], RouterStats], dict[str, Array]] | None = None
     """Function from a layer's parameters by name and the step's statistics to new values of the parameters
     that change without a gradient, applied after the optimizer step."""
-    supports_sequence_parallel: Callable[[LayerContext, Any], bool]
-    """Whether the mechanism can work on one shard of a sequence (`rotary.sequence_shards`,
+    supports_sequence_parallel: Callable[[LayerContext, Any], bool] = lambda context, options: False
+    """True if the module can work on one shard of a sequence (`rotary.sequence_shards`,
     `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
     and only its shard of the output is kept."""
 
 
 @dataclass(frozen=True)
-class ConfiguredModule:
+class ConfiguredModule(RenamedAttributes):
     """A mechanism with validated options: the meaning of a config's `{name, options}` node."""
 
     mechanism: Mechanism
@@ -108,55 +116,31 @@ class ConfiguredModule:
 _REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": {}, "conditioning": {}}
 
 
-def register_mechanism(
-    kind: str,
-    name: str,
-    options: type,
-    *,
-    model_flops: Callable[[LayerContext, Any], float],
-    executed_flops: Callable[[LayerContext, Any], MatmulFlops],
-    cache_bytes: Callable[[LayerContext, Any, float], float],
-    period: Callable[[Any], int] = lambda options: 1,
-    inactive_parameters: Callable[[LayerContext, Any], int] = lambda context, options: 0,
-    update_after_step: Callable[[Any, Mapping[str, Array], RouterStats], dict[str, Array]] | None = None,
-    supports_sequence_parallel: Callable[[LayerContext, Any], bool] = lambda context, options: False,
-) -> Callable[[Module], Module]:
-    """Register the decorated module, or function that builds one, under `name`. `options` is its frozen
-    dataclass.
+def register_mechanism(kind: str, name: str, options: type, **fields: Any) -> Callable[[Module], Module]:
+    """Return the decorator that registers a module, or a function that builds one, under `name`.
 
-    Raises UserError if another module has the name.
+    `options` is its frozen dataclass; `fields` are the fields of Mechanism from `model_flops` on. The decorator
+    raises UserError if another module has the name.
     """
+    for old in RENAMED.keys() & fields.keys():
+        fields[current_name(old)] = fields.pop(old)
 
     def register(module: Module) -> Module:
         existing = _REGISTERED[kind].get(name)
         if existing and existing.module.__qualname__ != module.__qualname__:
             raise UserError(
-                f"{kind} '{name}' is registered by both {existing.module} and {module}: rename one."
+                f"{kind} '{name}' is registered by both {existing.module} and {module}. Rename one."
             )
-        _REGISTERED[kind][name] = Mechanism(
-            name,
-            options,
-            module,
-            model_flops,
-            executed_flops,
-            cache_bytes,
-            period,
-            inactive_parameters,
-            update_after_step,
-            supports_sequence_parallel,
-        )
+        _REGISTERED[kind][name] = Mechanism(name, options, module, **fields)
         return module
 
     return register
 
 
 register_attention = functools.partial(register_mechanism, "attention")
-register_feedforward = functools.partial(
-    register_mechanism, "feedforward", cache_bytes=lambda context, options, bytes_per_value: 0.0
-)
-register_conditioning = functools.partial(
-    register_mechanism, "conditioning", cache_bytes=lambda context, options, bytes_per_value: 0.0
-)
+_NO_CACHE: dict[str, Any] = {"cache_bytes": lambda context, options, bytes_per_value: 0.0}
+register_feedforward = functools.partial(register_mechanism, "feedforward", **_NO_CACHE)
+register_conditioning = functools.partial(register_mechanism, "conditioning", **_NO_CACHE)
 
 
 def lookup(kind: str, node: run.ModuleConfig, key: str | None = None) -> ConfiguredModule:
@@ -170,7 +154,7 @@ def lookup(kind: str, node: run.ModuleConfig, key: str | None = None) -> Configu
     if registered is None:
         raise UserError(
             f"{key}.name={node.name} is not registered: {did_you_mean(node.name, _REGISTERED[kind])}"
-            " (a module of your own is to be listed in `imports`)"
+            " (List a module of your own in `imports`.)"
         )
     return ConfiguredModule(
         registered, _validate_options(kind, registered.options, dict(node.options), f"{key}.options")
@@ -188,14 +172,14 @@ def _validate_options(kind: str, options: type, nodes: dict[str, Any], key: str)
             value = _lookup_list(kind, value, f"{key}.{name}")
         elif not _has_type(value, types[name]):
             raise UserError(
-                f"{key}.{name}={value!r} is of type {type(value).__name__}: give one of type"
+                f"{key}.{name}={value!r} is of type {type(value).__name__}. Give a value of type"
                 f" {_type_names(types[name])}."
             )
         values[name] = value
     required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
     if missing := [name for name in required if name not in nodes]:
         raise UserError(
-            f"{key}.{missing[0]} is missing: give a value of type {_type_names(types[missing[0]])}."
+            f"{key}.{missing[0]} is missing. Give a value of type {_type_names(types[missing[0]])}."
         )
     return options(**values)
 
@@ -203,7 +187,7 @@ def _validate_options(kind: str, options: type, nodes: dict[str, Any], key: str)
 def _lookup_list(kind: str, nodes: Any, key: str) -> tuple[ConfiguredModule, ...]:
     """Return the mechanisms of a list of `{name, options}` nodes inside another mechanism's options."""
     if not isinstance(nodes, list | tuple) or not nodes:
-        raise UserError(f"{key}={nodes!r} names no mechanism: give a list of one or more {{name, options}}.")
+        raise UserError(f"{key}={nodes!r} must be a list of at least one {{name, options}}.")
     return tuple(
         lookup(kind, _module_config(node, f"{key}[{index}]"), f"{key}[{index}]")
         for index, node in enumerate(nodes)
@@ -212,10 +196,10 @@ def _lookup_list(kind: str, nodes: Any, key: str) -> tuple[ConfiguredModule, ...
 
 def _module_config(node: Any, key: str) -> run.ModuleConfig:
     if not isinstance(node, Mapping) or "name" not in node or not node.keys() <= {"name", "options"}:
-        raise UserError(f"{key}={node!r} is no mechanism: write {{name: NAME, options: {{...}}}}.")
+        raise UserError(f"{key}={node!r} must have the form {{name: NAME, options: {{...}}}}.")
     options = node.get("options") or {}
     if not isinstance(options, Mapping):
-        raise UserError(f"{key}.options={options!r} is no mapping: write {{KEY: VALUE}}.")
+        raise UserError(f"{key}.options={options!r} must be a mapping {{KEY: VALUE}}.")
     return run.ModuleConfig(str(node["name"]), {str(name): value for name, value in options.items()})
 
 
@@ -233,3 +217,14 @@ def _has_type(value: Any, expected: Any) -> bool:
     pass for an int."""
     accepted = typing.get_args(expected) or (expected,)
     return type(value) in accepted or (type(value) is int and float in accepted)
+
+
+def import_modules(config: run.Config) -> None:
+    """Import the modules listed in `config.imports`. Raises UserError for one that fails."""
+    for name in config.imports:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise UserError(
+                f"imports: '{name}' cannot be imported ({type(error).__name__}: {error})"
+            ) from error

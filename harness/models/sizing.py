@@ -96,9 +96,9 @@ def _check_target(spec: SpecT, target: float, measure: Callable[[SpecT], float])
             "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
         )
         raise UserError(
-            f"No {spec.display_name} is within 0.5 % of {target:,.0f} {unit}:"
-            f" the nearest has {value:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn});"
-            " set scale.parameters to that, or free or change model.width, layers, heads or ffn."
+            f"No {spec.display_name} is within 0.5 % of {target:,.0f} {unit}."
+            f" The nearest has {value:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn})."
+            " Set scale.parameters to that, or change or unset model.width, layers, heads or ffn."
         )
     return spec
 
@@ -127,12 +127,12 @@ def plain_dims(model: ModelConfig, target: int, vocabulary: int) -> ModelDims:
 def _check_head_width(model: ModelConfig) -> None:
     if model.head_width % 2:
         raise UserError(
-            f"model.head_width={model.head_width} is odd: rotary positions turn pairs, choose an even one."
+            f"model.head_width={model.head_width} is odd, but rotary positions rotate pairs. Choose an even one."
         )
     if model.width is not None and model.heads is None and model.width % model.head_width:
         raise UserError(
-            f"model.width={model.width} is not a multiple of model.head_width={model.head_width}:"
-            " choose one that is, or set model.heads."
+            f"model.width={model.width} is not a multiple of model.head_width={model.head_width}."
+            " Choose one that is, or set model.heads."
         )
 
 

@@ -1,1 +1,1 @@
-"""Over which devices and processes does a run spread?"""
+"""Devices and processes of a run."""

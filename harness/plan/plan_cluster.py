@@ -1,4 +1,4 @@
-"""A sweep on a machine that is not here: chips shared out, each run predicted, failures and power counted."""
+"""Plan of a sweep on a described cluster: chips for each run, predictions, failures and power."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ from harness.records.sweep.plan_file import ChipShare
 
 
 def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> SweepPlan:
-    """Raises UserError for a number of the cluster that is missing, and where runs outnumber fast domains.
-    A run that fits nowhere stops no other: its counts are there, and why."""
+    """Plan every run of a sweep. A run that fits nowhere has its counts and the reason, and stops no other
+    run.
+
+    Raises UserError if the cluster lacks a number.
+    """
     cluster = cluster_from_config(config)
     models = [shape_from_facts(run.config, run.facts, run.name) for run in runs]
     members = allocate_chips(models, cluster)
@@ -40,20 +43,20 @@ def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> Swee
 
 
 def _plan_runs(cluster: Cluster, members: Sequence[AllocatedRun]) -> tuple[PlannedRun, ...]:
-    """In the order of the members; each begins when those before it on its slot have ended."""
+    """Return the runs in the order of `members`; on a slot, each begins when the run before it has ended."""
     ends: dict[tuple[str, int | None], float] = {}
-    found = [_plan_run(cluster, member) for member in members]
+    planned = [_plan_run(cluster, member) for member in members]
     for index in sorted(range(len(members)), key=lambda index: members[index].start_days):
         place = members[index].kind, members[index].slot
         begins = 0.0 if members[index].slot is None else ends.get(place, 0.0)
-        found[index] = run = dataclasses.replace(found[index], begins=begins)
+        planned[index] = run = dataclasses.replace(planned[index], begins=begins)
         ends[place] = begins + (run.days.value if run.days else 0.0)
-    return tuple(found)
+    return tuple(planned)
 
 
 def _plan_run(cluster: Cluster, member: AllocatedRun) -> PlannedRun:
-    model, found = member.model, member.prediction
-    counted = PlannedRun(
+    model, prediction = member.model, member.prediction
+    planned = PlannedRun(
         name=model.name,
         parameters=model.parameters,
         active_parameters=model.active_parameters,
@@ -66,32 +69,32 @@ def _plan_run(cluster: Cluster, member: AllocatedRun) -> PlannedRun:
         verdict=member.refusal,
         evidence=EXACT_COUNTS,
     )
-    if found is None:
-        return counted
-    return _with_prediction(counted, found, run_costs(cluster, found, member.chips, member.kind))
+    if prediction is None:
+        return planned
+    return _with_prediction(planned, prediction, run_costs(cluster, prediction, member.chips, member.kind))
 
 
-def _with_prediction(counted: PlannedRun, found: CostPrediction, said: RunCosts) -> PlannedRun:
-    days, energy = _as_assumed(said.days), _as_assumed(said.gigawatt_hours)
-    memory = max(found.memory.values(), key=lambda part: part.evidence is EvidenceKind.analytic)
-    told = {"memory": memory, "step_seconds": found.step_seconds, "mfu": found.mfu}
+def _with_prediction(planned: PlannedRun, prediction: CostPrediction, costs: RunCosts) -> PlannedRun:
+    days, energy = _as_assumed(costs.days), _as_assumed(costs.gigawatt_hours)
+    memory = max(prediction.memory.values(), key=lambda part: part.evidence is EvidenceKind.analytic)
+    estimates = {"memory": memory, "step_seconds": prediction.step_seconds, "mfu": prediction.mfu}
     return dataclasses.replace(
-        counted,
-        devices=found.devices,
-        layout=found.layout,
-        alternatives=_alternatives(found),
-        memory=found.memory,
-        memory_limit=found.memory_limit,
-        step_seconds=found.step_seconds,
-        mfu=found.mfu,
+        planned,
+        devices=prediction.devices,
+        layout=prediction.layout,
+        alternatives=_alternatives(prediction),
+        memory=prediction.memory,
+        memory_limit=prediction.memory_limit,
+        step_seconds=prediction.step_seconds,
+        mfu=prediction.mfu,
         days=days,
         gigawatt_hours=energy,
-        mtbf_hours=said.mtbf_hours,
-        interruptions=said.interruptions,
-        recovery=said.options,
-        verdict=said.verdict,
-        notes=found.notes,
-        evidence=EXACT_COUNTS | evidence_labels({**told, "days": days, "gigawatt_hours": energy}),
+        mtbf_hours=costs.mtbf_hours,
+        interruptions=costs.interruptions,
+        recovery=costs.options,
+        verdict=costs.verdict,
+        notes=prediction.notes,
+        evidence=EXACT_COUNTS | evidence_labels({**estimates, "days": days, "gigawatt_hours": energy}),
     )
 
 
@@ -99,12 +102,16 @@ def _alternatives(found: CostPrediction) -> tuple[Alternative, ...]:
     if found.choice is None:
         return ()
     calibrated = found.step_seconds.value / found.choice.best.seconds
-    others = (*found.choice.runners_up, *found.choice.rejected)
-    return tuple(Alternative(one.layout, one.seconds * calibrated, one.bytes, one.why) for one in others)
+    layouts = (*found.choice.runners_up, *found.choice.rejected)
+    return tuple(
+        Alternative(layout.layout, layout.seconds * calibrated, layout.bytes, layout.why)
+        for layout in layouts
+    )
 
 
 def _as_assumed(number: PlanEstimate | None) -> PlanEstimate | None:
-    """What restarts, spares and saves cost is assumed, so what counts with them is no better."""
+    """Return a number with evidence `assumed`: the costs of restarts, spares and saves that it counts are
+    assumed."""
     return number and dataclasses.replace(number, evidence=EvidenceKind.assumed)
 
 
@@ -142,22 +149,28 @@ def _chip_shares(cluster: Cluster, members: Sequence[AllocatedRun]) -> list[Chip
 
 
 def _chips_at_once(members: Sequence[AllocatedRun]) -> int:
-    """Chips that are given to some run at one moment."""
+    """Return the number of chips that runs have at any one moment."""
     turns = {member.slot: member.chips for member in members if member.slot is not None}
     return sum(turns.values()) + sum(member.chips for member in members if member.slot is None)
 
 
 def _power_use(cluster: Cluster, shares: Sequence[ChipShare]) -> PowerUse:
-    given = sum(meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares) / 1e6
+    megawatts = (
+        sum(meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares) / 1e6
+    )
     site = cluster.site_watts and cluster.site_watts / 1e6
-    return PowerUse(machine_watts(cluster) / 1e6, given, site, site is None or given <= site)
+    return PowerUse(machine_watts(cluster) / 1e6, megawatts, site, site is None or megawatts <= site)
 
 
-def _mixed_chips(cluster: Cluster, apart: tuple[PlannedRun, ...], models: Sequence[ModelShape]) -> MixedChips:
-    one = as_single_kind(cluster)
-    together = _plan_runs(one, allocate_chips(models, one))
-    days, alone = _days_until_all_end(together), _days_until_all_end(apart)
-    return MixedChips(mixed_efficiency(cluster), days, alone, days / alone if days and alone else None)
+def _mixed_chips(
+    cluster: Cluster, by_kind: tuple[PlannedRun, ...], models: Sequence[ModelShape]
+) -> MixedChips:
+    single_kind = as_single_kind(cluster)
+    mixed_runs = _plan_runs(single_kind, allocate_chips(models, single_kind))
+    days, days_apart = _days_until_all_end(mixed_runs), _days_until_all_end(by_kind)
+    return MixedChips(
+        mixed_efficiency(cluster), days, days_apart, days / days_apart if days and days_apart else None
+    )
 
 
 def _days_until_all_end(planned: tuple[PlannedRun, ...]) -> float | None:

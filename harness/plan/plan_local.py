@@ -1,4 +1,4 @@
-"""A sweep on this machine: as it would be placed, with the times that earlier runs took here."""
+"""Plan of a sweep on this machine: placed as a launch would place it, with the times of earlier runs."""
 
 from __future__ import annotations
 
@@ -18,36 +18,55 @@ from harness.plan.plan_types import (
 from harness.plan.predict import MEMORY_UNCERTAINTY, EvidenceKind, PlanEstimate
 
 DAY = 86_400
+"""Seconds of a day."""
 
 
 class TimeEstimate(Protocol):
     """Wall seconds of a run (`harness.launcher.cost.step_cost.Estimate`)."""
 
     @property
-    def train(self) -> float: ...
+    def train(self) -> float:
+        """Return the seconds of all training steps."""
+
     @property
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """Return the seconds of the whole run."""
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Return the lower end of `seconds`."""
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Return the upper end of `seconds`."""
+
     @property
-    def runs(self) -> int: ...
+    def runs(self) -> int:
+        """Return the number of earlier runs behind the estimate; 0: assumed."""
+
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Return the number of training steps."""
+
     @property
-    def factor(self) -> float: ...
+    def factor(self) -> float:
+        """Return the factor that corrects earlier predictions; 1: none."""
 
 
 class PlacementForecast(Protocol):
-    """Who trains where and when (`harness.launcher.placement.forecast.Outlook`)."""
+    """Estimates of all runs, and the interval of the sweep's end (`harness.launcher.placement.forecast`)."""
 
     @property
-    def estimates(self) -> Mapping[str, TimeEstimate]: ...
+    def estimates(self) -> Mapping[str, TimeEstimate]:
+        """Return the estimate of each run, by name."""
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Return the lower end of the seconds until the last run has ended."""
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Return the upper end of the seconds until the last run has ended."""
 
 
 def plan_on_this_machine(
@@ -59,12 +78,12 @@ def plan_on_this_machine(
     devices: int,
     utilisation: float,
 ) -> SweepPlan:
-    """Of runs on the meshes that they were given; `starts`: seconds after which each begins; `seconds` until
-    the last has ended."""
+    """Plan runs on the meshes that they have. `starts`: seconds after which each run begins. `seconds`: until
+    the last run has ended."""
     planned = tuple(_plan_run(run, forecast.estimates[run.name], starts[run.name] / DAY) for run in runs)
-    evidence = _evidence_kind(min(forecast.estimates.values(), key=lambda took: took.runs))
-    whole = PlanEstimate(seconds / DAY, forecast.low / DAY, forecast.high / DAY, evidence)
-    return SweepPlan(planned, PlannedMachine(runs[0].config.cluster.name, devices, (), whole, utilisation))
+    evidence = _evidence_kind(min(forecast.estimates.values(), key=lambda estimate: estimate.runs))
+    days = PlanEstimate(seconds / DAY, forecast.low / DAY, forecast.high / DAY, evidence)
+    return SweepPlan(planned, PlannedMachine(runs[0].config.cluster.name, devices, (), days, utilisation))
 
 
 def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> PlannedRun:
@@ -74,7 +93,7 @@ def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> Plann
     step_seconds = PlanEstimate(step, doubt[0] * step, doubt[1] * step, evidence)
     days = PlanEstimate(estimate.seconds / DAY, estimate.low / DAY, estimate.high / DAY, evidence)
     memory = _memory(run)
-    told = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
+    estimates = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
     return PlannedRun(
         name=run.name,
         parameters=facts.parameters,
@@ -89,7 +108,7 @@ def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> Plann
         step_seconds=step_seconds,
         begins=begins,
         days=days,
-        evidence=EXACT_COUNTS | evidence_labels(told),
+        evidence=EXACT_COUNTS | evidence_labels(estimates),
     )
 
 
@@ -114,17 +133,16 @@ def _layout(run: DescribedRun) -> Layout:
 
 
 def _memory(run: DescribedRun) -> dict[str, PlanEstimate]:
-    """As `harness.launcher.cost.step_cost.device_bytes`, by part: `fsdp` and `tensor` split the state,
-    `data`, `fsdp`,
-    `expert` and `context` the tokens."""
-    facts, mesh, recipe = run.facts, run.config.mesh, run_precision(run.config, run.facts)
-    each = {
-        "weights": recipe.weight_bytes,
-        "optimizer": recipe.optimizer_bytes,
-        "gradients": recipe.gradient_bytes,
+    """Return bytes of a device by part, as `harness.launcher.cost.step_cost.device_bytes` counts them: `fsdp`
+    and `tensor` split the state; `data`, `fsdp`, `expert` and `context` split the tokens."""
+    facts, mesh, precision = run.facts, run.config.mesh, run_precision(run.config, run.facts)
+    bytes_per_parameter = {
+        "weights": precision.weight_bytes,
+        "optimizer": precision.optimizer_bytes,
+        "gradients": precision.gradient_bytes,
     }
-    seen = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
-    activations = PlanEstimate.within(seen, MEMORY_UNCERTAINTY, EvidenceKind.assumed)
+    activation_bytes = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
+    activations = PlanEstimate.within(activation_bytes, MEMORY_UNCERTAINTY, EvidenceKind.assumed)
     share = facts.parameters / (mesh.fsdp * mesh.tensor)
-    kept = {name: PlanEstimate.exact(size * share) for name, size in each.items()}
-    return kept | {"activations": activations}
+    state = {name: PlanEstimate.exact(size * share) for name, size in bytes_per_parameter.items()}
+    return state | {"activations": activations}

@@ -1,4 +1,4 @@
-"""What `harness plan` says of a sweep, whatever machine it is for: one entry a run, and the machine."""
+"""Plan of a sweep on any machine: one entry per run, and the machine."""
 
 from __future__ import annotations
 
@@ -16,30 +16,35 @@ from harness.records.sweep.plan_file import ChipShare, RunOnChips
 EXACT_COUNTS: dict[str, str] = dict.fromkeys(
     ("parameters", "active_parameters", "flops_per_token"), EvidenceKind.closed_form.value
 )
-"""What is exact on any machine."""
+"""Evidence of the counts that are exact on every machine, by key of PlannedRun."""
 
 
 class DescribedRun(Protocol):
-    """A run of a sweep that was described."""
+    """A run of a sweep with its config and the facts that `harness.worker.describe` counted."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the run's name, `scale/variant/seedN`."""
+
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """Return the run's composed config."""
+
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> Facts:
+        """Return the run's counts: parameters, FLOPs, bytes."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A layout that was looked at and not chosen."""
+    """A layout that the search rejected. Its seconds are calibrated."""
 
     layout: Layout
     step_seconds: float
     bytes: float
-    """Of the fullest device."""
+    """Bytes of the fullest device."""
     why: str
-    """Why it is not the one that is chosen."""
+    """Reason why another layout was chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +52,9 @@ class PlannedRun(RunOnChips):
     """One run of a plan. Counts are plain numbers; predictions have their interval and evidence."""
 
     parameters: int
-    """All, with embedding and head."""
+    """Number of all parameters, with embedding and head."""
     active_parameters: int
-    """Those that one token passes through, without embedding and head."""
+    """Number of parameters that one token passes through, without embedding and head."""
     flops_per_token: float
     """Model FLOPs of one trained token, causal."""
     tokens: int | None
@@ -57,22 +62,22 @@ class PlannedRun(RunOnChips):
     days: PlanEstimate | None = None
     layout: Layout | None = None
     alternatives: tuple[Alternative, ...] = ()
-    """The next best layouts, then those that would be faster and do not fit, and the best without each axis;
-    empty where a sibling's layout was taken."""
+    """Next best layouts, then faster ones that do not fit and the best without each axis; empty where a
+    sibling's layout was taken."""
     step_seconds: PlanEstimate | None = None
     mfu: PlanEstimate | None = None
-    """Of the 16-bit peak; None: the peak is not known."""
+    """Model FLOPs utilisation of the 16-bit peak; None: the peak is not known."""
     gigawatt_hours: PlanEstimate | None = None
-    """At the meter, of all its chips."""
+    """Energy at the meter of all chips that the run has."""
     mtbf_hours: float | None = None
-    """Mean between interruptions."""
+    """Mean hours between interruptions."""
     interruptions: float | None = None
-    """Expected until its end."""
+    """Expected number of interruptions until the end."""
     recovery: tuple[RecoveryOption, ...] = ()
-    """Options from the simplest on; `days` counts with the one whose goodput is highest."""
+    """Recovery options, simplest first; `days` counts with the one whose goodput is highest."""
     notes: tuple[str, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict)
-    """The layer that each number comes from, by its key here."""
+    """Evidence of each number, by its key in this entry."""
 
 
 @dataclass(frozen=True)
@@ -105,31 +110,35 @@ class MixedChips:
 
 @dataclass(frozen=True)
 class PlannedMachine:
+    """A machine with the chips that runs have, its power, and the days that the sweep takes."""
+
     name: str
     chips: int
-    """Or, on this machine, devices or workers."""
+    """Number of chips; on this machine, number of devices or workers."""
     shares: tuple[ChipShare, ...]
-    """Empty on this machine."""
+    """Chips by kind; empty on this machine."""
     days: PlanEstimate | None
-    """Until the last run that can end has ended."""
+    """Days until the last run that can end has ended."""
     utilisation: float
-    """Share of chips x days in which a run has a chip in use."""
+    """Share of chips x days in which a run uses a chip."""
     meter: PowerUse | None = None
     mixed: MixedChips | None = None
 
 
 @dataclass(frozen=True)
 class SweepPlan:
+    """The runs of a sweep on one machine. `harness plan --json` prints it."""
+
     runs: tuple[PlannedRun, ...]
     cluster: PlannedMachine
 
 
 def last_end(runs: tuple[PlannedRun, ...]) -> PlanEstimate | None:
-    """Days until the last run has ended, of those that end."""
+    """Return the days until the last run has ended, of the runs that end."""
     ends = [run.days.scaled(1 + run.begins / run.days.value) for run in runs if run.days]
     return max(ends, key=lambda end: end.value, default=None)
 
 
 def evidence_labels(numbers: Mapping[str, PlanEstimate | None]) -> dict[str, str]:
-    """The layer of each that there is."""
+    """Return the evidence of each number that is known, by its key."""
     return {key: number.evidence.value for key, number in numbers.items() if number}

@@ -1,4 +1,4 @@
-"""`predict(model, cluster, layout)`: what a step takes, with low, high and the evidence of each number."""
+"""Prediction of a training step's cost, each number with its interval and evidence."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from harness.plan.cost_model.memory import MEMORY_LIMIT
 from harness.plan.cost_model.model_size import ModelShape
 
 MEMORY_UNCERTAINTY = 1.25
-"""Factor either way by which the estimate of activations may be wrong; assumed. 1 for the state."""
+"""Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
 
 
 LAUNCH_BOUND_SHARE = 0.1
-"""Share of a step from which on the time to start kernels is doubted."""
+"""Share of a step above which the time to start kernels widens the interval."""
 
 
 class EvidenceKind(Enum):
-    """The layer that a number comes from."""
+    """Source of a number."""
 
     closed_form = "closed form"
     measured = "earlier runs on this machine"
@@ -53,7 +53,7 @@ class PlanEstimate(Interval):
 
     @staticmethod
     def exact(value: float) -> PlanEstimate:
-        """Return a count in closed form, without doubt."""
+        """Return a count in closed form: both ends are the value."""
         return PlanEstimate(value, value, value, EvidenceKind.closed_form)
 
     @staticmethod
@@ -62,13 +62,13 @@ class PlanEstimate(Interval):
         return PlanEstimate(value, value / factor, value * factor, evidence)
 
     def rate_of(self, amount: float) -> PlanEstimate:
-        """`amount` divided by it: a rate from a duration."""
+        """Return `amount` over this duration, as a rate."""
         return PlanEstimate(amount / self.value, amount / self.high, amount / self.low, self.evidence)
 
 
 @dataclass(frozen=True)
 class CostPrediction:
-    """What training this model in this layout on these chips would take."""
+    """Memory, step time and duration of training one model in one layout on some chips."""
 
     model: ModelShape
     devices: int
@@ -83,20 +83,22 @@ class CostPrediction:
     """Bytes of a device that a plan may use."""
     step_seconds: PlanEstimate
     terms: dict[str, float]
-    """Seconds of the step by what they go to, calibrated; they sum to the value of `step_seconds`."""
+    """Calibrated seconds of the step by term; they sum to the value of `step_seconds`."""
     tokens_per_second: PlanEstimate
-    """Of all devices."""
+    """Tokens per second of all devices together."""
     mfu: PlanEstimate
-    """Model FLOPs over the 16-bit (or the recipe's only) peak."""
+    """Model FLOPs over the 16-bit peak, or over the peak of the matmul dtype if the chip has no 16-bit one.
+    """
     days: PlanEstimate | None
-    """Of the whole budget without an interruption; None where the model has no budget."""
+    """Days of the whole token budget without an interruption; None: the model has no budget."""
     choice: LayoutChoice | None
-    """The search, where the layout was not given."""
+    """Result of the layout search; None: the layout was given."""
     notes: tuple[str, ...]
-    """What was assumed."""
+    """Assumptions, one sentence each."""
 
     @property
     def fits(self) -> bool:
+        """Return whether the fullest device holds all parts within `memory_limit`."""
         return sum(part.value for part in self.memory.values()) <= self.memory_limit
 
 
@@ -109,11 +111,11 @@ def predict(
     kind: str | None = None,
     calibration: Calibration = FITTED_CALIBRATION,
 ) -> CostPrediction:
-    """Of a model on a cluster (or the name of one that ships), in a layout or in the best that is found for
-    `devices` (default: all) of one `kind` of its chips. Of a mapping, a published row by its columns, the row
-    says all that is not given.
+    """Predict a model on a cluster (or the name of one in conf/cluster), in `layout` or in the best layout
+    for `devices` (default: all) of one `kind` of its chips. A mapping is read as the columns of a published
+    run, which say all that is not given.
 
-    Raises UserError for what is missing, does not divide or fits nowhere.
+    Raises UserError for a missing number, an axis that does not divide, or a model that fits nowhere.
     """
     cluster = load_cluster(cluster) if isinstance(cluster, str) else cluster
     if isinstance(model, ModelShape):
@@ -135,8 +137,8 @@ def predict(
 
 
 def uncalibrated_cost(row: PublishedRun) -> tuple[EvaluatedLayout, LayoutChoice | None]:
-    """Of a row, uncalibrated; and the search, where its layout is not told. Of a published one the best
-    layout's parts are then scaled to what is usual among those that are about as fast."""
+    """Return the closed-form cost of a run, and the search if its layout is not known. The terms of a
+    published run's best layout are then scaled to the median of the layouts that are about as fast."""
     share = chip_efficiency(row.chip.name)
     if row.layout is None:
         choice = search_layouts(row.model, row.chips, row.chip, row.links, row.precision, share)
@@ -149,9 +151,9 @@ def uncalibrated_cost(row: PublishedRun) -> tuple[EvaluatedLayout, LayoutChoice 
     return evaluated_layout(layouts, seconds, bytes_, 0), None
 
 
-def _scale_seconds(one: EvaluatedLayout, factor: float) -> EvaluatedLayout:
-    parts = {name: seconds * factor for name, seconds in one.terms.items()}
-    return dataclasses.replace(one, seconds=one.seconds * factor, terms=parts)
+def _scale_seconds(layout: EvaluatedLayout, factor: float) -> EvaluatedLayout:
+    parts = {name: seconds * factor for name, seconds in layout.terms.items()}
+    return dataclasses.replace(layout, seconds=layout.seconds * factor, terms=parts)
 
 
 def _planned_row(model: ModelShape, part: Partition, layout: Layout | None, devices: int) -> PublishedRun:
@@ -201,9 +203,9 @@ def _memory_estimate(part: str, value: float) -> PlanEstimate:
 
 
 def _notes(row: PublishedRun, used: int, sources: Sequence[str]) -> tuple[str, ...]:
-    told = [f"{key}: not told, assumed" for key in row.assumed_columns]
-    told += row.remembered_notes
+    notes = [f"{key}: not told, assumed" for key in row.assumed_columns]
+    notes += row.remembered_notes
     if used < row.chips:
-        told.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
+        notes.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
     width = "; ".join(f"{doubt} {uncertainty.UNCERTAINTY[doubt]:.2f}" for doubt in sources)
-    return (*told, f"interval widened (sd in ln) for {width}") if sources else tuple(told)
+    return (*notes, f"interval widened (sd in ln) for {width}") if sources else tuple(notes)

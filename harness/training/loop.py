@@ -1,4 +1,4 @@
-"""How one course is trained: batches in, rows and checkpoints out."""
+"""Training loop of one segment: batches in, metric rows and checkpoints out."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from harness.training.step import METRICS, TrainState
 
 
 class Diverged(Exception):
-    """The loss is no longer a number: an outcome, not a failure."""
+    """A loss that is not finite: an outcome of the run, not a failure."""
 
 
 class Preempted(Exception):
-    """Asked to leave; the state is saved."""
+    """A request to stop, raised after the state was saved."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a course stands after `step` updates."""
+    """State of a segment after `step` updates."""
 
     step: int
     state: TrainState
     example_hash: str
     device_seconds: float
     input_seconds: float = 0.0
-    """The part of `device_seconds` in which the lane waited for its input."""
+    """Part of `device_seconds` spent waiting for input."""
 
 
 @dataclass(frozen=True)
 class RunIO:
-    """Where a course is written down, and how it hears that it should leave."""
+    """Outputs of a segment (metrics, checkpoints, profile) and its stop request."""
 
     writer: RunWriter
     checkpointer: Checkpointer
@@ -55,12 +55,12 @@ class RunIO:
     profiler: StepProfiler | None = None
 
     def save(self, programs: RunPrograms, progress: Progress) -> None:
-        """Rows first, then the state; the manifest comes last, when Orbax is done."""
+        """Write the metric rows, then the state. The manifest follows when Orbax is done."""
         self.writer.heartbeat("save")
         self.writer.write_part(progress.step)
         manifest = Manifest(
-            progress.step, self.identity, self.data_fingerprint, progress.example_hash, progress.device_seconds, {},
-            progress.input_seconds,
+            progress.step, self.identity, self.data_fingerprint, progress.example_hash,
+            progress.device_seconds, {}, progress.input_seconds,
         )  # fmt: skip
         self.checkpointer.save(programs.copy(progress.state), manifest)
 
@@ -73,16 +73,16 @@ def train_segment(
     forks: frozenset[int] = frozenset(),
     until: int | None = None,
 ) -> Progress:
-    """Train from `start` to the end of the course, or to the fork `until`, saving also at `forks`.
+    """Train from `start` to the end of the segment, or to the fork `until`. Save at `forks` too.
 
-    The metrics of a step are fetched after the next one is dispatched. Raises Diverged when a
-    loss is not finite, Preempted when asked to leave (then the state is saved).
+    The metrics of a step are fetched after the next step is dispatched. Raises Diverged if a loss is not
+    finite, and Preempted on a stop request (the state is then saved).
     """
     evaluate_at, save_at = event_steps(programs, segment, forks)
-    buffer = MetricsBuffer(programs, segment, run_io.writer, start)
-    if start.step == 0 and programs.config.finetune.method is not FinetuneMethod.none:
+    buffer, config = MetricsBuffer(programs, segment, run_io.writer, start), programs.config
+    if start.step == 0 and config.finetune.method is not FinetuneMethod.none:
         run_io.writer.heartbeat("evaluate")
-        buffer.add_evaluation(start, programs.evaluate(start.state))  # what the parent knew
+        buffer.add_evaluation(start, programs.evaluate(start.state))  # the parent's loss
         buffer.restart_clock()
     preemption = PreemptionSync(run_io.stop)
     progress = start
@@ -93,15 +93,12 @@ def train_segment(
             run_io.profiler.toggle()
             buffer.restart_clock()
         batch, tokens_MBT1 = buffer.read_batch(step)
-        rate = programs.config.optimizer.learning_rate * learning_rate(
-            programs.config.schedule, segment, step
-        )
-        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # nothing while none traces
+        rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # no cost unless a trace runs
             state, metrics = programs.step(progress.state, tokens_MBT1, rate)
         buffer.add_step(step + 1, rate, metrics)
-        progress = Progress(
-            step + 1, state, update_example_hash(progress.example_hash, batch.ids_B), buffer.device_seconds
-        )
+        example_hash = update_example_hash(progress.example_hash, batch.ids_B)
+        progress = Progress(step + 1, state, example_hash, buffer.device_seconds)
         preempted = preemption.should_stop_after(progress.step) and progress.step < segment.last
         if preempted or progress.step in evaluate_at or progress.step in save_at:
             progress = buffer.flush(progress)
@@ -113,7 +110,7 @@ def train_segment(
             if preempted:
                 run_io.checkpointer.wait()
                 raise Preempted
-            if progress.step < last:  # what is left is to wait until the last state is saved
+            if progress.step < last:  # after the last step only the save is left
                 buffer.restart_clock()
     return progress
 
@@ -121,17 +118,16 @@ def train_segment(
 def event_steps(
     programs: RunPrograms, segment: Segment, forks: frozenset[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """The steps after which a course is evaluated, and those after which it is saved."""
+    """Return the steps after which a segment is evaluated, and those after which it is saved."""
     points, save_every = programs.config.evaluation.points, programs.config.checkpoint.every
-    evaluate = (
-        {round(segment.last * i / points) for i in range(1, points + 1)} if segment.share == 1 else set()
-    )
+    points = points if segment.share == 1 else 0
+    evaluate = {round(segment.last * i / points) for i in range(1, points + 1)}
     save = {step for step in range(segment.first + 1, segment.last) if step % save_every == 0}
     return frozenset(evaluate | {segment.last}), frozenset(save | {segment.last} | forks)
 
 
 class MetricsBuffer:
-    """Turns what the device reports into rows, one step behind the dispatch."""
+    """Metric rows from device results, one step behind the dispatch."""
 
     def __init__(self, programs: RunPrograms, segment: Segment, writer: RunWriter, start: Progress):
         self._programs, self._segment, self._writer = programs, segment, writer
@@ -142,10 +138,10 @@ class MetricsBuffer:
         self.restart_clock()
 
     def read_batch(self, step: int) -> tuple[Batch, jax.Array]:
-        """The batch of a step, and its tokens on the lane's devices.
+        """Return the batch of a step, and its tokens on the devices.
 
-        What the lane's thread spends on the two is input time, though the devices may still be busy with the
-        step before: it is the most that an ideal reader would save.
+        The host time of both counts as input time, although the devices may still be busy with the previous
+        step. It is an upper bound on what a perfect reader would save.
         """
         start = time.perf_counter()
         batch = self._programs.get_batch(step)
@@ -154,30 +150,32 @@ class MetricsBuffer:
         return batch, tokens_MBT1
 
     def add_step(self, step: int, rate: float, metrics: jax.Array) -> None:
+        """Queue the metrics of a dispatched step, and write the row of the step before."""
         previous, self._pending = self._pending, (step, rate, metrics, self.input_seconds)
         if previous:
             self._write_row(*previous)
 
     def flush(self, progress: Progress) -> Progress:
-        """Fetch what is still under way: afterwards every row up to `here` is written down."""
+        """Fetch the pending metrics, so that every row up to `progress` is written."""
         if self._pending:
             self._write_row(*self._pending)
             self._pending = None
         return replace(progress, device_seconds=self.device_seconds, input_seconds=self.input_seconds)
 
     def restart_clock(self) -> None:
-        """Evaluating and saving are not training time."""
+        """Restart the step clock. Evaluating and saving do not count as training time."""
         self._writer.set_phase(TRAIN)
         self._last = time.perf_counter()
 
     def add_evaluation(self, progress: Progress, domains: dict[str, tuple[float, float | None]]) -> None:
+        """Add one row per held-out domain from its loss (nats per token) and bits per byte."""
         decayed = progress.step == self._segment.last and ends_decayed(self._programs.config.schedule)
         for domain, (loss, bits) in domains.items():
             row = self._counters(progress.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
             self._writer.add("evals", row | {"decayed": decayed})
 
     def _write_row(self, step: int, rate: float, metrics: jax.Array, input_seconds: float) -> None:
-        # Only experts have the last two.
+        # The last two metrics exist only for mixtures of experts.
         values = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
         loss = values["loss"]
         now = time.perf_counter()

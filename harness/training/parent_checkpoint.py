@@ -1,4 +1,4 @@
-"""The checkpoint that a fine-tuned run starts from: found, checked against the run, and read."""
+"""Parent checkpoint of a fine-tuned run: found, checked against the run, and loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from harness.config.pair_check import describe_differences as described
+from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config, FinetuneMethod
@@ -29,9 +29,9 @@ from harness.training.programs.run_programs import make_run_programs
 
 
 def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
-    """What `Facts.base` says of the checkpoint that a run starts from; None where it is drawn.
+    """Return the record of the parent checkpoint for `Facts.base`; None for random initial weights.
 
-    Raises UserError where there is no such checkpoint, or where it does not fit the model and its tokens.
+    Raises UserError if there is no such checkpoint, or if it does not fit the model or the tokenizer.
     """
     if config.finetune.method is FinetuneMethod.none:
         return None
@@ -49,52 +49,52 @@ def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
 
 
 def load_parent_weights(base: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The weights that `base_of` found, by canonical path. Raises UserError if they are gone or changed."""
+    """Load the weights that `find_parent` found, by canonical path. Raises UserError if they changed."""
     parent = find_checkpoint(f"{base['run']}@{base['step']}")
     if _checksum(parent.manifest) != base["checksum"]:
         raise UserError(
-            f"{base['run']}: its checkpoint at step {base['step']} changed since this run was planned; "
-            "give the command of the sweep again"
+            f"{base['run']}: its checkpoint at step {base['step']} changed after this run was planned. "
+            "Give the sweep's command again."
         )
     model = rebuild_checkpoint_model(parent)
     return model.unstack(load_weights(parent.run, parent.step, parent.config, model))
 
 
 def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[str, np.ndarray]:
-    """The weights that a run computed with at a step, float32 on the host, by the model's stored paths.
+    """Load the weights of a run at a step: float32 on the host, by the model's stored paths.
 
-    Restored on one device, whatever the run was trained on, which is exact; factors of LoRA are merged in.
-    Each of several processes reads them for itself.
+    They are restored on one device, whatever mesh trained them, which is exact. LoRA factors are merged in.
+    In a multi-process run every process loads its own copy.
     """
     absolute_run = RunDir(run.path.resolve())  # Orbax takes no relative path
-    programs = make_run_programs(
-        replace(config, mesh=MeshConfig()), model, jax.local_devices()[:1], _refuse_batch, {}
-    )
+    config = replace(config, mesh=MeshConfig())
+    programs = make_run_programs(config, model, jax.local_devices()[:1], _refuse_batch, {})
     params = jax.device_get(restore(absolute_run, step, programs.abstract_state()).params)
+    trainable_model = programs.trainable_model
     return (
-        jax.device_get(jax.jit(programs.trainable_model.merged_params)(params))
-        if programs.trainable_model.lora_factors
+        jax.device_get(jax.jit(trainable_model.merged_params)(params))
+        if trainable_model.lora_factors
         else params
     )
 
 
 def _open_parent(config: Config) -> Checkpoint:
-    """A run that is over, or one of its checkpoints by step."""
+    """Find the parent of `finetune.parent`: a finished run, or one of its checkpoints by step."""
     where = config.finetune.parent
     if not where:
         raise UserError(
             f"finetune.method={config.finetune.method.value} starts from a checkpoint, but finetune.parent "
-            "names none: give the directory of a run, RUN or RUN@STEP"
+            "is not set. Set it to the directory of a run, RUN or RUN@STEP."
         )
     try:
         parent = find_checkpoint(where)
     except UserError as error:
-        raise UserError(f"finetune.parent={where}: {error}; the parent is trained first") from error
+        raise UserError(f"finetune.parent={where}: {error}. Train the parent first.") from error
     state = read_status(parent.run).state
     if Path(where) == parent.run.path and state is not State.finished:
         raise UserError(
-            f"finetune.parent={where} is {state.value}, not finished: let it finish, or name one of its "
-            f"checkpoints, such as {where}@{parent.step}"
+            f"finetune.parent={where} is {state.value}, not finished. Let it finish, or choose one of its "
+            f"checkpoints, such as {where}@{parent.step}."
         )
     return parent
 
@@ -106,13 +106,14 @@ def _check_tokenizer(config: Config, parent: Checkpoint) -> None:
         name != parent_name and codec.fingerprint != load_tokenizer(parent_name).fingerprint
     ):
         raise UserError(
-            f"data.tokenizer={name} ({codec.vocabulary} tokens) is not that of finetune.parent="
-            f"{config.finetune.parent}, which is {parent_name} ({parent_vocabulary} tokens): set data.tokenizer={parent_name}"
+            f"data.tokenizer={name} ({codec.vocabulary} tokens) is not the tokenizer of finetune.parent="
+            f"{config.finetune.parent}, {parent_name} ({parent_vocabulary} tokens). "
+            f"Set data.tokenizer={parent_name}."
         )
 
 
 def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
-    """Every parameter of the one is there in the other, with its shape."""
+    """Raise UserError unless both models have the same parameters with the same shapes."""
     shapes = {path: list(spec.shape) for path, spec in model.param_specs.items()}
     parent_shapes = parent.provenance.facts.paths
     differing = [path for path in [*shapes, *parent_shapes] if shapes.get(path) != parent_shapes.get(path)]
@@ -122,20 +123,24 @@ def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
     all_differences = config_difference(parent.config, config)
     sizes = ("model", "scale.parameters", "data.sequence_length")
     differences = {key: pair for key, pair in all_differences.items() if is_covered_by(key, [*sizes])}
-    because = f" (the parent's config and this one differ in {described(differences)})" if differences else ""
+    because = (
+        f" (the parent's config and this one differ in {describe_differences(differences)})"
+        if differences
+        else ""
+    )
     raise UserError(
-        f"finetune.parent={config.finetune.parent} is of another architecture: {path} is "
-        f"{parent_shapes.get(path, 'absent')} there and {shapes.get(path, 'absent')} here{because}; give it the "
-        "parent's shape"
+        f"finetune.parent={config.finetune.parent} has another architecture: {path} is "
+        f"{parent_shapes.get(path, 'absent')} there and {shapes.get(path, 'absent')} here{because}. Give this "
+        "run the parent's shape."
     )
 
 
 SIZE_KEYS = ("model.match", "model.width", "model.layers", "model.heads", "model.ffn", "model.base_width")
-"""Keys that shapes speak of, and learning rates; of the last one the ratio to the width matters."""
+"""Keys checked through shapes and learning rates. Only the ratio of base_width to width matters."""
 
 
 def _check_computation(config: Config, model: Model, parent: Checkpoint) -> None:
-    """What else the parent computes with is the same, or a declared change."""
+    """Raise UserError for other model settings that differ and are not in variant.touches."""
     allowed = [*SIZE_KEYS, *config.variant.touches]
     differences = {
         key: pair
@@ -143,21 +148,18 @@ def _check_computation(config: Config, model: Model, parent: Checkpoint) -> None
         if is_covered_by(key, ["model"]) and not is_covered_by(key, allowed)
     }
     parent_model = rebuild_checkpoint_model(parent)
-    widths = [
-        relative_width(built_model.spec.config, built_model.shape.width)
-        for built_model in (parent_model, model)
-    ]
-    if widths[0] != widths[1]:
+    parent_width = relative_width(parent_model.spec.config, parent_model.shape.width)
+    if parent_width != relative_width(model.spec.config, model.shape.width):
         differences["model.base_width"] = (parent.config.model.base_width, config.model.base_width)
     if differences:
         raise UserError(
-            f"finetune.parent={config.finetune.parent} computes otherwise: its config and this one differ in "
-            f"{described(differences)}; make it equal (or, but for base_width, declare it in variant.touches)"
+            f"finetune.parent={config.finetune.parent} has another model: its config and this one differ in "
+            f"{describe_differences(differences)}. Make them equal, or (except base_width) declare them in variant.touches."
         )
 
 
 def rebuild_checkpoint_model(parent: Checkpoint | RunRef) -> Model:
-    """The model of a run. Raises UserError where this code no longer builds what was trained."""
+    """Rebuild the model of a checkpoint. Raises UserError if this code builds other shapes."""
     facts = parent.provenance.facts
     model = rebuild_model(parent.config, facts)
     shapes = {path: list(spec.shape) for path, spec in model.param_specs.items()}
@@ -165,20 +167,20 @@ def rebuild_checkpoint_model(parent: Checkpoint | RunRef) -> Model:
         path = next(path for path in [*facts.paths, *shapes] if shapes.get(path) != facts.paths.get(path))
         raise UserError(
             f"{parent.run.path}: {path} was trained with shape {facts.paths.get(path)}, but this "
-            f"code makes it {shapes.get(path)}: use the code with which the run was trained"
+            f"code gives it {shapes.get(path)}. Use the code that trained the run."
         )
     return model
 
 
 def rebuild_model(config: Config, facts: Facts) -> Model:
-    """The model of a run that was described."""
+    """Build the model of a run from its config and the facts of its description."""
     return build(config, facts.shape["vocabulary"], facts.end_token, image_size(facts.shape))
 
 
 def _checksum(manifest: Manifest) -> str:
-    """Of the content of all files of a checkpoint."""
+    """Return the hash of the content of all files of a checkpoint."""
     return hash_json(manifest.files)
 
 
 def _refuse_batch(t: int) -> Any:
-    raise LookupError(f"batch {t}: a finished run reads none")
+    raise LookupError(f"batch {t}: a finished run reads no batches")

@@ -1,4 +1,4 @@
-"""One run from its directory to its end state: resume, train, branch."""
+"""Training of one run, from its directory to its end state: resume, train, branches."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PreparedRun:
     config: Config
     provenance: Provenance
     started_at: float = field(default_factory=time.time)
-    """UTC seconds at which the process took it on: what it costs to begin is seen from the timeline."""
+    """UTC seconds when the process took the run. The timeline measures startup time from here."""
 
 
 def train_run(
@@ -60,11 +60,10 @@ def train_run(
     stop: threading.Event,
     budget: MemoryBudget | None = None,
 ) -> State:
-    """Train a run and its branches from wherever they stand; returns the end state that it wrote.
+    """Train a run and its branches from their newest checkpoints. Return the end state, as written to disk.
 
-    `room`: the memory that it shares with the other lanes of its process (None: nobody asks). Whatever
-    goes wrong ends this run alone, with a sentence in its status and, for what nobody foresaw, a
-    traceback in its log.
+    `budget`: memory that the runs of this process share; None: no memory check. An error ends this run
+    alone: its status gets one sentence, and an unexpected error leaves its traceback in the log.
     """
     main = main_segment(task.config)
     attempt = read_status(task.run).attempt + 1
@@ -78,20 +77,20 @@ def train_run(
     except Diverged as outcome:
         writer.end(State.diverged, str(outcome))
     except Preempted:
-        writer.end(State.preempted, "asked to leave; the same command continues from here")
+        writer.end(State.preempted, "stopped on request; the same command continues from here")
     except UserError as error:
         writer.end(State.refused, str(error))
     except Exception as error:
         writer.log(traceback.format_exc())
-        wait_all()  # another attempt in this process finds what this one left under way
+        wait_all()  # the next attempt in this process must not find an unfinished save
         writer.end(*_end_state(error, task.run))
     return writer.status.state
 
 
 def _wait_for_memory(writer: RunWriter, stop: threading.Event) -> None:
-    """A sign of life of a lane that waits for memory."""
+    """Update the heartbeat of a run that waits for memory. Raises Preempted on a stop request."""
     writer.heartbeat("memory")
-    if stop.is_set() and jax.process_count() == 1:  # of several, none leaves without the others
+    if stop.is_set() and jax.process_count() == 1:  # processes of one run only stop together
         raise Preempted
 
 
@@ -102,7 +101,7 @@ def _train_all(
     writer: RunWriter,
     timeline: Timeline | None,
 ) -> None:
-    """The run and its branches, up to its goal."""
+    """Train the run and its branches up to the training target."""
     target = broadcast_from_primary(lambda: read_target(task.run))
     branches = [branch for branch in branch_segments(task.config) if branch.share <= target]
     _train_main(task, programs, stop, writer, branches[-1].first if target < END else None)
@@ -110,7 +109,7 @@ def _train_all(
         writer.heartbeat("branch")
         _train_branch(task, programs, stop, segment, timeline)
     if target < END:
-        writer.end(State.waiting, f"at its look at {target:.0%} of the tokens")
+        writer.end(State.waiting, f"at its interim look at {target:.0%} of the tokens")
     else:
         writer.end(State.finished)
 
@@ -122,7 +121,7 @@ def _train_main(
     writer: RunWriter,
     until: int | None,
 ) -> None:
-    """To the end of the run, or to the fork `until`, from where a look's branch leaves."""
+    """Train to the end of the run, or to the fork `until`, where the branch of an interim look starts."""
     branches = branch_segments(task.config)
     forks = frozenset(segment.first for segment in branches)
     run_io = _make_run_io(task, task.run, writer, stop, forks)
@@ -154,7 +153,7 @@ def _train_branch(
     segment: Segment,
     timeline: Timeline | None,
 ) -> None:
-    """A run of its own that starts from its parent's checkpoint, in the parent's lane."""
+    """Train a branch, which starts from a checkpoint of its parent, on its parent's devices."""
     run = task.run.branch(segment.share)
     if broadcast_from_primary(lambda: branch_is_complete(run)):
         return
@@ -171,12 +170,12 @@ def _train_branch(
     except Diverged as outcome:
         writer.end(State.diverged, str(outcome))
     except BaseException:
-        writer.end(State.preempted, "its parent's lane ended; continues with it")
+        writer.end(State.preempted, "its parent run stopped; the branch continues when the parent does")
         raise
 
 
 def _prepare_branch_dir(task: PreparedRun, programs: RunPrograms, segment: Segment, run: RunDir) -> None:
-    """Its directory, as the launcher leaves that of a run."""
+    """Write config and provenance of a branch, as the launcher does for a run."""
     parent = {"run": str(task.run.path.name), "step": segment.first, "share": segment.share}
     run.config.parent.mkdir(exist_ok=True)
     write_bytes(run.config, task.run.config.read_bytes())
@@ -190,17 +189,16 @@ def _prepare_branch_dir(task: PreparedRun, programs: RunPrograms, segment: Segme
 def _make_writer(
     run: RunDir, steps: int, written_step: int, attempt: int, timeline: Timeline | None, share: float = 1.0
 ) -> RunWriter:
-    """One process of a run writes it."""
+    """Build the writer of this process. Only the primary process writes files."""
     return (RunWriter if is_primary() else NullWriter)(run, steps, written_step, attempt, timeline, share)
 
 
 def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
-    """What a replay needs beside the config, into run.json: that is the worker's while it has the run."""
+    """Append the environment that a replay needs to run.json, which the worker owns during the run."""
     record = read_provenance(run)
     if record is not None and is_primary():
-        environments = environment.append_entry(
-            record.surroundings, step, current_environment(programs.devices)
-        )
+        current = current_environment(programs.devices)
+        environments = environment.append_entry(record.surroundings, step, current)
         if environments != record.surroundings:
             write_provenance(run, dataclasses.replace(record, surroundings=environments))
 
@@ -213,19 +211,14 @@ def _make_run_io(
     forks: frozenset[int] = frozenset(),
 ) -> RunIO:
     checkpointer = Checkpointer(run, task.config.checkpoint, forks)
-    return RunIO(
-        writer,
-        checkpointer,
-        task.provenance.identity,
-        task.provenance.facts.data_fingerprint,
-        stop,
-    )
+    identity, fingerprint = task.provenance.identity, task.provenance.facts.data_fingerprint
+    return RunIO(writer, checkpointer, identity, fingerprint, stop)
 
 
 def _resume(
     run: RunDir, programs: RunPrograms, run_io: RunIO, branches: Sequence[Segment] = ()
 ) -> Progress | None:
-    """Where the run goes on from its own checkpoints; None if it begins."""
+    """Restore the run from its newest usable checkpoint; None if it has none."""
     step = broadcast_from_primary(lambda: _latest_usable_step(run, run_io, branches))
     if step is None:
         return None
@@ -234,19 +227,19 @@ def _resume(
 
 
 def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment]) -> int | None:
-    """Step of the newest good checkpoint that the curve reaches, and from which every fork that `branches`
-    still need can be had; None if there is none.
+    """Return the step of the newest usable checkpoint; None if there is none.
 
-    What is damaged or lies behind it is named in the log and removed: it is computed again.
+    A checkpoint is usable if it is valid and of this run, if the metrics on disk reach it, and if it is not
+    past the fork of an incomplete branch whose own checkpoint is missing. Later and damaged checkpoints and
+    metrics are removed, to be computed again; damage is logged.
     """
     complete_step, damage = metrics.complete_until(run)
     steps, faults = valid_steps(run)
-    latest = min(_missing_forks(run, branches, steps), default=complete_step)
+    forks = [(b.first, run.branch(b.share)) for b in branches if b.first not in steps]
+    limit = min([complete_step, *(step for step, branch in forks if not branch_is_complete(branch))])
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
         run_io.writer.log(f"damaged, computed again: {text}")
-    usable = [
-        step for step in steps if step <= min(complete_step, latest) and _belongs_to_run(run, step, run_io)
-    ]
+    usable = [step for step in steps if step <= limit and _belongs_to_run(run, step, run_io)]
     for step in manifest_steps(run):
         if not usable or step > usable[-1] or step not in steps:
             remove_checkpoint(run, step)
@@ -255,17 +248,16 @@ def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment])
 
 
 def _restore_fork(run: RunDir, programs: RunPrograms, step: int) -> Progress:
-    """Where a branch begins. Raises Damaged where the fork was damaged since the run passed it, which Orbax
-    would read silently."""
-    if why := broadcast_from_primary(lambda: corruption_reason(run, step)):
-        raise CorruptFile(why)
+    """Restore the checkpoint where a branch starts. Raises CorruptFile if it was damaged meanwhile."""
+    if reason := broadcast_from_primary(lambda: corruption_reason(run, step)):
+        raise CorruptFile(reason)  # Orbax would read damaged files without an error
     return _restore(run, programs, step)
 
 
 def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
     manifest = read_manifest(run, step)
     if manifest is None:
-        raise CorruptFile(f"{run.manifest(step)}: the checkpoint at step {step} is gone")
+        raise CorruptFile(f"{run.manifest(step)}: the checkpoint at step {step} is missing")
     state = restore(run, step, programs.abstract_state())
     return Progress(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
 
@@ -276,36 +268,31 @@ def _belongs_to_run(run: RunDir, step: int, run_io: RunIO) -> bool:
     return manifest is not None and (manifest.identity, manifest.data_fingerprint) == expected
 
 
-def _missing_forks(run: RunDir, branches: Sequence[Segment], valid_steps: Sequence[int]) -> list[int]:
-    """Steps without a good checkpoint at which a branch that is still to be trained leaves the run."""
-    return [
-        segment.first
-        for segment in branches
-        if segment.first not in valid_steps and not branch_is_complete(run.branch(segment.share))
-    ]
-
-
 def _complete_metrics(run_io: RunIO, end: Progress) -> None:
-    """Raises Damaged where a part was damaged since it was written: joined without it, the curve would be
-    short, and nothing would tell."""
+    """Merge the metrics parts of a finished segment and write its example hash.
+
+    Raises CorruptFile if a part was damaged after it was written: the merged curve would be short unnoticed.
+    """
     run_io.checkpointer.wait()
     if not is_primary():
         return
-    complete_step, _ = metrics.complete_until(run_io.writer.run)
+    run = run_io.writer.run
+    complete_step, _ = metrics.complete_until(run)
     if complete_step < end.step:
-        raise CorruptFile(
-            f"{run_io.writer.run.metrics}: the curve is whole up to step {complete_step} of {end.step}"
-        )
-    metrics.merge_parts(run_io.writer.run)
-    write_examples(run_io.writer.run, end.step, end.example_hash)
+        raise CorruptFile(f"{run.metrics}: the curve is complete up to step {complete_step} of {end.step}")
+    metrics.merge_parts(run)
+    write_examples(run, end.step, end.example_hash)
 
 
 def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:
-    """End state and one sentence for an error that ended a lane."""
+    """Return the end state, and one sentence, for an error that ended a run."""
     text = str(error)
+    first_line = text.splitlines()[0] if text else ""
     if "No space left on device" in text:
-        return State.failed, f"{run.path}: the disk is full; free some space and give the same command again"
+        return (
+            State.failed,
+            f"{run.path}: the disk is full. Free some space, then give the same command again.",
+        )
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return State.oom, f"out of memory: {text.splitlines()[0] if text else 'in Python'}"
-    first = text.splitlines()[0] if text else ""
-    return State.failed, f"{type(error).__name__}: {first}"
+        return State.oom, f"out of memory: {first_line if text else 'in Python'}"
+    return State.failed, f"{type(error).__name__}: {first_line}"

@@ -1,4 +1,4 @@
-"""The steps of a run or of a cooldown branch, and the learning rate at each of them."""
+"""Segments of a run (the run itself, its cooldown branches) and the learning rate at each step."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SHAPES = ("wsd", "cosine", "constant")
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps `first` .. `last` of a run whose schedule ends at `last`; a branch starts at its fork."""
+    """Steps `first` to `last` of a run whose schedule ends at `last`. A branch starts at its fork."""
 
     first: int
     last: int
     warmup: int
     cooldown: int
     share: float = 1.0
-    """Share of the token budget at which it ends; below 1 for a branch."""
+    """Share of the token budget at which the segment ends; below 1 for a branch."""
 
 
 def main_segment(config: Config) -> Segment:
-    """The run itself. Raises UserError where the budget gives no step or the schedule is unknown."""
+    """Return the segment of the run itself. Raises UserError for less than one step or a bad schedule."""
     check_schedule(config.schedule)
     steps = num_steps(config)
     if steps < 1:
@@ -33,13 +33,14 @@ def main_segment(config: Config) -> Segment:
             f"scale.tokens={config.scale.tokens} is less than one step of {batch_tokens} tokens "
             f"(scale.batch x data.sequence_length): raise scale.tokens or lower scale.batch"
         )
-    warmup = round(config.schedule.warmup * steps)
-    return Segment(0, steps, warmup, _cooldown_steps(config.schedule, steps))
+    return Segment(0, steps, round(config.schedule.warmup * steps), _cooldown_steps(config.schedule, steps))
 
 
 def branch_segments(config: Config) -> list[Segment]:
-    """The cooldown branches in order of their end. Warm-up is the parent's; from there on each is
-    the run that a budget of that share would have been."""
+    """Return the cooldown branches in order of their end. Raises UserError for a branch that does not fit.
+
+    Warm-up is the parent's. From its fork on, a branch equals a run whose budget is that share of the tokens.
+    """
     main, segments = main_segment(config), []
     for share in sorted(config.schedule.branches):
         last = round(share * main.last)
@@ -47,21 +48,22 @@ def branch_segments(config: Config) -> list[Segment]:
         fork = last - cooldown
         if not main.warmup <= fork < last <= main.last - main.cooldown:
             raise UserError(
-                f"schedule.branches: one that ends at {share:g} of the tokens lies outside the stable phase "
-                f"of the run ({main.last} steps): take a share between warm-up and cooldown, or more tokens"
+                f"schedule.branches: a branch that ends at {share:g} of the tokens is outside the stable phase "
+                f"of the run ({main.last} steps). Choose a share between warm-up and cooldown, or more tokens."
             )
         segments.append(Segment(fork, last, main.warmup, cooldown, share))
     return segments
 
 
 def check_schedule(schedule: ScheduleConfig) -> None:
+    """Raise UserError for an unknown schedule, or for shares that exceed one run."""
     if schedule.name not in SHAPES:
         raise UserError(
             f"schedule.name={schedule.name}: no such schedule; {did_you_mean(schedule.name, SHAPES)}"
         )
     if schedule.branches and schedule.name != "wsd":
         raise UserError(
-            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to leave"
+            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to branch from"
         )
     if not 0 <= schedule.warmup + schedule.cooldown <= 1:
         raise UserError(
@@ -71,15 +73,15 @@ def check_schedule(schedule: ScheduleConfig) -> None:
 
 
 def ends_decayed(schedule: ScheduleConfig) -> bool:
-    """Whether the end of a run is a decayed checkpoint, which alone may be judged."""
+    """Return whether a run ends at a decayed learning rate. Only such a checkpoint is compared."""
     return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
 
 
 def learning_rate(schedule: ScheduleConfig, segment: Segment, step: int) -> float:
-    """Share of the peak for the update that leads from `step` to `step + 1`.
+    """Return the learning rate of the update from `step` to `step + 1`, as a share of the peak.
 
-    It is an argument of the compiled step, not a constant in it: runs and branches of every
-    length share one program.
+    It is an argument of the compiled step, not a constant in it, so that runs and branches of every length
+    share one program.
     """
     if step < segment.warmup:
         return (step + 1) / segment.warmup

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 
 class TrainState(NamedTuple):
+    """Parameters by stored path, and the state of the optimizer."""
+
     params: Params
     optimizer: Any
 
 
 METRICS = ("loss", "grad_norm", "expert_load", "expert_dropped")
-"""What a step reports, as one vector, so that a fetch is one transfer; the last two of experts alone.
+"""Metrics of a step, in one vector so that a fetch is one transfer. The last two need experts.
 
-`expert_load`: the largest share of assignments that one expert of one layer got, times the number of
-experts: 1 is balanced. `expert_dropped`: share of all assignments that no expert had room for.
+`expert_load`: largest share of the assignments that one expert of one layer got, times the number of
+experts (1: balanced). `expert_dropped`: share of all assignments dropped for lack of capacity.
 """
 
 Step = Callable[
@@ -42,11 +44,11 @@ def make_step(
     trainable_paths: Collection[str] | None = None,
     z_loss: float = 0.0,
 ) -> Step:
-    """The step over M micro-batches of B sequences of T+1 tokens; its gradient is that of their mean.
+    """Build the step over M micro-batches of B sequences of T+1 tokens; its gradient is their mean.
 
-    `loss` is the pure cross-entropy in nats a token before the update, `grad_norm` the global
-    norm before clipping. `learning`: paths of the parameters that have a gradient and a place in the
-    optimizer's state; the others rest. None: all learn.
+    `loss` is the pure cross-entropy in nats per token before the update, `grad_norm` the global norm before
+    clipping. `trainable_paths`: parameters with a gradient and optimizer state; all others are frozen (None:
+    all are trainable).
     """
 
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
@@ -68,7 +70,7 @@ def make_step(
 
 
 def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):
-    """((loss, signals), gradient), the means over the micro-batches, one after the other."""
+    """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches."""
     count = tokens_MBT1.shape[0]
 
     def micro_batch(tokens_BT1):
@@ -80,16 +82,16 @@ def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "
     (loss, router_stats), _ = jax.eval_shape(micro_batch, tokens_MBT1[0])
     zero_outputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, router_stats))
     zero = (zero_outputs, jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(
-        lambda total, tokens_BT1: (jax.tree.map(jnp.add, total, micro_batch(tokens_BT1)), None),
-        zero,
-        tokens_MBT1,
-    )
+
+    def add(total, tokens_BT1):
+        return jax.tree.map(jnp.add, total, micro_batch(tokens_BT1)), None
+
+    total, _ = jax.lax.scan(add, zero, tokens_MBT1)
     return jax.tree.map(lambda x: x / count, total)
 
 
 def _expert_metrics(router_stats: Mapping[str, RouterStats]) -> list[Array]:
-    """Load and drops of `METRICS`; nothing where no layer has experts."""
+    """Return the last two of METRICS; an empty list without experts."""
     if not router_stats:
         return []
     loads = [jnp.max(stats.load_E) * stats.load_E.shape[-1] for stats in router_stats.values()]

@@ -21,7 +21,7 @@ from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.data.open_data import describe_run_data
-from harness.models.user_modules import import_modules
+from harness.models.registry import import_modules
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts
 

@@ -105,7 +105,7 @@ def test_markdown_is_printed_for_sweeps_and_for_curves(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "name sweeps or --curves FILE..., one of the two"),
+        ([], "give either sweeps or --curves FILE..."),
         (["runs/x", "--curves", "a.csv"], "one of the two"),
         (["runs/x", "--control", "mha"], "--control goes with --curves"),
         (["runs/x", "--json", "--markdown"], "not allowed with"),

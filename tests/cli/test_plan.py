@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli
-from harness.cli.verbs import plan as verb
+from harness.cli import make_plan
 from harness.cli.views.plan import parts, print_parts
 from harness.compare.results.to_json import to_json
 from harness.compare.stats.multiple_testing import smallest_p
@@ -63,7 +63,7 @@ def facts_of(config) -> Facts:
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
     tools = sweep.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
+    monkeypatch.setattr(make_plan, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -232,7 +232,7 @@ def test_the_verb_plans_this_machine_where_none_is_named(made_up, capsys, monkey
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["--jsno"], "--jsno is none of its options"),
+        (["--jsno"], "unknown option --jsno"),
         (["cluster=colosus2"], "did you mean 'colossus2'"),
         (["cluster=h100x8", "cluster.kinds.h100.watts=null"], "cluster.kinds.h100.watts=null is needed"),
         (["roster=frontier", "member=1t_a"], "cluster.kinds is empty"),

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli import main
-from harness.cli.verbs.watch import draw_frame
+from harness.cli.views.watch_frame import draw_frame
 from harness.core import atomic_files
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
@@ -197,7 +197,7 @@ def test_a_low_screen_is_not_overrun(tmp_path):
         put(run, State.running, 5, phase="train", writer=ProcessInfo.here())
     text = screen(ProgressReader(made).read(NOW), height=24)
     assert len(text.splitlines()) <= 24
-    assert "and 50 more at work" in text
+    assert "and 50 more running" in text
 
 
 def test_text_of_a_run_cannot_move_the_cursor(sweep):

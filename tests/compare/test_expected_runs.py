@@ -12,7 +12,7 @@ from harness.core import atomic_files
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 from tests.compare.unequal import PLACED, SCALES, UNIT, unequal
 
-ONE_SEED = "one seed: the difference cannot be told from the luck of a seed"
+ONE_SEED = "one seed: the difference cannot be told apart from seed noise"
 
 
 def test_pairs_are_judged_and_singles_are_runs(tmp_path):
@@ -29,7 +29,8 @@ def test_pairs_are_judged_and_singles_are_runs(tmp_path):
     rows = [(row.scale, row.variant) for row in comparison.fairness]
     assert sorted(rows) == sorted(tuple(name.split("/")[:2]) for name in PLACED)
     assert comparison.notes == (
-        "Not compared (no other variant in nats a token at the same scale): mha at 10t, mha at 6t, dit at image.",
+        "Not compared (no other variant in nats a token at the same scale): "
+        "mha at 10t, mha at 6t, dit at image.",
     )
 
 

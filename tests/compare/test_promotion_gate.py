@@ -97,7 +97,7 @@ def test_speed_is_the_worse_of_step_time_and_flops(tmp_path):
     fast = criterion(tmp_path / "a", "speed", timing(0.9))
     assert (fast.passed, fast.value) == (True, pytest.approx(0.0))
     assert "step time 0.9 s against 1 s" in fast.detail
-    assert "FLOPs a token 6e+07 against 6e+07" in fast.detail
+    assert "FLOPs per token 6e+07 against 6e+07" in fast.detail
     heavy = criterion(tmp_path / "b", "speed", timing(0.9), edit=more_flops)
     assert (heavy.passed, heavy.value) == (False, pytest.approx(-math.log(1.1)))
     slow = criterion(tmp_path / "c", "speed", timing(1.5), edit=more_flops)

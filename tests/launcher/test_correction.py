@@ -236,7 +236,7 @@ class TestRecord:
         judged, note = record_timings(sweep_directory([runs[0].config]), runs, 1.0)
         assert "off by" in judged
         assert note.startswith(str(tmp_path / "file"))
-        assert note.endswith("later predictions will not know what these runs took.")
+        assert note.endswith("Later predictions will not use the times of these runs.")
 
 
 def test_what_had_finished_when_the_user_left_is_kept(tmp_path, monkeypatch):

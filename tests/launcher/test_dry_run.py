@@ -73,7 +73,7 @@ def test_it_says_that_earlier_predictions_made_steps_longer(tmp_path):
 
 def test_all_at_once_is_refused_where_there_is_no_room(tmp_path):
     made = configs(tmp_path / "runs", dry_run=True, devices=3, schedule=Schedule.static)
-    with pytest.raises(UserError, match="need 4 devices or more, there are 3"):
+    with pytest.raises(UserError, match="need 4 devices or more, but there are 3"):
         planned(made)
     made = configs(tmp_path / "runs", devices=3, schedule=Schedule.static)
     with pytest.raises(UserError, match="need 4 devices or more"):
@@ -82,7 +82,7 @@ def test_all_at_once_is_refused_where_there_is_no_room(tmp_path):
 
 
 def test_a_pair_wider_than_the_machine_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"engine.devices=1: .*give it 2 or more"):
+    with pytest.raises(UserError, match=r"engine.devices=1: .*Set engine.devices to 2 or more"):
         planned(configs(tmp_path, dry_run=True, devices=1))
 
 

@@ -138,7 +138,7 @@ def test_all_at_once_is_refused_where_the_devices_do_not_hold_it(tmp_path):
     made = configs(tmp_path, isolation="all", devices=3)
     for each in made:
         each.engine.schedule = Schedule.static
-    with pytest.raises(UserError, match="at once need 4 devices or more, there are 3"):
+    with pytest.raises(UserError, match="at once need 4 devices or more, but there are 3"):
         train(made)
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.train_one import train_single
-from harness.cli.verbs.watch import draw_frame
+from harness.cli.views.watch_frame import draw_frame
 from harness.config import compose
 from harness.config.schema.decision import Gate, GateConfig, TuneConfig, TuneTarget
 from harness.config.schema.engine import EngineConfig, Schedule

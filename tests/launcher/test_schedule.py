@@ -223,7 +223,9 @@ def test_static_that_does_not_fit_is_refused_with_the_number_that_would_do():
 
 def test_a_block_that_no_partition_holds_is_refused():
     tasks = [RunTask(name, "pair", {4: 1.0}) for name in "ab"]
-    with pytest.raises(UserError, match=r"pair trains 2 runs side by side on 4 devices each; give it 8"):
+    with pytest.raises(
+        UserError, match=r"pair trains 2 runs side by side on 4 devices each. Set engine.devices to 8"
+    ):
         place_tasks(tasks, [DevicePartition("fast", 7), DevicePartition("slow", 6)], QUEUE)
 
 

@@ -292,7 +292,7 @@ def test_variants_are_equal_in_parameters_or_in_flops():
         ({"patch": 5}, "model.patch=5 does not divide images of 6 x 4"),
         ({"attention": ModuleConfig("gqa")}, "leave model.attention at mha"),
         ({"base_width": 8}, "model.base_width=8"),
-        ({"width": 6, "heads": 1, "head_width": 6}, "model.width=6 is no multiple of 4"),
+        ({"width": 6, "heads": 1, "head_width": 6}, "model.width=6 is not a multiple of 4"),
         ({"loss": LossConfig(z_loss=0.1)}, "loss.z_loss=0.1"),
     ],
 )
@@ -305,5 +305,5 @@ def test_text_and_images_are_not_mixed_up():
     text = Config(model=ModelConfig(kind=ModelFamily.dit), data=DataConfig("prose"))
     with pytest.raises(UserError, match="data=prose is text"):
         build(text, LABELS)
-    with pytest.raises(UserError, match="choose model=dit"):
+    with pytest.raises(UserError, match="Choose model=dit"):
         build(Config(data=DataConfig("digits")), LABELS, image=IMAGE)

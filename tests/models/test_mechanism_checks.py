@@ -68,8 +68,8 @@ def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "end", "sentence"),
     [
-        ({"said": 0.5}, None, "executed_flops says 320 FLOPs a token in layer 0, but its products are 384"),
-        ({"first": -1}, None, "depends on later ones"),
+        ({"said": 0.5}, None, "executed_flops is 320 per token in layer 0, but the products take 384"),
+        ({"first": -1}, None, "is not causal"),
         ({"documents": False}, 3, "data.mask_documents=true"),
     ],
 )

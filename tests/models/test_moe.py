@@ -242,14 +242,14 @@ def test_bfloat16_is_near_float32(mixed, tokens, name):
 
 
 MISTAKES = {
-    "top_k": ({"experts": 4, "top_k": 5}, r"options.top_k=5 is not between 1 and experts=4"),
-    "none chosen": ({"top_k": 0}, r"options.top_k=0 is not between"),
-    "one chosen": ({"top_k": 1}, r"options.top_k=1 gives the router no gradient"),
-    "shared": ({"shared": -1}, r"options.shared=-1 is negative"),
-    "balance": ({"balance": "biass"}, r"options.balance=biass is no way to balance: did you mean 'bias'"),
-    "rate": ({"balance_rate": -0.1}, r"options.balance_rate=-0.1 is negative"),
-    "dispatch": ({"dispatch": "dropping"}, r"options.dispatch=dropping is no way to dispatch"),
-    "capacity": ({"capacity_factor": 0.0}, r"options.capacity_factor=0.0 leaves the experts no room"),
+    "top_k": ({"experts": 4, "top_k": 5}, r"options.top_k=5 must be between 1 and experts=4"),
+    "none chosen": ({"top_k": 0}, r"options.top_k=0 must be between"),
+    "one chosen": ({"top_k": 1}, r"options.top_k=1 leaves the router without a gradient"),
+    "shared": ({"shared": -1}, r"options.shared=-1 must be 0 or more"),
+    "balance": ({"balance": "biass"}, r"options.balance=biass is unknown: did you mean 'bias'"),
+    "rate": ({"balance_rate": -0.1}, r"options.balance_rate=-0.1 must be 0 or more"),
+    "dispatch": ({"dispatch": "dropping"}, r"options.dispatch=dropping is unknown"),
+    "capacity": ({"capacity_factor": 0.0}, r"options.capacity_factor=0.0 must be above 0"),
 }
 
 

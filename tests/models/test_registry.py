@@ -15,34 +15,34 @@ from harness.models.registry import register_attention
     [
         ("windwo", {}, "did you mean 'window'?"),
         ("window", {"windw": 4}, "did you mean 'window'?"),
-        ("window", {"window": "4"}, "give one of type int"),
-        ("window", {"window": True}, "give one of type int"),
+        ("window", {"window": "4"}, "Give a value of type int"),
+        ("window", {"window": True}, "Give a value of type int"),
         ("window", {}, "window is missing"),
         ("window", {"window": 17}, "outside the context"),
         ("window", {"window": 0}, "outside the context"),
-        ("window", {"window": 4, "kv_heads": 3}, "choose one of 1, 2, 4"),
-        ("gated", {"kv_heads": 3}, "choose one of 1, 2, 4"),
-        ("nope", {"kv_heads": -1}, "choose one of 1, 2, 4"),
-        ("gqa", {"kv_heads": 3}, "choose one of 1, 2, 4"),
-        ("gqa", {"kv_heads": 0}, "choose one of 1, 2, 4"),
+        ("window", {"window": 4, "kv_heads": 3}, "Choose one of 1, 2, 4"),
+        ("gated", {"kv_heads": 3}, "Choose one of 1, 2, 4"),
+        ("nope", {"kv_heads": -1}, "Choose one of 1, 2, 4"),
+        ("gqa", {"kv_heads": 3}, "Choose one of 1, 2, 4"),
+        ("gqa", {"kv_heads": 0}, "Choose one of 1, 2, 4"),
         ("mha", {"window": 4}, "model.attention.options.window does not exist"),
-        ("mha", {"softcap": 0}, "softcap=0 bounds no score"),
-        ("mha", {"softcap": "50"}, "give one of type float or null"),
-        ("mla", {"latent": 0, "rotary": 2}, "latent=0 compresses nothing: choose 1 to 8"),
-        ("mla", {"latent": 9, "rotary": 2}, "latent=9 compresses nothing: choose 1 to 8"),
+        ("mha", {"softcap": 0}, "softcap=0 must be above 0"),
+        ("mha", {"softcap": "50"}, "Give a value of type float or null"),
+        ("mla", {"latent": 0, "rotary": 2}, "latent=0 must be between 1 and 8"),
+        ("mla", {"latent": 9, "rotary": 2}, "latent=9 must be between 1 and 8"),
         (
             "mla",
             {"latent": 4, "rotary": 3},
-            "rotary=3 is no even divisor of model.head_width=4: choose one of 2, 4",
+            "rotary=3 is not an even divisor of model.head_width=4. Choose one of 2, 4",
         ),
-        ("mla", {"latent": 4, "rotary": 0}, "choose one of 2, 4"),
+        ("mla", {"latent": 4, "rotary": 0}, "Choose one of 2, 4"),
         (
             "gated_delta",
             {"chunk": 12},
-            "chunk=12 is no power of two up to data.sequence_length=16: choose 16",
+            "chunk=12: this must be a power of two, at most data.sequence_length=16. Choose 16",
         ),
-        ("gated_delta", {"chunk": 0}, "chunk=0 is no power of two"),
-        ("gated_delta", {"chunk": 32}, "chunk=32 is no power of two up to"),
+        ("gated_delta", {"chunk": 0}, "chunk=0: this must be a power of two"),
+        ("gated_delta", {"chunk": 32}, "chunk=32: this must be a power of two, at most"),
     ],
 )
 def test_mistakes_name_the_key_and_the_way_out(small, name, options, said):
@@ -58,13 +58,13 @@ MHA = {"name": "mha"}
 @pytest.mark.parametrize(
     ("cycle", "said"),
     [
-        ([], "cycle=[] names no mechanism"),
-        (None, "cycle=None names no mechanism"),
-        ("mha", "cycle='mha' names no mechanism"),
-        (["mha"], "cycle[0]='mha' is no mechanism: write {name: NAME"),
-        ([MHA, {"nam": "mha"}], "cycle[1]={'nam': 'mha'} is no mechanism"),
+        ([], "cycle=[] must be a list of at least one"),
+        (None, "cycle=None must be a list of at least one"),
+        ("mha", "cycle='mha' must be a list of at least one"),
+        (["mha"], "cycle[0]='mha' must have the form {name: NAME"),
+        ([MHA, {"nam": "mha"}], "cycle[1]={'nam': 'mha'} must have the form"),
         ([MHA, {"name": "gqq"}], "cycle[1].name=gqq is not registered: did you mean 'gqa'?"),
-        ([MHA, {"name": "gqa", "options": 2}], "cycle[1].options=2 is no mapping"),
+        ([MHA, {"name": "gqa", "options": 2}], "cycle[1].options=2 must be a mapping"),
         ([MHA, {"name": "gqa"}], "cycle[1].options.kv_heads is missing"),
         ([MHA, {"name": "gqa", "options": {"kv_heads": 3}}], "cycle[1].options.kv_heads=3 does not divide"),
         (
@@ -103,5 +103,5 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
     model = small("mine", options={"scale": 2})
     assert model.param_specs["layers.0.attention.key"].shape == (8, 1, 4)
     none = {count: lambda *_: 0.0 for count in ("model_flops", "executed_flops", "cache_bytes")}
-    with pytest.raises(UserError, match="rename one"):
+    with pytest.raises(UserError, match="Rename one"):
         register_attention("mine", Options, **none)(grouped_query.SoftmaxAttention)

@@ -254,7 +254,7 @@ def test_images_have_no_sequence_of_tokens():
         data=DataConfig(sequence_length=4),
         mesh=MeshConfig(context=2),
     )
-    with pytest.raises(UserError, match=r"mesh.context=2 splits sequences of tokens, and images are none"):
+    with pytest.raises(UserError, match=r"mesh.context=2 splits sequences of tokens, but data are images"):
         build(config, 10, image=(4, 4, 1))
 
 

@@ -88,8 +88,8 @@ def test_entries_of_the_config_are_kept():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (ModelConfig(width=512, layers=8), "the nearest has"),
-        (ModelConfig(ffn=64, layers=2), "the nearest has"),
+        (ModelConfig(width=512, layers=8), "The nearest has"),
+        (ModelConfig(ffn=64, layers=2), "The nearest has"),
         (ModelConfig(head_width=5), "is odd"),
         (ModelConfig(width=40, head_width=16), "is not a multiple"),
     ],

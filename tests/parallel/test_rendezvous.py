@@ -75,7 +75,7 @@ def test_one_of_another_start_is_not_let_in():
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(connect_processes, replace(HERE, count=2), place.say, place.ask)
         stranger = replace(HERE, count=2, index=1, start="before", arrive_seconds=0.5)
-        with pytest.raises(MissingProcesses, match=r"process 0 of 2 was not there within 0\.5 s"):
+        with pytest.raises(MissingProcesses, match=r"process 0 of 2 was not reachable within 0\.5 s"):
             connect_processes(stranger, place.say, place.ask)
         connect_processes(replace(HERE, count=2, index=1), place.say, place.ask)
         assert len(first.result().connections) == 1
@@ -86,7 +86,7 @@ def test_who_does_not_come_is_named():
     with ThreadPoolExecutor(1) as pool:
         coming = replace(HERE, index=2, arrive_seconds=0.6)
         pool.submit(connect_processes, coming, place.say, place.ask)
-        with pytest.raises(MissingProcesses, match=r"of 3 processes 1 did not come within 0\.4 s"):
+        with pytest.raises(MissingProcesses, match=r"process 1 of 3 did not connect within 0\.4 s"):
             connect_processes(replace(HERE, arrive_seconds=0.4), place.say, place.ask)
 
 

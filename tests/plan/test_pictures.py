@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli.make_plan import block_starts
+from harness.cli.plan_report import page_content, write_plan
 from harness.cli.verbs import plan as verb
-from harness.cli.verbs.plan import block_starts
-from harness.cli.verbs.plan_report import page_content, write_plan
 from harness.cli.views.plan import parts, print_parts
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files

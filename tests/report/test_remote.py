@@ -295,7 +295,9 @@ def test_reports_go_into_the_current_folder(bucket, tmp_path, monkeypatch, capsy
     assert capsys.readouterr().err == "trial.report.html\n"
     assert pages == [Path("trial.report.html")]
     bucket.copy("/bucket/runs", "/other/runs", recursive=True)
-    assert "two reports of this name" in said(capsys, "compare", URL, "memory://other/runs/trial", "--html")
+    assert "two sweeps have this report name" in said(
+        capsys, "compare", URL, "memory://other/runs/trial", "--html"
+    )
 
 
 def test_curves_may_lie_behind_a_url(tmp_path, capsys):

@@ -52,7 +52,7 @@ def test_page_terminal_and_markdown_say_who_decides_nothing(sweep, told):
     print_comparison(told, console)
     for text in (page, " ".join(console.export_text().split()), markdown(told)):
         assert tables.UNPAIRED_TITLE in text
-        assert "one seed: the difference cannot be told from the luck of a seed" in " ".join(text.split())
+        assert "one seed: the difference cannot be told apart from seed noise" in " ".join(text.split())
         assert "hybrid against mha" in text
         assert "dit against mha" not in text
     assert 'id="chart-others"' in page

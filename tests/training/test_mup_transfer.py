@@ -226,5 +226,5 @@ def test_weight_decay_takes_the_same_share_at_every_width():
 
 @pytest.mark.parametrize("base", [0, -32])
 def test_a_base_that_is_no_width_is_refused(base):
-    with pytest.raises(UserError, match=rf"model.base_width={base} is no width"):
+    with pytest.raises(UserError, match=rf"model.base_width={base} must be at least 1"):
         model(64, base)

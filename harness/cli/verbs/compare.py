@@ -1,4 +1,4 @@
-"""The verb `compare`: what is judged, how it is said, and where its report goes."""
+"""`harness compare`: judge sweeps or logged curves, print the verdict, and write reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JudgedInput:
-    """A comparison with what its report is drawn from (read only if one is asked for) and where it goes."""
+    """Comparison of one sweep or set of curves, with the inputs and the paths of its report."""
 
     comparison: Comparison
     provenance: Callable[[], dict[str, Any]]
-    """What JSON says of it beside the comparison."""
+    """Function that returns the JSON keys to add to the comparison."""
     frames: Callable[[], Frames]
+    """Function that reads the data of the charts; called only if a report is requested."""
     page: Path
     pictures: Path
 
 
-def compare_command(arguments: Sequence[str]) -> int:
-    """Exit status 0 whatever the verdict; 1 if promotion was required and nothing passes the gate."""
+def make_parser() -> VerbParser:
+    """Build the parser of `harness compare`."""
+    parser = VerbParser(
+        "compare",
+        "print the verdict of a sweep, or of the curves of any trainer",
+        "harness compare runs/attention --json",
+    )
+    parser.add_argument(
+        "sweeps",
+        nargs="*",
+        metavar="SWEEP",
+        help="directories of sweeps, or URLs of them, such as s3://BUCKET/RUNS/SWEEP and "
+        "zip://SWEEP::ALL.zip (docs/cluster.md: Runs that lie elsewhere)",
+    )
+    parser.add_argument(
+        "--curves",
+        nargs="+",
+        metavar="FILE",
+        help="CSV or Parquet files instead, with the columns variant, scale, seed, step, tokens, loss "
+        "(and, if known: domain, parameters, flops, decayed, branch)",
+    )
+    parser.add_argument(
+        "--control", metavar="VARIANT", help="with --curves: the control; otherwise the first variant"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
+    form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="write SWEEP/report.html (FILE.report.html beside the first FILE; for a URL NAME.report.html "
+        "here)",
+    )
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)",
+    )
+    parser.add_argument(
+        "--require",
+        choices=["promote"],
+        help="exit status 1 unless a variant passes the gate; otherwise 0 whatever the verdict",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Return 0 whatever the verdict, or 1 if promotion was required and no variant passes the gate."""
     options = _parse_options(arguments)
     inputs = [_judge_curves(options)] if options.curves else [_judge_sweep(path) for path in options.sweeps]
     _check_distinct_pages(options, inputs)
@@ -44,36 +90,27 @@ def compare_command(arguments: Sequence[str]) -> int:
             _write_files(options, item)
     except OSError as error:
         raise UserError(
-            f"{error.filename or inputs[0].page}: {error.strerror}; a report goes beside what it is about, "
-            "or into the current folder: go, or copy that, where there is room and leave to write"
+            f"{error.filename or inputs[0].page}: {error.strerror}; a report is written beside its sweep "
+            "or curves, or into the current folder. Run this where you can write, or copy the input there."
         ) from error
-    return int(options.require == "promote" and not all(_promotes(each.comparison) for each in inputs))
+    return int(options.require == "promote" and not all(_promotes(item.comparison) for item in inputs))
 
 
 def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = VerbParser("harness compare", add_help=False)
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
-    parser.add_argument("--curves", nargs="+", metavar="FILE")
-    parser.add_argument("--control", metavar="VARIANT")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true")
-    form.add_argument("--markdown", action="store_true")
-    parser.add_argument("--html", action="store_true")
-    parser.add_argument("--pictures", action="store_true")
-    parser.add_argument("--require", choices=["promote"])
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if bool(options.sweeps) == bool(options.curves):
-        parser.error("name sweeps or --curves FILE..., one of the two")
+        parser.error("give either sweeps or --curves FILE...")
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
     return options
 
 
 def _check_distinct_pages(options: argparse.Namespace, inputs: Sequence[JudgedInput]) -> None:
-    """Raises UserError where sweeps of one name, from several places, would write one over the other."""
+    """Raise UserError if two remote sweeps of one name would write to the same report here."""
     pages = [item.page for item, path in zip(inputs, options.sweeps, strict=False) if is_remote(path)]
     if (options.html or options.pictures) and len({*pages}) < len(pages):
-        raise UserError(f"{pages[0]}: two reports of this name would go here; compare one sweep at a time")
+        raise UserError(f"{pages[0]}: two sweeps have this report name; compare one sweep at a time")
 
 
 def _judge_sweep(path: str) -> JudgedInput:
@@ -99,7 +136,7 @@ def _judge_sweep(path: str) -> JudgedInput:
 
 
 def _judge_curves(options: argparse.Namespace) -> JudgedInput:
-    """Curves from files; what is written goes beside the first of them, or here where that is remote."""
+    """Judge curves from files. The report goes beside the first file, or here if that is remote."""
     from harness.compare.compare_curves import read_curve_inputs
     from harness.compare.judge import judge
 
@@ -117,7 +154,7 @@ def _judge_curves(options: argparse.Namespace) -> JudgedInput:
 
 
 def _local_file(name: str) -> Path:
-    """A file, or the copy of one behind a URL."""
+    """Return the path of a file, or of a copy of the file at a URL."""
     if not is_remote(name):
         return Path(local_path(name, ""))
     from harness.records.remote.local_copy import fetch_file
@@ -126,52 +163,43 @@ def _local_file(name: str) -> Path:
 
 
 def _files_beside(path: Path | str) -> tuple[Path, Path]:
-    """Where the report and the pictures go of what is no folder that could hold them."""
+    """Return the paths of the report and the pictures for an input that is not a folder here."""
     return Path(f"{path}.report.html"), Path(f"{path}.pictures")
 
 
 def _print_comparisons(options: argparse.Namespace, inputs: Sequence[JudgedInput]) -> None:
-    comparisons = [item.comparison for item in inputs]
+    """Print as JSON (a list for several comparisons), as Markdown, or as tables."""
     if options.json:
-        _print_json(inputs)
+        from harness.compare.results.to_json import to_json
+
+        content = [to_json(item.comparison) | item.provenance() for item in inputs]
+        output = content[0] if len(content) == 1 else content
+        print(json.dumps(output, indent=2, sort_keys=True, allow_nan=False))
     elif options.markdown:
         from harness.report.tables.markdown import markdown
 
-        print("\n".join(map(markdown, comparisons)), end="")
+        print("\n".join(markdown(item.comparison) for item in inputs), end="")
     else:
-        _print_tables(comparisons)
+        from rich.console import Console
 
+        from harness.report.tables.terminal import print_comparison
 
-def _print_json(inputs: Sequence[JudgedInput]) -> None:
-    """One object for one comparison, a list for several; of a sweep with its provenance."""
-    from harness.compare.results.to_json import to_json
-
-    content = [to_json(item.comparison) | item.provenance() for item in inputs]
-    output = content[0] if len(content) == 1 else content
-    print(json.dumps(output, indent=2, sort_keys=True, allow_nan=False))
-
-
-def _print_tables(comparisons: Sequence[Comparison]) -> None:
-    from rich.console import Console
-
-    from harness.report.tables.terminal import print_comparison
-
-    for comparison in comparisons:
-        print_comparison(comparison, Console())
+        for item in inputs:
+            print_comparison(item.comparison, Console())
 
 
 def _write_files(options: argparse.Namespace, item: JudgedInput) -> None:
-    """The files that were asked for; where they are goes to standard error."""
+    """Write the requested files and print their paths to standard error."""
     if not (options.html or options.pictures):
         return
     from harness.report.charts.save_images import draw_pictures
     from harness.report.page.render import write_page  # the plotting stack costs a second to import
 
-    say, frames = partial(print, file=sys.stderr), item.frames()
+    frames = item.frames()
     if options.html:
-        say(write_page(item.page, item.comparison, frames))
+        print(write_page(item.page, item.comparison, frames), file=sys.stderr)
     if options.pictures:
-        say(*draw_pictures(item.comparison, frames, item.pictures), sep="\n")
+        print(*draw_pictures(item.comparison, frames, item.pictures), sep="\n", file=sys.stderr)
 
 
 def _promotes(comparison: Comparison) -> bool:

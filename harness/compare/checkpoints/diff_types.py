@@ -57,9 +57,8 @@ class ParamGroupRow:
     layers: int
     distance: Distance
     low: float | None
-    """Smallest relative distance of a layer."""
+    """Smallest and largest relative distance of a layer."""
     high: float | None
-    """Largest relative distance of a layer."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,9 @@ class PredictionDiff:
 
 @dataclass(frozen=True)
 class DivergencePoint:
-    """Steps at which two runs first differ, among the steps that both have; None: they never differ."""
+    """Steps at which two runs first differ, among the `compared` common steps; None: they never differ."""
 
     compared: int
-    """Number of common steps."""
     first: int | None
     last: int | None
     bitwise: int | None
@@ -167,5 +165,5 @@ class CheckpointDiff:
     divergence: Divergence | None
     """None for two steps of one run."""
     along: tuple[StepDistance, ...]
-    """Distance from the earlier checkpoint at each kept step up to the later one, for two steps of one run."""
+    """Distance from the earlier checkpoint at each kept step up to the later, for two steps of one run."""
     notes: tuple[str, ...] = ()

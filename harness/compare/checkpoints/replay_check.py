@@ -29,7 +29,6 @@ class StateCheck:
 
     step: int
     arrays: int
-    """Number of arrays compared."""
     differing: tuple[str, ...]
     """Paths of the arrays that are not bitwise equal."""
     largest: float
@@ -45,7 +44,7 @@ class StateCheck:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """Replay of steps `first` + 1 to `last` of a run."""
+    """Replay of steps `first` + 1 to `last` of a run; `parting` is the first mismatch."""
 
     name: str
     """Run name, `<scale>/<variant>/seed<k>[/branch<pct>]`."""
@@ -56,7 +55,6 @@ class ReplayResult:
     """Number of steps with every column bitwise equal."""
     columns: tuple[str, ...]
     parting: Mismatch | None
-    """First mismatch."""
     largest: float
     """Largest absolute loss difference; 0 if there is none."""
     states: tuple[StateCheck, ...]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.compare.inputs.lr_tuning import RateCurve
+from harness.compare.inputs.pairing import group_by_variant
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import FairnessRow
 from harness.compare.verdict.flags import tuning_flags, unequal
@@ -21,14 +22,9 @@ def fairness_rows(
     """Build one row per scale and variant, the control first."""
     rows = []
     for scale in scales:
-        scale_runs = [run for run in runs if run.provenance.scale == scale]
-        reference = next((run for run in scale_runs if run.provenance.variant == control), None)
-        names = sorted(
-            {run.provenance.variant for run in scale_runs}, key=lambda name: (name != control, name)
-        )
-        for name in names:
-            variant_runs = [run for run in scale_runs if run.provenance.variant == name]
-            rows.append(_row(variant_runs, reference, control, tuning))
+        groups = group_by_variant(runs, scale, control)
+        reference = groups[control][0] if control in groups else None
+        rows += [_row(group, reference, control, tuning) for group in groups.values()]
     return tuple(rows)
 
 

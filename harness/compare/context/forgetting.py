@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.compare.inputs.pairing import one_run_per_seed
+from harness.compare.inputs.pairing import group_by_variant, one_run_per_seed
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import ForgettingRow
-from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas
 
 LossesBySeed = Mapping[int, tuple[float, float]]
@@ -25,16 +24,12 @@ def forgetting_rows(
     of one seed. The intervals are not corrected for multiple testing.
     """
     rows = []
+    finetuned_runs = [run for run in runs if run.provenance.facts.base]
     for scale in scales:
-        scale_runs = [run for run in runs if run.provenance.scale == scale and run.provenance.facts.base]
-        names = sorted(
-            {run.provenance.variant for run in scale_runs}, key=lambda name: (name != control, name)
-        )
-        for name in names:
-            variant_runs = [run for run in scale_runs if run.provenance.variant == name]
-            control_runs = [run for run in scale_runs if run.provenance.variant == control]
+        groups = group_by_variant(finetuned_runs, scale, control)
+        for name, variant_runs in groups.items():
             for domain in untrained_domains(variant_runs):
-                losses = _losses(variant_runs, domain), _losses(control_runs, domain)
+                losses = _losses(variant_runs, domain), _losses(groups.get(control, []), domain)
                 rows += [_row(scale, name, domain, *losses, name == control)] if losses[0] else []
     return tuple(rows)
 
@@ -58,9 +53,10 @@ def _row(
     scale: str, variant: str, domain: str, losses: LossesBySeed, control_losses: LossesBySeed, control: bool
 ) -> ForgettingRow:
     starts, ends = np.array([*losses.values()]).T
-    pairs = [
-        _change(losses[seed]) - _change(control_losses[seed]) for seed in losses if seed in control_losses
-    ]
+    changes = {seed: end - start for seed, (start, end) in losses.items()}
+    control_changes = {seed: end - start for seed, (start, end) in control_losses.items()}
+    deltas = [change - control_changes[seed] for seed, change in changes.items() if seed in control_changes]
+    loss_size = float(np.abs(starts).max())
     return ForgettingRow(
         scale=scale,
         variant=variant,
@@ -68,14 +64,6 @@ def _row(
         domain=domain,
         start=float(starts.mean()),
         end=float(ends.mean()),
-        change=_effect([_change(each) for each in losses.values()], starts),
-        delta=None if control or not pairs else _effect(pairs, starts),
+        change=effect_from_deltas([*changes.values()], loss_size=loss_size),
+        delta=None if control or not deltas else effect_from_deltas(deltas, loss_size=loss_size),
     )
-
-
-def _change(losses: tuple[float, float]) -> float:
-    return losses[1] - losses[0]
-
-
-def _effect(changes: Sequence[float], losses: np.ndarray) -> Effect:
-    return effect_from_deltas(changes, loss_size=float(np.abs(losses).max()))

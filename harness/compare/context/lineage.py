@@ -115,7 +115,7 @@ def sweep_provenance(sweep: SweepDir, comparison: Comparison) -> SweepProvenance
 def _run_provenance(
     run: RunDir, path: str, record: Provenance | None, mesh: Any, environments: dict[str, Environment]
 ) -> RunProvenance:
-    status = read_status(run)
+    status, steps = read_status(run), manifest_steps(run)
     return RunProvenance(
         path=path,
         identity=record.identity if record else "",
@@ -129,7 +129,7 @@ def _run_provenance(
         examples=_text_or_none((read_examples(run) or {}).get("hash")),
         state=status.state.value,
         attempts=status.attempt,
-        checkpoint=_last_checkpoint(run),
+        checkpoint=LastCheckpoint(steps[-1], _manifest_checksum(run, steps[-1])) if steps else None,
         problem="" if record else UNREADABLE_RUN,
     )
 
@@ -143,11 +143,6 @@ def _environments(record: Provenance, environments: dict[str, Environment]) -> I
             yield EnvironmentFrom(entry[STEP], name)
 
 
-def _last_checkpoint(run: RunDir) -> LastCheckpoint | None:
-    steps = manifest_steps(run)
-    return LastCheckpoint(steps[-1], _manifest_checksum(run, steps[-1])) if steps else None
-
-
 def _manifest_checksum(run: RunDir, step: int) -> str | None:
     """Return the checksum recorded in a manifest, or None if the manifest no longer matches it."""
     if read_manifest(run, step) is None:
@@ -158,10 +153,8 @@ def _manifest_checksum(run: RunDir, step: int) -> str | None:
 def _run_dependencies(run: RunDir, path: str, record: Provenance | None) -> Iterator[Dependency]:
     parent = record.parent if record else None
     if isinstance(parent, dict) and isinstance(step := parent.get("step"), int):
-        parent_run = RunDir(run.path.parent)
-        yield Dependency(
-            "branch", path, f"{path.rpartition('/')[0]}@{step}", _manifest_checksum(parent_run, step)
-        )
+        checksum = _manifest_checksum(RunDir(run.path.parent), step)
+        yield Dependency("branch", path, f"{path.rpartition('/')[0]}@{step}", checksum)
     base = record.facts.base if record else None
     if isinstance(base, dict) and parent is None:
         yield Dependency("finetune", path, str(base.get("name")), _text_or_none(base.get("checksum")))
@@ -170,11 +163,9 @@ def _run_dependencies(run: RunDir, path: str, record: Provenance | None) -> Iter
 def _verdict_dependencies(
     sweep: SweepDir, comparison: Comparison, controls: list[Provenance]
 ) -> Iterator[Dependency]:
-    rule = read_json_object(sweep.rule)
     if comparison.rule.hash:
-        yield Dependency(
-            "rule", VERDICT, sweep.rule.name, _text_or_none(rule.get("hash")) or comparison.rule.hash
-        )
+        rule_hash = _text_or_none(read_json_object(sweep.rule).get("hash"))
+        yield Dependency("rule", VERDICT, sweep.rule.name, rule_hash or comparison.rule.hash)
     if tuned := read_json_object(sweep.tune.tuned):
         name = sweep.tune.tuned.relative_to(sweep.path).as_posix()
         yield Dependency("tune", sweep.path.name, name, _text_or_none(tuned.get("hash")))

@@ -23,25 +23,22 @@ def sample_rows(runs: Sequence[RunRecord], scales: Sequence[str], control: str) 
             scale, variant, seed = run.key
             samples.setdefault((scale, variant), {})[seed] = record
     ordered = sorted(samples, key=lambda key: (scales.index(key[0]), key[1] != control, key[1]))
-    return tuple(_row(*key, samples[key], samples.get((key[0], control)), control) for key in ordered)
+    return tuple(_row(*key, samples[key], samples.get((key[0], control), {}), control) for key in ordered)
 
 
 def _row(
-    scale: str, variant: str, samples: SamplesBySeed, control_samples: SamplesBySeed | None, control: str
+    scale: str, variant: str, samples: SamplesBySeed, control_samples: SamplesBySeed, control: str
 ) -> SampleRow:
     first = next(iter(samples.values()))
-    delta = None
-    if variant != control and control_samples:
-        seeds = sorted(samples.keys() & control_samples.keys())
-        distances = ([runs[seed].distance for seed in seeds] for runs in (control_samples, samples))
-        delta = paired_effect(*distances)
+    seeds = sorted(samples.keys() & control_samples.keys())
+    distances = ([records[seed].distance for seed in seeds] for records in (control_samples, samples))
     return SampleRow(
         scale=scale,
         variant=variant,
         seeds=len(samples),
         distance=float(np.mean([record.distance for record in samples.values()])),
         floor=float(np.mean([record.floor for record in samples.values()])),
-        delta=delta,
+        delta=paired_effect(*distances) if control_samples and variant != control else None,
         count=first.count,
         features=first.features,
     )

@@ -84,9 +84,8 @@ def _deviations(
     deviations += _hash_deviations(sweep, content, frozen)
     deviations += _config_deviations(frozen, runs) if content else []
     for position in ledger.edited_positions(sweep):
-        deviations.append(
-            Deviation("ledger_edited", f"entry {position} of the ledger was changed after it was written")
-        )
+        detail = f"entry {position} of the ledger was changed after it was written"
+        deviations.append(Deviation("ledger_edited", detail))
     for entry in ledger.read(sweep):
         if entry["kind"] in AMENDMENTS:
             deviations.append(Deviation(entry["kind"], f"{entry['time']}: {_entry_text(entry['content'])}"))
@@ -96,11 +95,8 @@ def _deviations(
 def _hash_deviations(
     sweep: SweepDir, content: Mapping[str, Any], frozen: Mapping[str, Any]
 ) -> list[Deviation]:
-    """Report a rule.json that no longer matches the hash recorded in it or in the ledger.
-
-    The hash covers everything but itself, gate and tuning included. If the file holds only the rule, the hash
-    of the rule alone is accepted too.
-    """
+    """Report a rule.json that no longer matches the hash recorded in it or in the ledger. The hash covers all
+    other keys, gate and tuning included; if there are none but the rule, its hash alone is accepted too."""
     hashed = {key: value for key, value in content.items() if key != "hash"}
     accepted = {hash_json(hashed), hash_json(content)}
     accepted |= {hash_json(frozen)} if hashed.keys() <= {"rule"} else set()

@@ -33,12 +33,10 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class Evals:
-    """Evaluations of a run or branch that a verdict needs: at the start, before the decay and at the end.
-
-    `columns` holds one array per column, rows in order of writing.
-    """
+    """Evaluations of a run or branch that a verdict needs: at the start, before the decay and at the end."""
 
     columns: dict[str, np.ndarray]
+    """Array of each column, rows in order of writing."""
     all_losses: np.ndarray | None = None
     """Losses of all evaluations; None if `columns` holds all of them."""
 
@@ -134,11 +132,8 @@ def _read_parts(files: list[Path]) -> dict[Path, Evals]:
 
 def _scan_parts(files: list[Path]) -> dict[Path, Evals]:
     """Read one table per file. The rows of a file are contiguous; a file may have none."""
-    categorical = pl.col("domain", "path").cast(pl.Categorical)
-    frame = (
-        pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path").with_columns(categorical)
-    )
-    rows = frame.collect()
+    frame = pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path")
+    rows = frame.with_columns(pl.col("domain", "path").cast(pl.Categorical)).collect()
     spans = _equal_value_slices(rows["path"].to_physical().to_numpy())
     step, hot, loss = rows["step"].to_numpy(), ~rows["decayed"].to_numpy(), rows["loss"].to_numpy()
     kept_rows = [span.start + _needed_rows(step[span], hot[span]) for span in spans]

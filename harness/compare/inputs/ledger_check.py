@@ -41,13 +41,12 @@ class LedgerState:
 def read_ledger_state(sweep: SweepDir) -> LedgerState:
     """Read the ledger of a sweep and check its hash chain; nothing raises on damage."""
     entries, edited_positions = ledger.read(sweep), ledger.edited_positions(sweep)
-    unreadable = _count_lines(sweep) - len(entries)
     return LedgerState(
         head=str(entries[-1]["hash"]) if entries else "",
         entries=len(entries),
         intact=bool(entries) and not edited_positions,
         edited=tuple(edited_positions),
-        unreadable=unreadable,
+        unreadable=_count_lines(sweep) - len(entries),
         deviations=tuple(_ledger_deviations(entries)),
     )
 

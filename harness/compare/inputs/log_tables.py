@@ -69,7 +69,10 @@ def _parse_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     rows = frame.with_row_index("row", 1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
     parsed = [_PARSERS.get(column, _parse_numbers)(rows, column, name) for column in frame.columns]
     typed = pl.DataFrame(parsed, schema={column: _SCHEMA[column] for column in frame.columns})
-    _check_non_negative(rows, typed, name)
+    for column in [column for column in _NON_NEGATIVE_COLUMNS if column in typed.columns]:
+        values = typed[column].cast(pl.Float64)
+        wrong = ~(values.is_finite() & (values >= 0))
+        _raise_for_first(rows, column, wrong, name, "must be finite and not negative")
     for column in RUN_COLUMNS:
         _raise_for_first(rows, column, typed[column].is_null(), name, "is empty")
     for column in ("step", "tokens"):
@@ -130,13 +133,6 @@ _PARSERS: dict[str, Callable[[pl.DataFrame, str, str], pl.Series]] = {
     "decayed": _parse_booleans,
     "branch": _parse_shares,
 }
-
-
-def _check_non_negative(rows: pl.DataFrame, typed: pl.DataFrame, name: str) -> None:
-    for column in [column for column in _NON_NEGATIVE_COLUMNS if column in typed.columns]:
-        values = typed[column].cast(pl.Float64)
-        wrong = ~(values.is_finite() & (values >= 0))
-        _raise_for_first(rows, column, wrong, name, "must be finite and not negative")
 
 
 def _raise_for_first(rows: pl.DataFrame, column: str, wrong: pl.Series, name: str, why: str) -> None:

@@ -48,7 +48,6 @@ def _above_limit(x: np.ndarray) -> np.ndarray:
     """Return a mask of the steps above the limit; false for steps with fewer than MIN_STEPS before them."""
     losses = pl.Series(np.where(np.isfinite(x), x, np.nan)).fill_nan(None)
     level = losses.rolling_median(LEVEL_STEPS, min_samples=MIN_STEPS).shift(1)
-    noise = losses.diff().abs().rolling_median(NOISE_STEPS, min_samples=MIN_STEPS).shift(1) * (
-        1.4826 / 2**0.5
-    )
+    difference = losses.diff().abs().rolling_median(NOISE_STEPS, min_samples=MIN_STEPS)
+    noise = difference.shift(1) * (1.4826 / 2**0.5)
     return ((noise > 0) & (losses - level > LIMIT_SDS * noise)).fill_null(False).to_numpy()

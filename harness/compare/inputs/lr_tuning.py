@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.inputs.run_records import RunRecord, last_result, read_runs
+from harness.compare.inputs.evaluations import last_result
+from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.core.errors import UserError
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import read_config

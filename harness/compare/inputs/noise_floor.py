@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.compare.inputs.run_records import RunRecord, last_result, read_runs
+from harness.compare.inputs.evaluations import last_result
+from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.stats.distributions import clopper_pearson, t_two_sided_p
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.core import atomic_files
@@ -59,10 +60,8 @@ def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloo
 
 def library_entries(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
     """Compute the library entries, one per scale, from the finished runs of one variant of a null sweep."""
-    by_scale: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        by_scale[run.provenance.scale].append(run)
-    entries = (_entry(scale, scale_runs, domains) for scale, scale_runs in sorted(by_scale.items()))
+    scales = sorted({run.provenance.scale for run in runs})
+    entries = (_entry(scale, [r for r in runs if r.provenance.scale == scale], domains) for scale in scales)
     return [entry for entry in entries if entry]
 
 
@@ -70,12 +69,15 @@ def identical_variants(runs: Sequence[RunRecord], control: str) -> set[str]:
     """Return the variants that are the control under another name: every run has the control's config."""
     control_keys = {_training_key(run) for run in runs if run.provenance.variant == control and run.config}
     variants = {run.provenance.variant for run in runs} - {control}
-    different = {run.provenance.variant for run in runs if _training_key(run) not in control_keys}
-    return variants - different
+    return {
+        name
+        for name in variants
+        if all(_training_key(run) in control_keys for run in runs if run.provenance.variant == name)
+    }
 
 
 def same_seed_note(runs: Sequence[RunRecord]) -> str:
-    """Report how many pairs of finished runs with equal config and seeds are bitwise equal; empty for none."""
+    """Report how many pairs of finished runs of equal config and seeds are bitwise equal; empty for none."""
     first_runs: dict[tuple, RunRecord] = {}
     pairs, breaches = 0, []
     for run in (run for run in runs if run.complete and run.config):
@@ -124,7 +126,7 @@ def false_positive_rate(
 ) -> FalsePositiveRate | None:
     """Compute the rate of false positives among null pairs; None if no scale has two data orders with pairs.
 
-    Two runs of one order are compared by a t test against the noise floor of the *other* orders of that scale.
+    Two runs of one order are compared by a t test, with the noise floor of the *other* orders of that scale.
     """
     p: list[float] = []
     for scale in sorted({run.provenance.scale for run in runs}):
@@ -142,7 +144,7 @@ def false_positive_rate(
 
 
 def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
-    """Measure the noise floors of a null sweep's control and write them beside its runs, if it has A/A pairs."""
+    """Measure the noise floors of a null sweep's control, and write them beside its runs if there are any."""
     runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
     entries = library_entries(runs, domains) if has_aa_pairs(runs) else []
     if entries:

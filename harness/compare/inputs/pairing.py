@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from harness.compare.inputs.run_records import EvalResult, RunRecord, last_result
+from harness.compare.inputs.evaluations import EvalResult, last_result
+from harness.compare.inputs.run_records import RunRecord
 from harness.records.run.status import State
 from harness.records.run.training_target import END
 
@@ -65,16 +67,13 @@ class PairedRuns:
     def paired(self) -> bool:
         """True if pairs share their data: no undeclared difference of examples, and two or more pairs (or too
         few runs for an unpaired test)."""
-        return not self.order_mismatch and (len(self.pairs) >= 2 or not self._allows_unpaired_test)
+        fewest_runs = min(self.all_control_losses.size, self.all_treatment_losses.size)
+        return not self.order_mismatch and (len(self.pairs) >= 2 or fewest_runs < 2)
 
     @cached_property
     def order_mismatch(self) -> bool:
         """True if some pair read different examples without declaring it."""
         return any(reads_other_examples(m) for m in self.pairs)
-
-    @property
-    def _allows_unpaired_test(self) -> bool:
-        return min(self.all_control_losses.size, self.all_treatment_losses.size) >= 2
 
     @cached_property
     def control_losses(self) -> np.ndarray:
@@ -103,8 +102,7 @@ class PairedRuns:
     @property
     def common_branches(self) -> list[float]:
         """Token shares of the branches that both runs of some pair have, rising."""
-        shares = {s for m in self.candidate_pairs for s in m[0].branches.keys() & m[1].branches.keys()}
-        return sorted(shares)
+        return sorted({s for a, b in self.candidate_pairs for s in a.branches.keys() & b.branches.keys()})
 
     @cached_property
     def candidate_pairs(self) -> list[tuple[RunRecord, RunRecord]]:
@@ -115,21 +113,29 @@ class PairedRuns:
 
 def one_run_per_seed(runs: Sequence[RunRecord]) -> dict[int, RunRecord]:
     """Return one run per seed. Of several with one seed, prefer a run that was not edited by hand."""
-    ordered = sorted(runs, key=lambda run: run.edited_by_hand)
     run_by_seed: dict[int, RunRecord] = {}
-    for run in ordered:
+    for run in sorted(runs, key=lambda run: run.edited_by_hand):
         run_by_seed.setdefault(run.provenance.seed, run)
     return dict(sorted(run_by_seed.items()))
 
 
-def reads_other_examples(match: RunPair) -> bool:
+def group_by_variant(runs: Sequence[RunRecord], scale: str, control: str) -> dict[str, list[RunRecord]]:
+    """Group the runs of one scale by variant: the control first, the others by name."""
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.provenance.scale == scale:
+            groups[run.provenance.variant].append(run)
+    return {name: groups[name] for name in sorted(groups, key=lambda name: (name != control, name))}
+
+
+def reads_other_examples(pair: RunPair) -> bool:
     """Return True if two runs read different examples and neither declares a change of data."""
-    if declares_data_change(match.control) or declares_data_change(match.treatment):
+    if declares_data_change(pair.control) or declares_data_change(pair.treatment):
         return False
-    a, b = match.control.provenance, match.treatment.provenance
+    a, b = pair.control.provenance, pair.treatment.provenance
     if a.data_seed != b.data_seed or a.facts.data_fingerprint != b.facts.data_fingerprint:
         return True
-    hashes = [(run.examples_until(match.look) or {}).get("hash") for run in (match.control, match.treatment)]
+    hashes = [(run.examples_until(pair.look) or {}).get("hash") for run in (pair.control, pair.treatment)]
     return None not in hashes and hashes[0] != hashes[1]
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import yaml
 
-from harness.compare.inputs.evaluations import COLUMNS, EvalResult, Evals, last_result, read_evals
+from harness.compare.inputs.evaluations import Evals, read_evals
 from harness.config.renamed_keys import with_new_names
 from harness.core.atomic_files import read_checksummed_json
 from harness.records.paths import RunDir, SweepDir
@@ -27,16 +27,6 @@ from harness.records.run.provenance import Facts, Provenance, read_provenance
 from harness.records.run.status import State, Status, read_status
 from harness.records.run.training_target import END
 
-__all__ = [
-    "COLUMNS",
-    "UNREADABLE_RUN",
-    "EvalResult",
-    "Evals",
-    "RunRecord",
-    "last_result",
-    "read_evals",
-    "read_runs",
-]
 UNREADABLE_RUN = "run.json is missing, damaged or of another version"
 _CHECKSUM = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
 _NODES = ("scale", "variant", "model", "data", "optimizer", "schedule", "rule")
@@ -91,9 +81,7 @@ def read_runs(sweep: SweepDir) -> list[RunRecord]:
     directories = list(sweep.runs())
     branches = {run.path: _branches(run) for run in directories}
     first_steps = {run.path: 0 for run in directories}
-    first_steps |= {
-        branch.path: start for run_branches in branches.values() for _, branch, start in run_branches
-    }
+    first_steps |= {branch.path: step for group in branches.values() for _, branch, step in group}
     tables = read_evals(first_steps)
     configs: dict[str, dict] = {}
     return [_record(sweep, run, branches[run.path], tables, configs) for run in directories]
@@ -190,13 +178,13 @@ def _names_another_run(config: dict[str, Any], provenance: Provenance) -> bool:
     """Return True if config.yaml and run.json name different runs."""
     if not config:
         return True
-    config_names = (
-        (config.get("scale") or {}).get("name"),
-        (config.get("variant") or {}).get("name"),
-        config.get("seed"),
-        config.get("data_seed"),
+    names = [(config.get(node) or {}).get("name") for node in ("scale", "variant")]
+    seeds = provenance.seed, provenance.data_seed
+    return (*names, config.get("seed"), config.get("data_seed")) != (
+        provenance.scale,
+        provenance.variant,
+        *seeds,
     )
-    return config_names != (provenance.scale, provenance.variant, provenance.seed, provenance.data_seed)
 
 
 def _provenance_from_path(run: RunDir) -> Provenance:

@@ -1,1 +1,1 @@
-"""Which effect do paired numbers carry, and how sure is it?"""
+"""Statistics of paired losses: effects, intervals, multipliers, tests and power."""

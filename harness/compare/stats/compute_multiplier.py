@@ -1,7 +1,7 @@
-"""ln k: from a loss difference and the slope of the control's own curve.
+"""Compute multiplier ln k from a loss difference and the slope of the control's own curve.
 
-The difference is divided by a local slope rather than read off a fitted curve turned inside out:
-what the fit misses would leak into k. The slope comes from one axis only, and k carries its name.
+The difference is divided by a local slope. Inverting a fitted curve would leak its misfit into k. The slope
+comes from one axis only (tokens or compute), and k has the name of that axis.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from harness.compare.stats.distributions import t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Effect, Estimand, Multiplier, SlopeAxis
 
 TOKEN_EXPONENT = 0.35
-"""Assumed decay of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37).
-It only turns the chord between the branch and the end into the slope at the end: 12 % lower at a
-ratio of 2, and anything from .2 to .5 moves that by under 6 %."""
+"""Assumed exponent of a run's excess loss in its tokens (Chinchilla and its replication: .28 to .37). It only
+converts the chord from branch to end into the slope at the end: 12 % lower at a ratio of 2. Any exponent from
+.2 to .5 changes that by under 6 %."""
 EXPONENT_SD = 0.05
-"""How far the true exponent may lie from the assumed one: an error that all scales share."""
+"""SD of the true exponent about the assumed one. All scales share this error."""
 
 
 @dataclass(frozen=True)
 class ControlSlope:
-    """g = -dL/dln(resource) of the control at its end, nats an e-fold."""
+    """Slope g = -dL/dln(resource) of the control at its end, in nats per e-fold."""
 
     estimand: SlopeAxis
     g: float
     se: float | None
     exponent: float
-    """b of the excess loss E + a x^-b; the excess is g / b. Zero means a straight line in ln x."""
+    """Exponent b of the loss E + a x^-b, whose excess over E is g / b. Zero means a straight line in ln x."""
     flags: tuple[str, ...] = ()
     df: float = math.inf
-    """Of `se`, where it comes from this scale's own seeds."""
+    """Degrees of freedom of `se`; infinite unless it comes from this scale's own seeds."""
     shared_error: float = 0.0
-    """Relative error of g that all scales have in common."""
+    """Relative error of g common to all scales."""
 
 
 def horizon_slope(
     branch: ArrayLike, end: ArrayLike, ratio: float, *, exponent: float = TOKEN_EXPONENT
 ) -> ControlSlope:
-    """Slope at fixed size between a cooldown branch and the full run (k_tokens, SLOPE_LOCAL).
+    """Return the slope at fixed model size from a cooldown branch to the full run (k_tokens, SLOPE_LOCAL).
 
-    branch, end: shape (n,), the control's losses by seed at both ends; `ratio`: tokens of the full
-    run over those of the branch. The chord (branch - end) / ln ratio is the slope of x^-b somewhere
-    between; times b ln(ratio) / (ratio^b - 1) it is the slope at the end. `exponent=0`: plain chord.
+    branch, end: shape (n,), the control's losses by seed. ratio: tokens of the full run / tokens of the
+    branch. The chord (branch - end) / ln ratio is the slope of x^-b somewhere in between. Times b ln(ratio) /
+    (ratio^b - 1) it is the slope at the end. `exponent=0` gives the plain chord.
     """
     branch, end = np.asarray(branch, float), np.asarray(end, float)
     chords = (branch - end) / math.log(ratio)
@@ -61,29 +61,29 @@ def horizon_slope(
 
 
 def _end_slope_over_chord(ratio: float, exponent: float) -> float:
-    """Slope at the end over the chord, for a curve x^-exponent."""
+    """Return the slope at the end divided by the chord, for a curve x^-exponent."""
     return exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0
 
 
 @dataclass(frozen=True)
 class LadderFit:
-    """L = E + a (C/C0)^-b through the control's end-of-run means."""
+    """Curve L = E + a (C/C0)^-b through the control's end-of-run means, C in FLOPs."""
 
     E: float
     a: float
     b: float
     C0: float
     residual: float
-    """Root mean square of what the curve misses, nats."""
+    """Root mean square residual of the fit, in nats."""
     slopes: tuple[ControlSlope, ...]
 
 
 def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None) -> LadderFit | None:
-    """The control's curve along the ladder (k_compute), or None below four scales.
+    """Fit the control's curve along the ladder (k_compute). None below four scales.
 
-    compute, loss, se: shape (scales,): FLOPs, mean loss and its standard error. For a given b the
-    rest is linear, so only b in (.02, 1) is searched, on a grid and then by golden section: no start
-    to depend on. E >= 0. POOR_FIT: b or E at its bound, or the curve misses by over 3 of the errors.
+    compute, loss, se: shape (scales,): FLOPs, mean loss and its standard error. For a given b the fit is
+    linear in E >= 0 and a, so only b in (.02, 1) is searched, on a grid and then by golden section, without a
+    starting point. POOR_FIT: b or E at its bound, or a residual over 3 standard errors.
     """
     x, y = np.asarray(compute, float), np.asarray(loss, float)
     if x.size < 4 or not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all()):
@@ -109,12 +109,12 @@ def fit_ladder(compute: ArrayLike, loss: ArrayLike, se: ArrayLike | None = None)
 def compute_multiplier(
     delta: Effect, slope: ControlSlope, *, flops_ratio: float | None = None, level: float | None = None
 ) -> Multiplier:
-    """ln k = -(1/b) ln(1 + d b / g), with g / b = L_A - E; b = 0: -d / g.
+    """Return ln k = -(1/b) ln(1 + d b / g), with g / b = L_A - E. For b = 0 it is -d / g.
 
-    SE by the delta method: |SE_d / (g (1 + d b / g))| and ln k x the relative error of g, both always
-    (leaving small errors of g out cost a tenth of the coverage at k = 1.05); df by Satterthwaite.
-    Valid while |d| < .5 g / b and g > 0, else SLOPE_OUT_OF_RANGE and no k.
-    `flops_ratio`: treatment over control, FLOPs a token; further than 1 % from 1 adds k_per_flop.
+    SE by the delta method: |SE_d / (g (1 + d b / g))| and ln k x the relative error of g, always both
+    (without the small errors of g, coverage at k = 1.05 fell by a tenth); df by Satterthwaite. Valid while
+    |d| < .5 g / b and g > 0, else SLOPE_OUT_OF_RANGE and no k. flops_ratio: FLOPs per token of the treatment
+    over the control's; if further than 1 % from 1, k_per_flop is set.
     """
     g, b, d = slope.g, slope.exponent, delta.mean
     if d is None or not g > 0 or (b and abs(d) >= 0.5 * g / b):
@@ -138,7 +138,7 @@ def compute_multiplier(
 def _combined_error(
     delta_se: float | None, delta_df: float | None, slope_se: float, slope_df: float, shared_se: float
 ) -> tuple[float | None, float | None]:
-    """SE and Satterthwaite's df of three independent errors, the shared one known (infinite df)."""
+    """Return SE and Satterthwaite's df of three independent errors, the shared one with infinite df."""
     if delta_se is None or delta_df is None:
         return None, delta_df
     parts = np.array([delta_se**2, slope_se**2, shared_se**2])
@@ -148,18 +148,18 @@ def _combined_error(
 
 
 def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95) -> Multiplier | None:
-    """One k for all scales: sum w_s ln k_s with fixed weights w_s = g_s^2 / sum g^2.
+    """Return one k for all scales: sum w_s ln k_s with fixed weights w_s = g_s^2 / sum g^2.
 
-    Weights estimated from the few seeds' own variances would only reach 90 % coverage. df by
-    Satterthwaite (1946): (sum w^2 SE^2)^2 / sum((w^2 SE^2)^2 / df_s). Multipliers without an
-    interval are left out; None where none is left. Raises ValueError for mixed estimands.
+    Weights estimated from the variances of few seeds would only reach 90 % coverage. df by Satterthwaite
+    (1946): (sum w^2 SE^2)^2 / sum((w^2 SE^2)^2 / df_s). Multipliers without an interval are left out; None if
+    no multiplier has one. Raises ValueError if estimands are mixed.
     """
     usable = [m for m in multipliers if m.log_k is not None and m.log_se is not None and m.df]
     if not usable:
         return None
     if len({m.estimand for m in usable}) > 1:
         raise ValueError(
-            "pooled_multiplier: k_tokens and k_compute answer different questions; pool one of them"
+            "pooled_multiplier: k_tokens and k_compute are different quantities. Pool only one of them."
         )
     weights = slope_weights(usable)
     log_k = float(weights @ np.array([m.log_k for m in usable]))
@@ -170,16 +170,14 @@ def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95)
 
 
 def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
-    """g_s^2 / sum g^2: inverse variances if the seed noise in nats is alike at all scales."""
+    """Return g_s^2 / sum g^2, shape (scales,): inverse variances if all scales have the same seed noise."""
     squares = np.array([(m.slope or 1.0) ** 2 for m in multipliers])
     return squares / squares.sum()
 
 
 def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
-    """SE and df of sum_s c_s ln k_s: the scales' own errors add as variances, the shared one as it is.
-
-    The shared error scales every ln k_s alike, so its part is |sum_s c_s ln k_s| times it.
-    """
+    """Return SE and df of sum_s c_s ln k_s. The scales' own errors add as variances. The shared error scales
+    every ln k_s alike, so it contributes |sum_s c_s ln k_s| times itself."""
     log_k = np.array([m.log_k for m in multipliers], dtype=float)
     shared_se = np.array([m.shared_se for m in multipliers])
     own_variance = np.array([m.log_se or 0.0 for m in multipliers]) ** 2 - shared_se**2
@@ -194,7 +192,7 @@ def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -
 def multiplier_with_interval(
     estimand: SlopeAxis, log_k: float, se: float | None, df: float | None, n: int, flags, level: float = 0.95
 ) -> Multiplier:
-    """A multiplier with its t interval in ln k and the p of k = 1; without an SE only the number."""
+    """Return a multiplier with its t interval in ln k and the p of k = 1. Without an SE only k is set."""
     if se is None or df is None:
         return Multiplier(
             estimand, math.exp(log_k), None, None, log_k, None, None, None, None, df, n, None,
@@ -210,7 +208,7 @@ def multiplier_with_interval(
 
 
 def _no_multiplier(delta: Effect, slope: ControlSlope, flags: tuple[str, ...]) -> Multiplier:
-    """The slope is shown, the multiplier withheld."""
+    """Return a multiplier that has the slope but no k."""
     return Multiplier(
         slope.estimand, None, None, None, None, None, None, None, None, delta.df, delta.n, slope.g, slope.se,
         slope.exponent, flags=slope.flags + flags, sampling=Estimand.trajectory_only,
@@ -218,7 +216,7 @@ def _no_multiplier(delta: Effect, slope: ControlSlope, flags: tuple[str, ...]) -
 
 
 def _least_squares(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float]:
-    """Least squares of y = E + a exp(-b z) for a given b, with E >= 0: E, a, sum of squares."""
+    """Fit y = E + a exp(-b z) with E >= 0 for a given b. Returns E, a and the sum of squared residuals."""
     basis = np.exp(-b * z)
     centred = basis - basis.mean()
     a = float(centred @ y / (centred @ centred))
@@ -229,7 +227,7 @@ def _least_squares(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float
 
 
 def _minimize_scalar(cost, low: float, high: float) -> float:
-    """The minimum of a function of one number: a grid, then golden section around its best cell."""
+    """Return the argument that minimizes `cost`: a grid, then golden section around the best cell."""
     grid = np.linspace(low, high, 197)
     best = int(np.argmin([cost(value) for value in grid]))
     left, right = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
@@ -241,7 +239,7 @@ def _minimize_scalar(cost, low: float, high: float) -> float:
 
 
 def _slope_errors(z: np.ndarray, a: float, b: float, error: float, residual: float) -> np.ndarray:
-    """SE of g_s = b a exp(-b z_s), from the means' common error, widened by what the curve misses."""
+    """Return the SE of g_s = b a exp(-b z_s), from the means' common error or, if larger, the residuals."""
     basis = np.exp(-b * z)
     jacobian = np.stack([np.ones_like(z), basis, -a * z * basis], axis=1)
     variance = max(error**2, residual**2 * z.size / max(z.size - 3, 1))

@@ -1,4 +1,4 @@
-"""Tails and quantiles, from scipy.special: scipy.stats would take over a second to import."""
+"""Tail probabilities and quantiles from scipy.special. Importing scipy.stats would take over a second."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from scipy import special
 
 
 def t_two_sided_p(t: float, df: float) -> float:
-    """P(|T| >= |t|) for Student's T; the incomplete beta keeps full precision far in the tail."""
+    """Return P(|T| >= |t|) for Student's T. The incomplete beta function is exact far in the tail."""
     if math.isinf(df):
         return float(special.erfc(abs(t) / math.sqrt(2)))
     return float(special.betainc(df / 2, 0.5, df / (df + t * t)))
 
 
 def t_sf(t: float, df: float) -> float:
-    """P(T >= t)."""
+    """Return P(T >= t) for Student's T."""
     half = t_two_sided_p(t, df) / 2
     return half if t >= 0 else 1 - half
 
 
 def t_critical(df: float, level: float) -> float:
-    """The c with P(|T| <= c) = level."""
+    """Return the c with P(|T| <= c) = level."""
     if math.isinf(df):
         return float(special.ndtri((1 + level) / 2))
     return float(special.stdtrit(df, (1 + level) / 2))
 
 
 def t_power(noncentrality: float, df: float, level: float) -> float:
-    """Chance that a two-sided t-test at 1 - level rejects when t is centred at `noncentrality`."""
+    """Return the power of a two-sided t-test at significance 1 - level with t centred at `noncentrality`."""
     critical = t_critical(df, level)
     if math.isinf(df):
         return float(special.ndtr(noncentrality - critical) + special.ndtr(-noncentrality - critical))
@@ -38,14 +38,15 @@ def t_power(noncentrality: float, df: float, level: float) -> float:
 
 
 def f_sf(f: float, df1: float, df2: float) -> float:
-    """P(F >= f). An infinite df2 is the chi-squared limit."""
+    """Return P(F >= f). An infinite df2 is the chi-squared limit."""
     if math.isinf(df2):
         return float(special.chdtrc(df1, f * df1))
     return float(special.fdtrc(df1, df2, f))
 
 
 def fisher_exact(hits: int, n: int, other_hits: int, other_n: int) -> float:
-    """Fisher's exact two-sided p for two counts: tables no likelier than the observed one (Fisher 1935)."""
+    """Return Fisher's exact two-sided p of two counts: the sum over all 2x2 tables at most as likely as the
+    observed one (Fisher 1935)."""
     total, total_hits = n + other_n, hits + other_hits
     low, high = max(0, total_hits - other_n), min(n, total_hits)
     table = np.arange(low, high + 1)
@@ -55,8 +56,8 @@ def fisher_exact(hits: int, n: int, other_hits: int, other_n: int) -> float:
 
 
 def clopper_pearson(hits: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion (Clopper and Pearson 1934); hits of trials that are shares themselves
-    need not be whole (Korn and Graubard 1998)."""
+    """Return the exact interval of a proportion (Clopper and Pearson 1934). `hits` may be fractional, if
+    trials score shares (Korn and Graubard 1998)."""
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(special.betaincinv(hits, n - hits + 1, tail))
     high = 1.0 if hits == n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))

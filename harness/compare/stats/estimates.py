@@ -1,4 +1,4 @@
-"""A number with its interval: an effect in loss, and the multiplier of compute that it is worth."""
+"""Estimates with intervals: effects in loss, compute multipliers, trends over scale."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from enum import Enum
 
 
 class Estimand(Enum):
-    """What an interval speaks about: seeds that could have been drawn, or these trajectories only."""
+    """Scope of an interval: all seeds that could be drawn, or only the trajectories that ran."""
 
     population = "population"
     trajectory_only = "trajectory_only"
 
 
 class SlopeAxis(Enum):
-    """The one axis along which the control's slope was taken."""
+    """Axis of the control's slope."""
 
     k_tokens = "k_tokens"
-    """At fixed size, between a cooldown branch and the full run (SLOPE_LOCAL)."""
+    """Tokens at fixed model size, from a cooldown branch to the full run (SLOPE_LOCAL)."""
     k_compute = "k_compute"
-    """Along the ladder, from a curve through the control's end-of-run means."""
+    """Compute along the ladder, from a curve through the control's end-of-run means."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean difference with its interval; `p` is two-sided. One seed: only mean and n."""
+    """Mean loss difference with its interval and two-sided p. With one seed only `mean` and `n` are set."""
 
     mean: float | None
     low: float | None
@@ -41,7 +41,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Multiplier:
-    """k: how much more of the resource the control would need to reach the treatment's loss."""
+    """Resource multiplier k: the control needs k times as much to reach the treatment's loss."""
 
     estimand: SlopeAxis
     k: float | None
@@ -55,21 +55,20 @@ class Multiplier:
     df: float | None
     n: int
     slope: float | None
-    """-dL/dln(resource) of the control, nats an e-fold; None for a pooled multiplier."""
+    """-dL/dln(resource) of the control, in nats per e-fold; None for a pooled multiplier."""
     slope_se: float | None = None
     exponent: float | None = None
     """Exponent of the control's excess loss: fitted along the ladder, assumed along the horizon."""
     k_per_flop: float | None = None
-    """k over the ratio of model FLOPs a token; only where that ratio is further than 1 % from 1."""
+    """k divided by the ratio of model FLOPs per token; None if that ratio is within 1 % of 1."""
     shared_se: float = 0.0
-    """The part of `log_se` that all scales have in common (how the control's curve bends), which
-    pooling does not average away."""
+    """Part of `log_se` common to all scales (the curvature assumed). Pooling does not reduce it."""
     flags: tuple[str, ...] = ()
     sampling: Estimand = Estimand.population
 
 
 class Direction(Enum):
-    """What happens to an advantage as scale grows."""
+    """Direction of an advantage as scale grows."""
 
     SHRINKS = "SHRINKS"
     GROWS = "GROWS"
@@ -79,7 +78,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True)
 class Trend:
-    """gamma: slope of ln k on ln compute, oriented so that negative means the advantage shrinks."""
+    """Slope gamma of ln k on ln compute. Its sign is such that a negative gamma is a shrinking advantage."""
 
     gamma: float
     low: float
@@ -93,7 +92,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class Projection:
-    """ln k one decade beyond the largest scale, with a prediction interval. Always EXTRAPOLATION."""
+    """Projected ln k one decade of compute beyond the largest scale. It always has the flag EXTRAPOLATION."""
 
     flops: float
     k: float
@@ -103,5 +102,5 @@ class Projection:
     log_low: float
     log_high: float
     crossing_flops: float | None
-    """Where the line crosses k = 1, if that is within one decade of the data."""
+    """FLOPs at which the line crosses k = 1; None if more than a decade from the data."""
     flags: tuple[str, ...] = ("EXTRAPOLATION",)

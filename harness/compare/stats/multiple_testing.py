@@ -1,4 +1,4 @@
-"""Many answers at once, answers without a normal law, and answers of "no difference"."""
+"""Multiple testing (Holm), sign-flip permutation tests and equivalence tests (TOST)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from harness.compare.stats.distributions import t_sf
 
 MAX_EXACT_PAIRS = 18
-"""Pairs up to which all 2^n sign patterns are walked; beyond, DRAWS random ones from a fixed seed."""
+"""Number of pairs up to which all 2^n sign patterns are enumerated. Above, NUM_DRAWS random ones are used."""
 NUM_DRAWS = 9_999
 
 
 def holm(p: Sequence[float | None], family: int | None = None) -> list[float | None]:
-    """Holm's step-down adjusted p (Holm 1979), in the given order.
+    """Return Holm's step-down adjusted p values (Holm 1979), in the order of `p`.
 
-    A missing p (None or NaN) is None but counts in the family, which was declared before anyone looked;
-    `family` may name a larger one.
+    A missing p (None or NaN) gives None but counts in the family, since the family was declared in advance.
+    `family`: its size, if larger than len(p).
     """
     size = max(family or 0, len(p))
     sorted_p = sorted((value, index) for index, value in enumerate(p) if value is not None and value == value)
@@ -30,7 +30,7 @@ def holm(p: Sequence[float | None], family: int | None = None) -> list[float | N
 
 
 def holm_levels(p: Sequence[float | None], alpha: float = 0.05, family: int | None = None) -> list[float]:
-    """The level at which Holm's procedure tests each: an interval at 1 - level agrees with its verdict."""
+    """Return the level at which Holm tests each p. An interval at 1 - level agrees with Holm's decision."""
     size = max(family or 0, len(p), 1)
     levels, level = [alpha / size] * len(p), alpha / size
     sorted_p = sorted((value, index) for index, value in enumerate(p) if value is not None)
@@ -43,10 +43,11 @@ def holm_levels(p: Sequence[float | None], alpha: float = 0.05, family: int | No
 
 
 def sign_flip(deltas: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> float | None:
-    """Exact two-sided p of "each pair's sign is a coin", stratified by scale.
+    """Return the two-sided p of a sign-flip permutation test, stratified by scale (Fisher 1935).
 
-    deltas: one array of pair differences a scale; statistic: |sum_s w_s mean_j d_sj|, with equal
-    weights by default (Fisher 1935). No variance is estimated, so it is exact for symmetric noise.
+    deltas: one array of pair differences per scale. Statistic: |sum_s w_s mean_j d_sj|, with equal weights by
+    default. No variance is estimated, so the test is exact for symmetric noise. None if a delta is not
+    finite.
     """
     weights = weights or [1.0] * len(deltas)
     parts = [w * np.asarray(d) / len(d) for d, w in zip(deltas, weights, strict=True) if len(d)]
@@ -60,19 +61,19 @@ def sign_flip(deltas: Sequence[np.ndarray], weights: Sequence[float] | None = No
 
 
 def smallest_p(pairs: int) -> float | None:
-    """The smallest two-sided sign-flip p that so many pairs can attain: 2^(1-n)."""
+    """Return the smallest two-sided sign-flip p that n pairs can reach, 2^(1-n). None without pairs."""
     return 2.0 ** (1 - pairs) if pairs > 0 else None
 
 
 def tost(mean: float | None, se: float | None, df: float | None, margin: float) -> float | None:
-    """p of "|mean| >= margin" by two one-sided t-tests (Schuirmann 1987); small: equivalent."""
+    """Return the p of |mean| >= margin by two one-sided t-tests (Schuirmann 1987). Small means equivalent."""
     if mean is None or not se or df is None:
         return None
     return max(t_sf((margin - mean) / se, df), t_sf((margin + mean) / se, df))
 
 
 def _all_sums(values: np.ndarray) -> np.ndarray:
-    """The sums of all 2^n sign patterns."""
+    """Return the sums of all 2^n sign patterns."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
@@ -80,7 +81,7 @@ def _all_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _random_sums(values: np.ndarray) -> np.ndarray:
-    """The sums of DRAWS random sign patterns, the same ones at every call."""
+    """Return the sums of NUM_DRAWS random sign patterns, the same ones at every call."""
     width = -(-values.size // 8)
     noise = np.frombuffer(np.random.default_rng(0).bytes(NUM_DRAWS * width), np.uint8)
     heads = np.unpackbits(noise.reshape(NUM_DRAWS, width), axis=1, count=values.size)

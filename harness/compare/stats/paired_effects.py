@@ -1,7 +1,7 @@
-"""The difference of two variants at one scale: paired, moderated, or unpaired.
+"""Loss difference of two variants at one scale: paired, moderated or unpaired.
 
-The unit of replication is the seed pair. One pair gives a number but no interval for the
-population of seeds, however many steps it has: its noise is one draw of a run effect.
+The unit of replication is the seed pair. One pair gives a number but no interval over seeds, however many
+steps it has, because its noise is a single draw of the run effect.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness.compare.stats.distributions import f_sf, t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Effect, Estimand
 
 ROUNDING_SHARE = 1e-12
-"""A spread below this share of the losses is rounding, not seed noise."""
+"""Share of the losses below which a spread is rounding, not seed noise."""
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """What A/A pairs of one scale say: the SD `s0` of their difference, and its degrees of freedom."""
+    """Noise of A/A pairs at one scale: the SD `s0` of their difference in nats, and its df."""
 
     scale: str
     s0: float
@@ -33,13 +33,13 @@ class NoiseFloor:
 def paired_effect(
     a: ArrayLike, b: ArrayLike, *, floor: NoiseFloor | None = None, level: float = 0.95
 ) -> Effect:
-    """Mean of b - a over seed pairs, with an interval for the population of seeds.
+    """Return the mean of b - a over seed pairs, with an interval for the population of seeds.
 
     a, b: shape (n,), end-of-run losses of control and treatment, matched by position.
     n >= 4: mean +- t(n-1) s / sqrt(n) (Student 1908). n in {2, 3}: with `floor` the moderated variance
     v = (d0 s0^2 + (n-1) s^2) / (d0 + n - 1) on d0 + n - 1 df (Smyth 2004); without it plain t, LOW_DF.
-    n = 1: `trajectory_only`, neither interval nor p. A value that is not finite: no number, DIVERGED.
-    Raises ValueError where the shapes differ.
+    n = 1: `trajectory_only`, without interval and p. A loss that is not finite: no number, DIVERGED.
+    Raises ValueError if the shapes differ.
     """
     a, b = _as_vector(a), _as_vector(b)
     if a.shape != b.shape:
@@ -50,7 +50,7 @@ def paired_effect(
 def effect_from_deltas(
     deltas: ArrayLike, *, loss_size: float = 0.0, floor: NoiseFloor | None = None, level: float = 0.95
 ) -> Effect:
-    """`paired_effect` from the differences themselves; `size`: magnitude of the losses, for rounding."""
+    """Return `paired_effect` of differences, shape (n,). `loss_size`: largest |loss|, to detect rounding."""
     d = _as_vector(deltas)
     if d.size == 0:
         return Effect(None, None, None, None, 0, None, "none", (), Estimand.trajectory_only)
@@ -66,7 +66,7 @@ def effect_from_deltas(
 
 
 def single_pair_effect(delta: float) -> Effect:
-    """One pair: the difference of two trajectories, and nothing about others."""
+    """Return the difference of one pair, without interval: it says nothing about other seeds."""
     flags = ("NO_SEED_REPLICATION",)
     return Effect(delta, None, None, None, 1, None, "one pair", flags, Estimand.trajectory_only)
 
@@ -74,17 +74,16 @@ def single_pair_effect(delta: float) -> Effect:
 def effect_with_interval(
     mean: float, se: float, n: int, df: float, method: str, flags: tuple[str, ...] = (), level: float = 0.95
 ) -> Effect:
-    """mean +- t(df) se, and the two-sided p of mean = 0."""
+    """Return the effect mean +- t(df) se with the two-sided p of mean = 0."""
     half = t_critical(df, level) * se
     p = t_two_sided_p(mean / se, df)
     return Effect(mean, mean - half, mean + half, p, n, df, method, flags, se=se, level=level)
 
 
 def welch_effect(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Effect:
-    """Mean of b minus mean of a over unmatched seeds, with unequal variances (Welch 1947).
+    """Return mean(b) - mean(a) over unmatched seeds, with unequal variances (Welch 1947).
 
-    a, b: shapes (n_a,), (n_b,), at least two each, else no interval. df by Satterthwaite. The
-    method reads "Welch (unpaired)"; n is the smaller count.
+    a, b: shapes (n_a,), (n_b,); no interval below two each. df by Satterthwaite; n is the smaller count.
     """
     a, b = _as_vector(a), _as_vector(b)
     n = min(a.size, b.size)
@@ -107,12 +106,12 @@ def variance_mismatch(
     noisier: float = 0.2,
     quieter: float = 0.01,
 ) -> bool:
-    """Whether A/B differences are not as noisy as the A/A floor: an F-test pooled over scales.
+    """Return True if the noise of A/B differences differs from the A/A floor: an F-test pooled over scales.
 
-    F = sum (n_s - 1) v_s / s0_s^2 / sum (n_s - 1), on sum (n_s - 1) and sum d0_s df. Upwards the level
-    is a generous .2, since a mismatch that goes unseen costs coverage and a false alarm only power.
-    Downwards it is .01: null pairs differ in their start and A/B pairs share it, so a floor can be far
-    too high for them, which costs power; to drop it by chance costs at most .01 of coverage.
+    F = sum (n_s - 1) v_s / s0_s^2 / sum (n_s - 1), on sum (n_s - 1) and sum d0_s df. The level for noisier
+    pairs is a generous .2, since a missed mismatch costs coverage and a false alarm only costs power. For
+    quieter pairs it is .01: A/A pairs differ in their initialisation and A/B pairs share it, so a floor can
+    be far too high, which costs power. Dropping it by chance costs at most .01 of coverage.
     """
     usable = [(d, f) for d, f in zip(deltas, floors, strict=True) if f and f.df > 0 and len(d) > 1]
     df1, df2 = sum(len(d) - 1 for d, _ in usable), sum(f.df for _, f in usable)
@@ -124,7 +123,7 @@ def variance_mismatch(
 
 
 def pearson_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Pearson's correlation of matched losses; None below three pairs or without spread."""
+    """Return Pearson's correlation of matched losses; None below three pairs or without spread."""
     a, b = _as_vector(a), _as_vector(b)
     if a.size < 3 or a.size != b.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return None
@@ -134,10 +133,10 @@ def pearson_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
 
 
 def outlier_masks(deltas: Sequence[np.ndarray], limit: float = 5.0) -> list[np.ndarray]:
-    """Per scale, which pairs lie further than `limit` pooled MAD from their scale's median.
+    """Return, per scale, the mask (n,) of pairs further than `limit` pooled MAD from their scale's median.
 
-    The MAD is scaled to a normal SD (1.4826) and pooled over scales of three pairs or more, leaving
-    out the one residual a scale that the median makes zero; below four residuals nothing is called.
+    The MAD is scaled to a normal SD (1.4826) and pooled over scales with three or more pairs. The smallest
+    residual of each scale is left out: the median makes it zero. Below four residuals no pair is an outlier.
     """
     gaps = [np.abs(d - np.median(d)) if len(d) else np.zeros(0) for d in deltas]
     pool = np.concatenate([np.sort(gap)[1:] for gap in gaps if len(gap) >= 3] or [np.zeros(0)])
@@ -148,7 +147,7 @@ def outlier_masks(deltas: Sequence[np.ndarray], limit: float = 5.0) -> list[np.n
 
 
 def _variance(d: np.ndarray, floor: NoiseFloor | None) -> tuple[float, float, str, tuple[str, ...]]:
-    """Variance of one difference, its df, the method's name and flags."""
+    """Return the variance of one difference, its df, the name of the method and flags."""
     n, sample_variance = d.size, float(d.var(ddof=1))
     if n >= 4:
         return sample_variance, n - 1, "paired t", ()
@@ -159,7 +158,7 @@ def _variance(d: np.ndarray, floor: NoiseFloor | None) -> tuple[float, float, st
 
 
 def _zero_spread_effect(d: np.ndarray, method: str, level: float) -> Effect:
-    """No spread at all: equal runs are zero for certain; an equal shift of all pairs is not believed."""
+    """Return the effect of pairs without spread: zero if all are equal, no interval if all shift alike."""
     mean, flags = float(d.mean()), ("CORRELATION_IMPLAUSIBLE",)
     if not d.any():
         return Effect(0.0, 0.0, 0.0, 1.0, d.size, d.size - 1.0, method, flags, se=0.0, level=level)

@@ -1,4 +1,4 @@
-"""Before anything is spent: what a design could find, and the smallest p that it could ever attain."""
+"""Power of a design before it runs: the smallest detectable effect, and the smallest p that it can reach."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from harness.compare.stats.multiple_testing import smallest_p
 from harness.compare.stats.paired_effects import NoiseFloor
 
 ASSUMED_SD = 0.005
-"""Nats: SD of a pair's difference where no A/A library says better. Runs of 1e8 parameters show about
-.0016; runs of 1e5 to 1e6 parameters several times that."""
+"""SD in nats of a pair's difference without an A/A library. Runs of 1e8 parameters show about .0016, runs of
+1e5 to 1e6 parameters several times that."""
 
 
 @dataclass(frozen=True)
 class RungPower:
-    """What one scale can resolve. Effects in nats a token, and in ln k where a slope is known."""
+    """Power at one scale. Effects are in nats per token, and in ln k if a slope is known."""
 
     scale: str
     seeds: int
     sd: float
     df: float
     is_assumed: bool
-    """No A/A library of this scale: `sd` is an assumption."""
+    """True if `sd` is an assumption, because no A/A library covers this scale."""
     detectable: float | None
     detectable_log_k: float | None
     smallest_p: float | None
@@ -32,30 +32,30 @@ class RungPower:
 
 @dataclass(frozen=True)
 class Power:
-    """What a whole design can resolve, with `chance` of finding it at the Holm-adjusted level."""
+    """Power of a design. An effect is found with probability `chance` at the Holm-adjusted level."""
 
     rungs: tuple[RungPower, ...]
     pooled_log_k: float | None
-    """Smallest pooled |ln k| that is found; None where a slope is missing."""
+    """Smallest detectable pooled |ln k|; None if a slope is missing."""
     smallest_p: float | None
-    """Of the sign-flip test over all pairs of one treatment."""
+    """Smallest p that the sign-flip test over all pairs of one treatment can reach."""
     treatments: int
     level: float
-    """alpha over the number of treatments: what the first step of Holm's procedure asks."""
+    """Level of the first step of Holm's procedure: alpha / treatments."""
     chance: float
     assumption: str
     unit: str = "nats"
 
     @property
     def sentence(self) -> str:
-        """In words, for a reader about to spend."""
+        """One-paragraph summary for the terminal."""
         parts = [
             f"{rung.scale}: {_effect_text(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
             for rung in self.rungs
         ]
         pooled = f"; pooled over scales |ln k| {self.pooled_log_k:.3f}" if self.pooled_log_k else ""
         flip = f"; the sign-flip test can reach p {self.smallest_p:.2g} at best" if self.smallest_p else ""
-        return f"Found with {self.chance:.0%} chance: {', '.join(parts)}{pooled}{flip}. {self.assumption}"
+        return f"Detectable with {self.chance:.0%} power: {', '.join(parts)}{pooled}{flip}. {self.assumption}"
 
 
 def plan_power(
@@ -69,13 +69,12 @@ def plan_power(
     chance: float = 0.8,
     unit: str = "nats",
 ) -> Power:
-    """The smallest effects that a design finds with a given chance.
+    """Return the smallest effects that a design detects with probability `chance`.
 
-    seeds: pairs by scale. The noise of a pair's difference comes from `floors` (A/A libraries by
-    scale), else from `sd` in nats, else from ASSUMED_SD; `assumption` says which. slopes: the
-    control's -dL/dln(tokens) by scale, if one may be assumed, turns nats into ln k. Each scale is
-    tested at alpha over treatments x scales, the pool at alpha over treatments, by the noncentral t. `unit`:
-    what losses that are not nats are called.
+    seeds: pairs by scale. The noise of a pair's difference comes from `floors` (A/A libraries by scale), else
+    from `sd` in nats, else from ASSUMED_SD; `assumption` says which. slopes: the control's -dL/dln(tokens) by
+    scale, if one may be assumed, converts nats to ln k. Each scale is tested at alpha / (treatments x
+    scales), the pool at alpha / treatments, by the noncentral t. unit: name of the loss unit.
     """
     floors, slopes = floors or {}, slopes or {}
     level = alpha / max(treatments, 1)
@@ -86,26 +85,19 @@ def plan_power(
     )
     assumed_scales = [rung.scale for rung in rungs if rung.is_assumed]
     pooled = _pooled_log_k(rungs, slopes, level, chance)
-    return Power(
-        rungs,
-        pooled,
-        smallest_p(sum(seeds.values())),
-        treatments,
-        level,
-        chance,
-        _assumption_text(assumed_scales, sd, unit),
-        unit,
-    )
+    assumption = _assumption_text(assumed_scales, sd, unit)
+    return Power(rungs, pooled, smallest_p(sum(seeds.values())), treatments, level, chance, assumption, unit)
 
 
 def seeds_needed(scales: int, level: float) -> int:
-    """Fewest seeds a scale with which the sign-flip test over all pairs can reach `level`; at least two, as
-    any interval asks."""
+    """Return the fewest seeds per scale with which the sign-flip test over all pairs can reach `level`. At
+    least two, which an interval needs."""
     return max(2, math.ceil((1 - math.log2(level)) / scales))
 
 
 def detectable_effect(se: float, df: float, level: float, chance: float) -> float | None:
-    """The effect that a two-sided t-test at `level` finds with `chance`, by bisection on the noncentral t."""
+    """Return the effect that a two-sided t-test at `level` detects with probability `chance`, by bisection on
+    the noncentral t. None if df < 1 or se is not positive."""
     if df < 1 or not se > 0:
         return None
     low, high = 0.0, t_critical(df, 1 - level) + 4.0
@@ -138,7 +130,8 @@ def _scale_power(
 def _pooled_log_k(
     rungs: Sequence[RungPower], slopes: Mapping[str, float], level: float, chance: float
 ) -> float | None:
-    """Weights g^2 / sum g^2 give Var = sum g_s^2 sd_s^2 / n_s / (sum g^2)^2; df by Satterthwaite."""
+    """Return the detectable pooled |ln k|. Weights g^2 / sum g^2 give a variance of
+    sum g_s^2 sd_s^2 / n_s / (sum g^2)^2, with df by Satterthwaite."""
     if not rungs or any(rung.scale not in slopes or rung.seeds < 2 for rung in rungs):
         return None
     total = sum(slopes[rung.scale] ** 2 for rung in rungs)
@@ -149,9 +142,7 @@ def _pooled_log_k(
 
 def _assumption_text(assumed_scales: Sequence[str], sd: float | None, unit: str) -> str:
     if not assumed_scales:
-        return (
-            "The noise of every scale is that of its A/A library (pairs that share their start are quieter)."
-        )
+        return "The noise of every scale is that of its A/A library (pairs with the same start are quieter)."
     value = ASSUMED_SD if sd is None else sd
     return (
         f"Assumed, since no A/A library covers {', '.join(assumed_scales)}: "

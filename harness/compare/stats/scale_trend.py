@@ -1,4 +1,4 @@
-"""Whether an advantage survives scale: the slope of ln k on ln compute, and one decade of projection."""
+"""Trend of an advantage over scale: the slope of ln k on ln compute, and a projection of one decade."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from harness.compare.stats.distributions import t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Direction, Multiplier, Projection, Trend
 
 HOLDS_ABOVE = -0.01
-"""A trend whose lower end stays above this, per e-fold of compute, holds."""
+"""Lower end of gamma, per e-fold of compute, above which the advantage HOLDS."""
 DECADE = math.log(10)
 
 
 def trend(
     log_compute: ArrayLike, multipliers: Sequence[Multiplier], *, sign: float = 1.0, level: float = 0.95
 ) -> Trend | None:
-    """gamma = sum c_s ln k_s, the slope of ln k on ln C weighted by g_s^2; None below three scales.
+    """Return gamma = sum c_s ln k_s, the slope of ln k on ln C weighted by g_s^2. None below three scales.
 
-    log_compute: shape (scales,), ln FLOPs of a control run; `sign`: of the pooled effect, so that a
-    negative gamma always means a shrinking advantage. SE and df by Satterthwaite. Read in this order:
-    SHRINKS (upper end < 0), GROWS (lower > 0), HOLDS (lower > -.01 per e-fold), else UNRESOLVED.
+    log_compute: shape (scales,), ln FLOPs of a control run. sign: sign of the pooled effect, so that a
+    negative gamma always means a shrinking advantage. SE and df by Satterthwaite. The direction is the first
+    that applies: SHRINKS (upper end < 0), GROWS (lower > 0), HOLDS (lower > -.01 per e-fold), else
+    UNRESOLVED.
     """
     x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
@@ -41,11 +42,11 @@ def trend(
 def project(
     log_compute: ArrayLike, multipliers: Sequence[Multiplier], *, ahead: float = DECADE, level: float = 0.95
 ) -> Projection | None:
-    """ln k at the largest scale times e^ahead, with a prediction interval; None below three scales.
+    """Return ln k at e^ahead times the largest compute, with a prediction interval. None below three scales.
 
-    Variance of the line there, widened by phi = max(1, chi^2 / (S - 2)) where the scales scatter more
-    than their errors, plus the scatter of one scale beyond its error. A decision is never taken from
-    it: the sign at the largest scale trained is the better predictor (DataDecide, 2025).
+    The variance is that of the line there, times phi = max(1, chi^2 / (S - 2)) if the scales scatter more
+    than their errors, plus the scatter of one scale beyond its error. No decision uses it: the sign at the
+    largest scale trained predicts better (DataDecide, 2025).
     """
     x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
@@ -75,7 +76,7 @@ def _direction(low: float, high: float) -> Direction:
 def _scales_with_interval(
     log_compute: ArrayLike, multipliers: Sequence[Multiplier]
 ) -> tuple[np.ndarray, list[Multiplier]]:
-    """Scales whose multiplier has an interval; of equal compute, all (they share a point)."""
+    """Return ln compute and multipliers of the scales with an interval; empty below three compute values."""
     pairs = [
         (float(x), m)
         for x, m in zip(np.asarray(log_compute, float), multipliers, strict=True)
@@ -87,7 +88,7 @@ def _scales_with_interval(
 
 
 def _fit_line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Weights of the mean, coefficients of the slope, and the weighted centre."""
+    """Return the weights of the mean, the coefficients of the slope and the weighted centre of x."""
     weights = slope_weights(multipliers)
     centre = float(weights @ x)
     contrast = weights * (x - centre)
@@ -95,7 +96,7 @@ def _fit_line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndar
 
 
 def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
-    """Mean error variance of a scale, and phi: how much more the scales scatter about the line."""
+    """Return the mean error variance of a scale, and phi: chi^2 per df of the scales about the line, >= 1."""
     weights, contrast, centre = _fit_line(x, multipliers)
     log_k = _log_k(multipliers)
     residual = log_k - weights @ log_k - (x - centre) * (contrast @ log_k)
@@ -106,7 +107,7 @@ def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, f
 
 
 def _crossing_flops(x: np.ndarray, multipliers: Sequence[Multiplier]) -> float | None:
-    """FLOPs at which the line meets k = 1, within one decade of the data."""
+    """Return the FLOPs at which the line meets k = 1; None if more than a decade from the data."""
     weights, contrast, centre = _fit_line(x, multipliers)
     log_k = _log_k(multipliers)
     gamma = float(contrast @ log_k)

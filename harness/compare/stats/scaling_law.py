@@ -1,7 +1,7 @@
-"""The Chinchilla surface L(N, D) = E + A / N^alpha + B / D^beta, with a proof that its fit converged.
+"""Chinchilla scaling law L(N, D) = E + A / N^alpha + B / D^beta, with a check that its fit converged.
 
-Optimizers report success far from the minimum here, so success is not believed: the fit passes
-only if distinct starts end at one objective.
+Optimizers report success far from the minimum of this objective. So a fit only counts as converged if
+distinct starts end at the same objective.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 OBJECTIVE_SCALE = 1e6
-"""The objective is multiplied by this: the optimizer's absolute tolerances are meant for numbers near 1."""
+"""Factor on the objective: the optimizer's absolute tolerances suit numbers near 1."""
 HUBER_DELTA = 1e-3
-"""Where Huber's loss turns from square to straight, in log loss (Hoffmann et al. 2022, D.3)."""
+"""Log-loss residual at which Huber's loss turns from quadratic to linear (Hoffmann et al. 2022, D.3)."""
 START_AGREEMENT = 1e-8
-"""Relative: how closely two distinct starts must agree for the fit to count as converged."""
+"""Relative tolerance within which the objectives of two distinct starts agree."""
 PERFECT_FIT = 1e-14
-"""An objective this small is a perfect fit."""
+"""Objective of a perfect fit, up to rounding."""
 MIN_POINTS = 15
 BFGS_OPTIONS = {"maxiter": 5000, "gtol": 1e-7}
 
@@ -28,8 +28,8 @@ Minimizer = Callable[[Callable, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class ScalingLaw:
-    """A fitted surface. `objective`: summed Huber loss of the log residuals. Where `converged` is False
-    the numbers are an early stop and must not be used."""
+    """Fitted scaling law. `objective`: summed Huber loss of the log residuals. If `converged` is False the
+    optimizer stopped early and the numbers must not be used."""
 
     E: float
     A: float
@@ -41,18 +41,18 @@ class ScalingLaw:
     points: int
     starts: int
     agreeing: int
-    """Distinct starts that ended at the best objective."""
+    """Number of distinct starts that ended at the best objective."""
     reason: str = ""
 
     def loss(self, params: ArrayLike, tokens: ArrayLike) -> np.ndarray:
-        """L at (N, D), any shapes that broadcast."""
+        """Return the loss at N parameters and D tokens, of any shapes that broadcast."""
         n, d = np.asarray(params, float), np.asarray(tokens, float)
         return self.E + self.A / n**self.alpha + self.B / d**self.beta
 
 
 @dataclass(frozen=True)
 class ScalingLawInterval:
-    """Percentile bootstrap over points: (low, high) of each parameter."""
+    """Percentile bootstrap interval (low, high) of each parameter, over resampled points."""
 
     E: tuple[float, float]
     A: tuple[float, float]
@@ -60,7 +60,7 @@ class ScalingLawInterval:
     alpha: tuple[float, float]
     beta: tuple[float, float]
     draws: int
-    """Resamples that converged to a finite fit."""
+    """Number of resamples that converged to a finite fit."""
 
 
 def fit_scaling_law(
@@ -73,10 +73,10 @@ def fit_scaling_law(
 ) -> ScalingLaw:
     """Fit by Huber's loss (1e-3) on log residuals in log-sum-exp form (Hoffmann et al. 2022, approach 3).
 
-    params, tokens, loss: shape (points,), at least 15, all positive. Analytic gradient, BFGS with
-    gtol 1e-7 on the objective times 1e6, from `starts` >= 24 spread starts, each restarted from
-    where it ended. `minimize(objective, start)` swaps the optimizer (tests use it to
-    show that a poor one is caught). Raises ValueError for too few or non-positive points.
+    params, tokens, loss: shape (points,), at least 15, all positive. Analytic gradient, BFGS with gtol 1e-7
+    on the objective times 1e6, from `starts` >= 24 spread starts, each restarted from its end.
+    minimize(objective, start): replacement of the optimizer (tests show with it that a poor one is caught).
+    Raises ValueError for too few or non-positive points.
     """
     data, centre = _centred(_log_columns(params, tokens, loss))
     run = minimize or _minimize
@@ -99,7 +99,7 @@ def fit_scaling_law(
 def bootstrap_scaling_law(
     law: ScalingLaw, params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, draws: int = 400, rng: int = 0
 ) -> ScalingLawInterval:
-    """Resample points, refit from the surface found (warm start), and take 95 % percentiles."""
+    """Resample the points, refit from `law` (warm start) and return the 95 % percentile intervals."""
     data, centre = _centred(_log_columns(params, tokens, loss))
     random, start = np.random.default_rng(rng), _theta(law, centre)
     rows = []
@@ -118,9 +118,9 @@ def bootstrap_scaling_law(
 def huber_objective(
     theta: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """SCALE x summed Huber loss and its gradient at theta = (ln A, ln B, ln E, alpha, beta).
+    """Return OBJECTIVE_SCALE x summed Huber loss and its gradient at theta = (ln A, ln B, ln E, alpha, beta).
 
-    All columns in logarithms, shape (points,); where they are centred, A and B are those at the centre.
+    All columns are logarithms, shape (points,). If they are centred, A and B are those at the centre.
     """
     a, b, e, alpha, beta = theta
     terms = np.stack([a - alpha * log_n, b - beta * log_d, np.full_like(log_n, e)])
@@ -135,9 +135,9 @@ def huber_objective(
 
 
 def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
-    """BFGS, taken up again from its end until it gains nothing: the first stop is often early.
+    """Run BFGS, restarted from its end until it gains nothing: its first stop is often early.
 
-    Dense, since there are five unknowns: L-BFGS-B's tiny LAPACK calls wake every core, ten times slower.
+    Dense BFGS suits five unknowns: L-BFGS-B's tiny LAPACK calls wake every core and are ten times slower.
     """
     from scipy import optimize
 
@@ -152,14 +152,14 @@ def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
 
 
 def _start_points(count: int) -> np.ndarray:
-    """Spread starts: A and B as losses at the centre of the data, the same ones at every call: (count, 5)."""
+    """Return spread starts (count, 5), the same at every call. A and B are losses at the data's centre."""
     random = np.random.default_rng(0)
     low, high = np.array([-3.0, -3.0, -1.0, 0.1, 0.1]), np.array([1.0, 1.0, 1.0, 0.8, 0.8])
     return low + (high - low) * random.random((count, 5))
 
 
 def _centred(data: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], tuple[float, float]]:
-    """ln N and ln D about their means: A and alpha no longer trade places, and the search is far shorter."""
+    """Centre ln N and ln D: A and alpha are then less correlated, and the search is far shorter."""
     log_n, log_d, log_loss = data
     centre = float(log_n.mean()), float(log_d.mean())
     return (log_n - centre[0], log_d - centre[1], log_loss), centre
@@ -168,7 +168,7 @@ def _centred(data: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], tupl
 def _law_parameters(
     theta: np.ndarray, centre: tuple[float, float]
 ) -> tuple[float, float, float, float, float]:
-    """E, A, B, alpha, beta of a point of the centred search."""
+    """Return E, A, B, alpha, beta of a point of the centred search."""
     a, b, e, alpha, beta = theta.tolist()
     return (
         float(np.exp(e)),
@@ -186,7 +186,7 @@ def _theta(surface: ScalingLaw, centre: tuple[float, float]) -> np.ndarray:
 
 
 def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
-    """The gradient is zero to 1e-5 of the objective; early stops that happen to agree are steeper."""
+    """Return True if the gradient is below 1e-5 of the objective. Early stops that agree are steeper."""
     value, gradient = huber_objective(theta, *data)
     return bool(np.abs(gradient).max() < 1e-5 * value + OBJECTIVE_SCALE * PERFECT_FIT)
 
@@ -197,8 +197,8 @@ def _log_columns(
     columns = [np.asarray(column, float).reshape(-1) for column in (params, tokens, loss)]
     if len({column.size for column in columns}) > 1 or columns[0].size < MIN_POINTS:
         sizes = ", ".join(str(column.size) for column in columns)
-        raise ValueError(f"fit_surface needs {MIN_POINTS} or more points, equally many of each: got {sizes}")
+        raise ValueError(f"fit_scaling_law needs {MIN_POINTS} or more points of each column; got {sizes}")
     if not all(np.isfinite(column).all() and (column > 0).all() for column in columns):
-        raise ValueError("fit_surface: parameters, tokens and losses must be positive and finite")
+        raise ValueError("fit_scaling_law: parameters, tokens and losses must be positive and finite")
     log_n, log_d, log_loss = (np.log(column) for column in columns)
     return log_n, log_d, log_loss

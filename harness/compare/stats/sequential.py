@@ -1,6 +1,6 @@
-"""Deciding before the end without paying for the peeking: looks along a run, or seeds one at a time.
+"""Sequential tests: interim looks along a run, or seeds added one at a time. Both control the error rate.
 
-One of the two a sweep, never both.
+A sweep uses one of the two, never both.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from harness.compare.stats.estimates import Effect, Multiplier
 
 
 class LookOutcome(Enum):
+    """Outcome of an interim look: continue, or stop for efficacy or futility."""
+
     proceed = "continue"
     efficacy = "efficacy"
     futility = "futility"
 
 
 def alpha_spending(look: int, looks: int, alpha: float = 0.05) -> float:
-    """What look k of K may spend: alpha [(k/K)^2 - ((k-1)/K)^2].
+    """Return the alpha that look k of K spends: alpha [(k/K)^2 - ((k-1)/K)^2]. Looks count from 1.
 
-    The power family with rho = 2 (Kim and DeMets 1987), each look tested at what it spends: the sum
-    is alpha, so the error is bounded whatever the dependence between looks. look counts from 1.
+    This is the power family with rho = 2 (Kim and DeMets 1987), with each look tested at what it spends. The
+    sum is alpha, so the error is bounded for any dependence between looks. Raises ValueError for another
+    look.
     """
     if not 1 <= look <= looks:
         raise ValueError(f"look {look} of {looks}: looks count from 1 to {looks}")
@@ -33,12 +36,12 @@ def alpha_spending(look: int, looks: int, alpha: float = 0.05) -> float:
 
 
 def sequential_p(effects: Sequence[Effect], looks: int) -> float | None:
-    """p of "no difference" that holds whenever one stops: min over the looks so far of p_k alpha / alpha_k,
-    at most 1; None where the last look has no p.
+    """Return the p of "no difference" that is valid at any stopping time: the minimum over the looks so far
+    of p_k alpha / alpha_k, at most 1. None if the last look has no p.
 
-    A Bonferroni correction weighted as alpha is spent: P(p_k < u alpha_k / alpha for any k) <= u. A look
-    whose difference has another sign than the last one's does not count, so that the p speaks for the
-    direction that is shown. seen: the first looks of `looks`, in order, the last of them the one judged.
+    This is a Bonferroni correction weighted by alpha spending: P(p_k < u alpha_k / alpha for any k) <= u.
+    Looks whose difference has the opposite sign of the last one's are left out, so the p supports the
+    direction shown. effects: the first of `looks` looks in order, up to the judged one.
     """
     last = effects[-1]
     if last.p is None:
@@ -53,22 +56,22 @@ def sequential_p(effects: Sequence[Effect], looks: int) -> float | None:
 
 @dataclass
 class SequentialTest:
-    """K looks at decayed checkpoints of one scale, fixed before the first; both variants stop or neither.
+    """Test with K looks, fixed in advance, at decayed checkpoints of one scale. Both variants stop together.
 
-    Efficacy: p < alpha_k / family and the sign agrees with the look before (so never at the first of
-    several). Futility: the interval of ln k, given at level 1 - alpha_k, lies inside (-margin, margin).
+    Efficacy: p < alpha_k / family and the sign agrees with the previous look (so never at the first of
+    several). Futility: the interval of ln k, at level 1 - alpha_k, lies inside (-margin, margin).
     """
 
     looks: int = 4
     alpha: float = 0.05
     margin: float = 0.01
     family: int = 1
-    """Treatments times scales: a look is taken at each of them."""
+    """Number of tests at each look: treatments x scales."""
     effects: list[Effect] = field(default_factory=list)
     outcome: LookOutcome = LookOutcome.proceed
 
     def add_look(self, delta: Effect, k: Multiplier | None = None) -> LookOutcome:
-        """Take the next look. Raises ValueError beyond the last one; after a stop it stays stopped."""
+        """Add the next look and return the outcome, final after a stop. Raises ValueError beyond K looks."""
         level = alpha_spending(len(self.effects) + 1, self.looks, self.alpha) / self.family
         before = self.effects[-1] if self.effects else None
         self.effects.append(delta)
@@ -90,12 +93,12 @@ class SequentialTest:
 
 @dataclass
 class SeedEProcess:
-    """Evidence against "no difference" while pairs of seeds are added one at a time.
+    """E-process against "no difference" while seed pairs are added one at a time.
 
-    log e_n = -.5 ln(1 + n tau^2) - (nu+1)/2 [ln(1 + t^2 / (nu (1 + n tau^2))) - ln(1 + t^2 / nu)],
-    nu = n - 1: the t likelihood ratio mixed over a normal effect size of SD tau (Rouder et al. 2009;
-    Perez-Ortiz et al. 2024). P(e_n >= 1 / alpha for any n) <= alpha, so one may stop at will. Whether to add
-    a seed may depend on t or e alone, never on the losses themselves.
+    log e_n = -.5 ln(1 + n tau^2) - (nu+1)/2 [ln(1 + t^2 / (nu (1 + n tau^2))) - ln(1 + t^2 / nu)], nu = n -
+    1: the t likelihood ratio mixed over a normal effect size of SD tau (Rouder et al. 2009; Perez-Ortiz et
+    al. 2024). P(e_n >= 1 / alpha for any n) <= alpha, so stopping at any n is valid. The choice to add a seed
+    may depend on t or e only, never on the losses.
     """
 
     tau: float = 2.0
@@ -105,21 +108,23 @@ class SeedEProcess:
     def add(self, delta: float) -> float:
         """Add one pair's difference and return log e. Raises ValueError for a value that is not finite."""
         if not math.isfinite(delta):
-            raise ValueError("SeedEProcess: a diverged pair has no difference; it is counted, not averaged")
+            raise ValueError("SeedEProcess: a diverged pair has no difference. Count it, do not add it.")
         self.deltas.append(float(delta))
         return self.log_e
 
     @property
     def log_e(self) -> float:
+        """Logarithm of the e-value so far; 0 without pairs."""
         return float(log_e_values(np.array([self.deltas]), self.tau)[0, -1]) if self.deltas else 0.0
 
     @property
     def stopped(self) -> bool:
+        """True if the e-value has reached 1 / alpha."""
         return self.log_e >= math.log(1 / self.alpha)
 
 
 def log_e_values(deltas: np.ndarray, tau: float = 2.0) -> np.ndarray:
-    """log e_n for n = 1 .. N of many sequences: shape (sequences, N) in and out; log e_1 = 0."""
+    """Return log e_n for n = 1 .. N of many sequences, shape (sequences, N) in and out. log e_1 = 0."""
     d = np.asarray(deltas, float)
     n = np.arange(1, d.shape[1] + 1)
     mean = np.cumsum(d, axis=1) / n

@@ -1,7 +1,7 @@
-"""What one pair's own steps say: a band about these two trajectories, never about other seeds.
+"""Band for the difference of one pair from its own steps. It holds for these trajectories, not other seeds.
 
-Most of a pair's difference is a run effect that outlasts any window of steps; on real logs a test
-from such a band rejects a true null over nine times in ten. So it has no p, and it is labelled.
+Most of a pair's difference is a run effect that lasts longer than any window of steps. On real logs a test
+based on such a band rejects a true null over nine times in ten, so the band has no p and is labelled.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from harness.compare.stats.estimates import Effect, Estimand
 
 
 def trajectory_band(deltas: ArrayLike, *, lags: int | None = None, level: float = 0.95) -> Effect:
-    """Mean of a pair's per-step differences with a Newey-West band, `trajectory_only`, p None.
+    """Return the mean of a pair's per-step differences with a Newey-West band, `trajectory_only`, p None.
 
     deltas: shape (steps,), consecutive, finite. Var = [g_0 + 2 sum_l (1 - l / (lags + 1)) g_l] / n with
-    autocovariances g_l (Newey and West 1987, Bartlett); lags default to 4 (n / 100)^(2/9). Fewer than
-    three steps, or one that is not finite: no band.
+    autocovariances g_l (Newey and West 1987, Bartlett); lags default to 4 (n / 100)^(2/9). No band below
+    three steps or if a delta is not finite.
     """
     d = np.asarray(deltas, float).reshape(-1)
     if d.size < 3 or not np.isfinite(d).all():
@@ -29,24 +29,12 @@ def trajectory_band(deltas: ArrayLike, *, lags: int | None = None, level: float 
     lags = min(int(4 * (d.size / 100) ** (2 / 9)) if lags is None else lags, d.size - 1)
     se = math.sqrt(max(long_run_variance(d, lags), 0.0) / d.size)
     half = t_critical(math.inf, level) * se
-    mean, method = float(d.mean()), f"Newey-West, {lags} lags"
-    return Effect(
-        mean,
-        mean - half,
-        mean + half,
-        None,
-        1,
-        None,
-        method,
-        (),
-        Estimand.trajectory_only,
-        se=se,
-        level=level,
-    )
+    mean, method, scope = float(d.mean()), f"Newey-West, {lags} lags", Estimand.trajectory_only
+    return Effect(mean, mean - half, mean + half, None, 1, None, method, (), scope, se=se, level=level)
 
 
 def long_run_variance(values: np.ndarray, lags: int) -> float:
-    """g_0 + 2 sum_{l=1..lags} (1 - l / (lags + 1)) g_l."""
+    """Return g_0 + 2 sum_{l=1..lags} (1 - l / (lags + 1)) g_l, with autocovariances g_l of `values`, (n,)."""
     e = values - values.mean()
     total = float(e @ e)
     for lag in range(1, lags + 1):

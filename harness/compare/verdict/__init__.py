@@ -1,1 +1,1 @@
-"""What follows at one scale, and over all scales?"""
+"""Decisions from the statistics: flags, verdicts at one scale and over all scales, the promotion gate."""

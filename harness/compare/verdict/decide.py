@@ -1,4 +1,5 @@
-"""From numbers and flags to one word, why, and what would settle it."""
+"""Decision rules: from numbers and flags to a decision, its reason, and the next step that would settle
+it."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
 
 @dataclass(frozen=True)
 class Ruling:
+    """A decision and its reason, one sentence."""
+
     decision: Decision
     reason: str
 
@@ -20,8 +23,8 @@ class Ruling:
 def decide_rung(
     delta: Effect, p_holm: float | None, equivalence: float | None, flags: Sequence[str], alpha: float
 ) -> Ruling:
-    """At one scale: INVALID with a blocking flag; better if the Holm-adjusted p of the difference is below
-    alpha; EQUIVALENT if the TOST of ln k passes; else INCONCLUSIVE."""
+    """Decide one scale. INVALID with a blocking flag; better if the Holm-adjusted p of the difference is
+    below alpha; EQUIVALENT if the TOST of ln k passes; else INCONCLUSIVE."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
     if delta.mean is not None and p_holm is not None and p_holm < alpha:
@@ -41,8 +44,8 @@ def decide_ladder(
     flags: Sequence[str],
     alpha: float,
 ) -> Ruling:
-    """Over all scales. B_BETTER: the Holm-adjusted pooled interval of ln k lies above zero and the
-    difference at the largest scale is negative; A_BETTER mirrored; EQUIVALENT if TOST passes."""
+    """Decide over all scales. B_BETTER: the Holm-adjusted pooled interval of ln k lies above zero and the
+    difference at the largest scale is negative; A_BETTER mirrored; EQUIVALENT if the TOST passes."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
     if k is None or holm_low is None or holm_high is None or largest is None or largest.mean is None:
@@ -57,34 +60,36 @@ def decide_ladder(
 
 
 def require_largest_scale(ruling: Ruling, largest: Decision) -> Ruling:
-    """Where scales may stop by what they show, pooling is not valid by itself: a decision over all of them
-    stands only if the largest one trained has it too, at the level of its own look."""
+    """Keep a pooled decision under interim looks only if the largest scale has it too, at its look's level.
+    Pooling alone is not valid there, because scales stop depending on their results."""
     open_ = (Decision.INCONCLUSIVE, Decision.INVALID)
     if ruling.decision in open_ or ruling.decision is largest:
         return ruling
     return Ruling(
-        Decision.INCONCLUSIVE, f"{ruling.reason}; but under looks the largest scale must show it by itself"
+        Decision.INCONCLUSIVE, f"{ruling.reason}; but with looks the largest scale must show it on its own"
     )
 
 
 def decide_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence[str]) -> Ruling:
-    """No multiplier can be had: a direction only if every scale shows it by itself."""
+    """Decide without a multiplier: a direction only if every scale shows it on its own."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
     decisions = {decision for _, decision in rungs}
     if len(decisions) == 1 and decisions <= {Decision.A_BETTER, Decision.B_BETTER}:
         return Ruling(
-            decisions.pop(), "every scale shows it by itself; without a slope there is no multiplier"
+            decisions.pop(), "every scale shows it on its own; without a slope there is no multiplier"
         )
-    return Ruling(Decision.INCONCLUSIVE, "there is no slope of the control, and the scales do not all agree")
+    return Ruling(Decision.INCONCLUSIVE, "the control has no slope, and the scales do not all agree")
 
 
 def explain_flags(flags: Sequence[str]) -> str:
+    """Return each flag with its explanation."""
     return "; ".join(f"{flag}: {EXPLANATIONS.get(flag, flag)}" for flag in flags)
 
 
 def seeds_to_halve(delta: Effect) -> int | None:
-    """How many more pairs would make the interval half as wide, at the noise seen so far."""
+    """Return the number of further pairs that would halve the interval at the present noise. None without
+    one."""
     if delta.n < 2 or delta.df is None or delta.se is None:
         return None
     goal = 0.5 * t_critical(delta.df, delta.level) / delta.n**0.5
@@ -95,22 +100,22 @@ def seeds_to_halve(delta: Effect) -> int | None:
 
 
 def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more_seeds: int | None) -> str:
-    """What would settle one scale."""
+    """Return the next step that would settle one scale."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags)
     if ruling.decision is not Decision.INCONCLUSIVE:
-        return "settled at this scale; the next scale tells whether it holds"
+        return "settled at this scale; the next scale shows if it holds"
     if "INCOMPLETE" in flags:
-        return "finish the runs that are missing"
+        return "finish the missing runs"
     return f"{_more_seeds_text(more_seeds)} would halve the interval" if more_seeds else "at least two seeds"
 
 
 def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], more_seeds: int | None) -> str:
-    """What would settle the ladder."""
+    """Return the next step that would settle the ladder."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags)
     if ruling.decision is Decision.INCONCLUSIVE:
-        finish = "finish the runs that are missing; " if "INCOMPLETE" in flags else ""
+        finish = "finish the missing runs; " if "INCOMPLETE" in flags else ""
         return finish + (
             f"{_more_seeds_text(more_seeds)} a scale would halve the interval" if more_seeds else "more seeds"
         )
@@ -120,8 +125,8 @@ def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], more_seeds: int |
 def _repair_text(flags: Sequence[str]) -> str:
     bad = blocking_flags(flags)
     if bad == ["NO_SEED_REPLICATION"]:
-        return "more seeds, or the same question over several seeds at smaller scales"
-    return "repair what is flagged: " + ", ".join(bad)
+        return "more seeds, or several seeds at smaller scales"
+    return "fix the flagged problems: " + ", ".join(bad)
 
 
 def _more_seeds_text(count: int) -> str:
@@ -129,9 +134,9 @@ def _more_seeds_text(count: int) -> str:
 
 
 def verdict_sentence(ladders: Sequence[Ladder]) -> str:
-    """The verdict in words, treatment by treatment."""
+    """Return the verdict in words, one sentence per treatment."""
     if not ladders:
-        return "Nothing to compare: no treatment has runs beside the control's."
+        return "Nothing to compare: no treatment has runs at a scale of the control."
     return " ".join(_ladder_sentence(ladder) for ladder in ladders)
 
 
@@ -156,7 +161,7 @@ def _multiplier_text(k: Multiplier | None) -> str:
 
 
 def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
-    """The pooled interval is clear of zero: does the largest scale agree?"""
+    """Decide by the sign of a pooled interval that is clear of zero, if the largest scale agrees."""
     if treatment_better and largest < 0:
         return Ruling(
             Decision.B_BETTER, "the pooled interval of ln k lies above zero, and the largest scale agrees"

@@ -1,7 +1,7 @@
-"""What is wrong, or should be known, about a comparison: names that a verdict carries.
+"""Flags of a comparison: problems that a verdict lists by name.
 
-A blocking flag makes the verdict INVALID: its numbers answer another question than the one asked.
-A warning stays beside a number that still stands.
+A blocking flag makes the verdict INVALID, because its numbers answer another question. A warning qualifies a
+number that is still valid.
 """
 
 from __future__ import annotations
@@ -19,86 +19,44 @@ from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.metrics import read_curve
 from harness.records.run.training_target import END
 
-BLOCKING = frozenset(
-    {
-        "DATA_ORDER_MISMATCH",
-        "MIXED_CODE",
-        "UNEQUAL_TOKENS",
-        "SCHEDULE_MISMATCH",
-        "HOT_LR_LOOK",
-        "DIVERGED",
-        "NO_SEED_REPLICATION",
-        "SLOPE_OUT_OF_RANGE",
-        "EVAL_SET_MISMATCH",
-        "HAND_EDITED",
-    }
-)
-WARNINGS = frozenset(
-    {
-        "UNEQUAL_FLOPS",
-        "UNEQUAL_PARAMS",
-        "LR_GRID_EDGE",
-        "UNEQUAL_TUNING",
-        "LOW_DF",
-        "NEGATIVE_CORRELATION",
-        "CORRELATION_IMPLAUSIBLE",
-        "SEED_REUSED_FOR_TUNING",
-        "SCHEDULE_FLIP",
-        "OUTLIER_SEED",
-        "MIXED_HARDWARE",
-        "POOR_FIT",
-        "EXTRAPOLATION",
-        "VARIANCE_MISMATCH",
-        "SLOPE_LOCAL",
-        "NO_SLOPE",
-        "INCOMPLETE",
-        "ORDER_UNVERIFIED",
-        "DAMAGED",
-        "OPTIONAL_STOPPING",
-    }
-)
-EXPLANATIONS = {
-    "DATA_ORDER_MISMATCH": "the two runs of a pair consumed other examples, and neither declared it",
-    "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
-    "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
-    "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
-    "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
-    "DIVERGED": "a run diverged",
-    "NO_SEED_REPLICATION": "one seed: the difference cannot be told from the luck of a seed",
-    "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
-    "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
-    "HAND_EDITED": "the files of a run contradict each other or their place",
-    "UNEQUAL_FLOPS": "FLOPs a token differ by over 1 %",
-    "UNEQUAL_PARAMS": "parameters differ by over 1 %",
-    "LR_GRID_EDGE": "the best learning rate lay at the edge of the bracket",
-    "UNEQUAL_TUNING": "the variants were not tuned alike",
-    "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
-    "NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
-    "CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?",
-    "SEED_REUSED_FOR_TUNING": "a seed of the test had chosen the learning rate",
-    "SCHEDULE_FLIP": "before the cooldown the difference had the other sign",
-    "OUTLIER_SEED": "one pair lies over 5 pooled MAD from its scale's median (shown with and without)",
-    "MIXED_HARDWARE": "the runs of a pair were trained on different software or hardware",
-    "POOR_FIT": "the control's slope is poorly known",
-    "EXTRAPOLATION": "beyond the data",
-    "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter; it is not used",
-    "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
-    "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
-    "INCOMPLETE": "some runs of this rung have no outcome yet",
-    "ORDER_UNVERIFIED": "no hash of the consumed examples: pairing is taken on trust",
-    "DAMAGED": "part of a run's records cannot be read",
-    "OPTIONAL_STOPPING": "a scale ended at a look, by what it showed: its own interval allows for that, the "
-    "pooled one does not, so a decision needs the largest scale as well",
-}
-"""One sentence a flag, for readers."""
+BLOCKING = frozenset( { "DATA_ORDER_MISMATCH", "MIXED_CODE", "UNEQUAL_TOKENS", "SCHEDULE_MISMATCH",
+"HOT_LR_LOOK", "DIVERGED", "NO_SEED_REPLICATION", "SLOPE_OUT_OF_RANGE", "EVAL_SET_MISMATCH", "HAND_EDITED", }
+) WARNINGS = frozenset( { "UNEQUAL_FLOPS", "UNEQUAL_PARAMS", "LR_GRID_EDGE", "UNEQUAL_TUNING", "LOW_DF",
+"NEGATIVE_CORRELATION", "CORRELATION_IMPLAUSIBLE", "SEED_REUSED_FOR_TUNING", "SCHEDULE_FLIP", "OUTLIER_SEED",
+"MIXED_HARDWARE", "POOR_FIT", "EXTRAPOLATION", "VARIANCE_MISMATCH", "SLOPE_LOCAL", "NO_SLOPE", "INCOMPLETE",
+"ORDER_UNVERIFIED", "DAMAGED", "OPTIONAL_STOPPING", } ) EXPLANATIONS = { "DATA_ORDER_MISMATCH": "the two runs
+of a pair read different examples, and neither declared it", "MIXED_CODE": "the runs of one block, or the
+parts of one run, ran under different code", "UNEQUAL_TOKENS": "the two runs of a pair trained on different
+numbers of tokens", "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
+"HOT_LR_LOOK": "a loss was taken before the learning rate had decayed", "DIVERGED": "a run diverged",
+"NO_SEED_REPLICATION": "one seed: the difference cannot be told apart from seed noise", "SLOPE_OUT_OF_RANGE":
+"the difference is too large, or the control's slope too flat, for a multiplier", "EVAL_SET_MISMATCH": "the
+variants were evaluated on different held-out sets", "HAND_EDITED": "the files of a run contradict each other
+or their place", "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %", "UNEQUAL_PARAMS": "parameters differ
+by over 1 %", "LR_GRID_EDGE": "the best learning rate is at the edge of the grid", "UNEQUAL_TUNING": "the
+variants were not tuned alike", "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
+"NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
+"CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?", "SEED_REUSED_FOR_TUNING": "a
+seed of the comparison was also used to tune the learning rate", "SCHEDULE_FLIP": "before the cooldown the
+difference had the opposite sign", "OUTLIER_SEED": "one pair lies over 5 pooled MAD from its scale's median
+(shown with and without)", "MIXED_HARDWARE": "the runs of a pair were trained on different software or
+hardware", "POOR_FIT": "the control's slope is poorly known", "EXTRAPOLATION": "beyond the data",
+"VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter, so it is not used",
+"SLOPE_LOCAL": "the slope is local: from half the tokens to all of them", "NO_SLOPE": "no cooldown branch and
+fewer than four scales: no multiplier", "INCOMPLETE": "some runs of this rung have no outcome yet",
+"ORDER_UNVERIFIED": "no hash of the examples read, so equal data order is assumed", "DAMAGED": "part of a
+run's records cannot be read", "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval
+accounts for that, the pooled one " "does not, so a decision also needs the largest scale", } """Explanation
+of each flag, one sentence."""
 
 
 def blocking_flags(flags: Iterable[str]) -> list[str]:
+    """Return the blocking ones among `flags`, sorted."""
     return sorted(BLOCKING.intersection(flags))
 
 
 def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) -> set[str]:
-    """Every flag of one treatment at one scale that its runs and its effect call for."""
+    """Return the flags of one treatment at one scale, from its runs and its effect."""
     flags = set(delta.flags)
     for pair in pairing.pairs:
         flags |= pair_flags(pair)
@@ -110,7 +68,7 @@ def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) ->
 
 
 def pair_flags(pair: RunPair) -> set[str]:
-    """What differs inside a pair that should not."""
+    """Return the flags of one pair: its unwanted differences."""
     control, treatment = pair.control.provenance, pair.treatment.provenance
     raised = {
         "DATA_ORDER_MISMATCH": reads_other_examples(pair),
@@ -133,22 +91,23 @@ def pair_flags(pair: RunPair) -> set[str]:
 
 
 def schedule_key(run: RunRecord) -> tuple:
-    """Shape and horizon of a schedule: what two variants must share."""
+    """Return shape and horizon of a run's schedule, which two variants must share."""
     schedule = run.config.get("schedule") or {}
     shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
     return (*shape, run.provenance.facts.steps)
 
 
 def unequal(a: float, b: float, tolerance: float = 0.01) -> bool:
+    """Return True if b differs from a by more than `tolerance` of a."""
     return abs(b - a) > tolerance * abs(a)
 
 
 def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
-    """Paths of runs that ended, finite but more than 10 `noise` above the control's median and above
-    that of their own siblings: a treatment that is worse in all its seeds is an effect, not a divergence.
+    """Return the paths of runs with a finite loss over 10 `noise` above the medians of the control and of
+    their own variant. A treatment that is worse in all its seeds is an effect, not a divergence.
 
-    `noise`: SD of an A/A difference at this scale. Seeds that also read in another order spread further
-    than the two runs of a pair do, so the control's own spread counts where it is wider.
+    noise: SD of an A/A difference at this scale. Seeds that also change the data order spread more than the
+    two runs of a pair, so the control's own spread is used if it is wider.
     """
     if not noise or not pairing.all_control_losses.size:
         return set()
@@ -167,10 +126,8 @@ def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
 
 
 def same_run_twice(pairing: PairedRuns) -> bool:
-    """Bitwise equal losses of different variants, step by step.
-
-    Step tables are read only where the last step's loss or all evaluations agree to the bit.
-    """
+    """Return True if a pair has bitwise equal losses at every step. Step tables are read only if the last
+    step's loss or all evaluations are bitwise equal."""
     return any(_may_be_identical(pair) and _equal_step_losses(pair) for pair in pairing.pairs)
 
 
@@ -191,7 +148,7 @@ def _equal_step_losses(pair: RunPair) -> bool:
 
 
 def _run_flags(pairing: PairedRuns) -> set[str]:
-    """Flags of single runs: divergence, damage, hand editing, and runs without an outcome."""
+    """Return the flags of single runs: divergence, damage, hand editing, missing outcomes."""
     runs = (*pairing.control_runs, *pairing.treatment_runs)
     flags = {"HAND_EDITED"} if any(run.edited_by_hand for run in runs) else set()
     flags |= {"DIVERGED"} if any(run.diverged for run in runs) else set()
@@ -215,7 +172,7 @@ def _correlation_flags(pairing: PairedRuns, correlation: float | None) -> set[st
 
 
 def _sign_flipped(pairing: PairedRuns, delta: Effect) -> bool:
-    """The last hot difference is clearly on one side of zero and the decayed mean on the other."""
+    """Return True if the last hot difference is significant with the opposite sign of the decayed mean."""
     if pairing.look != END or delta.mean is None:
         return False
     gaps = [
@@ -231,8 +188,8 @@ def _sign_flipped(pairing: PairedRuns, delta: Effect) -> bool:
 
 
 def _last_hot_loss(run: RunRecord, domains: tuple[str, ...]) -> float:
-    """Mean loss over the rule's domains (all if none are named) at the last evaluation before the learning
-    rate had decayed; NaN if none."""
+    """Return the mean loss over the domains (all if empty) at the last evaluation before the learning rate
+    had decayed; NaN without one."""
     columns = run.evals.columns
     hot = ~columns["decayed"].astype(bool) & (columns["step"] > 0)
     if domains:
@@ -244,7 +201,7 @@ def _last_hot_loss(run: RunRecord, domains: tuple[str, ...]) -> float:
 
 
 def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
-    """Flags of how the learning rates were chosen: `{variant: {"points", "edge", "seed"}}`."""
+    """Return the flags of the learning-rate tuning. tuning: `{variant: {"points", "edge", "seed"}}`."""
     control_tuning, variant_tuning = tuning.get(control) or {}, tuning.get(variant) or {}
     if not control_tuning and not variant_tuning:
         return set()

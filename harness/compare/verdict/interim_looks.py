@@ -1,7 +1,8 @@
-"""The decayed checkpoints of a scale in order: what each shows, and whether it ends the scale.
+"""Interim looks at the decayed checkpoints of a scale, in order: the result of each, and if it ends the
+scale.
 
 With `rule.stopping = looks` every run of a scale trains to look k, a cooldown branch at a share of its
-tokens; then the scale is decided once, by the rule that was written down: all its variants stop or none.
+tokens. Then the scale is decided once, by the frozen rule: all its variants stop or none.
 """
 
 from __future__ import annotations
@@ -27,50 +28,49 @@ from harness.records.paths import SweepDir
 from harness.records.run.training_target import END
 
 INCOMPLETE = "incomplete"
-"""Outcome of a look at which a pair is still missing, or unsound: nothing was decided there."""
+"""Outcome of a look with a missing or invalid pair. Such a look decides nothing."""
 NO_EFFECT = effect_from_deltas(())
 
 
 @dataclass(frozen=True)
 class LookDecision:
-    """Whether a scale ends at a look."""
+    """Decision of one look at one scale. `stop`: the scale ends here."""
 
     scale: str
     look: int
-    """From 1."""
+    """Number of the look, from 1."""
     looks: int
-    """With the end, which is the last."""
+    """Number of looks, with the end as the last."""
     stop: bool
     outcomes: dict[str, str]
-    """By treatment: continue | efficacy | futility. What one look decided, later ones leave as it is."""
+    """Outcome by treatment: continue | efficacy | futility. Later looks do not change a decided outcome."""
     sentence: str
 
 
 @dataclass(frozen=True)
 class LookPosition:
-    """At which of the planned looks a rung is judged, and at what level."""
+    """Position among the planned looks at which a rung is judged, and its level."""
 
     number: int
     looks: int
     alpha: float
-    """What this look may spend of the rule's alpha."""
+    """Part of the rule's alpha that this look spends."""
     p_factor: float
-    """alpha over it: what a p of this look alone is multiplied by."""
+    """Factor on a p of this look alone: the rule's alpha / `alpha`."""
 
 
 def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float]) -> LookDecision:
-    """Whether a scale ends at look `look` (from 1) of those at `shares` of the tokens; the end is one more.
+    """Decide if a scale ends at look `look` (from 1) of those at `shares` of the tokens, before the end.
 
-    Read from the runs as they lie on disk. A treatment is decided by efficacy or futility
-    (`SequentialTest`) over the pairs that have a decayed checkpoint there, with alpha shared by all
-    treatments and scales of the sweep. A pair of which a run diverged is left out; one that is missing, or
-    unsound (a flag that would block the verdict), leaves its treatment undecided, and so do fewer than two
-    pairs. The scale stops once every treatment that it trains is decided.
-    Raises ValueError for a look that is not before the end, or shares out of order.
+    Reads the runs from disk. A treatment is decided by efficacy or futility (`SequentialTest`) over the pairs
+    with a decayed checkpoint there; all treatments and scales of the sweep share alpha. A pair with a
+    diverged run is left out. A missing pair, one with a blocking flag, or fewer than two pairs leave the
+    treatment undecided. The scale stops once every treatment that it trains is decided. Raises ValueError if
+    `look` is not before the end or the shares do not rise.
     """
     planned = (*shares, END)
     if not 1 <= look < len(planned) or list(planned) != sorted({*planned}) or planned[0] <= 0:
-        raise ValueError(f"decide_look: look {look} of shares {list(shares)}, which rise between 0 and 1")
+        raise ValueError(f"decide_look: no look {look} at shares {list(shares)}; they must rise from 0 to 1")
     runs = read_runs(sweep)
     rule, _, _ = read_rule(sweep, runs)
     roster, rows = ExpectedRuns(rule, runs, runs_in_ledger(sweep)), {}
@@ -78,13 +78,12 @@ def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float])
         pairing = _pairing(runs, scale, name, rule)
         if pairing.treatment_runs and roster.compared_scales(name, [scale]):
             rows[name] = evaluate_looks(pairing, planned, rule, roster.family_size, until=look)[-1]
-    outcomes = {name: _decided(row) for name, row in rows.items()}
-    stop = bool(outcomes) and LookOutcome.proceed.value not in outcomes.values()
-    details = (
-        "; ".join(_outcome_text(name, row) for name, row in rows.items()) or "no treatment is trained here"
-    )
+    proceed = LookOutcome.proceed.value
+    outcomes = {name: proceed if row.outcome == INCOMPLETE else row.outcome for name, row in rows.items()}
+    stop = bool(outcomes) and proceed not in outcomes.values()
+    details = "; ".join(_outcome_text(name, row) for name, row in rows.items())
     place = f"{scale}, look {look} of {len(planned)} ({planned[look - 1]:.0%} of the tokens)"
-    sentence = f"{place}: {'stop' if stop else 'continue'}. {details}."
+    sentence = f"{place}: {'stop' if stop else 'continue'}. {details or 'No treatment is trained here'}."
     return LookDecision(scale, look, len(planned), stop, outcomes, sentence)
 
 
@@ -96,9 +95,10 @@ def evaluate_looks(
     floor: NoiseFloor | None = None,
     until: int | None = None,
 ) -> tuple[Look, ...]:
-    """The first `until` of the planned looks of a bout (all of them by default), each with its outcome.
+    """Evaluate the first `until` planned looks (default: all) and return each with its outcome.
 
-    The interval of a look is at the level 1 - alpha_k; `floor` is that of the end, and serves there alone.
+    The interval of look k has the level 1 - alpha_k. `floor` is the noise floor of the end and is used only
+    there.
     """
     test, rows = SequentialTest(len(planned), rule.alpha, rule.margin, family), []
     for position, share in enumerate(planned[:until]):
@@ -113,20 +113,18 @@ def evaluate_looks(
 
 
 def look_rows(pairing: PairedRuns, rule: Rule, family: int, floor: NoiseFloor | None) -> tuple[Look, ...]:
-    """Each look over the pairs that have it. Without declared stopping a look is only shown; with
-    `stopping` other than none it spends its share of alpha and may end the scale."""
+    """Return each look over the pairs that have it. With `stopping` other than none a look spends its share
+    of alpha and may end the scale; otherwise its outcome is "shown"."""
     if rule.uses_looks:
         rows = evaluate_looks(pairing, planned_looks(pairing), rule, family, floor)
     else:
-        shown_looks = [
-            (share, *_effect_at(pairing, share, floor)) for share in (*pairing.common_branches, END)
-        ]
-        rows = [Look(share, tokens, delta, None, "shown") for share, tokens, delta in shown_looks]
+        shares = (*pairing.common_branches, END)
+        rows = [Look(share, *_effect_at(pairing, share, floor), None, "shown") for share in shares]
     return tuple(row for row in rows if row.delta.n)
 
 
 def planned_looks(pairing: PairedRuns) -> tuple[float, ...]:
-    """The looks that the runs' configs declare, and any further one that is there; the end is the last."""
+    """Return the shares of the looks that the configs declare or the runs have; the last is the end."""
     runs = (*pairing.control_runs, *pairing.treatment_runs)
     branch_lists = [(run.config.get("schedule") or {}).get("branches") for run in runs]
     declared_shares = {share for shares in branch_lists if isinstance(shares, list) for share in shares}
@@ -135,7 +133,7 @@ def planned_looks(pairing: PairedRuns) -> tuple[float, ...]:
 
 
 def look_position(pairing: PairedRuns, rule: Rule) -> LookPosition | None:
-    """Where a rung under looks is judged; None without stopping."""
+    """Return the look at which a rung is judged; None if the rule has no looks."""
     if not rule.uses_looks:
         return None
     planned = planned_looks(pairing)
@@ -147,39 +145,35 @@ def look_position(pairing: PairedRuns, rule: Rule) -> LookPosition | None:
 def sequential_p_at_look(
     pairing: PairedRuns, rows: Sequence[Look], delta: Effect, position: LookPosition
 ) -> float | None:
-    """The sequential p of a rung: over its complete looks so far, the last of which is `delta`."""
+    """Return the sequential p of a rung over its complete looks so far; `delta` is the last one's effect."""
     by_share = {row.share: row.delta for row in rows if row.outcome != INCOMPLETE}
     before = planned_looks(pairing)[: position.number - 1]
     return sequential_p([*(by_share.get(share, NO_EFFECT) for share in before), delta], position.looks)
 
 
 def is_decidable(pairing: PairedRuns, share: float) -> bool:
-    """Whether every pair is at a look with a sound, decayed loss, or has a run that diverged."""
-    matches = pairing.pairs_at(share)
-    paired_seeds = {match.seed for match in matches}
+    """Return True if every pair has a valid decayed loss at a look, or a run that diverged."""
+    pairs = pairing.pairs_at(share)
+    paired_seeds = {pair.seed for pair in pairs}
     lost_pairs = [pair for pair in pairing.candidate_pairs if pair[0].provenance.seed not in paired_seeds]
     all_diverged = all(any(has_diverged_by(run, share) for run in pair) for pair in lost_pairs)
     any_edited = any(run.edited_by_hand for pair in pairing.candidate_pairs for run in pair)
-    return (
-        bool(matches)
-        and all_diverged
-        and not any_edited
-        and not any(blocking_flags(pair_flags(m)) for m in matches)
-    )
+    any_blocked = any(blocking_flags(pair_flags(pair)) for pair in pairs)
+    return bool(pairs) and all_diverged and not any_edited and not any_blocked
 
 
 def has_diverged_by(run: RunRecord, share: float) -> bool:
-    """It ended so, or its checkpoint at a look scored NaN or infinity."""
+    """Return True if a run diverged, or its checkpoint at a look scored NaN or infinity."""
     scored = run.branches[share].final if share in run.branches else None
     return run.diverged or bool(scored and not np.isfinite(list(scored.by_domain.values())).all())
 
 
 def _pairing(runs: Sequence[RunRecord], scale: str, variant: str, rule: Rule) -> PairedRuns:
-    scale_runs = [run for run in runs if run.provenance.scale == scale]
-    a, b = (
-        tuple(run for run in scale_runs if run.provenance.variant == name) for name in (rule.control, variant)
+    control_runs, treatment_runs = (
+        tuple(run for run in runs if (run.provenance.scale, run.provenance.variant) == (scale, name))
+        for name in (rule.control, variant)
     )
-    return PairedRuns(scale, rule.control, variant, rule.domains, a, b)
+    return PairedRuns(scale, rule.control, variant, rule.domains, control_runs, treatment_runs)
 
 
 def _effect_at(
@@ -197,14 +191,10 @@ def _multiplier_between(pairing: PairedRuns, before: float, share: float, delta:
     return compute_multiplier(delta, slope) if slope else None
 
 
-def _decided(row: Look) -> str:
-    return LookOutcome.proceed.value if row.outcome == INCOMPLETE else row.outcome
-
-
 def _outcome_text(name: str, row: Look) -> str:
-    """A treatment's outcome with its numbers."""
+    """Return a treatment's outcome with its numbers."""
     pairs = f"n = {row.delta.n}"
     if row.outcome == INCOMPLETE:
-        return f"{name}: not every pair is there with a sound loss ({pairs})"
+        return f"{name}: a pair is missing or has no valid loss ({pairs})"
     p = "no p" if row.delta.p is None else f"p {row.delta.p:.2g}"
     return f"{name}: {row.outcome} ({p}, alpha {row.alpha:.2g}, {pairs})"

@@ -1,8 +1,7 @@
-"""The same pair at equal amounts of steps, tokens, FLOPs and device-seconds.
+"""Loss difference of a pair at equal steps, tokens, FLOPs or device-seconds.
 
-Only decayed points count. At an amount that one of the runs has not got a checkpoint for, its loss
-is read between its cooldown branch and its end, on a straight line in the logarithm; beyond
-them nothing is said.
+Only decayed checkpoints count. Between a run's cooldown branch and its end the loss is interpolated linearly
+in the logarithm of the amount. There is no extrapolation.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.inputs.evaluations import EvalResult
 from harness.compare.inputs.pairing import PairedRuns
-from harness.compare.inputs.run_records import EvalResult, RunRecord
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import IsoRow
 from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas, single_pair_effect
@@ -25,10 +25,10 @@ _FIELD = {"steps": "step", "tokens": "tokens", "flops": "flops", WALL_CLOCK: "de
 
 
 def iso_rows(pairing: PairedRuns, axes: Sequence[str] = AXES, level: float = 0.95) -> tuple[IsoRow, ...]:
-    """One row an axis: the difference at what the smaller of the two runs had at its end.
+    """Return one row per axis: the difference at the smaller of the two runs' final amounts.
 
-    An axis on which some pair cannot be read leaves its row out. Device-seconds are wall-clock: they
-    are asked for by name and stand under `times`.
+    An axis without a loss for every pair has no row. Device-seconds are wall-clock numbers: callers ask for
+    them by name and put them under `times`.
     """
     if pairing.look != END or not pairing.paired or not pairing.pairs:
         return ()
@@ -53,17 +53,15 @@ def _iso_row(pairing: PairedRuns, axis: str, level: float) -> IsoRow | None:
 
 
 def loss_at(curve: Sequence[tuple[float, float]], amount: float) -> float:
-    """Loss at an amount, straight in its logarithm between decayed points; NaN below the first.
-
-    The caller asks for no more than the curve's end.
-    """
+    """Return the loss at an amount, interpolated linearly in its logarithm; NaN below the first decayed
+    point. `amount` must not exceed the curve's end."""
     x = np.log([point[0] for point in curve])
     y = [point[1] for point in curve]
     return float(np.interp(math.log(amount), x, y, left=math.nan))
 
 
 def _decayed_points(pairing: PairedRuns, run: RunRecord, axis: str) -> list[tuple[float, float]]:
-    """(amount, loss) of the run's decayed checkpoints, by amount."""
+    """Return (amount, loss) of the run's decayed checkpoints, sorted by amount."""
     outcomes = [pairing.result_at(run, share) for share in sorted(run.branches)] + [pairing.result_at(run)]
     usable = [outcome for outcome in outcomes if outcome and outcome.decayed and _amount(outcome, axis) > 0]
     return sorted((_amount(outcome, axis), outcome.loss) for outcome in usable)

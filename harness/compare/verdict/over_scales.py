@@ -1,4 +1,4 @@
-"""One treatment over all scales: pooled multiplier, trend, projection, and the decision."""
+"""One treatment over all scales: pooled multiplier, trend, projection and decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.records.run.training_target import END
 
 
 def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
-    """The pooled multiplier of the rungs that carry one."""
+    """Return the pooled multiplier of the rungs that have one; None if none has."""
     pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
     ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
     if pooled and _stopped_early(drafts):
@@ -38,8 +38,9 @@ def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
 
 
 def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
-    """p of the pooled multiplier. Under looks that one is not valid by itself, since a scale stops by what
-    it shows: then the larger of it and the sequential p of the largest scale trained, which is."""
+    """Return the p of the pooled multiplier. With looks it is not valid alone, because scales stop depending
+    on their results. Then return the larger of it and the (valid) sequential p of the largest scale
+    trained."""
     largest = _largest_scale(drafts)
     if pooled is None or pooled.p is None or largest is None or largest.position is None:
         return pooled.p if pooled else None
@@ -48,7 +49,7 @@ def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | 
 
 @dataclass(frozen=True)
 class HolmAdjusted:
-    """A p, what Holm's procedure over the treatments makes of it, and the level that it leaves."""
+    """A p, its Holm adjustment over the treatments, and the level at which Holm tests it."""
 
     p: float | None
     p_holm: float | None
@@ -62,13 +63,14 @@ def judge_ladder(
     pooled: Multiplier | None,
     adjusted: HolmAdjusted,
 ) -> Ladder:
-    """Everything that is said of one treatment over its scales."""
+    """Judge one treatment over its scales and return all its numbers with the decision."""
     low, high = _holm_interval(pooled, adjusted.level)
     flags = _ladder_flags(drafts)
     judged_rungs = [rung for rung in rungs if rung.n]
     equivalence = _equivalence(pooled, rule)
     ruling = _decide(rule, judged_rungs, pooled, low, high, equivalence, flags)
     paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
+    deltas = [draft.pairing.loss_differences for draft in paired_drafts]
     more_seeds = max((rung.more_seeds for rung in judged_rungs if rung.more_seeds), default=None)
     log_compute, multipliers = _trend_points(drafts, rungs)
     sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
@@ -84,10 +86,7 @@ def judge_ladder(
         holm_high=high,
         trend=trend(log_compute, multipliers, sign=sign),
         projection=project(log_compute, multipliers),
-        sign_flip=sign_flip(
-            [d.pairing.treatment_losses - d.pairing.control_losses for d in paired_drafts],
-            [_slope_weight(d) for d in paired_drafts],
-        ),
+        sign_flip=sign_flip(deltas, [_slope_weight(draft) for draft in paired_drafts]),
         smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
         equivalence=equivalence,
         k_compute=_pooled_k_compute(drafts, pooled),
@@ -110,8 +109,8 @@ def _decide(
 
 
 def _ladder_flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
-    """Every flag of the rungs, and whether some ended early. EXTRAPOLATION stands nowhere: it belongs to the
-    projection alone."""
+    """Return the flags of all rungs, with OPTIONAL_STOPPING if one ended early. EXTRAPOLATION is left to the
+    projection."""
     flags = {flag for draft in drafts for flag in draft.flags}
     return tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
 
@@ -121,12 +120,12 @@ def _stopped_early(drafts: Sequence[DraftRung]) -> bool:
 
 
 def _largest_scale(drafts: Sequence[DraftRung]) -> DraftRung | None:
-    """The largest scale that has a pair."""
+    """Return the draft of the largest scale that has a pair."""
     return next((draft for draft in reversed(drafts) if draft.delta.n), None)
 
 
 def _holm_interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
-    """The pooled interval of ln k at the level that Holm's procedure left."""
+    """Return the pooled interval of ln k at the Holm-adjusted level."""
     if pooled is None or pooled.log_k is None or pooled.log_se is None or pooled.df is None:
         return None, None
     half = t_critical(pooled.df, 1 - level) * pooled.log_se
@@ -141,7 +140,7 @@ def _equivalence(pooled: Multiplier | None, rule: Rule) -> Equivalence | None:
 
 
 def _trend_points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:
-    """ln FLOPs and multiplier of each rung that has both."""
+    """Return ln FLOPs and multiplier of each rung that has both."""
     pairs = [
         (math.log(rung.flops), draft.k)
         for draft, rung in zip(drafts, rungs, strict=True)
@@ -151,7 +150,7 @@ def _trend_points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[l
 
 
 def _pooled_k_compute(drafts: Sequence[DraftRung], pooled: Multiplier | None) -> Multiplier | None:
-    """The pooled multiplier in compute, where k itself is stated in tokens."""
+    """Return the pooled multiplier along compute, if k itself is along tokens."""
     k_compute = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
     return k_compute if k_compute and pooled and k_compute.estimand is not pooled.estimand else None
 

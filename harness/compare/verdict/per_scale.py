@@ -1,4 +1,4 @@
-"""One treatment at one scale: the effect, its multiplier, its flags, and its decision."""
+"""One treatment at one scale: effect, multiplier, flags and decision."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ from harness.records.run.training_target import END
 
 @dataclass(frozen=True)
 class TreatmentContext:
-    """What all rungs of one treatment share."""
+    """Inputs common to all rungs of one treatment."""
 
     rule: Rule
     floors: Mapping[str, NoiseFloor]
     floor_mismatch: bool
-    """The A/A library was found too quiet for these pairs, and put aside."""
+    """True if the A/A library does not fit the noise of these pairs, so that it is not used."""
     noise_sd: Mapping[str, float]
-    """SD of a null difference by scale, for calling a divergence."""
+    """SD of an A/A difference by scale, in nats, to detect divergence."""
     slopes: ControlSlopes
     tuning: Mapping[str, Any]
     outliers: Mapping[str, np.ndarray]
-    """By scale, which pairs are outliers."""
+    """Mask (pairs,) of the outlier pairs, by scale."""
     family: int
-    """Treatments times scales."""
+    """Number of tests: treatments x scales."""
 
 
 @dataclass(frozen=True)
 class DraftRung:
-    """A rung before Holm's adjustment over all of them."""
+    """A rung before Holm's adjustment over all rungs."""
 
     pairing: PairedRuns
     delta: Effect
     p: float | None
-    """What enters Holm's procedure: that of `delta`, or under looks the sequential one."""
+    """Input of Holm's procedure: the p of `delta`, or with looks the sequential p."""
     k: Multiplier | None
     k_ladder: Multiplier | None
     correlation: float | None
@@ -74,14 +74,11 @@ def treatment_context(
     tuning: Mapping[str, Any],
     family: int,
 ) -> TreatmentContext:
-    """Checks the A/A library, which speaks of full runs, against these pairs (pooled over scales), and
-    looks for outliers."""
-    floors = {
-        pairing.scale: floors[pairing.scale]
-        for pairing in pairings
-        if pairing.look == END and pairing.scale in floors
-    }
-    deltas = [pairing.treatment_losses - pairing.control_losses for pairing in pairings]
+    """Build the context: check the A/A library, which holds for full runs, against the noise of these pairs
+    (pooled over scales), and find outliers."""
+    judged_at_end = {pairing.scale for pairing in pairings if pairing.look == END}
+    floors = {scale: floor for scale, floor in floors.items() if scale in judged_at_end}
+    deltas = [pairing.loss_differences for pairing in pairings]
     floor_mismatch = variance_mismatch(deltas, [floors.get(pairing.scale) for pairing in pairings])
     outliers = {pairing.scale: mask for pairing, mask in zip(pairings, outlier_masks(deltas), strict=True)}
     noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
@@ -91,7 +88,7 @@ def treatment_context(
 
 
 def draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
-    """Effect, multiplier and flags of one rung."""
+    """Compute effect, multiplier and flags of one rung."""
     position, floor = look_position(pairing, context.rule), context.floors.get(pairing.scale)
     delta = _effect(pairing, floor, 1 - position.alpha if position else 0.95)
     looks = look_rows(pairing, context.rule, context.family, floor)
@@ -103,19 +100,22 @@ def draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     k = compute_multiplier(delta, slope, flops_ratio=ratio) if slope else None
     k_ladder = compute_multiplier(delta, ladder, flops_ratio=ratio) if ladder else None
     flags = rung_flags(pairing, delta, correlation) | _context_flags(pairing, context, k)
-    kept_flags = frozenset(_tempered(flags, pairing))
-    return DraftRung(pairing, delta, p, k, k_ladder, correlation, kept_flags, looks, position, context)
+    seeds = {run.provenance.seed for run in (*pairing.control_runs, *pairing.treatment_runs)}
+    if len(pairing.pairs) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
+        flags -= {"NO_SEED_REPLICATION"}  # The other seeds are still training.
+    return DraftRung(pairing, delta, p, k, k_ladder, correlation, frozenset(flags), looks, position, context)
 
 
 def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
-    """The rung as it is shown."""
+    """Decide a rung from its Holm-adjusted p and return it with all its numbers."""
     pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
     equivalence = _equivalence_p(draft)
     ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
-    first = next((match.control_result for match in pairing.pairs), None)
-    outliers = draft.context.outliers[pairing.scale]
+    first = pairing.pairs[0].control_result if pairing.pairs else None
+    deltas, outliers = pairing.loss_differences, draft.context.outliers[pairing.scale]
+    has_pairs = pairing.paired and delta.n > 1
     return Rung(
         scale=pairing.scale,
         variant=pairing.variant,
@@ -133,19 +133,13 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         df=delta.df,
         p=draft.p,
         p_holm=p_holm,
-        sign_flip=sign_flip([pairing.treatment_losses - pairing.control_losses])
-        if pairing.paired and delta.n > 1
-        else None,
-        smallest_p=smallest_p(delta.n) if pairing.paired and delta.n > 1 else None,
+        sign_flip=sign_flip([deltas]) if has_pairs else None,
+        smallest_p=smallest_p(delta.n) if has_pairs else None,
         look=pairing.look,
         looks=draft.looks,
-        pairs=tuple(_pair(match) for match in pairing.pairs),
+        pairs=tuple(_pair_row(pair) for pair in pairing.pairs),
         domains=tuple(_domain_effect(pairing, name, delta.level) for name in _common_domains(pairing)),
-        without_outliers=effect_from_deltas(
-            (pairing.treatment_losses - pairing.control_losses)[~outliers], level=delta.level
-        )
-        if outliers.any()
-        else None,
+        without_outliers=effect_from_deltas(deltas[~outliers], level=delta.level) if outliers.any() else None,
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
@@ -162,15 +156,15 @@ def _effect(pairing: PairedRuns, floor: NoiseFloor | None, level: float) -> Effe
 
 
 def _equivalence_p(draft: DraftRung) -> float | None:
-    """p of the TOST of ln k, which under looks costs what its look may not spend."""
+    """Return the p of the TOST of ln k, with looks times the look's `p_factor`."""
     k, margin = draft.k, draft.context.rule.margin
     p = tost(k.log_k, k.log_se, k.df, margin) if k else None
     return p if p is None or draft.position is None else min(1.0, p * draft.position.p_factor)
 
 
 def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier | None) -> set[str]:
-    """Flags that one rung alone could not know."""
-    seeds = [match.seed for match in pairing.pairs]
+    """Return the flags that depend on other rungs or on tuning."""
+    seeds = [pair.seed for pair in pairing.pairs]
     flags = tuning_flags(context.tuning, pairing.control, pairing.variant, seeds)
     flags |= set(k.flags) if k else {"NO_SLOPE"}
     if context.floor_mismatch and len(pairing.pairs) in (2, 3):
@@ -182,18 +176,10 @@ def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier
     return flags
 
 
-def _tempered(flags: set[str], pairing: PairedRuns) -> set[str]:
-    """One pair is no lack of replication while others are still being trained."""
-    seeds = {run.provenance.seed for run in (*pairing.control_runs, *pairing.treatment_runs)}
-    if len(pairing.pairs) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
-        return flags - {"NO_SEED_REPLICATION"}
-    return flags
-
-
 def _noise_sd(
     pairing: PairedRuns, floors: Mapping[str, NoiseFloor], deltas: Sequence[np.ndarray]
 ) -> float | None:
-    """SD of a null difference: the library's, else a robust one of all pairs' deviations (six or more)."""
+    """Return the SD of an A/A difference: the library's, else a robust one from six or more pairs."""
     if floor := floors.get(pairing.scale):
         return floor.s0
     gaps = np.concatenate([np.abs(d - np.median(d)) for d in deltas if d.size > 1] or [np.zeros(0)])
@@ -201,34 +187,29 @@ def _noise_sd(
 
 
 def _flops_ratio(pairing: PairedRuns) -> float | None:
-    for match in pairing.pairs:
-        control, treatment = match.control.provenance.facts, match.treatment.provenance.facts
-        have_flops = control.flops_per_token > 0 and treatment.flops_per_token > 0
-        return treatment.flops_per_token / control.flops_per_token if have_flops else None
-    return None
+    if not pairing.pairs:
+        return None
+    pair = pairing.pairs[0]
+    control = pair.control.provenance.facts.flops_per_token
+    treatment = pair.treatment.provenance.facts.flops_per_token
+    return treatment / control if control > 0 and treatment > 0 else None
 
 
 def _common_domains(pairing: PairedRuns) -> list[str]:
-    names = [
-        set(match.control_result.by_domain) & set(match.treatment_result.by_domain) for match in pairing.pairs
-    ]
-    return sorted(set.intersection(*names)) if names else []
+    results = [result for pair in pairing.pairs for result in (pair.control_result, pair.treatment_result)]
+    return sorted(set.intersection(*(set(result.by_domain) for result in results))) if results else []
 
 
 def _domain_effect(pairing: PairedRuns, name: str, level: float) -> DomainEffect:
-    a = np.array([match.control_result.by_domain[name] for match in pairing.pairs])
-    b = np.array([match.treatment_result.by_domain[name] for match in pairing.pairs])
+    a = np.array([pair.control_result.by_domain[name] for pair in pairing.pairs])
+    b = np.array([pair.treatment_result.by_domain[name] for pair in pairing.pairs])
     test = paired_effect if pairing.paired else welch_effect
     return DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
 
 
-def _pair(match: RunPair) -> Pair:
-    return Pair(
-        match.seed,
-        match.control_result.loss,
-        match.treatment_result.loss,
-        match.treatment_result.loss - match.control_result.loss,
-    )
+def _pair_row(pair: RunPair) -> Pair:
+    control, treatment = pair.control_result.loss, pair.treatment_result.loss
+    return Pair(pair.seed, control, treatment, treatment - control)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -1,8 +1,8 @@
-"""Promotion: four criteria, of which a candidate wins three and loses the fourth by no more than its margin.
+"""Promotion gate with four criteria. A candidate must win three and lose the fourth by at most its margin.
 
-Every criterion is an advantage, positive in the candidate's favour: ln k; minus ln of the ratio of step
-times, or of FLOPs a token if that is worse; minus ln of the ratio of peak memory; and the control's rate of
-diverged or spiked runs minus its own.
+Each criterion is an advantage, positive if the candidate is better: ln k; minus ln of the ratio of step
+times, or of FLOPs per token if that is worse; minus ln of the ratio of peak memory; and the control's rate of
+diverged or spiked runs minus the candidate's.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from harness.compare.verdict.per_scale import DraftRung
 from harness.compare.verdict.run_outcomes import diverged_paths, ended_runs
 
 DEFAULT_MARGINS = {"quality": 0.01, "speed": 0.05, "memory": 0.05, "stability": 0.05}
-"""How much of each may be lost, where the experiment does not say."""
+"""Largest loss allowed in each criterion, unless the experiment sets another."""
 MIN_WON = 3
 
 
 @dataclass(frozen=True)
 class GateMeasurements:
-    """What is known of one variant beside its losses. Absent is None."""
+    """Measurements of one variant other than its losses. None if not measured."""
 
     step_seconds: float | None
-    """From a timing pass of its own, never from runs that shared a host."""
+    """Seconds per step, from a separate timing pass, never from runs that shared a host."""
     peak_bytes: float | None
     flops_per_token: float | None
-    """At the scale that was timed."""
+    """Model FLOPs per token at the timed scale."""
     num_failed: int
-    """Runs that diverged or spiked, of those `judged`."""
+    """Number of judged runs that diverged or spiked."""
     num_judged: int
-    """Runs that came to an end and whose steps can be read, or that diverged."""
+    """Number of runs that ended with readable steps, or diverged."""
 
 
 def gate_measurements(
     drafts: Sequence[DraftRung], timing: Mapping[str, Any], spikes: dict[str, bool | None]
 ) -> tuple[GateMeasurements, GateMeasurements]:
-    """Control and treatment. timing: `{"scale": s, "variants": {variant: {"step_seconds": s, "peak_bytes":
-    b}}}`; spikes: by path of a run whether it spiked, filled here with what is not known yet."""
+    """Return the measurements of control and treatment. timing: `{"scale": s, "variants": {variant:
+    {"step_seconds": s, "peak_bytes": b}}}`. spikes: cache of "spiked" by run path, filled here."""
     diverged = diverged_paths(drafts)
     sides = zip((drafts[0].pairing.control, drafts[0].pairing.variant), ended_runs(drafts), strict=True)
     control, treatment = (_variant_measurements(name, runs, diverged, timing, spikes) for name, runs in sides)
@@ -55,7 +55,7 @@ def evaluate_gate(
     candidate: GateMeasurements,
     margins: Mapping[str, float] | None = None,
 ) -> GateResult:
-    """The gate of one treatment. What is not measured is neither won nor forgiven."""
+    """Evaluate the gate of one treatment. A criterion that was not measured blocks promotion."""
     limits = DEFAULT_MARGINS | dict(margins or {})
     criteria = (
         _quality_criterion(ladder, limits["quality"]),
@@ -67,25 +67,23 @@ def evaluate_gate(
 
 
 def decide_gate(variant: str, criteria: Sequence[Criterion], *, invalid: bool = False) -> GateResult:
-    """Promote if three of four are won and the other is lost by no more than its margin."""
+    """Promote if three of four criteria are won and the other is lost by at most its margin."""
     won = sum(criterion.passed is True for criterion in criteria)
     not_won = [c for c in criteria if c.passed is not True]
-    unmeasured_names = [c.name for c in not_won if c.passed is None]
+    not_measured = [c.name for c in not_won if c.passed is None]
     beyond_margin = [c.name for c in not_won if c.value is not None and c.value < -c.margin]
+    promote, reason = False, f"won {won} of {len(criteria)}"
     if invalid:
-        return GateResult(variant, False, won, tuple(criteria), "the comparison itself is invalid")
-    if unmeasured_names:
-        return GateResult(
-            variant, False, won, tuple(criteria), f"not measured: {', '.join(unmeasured_names)}"
-        )
-    if won < MIN_WON:
-        names = ", ".join(c.name for c in not_won)
-        return GateResult(variant, False, won, tuple(criteria), f"won {won} of {len(criteria)}, not: {names}")
-    if beyond_margin:
-        return GateResult(
-            variant, False, won, tuple(criteria), f"lost by over its margin: {', '.join(beyond_margin)}"
-        )
-    return GateResult(variant, True, won, tuple(criteria), f"won {won} of {len(criteria)}")
+        reason = "the comparison itself is invalid"
+    elif not_measured:
+        reason = f"not measured: {', '.join(not_measured)}"
+    elif won < MIN_WON:
+        reason += f", not: {', '.join(c.name for c in not_won)}"
+    elif beyond_margin:
+        reason = f"lost by over its margin: {', '.join(beyond_margin)}"
+    else:
+        promote = True
+    return GateResult(variant, promote, won, tuple(criteria), reason)
 
 
 def _variant_measurements(
@@ -113,27 +111,26 @@ def _variant_measurements(
 
 
 def _quality_criterion(ladder: Ladder, margin: float) -> Criterion:
-    """Won by a verdict in its favour; its value is the lower end of the Holm-adjusted interval of ln k, so
-    that a wide interval is not mistaken for a small loss."""
+    """Return the quality criterion: won if the verdict is B_BETTER. Its value is the lower end of the
+    Holm-adjusted interval of ln k, so that a wide interval does not pass as a small loss."""
     low = ladder.holm_low
-    passed = None if low is None else ladder.decision is Decision.B_BETTER
     if low is None:
         return Criterion("quality", None, None, margin, "there is no interval of ln k")
     pairs = f", {ladder.k.n} pairs" if ladder.k else ""
     detail = f"lower end of the Holm-adjusted interval of ln k{pairs}; verdict {ladder.decision.value}"
-    return Criterion("quality", passed, low, margin, detail)
+    return Criterion("quality", ladder.decision is Decision.B_BETTER, low, margin, detail)
 
 
 def _speed_criterion(control: GateMeasurements, candidate: GateMeasurements, margin: float) -> Criterion:
-    """Step time and FLOPs a token: won if neither is worse, and worth what the worse of the two is."""
+    """Return the speed criterion from step time and FLOPs per token; its value is the worse of the two."""
     times = _log_advantage(control.step_seconds, candidate.step_seconds)
     flops = _log_advantage(control.flops_per_token, candidate.flops_per_token)
     if times is None or flops is None:
-        missing = "step time" if times is None else "FLOPs a token at the timed scale"
+        missing = "step time" if times is None else "FLOPs per token at the timed scale"
         return Criterion("speed", None, None, margin, f"{missing} of both variants was not measured")
     detail = (
         f"step time {candidate.step_seconds:.4g} s against {control.step_seconds:.4g} s, "
-        f"FLOPs a token {candidate.flops_per_token:.4g} against {control.flops_per_token:.4g}"
+        f"FLOPs per token {candidate.flops_per_token:.4g} against {control.flops_per_token:.4g}"
     )
     value = min(times, flops)
     return Criterion("speed", value >= 0, value, margin, detail)
@@ -143,7 +140,7 @@ def _memory_criterion(control: GateMeasurements, candidate: GateMeasurements, ma
     value = _log_advantage(control.peak_bytes, candidate.peak_bytes)
     if value is None:
         return Criterion("memory", None, None, margin, "peak memory of both variants was not measured")
-    detail = f"peak bytes a device {candidate.peak_bytes:.4g} against {control.peak_bytes:.4g}"
+    detail = f"peak bytes per device {candidate.peak_bytes:.4g} against {control.peak_bytes:.4g}"
     return Criterion("memory", value >= 0, value, margin, detail)
 
 
@@ -151,7 +148,7 @@ def _stability_criterion(
     ladder: Ladder, control: GateMeasurements, candidate: GateMeasurements, margin: float
 ) -> Criterion:
     if not control.num_judged or not candidate.num_judged:
-        return Criterion("stability", None, None, margin, "there are no step losses of both variants")
+        return Criterion("stability", None, None, margin, "not both variants have step losses")
     a, b = control.num_failed / control.num_judged, candidate.num_failed / candidate.num_judged
     detail = (
         f"{candidate.num_failed} of {candidate.num_judged} runs diverged or spiked, "
@@ -161,7 +158,7 @@ def _stability_criterion(
 
 
 def _log_advantage(control: float | None, candidate: float | None) -> float | None:
-    """ln of the control's over the candidate's: positive where the candidate needs less."""
+    """Return ln(control / candidate), positive if the candidate needs less. None if either is None."""
     return None if control is None or candidate is None else math.log(control / candidate)
 
 

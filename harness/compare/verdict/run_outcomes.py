@@ -1,4 +1,4 @@
-"""What became of every run: outcomes, what is missing, and how many diverged."""
+"""Final state of every run: outcomes, missing runs, and counts of divergence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.inputs.evaluations import EvalResult, last_result
 from harness.compare.inputs.expected_runs import ExpectedRuns
 from harness.compare.inputs.pairing import PairedRuns
-from harness.compare.inputs.run_records import EvalResult, RunRecord, last_result
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Rule
 from harness.compare.results.context_types import DivergenceCount, RunState
 from harness.compare.stats.distributions import fisher_exact
@@ -21,17 +22,17 @@ MISSING = "missing"
 
 
 def run_states(roster: ExpectedRuns, scales: Sequence[str]) -> tuple[RunState, ...]:
-    """Every run, and every run that should be there. `scales`: those of the runs, in order."""
+    """Return the state of every run that exists or is expected. scales: scales of the runs, in order."""
     states = {run.key: _run_state(run, roster.rule) for run in roster.runs}
     for key in roster.expected - states.keys():
         states[key] = _missing_run(*key)
     order = {scale: position for position, scale in enumerate(scales)}
-    last = len(order)  # a scale of which no run is there
+    last = len(order)  # Scales without any run come last.
     return tuple(states[key] for key in sorted(states, key=lambda key: (order.get(key[0], last), *key)))
 
 
 def count_divergence(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCount:
-    """Diverged runs of a treatment and of the control, all scales together, with Fisher's exact test."""
+    """Count the diverged runs of a treatment and of the control over all scales, with Fisher's exact p."""
     diverged = diverged_paths(drafts)
     a_runs, b_runs = ended_runs(drafts)
     a, b = sum(run.path in diverged for run in a_runs), sum(run.path in diverged for run in b_runs)
@@ -40,15 +41,15 @@ def count_divergence(variant: str, drafts: Sequence[DraftRung]) -> DivergenceCou
 
 
 def ended_runs(drafts: Sequence[DraftRung]) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Runs of the control and of the treatment that came to an end: at their last step, at the look that
-    ended their scale, or because they diverged."""
+    """Return the runs of control and treatment that ended: at their last step, at the look that ended their
+    scale, or by divergence."""
     a = [run for draft in drafts for run in draft.pairing.control_runs if _has_ended(run, draft.pairing)]
     b = [run for draft in drafts for run in draft.pairing.treatment_runs if _has_ended(run, draft.pairing)]
     return a, b
 
 
 def diverged_paths(drafts: Sequence[DraftRung]) -> set[str]:
-    """Runs of both that diverged: by their own word, or far above all others."""
+    """Return the paths of runs of both variants that diverged, by their status or with a loss far above."""
     paths = set()
     for draft in drafts:
         pairing = draft.pairing
@@ -72,14 +73,14 @@ def _run_state(run: RunRecord, rule: Rule) -> RunState:
 
 
 def _final_outcome(run: RunRecord, rule: Rule) -> EvalResult | None:
-    """What a run scored at its end; where it was stopped at a look, at the end of that look's branch."""
+    """Return the outcome at a run's end, or at the end of its last branch if it was stopped at a look."""
     if rule.uses_looks and run.status.state is State.stopped and run.branches:
         return last_result(run.branches[max(run.branches)], rule.domains)
     return last_result(run.evals, rule.domains) if run.complete else None
 
 
 def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
-    """One sentence where the run cannot be used as it is."""
+    """Return one sentence if the run cannot be used as it is, else ""."""
     if run.problem:
         return run.problem
     if run.edited_by_hand:

@@ -22,7 +22,7 @@ from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.inspection.replay.step_range import Stretch, find_stretch
-from harness.models.user_modules import import_modules
+from harness.models.registry import import_modules
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import read_manifest
 from harness.records.run.config_file import stored_config_hash

@@ -30,7 +30,7 @@ MAX_LAUNCHES = 30
 
 @dataclass(frozen=True)
 class Correction:
-    """Factor from a raw to a corrected step time; COVERAGE of runs lie within exp(`spread`) of it either way."""
+    """Factor from a raw to a corrected step time. COVERAGE of runs lie within exp(`spread`) of it."""
 
     factor: float
     spread: float

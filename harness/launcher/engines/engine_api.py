@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.core.errors import UserError
 from harness.records.run.run_lock import HELD
 from harness.records.run.status import ProcessInfo
 
@@ -58,24 +59,28 @@ def run_args(spec: WorkerSpec) -> list[str]:
     return [str(run.absolute()) for run in spec.runs]
 
 
+def lost_exit(writer: ProcessInfo, place: str) -> Exit:
+    """Make the exit of a worker that is not in `place`. Raises UserError if its process is alive."""
+    process = f"process {writer.pid} on {writer.host}"
+    if writer.alive():
+        raise UserError(f"{process} trains it outside {place}. Continue there, or wait")
+    return Exit(None, f"{process} trained it, but nothing of this sweep in {place} trains it now")
+
+
 class Engine(Protocol):
     """An engine. Its handles are opaque: only the engine that made a handle understands it."""
 
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError if a worker of `specs` could not run or read `files`. Called first."""
-        ...
 
     def submit(self, spec: WorkerSpec) -> Any:
         """Start a worker, or take over the one that an earlier driver submitted. Returns its handle."""
-        ...
 
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> Any:
-        """Return a handle for a worker that another driver started. Raises UserError if it is out of reach."""
-        ...
+        """Return a handle for another driver's worker. Raises UserError if it is out of reach."""
 
     def poll(self, handle: Any) -> Exit | None:
         """Return how the worker ended; None while it runs or waits."""
-        ...
 
     def waiting(self, handle: Any) -> str:
         """Return why the worker has not started yet; empty once it has."""
@@ -83,8 +88,6 @@ class Engine(Protocol):
 
     def cancel(self, handle: Any, *, hard: bool) -> None:
         """Ask a worker to save and exit, or kill it if `hard`."""
-        ...
 
     def close(self) -> None:
         """Disconnect from the workers without stopping them."""
-        ...

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_engine(config: EngineConfig, logs: Path) -> Engine:
-    """Make the configured engine; `logs` is the folder of the workers' logs. Raises UserError for unknown names."""
+    """Make the engine `config.name`; `logs` is the folder of the workers' logs. Raises UserError."""
     if config.name == "slurm":
         return make_slurm_engine(config.slurm, logs)
     if config.name == "ray":
@@ -24,10 +24,8 @@ def make_engine(config: EngineConfig, logs: Path) -> Engine:
 
         return RayEngine(config.ray, logs)
     if config.name != "local":
-        raise UserError(
-            f"engine.name={config.name}: no such engine; "
-            f"{did_you_mean(config.name, ['local', 'ray', 'slurm'])}"
-        )
+        hint = did_you_mean(config.name, ["local", "ray", "slurm"])
+        raise UserError(f"engine.name={config.name}: no such engine; {hint}")
     from harness.launcher.engines.local.local_engine import LocalEngine
 
     return LocalEngine(logs)

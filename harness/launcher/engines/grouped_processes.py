@@ -27,12 +27,10 @@ def per_process_specs(spec: WorkerSpec, host: str) -> list[WorkerSpec]:
     count = spec.processes
     if count == 1:
         return [spec]
-    start = uuid.uuid4().hex
-    environments = [to_env(ProcessGroup(count, start, host, index=index)) for index in range(count)]
-    return [
-        replace(spec, env={**spec.env, **env}, log=process_log(spec, index))
-        for index, env in enumerate(environments)
-    ]
+    launch_id = uuid.uuid4().hex
+    envs = [to_env(ProcessGroup(count, launch_id, host, index=index)) for index in range(count)]
+    logs = [process_log(spec, index) for index in range(count)]
+    return [replace(spec, env={**spec.env, **env}, log=log) for env, log in zip(envs, logs, strict=True)]
 
 
 def process_log(spec: WorkerSpec, index: int) -> Path:
@@ -50,22 +48,20 @@ class ProcessGroupHandle(Generic[Handle]):
     """Exits by process index, in the order in which they were seen."""
     first_exit_time: float = 0.0
     """Clock time of the first exit, in seconds."""
-    terminated: bool = False
+    is_killed: bool = False
     """True once the processes that outlived the grace period were killed."""
 
-    def poll(
-        self, poll_process: Callable[[Handle], Exit | None], end_process: Callable[[Handle], None]
-    ) -> Exit | None:
+    def poll(self, poll_one: Callable[[Handle], Exit | None], kill: Callable[[Handle], None]) -> Exit | None:
         """Return the exit that explains the others once all have exited. Kills those that take too long."""
         for index, member in enumerate(self.members):
-            if index not in self.exits and (exit := poll_process(member)) is not None:
+            if index not in self.exits and (exit := poll_one(member)) is not None:
                 self.first_exit_time = self.first_exit_time if self.exits else self.clock()
                 self.exits[index] = exit
         running = [member for index, member in enumerate(self.members) if index not in self.exits]
-        if self.exits and not self.terminated and self.clock() - self.first_exit_time > EXIT_GRACE_SECONDS:
-            self.terminated = True
+        if self.exits and not self.is_killed and self.clock() - self.first_exit_time > EXIT_GRACE_SECONDS:
+            self.is_killed = True
             for member in running:
-                end_process(member)
+                kill(member)
         return None if running else self._group_exit()
 
     def _group_exit(self) -> Exit:

@@ -13,16 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, WorkerSpec
+from harness.launcher.engines.engine_api import Engine, Exit, WorkerSpec
 from harness.records.run.provenance import code_hash
 from harness.records.run.run_lock import WAY_OUT, acquire, owner, release
 
 MAX_CLOCK_SKEW_SECONDS = 60.0
-"""Seconds by which clocks may differ. Beyond that, the times in a run's record would contradict each other."""
+"""Seconds by which clocks may differ; the times in a run's record must not contradict each other."""
 FILE_VISIBLE_SECONDS = 15.0
 """Seconds after the job's end until its answer must be visible here; network file systems cache."""
 TICK_SECONDS = 0.2
@@ -35,28 +35,8 @@ QUOTED_LOG_LINES = 3
 """Number of log lines that are quoted: a failed `module load` is printed before the missing Python."""
 
 
-class PreflightEngine(Protocol):
-    """The part of an engine that the test job needs."""
-
-    def poll(self, handle: Any) -> Exit | None:
-        """See Engine.poll."""
-        ...
-
-    def waiting(self, handle: Any) -> str:
-        """See Engine.waiting."""
-        ...
-
-    def cancel(self, handle: Any, *, hard: bool) -> None:
-        """See Engine.cancel."""
-        ...
-
-    def close(self) -> None:
-        """See Engine.close."""
-        ...
-
-
 def run_preflight(
-    engine: PreflightEngine,
+    engine: Engine,
     start: Callable[[WorkerSpec, Sequence[str]], Any],
     folder: Path,
     files: Sequence[Path],
@@ -98,14 +78,14 @@ def _exchange_files(folder: Path, token: str) -> tuple[Path, Path, Path]:
     return question, answer, lock
 
 
-def _wait_for_exit(engine: PreflightEngine, handle: Any, note: Callable[[str], None]) -> Exit:
-    reported: set[str] = set()
+def _wait_for_exit(engine: Engine, handle: Any, note: Callable[[str], None]) -> Exit:
+    reasons: set[str] = set()
     try:
         while (end := engine.poll(handle)) is None:
             reason = engine.waiting(handle)
-            if reason and reason not in reported and len(reported) < 5:
+            if reason and reason not in reasons and len(reasons) < 5:
                 note(f"the test job {reason}")
-                reported.add(reason)
+                reasons.add(reason)
             time.sleep(TICK_SECONDS)
         return end
     except BaseException:
@@ -129,8 +109,8 @@ def _read_answer(answer: Path, end: Exit, log: Path) -> dict[str, Any] | None:
 def _last_output(end: Exit, log: Path) -> str:
     """Return the last lines of the log, else the message of the scheduler."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    printed = [line.strip() for line in lines if line.strip()]
-    return "; ".join(printed[-QUOTED_LOG_LINES:]) or end.scheduler_message
+    texts = [line.strip() for line in lines if line.strip()]
+    return "; ".join(texts[-QUOTED_LOG_LINES:]) or end.scheduler_message
 
 
 def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
@@ -143,8 +123,8 @@ def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
         if end.code is None:
             raise UserError(f"the test job before the first worker did not run: {end.message}")
         raise UserError(
-            f"{log.parent} is not shared: the test job should have written a file there, but none appeared ({end.message}). "
-            "Choose a folder that every node sees, with runs=..."
+            f"{log.parent} is not shared: the test job should have written a file there, but none appeared "
+            f"({end.message}). Choose a folder that every node sees, with runs=..."
         )
     if answer["failure"]:
         raise UserError(f"node {answer['host']}: {answer['failure']}")

@@ -1,1 +1,1 @@
-"""Which run trains when, and on which devices?"""
+"""Placement of runs: when each trains, and on which devices."""

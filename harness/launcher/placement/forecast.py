@@ -1,4 +1,4 @@
-"""A sweep before it is trained: what each run will take, and where and when it will be trained."""
+"""Forecast of a sweep before it is trained: the duration of each run, and when and where it will train."""
 
 from __future__ import annotations
 
@@ -43,32 +43,33 @@ class RunEstimator:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`estimates` by run; the tasks of `plan` are runs, or whole workers where those are what is counted."""
+    """Estimates by run, and the schedule. Its tasks are runs on devices, or whole blocks on workers."""
 
     estimates: Mapping[str, RunEstimate]
     schedule: SweepSchedule
     unit: str
-    """What the plan shares out: devices, or workers."""
+    """Unit that the schedule allocates: "devices" or "workers"."""
     oversubscription: float
-    """Devices in use for each core of this host; 1 where they are real."""
+    """Devices in use for each core of this host; 1 for real devices."""
 
     @property
     def capacity_text(self) -> str:
-        """How much of what, in words."""
+        """The capacity of the machine, such as "8 devices"."""
         count = self.schedule.devices
         return f"{count} {self.unit if count > 1 else self.unit.removesuffix('s')}"
 
     @property
     def low(self) -> float:
-        return self.schedule.makespan * self._ratio([each.low for each in self.estimates.values()])
+        """Lower bound of the sweep's wall seconds. The errors of all runs add up: they share one rate."""
+        return self.schedule.makespan * self._ratio([e.low for e in self.estimates.values()])
 
     @property
     def high(self) -> float:
-        """Wall seconds of the sweep. Runs are mispredicted together, since they rest on the same rate."""
-        return self.schedule.makespan * self._ratio([each.high for each in self.estimates.values()])
+        """Upper bound of the sweep's wall seconds, as `low`."""
+        return self.schedule.makespan * self._ratio([e.high for e in self.estimates.values()])
 
     def _ratio(self, bounds: Sequence[float]) -> float:
-        return sum(bounds) / sum(each.seconds for each in self.estimates.values())
+        return sum(bounds) / sum(estimate.seconds for estimate in self.estimates.values())
 
 
 def forecast(
@@ -78,9 +79,9 @@ def forecast(
     estimator: RunEstimator,
     fixed: Container[str] = (),
 ) -> Forecast:
-    """Place the blocks on `engine.devices`, or among as many workers as are at work at a time.
+    """Place the blocks on `engine.devices` devices, or without them on `workers` workers at a time.
 
-    `fixed`: names of runs that keep the mesh that they have. Raises UserError for what does not fit.
+    `fixed`: names of runs that keep their mesh. Raises UserError if a block does not fit.
     """
     if settings.devices:
         return _on_devices(blocks, settings, estimator, fixed)
@@ -88,70 +89,64 @@ def forecast(
 
 
 def with_meshes(blocks: Sequence[Block], outlook: Forecast) -> list[Block]:
-    """Blocks in the order of their starts, each run with the mesh of the width that it was given."""
+    """Return the blocks in the order of their starts, each run on a mesh of the width that it was given.
+
+    Workers take the longest block first, so that the last block to end is a short one and no core waits for
+    a long one: for the three scales of the demo and two workers that is 32 units of time against 38.
+    """
     if outlook.unit == "workers":
-        return longest_first(blocks, outlook.estimates)
-    booked = {booking.task: booking for booking in outlook.schedule.reservations}
+        return sorted(
+            blocks, key=lambda block: -max(outlook.estimates[run.name].seconds for run in block.runs)
+        )
+    reservations = {reservation.task: reservation for reservation in outlook.schedule.reservations}
     return [
-        Block(block.name, tuple(_with_width(run, booked[run.name].width) for run in block.runs))
-        for block in sorted(blocks, key=lambda block: booked[block.runs[0].name].start)
+        Block(block.name, tuple(_at_width(run, reservations[run.name].width) for run in block.runs))
+        for block in sorted(blocks, key=lambda block: reservations[block.runs[0].name].start)
     ]
 
 
-def longest_first(blocks: Sequence[Block], estimates: Mapping[str, RunEstimate]) -> list[Block]:
-    """Longest first, so that the last block to end is a short one and no core waits for a long one:
-    on the three rungs of the demo and two workers that is 32 units of time against 38."""
-    return sorted(blocks, key=lambda block: -max(estimates[run.name].seconds for run in block.runs))
-
-
-def _with_width(run: Run, width: int) -> Run:
-    if width == run.devices:
-        return run
-    return run.on_mesh(possible_meshes(run.config)[width])
+def _at_width(run: Run, width: int) -> Run:
+    return run if width == run.devices else run.on_mesh(possible_meshes(run.config)[width])
 
 
 def _on_devices(
     blocks: Sequence[Block], settings: EngineConfig, estimator: RunEstimator, fixed: Container[str]
 ) -> Forecast:
     runs = [run for block in blocks for run in block.runs]
-    crowd = _crowd(runs[0], settings.devices)
+    oversubscription = _oversubscription(runs[0], settings.devices)
     by_width = {
         run.name: {
-            mesh.devices: estimator.estimate(run, mesh, crowd)
+            mesh.devices: estimator.estimate(run, mesh, oversubscription)
             for mesh in ([run.config.mesh] if run.name in fixed else possible_meshes(run.config).values())
         }
         for run in runs
     }
     tasks = [
-        RunTask(run.name, run.block, {width: each.seconds for width, each in by_width[run.name].items()})
+        RunTask(run.name, run.block, {width: e.seconds for width, e in by_width[run.name].items()})
         for run in runs
     ]
-    plan = place_tasks(tasks, [DevicePartition("devices", settings.devices)], settings.schedule)
-    estimates = {booking.task: by_width[booking.task][booking.width] for booking in plan.reservations}
-    return Forecast(estimates, plan, "devices", crowd)
+    schedule = place_tasks(tasks, [DevicePartition("devices", settings.devices)], settings.schedule)
+    estimates = {r.task: by_width[r.task][r.width] for r in schedule.reservations}
+    return Forecast(estimates, schedule, "devices", oversubscription)
 
 
 def _on_workers(
     blocks: Sequence[Block], settings: EngineConfig, workers: int, estimator: RunEstimator
 ) -> Forecast:
-    """Each worker trains one block, or one run, at a time, on devices of its own."""
+    """Schedule workers. Each trains one block, or one run, at a time, on devices of its own."""
     runs = [run for block in blocks for run in block.runs]
     groups = {block.name: block.runs for block in blocks}
     if settings.isolation is Isolation.run:
         groups = {run.name: (run,) for run in runs}
-    at_work = min(workers, len(groups))
-    devices = at_work * max(sum(run.devices for run in group) for group in groups.values())
-    crowd = _crowd(runs[0], devices)
-    estimates = {run.name: estimator.estimate(run, run.config.mesh, crowd) for run in runs}
+    at_once = min(workers, len(groups))
+    devices = at_once * max(sum(run.devices for run in group) for group in groups.values())
+    oversubscription = _oversubscription(runs[0], devices)
+    estimates = {run.name: estimator.estimate(run, run.config.mesh, oversubscription) for run in runs}
     slowest = {name: max(estimates[run.name].seconds for run in group) for name, group in groups.items()}
     tasks = [RunTask(name, name, {1: seconds}) for name, seconds in slowest.items()]
-    return Forecast(
-        estimates,
-        place_tasks(tasks, [DevicePartition("workers", workers)], settings.schedule),
-        "workers",
-        crowd,
-    )
+    schedule = place_tasks(tasks, [DevicePartition("workers", workers)], settings.schedule)
+    return Forecast(estimates, schedule, "workers", oversubscription)
 
 
-def _crowd(run: Run, devices: int) -> float:
+def _oversubscription(run: Run, devices: int) -> float:
     return devices / available_cores() if run.config.cluster.platform == "cpu" else 1.0

@@ -21,19 +21,15 @@ class Display(Protocol):
 
     def show(self, active: Sequence[Run]) -> None:
         """Show the runs that are training now."""
-        ...
 
     def finished(self, run: Run, status: Status) -> None:
         """Print how a run ended."""
-        ...
 
     def note(self, text: str) -> None:
         """Print a line."""
-        ...
 
     def close(self) -> None:
         """Remove the bars."""
-        ...
 
 
 def make_display(runs: Sequence[Run], console: Console) -> Display:

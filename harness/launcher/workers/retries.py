@@ -33,12 +33,12 @@ class RetryPolicy:
             self._attempts_before[run.name] = read_status(run.dir).attempt
 
     def should_retry(self, run: Run, status: Status) -> bool:
-        """Return whether a run gets another worker after this one ended. Counts the attempt, if it was one."""
+        """Return whether a run gets another worker. Counts the attempt of the last one, if it was one."""
         if status.state in NOT_A_FAILURE:
             return True
         # In a group of processes, no process can restart a run alone.
-        retried = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
-        return status.state in retried and self._record_failure(run, status) < self.settings.attempts
+        states = (State.lost,) if self.settings.processes == 1 else (State.lost, State.failed, State.oom)
+        return status.state in states and self._record_failure(run, status) < self.settings.attempts
 
     def makes_no_progress(self, run: Run, idle: bool) -> bool:
         """Count a worker that was told to exit; return whether too many in a row made no step.

@@ -1,7 +1,7 @@
 """The supervisor of a sweep: it starts, watches and restarts workers until every run has ended.
 
-A worker restarts its own runs and gives them up after `engine.attempts`. The supervisor restarts the runs of a
-process that was lost.
+A worker restarts its own runs and gives them up after `engine.attempts`. The supervisor restarts the runs of
+lost workers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ActiveWorker:
     """Bytes of its logs before it was started."""
     kill_reason: str = ""
     """Reason for which the supervisor killed it; empty if it did not."""
-    reported: set[str] = field(default_factory=set)
+    messages: set[str] = field(default_factory=set)
     """Messages about its runs that were printed."""
 
 
@@ -144,11 +144,11 @@ class Supervisor:
 
     def _watch_running(self, runs: list[Run], origin: Assignment) -> None:
         """Watch runs that live workers train, grouped by worker."""
-        for writer, watched in group_by_worker(runs).items():
+        for writer, group in group_by_worker(runs).items():
             if writer is None or not writer.pid:
-                self._requeue(Assignment(origin.name, watched, origin.devices), 1.0)
+                self._requeue(Assignment(origin.name, group, origin.devices), 1.0)
             else:
-                self.adopt(Assignment(origin.name, watched, origin.devices), writer)
+                self.adopt(Assignment(origin.name, group, origin.devices), writer)
 
     def _activate(self, assignment: Assignment, start: Callable[[WorkerSpec], Any]) -> None:
         spec, runs = self.make_spec(assignment), (*assignment.runs,)
@@ -185,9 +185,9 @@ class Supervisor:
                 self._report_final(run, status)
             elif status.state is State.pending and status.message:  # its worker restarts it
                 message = f"{run.name}: {status.message}"
-                if message not in worker.reported:
+                if message not in worker.messages:
                     self.display.note(message)
-                worker.reported.add(message)
+                worker.messages.add(message)
         return [run for run, status in statuses if status.state is State.running]
 
     def _report_waiting(self, worker: ActiveWorker, reason: str) -> None:
@@ -213,7 +213,8 @@ class Supervisor:
             self.display.note(f"{worker.assignment.name}: {end.message}")
         to_retry: list[Run] = []
         was_running = any(read_status(run.dir).state is State.running for run in worker.assignment.runs)
-        for run in sorted(worker.assignment.runs, key=_was_given_up, reverse=True):
+        given_up = (State.failed, State.oom)  # these first: their end may stop others
+        for run in sorted(worker.assignment.runs, key=lambda run: read_status(run.dir).state not in given_up):
             status = self._final_status(run, worker, end, was_running)
             if status.state.is_final:
                 self._report_final(run, status)
@@ -309,8 +310,6 @@ class Supervisor:
         assignment.not_before = self.clock() + wait
         self.waiting.insert(len(self.waiting) if at_the_end else 0, assignment)
 
-    # Leaving
-
     def _ask_to_save(self) -> None:
         """Ask every worker to save and exit; the loop waits for them until a second interrupt."""
         self._stopping, self.waiting = True, []
@@ -328,11 +327,6 @@ def worker_options(settings: EngineConfig, failures: int = 0, devices: int = 0) 
         on_failure=settings.on_failure.value,
         devices=devices,
     )
-
-
-def _was_given_up(run: Run) -> bool:
-    """Return whether the worker gave the run up. Such runs are handled first: they may stop others."""
-    return read_status(run.dir).state in (State.failed, State.oom)
 
 
 def group_by_worker(runs: Sequence[Run]) -> dict[Any, list[Run]]:

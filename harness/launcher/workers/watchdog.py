@@ -22,14 +22,14 @@ class Watchdog:
         self._silent: dict[RunDir, float] = {}
 
     def update(self, statuses: Sequence[tuple[RunDir, Status]], now: float) -> None:
-        """Count the time since the last update for each run that is unchanged. `now`: seconds on any one clock."""
+        """Count the time since the last update for each unchanged run. `now`: seconds on any one clock."""
         elapsed, self._now = min(now - self._now, MAX_TICK_SECONDS), now
         running = any(status.state is State.running for _, status in statuses)
-        watched = (State.running,) if running else ACTIVE_STATES  # pending runs wait for the running ones
+        counted_states = (State.running,) if running else ACTIVE_STATES  # pending runs wait for these
         for run, status in statuses:
             signs = (status.state, status.progress, status.step, status.phase, status.attempt)
-            unchanged = self._last_signs.get(run) == signs and status.state in watched
-            self._silent[run] = self._silent.get(run, 0.0) + elapsed if unchanged else 0.0
+            is_silent = self._last_signs.get(run) == signs and status.state in counted_states
+            self._silent[run] = self._silent.get(run, 0.0) + elapsed if is_silent else 0.0
             self._last_signs[run] = signs
 
     def silent_seconds(self) -> float:

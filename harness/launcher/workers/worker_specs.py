@@ -22,9 +22,8 @@ def assign_runs(blocks: Sequence[Block], settings: EngineConfig, workers: int) -
         return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
     widths = [sum(run.devices for run in block.runs) for block in blocks]
     if settings.isolation is Isolation.block:
-        return [
-            Assignment(block.name, [*block.runs], width) for block, width in zip(blocks, widths, strict=True)
-        ]
+        pairs = zip(blocks, widths, strict=True)
+        return [Assignment(block.name, [*block.runs], width) for block, width in pairs]
     runs = [run for block in blocks for run in block.runs]
     devices = max(settings.devices, *widths) if settings.devices else sum(sorted(widths)[-workers:])
     return [Assignment("all", runs, devices)] if runs else []
@@ -62,11 +61,6 @@ def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
         return settings.workers
     if settings.devices or settings.name != "local":
         return sum(len(block.runs) for block in blocks)
-    need = max(_worker_bytes(block) for block in blocks)
-    fit = int(free_memory() * 0.8 // need)
+    need = [sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs) for block in blocks]
+    fit = int(free_memory() * 0.8 // (6e8 + max(need)))  # an interpreter with its libraries takes 600 MB
     return max(1, min(len(os.sched_getaffinity(0)), fit))
-
-
-def _worker_bytes(block: Block) -> float:
-    """Return the bytes of a worker: an interpreter with its libraries, and the arrays of its runs."""
-    return 6e8 + sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs)

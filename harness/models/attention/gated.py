@@ -11,29 +11,15 @@ from jax import Array
 
 from harness.models.attention import grouped_query
 from harness.models.layers import Rotary, project
-from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.mechanism import LayerContext
 from harness.models.parameters import weight
-from harness.models.registry import register_attention
 
 
 def _gate_flops(context: LayerContext) -> float:
     return 2.0 * context.shape.width * context.shape.heads * context.shape.head_width
 
 
-@register_attention(
-    "gated",
-    grouped_query.GroupedOptions,
-    model_flops=lambda context, options: (
-        grouped_query.model_flops(context, options.kv_heads) + _gate_flops(context)
-    ),
-    executed_flops=lambda context, options: (
-        grouped_query.executed_flops(context, options.kv_heads) + MatmulFlops(weights=_gate_flops(context))
-    ),
-    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
-        context, bytes_per_value, options.kv_heads
-    ),
-    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
-)
+@grouped_query.register_softmax("gated", grouped_query.GroupedOptions, _gate_flops)
 class GatedAttention(grouped_query.SoftmaxAttention):
     """Grouped-query attention whose head outputs are multiplied by a learned gate."""
 

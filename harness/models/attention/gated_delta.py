@@ -117,13 +117,13 @@ class DecayMasks:
     """Factors by which corrections and states decay, for chunks of W tokens, C chunks in a sequence."""
 
     within_WW: Array
-    """From a token (column) to a later one of the same chunk (row); 0 for an earlier one."""
+    """Decay from a token (column) to a later one of the same chunk (row); 0 for an earlier one."""
     before_W1: Array
-    """From the end of the previous chunk to a token."""
+    """Decay from the end of the previous chunk to a token."""
     after_W1: Array
-    """From a token to the end of its chunk."""
+    """Decay from a token to the end of its chunk."""
     chunk_11: Array
-    """From the end of the previous chunk to the end of this one."""
+    """Decay from the end of the previous chunk to the end of this one."""
 
     @classmethod
     def from_log_alpha(cls, log_alpha_W1: Array, document_W1: Array | None) -> DecayMasks:

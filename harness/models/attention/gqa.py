@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from harness.models.attention import grouped_query
 from harness.models.mechanism import LayerContext
-from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +16,7 @@ class GQAOptions(grouped_query.ScoreOptions):
     """Number of key-value heads."""
 
 
-@register_attention(
-    "gqa",
-    GQAOptions,
-    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads),
-    executed_flops=lambda context, options: grouped_query.executed_flops(context, options.kv_heads),
-    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
-        context, bytes_per_value, options.kv_heads
-    ),
-    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
-)
+@grouped_query.register_softmax("gqa", GQAOptions)
 class GroupedQueryAttention(grouped_query.SoftmaxAttention):
     """Softmax attention with `kv_heads` key-value heads."""
 

@@ -5,7 +5,10 @@ A variant chooses the number of key-value heads and the keys that a query sees; 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -17,6 +20,7 @@ from harness.models.attention.kernels.softmax import attend, mean_visible_keys
 from harness.models.layers import RMSNorm, Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import constant, weight
+from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,8 @@ class ScoreOptions:
     """Bound of the scores: s becomes softcap tanh(s / softcap) (arXiv:2408.00118, section 2); null keeps s.
     """
     sinks: bool = False
-    """Whether each head has a learned logit that joins the softmax without a value, so that the head can
-    attend to nothing (arXiv:2309.17453, as in gpt-oss)."""
+    """Give each head a learned logit that joins the softmax without a value, so that the head can attend to
+    nothing (arXiv:2309.17453, as in gpt-oss)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,16 @@ class SoftmaxAttention(nnx.Module):
         self.query_norm, self.key_norm = norm(), norm()
         self.sink = constant(H, "heads", 0.0) if scores.sinks else None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept the old method names `mix` and `_positioned`, for one version."""
+        for old, new in (("mix", "attend_heads"), ("_positioned", "_rotated")):
+            if old in vars(cls):
+                warnings.warn(f"'{old}' is now called '{new}'.", DeprecationWarning, stacklevel=2)
+                setattr(cls, new, vars(cls)[old])
+            elif new in vars(cls):
+                setattr(cls, old, vars(cls)[new])
+        super().__init_subclass__(**kwargs)
+
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         return project(self.attend_heads(x_BTD, rotary), self.output)
 
@@ -87,6 +101,8 @@ class SoftmaxAttention(nnx.Module):
     def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
         return rotary(norm(x_BHTK) if norm else x_BHTK)
+
+    mix, _positioned = attend_heads, _rotated
 
 
 def model_flops(context: LayerContext, kv_heads: int | None = None, window: int | None = None) -> float:
@@ -118,6 +134,28 @@ def cache_bytes(
 def supports_sequence_parallel(context: LayerContext, options: ScoreOptions) -> bool:
     """Return True: ring attention works on the shards of a sequence."""
     return True
+
+
+def register_softmax(
+    name: str, options: type, extra_flops: Callable[[LayerContext], float] = lambda context: 0.0
+) -> Callable[..., Any]:
+    """Return the decorator that registers a softmax attention. Its costs follow from its options `kv_heads` and
+    `window`, if it has them; `extra_flops` are those of further products with weights, per token."""
+
+    def limits(options: Any) -> tuple[int | None, int | None]:
+        return getattr(options, "kv_heads", None), getattr(options, "window", None)
+
+    def executed(context: LayerContext, options: Any) -> MatmulFlops:
+        return executed_flops(context, *limits(options)) + MatmulFlops(weights=extra_flops(context))
+
+    return register_attention(
+        name,
+        options,
+        model_flops=lambda context, options: model_flops(context, *limits(options)) + extra_flops(context),
+        executed_flops=executed,
+        cache_bytes=lambda context, options, size: cache_bytes(context, size, *limits(options)),
+        supports_sequence_parallel=supports_sequence_parallel,
+    )
 
 
 def _kv_heads(context: LayerContext, kv_heads: int | None) -> int:

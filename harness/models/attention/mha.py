@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from harness.models.attention import grouped_query
 from harness.models.mechanism import LayerContext
-from harness.models.registry import register_attention
 
 
-@register_attention(
-    "mha",
-    grouped_query.ScoreOptions,
-    model_flops=lambda context, options: grouped_query.model_flops(context),
-    executed_flops=lambda context, options: grouped_query.executed_flops(context),
-    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(context, bytes_per_value),
-    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
-)
+@grouped_query.register_softmax("mha", grouped_query.ScoreOptions)
 class MultiHeadAttention(grouped_query.SoftmaxAttention):
     """Softmax attention with one key-value head per query head."""
 

@@ -124,8 +124,8 @@ def _check(context: LayerContext, options: MLAOptions) -> None:
     largest = min(D, 2 * H * K)
     if not 1 <= options.latent <= largest:
         raise UserError(
-            f"model.attention.options.latent={options.latent} compresses nothing: choose 1 to {largest},"
-            f" since it is made from {D} numbers and stands for {2 * H * K}."
+            f"model.attention.options.latent={options.latent} must be between 1 and {largest}:"
+            f" the latent is projected from {D} numbers and replaces {2 * H * K}."
         )
     if options.rotary < 2 or options.rotary % 2 or K % options.rotary:
         valid = ", ".join(str(width) for width in range(2, K + 1, 2) if K % width == 0)

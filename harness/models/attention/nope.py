@@ -11,19 +11,9 @@ from jax import Array
 from harness.models.attention import grouped_query
 from harness.models.layers import RMSNorm, Rotary
 from harness.models.mechanism import LayerContext
-from harness.models.registry import register_attention
 
 
-@register_attention(
-    "nope",
-    grouped_query.GroupedOptions,
-    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads),
-    executed_flops=lambda context, options: grouped_query.executed_flops(context, options.kv_heads),
-    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
-        context, bytes_per_value, options.kv_heads
-    ),
-    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
-)
+@grouped_query.register_softmax("nope", grouped_query.GroupedOptions)
 class UnpositionedAttention(grouped_query.SoftmaxAttention):
     """Softmax attention that does not rotate queries and keys."""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from harness.core.errors import UserError
 from harness.models.attention import grouped_query
 from harness.models.mechanism import LayerContext
-from harness.models.registry import register_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +17,7 @@ class WindowOptions(grouped_query.GroupedOptions):
     """Number of keys that a query sees: its own and those just before it."""
 
 
-@register_attention(
-    "window",
-    WindowOptions,
-    model_flops=lambda context, options: grouped_query.model_flops(context, options.kv_heads, options.window),
-    executed_flops=lambda context, options: grouped_query.executed_flops(
-        context, options.kv_heads, options.window
-    ),
-    cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
-        context, bytes_per_value, options.kv_heads, options.window
-    ),
-    supports_sequence_parallel=grouped_query.supports_sequence_parallel,
-)
+@grouped_query.register_softmax("window", WindowOptions)
 class WindowedAttention(grouped_query.SoftmaxAttention):
     """Softmax attention over the last `window` keys."""
 

@@ -56,19 +56,22 @@ def _check(options: MoEOptions) -> None:
         raise UserError(f"model.feedforward.options.{key}={getattr(options, key)}{problem}")
 
     if not 1 <= options.top_k <= options.experts:
-        refuse("top_k", f" is not between 1 and experts={options.experts}: a token goes to so many of them.")
+        refuse("top_k", f" must be between 1 and experts={options.experts}: the experts of a token.")
     if options.top_k == 1 < options.experts:
-        refuse("top_k", " gives the router no gradient, as shares sum to 1: choose 2 or more, or experts=1.")
+        refuse(
+            "top_k",
+            " leaves the router without a gradient: weights sum to 1. Choose 2 or more, or experts=1.",
+        )
     if options.shared < 0:
-        refuse("shared", " is negative: give 0 or more.")
+        refuse("shared", " must be 0 or more.")
     if options.balance not in BALANCES:
-        refuse("balance", f" is no way to balance: {did_you_mean(options.balance, BALANCES)}")
+        refuse("balance", f" is unknown: {did_you_mean(options.balance, BALANCES)}")
     if options.balance_rate < 0:
-        refuse("balance_rate", " is negative: it would drive the experts apart; give 0 or more.")
+        refuse("balance_rate", " must be 0 or more: a negative rate drives the loads apart.")
     if options.dispatch not in DISPATCHES:
-        refuse("dispatch", f" is no way to dispatch: {did_you_mean(options.dispatch, DISPATCHES)}")
+        refuse("dispatch", f" is unknown: {did_you_mean(options.dispatch, DISPATCHES)}")
     if options.capacity_factor <= 0:
-        refuse("capacity_factor", " leaves the experts no room: give more than 0, such as 1.25.")
+        refuse("capacity_factor", " must be above 0, for example 1.25.")
 
 
 def _matmul_flops(context: LayerContext) -> float:

@@ -1,1 +1,1 @@
-"""How is a language model built?"""
+"""The decoder of text models."""

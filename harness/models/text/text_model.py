@@ -122,10 +122,7 @@ class TextModel(Model):
 
 
 def build(
-    config: Config,
-    vocabulary: int,
-    end_token: int | None = None,
-    image: tuple[int, int, int] | None = None,
+    config: Config, vocabulary: int, end_token: int | None = None, image: tuple[int, int, int] | None = None
 ) -> Model:
     """Build the model of a run. Raises UserError for a config that has no model.
 

@@ -1,1 +1,1 @@
-"""How do the processes of one run find each other and agree?"""
+"""Rendezvous, initialisation and agreement of a run's processes."""

@@ -1,1 +1,1 @@
-"""How are arrays divided over the devices of a mesh?"""
+"""Meshes, and the sharding of arrays over their devices."""

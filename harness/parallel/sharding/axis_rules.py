@@ -1,4 +1,4 @@
-"""The one table that says over which mesh axes a logical axis is split, and what follows from it."""
+"""Logical axis rules: the table from logical axes to mesh axes, and the shardings that follow from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from harness.core.errors import UserError
 
 
 class HasAxes(Protocol):
-    """Anything with a shape whose axes have logical names, such as a `ParamSpec` of harness.models."""
+    """An object with a shape whose axes have logical names, such as a `ParamSpec` of harness.models."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        ...
 
     @property
-    def axes(self) -> tuple[str | None, ...]: ...
+    def axes(self) -> tuple[str | None, ...]:
+        """Logical name of each axis; None is never split."""
+        ...
 
 
 LOGICAL_AXIS_RULES: dict[str, str | tuple[str, ...]] = {
@@ -33,9 +37,9 @@ LOGICAL_AXIS_RULES: dict[str, str | tuple[str, ...]] = {
     "experts": "expert",
     "vocabulary": "tensor",
 }
-"""Logical axis -> mesh axes. What is not listed (head_width, layers) is on every device in full.
-The batch is split over `expert` too: all but the experts would be computed once for each part of it.
-The time is that of activations, and no spec names it inside of `context.in_parts`."""
+"""Logical axis -> mesh axes. Unlisted axes (head_width, layers) are replicated. The batch is split over
+`expert` too: otherwise all but the experts would be computed once per shard of that axis. `time` is an axis
+of activations, which no spec names inside `sequence_parallel.shard_sequence`."""
 
 REMEDIES = {
     "batch": "choose scale.batch as a multiple of it",
@@ -50,17 +54,17 @@ REMEDIES = {
 
 
 def partition_spec(*axes: str | None) -> P:
-    """How an array with these logical axes is split."""
+    """Return the PartitionSpec of an array with these logical axes."""
     return P(*(LOGICAL_AXIS_RULES.get(axis) if axis else None for axis in axes))
 
 
 def out_sharding(*axes: str | None) -> P | None:
-    """The same as an `out_sharding` of an operation; None outside a mesh, where nothing is split."""
+    """Return the `out_sharding` of an operation with these logical axes; None outside a mesh."""
     return None if jax.sharding.get_abstract_mesh().empty else partition_spec(*axes)
 
 
 def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> dict[str, NamedSharding]:
-    """Sharding of each parameter by path; UserError if an axis does not divide."""
+    """Return the sharding of each parameter by path. Raises UserError if an axis does not divide."""
     for spec in specs.values():
         for axis, size in zip(spec.axes, spec.shape, strict=True):
             _check_divides(mesh.shape, axis, size)
@@ -68,14 +72,14 @@ def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> 
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
-    """Sharding of tokens [batch, time]; UserError if the batch does not divide."""
+    """Return the sharding of tokens [batch, time]. Raises UserError if the batch does not divide."""
     _check_divides(mesh.shape, "batch", batch)
     return NamedSharding(mesh, partition_spec("batch", None))
 
 
 def addressable_rows(sharding: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """Which sequences of a batch [micro-batches, sequences, T+1] stand on devices of this process, as a mask
-    [micro-batches x sequences]; None: it has all devices."""
+    """Return which sequences of a batch [micro-batches, sequences, T+1] are on devices of this process, as a
+    mask [micro-batches x sequences]; None if this process has all devices."""
     if sharding.is_fully_addressable:
         return None
     mine_MB = np.zeros(shape[:2], bool)
@@ -86,7 +90,7 @@ def addressable_rows(sharding: NamedSharding, shape: tuple[int, int, int]) -> np
 
 
 def check_sequence_divides(length: int, shards: int) -> None:
-    """UserError if sequences of so many tokens do not divide into so many parts."""
+    """Raise UserError if sequences of `length` tokens do not divide into `shards` shards."""
     _check_divides({"context": shards}, "time", length)
 
 

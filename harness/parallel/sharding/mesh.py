@@ -39,8 +39,8 @@ def lane_mesh(devices: Sequence[object], config: MeshConfig) -> Mesh:
     if min(shape) < 1 or config.devices != len(devices):
         raise UserError(
             f"{' x '.join(f'mesh.{axis}' for axis in axes)} = {' x '.join(map(str, shape))} needs"
-            f" {config.devices} devices, but the lane has {len(devices)}:"
-            " change the mesh or the number of devices."
+            f" {config.devices} devices, but the lane has {len(devices)}."
+            " Change the mesh or the number of devices."
         )
     grid = order_devices(devices, dict(zip(axes, shape, strict=True)))
     return Mesh(grid, axes, axis_types=(AxisType.Explicit,) * len(axes))

@@ -67,12 +67,14 @@ class LayoutFinder:
     def __call__(self, block: Block, part: Partition, chips: int) -> list[AllocatedRun]:
         """Each in the layout that is best for itself; where those differ, all in that of them with which the
         block ends first: a pair is only compared on the same mesh."""
-        alone = [self.allocate(model, part, chips) for model in block]
-        layouts = {member.prediction.layout for member in alone if member.prediction}
+        separate = [self.allocate(model, part, chips) for model in block]
+        layouts = {member.prediction.layout for member in separate if member.prediction}
         if len(layouts) < 2:
-            return alone
-        ways = [[self.allocate(model, part, chips, layout) for model in block] for layout in layouts]
-        return min(ways, key=lambda members: allocation_rank([members]))
+            return separate
+        shared_layouts = [
+            [self.allocate(model, part, chips, layout) for model in block] for layout in layouts
+        ]
+        return min(shared_layouts, key=lambda members: allocation_rank([members]))
 
     def allocate(
         self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None
@@ -80,18 +82,18 @@ class LayoutFinder:
         key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
         if key not in self.cache:
             self.cache[key] = model.name, self._predict(model, part, chips, layout)
-        name, found = self.cache[key]
-        if isinstance(found, str):
-            return AllocatedRun(model, part.name, chips, None, refusal=found.replace(name, model.name))
-        return AllocatedRun(model, part.name, chips, dataclasses.replace(found, model=model))
+        name, result = self.cache[key]
+        if isinstance(result, str):
+            return AllocatedRun(model, part.name, chips, None, refusal=result.replace(name, model.name))
+        return AllocatedRun(model, part.name, chips, dataclasses.replace(result, model=model))
 
     def _predict(
         self, model: ModelShape, part: Partition, chips: int, layout: Layout | None
     ) -> CostPrediction | str:
         try:
-            found = predict(model, self.cluster, layout, kind=part.name, devices=chips)
+            prediction = predict(model, self.cluster, layout, kind=part.name, devices=chips)
         except UserError as error:
             return str(error)
-        if not found.fits:
-            return f"{model.name} does not fit in the layout of its sibling ({found.layout})."
-        return found
+        if not prediction.fits:
+            return f"{model.name} does not fit in the layout of its sibling ({prediction.layout})."
+        return prediction

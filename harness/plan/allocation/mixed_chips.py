@@ -17,8 +17,8 @@ def mixed_efficiency(cluster: Cluster, precision: str = "bf16") -> float:
     """Return min / mean of the FLOP/s that large products reach: the share of its speed that one job over
     all kinds of chips keeps, since the slowest chip sets the pace. Memory and links are in `as_one`."""
     speeds = [(part.chips, matmul_flops_per_second(part.chip, precision)) for part in cluster.partitions]
-    mean = sum(chips * each for chips, each in speeds) / cluster.chips
-    return min(each for _, each in speeds) / mean
+    mean = sum(chips * speed for chips, speed in speeds) / cluster.chips
+    return min(speed for _, speed in speeds) / mean
 
 
 def as_single_kind(cluster: Cluster) -> Cluster:
@@ -26,12 +26,12 @@ def as_single_kind(cluster: Cluster) -> Cluster:
     work. What is planned on it is what mixing comes to."""
     parts = cluster.partitions
     slowest = min(parts, key=lambda part: matmul_flops_per_second(part.chip, "bf16"))
-    shared = set.intersection(*(set(part.chip.peaks) for part in parts))
+    precisions = set.intersection(*(set(part.chip.peaks) for part in parts))
     chip = Chip(
         slowest.chip.name,
         min(part.chip.memory for part in parts),
         min(part.chip.memory_bandwidth for part in parts),
-        {name: min(part.chip.peaks[name] for part in parts) for name in sorted(shared)},
+        {name: min(part.chip.peaks[name] for part in parts) for name in sorted(precisions)},
     )
     links = Links(
         min(part.links.scale_up_domain for part in parts),

@@ -23,10 +23,10 @@ def schedule_rounds(blocks: Sequence[Block], part: Partition, find: PlaceBlock) 
     domain = part.links.scale_up_domain
     sizes = [size for size in divisors(domain) if size <= part.chips]
     sizes += [domain * count for count in divisors(part.chips // domain)[1:]]
-    placed = [
+    schedules = [
         _assign_slots([find(block, part, size) for block in blocks], part.chips // size) for size in sizes
     ]
-    return min(placed, key=lambda one: (sum(each.prediction is None for each in one), _last_end(one)))
+    return min(schedules, key=lambda runs: (sum(run.prediction is None for run in runs), _last_end(runs)))
 
 
 def _assign_slots(blocks: Sequence[Sequence[AllocatedRun]], slots: int) -> list[AllocatedRun]:
@@ -34,9 +34,9 @@ def _assign_slots(blocks: Sequence[Sequence[AllocatedRun]], slots: int) -> list[
     free = [(0.0, slot) for slot in range(slots)]
     queued = []
     for member in flatten_blocks(sorted(blocks, key=lambda block: -max(map(predicted_days, block)))):
-        at, slot = heapq.heappop(free)
-        queued.append(dataclasses.replace(member, slot=slot, start_days=at))
-        heapq.heappush(free, (at + predicted_days(member), slot))
+        start, slot = heapq.heappop(free)
+        queued.append(dataclasses.replace(member, slot=slot, start_days=start))
+        heapq.heappush(free, (start + predicted_days(member), slot))
     return queued
 
 

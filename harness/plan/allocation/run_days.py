@@ -61,8 +61,10 @@ def _verdict(
         return "does not fit"
     if not best.goodput > 0:
         return f"interrupted every {mtbf:.2f} h: no way to recover leaves any training"
-    lost = [f"with {one.name} {one.goodput:.0%}" for one in options if one.goodput < MIN_GOODPUT]
+    poor_options = [
+        f"with {option.name} {option.goodput:.0%}" for option in options if option.goodput < MIN_GOODPUT
+    ]
     if best.goodput < MIN_GOODPUT:
         return f"interrupted every {mtbf:.2f} h: at best {best.goodput:.0%} of the time trains"
-    told = f"only with {best.name}, when {best.goodput:.0%} of the time trains"
-    return f"{told}; {', '.join(lost)}" if lost else ""
+    verdict = f"only with {best.name}, when {best.goodput:.0%} of the time trains"
+    return f"{verdict}; {', '.join(poor_options)}" if poor_options else ""

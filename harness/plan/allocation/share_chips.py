@@ -51,9 +51,11 @@ def allocate_chips(
     find = LayoutFinder(cluster)
     members: list[AllocatedRun] = []
     for kind, part in enumerate(cluster.partitions):
-        own = [index for index, chosen in enumerate(kinds) if chosen == kind]
-        wanted = [needs[index] for index in own]
-        members += _allocate_partition([blocks[i] for i in own], wanted, part, find, fixed=shares is not None)
+        indices = [index for index, block_kind in enumerate(kinds) if block_kind == kind]
+        kind_needs = [needs[index] for index in indices]
+        members += _allocate_partition(
+            [blocks[i] for i in indices], kind_needs, part, find, fixed=shares is not None
+        )
     order = {model.name: index for index, model in enumerate(models)}
     return sorted(members, key=lambda member: order[member.model.name])
 
@@ -73,10 +75,10 @@ def _check_models(models: Sequence[ModelShape], shares: Mapping[str, float] | No
 
 
 def _group_blocks(models: Sequence[ModelShape]) -> list[Block]:
-    found: dict[str, Block] = {}
+    groups: dict[str, Block] = {}
     for model in models:
-        found.setdefault(model.block or f"{model.name} alone", []).append(model)
-    return list(found.values())
+        groups.setdefault(model.block or f"{model.name} alone", []).append(model)
+    return list(groups.values())
 
 
 def _training_flops(model: ModelShape) -> float:
@@ -109,12 +111,12 @@ def _block_speed(part: Partition, block: Block) -> float:
 
 def _assign_largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
     """For each block the kind that it is put on; `loads`: of each block on each kind."""
-    sums, chosen = [0.0] * len(loads[0]), [0] * len(loads)
+    sums, kinds = [0.0] * len(loads[0]), [0] * len(loads)
     for index in sorted(range(len(loads)), key=lambda i: -min(loads[i])):
         ends = [busy + load for busy, load in zip(sums, loads[index], strict=True)]
-        chosen[index] = ends.index(min(ends))
-        sums[chosen[index]] = min(ends)
-    return tuple(chosen)
+        kinds[index] = ends.index(min(ends))
+        sums[kinds[index]] = min(ends)
+    return tuple(kinds)
 
 
 def _allocate_partition(
@@ -129,11 +131,11 @@ def _allocate_partition(
     sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
         chips = allocate_domains(needs, sizes, part.chips, part.links.scale_up_domain)
-        placed = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
-        rounds.append(placed)
-        needs = [max(map(_chip_days, block)) for block in placed]
-    placed = min(rounds, key=allocation_rank)
-    return flatten_blocks(placed if fixed else _reassign_unused(placed, part, find))
+        blocks_with_chips = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
+        rounds.append(blocks_with_chips)
+        needs = [max(map(_chip_days, block)) for block in blocks_with_chips]
+    blocks_with_chips = min(rounds, key=allocation_rank)
+    return flatten_blocks(blocks_with_chips if fixed else _reassign_unused(blocks_with_chips, part, find))
 
 
 def _reassign_unused(
@@ -146,8 +148,8 @@ def _reassign_unused(
         left = part.chips // domain * domain
         left -= sum(chips * len(block) for chips, block in zip(used, blocks, strict=True))
         last = max(range(len(blocks)), key=lambda index: makespan(blocks[index]))
-        more = used[last] + left // len(blocks[last]) // domain * domain
-        longer = find([member.model for member in blocks[last]], part, more)
+        chips_with_unused = used[last] + left // len(blocks[last]) // domain * domain
+        longer = find([member.model for member in blocks[last]], part, chips_with_unused)
         if allocation_rank([longer]) >= allocation_rank([blocks[last]]):
             break
         blocks = [
@@ -181,11 +183,11 @@ def allocate_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, d
         )
     spare = domains - sum(sizes)
     total = sum(need * size for need, size in zip(needs, sizes, strict=True))
-    wanted = [max(0.0, need / total * domains - 1) for need in needs]
-    asked = sum(want * size for want, size in zip(wanted, sizes, strict=True))
-    scale = spare / asked if asked else 0.0
-    given = [math.floor(want * scale) for want in wanted]
-    for index in sorted(range(len(needs)), key=lambda i: given[i] - wanted[i] * scale):
-        left = spare - sum(count * size for count, size in zip(given, sizes, strict=True))
-        given[index] += sizes[index] <= left
-    return [(1 + count) * domain for count in given]
+    wanted_extra = [max(0.0, need / total * domains - 1) for need in needs]
+    total_extra = sum(want * size for want, size in zip(wanted_extra, sizes, strict=True))
+    scale = spare / total_extra if total_extra else 0.0
+    extra = [math.floor(want * scale) for want in wanted_extra]
+    for index in sorted(range(len(needs)), key=lambda i: extra[i] - wanted_extra[i] * scale):
+        left = spare - sum(count * size for count, size in zip(extra, sizes, strict=True))
+        extra[index] += sizes[index] <= left
+    return [(1 + count) * domain for count in extra]

@@ -67,11 +67,11 @@ class PublishedRun:
 
 def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
     """Raises UserError for a row without parameters, chips, chip or batch."""
-    chip, links, unknown = _chip_and_links(row)
-    model, assumed = _model_shape(row)
+    chip, links, chip_columns = _chip_and_links(row)
+    model, model_columns = _model_shape(row)
     model = dataclasses.replace(model, precision=_precision(row))
     chips = int(require_number(row, "chips"))
-    layout, more = _read_layout(row, model, chips)
+    layout, layout_columns = _read_layout(row, model, chips)
     return PublishedRun(
         id=str(row.get("id") or model.name),
         source=publication_of(row),
@@ -80,7 +80,7 @@ def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
         links=links,
         chips=chips,
         layout=layout,
-        assumed_columns=(*unknown, *assumed, *more),
+        assumed_columns=(*chip_columns, *model_columns, *layout_columns),
         remembered_notes=_remembered_notes(row),
     )
 
@@ -97,8 +97,8 @@ def publication_of(row: Mapping[str, Any]) -> str:
 
 
 def _precision(row: Mapping[str, Any]) -> TrainingPrecision:
-    said = str(row.get("precision") or "").lower()
-    recipe = FP4 if "fp4" in said else FP8 if "fp8" in said else MIXED
+    text = str(row.get("precision") or "").lower()
+    recipe = FP4 if "fp4" in text else FP8 if "fp8" in text else MIXED
     return dataclasses.replace(recipe, fused_kernels=not _is_before_fused_attention(row))
 
 
@@ -118,16 +118,16 @@ def _is_before_fused_attention(row: Mapping[str, Any]) -> bool:
 def _chip_and_links(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...]]:
     """The named chip at the peak that the row counts with; of one that is not known but for its peak, one
     that is in proportion to an H100."""
-    named, peak = str(row.get("chip") or "a chip that is not named"), read_number(row, "peak_tflops_bf16")
+    name, peak = str(row.get("chip") or "a chip that is not named"), read_number(row, "peak_tflops_bf16")
     try:
-        chip, links = find_chip(named)
+        chip, links = find_chip(name)
     except UserError:
         if not peak:
             raise
         chip, links = find_chip("H100-80G")
         scale = peak * 1e12 / chip.peak("bf16")
         links = Links(links.scale_up_domain, links.scale_up * scale, links.scale_out * scale)
-        chip = Chip(named, chip.memory, chip.memory_bandwidth * scale, {"bf16": peak * 1e12})
+        chip = Chip(name, chip.memory, chip.memory_bandwidth * scale, {"bf16": peak * 1e12})
         return chip, links, ("chip",)
     scale = peak * 1e12 / chip.peak("bf16") if peak else 1.0
     peaks = {key: value * scale for key, value in chip.peaks.items()}
@@ -138,26 +138,30 @@ def _model_shape(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
     """Sizes as told; counts of parameters as published, since shapes are told to three digits."""
     parameters = int(require_number(row, "params_B") * 1e9)
     active = int((read_number(row, "active_B") or parameters / 1e9) * 1e9)
-    sizes, assumed = _read_sizes(row, active)
-    batch, unsaid = _batch_size(row, sizes["seq"])
+    sizes, size_columns = _read_sizes(row, active)
+    batch, batch_columns = _batch_size(row, sizes["seq"])
     moe = active < 0.95 * parameters
     shape = _closest_shape(row, sizes, batch, parameters, moe)
     if not moe:
-        return _with_counts(shape, parameters, parameters - shape.embedding), (*assumed, *unsaid)
-    each = (3 if shape.gated else 2) * shape.width * shape.ffn * shape.layers
-    top_k = int(read_number(row, "top_k") or _guess_top_k(active, each))
-    routed = parameters - active + top_k * each
-    experts = int(read_number(row, "experts") or max(top_k + 1, round(routed / each)))
+        return _with_counts(shape, parameters, parameters - shape.embedding), (*size_columns, *batch_columns)
+    parameters_per_expert = (3 if shape.gated else 2) * shape.width * shape.ffn * shape.layers
+    top_k = int(read_number(row, "top_k") or _guess_top_k(active, parameters_per_expert))
+    routed = parameters - active + top_k * parameters_per_expert
+    experts = int(read_number(row, "experts") or max(top_k + 1, round(routed / parameters_per_expert)))
     shape = dataclasses.replace(shape, experts=experts, top_k=top_k, expert_parameters=routed)
-    guessed = () if read_number(row, "top_k") else ("top_k", "experts")
-    return _with_counts(shape, parameters, active - shape.embedding), (*assumed, *unsaid, *guessed)
+    expert_columns = () if read_number(row, "top_k") else ("top_k", "experts")
+    return _with_counts(shape, parameters, active - shape.embedding), (
+        *size_columns,
+        *batch_columns,
+        *expert_columns,
+    )
 
 
 def _batch_size(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
     """Sequences a step; where it is not told two million tokens, or one sequence a chip if that is more."""
-    told, tokens = read_number(row, "batch_seqs"), read_number(row, "batch_tokens")
-    if told:
-        return max(1, round(told)), ()
+    sequences, tokens = read_number(row, "batch_seqs"), read_number(row, "batch_tokens")
+    if sequences:
+        return max(1, round(sequences)), ()
     if tokens:
         return _round_batch(tokens / sequence), ()
     return max(round(2e6 / sequence), int(require_number(row, "chips"))), ("batch",)
@@ -173,8 +177,8 @@ def _round_batch(sequences: float) -> int:
 
 
 def _with_counts(shape: ModelShape, parameters: int, active: int) -> ModelShape:
-    attended = causal_attention_flops(shape.layers, shape.heads, shape.head_width, shape.sequence)
-    flops = 6.0 * (active + shape.width * shape.vocabulary) + attended
+    attention_flops = causal_attention_flops(shape.layers, shape.heads, shape.head_width, shape.sequence)
+    flops = 6.0 * (active + shape.width * shape.vocabulary) + attention_flops
     return dataclasses.replace(shape, parameters=parameters, active_parameters=active, flops_per_token=flops)
 
 
@@ -185,8 +189,8 @@ def _guess_top_k(active: float, expert_parameters: float) -> int:
 
 def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple[str, ...]]:
     """Told sizes, the rest in the usual proportions: width 128 a layer, heads of 128, ffn four widths."""
-    told = {key: read_number(row, key) for key in SHAPE_COLUMNS}
-    width = told["d_model"] or 128 * round((active * 128 / 12) ** (1 / 3) / 128)
+    sizes = {key: read_number(row, key) for key in SHAPE_COLUMNS}
+    width = sizes["d_model"] or 128 * round((active * 128 / 12) ** (1 / 3) / 128)
     usual = {
         "layers": max(1, round(active / (12 * width**2))),
         "d_model": width,
@@ -195,9 +199,11 @@ def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], 
         "vocab": 50_304,
         "seq": 2_048,
     }
-    usual["kv_heads"] = told["heads"] or usual["heads"]
-    assumed = tuple(key for key in SHAPE_COLUMNS if told[key] is None and key not in ("kv_heads", "ff"))
-    return {key: int(told[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed
+    usual["kv_heads"] = sizes["heads"] or usual["heads"]
+    assumed_columns = tuple(
+        key for key in SHAPE_COLUMNS if sizes[key] is None and key not in ("kv_heads", "ff")
+    )
+    return {key: int(sizes[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed_columns
 
 
 def _closest_shape(
@@ -233,10 +239,10 @@ def _read_layout(
 ) -> tuple[Layout | None, tuple[str, ...]]:
     """As told, one where a split is not; the rest of the chips is split over data, or on TPUs and where
     nothing else splits the weights, over fsdp."""
-    told = {key: int(read_number(row, key) or 0) for key in SPLIT_COLUMNS}
-    if not any(told.values()) and read_number(row, "dp_or_fsdp") != chips:
+    splits = {key: int(read_number(row, key) or 0) for key in SPLIT_COLUMNS}
+    if not any(splits.values()) and read_number(row, "dp_or_fsdp") != chips:
         return None, ("layout",)
-    tensor, pipeline, context, expert = (max(1, told[key]) for key in SPLIT_COLUMNS)
+    tensor, pipeline, context, expert = (max(1, splits[key]) for key in SPLIT_COLUMNS)
     slices = int(read_number(row, "slices") or 1)
     parts = chips // (tensor * pipeline * context)
     if parts < 1:
@@ -244,15 +250,15 @@ def _read_layout(
             f"{row.get('id')}: tp x pp x cp = {tensor * pipeline * context} is more than chips={chips}"
         )
     expert = math.gcd(parts, expert) if model.experts else 1
-    rest = max(1, parts // expert)
-    whole = "TPU" in str(row.get("chip")) or tensor * pipeline * context * expert == 1
-    fsdp = rest // slices if whole else 1
+    replicas = max(1, parts // expert)
+    shards_weights = "TPU" in str(row.get("chip")) or tensor * pipeline * context * expert == 1
+    fsdp = replicas // slices if shards_weights else 1
     virtual = _virtual_stages(row, model, pipeline)
-    unsaid = ("remat",) if not row.get("remat") else ()
-    unsaid += ("vp",) if pipeline > 1 and not read_number(row, "vp") else ()
+    assumed_columns = ("remat",) if not row.get("remat") else ()
+    assumed_columns += ("vp",) if pipeline > 1 and not read_number(row, "vp") else ()
     return (
         Layout(
-            data=max(1, rest // fsdp),
+            data=max(1, replicas // fsdp),
             fsdp=max(1, fsdp),
             tensor=tensor,
             expert=expert,
@@ -262,7 +268,7 @@ def _read_layout(
             virtual=virtual,
             remat=read_remat(row),
         ),
-        unsaid,
+        assumed_columns,
     )
 
 
@@ -286,5 +292,5 @@ def read_remat(row: Mapping[str, Any]) -> Remat:
 
 def _remembered_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What follows `remembered` or `derived` in the confidence column, one entry each."""
-    said = str(row.get("confidence") or "")
-    return tuple(part.strip() for part in re.split(r";", said) if re.search(r"remembered", part, re.I))
+    text = str(row.get("confidence") or "")
+    return tuple(part.strip() for part in re.split(r";", text) if re.search(r"remembered", part, re.I))

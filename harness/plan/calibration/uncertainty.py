@@ -56,7 +56,7 @@ class Calibration:
 
 def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
     """Keys of DOUBT that hold for a row."""
-    said = {
+    sources = {
         "form": True,
         "layout": bool({"layout", "layers", "d_model", "batch"} & {*run.assumed_columns}),
         "chip": "chip" in run.assumed_columns or not run.chip.name.startswith(KNOWN_CHIP_PREFIXES),
@@ -65,7 +65,7 @@ def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
         "remembered": bool(run.remembered_notes),
         "remat": "remat" in run.assumed_columns,
     }
-    return tuple(key for key, holds in said.items() if holds)
+    return tuple(key for key, holds in sources.items() if holds)
 
 
 FITTED_CALIBRATION = Calibration(factor=1.0652, spread=0.1127, groups=10, rows=48)

@@ -153,8 +153,8 @@ def load_cluster(name: str | Path) -> Cluster:
     if not path.is_file():
         raise UserError(f"cluster={name} is not known: {did_you_mean(str(name), described_clusters())}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(ClusterConfig), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
+        content = OmegaConf.merge(OmegaConf.structured(ClusterConfig), OmegaConf.load(path))
+        config = OmegaConf.to_object(content)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, ClusterConfig)

@@ -9,8 +9,8 @@ from harness.plan.cluster.clusters import Chip, Links
 
 def _chip(name: str, gigabytes: float, gb_s: float, *peaks: float) -> Chip:
     """Peaks in TFLOP/s, in 16, 8 and 4 bits as far as the chip has them."""
-    known = {name: peak * 1e12 for name, peak in zip(("bf16", "fp8", "fp4"), peaks, strict=False)}
-    return Chip(name, gigabytes * 1e9, gb_s * 1e9, known)
+    peak_flops = {name: peak * 1e12 for name, peak in zip(("bf16", "fp8", "fp4"), peaks, strict=False)}
+    return Chip(name, gigabytes * 1e9, gb_s * 1e9, peak_flops)
 
 
 def _links(domain: int, fast: float, slow: float) -> Links:
@@ -44,12 +44,14 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
 
 def find_chip(name: str) -> tuple[Chip, Links]:
     """By its name or the beginning of it. Raises UserError."""
-    wanted = _normalise(name)
-    alike = [key for key in CHIPS if _normalise(key).startswith(wanted) or wanted.startswith(_normalise(key))]
-    exact = [key for key in CHIPS if _normalise(key) == wanted]
-    if not exact and not alike:
+    prefix = _normalise(name)
+    prefix_matches = [
+        key for key in CHIPS if _normalise(key).startswith(prefix) or prefix.startswith(_normalise(key))
+    ]
+    exact = [key for key in CHIPS if _normalise(key) == prefix]
+    if not exact and not prefix_matches:
         raise UserError(f"chip={name} is not known: {did_you_mean(name, CHIPS)}")
-    return CHIPS[(exact or sorted(alike, key=len))[-1]]
+    return CHIPS[(exact or sorted(prefix_matches, key=len))[-1]]
 
 
 def _normalise(name: str) -> str:

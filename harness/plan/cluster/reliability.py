@@ -67,8 +67,8 @@ def goodput(recovery: RecoveryCosts, mtbf: float, interval: float | None = None)
     `interval`: hours between saves (default: Daly's).
     """
     tau = interval or daly_interval(recovery.save_hours, mtbf)
-    kept = 1 - recovery.save_hours / tau - (tau / 2 + recovery.restart_hours) / mtbf
-    return max(0.0, kept) * (1 - recovery.idle_share)
+    share = 1 - recovery.save_hours / tau - (tau / 2 + recovery.restart_hours) / mtbf
+    return max(0.0, share) * (1 - recovery.idle_share)
 
 
 def recovery_options(

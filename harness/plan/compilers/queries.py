@@ -131,24 +131,24 @@ def ask_compilers(
 
 def _ask_target(runs: Sequence[DescribedRun], sheet: SweepPlan, target: Target) -> list[CompilerAnswer]:
     planned = {run.name: run for run in sheet.runs}
-    asked: dict[str, tuple[_CompilerQuery, list[str]]] = {}
-    refused: dict[str, list[str]] = {}
+    queries: dict[str, tuple[_CompilerQuery, list[str]]] = {}
+    run_names: dict[str, list[str]] = {}
     for run in runs:
         try:
             question = _query(run, planned[run.name], target)
-            asked.setdefault(question.key, (question, []))[1].append(run.name)
+            queries.setdefault(question.key, (question, []))[1].append(run.name)
         except UserError as error:
-            refused.setdefault(str(error), []).append(run.name)
-    found = _cached_or_compiled({key: question for key, (question, _) in asked.items()}, target)
-    answers = [_answer(question, names, found[key]) for key, (question, names) in asked.items()]
-    refusals = [_refusal(names, target, error) for error, names in refused.items()]
+            run_names.setdefault(str(error), []).append(run.name)
+    results = _cached_or_compiled({key: question for key, (question, _) in queries.items()}, target)
+    answers = [_answer(question, names, results[key]) for key, (question, names) in queries.items()]
+    refusals = [_refusal(names, target, error) for error, names in run_names.items()]
     limits = {run.name: run.memory_limit for run in sheet.runs}
-    return [dataclasses.replace(each, memory_limit=limits[each.runs[0]]) for each in answers] + refusals
+    return [dataclasses.replace(answer, memory_limit=limits[answer.runs[0]]) for answer in answers] + refusals
 
 
 def _query(run: DescribedRun, planned: PlannedRun, target: Target) -> _CompilerQuery:
     """Raises UserError where there is nothing to ask."""
-    config, told = smaller_mesh(fastest_trainable(run, planned), MAX_DEVICES.get(target, sys.maxsize))
+    config, note = smaller_mesh(fastest_trainable(run, planned), MAX_DEVICES.get(target, sys.maxsize))
     topology = ""
     if target in OFFLINE_TARGETS:
         if planned.kind not in config.cluster.kinds:
@@ -156,7 +156,7 @@ def _query(run: DescribedRun, planned: PlannedRun, target: Target) -> _CompilerQ
                 f"target={target.value}: cluster={config.cluster.name} has no chips to compile for"
             )
         topology = compiler_topology(target, config.cluster.kinds[planned.kind], config.mesh.devices)
-    return _CompilerQuery(run, config, target, topology, (told,) if told else ())
+    return _CompilerQuery(run, config, target, topology, (note,) if note else ())
 
 
 def _answer(query: _CompilerQuery, names: Sequence[str], stats: CompileStats | str) -> CompilerAnswer:
@@ -168,8 +168,8 @@ def _answer(query: _CompilerQuery, names: Sequence[str], stats: CompileStats | s
         notes=query.notes,
         memory=planned_memory(query.run, query.config),
     )
-    told = {"error": stats} if isinstance(stats, str) else {"seen": stats}
-    return dataclasses.replace(answer, **told)
+    outcome = {"error": stats} if isinstance(stats, str) else {"seen": stats}
+    return dataclasses.replace(answer, **outcome)
 
 
 def _refusal(names: Sequence[str], target: Target, error: str) -> CompilerAnswer:
@@ -182,13 +182,13 @@ def _cached_or_compiled(
     queries: Mapping[str, _CompilerQuery], target: Target
 ) -> dict[str, CompileStats | str]:
     """By key, what was seen or why nothing was. What was seen is remembered; what failed is tried again."""
-    known = {key: seen for key in queries if (seen := _read_cache(key))}
-    missing = [key for key in queries if key not in known]
+    cached = {key: seen for key in queries if (seen := _read_cache(key))}
+    missing = [key for key in queries if key not in cached]
     answers = _compile_all([queries[key] for key in missing], target)
     for key, answer in zip(missing, answers, strict=True):
         if isinstance(answer, CompileStats):
             atomic_files.write_json(_cache_path(key), to_plain(answer))
-    return known | dict(zip(missing, answers, strict=True))
+    return cached | dict(zip(missing, answers, strict=True))
 
 
 def _cache_path(key: str) -> Path:
@@ -214,10 +214,10 @@ def _compile_all(queries: Sequence[_CompilerQuery], target: Target) -> list[Comp
     python = plan_python() if target in OFFLINE_TARGETS else Path(sys.executable)
     if python is None:
         return [f"{target.value}: its compiler is not here; run `make plan-extras`"] * len(queries)
-    most = len(queries) if target is Target.abstract else 1
+    batch_size = len(queries) if target is Target.abstract else 1
     answers: list[CompileStats | str] = []
-    while rest := queries[len(answers) :]:
-        answers += _compile_in_process(python, rest[:most])
+    while remaining := queries[len(answers) :]:
+        answers += _compile_in_process(python, remaining[:batch_size])
     return answers
 
 
@@ -226,8 +226,8 @@ def _compile_in_process(python: Path, queries: Sequence[_CompilerQuery]) -> list
     target = queries[0].target
     with tempfile.TemporaryDirectory(prefix="ab-harness-") as name:
         command = [str(python), "-m", "harness.aot", str(_write_request(Path(name), queries))]
-        said, trouble = _run_compiler(command, TIMEOUT_SECONDS[target] * len(queries))
-    answers = [_parse_line(line) for line in said.splitlines() if line.startswith("{")]
+        output, trouble = _run_compiler(command, TIMEOUT_SECONDS[target] * len(queries))
+    answers = [_parse_line(line) for line in output.splitlines() if line.startswith("{")]
     return answers if len(answers) == len(queries) else [*answers, f"{target.value}: {trouble}"]
 
 
@@ -244,14 +244,16 @@ def _write_request(folder: Path, queries: Sequence[_CompilerQuery]) -> Path:
 
 def _run_compiler(command: Sequence[str], timeout: float) -> tuple[str, str]:
     """What a process printed, and why it did not print more."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
     try:
-        done = subprocess.run(command, env=own, capture_output=True, timeout=timeout, check=False)
+        process = subprocess.run(command, env=environment, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as late:
         return (late.stdout or b"").decode(), f"no answer within {timeout:.0f} s, so it was ended"
-    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
-    how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-    return done.stdout.decode(), f"the compiler's process ended with {how}: {last[:400]}"
+    last = process.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
+    how = (
+        signal.Signals(-process.returncode).name if process.returncode < 0 else f"status {process.returncode}"
+    )
+    return process.stdout.decode(), f"the compiler's process ended with {how}: {last[:400]}"
 
 
 def _parse_line(line: str) -> CompileStats | str:

@@ -19,9 +19,11 @@ def compiler_topology(target: Target, kind: KindConfig, devices: int) -> str:
     """
     is_tpu = kind.chip.startswith(TPU_PREFIX)
     if is_tpu != (target is Target.tpu):
-        other = Target.tpu if is_tpu else Target.cuda
-        raise UserError(f"target={target.value}: {kind.chip} is compiled for with --compile {other.value}")
+        right_target = Target.tpu if is_tpu else Target.cuda
+        raise UserError(
+            f"target={target.value}: {kind.chip} is compiled for with --compile {right_target.value}"
+        )
     if is_tpu:
         return slice_for(kind.chip.removeprefix(TPU_PREFIX), devices)
-    near = math.gcd(devices, kind.scale_up_domain or 1)
-    return f"{kind.chip}:1x{devices // near}x{near}"
+    domain = math.gcd(devices, kind.scale_up_domain or 1)
+    return f"{kind.chip}:1x{devices // domain}x{domain}"

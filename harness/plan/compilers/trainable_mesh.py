@@ -33,12 +33,12 @@ def fastest_trainable(run: DescribedRun, planned: PlannedRun) -> Config:
     model = shape_from_facts(config, run.facts, run.name)
     devices, share = planned.devices or planned.chips, chip_efficiency(part.chip.name)
     try:
-        found = search_layouts(
+        choice = search_layouts(
             model, devices, part.chip, part.links, model.precision, share, mask=trainable_mask(model)
         )
     except UserError as error:
         raise UserError(f"over {', '.join(SEARCHED_AXES)} alone, as the harness trains, {error}") from error
-    return with_layout(config, found.best.layout)
+    return with_layout(config, choice.best.layout)
 
 
 def trainable_mask(model: ModelShape) -> Callable[[LayoutGrid], np.ndarray]:
@@ -46,10 +46,10 @@ def trainable_mask(model: ModelShape) -> Callable[[LayoutGrid], np.ndarray]:
     and each axis divides all that `harness.parallel.sharding.axis_rules` splits over it."""
 
     def mask(layouts: LayoutGrid) -> np.ndarray:
-        whole = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
+        divides = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
         for size in (model.heads, model.kv_heads, model.ffn, model.vocabulary):
-            whole &= size % layouts.tensor == 0
-        return whole
+            divides &= size % layouts.tensor == 0
+        return divides
 
     return mask
 
@@ -72,8 +72,8 @@ def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
         [Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)]
     )
     model = shape_from_facts(config, run.facts, run.name)
-    found = device_memory(model, layouts, model.precision)
-    return {part.name: float(getattr(found, part.name)[0]) for part in dataclasses.fields(found)}
+    memory = device_memory(model, layouts, model.precision)
+    return {part.name: float(getattr(memory, part.name)[0]) for part in dataclasses.fields(memory)}
 
 
 def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
@@ -84,14 +84,14 @@ def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
     mesh = config.mesh
     if mesh.devices <= max_devices:
         return config, ""
-    kept = mesh.tensor * mesh.expert * mesh.context
-    if kept > max_devices:
+    unsplit = mesh.tensor * mesh.expert * mesh.context
+    if unsplit > max_devices:
         raise UserError(
-            f"tensor x expert x context = {kept} is more than the {max_devices} devices that are compiled for:"
+            f"tensor x expert x context = {unsplit} is more than the {max_devices} devices that are compiled for:"
             " no part of the mesh can be compiled."
         )
-    fsdp = max(size for size in divisors(mesh.fsdp) if size * kept <= max_devices)
-    data = max(size for size in divisors(mesh.data) if size * fsdp * kept <= max_devices)
+    fsdp = max(size for size in divisors(mesh.fsdp) if size * unsplit <= max_devices)
+    data = max(size for size in divisors(mesh.data) if size * fsdp * unsplit <= max_devices)
     smaller = dataclasses.replace(mesh, data=data, fsdp=fsdp)
     batch = config.scale.batch * smaller.devices // mesh.devices
     scale = dataclasses.replace(config.scale, batch=batch)
@@ -104,6 +104,6 @@ def _describe_cut(mesh: MeshConfig, smaller: MeshConfig) -> str:
         for axis in ("data", "fsdp")
         if getattr(smaller, axis) < getattr(mesh, axis)
     ]
-    said = f"compiled for {smaller.devices:,} of {mesh.devices:,} devices ({', '.join(changed)})"
-    more = "; its state and gradients are more than the run's" if smaller.fsdp < mesh.fsdp else ""
-    return f"{said}, with as many sequences each{more}; what the others would send is not in it"
+    text = f"compiled for {smaller.devices:,} of {mesh.devices:,} devices ({', '.join(changed)})"
+    remark = "; its state and gradients are more than the run's" if smaller.fsdp < mesh.fsdp else ""
+    return f"{text}, with as many sequences each{remark}; what the others would send is not in it"

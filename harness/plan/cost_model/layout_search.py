@@ -87,29 +87,34 @@ def search_layouts(
             f"{model.name}: its batch of {model.batch} sequences cannot be shared among {devices} devices:"
             " give fewer devices or a larger scale.batch."
         )
-    room = limit * chip.memory
-    layouts = _least_remat(model, layouts, precision, room)
+    limit_bytes = limit * chip.memory
+    layouts = _least_remat(model, layouts, precision, limit_bytes)
     seconds, bytes_ = evaluate_layouts(model, layouts, chip, links, precision, efficiency)
-    fits = bytes_.total <= room
+    fits = bytes_.total <= limit_bytes
     if not fits.any():
         _raise_nothing_fits(model, layouts, bytes_, devices, chip, limit)
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
     best = evaluated_layout(layouts, seconds, bytes_, int(fitting[0]))
-    others = _distinct_layouts(layouts, fitting[1:], fitting[0], RUNNERS_UP)
+    runners_up = _distinct_layouts(layouts, fitting[1:], fitting[0], RUNNERS_UP)
     faster = order[~fits[order] & (seconds.total[order] < best.seconds)]
-    refused = _distinct_layouts(layouts, faster, fitting[0], REJECTED)
-    extremes = _fastest_without_each_axis(layouts, seconds, fitting)
-    lost = [row for row in (*refused, *extremes) if row not in others]
+    too_large = _distinct_layouts(layouts, faster, fitting[0], REJECTED)
+    without_axis = _fastest_without_each_axis(layouts, seconds, fitting)
+    rejected = [row for row in (*too_large, *without_axis) if row not in runners_up]
 
-    def told(row: int) -> EvaluatedLayout:
-        one = evaluated_layout(layouts, seconds, bytes_, row)
-        return dataclasses.replace(one, why=_rejection_reason(one, best, room))
+    def with_reason(row: int) -> EvaluatedLayout:
+        layout = evaluated_layout(layouts, seconds, bytes_, row)
+        return dataclasses.replace(layout, why=_rejection_reason(layout, best, limit_bytes))
 
     near = seconds.total[fitting]
     usual = float(np.median(near[near <= PLAUSIBLE_SLOWDOWN * best.seconds]))
     return LayoutChoice(
-        best, tuple(map(told, others)), tuple(map(told, lost)), len(layouts), len(fitting), usual
+        best,
+        tuple(map(with_reason, runners_up)),
+        tuple(map(with_reason, rejected)),
+        len(layouts),
+        len(fitting),
+        usual,
     )
 
 
@@ -140,24 +145,24 @@ def _distinct_layouts(layouts: LayoutGrid, rows: np.ndarray, best: int, count: i
         names = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
         return tuple(int(getattr(layouts, name)[row]) for name in names)
 
-    seen, chosen = {key(int(best))}, []
+    axes_so_far, rows_so_far = {key(int(best))}, []
     for row in map(int, rows[:5000]):
-        if len(chosen) == count:
+        if len(rows_so_far) == count:
             break
-        if key(row) not in seen:
-            seen.add(key(row))
-            chosen.append(row)
-    return chosen
+        if key(row) not in axes_so_far:
+            axes_so_far.add(key(row))
+            rows_so_far.append(row)
+    return rows_so_far
 
 
 def _fastest_without_each_axis(layouts: LayoutGrid, seconds: StepTerms, fitting: np.ndarray) -> list[int]:
     """For each axis of the best, the fastest layout that fits without it: what leaving it out would cost."""
-    found = []
+    fastest = []
     for axis in ("tensor", "expert", "pipeline", "context", "fsdp", "data"):
         size = getattr(layouts, axis)[fitting]
         if size[0] > 1 and (size == 1).any():
-            found.append(int(fitting[np.argmax(size == 1)]))
-    return list(dict.fromkeys(found))
+            fastest.append(int(fitting[np.argmax(size == 1)]))
+    return list(dict.fromkeys(fastest))
 
 
 def _rejection_reason(layout: EvaluatedLayout, best: EvaluatedLayout, limit: float) -> str:

@@ -102,9 +102,9 @@ class LayoutGrid:
         """Tokens that one device's layers see in a step."""
         return model.tokens_per_step / self.replicas / self.context
 
-    def select(self, chosen: np.ndarray) -> LayoutGrid:
+    def select(self, rows: np.ndarray) -> LayoutGrid:
         """Some of the rows, by mask or index."""
-        return LayoutGrid(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+        return LayoutGrid(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     def layout_at(self, row: int) -> Layout:
         values = {field.name: int(getattr(self, field.name)[row]) for field in dataclasses.fields(self)}
@@ -118,7 +118,10 @@ class LayoutGrid:
     def from_layouts(layouts: Iterable[Layout]) -> LayoutGrid:
         names = [field.name for field in dataclasses.fields(LayoutGrid)[:-1]]
         return _columns(
-            [[*(getattr(each, name) for name in names), REMAT_CODES.index(each.remat)] for each in layouts]
+            [
+                [*(getattr(layout, name) for name in names), REMAT_CODES.index(layout.remat)]
+                for layout in layouts
+            ]
         )
 
 
@@ -136,11 +139,11 @@ def check_layout(model: ModelShape, layout: Layout) -> None:
         "context": (layout.context, "sequence", model.sequence),
         "data x fsdp x expert x microbatch": (parts, "batch", model.batch),
     }
-    for axis, (size, what, whole) in splits.items():
-        if whole % size:
+    for axis, (size, size_name, total) in splits.items():
+        if total % size:
             raise UserError(
-                f"{axis} = {size} does not divide {what} = {whole} of {model.name}: lower {axis}, or choose"
-                f" {what} as a multiple of it."
+                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}: lower {axis}, or choose"
+                f" {size_name} as a multiple of it."
             )
 
 
@@ -169,13 +172,20 @@ def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[
     ):
         parts = devices // (tensor * context * pipeline)
         # A pipeline wants as many micro-batches as it has stages.
-        most = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
-        if most:
-            batched = _batch_splits(most, model.batch, model.experts)
-            ones = np.ones(len(batched), np.int64)
+        replicas_used = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
+        if replicas_used:
+            batched = _batch_splits(replicas_used, model.batch, model.experts)
+            column = np.ones(len(batched), np.int64)
             data, fsdp, expert, microbatch = batched.T
-            inner = (tensor * ones, expert, pipeline * ones, context * ones, microbatch, virtual * ones)
-            yield np.stack([data, fsdp, *inner, 0 * ones], axis=1)
+            inner = (
+                tensor * column,
+                expert,
+                pipeline * column,
+                context * column,
+                microbatch,
+                virtual * column,
+            )
+            yield np.stack([data, fsdp, *inner, 0 * column], axis=1)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ class DeviceMemory:
 
 def device_memory(model: ModelShape, layout: LayoutGrid, precision: TrainingPrecision) -> DeviceMemory:
     """Bytes of the fullest device (the first pipeline stage), each layout."""
-    kept = parameters_per_device(model, layout)
+    parameters = parameters_per_device(model, layout)
     tokens = layout.microbatch * model.sequence / layout.context / layout.tensor
     tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
     in_flight = np.where(
@@ -51,25 +51,25 @@ def device_memory(model: ModelShape, layout: LayoutGrid, precision: TrainingPrec
         1.0,
     )
     layers = model.layers / layout.pipeline
-    whole = activation_values(model, 0) * precision.activation_bytes
-    each = np.select(
+    all_layer_bytes = activation_values(model, 0) * precision.activation_bytes
+    layer_bytes = np.select(
         [layout.full_remat, layout.dots_remat],
         [model.width * precision.activation_bytes, activation_values(model, 1) * precision.activation_bytes],
-        whole,
+        all_layer_bytes,
     )
-    work = whole * (layout.full_remat | layout.dots_remat)
-    seen = np.minimum(tokens * layout.tensor, LOSS_TOKENS)
+    work = all_layer_bytes * (layout.full_remat | layout.dots_remat)
+    loss_tokens = np.minimum(tokens * layout.tensor, LOSS_TOKENS)
     return DeviceMemory(
-        weights=kept * precision.weight_bytes,
-        optimizer=kept * precision.optimizer_bytes,
-        gradients=kept * precision.gradient_bytes,
-        activations=tokens * (each * layers * in_flight + work),
+        weights=parameters * precision.weight_bytes,
+        optimizer=parameters * precision.optimizer_bytes,
+        gradients=parameters * precision.gradient_bytes,
+        activations=tokens * (layer_bytes * layers * in_flight + work),
         gathered=np.where(
             layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1,
             2 * layer_parameters(model, layout) * precision.activation_bytes,
             0.0,
         ),
-        logits=seen * model.vocabulary / layout.tensor * (precision.activation_bytes + 4),
+        logits=loss_tokens * model.vocabulary / layout.tensor * (precision.activation_bytes + 4),
     )
 
 
@@ -107,5 +107,5 @@ def activation_values(model: ModelShape, level: int) -> float:
     products = heads + 2 * groups + 2 * model.width + hidden
     if level:
         return products + model.width
-    sent = 2 * model.top_k * model.width
-    return products + heads + 3 * model.width + used * model.ffn + sent
+    dispatched = 2 * model.top_k * model.width
+    return products + heads + 3 * model.width + used * model.ffn + dispatched

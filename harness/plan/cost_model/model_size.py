@@ -128,13 +128,13 @@ def decoder_shape(
     attention = 2 * width * head_width * (heads + groups) + (2 * head_width if qk_norm else 0)
     matrix = (3 if gated else 2) * width * ffn
     routed = experts * matrix
-    common = (shared_experts * matrix + width * experts + balance_bias * experts) if experts else matrix
-    own = layers * (2 * width + attention + common) + width
+    always_used = (shared_experts * matrix + width * experts + balance_bias * experts) if experts else matrix
+    without_routed = layers * (2 * width + attention + always_used) + width
     embedding = vocabulary * width * (1 if tied else 2)
-    active = own + layers * top_k * matrix
+    active = without_routed + layers * top_k * matrix
     products = layers * (2 * width * head_width * (heads + groups) + (shared_experts + top_k) * matrix)
     products += layers * (width * experts if experts else matrix) + width * vocabulary
-    attended = causal_attention_flops(layers, heads, head_width, sequence)
+    attention_flops = causal_attention_flops(layers, heads, head_width, sequence)
     return ModelShape(
         name=name,
         layers=layers,
@@ -146,10 +146,10 @@ def decoder_shape(
         vocabulary=vocabulary,
         sequence=sequence,
         batch=batch,
-        parameters=own + layers * routed + embedding,
+        parameters=without_routed + layers * routed + embedding,
         embedding=embedding,
         active_parameters=active,
-        flops_per_token=2 * TRAIN_FLOPS_MULTIPLE * products + attended,
+        flops_per_token=2 * TRAIN_FLOPS_MULTIPLE * products + attention_flops,
         gated=gated,
         experts=experts,
         top_k=top_k,
@@ -204,15 +204,15 @@ def read_number(row: Mapping[str, Any], key: str) -> float | None:
     """A column as a number; None where it is empty, missing or says nothing numeric."""
     value = row.get(key)
     try:
-        found = float(str(value).replace(",", ""))
+        result = float(str(value).replace(",", ""))
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return result if math.isfinite(result) else None
 
 
 def require_number(row: Mapping[str, Any], key: str) -> float:
     """The same of a column that nothing can be said without. Raises UserError."""
-    found = read_number(row, key)
-    if found is None or found <= 0:
+    value = read_number(row, key)
+    if value is None or value <= 0:
         raise UserError(f"{row.get('id') or 'the row'}: {key}={row.get(key)!r} is no number: give {key}.")
-    return found
+    return value

@@ -43,15 +43,15 @@ def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
     """Of one of our own runs: weights and gradients in float32 whatever the products are in, and what its
     optimizer keeps of each parameter, as `harness.worker.describe` counted it."""
     weights, gradients = 4 * facts.parameters, 4 * (facts.trainable or facts.parameters)
-    kept = facts.state_bytes - weights - gradients
-    narrow = config.compute.dtype is Precision.bfloat16
+    optimizer = facts.state_bytes - weights - gradients
+    half = config.compute.dtype is Precision.bfloat16
     return TrainingPrecision(
-        name=f"float32 state, {'bf16' if narrow else 'float32'} products",
+        name=f"float32 state, {'bf16' if half else 'float32'} products",
         weight_bytes=4,
         gradient_bytes=gradients / facts.parameters,
-        optimizer_bytes=kept / facts.parameters,
-        activation_bytes=2 if narrow else 4,
-        matmul_dtype="bf16" if narrow else "float32",
+        optimizer_bytes=optimizer / facts.parameters,
+        activation_bytes=2 if half else 4,
+        matmul_dtype="bf16" if half else "float32",
     )
 
 

@@ -100,15 +100,15 @@ def step_terms(
     efficiency: Efficiency,
 ) -> StepTerms:
     """Seconds of each part of a step, what overlaps taken off."""
-    moved = step_traffic(model, layout, precision)
+    received = step_traffic(model, layout, precision)
     compute = compute_seconds(model, layout, chip, precision, efficiency)
     between = _elementwise_seconds(model, layout, chip, precision)
     tensor = EXPOSED_TENSOR[precision.fused_kernels] * _ring_seconds(
-        moved.tensor, layout.tensor, np.ones(len(layout)), links
+        received.tensor, layout.tensor, np.ones(len(layout)), links
     )
-    context = _context_seconds(model, layout, links, moved.context, compute)
+    context = _context_seconds(model, layout, links, received.context, compute)
     fsdp = _fsdp_seconds(model, layout, links, precision, compute)
-    expert = EXPOSED_EXPERT * _all_to_all_seconds(model, moved.expert, layout, links)
+    expert = EXPOSED_EXPERT * _all_to_all_seconds(model, received.expert, layout, links)
     data = _data_seconds(model, layout, links, precision, compute)
     busy = compute + between + tensor + context + fsdp + expert
     pipeline = _pipeline_seconds(model, layout, links, precision, busy)
@@ -127,10 +127,10 @@ def _launch_seconds(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
 
 def hardware_flops(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Executed FLOPs of a step, all devices: the model's, and what remat multiplies again."""
-    again = np.select(
+    recomputed = np.select(
         [layout.full_remat, layout.dots_remat], [model.flops_per_token / 3, model.attention_flops / 3], 0.0
     )
-    return (model.flops_per_token + again) * model.tokens_per_step
+    return (model.flops_per_token + recomputed) * model.tokens_per_step
 
 
 def compute_seconds(
@@ -142,23 +142,27 @@ def compute_seconds(
     peak = chip.peak(precision.matmul_dtype) * efficiency.narrow.get(precision.matmul_dtype, 1.0)
     slow = chip.peak("bf16") if narrow else peak
     dense = model.flops_per_token - model.attention_flops - model.expert_flops
-    each = np.broadcast_to(hardware_flops(model, layout) / model.step_flops, len(layout))
-    many = each * model.tokens_per_step / layout.devices
-    attention = many * model.attention_flops / (slow * efficiency.dense)
-    read = operand_bytes(model, layout, precision) * each / chip.memory_bandwidth
-    plain = np.maximum(many * dense / (peak * efficiency.dense), read[0])
-    return attention + plain + np.maximum(many * model.expert_flops / (peak * efficiency.experts), read[1])
+    recompute_factor = np.broadcast_to(hardware_flops(model, layout) / model.step_flops, len(layout))
+    device_tokens = recompute_factor * model.tokens_per_step / layout.devices
+    attention = device_tokens * model.attention_flops / (slow * efficiency.dense)
+    read = operand_bytes(model, layout, precision) * recompute_factor / chip.memory_bandwidth
+    plain = np.maximum(device_tokens * dense / (peak * efficiency.dense), read[0])
+    return (
+        attention
+        + plain
+        + np.maximum(device_tokens * model.expert_flops / (peak * efficiency.experts), read[1])
+    )
 
 
 def operand_bytes(model: ModelShape, layout: LayoutGrid, precision: TrainingPrecision) -> np.ndarray:
     """Bytes that one device's products read and write, of dense weights and of routed experts', [2, layouts].
     What comes in and goes out at full width is not split by tensor; weights are read in each micro-batch."""
-    seen = layout.tokens_per_device(model) * model.layers / layout.pipeline
+    layer_tokens = layout.tokens_per_device(model) * model.layers / layout.pipeline
     inner = (model.heads + 2 * model.kv_heads) * model.head_width + 3 * max(
         1, model.shared_experts
     ) * model.ffn
-    dense = seen * (4 * model.width + inner / layout.tensor)
-    routed = seen * model.top_k * (2 * model.width + 3 * model.ffn / layout.tensor)
+    dense = layer_tokens * (4 * model.width + inner / layout.tensor)
+    routed = layer_tokens * model.top_k * (2 * model.width + 3 * model.ffn / layout.tensor)
     passes = layout.microbatches(model) / (layout.tensor * layout.pipeline)
     weights = np.stack([model.dense_parameters * passes, model.expert_parameters / layout.expert * passes])
     return TRAIN_FLOPS_MULTIPLE * precision.activation_bytes * (np.stack([dense, routed]) + weights)
@@ -170,7 +174,7 @@ def step_traffic(model: ModelShape, layout: LayoutGrid, precision: TrainingPreci
     value = model.width * precision.activation_bytes
     sums = np.where(layout.full_remat, 6, 4)
     tensor = sums * layers * 2 * (layout.tensor - 1) / layout.tensor * tokens * value
-    exchanged = (
+    expert_bytes = (
         EXPERT_EXCHANGES
         * np.where(layout.full_remat, 1.5, 1.0)
         * layers
@@ -183,7 +187,9 @@ def step_traffic(model: ModelShape, layout: LayoutGrid, precision: TrainingPreci
         tensor=tensor,
         context=_ring_bytes(model, layout, precision),
         fsdp=_gather_bytes(model, layout, precision).sum(axis=0),
-        expert=np.where(model.gathers_expert_weights, 0.0, exchanged * (layout.expert - 1) / layout.expert),
+        expert=np.where(
+            model.gathers_expert_weights, 0.0, expert_bytes * (layout.expert - 1) / layout.expert
+        ),
         data=_reduce_bytes(model, layout, precision).sum(axis=0),
     )
 
@@ -193,8 +199,8 @@ def _ring_bytes(model: ModelShape, layout: LayoutGrid, precision: TrainingPrecis
     where that is done again; with the backward pass their gradients, which then go home. Done again, the
     first part comes once for both. As if no window kept any from the ring."""
     values = 2 * model.kv_heads * model.head_width * precision.activation_bytes / layout.tensor
-    others = layout.context - 1
-    passed = np.where(layout.no_remat, 3 * others + (others > 0), 4 * others)
+    remote_shards = layout.context - 1
+    passed = np.where(layout.no_remat, 3 * remote_shards + (remote_shards > 0), 4 * remote_shards)
     return passed * model.layers / layout.pipeline * layout.tokens_per_device(model) * values
 
 
@@ -202,20 +208,23 @@ def _gather_bytes(model: ModelShape, layout: LayoutGrid, precision: TrainingPrec
     """Bytes received for the weights of one device's layers, [2, layouts], over fsdp, and of experts whose
     weights travel over expert too: gathered forward and backward in each micro-batch, and their gradients
     scattered once in each. `full` repeats with what backward gathers."""
-    kept, group = parameters_per_device(model, layout), layout.fsdp * layout.expert
+    parameters, group = parameters_per_device(model, layout), layout.fsdp * layout.expert
     experts = (
         model.expert_parameters / (group * layout.tensor * layout.pipeline) * model.gathers_expert_weights
     )
-    over = np.stack([(kept - experts) * (layout.fsdp - 1), experts * (group - 1)])
+    over = np.stack([(parameters - experts) * (layout.fsdp - 1), experts * (group - 1)])
     return 3 * layout.microbatches(model) * precision.activation_bytes * over
 
 
 def _reduce_bytes(model: ModelShape, layout: LayoutGrid, precision: TrainingPrecision) -> np.ndarray:
     """Bytes received to add up gradients, [3, layouts]: of experts over data, of all else over expert too, of
     both over the parts of a sequence."""
-    own = precision.activation_bytes / (layout.fsdp * layout.tensor * layout.pipeline)
+    shard_bytes = precision.activation_bytes / (layout.fsdp * layout.tensor * layout.pipeline)
     copies = layout.data * layout.expert
-    experts, dense = model.expert_parameters / layout.expert * own, model.dense_parameters * own
+    experts, dense = (
+        model.expert_parameters / layout.expert * shard_bytes,
+        model.dense_parameters * shard_bytes,
+    )
     return 2 * np.stack(
         [
             experts * (layout.data - 1) / layout.data,
@@ -230,34 +239,36 @@ def _members_in_domain(group: np.ndarray, stride: np.ndarray, links: Links) -> n
     return np.clip(links.scale_up_domain // stride, 1, group)
 
 
-def _ring_seconds(received: np.ndarray, group: np.ndarray, stride: np.ndarray, links: Links) -> np.ndarray:
+def _ring_seconds(
+    received_bytes: np.ndarray, group: np.ndarray, stride: np.ndarray, links: Links
+) -> np.ndarray:
     """Of a gather, scatter or sum that hands `moved` bytes to each device: inside the fast domain first, and
     between domains what each member of one then shares out."""
     inside = _members_in_domain(group, stride, links)
-    outside = group / inside
-    whole = received * group / np.maximum(group - 1, 1)
-    fast = whole * (inside - 1) / inside / links.scale_up
-    slow = whole * (outside - 1) / outside / inside / links.scale_out
+    domains = group / inside
+    full_bytes = received_bytes * group / np.maximum(group - 1, 1)
+    fast = full_bytes * (inside - 1) / inside / links.scale_up
+    slow = full_bytes * (domains - 1) / domains / inside / links.scale_out
     return (fast + slow) / LINK_EFFICIENCY
 
 
 def _all_to_all_seconds(
-    model: ModelShape, received: np.ndarray, layout: LayoutGrid, links: Links
+    model: ModelShape, received_bytes: np.ndarray, layout: LayoutGrid, links: Links
 ) -> np.ndarray:
     """All-to-all: between domains a token is sent once to each domain that it has experts in."""
     group = layout.expert
     inside = _members_in_domain(group, layout.tensor * layout.context, links)
-    once = min(MAX_EXPERT_DOMAINS, model.top_k) / max(model.top_k, 1)
+    sends_per_expert = min(MAX_EXPERT_DOMAINS, model.top_k) / max(model.top_k, 1)
     outside = (group - inside) / np.maximum(group - 1, 1)
-    fast = received * (1 - outside) / links.scale_up
-    return np.maximum(fast, received * outside * once / links.scale_out) / LINK_EFFICIENCY
+    fast = received_bytes * (1 - outside) / links.scale_up
+    return np.maximum(fast, received_bytes * outside * sends_per_expert / links.scale_out) / LINK_EFFICIENCY
 
 
 def _context_seconds(
-    model: ModelShape, layout: LayoutGrid, links: Links, received: np.ndarray, compute: np.ndarray
+    model: ModelShape, layout: LayoutGrid, links: Links, received_bytes: np.ndarray, compute: np.ndarray
 ) -> np.ndarray:
     """Keys and values passed around a ring (arXiv:2310.01889), behind attention's own products."""
-    seconds = _ring_seconds(received, layout.context, layout.tensor, links)
+    seconds = _ring_seconds(received_bytes, layout.context, layout.tensor, links)
     hidden = compute * model.attention_flops / model.flops_per_token
     return np.maximum(EXPOSED_OTHER * seconds, seconds - hidden)
 
@@ -289,7 +300,7 @@ def _pipeline_seconds(
 ) -> np.ndarray:
     """(p - 1) / (v m) of the busy time (arXiv:2104.04473), and activations handed on over slow links."""
     bubble = (layout.pipeline - 1) / (layout.virtual * layout.microbatches(model)) * busy
-    handed = (
+    boundary_bytes = (
         2
         * layout.virtual
         * layout.tokens_per_device(model)
@@ -298,7 +309,7 @@ def _pipeline_seconds(
         / layout.tensor
     )
     return bubble + np.where(
-        layout.pipeline > 1, EXPOSED_OTHER * handed / (links.scale_out * LINK_EFFICIENCY), 0.0
+        layout.pipeline > 1, EXPOSED_OTHER * boundary_bytes / (links.scale_out * LINK_EFFICIENCY), 0.0
     )
 
 
@@ -313,12 +324,14 @@ def _elementwise_seconds(
     values += 6 * model.top_k * model.width + (
         0 if precision.fused_kernels else 6 * model.heads * model.sequence
     )
-    again = np.where(layout.full_remat | layout.dots_remat, 4, 3)
-    moved = values * again * model.layers / layout.pipeline + 8 * 3 * model.vocabulary / layout.pipeline
+    passes = np.where(layout.full_remat | layout.dots_remat, 4, 3)
+    values_per_token = (
+        values * passes * model.layers / layout.pipeline + 8 * 3 * model.vocabulary / layout.pipeline
+    )
     return (
         layout.tokens_per_device(model)
         / layout.tensor
-        * moved
+        * values_per_token
         * precision.activation_bytes
         / chip.memory_bandwidth
     )

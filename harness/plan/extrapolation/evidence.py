@@ -50,11 +50,11 @@ class TreatmentEvidence:
         and however wide; None where no line can be drawn, or the verdict is invalid."""
         if self.ladder.decision is Decision.INVALID:
             return None
-        carried = [(math.log(rung.flops), rung.k) for rung in self.rungs if rung.flops and rung.k]
-        at, k = [x for x, _ in carried], [k for _, k in carried]
-        start = project(at, k, ahead=0.0)  # at the largest scale that carries a multiplier
-        found = project(at, k, ahead=math.log(flops / start.flops)) if start else None
-        return Interval(found.log_k, found.log_low, found.log_high) if found else None
+        points = [(math.log(rung.flops), rung.k) for rung in self.rungs if rung.flops and rung.k]
+        log_flops, k = [x for x, _ in points], [k for _, k in points]
+        start = project(log_flops, k, ahead=0.0)  # at the largest scale that carries a multiplier
+        projection = project(log_flops, k, ahead=math.log(flops / start.flops)) if start else None
+        return Interval(projection.log_k, projection.log_low, projection.log_high) if projection else None
 
 
 @dataclass(frozen=True)
@@ -72,31 +72,33 @@ class PairEvidence:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        return (self.control, *(each.ladder.variant for each in self.treatments))
+        return (self.control, *(treatment.ladder.variant for treatment in self.treatments))
 
 
 def read_evidence(path: str) -> PairEvidence:
     """Raises UserError where no sweep lies there, some run is not over, no two variants meet, or scales (3)
     or seeds at a scale (2) are too few."""
     try:
-        found = compare(read_sweep(path))
+        comparison = compare(read_sweep(path))
     except UserError as error:
         raise UserError(f"evidence={error}") from None
-    standings = tuple(
+    treatments = tuple(
         TreatmentEvidence(
             ladder,
-            tuple(rung for rung in found.rungs if rung.variant == ladder.variant),
-            next((gate for gate in found.gate or () if gate.variant == ladder.variant), None),
+            tuple(rung for rung in comparison.rungs if rung.variant == ladder.variant),
+            next((gate for gate in comparison.gate or () if gate.variant == ladder.variant), None),
         )
-        for ladder in found.ladder
+        for ladder in comparison.ladder
         if not ladder.positive_control
     )
-    if why := _unfinished_message(found) or next(filter(None, map(_too_few_message, standings)), ""):
+    if why := _unfinished_message(comparison) or next(filter(None, map(_too_few_message, treatments)), ""):
         raise UserError(f"evidence={path}: {why}")
-    if not standings:
+    if not treatments:
         raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
-    sparse = any(0 < row.active_parameters < row.non_embedding for row in found.fairness)
-    return PairEvidence(path, found.experiment, found.loss_unit, found.rule.control, standings, sparse)
+    sparse = any(0 < row.active_parameters < row.non_embedding for row in comparison.fairness)
+    return PairEvidence(
+        path, comparison.experiment, comparison.loss_unit, comparison.rule.control, treatments, sparse
+    )
 
 
 def _unfinished_message(comparison: Comparison) -> str:
@@ -114,8 +116,8 @@ def _too_few_message(treatment: TreatmentEvidence) -> str:
     """What is lacking for a line with an interval; empty: nothing."""
     pair = f"{treatment.ladder.variant} and {treatment.ladder.control}"
     if len(treatment.rungs) < MIN_SCALES:
-        met = _count(len(treatment.rungs), "scale")
-        return f"{pair} meet at {met}, and a trend needs {MIN_SCALES}; add some with scale="
+        num_scales = _count(len(treatment.rungs), "scale")
+        return f"{pair} meet at {num_scales}, and a trend needs {MIN_SCALES}; add some with scale="
     for rung in treatment.rungs:
         if rung.n < MIN_SEEDS:
             return (

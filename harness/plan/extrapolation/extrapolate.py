@@ -91,18 +91,20 @@ def extrapolate(
     evidence: PairEvidence, runs: Sequence[DescribedRun], planned: Sequence[PlannedRun]
 ) -> Extrapolation:
     """Raises UserError where the plan trains none of the evidence's variants in its unit of loss."""
-    sheet = {run.name: run for run in planned}
-    notes = {run.name: why for run in runs if (why := _exclusion_reason(evidence, run, sheet[run.name]))}
-    kept = [run for run in runs if run.name not in notes]
-    if not kept:
+    planned_runs = {run.name: run for run in planned}
+    notes = {
+        run.name: why for run in runs if (why := _exclusion_reason(evidence, run, planned_runs[run.name]))
+    }
+    compared = [run for run in runs if run.name not in notes]
+    if not compared:
         raise UserError(
             f"evidence={evidence.path}: it compares {', '.join(evidence.variants)} in {evidence.loss_unit},"
             f" of which this plan trains nothing; name a sweep of the plan's own variants"
         )
     rows = [
-        _extrapolate_scale(each, group, sheet)
-        for each in evidence.treatments
-        for group in _runs_by_scale(kept, each)
+        _extrapolate_scale(treatment, group, planned_runs)
+        for treatment in evidence.treatments
+        for group in _runs_by_scale(compared, treatment)
     ]
     names = {run.config.variant.name for run in runs}
     absent = [name for name in evidence.variants if name not in names]
@@ -114,7 +116,7 @@ def extrapolate(
         (
             *(f"{name}: no run of this plan has this variant." for name in absent),
             *notes.values(),
-            *_expert_mismatch(evidence, kept),
+            *_expert_mismatch(evidence, compared),
         ),
     )
 
@@ -123,8 +125,10 @@ def _expert_mismatch(evidence: PairEvidence, runs: Sequence[DescribedRun]) -> li
     sparse = [run for run in runs if 0 < run.facts.active_parameters < run.facts.non_embedding]
     if evidence.sparse == bool(sparse):
         return []
-    one, other = ("experts", "none") if evidence.sparse else ("no experts", "some")
-    return [f"The evidence's models have {one}, the plan's {other}: that k is the same for both is assumed."]
+    evidence_models, plan_models = ("experts", "none") if evidence.sparse else ("no experts", "some")
+    return [
+        f"The evidence's models have {evidence_models}, the plan's {plan_models}: that k is the same for both is assumed."
+    ]
 
 
 def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: PlannedRun) -> str:
@@ -161,28 +165,28 @@ def _extrapolate_scale(
 ) -> ScaleExtrapolation:
     ladder, first, run = treatment.ladder, group[0].config, planned[group[0].name]
     flops = run.flops_per_token * (run.tokens or 0)
-    ahead, log_k = treatment.e_folds_beyond(flops), treatment.log_k(flops)
-    sibling = len({each.config.variant.name for each in group}) > 1
-    case = Recommendation(first.scale.name, treatment, log_k, ahead / DECADE, sibling)
+    e_folds, log_k = treatment.e_folds_beyond(flops), treatment.log_k(flops)
+    sibling = len({described.config.variant.name for described in group}) > 1
+    recommendation = Recommendation(first.scale.name, treatment, log_k, e_folds / DECADE, sibling)
     saved = log_k if first.variant.name == ladder.control else None
     return ScaleExtrapolation(
-        scale=case.scale,
+        scale=recommendation.scale,
         run=run.name,
         treatment=ladder.variant,
         control=ladder.control,
         sibling=sibling,
         flops=flops,
-        e_folds=ahead,
-        decades=case.decades,
+        e_folds=e_folds,
+        decades=recommendation.decades,
         estimand=ladder.k.estimand if ladder.k else None,
         k=log_k and Interval(_exp_or_inf(log_k.value), _exp_or_inf(log_k.low), _exp_or_inf(log_k.high)),
         log_k=log_k,
         days_saved=_savings(saved, run.days),
         chips_saved=_savings(saved, Interval(run.chips, run.chips, run.chips)),
         flags=ladder.flags,
-        tags=("EXTRAPOLATION",) if ahead > 0 else (),
-        bet=case.bet,
-        sentence=case.sentence,
+        tags=("EXTRAPOLATION",) if e_folds > 0 else (),
+        bet=recommendation.bet,
+        sentence=recommendation.sentence,
     )
 
 
@@ -190,7 +194,7 @@ def _savings(log_k: Interval | None, amount: PlanEstimate | Interval | None) -> 
     """amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
     if log_k is None or amount is None:
         return None
-    value, low, high = (1 - _exp_or_inf(-each) for each in (log_k.value, log_k.low, log_k.high))
+    value, low, high = (1 - _exp_or_inf(-end) for end in (log_k.value, log_k.low, log_k.high))
     return Interval(
         amount.value * value,
         min(amount.low * low, amount.high * low),

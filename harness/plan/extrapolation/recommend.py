@@ -40,14 +40,16 @@ class Recommendation:
     def sentence(self) -> str:
         ladder = self.treatment.ladder
         if self._objections:
-            doubts = "; ".join(self._objections)
-            said = f"the evidence does not settle {ladder.variant} against {ladder.control}: {doubts}"
+            objections = "; ".join(self._objections)
+            conclusion = (
+                f"the evidence does not settle {ladder.variant} against {ladder.control}: {objections}"
+            )
         else:
-            said = (
+            conclusion = (
                 f"bet on {self.bet}, which is no verdict: {ladder.decision.value} over the scales trained,"
                 f" {self._sign_text}, and the projected interval leaves k = 1 out"
             )
-        return f"{self.scale}: {'; '.join([said, *self._remarks])}."
+        return f"{self.scale}: {'; '.join([conclusion, *self._remarks])}."
 
     @property
     def _objections(self) -> list[str]:
@@ -57,13 +59,13 @@ class Recommendation:
             return [
                 f"its verdict is INVALID ({', '.join(blocking_flags(ladder.flags))}): nothing is read from it"
             ]
-        found = [
+        objections = [
             self._verdict_objection(),
             self._line_objection(),
             self._gate_objection(),
             self._distance_objection(),
         ]
-        return [doubt for doubt in found if doubt]
+        return [objection for objection in objections if objection]
 
     def _verdict_objection(self) -> str:
         ladder, largest = self.treatment.ladder, self.treatment.largest.scale
@@ -99,14 +101,14 @@ class Recommendation:
     def _remarks(self) -> list[str]:
         """What else a reader should know before betting."""
         trend = self.treatment.ladder.trend
-        told = []
+        remarks = []
         if self._objections and self.treatment.leader:
-            told.append(f"what is left is the sign at the largest scale trained: {self._sign_text}")
+            remarks.append(f"what is left is the sign at the largest scale trained: {self._sign_text}")
         if self.bet and trend and trend.direction is Direction.SHRINKS:
-            told.append("but its lead shrinks with scale")
+            remarks.append("but its lead shrinks with scale")
         if self.sibling:
-            told.append("the plan has this pair itself, which is there to tell")
-        return told
+            remarks.append("the plan has this pair itself, which is there to tell")
+        return remarks
 
     @property
     def _sign_text(self) -> str:

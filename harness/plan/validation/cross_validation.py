@@ -47,36 +47,38 @@ def predict_published_rows(path: Path) -> list[RowPrediction]:
     for what cannot be read, and for rows of fewer than two sources."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            seen = predict_rows(list(csv.DictReader(file)))
+            predictions = predict_rows(list(csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         trouble = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: {trouble}; a CSV file with one published run a row is wanted") from error
-    sources = {one.run.source for one in seen}
+    sources = {prediction.run.source for prediction in predictions}
     if len(sources) < 2:
         raise UserError(
-            f"{path}: {len(seen)} rows tell a step time, of {len(sources)} sources; a row is predicted from"
+            f"{path}: {len(predictions)} rows tell a step time, of {len(sources)} sources; a row is predicted from"
             " other sources, so there must be two"
         )
-    return seen
+    return predictions
 
 
 def cross_validate(predictions: Sequence[RowPrediction]) -> list[HeldOutPrediction]:
-    return [_judge(one, known) for one, known in leave_one_source_out(predictions)]
+    return [
+        _held_out_prediction(prediction, known) for prediction, known in leave_one_source_out(predictions)
+    ]
 
 
-def _judge(one: RowPrediction, known: Calibration) -> HeldOutPrediction:
+def _held_out_prediction(prediction: RowPrediction, calibration: Calibration) -> HeldOutPrediction:
     value, wide = (
-        one.predicted_seconds * known.factor,
-        math.exp(known.log_half_width(one.uncertainty_sources)),
+        prediction.predicted_seconds * calibration.factor,
+        math.exp(calibration.log_half_width(prediction.uncertainty_sources)),
     )
-    row = one.run
+    row = prediction.run
     return HeldOutPrediction(
         run=row.id,
         source=row.source,
         chip=row.chip.name,
         chips=row.chips,
-        published=one.published_seconds,
-        raw=one.predicted_seconds,
+        published=prediction.published_seconds,
+        raw=prediction.predicted_seconds,
         value=value,
         low=value / wide,
         high=value * wide,
@@ -84,7 +86,7 @@ def _judge(one: RowPrediction, known: Calibration) -> HeldOutPrediction:
 
 
 def accuracy_summary(predictions: Sequence[RowPrediction]) -> str:
-    rows, known = cross_validate(predictions), fit_calibration(predictions)
+    rows, calibration = cross_validate(predictions), fit_calibration(predictions)
     errors = [row.error for row in rows]
     raw = np.mean([abs(row.raw / row.published - 1) for row in rows])
     inside, width = np.mean([row.inside for row in rows]), np.median([row.width for row in rows])
@@ -92,6 +94,6 @@ def accuracy_summary(predictions: Sequence[RowPrediction]) -> str:
         f"{len(rows)} rows of {len({row.source for row in rows})} sources, each predicted without"
         f" its source: mean error {np.mean(errors):.1%}, nine rows of ten {np.quantile(errors, 0.9):.0%} or"
         f" less, {inside:.0%} inside the interval, whose median half width is {width:.0%}."
-        f" Uncalibrated: {raw:.1%}. Fitted to all: factor {known.factor:.4f}, spread {known.spread:.4f}"
+        f" Uncalibrated: {raw:.1%}. Fitted to all: factor {calibration.factor:.4f}, spread {calibration.spread:.4f}"
         " (standard deviation in ln)."
     )

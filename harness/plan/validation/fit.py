@@ -35,12 +35,14 @@ class RowPrediction:
 def fit_calibration(predictions: Sequence[RowPrediction]) -> Calibration:
     """The weighted mean of ln(published / predicted), and its spread about that. A group of n rows, those of
     one source on one chip, counts like sqrt(n) groups of one, since its rows err alike."""
-    each = np.array([one.log_ratio for one in predictions])
-    names = [(one.run.source, one.run.chip.name) for one in predictions]
+    log_ratios = np.array([prediction.log_ratio for prediction in predictions])
+    names = [(prediction.run.source, prediction.run.chip.name) for prediction in predictions]
     weights = np.array([names.count(name) ** -0.5 for name in names])
-    weights *= np.array([REMEMBERED_WEIGHT if one.run.remembered_notes else 1.0 for one in predictions])
-    mean = float(np.average(each, weights=weights))
-    spread = math.sqrt(float(np.average((each - mean) ** 2, weights=weights)))
+    weights *= np.array(
+        [REMEMBERED_WEIGHT if prediction.run.remembered_notes else 1.0 for prediction in predictions]
+    )
+    mean = float(np.average(log_ratios, weights=weights))
+    spread = math.sqrt(float(np.average((log_ratios - mean) ** 2, weights=weights)))
     return Calibration(math.exp(mean), spread, len({*names}), len(names))
 
 
@@ -49,18 +51,19 @@ def predict_rows(rows: Sequence[Mapping[str, Any]]) -> list[RowPrediction]:
     from harness.plan.predict import uncalibrated_cost
 
     read = [(row, read_published_run(row)) for row in rows]
-    told = [(one, observed_seconds(row, one.model)) for row, one in read]
+    timed = [(run, observed_seconds(row, run.model)) for row, run in read]
     return [
-        RowPrediction(one, seconds, uncalibrated_cost(one)[0].seconds)
-        for one, seconds in told
+        RowPrediction(run, seconds, uncalibrated_cost(run)[0].seconds)
+        for run, seconds in timed
         if seconds is not None
     ]
 
 
 def leave_one_source_out(predictions: Sequence[RowPrediction]) -> list[tuple[RowPrediction, Calibration]]:
     """Each row with the calibration of all other sources' rows."""
-    names = {one.run.source for one in predictions}
+    names = {prediction.run.source for prediction in predictions}
     without = {
-        name: fit_calibration([one for one in predictions if one.run.source != name]) for name in names
+        name: fit_calibration([prediction for prediction in predictions if prediction.run.source != name])
+        for name in names
     }
-    return [(one, without[one.run.source]) for one in predictions]
+    return [(prediction, without[prediction.run.source]) for prediction in predictions]

@@ -14,10 +14,10 @@ from harness.plan.cost_model.model_size import ModelShape, read_number, require_
 def observed_seconds(row: Mapping[str, Any], model: ModelShape) -> float | None:
     """Seconds of a step as published: told, or from tokens a second, or from FLOP/s in the row's own
     convention; None where none of these is there."""
-    told, rate = read_number(row, "step_time_s"), read_number(row, "tokens_s_dev")
+    seconds, rate = read_number(row, "step_time_s"), read_number(row, "tokens_s_dev")
     chips = require_number(row, "chips")
-    if told:
-        return told
+    if seconds:
+        return seconds
     if rate:
         return model.tokens_per_step / (rate * chips)
     speed = _published_flops_per_second(row)
@@ -25,25 +25,25 @@ def observed_seconds(row: Mapping[str, Any], model: ModelShape) -> float | None:
 
 
 def _published_flops_per_second(row: Mapping[str, Any]) -> float | None:
-    told, peak = read_number(row, "tflops_per_dev"), read_number(row, "peak_tflops_bf16")
+    teraflops, peak = read_number(row, "tflops_per_dev"), read_number(row, "peak_tflops_bf16")
     share = read_number(row, "mfu_pct") or read_number(row, "hfu_pct")
-    if told:
-        return told * 1e12
+    if teraflops:
+        return teraflops * 1e12
     return None if share is None or peak is None else share / 100 * peak * 1e12
 
 
 def convention_flops(row: Mapping[str, Any], model: ModelShape) -> float:
     """FLOPs of a step as the row's source counts them: with what is computed again (`hardware`), without
     attention (6 N), with causal attention, or (what most do) with attention to all pairs."""
-    said = str(row.get("flops_convention") or "").lower()
+    convention = str(row.get("flops_convention") or "").lower()
     weights = model.flops_per_token - model.attention_flops
     square = 2 * model.attention_flops
-    if re.search(r"\b6 ?nd?\b|6 ?\* ?n\b|6nt", said):
+    if re.search(r"\b6 ?nd?\b|6 ?\* ?n\b|6nt", convention):
         return 6 * (model.active_parameters + model.embedding) * model.tokens_per_step
-    if "causal" in said and not re.search(r"not (halved|counted)|non-?causal|without", said):
+    if "causal" in convention and not re.search(r"not (halved|counted)|non-?causal|without", convention):
         square = model.attention_flops
     only_mfu = read_number(row, "tflops_per_dev") is None and read_number(row, "mfu_pct") is not None
-    hardware = re.search(r"hardware|incl[a-z.]* recompute|counts full recompute", said) and not only_mfu
+    hardware = re.search(r"hardware|incl[a-z.]* recompute|counts full recompute", convention) and not only_mfu
     told_hfu = read_number(row, "tflops_per_dev") is None and read_number(row, "mfu_pct") is None
-    again = 4 / 3 if (hardware or told_hfu) and read_remat(row) is not Remat.none else 1.0
-    return (weights + square) * again * model.tokens_per_step
+    recompute_factor = 4 / 3 if (hardware or told_hfu) and read_remat(row) is not Remat.none else 1.0
+    return (weights + square) * recompute_factor * model.tokens_per_step

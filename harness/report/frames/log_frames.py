@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from harness.compare.inputs.evaluations import Evals
 from harness.compare.inputs.pairing import sort_scales
-from harness.compare.inputs.run_records import Evals, RunRecord
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Comparison
 from harness.report.frames.sweep_frames import (
     HALF_WINDOW,

@@ -1,13 +1,13 @@
-"""Muon's direction for hidden matrices: momentum, made orthogonal, at the size of an AdamW update.
+"""Muon for hidden matrices: orthogonalised momentum at the size of an AdamW update.
 
-The momentum is optax's. The rest is ours: optax.contrib.muon multiplies a matrix as it lies on the devices,
-which an explicitly sharded mesh refuses, and corrects a bias of the momentum that the published one has not.
+The momentum is optax's. The rest is ours: optax.contrib.muon multiplies matrices in their sharded layout,
+which an explicitly sharded mesh refuses, and it corrects a momentum bias that the published Muon does not.
 
-Across width the rule of `models.mup` is Adam's, whose updates are of low rank: their largest singular
-value grows as the width. An orthogonal one has all singular values alike, sqrt(max(I, O)) / 5 here, so it
-wants another rate: by the spectral condition (arXiv:2310.17813) the largest singular value of an update
-is to stay in proportion to sqrt(O / I). Where both sides grow by r that gives a rate of r^(-1/2); where
-only I does, r^(-1); where only O does, 1 (if the side that grows is the longer one).
+The width rule of `models.mup` is for Adam, whose updates have low rank: their largest singular value grows
+as the width. All singular values of an orthogonal update are alike, sqrt(max(I, O)) / 5 here, so it needs
+another rate. By the spectral condition (arXiv:2310.17813) the largest singular value of an update has to
+stay proportional to sqrt(O / I). Where both sides grow by r, that gives a rate of r^(-1/2); where only I
+grows, r^(-1); where only O grows, 1 (if the side that grows is the longer one).
 """
 
 from __future__ import annotations
@@ -28,67 +28,62 @@ from harness.models.mup import WIDTH_SCALED_AXES, expert_matrix, relative_width
 from harness.models.parameters import ParamSpec
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic x -> a x + b x^3 + c x^5, iterated on singular values (kellerjordan.github.io/posts/muon).
-They bring small ones up fast and leave all between .68 and 1.13, not at 1."""
+"""Coefficients of the quintic x -> a x + b x^3 + c x^5, iterated on singular values. It raises small ones
+fast and leaves all between .68 and 1.13, not at 1 (kellerjordan.github.io/posts/muon)."""
 ADAM_RMS = 0.2
-"""Root mean square of what Adam makes of a parameter in one step (arXiv:2502.16982, section 2.2)."""
+"""Root mean square of Adam's update of a parameter in one step (arXiv:2502.16982, section 2.2)."""
 EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A hidden matrix as the product uses it, x_NI @ weight_IO; stored with more axes, or a layer or
-    an expert a slice."""
+    """Shape of a hidden matrix as the product uses it, x_NI @ weight_IO. The stored array may have more
+    axes, or a slice per layer or expert."""
 
     rows: int
     columns: int
     rate: float
-    """What the learning rate is multiplied by at this width; 1 at the base's."""
+    """Factor of the learning rate at this width; 1 at the base width."""
 
 
 Matrices = Mapping[str, Matrix]
-"""By stored path."""
+"""Hidden matrices by stored path."""
 
 
 def hidden_matrices(model: Model) -> dict[str, Matrix]:
-    """The parameters that Muon takes: all but the vocabulary's and what is no matrix."""
+    """Return the parameters that Muon trains: all matrices except those with a vocabulary axis."""
     relative = relative_width(model.spec.config, model.shape.width)
-    layer_specs = {
-        path: expert_matrix(model.param_specs[model.stacking.canonical_paths(path)[0]])
-        for path in model.stored_specs
-    }
+    layer_paths = {path: model.stacking.canonical_paths(path)[0] for path in model.stored_specs}
+    specs = {path: expert_matrix(model.param_specs[layer]) for path, layer in layer_paths.items()}
     return {
         path: as_matrix(spec, num_contracted_axes(spec), relative)
-        for path, spec in layer_specs.items()
+        for path, spec in specs.items()
         if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
     }
 
 
 def num_contracted_axes(spec: ParamSpec) -> int:
-    """Leading axes that a product contracts: all before the last where it writes to the stream, else one."""
+    """Return the number of leading axes that a product contracts."""
+    # A matrix that writes to the residual stream contracts all axes before the last one.
     return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
 
 
 def as_matrix(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
-    """A weight of one layer as a matrix; `relative`: the width over the base's."""
+    """Return a weight of one layer as a matrix. `relative`: width over base width."""
     rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
     grown_in, grown_out = (
-        relative if any(map(_grows_with_width, axes)) else 1.0
+        # Key-value heads do not grow: their number is a mechanism option, the same at every width.
+        relative if any(axis in WIDTH_SCALED_AXES and axis != "kv_heads" for axis in axes) else 1.0
         for axes in (spec.axes[:contracted], spec.axes[contracted:])
     )
     longest, longest_at_base = max(rows, columns), max(rows / grown_in, columns / grown_out)
     return Matrix(rows, columns, math.sqrt(grown_out / grown_in * longest_at_base / longest))
 
 
-def _grows_with_width(axis: str | None) -> bool:
-    """Key-value heads of their own are an option of the mechanism: as many at every width."""
-    return axis in WIDTH_SCALED_AXES and axis != "kv_heads"
-
-
 def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransformation:
-    """Each matrix of the updates made orthogonal, root mean square ADAM_RMS; what is no matrix is left.
+    """Orthogonalise each matrix of the updates, at root mean square ADAM_RMS; pass on all other updates.
 
-    Matrices of one shape, all layers' and both ways round, are iterated as one stack.
+    Matrices of one shape, from all layers and either orientation, are iterated as one stack.
     """
 
     def orthogonal(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
@@ -105,7 +100,7 @@ def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransfo
 
 
 def orthogonalise(x_NIO: Float[Array, "N I O"], steps: int) -> Float[Array, "N I O"]:
-    """Each matrix with its singular values brought near 1; no more rows than columns."""
+    """Bring the singular values of each matrix near 1 (Newton-Schulz); needs I <= O."""
     a, b, c = COEFFICIENTS
     norm_N11 = jnp.sqrt(jnp.sum(jnp.square(x_NIO), axis=(1, 2), keepdims=True))
     x_NIO = x_NIO / (norm_N11 + EPSILON)
@@ -116,16 +111,17 @@ def orthogonalise(x_NIO: Float[Array, "N I O"], steps: int) -> Float[Array, "N I
 
 
 def _as_wide_slices(update: Array, matrix: Matrix) -> Float[Array, "L I O"]:
-    """A layer a slice, whole on every device, the shorter side first."""
+    """Return one matrix per layer, replicated on every device, with the shorter side first."""
     x_LIO = _reshard(update, P(*[None] * update.ndim)).reshape(-1, matrix.rows, matrix.columns)
     if matrix.rows <= matrix.columns:
         return x_LIO
-    # Else the transpose is folded into the products, whose bits then depend on the cores (`layers.product`).
+    # Without the barrier XLA folds the transpose into the products, whose bits then depend on the number of
+    # cores (`layers.product`).
     return jax.lax.optimization_barrier(x_LIO.swapaxes(1, 2))
 
 
 def _as_stored(x_LIO: Float[Array, "L I O"], matrix: Matrix, update: Array) -> Array:
-    """Back to how the update came, in size as Adam's."""
+    """Return the result in the shape and sharding of the update, at the size of Adam's."""
     if matrix.rows > matrix.columns:
         x_LIO = jax.lax.optimization_barrier(x_LIO).swapaxes(1, 2)
     size = ADAM_RMS * math.sqrt(max(matrix.rows, matrix.columns))

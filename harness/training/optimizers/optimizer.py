@@ -15,10 +15,10 @@ from harness.training.optimizers.muon import Matrices, hidden_matrices, scale_by
 __all__ = ["OPTIMIZERS", "Matrices", "hidden_matrices", "make_optimizer"]
 
 DecayMask = dict[str, bool]
-"""By parameter path, whether weight decay applies: matrices yes, gains no."""
+"""Flags of weight decay by parameter path: true for matrices, false for gains."""
 
 RateScales = Mapping[str, float]
-"""By parameter path, what Adam's learning rate is multiplied by (`models.mup`)."""
+"""Factors of Adam's learning rate by parameter path (`models.mup`)."""
 
 NO_MATRICES: Matrices = MappingProxyType({})
 
@@ -26,16 +26,16 @@ NO_MATRICES: Matrices = MappingProxyType({})
 def adamw(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
 ) -> optax.GradientTransformation:
-    """Decoupled weight decay (Loshchilov and Hutter, 2019), decay scaled by the learning rate."""
+    """Build AdamW: decoupled weight decay (Loshchilov and Hutter, 2019), scaled by the learning rate."""
     return _with_decay(_adam(config), config, decay_mask, rate_scales)
 
 
 def lion(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
 ) -> optax.GradientTransformation:
-    """The sign of a momentum, decoupled decay (arXiv:2302.06675, algorithm 2).
+    """Build Lion: the sign of a momentum, with decoupled decay (arXiv:2302.06675, algorithm 2).
 
-    Its updates are of Adam's size and rank, so they carry across width as Adam's do.
+    Its updates have Adam's size and rank, so learning rates carry across width as Adam's do.
     """
     return _with_decay(optax.scale_by_lion(config.b1, config.b2), config, decay_mask, rate_scales)
 
@@ -43,7 +43,7 @@ def lion(
 def muon(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
 ) -> optax.GradientTransformation:
-    """Orthogonal updates of Adam's size for hidden matrices (arXiv:2502.16982), Adam's for the rest."""
+    """Build Muon for hidden matrices, at Adam's update size (arXiv:2502.16982), and Adam for the rest."""
     _check_muon(config, matrices)
     momentum = optax.trace(config.momentum, nesterov=True)
     parts: dict[Hashable, optax.GradientTransformation] = {
@@ -63,9 +63,9 @@ OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "lion": lion, "muon": muon}
 def make_optimizer(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices = NO_MATRICES
 ) -> optax.GradientTransformation:
-    """The direction of descent, before the learning rate. Raises UserError for an unknown name.
+    """Build the descent direction, before the learning rate. Raises UserError for an unknown name.
 
-    `matrices` are those that an optimizer may take as matrices (`matrices_of` a model): muon needs some.
+    `matrices`: the parameters that muon orthogonalises (`hidden_matrices`); muon needs at least one.
     """
     if config.name not in OPTIMIZERS:
         raise UserError(
@@ -84,7 +84,7 @@ def _with_decay(
     decay_mask: DecayMask,
     rate_scales: RateScales,
 ) -> optax.GradientTransformation:
-    """The scales of single paths stand before the decay: it takes the same share a step at every width."""
+    """Chain direction, per-path scales, decay. Decay comes last, so its share is the same at every width."""
     return optax.chain(
         direction,
         *([_scale_per_path(rate_scales)] if any(scale != 1 for scale in rate_scales.values()) else []),
@@ -95,14 +95,14 @@ def _with_decay(
 def _check_muon(config: OptimizerConfig, matrices: Matrices) -> None:
     if config.ns_steps < 1:
         raise UserError(
-            f"optimizer.ns_steps={config.ns_steps} orthogonalises nothing: give 1 or more, such as 5"
+            f"optimizer.ns_steps={config.ns_steps} does not orthogonalise. Give 1 or more, such as 5."
         )
     if not 0 <= config.momentum < 1:
         raise UserError(
-            f"optimizer.momentum={config.momentum} is outside [0, 1): give one below 1, such as 0.95"
+            f"optimizer.momentum={config.momentum} is outside [0, 1). Give a number below 1, such as 0.95."
         )
     if not matrices:
-        raise UserError("optimizer.name=muon: the model has no hidden matrix; choose optimizer=adamw")
+        raise UserError("optimizer.name=muon: the model has no hidden matrix. Choose optimizer=adamw.")
 
 
 def _scale_per_path(rate_scales: RateScales) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""All of Orbax, in one file: save in the background, restore onto a lane's shardings."""
+"""Checkpoints through Orbax: saved in the background, restored onto the shardings of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STATE_NAME = "state"
 
 
 def restore(run: RunDir, step: int, abstract: Any) -> Any:
-    """The state saved at a step, laid out as `abstract` (ShapeDtypeStructs with shardings) says.
+    """Restore the state saved at a step, laid out as `abstract` (ShapeDtypeStructs with shardings).
 
-    Never call it under another lane's mesh context.
+    Never call it under the mesh context of another run.
     """
-    path = run.checkpoint(step).absolute()  # Orbax refuses a relative one
+    path = run.checkpoint(step).absolute()  # Orbax refuses relative paths
     return _ORBAX.submit(_load, str(path), abstract).result()
 
 
@@ -37,11 +37,10 @@ def _load(path: str, abstract: Any) -> Any:
 
 
 def _orbax_context() -> ocp.Context:
-    """Trained weights are noise to a compressor: it saves a twelfth of the bytes, for four times the CPU time
-    of a save and half as much again of a restore.
+    """Build the Orbax context: no compression, and every process named.
 
-    Where there are several processes, to name them makes Orbax wait for them through JAX's coordinator
-    throughout, and not in collectives.
+    Compressing weights saves a twelfth of the bytes, for four times the CPU time of a save and one and a half
+    times that of a restore. With named processes Orbax waits through JAX's coordinator, not in collectives.
     """
     context = ocp.Context()
     context.array.saving.use_compression = False
@@ -52,21 +51,20 @@ def _orbax_context() -> ocp.Context:
 
 
 _ORBAX = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-"""One thread for all lanes of a process. Orbax numbers its operations for the whole process: a save during
-which another thread saves or restores waits for the wrong directory, and writes before its own is there
-(7 of 88 saves failed beside a thread that restored)."""
+"""Only thread that calls Orbax, which numbers its operations per process: a save beside another save or
+restore waits for the wrong directory and writes before its own exists (7 of 88 saves failed so)."""
 
 
 def wait_all() -> None:
-    """Wait for every save that was handed over by now: what a failed attempt left under way."""
+    """Wait for every save submitted so far, including those of a failed attempt."""
     _ORBAX.submit(lambda: None).result()
 
 
 class Checkpointer:
-    """Writes a run's checkpoints in the background; a manifest completes each.
+    """Background writer of a run's checkpoints; a manifest completes each checkpoint.
 
-    `save` takes a state that nobody will donate (a copy) and returns at once, unless the run's
-    last save is still under way: at most one copy a lane is held. An error is raised by the next call.
+    `save` takes a state that is never donated (a copy). It returns at once unless the run's last save is still
+    running, so at most one copy per run exists. The next call raises the errors of the last one.
     """
 
     def __init__(self, run: RunDir, policy: CheckpointConfig, protected: frozenset[int] = frozenset()):
@@ -74,29 +72,30 @@ class Checkpointer:
         self._pending: Future[None] | None = None
 
     def save(self, state: Any, manifest: Manifest) -> None:
+        """Wait for the last save, then save `state` in the background."""
         self.wait()
         if jax.process_count() == 1:
             self._pending = _ORBAX.submit(
                 lambda: self._finish_save(self._start_save(state, manifest), manifest)
             )
         else:
-            # Orbax begins by comparing folders in a collective. None of the lane's steps may be dispatched
-            # beside it: one process would have it before the step, and another one after.
+            # Orbax first compares folders in a collective. No training step may be dispatched beside it: the
+            # order of step and collective could differ between processes.
             response = _ORBAX.submit(self._start_save, state, manifest).result()
             self._pending = _ORBAX.submit(self._finish_save, response, manifest)
 
     def wait(self) -> None:
-        """Until what was handed over is on disk."""
+        """Block until the last save is on disk. Raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
-        if jax.process_index() == 0:  # whoever makes the folder for Orbax
+        if jax.process_index() == 0:  # this process creates the folder for Orbax
             remove_checkpoint(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover)  # of a save that a kill cut short
+                shutil.rmtree(leftover)  # left by a save that was killed
         with _orbax_context():
             return ocp.save_checkpointables_async(str(folder), {STATE_NAME: state})
 
@@ -107,7 +106,7 @@ class Checkpointer:
             self._delete_old()
 
     def _delete_old(self) -> None:
-        """Keep the last n, every k-th, and those that a branch starts from."""
+        """Keep the last n checkpoints, every k-th, and those that a branch starts from."""
         steps = manifest_steps(self._run)
         for step in steps[: -self._policy.keep_last]:
             regular = self._policy.keep_every and step % self._policy.keep_every == 0

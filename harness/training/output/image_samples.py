@@ -1,4 +1,4 @@
-"""What a run of images leaves at its end: a grid of samples, and how far they are from real images."""
+"""Final samples of an image run: a grid to look at, and their distance to real images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from harness.training.programs.sample import EULER_STEPS
 from harness.training.step import TrainState
 
 NUM_SAMPLES = 256
-"""Samples that are measured, or as many as there are held-out images to measure beside them."""
+"""Number of samples to measure; fewer if there are fewer held-out images to compare with."""
 GUIDANCE = 2.0
-"""Of the pictures. What is measured is what the model learned: guidance 1."""
+"""Guidance scale of the grid. The measured samples have guidance 1: what the model learned."""
 PER_LABEL, ZOOM = 4, 2
-"""Samples of a label in the picture, and its pixels a value."""
+"""Number of grid samples per label, and grid pixels per image pixel."""
 
 
 def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, state: TrainState) -> None:
-    """Samples with the labels of held-out images, from noise of their own that all runs share."""
+    """Draw samples with the labels of held-out images, from noise that all runs share, and write them."""
     model = programs.model
     assert isinstance(model, ImageModel)
     labels_N = features.labels_M[:NUM_SAMPLES]
@@ -44,7 +44,7 @@ def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, sta
 
 
 def sample_requests(model: ImageModel, labels_N: np.ndarray, seed: int) -> np.ndarray:
-    """Rows that ask for images of these labels, each from noise of its own."""
+    """Return rows that request images of these labels, each with its own noise key."""
     keys_N = np.random.Philox(key=seed).random_raw(len(labels_N))
     shape = model.shape
     blank = np.zeros((len(labels_N), shape.height, shape.breadth, shape.channels), np.uint8)
@@ -52,8 +52,8 @@ def sample_requests(model: ImageModel, labels_N: np.ndarray, seed: int) -> np.nd
 
 
 def frechet_distance(a_NK: Float[np.ndarray, "N K"], b_MK: Float[np.ndarray, "M K"]) -> float:
-    """Squared distance of the normals with the two means and covariances (Dowson and Landau 1982):
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2). Biased upwards where samples are few."""
+    """Compute the squared Frechet distance of the normals fitted to two sets of features:
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) (Dowson and Landau 1982). Few samples bias it upwards."""
     means, covariances = zip(*(_moments(features_NK) for features_NK in (a_NK, b_MK)), strict=True)
     values_K, vectors_KK = np.linalg.eigh(covariances[0])
     root_KK = (vectors_KK * np.sqrt(np.maximum(values_K, 0))) @ vectors_KK.T

@@ -1,6 +1,6 @@
-"""A trace of a few steady steps of a run by JAX's profiler, written once: `<run>/profile/`.
+"""Trace of a few steady steps of a run by JAX's profiler, written once, to `<run>/profile/`.
 
-The profiler is one a process and sees all of it: the steps of other lanes beside it are in the trace too.
+There is one profiler per process, and it sees the whole process: steps of other runs are in the trace too.
 """
 
 from __future__ import annotations
@@ -15,47 +15,46 @@ from harness.parallel.processes.agreement import is_primary
 from harness.training.output.run_writer import RunWriter
 
 PHASE = "trace"
-"""In the timeline: the profiler starts, or writes. Traced steps are training as any other."""
+"""Timeline phase while the profiler starts or writes. Traced steps count as training."""
 _PROFILER_LOCK = threading.Lock()
 
 
 def check_profile(config: ProfileConfig) -> None:
-    """Raises UserError for steps that are none."""
+    """Raise UserError unless 1 <= first <= last."""
     if not 1 <= config.first <= config.last:
         raise UserError(
-            f"profile.first={config.first}, profile.last={config.last}: the steps of an attempt count from "
-            "1, and the last is not before the first"
+            f"profile.first={config.first}, profile.last={config.last}: steps of an attempt count from "
+            "1, and profile.last must not be below profile.first."
         )
 
 
 class StepProfiler:
-    """Traces steps `first` to `last` of an attempt; used by the lane's thread.
+    """Trace of steps `first` to `last` of an attempt; used by the run's own thread.
 
-    Whatever becomes of the trace is said in the log, and no run ends of it.
+    Success and failure go to the log. A failed trace never ends a run.
     """
 
     def __init__(self, config: ProfileConfig, writer: RunWriter, start: int):
         self._writer, self._folder = writer, writer.run.profile
-        is_traced = (
-            is_primary() and config.name is Profile.steps and not any(self._folder.rglob("*.trace.json.gz"))
-        )
+        has_trace = any(self._folder.rglob("*.trace.json.gz"))
+        is_traced = is_primary() and config.name is Profile.steps and not has_trace
         self._first_step = start + config.first - 1 if is_traced else None
         self._last_step = start + config.last
         self._tracing = False
 
     def is_due(self, step: int) -> bool:
-        """Whether the trace begins before the update from `step` on, or ends there."""
+        """Return whether the trace starts before the update from `step` on, or ends there."""
         return step == (self._last_step if self._tracing else self._first_step)
 
     def toggle(self) -> None:
-        """Begin or end. The lane has nothing under way."""
+        """Start or stop the trace. No step may be pending on the devices."""
         if self._tracing:
             self._stop()
         else:
             self._start()
 
     def close(self) -> None:
-        """The lane is done: what was traced is kept, and others can have the profiler."""
+        """Stop the trace at the end of the run, and release the profiler for other runs."""
         if self._tracing:
             self._stop()
         elif self._first_step is not None:
@@ -64,12 +63,14 @@ class StepProfiler:
     def _start(self) -> None:
         self._first_step = None
         if not _PROFILER_LOCK.acquire(blocking=False):
-            self._writer.log("no trace: another lane of this process is traced, and it takes one at a time")
+            self._writer.log(
+                "no trace: another run of this process is being traced, and JAX traces one at a time"
+            )
             return
         self._writer.set_phase(PHASE)
         try:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0  # which would slow what it measures
+            options.python_tracer_level = 0  # the Python tracer would slow the steps
             jax.profiler.start_trace(self._folder, profiler_options=options)
             self._tracing = True
         except Exception as error:
@@ -86,6 +87,6 @@ class StepProfiler:
             return
         finally:
             _PROFILER_LOCK.release()
-        how = f"open it at ui.perfetto.dev, or `xprof --logdir {self._folder}`"
+        viewers = f"open it at ui.perfetto.dev, or with `xprof --logdir {self._folder}`"
         for file in self._folder.rglob("*.trace.json.gz"):
-            self._writer.log(f"the steps up to {self._writer.status.step} are traced in {file}: {how}")
+            self._writer.log(f"trace up to step {self._writer.status.step} in {file}: {viewers}")

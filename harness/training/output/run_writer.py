@@ -1,4 +1,4 @@
-"""What a lane writes while it trains: rows until the next part, signs of life, a log."""
+"""Files that a run writes while it trains: metric parts, status, timeline, log."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from harness.records.run.status import ProcessInfo, State, Status, write_status
 from harness.records.run.timeline import END, Timeline
 
 HEARTBEAT_SECONDS = 0.5
+"""Seconds between two writes of the status while the phase stays the same."""
 
 
 class RunWriter:
-    """The one writer of a run directory's status, metrics, log and timeline; used by one thread.
+    """Only writer of a run directory's status, metrics, log and timeline; used by one thread.
 
-    A branch writes into the timeline of its parent, whose lane it is trained in, under its `share`.
+    A branch writes into the timeline of its parent, on whose devices it trains, under its `share`.
     """
 
     def __init__(
@@ -38,21 +39,22 @@ class RunWriter:
         self._last_write = -math.inf
 
     def resume(self, step: int) -> None:
-        """The curve is on disk up to `step`; rows continue from there."""
+        """Continue after `step`, up to which the curve is on disk."""
         self._written_step = step
         self._status = dataclasses.replace(self._status, step=step)
         self.log(f"continues from step {step}")
 
     @property
     def status(self) -> Status:
+        """Status as of the last update; the file may be older."""
         return self._status
 
     def update_status(self, **changes: Any) -> None:
-        """Facts that stand in the status from its next sign of life on."""
+        """Change fields of the status, to be written with the next heartbeat."""
         self._status = dataclasses.replace(self._status, **changes)
 
     def heartbeat(self, phase: str, **changes: Any) -> None:
-        """A sign of life: written at once when the phase changes, else at most twice a second."""
+        """Update the heartbeat: at once when the phase changes, otherwise at most twice a second."""
         new_phase = phase != self._status.phase
         self._status = dataclasses.replace(
             self._status, state=State.running, phase=phase, progress=self._status.progress + 1, **changes
@@ -62,12 +64,12 @@ class RunWriter:
             self._write()
 
     def set_phase(self, phase: str) -> None:
-        """What the lane does from now on, in its timeline alone: nothing waits for a disk."""
+        """Set the phase in the timeline only, which never waits for a disk."""
         if self.timeline:
             self.timeline.set_phase(phase, self._status.step, self._share)
 
     def end(self, state: State, message: str = "") -> None:
-        """The end state, also on a full disk: then it goes to the worker's own output."""
+        """Write the end state and log it; on a full disk print it to the worker's stderr."""
         self._status = dataclasses.replace(self._status, state=state, phase="end", message=message)
         if self._share == 1.0:
             self.set_phase(END)
@@ -79,10 +81,11 @@ class RunWriter:
             print(f"{self.run.path}: {text} ({error})", file=sys.stderr, flush=True)
 
     def add(self, kind: str, row: dict[str, Any]) -> None:
+        """Add a row to the next part of the metrics `kind`."""
         self._rows[kind].append(row)
 
     def write_part(self, step: int) -> None:
-        """Everything up to `step` becomes a part on disk."""
+        """Write all rows up to `step` as a part on disk."""
         if step > self._written_step:
             for kind, rows in self._rows.items():
                 metrics.write_part(self.run, kind, self._written_step, step, rows)
@@ -90,6 +93,7 @@ class RunWriter:
             self._written_step = step
 
     def log(self, text: str) -> None:
+        """Append a line to the run's log, with the time."""
         with self.run.log.open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
@@ -99,15 +103,17 @@ class RunWriter:
 
 
 class NullWriter(RunWriter):
-    """Of a process that does not lead: all that it could write is written by process 0, and what it has to
-    log goes to its worker's own output."""
+    """Writer for a non-primary process. It drops rows and status (process 0 writes them) and logs to
+    stdout."""
 
     def write_part(self, step: int) -> None:
+        """Drop all rows up to `step`."""
         for rows in self._rows.values():
             rows.clear()
         self._written_step = step
 
     def log(self, text: str) -> None:
+        """Print the line to the worker's stdout."""
         print(f"{self.run.path}: {text}", flush=True)
 
     def _write(self) -> None:

@@ -1,9 +1,9 @@
-"""Compile once, load for every lane.
+"""Compilation cache: each program is compiled once and loaded by every run that shares it.
 
-JAX's persistent cache misses between sibling sub-meshes, because device ids are in its key. Here
-an executable is serialised under a key of our own and loaded with the lane's devices named:
-hundredths of a second instead of seconds, and the same bits. This leans on private classes of
-jax (the unpickler of `serialize_executable`); where they fail, the program is compiled instead.
+JAX's persistent cache misses between sibling sub-meshes, because its key has the device ids. Here an
+executable is serialised under our own key and loaded onto the devices of a run: hundredths of a second
+instead of seconds, and the same bits. This relies on private classes of JAX (the unpickler of
+`serialize_executable`); where they fail, the program is compiled instead.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ from harness.records.run.environment import Environment
 from harness.records.run.provenance import package_versions
 
 Program = Callable[..., Any]
+"""Compiled program, called like the function that it was compiled from."""
 Device = Any
-"""A `jax.Device`, whose name type checkers do not take for a class."""
+"""A `jax.Device`; type checkers do not take that name for a class."""
 
 MAX_IN_FLIGHT = 8
-"""Programs of a lane under way at once. On CPU XLA lets 32 a device begin; where more are dispatched, one
-device may wait for a place while the others wait for it in a collective, and none ends (jaxlib 0.10.2)."""
+"""Number of programs of a run in flight at once. On CPU XLA starts 32 per device. With more, a device may
+wait for a slot while the others wait for it in a collective: a deadlock (jaxlib 0.10.2)."""
 
 
 def compile_or_load(
     name: str, key: Any, lower: Callable[[], jax.stages.Lowered], devices: Sequence[Device]
 ) -> Program:
-    """The compiled program `name` for these devices, from the cache or compiled into it.
+    """Load the program `name` for these devices from the cache, or compile and store it.
 
-    `key` is plain data that determines the program on this kind of lane; the machine, versions
-    and XLA flags are added here. One compilation at a time on a host: several at once have
-    aborted processes on an overloaded CPU.
+    `key` is plain data that determines the program on a mesh of this size; machine, versions and XLA flags
+    are added here. A host compiles one program at a time: parallel compilations have aborted processes on an
+    overloaded CPU.
     """
     inputs = [key, len(devices), compile_environment()]
     if jax.distributed.is_initialized():
@@ -68,7 +69,7 @@ def compile_or_load(
 
 
 def bounded_results(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
-    """The results of programs on the host, in their order, while no more than `AHEAD` are under way."""
+    """Yield the results on the host, in order, with at most MAX_IN_FLIGHT programs in flight."""
     pending = deque()
     for array in dispatched:
         pending.append(array)
@@ -78,7 +79,7 @@ def bounded_results(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
 
 
 def compile_environment() -> dict[str, Any]:
-    """What besides the config decides the bits of a program; part of what a replay needs."""
+    """Return what determines a program's bits besides the config: versions, machine, XLA flags."""
     return {
         "versions": package_versions(),
         "platform": jax_backend.get_backend().platform,
@@ -88,7 +89,7 @@ def compile_environment() -> dict[str, Any]:
 
 
 def current_environment(devices: Sequence[Device]) -> Environment:
-    """What a lane on these devices writes down of them and of this process."""
+    """Return the environment of a run on these devices, for run.json."""
     environment = compile_environment()
     machine, features = environment["machine"]
     return Environment(
@@ -106,14 +107,13 @@ def current_environment(devices: Sequence[Device]) -> Environment:
 
 
 def _collectives_backend() -> str:
-    """Sums over more than two devices depend on it in their last bits."""
+    """Return the CPU collectives library: sums over three or more devices depend on it in the last bits."""
     on_cpu = jax_backend.get_backend().platform == "cpu"
-    is_distributed = jax.distributed.is_initialized() and on_cpu
-    return COLLECTIVES if is_distributed else ""
+    return COLLECTIVES if jax.distributed.is_initialized() and on_cpu else ""
 
 
 def _cpu_features() -> str:
-    """Compiled code may use any of these, so a cache that travelled to another CPU must miss."""
+    """Return the CPU's features. Compiled code may use any of them, so the cache must miss on another CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -134,7 +134,7 @@ def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[Device])
         payload, arguments, results = serialize_executable.serialize(compiled)
         write_bytes(path, pickle.dumps((payload, arguments, results, [device.id for device in devices])))
     except (ValueError, NotImplementedError, AttributeError, pickle.PicklingError, TypeError, OSError):
-        path.unlink(missing_ok=True)  # costs the next lane a compilation, nothing else
+        path.unlink(missing_ok=True)  # the next run compiles again
 
 
 def _load(path: Path, devices: Sequence[Device]) -> Program | None:
@@ -147,13 +147,13 @@ def _load(path: Path, devices: Sequence[Device]) -> Program | None:
         )
     except FileNotFoundError:
         return None
-    except Exception:  # another jax, or a damaged file: compile it again
+    except Exception:  # another JAX version, or a damaged file: compile it again
         path.unlink(missing_ok=True)
         return None
 
 
 class _DeviceRemapUnpickler(pickle.Unpickler):
-    """Puts an executable and its shardings onto other devices than it was compiled for."""
+    """Unpickler that puts an executable and its shardings onto other devices."""
 
     def __init__(self, payload: bytes, devices: dict[int, Device]):
         super().__init__(io.BytesIO(payload))
@@ -161,6 +161,7 @@ class _DeviceRemapUnpickler(pickle.Unpickler):
         self._client: Any = next(iter(devices.values())).client
 
     def persistent_load(self, pid: Any) -> Any:
+        """Resolve the persistent ids of `serialize_executable`: executable, device, client."""
         match pid:
             case ("exec", content):
                 return self._executable(content)

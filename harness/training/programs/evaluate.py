@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_evaluate(model: Model | TrainableModel):
-    """(params, rows [B, T+1]) -> losses summed over the tokens of each, float32 [B]."""
+    """Build (params, rows [B, T+1]) -> loss of each row, summed over its tokens, float32 [B]."""
 
     def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, " B"]:
         return jnp.sum(model.token_losses(params, tokens_BT1), axis=1)
@@ -38,9 +38,10 @@ def evaluate_domains(
     length: int,
     sharding: jax.sharding.Sharding,
 ) -> dict[str, tuple[float, float | None]]:
-    """By domain: mean loss a token of `length` in an example, and bits a byte of the predicted text.
+    """Return the mean loss per token and the bits per byte of each domain.
 
-    The last batch of a domain is filled up with repeats, which are left out of the mean.
+    The last batch of a domain is padded with repeated rows, which do not enter the mean. Bits per byte is None
+    if the tokens are not text. Rows have `length` predicted tokens.
     """
     batches = {domain: _padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
     sums = bounded_results(

@@ -1,4 +1,4 @@
-"""Whether a lane fits before its first step: the sizes of its compiled programs against what there is."""
+"""Memory check before the first step: sizes of the compiled programs against available memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
@@ -15,71 +14,67 @@ from harness.core.number_format import format_bytes
 from harness.training.programs.run_programs import RunPrograms
 
 WAIT_SECONDS = 300.0
-"""Seconds for which a lane waits for memory that others than the lanes of its process hold."""
+"""Seconds that a run waits for memory held by other processes."""
 POLL_SECONDS = 1.0
-"""Seconds between two looks at what is free."""
+"""Seconds between two measurements of free memory."""
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes on each device of a lane."""
+    """Bytes that a run needs on each device."""
 
     state: int
-    """Parameters and what the optimizer keeps of them."""
+    """Bytes of parameters and optimizer state."""
     copy: int
-    """Of the state, while a checkpoint is written from it in the background."""
+    """Bytes of the copy of the state, from which a checkpoint is saved in the background."""
     scratch: int
-    """What a step takes beside the state (batch, gradients, activations), or evaluation, if that is more."""
+    """Bytes of a step (batch, gradients, activations), or of evaluation if that is more."""
     devices: int
-    """Those of this process."""
+    """Number of devices of this process."""
 
     @property
     def per_device(self) -> int:
+        """Bytes on each device."""
         return self.state + self.copy + self.scratch
 
     @property
     def total(self) -> int:
+        """Bytes on all devices of this process."""
         return self.per_device * self.devices
 
     def message(self, available: float, source: str, suggestion: str = "") -> str:
-        """Why the lane does not fit into `whole` bytes a device, and what would help."""
+        """Return why the run does not fit into `available` bytes per device, and what to change."""
         state, copy, step = map(format_bytes, (self.state, self.copy, self.scratch))
         return (
-            f"needs {format_bytes(self.per_device)} a device of {format_bytes(available)} ({source}): "
-            f"state {state}, its copy for saving {copy}, step {step}; way out: {suggestion}"
-            "compute.remat=full, a smaller scale.batch, or a smaller model"
+            f"needs {format_bytes(self.per_device)} a device, but has {format_bytes(available)} ({source}): "
+            f"state {state}, its copy for saving {copy}, step {step}. Use {suggestion}"
+            "compute.remat=full, a smaller scale.batch, or a smaller model."
         )
 
 
 def memory_need(programs: RunPrograms) -> MemoryNeed:
-    """From the compiler's own count, which is a device's. Compiles or loads what is not there yet."""
-    _, step, copy, evaluate = (_sizes(program) for program in programs.prepare())
+    """Return the need as counted by the compiler. Compiles or loads all programs of the run."""
+    _, step, copy, evaluate = (program.memory_analysis() for program in programs.prepare())
     state = copy.argument_size_in_bytes
+    buffers = step.argument_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes
     return MemoryNeed(
         state=state,
         copy=copy.output_size_in_bytes,
-        scratch=max(_peak_bytes(step) - state, evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes),
+        scratch=max(
+            buffers + step.temp_size_in_bytes - state,
+            evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes,
+        ),
         devices=len(programs.local_devices),
     )
 
 
-def _sizes(program: Any) -> Any:
-    return program.memory_analysis()
-
-
-def _peak_bytes(sizes: Any) -> int:
-    """Arguments and results, those that share memory counted once, and temporaries."""
-    buffers = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return buffers + sizes.temp_size_in_bytes
-
-
 class MemoryBudget:
-    """The memory that the lanes of one process share.
+    """Memory shared by the runs of one process.
 
-    Real devices have their own, and a lane fits or does not. Simulated devices share the machine's: what is
-    free is measured whenever no lane of this process holds any, and lent out from there. What is more than
-    the machine has is refused; a lane waits while others of its process hold what it needs, and for a
-    while if it is anybody else.
+    A real device has its own memory, and a run fits or is refused. Simulated devices share the host's memory:
+    free memory is measured whenever no run of this process holds any, and is reserved from there. A run waits
+    while other runs of its process hold the memory, and at most WAIT_SECONDS for other processes. More than the
+    machine has is refused at once.
     """
 
     def __init__(
@@ -94,12 +89,13 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, programs: RunPrograms, waiting: Callable[[], None]) -> Iterator[None]:
-        """While a lane trains. `waiting` is called over and over until there is room; what it raises ends
-        the wait. Raises UserError where the lane does not fit."""
+        """Reserve memory while a run trains. Raises UserError if the run cannot fit.
+
+        `waiting` is called repeatedly until there is memory; its exceptions end the wait.
+        """
         need = memory_need(programs)
-        limits = [
-            stats["bytes_limit"] for device in programs.local_devices if (stats := device.memory_stats())
-        ]
+        device_stats = [device.memory_stats() for device in programs.local_devices]
+        limits = [stats["bytes_limit"] for stats in device_stats if stats]
         if limits:
             if need.per_device > min(limits):
                 ways = f"mesh.fsdp={2 * programs.config.mesh.fsdp}, "
@@ -140,6 +136,7 @@ class MemoryBudget:
 
 
 def _make_free_memory() -> Callable[[], float]:
-    """What is free, and what lanes left to this process: it keeps freed memory (core.cpu_flags)."""
+    """Return a function of the free bytes, plus those that ended runs left to this process, which keeps
+    freed memory (core.cpu_flags)."""
     before = resident_memory()
     return lambda: free_memory() + max(0.0, resident_memory() - before)

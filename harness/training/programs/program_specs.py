@@ -1,5 +1,5 @@
-"""What the programs of a run are called with: shapes, types and shardings over a mesh of devices that are
-here (`Mesh`) or are not (`AbstractMesh`)."""
+"""Arguments of a run's programs: shapes, types and shardings, over a mesh of real devices (`Mesh`) or of
+devices that are not present (`AbstractMesh`)."""
 
 from __future__ import annotations
 
@@ -23,59 +23,59 @@ from harness.training.trainable.trainable_model import Params, TrainableModel, m
 
 @dataclass(frozen=True)
 class ProgramSpecs:
-    """Of one run. Raises UserError where something does not divide over the mesh."""
+    """Argument specs of one run's programs. Raises UserError if a size does not divide over the mesh."""
 
     config: Config
     model: Model
     mesh: Mesh | AbstractMesh
 
     def mesh_context(self) -> AbstractContextManager[Any]:
-        """The mesh in context, which tracing wants."""
+        """Return the context that sets the mesh, which tracing needs."""
         if isinstance(self.mesh, Mesh):
             return jax.set_mesh(self.mesh)
         return jax.sharding.use_abstract_mesh(self.mesh)
 
     @functools.cached_property
     def trainable_model(self) -> TrainableModel:
+        """Model with its trainable parameters. Raises UserError for a bad `config.finetune`."""
         return make_trainable(self.config, self.model)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
+        """Optimizer of the trainable parameters, without the learning rate."""
         return self.trainable_model.build_optimizer(self.config.optimizer)
 
     @functools.cached_property
     def step(self) -> Step:
-        return make_step(
-            self.trainable_model,
-            self.config.optimizer,
-            self.optimizer,
-            self.trainable_model.trainable_paths,
-            self.config.loss.z_loss,
-        )
+        """Training step, not compiled."""
+        model, config = self.trainable_model, self.config
+        return make_step(model, config.optimizer, self.optimizer, model.trainable_paths, config.loss.z_loss)
 
     @property
     def step_arguments(self) -> tuple[TrainState, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        """Of `step`: the state, which it may overwrite, tokens, learning rate."""
+        """Arguments of `step`: state (which it may overwrite), tokens, learning rate."""
         tokens = jax.ShapeDtypeStruct(self.batch_shape, jnp.int32, sharding=self.batch_sharding)
         return self.state, tokens, self.scalar
 
     @property
     def scalar(self) -> jax.ShapeDtypeStruct:
-        """One float on every device."""
+        """Float32 scalar, replicated on every device."""
         return jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
 
     @property
     def unsplit_batch(self) -> jax.ShapeDtypeStruct:
-        """A batch that is not cut into micro-batches, [sequences, T+1]."""
+        """Batch not split into micro-batches, int32 [sequences, T+1]."""
         shape = (self.config.scale.batch, self.model.row_length)
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.row_sharding)
 
     @functools.cached_property
     def param_shardings(self) -> dict[str, NamedSharding]:
+        """Shardings of all parameters by stored path."""
         return param_shardings(self.mesh, self.trainable_model.stored_specs)
 
     @functools.cached_property
     def params(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Float32 specs of all parameters by stored path."""
         return {
             path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self.param_shardings[path])
             for path, spec in self.trainable_model.stored_specs.items()
@@ -83,11 +83,12 @@ class ProgramSpecs:
 
     @property
     def trainable_params(self) -> Params:
-        """Of `params`, those that learn."""
+        """Specs of the trainable parameters by stored path."""
         return split_trainable(cast(Params, self.params), self.trainable_model.trainable_paths)[0]
 
     @functools.cached_property
     def state(self) -> TrainState:
+        """Specs of the training state: parameters and optimizer moments."""
         with self.mesh_context():
             moments = jax.eval_shape(self.optimizer.init, self.trainable_params)
         return TrainState(cast(Params, self.params), jax.tree.map(self._with_sharding, moments))
@@ -98,15 +99,17 @@ class ProgramSpecs:
 
     @property
     def batch_shape(self) -> tuple[int, int, int]:
-        """[micro-batches, sequences, T+1]"""
+        """Shape of a batch: [micro-batches, sequences, T+1]."""
         count = self.config.compute.microbatches
         return (count, self.config.scale.batch // count, self.model.row_length)
 
     @functools.cached_property
     def row_sharding(self) -> NamedSharding:
+        """Sharding of an unsplit batch, by rows."""
         return batch_sharding(self.mesh, self.config.scale.batch)
 
     @functools.cached_property
     def batch_sharding(self) -> NamedSharding:
+        """Sharding of a batch of micro-batches, by the rows of each."""
         rows = batch_sharding(self.mesh, self.batch_shape[1])
         return NamedSharding(self.mesh, P(None, *rows.spec))

@@ -1,4 +1,4 @@
-"""What one run trains with: its devices, its compiled programs, its batches."""
+"""Everything one run trains with: its devices, its compiled programs, its batches."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from harness.training.trainable.trainable_model import TrainableModel, split_tra
 
 @dataclass(frozen=True)
 class RunPrograms:
-    """The programs of one run on its sub-mesh. Nothing in here knows of files or of other lanes.
+    """Programs of one run on its sub-mesh, independent of files and of other runs.
 
-    Compiled programs carry their shardings, so calling them needs no mesh in context; a lane's
-    thread enters its mesh only while it traces.
+    Compiled programs carry their shardings, so that calls need no mesh in context. Only tracing enters the mesh.
     """
 
     config: Config
@@ -44,60 +43,57 @@ class RunPrograms:
     get_batch: Callable[[int], Batch]
     heldout: Mapping[str, HeldOut]
     features: PCAFeatures | None = None
-    """Of images: the real ones that samples are measured by."""
+    """Features of real images, to which samples are compared; None for text."""
 
     @property
     def devices(self) -> Sequence[Device]:
+        """Devices of the mesh, in mesh order."""
         return list(self.mesh.devices.flat)
 
     @property
     def local_devices(self) -> Sequence[Device]:
-        """Those of this process."""
+        """Devices of the mesh in this process."""
         return self.mesh.local_devices
 
     @property
     def tokens_per_step(self) -> int:
+        """Number of tokens that one step trains on."""
         return self.config.scale.batch * self.config.data.sequence_length
 
     def init_state(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
-        """The state of step 0: parameters drawn on the host, by path and seed; `weights`, by canonical path,
-        are another run's, from which this one starts."""
+        """Return the state of step 0. Parameters are drawn on the host by path and seed, or taken from
+        `weights` (by canonical path), another run's."""
         arrays = self.trainable_model.init_params(self.config.seed, weights)
-        params = {
-            path: put_sharded(arrays[path], sharding)
-            for path, sharding in self._specs.param_shardings.items()
-        }
-        return TrainState(
-            params, self._program_init(split_trainable(params, self.trainable_model.trainable_paths)[0])
-        )
+        shardings = self._specs.param_shardings
+        params = {path: put_sharded(arrays[path], sharding) for path, sharding in shardings.items()}
+        trainable, _ = split_trainable(params, self.trainable_model.trainable_paths)
+        return TrainState(params, self._program_init(trainable))
 
     def abstract_state(self) -> TrainState:
+        """Return the specs of the state, with shardings."""
         return self._specs.state
 
     def put_batch(self, batch: Batch) -> jax.Array:
-        """The batch on the lane's devices, [micro-batches, sequences, T+1]."""
+        """Put a batch on the devices, as [micro-batches, sequences, T+1]."""
         tokens_BT1 = batch.tokens_BT
         return put_sharded(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
 
     def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
-        """(state, metrics) after one update; donates `state`."""
+        """Return (state, metrics) after one update. The argument `state` is donated."""
         return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
 
     def copy(self, state: TrainState) -> TrainState:
-        """A state of its own for a background save: the next step may donate the original."""
+        """Copy the state for a background save, since the next step may donate the original."""
         return self._program_copy(state)
 
     def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
-        """By held-out domain: loss a token, bits a byte."""
-        batch, sharding, length = (
-            self.config.scale.batch,
-            self._specs.row_sharding,
-            self.config.data.sequence_length,
-        )
-        return evaluate_domains(self._program_evaluate, state.params, self.heldout, batch, length, sharding)
+        """Return (loss per token, bits per byte) of each held-out domain."""
+        batch, length = self.config.scale.batch, self.config.data.sequence_length
+        program, sharding = self._program_evaluate, self._specs.row_sharding
+        return evaluate_domains(program, state.params, self.heldout, batch, length, sharding)
 
     def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
-        """Images uint8 [N, H, W, C] of the labels and noise of some rows, by a model of images."""
+        """Sample images, uint8 [N, H, W, C], for the labels and noise keys of `rows_NR`."""
 
         def sample_batch(rows_BR: np.ndarray) -> jax.Array:
             rows = put_sharded(rows_BR, self._specs.row_sharding)
@@ -106,11 +102,12 @@ class RunPrograms:
         return map_batches(sample_batch, rows_NR, self.config.scale.batch)
 
     def prepare(self) -> tuple[Program, ...]:
-        """Compile or load every program, so that the loop never waits for one."""
+        """Compile or load every program that the training loop calls."""
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @property
     def trainable_model(self) -> TrainableModel:
+        """Model with its trainable parameters."""
         return self._specs.trainable_model
 
     @functools.cached_property
@@ -131,16 +128,16 @@ class RunPrograms:
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
+        specs = self._specs
         return self._compile(
-            "evaluate", make_evaluate(self.trainable_model), self._specs.params, self._specs.unsplit_batch
+            "evaluate", make_evaluate(self.trainable_model), specs.params, specs.unsplit_batch
         )
 
     @functools.cached_property
     def _program_sample(self) -> Program:
         specs = self._specs
-        return self._compile(
-            "sample", make_sample(self.model), specs.params, specs.unsplit_batch, specs.scalar
-        )
+        arguments = specs.params, specs.unsplit_batch, specs.scalar
+        return self._compile("sample", make_sample(self.model), *arguments)
 
     def _compile(
         self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
@@ -152,14 +149,11 @@ class RunPrograms:
         return compile_or_load(name, self._program_key(), lower, self.devices)
 
     def _program_key(self) -> list[Any]:
-        """Every config node that a traced program depends on, and the code that traces it."""
+        """Return every config node that a traced program depends on, and the hash of the code."""
         config = self.config
         sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        shape = [
-            dataclasses.asdict(self.model.shape),
-            self.model.spec.end_token,
-            list(self.mesh.devices.shape),
-        ]
+        model_shape, mesh_shape = dataclasses.asdict(self.model.shape), list(self.mesh.devices.shape)
+        shape = [model_shape, self.model.spec.end_token, mesh_shape]
         optimizer = {k: v for k, v in to_plain(config.optimizer).items() if k != "learning_rate"}
         return [
             to_plain(config.model),
@@ -175,7 +169,7 @@ class RunPrograms:
 
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
-    """Which rows of a batch this process feeds, as a mask; None: all. Raises UserError as `open_lane`."""
+    """Return the mask of the batch rows that this process feeds; None: all. Raises UserError."""
     count = config.compute.microbatches
     sequences = config.scale.batch // count
     rows = batch_sharding(lane_mesh(devices, config.mesh), sequences)
@@ -190,5 +184,5 @@ def make_run_programs(
     heldout: Mapping[str, HeldOut],
     features: PCAFeatures | None = None,
 ) -> RunPrograms:
-    """A lane on exactly these devices. Raises UserError where the mesh does not fit them."""
+    """Build the programs of a run on exactly these devices. Raises UserError if the mesh does not fit."""
     return RunPrograms(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, features)

@@ -1,4 +1,4 @@
-"""Images from a model: the program, and batches of it."""
+"""Sampling of images: the compiled program, and calls of it in batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.training.programs.compile_cache import bounded_results
 from harness.training.trainable.trainable_model import Params
 
 EULER_STEPS = 16
-"""Of Euler's method from noise to image, at the end of a run."""
+"""Number of Euler steps from noise to image for the samples at the end of a run."""
 
 
 def make_sample(model: Model, steps: int = EULER_STEPS):
-    """(params, rows [B, R], guidance) -> uint8 [B, H, W, C]."""
+    """Build (params, rows [B, R], guidance) -> images, uint8 [B, H, W, C]."""
     assert isinstance(model, ImageModel)
 
     def sample(
@@ -31,7 +31,7 @@ def make_sample(model: Model, steps: int = EULER_STEPS):
 
 
 def map_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
-    """What a program of `batch` rows makes of any number, filled up with repeats that are left out."""
+    """Apply a program of `batch` rows to any number of rows; the padding of the last batch is dropped."""
     indices = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
     results = bounded_results(program(rows_NR[batch_indices]) for batch_indices in indices.reshape(-1, batch))
     return np.concatenate(list(results))[: len(rows_NR)]

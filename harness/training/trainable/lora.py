@@ -1,7 +1,7 @@
-"""LoRA (arXiv:2106.09685): a matrix W that rests, and beside it a product of two thin ones that learn.
+"""LoRA (arXiv:2106.09685): a frozen matrix W plus a trainable product of two thin matrices.
 
-The paper writes W + alpha / rank B A for W x. Here products are x W, so it is W + alpha / rank a b, where a
-(the paper's A) is drawn as a weight is, and b starts at zero: the first step computes what W computes.
+The paper writes W + alpha / rank B A for W x. Products here are x W, so the sum is W + alpha / rank a b.
+`a` (the paper's A) is drawn like a weight, and `b` starts at zero: the first step computes what W computes.
 """
 
 from __future__ import annotations
@@ -26,34 +26,32 @@ Axes = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """Specs of one layer: `a` has the axes that W contracts and the rank; `b` the rank and those it makes.
-    Those of experts stand behind the axis of these."""
+    """Specs of the two factors of one layer's matrix W. `a` has the axes that W contracts, then the rank;
+    `b` the rank, then W's output axes. Factors of experts have the expert axis first."""
 
     a: ParamSpec
     b: ParamSpec
 
     def __iter__(self) -> Iterator[tuple[str, ParamSpec, int]]:
-        """Name, spec, and how many leading axes (of one expert) a product with it contracts."""
+        """Yield name, spec, and the number of leading axes (of one expert) that a product contracts."""
         yield "a", self.a, len(expert_matrix(self.a).shape) - 1
         yield "b", self.b, 1
 
 
 def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
-    """The factors of one layer's matrix, or of its experts' matrices."""
-    matrix_spec = expert_matrix(spec)
-    lead, inner = len(spec.shape) - len(matrix_spec.shape), num_contracted_axes(matrix_spec)
+    """Build the factor specs of one layer's matrix, or of its experts' matrices."""
+    matrix = expert_matrix(spec)
+    lead, inner = len(spec.shape) - len(matrix.shape), num_contracted_axes(matrix)
     start, axes = spec.shape[:lead], spec.axes[:lead]
-    deviation = 1 / math.sqrt(math.prod(matrix_spec.shape[:inner]))
+    deviation = 1 / math.sqrt(math.prod(matrix.shape[:inner]))
     return LoraFactors(
         ParamSpec(
-            (*start, *matrix_spec.shape[:inner], rank),
-            (*axes, *matrix_spec.axes[:inner], None),
+            (*start, *matrix.shape[:inner], rank),
+            (*axes, *matrix.axes[:inner], None),
             0.0,
             deviation,
         ),
-        ParamSpec(
-            (*start, rank, *matrix_spec.shape[inner:]), (*axes, None, *matrix_spec.axes[inner:]), 0.0, 0.0
-        ),
+        ParamSpec((*start, rank, *matrix.shape[inner:]), (*axes, None, *matrix.axes[inner:]), 0.0, 0.0),
     )
 
 
@@ -61,10 +59,10 @@ def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
 def lora_product(
     a: Float[Array, "*Z *I R"], b: Float[Array, "*Z R *O"], axes_a: Axes, axes_b: Axes
 ) -> Float[Array, "*Z *I *O"]:
-    """a b, by layer and by expert where both hold several.
+    """Compute a b, one product per layer and per expert.
 
-    The gradients are written down because left to itself that of b would contract the first axis, whose sum
-    hangs on the threads of the process (`models.layers.product`).
+    The gradients are written out: autodiff would contract the first axis for b, and the bits of that sum
+    depend on the number of threads of the process (`models.layers.product`).
     """
     lead, inner, outer = _einsum_letters(axes_a, axes_b)
     sharding = out_sharding(*axes_a[:-1], *axes_b[len(lead) + 1 :])
@@ -92,6 +90,6 @@ lora_product.defvjp(_forward, _backward)
 
 
 def _einsum_letters(axes_a: Axes, axes_b: Axes) -> tuple[str, str, str]:
-    """One letter an axis: of layers and experts, of what W contracts, of what it makes."""
+    """Return einsum letters of the layer and expert axes, of W's inputs, and of W's outputs."""
     lead = "le"[: sum(axis in ("layers", "experts") for axis in axes_a)]
     return lead, "ijk"[: len(axes_a) - len(lead) - 1], "opq"[: len(axes_b) - len(lead) - 1]

@@ -1,7 +1,7 @@
-"""What of a model learns: all of it, its last layers, or low-rank factors beside its matrices.
+"""Trainable part of a model: all of it, its last layers, or LoRA factors beside its matrices.
 
-Which parameters learn is fixed before anything is traced: gradients and optimizer state exist for those
-alone. The others are part of the state all the same, so that a checkpoint is read without its parent's.
+The choice is fixed before anything is traced: only trainable parameters have gradients and optimizer
+state. Frozen parameters stay in the state, so that a checkpoint can be read without its parent's.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from harness.training.trainable.lora import LoraFactors, lora_product, make_fact
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A model and which of its parameters learn; `loss` and `token_losses` are called as the model's are."""
+    """A model with its trainable parameters; `loss` and `token_losses` have the model's signatures."""
 
     model: Model
     config: FinetuneConfig
     trainable_paths: frozenset[str] | None
-    """Stored paths of what learns; None: all of the model."""
+    """Stored paths of the trainable parameters; None: all of the model."""
     lora_factors: Mapping[str, LoraFactors]
-    """By stored path of the matrix that they stand beside; empty but for LoRA."""
+    """LoRA factors by stored path of their matrix; empty without LoRA."""
 
     @functools.cached_property
     def stored_specs(self) -> dict[str, ParamSpec]:
-        """Specs of all that a state holds: the model's by stored path, `lora.<path>.a`, `lora.<path>.b`."""
+        """Specs of all parameters of a state: the model's by stored path, and `lora.<path>.a` and `.b`."""
         factor_specs = {
             _factor_path(path, name): self.model.stacking.stored_spec(path, spec)
             for path, factors in self.lora_factors.items()
@@ -51,22 +51,21 @@ class TrainableModel:
 
     @property
     def num_trainable(self) -> int:
-        """Parameters that learn."""
+        """Number of trainable parameters."""
         return sum(spec.size for path, spec in self.stored_specs.items() if self._is_trainable(path))
 
     @property
     def flops_per_token(self) -> float:
-        """Model FLOPs of one trained token: backward goes no further than what learns asks for."""
-        blueprint = self.model.spec
+        """Model FLOPs of one trained token; the backward pass goes only as far as gradients need it."""
         if self.lora_factors:
-            return flops.model_flops_lora(blueprint, self._active_factor_parameters)
+            return flops.model_flops_lora(self.model.spec, self._active_factor_parameters)
         if self.trainable_paths is not None:
-            return flops.model_flops_last_layers(blueprint, self.config.trainable_layers or 0)
+            return flops.model_flops_last_layers(self.model.spec, self.config.trainable_layers or 0)
         return self.model.flops_per_token
 
     @property
     def _active_factor_parameters(self) -> float:
-        """Parameters of factors that one token passes through: of experts', the share that is not idle."""
+        """LoRA parameters used per token; factors of experts count by their active share."""
         expert_sizes = [spec.size for spec in self.model.param_specs.values() if spec.axes[0] == "experts"]
         idle = self.model.non_embedding_parameters - self.model.active_parameters
         active_share = 1 - idle / sum(expert_sizes) if expert_sizes else 1.0
@@ -74,29 +73,27 @@ class TrainableModel:
         return sum(spec.size * (active_share if "experts" in spec.axes else 1) for spec in specs)
 
     def executed_flops_per_token(self, sequences: int) -> float:
-        """FLOPs of one trained token as the code multiplies them, for a gradient over so many sequences: the
-        factors of LoRA are multiplied once for all of them."""
+        """Return the FLOPs of one trained token as the code multiplies them, for a gradient of `sequences`
+        sequences. The product of the LoRA factors is computed once for all of them."""
         if self.trainable_paths is None:
             return self.model.executed_flops_per_token
         length = self.model.spec.sequence_length
-        shapes = {
-            path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in self.stored_specs.items()
-        }
+        specs = self.stored_specs.items()
+        shapes = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in specs}
         trainable, frozen = split_trainable(shapes, self.trainable_paths)
         tokens = jax.ShapeDtypeStruct((sequences, length + 1), jnp.int32)
 
         def loss(trainable: Params, frozen: Params, tokens_BT1: Array) -> Array:
             return self.loss(trainable | frozen, tokens_BT1, 0.0)[0]
 
-        return flops.count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens) / (
-            sequences * length
-        )
+        total = flops.count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens)
+        return total / (sequences * length)
 
     def init_params(
         self, seed: int, weights: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
-        """Float32 host arrays by stored path: the weights, by canonical path, where there are some; all else
-        is drawn by seed and canonical path."""
+        """Return float32 host arrays by stored path: `weights` (by canonical path) if any, all other
+        parameters drawn from the seed and their canonical path."""
         params = self.model.init(seed) if weights is None else self.model.stack(weights)
         return params | {
             _factor_path(path, name): self._init_factor(seed, path, name, spec)
@@ -105,26 +102,28 @@ class TrainableModel:
         }
 
     def merged_params(self, params: Params) -> Params:
-        """The weights that the model computes with, by its stored paths."""
+        """Return the weights that the model computes with, by its stored paths: W plus its LoRA update."""
         scale = self.config.alpha / self.config.rank
         sums = {path: params[path] + scale * self._lora_update(path, params) for path in self.lora_factors}
         return {path: params[path] for path in self.model.stored_specs} | sums
 
     def loss(self, params: Params, *inputs: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Return the model's loss and statistics with merged weights."""
         return self.model.loss(self.merged_params(params), *inputs)
 
     def update_after_step(self, params: Params, router_stats: Mapping[str, RouterStats]) -> Params:
-        """What changes without a gradient changes where its kind learns; the rest keeps its bits."""
+        """Apply the model's updates without a gradient; frozen parameters keep their bits."""
         after = self.model.update_after_step(params, router_stats)
         return {path: after[path] if self._is_trainable(path) else params[path] for path in params}
 
     def token_losses(self, params: Params, *inputs: Any) -> Float[Array, "B T"]:
+        """Return the model's loss of each token, in nats, with merged weights."""
         return self.model.token_losses(self.merged_params(params), *inputs)
 
     def build_optimizer(self, config: OptimizerConfig) -> optax.GradientTransformation:
-        """Of what learns alone. Both factors decay, which takes their sum with W back towards W.
+        """Build the optimizer of the trainable parameters. Both LoRA factors decay, so W + a b returns to W.
 
-        `a` learns at the rate of a matrix with W's inputs, `b` of one whose input is of fixed size.
+        `a` has the learning rate of a matrix with W's inputs, `b` that of one whose input size is fixed.
         """
         model = self.model
         relative = relative_width(model.spec.config, model.shape.width)
@@ -154,12 +153,12 @@ class TrainableModel:
 
 
 def make_trainable(config: Config, model: Model) -> TrainableModel:
-    """What of the model a config trains. Raises UserError where that is nothing, or cannot be told apart."""
+    """Build the trainable model that `config.finetune` selects. Raises UserError for a bad selection."""
     finetune = config.finetune
     if finetune.method is not FinetuneMethod.none and isinstance(model, ImageModel):
         raise UserError(
-            f"finetune.method={finetune.method.value}: only decoders are fine-tuned, and model.kind=dit is "
-            "none; leave it out"
+            f"finetune.method={finetune.method.value} is for decoders only, and this is model.kind=dit. "
+            "Leave it out."
         )
     if finetune.method is not FinetuneMethod.last_layers and finetune.trainable_layers is not None:
         raise UserError(
@@ -170,31 +169,27 @@ def make_trainable(config: Config, model: Model) -> TrainableModel:
         factors = _make_factors(finetune, model)
         trainable_paths = frozenset(_factor_path(path, name) for path in factors for name in "ab")
         return TrainableModel(model, finetune, trainable_paths, factors)
-    return TrainableModel(
-        model,
-        finetune,
-        _last_layers(config, model) if finetune.method is FinetuneMethod.last_layers else None,
-        {},
-    )
+    last_layers = _last_layers(config, model) if finetune.method is FinetuneMethod.last_layers else None
+    return TrainableModel(model, finetune, last_layers, {})
 
 
 def _make_factors(finetune: FinetuneConfig, model: Model) -> dict[str, LoraFactors]:
-    """Beside every hidden matrix."""
+    """Return LoRA factors for every hidden matrix, by its stored path."""
     if finetune.rank < 1:
-        raise UserError(f"finetune.rank={finetune.rank} gives factors of no size: give 1 or more, such as 8")
+        raise UserError(f"finetune.rank={finetune.rank} is not a LoRA rank. Give 1 or more, such as 8.")
     if not finetune.alpha > 0:
-        raise UserError(f"finetune.alpha={finetune.alpha}: such factors count for nothing; give one above 0")
+        raise UserError(
+            f"finetune.alpha={finetune.alpha} gives the LoRA factors no effect. Give a number above 0."
+        )
     paths = hidden_matrices(model)
     if not paths:
-        raise UserError("finetune.method=lora: the model has no hidden matrix; choose finetune.method=full")
-    return {
-        path: make_factors(model.param_specs[model.stacking.canonical_paths(path)[0]], finetune.rank)
-        for path in paths
-    }
+        raise UserError("finetune.method=lora: the model has no hidden matrix. Choose finetune.method=full.")
+    specs = {path: model.param_specs[model.stacking.canonical_paths(path)[0]] for path in paths}
+    return {path: make_factors(spec, finetune.rank) for path, spec in specs.items()}
 
 
 def _last_layers(config: Config, model: Model) -> frozenset[str]:
-    """The last layers, and what stands after them: all but the embedding and the layers before."""
+    """Return the stored paths of the last layers and everything after them."""
     layers, total = config.finetune.trainable_layers, model.shape.layers
     if layers is None or not 1 <= layers <= total:
         raise UserError(
@@ -213,20 +208,18 @@ def _last_layers(config: Config, model: Model) -> frozenset[str]:
 
 
 def _factor_path(path: str, name: str) -> str:
-    """Path of a factor of the matrix at `path`, stored or canonical."""
+    """Return the path of a factor of the matrix at `path`, stored or canonical."""
     return f"lora.{path}.{name}"
 
 
 Params = dict[str, Array]
-
-
 Leaf = TypeVar("Leaf")
 
 
 def split_trainable(
     params: Mapping[str, Leaf], trainable_paths: Collection[str] | None
 ) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
-    """The parameters that learn (None: all), and those that rest."""
+    """Split parameters into (trainable, frozen). `trainable_paths` None: all are trainable."""
     if trainable_paths is None:
         return {**params}, {}
     trainable = {path: leaf for path, leaf in params.items() if path in trainable_paths}

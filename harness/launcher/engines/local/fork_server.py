@@ -41,8 +41,9 @@ def main(module: str, *preload: str) -> None:
             pid = _fork(module, request)
             children[pid] = request["key"]
             _send({"key": request["key"], "pid": pid})
-        for pid, code in _reap(children):
-            _send({"key": children.pop(pid), "code": code})
+        for pid, status in [os.waitpid(pid, os.WNOHANG) for pid in children]:
+            if pid:  # it has ended
+                _send({"key": children.pop(pid), "code": os.waitstatus_to_exitcode(status)})
 
 
 _buffer = b""
@@ -63,15 +64,6 @@ def _read_requests() -> list[dict] | None:
 def _send(message: dict) -> None:
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(message).encode() + b"\n")
-
-
-def _reap(children: dict[int, str]) -> list[tuple[int, int]]:
-    ended = []
-    for pid in [*children]:
-        ended_pid, status = os.waitpid(pid, os.WNOHANG)
-        if ended_pid:
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-    return ended
 
 
 def _fork(module: str, request: dict) -> int:

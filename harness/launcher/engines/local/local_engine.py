@@ -59,9 +59,7 @@ class LocalWorker:
 class LocalEngine:
     """Engine of this machine. Starts the server with the first worker and restarts it if it dies."""
 
-    def __init__(
-        self, logs: Path, module: str = "harness.worker.main", preload: tuple[str, ...] = PRELOAD
-    ) -> None:
+    def __init__(self, logs: Path, module: str = "harness.worker.main", preload: tuple[str, ...] = PRELOAD):
         self._logs, self._command = logs, [module, *preload]
         self._server: subprocess.Popen | None = None
         self._handles: dict[str, LocalWorker] = {}

@@ -29,13 +29,13 @@ class ProcessTask:
     folder: str
     log: str
     linger_seconds: float
-    """Seconds after its end in which a driver can ask for the exit status; then its resources are released."""
+    """Seconds after its end in which drivers can ask for the exit status, before resources are released."""
 
 
 class ProcessActor:
     """Actor with a thread that starts the process; the process dies with the thread (ray.parent_death).
 
-    Drivers of other versions call `began`, `wait` and `tell` too, so these names and their answers must stay.
+    Drivers of other versions call `began`, `wait` and `tell`, so the names and their answers must stay.
     """
 
     def __init__(self, group: str, task: ProcessTask) -> None:
@@ -46,7 +46,7 @@ class ProcessActor:
         threading.Thread(target=self._run_process, daemon=True).start()
 
     def began(self) -> dict[str, Any]:
-        """Block until the process has started; return its host, pid and node, or the failure."""
+        """Block until the process has started; return its host, pid and node, or why it failed."""
         self._start_event.wait()
         pid = self._process.pid if self._process else 0
         return {"host": socket.gethostname(), "pid": pid, "node": _node_id(), "failure": self._failure}
@@ -71,7 +71,8 @@ class ProcessActor:
             self._process.wait()
         self._end_event.set()
         threading.Event().wait(self._task.linger_seconds)
-        _remove_group(self._group)
+        util = importlib.import_module("ray").util
+        util.remove_placement_group(util.get_placement_group(self._group))  # and with it this actor
 
 
 def _start_process(task: ProcessTask) -> subprocess.Popen:
@@ -98,9 +99,3 @@ def _node_id() -> str:
 
 def _node_address() -> str:
     return importlib.import_module("ray").util.get_node_ip_address()
-
-
-def _remove_group(group: str) -> None:
-    """Remove the placement group, and with it its actors."""
-    util = importlib.import_module("ray").util
-    util.remove_placement_group(util.get_placement_group(group))

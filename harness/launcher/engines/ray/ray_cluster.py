@@ -30,6 +30,10 @@ HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """An empty SETTINGS frame of HTTP/2: length, type, flags and stream."""
 
 
+Node = Mapping[str, Any]
+"""An entry of `ray.nodes()`."""
+
+
 @dataclass
 class HeadMonitor:
     """Monitor of a cluster's head at `host:port`. Empty for a Ray that was started here and ends with us."""
@@ -40,7 +44,7 @@ class HeadMonitor:
     error: OSError | None = None
 
     def check(self, now: float) -> None:
-        """Raise UserError if the head has not answered for LOST_AFTER_SECONDS. `now`: seconds on any one clock."""
+        """Raise UserError if the head has been silent for LOST_AFTER_SECONDS. `now`: seconds on any clock."""
         reachable = self.is_reachable(now, CHECK_INTERVAL_SECONDS)
         if not reachable and now - self.answered_at >= LOST_AFTER_SECONDS:
             raise UserError(
@@ -49,7 +53,7 @@ class HeadMonitor:
             ) from self.error
 
     def is_reachable(self, now: float, max_age: float = 0.0) -> bool:
-        """Return whether the head answered the last try; tries again if that is over `max_age` seconds ago."""
+        """Return whether the head answered the last try, which is at most `max_age` seconds old."""
         if self.address and now - self.checked_at > max_age:
             self.checked_at, self.error = now, None
             try:
@@ -70,7 +74,7 @@ def import_ray(config: RayConfig) -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
-            f"engine=ray: the package ray cannot be imported ({error}). Run `pip install 'ab-harness[ray]'`, or "
+            f"engine=ray: the package ray cannot be imported ({error}). `pip install 'ab-harness[ray]'`, or "
             "train here with engine=local"
         ) from error
 
@@ -80,23 +84,18 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     address = config.address or "local"
     if config.address and config.address != "auto":
         _check_address(config.address)
-    options = {"include_dashboard": False} if config.address is None else {}
+    options = {"log_to_driver": False, "configure_logging": False}
+    options |= {"include_dashboard": False} if config.address is None else {}
     logging.getLogger("ray").setLevel(logging.ERROR)  # `configure_logging` would print more, not less
     try:
         with _keep_signal_handlers():
-            ray.init(
-                address=address,
-                namespace=namespace,
-                log_to_driver=False,
-                configure_logging=False,
-                **options,
-            )
+            ray.init(address=address, namespace=namespace, **options)
         _silence_worker_logs()
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"engine.ray.address={address}: {reason}. Give the host:port of a head of Ray {ray.__version__}, "
-            "or null to start one here. If `ray start` mentioned token authentication, set RAY_AUTH_MODE=token"
+            "or null to start one here. If `ray start` spoke of token authentication, set RAY_AUTH_MODE=token"
         ) from error
 
 
@@ -110,14 +109,11 @@ def device_resource(config: RayConfig, spec: WorkerSpec) -> str:
     return config.resources[spec.platform]
 
 
-def largest_fitting_node(
-    config: RayConfig, specs: Sequence[WorkerSpec], nodes: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any]:
+def largest_fitting_node(config: RayConfig, specs: Sequence[WorkerSpec], nodes: Sequence[Node]) -> Node:
     """Return the node with the most of a worker's resource. Raises UserError for a worker that would not fit
     into the empty cluster and would wait forever."""
-    requests = {
-        (device_resource(config, spec), spec.devices // spec.processes, spec.processes) for spec in specs
-    }
+    sizes = [(spec.devices // spec.processes, spec.processes) for spec in specs]
+    requests = {(device_resource(config, spec), *size) for spec, size in zip(specs, sizes, strict=True)}
     for name, share, count in sorted(requests, reverse=True):
         largest = _amount(_largest_node(name, nodes), name)
         if share > largest:
@@ -137,8 +133,8 @@ def largest_fitting_node(
     return _largest_node(next(iter(requests))[0], nodes)
 
 
-def small_request(node: Mapping[str, Any]) -> dict[str, float]:
-    """Return a small amount of a resource that only this node has: it selects the node and uses no devices."""
+def small_request(node: Node) -> dict[str, float]:
+    """Return a small amount of a resource that only this node has: it selects the node, not its devices."""
     return {f"node:{node['NodeManagerAddress']}": 0.001}
 
 
@@ -149,13 +145,13 @@ def actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
     return counts | {"resources": custom}
 
 
-def _largest_node(resource: str, nodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _largest_node(resource: str, nodes: Sequence[Node]) -> Node:
     """Return the living node with the most of a resource."""
     living = [node for node in nodes if node["Alive"]]
     return max(living, key=lambda node: _amount(node, resource), default={"Resources": {}})
 
 
-def _amount(node: Mapping[str, Any], resource: str) -> float:
+def _amount(node: Node, resource: str) -> float:
     return node["Resources"].get(resource, 0)
 
 
@@ -173,8 +169,8 @@ def _check_address(address: str) -> None:
         ) from error
     if not is_head:
         raise UserError(
-            f"engine.ray.address={address}: the server there is not a Ray head (Ray's dashboard and client use "
-            "other ports). Give the host:port that `ray status` prints, or null to start one here"
+            f"engine.ray.address={address}: the server there is not a Ray head (the dashboard and the client "
+            "use other ports). Give the host:port that `ray status` prints, or null to start one here"
         )
 
 

@@ -19,7 +19,7 @@ from harness.config.schema.engine import RayConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
-from harness.launcher.engines.engine_api import Exit, WorkerSpec, remote_environment, run_args
+from harness.launcher.engines.engine_api import Exit, WorkerSpec, lost_exit, remote_environment, run_args
 from harness.launcher.engines.exit_messages import exit_code_text
 from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
 from harness.launcher.engines.preflight import run_preflight
@@ -29,9 +29,9 @@ from harness.launcher.engines.ray.workers import ActorProcess, RayWorker
 from harness.records.run.status import ProcessInfo
 
 REFRESH_SECONDS = 0.1
-"""Seconds for which one question to Ray is used for all found_workers."""
+"""Seconds for which one question to Ray is used for all workers."""
 MAX_WAITING_IN_RAY = 64
-"""Maximum number of found_workers that wait inside Ray; further ones wait here, at no cost."""
+"""Maximum number of workers that wait inside Ray; further ones wait here, at no cost."""
 LINGER_SECONDS = 60.0
 """Seconds for which an actor without a driver keeps the exit status; then it releases its resources."""
 START_SECONDS = 10.0
@@ -40,11 +40,11 @@ ANSWER_SECONDS = 10.0
 """Seconds in which running actors of an earlier driver answer."""
 PARENT_DEATH_MODULE = "harness.launcher.engines.ray.parent_death"
 ADDRESS_FILE = "ray.json"
-"""File beside the logs with the address of the head, while found_workers are in its cluster."""
+"""File beside the logs with the address of the head, while workers are in its cluster."""
 
 
 def stop_workers(logs: Path, ray: Any = None) -> int:
-    """Ask the found_workers of a sweep to save and exit, without its driver. Returns their number."""
+    """Ask the workers of a sweep to save and exit, without its driver. Returns their number."""
     record = atomic_files.read_checksummed_json(logs / ADDRESS_FILE)
     if record is None:
         return 0
@@ -52,17 +52,15 @@ def stop_workers(logs: Path, ray: Any = None) -> int:
         return RayEngine(RayConfig(record["address"]), logs, ray=ray).stop()
     except UserError as error:
         raise UserError(
-            f"cannot ask the Ray at {record['address']} for the found_workers of {logs.parent} "
-            f"({error.__cause__ or error}). If that cluster has ended, its found_workers have ended too"
+            f"cannot ask the Ray at {record['address']} for the workers of {logs.parent} "
+            f"({error.__cause__ or error}). If that cluster has ended, its workers have ended too"
         ) from error
 
 
 class RayEngine:
-    """Engine that never blocks on a worker: it asks for all answers at once and takes those that have arrived."""
+    """Engine that never blocks on a worker: it asks all at once and takes the answers that are there."""
 
-    def __init__(
-        self, config: RayConfig, logs: Path, module: str = "harness.worker", ray: Any = None
-    ) -> None:
+    def __init__(self, config: RayConfig, logs: Path, module: str = "harness.worker", ray: Any = None):
         self._config, self._logs, self._module = config, logs.absolute(), module
         self._ray, self._connected = ray, False
         self._actor_class: Any = None
@@ -75,18 +73,19 @@ class RayEngine:
         self._head = ray_cluster.HeadMonitor()
 
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Connect, find earlier found_workers, run the test job. Raises UserError if a worker could not run."""
+        """Connect, find earlier workers, run the test job. Raises UserError if a worker could not run."""
         self._logs.mkdir(parents=True, exist_ok=True)
         self._connect()
         try:
             ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
             if self._config.address is not None:
                 self._earlier_workers = self._find_earlier_workers()
-                run_preflight(self, self._preflight_starter(specs), self._logs, files, note)
+                node = ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
+                start = partial(self._enqueue, resources=ray_cluster.small_request(node))
+                run_preflight(self, start, self._logs, files, note)
                 self._head = ray_cluster.HeadMonitor(self._ray.get_runtime_context().gcs_address)
-                atomic_files.write_checksummed_json(
-                    self._logs / ADDRESS_FILE, {"address": self._head.address}
-                )
+                record = {"address": self._head.address}
+                atomic_files.write_checksummed_json(self._logs / ADDRESS_FILE, record)
         except BaseException:
             self.close()
             raise
@@ -106,14 +105,7 @@ class RayEngine:
         for name, worker in self._earlier_workers.items():
             if (worker.leader.host, worker.leader.pid) == (writer.host, writer.pid):
                 return self._earlier_workers.pop(name)
-        if writer.alive():
-            raise UserError(
-                f"process {writer.pid} on {writer.host} trains it outside this Ray. Continue there, or wait"
-            )
-        message = (
-            f"process {writer.pid} on {writer.host} trained it, but no actor of this sweep trains it now"
-        )
-        return RayWorker(spec.name, exit=Exit(None, message))
+        return RayWorker(spec.name, exit=lost_exit(writer, "this Ray"))
 
     def poll(self, handle: RayWorker) -> Exit | None:
         """Return how the worker ended; None while it waits or runs."""
@@ -138,24 +130,21 @@ class RayEngine:
             self._send_signal(process, signal.SIGKILL if hard else signal.SIGTERM)
 
     def stop(self) -> int:
-        """Ask the found_workers of an earlier driver to save and exit, and remove those that wait. Returns the number
-        of the former."""
+        """Ask earlier workers to save and exit; remove those that wait. Returns the number of the former."""
         self._connect()
         try:
-            found_workers = self._find_earlier_workers()
-            processes = [
-                process for worker in found_workers.values() for process in worker.process_group.members
-            ]
+            running = self._find_earlier_workers()
+            processes = [process for worker in running.values() for process in worker.process_group.members]
             if calls := [process.actor.tell.remote(int(signal.SIGTERM)) for process in processes]:
                 self._ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS)
             else:
                 (self._logs / ADDRESS_FILE).unlink()
-            return len(found_workers)
+            return len(running)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Disconnect. A Ray that was started here ends with its found_workers; those of another cluster go on."""
+        """Disconnect. A Ray that was started here ends with its workers; those of another cluster go on."""
         if not self._connected:
             return
         self._connected = False
@@ -175,17 +164,6 @@ class RayEngine:
 
     # Placing
 
-    def _preflight_starter(
-        self, specs: Sequence[WorkerSpec]
-    ) -> Callable[[WorkerSpec, Sequence[str]], RayWorker]:
-        """Return a function that starts the test job on a node of the found_workers without using their resources."""
-        return partial(
-            self._enqueue,
-            resources=ray_cluster.small_request(
-                ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
-            ),
-        )
-
     def _enqueue(
         self,
         spec: WorkerSpec,
@@ -194,18 +172,16 @@ class RayEngine:
         shape: SliceShape | None = None,
     ) -> RayWorker:
         worker = RayWorker(f"{spec.name}#{secrets.token_hex(4)}", resources, shape)
-        tasks = [
-            _process_task(process_spec, argv)
-            for process_spec in per_process_specs(spec, process_actor.NODE_ADDRESS)
-        ]
+        specs = per_process_specs(spec, process_actor.NODE_ADDRESS)
+        tasks = [_process_task(process_spec, argv) for process_spec in specs]
         worker.process_group = ProcessGroupHandle([ActorProcess(worker, task) for task in tasks])
         self._waiting.append(worker)
         self._place_waiting()
         return worker
 
     def _place_waiting(self) -> None:
-        """Place found_workers in their order; others may pass those that wait for a slice."""
-        blocked: list[RayWorker] = []
+        """Place workers in their order; others may pass those that wait for a slice."""
+        postponed_workers: list[RayWorker] = []
         full: set[SliceShape | None] = set()
         while self._waiting and len(self._unplaced) < MAX_WAITING_IN_RAY:
             if not self._head.is_reachable(self._last_asked):
@@ -213,49 +189,46 @@ class RayEngine:
             worker = self._waiting.popleft()
             if worker.exit is not None:
                 continue
-            if worker.shape not in full and self._assign_slice(worker):
-                self._place(worker)
-            else:
+            if worker.shape in full or not self._assign_slice(worker):
                 full.add(worker.shape)
-                blocked.append(worker)
-        self._waiting.extendleft(reversed(blocked))
+                postponed_workers.append(worker)
+                continue
+            worker.requested_at = time.monotonic()
+            workers.request_placement(self._ray, self._actor_class, worker)
+            for process in worker.process_group.members:
+                self._watch(process)
+        self._waiting.extendleft(reversed(postponed_workers))
 
     def _assign_slice(self, worker: RayWorker) -> bool:
-        """Assign a free TPU slice if one is needed (Ray would use parts of two). Returns False if none is free."""
+        """Assign a free TPU slice if needed (Ray would use parts of two). Returns False if none is free."""
         if worker.shape is None:
             return True
-        found_workers = [process.worker for process, _ in self._pending_answers.values()]
-        used = {placed.slice for placed in found_workers if placed.exit is None} - {""}
+        neighbours = [process.worker for process, _ in self._pending_answers.values()]
+        used = {neighbour.slice for neighbour in neighbours if neighbour.exit is None} - {""}
         matching = slice_shape.matching_slices(worker.shape, self._ray.nodes())
         free = [name for name in matching if name not in used]
         worker.slice = next(iter(free), "")
         return bool(free)
 
-    def _place(self, worker: RayWorker) -> None:
-        worker.requested_at = time.monotonic()
-        workers.request_placement(self._ray, self._actor_class, worker)
-        for process in worker.process_group.members:
-            self._watch(process)
-
     def _find_earlier_workers(self) -> dict[str, RayWorker]:
-        """Return the earlier driver's found_workers by name if every process has started; remove all others.
+        """Return the earlier driver's workers by name if every process has started; remove all others.
 
         So no worker that has not started yet, perhaps with other code, is taken over.
         """
-        found_workers = workers.complete_workers(self._ray)
-        for process in (process for worker in found_workers for process in worker.process_group.members):
+        candidates = workers.complete_workers(self._ray)
+        for process in (process for worker in candidates for process in worker.process_group.members):
             self._watch(process)
         deadline = time.monotonic() + ANSWER_SECONDS
-        while any(worker.name in self._unplaced for worker in found_workers) and time.monotonic() < deadline:
+        while any(worker.name in self._unplaced for worker in candidates) and time.monotonic() < deadline:
             time.sleep(REFRESH_SECONDS)
             self._collect_answers()
-        for worker in found_workers:
+        for worker in candidates:
             if not worker.has_started or any(process.exit for process in worker.process_group.members):
                 self._finish(worker, Exit(None, "not all of its processes were running"))
-        slices = {node["NodeID"]: slice_name(node) for node in self._ray.nodes()} if found_workers else {}
-        for worker in found_workers:
+        slices = {node["NodeID"]: slice_name(node) for node in self._ray.nodes()} if candidates else {}
+        for worker in candidates:
             worker.slice = slices.get(worker.leader.node, "")
-        return {worker.name.rpartition("#")[0]: worker for worker in found_workers if worker.exit is None}
+        return {worker.name.rpartition("#")[0]: worker for worker in candidates if worker.exit is None}
 
     # Watching
 
@@ -265,7 +238,7 @@ class RayEngine:
         self._pending_answers[process.actor.wait.remote()] = (process, self._on_exit)
 
     def _collect_answers(self) -> None:
-        """Handle all answers that have arrived, with one question to Ray, and place waiting found_workers."""
+        """Handle all answers that have arrived, with one question to Ray, and place waiting workers."""
         now = time.monotonic()
         if now - self._last_asked < REFRESH_SECONDS:
             return
@@ -315,10 +288,8 @@ class RayEngine:
     def _update_exit(self, worker: RayWorker) -> None:
         """Finish the worker if all its processes have ended."""
         if worker.exit is None:
-            end = worker.process_group.poll(
-                lambda process: process.exit, lambda process: self._send_signal(process, signal.SIGKILL)
-            )
-            if end is not None:
+            kill = partial(self._send_signal, number=signal.SIGKILL)
+            if (end := worker.process_group.poll(lambda process: process.exit, kill)) is not None:
                 self._finish(worker, end)
 
     def _send_signal(self, process: ActorProcess, number: signal.Signals) -> None:

@@ -31,20 +31,17 @@ def check_slice_exists(shape: SliceShape, nodes: Sequence[Mapping[str, Any]]) ->
     hosts = [", ".join(f"{count:g}" for count in chips) for chips in slices]
     separate = ", each a slice of its own" if len(hosts) > 1 else ""
     raise UserError(
-        f"engine.processes={shape.hosts}: on TPUs the processes of a run must be all hosts of one slice, with "
-        f"all chips, but this Ray has {' and '.join(hosts)}{separate}. Use one process per host and a mesh of "
-        "all chips, or train on one host with engine=local engine.isolation=all"
+        f"engine.processes={shape.hosts}: on TPUs a run's processes must be all hosts of one slice, with "
+        f"all chips, but this Ray has {' and '.join(hosts)}{separate}. Use one process per host and a mesh "
+        "of all chips, or train on one host with engine=local engine.isolation=all"
     )
 
 
 def matching_slices(shape: SliceShape, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the slices of this shape; '' for hosts without a label, if there is no other slice."""
+    """Return the names of the slices of this shape; '' is that of unlabelled hosts without other slices."""
     slices = _chips_by_slice(shape.resource, nodes)
-    return [
-        name
-        for name, chips in sorted(slices.items())
-        if chips == [shape.chips_per_host] * shape.hosts and (name or len(slices) == 1)
-    ]
+    complete = [shape.chips_per_host] * shape.hosts
+    return [name for name in sorted(slices) if slices[name] == complete and (name or len(slices) == 1)]
 
 
 def slice_name(node: Mapping[str, Any]) -> str:

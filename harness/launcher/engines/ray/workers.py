@@ -99,7 +99,7 @@ def request_placement(ray: Any, actor_class: Any, worker: RayWorker) -> None:
 
 
 def release_placement(ray: Any, worker: RayWorker) -> None:
-    """Kill the actors and remove the placement group, which Ray would otherwise place again after a lost node."""
+    """Kill the actors and remove the placement group: Ray would place the group of a lost node again."""
     for process in worker.process_group.members:
         if process.actor is not None:
             ray.kill(process.actor)
@@ -125,7 +125,7 @@ def complete_workers(ray: Any) -> list[RayWorker]:
 
 
 def _find_worker(ray: Any, name: str, names: list[ActorName]) -> RayWorker:
-    """Return a worker by name: without members if an actor is missing, without a group if another sweep owns it."""
+    """Return a worker: without members if an actor is missing, without a group if another sweep owns it."""
     worker = RayWorker(name)
     with contextlib.suppress(ValueError):
         worker.group = ray.util.get_placement_group(name)

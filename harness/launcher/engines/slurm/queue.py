@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.config.schema.engine import SlurmConfig
 from harness.core.errors import UserError, did_you_mean
@@ -25,26 +27,11 @@ IDS_PER_COMMAND = 500
 MAX_ARRAY_TASKS = 1000
 """Maximum number of workers in one array; the size of a script is limited too."""
 
-_COLUMNS = {
-    "JobArrayID": 20,
-    "State": 20,
-    "exit_code": 12,
-    "Reason": 60,
-    "Name": 200,
-    "JobID": 20,
-    "NodeList": 200,
-}
+_NAMES = ("JobArrayID", "State", "exit_code", "Reason", "Name", "JobID", "NodeList")
+_COLUMNS = dict(zip(_NAMES, (20, 20, 12, 60, 200, 20, 200), strict=True))
+"""Widths of the columns of `squeue`, in characters."""
 _PENDING_STATES = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_ACTIVE_STATES = (
-    "RUNNING",
-    "CONFIGURING",
-    "COMPLETING",
-    "SUSPENDED",
-    "STOPPED",
-    "SIGNALING",
-    "STAGE_OUT",
-    "RESIZING",
-)
+_LIVE = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _STATE_MESSAGES = {
     "TIMEOUT": "Slurm ended it at its time limit (engine.slurm.time_limit)",
     "DEADLINE": "Slurm ended it at its deadline",
@@ -59,12 +46,7 @@ LOG_NOT_OPENED_SIGNAL = 53
 _LOG_NOT_OPENED = "Slurm could not write its log there"
 _IMPOSSIBLE_REASONS = ("PartitionConfig", "PartitionTimeLimit", "BadConstraints")
 """Reasons of pending jobs whose requests exceed their partition, even if every node is idle."""
-_KEY_OF_ERROR = {
-    "--time": "time_limit",
-    "node name": "nodelist",
-    "feature": "constraint",
-    "account": "account",
-}
+_ERROR_KEYS = {"--time": "time_limit", "node name": "nodelist", "feature": "constraint", "account": "account"}
 """Key of engine.slurm by the text in Slurm's error message."""
 PREEMPTED_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 """States in which Slurm took the node away: no attempt is counted."""
@@ -114,7 +96,7 @@ class SlurmJob:
 
     @property
     def exit(self) -> Exit | None:
-        """How it ended; None while it waits or runs."""
+        """Exit of the job; None while it waits or runs."""
         if self.is_held:
             return Exit(None, f"Slurm could not launch job {self.id} and holds it ({self.reason})")
         if self.never_starts:
@@ -123,7 +105,7 @@ class SlurmJob:
                 f"job {self.id} would wait forever ({self.reason}): its partition lacks what it asks for. "
                 "Change mesh or engine.slurm (partition, cpus, gpus, time_limit, extra)",
             )
-        if self.is_pending or self.state in _ACTIVE_STATES:
+        if self.is_pending or self.state in _LIVE:
             return None
         if self.state in _STATE_MESSAGES:
             return Exit(None, f"{_STATE_MESSAGES[self.state]}: job {self.id}", self.state in PREEMPTED_STATES)
@@ -147,20 +129,15 @@ class Queue:
         now = time.monotonic()
         if now - self._asked_at >= REFRESH_SECONDS:
             self._asked_at = now
-            try:
-                self._jobs = self._fetch(self._call)
-                self.answered_at = now
-            except CommandFailed:
-                pass
+            with contextlib.suppress(CommandFailed):
+                self._jobs, self.answered_at = self._fetch(self._call), now
         return self._jobs
 
     def check_answers(self) -> None:
         """Raise UserError if Slurm has never answered."""
         self.jobs()
         if self.answered_at == float("-inf"):
-            raise UserError(
-                "engine=slurm: the controller does not answer squeue. Give the same command again later"
-            )
+            raise UserError("engine=slurm: the controller does not answer squeue. Try again later")
 
     def now(self) -> float:
         """Return the time in seconds on the clock of `answered_at`."""
@@ -183,7 +160,7 @@ def list_steps(allocation: str, call: Call) -> dict[str, SlurmJob]:
 
 
 def last_slurm_message(raw_id: str, log: Path, *, single_job: bool) -> str:
-    """Return Slurm's last message about a job. The log is shared by the jobs of an array unless `single_job`."""
+    """Return Slurm's last message about a job. The jobs of an array share the log, unless `single_job`."""
     if not log.exists():
         return ""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -216,14 +193,8 @@ def max_array_size(call: Call) -> int:
 def run_command(arguments: Sequence[str]) -> str:
     """Return what a Slurm command prints. Raises CommandFailed with its error message."""
     try:
-        process = subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_TIMEOUT_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        pipes: dict[str, Any] = {"capture_output": True, "stdin": subprocess.DEVNULL, "text": True}
+        process = subprocess.run(arguments, check=False, timeout=COMMAND_TIMEOUT_SECONDS, **pipes)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CommandFailed(str(error)) from error
     if process.returncode:
@@ -245,14 +216,11 @@ def check_installed(program: str) -> None:
 def refusal_message(error: str, config: SlurmConfig, call: Call) -> str:
     """Explain why `sbatch` refused a job, with the config key to change."""
     if "invalid partition" in error.lower():
-        try:
+        partitions: list[str] = []
+        with contextlib.suppress(CommandFailed):
             partitions = call(["sinfo", "--noheader", "--format=%R"]).split()
-        except CommandFailed:
-            partitions = []
-        return (
-            f"engine.slurm.partition={config.partition}: no such partition; "
-            f"{did_you_mean(config.partition or '', partitions)}"
-        )
+        hint = did_you_mean(config.partition or "", partitions)
+        return f"engine.slurm.partition={config.partition}: no such partition; {hint}"
     if "invalid job array" in error.lower():
         return (
             "engine=slurm: this cluster accepts no job arrays (MaxArraySize=0). Have that changed, or start "
@@ -260,9 +228,9 @@ def refusal_message(error: str, config: SlurmConfig, call: Call) -> str:
         )
     if "submit limit" in error.lower():
         return f"engine=slurm: Slurm accepts no more of your jobs ({error}). Lower engine.workers"
-    keys = (key for text, key in _KEY_OF_ERROR.items() if text in error)
+    keys = (key for text, key in _ERROR_KEYS.items() if text in error)
     setting = next((f"engine.slurm.{key}={getattr(config, key)}" for key in keys), "engine=slurm")
-    return f"{setting}: Slurm refuses the job ({error}). Change engine.slurm, or ask the cluster's administrators"
+    return f"{setting}: Slurm refuses the job ({error}). Change engine.slurm, or ask its administrators"
 
 
 def _parse_job(line: str) -> SlurmJob:

@@ -88,14 +88,8 @@ def array_script(config: SlurmConfig, logs: Path, stem: str, commands: Sequence[
     ]
     tasks = [f"{index}) {_task_setup(command)} ;;" for index, command in enumerate(commands)]
     directives = [f"#SBATCH {shlex.quote(option)}" for option in options]
-    lines = [
-        *directives,
-        _CODE_LINE + code_hash(),
-        _CASE_LINE + "\n".join(tasks),
-        "esac",
-        'exec >> "$log" 2>&1',
-        *head,
-    ]
+    cases = [_CODE_LINE + code_hash(), _CASE_LINE + "\n".join(tasks), "esac"]
+    lines = [*directives, *cases, 'exec >> "$log" 2>&1', *head]
     step = ["srun", "--export=ALL", *_task_options(config, commands[0].spec), "--kill-on-bad-exit=1"]
     prefix = f"{shlex.join(step)} " if commands[0].spec.processes > 1 else ""
     return _join_lines([*lines, f"exec {prefix}{start}"])
@@ -115,8 +109,8 @@ def step_script(config: SlurmConfig, command: WorkerCommand) -> str:
 def resource_options(config: SlurmConfig, spec: WorkerSpec) -> list[str]:
     """Return the options that `sbatch` and `srun` share."""
     selection = {"constraint": config.constraint, "nodelist": config.nodelist}
-    selected = [f"--{option}={value}" for option, value in selection.items() if value]
-    return [*_task_options(config, spec), *selected, *config.extra]
+    options = [f"--{option}={value}" for option, value in selection.items() if value]
+    return [*_task_options(config, spec), *options, *config.extra]
 
 
 def log_options(name: str, log: Path) -> list[str]:
@@ -169,7 +163,7 @@ def _setup_and_start(config: SlurmConfig, command: WorkerCommand) -> tuple[list[
 
 
 def _process_command(count: int, start: str) -> str:
-    """Return the command of one process of a run. Process 0 writes to the log ($0), others to a log beside it."""
+    """Return the command of one process of a run. Process 0 writes to the log $0, others to one beside it."""
     env: Mapping[str, str] = to_env(ProcessGroup(count, LAUNCH_ID))
     description = json.dumps(env[NAME], ensure_ascii=False)  # the shell expands LAUNCH_ID in it
     return (

@@ -11,10 +11,11 @@ from pathlib import Path
 from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec, run_args
+from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec, lost_exit, run_args
 from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import PREFLIGHT_NAME, run_preflight
 from harness.launcher.engines.slurm import queue, script
+from harness.launcher.engines.slurm.queue import Call, run_command
 from harness.records.run.provenance import code_hash
 from harness.records.run.status import ProcessInfo
 
@@ -30,7 +31,10 @@ class SubmittedJob:
     exit: Exit | None = None
 
 
-def stop_jobs(logs: Path, call: queue.Call = queue.run_command) -> int:
+JobAndCommand = tuple[SubmittedJob, script.WorkerCommand]
+
+
+def stop_jobs(logs: Path, call: Call = run_command) -> int:
     """Ask the jobs of a sweep to save and exit, without its driver. Returns their number."""
     if not any(logs.glob("*.sh")) or shutil.which("squeue") is None:
         return 0
@@ -59,13 +63,13 @@ class SlurmEngine:
     which is written before the job is submitted, say which runs it trains."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: queue.Call = run_command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._queue = queue.Queue(call, queue.list_user_jobs)
         self._earlier_jobs: dict[str, str] = {}
         """Ids of the jobs of earlier drivers, by run directory."""
-        self._unsubmitted: list[tuple[SubmittedJob, script.WorkerCommand]] = []
+        self._unsubmitted: list[JobAndCommand] = []
         """Jobs to submit at the next poll."""
         self._to_cancel: dict[bool, list[str]] = {False: [], True: []}
         """Ids of the jobs to cancel at the next poll; the key is `hard`."""
@@ -92,12 +96,7 @@ class SlurmEngine:
         """Take over the job that trains these runs. Raises UserError for a live process outside Slurm."""
         if (job := self._earlier_job(spec)) is not None:
             return SubmittedJob(spec, job.id, self._queue.answered_at)
-        if writer.alive():
-            raise UserError(
-                f"process {writer.pid} on {writer.host} trains it outside Slurm. Continue there, or wait"
-            )
-        message = f"process {writer.pid} on {writer.host} trained it, but no job of this sweep trains it now"
-        return SubmittedJob(spec, exit=Exit(None, message))
+        return SubmittedJob(spec, exit=lost_exit(writer, "Slurm"))
 
     def poll(self, handle: SubmittedJob) -> Exit | None:
         """Return how the worker ended; None while its job waits or runs."""
@@ -154,19 +153,16 @@ class SlurmEngine:
             raise UserError(handle.exit.message)
         return handle
 
-    def _split_into_arrays(
-        self, jobs: Sequence[tuple[SubmittedJob, script.WorkerCommand]]
-    ) -> list[list[tuple[SubmittedJob, script.WorkerCommand]]]:
+    def _split_into_arrays(self, jobs: Sequence[JobAndCommand]) -> list[list[JobAndCommand]]:
         """Group jobs with equal needs into arrays of at most the size that Slurm allows."""
-        groups: dict[str, list[tuple[SubmittedJob, script.WorkerCommand]]] = {}
+        groups: dict[str, list[JobAndCommand]] = {}
         for entry in jobs:
             groups.setdefault(script.array_key(self._config, entry[1]), []).append(entry)
         limit = queue.max_array_size(self._call) if len(jobs) > len(groups) else 1
-        return [
-            group[first : first + limit] for group in groups.values() for first in range(0, len(group), limit)
-        ]
+        slices = [(group, first) for group in groups.values() for first in range(0, len(group), limit)]
+        return [group[first : first + limit] for group, first in slices]
 
-    def _submit_array(self, jobs: Sequence[tuple[SubmittedJob, script.WorkerCommand]], stem: str) -> None:
+    def _submit_array(self, jobs: Sequence[JobAndCommand], stem: str) -> None:
         """Submit jobs as one array. If Slurm refuses it, each job gets that as its exit."""
         file, submitted_at = self._logs / f"{stem}.sh", self._queue.now()
         text = script.array_script(self._config, self._logs, stem, [command for _, command in jobs])
@@ -201,14 +197,14 @@ class SlurmEngine:
 
     def _check_code(self, pending: Sequence[queue.SlurmJob]) -> None:
         """Raise UserError for a job of other code: it would train what the run's record does not name."""
-        other = [job for job in pending if script.submitted_code(self._logs, job.name) != code_hash()]
-        if other:
-            arrays = sorted({job.id.partition("_")[0] for job in other}, key=int)
-            more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        ids = [job.id for job in pending if script.submitted_code(self._logs, job.name) != code_hash()]
+        if ids:
+            arrays = sorted({id.partition("_")[0] for id in ids}, key=int)
+            count = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
             raise UserError(
-                f"job {other[0].id}{more} of this sweep waits in the queue with another version of the harness. "
-                f"Run `scancel --state=PENDING {' '.join(arrays)}`, then give the same command again. Nothing is "
-                "lost: only jobs that are not running are cancelled"
+                f"job {ids[0]}{count} of this sweep waits in the queue with another version of the harness. "
+                f"Run `scancel --state=PENDING {' '.join(arrays)}`, then give the same command again. "
+                "Nothing is lost: that cancels only jobs that are not running"
             )
 
     def _with_scheduler_message(self, job: queue.SlurmJob, end: Exit) -> Exit:
@@ -216,9 +212,8 @@ class SlurmEngine:
         if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
             return end
         log, single_job = script.slurm_log(self._logs, job.name), script.has_single_task(self._logs, job.name)
-        return replace(
-            end, scheduler_message=queue.last_slurm_message(job.raw_id, log, single_job=single_job)
-        )
+        message = queue.last_slurm_message(job.raw_id, log, single_job=single_job)
+        return replace(end, scheduler_message=message)
 
     def _earlier_job(self, spec: WorkerSpec) -> queue.SlurmJob | None:
         """Return the live job that an earlier driver submitted for any of these runs."""
@@ -227,9 +222,9 @@ class SlurmEngine:
 
     def _flush(self) -> None:
         """Submit the new jobs and send the cancellations."""
-        unsubmitted, self._unsubmitted = self._unsubmitted, []
+        new_jobs, self._unsubmitted = self._unsubmitted, []
         self._script_names = self._script_names or self._free_script_names()
-        for array in self._split_into_arrays(unsubmitted) if unsubmitted else ():
+        for array in self._split_into_arrays(new_jobs) if new_jobs else ():
             self._submit_array(array, next(self._script_names))
         for hard, jobs in self._to_cancel.items():
             if jobs:

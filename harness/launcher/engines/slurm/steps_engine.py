@@ -14,10 +14,11 @@ from pathlib import Path
 from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
+from harness.launcher.engines.engine_api import Exit, WorkerSpec, lost_exit, run_args
 from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import run_preflight
 from harness.launcher.engines.slurm import queue, script
+from harness.launcher.engines.slurm.queue import Call, run_command
 from harness.records.run.status import ProcessInfo
 
 ALLOCATION_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
@@ -42,13 +43,13 @@ class StepsEngine:
     """Engine with one `srun --exact` per worker, which waits until its part of the allocation is free."""
 
     def __init__(
-        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: queue.Call = run_command
+        self, config: SlurmConfig, logs: Path, module: str = "harness.worker", call: Call = run_command
     ) -> None:
         self._config, self._logs, self._module, self._call = config, logs, module, call
         self._allocation = os.environ.get("SLURM_JOB_ID", "")
         self._queue = queue.Queue(call, lambda call: queue.list_steps(self._allocation, call))
         self._own_steps: set[str] = set()
-        """Names of the steps that this driver started or took over; one that is still listed may have ended."""
+        """Names of the steps of this driver, also those taken over; a listed one may have ended already."""
 
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError without an allocation that holds each worker; then run the test job."""
@@ -72,12 +73,10 @@ class StepsEngine:
         return self._start_step(spec, [self._module, *run_args(spec)])
 
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> SlurmStep:
-        """Take over the step that trains these runs. Raises UserError for a process outside the allocation."""
+        """Take over the step of this name. Raises UserError for a live process outside the allocation."""
         name = script.job_name(self._logs, spec.log.stem)
-        if name not in self._queue.jobs() and writer.alive():
-            raise UserError(
-                f"process {writer.pid} on {writer.host} trains it outside the allocation. Continue there, or wait"
-            )
+        if name not in self._queue.jobs():
+            lost_exit(writer, "the allocation")
         return self._adopt_step(spec, name)
 
     def poll(self, handle: SlurmStep) -> Exit | None:
@@ -109,10 +108,9 @@ class StepsEngine:
     def scripts(self, specs: Sequence[WorkerSpec]) -> list[str]:
         """Return the script of each worker, with its `srun` command in a comment."""
         commands = [script.WorkerCommand(spec, self._module, tuple(run_args(spec))) for spec in specs]
-        return [
-            f"# {shlex.join(self._srun_command(command.spec))}\n{script.step_script(self._config, command)}"
-            for command in commands
-        ]
+        comments = [f"# {shlex.join(self._srun_command(spec))}\n" for spec in specs]
+        texts = [script.step_script(self._config, command) for command in commands]
+        return list(map("".join, zip(comments, texts, strict=True)))
 
     def _srun_command(self, spec: WorkerSpec) -> list[str]:
         name, is_group = script.job_name(self._logs, spec.log.stem), spec.processes > 1

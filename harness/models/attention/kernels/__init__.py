@@ -1,1 +1,1 @@
-"""How are the softmax sums of attention computed?"""
+"""Kernels of softmax attention."""

@@ -60,9 +60,7 @@ def update(state: OnlineState, query_BGRTK: Array, block: KVBlock) -> OnlineStat
     before_BGM1 = jnp.exp(state.highest_BGM1 - highest_BGM1)
     _, sum_BGM1, mixed_BGMK = _block_state(score_BGMS, highest_BGM1, block)
     return OnlineState(
-        highest_BGM1,
-        state.sum_BGM1 * before_BGM1 + sum_BGM1,
-        state.mixed_BGMK * before_BGM1 + mixed_BGMK,
+        highest_BGM1, state.sum_BGM1 * before_BGM1 + sum_BGM1, state.mixed_BGMK * before_BGM1 + mixed_BGMK
     )
 
 

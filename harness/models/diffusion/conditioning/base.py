@@ -11,6 +11,7 @@ whose `post` is not called. Its FLOPs are only those of its own products.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,13 +30,19 @@ class BranchModulation:
     post: Callable[[Array], Array]
 
 
+def Way(enter: Callable[[Array], Array], leave: Callable[[Array], Array]) -> BranchModulation:
+    """Return a BranchModulation; its name and arguments before they were renamed, kept for one version."""
+    warnings.warn("'Way' is now called 'BranchModulation'.", DeprecationWarning, stacklevel=2)
+    return BranchModulation(enter, leave)
+
+
 class Conditioning(nnx.Module):
     """Base of conditioning modules."""
 
     extra: ClassVar[int] = 0
     """Number of tokens inserted before the patches: 0, or 2 (time, label)."""
     gated: ClassVar[bool] = False
-    """Whether `post` multiplies, so that rematerialisation recomputes a branch's last product."""
+    """True if `post` multiplies, so that rematerialisation recomputes a branch's last product."""
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
         """Return the modulations of this layer. The condition is the sum of the embeddings of time and label."""

@@ -1,4 +1,4 @@
-"""`harness plan --accuracy`: how good predictions were, of this machine's runs or of published ones."""
+"""`harness plan --accuracy`: accuracy of step time predictions for runs of this machine or published ones."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from harness.report.tables.text_table import drop_columns
 
 
 def report_accuracy(rows: str, *, as_json: bool) -> int:
-    """Of published runs in the file `rows`, or of what finished runs left behind where that is empty.
+    """Print the accuracy for published runs in the file `rows`, or for this machine's runs if that is empty.
 
-    Exit status. Raises UserError where there is nothing.
+    Returns the exit status. Raises UserError if there is no run.
     """
-    if not rows:
-        return _print_local_accuracy(as_json)
-    return _print_published_accuracy(Path(local_path(rows, "copy it here", "--accuracy ")), as_json)
-
-
-def _print_local_accuracy(as_json: bool) -> int:
-    log = prediction_log.read_predictions()
-    accuracies = measure_accuracy(log)
-    if as_json:
-        _print({"machines": accuracies, "runs": log.predictions, "skipped": log.skipped})
+    if rows:
+        _print_published_accuracy(Path(local_path(rows, "copy it here", "--accuracy ")), as_json)
     else:
-        print_accuracy(log, accuracies, Console())
+        _print_local_accuracy(as_json)
     return 0
 
 
-def _print_published_accuracy(path: Path, as_json: bool) -> int:
+def _print_local_accuracy(as_json: bool) -> None:
+    log = prediction_log.read_predictions()
+    accuracies = measure_accuracy(log)
+    if as_json:
+        _print_json({"machines": accuracies, "runs": log.predictions, "skipped": log.skipped})
+    else:
+        print_accuracy(log, accuracies, Console())
+
+
+def _print_published_accuracy(path: Path, as_json: bool) -> None:
     predictions = predict_published_rows(path)
     rows = cross_validate(predictions)
     if as_json:
-        _print({"runs": rows, "fitted": fit_calibration(predictions)})
+        _print_json({"runs": rows, "fitted": fit_calibration(predictions)})
     else:
         console, content = Console(), published_runs_table(rows)
         content = content if console.width >= NARROW else drop_columns(content, ("source",))
         print_table(console, "Published runs, leaving one source out", content)
         print_line(console, accuracy_summary(predictions))
-    return 0
 
 
-def _print(content: dict[str, Any]) -> None:
+def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(to_json(content), indent=2, sort_keys=True, allow_nan=False))

@@ -1,0 +1,89 @@
+"""Making of a plan for `harness plan`: predict, print, and write the files that were asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from harness.cli.plan_report import page_content, write_plan
+from harness.cli.views.plan import parts, print_parts
+from harness.cli.views.plan_compilers import layers_part
+from harness.cli.views.plan_extrapolation import bets_part
+from harness.compare.results.to_json import to_json
+from harness.config.compose import sweep_configs
+from harness.core.errors import UserError
+from harness.launcher.launch_plan import SweepRuns, forecast_runs
+from harness.launcher.placement.search import SweepSchedule
+from harness.launcher.runs import Block
+from harness.launcher.stages.summary import design_power
+from harness.launcher.sweep import LaunchHooks, prepare_runs
+from harness.plan.compilers.queries import ask_compilers, parse_targets
+from harness.plan.extrapolation.evidence import read_evidence
+from harness.plan.extrapolation.extrapolate import extrapolate
+from harness.plan.plan_cluster import plan_on_cluster
+from harness.plan.plan_local import plan_on_this_machine
+from harness.plan.plan_types import SweepPlan
+
+EVIDENCE = "evidence="
+
+
+def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Plan the runs that the overrides describe. `options` are those of `harness plan`. Raises UserError."""
+    targets = () if options.compile is None else parse_targets(options.compile)
+    evidence_sweep, overrides = _split_evidence(arguments)
+    evidence = None if evidence_sweep is None else read_evidence(evidence_sweep)
+    prepared = prepare_runs(sweep_configs(overrides), LaunchHooks())
+    sweep, runs = prepared.sweep, prepared.runs
+    plan, power = _plan_runs(prepared), design_power(sweep, runs)
+    extrapolations = extrapolate(evidence, runs, plan.runs) if evidence else None
+    answers = ask_compilers(runs, plan, targets)
+    content = to_json(plan) | {"power": to_json(power), "bets": to_json(extrapolations)}
+    content |= {"layers": to_json(answers)} if targets else {}
+    sections = [*parts(plan, [*power.lines, *power.advice])]
+    sections += [bets_part(extrapolations)] if extrapolations else []
+    sections += [layers_part(answers)] if answers else []
+    if options.json:
+        print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
+    else:
+        print_parts(sections, Console(), folded=options.layouts)
+    if options.html or options.pictures:
+        content["page"] = page_content(arguments, plan, runs, sections)
+        write_plan(sweep, content, html=options.html, pictures=options.pictures)
+
+
+def _split_evidence(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the sweep that `evidence=` names (it is not a key of a config), and the other arguments."""
+    sweeps = [word.partition("=")[2] for word in arguments if word.startswith(EVIDENCE)]
+    if len(sweeps) > 1:
+        raise UserError(f"{EVIDENCE} is given {len(sweeps)} times; a plan reads one sweep of pairs")
+    return next(iter(sweeps), None), [word for word in arguments if not word.startswith(EVIDENCE)]
+
+
+def _plan_runs(prepared: SweepRuns) -> SweepPlan:
+    """Plan on the cluster that the config describes, or on this machine if it describes no chips."""
+    runs, cluster = prepared.runs, prepared.runs[0].config.cluster
+    if cluster.kinds or any(run.config.roster.planned for run in runs):
+        return plan_on_cluster(runs, cluster)
+    plan = forecast_runs(prepared)
+    schedule, placed_runs = plan.forecast.schedule, {run.name: run for run in plan.runs}
+    return plan_on_this_machine(
+        [placed_runs[run.name] for run in runs],
+        plan.forecast,
+        block_starts(plan.blocks, schedule),
+        seconds=schedule.makespan,
+        devices=schedule.devices,
+        utilisation=schedule.utilisation,
+    )
+
+
+def block_starts(blocks: Sequence[Block], schedule: SweepSchedule) -> dict[str, float]:
+    """Return the second at which each run begins. Runs of a block that is placed as one begin together."""
+    starts = {reservation.task: reservation.start for reservation in schedule.reservations}
+    return {
+        run.name: starts[run.name if run.name in starts else block.name]
+        for block in blocks
+        for run in block.runs
+    }

@@ -1,0 +1,55 @@
+"""`harness diff`: compare two checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from harness.cli.verb_parser import VerbParser
+
+
+def make_parser() -> VerbParser:
+    """Build the parser of `harness diff`."""
+    parser = VerbParser(
+        "diff",
+        "compare two checkpoints: weights, next-token distributions, loss of each held-out sequence",
+        "harness diff runs/attention/xs/mha/seed0 runs/attention/xs/hybrid/seed0@400",
+    )
+    parser.add_argument(
+        "runs",
+        nargs=2,
+        metavar="RUN[@STEP]",
+        help="directory of a run; without a step its newest good checkpoint",
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="write pictures/diff_*.png and *.svg into the sweep of the first run",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the comparison; print the paths of pictures to standard error. Return the exit status."""
+    options = make_parser().parse_args(arguments)
+    from harness.inspection.diff.diff_checkpoints import diff, picture_folder
+
+    comparison = diff(*options.runs)
+    if options.json:
+        from harness.compare.results.to_json import to_json
+
+        print(json.dumps(to_json(comparison), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from harness.report.checkpoint_diff import print_diff
+
+        print_diff(comparison, Console())
+    if options.pictures:
+        from harness.report.checkpoint_diff import write_diff_pictures
+
+        for picture in write_diff_pictures(comparison, picture_folder(options.runs[0])):
+            print(picture, file=sys.stderr)
+    return 0

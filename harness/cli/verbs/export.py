@@ -1,0 +1,37 @@
+"""`harness export`: write the weights of a run for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.cli.verb_parser import VerbParser
+
+
+def make_parser() -> VerbParser:
+    """Build the parser of `harness export`."""
+    parser = VerbParser(
+        "export",
+        "write the weights of a run for other tools",
+        "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
+    )
+    parser.add_argument(
+        "run", metavar="RUN[@STEP]", help="directory of a run; without a step its newest good checkpoint"
+    )
+    parser.add_argument(
+        "--to",
+        nargs=2,
+        required=True,
+        metavar=("FORMAT", "DIR"),
+        help="`hf` and a new folder, which `transformers` reads: Llama's layout, or Qwen3's with "
+        "model.qk_norm, in float32; with the tokenizer, unless the run reads bytes",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the weights and print where they are. Return the exit status."""
+    options = make_parser().parse_args(arguments)
+    from harness.inspection.export_hf import export
+
+    print(export(options.run, *options.to))
+    return 0

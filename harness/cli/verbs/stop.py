@@ -1,0 +1,28 @@
+"""`harness stop`: stop a sweep so that it can be continued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.cli.verb_parser import VerbParser
+
+
+def make_parser() -> VerbParser:
+    """Build the parser of `harness stop`."""
+    parser = VerbParser(
+        "stop",
+        "stop a sweep: every run saves a checkpoint and exits; the sweep command continues it",
+        "harness stop runs/attention",
+    )
+    parser.add_argument("sweep", metavar="SWEEP", help="directory of a sweep")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Ask all runs to stop and print what was asked. Return the exit status."""
+    sweep = make_parser().parse_args(arguments).sweep
+    from harness.launcher.stages.stop_sweep import stop_sweep
+    from harness.records.sweep.find_sweep import find_sweep
+
+    print(stop_sweep(find_sweep(sweep)))
+    return 0

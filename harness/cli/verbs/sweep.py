@@ -1,0 +1,37 @@
+"""`harness sweep`: train every pair of a sweep and judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.cli import hydra_main
+from harness.cli.verb_parser import VerbParser
+
+DETAILS = """\
+OVERRIDES as Hydra reads them: KEY=VALUE sets a key, KEY=a,b,c sweeps over it; conf/ holds the choices.
+Finished runs are not trained again. Exit status 0 whatever the verdict, 1 if runs failed.
+`harness sweep --cfg job OVERRIDES` prints the config of the first run instead."""
+
+
+def make_parser() -> VerbParser:
+    """Build the parser of the options that are not Hydra's."""
+    parser = VerbParser(
+        "sweep",
+        "train every pair, compare, print the verdict, write the report; repeat it to continue",
+        "harness sweep experiment=attention scale=xs,s seed=0,1,2",
+        DETAILS,
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print each run's predicted time, memory and disk, and the schedule; nothing is written or "
+        "trained. engine.devices=N and engine.schedule=queue|static place the sweep on N devices",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Hand the overrides to Hydra. Return the exit status."""
+    overrides = [argument for argument in arguments if argument != "--dry-run"]
+    dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []
+    return hydra_main.main(["-m", *overrides, *dry_run])

@@ -1,0 +1,44 @@
+"""`harness verify`: replay part of a run and check that it is bitwise identical."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.cli.verb_parser import VerbParser
+
+NOTES = """\
+The loss, gradient norm and learning rate of each step are compared bit by bit with the curve on disk. At a
+checkpoint the whole state and the examples read so far are compared too. Nothing is written into the run.
+Exit status 0 if all are equal, 1 if not."""
+
+
+def make_parser() -> VerbParser:
+    """Build the parser of `harness verify`."""
+    parser = VerbParser(
+        "verify",
+        "replay part of a run and check that it is bitwise identical",
+        "harness verify runs/attention/xs/mha/seed0@100",
+        notes=NOTES,
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN[@STEP]",
+        help="directory of a run or a branch; replayed from its checkpoint at that step, or from its start "
+        "(@0); without a step from the last but one checkpoint",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of steps; otherwise up to the next checkpoint"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Replay and print the result. Return 0 if all bits are equal, otherwise 1."""
+    options = make_parser().parse_args(arguments)
+    from harness.cli.views.replay import replay_text
+    from harness.inspection.replay.verify import verify
+
+    replay = verify(options.run, options.steps)
+    print(replay_text(replay, as_json=options.json))
+    return 0 if replay.same else 1

@@ -1,0 +1,136 @@
+"""Frame of `harness watch`: running runs, failures, queue and utilisation of a sweep at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.core.number_format import (
+    MISSING,
+    format_clock,
+    format_count,
+    format_loss,
+    format_signed,
+    plain_text,
+)
+from harness.records.run.utilisation import Utilisation, describe_utilisation
+from harness.report.frames.sweep_progress import DELTA_STEPS, RunProgress, SweepProgress
+from harness.report.tables.terminal import NARROW, WIDE
+
+MIN_LINES = 5
+"""Number of lines of each kind that are shown even on a low screen."""
+LONGEST_BAR = 100
+"""Width of the progress bar in columns, at most."""
+MAX_NAMED = 4
+"""Number of queued runs that are named."""
+
+
+def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group:
+    """Draw one frame for a screen of `width` columns and `height` rows (None: as many rows as needed)."""
+    lines = len(progress.runs)
+    if height:
+        lines = max(MIN_LINES, height - 14 - min(MIN_LINES, len(progress.failures)))
+    running, failures = progress.running[:lines], progress.failures[: MIN_LINES if height else None]
+    bar = ProgressBar(1.0, progress.done_share, width=min(width, LONGEST_BAR))
+    parts = [_summary_line(progress), _own_line(bar)]
+    if running:
+        parts += [_table(running, progress.control, width), _own_line("")]
+    parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
+    parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
+    parts += [_utilisation_line(progress.utilisation), _delta_legend(progress, running), _idle_hint(progress)]
+    return Group(*[part for part in parts if not isinstance(part, Text) or part])
+
+
+def _own_line(content: ProgressBar | str) -> Table:
+    """Put the content on a line of its own, which a bar alone does not do."""
+    grid = Table.grid()
+    grid.add_row(content)
+    return grid
+
+
+def _summary_line(progress: SweepProgress) -> Text:
+    left = progress.seconds_left
+    speed = sum(run.tokens_per_second or 0.0 for run in progress.running)
+    parts = [f"{len(progress.runs)} runs", f"{progress.done_share:.0%} done"]
+    parts += [f"{format_count(round(speed))} tokens/s"] if speed else []
+    parts += [f"{format_clock(left)} left"] if left is not None else []
+    return Text(plain_text(progress.name), style="bold").append(f": {', '.join(parts)}", style="default")
+
+
+def _table(runs: Sequence[RunProgress], control: str, width: int) -> Table:
+    """Build the table of running runs: from NARROW columns on with lane, bar and speed, from WIDE columns on
+    with the share of training time spent waiting for input."""
+    wide = width >= NARROW
+    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    table.add_column("run", no_wrap=True, overflow="ellipsis")
+    names = ["lane", "phase", "", "step", "loss", f"Δ {control}" if control else "Δ", "tokens/s", "left"]
+    names += ["input"] if width >= WIDE else []
+    for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
+        side = "left" if name in ("phase", "") else "right"
+        table.add_column(Text(plain_text(name)), justify=side, no_wrap=True)
+    for run in runs:
+        share = run.status.input_share
+        input_share = MISSING if share is None else f"{share:.1%}"
+        table.add_row(*_row(run, wide=wide), *([input_share] if width >= WIDE else []))
+    return table
+
+
+def _row(run: RunProgress, *, wide: bool) -> list[Text | ProgressBar]:
+    devices = run.timeline[-1].width if run.timeline else None
+    lane = MISSING if run.lane is None else str(run.lane)
+    left, speed = run.seconds_left, run.tokens_per_second
+    cells: list[str | ProgressBar] = [run.name]
+    cells += [f"{lane} ×{devices}" if devices else lane] if wide else []
+    cells += [run.phase]
+    cells += [ProgressBar(1.0, run.done_share, width=14)] if wide else []
+    cells += [f"{run.status.step}/{run.steps}", format_loss(run.status.loss)]
+    cells += [f"{format_signed(run.delta.mean)} @{run.delta.step}" if run.delta else MISSING]
+    cells += [format_count(round(speed)) if speed else MISSING] if wide else []
+    cells += [format_clock(left) if left is not None else MISSING]
+    return [cell if isinstance(cell, ProgressBar) else Text(plain_text(cell)) for cell in cells]
+
+
+def _failure_line(run: RunProgress) -> Text:
+    text = f"{run.name}: {run.status.state.value} at step {run.status.step}"
+    line = Text(plain_text(text), style="red")
+    return line.append(f" ({plain_text(run.status.message)})" if run.status.message else "")
+
+
+def _more_line(count: int, description: str) -> Text:
+    return Text(f"and {count} more {description}" if count > 0 else "", style="dim")
+
+
+def _queue_lines(progress: SweepProgress) -> list[Text]:
+    """Build one line each for queued runs, runs at an interim look, and ended runs."""
+    names = ", ".join(run.name for run in progress.queue[:MAX_NAMED])
+    remainder = f", and {len(progress.queue) - MAX_NAMED} more" if len(progress.queue) > MAX_NAMED else ""
+    lines = [f"queue: {names}{remainder}"] if progress.queue else []
+    if waiting := len(progress.waiting_at_look):
+        lines.append(f"at an interim look, waiting for the decision at their scale: {waiting}")
+    lines += [f"ended: {len(progress.ended)} of {len(progress.runs)}"]
+    return [Text(plain_text(line)) for line in lines]
+
+
+def _utilisation_line(used: Utilisation | None) -> Text:
+    return Text("; ".join(describe_utilisation(used)) if used else "", style="dim")
+
+
+def _delta_legend(progress: SweepProgress, runs: Sequence[RunProgress]) -> Text:
+    if not any(run.delta for run in runs):
+        return Text("")
+    control, steps = plain_text(progress.control), f"the last {DELTA_STEPS} steps that both have on disk"
+    text = f"Δ {control}: loss minus that of {control}, mean over {steps} (written at checkpoints)"
+    return Text(text, style="dim")
+
+
+def _idle_hint(progress: SweepProgress) -> Text:
+    """Say how to continue if no process is training and runs are unfinished."""
+    if not progress.is_over or len(progress.ended) == len(progress.runs):
+        return Text("")
+    return Text(
+        "No process trains these runs now. The sweep command continues unfinished runs.", style="yellow"
+    )
