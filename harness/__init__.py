@@ -1,7 +1,7 @@
 """Paired A/B training and honest comparison of loss curves.
 
 `harness.open_sweep(path)` reads a sweep as polars frames; `harness.diff(a, b)` compares two checkpoints;
-`harness.compare` holds the statistics over arrays. What is not asked for is not imported.
+`harness.compare` holds the statistics over arrays. Modules are imported when they are first used.
 """
 
 from __future__ import annotations

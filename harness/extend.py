@@ -1,4 +1,4 @@
-"""The module that your own mechanism imports from (docs/new_variant.md); nothing else in the harness is stable.
+"""The stable imports of your own mechanisms (docs/new_variant.md).
 
 Registration, as class decorators with a name, a frozen dataclass of options and the costs:
 

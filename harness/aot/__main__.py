@@ -47,13 +47,13 @@ def read_request(path: Path) -> CompileRequest:
         raise UserError(f"{path} is not a valid request: {type(error).__name__}: {error}") from error
 
 
-def _analyze(compiler: Backend, config: Config, request: CompileRequest) -> dict[str, Any]:
+def _analyze(backend: Backend, config: Config, request: CompileRequest) -> dict[str, Any]:
     """Return the stats of one config, or one sentence under `error`; other tracebacks go to stderr."""
     from harness.aot.train_step import executed_flops, step_factory
 
     try:
         factory = step_factory(config)
-        stats = compiler.load()(factory, request.topology)
+        stats = backend.load()(factory, request.topology)
         flops = executed_flops(factory) / config.mesh.devices
         return to_plain(dataclasses.replace(stats, executed_flops=flops))
     except UserError as error:

@@ -22,9 +22,9 @@ def analyze_abstract(factory: StepFactory, topology: str) -> CompileStats:
     start, config = time.monotonic(), factory.config
     mesh = abstract_mesh(config.mesh)
     specs = factory(mesh)
-    traced = trace_step(specs)
+    traced_step = trace_step(specs)
     platform = config.cluster.platform
-    module = traced.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
+    module = traced_step.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
     propagate_shardings(module)
     return CompileStats(
         target=Target.abstract,
@@ -32,8 +32,8 @@ def analyze_abstract(factory: StepFactory, topology: str) -> CompileStats:
         devices=mesh.size,
         seconds=time.monotonic() - start,
         state_bytes=state_bytes(specs),
-        dot_flops=float(count_jaxpr_flops(traced.jaxpr.jaxpr)),
-        reshards=count_reshards(traced.jaxpr.jaxpr),
+        dot_flops=float(count_jaxpr_flops(traced_step.jaxpr.jaxpr)),
+        reshards=count_reshards(traced_step.jaxpr.jaxpr),
     )
 
 

@@ -65,7 +65,7 @@ def _topology_devices(platform: str, name: str, **details: Any) -> Sequence[Any]
         if isinstance(error, jax.errors.JaxRuntimeError):
             raise
         raise UserError(
-            f"target={platform}: its compiler is not installed in this environment. Run `make plan-extras`."
+            f"target={platform}: its compiler is not in this environment; run `make plan-extras`"
         ) from error
 
 

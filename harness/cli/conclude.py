@@ -1,4 +1,4 @@
-"""The end of a sweep: compare, print the verdict, write the report if it would say something new."""
+"""The end of a sweep: compare its runs, print the verdict, and write the report if anything changed."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def conclude(sweep: SweepDir, console: Console) -> None:
 
 
 def _noise_floor_text(entry: LibraryEntry, unit: str) -> str:
-    """A noise floor, as sweeps beside this one will use it."""
+    """Describe a noise floor, which sweeps in the same folder will use."""
     correlation = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
     noise = f"{entry.s0:.4f} {unit} (SD, df {entry.df:g}{correlation})"
     return f"{entry.scale}: two seeds of one variant on one order of data differ by {noise}"
 
 
 def _differs_from_stored(sweep: SweepDir, content: dict[str, Any]) -> bool:
-    """Whether anything but wall-clock times differs from comparison.json."""
+    """Return whether anything but wall-clock times differs from comparison.json."""
     stored = atomic_files.read_json(sweep.comparison)
     return not isinstance(stored, dict) or stored | {"times": {}} != content | {"times": {}}
 
 
 def _report_is_stale(sweep: SweepDir) -> bool:
-    """A report older than the comparison, or none: a kill came in between."""
+    """Return whether the report is missing or older than the comparison, as after a kill between the two."""
     return not sweep.report.exists() or sweep.report.stat().st_mtime_ns < sweep.comparison.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Between Hydra and the launcher: jobs become configs, results become what Hydra expects."""
+"""Adapter between Hydra and the launcher: turns jobs into configs, and outcomes into Hydra's results."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from rich.console import Console
 from harness.cli.conclude import conclude
 from harness.config.compose import to_resolved_config
 from harness.core import atomic_files
-from harness.launcher.placement.forecast import Forecast
-from harness.launcher.runs import Block
+from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.paths import SweepDir
 
 COMMAND_FILE = "multirun.yaml"
+"""File in which Hydra writes the command."""
 
 
 class RunFailed(Exception):
-    """A run that was given up. Hydra raises it when it looks at the run's result."""
+    """Error of a run that failed for good. Hydra raises it when it reads the run's result."""
 
 
 class QuietJobReturn(JobReturn):
-    """A result that fails without Hydra's own report of it."""
+    """Result that raises its error without Hydra's own report of it."""
 
     @property
     def return_value(self) -> Any:
+        """Value of the job. Raises its error if the job failed."""
         if self.status is JobStatus.FAILED:
             raise self._return_value
         return self._return_value
 
     @return_value.setter
     def return_value(self, value: Any) -> None:
+        """Store the value, or the error of a failed job."""
         self._return_value = value
 
 
 def launch_jobs(
     context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]
 ) -> Sequence[JobReturn]:
-    """Train every job, and answer in Hydra's order with small results."""
+    """Train every job. Return small results in Hydra's order."""
     loader = context.config_loader
     configs = [to_resolved_config(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
     command_file = Path(master.hydra.sweep.dir) / COMMAND_FILE
@@ -56,14 +58,14 @@ def launch_jobs(
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
 
 
-def _show_plan(blocks: Sequence[Block], forecast: Forecast, console: Console) -> None:
+def _show_plan(plan: LaunchPlan, console: Console) -> None:
     from harness.cli.views.dry_run import print_forecast  # tables cost a third of a second to import
 
-    print_forecast(blocks, forecast, console)
+    print_forecast(plan.blocks, plan.forecast, console)
 
 
 def _copy_command(command_file: Path, sweep: SweepDir) -> None:
-    """What the command was, as Hydra wrote it."""
+    """Copy the command, as Hydra wrote it, into the sweep."""
     if command_file.exists():
         atomic_files.write_bytes(sweep.path / ".hydra" / COMMAND_FILE, command_file.read_bytes())
 

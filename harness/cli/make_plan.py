@@ -35,9 +35,9 @@ def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     targets = () if options.compile is None else parse_targets(options.compile)
     evidence_sweep, overrides = _split_evidence(arguments)
     evidence = None if evidence_sweep is None else read_evidence(evidence_sweep)
-    prepared = prepare_runs(sweep_configs(overrides), LaunchHooks())
-    sweep, runs = prepared.sweep, prepared.runs
-    plan, power = _plan_runs(prepared), design_power(sweep, runs)
+    sweep_runs = prepare_runs(sweep_configs(overrides), LaunchHooks())
+    sweep, runs = sweep_runs.sweep, sweep_runs.runs
+    plan, power = _plan_runs(sweep_runs), design_power(sweep, runs)
     extrapolations = extrapolate(evidence, runs, plan.runs) if evidence else None
     answers = ask_compilers(runs, plan, targets)
     content = to_json(plan) | {"power": to_json(power), "bets": to_json(extrapolations)}
@@ -62,12 +62,12 @@ def _split_evidence(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return next(iter(sweeps), None), [word for word in arguments if not word.startswith(EVIDENCE)]
 
 
-def _plan_runs(prepared: SweepRuns) -> SweepPlan:
+def _plan_runs(sweep_runs: SweepRuns) -> SweepPlan:
     """Plan on the cluster that the config describes, or on this machine if it describes no chips."""
-    runs, cluster = prepared.runs, prepared.runs[0].config.cluster
+    runs, cluster = sweep_runs.runs, sweep_runs.runs[0].config.cluster
     if cluster.kinds or any(run.config.roster.planned for run in runs):
         return plan_on_cluster(runs, cluster)
-    plan = forecast_runs(prepared)
+    plan = forecast_runs(sweep_runs)
     schedule, placed_runs = plan.forecast.schedule, {run.name: run for run in plan.runs}
     return plan_on_this_machine(
         [placed_runs[run.name] for run in runs],

@@ -1,4 +1,4 @@
-"""One run, in this process."""
+"""Training of one run in this process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ from harness.records.run.status import State, read_status
 
 
 def train_single(config: Config) -> None:
-    """Train the run of this config here, or say that it is done.
+    """Train the run of this config here, or print that it is done.
 
-    Raises RunFailed where it ends without an outcome, Interrupted where it was told to leave.
+    Raises RunFailed if it ends without an outcome, and Interrupted if it was asked to stop.
     """
     if config.tune.name is not TuneTarget.none:
-        raise UserError("tune=lr: a single run has nothing to be tuned beside; `harness sweep` tunes")
+        raise UserError("tune=lr: one run cannot be tuned alone; use `harness sweep`")
     if config.engine.dry_run:
-        raise UserError(
-            "engine.dry_run=true: a single run is planned as a sweep of one; `harness sweep` plans"
-        )
+        raise UserError("engine.dry_run=true: use `harness sweep --dry-run`, which also takes one run")
     check_trainable([config])
     console = Console()
     sweep = sweep_directory([config])
@@ -44,10 +42,10 @@ def train_single(config: Config) -> None:
         places = frozen.freeze_places(sweep, [Block(run.block, (run,))])
         run = frozen.on_frozen_mesh(run, places)
         check_lockable(run.dir)
-        ready = run_directories.prepare(sweep, run, console.print)
-        if ready is RunAction.follow or not acquire(run.dir.claim):
+        action = run_directories.prepare(sweep, run, console.print)
+        if action is RunAction.follow or not acquire(run.dir.claim):
             raise UserError(f"{run.dir.path} is being trained by another process")
-        if ready is RunAction.train:
+        if action is RunAction.train:
             _train_here(run)
     status = read_status(run.dir)
     console.print(f"{run.dir.path}: {ending_text(status)}", markup=False, highlight=False, soft_wrap=True)
@@ -58,7 +56,7 @@ def train_single(config: Config) -> None:
 
 
 def _train_here(run: Run) -> None:
-    """The environment comes first: importing the worker imports JAX, which reads it."""
+    """Train the run. Set the environment first: importing the worker imports JAX, which reads it."""
     env = cpu_env(run.devices) if run.config.cluster.platform == "cpu" else {}
     os.environ.update(env)
     from harness.worker import main

@@ -69,12 +69,11 @@ def read_curve_inputs(
 
 
 def _notes(frame: pl.DataFrame, runs: Sequence[RunRecord]) -> list[str]:
-    lacks_decayed = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
+    no_marks = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
     scales = {run.provenance.scale for run in runs}
     sizes_unknown = any(not run.provenance.facts.flops_per_token for run in runs if not run.evals.empty)
-    return [ASSUMED_DECAYED] * lacks_decayed["decayed"].any() + [UNKNOWN_SIZES] * (
-        sizes_unknown and len(scales) > 1
-    )
+    notes = [ASSUMED_DECAYED] * no_marks["decayed"].any()
+    return notes + [UNKNOWN_SIZES] * (sizes_unknown and len(scales) > 1)
 
 
 def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
@@ -86,15 +85,11 @@ def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
     part = [*RUN_COLUMNS, "branch"]
     is_last = pl.col("step") == pl.col("step").max().over(part)
     complete = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
-    lacks_decayed = pl.col("decayed").is_null().all().over(part)
+    no_marks = pl.col("decayed").is_null().all().over(part)
     return frame.with_columns(
         pl.col("domain").fill_null("loss"),
         pl.col("flops").fill_null(6.0 * pl.col("parameters") * pl.col("tokens")).fill_null(0.0),
-        pl.when(lacks_decayed)
-        .then(is_last & complete)
-        .otherwise("decayed")
-        .fill_null(False)
-        .alias("decayed"),
+        pl.when(no_marks).then(is_last & complete).otherwise("decayed").fill_null(False).alias("decayed"),
         pl.lit(0.0).alias("device_seconds"),
     )
 

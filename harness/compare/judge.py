@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,10 @@ def read_inputs(sweep: SweepDir) -> VerdictInputs:
     rule, deviations, tuning = read_rule(sweep, runs)
     controls = [run for run in runs if run.provenance.variant == rule.control]
     names = {run.provenance.experiment for run in runs if run.provenance.experiment}
-    experiment = sorted(names)[0] if names else sweep.path.name
-    gate, timing = gate_margins(sweep), read_json_object(sweep.timing)
-    inputs = VerdictInputs(experiment, rule, runs, deviations, find_floors(sweep, controls), tuning, gate)
-    return replace(inputs, timing=timing, notes=_notes(runs, rule), ledger_runs=runs_in_ledger(sweep))
+    return VerdictInputs(
+        min(names, default=sweep.path.name), rule, runs, deviations, find_floors(sweep, controls), tuning,
+        gate_margins(sweep), read_json_object(sweep.timing), _notes(runs, rule), runs_in_ledger(sweep),
+    )  # fmt: skip
 
 
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
@@ -107,7 +107,6 @@ def judge(inputs: VerdictInputs) -> Comparison:
     drafts = {name: _draft_rungs(inputs, pairs, expected.family_size) for name, pairs in pairings.items()}
     rungs = _finish_rungs(drafts, expected.family_size)
     ladders = _judge_ladders(rule, drafts, rungs)
-    divergence = tuple(count_divergence(name, drafts[name]) for name in treatments)
     return Comparison(
         experiment=inputs.experiment,
         verdict=verdict_sentence(ladders) if treatments else " ".join(inputs.notes) or verdict_sentence(()),
@@ -118,7 +117,7 @@ def judge(inputs: VerdictInputs) -> Comparison:
         gate=_judge_gates(inputs, ladders, drafts),
         deviations=tuple(inputs.deviations),
         runs=run_states(expected, scales),
-        divergence=divergence,
+        divergence=tuple(count_divergence(name, drafts[name]) for name in treatments),
         forgetting=forgetting_rows(runs, scales, rule.control),
         notes=(*inputs.notes, *_not_compared_notes(expected)),
         loss_unit=expected.loss_unit,

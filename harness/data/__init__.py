@@ -1,10 +1,9 @@
-"""What a run reads: sources, tokenizers, the token cache, the mixture, batch(t)."""
+"""Data of a run: sources, tokenizers, the token cache, the mixture, batch(t)."""
 
-from harness.data.images.image_corpus import ImageCorpus
 from harness.data.images.pca_features import PCAFeatures
 from harness.data.open_data import describe_data, open_data
-from harness.data.order.mixture_schedule import MixFacts, SharedExamples, count_shared_examples, describe_mix
-from harness.data.order.sampler import Batch, Sampler
+from harness.data.order.mixture_schedule import count_shared_examples, describe_mix
+from harness.data.order.sampler import Batch
 from harness.data.prefetch import Reader
 from harness.data.text.corpus import HeldOut, TextCorpus, update_example_hash
 from harness.data.text.describe_text import DataFacts
@@ -13,12 +12,8 @@ __all__ = [
     "Batch",
     "DataFacts",
     "HeldOut",
-    "ImageCorpus",
-    "MixFacts",
     "PCAFeatures",
     "Reader",
-    "Sampler",
-    "SharedExamples",
     "TextCorpus",
     "count_shared_examples",
     "describe_data",

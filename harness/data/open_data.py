@@ -1,4 +1,4 @@
-"""Text or images, by `data.kind`: one way in for whoever trains, whatever is read."""
+"""One interface to text and image data, chosen by `data.kind`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,20 @@ from harness.data.text.describe_text import DataFacts
 
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """What is known of the data before any of it is trained on. Raises UserError."""
+    """Return what is known about the data before training. Raises UserError."""
     describe = image_corpus.describe_images if config.kind is DataKind.images else describe_text.describe_text
     return describe(config, eval_tokens)
 
 
 def open_data(config: DataConfig) -> corpus.TextCorpus | image_corpus.ImageCorpus:
-    """The corpus of a config. Raises UserError."""
+    """Open the corpus of a config. Raises UserError."""
     return image_corpus.open_images(config) if config.kind is DataKind.images else corpus.open_text(config)
 
 
 def describe_run_data(config: Config) -> tuple[DataFacts, MixFacts]:
-    """What is known of the data of a run: read, or assumed where it can only be planned."""
-    return _planned_data(config) if config.roster.planned else _data(config)
-
-
-def _data(config: Config) -> tuple[DataFacts, MixFacts]:
-    return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
-
-
-def _planned_data(config: Config) -> tuple[DataFacts, MixFacts]:
-    """What a ladder assumes of data that are not here."""
+    """Return the facts of a run's data: read from files, or assumed for a roster that is only planned."""
+    if not config.roster.planned:
+        return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
     assert config.roster.vocabulary is not None
     height, width, channels = config.roster.image or (0, 0, 0)
     image = (height, width, channels) if config.roster.image else None

@@ -1,4 +1,4 @@
-"""One reader for all lanes of a block: each batch is gathered once, ahead of the lane in front."""
+"""Prefetching reader for all runs of a block: each batch is gathered once, ahead of the fastest run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from harness.data.order.sampler import Batch, Sampler
 
 PREFETCH_BATCHES = 4
+"""Number of batches gathered ahead of the fastest run."""
 MAX_CACHED_BATCHES = 32
-"""Batches kept for the lanes behind; one that falls further behind has its batches gathered again."""
+"""Number of batches kept for slower runs. Older ones are gathered again when asked for."""
 
 
 class Reader:
@@ -18,20 +19,20 @@ class Reader:
 
     def __init__(self, sampler: Sampler) -> None:
         self.num_gathered = 0
-        """Batches gathered so far."""
+        """Number of batches gathered so far."""
         self._sampler = sampler
         self._batches: OrderedDict[int, Future[Batch]] = OrderedDict()
         self._furthest_step = -PREFETCH_BATCHES - 1
-        """The furthest step that was asked for; at the start so far back that nothing is read."""
+        """Furthest step requested; initially so low that nothing is prefetched."""
         self._next_step = 0
-        """The step that the thread reads next."""
+        """Next step that the thread gathers."""
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read_ahead, name="prefetch", daemon=True)
         self._thread.start()
 
     def get(self, t: int) -> Batch:
-        """The batch of step t, read-only. Raises what gathering it raised; asked again, it is tried again."""
+        """Return the batch of step t, read-only. Raises the gathering error; a second call tries again."""
         with self._changed:
             if self._closed:
                 raise RuntimeError("the reader is closed")
@@ -44,11 +45,13 @@ class Reader:
         try:
             return batch.result()
         except BaseException:
-            self._forget(t, batch)
+            with self._changed:
+                if self._batches.get(t) is batch:
+                    del self._batches[t]
             raise
 
     def close(self) -> None:
-        """End the thread. A second call does nothing."""
+        """Stop the thread. A second call does nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -64,11 +67,11 @@ class Reader:
                     return
                 t = self._next_step
                 self._next_step += 1
-                batch, _ = self._slot(t)  # new: no lane has been here
+                batch, _ = self._slot(t)  # always new: no run has requested it
             self._gather(t, batch)
 
     def _slot(self, t: int) -> tuple[Future[Batch], bool]:
-        """The future of a batch, and whether it is new, so that the caller must gather it."""
+        """Return the future of a batch, and whether it is new, so that the caller must gather it."""
         is_new = t not in self._batches
         batch = self._batches.setdefault(t, Future())
         self._batches.move_to_end(t)
@@ -81,12 +84,7 @@ class Reader:
         try:
             read = self._sampler.batch(t)
             for array in (read.tokens_BT, read.ids_B):
-                array.setflags(write=False)  # lanes share it
+                array.setflags(write=False)  # runs share it
             batch.set_result(read)
-        except BaseException as error:  # an interrupted reader must not leave lanes waiting
+        except BaseException as error:  # an interrupted reader must not block other runs
             batch.set_exception(error)
-
-    def _forget(self, t: int, batch: Future[Batch]) -> None:
-        with self._changed:
-            if self._batches.get(t) is batch:
-                del self._batches[t]

@@ -1,4 +1,4 @@
-"""What the runs of one process read: opened with the first run that needs it, closed with the last."""
+"""Readers shared by the runs of one process: opened for the first run, closed after the last."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from harness.data.text.corpus import HeldOut
 
 @dataclass(frozen=True)
 class DataHandle:
-    """Batches by step, each gathered once for all runs that ask for it; what is held out; of images, the
-    real ones that samples are measured by."""
+    """Data of a config: batches by step, held-out rows, and image features to compare samples with."""
 
     reader: Reader
     heldout: Mapping[str, HeldOut]
@@ -36,7 +35,7 @@ class _Entry:
 
 
 class SharedReaders:
-    """For any number of threads. So many readers are open as runs at work read different things."""
+    """Open readers by config, one for all runs that read the same data; for any number of threads."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -44,9 +43,12 @@ class SharedReaders:
 
     @contextmanager
     def open(self, config: Config, local_rows_B: np.ndarray | None = None) -> Iterator[DataHandle]:
-        """What this config reads, of each batch the rows `mine_B` alone (None: all). Whoever comes while
-        another opens the same waits for it alone."""
-        key = _key(config)
+        """Open, or share, the reader of this config. `local_rows_B` selects this process's rows (None: all).
+
+        Concurrent callers with the same config wait for the first.
+        """
+        # Runs with this in common read the same batches and the same held-out tokens.
+        key = hash_json([config.data, config.data_seed, config.scale.batch, config.evaluation.tokens])
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
@@ -67,15 +69,9 @@ class SharedReaders:
             entry.handle.reader.close()
 
 
-def _key(config: Config) -> str:
-    """Runs with this in common consume the same batches, and are evaluated on the same tokens."""
-    return hash_json([config.data, config.data_seed, config.scale.batch, config.evaluation.tokens])
-
-
 def _open_handle(config: Config, local_rows_B: np.ndarray | None) -> DataHandle:
     corpus = open_data(config.data)
     heldout = corpus.heldout(config.evaluation.tokens)
-    gallery = corpus.pca_features(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
-    return DataHandle(
-        Reader(corpus.sampler(config.scale.batch, config.data_seed, local_rows_B)), heldout, gallery
-    )
+    features = corpus.pca_features(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
+    sampler = corpus.sampler(config.scale.batch, config.data_seed, local_rows_B)
+    return DataHandle(Reader(sampler), heldout, features)

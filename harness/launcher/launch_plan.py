@@ -21,7 +21,7 @@ from harness.records.run.run_lock import worker_of
 
 @dataclass(frozen=True)
 class SweepRuns:
-    """Runs that have been described and checked against each other."""
+    """Runs of a sweep, described and checked against each other."""
 
     sweep: SweepDir
     runs: Sequence[Run]
@@ -53,10 +53,9 @@ class LaunchPlan:
 
     @property
     def worker_specs(self) -> list[WorkerSpec]:
-        """One spec for each worker that the plan starts."""
-        return [
-            worker_spec(self.sweep, each) for each in assign_runs(self.blocks, self.settings, self.workers)
-        ]
+        """Specs of the workers that the plan starts."""
+        assignments = assign_runs(self.blocks, self.settings, self.workers)
+        return [worker_spec(self.sweep, assignment) for assignment in assignments]
 
     def keep(self, condition: Callable[[Run], bool]) -> LaunchPlan | None:
         """Return the plan of the runs that meet `condition`, or None if none does."""
@@ -64,45 +63,41 @@ class LaunchPlan:
         return self.with_blocks(blocks) if blocks else None
 
     def with_blocks(self, blocks: Sequence[Block]) -> LaunchPlan:
-        """Return the plan of `blocks`, whose runs keep their meshes.
-
-        The schedule is computed again, from the same estimates, only if a run or a mesh differs.
-        """
+        """Return the plan of `blocks`, whose runs keep their meshes. The schedule is computed again, from the
+        same estimates, only if a run or a mesh differs."""
         meshes = {run.name: run.config.mesh for block in blocks for run in block.runs}
         if meshes == {run.name: run.config.mesh for run in self.runs}:
             return dataclasses.replace(self, blocks=blocks)
         return _plan(self.sweep, blocks, self.estimator, fixed=meshes)
 
 
-def forecast_runs(prepared: SweepRuns) -> LaunchPlan:
-    """Return the plan of a sweep on this machine. Writes nothing.
-
-    Raises UserError if a directory holds another run, or the runs do not fit on the machine.
-    """
-    run_directories.check_identities(prepared.runs)
-    config, blocks = prepared.runs[0].config, prepared.blocks
-    replanned = {run.name for run in _runs_to_replan(blocks)}
-    places = {n: place for n, place in frozen.read_places(prepared.sweep).items() if n not in replanned}
+def forecast_runs(sweep_runs: SweepRuns) -> LaunchPlan:
+    """Return the plan of a sweep on this machine. Writes nothing. Raises UserError if a directory holds
+    another run, or the runs do not fit on the machine."""
+    run_directories.check_identities(sweep_runs.runs)
+    config, blocks = sweep_runs.runs[0].config, sweep_runs.blocks
+    replan = {run.name for run in _runs_to_replan(blocks)}
+    places = {name: p for name, p in frozen.read_places(sweep_runs.sweep).items() if name not in replan}
     if config.engine.devices:
-        blocks = [frozen.block_on_frozen_meshes(block, places) for block in blocks]
+        blocks = [Block(b.name, tuple(frozen.on_frozen_mesh(run, places) for run in b.runs)) for b in blocks]
     platform = config.cluster.platform
     estimator = RunEstimator(load_observations(platform), load_corrections(platform))
-    return _plan(prepared.sweep, blocks, estimator, fixed=places)
+    return _plan(sweep_runs.sweep, blocks, estimator, fixed=places)
 
 
 def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
     """Write the places of runs that have none yet, and return the plan with every run on its frozen mesh.
-
-    Raises UserError if a run that `resume.replan` moves is held by a worker.
-    """
-    replanned = _runs_to_replan(plan.blocks)
-    if any(worker_of(run.dir) for run in replanned):
-        raise UserError(f"resume.replan=true: runs are at work; `harness stop {plan.sweep.path}` first")
-    names = [run.name for run in replanned]
+    Raises UserError if a run that `resume.replan` moves is held by a worker."""
+    replan = _runs_to_replan(plan.blocks)
+    if any(worker_of(run.dir) for run in replan):
+        raise UserError(
+            f"resume.replan=true: workers still train these runs. Run `harness stop {plan.sweep.path}` first."
+        )
+    names = {run.name for run in replan}
     places = frozen.freeze_places(plan.sweep, plan.blocks, names, plan.forecast.estimates)
-    if moved := frozen.runs_on_other_mesh(plan.runs, places):
+    if runs := frozen.runs_on_other_mesh(plan.runs, places):
         note(
-            f"{moved[0].name} and {len(moved) - 1} more keep the mesh of their first launch; "
+            f"{runs[0].name} and {len(runs) - 1} more keep the mesh of their first launch; "
             "resume.replan=true would start unfinished blocks over on the new one"
         )
     return plan.with_blocks([frozen.in_lane_order(block, places) for block in plan.blocks])
@@ -122,6 +117,6 @@ def _plan(
     settings = blocks[0].runs[0].config.engine
     workers = max_workers(settings, blocks)
     outlook = forecast(blocks, settings, workers, estimator, fixed)
-    placed = with_meshes(blocks, outlook)
-    check_processes(placed)
-    return LaunchPlan(sweep, placed, outlook, workers, estimator)
+    blocks = with_meshes(blocks, outlook)
+    check_processes(blocks)
+    return LaunchPlan(sweep, blocks, outlook, workers, estimator)

@@ -62,7 +62,7 @@ def create_new(runs: Sequence[Run]) -> set[str]:
     """
     new = [run for run in runs if not run.dir.path.exists()]
     with ThreadPoolExecutor(THREADS) as pool:
-        [*pool.map(_create, new)]
+        list(pool.map(_create, new))
     return {run.name for run in new}
 
 
@@ -96,12 +96,6 @@ def start_over(sweep: SweepDir, run: Run, why: str) -> None:
     """Empty the directory and create the run in it again. `why` goes into the ledger."""
     ledger.append(sweep, "restart", {"run": run.name, "why": why})
     _create(run)
-
-
-def resume_finished(run: Run, why: str) -> None:
-    """Let a finished run continue from its last valid checkpoint. Call it only while no worker has the run."""
-    status = read_status(run.dir)
-    write_status(run.dir, dataclasses.replace(status, state=State.pending, message=why, writer=None))
 
 
 def _create(run: Run) -> None:
@@ -155,7 +149,7 @@ def _check_records(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         return RunAction.skip
     note(f"{run.name}: {faults[0]}; it is trained again from its last valid checkpoint")
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
-    resume_finished(run, faults[0])
+    set_state(run.dir, State.pending, faults[0])
     return RunAction.train
 
 

@@ -107,7 +107,7 @@ def check_trainable(configs: Sequence[Config]) -> None:
     for config in configs:
         if config.cluster.kinds:
             raise UserError(
-                f"cluster={config.cluster.name} can be planned for, but not trained on. Train on this machine "
+                f"cluster={config.cluster.name} can be planned for, but not trained on. Train here "
                 f"with cluster=local cluster.platform={config.cluster.platform}."
             )
         if config.roster.planned:
@@ -165,10 +165,8 @@ def check_processes(blocks: Sequence[Block]) -> None:
 
 
 def make_blocks(runs: Sequence[Run]) -> list[Block]:
-    """Return the blocks in order of appearance. Raises UserError for a block whose runs differ unfairly.
-
-    The lanes of the variants rotate over the blocks of a scale, so that no variant always gets the same one.
-    """
+    """Return the blocks in order of appearance. Raises UserError for a block whose runs differ unfairly. The
+    lanes of the variants rotate over the blocks of a scale, so that no variant always gets the same one."""
     by_block: dict[str, list[Run]] = {}
     for run in runs:
         by_block.setdefault(run.block, []).append(run)
@@ -185,8 +183,8 @@ def make_blocks(runs: Sequence[Run]) -> list[Block]:
 
 def select_runs(blocks: Sequence[Block], condition: Callable[[Run], bool]) -> list[Block]:
     """Return the blocks with only those of their runs that meet `condition`, without empty ones."""
-    filtered = [Block(block.name, tuple(run for run in block.runs if condition(run))) for block in blocks]
-    return [block for block in filtered if block.runs]
+    parts = [Block(block.name, tuple(run for run in block.runs if condition(run))) for block in blocks]
+    return [block for block in parts if block.runs]
 
 
 _SHARED: Mapping[str, str] = {
@@ -196,7 +194,7 @@ _SHARED: Mapping[str, str] = {
     "eval_fingerprint": "data",
     "base": "finetune.parent",
 }
-"""Facts that are equal inside a block, each with the config node that a variant declares to differ in it."""
+"""Facts that are equal inside a block, each with the config node whose declaration excuses it."""
 
 
 def _check_facts(members: Sequence[Run], where: str) -> None:

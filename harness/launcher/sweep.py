@@ -13,9 +13,7 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import batch_scripts, make_engine
 from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, freeze_plan
-from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import (
-    Block,
     Run,
     check_distinct,
     check_trainable,
@@ -26,24 +24,20 @@ from harness.launcher.runs import (
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.stages.interim_looks import InterimLooks, interim_looks
-from harness.launcher.stages.summary import Note, plan_lines, power_lines, printer
+from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
 from harness.launcher.stages.time_steps import time_variants
 from harness.launcher.stages.train_runs import EngineMaker, ready_engine, train_runs
 from harness.launcher.stages.tune_lr import tune_learning_rates
-from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
+from harness.launcher.sweep_lock import hold_sweep_lock
 from harness.records.paths import SweepDir
 from harness.records.run.provenance import Facts
 from harness.records.run.status import read_status
 from harness.records.sweep import ledger
 
-Describe = Callable[[Sequence[Config]], list[Facts]]
-Conclude = Callable[[SweepDir, Console], None]
-ShowPlan = Callable[[Sequence[Block], Forecast, Console], None]
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `failure` is empty where it has an outcome."""
+    """End of a run. `failure` is the reason if it has no outcome, else empty."""
 
     run: str
     state: str
@@ -55,13 +49,13 @@ class Outcome:
 class LaunchHooks:
     """Dependencies of a launch, which the command passes in and tests replace."""
 
-    describe: Describe = describe_configs
+    describe: Callable[[Sequence[Config]], list[Facts]] = describe_configs
     """Compute the facts of each config."""
     engine: EngineMaker = make_engine
     """Make the engine that starts workers."""
-    conclude: Conclude = lambda *_: None
+    conclude: Callable[[SweepDir, Console], None] = lambda *_: None
     """Compare the finished sweep and report the verdict."""
-    show_plan: ShowPlan = lambda *_: None
+    show_plan: Callable[[LaunchPlan, Console], None] = lambda *_: None
     """Print the plan of a dry run (`engine.dry_run`)."""
     before_first_record: Callable[[SweepDir], None] = lambda _: None
     """Called after the last check that can refuse the sweep, before its first record is written."""
@@ -71,35 +65,31 @@ def launch(
     configs: Sequence[Config], hooks: LaunchHooks | None = None, console: Console | None = None
 ) -> list[Outcome]:
     """Train every run that has not ended, compare, and report. Returns outcomes in the order of `configs`.
-
-    Raises UserError for what the user can fix, before anything is written; Interrupted on Ctrl-C.
-    """
+    Raises UserError for what the user can fix, before anything is written; Interrupted on Ctrl-C."""
     hooks, console = hooks or LaunchHooks(), console or Console()
     note = printer(console)
     check_trainable(configs)
-    prepared = prepare_runs(configs, hooks)
+    sweep_runs = prepare_runs(configs, hooks)
     if configs[0].engine.dry_run:
-        return _show_dry_run(forecast_runs(prepared), prepared.runs, hooks, console)
-    prepared, tuning = _tune(prepared, hooks, console)
-    plan = forecast_runs(prepared)
+        return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
+    sweep_runs, tuning = _tune(sweep_runs, hooks, console)
+    plan = forecast_runs(sweep_runs)
     with hold_sweep_lock(plan.sweep):
         _report_edited_entries(plan.sweep, note)
         remaining = plan.keep(lambda run: not run.ended)
         engine = ready_engine(remaining, hooks.engine, note) if remaining else None
         hooks.before_first_record(plan.sweep)
-        looks = _freeze_rule(prepared, tuning, note)
+        looks = _freeze_rule(sweep_runs, tuning, note)
         plan = freeze_plan(plan, note)
-        failed = train_runs(plan, prepared.runs, looks, engine, hooks.engine, console)
-        time_variants(plan.sweep, prepared.blocks, note)
+        failed = train_runs(plan, sweep_runs.runs, looks, engine, hooks.engine, console)
+        time_variants(plan.sweep, sweep_runs.blocks, note)
         hooks.conclude(plan.sweep, console)
-    return [_outcome(run, failed) for run in prepared.runs]
+    return [_outcome(run, failed) for run in sweep_runs.runs]
 
 
 def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
-    """Describe the runs of a sweep and check them against each other. Writes nothing.
-
-    Holds for any machine. Raises UserError for a rule, runs or pairs that cannot be compared fairly.
-    """
+    """Describe the runs of a sweep and check them against each other. Writes nothing. Holds for any machine.
+    Raises UserError for a rule, runs or pairs that cannot be compared fairly."""
     sweep = sweep_directory(configs)
     freeze_rule.set_default_control(configs)
     freeze_rule.check_control(sweep, configs)
@@ -121,44 +111,42 @@ def _show_dry_run(
     plan: LaunchPlan, runs: Sequence[Run], hooks: LaunchHooks, console: Console
 ) -> list[Outcome]:
     """Print what would be trained, with the learning rates of the configs: tuning is not simulated."""
-    for line in [*plan_lines(plan.sweep, runs, plan.forecast), *power_lines(plan.sweep, runs)]:
+    for line in [*plan_lines(plan.sweep, runs, plan.forecast), *design_power(plan.sweep, runs).lines]:
         printer(console)(line)
-    hooks.show_plan(plan.blocks, plan.forecast, console)
+    hooks.show_plan(plan, console)
     for text in batch_scripts(plan.settings, plan.sweep.path / "workers", plan.worker_specs):
         printer(console)("\n" + text)
     return [Outcome(run.name, "planned", 0) for run in runs]
 
 
-def _tune(prepared: SweepRuns, hooks: LaunchHooks, console: Console) -> tuple[SweepRuns, Mapping[str, Any]]:
-    """Return the sweep with tuned learning rates, described again, and the tuning result by variant.
-
-    Without `tune=lr` the sweep is unchanged and there is no result.
-    """
+def _tune(sweep_runs: SweepRuns, hooks: LaunchHooks, console: Console) -> tuple[SweepRuns, Mapping[str, Any]]:
+    """Return the sweep with tuned learning rates, described again, and the tuning result by variant. Without
+    `tune=lr` the sweep is unchanged and there is no result."""
 
     def launch_tuning(configs: Sequence[Config]) -> None:
         quiet = dataclasses.replace(hooks, conclude=lambda *_: None, before_first_record=lambda _: None)
         outcomes = launch(configs, quiet, console)
         if failed := [outcome for outcome in outcomes if outcome.failure]:
             raise UserError(
-                f"tune=lr: {failed[0].run} failed ({failed[0].failure}); mend that, and give the same "
+                f"tune=lr: {failed[0].run} failed ({failed[0].failure}); fix that, and run the same "
                 "command again"
             )
 
-    configs, tuning = tune_learning_rates(prepared.sweep, prepared.runs, launch_tuning, printer(console))
-    return (_describe(prepared.sweep, configs, hooks) if tuning else prepared), tuning
+    configs, tuning = tune_learning_rates(sweep_runs.sweep, sweep_runs.runs, launch_tuning, printer(console))
+    return (_describe(sweep_runs.sweep, configs, hooks) if tuning else sweep_runs), tuning
 
 
 def _report_edited_entries(sweep: SweepDir, note: Note) -> None:
     for position in ledger.edited_positions(sweep):
         note(
-            f"{sweep.ledger}: entry {position} was changed after it was written; it is not acted upon, and "
-            "the verdict tells of it"
+            f"{sweep.ledger}: entry {position} was changed after it was written; it is ignored, and the "
+            "verdict reports it"
         )
 
 
-def _freeze_rule(prepared: SweepRuns, tuning: Mapping[str, Any], note: Note) -> InterimLooks | None:
+def _freeze_rule(sweep_runs: SweepRuns, tuning: Mapping[str, Any], note: Note) -> InterimLooks | None:
     """Write the decision rule if none is written yet, and return the interim looks that it asks for."""
-    sweep, configs = prepared.sweep, [run.config for run in prepared.runs]
+    sweep, configs = sweep_runs.sweep, [run.config for run in sweep_runs.runs]
     if deviation := freeze_rule.write_rule(sweep, configs[0], freeze_rule.compared_variants(configs), tuning):
         note(deviation)
     return interim_looks(configs[0], freeze_rule.frozen_stopping(sweep))
@@ -169,6 +157,3 @@ def _outcome(run: Run, failed: dict[str, str]) -> Outcome:
     end = status.state.value
     failure = "" if status.state.ended else failed.get(run.name) or status.message or end
     return Outcome(run.name, end, status.step, failure)
-
-
-__all__ = ["Interrupted", "LaunchHooks", "Outcome", "hold_sweep_lock", "launch"]

@@ -18,34 +18,30 @@ class Interrupted(Exception):
 
 @contextmanager
 def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
-    """Hold the lock of a sweep. A failure before the first record removes every new file and folder.
-
-    Raises UserError if another driver holds it, naming that one, or if the folder cannot be written.
-    """
-    with atomic_files.remove_new_dirs_on_error(sweep.path), _lock(sweep):
-        yield
-
-
-@contextmanager
-def _lock(sweep: SweepDir) -> Iterator[None]:
-    new = not sweep.lock.exists()
-    try:
-        if not acquire(sweep.lock, patience=0.2):
-            driver = owner(sweep.lock)
-            name = f"process {driver.pid} on {driver.host}" if driver and driver.pid else "another process"
-            raise UserError(
-                f"{sweep.path} is already being run by {name}. Wait for it, or stop it (its runs keep going)."
-            )
-        atomic_files.remove_temp_files(sweep.path)
-        yield
-    except BaseException as error:
-        if new:
-            release_and_remove(sweep.lock)
-        if isinstance(error, OSError) and (message := disk_error(error, sweep.path)):
-            raise message from error
-        raise
-    finally:
-        release(sweep.lock)
+    """Hold the lock of a sweep. A failure before the first record removes every new file and folder. Raises
+    UserError if another driver holds it, naming that one, or if the folder cannot be written."""
+    with atomic_files.remove_new_dirs_on_error(sweep.path):
+        new = not sweep.lock.exists()
+        try:
+            if not acquire(sweep.lock, patience=0.2):
+                driver = owner(sweep.lock)
+                name = (
+                    f"process {driver.pid} on {driver.host}" if driver and driver.pid else "another process"
+                )
+                raise UserError(
+                    f"{sweep.path} is already being run by {name}. Wait for it, or stop it (its runs keep "
+                    "going)."
+                )
+            atomic_files.remove_temp_files(sweep.path)
+            yield
+        except BaseException as error:
+            if new:
+                release_and_remove(sweep.lock)
+            if isinstance(error, OSError) and (user_error := disk_error(error, sweep.path)):
+                raise user_error from error
+            raise
+        finally:
+            release(sweep.lock)
 
 
 @contextmanager

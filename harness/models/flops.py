@@ -122,7 +122,7 @@ def _count_equation(equation: Any) -> int:
 
 
 def _sharing_devices(equation: Any) -> int:
-    """Return the number of devices that share a product; 1 without a mesh, and where shapes are per device."""
+    """Return the number of devices that share a product; 1 without a mesh or if shapes are per device."""
     shardings = [operand.aval.sharding for operand in equation.invars]
     entries = [entry for sharding in shardings for entry in sharding.spec if entry]
     axes = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}

@@ -89,8 +89,8 @@ def _check_flop_count(
     flops = module.executed_flops(context).total
     if abs(flops - expected) > 1e-6 * expected:
         raise UserError(
-            f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products take "
-            f"{expected:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts too."
+            f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products "
+            f"take {expected:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts too."
         )
 
 
@@ -101,8 +101,8 @@ def _check_causal(name: str, apply: Apply, state: nnx.State, context: LayerConte
     later_BTD = jnp.concatenate([x_BTD[:, :half], other_BTD[:, half:]], axis=1)
     if _differ(apply(state, x_BTD, rotary)[:, :half], apply(state, later_BTD, rotary)[:, :half]):
         raise UserError(
-            f"{name}: layer {context.layer} is not causal: its output at a token changes when later tokens change. "
-            "Mask later tokens."
+            f"{name}: layer {context.layer} is not causal: its output at a token changes when later tokens "
+            "change. Mask later tokens."
         )
 
 

@@ -119,7 +119,7 @@ _REGISTERED: dict[str, dict[str, Mechanism]] = {"attention": {}, "feedforward": 
 def register_mechanism(kind: str, name: str, options: type, **fields: Any) -> Callable[[Module], Module]:
     """Return the decorator that registers a module, or a function that builds one, under `name`.
 
-    `options` is its frozen dataclass; `fields` are the fields of Mechanism from `model_flops` on. The decorator
+    `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on. The decorator
     raises UserError if another module has the name.
     """
     for old in RENAMED.keys() & fields.keys():

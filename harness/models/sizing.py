@@ -127,7 +127,7 @@ def plain_dims(model: ModelConfig, target: int, vocabulary: int) -> ModelDims:
 def _check_head_width(model: ModelConfig) -> None:
     if model.head_width % 2:
         raise UserError(
-            f"model.head_width={model.head_width} is odd, but rotary positions rotate pairs. Choose an even one."
+            f"model.head_width={model.head_width} is odd, but positions rotate pairs. Choose an even one."
         )
     if model.width is not None and model.heads is None and model.width % model.head_width:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a run would cost on a machine that is not here, with the evidence of each number named."""
+"""Cost of training on a machine that is not here, each number with its interval and evidence."""
 
 from harness.plan.allocation.run_days import RunCosts, run_costs
 from harness.plan.allocation.share_chips import allocate_chips

@@ -15,17 +15,16 @@ from harness.plan.calibration import uncertainty
 from harness.plan.calibration.published_run import PublishedRun, read_published_run
 from harness.plan.calibration.uncertainty import FITTED_CALIBRATION, Calibration, uncertainty_sources
 from harness.plan.cluster.clusters import Cluster, Partition, load_cluster
-from harness.plan.cost_model.chip_efficiency import chip_efficiency
 from harness.plan.cost_model.layout_search import (
     EvaluatedLayout,
     LayoutChoice,
-    evaluate_layouts,
     evaluated_layout,
     search_layouts,
 )
 from harness.plan.cost_model.layouts import Layout, LayoutGrid, check_layout
-from harness.plan.cost_model.memory import MEMORY_LIMIT
+from harness.plan.cost_model.memory import MEMORY_LIMIT, device_memory
 from harness.plan.cost_model.model_size import ModelShape
+from harness.plan.cost_model.roofline import step_terms
 
 MEMORY_UNCERTAINTY = 1.25
 """Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
@@ -139,21 +138,18 @@ def predict(
 def uncalibrated_cost(row: PublishedRun) -> tuple[EvaluatedLayout, LayoutChoice | None]:
     """Return the closed-form cost of a run, and the search if its layout is not known. The terms of a
     published run's best layout are then scaled to the median of the layouts that are about as fast."""
-    share = chip_efficiency(row.chip.name)
-    if row.layout is None:
-        choice = search_layouts(row.model, row.chips, row.chip, row.links, row.precision, share)
-        best = choice.best
-        # All chips of a published run trained, whatever our axes divide.
-        usual = choice.typical_seconds / best.seconds * best.layout.devices / row.chips
-        return _scale_seconds(best, usual) if row.is_published else best, choice
-    layouts = LayoutGrid.from_layouts([row.layout])
-    seconds, bytes_ = evaluate_layouts(row.model, layouts, row.chip, row.links, row.precision, share)
-    return evaluated_layout(layouts, seconds, bytes_, 0), None
-
-
-def _scale_seconds(layout: EvaluatedLayout, factor: float) -> EvaluatedLayout:
-    parts = {name: seconds * factor for name, seconds in layout.terms.items()}
-    return dataclasses.replace(layout, seconds=layout.seconds * factor, terms=parts)
+    if row.layout is not None:
+        grid = LayoutGrid.from_layouts([row.layout])
+        seconds = step_terms(row.model, grid, row.chip, row.links)
+        return evaluated_layout(grid, seconds, device_memory(row.model, grid), 0), None
+    choice = search_layouts(row.model, row.chips, row.chip, row.links)
+    best = choice.best
+    if not row.is_published:
+        return best, choice
+    # All chips of a published run trained, whatever our axes divide.
+    factor = choice.typical_seconds / best.seconds * best.layout.devices / row.chips
+    terms = {name: seconds * factor for name, seconds in best.terms.items()}
+    return dataclasses.replace(best, seconds=best.seconds * factor, terms=terms), choice
 
 
 def _planned_row(model: ModelShape, part: Partition, layout: Layout | None, devices: int) -> PublishedRun:
@@ -169,7 +165,7 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
         doubts = (*doubts, "launch")
     step = _calibrate_seconds(best.seconds, calibration, doubts)
     model, used = row.model, row.chips if row.is_published else best.layout.devices
-    peak = row.chip.peaks.get("bf16") or row.chip.peak(row.precision.matmul_dtype)
+    peak = row.chip.peaks.get("bf16") or row.chip.peak(model.precision.matmul_dtype)
     days = None if model.tokens is None else step.scaled(model.tokens / model.tokens_per_step / 86_400)
     return CostPrediction(
         model=model,

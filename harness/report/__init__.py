@@ -1,1 +1,1 @@
-"""How is a comparison, a sweep or a plan shown?"""
+"""Charts, tables and pages of a comparison, a sweep or a plan."""

@@ -1,4 +1,4 @@
-"""Two checkpoints beside each other: in a terminal, and as one picture."""
+"""Comparison of two checkpoints in a terminal and as one picture."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import drop_columns
 
 HISTOGRAM_BINS = 30
-"""Of a histogram, about."""
+"""Approximate number of bins."""
 MIN_BIN_WIDTH = 1e-6
-"""Width of a bin where all examples are equally far apart."""
+"""Width of a bin if all examples have the same difference."""
 PANEL_WIDTH = 400
-"""Pixels of the width of a panel that stands beside another."""
+"""Pixels of the width of one of two panels side by side."""
 LABEL_HEIGHT = 19
-"""Pixels of a row of names."""
+"""Pixels of a row of the weights panel."""
 
 
 def print_diff(diff: CheckpointDiff, console: Console) -> None:
-    """How far the two are apart in a sentence each, then the tables."""
+    """Print a summary in sentences, then the tables."""
     console.print(Text(f"\n{tables.headline(diff)}", style="bold"))
     for sentence in tables.summary(diff):
         print_line(console, sentence)
@@ -49,42 +49,35 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
     print_table(console, "Weights: how far b is from a", drop_columns(tables.weights(diff.weights), dropped))
     print_table(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
     if function.probe:
-        frozen = f"the first {function.probe[0].sequences} held-out sequences of each domain"
-        print_table(
-            console, f"Next token: distributions on {frozen}", tables.next_token_table(function.probe)
-        )
-    print_table(
-        console, "Loss by held-out sequence (nats a token)", tables.losses(function.losses, function.overall)
-    )
-    print_table(
-        console, f"Along the run: distance from step {_first_step(diff)}", tables.distance_table(diff.along)
-    )
+        sequences = f"the first {function.probe[0].sequences} held-out sequences of each domain"
+        title = f"Next token: distributions on {sequences}"
+        print_table(console, title, tables.next_token_table(function.probe))
+    losses = tables.losses(function.losses, function.overall)
+    print_table(console, "Loss by held-out sequence (nats a token)", losses)
+    first_step = min(diff.a.step, diff.b.step)
+    title = f"Along the run: distance from step {first_step}"
+    print_table(console, title, tables.distance_table(diff.along))
     if diff.divergence:
-        print_table(
-            console, "Shared weights at equal steps", tables.distance_table(diff.divergence.checkpoints)
-        )
+        distances = tables.distance_table(diff.divergence.checkpoints)
+        print_table(console, "Shared weights at equal steps", distances)
     if diff.notes:
         console.print(Text("\nNotes", style="bold"))
     for note in diff.notes:
         print_line(console, plain_text(note))
 
 
-def _first_step(diff: CheckpointDiff) -> int:
-    return min(diff.a.step, diff.b.step)
-
-
 def write_diff_pictures(diff: CheckpointDiff, folder: Path) -> list[Path]:
-    """Write `diff_<a>_<b>.svg` and `.png` into a folder; returns their paths."""
+    """Write `diff_<a>_<b>.svg` and `.png` into a folder and return the paths."""
     return write_picture(diff_chart(diff).to_dict(), folder, picture_name(diff))
 
 
 def picture_name(diff: CheckpointDiff) -> str:
-    """`diff_xs-mha-seed0-122_xs-hybrid-seed0-122`."""
+    """Return a file name such as `diff_xs-mha-seed0-122_xs-hybrid-seed0-122`."""
     return "diff_" + "_".join(re.sub(r"[^\w.]+", "-", side.name) for side in (diff.a, diff.b))
 
 
 def diff_chart(diff: CheckpointDiff) -> alt.VConcatChart:
-    """Weights by parameter, beside them domains and steps; below, the losses by example."""
+    """Draw weights by parameter, beside them domains and steps, and below the losses by sequence."""
     beside = [chart for chart in (_kl_chart(diff), _distance_over_steps(diff)) if chart is not None]
     above = [_weight_chart(diff), *([alt.vconcat(*beside, spacing=26)] if beside else [])]
     histograms = [_loss_histograms(diff.function.losses)] if diff.function.losses else []
@@ -93,7 +86,7 @@ def diff_chart(diff: CheckpointDiff) -> alt.VConcatChart:
 
 
 def _weight_chart(diff: CheckpointDiff) -> alt.LayerChart:
-    """A dot a layer, a bar where all layers of a parameter together stand."""
+    """Draw a dot per layer, and a bar for all layers of a parameter together."""
     rows = _weight_rows(diff)
     order = rows["label"].unique(maintain_order=True).to_list()
     base = alt.Chart().encode(
@@ -110,7 +103,7 @@ def _weight_chart(diff: CheckpointDiff) -> alt.LayerChart:
 
 
 def _weight_rows(diff: CheckpointDiff) -> pl.DataFrame:
-    """`kind` pooled | layer; a parameter of one layer is all its layers."""
+    """Return rows of `kind` pooled | layer; a parameter of a single layer has only a pooled row."""
     pooled = [(row.kind, row.distance.relative) for row in diff.weights.kinds]
     layered_kinds = {row.kind for row in diff.weights.kinds if row.layers > 1}
     layers = [(param_group(row.path), row.distance.relative) for row in diff.weights.rows]
@@ -122,7 +115,7 @@ def _weight_rows(diff: CheckpointDiff) -> pl.DataFrame:
 
 
 def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
-    """KL both ways, two bars a domain; the share of tokens on which both agree stands in its name."""
+    """Draw both KL divergences of each domain; its name holds the share of tokens with equal first choice."""
     rows = _frame(
         [
             (
@@ -150,7 +143,7 @@ def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
 
 
 def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
-    """Distance at each kept checkpoint: from the first of one run, or between two runs."""
+    """Draw the distance at each checkpoint: from the first of one run, or between two runs."""
     steps = diff.along or (diff.divergence.checkpoints if diff.divergence else ())
     if len(steps) < 2:
         return None
@@ -164,14 +157,18 @@ def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
         color=_side_color(),
     )
     line = base.mark_line(strokeWidth=1.7, point={"size": 45})
-    title = f"Weights since step {_first_step(diff)}" if diff.along else "Shared weights at equal steps"
+    title = (
+        f"Weights since step {min(diff.a.step, diff.b.step)}"
+        if diff.along
+        else "Shared weights at equal steps"
+    )
     return _panel(non_empty_layers([ChartLayer("step", line, "value")], rows), rows).properties(
         height=120, title=_title(title, "")
     )
 
 
 def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
-    """Differences by example, one panel a domain, with their mean and its interval."""
+    """Draw the differences by sequence, one panel per domain, with their mean and its interval."""
     rows = histogram_rows(losses)
     x = alt.X("low:Q").axis(title="loss of b − loss of a (nats a token)", labelExpr=SIGNED_TICKS, tickCount=6)
     count = alt.Y("value:Q").axis(title="held-out sequences", tickCount=4)
@@ -203,7 +200,7 @@ def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
 
 
 def histogram_rows(losses: tuple[LossRow, ...]) -> pl.DataFrame:
-    """`kind` bar: the count from low to high, zero being an edge; effect: mean and interval."""
+    """Return rows of `kind` bar (the count from low to high; zero is an edge) and effect (mean, interval)."""
     deltas = np.concatenate([row.deltas for row in losses])
     width = float(np.ptp(deltas[np.isfinite(deltas)])) / HISTOGRAM_BINS if np.isfinite(deltas).any() else 0.0
     return pl.concat([_histogram(row, width or MIN_BIN_WIDTH) for row in losses])
@@ -233,18 +230,18 @@ def _histogram(row: LossRow, width: float) -> pl.DataFrame:
 
 
 def _panel(layers: Iterable[alt.Chart], rows: pl.DataFrame) -> alt.LayerChart:
-    """A panel that stands beside another."""
+    """Lay the layers over each other in a panel of half width."""
     return alt.LayerChart(layer=list(layers), data=inline_csv(rows), width=PANEL_WIDTH)
 
 
 def _frame(rows: Sequence[tuple[str, str, str, float | None]]) -> pl.DataFrame:
-    """Columns `kind`, `variant` (the side that gives the colour), `label`, `value`."""
+    """Make a frame of the columns `kind`, `variant` (a or b, for the colour), `label`, `value`."""
     schema = {"kind": pl.String, "variant": pl.String, "label": pl.String, "value": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _side_color() -> alt.Color:
-    """a has the control's colour, b that of the first treatment."""
+    """Return the colour encoding: a as the control, b as the first treatment."""
     return alt.Color("variant:N").scale(domain=["a", "b"]).legend(None)
 
 

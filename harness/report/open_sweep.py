@@ -1,4 +1,4 @@
-"""A sweep opened in Python: its verdict, its runs and curves as polars frames, its panels as charts."""
+"""A sweep opened in Python: its verdict, its runs and curves as polars frames, and its charts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.report.frames.sweep_frames import Frames
 
 WHOLE_LADDER = "ladder"
-"""In the column `scale` of the effects: all scales together."""
+"""Value of the column `scale` of the effects for all scales together."""
 _RUN = {"scale": pl.String, "variant": pl.String, "seed": pl.Int64}
 _RUNS = {
     **_RUN,
@@ -52,15 +52,15 @@ _EFFECTS = {
 
 @dataclass(frozen=True)
 class OpenedSweep:
-    """What a sweep says. Everything is read once, when it is first asked for."""
+    """Verdict, runs, curves and charts of a sweep. Each is read once, when it is first used."""
 
     sweep: SweepDir
     comparison: Comparison
 
     @cached_property
     def runs(self) -> pl.DataFrame:
-        """One row a run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
-        model FLOPs of its whole budget, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
+        """One row per run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
+        model FLOPs of the whole run, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
         rows = [
             (run.scale, run.variant, run.seed, run.state, run.step, run.steps,
              *self._run_size(run.path), run.outcome, run.problem, str(self.sweep.path / run.path))
@@ -76,8 +76,8 @@ class OpenedSweep:
 
     @cached_property
     def evals(self) -> pl.DataFrame:
-        """Evaluations of all runs on held-out text, one row a run, step and domain; `branch` is the share of
-        the tokens at which a cooldown branch ends, None on rows of the run itself."""
+        """Held-out evaluations of all runs, one row per run, step and domain. `branch` is the share of the
+        tokens at which a cooldown branch ends, or None on rows of the run itself."""
         tables = []
         for run in self.sweep.runs():
             tables.append(_curve(run, "evals", run).with_columns(branch=pl.lit(None, pl.Float64)))
@@ -90,12 +90,12 @@ class OpenedSweep:
 
     @cached_property
     def steps(self) -> pl.DataFrame:
-        """Optimizer steps of all runs, one row a step: the largest frame by far, read when asked for."""
+        """Optimizer steps of all runs, one row per step. This is the largest frame by far."""
         return pl.concat([_curve(run, "steps", run) for run in self.sweep.runs()])
 
     @cached_property
     def effects(self) -> pl.DataFrame:
-        """The verdict's numbers, one row a scale and variant, then a row for each ladder (scale `ladder`).
+        """Numbers of the verdict: one row per scale and variant, then one per ladder (scale `ladder`).
 
         mean, low, high, p: treatment minus control (in the sweep's unit; None on ladders, since gaps are not
         compared across scales); p_holm; k, k_low, k_high: the compute multiplier; decision; flags.
@@ -106,13 +106,13 @@ class OpenedSweep:
 
     @cached_property
     def figures(self) -> tuple[str, ...]:
-        """Names that `figure` knows: the panels of this sweep that have something to show."""
+        """Names of the charts of this sweep that have data, for `figure`."""
         return tuple(self._charts)
 
     def figure(self, name: str) -> Panel:
-        """A panel of the report as an altair chart, in its theme. Raises UserError for another name."""
+        """Return a chart of the report as an altair chart in its theme. Raises UserError for another name."""
         if name not in self._charts:
-            raise UserError(f"figure={name}: no such panel; {did_you_mean(name, self.figures)}")
+            raise UserError(f"figure={name}: no such chart; {did_you_mean(name, self.figures)}")
         from harness.report.charts import theme
 
         return self._charts[name].properties(
@@ -121,7 +121,7 @@ class OpenedSweep:
 
     @cached_property
     def frames(self) -> Frames:
-        """What the panels draw."""
+        """Data of the charts."""
         from harness.report.frames.sweep_frames import read_frames
 
         return read_frames(self.sweep, self.comparison)
@@ -144,13 +144,13 @@ class OpenedSweep:
 
 
 def open_sweep(path: Path | str) -> OpenedSweep:
-    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError where there is none."""
+    """Read a sweep at a path or URL, finished or not, and judge it. Raises UserError if there is none."""
     sweep = read_sweep(path)
     return OpenedSweep(sweep, compare(sweep))
 
 
 def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
-    """Rows of a run or a branch, named after the run by its place in the sweep."""
+    """Return the rows of a run or a branch, with the scale, variant and seed of the run."""
     scale, variant, seed = run.path.parts[-3:]
     labels = {"scale": scale, "variant": variant, "seed": _seed_number(seed)}
     columns = [pl.lit(value, _RUN[name]).alias(name) for name, value in labels.items()]
@@ -203,7 +203,7 @@ def _ladder_row(ladder: Ladder) -> dict:
 
 
 def _state_counts(opened: OpenedSweep) -> list[str]:
-    """`attention: 27 runs (27 finished)`."""
+    """Return a line such as `attention: 27 runs (27 finished)`."""
     states = [run.state for run in opened.comparison.runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return [f"{plain_text(opened.comparison.experiment)}: {len(states)} runs ({counts})"]

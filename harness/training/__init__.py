@@ -1,1 +1,1 @@
-"""How is one run trained?"""
+"""Training of one run."""

@@ -20,7 +20,6 @@ from harness.data.text.tokenizers import load_tokenizer
 from harness.models import Model, build, image_size
 from harness.models.mup import relative_width
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import Manifest
 from harness.records.run.find_checkpoint import Checkpoint, RunRef, find_checkpoint
 from harness.records.run.provenance import Facts
 from harness.records.run.status import State, read_status
@@ -44,14 +43,14 @@ def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
         "name": f"{parent.sweep.path.name}/{parent.name}",
         "step": parent.step,
         "identity": parent.provenance.identity,
-        "checksum": _checksum(parent.manifest),
+        "checksum": hash_json(parent.manifest.files),
     }
 
 
 def load_parent_weights(base: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Load the weights that `find_parent` found, by canonical path. Raises UserError if they changed."""
     parent = find_checkpoint(f"{base['run']}@{base['step']}")
-    if _checksum(parent.manifest) != base["checksum"]:
+    if hash_json(parent.manifest.files) != base["checksum"]:
         raise UserError(
             f"{base['run']}: its checkpoint at step {base['step']} changed after this run was planned. "
             "Give the sweep's command again."
@@ -70,12 +69,8 @@ def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[s
     config = replace(config, mesh=MeshConfig())
     programs = make_run_programs(config, model, jax.local_devices()[:1], _refuse_batch, {})
     params = jax.device_get(restore(absolute_run, step, programs.abstract_state()).params)
-    trainable_model = programs.trainable_model
-    return (
-        jax.device_get(jax.jit(trainable_model.merged_params)(params))
-        if trainable_model.lora_factors
-        else params
-    )
+    trainable = programs.trainable_model
+    return jax.device_get(jax.jit(trainable.merged_params)(params)) if trainable.lora_factors else params
 
 
 def _open_parent(config: Config) -> Checkpoint:
@@ -123,15 +118,11 @@ def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
     all_differences = config_difference(parent.config, config)
     sizes = ("model", "scale.parameters", "data.sequence_length")
     differences = {key: pair for key, pair in all_differences.items() if is_covered_by(key, [*sizes])}
-    because = (
-        f" (the parent's config and this one differ in {describe_differences(differences)})"
-        if differences
-        else ""
-    )
+    because = f" (the configs differ in {describe_differences(differences)})" if differences else ""
     raise UserError(
         f"finetune.parent={config.finetune.parent} has another architecture: {path} is "
-        f"{parent_shapes.get(path, 'absent')} there and {shapes.get(path, 'absent')} here{because}. Give this "
-        "run the parent's shape."
+        f"{parent_shapes.get(path, 'absent')} there and {shapes.get(path, 'absent')} here{because}. "
+        "Give this run the parent's shape."
     )
 
 
@@ -154,7 +145,8 @@ def _check_computation(config: Config, model: Model, parent: Checkpoint) -> None
     if differences:
         raise UserError(
             f"finetune.parent={config.finetune.parent} has another model: its config and this one differ in "
-            f"{describe_differences(differences)}. Make them equal, or (except base_width) declare them in variant.touches."
+            f"{describe_differences(differences)}. Make them equal, or (except base_width) declare them in "
+            "variant.touches."
         )
 
 
@@ -175,11 +167,6 @@ def rebuild_checkpoint_model(parent: Checkpoint | RunRef) -> Model:
 def rebuild_model(config: Config, facts: Facts) -> Model:
     """Build the model of a run from its config and the facts of its description."""
     return build(config, facts.shape["vocabulary"], facts.end_token, image_size(facts.shape))
-
-
-def _checksum(manifest: Manifest) -> str:
-    """Return the hash of the content of all files of a checkpoint."""
-    return hash_json(manifest.files)
 
 
 def _refuse_batch(t: int) -> Any:

@@ -17,14 +17,7 @@ from harness.core.atomic_files import CorruptFile, write_bytes
 from harness.core.errors import UserError
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
-from harness.records.run import environment, metrics
-from harness.records.run.checkpoint_manifest import (
-    corruption_reason,
-    manifest_steps,
-    read_manifest,
-    remove_checkpoint,
-    valid_steps,
-)
+from harness.records.run import checkpoint_manifest, environment, metrics
 from harness.records.run.example_hash import write_examples
 from harness.records.run.integrity import branch_is_complete
 from harness.records.run.provenance import Provenance, read_provenance, write_provenance
@@ -55,10 +48,7 @@ class PreparedRun:
 
 
 def train_run(
-    task: PreparedRun,
-    programs: RunPrograms,
-    stop: threading.Event,
-    budget: MemoryBudget | None = None,
+    task: PreparedRun, programs: RunPrograms, stop: threading.Event, budget: MemoryBudget | None = None
 ) -> State:
     """Train a run and its branches from their newest checkpoints. Return the end state, as written to disk.
 
@@ -115,11 +105,7 @@ def _train_all(
 
 
 def _train_main(
-    task: PreparedRun,
-    programs: RunPrograms,
-    stop: threading.Event,
-    writer: RunWriter,
-    until: int | None,
+    task: PreparedRun, programs: RunPrograms, stop: threading.Event, writer: RunWriter, until: int | None
 ) -> None:
     """Train to the end of the run, or to the fork `until`, where the branch of an interim look starts."""
     branches = branch_segments(task.config)
@@ -234,28 +220,28 @@ def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment])
     metrics are removed, to be computed again; damage is logged.
     """
     complete_step, damage = metrics.complete_until(run)
-    steps, faults = valid_steps(run)
+    steps, faults = checkpoint_manifest.valid_steps(run)
     forks = [(b.first, run.branch(b.share)) for b in branches if b.first not in steps]
     limit = min([complete_step, *(step for step, branch in forks if not branch_is_complete(branch))])
     for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
         run_io.writer.log(f"damaged, computed again: {text}")
     usable = [step for step in steps if step <= limit and _belongs_to_run(run, step, run_io)]
-    for step in manifest_steps(run):
+    for step in checkpoint_manifest.manifest_steps(run):
         if not usable or step > usable[-1] or step not in steps:
-            remove_checkpoint(run, step)
+            checkpoint_manifest.remove_checkpoint(run, step)
     metrics.truncate_after(run, usable[-1] if usable else 0)
     return usable[-1] if usable else None
 
 
 def _restore_fork(run: RunDir, programs: RunPrograms, step: int) -> Progress:
     """Restore the checkpoint where a branch starts. Raises CorruptFile if it was damaged meanwhile."""
-    if reason := broadcast_from_primary(lambda: corruption_reason(run, step)):
+    if reason := broadcast_from_primary(lambda: checkpoint_manifest.corruption_reason(run, step)):
         raise CorruptFile(reason)  # Orbax would read damaged files without an error
     return _restore(run, programs, step)
 
 
 def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
-    manifest = read_manifest(run, step)
+    manifest = checkpoint_manifest.read_manifest(run, step)
     if manifest is None:
         raise CorruptFile(f"{run.manifest(step)}: the checkpoint at step {step} is missing")
     state = restore(run, step, programs.abstract_state())
@@ -263,7 +249,7 @@ def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
 
 
 def _belongs_to_run(run: RunDir, step: int, run_io: RunIO) -> bool:
-    manifest = read_manifest(run, step)
+    manifest = checkpoint_manifest.read_manifest(run, step)
     expected = (run_io.identity, run_io.data_fingerprint)
     return manifest is not None and (manifest.identity, manifest.data_fingerprint) == expected
 

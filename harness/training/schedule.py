@@ -48,8 +48,9 @@ def branch_segments(config: Config) -> list[Segment]:
         fork = last - cooldown
         if not main.warmup <= fork < last <= main.last - main.cooldown:
             raise UserError(
-                f"schedule.branches: a branch that ends at {share:g} of the tokens is outside the stable phase "
-                f"of the run ({main.last} steps). Choose a share between warm-up and cooldown, or more tokens."
+                f"schedule.branches: a branch that ends at {share:g} of the tokens is outside the stable "
+                f"phase of the run ({main.last} steps). Choose a share between warm-up and cooldown, or more "
+                "tokens."
             )
         segments.append(Segment(fork, last, main.warmup, cooldown, share))
     return segments
@@ -63,7 +64,7 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         )
     if schedule.branches and schedule.name != "wsd":
         raise UserError(
-            f"schedule.branches={list(schedule.branches)}: only schedule=wsd has a stable phase to branch from"
+            f"schedule.branches={list(schedule.branches)} needs a stable phase, which only schedule=wsd has."
         )
     if not 0 <= schedule.warmup + schedule.cooldown <= 1:
         raise UserError(

@@ -1,1 +1,1 @@
-"""What does a worker process do with the runs it is given?"""
+"""Worker process, which trains the runs it is given."""

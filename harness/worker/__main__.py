@@ -1,4 +1,4 @@
-"""The worker as a process of its own: `python -m harness.worker RUN_DIR...` (harness.worker.main)."""
+"""Command of a worker process: `python -m harness.worker RUN_DIR...` (harness.worker.main)."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Config in, facts out: `python -m harness.worker.describe CONFIG.yaml...` prints one JSON list.
+"""Facts of runs from their configs: `python -m harness.worker.describe CONFIG.yaml...` prints one JSON list.
 
-The only process that imports JAX before a launch. It builds nothing on a device: it imports the
-models and users' modules, validates what only they can, sizes, counts, and says what is wrong in
-one sentence a config: `{"facts": {...}}` or `{"error": "..."}`, in the order given.
+No other process imports JAX before a launch. It builds nothing on a device: it imports the models and the
+users' modules, validates what needs them, and counts sizes and FLOPs. Each config gets, in order,
+`{"facts": {...}}` or `{"error": "one sentence"}`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from harness.records.run.provenance import Facts
 
 if TYPE_CHECKING:
     from harness.models.parameters import ParamSpec
+    from harness.training.trainable.trainable_model import TrainableModel
 
 
 def main(argv: list[str]) -> int:
+    """Print the facts or the error of each config file as one JSON list. Return 0."""
     os.environ.update(cpu_env(1))
     print(json.dumps([_describe_file(Path(path)) for path in argv]))
     return 0
@@ -43,7 +45,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 
 def describe(config: Config) -> Facts:
-    """Everything about a run that can be known without training it. Raises UserError."""
+    """Return everything that can be known about a run without training it. Raises UserError."""
     from harness.models import build
     from harness.models.mechanism_checks import check_mechanisms
     from harness.training.output.profiler import check_profile
@@ -95,56 +97,50 @@ def _microbatch_size(config: Config) -> int:
 
 def _check_sizes(mesh: MeshConfig) -> None:
     for field in dataclasses.fields(mesh):
-        if getattr(mesh, field.name) < 1:
-            raise UserError(
-                f"mesh.{field.name}={getattr(mesh, field.name)}: give the number of devices, at least 1."
-            )
+        if (count := getattr(mesh, field.name)) < 1:
+            raise UserError(f"mesh.{field.name}={count}: give the number of devices, at least 1.")
 
 
-def _check_mesh(config: Config, specs: Any) -> None:
-    """The batch and every parameter must divide over the lane, whatever devices it will get."""
+def _check_mesh(config: Config, specs: Mapping[str, ParamSpec]) -> None:
+    """Raise UserError unless the batch and every parameter divide over the mesh, on any devices."""
     from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
     from harness.parallel.sharding.mesh import abstract_mesh
 
-    lane = abstract_mesh(config.mesh)
+    mesh = abstract_mesh(config.mesh)
     if config.scale.batch % config.compute.microbatches:
         raise UserError(
             f"compute.microbatches={config.compute.microbatches} does not divide scale.batch="
-            f"{config.scale.batch}: choose a divisor of it"
+            f"{config.scale.batch}. Choose a divisor."
         )
-    batch_sharding(lane, config.scale.batch // config.compute.microbatches)
-    param_shardings(lane, specs)
+    batch_sharding(mesh, config.scale.batch // config.compute.microbatches)
+    param_shardings(mesh, specs)
 
 
 def _parameters_by_mesh_axes(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
-    """Parameters by the axes of a mesh that split them."""
+    """Return the number of parameters by the mesh axes that split them."""
     from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES
 
     sizes: dict[str, int] = {}
     for spec in specs.values():
-        key = " ".join(
-            sorted({str(LOGICAL_AXIS_RULES[axis]) for axis in spec.axes if axis in LOGICAL_AXIS_RULES})
-        )
+        mesh_axes = {str(LOGICAL_AXIS_RULES[axis]) for axis in spec.axes if axis in LOGICAL_AXIS_RULES}
+        key = " ".join(sorted(mesh_axes))
         sizes[key] = sizes.get(key, 0) + spec.size
     return sizes
 
 
-def _state_bytes(config: Config, trainable_model: Any) -> int:
-    """Parameters, the gradients of those that learn, and what the optimizer keeps of each of these."""
+def _state_bytes(config: Config, trainable_model: TrainableModel) -> int:
+    """Return the bytes of all parameters, and of gradients and optimizer state of the trainable ones."""
     import jax
     import jax.numpy as jnp
 
     from harness.training.trainable.trainable_model import split_trainable
 
-    params = {
-        path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in trainable_model.stored.items()
-    }
-    trainable, _ = split_trainable(params, trainable_model.learning)
-    optimizer_state = jax.eval_shape(trainable_model.optimizer(config.optimizer).init, trainable)
-    return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves([params, trainable, optimizer_state])
-    )
+    specs = trainable_model.stored_specs.items()
+    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in specs}
+    trainable, _ = split_trainable(params, trainable_model.trainable_paths)
+    optimizer = trainable_model.build_optimizer(config.optimizer)
+    leaves = jax.tree.leaves([params, trainable, jax.eval_shape(optimizer.init, trainable)])
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 if __name__ == "__main__":

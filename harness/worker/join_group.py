@@ -1,4 +1,4 @@
-"""The processes that train one run, from the moment they come until they part."""
+"""Process group of one multi-process run: joining it, leaving it, and losing a member."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ from harness.records.run.status import ProcessInfo, State, read_status, write_st
 from harness.training.run import PreparedRun
 
 JOINT_END_STATES = (State.finished, State.diverged, State.preempted, State.waiting)
-"""Ends to which all processes come after the same step."""
+"""End states that all processes of a run reach after the same step."""
 
 
 def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
-    """Returns when all are here; from then on the end of one ends all. Raises UserError where the run's
-    devices cannot be shared out; where not all come, leaves as `leave_lost` does."""
+    """Block until every process has joined. From then on, if one process exits, all exit.
+
+    Raises UserError if the devices do not divide over the processes. If a process is missing, `abort_lost`.
+    """
     devices = task.config.mesh.devices
     if devices % processes.count:
         raise UserError(
-            f"engine.processes={processes.count} does not divide the {devices} devices of mesh: give a "
-            "number that does, or another mesh"
+            f"engine.processes={processes.count} does not divide the {devices} devices of the mesh. "
+            "Change engine.processes or the mesh."
         )
-    file, leads = task.run.meeting, processes.index == 0
+    file, is_primary = task.run.meeting, processes.index == 0
     set_process_index(processes.index)
     try:
-        meeting = connect_processes(
+        rendezvous = connect_processes(
             processes,
             lambda address: write_checksummed_json(file, {"address": address}),
             lambda: _read_address(task.run),
         )
     except MissingProcesses as error:
         abort_lost(task.run, processes, str(error))
-    if leads:
+    if is_primary:
         file.unlink(missing_ok=True)
-    meeting.watch_peers(lambda why: abort_lost(task.run, processes, why))
-    return meeting
+    rendezvous.watch_peers(lambda reason: abort_lost(task.run, processes, reason))
+    return rendezvous
 
 
 def abort_lost(run: RunDir, processes: ProcessGroup, message: str) -> NoReturn:
-    """Ends this process, which may stand in a collective that nobody will answer any more: nothing else
-    would bring it back."""
+    """Exit this process hard: it may be blocked in a collective that can no longer complete."""
     if processes.index == 0:
         write_final_status(run, State.lost, message)
     print(f"{run.path}: {message}; the same command continues", file=sys.stderr, flush=True)
@@ -62,21 +63,24 @@ def abort_lost(run: RunDir, processes: ProcessGroup, message: str) -> NoReturn:
 
 
 def write_final_status(run: RunDir, state: State, message: str) -> None:
-    """When no journal has the status, or none that will write again."""
+    """Write the final status directly. Use when no RunWriter is active."""
     status = dataclasses.replace(read_status(run), state=state, phase="end", message=message)
     write_status(run, dataclasses.replace(status, writer=ProcessInfo.here()))
 
 
-def leave_group(meeting: Rendezvous, run: RunDir, state: State) -> None:
-    """Part from the others. After an end that is this process's own it ends here: to part takes all."""
+def leave_group(rendezvous: Rendezvous, run: RunDir, state: State) -> None:
+    """Leave the group after a run ended with `state`.
+
+    If this process failed on its own, exit without the shutdown barrier, which needs every process.
+    """
     from harness.parallel.processes.jax_distributed import shutdown
 
     if state in JOINT_END_STATES:
-        broadcast_from_primary(lambda: state.value)  # the others wait for what process 0 has left to write
-        shutdown(meeting)
+        broadcast_from_primary(lambda: state.value)  # wait until process 0 has written all files
+        shutdown(rendezvous)
         return
-    meeting.announce_failure(f"{state.value}, as its log says")
-    time.sleep(GRACE_SECONDS)  # was it because another one is gone? Then that is what is said of the run
+    rendezvous.announce_failure(f"{state.value}, as its log says")
+    time.sleep(GRACE_SECONDS)  # if a peer was lost, let its watcher write the status
     _flush_and_exit(0 if state.is_final else INCOMPLETE)
 
 

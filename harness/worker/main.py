@@ -1,9 +1,9 @@
-"""Trains the runs it is given, side by side: `python -m harness.worker RUN_DIR...`.
+"""Worker process: trains the runs it is given, side by side (`python -m harness.worker RUN_DIR...`).
 
-The one entry point of every engine, whoever shares a worker. Each run gets a lane, a sub-mesh of this
-process's devices, and a thread; lanes never wait for each other. Where the devices do not hold all runs,
-blocks wait for their turn. The directories hold everything (config.yaml,
-run.json), so nothing is pickled and any machine that sees them can do the work.
+It is the entry point of every engine. Each run gets a lane (a sub-mesh of this process's devices) and a
+thread, and runs never wait for each other. If the devices cannot hold all runs, blocks of runs are queued.
+The run directories hold everything (config.yaml, run.json), so nothing is pickled, and any machine that
+sees them can do the work.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
 
 
 def command(argv: list[str]) -> int:
-    """As a process of its own: it holds its runs until it ends, as a fork server's child does. Of several
-    processes that train one run, the first holds it for all. A scheduler may have started it again without
-    the driver, so it tidies up first."""
+    """Lock the runs, remove partial files, then train: the command of a separate process.
+
+    Process 0 of a multi-process run locks it for all. Locks last until the process ends. A scheduler may have
+    restarted this process without the driver, hence the cleanup.
+    """
     runs = [RunDir(Path(path).resolve()) for path in argv]
     if os.environ.get(INDEX, "0") == "0":
         if not all(acquire(run.claim) for run in runs):
@@ -54,19 +56,19 @@ def command(argv: list[str]) -> int:
 
 
 def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
-    """Train the runs in `argv`; 0 if each reached an end that stands, 3 if not, 2 for a user's mistake.
+    """Train the runs in `argv`. Return 0 if all reached a final state, 3 if not, 2 for a user's mistake.
 
-    `env` is set before any backend exists: in a fork server's child jax is imported already, but
-    has no devices yet. Where it speaks of several processes, this is one of those that train a run together.
+    `env` is set before any JAX backend exists: a fork server's child has imported jax, but has no devices.
+    If `env` describes a process group, this process is one of those that train one run together.
     """
     env = env or {}
     tasks: list[PreparedRun] = []
-    processes, meeting = None, None
+    processes, rendezvous = None, None
     try:
         processes = processes_from_env({**os.environ, **env})
         tasks = [_read_prepared_run(RunDir(Path(path).resolve())) for path in argv]
-        meeting = _join_group(processes, tasks) if processes else None
-        _prepare_process(tasks, env, meeting)
+        rendezvous = _join_group(processes, tasks) if processes else None
+        _prepare_process(tasks, env, rendezvous)
     except UserError as error:
         for task in tasks if _is_primary(processes) else ():
             write_status(task.run, Status(State.refused, message=str(error), writer=ProcessInfo.here()))
@@ -75,11 +77,11 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
-    states = _train_runs(tasks, from_env(os.environ), stop, meeting)
-    if meeting is not None:
+    states = _train_runs(tasks, from_env(os.environ), stop, rendezvous)
+    if rendezvous is not None:
         from harness.worker.join_group import leave_group
 
-        leave_group(meeting, tasks[0].run, states[0])
+        leave_group(rendezvous, tasks[0].run, states[0])
     return 0 if all(state.is_final for state in states) else INCOMPLETE
 
 
@@ -88,12 +90,12 @@ def _is_primary(processes: ProcessGroup | None) -> bool:
 
 
 def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendezvous:
-    """The processes that train the one run with this one."""
+    """Join the processes that train the same run. Raises UserError unless there is exactly one run."""
     from harness.worker.join_group import start_group
 
     if len(tasks) != 1:
         raise UserError(
-            f"{NAME}: {processes.count} processes train one run at a time, these are {len(tasks)}"
+            f"{NAME}: {processes.count} processes train one run, but {len(tasks)} were given. Give one run."
         )
     return start_group(processes, tasks[0])
 
@@ -103,13 +105,15 @@ def _read_prepared_run(run: RunDir) -> PreparedRun:
 
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
-        raise UserError(f"{run.path}: no run.json and config.yaml that fit: `harness sweep` prepares them")
+        raise UserError(
+            f"{run.path}: run.json or config.yaml is missing. Prepare the run with `harness sweep`."
+        )
     return PreparedRun(run, read_config(run.config), provenance)
 
 
-def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], meeting: Rendezvous | None) -> None:
-    """Device count and flags, fixed for the life of this process. Without orders, all runs at once."""
-    count = meeting.processes.count if meeting else 1
+def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvous: Rendezvous | None) -> None:
+    """Set the number of devices, enough for all runs at once, and the flags of this process."""
+    count = rendezvous.processes.count if rendezvous else 1
     total = sum(task.config.mesh.devices for task in tasks) // count
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_env(total) | dict(env)
@@ -119,47 +123,47 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], meeting: 
 
     from harness.parallel.processes.jax_distributed import initialize
 
-    # Programs are kept in a cache of our own; what JAX's gives back cannot be serialised again.
+    # We have a cache of our own: programs loaded from JAX's cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
     if "JAX_NUM_CPU_DEVICES" in env:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", int(env["JAX_NUM_CPU_DEVICES"]))
-    if meeting is not None:
-        initialize(meeting, total)
+    if rendezvous is not None:
+        initialize(rendezvous, total)
     import_modules(tasks[0].config)
 
 
 def _train_runs(
     tasks: list[PreparedRun],
-    terms: WorkerOptions,
+    options: WorkerOptions,
     stop: threading.Event,
-    meeting: Rendezvous | None = None,
+    rendezvous: Rendezvous | None = None,
 ) -> list[State]:
-    """Each run in its turn, on its part of the devices. What ends in one of several processes is not tried
-    again here, since it has ended in the others too."""
+    """Train each run on its part of the devices. A process of a group never retries: the run has ended in
+    the other processes too."""
     import jax
 
     from harness.data.shared_reader import SharedReaders
     from harness.training.programs.memory_check import MemoryBudget
     from harness.worker.scheduler import RunScheduler, ScheduledRun, write_idle_status
 
-    leads = _is_primary(meeting.processes if meeting else None)
-    terms = replace(terms, attempts=1) if meeting else terms
-    devices = jax.devices()[: terms.devices or None]
+    is_primary = _is_primary(rendezvous.processes if rendezvous else None)
+    options = replace(options, attempts=1) if rendezvous else options
+    devices = jax.devices()[: options.devices or None]
     runs = [ScheduledRun(task.run, _block_key(task.config), task.config.mesh.devices) for task in tasks]
     trainer = _RunTrainer(dict(zip(runs, tasks, strict=True)), devices, SharedReaders(), MemoryBudget())
-    write = write_idle_status if leads else lambda *_: None
-    return RunScheduler(runs, len(devices), trainer.train, terms, stop, write).run_all(tasks[0].started_at)
+    write = write_idle_status if is_primary else lambda *_: None
+    return RunScheduler(runs, len(devices), trainer.train, options, stop, write).run_all(tasks[0].started_at)
 
 
 def _block_key(config: Config) -> str:
-    """Runs with this in common, where they stand together, start together."""
+    """Return the key of a run's block. Adjacent runs with the same key start together."""
     return f"{config.scale.name}/seed{config.seed}"
 
 
 @dataclass(frozen=True)
 class _RunTrainer:
-    """What an attempt leans on; nothing of a lane outlives it."""
+    """Resources shared by all attempts of this worker; nothing here is specific to one run."""
 
     tasks: Mapping[ScheduledRun, PreparedRun]
     devices: Sequence[Device]
@@ -167,6 +171,7 @@ class _RunTrainer:
     memory_budget: MemoryBudget
 
     def train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
+        """Make one attempt at a run on its devices. Return the end state, as written to disk."""
         from harness.parallel.processes.agreement import is_primary
         from harness.training.parent_checkpoint import rebuild_model
         from harness.training.programs.run_programs import local_rows, make_run_programs
@@ -177,8 +182,8 @@ class _RunTrainer:
         try:
             with self.readers.open(task.config, local_rows(task.config, devices)) as data:
                 model = rebuild_model(task.config, task.provenance.facts)
-                get, heldout = data.reader.get, data.heldout
-                programs = make_run_programs(task.config, model, devices, get, heldout, data.features)
+                get_batch, heldout = data.reader.get, data.heldout
+                programs = make_run_programs(task.config, model, devices, get_batch, heldout, data.features)
                 return train_run(task, programs, allocation.stop, self.memory_budget)
         except UserError as error:
             if is_primary():

@@ -1,7 +1,6 @@
-"""Whose turn it is: the runs of one process, block by block as devices come free, each restarted in place.
+"""Scheduler of the runs in one process: blocks start as devices come free, and failed runs are retried.
 
-Knows runs by their directories and devices by number, so it imports no JAX; what an attempt does is
-handed in.
+It knows runs by directory and devices by number, so it imports no JAX. The function that trains is passed in.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from harness.records.run.status import ProcessInfo, State, read_status, write_st
 from harness.worker.device_pool import DevicePool
 
 POLL_SECONDS = 0.1
+"""Seconds between two checks for a stop request."""
 RETRYABLE = (State.failed, State.oom)
-"""Ends after which another attempt may do better."""
+"""End states after which another attempt may succeed."""
 
 
 @dataclass(frozen=True)
 class ScheduledRun:
-    """A run and the devices that it needs. Runs of one block stand together, in the order of their lanes."""
+    """A run and its number of devices. Runs of one block are adjacent, in the order of their lanes."""
 
     run: RunDir
     block: str
@@ -38,19 +38,20 @@ class ScheduledRun:
 
 
 class StopSignal(threading.Event):
-    """Asks one lane to save and leave; set also while `everyone` is."""
+    """Request to one run to save and stop; also set while `stop_all` is set."""
 
     def __init__(self, stop_all: threading.Event) -> None:
         super().__init__()
         self._stop_all = stop_all
 
     def is_set(self) -> bool:
+        """Return whether this run, or every run, is asked to stop."""
         return super().is_set() or self._stop_all.is_set()
 
 
 @dataclass(frozen=True)
 class DeviceAllocation:
-    """What an attempt is given: devices from `first` on since `begun` (UTC seconds), until told to leave."""
+    """Devices of an attempt from number `first_device` on, since `started_at` (UTC seconds)."""
 
     first_device: int
     started_at: float
@@ -58,16 +59,17 @@ class DeviceAllocation:
 
 
 TrainRun = Callable[[ScheduledRun, DeviceAllocation], State]
-"""One attempt; returns the state that it wrote, or raises."""
+"""Function that makes one attempt. It returns the state that it wrote, or raises."""
 WriteStatus = Callable[[RunDir, State, str], None]
+"""Function that writes (run, state, message) while no attempt does."""
 
 
 class RunScheduler:
-    """The runs of a block start together on one range of devices, each gives its part back as it ends, and
-    of the blocks that wait the first one that fits is next, as the plan has it
-    (launcher.placement.list_scheduling).
+    """Scheduler of blocks of runs over the devices of one process.
 
-    A signal handler may set `leave` at any time; this thread never waits on it.
+    The runs of a block start together on one range of devices, and each frees its part when it ends. The next
+    block is the first waiting one that fits, as in the plan (launcher.placement.list_scheduling). A signal
+    handler may set `stop` at any time; this thread never blocks on it.
     """
 
     def __init__(
@@ -75,12 +77,12 @@ class RunScheduler:
         runs: Sequence[ScheduledRun],
         devices: int,
         train: TrainRun,
-        terms: WorkerOptions,
+        options: WorkerOptions,
         stop: threading.Event,
         write: WriteStatus | None = None,
     ) -> None:
         self._write = write or write_idle_status
-        self._runs, self._train, self._terms, self._stop = runs, train, terms, stop
+        self._runs, self._train, self._options, self._stop = runs, train, options, stop
         self._devices, self._pool = devices, DevicePool(devices)
         self._states = dict.fromkeys(runs, State.pending)
         self._waiting_blocks = [(*block,) for _, block in groupby(runs, key=lambda run: run.block)]
@@ -88,7 +90,10 @@ class RunScheduler:
         self._ended_runs: queue.SimpleQueue[ScheduledRun] = queue.SimpleQueue()
 
     def run_all(self, started_at: float) -> list[State]:
-        """Train until every run ended or left; `begun`: when the process took the first ones on."""
+        """Train until every run has ended or stopped. Return their states in order.
+
+        `started_at`: UTC seconds when the process took the first runs.
+        """
         for run in self._runs:
             self._write(run.run, State.pending, "")
         self._refuse_oversized_blocks()
@@ -97,11 +102,11 @@ class RunScheduler:
             self._handle_end(self._wait_for_end())
             self._start_fitting_blocks(time.time())
         self._stop_runs(lambda _: True)
-        return [self._states[turn] for turn in self._runs]
+        return [self._states[run] for run in self._runs]
 
     def _wait_for_end(self) -> ScheduledRun:
-        """Waits in short pieces: the system may give a signal to any thread, and this one, which acts on it,
-        sleeps on in one long wait."""
+        """Wait in short pieces, as this thread handles signals: a signal may go to any thread, and would not
+        interrupt one long wait."""
         while True:
             with contextlib.suppress(queue.Empty):
                 return self._ended_runs.get(timeout=POLL_SECONDS)
@@ -111,10 +116,9 @@ class RunScheduler:
             self._waiting_blocks.remove(block)
             for run in block:
                 self._states[run] = State.refused
-                reason = f"{run.block} needs {_total_devices(block)} devices side by side, there are {self._devices}"
-                self._write(
-                    run.run, State.refused, f"{reason}; give it a smaller mesh, or engine.devices more"
-                )
+                counts = f"needs {_total_devices(block)} devices side by side, but there are {self._devices}"
+                message = f"{run.block} {counts}. Use a smaller mesh, or raise engine.devices."
+                self._write(run.run, State.refused, message)
 
     def _start_fitting_blocks(self, started_at: float) -> None:
         for block in [*self._waiting_blocks]:
@@ -135,12 +139,12 @@ class RunScheduler:
     def _handle_end(self, run: ScheduledRun) -> None:
         allocation = self._allocations.pop(run)
         self._pool.free(allocation.first_device, run.num_devices)
-        if self._states[run] in RETRYABLE and self._terms.on_failure != "continue":
-            block_only = self._terms.on_failure == "stop_block"
+        if self._states[run] in RETRYABLE and self._options.on_failure != "continue":
+            block_only = self._options.on_failure == "stop_block"
             self._stop_runs(lambda candidate: candidate.block == run.block or not block_only)
 
     def _stop_runs(self, condition: Callable[[ScheduledRun], bool]) -> None:
-        """Those at work save and leave, those that wait never start."""
+        """Stop the runs that meet `condition`: running ones save first, waiting ones never start."""
         for run, allocation in self._allocations.items():
             if condition(run):
                 allocation.stop.set()
@@ -148,9 +152,9 @@ class RunScheduler:
             self._waiting_blocks.remove(block)
             for run in block:
                 self._states[run] = State.preempted
-                self._write(run.run, State.preempted, "asked to leave before its turn")
+                self._write(run.run, State.preempted, "stopped on request before it started")
 
-    # In the thread of a run
+    # Methods below run in the thread of a run.
 
     def _run_in_thread(self, run: ScheduledRun) -> None:
         try:
@@ -167,16 +171,16 @@ class RunScheduler:
                 return state
             status = read_status(run.run)
             failures = attempts.record_failure(status.step)
-            if failures >= self._terms.attempts:
+            if failures >= self._options.attempts:
                 return state
-            self._write(run.run, State.pending, f"{status.message or state.value}; it is started again")
-            if _stopped_within(self._terms.backoff(failures), allocation.stop):
+            self._write(run.run, State.pending, f"{status.message or state.value}; trying again")
+            if _stopped_within(self._options.backoff(failures), allocation.stop):
                 self._write(run.run, State.preempted, status.message)
                 return State.preempted
             allocation = dataclasses.replace(allocation, started_at=time.time())
 
     def _train_once(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
-        """Whatever is raised, SystemExit of a user's module too, ends this lane alone."""
+        """Make one attempt. Any exception, even SystemExit of a user's module, ends this run alone."""
         try:
             return self._train(run, allocation)
         except BaseException as error:
@@ -197,7 +201,7 @@ def _stopped_within(seconds: float, stop: threading.Event) -> bool:
 
 
 def write_idle_status(run: RunDir, state: State, message: str) -> None:
-    """Between attempts, when no journal has the status. On a full disk it goes to the worker's own output."""
+    """Write the status between attempts, when no RunWriter is active; print it if the disk is full."""
     status = dataclasses.replace(
         read_status(run), state=state, phase="open", message=message, writer=ProcessInfo.here()
     )

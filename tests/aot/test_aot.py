@@ -25,7 +25,7 @@ from harness.worker.describe import describe
 
 TINY = (
     "roster=frontier",
-    "ladder.vocabulary=64",
+    "roster.vocabulary=64",
     "scale=xs",
     "scale.parameters=80000",
     "scale.batch=16",
@@ -52,7 +52,7 @@ def held(make) -> int:
     """Bytes of one device: of each parameter its part by what its axes are split over, in float32, and its
     two moments."""
     sizes = []
-    for spec in make.model.specs.values():
+    for spec in make.model.param_specs.values():
         splits = [getattr(make.config.mesh, SPLIT.get(axis, ""), 1) for axis in spec.axes]
         vocabulary = make.config.mesh.tensor if "vocabulary" in spec.axes else 1
         sizes.append(spec.size // math.prod(splits) // vocabulary)

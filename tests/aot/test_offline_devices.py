@@ -27,7 +27,7 @@ LOCK = ROOT / "requirements-plan.lock"
 
 SMALL = (
     "roster=frontier",
-    "ladder.vocabulary=1024",
+    "roster.vocabulary=1024",
     "scale=xs",
     "scale.batch=16",
     "data.sequence_length=128",
@@ -104,7 +104,7 @@ def test_state_is_what_compilers_take_as_arguments(folder, program):
         assert not seen["refused"]
 
 
-WIDE = (*SMALL, "model.width=4096", "model.heads=8", "ladder.vocabulary=1048576", "scale.batch=4")
+WIDE = (*SMALL, "model.width=4096", "model.heads=8", "roster.vocabulary=1048576", "scale.batch=4")
 
 
 @with_compilers

@@ -62,8 +62,8 @@ def test_the_terminal_says_how_good_what_is_used_and_the_newest(width):
     few, enough = launches(MIN_LAUNCHES - 1), [dataclasses.replace(e, machine="other") for e in launches(12)]
     text = shown(PredictionLog((*few, *enough), 2), width)
     flat = " ".join(text.split())
-    assert "cpu x 2, earlier runs on this machine: a plan takes predictions as they are" in flat
-    assert f"takes {MIN_LAUNCHES} launches, {MIN_LAUNCHES - 1} are there" in flat
+    assert "cpu x 2, earlier runs on this machine: a plan does not correct predictions" in flat
+    assert f"needs {MIN_LAUNCHES} launches, and there are {MIN_LAUNCHES - 1}." in flat
     assert "other, earlier runs on this machine: a plan multiplies predictions by 1.50" in flat
     assert text.count("trial/xs/mha/seed") == LISTED
     assert "seed11" in text
@@ -73,7 +73,7 @@ def test_the_terminal_says_how_good_what_is_used_and_the_newest(width):
 
 def test_what_is_not_there_is_one_sentence(capsys):
     assert cli.main(["plan", "--accuracy"]) == 2
-    assert "no finished run is on record; train a sweep" in capsys.readouterr().err
+    assert "no finished run is on record. Train a sweep" in capsys.readouterr().err
     prediction_log._path().write_text("{\nnot json\n")
     assert cli.main(["plan", "--accuracy", "--json"]) == 2
     error = capsys.readouterr().err

@@ -67,5 +67,5 @@ def test_pooling_by_hand():
 
 def test_estimands_are_never_pooled():
     other = dataclasses.replace(made(0.04, 0.01), estimand=SlopeAxis.k_compute)
-    with pytest.raises(ValueError, match="different questions"):
+    with pytest.raises(ValueError, match="different quantities"):
         compute_multiplier.pooled_multiplier([made(0.04, 0.01), other])

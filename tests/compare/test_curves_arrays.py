@@ -17,9 +17,9 @@ from harness.compare import (
     project,
     sign_flip,
     trajectory_band,
+    trend,
     welch_effect,
 )
-from harness.compare.stats import scale_trend
 
 ENDS = pl.DataFrame({"seed": [0, 1, 2, 3], "a": [3.01, 3.12, 3.2, 3.05], "b": [2.9, 3.0, 3.15, 3.0]})
 LADDER = pl.DataFrame({"flops": [1e15, 1e16, 1e17, 1e18, 1e19], "loss": [4.0, 3.6, 3.3, 3.1, 2.95]})
@@ -43,7 +43,7 @@ def test_slopes_multipliers_and_what_is_made_of_them():
     k = compute_multiplier(paired_effect(*columns), slope)
     assert pooled_multiplier([k, k]) is not None
     flops = LADDER["flops"]
-    for part in (scale_trend, project):
+    for part in (trend, project):
         assert part(flops.log(), [k] * 5) == part(np.log(flops.to_numpy()), [k] * 5) is not None
     columns, arrays = both(LADDER, "flops", "loss")
     assert fit_ladder(*columns) == fit_ladder(*arrays) is not None
@@ -55,7 +55,7 @@ def test_differences():
     assert trajectory_band(columns[1] - columns[0]) == trajectory_band(arrays[1] - arrays[0])
 
 
-def test_a_surface_from_the_columns_of_a_frame():
+def test_a_scaling_law_from_the_columns_of_a_frame():
     n, d = np.meshgrid([1e7, 1e8, 1e9, 1e10], [1e9, 1e10, 1e11, 1e12])
     loss = 1.8 + 480 / n**0.34 + 2000 / d**0.36
     frame = pl.DataFrame({"n": n.ravel(), "d": d.ravel(), "loss": loss.ravel()})

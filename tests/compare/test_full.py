@@ -96,11 +96,14 @@ TABLE = [
     Row("any Holm-adjusted p < .05 over 4 null scales", "<= .05",
         lambda: simulate.family_wise(REPS), at_most(0.05)),
     Row("Chinchilla points", "objective <= .00101828, converged",
-        lambda: fit_scaling_law(*validation.chinchilla()), lambda s: s.converged and s.objective <= 0.00101828),
+        lambda: fit_scaling_law(*validation.chinchilla()),
+        lambda s: s.converged and s.objective <= 0.00101828),
     *[
         Row(
             f"the same by scipy's {method} as it comes", "detected as not converged",
-            lambda m=method: fit_scaling_law(*validation.chinchilla(), minimize=validation.default_optimizer(m)),
+            lambda m=method: fit_scaling_law(
+                *validation.chinchilla(), minimize=validation.default_optimizer(m)
+            ),
             lambda s: not s.converged,
         )
         for method in ("L-BFGS-B", "BFGS")

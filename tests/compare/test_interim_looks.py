@@ -159,7 +159,7 @@ def test_no_treatment_and_wrong_looks(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", recipe(variants={"mha": 1.0}))
     decision = decide_look(sweep, "xs", 1, SHARES)
     assert not decision.stop
-    assert "no treatment" in decision.sentence
+    assert "No treatment" in decision.sentence
     for look, shares in (
         (0, SHARES),
         (4, SHARES),
@@ -168,7 +168,7 @@ def test_no_treatment_and_wrong_looks(tmp_path):
         (1, (0.5, 1.0)),
         (1, ()),
     ):
-        with pytest.raises(ValueError, match="decide_look: look"):
+        with pytest.raises(ValueError, match="decide_look: no look"):
             decide_look(sweep, "xs", look, shares)
 
 

@@ -114,7 +114,7 @@ def test_nothing_shared_is_not_called_equal():
 
 def test_a_refusal_stands_in_the_place_of_the_function():
     text = printed(dataclasses.replace(made(), function=PredictionDiff(refused=f"because {HOSTILE}")))
-    assert "Not compared by what they answer: because [bold]x[/]?[31m." in text
+    assert "Predictions were not compared: because [bold]x[/]?[31m." in text
     assert "held-out loss" not in text
     assert "\x1b" not in text
 

@@ -188,7 +188,7 @@ def test_the_verb_in_a_process_of_its_own(one, copied):
     assert done.returncode == 0, done.stderr
     assert "6 of 6 bitwise equal" in done.stdout
     assert "arrays bitwise equal; the same examples were read" in done.stdout
-    assert "Otherwise" not in done.stdout
+    assert "Changed since" not in done.stdout
 
 
 def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
@@ -197,8 +197,8 @@ def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
     assert main(["verify", str(run.path)]) == 1
     said = capsys.readouterr().out
     assert "0 of 6 bitwise equal" in said
-    assert "The first that differs is step 25: grad_norm" in said
-    assert "nothing around it is otherwise" in said
+    assert "The first difference is at step 25: grad_norm" in said
+    assert "recorded environment has not changed" in said
     assert main(["verify", str(run.path), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert (content["same"], content["parting"]["step"], content["equal"]) == (False, 25, 0)

@@ -90,7 +90,7 @@ def tools(conclude=None) -> LaunchHooks:
         describe=lambda configs: [facts(each) for each in configs],
         engine=lambda *_: lasting_engine(),
         conclude=conclude or (lambda *_: None),
-        show_plan=print_forecast,
+        show_plan=lambda plan, console: print_forecast(plan.blocks, plan.forecast, console),
     )
 
 

@@ -67,7 +67,7 @@ def test_it_says_that_earlier_predictions_made_steps_longer(tmp_path):
     plain = planned(configs(tmp_path / "runs", dry_run=True))
     prediction_log.append_predictions(few)
     text = planned(configs(tmp_path / "runs", dry_run=True))
-    assert "in part a default, steps times 1.5 as earlier predictions ask" in text
+    assert "partly a default, and steps times 1.5 from earlier predictions" in text
     assert "steps times" not in plain
 
 

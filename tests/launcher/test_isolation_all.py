@@ -166,9 +166,9 @@ def test_attempts_in_the_lane_and_losses_of_the_process_are_counted_together(tmp
         tries.should_retry(run, Status(State.lost, step=step, attempt=now))
         counted.append(tries.failure_count(run))
     assert counted == [2, 3, 1]
-    keeper = Supervisor(lasting_engine(), run.config.engine, None, 1, None, None)  # type: ignore[arg-type]
-    keeper._requeue_runs(Assignment("x", [run], 1), [run], {run.name: 2})
-    assert keeper.waiting[0].failures == 2
+    supervisor = Supervisor(lasting_engine(), run.config.engine, None, 1, None, None)  # type: ignore[arg-type]
+    supervisor._requeue_runs(Assignment("x", [run], 1), [run], {run.name: 2})
+    assert supervisor.waiting[0].failures == 2
 
 
 def test_a_refused_run_is_asked_again_by_the_next_command_alone(tmp_path):

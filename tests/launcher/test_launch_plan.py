@@ -1,4 +1,4 @@
-"""A launch computes each value once: facts, blocks, measurements, and one estimate for each run on each mesh."""
+"""A launch computes each value once: facts, blocks, measurements, and the estimate of a run on a mesh."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class TestBlocks:
 
     def test_a_repeated_run_is_refused(self, tmp_path):
         made = configs(tmp_path, seeds=(0, 0))
-        with pytest.raises(UserError, match="asked for twice"):
+        with pytest.raises(UserError, match="appears twice"):
             check_distinct(sweep_directory(made), made)
 
     def test_two_runs_of_one_directory_are_refused_with_their_difference(self, tmp_path):

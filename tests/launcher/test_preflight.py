@@ -13,7 +13,8 @@ import pytest
 from harness.core.errors import UserError
 from harness.launcher.engines import preflight
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.sweep import Interrupted, launch
+from harness.launcher.sweep import launch
+from harness.launcher.sweep_lock import Interrupted
 from tests.launcher.support import configs, tools
 
 ENDED = Exit(0, "the worker ended with status 0")
@@ -70,7 +71,7 @@ def test_a_folder_that_is_not_shared(quick, tmp_path):
     other = tmp_path / "of_the_node"
     other.mkdir()
     with pytest.raises(
-        UserError, match="is not shared: the test job should have written .*\. Choose a folder"
+        UserError, match=r"is not shared: the test job should have written .*\. Choose a folder"
     ):
         probed(lambda order, argv: preflight.write_answer(other, argv[2], argv[3:]), tmp_path)
 

@@ -30,13 +30,13 @@ def in_ray(monkeypatch) -> None:
     monkeypatch.setattr("harness.launcher.engines.ray.process_actor._node_address", lambda: "10.1.2.3")
 
 
-def test_a_keeper_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, in_ray):
-    keeper = ProcessActor("k", task(tmp_path, "no_such_module"))
-    assert (keeper.began()["pid"] > 0, keeper.wait()) == (True, 1)
+def test_an_actor_says_how_its_process_ended_or_why_it_did_not_begin(tmp_path, in_ray):
+    actor = ProcessActor("k", task(tmp_path, "no_such_module"))
+    assert (actor.began()["pid"] > 0, actor.wait()) == (True, 1)
     assert "No module named no_such_module" in (tmp_path / "log").read_text()
-    keeper = ProcessActor("k", task(tmp_path, "json.tool", folder="/no/such/folder"))
-    assert "/no/such/folder" in keeper.began()["failure"]
-    assert keeper.wait() is None
+    actor = ProcessActor("k", task(tmp_path, "json.tool", folder="/no/such/folder"))
+    assert "/no/such/folder" in actor.began()["failure"]
+    assert actor.wait() is None
 
 
 def test_a_node_that_does_not_see_the_folder_says_so_and_makes_none(tmp_path, in_ray):
@@ -48,7 +48,7 @@ def test_a_node_that_does_not_see_the_folder_says_so_and_makes_none(tmp_path, in
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_keeper_says_where_it_is(tmp_path, in_ray):
+def test_an_actor_says_where_it_is(tmp_path, in_ray):
     (tmp_path / "says.py").write_text("import os, pathlib; pathlib.Path('said').write_text(os.environ['A'])")
     made = task(tmp_path, "says")
     assert (
@@ -57,20 +57,21 @@ def test_a_keeper_says_where_it_is(tmp_path, in_ray):
     assert (tmp_path / "said").read_text() == "[10.1.2.3]"
 
 
-def test_a_process_ends_with_its_keeper(tmp_path):
+def test_a_process_ends_with_its_actor(tmp_path):
     (tmp_path / "sleeps.py").write_text(
         "import os, pathlib, sys, time\n"
         "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     )
     made = task(tmp_path, "harness.launcher.engines.ray.parent_death", "sleeps", "pid")
     code = (
-        f"from harness.launcher.engines.ray.process_actor import Keeper, Task; Keeper('k', {made!r}); "
+        f"from harness.launcher.engines.ray.process_actor import ProcessActor, ProcessTask; "
+        f"ProcessActor('k', {made!r}); "
         "import time; time.sleep(600)"
     )
-    keeper = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    actor = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     worker = ProcessInfo.of(int((tmp_path / "pid").read_text()))
     assert worker.alive()
-    os.kill(keeper.pid, signal.SIGKILL)
-    keeper.wait()
+    os.kill(actor.pid, signal.SIGKILL)
+    actor.wait()
     wait_for(lambda: not worker.alive())

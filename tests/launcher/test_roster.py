@@ -19,7 +19,7 @@ from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast
 from harness.launcher.placement.frozen import read_places
 from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
 from harness.launcher.stages import freeze_rule
-from harness.launcher.stages.summary import plan_lines, power_lines
+from harness.launcher.stages.summary import design_power, plan_lines
 from harness.launcher.stages.time_steps import time_variants
 from harness.launcher.stages.tune_lr import tune_learning_rates
 from harness.launcher.sweep import Outcome, launch
@@ -77,25 +77,25 @@ class TestAnnounced:
 
     def test_one_seed_promises_no_interval_and_names_what_is_not_compared(self, tmp_path):
         made = roster(tmp_path)
-        assert power_lines(sweep_directory(made), runs_of(made)) == [
-            "One seed a scale: there will be no interval and no test.",
-            "Nothing is compared at imagine, 6t, 10t: no pair is there.",
+        assert [*design_power(sweep_directory(made), runs_of(made)).lines] == [
+            "Only one seed per scale, so no confidence interval or test is possible.",
+            "Not compared (no pair at this scale): imagine, 6t, 10t.",
         ]
 
     def test_power_is_that_of_the_pairs_in_their_unit(self, tmp_path):
         made = roster(tmp_path, seeds=(0, 1, 2))
-        sentence, rest = power_lines(sweep_directory(made), runs_of(made))
+        sentence, rest = design_power(sweep_directory(made), runs_of(made)).lines
         assert "1t: " in sentence
         assert "1p5t: " in sentence
         assert "nats with 3 seeds" in sentence
         assert "6t" not in sentence
         assert "imagine" not in sentence
-        assert rest.startswith("Nothing is compared at imagine")
+        assert rest.startswith("Not compared (no pair at this scale): imagine")
 
     def test_a_variant_that_comes_later_has_its_control_on_disk(self, tmp_path):
         train(roster(tmp_path, [("1t", "mha")], seeds=(0, 1)))
         made = roster(tmp_path, [("1t", "short")], seeds=(0, 1))
-        (sentence,) = power_lines(sweep_directory(made), runs_of(made))
+        (sentence,) = design_power(sweep_directory(made), runs_of(made)).lines
         assert "1t: " in sentence
 
 
@@ -177,7 +177,7 @@ def test_tuning_wants_every_variant_at_the_smallest_scale(tmp_path):
 def test_a_planned_ladder_is_refused_before_anything_is_written(tmp_path, dry):
     made = roster(tmp_path / "runs", dry_run=dry)
     made[3].roster = RosterConfig("frontier", vocabulary=10)
-    with pytest.raises(UserError, match="roster=frontier: these sizes are planned, not trained"):
+    with pytest.raises(UserError, match="roster=frontier can be planned, but not trained"):
         train(made)
     with pytest.raises(UserError, match="roster=frontier"):
         train_single(dataclasses.replace(made[3], engine=EngineConfig()))

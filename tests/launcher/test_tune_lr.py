@@ -135,5 +135,5 @@ def test_the_rule_holds_what_was_found_and_the_ledger_what_came_later(tmp_path):
 
 
 def test_a_single_run_is_not_tuned(tmp_path):
-    with pytest.raises(UserError, match="a single run has nothing to be tuned beside"):
+    with pytest.raises(UserError, match="one run cannot be tuned alone"):
         train_single(tuned_configs(tmp_path)[0])

@@ -39,10 +39,10 @@ from harness.models.registry import register_attention
         (
             "gated_delta",
             {"chunk": 12},
-            "chunk=12: this must be a power of two, at most data.sequence_length=16. Choose 16",
+            "chunk=12: use a power of two, at most data.sequence_length=16. Choose 16",
         ),
-        ("gated_delta", {"chunk": 0}, "chunk=0: this must be a power of two"),
-        ("gated_delta", {"chunk": 32}, "chunk=32: this must be a power of two, at most"),
+        ("gated_delta", {"chunk": 0}, "chunk=0: use a power of two"),
+        ("gated_delta", {"chunk": 32}, "chunk=32: use a power of two, at most"),
     ],
 )
 def test_mistakes_name_the_key_and_the_way_out(small, name, options, said):

@@ -82,7 +82,7 @@ def test_the_title_says_what_was_used(content):
 
 def test_page_and_pictures_have_it(content, told, tmp_path):
     text = render.render_page(told, content)
-    assert "<h2>Fleet</h2>" in text
+    assert "<h2>Utilisation</h2>" in text
     assert 'id="chart-fleet"' in text
     assert "utilisation 43.3 %" in text
     written = save_images.write_picture(panels.panel_specs(told, content)["fleet"], tmp_path, "fleet")

@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.compare import compare
 from harness.core.atomic_files import read_checksummed_json, write_bytes, write_checksummed_json, write_json
 from harness.launcher.runs import Run
-from harness.launcher.stages.summary import power_lines
+from harness.launcher.stages.summary import design_power
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import read_provenance
 from harness.records.run.sample_quality import SampleQuality, read_sample_quality, write_sample_quality
@@ -104,7 +104,7 @@ def test_losses_are_in_their_own_unit_everywhere(images):
         for run in images.runs()
         if (record := read_provenance(run))
     ]
-    (sentence,) = power_lines(images, runs)
+    (sentence,) = design_power(images, runs).lines
     assert "mean squared error with" in sentence
     assert "nats" not in sentence
 

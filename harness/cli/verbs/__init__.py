@@ -1,1 +1,1 @@
-"""What does each verb of the command do? One file a verb."""
+"""The verbs of the command, one file each."""

@@ -1,1 +1,1 @@
-"""What do verbs print in the terminal?"""
+"""Terminal output of the verbs."""

@@ -1,4 +1,4 @@
-"""A sweep as it would be trained: every run's time, memory and disk, and who trains where and when."""
+"""Predicted time, memory and disk of every run of a sweep, and its schedule, in the terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.report.tables.terminal import print_table
 from harness.report.tables.text_table import Table, make_table
 
 LISTED = 60
-"""Runs that the table lists, the longest first."""
+"""Number of runs in the table, the longest first."""
 
 
 def print_forecast(blocks: Sequence[Block], forecast: Forecast, console: Console) -> None:
-    """The table of runs, the Gantt, and what the whole comes to."""
+    """Print the table of runs, the Gantt chart, and the totals."""
     runs = [run for block in blocks for run in block.runs]
     console.print()
     print_table(console, "Runs", _table(runs, forecast))
@@ -49,20 +49,11 @@ def _row(run: Run, forecast: Forecast) -> list[str]:
 
 
 def _bars(forecast: Forecast) -> list[GanttBar]:
-    """Lanes in the order of their devices."""
-    ordered = sorted(
-        forecast.schedule.reservations,
-        key=lambda booking: (booking.first_device, booking.width, booking.start),
-    )
+    """Build the bars, lanes in the order of their devices."""
+    reservations = forecast.schedule.reservations
     return [
-        GanttBar(
-            _lane_name(booking.first_device, booking.width, forecast.unit),
-            booking.task,
-            booking.block,
-            booking.start,
-            booking.end,
-        )
-        for booking in ordered
+        GanttBar(_lane_name(r.first_device, r.width, forecast.unit), r.task, r.block, r.start, r.end)
+        for r in sorted(reservations, key=lambda r: (r.first_device, r.width, r.start))
     ]
 
 
@@ -72,14 +63,16 @@ def _lane_name(first: int, width: int, unit: str) -> str:
 
 
 def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
-    plan = forecast.schedule
+    schedule = forecast.schedule
+    total, low, high, bound = map(
+        format_clock, (schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan)
+    )
     basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
-    basis_text = "measured" if basis.runs else "in part a default"
-    basis_text += f", steps times {basis.factor:.3g} as earlier predictions ask" if basis.factor != 1 else ""
+    speed = "measured" if basis.runs else "partly a default"
+    speed += f", and steps times {basis.factor:.3g} from earlier predictions" if basis.factor != 1 else ""
     return [
-        f"{format_clock(plan.makespan)} in all ({format_clock(forecast.low)} to {format_clock(forecast.high)}), "
-        f"{plan.utilisation:.0%} of {forecast.capacity_text} in use; "
-        f"no order or widths would take less than {format_clock(plan.ideal_makespan)}.",
-        f"{format_si(sum(map(disk_bytes, runs)))}B of disk at most; the rate of this machine is {basis_text}.",
+        f"{total} in all ({low} to {high}), {schedule.utilisation:.0%} of {forecast.capacity_text} in use; "
+        f"no schedule can take less than {bound}.",
+        f"{format_si(sum(map(disk_bytes, runs)))}B of disk at most; the speed of this machine is {speed}.",
         "Nothing was written or trained.",
     ]

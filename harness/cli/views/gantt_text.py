@@ -1,4 +1,4 @@
-"""A plan as bars in the terminal: a row a lane, time from left to right."""
+"""Gantt chart in the terminal: one row per lane, time from left to right."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from rich.text import Text
 
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 ROWS = 40
-"""Lanes that are drawn; more than fit on a screen tell nothing."""
+"""Number of lanes that are drawn, at most."""
 
 
 @dataclass(frozen=True)
 class GanttBar:
+    """One bar of the chart."""
+
     row: str
     name: str
     group: str
-    """Bars of one group have one colour."""
+    """Name of the group; bars of one group have one colour."""
     start: float
     end: float
 
 
 def print_gantt(bars: Sequence[GanttBar], ends: str, console: Console) -> None:
-    """Rows in order of appearance. `ends`: the time at the right edge, in words."""
+    """Print the rows in order of appearance. `ends` is the text at the right edge of the time axis."""
     if not bars:
         return
     rows = list(dict.fromkeys(bar.row for bar in bars))
@@ -42,7 +44,7 @@ def print_gantt(bars: Sequence[GanttBar], ends: str, console: Console) -> None:
 
 
 def _bar_line(bars: Sequence[GanttBar], groups: Sequence[str], columns: int, length: float) -> Text:
-    """Each bar at least one column, its name inside where it has room, its edges told apart by a line."""
+    """Draw the bars of a row: each at least one column wide, with its name inside if there is room."""
     line = Text()
     for bar in bars:
         if (start := max(len(line), round(columns * bar.start / length))) >= columns:

@@ -1,4 +1,4 @@
-"""How good predictions of a step were, in the terminal: by machine and evidence, and what is made of that."""
+"""Accuracy of predicted step times by machine and evidence, and how plans correct them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import Table, drop_columns, make_table
 
 LISTED = 10
-"""Runs, the newest first."""
+"""Number of runs in the table, the newest first."""
 
 
 def measure_accuracy(log: PredictionLog) -> list[Accuracy]:
-    """Raises UserError where nothing was kept."""
+    """Return the accuracy by machine and evidence. Raises UserError if no run is recorded."""
     if not log.predictions:
         left_out = f" ({log.skipped} damaged or of another version)" if log.skipped else ""
         raise UserError(
-            f"harness plan --accuracy: no finished run is on record{left_out}; train a sweep, and each of"
-            " its runs is held against what was predicted of it"
+            f"harness plan --accuracy: no finished run is on record{left_out}. Train a sweep; each of its runs"
+            " then records its predicted and measured step time."
         )
     return accuracy_by_evidence(log.predictions)
 
 
 def print_accuracy(log: PredictionLog, accuracies: Sequence[Accuracy], console: Console) -> None:
-    """`found`: what `judged` says of them."""
+    """Print `accuracies`, the corrections that plans make, and the newest runs of the log."""
     print_table(console, "Seconds of a step, predicted and measured", _table(accuracies))
     for accuracy in accuracies:
         print_line(console, plain_text(_correction_text(accuracy)))
@@ -43,7 +43,7 @@ def print_accuracy(log: PredictionLog, accuracies: Sequence[Accuracy], console: 
 
 
 def _table(accuracies: Sequence[Accuracy]) -> Table:
-    columns = ("machine", "rests on", "runs", "launches", "off by", "worst", "inside [95 %]", "took/raw")
+    columns = ("machine", "evidence", "runs", "launches", "off by", "worst", "inside [95 %]", "took/raw")
     return make_table(columns, map(_row, accuracies), left=2)
 
 
@@ -61,12 +61,12 @@ def _row(accuracy: Accuracy) -> tuple[str, ...]:
 
 
 def _correction_text(accuracy: Accuracy) -> str:
-    """What a later plan does."""
+    """Say how later plans correct predictions of this machine and evidence."""
     group = f"{accuracy.machine}, {accuracy.evidence}"
     if accuracy.now is None:
         return (
-            f"{group}: a plan takes predictions as they are; to correct them takes {MIN_LAUNCHES} launches,"
-            f" {accuracy.launches} {'is' if accuracy.launches == 1 else 'are'} there."
+            f"{group}: a plan does not correct predictions; a correction needs {MIN_LAUNCHES} launches, "
+            f"and there {'is' if accuracy.launches == 1 else 'are'} {accuracy.launches}."
         )
     return (
         f"{group}: a plan multiplies predictions by {format_number(accuracy.now.factor)}, and widens their "

@@ -1,4 +1,4 @@
-"""What `harness verify` says, in a few lines."""
+"""Result of `harness verify` as text or JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from harness.core.number_format import plain_text
 from harness.records.run.environment import EnvironmentChange
 
 NAMED, LONGEST = 3, 160
-"""Arrays that are named, and letters of a value that are shown."""
+"""Number of differing arrays that are named, and letters of a value that are shown."""
 
 
 def replay_text(replay: ReplayResult, *, as_json: bool) -> str:
+    """Return the result of a replay as a few lines of text, or as JSON."""
     if as_json:
         content = to_json(replay) | {"same": replay.same}
         return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
@@ -23,30 +24,32 @@ def replay_text(replay: ReplayResult, *, as_json: bool) -> str:
 
 def _lines(replay: ReplayResult) -> Iterator[str]:
     start = f"the checkpoint at step {replay.first}" if replay.first else "its start"
-    heading = f"{replay.name}: steps {replay.first + 1} to {replay.last} made again from {start}"
+    heading = f"{replay.name}: replayed steps {replay.first + 1} to {replay.last} from {start}"
     yield f"{heading}: {replay.equal} of {replay.steps} bitwise equal ({', '.join(replay.columns)})."
     if (parting := replay.parting) is not None:
         yield (
-            f"The first that differs is step {parting.step}: {parting.column} {parting.recorded!r} on disk, "
-            f"{parting.replayed!r} now (by {abs(parting.replayed - parting.recorded):.3g}); the loss is off "
-            f"by {replay.largest:.3g} at most."
+            f"The first difference is at step {parting.step}: {parting.column} {parting.recorded!r} on disk, "
+            f"{parting.replayed!r} now (by {abs(parting.replayed - parting.recorded):.3g}). The loss differs "
+            f"by at most {replay.largest:.3g}."
         )
     yield from map(_state_text, replay.states)
     if replay.changes:
-        yield f"Otherwise than when it was trained: {'; '.join(map(_change_text, replay.changes))}."
+        yield f"Changed since it was trained: {'; '.join(map(_change_text, replay.changes))}."
     elif not replay.same:
-        yield "As far as its record tells, nothing around it is otherwise than when it was trained."
+        yield "Its recorded environment has not changed since it was trained."
     yield from replay.notes
 
 
 def _state_text(state: StateCheck) -> str:
-    read = "the same examples were read" if state.same_examples else "other examples were read"
+    read = f"{'the same' if state.same_examples else 'other'} examples were read"
     equal = state.arrays - len(state.differing)
     sentence = f"State at step {state.step}: {equal} of {state.arrays} arrays bitwise equal; {read}."
     if not state.differing:
         return sentence
-    remainder = f" and {len(state.differing) - NAMED} more" if len(state.differing) > NAMED else ""
-    return f"{sentence} Off by {state.largest:.3g} at most: {', '.join(state.differing[:NAMED])}{remainder}."
+    names = ", ".join(state.differing[:NAMED])
+    if len(state.differing) > NAMED:
+        names += f" and {len(state.differing) - NAMED} more"
+    return f"{sentence} They differ by at most {state.largest:.3g}: {names}."
 
 
 def _change_text(change: EnvironmentChange) -> str:

@@ -131,10 +131,8 @@ def _mix(facts: Facts) -> str:
 
 def _schedule(config: Mapping[str, Any]) -> str:
     schedule = config.get("schedule") or {}
-    parts = [
-        f"{key} {schedule[key]:g}" for key in ("warmup", "cooldown", "floor") if _number(schedule.get(key))
-    ]
-    return ", ".join([str(schedule.get("name", "")), *parts])
+    keys = [key for key in ("warmup", "cooldown", "floor") if _number(schedule.get(key))]
+    return ", ".join([str(schedule.get("name", "")), *(f"{key} {schedule[key]:g}" for key in keys)])
 
 
 def _tuning(entry: Any) -> str:

@@ -1,7 +1,7 @@
 """Provenance of a sweep: the environment of every run, its dependencies, and the state of the ledger.
 
-Nothing here raises on damaged files: an unreadable value is None or empty. Checkpoint files are not hashed
-again; `harness diff` and `harness verify` do that.
+Damaged files do not raise: their values are None or empty. Checkpoint files are not hashed again here;
+`harness diff` and `harness verify` do that.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
 
 
 def _consecutive_parts(run: RunDir, origin: int) -> tuple[list[Path], str]:
-    """Return the intact consecutive parts from the run's first step on, and the problem that ended them."""
+    """Return the intact consecutive parts from the run's first step on, and a problem if one is damaged."""
     chain, end, problem = [], origin, ""
     for part in sorted(metrics.list_parts(run, "evals"), key=lambda part: (part.start, -part.end)):
         if not part.checksum_ok():

@@ -34,17 +34,13 @@ def read_tables(tables: Sequence[pl.DataFrame | Path | str]) -> pl.DataFrame:
     that the run exists. Raises UserError, naming file, row and column, for a cell that cannot be read and for
     two losses of one step.
     """
-    frames = [_parse_columns(*_read_frame(table)) for table in tables]
+    sources = [(t, "table") if isinstance(t, pl.DataFrame) else (_read_file(Path(t)), str(t)) for t in tables]
+    frames = [_parse_columns(frame, name) for frame, name in sources]
     if not any(frame.height for frame in frames):
         raise UserError(
             f"--curves: no rows to compare. Give CSV or Parquet files with the columns {', '.join(REQUIRED)}."
         )
     return _drop_repetitions(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"))
-
-
-def _read_frame(table: pl.DataFrame | Path | str) -> tuple[pl.DataFrame, str]:
-    """Return a table and its name for messages."""
-    return (table, "table") if isinstance(table, pl.DataFrame) else (_read_file(Path(table)), str(table))
 
 
 def _read_file(path: Path) -> pl.DataFrame:

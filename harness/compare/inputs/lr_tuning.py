@@ -112,8 +112,8 @@ def _parabola_minimum(*points: tuple[float, float]) -> tuple[float, float]:
 
 def _decayed_loss(run: RunRecord, domains: tuple[str, ...]) -> float | None:
     """Return the loss at the decayed end of a run; None if it is missing or the run diverged."""
-    outcome = last_result(run.evals, domains) if run.complete and not run.diverged else None
-    return outcome.loss if outcome and outcome.decayed else None
+    result = last_result(run.evals, domains) if run.complete and not run.diverged else None
+    return result.loss if result and result.decayed else None
 
 
 def _no_finite_loss_message(curve: RateCurve) -> str:

@@ -81,10 +81,10 @@ def same_seed_note(runs: Sequence[RunRecord]) -> str:
     first_runs: dict[tuple, RunRecord] = {}
     pairs, breaches = 0, []
     for run in (run for run in runs if run.complete and run.config):
-        if (twin := first_runs.setdefault(_training_key(run), run)) is not run:
+        if (first_run := first_runs.setdefault(_training_key(run), run)) is not run:
             pairs += 1
-            if not np.array_equal(twin.evals.losses, run.evals.losses, equal_nan=True):
-                breaches.append(f"{twin.path} and {run.path}")
+            if not np.array_equal(first_run.evals.losses, run.evals.losses, equal_nan=True):
+                breaches.append(f"{first_run.path} and {run.path}")
     if not pairs:
         return ""
     breach_text = f"; not equal, though they must be: {', '.join(breaches)}" if breaches else ""
@@ -104,8 +104,8 @@ class FalsePositiveRate:
     @property
     def sentence(self) -> str:
         """Sentence with count, rate and interval."""
-        few_pairs = f"; below {MIN_NULL_PAIRS} null pairs this is too few to tell"
-        warning = few_pairs if self.pairs < MIN_NULL_PAIRS else ""
+        few_pairs = self.pairs < MIN_NULL_PAIRS
+        warning = f"; below {MIN_NULL_PAIRS} null pairs this is too few to tell" if few_pairs else ""
         return (
             f"A/A: {self.hits} of {self.pairs} null pairs differ at {self.alpha:g}, a rate of "
             f"{self.hits / self.pairs:.3f} [{self.low:.3f}, {self.high:.3f}]{warning}."
@@ -241,9 +241,9 @@ def _losses_by_data_order(
     groups: dict[int, dict[int, float]] = defaultdict(dict)
     for run in runs:
         if run.provenance.scale == scale and run.complete and not run.diverged:
-            outcome = last_result(run.evals, domains)
-            if outcome and outcome.decayed:
-                groups[run.provenance.data_seed][run.provenance.seed] = outcome.loss
+            result = last_result(run.evals, domains)
+            if result and result.decayed:
+                groups[run.provenance.data_seed][run.provenance.seed] = result.loss
     return groups
 
 

@@ -85,6 +85,11 @@ class PairedRuns:
         """Treatment loss of each pair, shape (pairs,)."""
         return np.array([m.treatment_result.loss for m in self.pairs])
 
+    @property
+    def loss_differences(self) -> np.ndarray:
+        """Treatment loss minus control loss of each pair, shape (pairs,)."""
+        return self.treatment_losses - self.control_losses
+
     @cached_property
     def all_control_losses(self) -> np.ndarray:
         """Finite losses of the control, paired or not, shape (control seeds,)."""

@@ -1,7 +1,6 @@
 """Reader for the runs of a sweep: facts, evaluations and problems of each run.
 
-Only evaluations are read; step tables are read later by the checks that need them. Nothing here raises on
-damaged files: each fault becomes a `problem`.
+Step tables stay unread until a check needs them. Damaged files do not raise: each fault becomes a `problem`.
 """
 
 from __future__ import annotations

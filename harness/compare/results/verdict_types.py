@@ -40,10 +40,9 @@ class DomainEffect:
 
 @dataclass(frozen=True)
 class Look:
-    """Interim look: the difference at a decayed checkpoint that both variants have."""
+    """Interim look at a decayed checkpoint that both variants have, at `share` of the token budget."""
 
     share: float
-    """Share of the token budget."""
     tokens: int
     delta: Effect
     alpha: float | None

@@ -38,12 +38,12 @@ def slope_between(pairing: PairedRuns, share: float, look: float) -> ControlSlop
     """Return the slope between two decayed checkpoints of the control, over the seeds that have both. None if
     no seed has both, or their token ratios differ."""
     pairs = [(pairing.result_at(run, share), pairing.result_at(run, look)) for run in pairing.control_runs]
-    outcomes = [(branch, end) for branch, end in pairs if branch and end and branch.decayed and end.decayed]
-    outcomes = [(branch, end) for branch, end in outcomes if 0 < branch.tokens < end.tokens]
-    ratios = {end.tokens / branch.tokens for branch, end in outcomes}
+    results = [(branch, end) for branch, end in pairs if branch and end and branch.decayed and end.decayed]
+    results = [(branch, end) for branch, end in results if 0 < branch.tokens < end.tokens]
+    ratios = {end.tokens / branch.tokens for branch, end in results}
     if len(ratios) != 1:
         return None
-    branch, end = np.array([[branch.loss, end.loss] for branch, end in outcomes]).T
+    branch, end = np.array([[branch.loss, end.loss] for branch, end in results]).T
     return horizon_slope(branch, end, ratios.pop())
 
 
@@ -76,5 +76,5 @@ def _ladder_slopes(pairings: Sequence[PairedRuns]) -> dict[str, ControlSlope]:
 
 
 def _control_flops(pairing: PairedRuns) -> float:
-    outcomes = [outcome for outcome in map(pairing.result_at, pairing.control_runs) if outcome]
-    return max((outcome.flops for outcome in outcomes), default=0.0)
+    results = [result for result in map(pairing.result_at, pairing.control_runs) if result]
+    return max((result.flops for result in results), default=0.0)

@@ -162,14 +162,9 @@ def _multiplier_text(k: Multiplier | None) -> str:
 
 def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
     """Decide by the sign of a pooled interval that is clear of zero, if the largest scale agrees."""
-    if treatment_better and largest < 0:
-        return Ruling(
-            Decision.B_BETTER, "the pooled interval of ln k lies above zero, and the largest scale agrees"
-        )
-    if not treatment_better and largest > 0:
-        return Ruling(
-            Decision.A_BETTER, "the pooled interval of ln k lies below zero, and the largest scale agrees"
-        )
+    decision, side = (Decision.B_BETTER, "above") if treatment_better else (Decision.A_BETTER, "below")
+    if largest < 0 if treatment_better else largest > 0:
+        return Ruling(decision, f"the pooled interval of ln k lies {side} zero, and the largest scale agrees")
     return Ruling(Decision.INCONCLUSIVE, "the pooled multiplier and the largest scale point different ways")
 
 

@@ -19,35 +19,55 @@ from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.metrics import read_curve
 from harness.records.run.training_target import END
 
-BLOCKING = frozenset( { "DATA_ORDER_MISMATCH", "MIXED_CODE", "UNEQUAL_TOKENS", "SCHEDULE_MISMATCH",
-"HOT_LR_LOOK", "DIVERGED", "NO_SEED_REPLICATION", "SLOPE_OUT_OF_RANGE", "EVAL_SET_MISMATCH", "HAND_EDITED", }
-) WARNINGS = frozenset( { "UNEQUAL_FLOPS", "UNEQUAL_PARAMS", "LR_GRID_EDGE", "UNEQUAL_TUNING", "LOW_DF",
-"NEGATIVE_CORRELATION", "CORRELATION_IMPLAUSIBLE", "SEED_REUSED_FOR_TUNING", "SCHEDULE_FLIP", "OUTLIER_SEED",
-"MIXED_HARDWARE", "POOR_FIT", "EXTRAPOLATION", "VARIANCE_MISMATCH", "SLOPE_LOCAL", "NO_SLOPE", "INCOMPLETE",
-"ORDER_UNVERIFIED", "DAMAGED", "OPTIONAL_STOPPING", } ) EXPLANATIONS = { "DATA_ORDER_MISMATCH": "the two runs
-of a pair read different examples, and neither declared it", "MIXED_CODE": "the runs of one block, or the
-parts of one run, ran under different code", "UNEQUAL_TOKENS": "the two runs of a pair trained on different
-numbers of tokens", "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
-"HOT_LR_LOOK": "a loss was taken before the learning rate had decayed", "DIVERGED": "a run diverged",
-"NO_SEED_REPLICATION": "one seed: the difference cannot be told apart from seed noise", "SLOPE_OUT_OF_RANGE":
-"the difference is too large, or the control's slope too flat, for a multiplier", "EVAL_SET_MISMATCH": "the
-variants were evaluated on different held-out sets", "HAND_EDITED": "the files of a run contradict each other
-or their place", "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %", "UNEQUAL_PARAMS": "parameters differ
-by over 1 %", "LR_GRID_EDGE": "the best learning rate is at the edge of the grid", "UNEQUAL_TUNING": "the
-variants were not tuned alike", "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
-"NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
-"CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?", "SEED_REUSED_FOR_TUNING": "a
-seed of the comparison was also used to tune the learning rate", "SCHEDULE_FLIP": "before the cooldown the
-difference had the opposite sign", "OUTLIER_SEED": "one pair lies over 5 pooled MAD from its scale's median
-(shown with and without)", "MIXED_HARDWARE": "the runs of a pair were trained on different software or
-hardware", "POOR_FIT": "the control's slope is poorly known", "EXTRAPOLATION": "beyond the data",
-"VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter, so it is not used",
-"SLOPE_LOCAL": "the slope is local: from half the tokens to all of them", "NO_SLOPE": "no cooldown branch and
-fewer than four scales: no multiplier", "INCOMPLETE": "some runs of this rung have no outcome yet",
-"ORDER_UNVERIFIED": "no hash of the examples read, so equal data order is assumed", "DAMAGED": "part of a
-run's records cannot be read", "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval
-accounts for that, the pooled one " "does not, so a decision also needs the largest scale", } """Explanation
-of each flag, one sentence."""
+BLOCKING = frozenset(
+    {
+        "DATA_ORDER_MISMATCH",
+        "MIXED_CODE",
+        "UNEQUAL_TOKENS",
+        "SCHEDULE_MISMATCH",
+        "HOT_LR_LOOK",
+        "DIVERGED",
+        "NO_SEED_REPLICATION",
+        "SLOPE_OUT_OF_RANGE",
+        "EVAL_SET_MISMATCH",
+        "HAND_EDITED",
+    }
+)
+EXPLANATIONS = {
+    "DATA_ORDER_MISMATCH": "the two runs of a pair read different examples, and neither declared it",
+    "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
+    "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
+    "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
+    "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
+    "DIVERGED": "a run diverged",
+    "NO_SEED_REPLICATION": "one seed: the difference cannot be told apart from seed noise",
+    "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
+    "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
+    "HAND_EDITED": "the files of a run contradict each other or their place",
+    "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %",
+    "UNEQUAL_PARAMS": "parameters differ by over 1 %",
+    "LR_GRID_EDGE": "the best learning rate is at the edge of the grid",
+    "UNEQUAL_TUNING": "the variants were not tuned alike",
+    "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
+    "NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
+    "CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?",
+    "SEED_REUSED_FOR_TUNING": "a seed of the comparison was also used to tune the learning rate",
+    "SCHEDULE_FLIP": "before the cooldown the difference had the opposite sign",
+    "OUTLIER_SEED": "one pair lies over 5 pooled MAD from its scale's median (shown with and without)",
+    "MIXED_HARDWARE": "the runs of a pair were trained on different software or hardware",
+    "POOR_FIT": "the control's slope is poorly known",
+    "EXTRAPOLATION": "beyond the data",
+    "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter: it is not used",
+    "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
+    "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
+    "INCOMPLETE": "some runs of this rung have no outcome yet",
+    "ORDER_UNVERIFIED": "no hash of the examples read: equal data order is assumed",
+    "DAMAGED": "part of a run's records cannot be read",
+    "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, the pooled "
+    "one does not, so a decision also needs the largest scale",
+}
+"""Explanation of each flag, one sentence."""
+WARNINGS = frozenset(EXPLANATIONS) - BLOCKING
 
 
 def blocking_flags(flags: Iterable[str]) -> list[str]:
@@ -70,7 +90,7 @@ def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) ->
 def pair_flags(pair: RunPair) -> set[str]:
     """Return the flags of one pair: its unwanted differences."""
     control, treatment = pair.control.provenance, pair.treatment.provenance
-    raised = {
+    conditions = {
         "DATA_ORDER_MISMATCH": reads_other_examples(pair),
         "ORDER_UNVERIFIED": any(
             run.examples_until(pair.look) is None for run in (pair.control, pair.treatment)
@@ -87,7 +107,7 @@ def pair_flags(pair: RunPair) -> set[str]:
         "UNEQUAL_FLOPS": unequal(control.facts.flops_per_token, treatment.facts.flops_per_token),
         "UNEQUAL_PARAMS": unequal(control.facts.parameters, treatment.facts.parameters),
     }
-    return {flag for flag, present in raised.items() if present}
+    return {flag for flag, present in conditions.items() if present}
 
 
 def schedule_key(run: RunRecord) -> tuple:
@@ -206,9 +226,9 @@ def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: S
     if not control_tuning and not variant_tuning:
         return set()
     reused_seeds = {entry.get("seed") for entry in (control_tuning, variant_tuning)} & set(seeds)
-    raised = {
+    conditions = {
         "UNEQUAL_TUNING": control_tuning.get("points") != variant_tuning.get("points"),
         "LR_GRID_EDGE": bool(control_tuning.get("edge") or variant_tuning.get("edge")),
         "SEED_REUSED_FOR_TUNING": bool(reused_seeds),
     }
-    return {flag for flag, present in raised.items() if present}
+    return {flag for flag, present in conditions.items() if present}

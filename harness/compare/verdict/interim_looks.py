@@ -73,11 +73,11 @@ def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float])
         raise ValueError(f"decide_look: no look {look} at shares {list(shares)}; they must rise from 0 to 1")
     runs = read_runs(sweep)
     rule, _, _ = read_rule(sweep, runs)
-    roster, rows = ExpectedRuns(rule, runs, runs_in_ledger(sweep)), {}
-    for name in roster.treatments:
+    expected_runs, rows = ExpectedRuns(rule, runs, runs_in_ledger(sweep)), {}
+    for name in expected_runs.treatments:
         pairing = _pairing(runs, scale, name, rule)
-        if pairing.treatment_runs and roster.compared_scales(name, [scale]):
-            rows[name] = evaluate_looks(pairing, planned, rule, roster.family_size, until=look)[-1]
+        if pairing.treatment_runs and expected_runs.compared_scales(name, [scale]):
+            rows[name] = evaluate_looks(pairing, planned, rule, expected_runs.family_size, until=look)[-1]
     proceed = LookOutcome.proceed.value
     outcomes = {name: proceed if row.outcome == INCOMPLETE else row.outcome for name, row in rows.items()}
     stop = bool(outcomes) and proceed not in outcomes.values()

@@ -15,8 +15,7 @@ from harness.compare.inputs.evaluations import EvalResult
 from harness.compare.inputs.pairing import PairedRuns
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import IsoRow
-from harness.compare.stats.estimates import Effect
-from harness.compare.stats.paired_effects import effect_from_deltas, single_pair_effect
+from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.training_target import END
 
 AXES = ("steps", "tokens", "flops")
@@ -49,7 +48,9 @@ def _iso_row(pairing: PairedRuns, axis: str, level: float) -> IsoRow | None:
     ]
     if not np.isfinite(deltas).all():
         return None
-    return IsoRow(axis, float(np.mean(amounts)), _effect(deltas, pairing, level))
+    loss_size = float(np.abs(pairing.control_losses).max())
+    effect = effect_from_deltas(deltas, loss_size=loss_size, level=level)
+    return IsoRow(axis, float(np.mean(amounts)), effect)
 
 
 def loss_at(curve: Sequence[tuple[float, float]], amount: float) -> float:
@@ -69,9 +70,3 @@ def _decayed_points(pairing: PairedRuns, run: RunRecord, axis: str) -> list[tupl
 
 def _amount(outcome: EvalResult, axis: str) -> float:
     return float(getattr(outcome, _FIELD[axis]))
-
-
-def _effect(deltas: Sequence[float], pairing: PairedRuns, level: float) -> Effect:
-    if len(deltas) == 1:
-        return single_pair_effect(deltas[0])
-    return effect_from_deltas(deltas, loss_size=float(np.abs(pairing.control_losses).max()), level=level)

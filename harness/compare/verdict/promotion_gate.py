@@ -68,22 +68,22 @@ def evaluate_gate(
 
 def decide_gate(variant: str, criteria: Sequence[Criterion], *, invalid: bool = False) -> GateResult:
     """Promote if three of four criteria are won and the other is lost by at most its margin."""
-    won = sum(criterion.passed is True for criterion in criteria)
+    num_won = sum(criterion.passed is True for criterion in criteria)
     not_won = [c for c in criteria if c.passed is not True]
     not_measured = [c.name for c in not_won if c.passed is None]
     beyond_margin = [c.name for c in not_won if c.value is not None and c.value < -c.margin]
-    promote, reason = False, f"won {won} of {len(criteria)}"
+    promote, reason = False, f"won {num_won} of {len(criteria)}"
     if invalid:
         reason = "the comparison itself is invalid"
     elif not_measured:
         reason = f"not measured: {', '.join(not_measured)}"
-    elif won < MIN_WON:
+    elif num_won < MIN_WON:
         reason += f", not: {', '.join(c.name for c in not_won)}"
     elif beyond_margin:
         reason = f"lost by over its margin: {', '.join(beyond_margin)}"
     else:
         promote = True
-    return GateResult(variant, promote, won, tuple(criteria), reason)
+    return GateResult(variant, promote, num_won, tuple(criteria), reason)
 
 
 def _variant_measurements(

@@ -21,10 +21,10 @@ from harness.records.run.training_target import END
 MISSING = "missing"
 
 
-def run_states(roster: ExpectedRuns, scales: Sequence[str]) -> tuple[RunState, ...]:
+def run_states(expected_runs: ExpectedRuns, scales: Sequence[str]) -> tuple[RunState, ...]:
     """Return the state of every run that exists or is expected. scales: scales of the runs, in order."""
-    states = {run.key: _run_state(run, roster.rule) for run in roster.runs}
-    for key in roster.expected - states.keys():
+    states = {run.key: _run_state(run, expected_runs.rule) for run in expected_runs.runs}
+    for key in expected_runs.expected - states.keys():
         states[key] = _missing_run(*key)
     order = {scale: position for position, scale in enumerate(scales)}
     last = len(order)  # Scales without any run come last.

@@ -1,1 +1,1 @@
-"""How do images become training examples?"""
+"""Training examples from images."""

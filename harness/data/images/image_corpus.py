@@ -1,12 +1,13 @@
-"""From a config of images to batches: an example is a row of int32, so that all that moves tokens moves it.
+"""Corpus of images. An example is an int32 row, so that code which moves tokens can move it.
 
 A row is [noise key (2 words), time, label, pixels...]. The model draws the noise from the key inside its
-program, so that all variants, on any mesh, see the same; time is in units of 1/65536. Times and noise of a
-source's k-th example follow from the data seed, its name and k, as its image does.
+program, so all variants see the same noise, on any mesh. Time is in units of 1/65536. Time and noise of a
+source's k-th example follow from the data seed, the source's name and k, as its image does.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -28,16 +29,16 @@ from harness.data.text.source_survey import content_hash
 from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
 
 HEADER_WORDS = 4
-"""Words of a row before the pixels."""
+"""Number of int32 words of a row before the pixels."""
 TIME_UNITS = 65_536
-"""Time 1, all noise; 0 is the image."""
+"""Integer value of time 1, which is pure noise; time 0 is the image."""
 HELDOUT_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Times at which held-out images are evaluated, each a domain of its own."""
 
 
 @dataclass(frozen=True)
 class ImageDomain:
-    """A source, ready to read. `salt` tells its images from those of any other source."""
+    """A source that is ready to read. `salt` makes its example ids differ from all other sources'."""
 
     name: str
     train: LabelledImages
@@ -48,79 +49,73 @@ class ImageDomain:
 
 @dataclass(frozen=True)
 class ImageCorpus:
+    """Labelled images of all sources, with the schedule of their mixes."""
+
     domains: tuple[ImageDomain, ...]
     schedule: MixSchedule
     patches_per_image: int
-    """Tokens an image."""
+    """Number of tokens of an image."""
     classes: int
-    """Over all sources; the label after the last one stands for none."""
-    unlabelled: float
+    """Number of labels over all sources. The label `classes` means no label."""
+    label_dropout: float
+    """Share of training examples without a label."""
 
     @property
     def row_length(self) -> int:
+        """Number of int32 values of a row."""
         return HEADER_WORDS + math.prod(self.domains[0].train.shape)
 
     def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
-        """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
-        this size."""
+        """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""
         return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
 
     def examples(
         self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sampler.Examples` says; noise and time are drawn anew each epoch."""
+        """Implement `sampler.ExampleSource`. Noise and time are drawn anew each epoch."""
         domain = self.domains[source]
         count = len(domain.train.labels_N)
         epoch_B, index_B = np.divmod(rank_B, count)
         image_B = permute(index_B, count, make_key("order", data_seed, domain.name), epoch_B)
         draws_B4 = _random_words(make_key("noise", data_seed, domain.name), int(rank_B[0]), len(rank_B))
         labels_B = domain.train.labels_N[image_B] + domain.first_class
-        dropped_B = _to_uniform(draws_B4[:, 3]) < self.unlabelled
+        dropped_B = _to_uniform(draws_B4[:, 3]) < self.label_dropout
         labels_B[dropped_B] = self.classes
         times_B = expit(ndtri(_to_uniform(draws_B4[:, 2])))  # logit-normal (arXiv:2403.03206, section 3.1)
         columns = (draws_B4[:, 0], times_B, labels_B, image_B)
-        keys_B, times_B, labels_B, shown_B = (column[local_rows_B] for column in columns)
-        rows_BR = pack_rows(keys_B, times_B, labels_B, domain.train.images_NHWC[shown_B])
+        keys_B, times_B, labels_B, local_images_B = (column[local_rows_B] for column in columns)
+        rows_BR = pack_rows(keys_B, times_B, labels_B, domain.train.images_NHWC[local_images_B])
         return rows_BR, draws_B4[:, 1] + image_B + np.uint64(domain.salt)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
-        """The same rows for every run: of each source so many tokens' worth of images, at each of LEVELS.
-        Raises UserError where they do not suffice."""
+        """Return the same rows for every run: `tokens` tokens' worth of images of each source, at each of
+        HELDOUT_TIMES. Raises UserError if there are fewer."""
         examples = {}
         for domain in self.domains:
-            count = num_heldout_images(
-                domain.name, tokens, self.patches_per_image, len(domain.heldout.labels_N)
-            )
+            available = len(domain.heldout.labels_N)
+            count = num_heldout_images(domain.name, tokens, self.patches_per_image, available)
             for time in HELDOUT_TIMES:
                 examples[f"{domain.name} t={time}"] = _heldout_at(domain, time, count)
         return examples
 
     def pca_features(self, tokens: int) -> PCAFeatures:
-        """The training images, and the held-out ones that are evaluated, as features."""
-        trained = [domain for domain, count in zip(self.domains, self._mixed, strict=True) if count]
-        heldout = [
-            _select(domain.heldout, _heldout_order(domain, tokens // self.patches_per_image))
-            for domain in trained
-        ]
-        labels = [
-            images.labels_N + domain.first_class for domain, images in zip(trained, heldout, strict=True)
-        ]
+        """Return features of the training images and of the held-out images that are evaluated."""
+        is_trained = [any(counts) for counts in zip(*self.schedule.counts, strict=True)]
+        domains = list(itertools.compress(self.domains, is_trained))
+        count = tokens // self.patches_per_image
+        heldout = [_select(domain.heldout, _heldout_order(domain, count)) for domain in domains]
+        labels = [images.labels_N + d.first_class for d, images in zip(domains, heldout, strict=True)]
         return PCAFeatures.fit(
-            np.concatenate([domain.train.images_NHWC for domain in trained]),
+            np.concatenate([domain.train.images_NHWC for domain in domains]),
             np.concatenate([images.images_NHWC for images in heldout]),
             np.concatenate(labels),
         )
-
-    @property
-    def _mixed(self) -> list[int]:
-        """Examples of each source in all mixes together: 0 where it is evaluated alone."""
-        return [sum(counts) for counts in zip(*self.schedule.counts, strict=True)]
 
 
 def pack_rows(
     keys_B: UInt64[np.ndarray, " B"], times_B: np.ndarray, labels_B: np.ndarray, images_BHWC: np.ndarray
 ) -> Int32[np.ndarray, "B R"]:
-    """Examples as rows; a time of 0 or 1 is moved inside, where image and noise both show."""
+    """Pack examples into rows. Times 0 and 1 move inside, so that image and noise both show."""
     words_B2 = np.ascontiguousarray(keys_B, "<u8").view("<i4").reshape(-1, 2)
     units_B = np.clip(np.round(np.asarray(times_B) * TIME_UNITS), 1, TIME_UNITS - 1)
     flat_BP = images_BHWC.reshape(len(images_BHWC), math.prod(images_BHWC.shape[1:]))
@@ -128,22 +123,19 @@ def pack_rows(
 
 
 def open_images(config: DataConfig) -> ImageCorpus:
-    """The corpus of a config. Raises UserError."""
+    """Open the corpus of a config. Raises UserError."""
     sources, image_sets = _read_sources(config)
     offsets = np.cumsum([0, *(images.classes for images in image_sets)]).tolist()
-    domains = [
-        _make_domain(source, images, config, first)
-        for source, images, first in zip(sources, image_sets, offsets, strict=False)
-    ]
-    return ImageCorpus(
-        tuple(domains), mix_schedule(config), config.sequence_length, offsets[-1], config.label_dropout
-    )
+    parts = zip(sources, image_sets, offsets, strict=False)
+    domains = tuple(_make_domain(source, images, config, first) for source, images, first in parts)
+    schedule, patches = mix_schedule(config), config.sequence_length
+    return ImageCorpus(domains, schedule, patches, offsets[-1], config.label_dropout)
 
 
 def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """Check a data config of images. Raises UserError."""
+    """Check a data config of images and return its facts. Raises UserError."""
     if config.mask_documents:
-        raise UserError("data.mask_documents=true is for text: images are examples of their own; give false")
+        raise UserError("data.mask_documents=true is for text only. Set data.mask_documents=false.")
     corpus = open_images(config)
     base = {
         "images": {domain.name: domain.salt for domain in corpus.domains},
@@ -162,7 +154,7 @@ def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
 
 
 def num_heldout_images(name: str, tokens: int, patches: int, available: int) -> int:
-    """How many held-out images so many tokens are. Raises UserError where there are not as many."""
+    """Return the number of held-out images worth `tokens`. Raises UserError for too few images."""
     count = tokens // patches
     if not count:
         raise UserError(
@@ -178,12 +170,12 @@ def num_heldout_images(name: str, tokens: int, patches: int, available: int) -> 
 
 def _read_sources(config: DataConfig) -> tuple[list[Source], list[LabelledImages]]:
     if not config.sources:
-        raise UserError("data.sources={} names nothing to read: add a source, for example pack:digits")
+        raise UserError("data.sources={} names no source. Add a source, for example pack:digits.")
     if not 0 < config.holdout < 1:
         raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     if not 0 <= config.label_dropout < 1:
         raise UserError(
-            f"data.label_dropout={config.label_dropout} is no share: give one from 0 on, such as 0.1"
+            f"data.label_dropout={config.label_dropout} is not in [0, 1). Give a share such as 0.1."
         )
     check_mixes(config)
     sources = [find_source(name, config.sources[name], IMAGE_SUFFIXES) for name in sorted(config.sources)]
@@ -208,14 +200,13 @@ def _select(images: LabelledImages, mask_N: np.ndarray) -> LabelledImages:
 
 
 def _heldout_order(domain: ImageDomain, count: int) -> np.ndarray:
-    """The first so many held-out images in a fixed order."""
-    return permute(
-        np.arange(count, dtype=np.uint64), len(domain.heldout.labels_N), make_key("heldout", domain.name)
-    )
+    """Return the indices of the first `count` held-out images in a fixed order."""
+    key = make_key("heldout", domain.name)
+    return permute(np.arange(count, dtype=np.uint64), len(domain.heldout.labels_N), key)
 
 
 def _heldout_at(domain: ImageDomain, time: float, count: int) -> HeldOut:
-    """With their labels, and with noise of their own at each level."""
+    """Return held-out images with their labels, and with noise of their own at each time."""
     order_N = _heldout_order(domain, count)
     keys_N = _random_words(make_key("heldout noise", domain.name, time), 0, count)[:, 0]
     labels_N = domain.heldout.labels_N[order_N] + domain.first_class
@@ -224,10 +215,10 @@ def _heldout_at(domain: ImageDomain, time: float, count: int) -> HeldOut:
 
 
 def _random_words(key: int, first: int, count: int) -> UInt64[np.ndarray, "B 4"]:
-    """Four random words for each of the examples from `first` on (Philox: a block of its counter each)."""
+    """Return four random words per example, from number `first` on (one Philox block each)."""
     return np.random.Philox(key=key, counter=first).random_raw(4 * count).reshape(count, 4)
 
 
 def _to_uniform(words_B: np.ndarray) -> np.ndarray:
-    """Between 0 and 1, neither included."""
+    """Map uint64 words to floats between 0 and 1, both excluded."""
     return ((words_B >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -1,4 +1,4 @@
-"""Sets of labelled images: what a .npz file holds, checked, and which of them are held out."""
+"""Labelled images from .npz files: reading, checks, and the held-out split."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ from harness.core.errors import UserError
 from harness.data.text.sources import Source
 
 MAX_VALUES = 2**16
-"""Values of an image, at most: more would not be patches of a picture but a mistake in the axes."""
+"""Largest number of values of an image. More suggest swapped axes, not a picture."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The images of one source; labels count from 0."""
+    """Images of one source; labels count from 0."""
 
     images_NHWC: UInt8[np.ndarray, "N H W C"]
     labels_N: Int64[np.ndarray, " N"]
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
         _, height, width, channels = self.images_NHWC.shape
         return height, width, channels
 
     @property
     def classes(self) -> int:
+        """Number of classes: the largest label plus 1."""
         return int(self.labels_N.max(initial=0)) + 1
 
     def heldout_mask(self, share: float) -> Bool[np.ndarray, " N"]:
-        """By a hash of the pixels alone, so that copies of an image go to one side."""
+        """Return the mask of held-out images, by pixel hash, so copies stay in one split."""
         hashes = (hashlib.sha256(image.tobytes()).digest()[:8] for image in self.images_NHWC)
         draws = np.array([int.from_bytes(digest, "big") for digest in hashes], np.uint64)
         return draws < share * 2.0**64
 
 
 def read_images(source: Source) -> LabelledImages:
-    """The images of all files of a source. Raises UserError for a file that holds none."""
+    """Read the images of all files of a source. Raises UserError for a file without valid images."""
     parts = [_read_file(source, file, file.stat().st_mtime_ns) for file in source.files]
     for file, part in zip(source.files, parts, strict=True):
         if part.shape != parts[0].shape:
             raise UserError(
-                f"{source.key}.path={source.path}: images of {_shape_text(part.shape)} in {file.name} and of "
-                f"{_shape_text(parts[0].shape)} in {source.files[0].name}: bring them to one shape"
+                f"{source.key}.path={source.path}: images are {_shape_text(part.shape)} in {file.name}, but "
+                f"{_shape_text(parts[0].shape)} in {source.files[0].name}. Give them one shape."
             )
     return LabelledImages(
         np.concatenate([part.images_NHWC for part in parts]),
@@ -57,18 +59,18 @@ def read_images(source: Source) -> LabelledImages:
 
 
 def check_same_shape(sources: list[Source], image_sets: list[LabelledImages]) -> None:
-    """Raises UserError where two sources hold images of unequal shape."""
+    """Raise UserError if two sources have images of different shapes."""
     for source, images in zip(sources, image_sets, strict=True):
         if images.shape != image_sets[0].shape:
             raise UserError(
-                f"{source.key}.path={source.path} holds images of {_shape_text(images.shape)}, but {sources[0].key} "
-                f"of {_shape_text(image_sets[0].shape)}: bring them to one shape, or train on one of the two"
+                f"{source.key}.path={source.path} holds images of {_shape_text(images.shape)}, but "
+                f"{sources[0].key} of {_shape_text(image_sets[0].shape)}. Use one shape, or one source."
             )
 
 
 @functools.lru_cache(maxsize=4)
 def _read_file(source: Source, file: Path, changed: int) -> LabelledImages:
-    """One file, as it was at a time of change."""
+    """Read one file. `changed`, its modification time, is part of the cache key."""
     where = f"{source.key}.path={source.path}: {file.name}"
     try:
         with np.load(file, allow_pickle=False) as content:
@@ -78,10 +80,10 @@ def _read_file(source: Source, file: Path, changed: int) -> LabelledImages:
         raise UserError(f"{where} has no array `images`: give uint8 [N, H, W] or [N, H, W, C]") from None
     except ValueError:
         raise UserError(
-            f"{where} holds Python objects, not one array (images of unequal shape?): bring all to one shape"
+            f"{where} holds Python objects, not one array (images of different shapes?). Give them one shape."
         ) from None
     except (OSError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{where} cannot be read, being damaged or no .npz file: replace it") from None
+        raise UserError(f"{where} cannot be read: it is damaged, or not a .npz file. Replace it.") from None
     return _validated(images, labels, where)
 
 
@@ -93,8 +95,8 @@ def _validated(images: np.ndarray, labels: np.ndarray, where: str) -> LabelledIm
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UserError(
-            f"{where}: `labels` is {labels.dtype} {list(labels.shape)}: give one whole number from 0 on for "
-            f"each of the {len(images)} images, or leave it out"
+            f"{where}: `labels` is {labels.dtype} {list(labels.shape)}. Give one integer >= 0 for "
+            f"each of the {len(images)} images, or leave it out."
         )
     return LabelledImages(images if images.ndim == 4 else images[..., None], labels.astype(np.int64))
 

@@ -1,1 +1,1 @@
-"""Which example comes at which place?"""
+"""Order of examples: which one comes at which place."""

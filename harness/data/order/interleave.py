@@ -1,10 +1,9 @@
-"""Which source the examples of a run come from.
+"""Assignment of a run's examples to sources.
 
-Examples are numbered from 0 over the whole run. Among the first n of a stage each source has its
-share of n to within one example, so that a run of any length, and every stage of it, reads the mix
-that its config names. No seed enters: it orders the examples of a source, never the sources. The
-k-th example that a run takes from a source depends on k alone, so variants with other weights meet
-the same examples of it.
+Examples are numbered from 0 over the whole run. Among the first n examples of a stage, each source has its
+share of n to within one example. So a run of any length, and every stage of it, reads the mix that its
+config names. Seeds order the examples of a source, never the sources. The k-th example that a run takes
+from a source depends on k alone, so variants with other weights read the same examples of it.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 from jaxtyping import Int
 
 PERIOD = 4096
-"""Examples after which the pattern of a stage repeats. It holds an exact number from each source."""
+"""Number of examples after which the pattern of a stage repeats, with exact counts per source."""
 
 
 def counts_per_period(weights: list[float]) -> list[int]:
-    """Examples of each source in a period, by largest remainders (ties: the earlier source)."""
+    """Return the examples of each source in a period, by largest remainders (ties: the earlier source)."""
     shares = [PERIOD * weight / sum(weights) for weight in weights]
     counts = [int(share) for share in shares]
     order = sorted(range(len(weights)), key=lambda s: counts[s] - shares[s])
@@ -33,23 +32,23 @@ def counts_per_period(weights: list[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of a run with one mix, from its example `first` to the next stage."""
+    """A part of a run with one mix, from example number `first` to the next stage."""
 
     first: int
     counts: tuple[int, ...]
-    """Examples of each source in a period."""
+    """Number of examples of each source in a period."""
 
 
 @dataclass(frozen=True)
 class SourceAssignment:
-    """For each example: its source, and how many examples of that source came before it."""
+    """The source of each example, and the number of examples of that source before it."""
 
     source_B: np.ndarray
     rank_B: np.ndarray
 
 
 def assign_sources(stages: Sequence[Stage], first: int, length: int) -> SourceAssignment:
-    """The examples `first` to `first + length - 1` of a run."""
+    """Assign the examples `first` to `first + length - 1` of a run to sources."""
     example_B = np.arange(first, first + length)
     stage_B = np.searchsorted([stage.first for stage in stages], example_B, side="right") - 1
     source_B = np.empty(length, np.int64)
@@ -60,7 +59,7 @@ def assign_sources(stages: Sequence[Stage], first: int, length: int) -> SourceAs
 
 
 def counts_until(stages: Sequence[Stage], n_N: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N sources"]:
-    """How many of the first n examples of a run come from each source."""
+    """Return how many of the first n examples of a run come from each source."""
     total_NS = np.zeros((len(n_N), len(stages[0].counts)), np.int64)
     for stage, end in zip(stages, [*(later.first for later in stages[1:]), None], strict=True):
         inside_N = np.clip(n_N - stage.first, 0, end and end - stage.first)
@@ -71,11 +70,11 @@ def counts_until(stages: Sequence[Stage], n_N: Int[np.ndarray, " N"]) -> Int[np.
 
 @functools.lru_cache(maxsize=16)
 def _source_pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
-    """The source of each slot of a period.
+    """Return the source of each slot of a period.
 
-    The j-th example of a source with k of them may stand from slot floor(j P / k) on and must before
-    slot ceil((j + 1) P / k); the earliest deadline goes first. That is feasible, and holds every prefix
-    to within one example of its share (Baruah et al. 1996, "Proportionate Progress").
+    The j-th of k examples of a source may take slots floor(j P / k) to ceil((j + 1) P / k) - 1. The example
+    with the earliest deadline goes first. This is feasible, and keeps every prefix within one example of its
+    share (Baruah et al. 1996, "Proportionate Progress").
     """
     ready = sorted(
         (j * PERIOD // k, -((j + 1) * PERIOD // -k), s) for s, k in enumerate(counts) for j in range(k)
@@ -91,6 +90,6 @@ def _source_pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
 
 @functools.lru_cache(maxsize=16)
 def _counts_before_slot(counts: tuple[int, ...]) -> Int[np.ndarray, "slots sources"]:
-    """How many of each source stand before each slot of a period."""
+    """Return the number of examples of each source before each slot of a period."""
     is_source_PS = _source_pattern(counts)[:, None] == np.arange(len(counts))
     return np.cumsum(is_source_PS, axis=0) - is_source_PS

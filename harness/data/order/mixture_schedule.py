@@ -1,4 +1,4 @@
-"""The mixes of a run: which weights hold from which step on, and what two runs read in common."""
+"""Mixes of a run: the source weights from each step on, and the examples that two runs share."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ from harness.core.errors import UserError, did_you_mean
 from harness.data.order.interleave import PERIOD, Stage, counts_per_period, counts_until
 
 MAX_WEIGHT = 1e100
-"""A weight beyond it would leave the range of numbers in a sum."""
+"""Largest weight; sums of larger ones could overflow."""
 
 
 @dataclass(frozen=True)
 class MixSchedule:
-    """The mixes of a data config. Two plans that are equal mix the same sources alike."""
+    """Mixes of a data config. Equal schedules mix the same sources in the same way."""
 
     starts: tuple[float, ...]
-    """Share of the run at which each begins; the first at 0."""
+    """Share of the run at which each mix starts; the first is 0."""
     counts: tuple[tuple[int, ...], ...]
-    """Examples of each source, in the order of their names, in a period of each mix."""
+    """Number of examples of each source (sorted by name) in a period of each mix."""
     sequences: int
-    """Examples of the whole run; 0 where nothing depends on it."""
+    """Number of examples of the whole run; 0 for a single mix."""
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
-        """Each begins with a step. Raises UserError where a mix would last no step."""
+        """Return the stages, each starting with a step. Raises UserError for a mix shorter than a step."""
         steps = self.sequences // batch
         firsts = [round(start * steps) for start in self.starts]
         for i, start in enumerate(self.starts[1:]):
             before, first, after = [*firsts, steps][i : i + 3]
             if not before < first < after:
                 raise UserError(
-                    f"data.stages[{i}].start={start} is step {first} of {steps}, and beside it a mix would "
-                    "last no step: move it, or give the run more tokens"
+                    f"data.stages[{i}].start={start} is step {first} of {steps}, so that a mix beside it "
+                    "would last no step. Move it, or give the run more tokens."
                 )
         return tuple(Stage(first * batch, counts) for first, counts in zip(firsts, self.counts, strict=True))
 
 
 @dataclass(frozen=True)
 class MixFacts:
+    """Mixes of a run of known length."""
+
     draws: dict[str, int]
-    """Examples that a run takes from each source."""
+    """Number of examples that the run takes from each source."""
     mixes: list[tuple[int, dict[str, int]]]
-    """First step of each mix, and its examples of each source in 4096."""
+    """First step of each mix, and its examples of each source per 4096."""
 
 
 @dataclass(frozen=True)
 class SharedExamples:
-    """What two runs of one data seed have in common; an example that is read twice counts twice."""
+    """Examples that two runs of one data seed share; one that is read twice counts twice."""
 
     examples: int
-    """Of each run."""
+    """Number of examples of each run."""
     in_both: int
-    """Examples of a run that the other one reads too, at whatever step."""
+    """Number of examples of a run that the other run reads too, at any step."""
     same_step: int
-    """Examples of a run that the other one reads at the same step."""
+    """Number of examples of a run that the other run reads at the same step."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class _Weight:
 
 
 def mix_schedule(config: DataConfig) -> MixSchedule:
-    """The mixes of a config that was checked."""
+    """Return the schedule of a config that `check_mixes` accepted."""
     mixes = [[weight.value for weight in mix.values()] for mix in _mixes(config)]
     return MixSchedule(
         starts=(0.0, *(stage.start for stage in config.stages)),
@@ -79,29 +81,34 @@ def mix_schedule(config: DataConfig) -> MixSchedule:
 
 
 def trained_sources(config: DataConfig) -> frozenset[str]:
-    """Sources that any mix reads; the others are evaluated alone."""
+    """Return the sources with a weight in any mix; the others are only evaluated."""
     return frozenset(name for mix in _mixes(config) for name, weight in mix.items() if weight.value)
 
 
 def check_mixes(config: DataConfig) -> None:
-    """Raises UserError for a mix or a stage that makes no sense at any length of a run."""
+    """Raise UserError for a mix or a stage that is invalid at any length of a run."""
     _check_stages(config)
     for number, mix in enumerate(_mixes(config)):
         _check_weights(mix, f"data.stages[{number - 1}].weights" if number else "data.sources")
 
 
 def describe_mix(config: DataConfig, scale: ScaleConfig) -> MixFacts:
-    """What a run of this length reads of each source. Raises UserError where that is nothing."""
+    """Return what a run of this length reads of each source. Raises UserError if that is nothing."""
     if config.stages and config.horizon != scale.tokens:
         raise UserError(
-            f"data.horizon={config.horizon} is not scale.tokens={scale.tokens}, of which data.stages are "
-            "shares: write data.horizon='${scale.tokens}'"
+            f"data.horizon={config.horizon} is not scale.tokens={scale.tokens}, but the starts of "
+            "data.stages are shares of it. Set data.horizon='${scale.tokens}'."
         )
     stages = mix_schedule(config).stages(scale.batch)
     examples = _num_steps(config, scale) * scale.batch
     ends = counts_until(stages, np.array([*(stage.first for stage in stages), examples]))
     for mix, counts in zip(_mixes(config), np.diff(ends, axis=0), strict=True):
-        _check_counts(mix, counts)
+        for weight, count in zip(mix.values(), counts, strict=True):
+            if weight.value and not count:
+                raise UserError(
+                    f"{weight} is less than one of the {counts.sum()} sequences of this mix. Raise it, "
+                    "give 0, or give the run more tokens."
+                )
     names = sorted(config.sources)
     return MixFacts(
         draws=dict(zip(names, ends[-1].tolist(), strict=True)),
@@ -110,17 +117,17 @@ def describe_mix(config: DataConfig, scale: ScaleConfig) -> MixFacts:
 
 
 def count_shared_examples(config: DataConfig, other_config: DataConfig, scale: ScaleConfig) -> SharedExamples:
-    """What two runs of one scale and one data seed have in common, from their configs alone.
+    """Count the examples that two runs of one scale and data seed share, from their configs alone.
 
-    The order of a source is the same in both, so of each source the run that takes fewer takes what
-    the other takes first, and a step's examples are a stretch of that order.
+    A source has the same order in both. So the run that takes fewer examples of it takes those that the other
+    takes first, and the examples of a step are a range of that order.
     """
     steps = _num_steps(config, scale)
     if steps != _num_steps(other_config, scale):
         return SharedExamples(steps * scale.batch, 0, 0)
     ends_N = scale.batch * np.arange(steps + 1)
     common = _common_sources(config, other_config)
-    a_NS, b_NS = (_counts_by_source(config, common, scale.batch, ends_N) for config in (config, other_config))
+    a_NS, b_NS = (_counts_by_source(c, common, scale.batch, ends_N) for c in (config, other_config))
     overlap = np.minimum(a_NS[1:], b_NS[1:]) - np.maximum(a_NS[:-1], b_NS[:-1])
     return SharedExamples(
         examples=steps * scale.batch,
@@ -135,18 +142,13 @@ def _counts_by_source(config: DataConfig, names: list[str], batch: int, n_N: np.
 
 
 def _common_sources(config: DataConfig, other_config: DataConfig) -> list[str]:
-    """Sources of which both read the same windows in the same order."""
-    if any(
-        getattr(config, key) != getattr(other_config, key)
-        for key in ("tokenizer", "sequence_length", "holdout")
-    ):
+    """Return the sources of which both runs read the same windows in the same order."""
+    windows, other_windows = ((c.tokenizer, c.sequence_length, c.holdout) for c in (config, other_config))
+    if windows != other_windows:
         return []
     names = sorted(config.sources.keys() & other_config.sources.keys())
-    files = [
-        {name: (c.sources[name].path, c.sources[name].column) for name in names}
-        for c in (config, other_config)
-    ]
-    return [name for name in names if files[0][name] == files[1][name]]
+    pairs = {name: (config.sources[name], other_config.sources[name]) for name in names}
+    return [name for name, (a, b) in pairs.items() if (a.path, a.column) == (b.path, b.column)]
 
 
 def _num_steps(config: DataConfig, scale: ScaleConfig) -> int:
@@ -154,7 +156,7 @@ def _num_steps(config: DataConfig, scale: ScaleConfig) -> int:
 
 
 def _mixes(config: DataConfig) -> list[dict[str, _Weight]]:
-    """Weights by source, in the order of their names, and where each is written; one entry a mix."""
+    """Return the weights of each mix by source (sorted by name), each with its config key."""
     names = sorted(config.sources)
     mixes = [{name: _Weight(f"data.sources.{name}.weight", config.sources[name].weight) for name in names}]
     for i, stage in enumerate(config.stages):
@@ -169,47 +171,34 @@ def _check_stages(config: DataConfig) -> None:
         key = f"data.stages[{i}]"
         if not 0 < stage.start < 1:
             raise UserError(
-                f"{key}.start={stage.start} is not between 0 and 1: give the share of the run after which it "
-                "begins"
+                f"{key}.start={stage.start} is not between 0 and 1. Give the share of the run after which "
+                "the stage starts."
             )
         if not stage.start > before:
             raise UserError(
-                f"{key}.start={stage.start} is not after the {before} of the stage before it: put the "
-                "stages in order"
+                f"{key}.start={stage.start} is not after {before}, the start of the stage before. Put "
+                "the stages in order."
             )
         for name in stage.weights:
             if name not in config.sources:
                 raise UserError(f"{key}.weights.{name}: no such source; {did_you_mean(name, config.sources)}")
         before = stage.start
     if config.stages and config.horizon is None:
-        raise UserError(
-            "data.horizon=null is no budget that data.stages could be shares of: write "
-            "data.horizon='${scale.tokens}'"
-        )
+        raise UserError("data.stages needs data.horizon. Set data.horizon='${scale.tokens}'.")
 
 
 def _check_weights(mix: dict[str, _Weight], where: str) -> None:
     for weight in mix.values():
         if not 0 <= weight.value <= MAX_WEIGHT:
             raise UserError(
-                f"{weight} is no weight: give a number above 0, or 0 for a source that is evaluated alone"
+                f"{weight} is not a weight. Give a number above 0, or 0 for a source that is only evaluated."
             )
     if not any(weight.value for weight in mix.values()):
-        raise UserError(f"{where}: every weight is 0, so that nothing would be read: give one above 0")
-    for weight, count in zip(
-        mix.values(), counts_per_period([weight.value for weight in mix.values()]), strict=True
-    ):
-        if weight.value and not count:
-            raise UserError(
-                f"{weight} is less than 1 in {PERIOD} examples, so that it would never be read: raise it, "
-                "or give 0 for a source that is evaluated alone"
-            )
-
-
-def _check_counts(mix: dict[str, _Weight], counts: np.ndarray) -> None:
+        raise UserError(f"{where}: every weight is 0, so the run would read nothing. Give a weight above 0.")
+    counts = counts_per_period([weight.value for weight in mix.values()])
     for weight, count in zip(mix.values(), counts, strict=True):
         if weight.value and not count:
             raise UserError(
-                f"{weight} is less than one of the {counts.sum()} sequences that this mix lasts: raise it, "
-                "give 0, or give the run more tokens"
+                f"{weight} is less than 1 in {PERIOD} examples, so it would never be read. Raise it, "
+                "or give 0 for a source that is only evaluated."
             )

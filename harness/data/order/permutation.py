@@ -1,8 +1,8 @@
-"""A keyed permutation of 0..n-1 in constant memory: the order in which examples are read.
+"""Keyed permutation of 0..n-1 in constant memory, for the order in which examples are read.
 
-A generalised Feistel network over a x b >= n (Black & Rogaway 2002, "Ciphers with Arbitrary
-Finite Domains"): with a and b near the root of n the network's domain is hardly larger than n,
-so that cycle walking (apply again what falls outside) hardly ever walks.
+It is a generalised Feistel network over a x b >= n (Black & Rogaway 2002, "Ciphers with Arbitrary Finite
+Domains"). With a and b near the root of n, the network's domain is hardly larger than n, so cycle walking
+(apply again to results outside 0..n-1) is rare.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def make_key(*parts: object) -> int:
-    """A 64-bit key from names and numbers, the same on every machine and in every process."""
+    """Return a 64-bit key of names and numbers, the same on every machine and in every process."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def permute(index: np.ndarray, n: int, key: int, epoch: np.ndarray | int = 0) -> np.ndarray:
-    """Where each index (uint64, below n) goes; each `epoch` is another permutation under the same key."""
+    """Permute indices (uint64, below n). Each `epoch` is another permutation under the same key."""
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
     index = np.asarray(index, np.uint64)
@@ -35,20 +35,20 @@ def permute(index: np.ndarray, n: int, key: int, epoch: np.ndarray | int = 0) ->
 
 
 def _feistel(index: np.ndarray, a: int, b: int, key_B: np.ndarray) -> np.ndarray:
-    """Each half in turn is moved around its own ring by a hash of the other: a bijection for any hash."""
+    """Rotate each half in turn by a hash of the other: a bijection for any hash."""
     left, right = np.divmod(index, np.uint64(b))
-    for turn in range(0, ROUNDS, 2):
-        left = (left + _hash(right, key_B, turn) % np.uint64(a)) % np.uint64(a)
-        right = (right + _hash(left, key_B, turn + 1) % np.uint64(b)) % np.uint64(b)
+    for i in range(0, ROUNDS, 2):
+        left = (left + _hash(right, key_B, i) % np.uint64(a)) % np.uint64(a)
+        right = (right + _hash(left, key_B, i + 1) % np.uint64(b)) % np.uint64(b)
     return left * np.uint64(b) + right
 
 
-def _hash(half: np.ndarray, key_B: np.ndarray, turn: int) -> np.ndarray:
-    return _mix(half ^ _mix(key_B + np.uint64((turn + 1) * _GOLDEN % 2**64)))
+def _hash(half: np.ndarray, key_B: np.ndarray, i: int) -> np.ndarray:
+    return _mix(half ^ _mix(key_B + np.uint64((i + 1) * _GOLDEN % 2**64)))
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
+    """Apply the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Batch t of a corpus, whatever its examples are."""
+"""Sampler of batch t of a corpus, for text and images alike."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from harness.data.order import interleave
 
 @dataclass(frozen=True)
 class Batch:
+    """Rows and ids of one batch."""
+
     tokens_BT: Int32[np.ndarray, "B T+1"]
     ids_B: UInt64[np.ndarray, " B"]
-    """Which examples these are: equal ids mean equal rows."""
+    """Ids of the examples; equal ids mean equal rows."""
 
 
 class ExampleSource(Protocol):
-    """What a corpus is to its sampler."""
+    """Protocol of a corpus that a sampler can draw from."""
 
     @property
-    def row_length(self) -> int: ...
+    def row_length(self) -> int:
+        """Number of int32 values of a row."""
+        ...
 
     def examples(
         self, source: int, data_seed: int, rank_B: Int[np.ndarray, " B"], local_rows_B: Bool[np.ndarray, " B"]
     ) -> tuple[Int32[np.ndarray, "M T+1"], UInt64[np.ndarray, " B"]]:
-        """Of the examples that a run takes from a source as its `rank_B`-th: the rows of those that are mine,
-        and the ids of all. Every one once an epoch, each epoch in an order of its own."""
+        """Return the examples that a run draws from `source` at positions `rank_B`: rows only where
+        `local_rows_B` is true, ids for all. Each epoch reads every example once, in its own order."""
         ...
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Batches of one data seed. Holds no state: any t, in any order, from any thread."""
+    """Batches of one data seed. Stateless: any step, in any order, from any thread."""
 
     corpus: ExampleSource
     batch_size: int
     data_seed: int
     stages: tuple[interleave.Stage, ...]
     local_rows_B: np.ndarray | None = None
-    """Rows that are wanted here, as other processes have the devices of the others; None: all."""
+    """Mask of the rows that this process feeds to its devices; None: all rows."""
 
     def batch(self, t: int) -> Batch:
-        """The batch of step t, counted from 0; zeros in the rows that are not wanted, but all ids."""
+        """Return the batch of step t, counted from 0: zeros in other processes' rows, but all ids."""
         assignment = interleave.assign_sources(self.stages, t * self.batch_size, self.batch_size)
         local_rows_B = np.ones(self.batch_size, bool) if self.local_rows_B is None else self.local_rows_B
         rows_BT = np.zeros((self.batch_size, self.corpus.row_length), np.int32)
         ids_B = np.empty(self.batch_size, np.uint64)
         for s in np.unique(assignment.source_B):
             in_source_B = assignment.source_B == s
-            examples = self.corpus.examples(
-                int(s), self.data_seed, assignment.rank_B[in_source_B], local_rows_B[in_source_B]
-            )
+            rank_B, local_B = assignment.rank_B[in_source_B], local_rows_B[in_source_B]
+            examples = self.corpus.examples(int(s), self.data_seed, rank_B, local_B)
             rows_BT[in_source_B & local_rows_B], ids_B[in_source_B] = examples
         return Batch(rows_BT, ids_B)

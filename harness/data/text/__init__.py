@@ -1,1 +1,1 @@
-"""How do documents become tokens?"""
+"""Tokens from documents."""

@@ -1,7 +1,7 @@
-"""From a config to batches: batch t is a pure function of (data config, data seed, t).
+"""Corpus of text: batch t is a pure function of (data config, data seed, t).
 
-A window is T + 1 tokens; window w of a source starts at token w T of its training documents, so
-that each token is predicted once an epoch. Sources are taken in the order of their names.
+A window is T + 1 tokens. Window w of a source starts at token w T of its training documents, so each token
+is predicted once per epoch. Sources are sorted by name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from harness.data.text.tokenizers import Codec, load_tokenizer
 
 @dataclass(frozen=True)
 class HeldOut:
+    """Held-out rows of one domain."""
+
     tokens_NT: Int32[np.ndarray, "N T+1"]
     bytes: int
-    """UTF-8 bytes of the N x T predicted tokens; 0 where these are no text."""
+    """UTF-8 bytes of the N x T predicted tokens; 0 if they are not text."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A stretch of tokens cut into windows."""
+    """A sequence of tokens, cut into windows of length + 1 tokens."""
 
     tokens: np.ndarray
     length: int
@@ -45,7 +47,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Domain:
-    """A source, ready to read. `salt` tells its windows from those of any other tokens."""
+    """A source that is ready to read. `salt` makes its example ids differ from all other tokens'."""
 
     name: str
     train: Windows
@@ -54,33 +56,37 @@ class Domain:
 
     @staticmethod
     def from_tokens(name: str, tokens: Tokens, length: int) -> Domain:
+        """Build the domain of a source from its cached tokens."""
         salt = make_key("window", name, tokens.key, length)
         return Domain(name, Windows(tokens.train, length), Windows(tokens.heldout, length), salt)
 
 
 @dataclass(frozen=True)
 class TextCorpus:
+    """Tokens of all sources, with the schedule of their mixes."""
+
     codec: Codec
     domains: tuple[Domain, ...]
     schedule: MixSchedule
 
     @property
     def sequence_length(self) -> int:
+        """Number of predicted tokens of a row."""
         return self.domains[0].train.length
 
     @property
     def row_length(self) -> int:
+        """Number of tokens of a row."""
         return self.sequence_length + 1
 
     def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
-        """`mine_B`: which rows to fill in; None: all. Raises UserError where a stage would last no step of
-        this size."""
+        """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""
         return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
 
     def examples(
         self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sampler.Examples` says; one is a window."""
+        """Implement `sampler.ExampleSource`; an example is a window."""
         domain = self.domains[source]
         epoch_B, index_B = np.divmod(rank_B, len(domain.train))
         key = make_key("order", data_seed, domain.name)
@@ -88,8 +94,10 @@ class TextCorpus:
         return domain.train[window_B[local_rows_B]], window_B + np.uint64(domain.salt)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
-        """The same windows for every run, as many in each domain: `tokens` over the sequence length,
-        rounded down. More tokens hold the windows of fewer. Raises UserError where they do not suffice."""
+        """Return the same windows for every run: `tokens` over the sequence length, rounded down, per domain.
+
+        More tokens include the windows of fewer. Raises UserError if a domain has fewer windows.
+        """
         return {domain.name: self._heldout(domain, tokens) for domain in self.domains}
 
     def _heldout(self, domain: Domain, tokens: int) -> HeldOut:
@@ -103,7 +111,7 @@ class TextCorpus:
 
 
 def open_text(config: DataConfig) -> TextCorpus:
-    """The corpus of a config, tokenised first where the cache has no tokens of it. Raises UserError."""
+    """Open the corpus of a config, tokenising sources that are not in the cache. Raises UserError."""
     sources, trained = check_text_config(config), trained_sources(config)
     codec = load_tokenizer(config.tokenizer)
     domains = []
@@ -117,5 +125,5 @@ def open_text(config: DataConfig) -> TextCorpus:
 
 
 def update_example_hash(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:
-    """The rolling hash after a batch: sha256 of the hash before it ("" at the start) and the ids."""
+    """Return the rolling hash after a batch: sha256 of the previous hash ("" at first) and the ids."""
     return hashlib.sha256(bytes.fromhex(previous_hex) + ids_B.astype("<u8").tobytes()).hexdigest()

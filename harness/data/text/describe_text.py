@@ -1,4 +1,4 @@
-"""What is known of the data before any of it is tokenised."""
+"""Facts and checks of text data before it is tokenised."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from harness.data.text.tokenizers import load_tokenizer
 
 @dataclass(frozen=True)
 class DataFacts:
+    """Facts of a run's data."""
+
     vocabulary: int
-    """Tokens; of images the classes, and one for no label."""
+    """Number of tokens; for images the number of classes plus one for no label."""
     end_token: int | None
-    """The token that ends a document; None where there are none."""
+    """Token that ends a document; None for images."""
     fingerprint: str
-    """Hash of all that decides the batches but the data seed."""
+    """Hash of everything except the data seed that decides the batches."""
     eval_fingerprint: str
-    """Hash of all that decides the held-out tokens."""
+    """Hash of everything that decides the held-out tokens."""
     domains: tuple[str, ...]
     image: tuple[int, int, int] | None = None
     """Height, width, channels; None for text."""
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """Check a data config as far as that goes without tokenising. Raises UserError.
+    """Check a data config without tokenising, and return its facts. Raises UserError.
 
-    A source is read once per version of its files; after that only their sizes and times are."""
+    A source is read once per version of its files. Later calls only compare file sizes and times.
+    """
     sources, trained = check_text_config(config), trained_sources(config)
     codec = load_tokenizer(config.tokenizer)
     for source in sources:
@@ -52,11 +55,11 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
 
 
 def check_text_config(config: DataConfig) -> list[Source]:
-    """The sources of a config in the order of their names, all found, with numbers that make sense."""
+    """Return the sources sorted by name. Raises UserError for a missing file or a bad number."""
     if not config.sources:
-        raise UserError("data.sources={} names nothing to read: add a source, for example pack:prose")
+        raise UserError("data.sources={} names no source. Add a source, for example pack:prose.")
     if config.sequence_length < 1:
-        raise UserError(f"data.sequence_length={config.sequence_length} is no length: give 1 or more")
+        raise UserError(f"data.sequence_length={config.sequence_length} is not a length. Give 1 or more.")
     if not 0 < config.holdout < 1:
         raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     check_mixes(config)
@@ -64,15 +67,15 @@ def check_text_config(config: DataConfig) -> list[Source]:
 
 
 def too_few_tokens(source: Source, tokens: int, length: int) -> UserError:
-    """Why a source cannot be trained on."""
+    """Return the error for a source with less than one training window."""
     return UserError(
-        f"{source.key}.path={source.path} has {tokens} training tokens, fewer than one window of "
-        f"data.sequence_length={length} needs: give more text or a shorter sequence"
+        f"{source.key}.path={source.path} has {tokens} training tokens, less than one window of "
+        f"data.sequence_length={length}. Give more text or a shorter sequence."
     )
 
 
 def too_few_heldout(name: str, tokens: int, length: int, windows: int) -> UserError:
-    """Why a domain has not the held-out tokens that an evaluation asks for."""
+    """Return the error for a domain without the held-out tokens that an evaluation needs."""
     if tokens < length:
         return UserError(
             f"evaluation.tokens={tokens} is less than one window: give at least data.sequence_length={length}"
@@ -84,7 +87,7 @@ def too_few_heldout(name: str, tokens: int, length: int, windows: int) -> UserEr
 
 
 def _check_size(source: Source, trained: bool, config: DataConfig, eval_tokens: int) -> None:
-    """A document has at most as many tokens as bytes, and one that ends it: what fails so, fails."""
+    """Raise UserError if a source is too small at its upper bound of tokens: bytes + documents."""
     sizes = measure_source(source, config.holdout)
     length = config.sequence_length
     documents = sizes.train.documents + sizes.heldout.documents

@@ -1,4 +1,4 @@
-"""What a source holds, found once per file version and remembered in the cache."""
+"""Content and sizes of a source, computed once per file version and cached."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from harness.core.hashing import hash_json
 from harness.data.text.sources import Source, is_heldout, suffix_of
 
 FORMAT = 1
-"""Raise it when the same files come to mean other documents or tokens."""
+"""Version of the cache. Raise it when the same files come to mean other documents or tokens."""
 
 
 @dataclass(frozen=True)
 class SplitSize:
+    """Number of documents and UTF-8 bytes of one split."""
+
     documents: int
     bytes: int
 
 
 @dataclass(frozen=True)
 class SourceSizes:
-    """How much text of a source is trained on, and how much is held out."""
+    """Sizes of a source's training and held-out splits."""
 
     train: SplitSize
     heldout: SplitSize
 
 
 def content_hash(source: Source) -> str:
-    """Changes with whatever changes the documents of a source or their order."""
+    """Return a hash that changes with the documents of a source or their order."""
     return hash_json([FORMAT, source.column, [[suffix_of(file), _file_hash(file)] for file in source.files]])
 
 
 def measure_source(source: Source, holdout: float) -> SourceSizes:
-    """Reads every document the first time. Raises UserError where one cannot be read."""
+    """Return the sizes of a source; the first call reads it. Raises UserError for a bad document."""
     key = [content_hash(source), holdout]
     sizes = _cached("survey", hash_json(key), key, lambda: dataclasses.asdict(_count(source, holdout)))
     return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]))
@@ -61,7 +63,7 @@ def _file_hash(file: Path) -> str:
 
 
 def _cached(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
-    """The value under a name, computed again when it was remembered for another version."""
+    """Return the cached value of a name; compute it again for another version."""
     file = cache_dir("tokens") / kind / f"{name}.json"
     record = read_json(file)
     if not isinstance(record, dict) or record.get("version") != version:

@@ -1,7 +1,7 @@
-"""A source as a stream of documents, whatever file holds it.
+"""Sources as streams of documents, from any supported file format.
 
-Text files separate documents by a line `<|endoftext|>`; a line of JSONL and a row of Parquet is a
-document. A folder is read in the order of its files' paths.
+Text files separate documents by a line `<|endoftext|>`. A line of JSONL and a row of Parquet are a document
+each. A folder is read in the order of its files' paths.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = (".npz",)
 
 @dataclass(frozen=True)
 class Source:
-    """A named source whose files were found. `key` is how its errors call it."""
+    """A named source and its files."""
 
     name: str
     path: str
@@ -37,10 +37,11 @@ class Source:
 
     @property
     def key(self) -> str:
+        """Config key of the source, for messages."""
         return f"data.sources.{self.name}"
 
     def documents(self) -> Iterator[str]:
-        """The documents that hold more than white space, in a fixed order."""
+        """Yield the documents that hold more than white space, in a fixed order. Raises UserError."""
         for file in self.files:
             try:
                 yield from (text for text in self._read(file) if text.strip())
@@ -50,8 +51,8 @@ class Source:
                 ) from None
             except (OSError, pa.ArrowException):
                 raise UserError(
-                    f"{self.key}.path={self.path}: {file.name} cannot be read, being damaged, protected or "
-                    "of another kind than its name says: replace it"
+                    f"{self.key}.path={self.path}: {file.name} cannot be read: it is damaged, protected, or "
+                    "not of the kind in its name. Replace it."
                 ) from None
 
     def _read(self, file: Path) -> Iterator[str]:
@@ -73,7 +74,7 @@ class Source:
             except json.JSONDecodeError:
                 row = None
             if not isinstance(row, dict):
-                raise UserError(f"{self.key}.path={self.path}: {where} is no JSON object: correct it")
+                raise UserError(f"{self.key}.path={self.path}: {where} is not a JSON object. Correct it.")
             yield self._text(row[self._column(row, where)], where)
 
     def _parquet(self, file: Path) -> Iterator[str]:
@@ -91,46 +92,42 @@ class Source:
         return self.column
 
     def _text(self, value: Any, where: str) -> str:
-        """A missing value is an empty document."""
+        """Return the text of a value; a missing value is an empty document."""
         if not isinstance(value, str | None):
             raise UserError(
                 f"{self.key}.column={self.column} holds {type(value).__name__} in {where} of {self.path}: "
                 "name a column of text"
             )
-        (value or "").encode()  # JSON can spell half a surrogate pair, which is no text
+        (value or "").encode()  # raises for half a surrogate pair, which JSON can hold
         return value or ""
 
 
 def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Source:
-    """Find the files of a source. Raises UserError where there is nothing to read."""
+    """Find the files of a source. Raises UserError if there is nothing to read."""
     key = f"data.sources.{name}.path={config.path}"
-    path = (
-        _pack_file(key, config.path, suffixes)
-        if config.path.startswith("pack:")
-        else Path(config.path).expanduser()
-    )
+    is_packed = config.path.startswith("pack:")
+    path = _pack_file(key, config.path, suffixes) if is_packed else Path(config.path).expanduser()
     if not path.exists():
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
-        raise UserError(
-            f"{key} does not exist: {did_you_mean(path.name, (entry.name for entry in siblings))}"
-        )
+        names = (entry.name for entry in siblings)
+        raise UserError(f"{key} does not exist: {did_you_mean(path.name, names)}")
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     files = [file for file in files if file.is_file() and suffix_of(file, suffixes)]
     if not files:
-        raise UserError(f"{key} holds no file of a kind that can be read: give {', '.join(suffixes)}")
+        raise UserError(f"{key} holds no readable file. Give {', '.join(suffixes)}.")
     if not any(file.stat().st_size for file in files):
         raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
     return Source(name, config.path, config.column, tuple(files))
 
 
 def is_heldout(document: str, share: float) -> bool:
-    """Whether a document is held out: by its text alone, so copies of it in other sources are too."""
+    """Return whether a document is held out, by its text alone: copies in other sources agree."""
     draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
     return draw < share * 2.0**64
 
 
 def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | None:
-    """The suffix that says how a file is read; None for a file that is not."""
+    """Return the suffix that decides how a file is read; None for a file that is not read."""
     return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
 
 
@@ -139,8 +136,8 @@ def _pack_file(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
     names = [file.name.removesuffix(suffix) for file in PACK.glob(f"*{suffix}")]
     name = path.removeprefix("pack:")
     if name not in names:
-        problem = f"no {_content_word(suffixes)} that {'ship' if suffixes == IMAGE_SUFFIXES else 'ships'} with the harness"
-        raise UserError(f"{key} names {problem}: {did_you_mean(name, names)}")
+        content = _content_word(suffixes)
+        raise UserError(f"{key}: the harness ships no such {content}; {did_you_mean(name, names)}")
     return PACK / f"{name}{suffix}"
 
 
@@ -149,7 +146,7 @@ def _content_word(suffixes: tuple[str, ...]) -> str:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Lines with their ends, as they are: universal newlines would change the text."""
+    """Yield lines with their ends unchanged; universal newlines would change the text."""
     raw = pa.OSFile(str(file))
     stream = pa.CompressedInputStream(raw, "zstd") if file.suffix == ".zst" else raw
     with io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:  # pyright: ignore[reportArgumentType]

@@ -1,9 +1,8 @@
-"""The tokens of a source as memory-mapped arrays, built once and shared by every process.
+"""Cache of the tokens of a source, as memory-mapped arrays that all processes share.
 
-An entry is a folder named by its content: `train.bin`, `heldout.bin`, and `header.json` with the size
-and the CRC-32 of both, compared at each opening (a second a gigabyte). It is built beside its place
-under a file lock and renamed: a builder that is killed leaves nothing that passes for an entry, and
-the kernel frees its lock.
+An entry is a folder named by the hash of its content: `train.bin`, `heldout.bin`, and `header.json` with
+the size and CRC-32 of both, compared at each opening (a second per gigabyte). It is built in a temporary
+folder under a file lock, then renamed. A killed builder leaves no valid entry, and the kernel frees its lock.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from harness.data.text.tokenizers import Codec
 
 SPLITS = ("train", "heldout")
 ENCODE_CHARACTERS = 1_000_000
-"""Text encoded at a time: enough for the tokenizer's threads, little memory."""
+"""Characters encoded at a time: enough for the tokenizer's threads, with little memory."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Read-only, memory-mapped; each document is followed by the end-of-text token."""
+    """Tokens of both splits, read-only and memory-mapped. An end-of-text token follows each document."""
 
     key: str
     train: np.ndarray
@@ -42,7 +41,7 @@ class Tokens:
 
 
 def open_tokens(source: Source, codec: Codec, holdout: float) -> Tokens:
-    """The cached tokens of a source, built first if need be. Raises UserError on unreadable text."""
+    """Open the cached tokens of a source, building them first if needed. Raises UserError for bad text."""
     key = _key(source, codec, holdout)
     folder = cache_dir("tokens") / key
     with _lock(folder.with_suffix(".lock")):
@@ -56,7 +55,7 @@ def _key(source: Source, codec: Codec, holdout: float) -> str:
 
 
 def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
-    """Holds the lock, so the one temporary folder there can be is a dead builder's."""
+    """Build an entry. The lock is held, so an existing temporary folder belongs to a dead builder."""
     draft = folder.with_suffix(".building")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -70,7 +69,7 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
     write_json(draft / "header.json", _checksums(draft))
     if _key(source, codec, holdout) != folder.name:
         raise UserError(
-            f"{source.key}.path={source.path} changed while it was read: start again when it is written"
+            f"{source.key}.path={source.path} changed while it was read. Start again when it is complete."
         )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
@@ -89,7 +88,7 @@ def _document_batches(source: Source) -> Iterator[list[str]]:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether every byte of an entry is what its builder wrote."""
+    """Return whether every byte of an entry is what its builder wrote."""
     try:
         return read_json(folder / "header.json") == _checksums(folder)
     except FileNotFoundError:
@@ -97,13 +96,13 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, dict[str, int]]:
-    """Size and CRC-32 of both splits."""
+    """Return size and CRC-32 of both splits."""
     content = {f"{split}.bin": _open_array(folder / f"{split}.bin", np.dtype(np.uint8)) for split in SPLITS}
     return {name: {"size": len(array), "crc32": zlib.crc32(array.data)} for name, array in content.items()}
 
 
 def _open_array(file: Path, dtype: np.dtype) -> np.ndarray:
-    """An empty file cannot be mapped."""
+    """Map a file as an array; an empty file cannot be mapped."""
     return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
 
 

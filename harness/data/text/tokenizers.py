@@ -1,4 +1,4 @@
-"""Text to tokens and back, with the byte length of every token (for bits per byte)."""
+"""Tokenizers, with the byte length of every token (for bits per byte)."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from harness.data.text.sources import END_OF_TEXT
 
 SHIPPED_TOKENIZER = Path(__file__).parents[1] / "bpe512.json"
 END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
-"""How tokenizers call the token that ends a document; the first one found is taken."""
+"""Names of the token that ends a document, in order of preference."""
 SPACE = "\u2581"
-"""How SentencePiece writes a space."""
+"""Character that SentencePiece writes for a space."""
 ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
 
 
 class Codec(ABC):
-    """One tokenizer."""
+    """A tokenizer."""
 
     vocabulary: int
     end_token: int
-    """The token that ends a document. It stands for no byte of text."""
+    """Token that ends a document. It stands for no bytes of text."""
     byte_lengths_V: np.ndarray
-    """int32 [V], UTF-8 bytes of the text that each token stands for."""
+    """UTF-8 bytes of the text of each token, int32 [V]."""
     fingerprint: str
-    """Changes with whatever changes the tokens of a text."""
+    """Hash that changes with the tokens of any text."""
 
     @property
     def dtype(self) -> np.dtype:
+        """Smallest unsigned integer type that holds every token."""
         return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
 
     @abstractmethod
     def encode(self, documents: list[str]) -> list[np.ndarray]:
-        """The tokens of each document, without an end-of-text token."""
+        """Return the tokens of each document, without an end-of-text token."""
 
     @abstractmethod
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of tokens; an end-of-text token vanishes."""
+        """Return the text of tokens, without end-of-text tokens."""
 
 
 class ByteCodec(Codec):
-    """Each byte is a token."""
+    """Tokenizer with one token per byte."""
 
     vocabulary = 257
     end_token = 256
@@ -57,18 +58,20 @@ class ByteCodec(Codec):
         self.byte_lengths_V = np.append(np.ones(256, np.int32), np.int32(0))
 
     def encode(self, documents: list[str]) -> list[np.ndarray]:
+        """Return the UTF-8 bytes of each document."""
         return [np.frombuffer(text.encode(), np.uint8).astype(self.dtype) for text in documents]
 
     def decode(self, tokens: np.ndarray) -> str:
+        """Return the text of bytes; invalid UTF-8 is replaced."""
         tokens = np.asarray(tokens)
         return tokens[tokens < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
 
 class FileCodec(Codec):
-    """A `tokenizers` JSON file that gives back every byte of a text."""
+    """Tokenizer from a `tokenizers` JSON file that preserves every byte of a text."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, end: int, fingerprint: str) -> None:
-        # A text that spells a special token is text: it must not end a document.
+        # Special tokens spelled out in a text are text: they must not end a document.
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -82,14 +85,16 @@ class FileCodec(Codec):
             self.byte_lengths_V[token] = self._byte_length(name, token)
 
     def encode(self, documents: list[str]) -> list[np.ndarray]:
+        """Return the tokens of each document, without special tokens."""
         encoded = self._tokenizer.encode_batch_fast(documents, add_special_tokens=False)
         return [np.array(encoding.ids, self.dtype) for encoding in encoded]
 
     def decode(self, tokens: np.ndarray) -> str:
+        """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
     def is_lossless(self) -> bool:
-        """Whether a text comes back whole and its bytes are counted right (but for a space put before it)."""
+        """Return whether a text survives a round trip with the right byte count (or one space more)."""
         (tokens,) = self.encode([ROUND_TRIP_TEXT])
         excess = int(self.byte_lengths_V[tokens].sum()) - len(ROUND_TRIP_TEXT.encode())
         return self.decode(tokens) == ROUND_TRIP_TEXT and excess in (0, 1)
@@ -106,28 +111,28 @@ class FileCodec(Codec):
         if token in self._added:
             return 0 if self._added[token].special else len(name.encode())
         if self._byte_level:
-            return len(name)  # each letter stands for a byte
+            return len(name)  # one letter per byte
         if re.fullmatch("<0x[0-9A-F]{2}>", name):
             return 1
         return len(name.replace(SPACE, " ").encode())
 
 
 def load_tokenizer(name: str) -> Codec:
-    """The tokenizer of `data.tokenizer`: `byte`, `bpe512` or the path of a JSON file. Raises UserError."""
+    """Load the tokenizer of `data.tokenizer`: `byte`, `bpe512` or a JSON file. Raises UserError."""
     if name == "byte":
         return ByteCodec()
     path = SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()
     if not path.is_file():
-        raise UserError(f"data.tokenizer={name} is no file: {did_you_mean(name, ('byte', 'bpe512'))}")
+        raise UserError(f"data.tokenizer={name} is not a file: {did_you_mean(name, ('byte', 'bpe512'))}")
     return _parse_tokenizer(name, path.read_bytes())
 
 
 def _parse_tokenizer(name: str, content: bytes) -> Codec:
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(content)
-    except Exception:  # the library promises no narrower class
+    except Exception:  # the library documents no narrower class
         raise UserError(
-            f"data.tokenizer={name} is no file of the tokenizers library: give a tokenizer.json"
+            f"data.tokenizer={name} is not a file of the tokenizers library. Give a tokenizer.json."
         ) from None
     end = next((token for name in END_TOKENS if (token := tokenizer.token_to_id(name)) is not None), None)
     if end is None:
@@ -135,7 +140,7 @@ def _parse_tokenizer(name: str, content: bytes) -> Codec:
     codec = FileCodec(tokenizer, end, hashlib.sha256(content).hexdigest())
     if not codec.is_lossless():
         raise UserError(
-            f"data.tokenizer={name} loses part of a text, so that bits per byte would be wrong: "
-            "give a byte-level tokenizer, or one with byte fallback"
+            f"data.tokenizer={name} loses part of a text, so bits per byte would be wrong. "
+            "Use a byte-level tokenizer, or one with byte fallback."
         )
     return codec

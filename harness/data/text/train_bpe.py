@@ -1,7 +1,7 @@
-"""Trains the tokenizer that ships as `bpe512.json`: `python -m harness.data.text.train_bpe [FILE]`.
+"""Trainer of the tokenizer that ships as `bpe512.json`: `python -m harness.data.text.train_bpe [FILE]`.
 
-Byte-level BPE over the training documents of pack:prose and pack:code. It was run once; the
-committed file is what counts, since another version of `tokenizers` may break ties otherwise.
+It trains byte-level BPE on the training documents of pack:prose and pack:code. It was run once. Use the
+committed file: another version of `tokenizers` may break ties in another way.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data.text.sources import END_OF_TEXT, find_source, is_heldout
 from harness.data.text.tokenizers import SHIPPED_TOKENIZER
 
-VOCABULARY = 512
+VOCABULARY_SIZE = 512
 
 
 def train_tokenizer(documents: Iterator[str]) -> Tokenizer:
-    """256 bytes, the end-of-text token and 255 merges."""
+    """Train a tokenizer of 256 bytes, the end-of-text token and 255 merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=VOCABULARY_SIZE,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -34,6 +34,7 @@ def train_tokenizer(documents: Iterator[str]) -> Tokenizer:
 
 
 def training_documents() -> Iterator[str]:
+    """Yield the training documents of pack:prose and pack:code."""
     for name in ("prose", "code"):
         source = find_source(name, SourceConfig(f"pack:{name}"))
         yield from (text for text in source.documents() if not is_heldout(text, DataConfig.holdout))

@@ -1,1 +1,1 @@
-"""How long will a run take on this machine?"""
+"""Cost of a run on this machine: how long it will take, and how wrong earlier predictions were."""

@@ -39,10 +39,8 @@ class Correction:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of the predictions for one kind of machine that rest on one kind of evidence.
-
-    Each launch has the same weight in all fields but `worst`.
-    """
+    """Accuracy of the predictions for one kind of machine that rest on one kind of evidence. Each launch has
+    the same weight in all fields but `worst`."""
 
     machine: str
     evidence: str

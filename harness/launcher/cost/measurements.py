@@ -114,10 +114,8 @@ def to_observation(run: Run, timing: RunTiming, oversubscription: float, warm: b
 def _save_observations(
     runs: Sequence[Run], timings: Mapping[str, RunTiming], oversubscription: float
 ) -> None:
-    """Add the observations of these runs to the cache.
-
-    If two sweeps end at the same moment, those of one may be lost, which costs later predictions little.
-    """
+    """Add the observations of these runs to the cache. If two sweeps end at the same moment, those of one may
+    be lost, which costs later predictions little."""
     platform = runs[0].config.cluster.platform
     before = load_observations(platform)
     compiled = {observation.program for observation in before}
@@ -134,10 +132,8 @@ def _save_observations(
 def _to_predictions(
     sweep: SweepDir, runs: Sequence[Run], timings: Mapping[str, RunTiming]
 ) -> list[prediction_log.Prediction]:
-    """Return the step times that the ledger predicted when the runs were placed, with the measured ones.
-
-    Runs that an earlier version placed have no prediction.
-    """
+    """Return the step times that the ledger predicted when the runs were placed, with the measured ones. Runs
+    that an earlier version placed have no prediction."""
     places, date = _placements(sweep), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     machine = machine_kind(runs[0].config.cluster.platform)
     return [
@@ -178,10 +174,8 @@ def _record_errors(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
 
 
 def utilisation_lines(runs: Sequence[Run], devices: int) -> list[str]:
-    """Return lines about the share of the machine that trained, and what the rest did.
-
-    `devices`: number of devices of the machine; 0 takes the largest number that was in use at once.
-    """
+    """Return lines about the share of the machine that trained, and what the rest did. `devices`: number of
+    devices of the machine; 0 takes the largest number that was in use at once."""
     result = utilisation([phase_spans(read_timeline(run.dir)) for run in runs], devices or None)
     if result is None:
         return []

@@ -54,11 +54,8 @@ class PredictionLog:
 
 
 def append_predictions(predictions: Sequence[Prediction]) -> None:
-    """Append the records in one write. Raises OSError.
-
-    If two sweeps end while the file is being cut, the records of one may be lost, which costs later
-    predictions little.
-    """
+    """Append the records in one write. Raises OSError. If two sweeps end while the file is being cut, the
+    records of one may be lost, which costs later predictions little."""
     path = _path()
     before = path.read_bytes() if path.exists() else b""
     separator = "\n" if before and not before.endswith(b"\n") else ""

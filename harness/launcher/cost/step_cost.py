@@ -75,7 +75,7 @@ class Observation:
     program: str = ""
     """Hash of the compiled program (`program_hash`)."""
     warm: bool = False
-    """Whether the program had been compiled before."""
+    """True if the program had been compiled before."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,8 @@ def _nearest(
 ) -> tuple[list[Observation], float]:
     """Return the observations that count, and the distance of the nearest (natural logarithm of ratios)."""
 
-    def distance(observation: Observation) -> float:
-        ratios = (
-            observation.step_flops / workload.step_flops,
-            observation.width / width,
-            observation.crowd / oversubscription,
-        )
+    def distance(o: Observation) -> float:
+        ratios = (o.step_flops / workload.step_flops, o.width / width, o.crowd / oversubscription)
         return math.hypot(*map(math.log, ratios))
 
     distances = [distance(observation) for observation in observations]
@@ -167,10 +163,8 @@ def _startup_seconds(program: str, near: Sequence[Observation], observations: Se
 
 
 def program_hash(config: Config) -> str:
-    """Return the hash of all that decides whether the compiled steps of a run are in the compile cache.
-
-    It follows training.programs.run_programs.
-    """
+    """Return the hash of all that decides whether the compiled steps of a run are in the compile cache. It
+    follows training.programs.run_programs."""
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
     return hash_json(
@@ -199,9 +193,7 @@ def _median(values: Sequence[float | None], default: float) -> float:
 
 def possible_meshes(config: Config) -> dict[int, MeshConfig]:
     """Return every mesh that a run may have, by its number of devices: its own with another size of `data`.
-
-    The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules).
-    """
+    The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules)."""
     mesh, rows = config.mesh, config.scale.batch // config.compute.microbatches
     fixed = mesh.fsdp * mesh.expert
     return {

@@ -25,18 +25,16 @@ def log_sizes(spec: WorkerSpec) -> dict[Path, int]:
 
 def exit_message(spec: WorkerSpec, end: Exit, log_sizes_before: Mapping[Path, int]) -> str:
     """Build the exit message: the reason, then the last relevant line of the scheduler's or worker's log.
-
-    `log_sizes_before`: the result of `log_sizes` when the worker was started.
-    """
+    `log_sizes_before`: the result of `log_sizes` when the worker was started."""
     log = process_log(spec, end.process)
     output = _read_from(log, log_sizes_before.get(log, 0))
     reason = end.scheduler_message
     if not reason and end.code is not None:
         reason = last_error_line(output, any_line=end.code > 0)
-    words = f"{end.message}: {reason[:MAX_QUOTED_CHARACTERS]}" if reason else end.message
+    message = f"{end.message}: {reason[:MAX_QUOTED_CHARACTERS]}" if reason else end.message
     if end.code is None:
-        return words
-    return f"{words} (see {log})" if output else f"{words} (nothing in {log})"
+        return message
+    return f"{message} (see {log})" if output else f"{message} (nothing in {log})"
 
 
 def last_error_line(text: str, *, any_line: bool = True) -> str:

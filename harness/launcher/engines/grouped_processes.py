@@ -21,9 +21,7 @@ EXIT_GRACE_SECONDS = 30.0
 
 def per_process_specs(spec: WorkerSpec, host: str) -> list[WorkerSpec]:
     """Return one spec per process, each with its own environment and log.
-
-    `host`: the name by which the other processes reach process 0, which uses the log of `spec`.
-    """
+    `host`: the name by which the other processes reach process 0, which uses the log of `spec`."""
     count = spec.processes
     if count == 1:
         return [spec]

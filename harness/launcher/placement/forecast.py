@@ -79,10 +79,8 @@ def forecast(
     estimator: RunEstimator,
     fixed: Container[str] = (),
 ) -> Forecast:
-    """Place the blocks on `engine.devices` devices, or without them on `workers` workers at a time.
-
-    `fixed`: names of runs that keep their mesh. Raises UserError if a block does not fit.
-    """
+    """Place the blocks on `engine.devices` devices, or without them on `workers` workers at a time. `fixed`:
+    names of runs that keep their mesh. Raises UserError if a block does not fit."""
     if settings.devices:
         return _on_devices(blocks, settings, estimator, fixed)
     return _on_workers(blocks, settings, workers, estimator)

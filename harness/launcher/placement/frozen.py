@@ -38,10 +38,8 @@ def freeze_places(
     replan: Container[str] = (),
     estimates: Mapping[str, RunEstimate] | None = None,
 ) -> dict[str, FrozenPlace]:
-    """Write a place for each run that has none, or whose name is in `replan`. Returns all places.
-
-    The estimate of a run is written beside its place, to be compared with its measured time later.
-    """
+    """Write a place for each run that has none, or whose name is in `replan`. Returns all places. The
+    estimate of a run is written beside its place, to be compared with its measured time later."""
     existing = read_places(sweep)
     places = {
         run.name: FrozenPlace(block.name, lane, run.config.mesh)
@@ -66,16 +64,9 @@ def runs_on_other_mesh(runs: Sequence[Run], places: Mapping[str, FrozenPlace]) -
     return [run for run in runs if places[run.name].mesh != run.config.mesh]
 
 
-def block_on_frozen_meshes(block: Block, places: Mapping[str, FrozenPlace]) -> Block:
-    """Return the block with every run that has a place on its frozen mesh."""
-    return Block(
-        block.name, tuple(on_frozen_mesh(run, places) if run.name in places else run for run in block.runs)
-    )
-
-
 def on_frozen_mesh(run: Run, places: Mapping[str, FrozenPlace]) -> Run:
-    """Return the run on its frozen mesh."""
-    return run.on_mesh(places[run.name].mesh)
+    """Return the run on its frozen mesh; unchanged if it has no place yet."""
+    return run.on_mesh(places[run.name].mesh) if run.name in places else run
 
 
 def in_lane_order(block: Block, places: Mapping[str, FrozenPlace]) -> Block:
@@ -97,10 +88,8 @@ def _prediction(name: str, estimates: Mapping[str, RunEstimate]) -> dict[str, An
     share = step / estimate.seconds
     interval = _interval(step, share * estimate.low, share * estimate.high)
     raw = {"raw": _four_digits(step / estimate.factor), "evidence": estimate.evidence}
-    return {
-        "predicted": _interval(estimate.seconds, estimate.low, estimate.high),
-        "step": interval | raw,
-    }
+    whole_run = _interval(estimate.seconds, estimate.low, estimate.high)
+    return {"predicted": whole_run, "step": interval | raw}
 
 
 def _interval(seconds: float, low: float, high: float) -> dict[str, float]:

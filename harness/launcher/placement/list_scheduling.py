@@ -62,10 +62,8 @@ def pack(devices: int, jobs: Sequence[BlockJob]) -> list[StartSlot]:
 
 
 def _pop_first_fitting(queues: dict[int, deque[int]], largest: int) -> int | None:
-    """Remove and return the first job that needs at most `largest` devices; None if there is none.
-
-    `queues`: positions of the waiting jobs, by the number of devices that they need.
-    """
+    """Remove and return the first job that needs at most `largest` devices; None if there is none. `queues`:
+    positions of the waiting jobs, by the number of devices that they need."""
     heads = [(queue[0], need) for need, queue in queues.items() if need <= largest]
     if not heads:
         return None

@@ -45,10 +45,8 @@ class PlacementChoice(NamedTuple):
 
 
 class PlacementOptions:
-    """Widths of every block on a machine.
-
-    Arrays are [blocks, widths], padded with infinity; their seconds hold for a device of speed 1.
-    """
+    """Widths of every block on a machine. Arrays are [blocks, widths], padded with infinity; their seconds
+    hold for a device of speed 1."""
 
     def __init__(self, tasks: Sequence[RunTask], machine: Sequence[DevicePartition]) -> None:
         """Raises UserError if the runs of a block cannot train side by side."""
@@ -164,9 +162,7 @@ def _cheapest(seconds: np.ndarray, deadline: float, price: np.ndarray) -> np.nda
 
 def _fill_evenly(prices: np.ndarray, ends: np.ndarray, deadline: float, capacity: np.ndarray) -> list[int]:
     """Return a partition for each block: the emptiest of those that meet the deadline, dearest block first.
-
-    `prices` and `ends` are [partitions, blocks]; a block never goes to a partition with an infinite end.
-    """
+    `prices` and `ends` are [partitions, blocks]; a block never goes to a partition with an infinite end."""
     load, partitions = np.zeros(len(capacity)), np.zeros(prices.shape[1], dtype=int)
     for block in np.argsort(-prices.min(axis=0), kind="stable"):
         late = np.where(np.isfinite(ends[:, block]), ends[:, block] > deadline, 2)

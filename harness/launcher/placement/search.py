@@ -162,10 +162,8 @@ def _until_good_enough(
 
 
 def _improve(options: PlacementOptions, makespan: float, choices: PriorityList) -> tuple[float, PriorityList]:
-    """Change the width or turn of a few blocks at a time, and keep what ends no later.
-
-    This is a (1+1) evolution with mutations of random strength, and the same random draws every time.
-    """
+    """Change the width or turn of a few blocks at a time, and keep what ends no later. This is a (1+1)
+    evolution with mutations of random strength, and the same random draws every time."""
     random_state = random.Random(0)
     for _ in range(TRIALS):
         mutant = _mutate(options, choices, random_state)

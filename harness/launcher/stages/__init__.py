@@ -1,1 +1,1 @@
-"""Which stages does a sweep go through?"""
+"""Stages of a sweep, one file each."""

@@ -1,4 +1,4 @@
-"""Facts about configs, from one process that may import JAX, and from the cache where it was asked before."""
+"""Facts about configs, computed in one process that imports JAX, and cached."""
 
 from __future__ import annotations
 
@@ -19,55 +19,48 @@ from harness.core.hashing import hash_json, to_plain
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import Facts, code_of
 
-_IRRELEVANT = (
-    "seed",
-    "data_seed",
-    "cluster",
-    "engine",
-    "resume",
-    "rule",
-    "gate",
-    "tune",
-    "runs",
-    "experiment_name",
-)
-"""Nodes that change no fact. The mesh stays in: whether the batch divides over it is one."""
+_IGNORED_NODES = (
+    "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name",
+)  # fmt: skip
+"""Config nodes that change no fact. The mesh is not among them: the batch has to divide over it."""
 
 
 def describe_configs(configs: Sequence[Config]) -> list[Facts]:
-    """Facts of each config, in order. Raises UserError with what is wrong with the first bad one."""
+    """Return the facts of each config, in order. Raises UserError with the mistake of the first bad one."""
     keys = [description_key(config) for config in configs]
-    known = {key: facts for key in {*keys} if (facts := _remembered(key)) is not None}
-    missing = {key: config for key, config in zip(keys, configs, strict=True) if key not in known}
+    by_key = {key: facts for key in {*keys} if (facts := _read_cached(key)) is not None}
+    missing = {key: config for key, config in zip(keys, configs, strict=True) if key not in by_key}
     if missing:
-        for key, answer in zip(missing, _ask([*missing.values()]), strict=True):
+        for key, answer in zip(missing, _run_describe([*missing.values()]), strict=True):
             if "error" in answer:
                 raise UserError(answer["error"])
             atomic_files.write_json(_path(key), answer["facts"])
-            known[key] = Facts(**answer["facts"])
-    return [known[key] for key in keys]
+            by_key[key] = Facts(**answer["facts"])
+    return [by_key[key] for key in keys]
 
 
 def description_key(config: Config) -> str:
-    """What a description depends on: config, code, users' files and a parent as they lie there now."""
-    relevant = {key: value for key, value in to_plain(config).items() if key not in _IRRELEVANT}
+    """Hash all that facts depend on: the config, the code, and the present state of data and parent files."""
+    relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
-    return hash_json([relevant, code_of(config), [_stamp(Path(path)) for path in paths], _base_stamp(config)])
+    return hash_json(
+        [relevant, code_of(config), [_stamps(Path(path)) for path in paths], _parent_stamps(config)]
+    )
 
 
-def _base_stamp(config: Config) -> list[Any]:
-    """What lies of the run that this one starts from, as far as it says what is in its checkpoints."""
+def _parent_stamps(config: Config) -> list[Any]:
+    """Return the stamps of the files of the parent run that tell which checkpoints it has."""
     if not config.finetune.parent:
         return []
-    where = config.finetune.parent
-    runs = [Path(path).resolve() for path in (where, where.rpartition("@")[0]) if path]
+    parent = config.finetune.parent
+    runs = [Path(path).resolve() for path in (parent, parent.rpartition("@")[0]) if path]
     names = ("run.json", "status.json", "config.yaml", "checkpoints/*.manifest.json")
-    return [[str(run), [_stamp(file) for name in names for file in sorted(run.glob(name))]] for run in runs]
+    return [[str(run), [_stamps(file) for name in names for file in sorted(run.glob(name))]] for run in runs]
 
 
-def _stamp(path: Path) -> list[Any]:
-    """Size and time of a file, or of every file of a folder; empty for a name that is no path."""
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+def _stamps(path: Path) -> list[Any]:
+    """Return path, size and mtime of a file, or of every file of a folder; empty if there is none."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
@@ -75,13 +68,13 @@ def _path(key: str) -> Path:
     return cache_dir("described") / f"{key}.json"
 
 
-def _remembered(key: str) -> Facts | None:
+def _read_cached(key: str) -> Facts | None:
     content = atomic_files.read_json(_path(key))
     fields = {field.name for field in dataclasses.fields(Facts)}
     return Facts(**content) if isinstance(content, dict) and content.keys() == fields else None
 
 
-def _ask(configs: Sequence[Config]) -> list[dict[str, Any]]:
+def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="ab-harness-") as folder:
         paths = [Path(folder) / f"{index}.yaml" for index in range(len(configs))]
         for path, config in zip(paths, configs, strict=True):
@@ -90,7 +83,7 @@ def _ask(configs: Sequence[Config]) -> list[dict[str, Any]]:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'jax'" in answer.stderr:
         raise UserError(
-            f"{sys.executable} has no JAX: configs are described before a launch, also on a login node"
+            f"{sys.executable} has no JAX. A launch needs it to describe its configs, also on a login node."
         )
     if answer.returncode:
         last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"

@@ -1,4 +1,4 @@
-"""The decision rule, written down once before the first step; what changes later is an amendment."""
+"""Decision rule of a sweep: written once before the first step. Every later change is an amendment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.records.sweep import ledger
 
 
 def set_default_control(configs: Sequence[Config]) -> None:
-    """A rule without a control takes the first variant."""
+    """Make the first variant the control of every rule that names none."""
     for config in configs:
         config.rule.control = config.rule.control or configs[0].variant.name
 
 
 def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
-    """Raises UserError where variants would be trained that nothing can be compared with."""
+    """Raise UserError if there are several variants, and the control is neither among them nor on disk."""
     rule = configs[0].rule
     trained = {path.parent.name for path in sweep.path.glob("*/*/seed*")}
     variants = {config.variant.name for config in configs}
@@ -32,8 +32,8 @@ def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
 
 
 def compared_variants(configs: Sequence[Config]) -> list[str]:
-    """The variants of scales at which the control is trained as well, where it is trained at all: what has
-    no sibling is compared with nothing."""
+    """Return the variants of the scales at which the control is trained; all if it is trained at none. The
+    other runs have no sibling that they could be compared with."""
     control = configs[0].rule.control
     scales = {config.scale.name for config in configs if config.variant.name == control}
     return [config.variant.name for config in configs if not scales or config.scale.name in scales]
@@ -42,14 +42,14 @@ def compared_variants(configs: Sequence[Config]) -> list[str]:
 def write_rule(
     sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Fix the rule if none is fixed yet; else record in words how this one differs, and return that.
+    """Write the rule if the sweep has none yet, else record how this one deviates. Returns the deviation.
 
-    The family, over which several treatments are corrected for, is part of it (all `variants` but the
-    control), and so are the gate's margins and, by variant, how learning rates were tuned.
+    The rule includes the family of treatments for the multiplicity correction (all `variants` but the
+    control), the gate's margins and the tuning result of each variant.
     """
-    content = _content(config, variants, tuning or {})
+    content = _rule_content(config, variants, tuning or {})
     entries = ledger.read_valid(sweep, "rule")
-    fixed = _as_hashed(atomic_files.read_json(sweep.rule))
+    fixed = _without_hash(atomic_files.read_json(sweep.rule))
     if not entries:
         if fixed is None:
             fixed = content
@@ -57,19 +57,19 @@ def write_rule(
         ledger.append(sweep, "rule", fixed | {"hash": hash_json(fixed)})
     _add_tuning(sweep, tuning or {})
     if fixed is None or (entries and hash_json(fixed) != entries[0]["content"]["hash"]):
-        return _restore(sweep, entries[0]["content"])
-    return _amend(sweep, fixed, content)
+        return _restore_rule(sweep, entries[0]["content"])
+    return _record_amendment(sweep, fixed, content)
 
 
-def _as_hashed(rule: Any) -> dict[str, Any] | None:
-    """A rule without its hash; None where it is not as it was when that was taken."""
+def _without_hash(rule: Any) -> dict[str, Any] | None:
+    """Return a rule without its hash; None if the two do not match."""
     content = {key: value for key, value in rule.items() if key != "hash"} if isinstance(rule, dict) else {}
     return content if content and rule.get("hash") == hash_json(content) else None
 
 
-def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
-    """rule.json as the ledger holds it, which is the rule that was fixed. Returns that in words."""
-    if _as_hashed(rule) is None:  # an earlier version kept the hash alone
+def _restore_rule(sweep: SweepDir, rule: dict[str, Any]) -> str:
+    """Write the rule of the ledger, which is the original one, to rule.json. Returns a sentence about it."""
+    if _without_hash(rule) is None:  # an earlier version kept the hash alone
         return f"{sweep.rule} was changed or lost after it was hashed"
     ledger.append(sweep, "damage", {"file": sweep.rule.name})
     atomic_files.write_json(sweep.rule, rule)
@@ -77,32 +77,34 @@ def _restore(sweep: SweepDir, rule: dict[str, Any]) -> str:
 
 
 def frozen_stopping(sweep: SweepDir) -> Stopping:
-    """The stopping that was written down, whatever a later command says."""
+    """Return the stopping of the written rule, which a later command cannot change."""
     return Stopping(ledger.read_valid(sweep, "rule")[0]["content"]["rule"]["stopping"])
 
 
 def _add_tuning(sweep: SweepDir, tuning: Mapping[str, Any]) -> None:
-    """Variants that came later were tuned later: the ledger holds what was found for them."""
+    """Write the tuning results of variants that were added later into the ledger."""
     entries = [*ledger.read_valid(sweep, "rule")[:1], *ledger.read_valid(sweep, "tuning")]
-    known = {variant for entry in entries for variant in entry["content"].get("tuning", {})}
-    if new := {variant: found for variant, found in tuning.items() if variant not in known}:
+    recorded = {variant for entry in entries for variant in entry["content"].get("tuning", {})}
+    if new := {variant: result for variant, result in tuning.items() if variant not in recorded}:
         ledger.append(sweep, "tuning", {"tuning": new})
 
 
-def _content(config: Config, variants: Sequence[str], tuning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _rule_content(
+    config: Config, variants: Sequence[str], tuning: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     family = sorted({*variants} - {config.rule.control})
     content = {"rule": to_plain(config.rule) | {"family": family}}
     content |= {"gate": to_plain(config.gate)} if config.gate.name is not Gate.none else {}
     return content | ({"tuning": dict(tuning)} if tuning else {})
 
 
-def _amend(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> str | None:
+def _record_amendment(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> str | None:
     before, now = flatten(fixed), flatten(content)
     keys = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
     changed = sorted(key for key in keys if key != "rule.family" and not key.startswith("tuning."))
-    known = {entry["content"].get("hash") for entry in ledger.read_valid(sweep, "amendment")}
-    if not changed or hash_json(content) in known:
+    hashes = {entry["content"].get("hash") for entry in ledger.read_valid(sweep, "amendment")}
+    if not changed or hash_json(content) in hashes:
         return None
     detail = "; ".join(f"{key}: {before.get(key)!r} became {now.get(key)!r}" for key in changed)
     ledger.append(sweep, "amendment", {"detail": detail, "hash": hash_json(content)} | content)
-    return f"the rule that was fixed before the first step stands; recorded as a deviation: {detail}"
+    return f"the rule that was written before the first step applies; recorded as a deviation: {detail}"

@@ -1,4 +1,4 @@
-"""What is printed before anything is spent: the plan, and what it can find out."""
+"""Summary before a sweep is trained: its size, its predicted duration, and its statistical power."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from harness.records.paths import SweepDir
 if TYPE_CHECKING:
     from harness.compare.stats.power import Power
 
-
 Note = Callable[[str], None]
 
 
@@ -34,28 +33,29 @@ def printer(console: Console) -> Note:
 
 
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[str]:
-    """The sweep in a few lines: what is multiplied, how large, and what it costs. Unequal blocks are counted,
-    smallest scale first."""
+    """Return the sweep in a few lines: its design, the size of each scale, and its predicted duration. A
+    design that is not a full product is listed by its blocks, smallest scale first."""
     scales = [*dict.fromkeys(run.config.scale.name for run in runs)]
     variants = [*dict.fromkeys(run.variant for run in runs)]
     seeds = sorted({run.config.seed for run in runs})
     control = runs[0].config.rule.control
     product = len(runs) == len(scales) * len(variants) * len(seeds)
-    multiplied = f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds"
+    factors = f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds"
     lines = [
-        f"{sweep.path}: {len(runs)} runs; {multiplied if product else _blocks_in_words(runs)}",
+        f"{sweep.path}: {len(runs)} runs; {factors if product else _count_blocks(runs)}",
         f"  variants {', '.join(name + (' (control)' if name == control else '') for name in variants)}; "
         f"seeds {', '.join(map(str, seeds))}",
     ]
-    for scale in scales if product else _by_size(runs):
+    for scale in scales if product else _scales_by_size(runs):
         members = [run for run in runs if run.config.scale.name == scale]
-        sizes = _span([run.facts.non_embedding for run in members])
+        sizes = [run.facts.non_embedding for run in members]
+        low, high = format_si(min(sizes)), format_si(max(sizes))
         flops = sum(run.flops for run in members)
-        named = "" if product else f" ({', '.join(dict.fromkeys(run.variant for run in members))})"
+        names = "" if product else f" ({', '.join(dict.fromkeys(run.variant for run in members))})"
         lines.append(
-            f"  {scale}{named}: {sizes} parameters "
-            f"(and {format_si(members[0].facts.embedding)} in embeddings), "
-            f"{format_si(members[0].tokens)} tokens in {members[0].facts.steps} steps, {format_si(flops)}FLOP in all"
+            f"  {scale}{names}: {low if low == high else f'{low} to {high}'} parameters (and "
+            f"{format_si(members[0].facts.embedding)} in embeddings), {format_si(members[0].tokens)} tokens "
+            f"in {members[0].facts.steps} steps, {format_si(flops)}FLOP in all"
         )
     total = sum(run.flops for run in runs)
     lines.append(
@@ -67,88 +67,76 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[
 
 @dataclass(frozen=True)
 class DesignPower:
-    """What a design can find out."""
+    """Statistical power of a design."""
 
     lines: tuple[str, ...]
-    """In words; empty where nothing is to be compared."""
+    """Sentences with the smallest resolved effect and the smallest p; empty if nothing is compared."""
     design: Power | None = None
-    """None: one seed a scale, or nothing to compare."""
+    """Power of the tests; None with one seed a scale, or nothing to compare."""
     seeds_needed: int | None = None
-    """A scale, for the sign-flip test over all its pairs to be able to reach the level that is asked."""
+    """Seeds for each scale with which the sign-flip test over all pairs can reach its level."""
 
     @property
     def advice(self) -> list[str]:
-        """How many seeds the test asks, in words, where these are fewer."""
-        there = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
-        if self.seeds_needed is None or there >= self.seeds_needed:
+        """A sentence with the number of seeds that the test needs, if the design has fewer."""
+        seeds = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
+        if self.seeds_needed is None or seeds >= self.seeds_needed:
             return []
         return [
             f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."
         ]
 
 
-def power_lines(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
-    """The smallest effect that the design resolves, and the smallest p that it can attain, in words."""
-    return [*design_power(sweep, runs).lines]
-
-
 def design_power(sweep: SweepDir, runs: Sequence[Run]) -> DesignPower:
-    """The noise of a scale is that of an A/A library beside the sweep, where one fits. Scales that have no
-    pair resolve nothing, and are named."""
+    """Compute the power of a design. Scales without a pair have none, and are listed. The noise of a scale is
+    taken from an A/A library beside the sweep, if one fits."""
     from harness.compare.inputs.noise_floor import FloorKey, matching_floors
     from harness.compare.stats.power import plan_power, seeds_needed
 
     rule = runs[0].config.rule
     controls = {run.block: run for run in runs if run.variant == rule.control}
-    treated = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
-    if not treated:
+    pairs = [run for run in runs if run.variant != rule.control and _has_control(sweep, run, controls)]
+    if not pairs:
         return DesignPower(())
-    treatments = {run.variant for run in treated}
+    treatments = {run.variant for run in pairs}
     seeds = {
-        scale: len({run.config.seed for run in treated if run.config.scale.name == scale})
-        for scale in dict.fromkeys(run.config.scale.name for run in treated)
+        scale: len({run.config.seed for run in pairs if run.config.scale.name == scale})
+        for scale in dict.fromkeys(run.config.scale.name for run in pairs)
     }
-    alone = [scale for scale in _by_size(runs) if scale not in seeds]
-    shown = [f"Nothing is compared at {', '.join(alone)}: no pair is there."] if alone else []
-    needed = seeds_needed(len(seeds), rule.alpha / len(treatments))
+    other_scales = ", ".join(scale for scale in _scales_by_size(runs) if scale not in seeds)
+    notes = [f"Not compared (no pair at this scale): {other_scales}."] if other_scales else []
+    min_seeds = seeds_needed(len(seeds), rule.alpha / len(treatments))
     if max(seeds.values()) < 2:
-        return DesignPower(("One seed a scale: there will be no interval and no test.", *shown), None, needed)
-    wanted = [
+        line = "Only one seed per scale, so no confidence interval or test is possible."
+        return DesignPower((line, *notes), None, min_seeds)
+    keys = [
         FloorKey(run.config.scale.name, run.facts.non_embedding, run.tokens, run.facts.eval_fingerprint)
         for run in controls.values()
         if run.config.scale.name in seeds
     ]
-    floors = matching_floors(sweep, wanted)
-    unit = treated[0].facts.loss_unit.partition(" a ")[0]
+    floors = matching_floors(sweep, keys)
+    unit = pairs[0].facts.loss_unit.partition(" a ")[0]
     power = plan_power(seeds, treatments=len(treatments), floors=floors, alpha=rule.alpha, unit=unit)
-    return DesignPower((power.sentence, *shown), power, needed)
+    return DesignPower((power.sentence, *notes), power, min_seeds)
 
 
 def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool:
-    """Whether its block has the control, from now or before, and it is not that by another name."""
+    """Return True if the block of a run has a control, now or on disk, that differs in more than its name."""
     config = run.config
     if run.block not in controls:
         return sweep.run(config.scale.name, config.rule.control, config.seed).path.exists()
-    differing = config_difference(config, controls[run.block].config)
-    return any(not is_covered_by(key, ["variant"]) for key in differing)
+    keys = config_difference(config, controls[run.block].config)
+    return any(not is_covered_by(key, ["variant"]) for key in keys)
 
 
-def _blocks_in_words(runs: Sequence[Run]) -> str:
-    """`2 pairs, 3 alone`, by the number of variants that a block has."""
-    sizes = Counter(Counter(run.block for run in runs).values())
-    return ", ".join(
-        f"{count} {_block(size, 's' * (count > 1))}" for size, count in sorted(sizes.items())[::-1]
-    )
+def _count_blocks(runs: Sequence[Run]) -> str:
+    """Return text such as `2 pairs, 3 alone`: the number of blocks by their number of variants."""
+    texts = []
+    for size, count in sorted(Counter(Counter(run.block for run in runs).values()).items())[::-1]:
+        plural = "s" * (count > 1)
+        texts.append(f"{count} " + {1: "alone", 2: f"pair{plural}"}.get(size, f"block{plural} of {size}"))
+    return ", ".join(texts)
 
 
-def _block(size: int, plural: str) -> str:
-    return {1: "alone", 2: f"pair{plural}"}.get(size, f"block{plural} of {size}")
-
-
-def _by_size(runs: Sequence[Run]) -> list[str]:
+def _scales_by_size(runs: Sequence[Run]) -> list[str]:
     return [*dict.fromkeys(run.config.scale.name for run in sorted(runs, key=lambda run: run.flops))]
-
-
-def _span(sizes: Sequence[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return format_si(low) if format_si(low) == format_si(high) else f"{format_si(low)} to {format_si(high)}"

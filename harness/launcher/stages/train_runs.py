@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +16,7 @@ from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, select_runs
 from harness.launcher.stages.interim_looks import InterimLooks, train_by_looks
-from harness.launcher.stages.summary import Note, plan_lines, power_lines, printer
+from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
 from harness.launcher.sweep_lock import handle_signals, stop_on_signal
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
@@ -43,33 +42,26 @@ def train_runs(
     make_engine: EngineMaker,
     console: Console,
 ) -> dict[str, str]:
-    """Train the runs that are left. Returns the reason for each run that was given up.
-
-    `runs`: all runs of the sweep. `engine`: checked already; None if every run seemed to have ended.
-    """
+    """Train the runs that are left. Returns the reason for each run that was given up. `runs`: all runs of
+    the sweep. `engine`: checked already; None if every run seemed to have ended."""
     note = printer(console)
-    todo = _prepare_directories(plan, note)
-    if todo is None:
-        if engine:
-            engine.close()
-        return {}
-    for line in [*plan_lines(plan.sweep, runs, todo.forecast), *power_lines(plan.sweep, runs)]:
-        note(line)
-    failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
-    for line in utilisation_lines(runs, plan.settings.devices):
-        note(line)
-    return failed
-
-
-def _prepare_directories(plan: LaunchPlan, note: Note) -> LaunchPlan | None:
-    """Make every run directory fit for a worker. Returns the plan of the runs that are left to train."""
     new = run_directories.create_new(plan.runs)
     complete = {
         run.name
         for run in plan.runs
         if run.name not in new and run_directories.prepare(plan.sweep, run, note) is RunAction.skip
     }
-    return plan.keep(lambda run: run.name not in complete)
+    todo = plan.keep(lambda run: run.name not in complete)
+    if todo is None:
+        if engine:
+            engine.close()
+        return {}
+    for line in [*plan_lines(plan.sweep, runs, todo.forecast), *design_power(plan.sweep, runs).lines]:
+        note(line)
+    failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
+    for line in utilisation_lines(runs, plan.settings.devices):
+        note(line)
+    return failed
 
 
 def _supervise(
@@ -91,8 +83,11 @@ def _supervise(
         remaining = select_runs(blocks, lambda run: run.name not in supervisor.failed)
         supervisor.run(assign_runs(remaining, settings, plan.workers))
 
+    def count_interruption(*_) -> None:  # raising here could start a worker and forget it
+        supervisor.interruptions += 1
+
     try:
-        with _counting_interruptions(supervisor):
+        with handle_signals(count_interruption):
             if looks:
                 train_by_looks(plan.sweep, plan.blocks, looks, train, display.note)
             else:
@@ -105,14 +100,3 @@ def _supervise(
             for line in record_timings(plan.sweep, plan.runs, plan.forecast.oversubscription):
                 printer(console)(line)
     return supervisor.failed
-
-
-@contextmanager
-def _counting_interruptions(supervisor: Supervisor) -> Iterator[None]:
-    """Count Ctrl-C and SIGTERM instead of raising, so that no worker is started and then forgotten."""
-
-    def count(*_) -> None:
-        supervisor.interruptions += 1
-
-    with handle_signals(count):
-        yield

@@ -1,7 +1,6 @@
 """The supervisor of a sweep: it starts, watches and restarts workers until every run has ended.
 
-A worker restarts its own runs and gives them up after `engine.attempts`. The supervisor restarts the runs of
-lost workers.
+The supervisor restarts the runs of lost workers; a worker restarts its own, up to `engine.attempts` times.
 """
 
 from __future__ import annotations

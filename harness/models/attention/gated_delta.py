@@ -248,6 +248,6 @@ def _check(context: LayerContext, options: GatedDeltaOptions) -> None:
     chunk, T = options.chunk, context.sequence_length
     if not 1 <= chunk <= T or chunk & (chunk - 1):
         raise UserError(
-            f"model.attention.options.chunk={chunk}: this must be a power of two, at most data.sequence_length={T}."
+            f"model.attention.options.chunk={chunk}: use a power of two, at most data.sequence_length={T}."
             f" Choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
         )

@@ -139,7 +139,7 @@ def supports_sequence_parallel(context: LayerContext, options: ScoreOptions) -> 
 def register_softmax(
     name: str, options: type, extra_flops: Callable[[LayerContext], float] = lambda context: 0.0
 ) -> Callable[..., Any]:
-    """Return the decorator that registers a softmax attention. Its costs follow from its options `kv_heads` and
+    """Return the decorator that registers a softmax attention, with costs from its options `kv_heads` and
     `window`, if it has them; `extra_flops` are those of further products with weights, per token."""
 
     def limits(options: Any) -> tuple[int | None, int | None]:

@@ -1,4 +1,4 @@
-"""Sliding-window attention (arXiv:2004.05150); in a `pattern`, it alternates with layers that see all keys."""
+"""Sliding-window attention (arXiv:2004.05150); in a `pattern`, between layers that see all keys."""
 
 from __future__ import annotations
 

@@ -131,8 +131,8 @@ def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> Im
     image = check_image_config(config, image)
     if config.mesh.context > 1:
         raise UserError(
-            f"mesh.context={config.mesh.context} splits sequences of tokens, but data are images. Set it to 1,"
-            " and raise mesh.data or mesh.fsdp instead."
+            f"mesh.context={config.mesh.context} splits sequences of tokens, but data are images. Set it to"
+            " 1, and raise mesh.data or mesh.fsdp instead."
         )
     shape = sizing.choose_image_dims(config.model, config.scale.parameters, labels, image)
     return assemble(ImageModelSpec(config.model, shape, shape.patches), config)

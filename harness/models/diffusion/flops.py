@@ -63,6 +63,6 @@ def _input_output_flops(spec: ImageModelSpec) -> float:
 
 
 def _input_flops(spec: ImageModelSpec) -> float:
-    """Return the FLOPs of products with patches and with the time features, whose gradients are not needed."""
+    """Return the FLOPs of products with patches and time features, whose gradients are not needed."""
     D, shape = spec.shape.width, spec.shape
     return 2.0 * D * (shape.values + TIME_FEATURES / shape.patches)

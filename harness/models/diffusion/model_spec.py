@@ -93,7 +93,7 @@ def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tu
     height, width, _ = image
     if model.patch < 1 or height % model.patch or width % model.patch:
         raise UserError(
-            f"model.patch={model.patch} does not divide images of {height} x {width}. Choose a common divisor."
+            f"model.patch={model.patch} does not divide images of {height} x {width}. Choose a divisor."
         )
     if (patches := height * width // model.patch**2) != length:
         raise UserError(

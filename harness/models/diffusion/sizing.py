@@ -54,7 +54,7 @@ def choose_image_dims(
 
 
 def count_non_embedding(spec: ImageModelSpec) -> int:
-    """Return the number of parameters of all layers and of the norm before the head, counted over one period."""
+    """Return the number of parameters of all layers and of the norm before the head."""
     layers, period = spec.shape.layers, spec.period
     total = _count_parameters(spec.conditioning.build(spec.head_context))
     for layer in range(min(period, layers)):

@@ -1,4 +1,4 @@
-"""Runs with the chips and the layout that they were given."""
+"""Runs with the chips and the layout that they get."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.plan.cost_model.model_size import ModelShape
 from harness.plan.predict import CostPrediction, predict
 
 Block = list[ModelShape]
-"""Runs that get equally many chips, and one layout."""
+"""Runs that get equally many chips and one layout."""
 
 
 @dataclass(frozen=True)
@@ -23,62 +23,63 @@ class AllocatedRun:
     model: ModelShape
     kind: str
     chips: int
-    """Whole fast domains; `prediction.devices` of them are in use."""
+    """Number of chips, in whole fast domains; the layout uses `prediction.devices` of them."""
     prediction: CostPrediction | None
     slot: int | None = None
-    """Which of as many chips it takes its turn on; None: it has its own from the start."""
+    """Index of the chips that this run shares with others in rounds; None: it has its own chips."""
     start_days: float = 0.0
-    """Days until its turn, without interruptions."""
+    """Days until this run starts, without interruptions."""
     refusal: str = ""
-    """Why it cannot run as announced, where it cannot."""
+    """Reason why the run fits nowhere; empty: it fits."""
+
+    @property
+    def days(self) -> float:
+        """Return the days of training without interruptions; 0 if the run does not fit."""
+        days = self.prediction.days if self.prediction else None
+        return days.value if days else 0.0
 
 
 PlaceBlock = Callable[[Block, Partition, int], list[AllocatedRun]]
 
 
 def makespan(members: Sequence[AllocatedRun]) -> float:
-    """Days until the last run that can run has ended, without interruptions."""
-    return max(map(predicted_days, members), default=0.0)
+    """Return the days until the last run that fits has ended, without interruptions."""
+    return max((member.days for member in members), default=0.0)
 
 
 def allocation_rank(blocks: Sequence[Sequence[AllocatedRun]]) -> tuple[int, float]:
-    """How good shares are: first that all fit, then that the last ends soon."""
+    """Return (runs that do not fit, makespan in days) of an allocation: the smaller, the better."""
     members = flatten_blocks(blocks)
     return sum(member.prediction is None for member in members), makespan(members)
 
 
 def flatten_blocks(blocks: Sequence[Sequence[AllocatedRun]]) -> list[AllocatedRun]:
+    """Return the runs of all blocks in order."""
     return [member for block in blocks for member in block]
 
 
-def predicted_days(member: AllocatedRun) -> float:
-    days = member.prediction.days if member.prediction else None
-    return days.value if days else 0.0
-
-
 class LayoutFinder:
-    """Places a block on so many chips of one kind, and remembers what it found by the models' sizes."""
+    """Finder of layouts for a block on chips of one kind, with a cache by the models' sizes. A cached value
+    has the name of the model that was predicted."""
 
     def __init__(self, cluster: Cluster):
         self.cluster = cluster
         self.cache: dict[tuple[ModelShape, str, int, Layout | None], tuple[str, CostPrediction | str]] = {}
-        """With the name of the model that was asked for."""
 
     def __call__(self, block: Block, part: Partition, chips: int) -> list[AllocatedRun]:
-        """Each in the layout that is best for itself; where those differ, all in that of them with which the
-        block ends first: a pair is only compared on the same mesh."""
+        """Return each run in its best layout. Where these differ, return all runs in the one of them with
+        which the block ends first, since a pair is compared on one mesh only."""
         separate = [self.allocate(model, part, chips) for model in block]
         layouts = {member.prediction.layout for member in separate if member.prediction}
         if len(layouts) < 2:
             return separate
-        shared_layouts = [
-            [self.allocate(model, part, chips, layout) for model in block] for layout in layouts
-        ]
-        return min(shared_layouts, key=lambda members: allocation_rank([members]))
+        candidates = [[self.allocate(model, part, chips, layout) for model in block] for layout in layouts]
+        return min(candidates, key=lambda members: allocation_rank([members]))
 
     def allocate(
         self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None
     ) -> AllocatedRun:
+        """Return one run in `layout` or the best one; with the refusal if it does not fit."""
         key = dataclasses.replace(model, name="", block=""), part.name, chips, layout
         if key not in self.cache:
             self.cache[key] = model.name, self._predict(model, part, chips, layout)
@@ -94,6 +95,5 @@ class LayoutFinder:
             prediction = predict(model, self.cluster, layout, kind=part.name, devices=chips)
         except UserError as error:
             return str(error)
-        if not prediction.fits:
-            return f"{model.name} does not fit in the layout of its sibling ({prediction.layout})."
-        return prediction
+        refusal = f"{model.name} does not fit in the layout of its sibling ({prediction.layout})."
+        return prediction if prediction.fits else refusal

@@ -1,4 +1,4 @@
-"""A machine of several kinds of chips, used as if it were of one."""
+"""A machine of several kinds of chips, used as if all were of one kind."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from harness.plan.cost_model.chip_efficiency import chip_efficiency
 
 
 def matmul_flops_per_second(chip: Chip, precision: str) -> float:
-    """FLOP/s that large products reach."""
+    """Return the FLOP/s that large matrix products reach."""
     return chip.peak(precision) * chip_efficiency(chip.name).dense
 
 
 def mixed_efficiency(cluster: Cluster, precision: str = "bf16") -> float:
-    """Return min / mean of the FLOP/s that large products reach: the share of its speed that one job over
-    all kinds of chips keeps, since the slowest chip sets the pace. Memory and links are in `as_one`."""
+    """Return min / mean of the FLOP/s that large products reach: the share of its speed that one job over all
+    kinds of chips keeps, since the slowest chip sets the pace. For memory and links see `as_single_kind`."""
     speeds = [(part.chips, matmul_flops_per_second(part.chip, precision)) for part in cluster.partitions]
     mean = sum(chips * speed for chips, speed in speeds) / cluster.chips
     return min(speed for _, speed in speeds) / mean
 
 
 def as_single_kind(cluster: Cluster) -> Cluster:
-    """The machine with all its chips as one kind: every number is that of the worst, since each gets equal
-    work. What is planned on it is what mixing comes to."""
+    """Return the machine with all its chips as one kind: every number is that of the worst kind, since each
+    chip gets equal work. A plan on it shows what mixing kinds costs."""
     parts = cluster.partitions
     slowest = min(parts, key=lambda part: matmul_flops_per_second(part.chip, "bf16"))
     precisions = set.intersection(*(set(part.chip.peaks) for part in parts))

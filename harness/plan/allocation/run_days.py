@@ -1,4 +1,4 @@
-"""What one run on its share of a machine comes to: days with failures, saves, energy."""
+"""Days, energy and recovery of one run on its chips, with failures and saves."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from harness.plan.cluster.reliability import RecoveryOption, expected_interrupti
 from harness.plan.predict import CostPrediction, PlanEstimate
 
 MIN_GOODPUT = 0.5
-"""Share of the time that has to train for a way to recover to be one to plan with. Assumed."""
+"""Share of the time that must train for a recovery option to be worth planning with. Assumed."""
 
 
 @dataclass(frozen=True)
 class RunCosts:
-    """Of a run that is planned with a token budget."""
+    """Days, energy and interruptions of a run with a token budget."""
 
     options: tuple[RecoveryOption, ...]
-    """To recover, simplest first."""
+    """Recovery options, simplest first."""
     best_option: RecoveryOption
-    """The best of them."""
+    """Recovery option whose goodput is highest."""
     mtbf_hours: float
     """Mean hours between interruptions."""
     interruptions: float
-    """Expected until the end, in that way."""
+    """Expected number of interruptions until the end, with the best option."""
     days: PlanEstimate | None
-    """Until the end, interruptions and saves included; None: it never ends."""
+    """Days until the end, interruptions and saves included; None: the run never ends."""
     gigawatt_hours: PlanEstimate | None
-    """At the meter, of all chips that it was given; None as above."""
+    """Energy at the meter of all chips that the run has; None: the run never ends."""
 
     verdict: str
-    """Why it cannot run as it is laid out, or with what alone it can; empty: it can, in every way."""
+    """Reason why the run misses the plan, or the one option with which it can meet it; empty: every option
+    can."""
 
 
 def run_costs(cluster: Cluster, prediction: CostPrediction, chips: int, kind: str | None = None) -> RunCosts:
-    """Of a prediction for `chips` of one kind, those that stay idle included."""
+    """Return the costs of a predicted run that has `chips` of one kind, idle ones included."""
     part = cluster.partition(kind)
     state = sum(prediction.memory[name].value for name in ("weights", "optimizer"))
     ways = recovery_options(cluster, part, prediction.devices, state, prediction.layout.data)

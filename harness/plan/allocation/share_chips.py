@@ -1,4 +1,4 @@
-"""One machine for several runs: how many chips each gets."""
+"""Shares of one machine for several runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from harness.plan.allocation.allocated_run import (
     allocation_rank,
     flatten_blocks,
     makespan,
-    predicted_days,
 )
 from harness.plan.allocation.mixed_chips import matmul_flops_per_second
 from harness.plan.allocation.rounds import schedule_rounds
@@ -24,38 +23,33 @@ from harness.plan.cluster.clusters import Cluster, Partition
 from harness.plan.cost_model.model_size import ModelShape
 
 ROUNDS = 3
-"""Times that shares are set anew from the days that the last ones would take."""
+"""Number of times that shares are computed again from the days of the last allocation."""
 REFUSED_GROWTH = 1.5
-"""What a run that does not fit gets of its last share in the next round."""
+"""Factor by which the share of a run that does not fit grows in the next round."""
 MAX_ASSIGNMENTS = 20_000
-"""To give each block a kind, that are all tried."""
+"""Number of assignments of blocks to kinds up to which all are tried."""
 
 
 def allocate_chips(
-    models: Sequence[ModelShape],
-    cluster: Cluster,
-    *,
-    shares: Mapping[str, float] | None = None,
+    models: Sequence[ModelShape], cluster: Cluster, *, shares: Mapping[str, float] | None = None
 ) -> list[AllocatedRun]:
-    """Chips for each run, so that all end together, or by given shares of the machine (by name; they need
-    not sum to 1). Every run gets chips of one kind; those of a block equally many, and one layout.
-
-    More runs than fast domains take turns.
+    """Return the chips of each run so that all end together, or by given shares of the machine (by name; they
+    need not sum to 1). Every run gets chips of one kind; runs of a block get equally many, and one layout.
+    Runs that outnumber fast domains train in rounds.
 
     Raises UserError for a model without a token budget, or given shares with fewer fast domains than runs.
     """
     _check_models(models, shares)
     blocks = _group_blocks(models)
-    needs = [max(shares[m.name] if shares else _training_flops(m) for m in block) for block in blocks]
+    budgets = {model.name: model.flops_per_token * (model.tokens or 0) for model in models}
+    needs = [max((shares or budgets)[model.name] for model in block) for block in blocks]
     kinds = _assign_kinds(blocks, needs, cluster)
     find = LayoutFinder(cluster)
     members: list[AllocatedRun] = []
     for kind, part in enumerate(cluster.partitions):
         indices = [index for index, block_kind in enumerate(kinds) if block_kind == kind]
-        kind_needs = [needs[index] for index in indices]
-        members += _allocate_partition(
-            [blocks[i] for i in indices], kind_needs, part, find, fixed=shares is not None
-        )
+        kind_blocks, kind_needs = [blocks[i] for i in indices], [needs[i] for i in indices]
+        members += _allocate_partition(kind_blocks, kind_needs, part, find, fixed=shares is not None)
     order = {model.name: index for index, model in enumerate(models)}
     return sorted(members, key=lambda member: order[member.model.name])
 
@@ -69,8 +63,7 @@ def _check_models(models: Sequence[ModelShape], shares: Mapping[str, float] | No
             raise UserError(f"{model.name} has no token budget: set scale.tokens, or give shares.")
         if shares is not None and not shares.get(model.name, 0) > 0:
             raise UserError(
-                f"shares.{model.name}={shares.get(model.name)} is none: give each of {', '.join(names)} one"
-                " above 0."
+                f"shares.{model.name}={shares.get(model.name)}: give each of {', '.join(names)} a share above 0."
             )
 
 
@@ -81,36 +74,32 @@ def _group_blocks(models: Sequence[ModelShape]) -> list[Block]:
     return list(groups.values())
 
 
-def _training_flops(model: ModelShape) -> float:
-    return model.flops_per_token * (model.tokens or 0)
-
-
 def _assign_kinds(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
-    """The kind of each block, so that the kind that ends last ends first; every way is tried where they are
-    not too many, else the largest block first goes where it ends soonest."""
+    """Return the kind of each block so that the kind that ends last ends first. All assignments are tried up
+    to MAX_ASSIGNMENTS; beyond, the largest block goes first, to where it ends soonest."""
     loads = [
-        [need * len(block) / _block_speed(part, block) for part in cluster.partitions]
+        [
+            need
+            * len(block)
+            / (part.chips * matmul_flops_per_second(part.chip, block[0].precision.matmul_dtype))
+            for part in cluster.partitions
+        ]
         for need, block in zip(needs, blocks, strict=True)
     ]
     if len(cluster.partitions) ** len(blocks) > MAX_ASSIGNMENTS:
         return _assign_largest_first(loads)
 
-    def last(ways: tuple[int, ...]) -> float:
+    def last_end(kinds: tuple[int, ...]) -> float:
         sums = [0.0] * len(cluster.partitions)
-        for kind, load in zip(ways, loads, strict=True):
+        for kind, load in zip(kinds, loads, strict=True):
             sums[kind] += load[kind]
         return max(sums)
 
-    return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last)
-
-
-def _block_speed(part: Partition, block: Block) -> float:
-    """FLOP/s of all its chips, in what the block is trained in."""
-    return part.chips * matmul_flops_per_second(part.chip, block[0].precision.matmul_dtype)
+    return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last_end)
 
 
 def _assign_largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """For each block the kind that it is put on; `loads`: of each block on each kind."""
+    """Return the kind of each block. `loads`: work of each block on each kind."""
     sums, kinds = [0.0] * len(loads[0]), [0] * len(loads)
     for index in sorted(range(len(loads)), key=lambda i: -min(loads[i])):
         ends = [busy + load for busy, load in zip(sums, loads[index], strict=True)]
@@ -122,8 +111,8 @@ def _assign_largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
 def _allocate_partition(
     blocks: Sequence[Block], needs: Sequence[float], part: Partition, find: PlaceBlock, *, fixed: bool
 ) -> list[AllocatedRun]:
-    """Blocks on chips of one kind. What a run needs is set anew from how long it would take with what it got;
-    of the rounds, the one that ends first counts."""
+    """Place blocks on chips of one kind. The need of a run is computed again from how long it would take with
+    its last share; the round that ends first counts."""
     if not blocks:
         return []
     if sum(map(len, blocks)) > part.chips // part.links.scale_up_domain and not fixed:
@@ -131,17 +120,16 @@ def _allocate_partition(
     sizes, rounds = [len(block) for block in blocks], []
     for _ in range(1 if fixed else ROUNDS):
         chips = allocate_domains(needs, sizes, part.chips, part.links.scale_up_domain)
-        blocks_with_chips = [find(block, part, count) for block, count in zip(blocks, chips, strict=True)]
-        rounds.append(blocks_with_chips)
-        needs = [max(map(_chip_days, block)) for block in blocks_with_chips]
-    blocks_with_chips = min(rounds, key=allocation_rank)
-    return flatten_blocks(blocks_with_chips if fixed else _reassign_unused(blocks_with_chips, part, find))
+        rounds.append([find(block, part, count) for block, count in zip(blocks, chips, strict=True)])
+        needs = [max(map(_chip_days, block)) for block in rounds[-1]]
+    best = min(rounds, key=allocation_rank)
+    return flatten_blocks(best if fixed else _reassign_unused(best, part, find))
 
 
 def _reassign_unused(
     blocks: list[list[AllocatedRun]], part: Partition, find: PlaceBlock
 ) -> list[list[AllocatedRun]]:
-    """What runs cannot use goes to the block that ends last, as long as that lets it end sooner."""
+    """Give chips that runs cannot use to the block that ends last, as long as it then ends sooner."""
     domain = part.links.scale_up_domain
     for _ in range(ROUNDS):
         used = [max(_used_chips(member, domain) for member in block) for block in blocks]
@@ -161,20 +149,20 @@ def _reassign_unused(
 
 
 def _used_chips(member: AllocatedRun, domain: int) -> int:
-    """Chips of the domains that a run has any use of."""
+    """Return the chips of the fast domains that a run can use."""
     return -(-(member.prediction.devices if member.prediction else member.chips) // domain) * domain
 
 
 def _chip_days(member: AllocatedRun) -> float:
-    """Chip-days, of the chips that it can use; of what does not fit, somewhat more than what it had."""
+    """Return the chip-days of a run on the chips that it can use; REFUSED_GROWTH x chips if it fits nowhere."""
     if member.prediction is None:
         return REFUSED_GROWTH * member.chips
-    return member.prediction.devices * (predicted_days(member) or 1.0)
+    return member.prediction.devices * (member.days or 1.0)
 
 
 def allocate_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, domain: int) -> list[int]:
-    """Chips of a run of each block, in proportion to what one needs, in whole fast domains, at least one;
-    largest remainders first. `sizes`: runs of each block. Raises UserError where domains do not suffice."""
+    """Return the chips of one run of each block, in proportion to its need: whole fast domains, at least one,
+    largest remainders first. `sizes`: runs of each block. Raises UserError if domains do not suffice."""
     domains = chips // domain
     if domains < sum(sizes):
         raise UserError(

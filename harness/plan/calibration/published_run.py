@@ -1,7 +1,7 @@
-"""The columns of one published run as a model, a machine and a layout.
+"""Columns of one published run as a model, a machine and a layout.
 
-What a row does not say is filled in and named in `Row.assumed`; what its `confidence` calls remembered or
-derived is named in `Row.doubtful`.
+What a row lacks is filled in and named in `assumed_columns`; entries of its `confidence` that are remembered
+are in `remembered_notes`.
 """
 
 from __future__ import annotations
@@ -35,38 +35,37 @@ REMAT_NAMES = {
     "minimal": Remat.dots,
     "full": Remat.full,
 }
-"""What rows call it; what is not here (offloading what is kept) is planned as full."""
+"""Names of remat in published rows; any other name (such as offloading) is planned as full."""
 SHAPE_COLUMNS = ("layers", "d_model", "heads", "ff", "vocab", "seq", "kv_heads")
+"""Columns of the model's sizes."""
 SPLIT_COLUMNS = ("tp", "pp", "cp", "ep")
+"""Columns of the parallel axes."""
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One published run, as far as it is told."""
+    """One published run, or a planned one with an empty `source`."""
 
     id: str
     source: str
-    """Who published it: rows of one source are left out together. Empty: a plan of our own."""
+    """Publication: rows of one source are left out together. Empty: a plan of our own."""
     model: ModelShape
     chip: Chip
     links: Links
     chips: int
     layout: Layout | None
-    """None: not told, to be searched for."""
+    """Layout; None: not published, so it is searched for."""
     assumed_columns: tuple[str, ...]
     remembered_notes: tuple[str, ...]
 
     @property
-    def precision(self) -> TrainingPrecision:
-        return self.model.precision
-
-    @property
     def is_published(self) -> bool:
+        """Return whether this is a published run, not a plan of our own."""
         return bool(self.source)
 
 
 def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
-    """Raises UserError for a row without parameters, chips, chip or batch."""
+    """Read a row. Raises UserError for a row without parameters, chips, chip or batch."""
     chip, links, chip_columns = _chip_and_links(row)
     model, model_columns = _model_shape(row)
     model = dataclasses.replace(model, precision=_precision(row))
@@ -86,8 +85,8 @@ def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
 
 
 def publication_of(row: Mapping[str, Any]) -> str:
-    """The repository or paper of a row: the first owner/name, else the first arXiv number, else the words
-    before the first separator. Two tables of one repository are one source."""
+    """Return the repository or paper of a row: the first owner/name, else the first arXiv number, else the
+    words before the first separator. Two tables of one repository are one source."""
     text = str(row.get("source") or row.get("id") or "")
     repository = re.match(r"\s*([\w-]+/[\w.-]+)", text)
     paper = re.search(r"arXiv[: ]*(\d{4}\.\d{4,5})", text)
@@ -98,13 +97,13 @@ def publication_of(row: Mapping[str, Any]) -> str:
 
 def _precision(row: Mapping[str, Any]) -> TrainingPrecision:
     text = str(row.get("precision") or "").lower()
-    recipe = FP4 if "fp4" in text else FP8 if "fp8" in text else MIXED
-    return dataclasses.replace(recipe, fused_kernels=not _is_before_fused_attention(row))
+    precision = FP4 if "fp4" in text else FP8 if "fp8" in text else MIXED
+    return dataclasses.replace(precision, fused_kernels=not _is_before_fused_attention(row))
 
 
 def _is_before_fused_attention(row: Mapping[str, Any]) -> bool:
-    """Of GPUs: published before 2023, by year or arXiv number; without either, float16 on parts of that time
-    says so. Frameworks took up fused attention a while after its paper."""
+    """Return whether a GPU run was published before 2023, by year or arXiv number; without either, float16 on
+    chips of that time says so. Frameworks took up fused attention a while after its paper."""
     if "TPU" in str(row.get("chip")):
         return False
     text = " ".join(str(row.get(key) or "") for key in ("source", "notes"))
@@ -116,8 +115,8 @@ def _is_before_fused_attention(row: Mapping[str, Any]) -> bool:
 
 
 def _chip_and_links(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...]]:
-    """The named chip at the peak that the row counts with; of one that is not known but for its peak, one
-    that is in proportion to an H100."""
+    """Return the named chip at the peak that the row counts with, and the columns that are assumed. An
+    unknown chip with a peak is taken in proportion to an H100."""
     name, peak = str(row.get("chip") or "a chip that is not named"), read_number(row, "peak_tflops_bf16")
     try:
         chip, links = find_chip(name)
@@ -135,30 +134,30 @@ def _chip_and_links(row: Mapping[str, Any]) -> tuple[Chip, Links, tuple[str, ...
 
 
 def _model_shape(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
-    """Sizes as told; counts of parameters as published, since shapes are told to three digits."""
+    """Return the model with published parameter counts, since shapes have three digits only, and the columns
+    that are assumed."""
     parameters = int(require_number(row, "params_B") * 1e9)
     active = int((read_number(row, "active_B") or parameters / 1e9) * 1e9)
-    sizes, size_columns = _read_sizes(row, active)
+    sizes, assumed_columns = _read_sizes(row, active)
     batch, batch_columns = _batch_size(row, sizes["seq"])
+    assumed_columns += batch_columns
     moe = active < 0.95 * parameters
     shape = _closest_shape(row, sizes, batch, parameters, moe)
     if not moe:
-        return _with_counts(shape, parameters, parameters - shape.embedding), (*size_columns, *batch_columns)
-    parameters_per_expert = (3 if shape.gated else 2) * shape.width * shape.ffn * shape.layers
-    top_k = int(read_number(row, "top_k") or _guess_top_k(active, parameters_per_expert))
-    routed = parameters - active + top_k * parameters_per_expert
-    experts = int(read_number(row, "experts") or max(top_k + 1, round(routed / parameters_per_expert)))
+        return _with_counts(shape, parameters, parameters - shape.embedding), assumed_columns
+    per_expert = (3 if shape.gated else 2) * shape.width * shape.ffn * shape.layers
+    # Without a published top_k: the most experts whose weights are at most nine tenths of those in use.
+    guess = next((k for k in (8, 6, 4, 2) if k * per_expert < 0.9 * active), 1)
+    top_k = int(read_number(row, "top_k") or guess)
+    routed = parameters - active + top_k * per_expert
+    experts = int(read_number(row, "experts") or max(top_k + 1, round(routed / per_expert)))
     shape = dataclasses.replace(shape, experts=experts, top_k=top_k, expert_parameters=routed)
-    expert_columns = () if read_number(row, "top_k") else ("top_k", "experts")
-    return _with_counts(shape, parameters, active - shape.embedding), (
-        *size_columns,
-        *batch_columns,
-        *expert_columns,
-    )
+    assumed_columns += () if read_number(row, "top_k") else ("top_k", "experts")
+    return _with_counts(shape, parameters, active - shape.embedding), assumed_columns
 
 
 def _batch_size(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, ...]]:
-    """Sequences a step; where it is not told two million tokens, or one sequence a chip if that is more."""
+    """Return sequences per step; if not published, 2M tokens, or one sequence a chip if that is more."""
     sequences, tokens = read_number(row, "batch_seqs"), read_number(row, "batch_tokens")
     if sequences:
         return max(1, round(sequences)), ()
@@ -168,7 +167,7 @@ def _batch_size(row: Mapping[str, Any], sequence: int) -> tuple[int, tuple[str, 
 
 
 def _round_batch(sequences: float) -> int:
-    """A batch that is told in round numbers of tokens, as sequences that can be shared out: the nearest
+    """Return a batch published in round numbers of tokens as sequences that can be split: the nearest
     multiple of the largest power of two that is within a fiftieth."""
     power = 2 ** int(math.log2(max(1.0, sequences)))
     while power > 1 and abs(round(sequences / power) * power / sequences - 1) > 0.02:
@@ -182,13 +181,8 @@ def _with_counts(shape: ModelShape, parameters: int, active: int) -> ModelShape:
     return dataclasses.replace(shape, parameters=parameters, active_parameters=active, flops_per_token=flops)
 
 
-def _guess_top_k(active: float, expert_parameters: float) -> int:
-    """The most experts a token whose weights are still no more than nine tenths of those in use."""
-    return next((k for k in (8, 6, 4, 2) if k * expert_parameters < 0.9 * active), 1)
-
-
 def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Told sizes, the rest in the usual proportions: width 128 a layer, heads of 128, ffn four widths."""
+    """Return sizes; unpublished ones in usual proportions: width 128 a layer, heads of 128, ffn 4 widths."""
     sizes = {key: read_number(row, key) for key in SHAPE_COLUMNS}
     width = sizes["d_model"] or 128 * round((active * 128 / 12) ** (1 / 3) / 128)
     usual = {
@@ -200,17 +194,15 @@ def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], 
         "seq": 2_048,
     }
     usual["kv_heads"] = sizes["heads"] or usual["heads"]
-    assumed_columns = tuple(
-        key for key in SHAPE_COLUMNS if sizes[key] is None and key not in ("kv_heads", "ff")
-    )
+    known = {key for key in SHAPE_COLUMNS if sizes[key] is not None} | {"kv_heads", "ff"}
+    assumed_columns = tuple(key for key in SHAPE_COLUMNS if key not in known)
     return {key: int(sizes[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed_columns
 
 
 def _closest_shape(
     row: Mapping[str, Any], sizes: Mapping[str, int], batch: int, parameters: float, moe: bool
 ) -> ModelShape:
-    """Head width and whether the head is tied are seldom told: those whose count is nearest."""
-    gated = bool(read_number(row, "gated") or 0)
+    """Return the shape with the closest parameter count. Head width and tying are seldom published."""
     plain = max(1, sizes["d_model"] // sizes["heads"])
     widths = {max(plain, 128)} if moe else {plain, 64, 128, 256}
     candidates = [
@@ -225,7 +217,7 @@ def _closest_shape(
             vocabulary=sizes["vocab"],
             sequence=sizes["seq"],
             batch=batch,
-            gated=gated,
+            gated=bool(read_number(row, "gated") or 0),
             tied=tied,
             qk_norm=False,
         )
@@ -237,8 +229,8 @@ def _closest_shape(
 def _read_layout(
     row: Mapping[str, Any], model: ModelShape, chips: int
 ) -> tuple[Layout | None, tuple[str, ...]]:
-    """As told, one where a split is not; the rest of the chips is split over data, or on TPUs and where
-    nothing else splits the weights, over fsdp."""
+    """Return the published layout, and its assumed columns; a missing split is 1. The other chips split over
+    data, or on TPUs and where nothing else splits the weights, over fsdp."""
     splits = {key: int(read_number(row, key) or 0) for key in SPLIT_COLUMNS}
     if not any(splits.values()) and read_number(row, "dp_or_fsdp") != chips:
         return None, ("layout",)
@@ -246,51 +238,44 @@ def _read_layout(
     slices = int(read_number(row, "slices") or 1)
     parts = chips // (tensor * pipeline * context)
     if parts < 1:
-        raise UserError(
-            f"{row.get('id')}: tp x pp x cp = {tensor * pipeline * context} is more than chips={chips}"
-        )
+        tp_pp_cp = tensor * pipeline * context
+        raise UserError(f"{row.get('id')}: tp x pp x cp = {tp_pp_cp} is more than chips={chips}.")
     expert = math.gcd(parts, expert) if model.experts else 1
     replicas = max(1, parts // expert)
     shards_weights = "TPU" in str(row.get("chip")) or tensor * pipeline * context * expert == 1
     fsdp = replicas // slices if shards_weights else 1
-    virtual = _virtual_stages(row, model, pipeline)
     assumed_columns = ("remat",) if not row.get("remat") else ()
     assumed_columns += ("vp",) if pipeline > 1 and not read_number(row, "vp") else ()
-    return (
-        Layout(
-            data=max(1, replicas // fsdp),
-            fsdp=max(1, fsdp),
-            tensor=tensor,
-            expert=expert,
-            pipeline=pipeline,
-            context=context,
-            microbatch=_microbatch_size(model.batch / parts, pipeline),
-            virtual=virtual,
-            remat=read_remat(row),
-        ),
-        assumed_columns,
+    layout = Layout(
+        data=max(1, replicas // fsdp),
+        fsdp=max(1, fsdp),
+        tensor=tensor,
+        expert=expert,
+        pipeline=pipeline,
+        context=context,
+        # No row has its micro-batch: one sequence in a pipeline, else all at once.
+        microbatch=1 if pipeline > 1 else max(1, int(model.batch / parts)),
+        virtual=_virtual_stages(row, model, pipeline),
+        remat=read_remat(row),
     )
+    return layout, assumed_columns
 
 
 def _virtual_stages(row: Mapping[str, Any], model: ModelShape, pipeline: int) -> int:
-    """As told; two where a pipeline's stages can be halved and nothing is told. Since 2023 the first and the
-    last stage may have fewer layers than the others, and embedding and head instead (as arXiv:2407.21783)."""
+    """Return published turns; unpublished: two if a pipeline's stages can be halved. Since 2023 the first and
+    last stage may have fewer layers, and embedding and head instead (as arXiv:2407.21783)."""
     if pipeline == 1:
         return 1
     uneven = model.precision.fused_kernels and model.layers >= 2 * pipeline - 2
     return int(read_number(row, "vp") or (2 if uneven or model.layers % (2 * pipeline) == 0 else 1))
 
 
-def _microbatch_size(sequences: float, pipeline: int) -> int:
-    """Not told anywhere: one sequence in a pipeline, else all at once."""
-    return 1 if pipeline > 1 else max(1, int(sequences))
-
-
 def read_remat(row: Mapping[str, Any]) -> Remat:
+    """Return the remat of a row."""
     return REMAT_NAMES.get(str(row.get("remat") or "").strip().lower(), Remat.full)
 
 
 def _remembered_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What follows `remembered` or `derived` in the confidence column, one entry each."""
+    """Return the entries of the confidence column that say `remembered`."""
     text = str(row.get("confidence") or "")
     return tuple(part.strip() for part in re.split(r";", text) if re.search(r"remembered", part, re.I))

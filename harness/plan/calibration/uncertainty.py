@@ -1,7 +1,7 @@
-"""What the closed form of a step time is multiplied by, and how far it may be wrong, from published runs.
+"""Calibration of the closed-form step time with published runs: one factor, and its uncertainty.
 
-One factor, for everything. The shares of the peak are not fitted: they are what large products reach on each
-chip. A row that was not in the fit is predicted with it; `leave_one_source_out` says how well.
+The shares of the peak are not fitted: they are what large products reach on each chip. For errors on rows
+that were not in the fit see `leave_one_source_out`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from scipy.special import stdtrit
 from harness.plan.calibration.published_run import PublishedRun
 
 COVERAGE = 0.9
-"""Of an interval."""
+"""Probability that an interval holds the measured value."""
 REMEMBERED_WEIGHT = 0.5
-"""Weight of a row of which something was remembered and not read."""
+"""Weight of a row with a value that was remembered, not read."""
 UNCERTAINTY = {
     "form": 0.07,
     "layout": 0.10,
@@ -28,39 +28,39 @@ UNCERTAINTY = {
     "remat": 0.05,
     "launch": 0.5,
 }
-"""Standard deviations in ln that are added to the fit's, squared. Always `form`: terms and some constants
-were changed by hand after a look at the very rows that the fit is judged on (docs/planning.md has the figures
-of before), which makes the spread too small. The others for what is not known: the layout or the model's
-sizes, the share of its peak that a chip reaches, speed in 4 bits, experts' balance and exchanges, what was
-remembered, what is computed again; and of a prediction, how long kernels take to be started where a step
-waits for that. All assumed, not fitted."""
+"""Standard deviations in ln that are added to the fit's, squared. `form` always counts: terms and some
+constants were changed by hand after a look at the very rows that judge the fit (docs/planning.md has the
+earlier figures), which makes the spread too small. The others stand for unknowns: the layout or the model's
+sizes, the share of its peak that a chip reaches, speed in 4 bits, experts' balance and exchanges, remembered
+values, remat; and in a prediction, kernel start time where a step waits for it. All assumed, not fitted."""
 KNOWN_CHIP_PREFIXES = ("A100", "A800", "H", "GB", "B", "TPU")
+"""Beginnings of the names of chips whose share of the peak is known."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Closed-form seconds times `factor` are the prediction; ln of what is seen over it has the standard
-    deviation `spread`, known from so many groups."""
+    """Factor from closed-form to predicted seconds. ln(measured / predicted) has the standard deviation
+    `spread`."""
 
     factor: float
     spread: float
     groups: int
-    """Of rows that err alike: one source on one chip."""
+    """Number of groups of rows that err alike: one source on one chip."""
     rows: int
 
     def log_half_width(self, sources: Sequence[str]) -> float:
-        """ln of what a prediction is multiplied and divided by for an interval of COVERAGE."""
+        """Return ln of the factor either way that bounds an interval of COVERAGE."""
         deviation = math.sqrt(self.spread**2 + sum(UNCERTAINTY[doubt] ** 2 for doubt in sources))
         return float(stdtrit(max(1, self.groups - 1), (1 + COVERAGE) / 2)) * deviation
 
 
 def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
-    """Keys of DOUBT that hold for a row."""
+    """Return the keys of UNCERTAINTY that apply to a run."""
     sources = {
         "form": True,
         "layout": bool({"layout", "layers", "d_model", "batch"} & {*run.assumed_columns}),
         "chip": "chip" in run.assumed_columns or not run.chip.name.startswith(KNOWN_CHIP_PREFIXES),
-        "precision": run.precision.matmul_dtype == "fp4",
+        "precision": run.model.precision.matmul_dtype == "fp4",
         "experts": bool(run.model.experts),
         "remembered": bool(run.remembered_notes),
         "remat": "remat" in run.assumed_columns,
@@ -69,4 +69,4 @@ def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
 
 
 FITTED_CALIBRATION = Calibration(factor=1.0652, spread=0.1127, groups=10, rows=48)
-"""`fit(look(rows))` of the 48 rows that docs/planning.md lists; a test refits it."""
+"""`fit_calibration(predict_rows(rows))` of the 48 rows in docs/planning.md; a test refits it."""

@@ -1,4 +1,4 @@
-"""The machine that a plan is for: chips of one or more kinds, their links, failures and power."""
+"""Described clusters: chips of one or more kinds, their links, failures and power."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from harness.config.schema.cluster import ClusterConfig, KindConfig
 from harness.core.errors import UserError, did_you_mean
 
 GIB = 2.0**30
+"""Bytes of a GiB."""
 HOURS_PER_YEAR = 8766.0
+"""Hours of a mean year."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Chip:
 
     name: str
     memory: float
-    """Bytes."""
+    """Bytes of device memory."""
     memory_bandwidth: float
-    """Bytes a second."""
+    """Bytes per second."""
     peaks: dict[str, float]
-    """FLOP/s without sparsity, by precision."""
+    """FLOP/s without sparsity, by dtype."""
 
     def peak(self, precision: str) -> float:
-        """FLOP/s in this precision. Raises UserError where the chip has no such peak."""
+        """Return FLOP/s in this dtype. Raises UserError if the chip has no such peak."""
         if precision not in self.peaks:
             raise UserError(
                 f"peak_tflops.{precision} of {self.name} is not given: {did_you_mean(precision, self.peaks)}"
@@ -41,10 +43,10 @@ class Chip:
 
 @dataclass(frozen=True)
 class Links:
-    """How chips reach each other; bytes a second of one chip, one direction."""
+    """Links between chips, in bytes per second of one chip in one direction."""
 
     scale_up_domain: int
-    """Chips that share the fast links."""
+    """Number of chips that share the fast links."""
     scale_up: float
     scale_out: float
 
@@ -58,31 +60,35 @@ class Partition:
     links: Links
     chips: int
     watts: float
-    """Of one chip with its share of the host."""
+    """Watts of one chip with its share of the host."""
     mtbf_device_years: float
-    """Of one chip, an interruption that nobody planned."""
+    """Device-years between unplanned interruptions."""
 
     def mtbf_hours(self, chips: int) -> float:
-        """Mean hours between interruptions of a run on so many chips."""
+        """Return the mean hours between interruptions of a run on `chips` chips."""
         return self.mtbf_device_years * HOURS_PER_YEAR / chips
 
 
 @dataclass(frozen=True)
 class Cluster:
+    """A machine of one or more kinds of chips. Units: `power_overhead` is a factor, `restart_hours` are
+    hours."""
+
     name: str
     partitions: tuple[Partition, ...]
     power_overhead: float
     site_watts: float | None
     restart_hours: float
     checkpoint_bandwidth: float
-    """Bytes a second of one chip to shared storage."""
+    """Bytes per second from one chip to shared storage."""
 
     @property
     def chips(self) -> int:
+        """Return the number of chips of all kinds."""
         return sum(part.chips for part in self.partitions)
 
     def partition(self, kind: str | None = None) -> Partition:
-        """The chips of one kind, or of the only kind. Raises UserError."""
+        """Return the chips of one kind, or of the only kind. Raises UserError."""
         by_name = {part.name: part for part in self.partitions}
         if kind is None and len(by_name) == 1:
             return self.partitions[0]
@@ -94,12 +100,12 @@ class Cluster:
         return by_name[kind]
 
     def only(self, kind: str) -> Cluster:
-        """The same machine without its other kinds."""
+        """Return the same machine without its other kinds."""
         return dataclasses.replace(self, partitions=(self.partition(kind),))
 
 
 def cluster_from_config(config: ClusterConfig) -> Cluster:
-    """The cluster of a config. Raises UserError that names the first number that is missing."""
+    """Return the cluster of a config. Raises UserError with the first missing number."""
     if not config.kinds:
         raise UserError(
             f"cluster={config.name} says nothing of its chips (cluster.kinds is empty), so nothing can be"
@@ -148,7 +154,7 @@ def _required_number(cluster: str, key: str, value: float | None) -> float:
 
 
 def load_cluster(name: str | Path) -> Cluster:
-    """A cluster of conf/cluster/ by name, or of a YAML file by path. Raises UserError."""
+    """Return a cluster of conf/cluster by name, or of a YAML file by path. Raises UserError."""
     path = Path(name) if str(name).endswith(".yaml") else _cluster_dir() / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"cluster={name} is not known: {did_you_mean(str(name), described_clusters())}")
@@ -162,7 +168,7 @@ def load_cluster(name: str | Path) -> Cluster:
 
 
 def described_clusters() -> list[str]:
-    """The clusters that ship and say what they are made of."""
+    """Return the names of the clusters in conf/cluster that describe their chips."""
     return sorted(path.stem for path in _cluster_dir().glob("*.yaml") if "\nkinds:" in path.read_text())
 
 

@@ -1,5 +1,5 @@
-"""Chips that published runs were trained on: memory, peaks, links. The clusters of conf/cluster/ name their
-own numbers; a test keeps both alike."""
+"""Chips that published runs used: memory, peaks, links. The clusters of conf/cluster have their own numbers;
+a test keeps both equal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.plan.cluster.clusters import Chip, Links
 
 
 def _chip(name: str, gigabytes: float, gb_s: float, *peaks: float) -> Chip:
-    """Peaks in TFLOP/s, in 16, 8 and 4 bits as far as the chip has them."""
+    """Return a chip from GB, GB/s, and TFLOP/s in 16, 8 and 4 bits as far as it has them."""
     peak_flops = {name: peak * 1e12 for name, peak in zip(("bf16", "fp8", "fp4"), peaks, strict=False)}
     return Chip(name, gigabytes * 1e9, gb_s * 1e9, peak_flops)
 
@@ -40,10 +40,11 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
     "MI250X": (_chip("MI250X", 128, 3276, 383), _links(4, 100, 25)),
     "MI300X": (_chip("MI300X", 192, 5300, 1307, 2615), _links(8, 448, 50)),
 }
+"""Chips and their links, by name."""
 
 
 def find_chip(name: str) -> tuple[Chip, Links]:
-    """By its name or the beginning of it. Raises UserError."""
+    """Return a chip by its name or the beginning of it. Raises UserError."""
     prefix = _normalise(name)
     prefix_matches = [
         key for key in CHIPS if _normalise(key).startswith(prefix) or prefix.startswith(_normalise(key))

@@ -1,5 +1,4 @@
-"""What failures cost: how often a run is interrupted, how often it should save, and what share of the time is
-training. Hours, and shares of 1."""
+"""Cost of failures: interruptions, the best interval between saves, and goodput. Hours, and shares of 1."""
 
 from __future__ import annotations
 
@@ -9,11 +8,11 @@ from dataclasses import dataclass
 from harness.plan.cluster.clusters import Cluster, Partition
 
 SAVE_PAUSE_HOURS = 15 / 3600
-"""What a save stops training for beside its bytes, in hours: to agree on a step and to copy. Assumed."""
+"""Hours that a save stops training for beside its bytes: to agree on a step and to copy. Assumed."""
 SPARE_SHARE = 0.02
-"""Of the chips, kept idle and warm to take the place of what fails. Assumed."""
+"""Share of the chips that stay idle and warm to replace failed ones. Assumed."""
 WARM_RESTART_SHARE = 0.3
-"""Of a restart, what is left where nothing has to be exchanged first: start and load. Assumed."""
+"""Share of a restart that is left if no chip has to be exchanged first: start and load. Assumed."""
 NEIGHBOUR_SAVE_HOURS = 2 / 3600
 """Hours that a save into a neighbour's memory takes (as Gemini, doi:10.1145/3600006.3613145). Assumed."""
 REGROUP_HOURS = 1 / 60
@@ -22,7 +21,7 @@ REGROUP_HOURS = 1 / 60
 
 @dataclass(frozen=True)
 class RecoveryCosts:
-    """One way to go on after an interruption."""
+    """Costs of one way to recover from an interruption."""
 
     name: str
     save_hours: float
@@ -47,13 +46,14 @@ class RecoveryOption:
 
 
 def young_interval(save: float, mtbf: float) -> float:
-    """Hours between saves that cost least to first order: sqrt(2 C M) (Young, Commun. ACM 17(9), 1974)."""
+    """Return the hours between saves that cost least to first order: sqrt(2 C M) (Young, Commun. ACM 17(9),
+    1974)."""
     return math.sqrt(2 * save * mtbf)
 
 
 def daly_interval(save: float, mtbf: float) -> float:
-    """The same to higher order (Daly, Future Gener. Comput. Syst. 22(3), 2006, equation 37); the mean time
-    between interruptions itself where a save takes twice as long."""
+    """Return the hours between saves to higher order (Daly, Future Gener. Comput. Syst. 22(3), 2006, equation
+    37); the mean time between interruptions itself if a save takes twice as long."""
     if save >= 2 * mtbf:
         return mtbf
     part = save / (2 * mtbf)
@@ -61,8 +61,8 @@ def daly_interval(save: float, mtbf: float) -> float:
 
 
 def goodput(recovery: RecoveryCosts, mtbf: float, interval: float | None = None) -> float:
-    """1 - C/tau - (tau/2 + R)/M, of the chips that train; 0 where that is not positive: then the next
-    interruption mostly comes before a restart has paid off, and no plan should rest on it.
+    """Return 1 - C/tau - (tau/2 + R)/M of the chips that train. It is 0 where that is not positive: then the
+    next interruption mostly comes before a restart has paid off, and no plan should rest on it.
 
     `interval`: hours between saves (default: Daly's).
     """
@@ -74,11 +74,11 @@ def goodput(recovery: RecoveryCosts, mtbf: float, interval: float | None = None)
 def recovery_options(
     cluster: Cluster, part: Partition, chips: int, device_bytes: float, copies: int
 ) -> tuple[RecoveryOption, ...]:
-    """Ways to recover, each with what the one before has: all from disk; spares; saves in neighbours' memory;
-    going on without the copy of the model that failed, until a spare has taken its place (where there are
-    several). Each copy saves its part of what all have.
+    """Return the recovery options, each with what the one before has: restarts from disk; spares; saves in
+    neighbours' memory; and, with several copies of the model, training on without the failed copy until a
+    spare has replaced it. Each copy saves its part of what all have.
 
-    `device_bytes`: state of one chip. `copies`: of the whole model (axis data).
+    `device_bytes`: state of one chip. `copies`: copies of the whole model (axis data).
     """
     disk = device_bytes / copies / cluster.checkpoint_bandwidth / 3600
     restart = cluster.restart_hours + disk
@@ -107,5 +107,5 @@ def recovery_options(
 
 
 def expected_interruptions(days: float, mtbf: float) -> float:
-    """Expected in so many days."""
+    """Return the expected number of interruptions in `days`."""
     return days * 24 / mtbf

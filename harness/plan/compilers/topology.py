@@ -1,4 +1,4 @@
-"""What devices a compiler is told of, for a step on so many chips of a cluster."""
+"""Topology that a compiler gets for a step on some chips of a cluster."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from harness.config.schema.cluster import KindConfig
 from harness.core.errors import UserError
 
 TPU_PREFIX = "TPU "
+"""Beginning of the names of TPU chips."""
 
 
 def compiler_topology(target: Target, kind: KindConfig, devices: int) -> str:
-    """As `harness.aot.offline_devices` wants it, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
+    """Return a topology for `harness.aot.offline_devices`, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
 
-    Raises UserError where chips of this kind are not what the target compiles for, or no slice has so many.
+    Raises UserError if the target does not compile for this kind of chips, or no slice has this many.
     """
     is_tpu = kind.chip.startswith(TPU_PREFIX)
     if is_tpu != (target is Target.tpu):

@@ -1,5 +1,5 @@
-"""The mesh that a planned run is lowered and compiled on: the harness trains over data, fsdp, tensor and
-expert alone, so it may be another than the fastest that is planned."""
+"""Mesh that a planned run is lowered and compiled on. The harness trains over data, fsdp, tensor and expert
+alone, so it may differ from the fastest mesh of the plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import cluster_from_config
-from harness.plan.cost_model.chip_efficiency import chip_efficiency
 from harness.plan.cost_model.layout_search import search_layouts
 from harness.plan.cost_model.layouts import Layout, LayoutGrid, divisors
 from harness.plan.cost_model.memory import device_memory
@@ -20,30 +19,30 @@ from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
 from harness.plan.plan_types import DescribedRun, PlannedRun
 
 MESH_AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))
+"""Axes of a config's mesh."""
 SEARCHED_AXES = tuple(axis for axis in MESH_AXES if axis != "context")
+"""Axes of the mesh that the search may split."""
 
 
 def fastest_trainable(run: DescribedRun, planned: PlannedRun) -> Config:
-    """The config of a run with the fastest mesh, micro-batches and remat that the harness trains in, on at
-    most the devices that it was given; on this machine as it is. Raises UserError where none fits."""
+    """Return a run's config with the fastest mesh, micro-batches and remat that the harness can train, on at
+    most the devices that the run has; on this machine as it is. Raises UserError if no mesh fits."""
     config = run.config
     if not config.cluster.kinds:
         return config
     part = cluster_from_config(config.cluster).partition(planned.kind)
     model = shape_from_facts(config, run.facts, run.name)
-    devices, share = planned.devices or planned.chips, chip_efficiency(part.chip.name)
+    devices, mask = planned.devices or planned.chips, trainable_mask(model)
     try:
-        choice = search_layouts(
-            model, devices, part.chip, part.links, model.precision, share, mask=trainable_mask(model)
-        )
+        choice = search_layouts(model, devices, part.chip, part.links, mask=mask)
     except UserError as error:
         raise UserError(f"over {', '.join(SEARCHED_AXES)} alone, as the harness trains, {error}") from error
     return with_layout(config, choice.best.layout)
 
 
 def trainable_mask(model: ModelShape) -> Callable[[LayoutGrid], np.ndarray]:
-    """A mask of the layouts that the harness trains in: no pipeline, context only where a config asks for it,
-    and each axis divides all that `harness.parallel.sharding.axis_rules` splits over it."""
+    """Return a mask of the layouts that the harness can train: no pipeline, no context, and each axis divides
+    all that `harness.parallel.sharding.axis_rules` splits over it."""
 
     def mask(layouts: LayoutGrid) -> np.ndarray:
         divides = (layouts.pipeline == 1) & (layouts.context == 1) & (model.width % layouts.fsdp == 0)
@@ -55,7 +54,7 @@ def trainable_mask(model: ModelShape) -> Callable[[LayoutGrid], np.ndarray]:
 
 
 def with_layout(config: Config, layout: Layout) -> Config:
-    """A config with a layout's mesh, micro-batches and remat."""
+    """Return a config with a layout's mesh, micro-batches and remat."""
     mesh = MeshConfig(**{axis: getattr(layout, axis) for axis in MESH_AXES})
     parts = mesh.data * mesh.fsdp * mesh.expert
     microbatches = max(1, config.scale.batch // (parts * layout.microbatch))
@@ -64,46 +63,44 @@ def with_layout(config: Config, layout: Layout) -> Config:
 
 
 def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
-    """Bytes of one device by part, on the mesh of such a config of the run, as a plan counts them."""
+    """Return bytes of one device by part as a plan counts them, on the mesh of such a config."""
     mesh, compute, batch = config.mesh, config.compute, config.scale.batch
     parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
     axes = {axis: getattr(mesh, axis) for axis in MESH_AXES}
-    layouts = LayoutGrid.from_layouts(
-        [Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)]
-    )
+    layout = Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)
     model = shape_from_facts(config, run.facts, run.name)
-    memory = device_memory(model, layouts, model.precision)
+    memory = device_memory(model, LayoutGrid.from_layouts([layout]))
     return {part.name: float(getattr(memory, part.name)[0]) for part in dataclasses.fields(memory)}
 
 
 def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
-    """A config on a part of its mesh with at most so many devices, fewer copies first and then fewer parts of
-    the weights, each device with as many sequences as before; and in words what was cut, if anything.
+    """Return a config on a part of its mesh with at most `max_devices`, and a sentence on what was cut. First
+    there are fewer copies and then fewer shards of the weights; each device keeps its sequences.
 
-    Raises UserError where tensor and expert alone are more."""
+    Raises UserError if tensor x expert x context is more.
+    """
     mesh = config.mesh
     if mesh.devices <= max_devices:
         return config, ""
     unsplit = mesh.tensor * mesh.expert * mesh.context
     if unsplit > max_devices:
         raise UserError(
-            f"tensor x expert x context = {unsplit} is more than the {max_devices} devices that are compiled for:"
-            " no part of the mesh can be compiled."
+            f"tensor x expert x context = {unsplit} is more than the {max_devices} devices that are compiled"
+            " for, so no part of the mesh can be compiled."
         )
     fsdp = max(size for size in divisors(mesh.fsdp) if size * unsplit <= max_devices)
     data = max(size for size in divisors(mesh.data) if size * fsdp * unsplit <= max_devices)
     smaller = dataclasses.replace(mesh, data=data, fsdp=fsdp)
     batch = config.scale.batch * smaller.devices // mesh.devices
     scale = dataclasses.replace(config.scale, batch=batch)
-    return dataclasses.replace(config, mesh=smaller, scale=scale), _describe_cut(mesh, smaller)
-
-
-def _describe_cut(mesh: MeshConfig, smaller: MeshConfig) -> str:
     changed = [
         f"{axis} {getattr(smaller, axis)} of {getattr(mesh, axis)}"
         for axis in ("data", "fsdp")
         if getattr(smaller, axis) < getattr(mesh, axis)
     ]
-    text = f"compiled for {smaller.devices:,} of {mesh.devices:,} devices ({', '.join(changed)})"
-    remark = "; its state and gradients are more than the run's" if smaller.fsdp < mesh.fsdp else ""
-    return f"{text}, with as many sequences each{remark}; what the others would send is not in it"
+    state = "; its state and gradients are more than the run's" if fsdp < mesh.fsdp else ""
+    note = (
+        f"compiled for {smaller.devices:,} of {mesh.devices:,} devices ({', '.join(changed)}), with as many"
+        f" sequences each{state}; traffic of the other devices is not counted"
+    )
+    return dataclasses.replace(config, mesh=smaller, scale=scale), note

@@ -1,5 +1,4 @@
-"""The layouts that a model can be trained in on so many chips: the fastest that fits, the runners-up, and why
-the others lose."""
+"""Search for the fastest layout that fits, the runners-up, and why the others lose."""
 
 from __future__ import annotations
 
@@ -11,61 +10,49 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import GIB, Chip, Links
-from harness.plan.cost_model.layouts import REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
+from harness.plan.cost_model.layouts import AXES, REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
 from harness.plan.cost_model.memory import MEMORY_LIMIT, DeviceMemory, device_memory
 from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.cost_model.precision import TrainingPrecision
-from harness.plan.cost_model.roofline import Efficiency, StepTerms, step_terms
+from harness.plan.cost_model.roofline import StepTerms, step_terms
 
 RUNNERS_UP = 5
+"""Number of runners-up that the search returns."""
 REJECTED = 5
+"""Number of faster layouts without room that the search returns."""
 PLAUSIBLE_SLOWDOWN = 1.3
+"""Factor on the best layout's seconds up to which people who did not search may have chosen a layout."""
 
 
 @dataclass(frozen=True)
 class EvaluatedLayout:
-    """One layout with what it costs, uncalibrated."""
+    """One layout with its memory and seconds, uncalibrated."""
 
     layout: Layout
     seconds: float
     memory: dict[str, float]
     """Bytes of the fullest device, by part."""
     terms: dict[str, float]
-    """Seconds, by what they go to."""
+    """Seconds by term."""
     why: str = ""
-    """Why it is not the one that is chosen."""
+    """Reason why another layout was chosen."""
 
     @property
     def bytes(self) -> float:
+        """Return the bytes of the fullest device."""
         return sum(self.memory.values())
 
 
 @dataclass(frozen=True)
 class LayoutChoice:
+    """The best layout, and those that were rejected."""
+
     best: EvaluatedLayout
     runners_up: tuple[EvaluatedLayout, ...]
     rejected: tuple[EvaluatedLayout, ...]
-    """Layouts that would be faster but do not fit whatever is computed again, and for each axis of the best,
-    the fastest without it."""
-    num_layouts: int
-    num_fitting: int
+    """Layouts that would be faster but do not fit with any remat, and for each axis of the best, the fastest
+    without it."""
     typical_seconds: float
-    """Median seconds of the layouts that fit and are at most PLAUSIBLE times as slow as the best: what people
-    who did not search may have chosen."""
-
-
-def evaluate_layouts(
-    model: ModelShape,
-    layouts: LayoutGrid,
-    chip: Chip,
-    links: Links,
-    precision: TrainingPrecision,
-    efficiency: Efficiency,
-) -> tuple[StepTerms, DeviceMemory]:
-    """Seconds and bytes of every layout."""
-    return step_terms(model, layouts, chip, links, precision, efficiency), device_memory(
-        model, layouts, precision
-    )
+    """Median seconds of the layouts that fit and take at most PLAUSIBLE_SLOWDOWN times the best."""
 
 
 def search_layouts(
@@ -73,13 +60,11 @@ def search_layouts(
     devices: int,
     chip: Chip,
     links: Links,
-    precision: TrainingPrecision,
-    efficiency: Efficiency,
     limit: float = MEMORY_LIMIT,
     mask: Callable[[LayoutGrid], np.ndarray] | None = None,
 ) -> LayoutChoice:
-    """`only`: a mask of the layouts that are wanted. Raises UserError where nothing fits, with the smallest
-    that was tried."""
+    """Return the fastest layout that fits on at most `devices` chips. `mask`: selects the layouts to search.
+    Raises UserError if none fits, with the smallest that was tried."""
     layouts = enumerate_layouts(model, devices, links.scale_up_domain)
     layouts = layouts.select(mask(layouts)) if mask else layouts
     if not len(layouts):
@@ -88,14 +73,19 @@ def search_layouts(
             " give fewer devices or a larger scale.batch."
         )
     limit_bytes = limit * chip.memory
-    layouts = _least_remat(model, layouts, precision, limit_bytes)
-    seconds, bytes_ = evaluate_layouts(model, layouts, chip, links, precision, efficiency)
-    fits = bytes_.total <= limit_bytes
+    layouts = _least_remat(model, layouts, limit_bytes)
+    seconds, memory = step_terms(model, layouts, chip, links), device_memory(model, layouts)
+    fits = memory.total <= limit_bytes
     if not fits.any():
-        _raise_nothing_fits(model, layouts, bytes_, devices, chip, limit)
+        row = int(np.argmin(memory.total))
+        raise UserError(
+            f"{model.name} fits nowhere on {devices} x {chip.name}: the leanest of {len(layouts)} layouts"
+            f" ({layouts.layout_at(row)}) needs {memory.total[row] / GIB:.1f} GiB a device, and {limit:.0%} of"
+            f" its memory are {limit_bytes / GIB:.1f}: give more devices or shorter sequences."
+        )
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
-    best = evaluated_layout(layouts, seconds, bytes_, int(fitting[0]))
+    best = evaluated_layout(layouts, seconds, memory, int(fitting[0]))
     runners_up = _distinct_layouts(layouts, fitting[1:], fitting[0], RUNNERS_UP)
     faster = order[~fits[order] & (seconds.total[order] < best.seconds)]
     too_large = _distinct_layouts(layouts, faster, fitting[0], REJECTED)
@@ -103,47 +93,37 @@ def search_layouts(
     rejected = [row for row in (*too_large, *without_axis) if row not in runners_up]
 
     def with_reason(row: int) -> EvaluatedLayout:
-        layout = evaluated_layout(layouts, seconds, bytes_, row)
+        layout = evaluated_layout(layouts, seconds, memory, row)
         return dataclasses.replace(layout, why=_rejection_reason(layout, best, limit_bytes))
 
     near = seconds.total[fitting]
-    usual = float(np.median(near[near <= PLAUSIBLE_SLOWDOWN * best.seconds]))
-    return LayoutChoice(
-        best,
-        tuple(map(with_reason, runners_up)),
-        tuple(map(with_reason, rejected)),
-        len(layouts),
-        len(fitting),
-        usual,
-    )
+    typical = float(np.median(near[near <= PLAUSIBLE_SLOWDOWN * best.seconds]))
+    return LayoutChoice(best, tuple(map(with_reason, runners_up)), tuple(map(with_reason, rejected)), typical)
 
 
-def _least_remat(
-    model: ModelShape, layouts: LayoutGrid, precision: TrainingPrecision, room: float
-) -> LayoutGrid:
-    """Each layout with as little computed again as its memory allows: none is faster with more."""
+def _least_remat(model: ModelShape, layouts: LayoutGrid, limit: float) -> LayoutGrid:
+    """Return each layout with as little remat as its memory allows, since more is never faster."""
     codes = np.full(len(layouts), len(REMAT_CODES) - 1)
     for code in reversed(range(len(REMAT_CODES) - 1)):
-        fits = device_memory(model, layouts.with_remat(code), precision).total <= room
+        fits = device_memory(model, layouts.with_remat(code)).total <= limit
         codes = np.where(fits, code, codes)
     return layouts.with_remat(codes)
 
 
-def evaluated_layout(
-    layouts: LayoutGrid, seconds: StepTerms, bytes_: DeviceMemory, row: int
-) -> EvaluatedLayout:
-    def parts(of: StepTerms | DeviceMemory) -> dict[str, float]:
-        return {field.name: float(getattr(of, field.name)[row]) for field in dataclasses.fields(of)}
+def evaluated_layout(grid: LayoutGrid, seconds: StepTerms, memory: DeviceMemory, row: int) -> EvaluatedLayout:
+    """Return one row of a grid with its seconds and bytes."""
 
-    return EvaluatedLayout(layouts.layout_at(row), float(seconds.total[row]), parts(bytes_), parts(seconds))
+    def parts(columns: StepTerms | DeviceMemory) -> dict[str, float]:
+        return {field.name: float(getattr(columns, field.name)[row]) for field in dataclasses.fields(columns)}
+
+    return EvaluatedLayout(grid.layout_at(row), float(seconds.total[row]), parts(memory), parts(seconds))
 
 
 def _distinct_layouts(layouts: LayoutGrid, rows: np.ndarray, best: int, count: int) -> list[int]:
-    """The first rows that differ from the best and from each other in more than micro-batch and turns."""
+    """Return the first rows that differ from the best and each other in more than micro-batch and turns."""
 
     def key(row: int) -> tuple[int, ...]:
-        names = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
-        return tuple(int(getattr(layouts, name)[row]) for name in names)
+        return tuple(int(getattr(layouts, axis)[row]) for axis in AXES)
 
     axes_so_far, rows_so_far = {key(int(best))}, []
     for row in map(int, rows[:5000]):
@@ -156,7 +136,7 @@ def _distinct_layouts(layouts: LayoutGrid, rows: np.ndarray, best: int, count: i
 
 
 def _fastest_without_each_axis(layouts: LayoutGrid, seconds: StepTerms, fitting: np.ndarray) -> list[int]:
-    """For each axis of the best, the fastest layout that fits without it: what leaving it out would cost."""
+    """Return for each axis of the best the fastest layout that fits without it."""
     fastest = []
     for axis in ("tensor", "expert", "pipeline", "context", "fsdp", "data"):
         size = getattr(layouts, axis)[fitting]
@@ -176,14 +156,3 @@ def _rejection_reason(layout: EvaluatedLayout, best: EvaluatedLayout, limit: flo
     ratio = layout.seconds / best.seconds
     slower = f"{ratio - 1:.1%} slower" if ratio < 2 else f"{ratio:.1f} times as long"
     return f"{slower}: {term} takes {layout.terms[term]:.3g} s for {best.terms[term]:.3g}"
-
-
-def _raise_nothing_fits(
-    model: ModelShape, layouts: LayoutGrid, bytes_: DeviceMemory, devices: int, chip: Chip, limit: float
-) -> None:
-    row = int(np.argmin(bytes_.total))
-    raise UserError(
-        f"{model.name} fits nowhere on {devices} x {chip.name}: the leanest of {len(layouts)} layouts"
-        f" ({layouts.layout_at(row)}) needs {bytes_.total[row] / GIB:.1f} GiB a device, and {limit:.0%} of its"
-        f" memory are {limit * chip.memory / GIB:.1f}: give more devices or shorter sequences."
-    )

@@ -1,4 +1,4 @@
-"""How a step is laid out over devices: one layout, or thousands of them as columns of numpy arrays."""
+"""Layouts of a step over devices: one layout, or thousands of them as columns of numpy arrays."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.plan.cost_model.model_size import ModelShape
 
+AXES = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
+"""Axes that devices are split over."""
 REMAT_CODES = (Remat.none, Remat.dots, Remat.full)
-"""In the order of their codes in a grid."""
+"""Remat in the order of its codes in a grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way to share a step among `devices`. The batch is split over data, fsdp and expert."""
+    """One way to split a step over `devices`. The batch is split over data, fsdp and expert."""
 
     data: int = 1
-    """Copies that hold everything and add up their gradients."""
+    """Number of copies that hold everything and sum their gradients."""
     fsdp: int = 1
-    """Parts that each weight and its optimizer state is split in, and gathered from for use."""
+    """Number of shards of each weight and its optimizer state; weights are gathered for use."""
     tensor: int = 1
-    """Parts that each product is split in; sequence-parallel between products (arXiv:2205.05198)."""
+    """Number of shards of each product; sequence-parallel between products (arXiv:2205.05198)."""
     expert: int = 1
-    """Parts that the routed experts are split in; all other weights are whole on each."""
+    """Number of shards of the routed experts; every shard has all other weights."""
     pipeline: int = 1
-    """Parts that the layers are split in."""
+    """Number of pipeline stages that the layers are split into."""
     context: int = 1
-    """Parts that each sequence is split in."""
+    """Number of shards of each sequence."""
     microbatch: int = 1
-    """Sequences of one part of the batch that pass at once."""
+    """Sequences of one replica's batch in a single pass."""
     virtual: int = 1
-    """Turns that a micro-batch takes through the pipeline (interleaved, arXiv:2104.04473)."""
+    """Turns of a micro-batch through the pipeline (interleaved, arXiv:2104.04473)."""
     remat: Remat = Remat.none
 
     @property
     def devices(self) -> int:
+        """Return the number of devices."""
         return self.data * self.fsdp * self.tensor * self.expert * self.pipeline * self.context
 
     def __str__(self) -> str:
-        axes = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
-        split = [f"{axis} {getattr(self, axis)}" for axis in axes if getattr(self, axis) > 1]
+        split = [f"{axis} {getattr(self, axis)}" for axis in AXES if getattr(self, axis) > 1]
         turns = f", {self.virtual} turns" if self.virtual > 1 else ""
         passes = f"micro-batch {self.microbatch}{turns}, remat {self.remat.value}"
         return f"{' x '.join(split) or 'one device'}, {passes}"
@@ -54,7 +56,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class LayoutGrid:
-    """Layouts as columns, one entry each: int64, `remat` by its index in REMATS."""
+    """Layouts as columns, one entry each: int64, `remat` by its index in REMAT_CODES."""
 
     data: np.ndarray
     fsdp: np.ndarray
@@ -71,62 +73,63 @@ class LayoutGrid:
 
     @property
     def replicas(self) -> np.ndarray:
-        """Parts of the batch."""
+        """Return the number of shards of the batch."""
         return self.data * self.fsdp * self.expert
 
     @property
     def devices(self) -> np.ndarray:
+        """Return the number of devices."""
         return self.replicas * self.tensor * self.pipeline * self.context
 
     @property
     def no_remat(self) -> np.ndarray:
+        """Return a mask of the layouts without remat."""
         return self.remat == REMAT_CODES.index(Remat.none)
 
     @property
     def full_remat(self) -> np.ndarray:
+        """Return a mask of the layouts with full remat."""
         return self.remat == REMAT_CODES.index(Remat.full)
 
     @property
     def dots_remat(self) -> np.ndarray:
+        """Return a mask of the layouts with remat `dots`."""
         return self.remat == REMAT_CODES.index(Remat.dots)
 
     def sequences_per_replica(self, model: ModelShape) -> np.ndarray:
-        """Of one part of the batch, a step; a fraction where the batch has fewer than parts."""
+        """Return sequences of one replica per step; a fraction if replicas outnumber sequences."""
         return model.batch / self.replicas
 
     def microbatches(self, model: ModelShape) -> np.ndarray:
-        """Passes a step; at least one."""
+        """Return passes per step, at least one."""
         return np.maximum(1.0, self.sequences_per_replica(model) / self.microbatch)
 
     def tokens_per_device(self, model: ModelShape) -> np.ndarray:
-        """Tokens that one device's layers see in a step."""
+        """Return the tokens per step in the layers of one device."""
         return model.tokens_per_step / self.replicas / self.context
 
     def select(self, rows: np.ndarray) -> LayoutGrid:
-        """Some of the rows, by mask or index."""
+        """Return some of the rows, by mask or index."""
         return LayoutGrid(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     def layout_at(self, row: int) -> Layout:
+        """Return the layout of one row."""
         values = {field.name: int(getattr(self, field.name)[row]) for field in dataclasses.fields(self)}
         return Layout(**{**values, "remat": REMAT_CODES[values["remat"]]})
 
     def with_remat(self, codes: np.ndarray | int) -> LayoutGrid:
-        """The same with other remat, by index in REMATS."""
+        """Return the same layouts with other remat, by index in REMAT_CODES."""
         return dataclasses.replace(self, remat=np.broadcast_to(codes, self.remat.shape))
 
     @staticmethod
     def from_layouts(layouts: Iterable[Layout]) -> LayoutGrid:
-        names = [field.name for field in dataclasses.fields(LayoutGrid)[:-1]]
-        return _columns(
-            [
-                [*(getattr(layout, name) for name in names), REMAT_CODES.index(layout.remat)]
-                for layout in layouts
-            ]
-        )
+        """Return a grid with one row per layout."""
+        rows = [(*dataclasses.astuple(layout)[:-1], REMAT_CODES.index(layout.remat)) for layout in layouts]
+        return LayoutGrid(*np.asarray(rows, np.int64).reshape(-1, len(dataclasses.fields(LayoutGrid))).T)
 
 
 def check_layout(model: ModelShape, layout: Layout) -> None:
-    """Raises UserError for the first axis that does not divide what it splits."""
+    """Check that every axis divides what it splits. Raises UserError for the first that does not."""
     if min(dataclasses.astuple(layout)[:-1]) < 1:
         raise UserError(f"layout {layout} has an axis below 1: every axis is 1 or more.")
     if layout.expert > 1 and not model.experts:
@@ -142,55 +145,39 @@ def check_layout(model: ModelShape, layout: Layout) -> None:
     for axis, (size, size_name, total) in splits.items():
         if total % size:
             raise UserError(
-                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}: lower {axis}, or choose"
-                f" {size_name} as a multiple of it."
+                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}: lower {axis}, or"
+                f" choose {size_name} as a multiple of it."
             )
 
 
 def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
-    """Every layout worth a look on at most so many devices, without remat: each axis divides what it splits,
-    tensor stays in a fast domain, and the batch is split as often as the devices that are left allow."""
+    """Return every layout worth evaluating on at most `devices` devices, without remat. Each axis divides
+    what it splits, tensor stays in a fast domain, and the batch is split as often as the other devices allow.
+    """
     rows = np.concatenate([np.empty((0, 9), np.int64), *_layout_rows(model, devices, fast_domain)])
     return LayoutGrid(*rows.T)
 
 
-def _columns(rows: Sequence[Sequence[int]]) -> LayoutGrid:
-    names = [field.name for field in dataclasses.fields(LayoutGrid)]
-    columns = np.asarray(rows, np.int64).reshape(-1, len(names)).T
-    return LayoutGrid(**dict(zip(names, columns, strict=True)))
-
-
 def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndarray]:
-    """Rows in the order of a grid's columns, for each way to share a sequence's work."""
+    """Yield rows in the order of a grid's columns, for each way to split a sequence's work."""
     replicas = divisors(model.batch)
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
-    contexts = [
-        c for c in (1, 2, 4, 8, 16, 32, 64) if model.sequence % c == 0 and model.sequence // c >= 1024
+    contexts = [2**i for i in range(7) if model.sequence % 2**i == 0 and model.sequence // 2**i >= 1024] or [
+        1
     ]
-    for tensor, context, (pipeline, virtual) in product(
-        tensors, contexts or [1], _pipeline_stages(model.layers)
-    ):
+    for tensor, context, (pipeline, virtual) in product(tensors, contexts, _pipeline_stages(model.layers)):
         parts = devices // (tensor * context * pipeline)
         # A pipeline wants as many micro-batches as it has stages.
         replicas_used = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
         if replicas_used:
-            batched = _batch_splits(replicas_used, model.batch, model.experts)
-            column = np.ones(len(batched), np.int64)
-            data, fsdp, expert, microbatch = batched.T
-            inner = (
-                tensor * column,
-                expert,
-                pipeline * column,
-                context * column,
-                microbatch,
-                virtual * column,
-            )
-            yield np.stack([data, fsdp, *inner, 0 * column], axis=1)
+            data, fsdp, expert, microbatch = _batch_splits(replicas_used, model.batch, model.experts).T
+            columns = data, fsdp, tensor, expert, pipeline, context, microbatch, virtual, 0
+            yield np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
 @functools.cache
 def _batch_splits(replicas: int, batch: int, experts: int) -> np.ndarray:
-    """(data, fsdp, expert, microbatch), one row for each way to split the batch in so many parts."""
+    """Return (data, fsdp, expert, microbatch), one row for each way to split the batch over the replicas."""
     rows = [
         (replicas // expert // fsdp, fsdp, expert, microbatch)
         for expert in (divisors(experts) if experts else [1])
@@ -203,7 +190,7 @@ def _batch_splits(replicas: int, batch: int, experts: int) -> np.ndarray:
 
 
 def _pipeline_stages(layers: int) -> list[tuple[int, int]]:
-    """(pipeline, virtual): stages that divide the layers, each passed in one turn or as many as are usual."""
+    """Return (pipeline, virtual) pairs: stages that divide the layers, passed in one turn or most turns."""
     stages = []
     for pipeline in (p for p in divisors(layers) if p <= 64):
         turns = [1] if pipeline == 1 else [v for v in divisors(layers // pipeline) if v <= 8]
@@ -212,13 +199,13 @@ def _pipeline_stages(layers: int) -> list[tuple[int, int]]:
 
 
 def _thin_out(values: Sequence[int], count: int = 8) -> Sequence[int]:
-    """At most so many of them, evenly over their order, first and last among them."""
+    """Return at most `count` of the values, evenly over their order, with the first and the last."""
     if len(values) <= count:
         return values
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
 def divisors(n: int) -> list[int]:
-    """All divisors of n, rising."""
+    """Return all divisors of n, rising."""
     small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
     return sorted({*small, *(n // d for d in small)})

@@ -1,4 +1,4 @@
-"""What a plan needs to know of a model: sizes, parameters by kind, FLOPs. Closed form, exact for our own."""
+"""Sizes, parameters by kind and FLOPs of a model in closed form, exact for our own models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.plan.cost_model.precision import MIXED, TrainingPrecision, run_prec
 from harness.records.run.provenance import Facts
 
 TRAIN_FLOPS_MULTIPLE = 3
-"""Forward, and one product for each of the two factors of every product backward."""
+"""Products per forward product in training: forward, and one for each of the two factors backward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +27,18 @@ class ModelShape:
     kv_heads: int
     head_width: int
     ffn: int
-    """Of one expert, where there are any."""
+    """Width of one expert, if there are any."""
     vocabulary: int
     sequence: int
-    """Tokens."""
+    """Tokens of a sequence."""
     batch: int
-    """Sequences a step."""
+    """Sequences per step."""
     parameters: int
-    """All, with embedding and head."""
+    """All parameters, with embedding and head."""
     embedding: int
-    """Embedding, and head where it is a matrix of its own."""
+    """Parameters of the embedding, and of the head if it is a matrix of its own."""
     active_parameters: int
-    """Without `embedding`: those that one token passes through."""
+    """Parameters that one token passes through, without `embedding`."""
     flops_per_token: float
     """Model FLOPs of one trained token, causal: 6 (active + width x vocabulary) + attention's."""
     gated: bool = True
@@ -46,42 +46,49 @@ class ModelShape:
     """Routed experts of a layer; 0: dense."""
     top_k: int = 0
     shared_experts: int = 0
-    """Experts that every token passes through."""
+    """Experts per layer that every token passes through."""
     expert_parameters: int = 0
-    """In the routed experts of all layers: what the expert axis splits."""
+    """Parameters of the routed experts of all layers, which the expert axis splits."""
     gathers_expert_weights: bool = False
-    """Whether experts' weights are gathered where tokens are, and tokens not sent to experts."""
+    """True if experts' weights are gathered where tokens are; False if tokens are sent to experts."""
     tokens: int | None = None
-    """Budget of the whole run; None: not asked."""
+    """Token budget of the whole run; None: the model has none."""
     precision: TrainingPrecision = MIXED
-    """What it is trained in."""
+    """Dtypes that the model is trained in."""
     parameters_by_axes: tuple[tuple[tuple[str, ...], int], ...] = ()
-    """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split all
-    and `expert` those of routed experts."""
+    """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split
+    all, and `expert` the routed experts."""
     block: str = ""
-    """Runs of one block get equally many chips; empty: it has no sibling."""
+    """Block of runs that get equally many chips; empty: the run has no sibling."""
 
     @property
     def non_embedding(self) -> int:
+        """Return the parameters without `embedding`."""
         return self.parameters - self.embedding
 
     @property
     def dense_parameters(self) -> int:
-        """All that the expert axis does not split."""
+        """Return the parameters that the expert axis does not split."""
         return self.parameters - self.expert_parameters
 
     @property
     def tokens_per_step(self) -> int:
+        """Return the tokens of one optimizer step."""
         return self.batch * self.sequence
 
     @property
     def step_flops(self) -> float:
-        """Model FLOPs of one optimizer step."""
+        """Return the model FLOPs of one optimizer step."""
         return self.flops_per_token * self.tokens_per_step
 
     @property
+    def experts_per_token(self) -> int:
+        """Return the feed-forward blocks that a token passes through in a layer; 1 without experts."""
+        return self.top_k + self.shared_experts if self.experts else 1
+
+    @property
     def attention_flops(self) -> float:
-        """Of `flops_per_token`, what is no product with a weight."""
+        """Return the part of `flops_per_token` that is no product with a weight."""
         return max(
             0.0,
             self.flops_per_token
@@ -90,15 +97,15 @@ class ModelShape:
 
     @property
     def expert_flops(self) -> float:
-        """Of `flops_per_token`, what is multiplied by routed experts' weights."""
+        """Return the part of `flops_per_token` in products with routed experts' weights."""
         if not self.experts:
             return 0.0
         return 2 * TRAIN_FLOPS_MULTIPLE * self.expert_parameters * self.top_k / self.experts
 
 
 def causal_attention_flops(layers: int, heads: int, head_width: int, sequence: int) -> float:
-    """FLOPs of one trained token: scores and values against the (S + 1) / 2 keys that it sees on average,
-    2 FLOPs each, forward and twice that backward."""
+    """Return attention FLOPs of one trained token: scores and values against the mean of (S + 1) / 2 visible
+    keys, 2 FLOPs each, forward and twice that backward."""
     return TRAIN_FLOPS_MULTIPLE * layers * 4.0 * heads * head_width * (sequence + 1) / 2
 
 
@@ -123,7 +130,8 @@ def decoder_shape(
     balance_bias: bool = True,
     tokens: int | None = None,
 ) -> ModelShape:
-    """A decoder as `harness.models` builds it (mha or gqa, swiglu or moe), counted without building it."""
+    """Return a decoder as `harness.models` builds it (mha or gqa, swiglu or moe), counted without building
+    it."""
     groups = heads if kv_heads is None else kv_heads
     attention = 2 * width * head_width * (heads + groups) + (2 * head_width if qk_norm else 0)
     matrix = (3 if gated else 2) * width * ffn
@@ -160,7 +168,7 @@ def decoder_shape(
 
 
 def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelShape:
-    """The shape of one of our own runs: sizes and counts are those that `harness.worker.describe` found."""
+    """Return the shape of one of our own runs, with the sizes and counts from `harness.worker.describe`."""
     shape, options = facts.shape, dict(config.model.feedforward.options)
     moe = config.model.kind is ModelFamily.decoder and config.model.feedforward.name == "moe"
     experts = int(options.get("experts", 8)) if moe else 0
@@ -196,12 +204,13 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
 
 
 def _is_routed_expert(path: str, dims: list[int], experts: int) -> bool:
-    """Of a feed-forward, only the matrices of the routed experts have three axes: [experts, in, out]."""
+    """Return whether a parameter is a routed expert's: in a feed-forward only those have axes [experts, in,
+    out]."""
     return experts > 0 and ".feedforward." in path and len(dims) == 3 and dims[0] == experts
 
 
 def read_number(row: Mapping[str, Any], key: str) -> float | None:
-    """A column as a number; None where it is empty, missing or says nothing numeric."""
+    """Return a column as a number; None if it is empty, missing or not numeric."""
     value = row.get(key)
     try:
         result = float(str(value).replace(",", ""))
@@ -211,7 +220,7 @@ def read_number(row: Mapping[str, Any], key: str) -> float | None:
 
 
 def require_number(row: Mapping[str, Any], key: str) -> float:
-    """The same of a column that nothing can be said without. Raises UserError."""
+    """Return a column as a number above 0. Raises UserError if there is none."""
     value = read_number(row, key)
     if value is None or value <= 0:
         raise UserError(f"{row.get('id') or 'the row'}: {key}={row.get(key)!r} is no number: give {key}.")

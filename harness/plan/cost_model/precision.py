@@ -1,4 +1,4 @@
-"""What a model is trained in: bytes of a parameter, and in what its products are multiplied."""
+"""Dtypes that a model is trained in: bytes per parameter, and the dtype of matrix products."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from harness.records.run.provenance import Facts
 
 @dataclass(frozen=True)
 class TrainingPrecision:
-    """Bytes that one parameter costs, and in what its products are multiplied."""
+    """Bytes of each parameter and activation, and the dtype of matrix products."""
 
     name: str
     weight_bytes: float
     gradient_bytes: float
     optimizer_bytes: float
-    activation_bytes: float
-    """Of one activation."""
+    value_bytes: float
+    """Bytes of one activation or of a weight in use."""
     matmul_dtype: str
     fused_kernels: bool = True
     """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
 
     @property
     def state_bytes(self) -> float:
-        """What stays from step to step."""
+        """Return the bytes of a parameter that stay from step to step."""
         return self.weight_bytes + self.optimizer_bytes
 
 
 FLOAT32 = TrainingPrecision("float32", 4, 4, 8, 4, "float32")
-"""What the harness trains with where nothing is told: AdamW, all in float32."""
+"""The harness's default: AdamW, all in float32."""
 MIXED = TrainingPrecision("mixed", 2, 4, 8, 2, "bf16")
 """bfloat16 weights and moments, float32 master weights and gradients (arXiv:2412.19437, section 3.3.2): 10
 bytes a parameter from step to step."""
 FP8 = TrainingPrecision("fp8", 2, 4, 8, 2, "fp8")
-"""The same, with products in 8 bits."""
+"""As MIXED, with products in 8 bits."""
 FP4 = TrainingPrecision("fp4", 2, 4, 8, 2, "fp4")
-"""The same, with products in 4 bits."""
+"""As MIXED, with products in 4 bits."""
 
 
 def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
-    """Of one of our own runs: weights and gradients in float32 whatever the products are in, and what its
-    optimizer keeps of each parameter, as `harness.worker.describe` counted it."""
+    """Return the precision of one of our own runs: float32 weights and gradients whatever the products are
+    in, and the optimizer's bytes as `harness.worker.describe` counted them."""
     weights, gradients = 4 * facts.parameters, 4 * (facts.trainable or facts.parameters)
     optimizer = facts.state_bytes - weights - gradients
     half = config.compute.dtype is Precision.bfloat16
@@ -50,11 +50,11 @@ def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
         weight_bytes=4,
         gradient_bytes=gradients / facts.parameters,
         optimizer_bytes=optimizer / facts.parameters,
-        activation_bytes=2 if half else 4,
+        value_bytes=2 if half else 4,
         matmul_dtype="bf16" if half else "float32",
     )
 
 
 def total_state_bytes(parameters: int, precision: TrainingPrecision) -> float:
-    """Of a whole run, all devices together: what stays from step to step, with gradients."""
+    """Return the bytes of a whole run on all devices that stay from step to step, with gradients."""
     return parameters * (precision.state_bytes + precision.gradient_bytes)

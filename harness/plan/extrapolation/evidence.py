@@ -1,4 +1,4 @@
-"""Where treatments stand after a finished sweep of pairs, and the line that is carried to other scales."""
+"""Evidence of a finished sweep of pairs, and the line that carries it to other scales."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from harness.records.run.status import State
 from harness.records.sweep.find_sweep import read_sweep
 
 MIN_SCALES, MIN_SEEDS = 3, 2
-"""The fewest that carry a line, and an interval."""
+"""Least number of scales for a line, and of seeds for an interval."""
 
 
 @dataclass(frozen=True)
 class TreatmentEvidence:
-    """One treatment after the evidence."""
+    """One treatment's verdict and scales in the finished sweep."""
 
     ladder: Ladder
     rungs: tuple[Rung, ...]
     gate: GateResult | None
-    """None: the evidence's experiment asks for none."""
+    """Result of the promotion gate; None: the evidence's experiment has no gate."""
 
     @property
     def largest(self) -> Rung:
-        """The scale trained with most compute."""
+        """Return the trained scale with most compute."""
         return max(self.rungs, key=lambda rung: rung.flops or 0.0)
 
     @property
     def leader(self) -> str | None:
-        """The variant that is ahead at the largest scale trained, by the sign alone: the default predictor of
-        what is larger (DataDecide, 2025). None: neither, or the evidence is invalid."""
+        """Return the variant ahead at the largest trained scale, by the sign alone: the default predictor of
+        larger scales (DataDecide, 2025). None: neither, or the evidence is invalid."""
         delta = self.largest.delta.mean
         if self.ladder.decision is Decision.INVALID or not delta:
             return None
         return self.ladder.variant if delta < 0 else self.ladder.control
 
     def e_folds_beyond(self, flops: float) -> float:
-        """E-folds of compute beyond the largest scale trained."""
+        """Return e-folds of compute beyond the largest trained scale."""
         return math.log(flops / (self.largest.flops or math.nan))
 
     def log_k(self, flops: float) -> Interval | None:
-        """ln k on the line at so many FLOPs of a control run, with its 95 % prediction interval, however far
-        and however wide; None where no line can be drawn, or the verdict is invalid."""
+        """Return ln k on the line at `flops` of a control run with its 95 % prediction interval, however
+        wide; None if no line can be drawn, or the verdict is invalid."""
         if self.ladder.decision is Decision.INVALID:
             return None
         points = [(math.log(rung.flops), rung.k) for rung in self.rungs if rung.flops and rung.k]
@@ -59,25 +59,26 @@ class TreatmentEvidence:
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """A finished sweep of pairs that carries a trend."""
+    """A finished sweep of pairs with a trend."""
 
     path: str
     experiment: str
     loss_unit: str
     control: str
     treatments: tuple[TreatmentEvidence, ...]
-    """Of each treatment but the positive control, on which nobody bets."""
+    """Evidence of each treatment but the positive control, which no plan trains."""
     sparse: bool = False
-    """Whether a token passes through a part of some model's parameters alone."""
+    """True if a token of some model passes through a part of the parameters only."""
 
     @property
     def variants(self) -> tuple[str, ...]:
+        """Return the control and all treatments."""
         return (self.control, *(treatment.ladder.variant for treatment in self.treatments))
 
 
 def read_evidence(path: str) -> PairEvidence:
-    """Raises UserError where no sweep lies there, some run is not over, no two variants meet, or scales (3)
-    or seeds at a scale (2) are too few."""
+    """Read and judge a sweep. Raises UserError if there is no sweep, some run is not over, no two variants
+    meet, or scales (3) or seeds per scale (2) are too few."""
     try:
         comparison = compare(read_sweep(path))
     except UserError as error:
@@ -102,7 +103,7 @@ def read_evidence(path: str) -> PairEvidence:
 
 
 def _unfinished_message(comparison: Comparison) -> str:
-    """A run that diverged is an outcome; empty: all are over."""
+    """Return how many runs are not over; empty: all are. A run that diverged is an outcome."""
     missing = [run for run in comparison.runs if run.outcome is None and run.state != State.diverged.value]
     if not missing:
         return ""
@@ -113,7 +114,7 @@ def _unfinished_message(comparison: Comparison) -> str:
 
 
 def _too_few_message(treatment: TreatmentEvidence) -> str:
-    """What is lacking for a line with an interval; empty: nothing."""
+    """Return what a line with an interval lacks; empty: nothing."""
     pair = f"{treatment.ladder.variant} and {treatment.ladder.control}"
     if len(treatment.rungs) < MIN_SCALES:
         num_scales = _count(len(treatment.rungs), "scale")

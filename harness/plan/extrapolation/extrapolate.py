@@ -1,5 +1,4 @@
-"""From pair to bet: what a finished sweep of small pairs says of planned runs, above all of those that have
-no sibling to be compared with."""
+"""Extrapolation of a finished sweep of small pairs to planned runs, above all those without a sibling."""
 
 from __future__ import annotations
 
@@ -20,77 +19,79 @@ from harness.plan.predict import PlanEstimate
 
 @dataclass(frozen=True)
 class TreatmentSummary:
-    """What the evidence says of a treatment at the scales that were trained."""
+    """Evidence of one treatment at the trained scales."""
 
     variant: str
     control: str
     decision: Decision
     scales: tuple[str, ...]
     k: Multiplier | None
-    """Pooled over them."""
+    """Multiplier pooled over the scales."""
     trend: Trend | None
     largest: str
-    """The scale with most compute."""
+    """Scale with most compute."""
     delta: Effect
-    """Loss there, treatment minus control, in the sweep's unit."""
+    """Loss at that scale, treatment minus control, in the sweep's unit."""
     leads: str | None
-    """The variant that is ahead there: the default predictor. None: neither, or the evidence is invalid."""
+    """Variant that is ahead there: the default predictor. None: neither, or the evidence is invalid."""
     gate: GateResult | None
-    """None: the evidence's experiment asks for none."""
+    """Result of the promotion gate; None: the evidence's experiment has no gate."""
     flags: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleExtrapolation:
-    """A treatment at a planned scale. k > 1 favours the treatment; intervals are of prediction, 95 %."""
+    """A treatment at a planned scale. k > 1 favours the treatment; intervals are 95 % prediction intervals."""
 
     scale: str
     run: str
-    """The planned run whose compute, days and chips are meant: the control's, if there is one."""
+    """Planned run whose compute, days and chips count: the control's, if there is one."""
     treatment: str
     control: str
     sibling: bool
-    """The plan has both at this scale, and will see for itself."""
+    """True if the plan trains both variants at this scale."""
     flops: float
     """Model FLOPs of the run."""
     e_folds: float
-    """Of compute beyond the largest scale trained; below zero: inside what was trained."""
+    """E-folds of compute beyond the largest trained scale; below zero: within the trained scales."""
     decades: float
     estimand: SlopeAxis | None
-    """What k multiplies."""
+    """Quantity that k multiplies."""
     k: Interval | None
-    """None: no line can be drawn, or the verdict is invalid. Its ends reach 0 and infinity where a
-    float holds no more."""
+    """None: no line can be drawn, or the verdict is invalid. The ends reach 0 and infinity beyond a float."""
     log_k: Interval | None
     days_saved: Interval | None
-    """Of the control's days what the treatment would not need for the same loss, at an equal time a token:
-    days x (1 - 1/k); below zero: needs more. None: the run never ends, or trains no control."""
+    """Days of the control that the treatment saves for the same loss, at an equal time a token: days x (1 -
+    1/k); below zero: it needs more. None: the run never ends, or trains no control."""
     chips_saved: Interval | None
-    """The same of the control's chips, in equally many days."""
+    """Chips of the control that the treatment saves in equally many days."""
     flags: tuple[str, ...]
-    """Of the evidence, which limit all of it."""
+    """Flags of the evidence, which limit all of it."""
     tags: tuple[str, ...]
     bet: str | None
-    """The variant to bet on; None: the evidence does not settle it."""
+    """Variant to bet on; None: the evidence does not settle it."""
     sentence: str
 
 
 @dataclass(frozen=True)
 class Extrapolation:
+    """All planned scales, as `harness plan --json` prints them under `bets`."""
+
     evidence: str
     """Directory of the sweep."""
     experiment: str
     treatments: tuple[TreatmentSummary, ...]
     rows: tuple[ScaleExtrapolation, ...]
-    """Least compute first."""
+    """Scales with least compute first."""
     notes: tuple[str, ...]
-    """Of whom nothing is said, and why."""
+    """Runs without an extrapolation, each with the reason."""
 
 
 def extrapolate(
     evidence: PairEvidence, runs: Sequence[DescribedRun], planned: Sequence[PlannedRun]
 ) -> Extrapolation:
-    """Raises UserError where the plan trains none of the evidence's variants in its unit of loss."""
+    """Carry the evidence to each planned scale. Raises UserError if the plan trains none of the evidence's
+    variants in its unit of loss."""
     planned_runs = {run.name: run for run in planned}
     notes = {
         run.name: why for run in runs if (why := _exclusion_reason(evidence, run, planned_runs[run.name]))
@@ -132,7 +133,7 @@ def _expert_mismatch(evidence: PairEvidence, runs: Sequence[DescribedRun]) -> li
 
 
 def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: PlannedRun) -> str:
-    """Why nothing can be said of a run; empty: something can."""
+    """Return why a run has no extrapolation; empty: it has one."""
     if not planned.tokens:
         return f"{run.name}: it has no budget of tokens."
     if run.facts.loss_unit != evidence.loss_unit:
@@ -143,7 +144,7 @@ def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: Planne
 
 
 def _runs_by_scale(runs: Sequence[DescribedRun], standing: TreatmentEvidence) -> list[list[DescribedRun]]:
-    """Runs of the two at each scale, the control's first."""
+    """Return the runs of both variants at each scale, the control's first."""
     control, treatment = standing.ladder.control, standing.ladder.variant
     groups: dict[str, list[DescribedRun]] = {}
     for run in runs:
@@ -191,7 +192,7 @@ def _extrapolate_scale(
 
 
 def _savings(log_k: Interval | None, amount: PlanEstimate | Interval | None) -> Interval | None:
-    """amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
+    """Return amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
     if log_k is None or amount is None:
         return None
     value, low, high = (1 - _exp_or_inf(-end) for end in (log_k.value, log_k.low, log_k.high))
@@ -203,5 +204,5 @@ def _savings(log_k: Interval | None, amount: PlanEstimate | Interval | None) -> 
 
 
 def _exp_or_inf(value: float) -> float:
-    """Infinite where a float holds no more."""
+    """Return e^value, or infinity beyond a float."""
     return math.exp(value) if value < 700 else math.inf

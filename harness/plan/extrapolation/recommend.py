@@ -1,7 +1,7 @@
-"""What may be bet on at a scale that was not trained, in words that claim no more than the design carries.
+"""Recommendation at a scale that was not trained, in words that claim no more than the design carries.
 
-Nothing is decided by the line: a bet follows from the verdict over the scales that were trained and from the
-sign at the largest of them. The line can only forbid it, and is drawn one decade beyond the data, no further.
+The line decides nothing: a bet follows from the verdict over the trained scales and from the sign at the
+largest of them. The line can only forbid it, and is drawn one decade beyond the data, no further.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.core.interval import Interval
 from harness.plan.extrapolation.evidence import TreatmentEvidence
 
 MAX_DECADES_BEYOND = 1.0
-"""Of compute beyond the largest scale trained to which the line may be drawn (as
+"""Decades of compute beyond the largest trained scale up to which the line may be drawn (as
 `compare.stats.scale_trend.project`)."""
 
 
@@ -27,17 +27,18 @@ class Recommendation:
     treatment: TreatmentEvidence
     log_k: Interval | None
     decades: float
-    """Beyond the largest scale trained."""
+    """Decades of compute beyond the largest trained scale."""
     sibling: bool
-    """The plan itself has the pair there."""
+    """True if the plan itself trains the pair at this scale."""
 
     @property
     def bet(self) -> str | None:
-        """The variant to bet on; None: not settled."""
+        """Return the variant to bet on; None: not settled."""
         return None if self._objections else self.treatment.leader
 
     @property
     def sentence(self) -> str:
+        """Return the recommendation and its reasons in one sentence."""
         ladder = self.treatment.ladder
         if self._objections:
             objections = "; ".join(self._objections)
@@ -53,7 +54,7 @@ class Recommendation:
 
     @property
     def _objections(self) -> list[str]:
-        """Each by itself enough not to bet."""
+        """Return the reasons not to bet; each is enough by itself."""
         ladder = self.treatment.ladder
         if ladder.decision is Decision.INVALID:
             return [
@@ -83,7 +84,6 @@ class Recommendation:
         return "" if ahead == self.treatment.leader else f"the line has turned to {ahead}"
 
     def _gate_objection(self) -> str:
-        """The control needs no promotion."""
         gate = self.treatment.gate
         if gate is None or gate.promote or self.treatment.leader != gate.variant:
             return ""
@@ -99,7 +99,7 @@ class Recommendation:
 
     @property
     def _remarks(self) -> list[str]:
-        """What else a reader should know before betting."""
+        """Return what else a reader should know before betting."""
         trend = self.treatment.ladder.trend
         remarks = []
         if self._objections and self.treatment.leader:

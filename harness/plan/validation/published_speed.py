@@ -1,4 +1,4 @@
-"""What a published run says of its speed, as seconds of a step."""
+"""Speed of a published run as seconds of a step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.plan.cost_model.model_size import ModelShape, read_number, require_
 
 
 def observed_seconds(row: Mapping[str, Any], model: ModelShape) -> float | None:
-    """Seconds of a step as published: told, or from tokens a second, or from FLOP/s in the row's own
-    convention; None where none of these is there."""
+    """Return the published seconds of a step, also from tokens per second, or from FLOP/s in the row's own
+    convention; None if the row has none of these."""
     seconds, rate = read_number(row, "step_time_s"), read_number(row, "tokens_s_dev")
     chips = require_number(row, "chips")
     if seconds:
@@ -33,8 +33,8 @@ def _published_flops_per_second(row: Mapping[str, Any]) -> float | None:
 
 
 def convention_flops(row: Mapping[str, Any], model: ModelShape) -> float:
-    """FLOPs of a step as the row's source counts them: with what is computed again (`hardware`), without
-    attention (6 N), with causal attention, or (what most do) with attention to all pairs."""
+    """Return the FLOPs of a step as the row's source counts them: with recomputation (`hardware`), without
+    attention (6 N), with causal attention, or (the most common) with attention to all pairs."""
     convention = str(row.get("flops_convention") or "").lower()
     weights = model.flops_per_token - model.attention_flops
     square = 2 * model.attention_flops

@@ -1,1 +1,1 @@
-"""Which charts are drawn, and how?"""
+"""Charts of the report, as altair specifications."""

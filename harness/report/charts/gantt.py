@@ -1,4 +1,4 @@
-"""The fleet over time: a row a lane, a bar a phase, as coarse as a page for a thousand runs needs."""
+"""Gantt chart of a sweep: one row per lane, one bar per phase, merged in sweeps of many runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from harness.report.charts.marks import MARGIN, WIDTH, inline_csv
 from harness.report.frames.sweep_frames import Frames
 
 MAX_ROWS, MAX_BARS, MIN_BARS_PER_ROW = 40, 3000, 60
-"""Lanes that are drawn; bars of them all, above which bars of a row are joined; of each row at least."""
+"""Limits: lanes that are drawn, bars in all (bars of a row are merged above it), bars of a row at least."""
 PHASES = (BEGIN, TRAIN, "compile", "evaluate", "save", "load", "branch")
-"""In the order of the theme's colours, of which the first is grey."""
+"""Phases in the order of the theme's colours; the first colour is grey."""
 UNITS = ((3 * 3600.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
-"""From so many seconds on: what a unit holds, and its name."""
+"""Units of time: seconds of the sweep from which a unit is used, seconds per unit, name."""
 LETTER_WIDTH = 5.4
-"""Pixels."""
+"""Pixels of a letter."""
 ROW_HEIGHT, BAR_HEIGHT = 28, 12
 """Pixels of a row, and of its bar."""
 
 
 @dataclass(frozen=True)
 class PhaseBar:
-    """Seconds since the sweep began, pauses left out."""
+    """Phase of a run, from `start` to `end` in seconds since the sweep began, without pauses."""
 
     run: str
     phase: str
@@ -38,7 +38,7 @@ class PhaseBar:
 
 
 def gantt(content: Frames) -> alt.LayerChart | None:
-    """None where no run has a timeline."""
+    """Draw the lanes of all runs. Returns None if no run has a timeline."""
     used = utilisation([*content.lanes.values()])
     if used is None:
         return None
@@ -52,23 +52,23 @@ def gantt(content: Frames) -> alt.LayerChart | None:
 
 
 def pack_rows(lanes: Mapping[str, Sequence[PhaseSpan]]) -> list[list[PhaseBar]]:
-    """Bars of runs that followed each other, in as few rows as there were lanes at a time.
+    """Pack the attempts of all runs into as few rows as there were lanes at a time.
 
-    A run that is taken up again goes on in its row where that is free, else in the first free one.
+    A resumed run continues in its row if that is free, otherwise in the first free one.
     """
     rows: list[list[PhaseBar]] = []
-    for stint in sorted(_attempt_bars(lanes), key=lambda stint: (stint[0].start, stint[0].run)):
-        free = [row for row in rows if row[-1].end <= stint[0].start + 1e-6]
-        own_rows = [row for row in free if row[-1].run == stint[0].run]
+    for attempt in sorted(_attempt_bars(lanes), key=lambda attempt: (attempt[0].start, attempt[0].run)):
+        free = [row for row in rows if row[-1].end <= attempt[0].start + 1e-6]
+        own_rows = [row for row in free if row[-1].run == attempt[0].run]
         if candidates := [*own_rows, *free]:
-            candidates[0].extend(stint)
+            candidates[0].extend(attempt)
         else:
-            rows.append([*stint])
+            rows.append([*attempt])
     return rows
 
 
 def _attempt_bars(lanes: Mapping[str, Sequence[PhaseSpan]]) -> Iterable[list[PhaseBar]]:
-    """The attempts of each run."""
+    """Yield the bars of each attempt of each run."""
     sessions = active_sessions([span for lane in lanes.values() for span in lane])
     for run, lane in lanes.items():
         for _, attempt in groupby(lane, key=lambda span: span.attempt):
@@ -85,12 +85,12 @@ def _attempt_bars(lanes: Mapping[str, Sequence[PhaseSpan]]) -> Iterable[list[Pha
 
 
 def _active_seconds(sessions: Sequence[tuple[float, float]], moment: float) -> float:
-    """Seconds from the sweep's start to a moment, without the pauses in between."""
+    """Return the seconds from the sweep's start to a moment, without the pauses between sessions."""
     return sum(min(end, moment) - start for start, end in sessions if start < moment)
 
 
 def merge_bars(row: Sequence[PhaseBar], bars: int, seconds: float) -> list[PhaseBar]:
-    """At most about so many bars: each moment has the run and phase that fill most of it."""
+    """Merge a row into about `bars` bars: each cell of time shows the run and phase that fill most of it."""
     if len(row) <= bars:
         return [*row]
     size = seconds / bars
@@ -118,7 +118,7 @@ def merge_bars(row: Sequence[PhaseBar], bars: int, seconds: float) -> list[Phase
 
 
 def _bar_table(rows: Sequence[Sequence[PhaseBar]], seconds: float, unit: float) -> pl.DataFrame:
-    """kind (bar | run), lane, label, phase, start, end (in units), devices."""
+    """Build the columns kind (bar | run), lane, label, phase, start, end (in units of time), devices."""
     limit = max(MIN_BARS_PER_ROW, MAX_BARS // len(rows))
     records = []
     for lane, row in enumerate(rows, start=1):

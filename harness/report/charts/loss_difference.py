@@ -1,4 +1,4 @@
-"""The delta panel: treatment minus control along the run, and what of it the verdict may use."""
+"""Chart of treatment minus control along the run, with the points that the verdict uses marked."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from harness.report.frames.sweep_frames import Frames
 
 
 def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
-    """Treatment minus control on held-out text, a row a treatment and a panel a scale.
+    """Draw held-out loss of treatment minus control: one row per treatment, one panel per scale.
 
-    Each seed faint, their mean strong, a band around it; hollow points were read under a hot
-    learning rate, filled ones are decayed; the bar at the end is the interval of the verdict.
+    Seeds are faint, their mean is strong with a band around it. Hollow points have a learning rate that is
+    not decayed yet, filled points are decayed. The bar at the end is the interval of the verdict.
     """
     if content.evals.is_empty():
         return None
@@ -38,7 +38,7 @@ def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChar
 
 
 def _row_data(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
-    """What a row draws, by `kind`: seed | mean | verdict."""
+    """Return the data of all rows, with a column `kind`: seed | mean | verdict."""
     kinds = {
         "seed": pairs.select("scale", "variant", "seed", "tokens", "phase", mean="delta"),
         "mean": sweep_frames.mean_deltas(pairs).drop("step"),
@@ -88,7 +88,7 @@ def _layers(content: Frames) -> list[ChartLayer]:
 
 
 def legend(rows: pl.DataFrame) -> str:
-    """What the marks are, and what the band is about."""
+    """Explain the marks and the band in one line."""
     n = rows.filter(kind="mean")["n"].unique().sort().to_list()
     band = "no band: one seed, these trajectories only, n = 1"
     if n and n[-1] > 1:

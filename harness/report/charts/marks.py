@@ -1,4 +1,4 @@
-"""What all panels share: small multiples, layers that need data, axes, colours, data as CSV.
+"""Parts that all charts share: small multiples, layers that need data, axes, colours, data as CSV.
 
 No mark names a colour (`theme` does), and every text of a config enters a specification as data or
 as a JSON string, never as part of a Vega expression.
@@ -16,41 +16,42 @@ import polars as pl
 from harness.report.frames.sweep_frames import Frames
 
 WIDTH = 940
-"""Pixels that the small multiples of a row share."""
+"""Pixels of a row of small multiples."""
 GAP = 26
+"""Pixels between two of them."""
 MARGIN = 66
 """Pixels of a y axis."""
 COLUMNS = 5
-"""Small multiples in a row, at most."""
+"""Number of small multiples in a row, at most."""
 TEXTS = ("scale", "variant", "kind", "phase", "label", "text")
-"""Columns that are never numbers, whatever they look like."""
+"""Columns that are parsed as text even if they look like numbers."""
 
 COUNT_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 'B')"
 POWER_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
 SIGNED_TICKS = "datum.value == 0 ? '0' : format(datum.value, '+~r')"
-"""How ticks are written, as Vega expressions."""
+"""Vega expressions that format ticks."""
 AXES = {
     "tokens": ("tokens", COUNT_TICKS),
     "step": ("step", COUNT_TICKS),
     "flops": ("model FLOPs", POWER_TICKS),
     "device_seconds": ("device-seconds", COUNT_TICKS),
 }
-"""What a curve can be drawn over: title, and how its ticks are written."""
+"""Title and tick format of each quantity that a curve can be drawn over."""
 
 
 @dataclass(frozen=True)
 class ChartLayer:
-    """Marks over the rows of one kind (and of these phases, if any are named)."""
+    """Marks over the rows of one kind, and of some phases if `phases` is not empty."""
 
     kind: str
     marks: alt.Chart
     needs: str
-    """The column without which there is nothing to draw: an empty layer has no extent, and Vega warns."""
+    """Column that must hold a value: an empty layer has no extent, and Vega warns."""
     phases: tuple[str, ...] = ()
 
 
 def non_empty_layers(layers: Iterable[ChartLayer], rows: pl.DataFrame) -> Iterator[alt.Chart]:
-    """The layers that have something to draw, each over its own rows."""
+    """Yield the layers that have data, each filtered to its own rows."""
     for layer in layers:
         layer_rows = rows.filter(kind=layer.kind)
         chart = layer.marks.transform_filter(alt.datum.kind == layer.kind)
@@ -70,7 +71,8 @@ def small_multiples(
     height: int,
     own_y: bool = False,
 ) -> alt.FacetChart:
-    """Small multiples of equal size, one a value of `field`, in this order; x or y is each panel's own."""
+    """Facet the layers by `field`, in this order, at equal size. Each panel has its own y scale if `own_y`,
+    otherwise its own x scale."""
     lines = math.ceil(len(order) / COLUMNS)
     columns = math.ceil(len(order) / lines)
     gaps = (columns - 1) * (GAP + MARGIN * own_y)
@@ -83,7 +85,7 @@ def small_multiples(
 
 
 def inline_csv(rows: pl.DataFrame) -> alt.Data:
-    """A frame as CSV inside the specification: a third of the size of a list of objects.
+    """Return the frame as CSV inside the specification, a third of the size of a list of objects.
 
     Values that are not finite become gaps.
     """
@@ -94,17 +96,18 @@ def inline_csv(rows: pl.DataFrame) -> alt.Data:
 
 
 def x_axis(axis: str) -> alt.X:
-    """The x encoding over one of `AXES`."""
+    """Return the x encoding over one of `AXES`."""
     title, label = AXES[axis]
     x = alt.X(f"{axis}:Q").scale(type="linear", nice=False, padding=6)
     return x.axis(title=title, labelExpr=label, tickCount=5, grid=False)
 
 
 def variant_color(content: Frames, *, legend: bool = True) -> alt.Color:
+    """Return the colour encoding of variants, the same in every chart."""
     encoded = alt.Color("variant:N").scale(domain=content.variants)
     return encoded.legend(symbolOpacity=1, symbolType="stroke") if legend else encoded.legend(None)
 
 
 def reference_line(y: float) -> alt.Chart:
-    """A line at a value that everything is held against."""
+    """Draw a horizontal reference line."""
     return alt.Chart(alt.Data(values=[{"y": y}])).mark_rule(style="reference").encode(y="y:Q")

@@ -1,4 +1,4 @@
-"""The panels as altair specifications: page, PNG and SVG are all drawn from these."""
+"""The charts of the report, from which page, PNG and SVG are drawn."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ Panel = alt.FacetChart | alt.VConcatChart | alt.LayerChart
 
 
 def panel_specs(comparison: Comparison, content: Frames) -> dict[str, Spec]:
-    """Specifications by name, in the order of the page; a panel without anything to show is left out."""
+    """Return Vega-Lite specifications by name, in the order of the page, without charts that have no data."""
     return to_specs(panel_charts(comparison, content))
 
 
 def to_specs(charts: Mapping[str, Panel]) -> dict[str, Spec]:
-    """Of charts, unchecked: altair's own checks cost more than everything else here; a test makes them."""
+    """Convert charts without altair's validation, which costs more than all else here; a test validates."""
     with debug_mode(False):
         return {name: chart.to_dict(validate=False) for name, chart in charts.items()}
 
 
 def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
-    """The same as charts."""
+    """Return the charts by name, in the order of the page, without those that have no data."""
     candidates = {
         "ladder": ladder_chart(comparison, content),
         "curves": loss_curves(content),
@@ -59,7 +59,7 @@ def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
 
 
 def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
-    """k against the control's compute, one panel a treatment: rungs, pooled band, trend, projection."""
+    """Draw k against the control's compute, one panel per treatment, with pooled band, trend, projection."""
     rows = sweep_frames.multipliers(comparison)
     if rows.is_empty():
         return None
@@ -112,7 +112,7 @@ def _ladder_legend(rows: pl.DataFrame) -> str:
 
 
 def _equivalence_region(comparison: Comparison) -> list[alt.Chart]:
-    """The region in which k counts as 1, and k = 1 itself."""
+    """Draw the region in which k counts as 1, and the line k = 1."""
     margin = comparison.rule.margin
     region = alt.Data(values=[{"low": math.exp(-margin), "high": math.exp(margin)}])
     band = alt.Chart(region).mark_rect(style="region").encode(y="low:Q", y2="high:Q")
@@ -120,7 +120,7 @@ def _equivalence_region(comparison: Comparison) -> list[alt.Chart]:
 
 
 def _compute_ticks(rows: pl.DataFrame) -> list[float]:
-    """Where ticks stand: at powers of ten, three a decade on a short ladder, on one rung at its own value."""
+    """Return ticks at powers of ten, three per decade on a short ladder, or at the value of a single rung."""
     powers = np.log10(rows["flops"].to_numpy())
     low, high = powers.min(), powers.max()
     if low == high:
@@ -145,12 +145,12 @@ def _multiplier_tooltips() -> list[alt.Tooltip]:
 
 
 def loss_curves(content: Frames) -> alt.FacetChart | None:
-    """Training loss, one panel a scale: every step faint, the smoothed curve strong."""
+    """Draw the training loss, one panel per scale: each step faint, the smoothed curve strong."""
     return _curves(content, content.scales, content.unit)
 
 
 def other_unit_curves(content: Frames) -> alt.VConcatChart | None:
-    """The same for losses of other units, one row a scale."""
+    """Draw the training loss at scales whose loss has another unit, one row per scale."""
     units = {run.record.scale: run.record.facts.loss_unit for run in content.runs}
     rows = [_curves(content, [scale], units[scale]) for scale in content.other_scales]
     present = [row for row in rows if row is not None]
@@ -179,7 +179,7 @@ def _curves(content: Frames, scales: list[str], unit: str) -> alt.FacetChart | N
 
 
 def expert_load_chart(content: Frames) -> alt.FacetChart | None:
-    """Load of the busiest expert, and what was dropped below it, one panel a scale; dense runs have none."""
+    """Draw the load of the busiest expert and the dropped share, one panel per scale (None: no experts)."""
     rows = content.expert_loads
     if rows.is_empty():
         return None
@@ -189,25 +189,19 @@ def expert_load_chart(content: Frames) -> alt.FacetChart | None:
     y = alt.Y("load:Q").axis(title="busiest expert (1: even), dropped (share)", tickCount=6)
     load = base.mark_line(strokeWidth=1.5).encode(y=y, tooltip=[*names, *values])
     dropped = base.mark_line(strokeWidth=0.9, opacity=0.6).encode(y="dropped:Q")
-    return small_multiples(
-        [reference_line(y=1), load, dropped], "scale", _scales_of(content), rows, height=200
-    )
-
-
-def _scales_of(content: Frames) -> list[str]:
-    """The scales at which some run has experts."""
-    return [scale for scale in content.scales if scale in set(content.expert_loads["scale"])]
+    scales = [scale for scale in content.scales if scale in set(rows["scale"])]
+    return small_multiples([reference_line(y=1), load, dropped], "scale", scales, rows, height=200)
 
 
 def _opacity(pick: alt.Parameter, on: float, off: float) -> Any:
-    """Opacity of a line: `on` unless the legend picked another variant."""
+    """Return the opacity of a line: `on` unless another variant is picked in the legend."""
     return alt.when(pick).then(alt.value(on)).otherwise(alt.value(off))
 
 
 def _loss_ceiling(rows: pl.DataFrame) -> float:
-    """Top of the loss axis: where the median run stands after a twelfth of its steps.
+    """Return the top of the loss axis: the loss of the median run after a twelfth of its steps.
 
-    The fall of the first steps, or a run that diverged, would flatten all others.
+    The drop in the first steps, or a run that diverged, would flatten all other curves.
     """
     later = rows.filter(
         pl.col("step") >= pl.col("step").max().over("scale") / 12, pl.col("smooth").is_finite()

@@ -1,4 +1,4 @@
-"""Grids of samples, of images alone: one of each variant at the largest scale, of its first seed."""
+"""Sample grids of image models: one per variant, of its first seed at its largest scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.report.frames.sweep_frames import Frames
 
 
 def read_grids(content: Frames) -> Iterator[tuple[str, bytes]]:
-    """Name of the variant, and a PNG: seeds of several variants share labels and noise."""
+    """Yield a name and a PNG for each variant; equal seeds share labels and noise."""
     for variant in content.variants:
         for scale in reversed([*content.scales, *content.other_scales]):
             runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
@@ -24,7 +24,7 @@ def read_grids(content: Frames) -> Iterator[tuple[str, bytes]]:
 
 
 def html_figures(content: Frames) -> list[str]:
-    """The grids inside a page."""
+    """Return the grids as HTML figures."""
     return [
         f'<figure><img alt="samples of {_escape(name)}" src="data:image/png;base64,'
         f'{base64.b64encode(picture).decode()}"><figcaption>{_escape(name)}, guided</figcaption></figure>'
@@ -33,7 +33,7 @@ def html_figures(content: Frames) -> list[str]:
 
 
 def write_grids(content: Frames, folder: Path) -> list[Path]:
-    """Write `samples_<variant>.png` of every grid; returns their paths."""
+    """Write each grid as `samples_<variant>.png` and return the paths."""
     paths = []
     for name, picture in read_grids(content):
         path = folder / f"samples_{name.partition(' at ')[0]}.png"

@@ -1,8 +1,8 @@
-"""How everything is coloured: one palette, safe for colour-blind readers, in a light and a dark tone.
+"""Colours of charts and page: one palette, safe for colour-blind readers, in a light and a dark tone.
 
-The control is grey everywhere and the treatments take the hues of Okabe and Ito in the order of
-the sweep, so a variant has one colour in every panel. A specification names no colour: it takes
-them from the configs below, so the same one serves the page in both tones and the pictures.
+The control is grey, and the treatments have the hues of Okabe and Ito in the order of the sweep, so that a
+variant has the same colour in every chart. A specification names no colour: colours come from the configs
+below, so that one specification serves the page in both tones and the pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sa
 
 
 def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[str, Any]:
-    """The Vega-Lite config of one tone; without a background the page shines through."""
+    """Return the Vega-Lite config of one tone. Without a background it is transparent."""
     return {
         "background": background,
         "font": FONT,

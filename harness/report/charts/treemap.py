@@ -1,4 +1,4 @@
-"""Rectangles whose areas are proportional to amounts, as near to squares as they come."""
+"""Squarified treemap: rectangles with areas proportional to amounts, as close to squares as possible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Box:
+    """Rectangle with its origin at the top left."""
+
     left: float
     top: float
     width: float
@@ -15,18 +17,21 @@ class Box:
 
     @property
     def right(self) -> float:
+        """Position of the right edge."""
         return self.left + self.width
 
     @property
     def bottom(self) -> float:
+        """Position of the lower edge."""
         return self.top + self.height
 
     @property
     def area(self) -> float:
+        """Width times height."""
         return self.width * self.height
 
     def split(self, share: float) -> tuple[Box, Box]:
-        """Two parts, the first with this share of the area, side by side along the longer side."""
+        """Split across the longer side into two boxes, the first with this share of the area."""
         if self.width >= self.height:
             wide = share * self.width
             return (
@@ -41,8 +46,10 @@ class Box:
 
 
 def squarify(amounts: Sequence[float], box: Box) -> list[Box]:
-    """A box for each amount, in their order, that tile the whole: rows along the shorter side, each filled
-    while its worst box comes nearer to a square (Bruls, Huizing, van Wijk 2000). Amounts are above zero.
+    """Tile a box with one box per amount, in the order of the amounts, which must be above zero.
+
+    Rows are laid along the shorter side; a row is filled while its worst box gets closer to a square
+    (Bruls, Huizing, van Wijk 2000).
     """
     order = sorted(range(len(amounts)), key=lambda i: -amounts[i])
     boxes: list[Box] = [box] * len(amounts)
@@ -58,7 +65,7 @@ def squarify(amounts: Sequence[float], box: Box) -> list[Box]:
 
 
 def _row_length(amounts: Sequence[float], box: Box) -> int:
-    """How many of the amounts, the largest first, fill a row along the shorter side."""
+    """Return how many of the amounts, sorted from the largest, fill a row along the shorter side."""
     short, scale = min(box.width, box.height), box.area / sum(amounts)
     best = 1
     while best < len(amounts) and (
@@ -70,14 +77,14 @@ def _row_length(amounts: Sequence[float], box: Box) -> int:
 
 
 def _worst_aspect_ratio(row: Sequence[float], short: float, scale: float) -> float:
-    """The largest ratio of sides in a row of this length."""
+    """Return the largest aspect ratio in a row of this length."""
     depth = scale * sum(row) / short
     sides = [scale * amount / depth for amount in row]
     return max(max(depth / side, side / depth) for side in sides)
 
 
 def _row_boxes(row: Sequence[float], strip: Box, *, stacked: bool) -> list[Box]:
-    """The boxes of a row: one below the other, or side by side."""
+    """Return the boxes of a row, stacked or side by side."""
     boxes, offset, total = [], 0.0, sum(row)
     for amount in row:
         if stacked:

@@ -1,1 +1,1 @@
-"""Which data frames do charts and tables read?"""
+"""Data frames and values that charts and tables are made from."""

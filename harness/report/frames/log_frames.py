@@ -1,4 +1,4 @@
-"""Curves that were logged elsewhere, as the frames that the panels draw."""
+"""Frames for the charts from curves that another trainer logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AXES = ("step", "tokens", "flops", "device_seconds")
 
 
 def log_frames(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> Frames:
-    """What the panels need of runs whose rows are all in memory; `name`: of the log."""
+    """Build the frames of runs whose rows are in memory. `name` is the name of the log."""
     tables = [(run, _mean_by_step(run, run.evals)) for run in runs]
     points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
     return Frames(
@@ -41,7 +41,7 @@ def log_frames(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> 
 
 
 def _mean_by_step(run: RunRecord, evals: Evals) -> pl.DataFrame:
-    """Means over domains, by step: scale, variant, seed, the axes, decayed, loss."""
+    """Return means over domains by step: scale, variant, seed, the axes, decayed, loss."""
     labels = {"scale": run.provenance.scale, "variant": run.provenance.variant, "seed": run.provenance.seed}
     frame = pl.DataFrame(evals.columns, schema_overrides={"decayed": pl.Boolean, "loss": pl.Float64})
     axes = [pl.col(name).first() for name in _AXES if name != "step"]
@@ -50,7 +50,7 @@ def _mean_by_step(run: RunRecord, evals: Evals) -> pl.DataFrame:
 
 
 def _losses(rows: pl.DataFrame, points: int) -> pl.DataFrame:
-    """Smoothed where the window holds several rows: few evaluations stand as they are."""
+    """Return the losses with a smoothed column; too few rows for the window are not smoothed."""
     values = rows["loss"].to_numpy()
     smooth = smooth_curve(values) if values.size * HALF_WINDOW >= 1 else np.array(values)
     thinned = rows.with_columns(smooth=smooth)[thin_rows(rows.height, points)]
@@ -58,7 +58,7 @@ def _losses(rows: pl.DataFrame, points: int) -> pl.DataFrame:
 
 
 def _evals(run: RunRecord, rows: pl.DataFrame) -> pl.DataFrame:
-    """The run's own rows, hot or decayed, and the decayed ends of its branches."""
+    """Return the run's own rows, hot or decayed, and the decayed ends of its branches."""
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
     main = rows.with_columns(phase=phase)
     branches = [_mean_by_step(run, evals).filter("decayed") for evals in run.branches.values()]

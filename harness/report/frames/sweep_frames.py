@@ -1,4 +1,4 @@
-"""What the panels draw, as polars frames: training curves, held-out differences, multipliers."""
+"""Polars frames for the charts: training curves, held-out differences, multipliers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from harness.report.frames.saved_plan import KeptPlan, read_plan
 from harness.report.tables import wording
 
 POINTS_PER_RUN, MIN_POINTS_PER_RUN, POINTS_PER_SWEEP = 240, 60, 8_000
-"""Training steps that are drawn: of a run, of a run in a large sweep at least, and of a whole sweep."""
+"""Number of training steps drawn per run, per run of a large sweep at least, and per sweep."""
 HALF_WINDOW = 0.02
-"""Half of the window that smooths a curve, as a share of its run."""
+"""Half of the smoothing window, as a share of the run."""
 CONFIDENCE = 0.95
+"""Level of the pointwise intervals."""
 LOAD_COLUMNS = ("load", "dropped")
+"""Columns of expert load; empty for dense runs."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run of a sweep with what stands in its `run.json`."""
+    """One run of a sweep with the record in its `run.json`."""
 
     path: RunDir
     record: Provenance
@@ -37,39 +39,39 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class Frames:
+    """Data of all charts of one report."""
+
     name: str
-    """Of what was read: the sweep's folder, or the files of a log."""
+    """Name of the sweep's folder, or of the files of a log."""
     sweep: SweepDir | None
-    """None for curves that were logged elsewhere."""
+    """Sweep that was read; None for curves that another trainer logged."""
     unit: str
-    """Of the losses that are compared."""
+    """Unit of the losses that are compared."""
     runs: list[RecordedRun]
     scales: list[str]
-    """By compute; those in `unit`."""
+    """Scales whose losses are in `unit`, by compute."""
     variants: list[str]
-    """The control first, then the treatments as they were declared."""
+    """Variants: the control first, then the treatments as declared."""
     losses: pl.DataFrame
-    """scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (in `unit`)."""
+    """Columns scale, variant, seed, step, tokens, flops, device_seconds, loss, smooth (in `unit`)."""
     evals: pl.DataFrame
-    """scale, variant, seed, step, tokens, phase, loss: means over the domains that decide.
+    """Columns scale, variant, seed, step, tokens, phase, loss (mean over the domains of the rule).
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
     expert_loads: pl.DataFrame = field(default_factory=pl.DataFrame)
-    """scale, variant, seed, step, tokens, load, dropped of runs with experts, smoothed; empty for others."""
+    """Columns scale, variant, seed, step, tokens, load, dropped (smoothed) of runs with experts."""
     other_scales: list[str] = field(default_factory=list)
-    """Scales whose losses are of another unit, by compute."""
+    """Scales whose losses have another unit, by compute."""
     lanes: dict[str, list[PhaseSpan]] = field(default_factory=dict)
-    """What the lane of each run was doing when; runs without a timeline are left out."""
+    """Phases of each run over time, by run; without runs that have no timeline."""
     plan: KeptPlan | None = None
-    """What was planned for it."""
+    """Saved plan of the sweep, if there is one."""
 
 
 def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
-    """Everything that the panels need from disk; runs without a readable `run.json` are left out."""
+    """Read the data of all charts from disk, without runs whose `run.json` cannot be read."""
     runs = [RecordedRun(path, record) for path in sweep.runs() if (record := read_provenance(path))]
-    rule, points = (
-        comparison.rule,
-        max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs)))),
-    )
+    rule = comparison.rule
+    points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
     variants = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
     comparable = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
@@ -86,19 +88,19 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         evals=pl.concat([_evals(run, rule.domains) for run in comparable]) if comparable else pl.DataFrame(),
         expert_loads=_loads(steps),
         plan=read_plan(sweep),
-        lanes={_name(run): variants for run in runs if (variants := phase_spans(read_timeline(run.path)))},
+        lanes={
+            f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}": spans
+            for run in runs
+            if (spans := phase_spans(read_timeline(run.path)))
+        },
     )
 
 
-def _name(run: RecordedRun) -> str:
-    return f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}"
-
-
 def smooth_curve(values: np.ndarray, share: float = HALF_WINDOW) -> np.ndarray:
-    """Mean over a centred window, so that it lags nowhere; values that are not finite weigh nothing.
+    """Return the mean over a centred window, which does not lag, without values that are not finite.
 
-    The window narrows towards the start, where a curve falls faster than a wide one could follow.
-    Same length as `values`; NaN where the window holds no finite value.
+    The window narrows towards the start, where a curve falls too fast for a wide window. The result has the
+    length of `values`, with NaN where the window holds no finite value.
     """
     position = np.arange(len(values))
     half = np.minimum(max(1, round(share * len(values))), position // 4)
@@ -112,7 +114,7 @@ def smooth_curve(values: np.ndarray, share: float = HALF_WINDOW) -> np.ndarray:
 
 
 def thin_rows(length: int, points: int) -> list[int]:
-    """Row numbers to draw: half of them evenly spaced, half evenly on a log axis, and both ends."""
+    """Return row numbers to draw: half evenly spaced, half evenly on a log axis, with both ends."""
     if length <= points:
         return list(range(length))
     even = np.linspace(0, length - 1, points // 2)
@@ -121,7 +123,7 @@ def thin_rows(length: int, points: int) -> list[int]:
 
 
 def paired_deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
-    """Treatment minus control at equal scale, seed, step and phase: adds `delta` to the treatment's rows."""
+    """Add `delta` to the treatments' rows: loss minus the control's at equal scale, seed, step and phase."""
     keys = ["scale", "seed", "step", "phase"]
     base = evals.filter(variant=control).select(*keys, pl.col("loss").alias("base"))
     pairs = evals.filter(pl.col("variant") != control).join(base, on=keys, how="inner")
@@ -129,7 +131,7 @@ def paired_deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
 
 
 def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Mean over seeds at each point, n, and from two seeds on a pointwise t interval (low, high)."""
+    """Return mean over seeds and n at each point, with a pointwise t interval (low, high) if n > 1."""
     keys = ["scale", "variant", "step", "tokens", "phase"]
     grouped = pairs.group_by(keys).agg(
         mean=pl.col("delta").mean(), sd=pl.col("delta").std(), n=pl.len().cast(pl.Int64)
@@ -141,7 +143,7 @@ def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def end_effects(comparison: Comparison) -> pl.DataFrame:
-    """The differences that the verdict uses: scale, variant, tokens, mean, low, high, n, label."""
+    """Return the differences that the verdict uses: scale, variant, tokens, mean, low, high, n, label."""
     rows = [
         {
             "scale": rung.scale,
@@ -162,9 +164,9 @@ def end_effects(comparison: Comparison) -> pl.DataFrame:
 
 
 def multipliers(comparison: Comparison) -> pl.DataFrame:
-    """k of each rung, pooled, and projected: variant, kind, scale, flops, k, low, high, n, label, top.
+    """Return k of each rung, pooled and projected: variant, kind, scale, flops, k, low, high, n, label, top.
 
-    `kind`: rung | pooled (one row at each end of the ladder) | trend (the same, and the projected end)
+    `kind` is rung | pooled (one row at each end of the ladder) | trend (the same, and the projected end)
     | projection.
     """
     rows = [row for ladder in comparison.ladder for row in _ladder_rows(comparison, ladder)]
@@ -190,12 +192,13 @@ def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
 
 
 def _projection_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
-    """The projected k, and the line that it lies on, which falls where k favours the control."""
+    """Build the rows of the projected k and of its trend line, which falls if k favours the control."""
     projection, trend = ladder.projection, ladder.trend
     if not (projection and trend and reach and ladder.k and ladder.k.log_k is not None):
         return []
     slope = trend.gamma * math.copysign(1, ladder.k.log_k)
-    label = f"projected {wording.format_multiplier_interval(projection.k, projection.low, projection.high)}, EXTRAPOLATION"
+    interval = wording.format_multiplier_interval(projection.k, projection.low, projection.high)
+    label = f"projected {interval}, EXTRAPOLATION"
     line = [
         _row(ladder.variant, "trend", flops=flops, label=label,
              k=projection.k * (flops / projection.flops) ** slope)
@@ -224,10 +227,12 @@ def _by_compute(runs: list[RecordedRun]) -> list[str]:
 
 def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
-    of = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
-    smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in of.items()]
+    sources = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
+    smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in sources.items()]
     thinned = curve.with_columns(smooth)[thin_rows(curve.height, points)]
-    return _with_run_columns(thinned, run.record, "step", "tokens", "flops", "device_seconds", "loss", *of)
+    return _with_run_columns(
+        thinned, run.record, "step", "tokens", "flops", "device_seconds", "loss", *sources
+    )
 
 
 def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:

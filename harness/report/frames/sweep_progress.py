@@ -1,4 +1,4 @@
-"""How a sweep stands now, from its directories alone: who drives it or trains in it is only looked at."""
+"""Progress of a sweep, read from its directories without touching the processes that run it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.records.sweep import ledger
 
 FAILED = (State.failed, State.oom, State.refused, State.lost, State.diverged)
 DELTA_STEPS = 16
-"""Steps over whose mean two losses are compared: single ones jump with what their batch holds."""
+"""Number of steps over whose mean two losses are compared; single steps vary with their batch."""
 T = TypeVar("T")
 
 
@@ -32,11 +32,12 @@ class LossDelta:
 
     mean: float
     step: int
+    """Last of these steps."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """One run."""
+    """Progress of one run at one moment."""
 
     name: str
     """`<scale>/<variant>/seed<k>`."""
@@ -45,12 +46,15 @@ class RunProgress:
     is_running: bool
     timeline: Sequence[TimelineEntry]
     lane: int | None
-    """Its place in its block."""
+    """Lane in its block, from the ledger."""
     delta: LossDelta | None
+    """Difference from the control; None for the control and where no step is shared."""
     now: float
+    """UTC seconds."""
 
     @property
     def phase(self) -> str:
+        """Current phase, with the branch that is being trained."""
         last = self.timeline[-1] if self.timeline else None
         if last is None or last.attempt != self.status.attempt:
             return self.status.phase or BEGIN
@@ -58,49 +62,58 @@ class RunProgress:
 
     @property
     def steps(self) -> int:
+        """Number of steps of the whole run."""
         return self.record.facts.steps
 
     @property
     def done_share(self) -> float:
-        """Share of its training that is over, or will not come."""
+        """Share of the training that is done; 1 for a run that will not continue."""
         return 1.0 if self.status.state.is_final else min(1.0, self.status.step / max(1, self.steps))
 
     @property
     def flops(self) -> float:
+        """Model FLOPs of the whole run."""
         return self.record.tokens * self.record.facts.flops_per_token
 
     @cached_property
     def spans(self) -> list[PhaseSpan]:
+        """Phases over time, the current one up to `now`."""
         return phase_spans(self.timeline, self.now if self.is_running else None)
 
     @property
     def steps_per_second(self) -> float | None:
-        """Steps a second since its attempt began to train, pauses to evaluate and save included."""
-        return _steps_per_second(self.timeline, self.status, self.now)
+        """Steps per second since the attempt began to train, evaluating and saving included."""
+        entries = [entry for entry in self.timeline if entry.attempt == self.status.attempt]
+        last_begin = next((i for i in range(len(entries) - 1, -1, -1) if entries[i].phase == BEGIN), 0)
+        training = (entry for entry in entries[last_begin:] if entry.phase == TRAIN and entry.share == 1)
+        first = next(training, None)
+        if first is None or self.status.step <= first.step or self.now <= first.time:
+            return None
+        return (self.status.step - first.step) / (self.now - first.time)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """At its pace; of its last step alone before there is one."""
+        """Tokens per second of the attempt, or of the last step alone at its beginning."""
         if self.steps_per_second is None:
             return self.status.tokens_per_second
         return self.steps_per_second * self.record.facts.tokens_per_step
 
     @property
     def seconds_left(self) -> float | None:
-        return (
-            max(0, self.steps - self.status.step) / self.steps_per_second if self.steps_per_second else None
-        )
+        """Predicted seconds to the end of the run; None at the beginning of an attempt."""
+        pace = self.steps_per_second
+        return max(0, self.steps - self.status.step) / pace if pace else None
 
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """All runs of a sweep at one moment."""
+    """Progress of all runs of a sweep at one moment."""
 
     name: str
     control: str
     runs: Sequence[RunProgress]
     driver_alive: bool
-    """A driver is at work, or a worker that has yet to begin with some of its runs."""
+    """Whether a driver is alive, or a worker that has not begun some of its runs."""
     now: float
 
     def _select(self, condition: Callable[[RunProgress], bool]) -> list[RunProgress]:
@@ -108,7 +121,7 @@ class SweepProgress:
 
     @cached_property
     def running(self) -> list[RunProgress]:
-        """Block by block, the largest first, in each the control first."""
+        """Running runs by block, the largest block first, in each the control first."""
         return sorted(self._select(lambda run: run.is_running), key=self._display_order)
 
     def _display_order(self, run: RunProgress) -> tuple:
@@ -118,37 +131,40 @@ class SweepProgress:
 
     @cached_property
     def failures(self) -> list[RunProgress]:
+        """Runs that failed and are not running again."""
         return self._select(lambda run: run.status.state in FAILED and not run.is_running)
 
     @cached_property
     def ended(self) -> list[RunProgress]:
+        """Runs that finished, or that the decision rule stopped."""
         return self._select(lambda run: run.status.state in (State.finished, State.stopped))
 
     @cached_property
     def waiting_at_look(self) -> list[RunProgress]:
+        """Runs that wait at an interim look until their scale is decided."""
         return self._select(lambda run: run.status.state is State.waiting and not run.is_running)
 
     @cached_property
     def queue(self) -> list[RunProgress]:
-        """Not begun, or left before its end without having failed."""
+        """Runs that have not begun, or that stopped before their end without a failure."""
         elsewhere = (*self.running, *self.failures, *self.ended, *self.waiting_at_look)
         names = {run.name for run in elsewhere}
         return self._select(lambda run: run.name not in names)
 
     @property
     def is_over(self) -> bool:
-        """Nothing will change by itself."""
+        """Whether no process will change anything."""
         return not self.driver_alive and not self.running
 
     @property
     def done_share(self) -> float:
-        """Of the sweep's model FLOPs."""
+        """Share of the sweep's model FLOPs that are done."""
         total = sum(run.flops for run in self.runs)
         return sum(run.flops * run.done_share for run in self.runs) / total if total else 1.0
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace since the sweep was last taken up; None before there is one."""
+        """Predicted seconds to the end, at the pace since the sweep was last resumed; None at its start."""
         sessions = active_sessions([span for run in self.runs for span in run.spans])
         if not sessions or not self.running:
             return None
@@ -159,41 +175,33 @@ class SweepProgress:
 
     @property
     def utilisation(self) -> Utilisation | None:
+        """Utilisation of the devices so far; None if no run has a timeline."""
         return utilisation([run.spans for run in self.runs])
 
 
 def _steps_since(run: RunProgress, begin: float) -> int:
-    """Steps since then."""
+    """Return the steps trained since `begin` (UTC seconds)."""
     trained = [span for span in run.spans if span.phase == TRAIN and span.share == 1 and span.end > begin]
     return max(0, run.status.step - trained[0].first) if trained else 0
 
 
-def _steps_per_second(timeline: Sequence[TimelineEntry], status: Status, now: float) -> float | None:
-    entries = [entry for entry in timeline if entry.attempt == status.attempt]
-    last_begin = next((i for i in range(len(entries) - 1, -1, -1) if entries[i].phase == BEGIN), 0)
-    first = next((entry for entry in entries[last_begin:] if entry.phase == TRAIN and entry.share == 1), None)
-    if first is None or status.step <= first.step or now <= first.time:
-        return None
-    return (status.step - first.step) / (now - first.time)
-
-
 @dataclass
 class ProgressReader:
-    """Looks again and again, and reads anew only what changed."""
+    """Reader that can be called repeatedly and only reads files that changed."""
 
     sweep: SweepDir
     _cache: dict[tuple[str, Path], tuple[Any, Any]] = field(default_factory=dict)
 
     def read(self, now: float) -> SweepProgress:
-        """`now`: UTC seconds."""
+        """Read the progress of all runs. `now` is in UTC seconds."""
         rule = self._read_if_changed("rule", self.sweep.rule, lambda: read_json_object(self.sweep.rule))
         inner = rule.get("rule")
         control = str((inner if isinstance(inner, dict) else rule).get("control") or "")
         lanes = self._read_if_changed("lanes", self.sweep.ledger, lambda: _lanes_from_ledger(self.sweep))
         runs = [
-            standing
+            progress
             for run in self.sweep.runs()
-            if (standing := self._run_progress(run, control, lanes, now))
+            if (progress := self._run_progress(run, control, lanes, now))
         ]
         return SweepProgress(self.sweep.path.name, control, runs, self._driver_alive(), now)
 
@@ -212,13 +220,13 @@ class ProgressReader:
         if record is None:
             return None
         status = self._read_if_changed("status", run.status, lambda: read_status(run))
-        at_work = status.state is State.running and worker_of(run) is not None
+        is_running = status.state is State.running and worker_of(run) is not None
         timeline = self._read_if_changed("timeline", run.timeline, lambda: read_timeline(run))
         name = "/".join(run.path.parts[-3:])
-        if not at_work:  # whatever time it is
+        if not is_running:  # then the result does not depend on the time
             inputs = (record, status, timeline, lanes.get(name))
             progress = RunProgress(name, record, status, False, timeline, lanes.get(name), None, now)
-            return self._cached(("standing", run.path), inputs, lambda: progress)
+            return self._cached(("progress", run.path), inputs, lambda: progress)
         difference = None if record.variant == control else self._delta(run, record, control)
         return RunProgress(name, record, status, True, timeline, lanes.get(name), difference, now)
 
@@ -243,7 +251,7 @@ class ProgressReader:
 
 
 def loss_delta(run: RunDir, control: RunDir) -> LossDelta | None:
-    """None where the two have no step in common on disk: parts are written from checkpoint to checkpoint."""
+    """Compare the last common steps on disk, which is written at checkpoints. Returns None without any."""
     curves = [read_curve(directory, "steps").select("step", "loss") for directory in (run, control)]
     common = curves[0].join(curves[1], on="step", suffix="_control").sort("step").tail(DELTA_STEPS)
     mean = common.select((pl.col("loss") - pl.col("loss_control")).mean()).item()
@@ -251,7 +259,7 @@ def loss_delta(run: RunDir, control: RunDir) -> LossDelta | None:
 
 
 def _lanes_from_ledger(sweep: SweepDir) -> dict[str, int]:
-    """Places that the driver wrote down, by run."""
+    """Return the lane of each run that the driver recorded."""
     placements = [entry["content"].get("runs") for entry in ledger.read(sweep, "placement")]
     return {
         name: place["lane"]

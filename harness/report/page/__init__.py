@@ -1,1 +1,1 @@
-"""How is the HTML report put together?"""
+"""The HTML report."""

@@ -1,4 +1,4 @@
-"""What the page carries besides its content: its style, its script, and Vega."""
+"""Style and script of the page, and the Vega bundle."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.report.charts import theme
 
 
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script (they are part of vl-convert; 0.9 MB).
+    """Return Vega, Vega-Lite and vega-embed as one script (part of vl-convert; 0.9 MB).
 
-    Putting it together takes two seconds, so it is kept in the cache, one file a version.
+    Bundling takes two seconds, so the result is cached, one file per version.
     """
     path = cache_dir("report") / f"vega-{metadata.version('vl-convert-python')}.js"
     try:

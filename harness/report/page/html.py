@@ -1,7 +1,7 @@
-"""What a page is put together from: sections, tables, charts, and the document around them.
+"""Parts of an HTML page: sections, tables, charts, and the document around them.
 
-Every text is escaped where it enters; beyond that the document's own policy allows only the scripts
-whose hashes it names and no connection at all, so that a text which slipped through stays inert.
+Every text is escaped where it enters. In addition the content security policy allows only the scripts with
+the listed hashes and no connection at all, so that a text that was not escaped still cannot run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.report.tables.text_table import Table
 
 
 def page_html(title: str, body: str, specs: Mapping[str, Any]) -> str:
-    """The whole file: nothing is fetched, and the charts are drawn from their specifications."""
+    """Return the whole file. It fetches nothing, and draws the charts from their specifications."""
     scripts = [vega_bundle(), SCRIPT]
     return "\n".join(
         [
@@ -40,14 +40,14 @@ def page_html(title: str, body: str, specs: Mapping[str, Any]) -> str:
 
 
 def _script_data(specs: Mapping[str, Any]) -> dict:
-    """What the page's script draws from."""
+    """Return the data of the page's script."""
     tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
     axes = {name: {"title": title, "label": label} for name, (title, label) in AXES.items()}
     return {"specs": specs, "tones": tones, "axes": axes}
 
 
 def top_bar(kicker: str) -> str:
-    """The line above the title, with the switch between light and dark."""
+    """Return the line above the title, with the switch between light and dark."""
     return (
         f'<div class="bar"><p class="kicker">{escape_text(kicker)}</p>'
         '<button id="tone" type="button">light / dark</button></div>'
@@ -55,23 +55,26 @@ def top_bar(kicker: str) -> str:
 
 
 def chart_html(name: str, chart_names: set[str]) -> str:
+    """Return the element in which the script draws a chart, or a note if it has no data."""
     if name not in chart_names:
         return paragraph_html("Nothing to draw yet.", "caption")
     return f'<div class="chart" id="chart-{name}"></div>'
 
 
 def section_html(title: str, caption: str, *content: str) -> str:
+    """Return a section, or '' if it has no content."""
     if not any(content):
         return ""
     return f"<section><h2>{title}</h2>{paragraph_html(caption, 'caption')}{''.join(content)}</section>"
 
 
 def folded_table(title: str, content: Table) -> str:
+    """Return a table that is folded until it is clicked, or '' if it has no rows."""
     return f"<details><summary>{title}</summary>{table_html(content)}</details>" if content else ""
 
 
 def table_html(content: Table) -> str:
-    """An HTML table, or nothing where there are no rows. A name that stands above already is pale."""
+    """Return an HTML table, or '' without rows. Row names that repeat the row above are pale."""
     if not content:
         return ""
     head = "".join(_cell("th", content, i, cell, "") for i, cell in enumerate(content.columns))
@@ -93,15 +96,17 @@ def _cell(tag: str, content: Table, position: int, cell: str, kind: str) -> str:
 
 
 def paragraph_html(text: str, kind: str = "") -> str:
+    """Return a paragraph of a CSS class, or '' without text."""
     return f'<p class="{kind}">{escape_text(text)}</p>' if text else ""
 
 
 def escape_text(text: str) -> str:
+    """Return one line of plain text, escaped for HTML."""
     return escape(plain_text(text))
 
 
 def _json(content: dict) -> str:
-    """JSON that cannot end the script element that holds it, nor begin a comment there."""
+    """Return JSON that cannot end its script element or begin a comment in it."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -109,7 +114,7 @@ def _json(content: dict) -> str:
 
 
 def _content_security_policy(scripts: list[str]) -> str:
-    """No network, and only these scripts; Vega compiles its expressions, hence unsafe-eval."""
+    """Return a policy without network and with only these scripts. Vega needs unsafe-eval for expressions."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (

@@ -1,4 +1,4 @@
-"""Under what a sweep was run, as tables: code, versions, data, config differences, amendments."""
+"""Tables of provenance: code, versions, data, config differences, amendments."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from harness.core.hashing import flatten
 from harness.core.number_format import MISSING
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
-from harness.report.frames.sweep_frames import Frames, RecordedRun
+from harness.report.frames.sweep_frames import Frames
 from harness.report.tables.text_table import Table, make_table
 
 DIGITS = 16
+"""Number of digits of a hash that are shown."""
 
 
 def fact_table(comparison: Comparison, content: Frames) -> Table:
-    """One row a fact; more than one value means that the runs disagree. Hashes by their first digits.
+    """Return one row per fact. Several values mean that the runs disagree. Hashes are shortened.
 
-    Of curves from elsewhere no more is known than their files and runs.
+    For logged curves only the files and end states are known.
     """
     records = [run.record for run in content.runs]
     packages = sorted({name for record in records for name in record.versions})
     rows = {
         "curves" if content.sweep is None else "sweep": [content.name],
-        "rule": [comparison.rule.hash[:DIGITS] or "not written down before the first step"],
+        "rule": [comparison.rule.hash[:DIGITS] or "not recorded before the first step"],
         "code": _distinct_values(record.code_hash[:DIGITS] for record in records),
         "data": _distinct_values(record.facts.data_fingerprint[:DIGITS] for record in records),
         "held-out tokens": _distinct_values(record.facts.eval_fingerprint[:DIGITS] for record in records),
@@ -43,7 +44,7 @@ def fact_table(comparison: Comparison, content: Frames) -> Table:
 
 
 def config_differences(content: Frames) -> Table:
-    """Leaves in which resolved configs of one scale differ between variants, one column a variant."""
+    """Return the config keys whose values differ between variants of a scale, one column per variant."""
     scales_by_row: dict[tuple[str, ...], list[str]] = {}
     for scale in content.scales:
         configs = {name: _config_of_first_seed(content, scale, name) for name in content.variants}
@@ -54,7 +55,7 @@ def config_differences(content: Frames) -> Table:
 
 
 def amendment_table(sweep: SweepDir | None) -> Table:
-    """The ledger, oldest first, with the entries that were changed after they were written."""
+    """Return the ledger, oldest first, with a warning at entries that were edited after they were written."""
     if sweep is None:
         return make_table((), ())
     edited_positions = set(ledger.edited_positions(sweep))
@@ -79,14 +80,10 @@ def _value(config: dict, key: str) -> str:
 
 
 def _config_of_first_seed(content: Frames, scale: str, variant: str) -> dict:
-    """Leaves by dotted key of the first seed's resolved config; empty where it cannot be read."""
-    for run in content.runs:
-        if (run.record.scale, run.record.variant) == (scale, variant):
-            return _read_config(run)
-    return {}
-
-
-def _read_config(run: RecordedRun) -> dict:
+    """Return the first seed's resolved config by dotted key, or {} if it cannot be read."""
+    first = (run for run in content.runs if (run.record.scale, run.record.variant) == (scale, variant))
+    if (run := next(first, None)) is None:
+        return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         config = yaml.load(run.path.config.read_text(), loader)

@@ -1,4 +1,4 @@
-"""One HTML file that holds the whole report: nothing is fetched, and nothing in it can be made to run."""
+"""The report of a sweep as one HTML file, which fetches nothing."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def write_report(sweep: SweepDir, comparison: Comparison) -> Path:
 
 
 def write_page(path: Path, comparison: Comparison, content: Frames) -> Path:
-    """Write the page of a sweep, or of curves from elsewhere, and return its path."""
+    """Write the page of a sweep or of logged curves, and return its path."""
     atomic_files.write_text(path, render_page(comparison, content))
     return path
 
 
 def render_page(comparison: Comparison, content: Frames) -> str:
-    """The page as text."""
+    """Return the page as text."""
     specs = panels.panel_specs(comparison, content)
     return page_html(f"{comparison.experiment}: verdict", _body(comparison, content, set(specs)), specs)
 
@@ -52,7 +52,7 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
     sections = [
         section_html(
             "Fairness",
-            "What each variant was given, against the control.",
+            "What each variant was given, compared with the control.",
             table_html(fairness),
             paragraph_html(constant, "caption"),
         ),
@@ -91,18 +91,15 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
 
 
 def _expert_section(comparison: Comparison, chart_names: set[str]) -> list[str]:
-    """Nothing where no variant has any."""
+    """Return the section, or nothing if no variant has experts."""
     if "experts" not in chart_names:
         return []
-    return [
-        section_html(
-            "Experts", EXPERTS, chart_html("experts", chart_names), table_html(tables.experts(comparison))
-        )
-    ]
+    content = chart_html("experts", chart_names), table_html(tables.experts(comparison))
+    return [section_html("Experts", EXPERTS, *content)]
 
 
 def _other_curves(comparison: Comparison, chart_names: set[str]) -> list[str]:
-    """What is beside the comparison: curves in other units, and the outcomes of runs without a sibling."""
+    """Return curves in other units, and the outcomes of runs without a paired variant."""
     charts = [chart_html("others", chart_names)] if "others" in chart_names else []
     runs = tables.unpaired_runs(comparison)
     return [*charts, *([f"<h3>{tables.UNPAIRED_TITLE}</h3>{table_html(runs)}"] if runs else [])]
@@ -112,7 +109,9 @@ def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:
     if "fleet" not in chart_names:
         return ""
     input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
-    return section_html("Fleet", FLEET, chart_html("fleet", chart_names), paragraph_html(input_wait))
+    return section_html(
+        "Utilisation", UTILISATION, chart_html("fleet", chart_names), paragraph_html(input_wait)
+    )
 
 
 def _more_differences(comparison: Comparison) -> list[str]:
@@ -123,20 +122,20 @@ def _more_differences(comparison: Comparison) -> list[str]:
 
 
 EXPERTS = (
-    "Strong: the largest share of assignments that one expert of one layer got, times the number of experts"
-    " (1: even). Thin: what was dropped, as a share. Both are moving averages; the table has the last tenth."
+    "Strong: the largest share of assignments of one expert in one layer, times the number of experts (1: "
+    "even). Thin: the share of dropped assignments. Both are moving averages; the table has the last tenth."
 )
-TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: the lowest of a variant."
+TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: lowest loss of the variant."
 PICK = "Click a name to see it alone, shift-click to add another."
 CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"
 FORGETTING = (
     "Loss on domains that fine-tuning does not train on, at the end minus before the first step: above zero "
-    "is forgotten. Each interval stands for itself."
+    "means forgetting. Each interval holds by itself, not jointly with the others."
 )
-LOGGED = f"Loss as it was logged; of long curves strong: the moving average over 4 % of the run. {PICK}"
-FLEET = (
-    "What each lane did when. Only training counts as use; steps that an attempt lost, and a later one made "
-    "again, do not. Devices are those that all lanes had together at the busiest moment."
+LOGGED = f"Loss as logged. Strong, for long curves: the moving average over 4 % of the run. {PICK}"
+UTILISATION = (
+    "Phases of each lane over time. Only training counts as use, without steps that a later attempt repeated. "
+    "The number of devices is that of all lanes together at the busiest moment."
 )
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
@@ -186,15 +185,14 @@ def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
         table_html(provenance_section.fact_table(comparison, content)),
-        table_html(tables.deviations(comparison))
-        or paragraph_html("No deviation from the rule that was written down."),
+        table_html(tables.deviations(comparison)) or paragraph_html("No deviation from the recorded rule."),
         folded_table("Amendments in the ledger", provenance_section.amendment_table(content.sweep)),
         folded_table("Runs and end states", tables.runs(comparison)),
     ]
 
 
 def _curve_controls(content: Frames, chart_names: set[str]) -> str:
-    """What the curves can be drawn over: the axes on which they were measured."""
+    """Return the controls of the curves: the axes on which they were measured, and log scales."""
     if "curves" not in chart_names:
         return ""
     axes = {

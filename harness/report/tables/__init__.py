@@ -1,1 +1,1 @@
-"""Which tables are printed, and how?"""
+"""Tables and sentences for page, terminal and Markdown."""

@@ -1,4 +1,4 @@
-"""What two checkpoints say of each other, in sentences and as tables of plain text cells."""
+"""Comparison of two checkpoints as sentences and as tables of plain text cells."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ from harness.report.tables import wording
 from harness.report.tables.text_table import Table, drop_columns, make_table
 
 IN_LAYERS = "layers.*."
+"""Prefix of parameters that each layer has."""
 
 
 def headline(diff: CheckpointDiff) -> str:
+    """Return a line that names the two checkpoints."""
     return plain_text(f"b, {diff.b.name}, against a, {diff.a.name}")
 
 
 def summary(diff: CheckpointDiff) -> Iterator[str]:
-    """Weights, function, losses, and where the runs part, a sentence each."""
+    """Yield one sentence each on weights, predictions, losses, and the step at which the runs diverge."""
     yield _weights_text(diff)
     if diff.function.refused:
-        yield plain_text(f"Not compared by what they answer: {diff.function.refused}.")
+        yield plain_text(f"Predictions were not compared: {diff.function.refused}.")
     if diff.function.overall:
         yield _losses_text(diff.function.overall)
     if diff.divergence:
@@ -46,7 +48,7 @@ def summary(diff: CheckpointDiff) -> Iterator[str]:
         if diff.divergence.weights.compared:
             yield _divergence_text("shared weights", diff.divergence.weights, "checkpoints of equal step")
         if diff.divergence.same_examples is not None:
-            which = "the same" if diff.divergence.same_examples else "other"
+            which = "the same" if diff.divergence.same_examples else "different"
             yield f"Up to their last common checkpoint the two runs had read {which} examples."
 
 
@@ -68,14 +70,14 @@ def _weights_text(diff: CheckpointDiff) -> str:
 def _losses_text(overall: LossRow) -> str:
     mean = overall.delta.mean
     if mean is None:
-        return "The losses are not all numbers."
+        return "Some losses are not finite."
     if mean == overall.delta.high == 0:
         return f"The two have the same loss on each of {overall.examples} held-out sequences."
     better = "lower" if mean < 0 else "higher"
     return (
         f"b's held-out loss is {better}: {wording.format_effect(overall.delta)} nats a token over "
-        f"{overall.examples} sequences; b is better on {format_percent(overall.better)} of them. The interval is "
-        "over sequences: it speaks of these two networks only, not of other seeds."
+        f"{overall.examples} sequences; b is better on {format_percent(overall.better)} of them. "
+        "The interval is over sequences: it applies to these two networks only, not to other seeds."
     )
 
 
@@ -95,6 +97,7 @@ def _divergence_text(quantity: str, point: DivergencePoint, unit: str) -> str:
 
 
 def sides(diff: CheckpointDiff) -> Table:
+    """Return one row per checkpoint: run, step, tokens, parameters."""
     return make_table(
         ("", "run", "step", "tokens", "parameters"), map(_side, ("a", "b"), (diff.a, diff.b)), left=2
     )
@@ -111,7 +114,7 @@ def _side(letter: str, side: CheckpointRef) -> tuple[str, ...]:
 
 
 def weights(diff: WeightDiff) -> Table:
-    """One row a parameter over all its layers, the whole last."""
+    """Return one row per parameter over all its layers, and a last row for all shared parameters."""
     columns = ("parameter", "layers", "size", "||a||", "||b||", "||b−a||/||a||", "by layer", "cosine")
     rows = [
         (label(kind.kind), str(kind.layers), *_distance(kind.distance, _range(kind.low, kind.high)))
@@ -138,12 +141,12 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def label(name: str) -> str:
-    """`layers.*.attention.query` as `attention.query`."""
+    """Return a short name: `layers.*.attention.query` as `attention.query`."""
     return name.removeprefix(IN_LAYERS)
 
 
 def one_sided(diff: WeightDiff) -> Table:
-    """One row a parameter, with how many of its layers have these two shapes."""
+    """Return the parameters whose shapes differ, with the number of layers that have these shapes."""
     counts = Counter(
         (label(param_group(param.path)), param.shape_a, param.shape_b) for param in diff.one_sided
     )
@@ -156,6 +159,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def next_token_table(rows: tuple[PredictionRow, ...]) -> Table:
+    """Return one row per domain: KL divergences in nats a token, and the share of equal top tokens."""
     columns = ("domain", "tokens", "KL(a||b)", "KL(b||a)", "same top token")
     cells = (
         (row.domain, format_count(row.tokens), format_number(row.kl_ab),
@@ -166,7 +170,7 @@ def next_token_table(rows: tuple[PredictionRow, ...]) -> Table:
 
 
 def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
-    """One row a domain, and where there are several their mean."""
+    """Return one row per domain, and a row for their mean if there are several."""
     columns = ("domain", "n", "a", "b", "b − a [95 % interval]", "b better on")
     cells = (
         (row.domain, str(row.examples), format_loss(row.loss_a), format_loss(row.loss_b),
@@ -177,6 +181,7 @@ def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
 
 
 def distance_table(steps: tuple[StepDistance, ...]) -> Table:
+    """Return the distance of the weights at each step."""
     columns = ("step", "||b−a||/||a||", "cosine")
     cells = (
         (

@@ -1,4 +1,4 @@
-"""The tables of a comparison as plain text cells, which page, terminal and Markdown each dress."""
+"""Tables of a comparison as plain text cells, for page, terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harness.report.tables import wording
 from harness.report.tables.text_table import Table, drop_columns, make_table
 
 PHRASE_COLUMNS = ("mix", "shared examples")
-"""Columns of the fairness table whose cells are phrases."""
+"""Columns of the fairness table with long cells."""
 
 
 def split_phrase_columns(content: Table) -> tuple[Table, tuple[str, ...]]:
-    """The fairness table without its long columns, and a line a variant that says them; one a scale where
-    a variant's differ over the scales."""
+    """Return the fairness table without its long columns, and lines with their cells: one per variant, or one
+    per scale if they differ between the scales of a variant."""
     long = [i for i, name in enumerate(content.columns) if name in PHRASE_COLUMNS]
     scales_by_phrase: dict[str, dict[str, list[str]]] = {}
     for row in content.rows:
@@ -43,7 +43,7 @@ def split_phrase_columns(content: Table) -> tuple[Table, tuple[str, ...]]:
 
 
 def fairness(comparison: Comparison) -> Table:
-    """One row a scale and variant: what each was given, and how that differs from the control."""
+    """Return one row per scale and variant: size, budget and settings, and their ratio to the control."""
     columns = (
         "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
         "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
@@ -77,13 +77,13 @@ def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
 
 
 def _active_parameters(row: FairnessRow) -> str:
-    """Parameters that one token passes through, where those are not all."""
+    """Return the number of parameters that one token passes through, if that is not all of them."""
     is_sparse = row.active_parameters not in (0, row.non_embedding)
     return format_count(row.active_parameters) if is_sparse else MISSING
 
 
 def _data_cells(row: FairnessRow) -> tuple[str, str]:
-    """The mix, and `93 %, the same to step 104`: what the control read too; nothing where all is the same."""
+    """Return the mix, and the share of examples that the control read too: `93 %, the same to step 104`."""
     if row.control or row.shared_examples is None:
         return row.mix or MISSING, MISSING
     until = f", the same to step {row.parting}" if row.parting else ""
@@ -91,12 +91,12 @@ def _data_cells(row: FairnessRow) -> tuple[str, str]:
 
 
 def _amount(value: float, ratio: float | None) -> str:
-    """`160k +0.4 %`; nothing where a log does not say."""
+    """Return an amount with its ratio to the control, such as `160k +0.4 %`; a dash if it is not known."""
     return f"{format_count(value)} {format_ratio(ratio)}".strip() if value else MISSING
 
 
 def tuning(comparison: Comparison) -> Table:
-    """Loss by learning rate, one column a variant that was tuned; a rate that a bracket lacks stays empty."""
+    """Return the loss by learning rate, one column per tuned variant; empty at rates that were not tried."""
     curves = {row.variant: dict(row.curve) for row in comparison.fairness if row.curve}
     rates = sorted({rate for curve in curves.values() for rate in curve})
     rows = ((f"{rate:.3g}", *(_tuned_loss(curve, rate) for curve in curves.values())) for rate in rates)
@@ -104,7 +104,7 @@ def tuning(comparison: Comparison) -> Table:
 
 
 def _tuned_loss(curve: Mapping[float, float | None], rate: float) -> str:
-    """The loss at a rate, the lowest of its curve marked."""
+    """Return the loss at a rate, with a star if it is the lowest of its curve."""
     if rate not in curve:
         return ""
     value = curve[rate]
@@ -115,7 +115,7 @@ def _tuned_loss(curve: Mapping[float, float | None], rate: float) -> str:
 
 
 def rungs(comparison: Comparison, ladder: Ladder) -> Table:
-    """One row a scale of one comparison."""
+    """Return one row per scale of one comparison."""
     columns = (
         "scale", "n", "ΔL [95 % CI]", "k [95 % CI]", "p (Holm)",
         "corr", "method (df)", "decision", "flags",
@@ -124,6 +124,7 @@ def rungs(comparison: Comparison, ladder: Ladder) -> Table:
 
 
 def rungs_of(comparison: Comparison, ladder: Ladder) -> list[Rung]:
+    """Return the scales of one comparison."""
     return [rung for rung in comparison.rungs if rung.variant == ladder.variant]
 
 
@@ -142,6 +143,7 @@ def _rung_row(rung: Rung) -> tuple[str, ...]:
 
 
 def domains(comparison: Comparison) -> Table:
+    """Return one row per variant, scale and domain of the evaluations."""
     columns = ("variant", "scale", "domain", "control", "treatment", "ΔL [95 % CI]", "n")
     rows = (
         (rung.variant, rung.scale, item.domain, format_loss(item.control),
@@ -153,7 +155,7 @@ def domains(comparison: Comparison) -> Table:
 
 
 def samples(comparison: Comparison) -> Table:
-    """Distances of samples, of images alone; smaller is better, and real images have the floor."""
+    """Return the distances of image samples from real images; `held-out` is that of other real images."""
     columns = ("scale", "variant", "distance", "held-out", "difference [95 % CI]", "seeds")
     rows = (
         (item.scale, item.variant, format_number(item.distance), format_number(item.floor),
@@ -164,7 +166,7 @@ def samples(comparison: Comparison) -> Table:
 
 
 def samples_title(comparison: Comparison) -> str:
-    """What the distances are, and of how many samples; empty where there are none."""
+    """Return a title with the distance and the number of samples; '' without samples."""
     if not comparison.samples:
         return ""
     count, features = comparison.samples[0].count, comparison.samples[0].features
@@ -172,7 +174,7 @@ def samples_title(comparison: Comparison) -> str:
 
 
 def forgetting(comparison: Comparison) -> Table:
-    """One row a scale, variant and domain that fine-tuning leaves out: what it did to the loss there."""
+    """Return the change of loss on domains that fine-tuning leaves out, per scale, variant and domain."""
     columns = (
         "scale", "variant", "domain", "n", "start", "end", "change [95 % CI]", "against control [95 % CI]",
     )  # fmt: skip
@@ -186,6 +188,7 @@ def forgetting(comparison: Comparison) -> Table:
 
 
 def looks(comparison: Comparison) -> Table:
+    """Return one row per interim look."""
     columns = ("variant", "scale", "share of tokens", "ΔL [95 % CI]", "p", "may spend", "outcome")
     rows = (
         (rung.variant, rung.scale, f"{100 * look.share:.0f} %", wording.format_effect(look.delta),
@@ -197,6 +200,7 @@ def looks(comparison: Comparison) -> Table:
 
 
 def iso(comparison: Comparison) -> Table:
+    """Return the differences at equal steps, tokens, FLOPs and device-seconds."""
     columns = ("variant", "scale", "equal", "at", "ΔL [95 % CI]", "n")
     rows = (
         (rung.variant, rung.scale, item.axis.replace("_", "-"), format_count(item.value),
@@ -208,7 +212,7 @@ def iso(comparison: Comparison) -> Table:
 
 
 def gate(comparison: Comparison) -> Table:
-    """Four criteria a treatment, and below them whether it is promoted."""
+    """Return the criteria of each treatment, and below them whether it is promoted."""
     outcome = {True: "won", False: "lost", None: "not measured"}
     rows = []
     for result in comparison.gate or ():
@@ -223,6 +227,7 @@ def gate(comparison: Comparison) -> Table:
 
 
 def divergence(comparison: Comparison) -> Table:
+    """Return the numbers of diverged runs, without variants that have none."""
     rows = (
         (item.variant, f"{item.diverged} of {item.runs}", f"{item.control_diverged} of {item.control_runs}",
          format_p_value(item.p))
@@ -233,7 +238,7 @@ def divergence(comparison: Comparison) -> Table:
 
 
 def experts(comparison: Comparison) -> Table:
-    """One row a scale and variant with experts: how they were used at the end."""
+    """Return the use of experts over the last tenth of training, per scale and variant."""
     rows = (
         (use.scale, use.variant, str(use.n), f"{use.load:.3g}", f"{100 * use.dropped:.3g} %")
         for use in comparison.experts
@@ -242,7 +247,7 @@ def experts(comparison: Comparison) -> Table:
 
 
 def flags(comparison: Comparison) -> Table:
-    """Every flag with where it stands and what it means; those that forbid a verdict first."""
+    """Return every flag with its places and meaning, first those that block a verdict."""
     ordered = sorted(comparison.flags, key=lambda flag: (flag not in BLOCKING, flag))
     rows = (
         (flag, "blocks the verdict" if flag in BLOCKING else "warning", _flag_places(comparison, flag),
@@ -253,7 +258,7 @@ def flags(comparison: Comparison) -> Table:
 
 
 def _flag_places(comparison: Comparison, flag: str) -> str:
-    """`hybrid at xs, s; short on the ladder`."""
+    """Return where a flag is set: `hybrid at xs, s; short, ladder`."""
     places: dict[str, list[str]] = {}
     for item in [*comparison.rungs, *comparison.fairness]:
         if flag in item.flags and item.scale not in places.setdefault(item.variant, []):
@@ -265,20 +270,21 @@ def _flag_places(comparison: Comparison, flag: str) -> str:
 
 
 def runs(comparison: Comparison) -> Table:
+    """Return the end state and outcome of every run."""
     return _runs(comparison.runs)
 
 
-UNPAIRED_TITLE = "Runs without a sibling, which decide nothing"
+UNPAIRED_TITLE = "Runs without a paired variant, not part of the verdict"
 
 
 def unpaired_runs(comparison: Comparison) -> Table:
-    """Runs of scales at which nothing is compared, where at others something is."""
+    """Return the runs of scales at which nothing is compared, if other scales are compared."""
     compared_scales = {rung.scale for rung in comparison.rungs}
     return _runs([run for run in comparison.runs if compared_scales and run.scale not in compared_scales])
 
 
 def _runs(states: Sequence[RunState]) -> Table:
-    """An outcome has its unit beside it where that is not nats."""
+    """Return one row per run. An outcome has its unit beside it if that is not nats a token."""
     rows = (
         (run.scale, run.variant, str(run.seed), run.state, f"{run.step} of {run.steps}",
          _outcome(run), run.problem)
@@ -294,5 +300,6 @@ def _outcome(run: RunState) -> str:
 
 
 def deviations(comparison: Comparison) -> Table:
+    """Return the deviations from the recorded rule."""
     rows = ((item.kind, item.detail) for item in comparison.deviations)
     return make_table(("deviation", "detail"), rows, left=2)

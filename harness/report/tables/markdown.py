@@ -1,4 +1,4 @@
-"""The verdict as Markdown, for a pull request."""
+"""The verdict as Markdown for a pull request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.report.tables.text_table import Table, explain_constant_columns
 
 
 def markdown(comparison: Comparison) -> str:
-    """The verdict in words, the fairness table, each comparison by scale, flags and deviations."""
+    """Return the verdict, the fairness table, each comparison by scale, deviations and flags."""
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
     parts = [
         f"## {_escape(comparison.experiment)}",
@@ -63,7 +63,7 @@ def _table(content: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown and the HTML inside it leave alone; an `@name` calls nobody."""
+    """Escape text for Markdown and the HTML inside it. An `@name` does not notify anybody."""
     escaped = re.sub(r"([\\`*\[\]|#~!])", r"\\\1", plain_text(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"@(?=\w)", "@\u200b", re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped))

@@ -1,4 +1,4 @@
-"""The verdict in a terminal, the sentence first; plain where the output is no terminal."""
+"""The verdict in a terminal, its sentence first; without colours if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ STYLES = {
     Decision.INVALID: "bold magenta",
 }
 NARROW, WIDE = 100, 130
-"""Columns of the screen from which on the method, and the flags, have room in their table."""
+"""Widths of the screen from which the method, and the flags, fit into their table."""
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Verdict, fairness, each comparison by scale and over the ladder, then what the flags mean."""
+    """Print the verdict, fairness, each comparison by scale and over the ladder, and the meaning of flags."""
     console.print()
     for sentence in wording.verdict_sentences(comparison.verdict):
         console.print(Text(sentence, style="bold"))
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
     if console.width < NARROW:
         # Flags are listed and explained at the end, rates in a table of their own.
-        fairness = drop_columns(
-            fairness, ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
-        )
+        dropped = ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
+        fairness = drop_columns(fairness, dropped)
     mixed = "mix" in fairness.columns
     fairness, lines = tables.split_phrase_columns(fairness)
     print_table(console, "Fairness: what each variant was given", fairness)
@@ -52,7 +51,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print_forgetting(console, comparison)
     print_table(console, "Gate", tables.gate(comparison))
     print_table(console, "Diverged runs", tables.divergence(comparison))
-    print_table(console, "Deviations from the rule that was written down", tables.deviations(comparison))
+    print_table(console, "Deviations from the recorded rule", tables.deviations(comparison))
     _print_flags(console, comparison)
     for note in [note for note in comparison.notes if note not in comparison.verdict]:
         print_line(console, plain_text(note))
@@ -77,18 +76,18 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
 
 
 def _print_forgetting(console: Console, comparison: Comparison) -> None:
-    """One table a scale, so that two intervals fit beside each other."""
+    """Print one table per scale, so that two intervals fit beside each other."""
     content = tables.forgetting(comparison)
     dropped = ("scale", "n", "start", "end") if console.width < NARROW else ("scale",)
     for scale in dict.fromkeys(row.scale for row in comparison.forgetting):
         rows = tuple(row for row in content.rows if row[0] == scale)
         n = ", ".join(dict.fromkeys(row[content.columns.index("n")] for row in rows))
-        title = f"Forgetting at {scale}: loss on what is not trained on, end minus start (n {n})"
+        title = f"Forgetting at {scale}: loss on domains that are not trained on, end minus start (n {n})"
         print_table(console, title, drop_columns(Table(content.columns, rows, 3), dropped))
 
 
 def print_line(console: Console, line: str | Text) -> None:
-    """Text set in by one column; wrapped here, since rich fills each line with blanks."""
+    """Print text indented by one column. It is wrapped here because rich pads each line with blanks."""
     if not line:
         return
     text = line if isinstance(line, Text) else Text(line)
@@ -108,6 +107,7 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
 
 
 def print_table(console: Console, title: str, content: Table) -> None:
+    """Print a titled table; nothing if it has no rows."""
     if not content:
         return
     console.print(Text(f"\n{plain_text(title)}", style="bold"))

@@ -1,4 +1,4 @@
-"""How numbers are written, and what flags and decisions mean, in words a hurried reader can use."""
+"""Wording of estimates, flags and decisions, the same in page, terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ DIRECTION_TEXT = {
 }
 
 MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
-"""What k multiplies."""
+"""Quantity that k multiplies."""
 
 
 def flag_meaning(flag: str) -> str:
+    """Return the explanation of a flag."""
     return EXPLANATIONS.get(flag, MISSING)
 
 
 def verdict_sentences(verdict: str) -> list[str]:
-    """The verdict, one sentence a treatment: each begins with its decision."""
+    """Split the verdict into one sentence per treatment; each begins with its decision."""
     words = "|".join(decision.value for decision in Decision)
     return re.split(rf"(?<=\.) (?=(?:{words}): )", plain_text(verdict))
 
 
 def decision_text(decision: Decision, *, treatment: str, control: str) -> str:
-    """The decision with names in the place of A and B."""
+    """Return the decision with the variants' names instead of A and B."""
     return {
         Decision.B_BETTER: f"{treatment} is better",
         Decision.A_BETTER: f"{control} is better",
@@ -51,7 +52,7 @@ def decision_text(decision: Decision, *, treatment: str, control: str) -> str:
 
 
 def format_effect(item: Effect) -> str:
-    """A difference with its interval, and its level where that is not 95 %."""
+    """Return a difference with its interval, and the level of the interval if that is not 95 %."""
     if item.low is None or item.high is None:
         return format_signed(item.mean)
     level = "" if item.level == 0.95 else f" ({100 * item.level:.3g} %)"
@@ -59,6 +60,7 @@ def format_effect(item: Effect) -> str:
 
 
 def format_multiplier(item: Multiplier | None) -> str:
+    """Return k with its interval, k alone, or a dash."""
     if item is None or item.k is None:
         return MISSING
     if item.low is None or item.high is None:
@@ -67,32 +69,34 @@ def format_multiplier(item: Multiplier | None) -> str:
 
 
 def format_multiplier_interval(middle: float, low: float, high: float) -> str:
-    """A multiplier with its ends."""
+    """Return `k [low, high]` with three decimals."""
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def method_text(name: str, df: float | None) -> str:
+    """Return the name of a method with its degrees of freedom."""
     return f"{name} ({format_number(df, 2)})" if df is not None else name
 
 
 def estimand_text(item: Effect) -> str:
-    """What an interval is about, for labels."""
+    """Return what an interval is an estimate of, for labels."""
     if item.estimand is Estimand.trajectory_only or item.n < 2:
         return f"these trajectories only, n = {item.n}"
     return f"population of seeds, n = {item.n}"
 
 
 def run_count(count: int) -> str:
+    """Return `1 run` or `2 runs`."""
     return f"{count} run{'s' * (count != 1)}"
 
 
 def input_wait_text(shares: Mapping[str, float]) -> str:
-    """How long runs were held up by their input, as shares of their training time; empty for none."""
+    """Return a sentence on the share of training time that runs waited for input; '' without data."""
     if not shares:
         return ""
     worst = max(shares, key=lambda run: shares[run])
     return plain_text(
-        "Reading batches and bringing them to the devices, partly while these still computed: "
+        "Reading batches and copying them to the devices, in part while the devices were busy: "
         f"{100 * statistics.median(shares.values()):.2g} % of the training time of the median run, "
         f"{100 * shares[worst]:.2g} % of the worst ({worst})."
     )
@@ -103,7 +107,7 @@ def _scale_count(ladder: Ladder) -> str:
 
 
 def pooled_text(ladder: Ladder) -> str:
-    """What the pooled k is a multiplier of, over how many scales and pairs, and its p."""
+    """Return what the pooled k multiplies, over how many scales and pairs, and its p-value."""
     if ladder.k is None or ladder.k.k is None:
         return f"no multiplier over {_scale_count(ladder)}"
     p = f", {format_p_statement(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
@@ -114,7 +118,7 @@ def pooled_text(ladder: Ladder) -> str:
 
 
 def ladder_lines(ladder: Ladder) -> list[str]:
-    """What else is known over all scales, a sentence each: trend, projection, equivalence."""
+    """Return one sentence each on trend, projection and equivalence over all scales."""
     lines = []
     if ladder.k_compute and ladder.k_compute.k is not None:
         lines.append(f"Along the ladder, in compute: k = {format_multiplier(ladder.k_compute)}.")
@@ -129,17 +133,14 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     test = ladder.equivalence
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
-        lines.append(
-            f"Equivalence within ±{format_number(test.margin, 2)} in ln k {outcome} ({format_p_statement(test.p)})."
-        )
+        p = format_p_statement(test.p)
+        lines.append(f"Equivalence within ±{format_number(test.margin, 2)} in ln k {outcome} ({p}).")
     return lines
 
 
 def _projection_text(projection: Projection) -> str:
-    text = (
-        f"At {format_scientific(projection.flops)} FLOPs: k = {format_multiplier_interval(projection.k, projection.low, projection.high)} "
-        "(prediction interval, EXTRAPOLATION)"
-    )
+    k = format_multiplier_interval(projection.k, projection.low, projection.high)
+    text = f"At {format_scientific(projection.flops)} FLOPs: k = {k} (prediction interval, EXTRAPOLATION)"
     if projection.crossing_flops:
         text += f"; the line crosses k = 1 at {format_scientific(projection.crossing_flops)} FLOPs"
     return text + "."

@@ -1,1 +1,1 @@
-"""How does a gradient become an update?"""
+"""Optimizers: from a gradient to an update."""

@@ -89,7 +89,8 @@ def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransfo
     def orthogonal(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         results = dict(cast(Mapping[str, Array], updates))
         slices = {path: _as_wide_slices(results[path], matrix) for path, matrix in matrices.items()}
-        for paths in _group_by_shape(slices):
+        for shape in dict.fromkeys(x_LIO.shape[1:] for x_LIO in slices.values()):
+            paths = [path for path, x_LIO in slices.items() if x_LIO.shape[1:] == shape]
             stack_NIO = orthogonalise(jnp.concatenate([slices[path] for path in paths]), steps)
             ends = [sum(len(slices[path]) for path in paths[: i + 1]) for i in range(len(paths) - 1)]
             for path, part_LIO in zip(paths, jnp.split(stack_NIO, ends), strict=True):
@@ -130,8 +131,3 @@ def _as_stored(x_LIO: Float[Array, "L I O"], matrix: Matrix, update: Array) -> A
 
 def _reshard(x: Array, spec: P) -> Array:
     return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, spec)
-
-
-def _group_by_shape(slices: Mapping[str, Array]) -> list[list[str]]:
-    shapes = dict.fromkeys(x_LIO.shape[1:] for x_LIO in slices.values())
-    return [[path for path, x_LIO in slices.items() if x_LIO.shape[1:] == shape] for shape in shapes]

@@ -1,1 +1,1 @@
-"""What does training write while it runs?"""
+"""Files that training writes while it runs."""

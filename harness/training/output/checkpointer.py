@@ -12,12 +12,8 @@ from orbax.checkpoint.experimental import v1 as ocp
 from harness.config.schema.run import CheckpointConfig
 from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
-from harness.records.run.checkpoint_manifest import (
-    Manifest,
-    manifest_steps,
-    remove_checkpoint,
-    write_manifest,
-)
+from harness.records.run import checkpoint_manifest
+from harness.records.run.checkpoint_manifest import Manifest
 
 STATE_NAME = "state"
 
@@ -63,8 +59,8 @@ def wait_all() -> None:
 class Checkpointer:
     """Background writer of a run's checkpoints; a manifest completes each checkpoint.
 
-    `save` takes a state that is never donated (a copy). It returns at once unless the run's last save is still
-    running, so at most one copy per run exists. The next call raises the errors of the last one.
+    `save` takes a state that is never donated (a copy). It returns at once unless the last save of the run is
+    unfinished, so at most one copy per run exists. The next call raises the errors of the last one.
     """
 
     def __init__(self, run: RunDir, policy: CheckpointConfig, protected: frozenset[int] = frozenset()):
@@ -93,7 +89,7 @@ class Checkpointer:
     def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)
         if jax.process_index() == 0:  # this process creates the folder for Orbax
-            remove_checkpoint(self._run, manifest.step)
+            checkpoint_manifest.remove_checkpoint(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # left by a save that was killed
         with _orbax_context():
@@ -102,13 +98,13 @@ class Checkpointer:
     def _finish_save(self, response: ocp.AsyncResponse[None], manifest: Manifest) -> None:
         response.result()
         if is_primary():
-            write_manifest(self._run, manifest)
+            checkpoint_manifest.write_manifest(self._run, manifest)
             self._delete_old()
 
     def _delete_old(self) -> None:
         """Keep the last n checkpoints, every k-th, and those that a branch starts from."""
-        steps = manifest_steps(self._run)
+        steps = checkpoint_manifest.manifest_steps(self._run)
         for step in steps[: -self._policy.keep_last]:
             regular = self._policy.keep_every and step % self._policy.keep_every == 0
             if step not in self._protected and not regular:
-                remove_checkpoint(self._run, step)
+                checkpoint_manifest.remove_checkpoint(self._run, step)

@@ -52,15 +52,12 @@ def sample_requests(model: ImageModel, labels_N: np.ndarray, seed: int) -> np.nd
 
 
 def frechet_distance(a_NK: Float[np.ndarray, "N K"], b_MK: Float[np.ndarray, "M K"]) -> float:
-    """Compute the squared Frechet distance of the normals fitted to two sets of features:
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) (Dowson and Landau 1982). Few samples bias it upwards."""
-    means, covariances = zip(*(_moments(features_NK) for features_NK in (a_NK, b_MK)), strict=True)
+    """Compute the squared Frechet distance of the normals fitted to two sets of features, biased upwards for
+    few samples: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) (Dowson and Landau 1982)."""
+    means = [features_NK.mean(axis=0) for features_NK in (a_NK, b_MK)]
+    covariances = [np.cov(features_NK, rowvar=False) for features_NK in (a_NK, b_MK)]
     values_K, vectors_KK = np.linalg.eigh(covariances[0])
     root_KK = (vectors_KK * np.sqrt(np.maximum(values_K, 0))) @ vectors_KK.T
     cross_K = np.linalg.eigvalsh(root_KK @ covariances[1] @ root_KK)
     spread = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * np.sqrt(np.maximum(cross_K, 0)).sum()
     return float(np.square(means[0] - means[1]).sum() + spread)
-
-
-def _moments(features_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return features_NK.mean(axis=0), np.cov(features_NK, rowvar=False)

@@ -1,1 +1,1 @@
-"""Which programs does a run compile, and where are they kept?"""
+"""Programs that a run compiles, and the cache that keeps them."""

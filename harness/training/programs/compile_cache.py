@@ -15,7 +15,6 @@ import pickle
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from harness.parallel.processes.jax_distributed import COLLECTIVES
 from harness.records.run.environment import Environment
 from harness.records.run.provenance import package_versions
 
-Program = Callable[..., Any]
+Program = jax.stages.Compiled
 """Compiled program, called like the function that it was compiled from."""
 Device = Any
 """A `jax.Device`; type checkers do not take that name for a class."""
@@ -55,16 +54,17 @@ def compile_or_load(
     inputs = [key, len(devices), compile_environment()]
     if jax.distributed.is_initialized():
         inputs.append({"processes": jax.process_count()})
-    path = cache_dir("programs") / f"{name}-{hash_json(inputs)}.bin"
+    folder = cache_dir("programs")
+    path = folder / f"{name}-{hash_json(inputs)}.bin"
     program = _load(path, devices)
     if program is not None:
         return program
-    with _compile_lock():
+    with (folder / "compile.lock").open("a") as file:
+        lock_file(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
         program = _load(path, devices)
         if program is None:
-            compiled = lower().compile()
-            _store(path, compiled, devices)
-            program = compiled
+            program = lower().compile()
+            _store(path, program, devices)
     return program
 
 
@@ -92,6 +92,8 @@ def current_environment(devices: Sequence[Device]) -> Environment:
     """Return the environment of a run on these devices, for run.json."""
     environment = compile_environment()
     machine, features = environment["machine"]
+    # Sums over three or more devices depend on the library of CPU collectives in their last bits.
+    has_collectives = jax.distributed.is_initialized() and environment["platform"] == "cpu"
     return Environment(
         platform=environment["platform"],
         kind=devices[0].device_kind,
@@ -102,14 +104,8 @@ def current_environment(devices: Sequence[Device]) -> Environment:
         features=features.partition(":")[2].strip(),
         flags=environment["flags"],
         versions=environment["versions"],
-        collectives=_collectives_backend(),
+        collectives=COLLECTIVES if has_collectives else "",
     )
-
-
-def _collectives_backend() -> str:
-    """Return the CPU collectives library: sums over three or more devices depend on it in the last bits."""
-    on_cpu = jax_backend.get_backend().platform == "cpu"
-    return COLLECTIVES if jax.distributed.is_initialized() and on_cpu else ""
 
 
 def _cpu_features() -> str:
@@ -119,14 +115,6 @@ def _cpu_features() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-@contextmanager
-def _compile_lock() -> Iterator[None]:
-    folder = cache_dir("programs")
-    with (folder / "compile.lock").open("a") as file:
-        lock_file(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
-        yield
 
 
 def _store(path: Path, compiled: jax.stages.Compiled, devices: Sequence[Device]) -> None:

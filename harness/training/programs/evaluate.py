@@ -40,10 +40,10 @@ def evaluate_domains(
 ) -> dict[str, tuple[float, float | None]]:
     """Return the mean loss per token and the bits per byte of each domain.
 
-    The last batch of a domain is padded with repeated rows, which do not enter the mean. Bits per byte is None
-    if the tokens are not text. Rows have `length` predicted tokens.
+    Rows have `length` predicted tokens. The last batch of a domain is padded with repeated rows, which do not
+    enter the mean. Bits per byte is None if the tokens are not text.
     """
-    batches = {domain: _padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
+    batches = {domain: padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
     sums = bounded_results(
         program(params, put_sharded(rows, sharding))
         for domain_batches in batches.values()
@@ -58,6 +58,7 @@ def evaluate_domains(
     return results
 
 
-def _padded_batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
+def padded_batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Split rows into batches, repeating the first rows to fill the last batch."""
     indices = np.resize(np.arange(len(tokens_NT)), math.ceil(len(tokens_NT) / batch) * batch)
     return [tokens_NT[rows] for rows in indices.reshape(-1, batch)]

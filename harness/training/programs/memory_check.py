@@ -73,8 +73,8 @@ class MemoryBudget:
 
     A real device has its own memory, and a run fits or is refused. Simulated devices share the host's memory:
     free memory is measured whenever no run of this process holds any, and is reserved from there. A run waits
-    while other runs of its process hold the memory, and at most WAIT_SECONDS for other processes. More than the
-    machine has is refused at once.
+    while other runs of its process hold the memory, and at most WAIT_SECONDS for other processes. A run that
+    needs more than the machine has is refused at once.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ from harness.training.trainable.trainable_model import TrainableModel, split_tra
 class RunPrograms:
     """Programs of one run on its sub-mesh, independent of files and of other runs.
 
-    Compiled programs carry their shardings, so that calls need no mesh in context. Only tracing enters the mesh.
+    Compiled programs carry their shardings, so calls need no mesh in context; only tracing enters the mesh.
     """
 
     config: Config

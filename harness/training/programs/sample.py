@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from harness.models import ImageModel, Model
 from harness.training.programs.compile_cache import bounded_results
+from harness.training.programs.evaluate import padded_batches
 from harness.training.trainable.trainable_model import Params
 
 EULER_STEPS = 16
@@ -32,6 +32,5 @@ def make_sample(model: Model, steps: int = EULER_STEPS):
 
 def map_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
     """Apply a program of `batch` rows to any number of rows; the padding of the last batch is dropped."""
-    indices = np.resize(np.arange(len(rows_NR)), math.ceil(len(rows_NR) / batch) * batch)
-    results = bounded_results(program(rows_NR[batch_indices]) for batch_indices in indices.reshape(-1, batch))
+    results = bounded_results(program(rows_BR) for rows_BR in padded_batches(rows_NR, batch))
     return np.concatenate(list(results))[: len(rows_NR)]

@@ -1,1 +1,1 @@
-"""Which parameters of the model are trained?"""
+"""Trainable parameters of a model."""

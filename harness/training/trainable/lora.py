@@ -45,12 +45,7 @@ def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
     start, axes = spec.shape[:lead], spec.axes[:lead]
     deviation = 1 / math.sqrt(math.prod(matrix.shape[:inner]))
     return LoraFactors(
-        ParamSpec(
-            (*start, *matrix.shape[:inner], rank),
-            (*axes, *matrix.axes[:inner], None),
-            0.0,
-            deviation,
-        ),
+        ParamSpec((*start, *matrix.shape[:inner], rank), (*axes, *matrix.axes[:inner], None), 0.0, deviation),
         ParamSpec((*start, rank, *matrix.shape[inner:]), (*axes, None, *matrix.axes[inner:]), 0.0, 0.0),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.launcher.engines.engine_api import Exit
 from harness.launcher.engines.grouped_processes import ProcessGroupHandle
-from harness.launcher.engines.ray import process_actor as keeper
+from harness.launcher.engines.ray import process_actor
 from harness.launcher.engines.ray.ray_cluster import actor_options
 from harness.launcher.engines.ray.slice_shape import SLICE_LABEL, SliceShape
 
@@ -22,7 +22,7 @@ class ActorProcess:
     """A process. `actor` is set once it was requested from Ray, `host` and `pid` once it has started."""
 
     worker: RayWorker
-    task: keeper.ProcessTask | None = None
+    task: process_actor.ProcessTask | None = None
     actor: Any = None
     host: str = ""
     pid: int = 0

@@ -111,8 +111,8 @@ class SlurmJob:
             return Exit(None, f"{_STATE_MESSAGES[self.state]}: job {self.id}", self.state in PREEMPTED_STATES)
         code = os.waitstatus_to_exitcode(self.wait_status)
         where = f" on {self.nodes}" if self.nodes else ""
-        words = _LOG_NOT_OPENED if code == -LOG_NOT_OPENED_SIGNAL else exit_code_text(code)
-        return Exit(code, f"{words} (job {self.id}{where}, {self.state})")
+        message = _LOG_NOT_OPENED if code == -LOG_NOT_OPENED_SIGNAL else exit_code_text(code)
+        return Exit(code, f"{message} (job {self.id}{where}, {self.state})")
 
 
 class Queue:
@@ -138,10 +138,6 @@ class Queue:
         self.jobs()
         if self.answered_at == float("-inf"):
             raise UserError("engine=slurm: the controller does not answer squeue. Try again later")
-
-    def now(self) -> float:
-        """Return the time in seconds on the clock of `answered_at`."""
-        return time.monotonic()
 
 
 def list_user_jobs(call: Call) -> dict[str, SlurmJob]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness.records.run.status import ProcessInfo
 
 @dataclass
 class SubmittedJob:
-    """A worker as a job. `submitted_at`: seconds on the queue's clock."""
+    """A worker as a job. `submitted_at`: seconds on the monotonic clock."""
 
     spec: WorkerSpec
     job: str = ""
@@ -69,6 +70,8 @@ class SlurmEngine:
         self._queue = queue.Queue(call, queue.list_user_jobs)
         self._earlier_jobs: dict[str, str] = {}
         """Ids of the jobs of earlier drivers, by run directory."""
+        self._is_tested = False
+        """True if an earlier driver has run the test job with this version of the harness."""
         self._unsubmitted: list[JobAndCommand] = []
         """Jobs to submit at the next poll."""
         self._to_cancel: dict[bool, list[str]] = {False: [], True: []}
@@ -81,7 +84,7 @@ class SlurmEngine:
         queue.check_installed("sbatch")
         self._logs.mkdir(parents=True, exist_ok=True)
         self._find_earlier_jobs()
-        if not self._earlier_jobs:  # the driver that submitted these has run the test job
+        if not self._is_tested:
             run_preflight(self, self._submit_now, self._logs, files, note)
 
     def submit(self, spec: WorkerSpec) -> SubmittedJob:
@@ -164,7 +167,7 @@ class SlurmEngine:
 
     def _submit_array(self, jobs: Sequence[JobAndCommand], stem: str) -> None:
         """Submit jobs as one array. If Slurm refuses it, each job gets that as its exit."""
-        file, submitted_at = self._logs / f"{stem}.sh", self._queue.now()
+        file, submitted_at = self._logs / f"{stem}.sh", time.monotonic()
         text = script.array_script(self._config, self._logs, stem, [command for _, command in jobs])
         atomic_files.write_bytes(file, text.encode())
         try:
@@ -191,21 +194,12 @@ class SlurmEngine:
         live = [*_live_jobs(self._logs, self._queue.jobs().values())]
         preflight_name = script.job_name(self._logs, PREFLIGHT_NAME)
         workers = [(job, runs) for job, runs in live if job.name != preflight_name]
-        self._check_code([job for job, _ in workers if job.is_pending])
+        names = {job.name for job, _ in workers}
+        other_code = {name for name in names if script.submitted_code(self._logs, name) != code_hash()}
+        self._is_tested = bool(names - other_code)
+        _check_code([job.id for job, _ in workers if job.is_pending and job.name in other_code])
         self._to_cancel[True] += [job.id for job, _ in live if job.name == preflight_name]
         self._earlier_jobs = {run: job.id for job, runs in workers for run in runs}
-
-    def _check_code(self, pending: Sequence[queue.SlurmJob]) -> None:
-        """Raise UserError for a job of other code: it would train what the run's record does not name."""
-        ids = [job.id for job in pending if script.submitted_code(self._logs, job.name) != code_hash()]
-        if ids:
-            arrays = sorted({id.partition("_")[0] for id in ids}, key=int)
-            count = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
-            raise UserError(
-                f"job {ids[0]}{count} of this sweep waits in the queue with another version of the harness. "
-                f"Run `scancel --state=PENDING {' '.join(arrays)}`, then give the same command again. "
-                "Nothing is lost: that cancels only jobs that are not running"
-            )
 
     def _with_scheduler_message(self, job: queue.SlurmJob, end: Exit) -> Exit:
         """Add Slurm's own message to the exit of a worker that failed or may never have started."""
@@ -230,3 +224,15 @@ class SlurmEngine:
             if jobs:
                 queue.cancel_jobs(jobs, hard=hard, call=self._call)
                 jobs.clear()
+
+
+def _check_code(ids: Sequence[str]) -> None:
+    """Raise UserError for pending jobs of other code: they would train what the runs' records do not name."""
+    if ids:
+        arrays = sorted({id.partition("_")[0] for id in ids}, key=int)
+        count = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+        raise UserError(
+            f"job {ids[0]}{count} of this sweep waits in the queue with another version of the harness. "
+            f"Run `scancel --state=PENDING {' '.join(arrays)}`, then give the same command again. "
+            "Nothing is lost: that cancels only jobs that are not running"
+        )

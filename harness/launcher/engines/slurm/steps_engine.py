@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ ALLOCATION_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER
 
 @dataclass
 class SlurmStep:
-    """A worker as a step. `submitted_at`: seconds on the queue's clock."""
+    """A worker as a step. `submitted_at`: seconds on the monotonic clock."""
 
     spec: WorkerSpec
     name: str
@@ -126,7 +127,7 @@ class StepsEngine:
         name = script.job_name(self._logs, spec.log.stem)
         text = script.step_script(self._config, script.WorkerCommand(spec, argv[0], tuple(argv[1:])))
         atomic_files.write_bytes(spec.log.with_suffix(".sh"), text.encode())
-        step = SlurmStep(spec, name, self._queue.now())
+        step = SlurmStep(spec, name, time.monotonic())
         self._own_steps.add(name)
         with spec.log.open("ab") as log:
             step.srun = subprocess.Popen(

@@ -76,7 +76,7 @@ def _block_state(score_BGMS: Array, highest_BGM1: Array, block: KVBlock) -> Onli
 
 
 def finalize(state: OnlineState, queries: int, sink_GR: Array | None) -> tuple[Array, Array]:
-    """Return the attention output [B, G, R, T, K] and the log denominators [B, G, R, T, 1]; T is `queries`."""
+    """Return the output [B, G, R, T, K] and the log denominators [B, G, R, T, 1]; T is `queries`."""
     sum_BGM1 = state.sum_BGM1
     if sink_GR is not None:
         sum_BGM1 += sink_term(sink_GR, queries, state.highest_BGM1)

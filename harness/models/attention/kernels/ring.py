@@ -150,7 +150,7 @@ def _rotate(ring: RingOptions, local: KVShard, step: Callable[[Array, KVShard, A
 
     def hop_step(carry: tuple[KVShard, Any], hop: Array) -> tuple[tuple[KVShard, Any], None]:
         visiting, state = carry
-        # Masks depend on no token: JAX would hoist them out of a rematerialised loop and save those of all hops.
+        # Masks depend on no token: JAX would hoist them out of a rematerialised loop and save all hops'.
         visiting, hop = jax.lax.optimization_barrier((visiting, hop))
         return (_shift(visiting, ring, 1), step(hop, visiting, state)), None
 
@@ -184,7 +184,7 @@ def _kv_blocks(ring: RingOptions, hop: Array | None, local: KVShard, visiting: K
 def _shard_gradients(
     ring: RingOptions, hop: Array | None, inputs: BackwardInputs, local: KVShard, visiting: KVShard
 ) -> tuple[Array, KVShard]:
-    """Return the gradients of a device's queries, and of the keys and values that it holds after `hop` hops."""
+    """Return the gradients of the local queries, and of the keys and values held after `hop` hops."""
     T = local.key_BGTK.shape[2]
     queries, kv_gradients = [], []
     for (start, stop), keys in zip(query_blocks(T), _kv_blocks(ring, hop, local, visiting), strict=True):

@@ -191,7 +191,7 @@ def sink_term(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
 
 
 def causal_mask(query_at_T: Array, key_at_S: Array, window: int | None) -> Array:
-    """Return [T, S]: whether a query sees a key, given their positions. Negative key positions are padding."""
+    """Return [T, S]: whether a query sees a key, by their positions. Negative key positions are padding."""
     distance_TS = query_at_T[:, None] - key_at_S
     mask_TS = (distance_TS >= 0) & (key_at_S >= 0)
     return mask_TS if window is None else mask_TS & (distance_TS < window)

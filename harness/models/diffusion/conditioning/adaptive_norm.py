@@ -27,7 +27,7 @@ class AdaptiveNormOptions:
 
 
 def num_vectors(context: LayerContext) -> int:
-    """Return the vectors per image: shift, scale and gate of both branches; shift and scale before the head."""
+    """Count the vectors: shift, scale and gate of both branches; shift and scale before the head."""
     return 3 * num_branches(context) if num_branches(context) > 1 else 2
 
 

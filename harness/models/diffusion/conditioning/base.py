@@ -45,7 +45,7 @@ class Conditioning(nnx.Module):
     """True if `post` multiplies, so that rematerialisation recomputes a branch's last product."""
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
-        """Return the modulations of this layer. The condition is the sum of the embeddings of time and label."""
+        """Return the modulations of this layer. The condition is time embedding plus label embedding."""
         raise NotImplementedError
 
 
