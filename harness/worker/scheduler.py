@@ -173,7 +173,7 @@ class RunScheduler:
             failures = attempts.record_failure(status.step)
             if failures >= self._options.attempts:
                 return state
-            self._write(run.run, State.pending, f"{status.message or state.value}; trying again")
+            self._write(run.run, State.pending, f"{status.message or state.value}; it is started again")
             if _stopped_within(self._options.backoff(failures), allocation.stop):
                 self._write(run.run, State.preempted, status.message)
                 return State.preempted

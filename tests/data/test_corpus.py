@@ -97,12 +97,12 @@ def test_the_data_seed_orders_and_nothing_else(configure):
 PROCESS = """
 import sys
 from harness.config.schema.run import DataConfig, SourceConfig
-from harness.data import open_data, roll
+from harness.data import open_data, update_example_hash
 sources = {name: SourceConfig(path) for name, path in (pair.split("=") for pair in sys.argv[1:])}
 sampler = open_data(DataConfig("test", sources, "byte", 16, 0.2)).sampler(8, 3)
 hash = ""
 for t in range(20):
-    hash = roll(hash, sampler.batch(t).ids_B)
+    hash = update_example_hash(hash, sampler.batch(t).ids_B)
 print(hash)
 """
 

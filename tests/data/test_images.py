@@ -187,7 +187,7 @@ def test_features_are_the_directions_of_largest_variance():
         ({"one": labelled(drawn(2))}, {}, "of 2 images are held out"),
         ({"one": labelled(drawn())}, {"label_dropout": 1.0}, "data.label_dropout=1.0"),
         ({"one": labelled(drawn())}, {"holdout": 0.0}, "data.holdout=0.0"),
-        ({}, {}, "names nothing to read"),
+        ({}, {}, "names no source"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(configure, arrays, options, said):
@@ -209,7 +209,7 @@ def test_images_of_unequal_shape_in_one_file_are_said(configure, tmp_path):
     ragged = np.empty(2, object)
     ragged[:] = [drawn(1)[0], drawn(1, (5, 5, 1))[0]]
     np.savez(tmp_path / "one.npz", images=ragged)
-    with pytest.raises(UserError, match="images of unequal shape"):
+    with pytest.raises(UserError, match="images of different shapes"):
         describe_data(config, 40)
 
 

@@ -15,7 +15,7 @@ from harness.report.tables.text_table import explain_constant_columns
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.example import comparison
 
-from .test_mixes import LATE, SCALE, ids_by_step
+from .test_mixture_schedule import LATE, SCALE, ids_by_step
 
 NAMES = ("even", "late", "more")
 

@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.data import count_shared_examples, describe_data, describe_mix, open_data
 
 from .conftest import documents, write
-from .test_facts import check_sentence
+from .test_describe_text import check_sentence
 
 T, BATCH, STEPS = 16, 6, 50
 SCALE = ScaleConfig("test", 1, T * BATCH * STEPS, BATCH)

@@ -76,7 +76,7 @@ def test_three_lanes_read_each_batch_once(reading):
     reader = reading(stub)
     assert lanes(reader, range(25)) == [list(range(25))] * 3
     assert settled(stub, 25 + PREFETCH_BATCHES) == list(range(25 + PREFETCH_BATCHES))
-    assert reader.reads == 25 + PREFETCH_BATCHES
+    assert reader.num_gathered == 25 + PREFETCH_BATCHES
 
 
 def test_lanes_that_ask_at_once_share_one_gathering(reading):

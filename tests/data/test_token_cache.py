@@ -145,13 +145,13 @@ import os, signal, sys, time
 from pathlib import Path
 from harness.core.errors import UserError
 from harness.config.schema.run import SourceConfig
-from harness.data import cache
-from harness.data.text.sources import locate
+from harness.data.text import token_cache as cache
+from harness.data.text.sources import find_source
 from harness.data.text.tokenizers import ByteCodec
 path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 {patch}
 Path(log).write_text("open")
-tokens = cache.open_tokens(locate("s", SourceConfig(str(path))), ByteCodec(), 0.2)
+tokens = cache.open_tokens(find_source("s", SourceConfig(str(path))), ByteCodec(), 0.2)
 print(len(tokens.train), int(tokens.train.sum()))
 """
 
@@ -189,7 +189,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(text, cache, monkeypatc
     monkeypatch.setattr(
         ByteCodec, "encode", lambda codec, texts: (write(text, ["other text"]), real(codec, texts))[1]
     )
-    with pytest.raises(UserError, match=r"data.sources.s.path=.*changed while it was read: "):
+    with pytest.raises(UserError, match=r"data.sources.s.path=.*changed while it was read\. "):
         tokens_of(text)
     assert entries(cache) == []
 

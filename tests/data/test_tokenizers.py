@@ -36,9 +36,9 @@ def test_a_document_is_encoded_the_same_alone_and_among_others(codec, texts):
 
 def test_no_text_spells_the_end_of_a_document(codec):
     (tokens,) = codec.encode(["a<|endoftext|>b"])
-    assert codec.end not in tokens
-    assert codec.decode(np.append(tokens, codec.end)) == "a<|endoftext|>b"
-    assert codec.byte_lengths_V[codec.end] == 0
+    assert codec.end_token not in tokens
+    assert codec.decode(np.append(tokens, codec.end_token)) == "a<|endoftext|>b"
+    assert codec.byte_lengths_V[codec.end_token] == 0
 
 
 def test_vocabularies():

@@ -85,16 +85,16 @@ def test_before_its_first_step_a_run_scores_what_its_parent_scored_at_its_end(pa
 
 def test_what_rests_keeps_its_bits_and_what_learns_does_not(parent, tuned):
     start = load_weights(parent, 30, assignment(parent).config, lane(parent).model)
-    learner, end = lane(tuned).trainable_model, saved(tuned).params
+    trainable, end = lane(tuned).trainable_model, saved(tuned).params
     for path, weight in start.items():
-        learns = learner.trainable_paths is None or path in learner.trainable_paths
+        learns = trainable.trainable_paths is None or path in trainable.trainable_paths
         assert np.array_equal(weight, end[path]) is not learns, path
-    assert learner.num_trainable == sum(end[path].size for path in learner.trainable_paths or end)
+    assert trainable.num_trainable == sum(end[path].size for path in trainable.trainable_paths or end)
 
 
 def test_moments_are_kept_of_what_learns_alone(tuned):
-    learner, state = lane(tuned).trainable_model, saved(tuned)
-    shapes = sorted(state.params[path].shape for path in learner.trainable_paths or state.params)
+    trainable, state = lane(tuned).trainable_model, saved(tuned)
+    shapes = sorted(state.params[path].shape for path in trainable.trainable_paths or state.params)
     moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim]
     assert sorted(leaf.shape for leaf in moments) == sorted([*shapes, *shapes])
 
@@ -128,10 +128,10 @@ def model_of(*overrides):
     return config, build(config, 257)
 
 
-def filled(learner):
-    """The learner's start with factors that are not zero."""
+def filled(trainable):
+    """The trainable's start with factors that are not zero."""
     rng = np.random.default_rng(3)
-    start = learner.start(0)
+    start = trainable.init_params(0)
     for path in start:
         if path.startswith("lora."):
             start[path] = 0.2 * rng.normal(size=start[path].shape).astype(np.float32)
@@ -148,11 +148,11 @@ EXPERTS = ("model.feedforward.name=moe", "+model.feedforward.options.experts=4")
 )
 def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow(overrides):
     config, model = model_of(*METHODS["lora"], *overrides)
-    learner, scale = make_trainable(config, model), 6 / 2
-    params = filled(learner)
+    trainable, scale = make_trainable(config, model), 6 / 2
+    params = filled(trainable)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
     by_hand, lead = dict(params), {}
-    for path in learner.lora_factors:
+    for path in trainable.lora_factors:
         a, b = params[f"lora.{path}.a"], params[f"lora.{path}.b"]
         lead[path] = model.stored_specs[path].axes[0] in ("layers", "experts")
         layer = zip(a, b, strict=True) if lead[path] else [(a, b)]
@@ -160,9 +160,9 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
         by_hand[path] = params[path] + (np.stack(each) if lead[path] else each[0])
     plain = {path: by_hand[path] for path in model.stored_specs}
     wanted, full = jax.jit(jax.value_and_grad(lambda p: model.loss(p, tokens_BT1, 0.0)[0]))(plain)
-    found, grads = jax.jit(jax.value_and_grad(lambda p: learner.loss(p, tokens_BT1, 0.0)[0]))(params)
+    found, grads = jax.jit(jax.value_and_grad(lambda p: trainable.loss(p, tokens_BT1, 0.0)[0]))(params)
     assert float(found) == pytest.approx(float(wanted), rel=1e-6)
-    for path in learner.lora_factors:
+    for path in trainable.lora_factors:
         a, b, dw = params[f"lora.{path}.a"], params[f"lora.{path}.b"], np.asarray(full[path])
         rank, stacks = 2, a.shape[0] if lead[path] else 1
         rows = math.prod(a.shape) // (rank * stacks)
@@ -177,17 +177,17 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
     config, model = model_of(*METHODS[method], *EXPERTS)
-    learner = make_trainable(config, model)
-    optimizer, params = learner.build_optimizer(config.optimizer), learner.init_params(0)
+    trainable = make_trainable(config, model)
+    optimizer, params = trainable.build_optimizer(config.optimizer), trainable.init_params(0)
     tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
-    step = jax.jit(make_step(learner, config.optimizer, optimizer, learner.trainable_paths))
-    state = make_state(params, optimizer.init(split_trainable(params, learner.trainable_paths)[0]))
+    step = jax.jit(make_step(trainable, config.optimizer, optimizer, trainable.trainable_paths))
+    state = make_state(params, optimizer.init(split_trainable(params, trainable.trainable_paths)[0]))
     after, _ = step(state, tokens_MBT1, 1e-3)
     biases = {path for path in params if path.endswith("bias")}
     moved = {path for path in biases if not np.array_equal(params[path], after.params[path])}
     assert len(biases) == 2
     assert moved == {
-        path for path in biases if learner.trainable_paths is None or path in learner.trainable_paths
+        path for path in biases if trainable.trainable_paths is None or path in trainable.trainable_paths
     }
 
 
@@ -211,13 +211,13 @@ def test_the_product_of_the_factors_is_what_x_a_b_would_add():
 def test_at_full_rank_one_factor_learns_what_the_matrix_would():
     """With a = 1 (all of W's inputs are the rank) and alpha = rank, the gradient of b is that of W."""
     config, model = model_of("finetune.method=lora", "finetune.rank=16", "finetune.alpha=16")
-    learner = make_trainable(config, model)
+    trainable = make_trainable(config, model)
     assert model.shape.width == 16
-    params = learner.init_params(0)
+    params = trainable.init_params(0)
     path = "layers.0.feedforward.up"
     params[f"lora.{path}.a"] = np.eye(16, dtype=np.float32)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
-    grads = jax.jit(jax.grad(lambda p: learner.loss(p, tokens_BT1, 0.0)[0]))(params)
+    grads = jax.jit(jax.grad(lambda p: trainable.loss(p, tokens_BT1, 0.0)[0]))(params)
     np.testing.assert_allclose(grads[f"lora.{path}.b"], grads[path], rtol=1e-4, atol=1e-7)
 
 
@@ -238,14 +238,14 @@ def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
 
 def test_without_finetuning_the_step_is_the_one_it_was():
     config, model = model_of()
-    learner = make_trainable(config, model)
-    optimizer = learner.build_optimizer(config.optimizer)
+    trainable = make_trainable(config, model)
+    optimizer = trainable.build_optimizer(config.optimizer)
     params = model.init(0)
     state = jax.eval_shape(lambda p: (p, optimizer.init(p)), params)
     tokens = jax.ShapeDtypeStruct((1, 8, 33), np.int32)
     texts = [
         str(jax.make_jaxpr(make_step(*each))(make_state(*state), tokens, 1.0))
-        for each in ((model, config.optimizer, optimizer), (learner, config.optimizer, optimizer, None))
+        for each in ((model, config.optimizer, optimizer), (trainable, config.optimizer, optimizer, None))
     ]
     assert texts[0] == texts[1]
 
@@ -312,29 +312,31 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
 
 def test_flops_of_frozen_layers_are_forward_alone():
     config, model = model_of(*METHODS["frozen"])
-    learner, blueprint = make_trainable(config, model), model.spec
+    trainable, blueprint = make_trainable(config, model), model.spec
     head = 2.0 * model.shape.width * model.shape.vocabulary
     layers = [
         (blueprint.attention.executed_flops(s) + blueprint.feedforward.executed_flops(s)).total
-        for s in blueprint.layer_contexts
+        for s in blueprint.contexts
     ]
-    assert learner.executed_flops_per_token(8) == sum(layers) + head + 2 * layers[-1] + head
-    assert learner.flops_per_token < model.flops_per_token
+    assert trainable.executed_flops_per_token(8) == sum(layers) + head + 2 * layers[-1] + head
+    assert trainable.flops_per_token < model.flops_per_token
 
 
 def test_flops_of_lora_leave_out_the_gradients_that_nobody_asks_for():
     config, model = model_of(*METHODS["lora"])
-    learner, shape = make_trainable(config, model), model.shape
+    trainable, shape = make_trainable(config, model), model.shape
     head = 2.0 * shape.width * shape.vocabulary
     first_inputs = 3 * 2.0 * shape.width * shape.heads * shape.head_width
     merging = sum(
-        3 * 2 * 2 * spec.size for path, spec in model.stored_specs.items() if path in learner.lora_factors
+        3 * 2 * 2 * spec.size for path, spec in model.stored_specs.items() if path in trainable.lora_factors
     )
     wanted = model.executed_flops_per_token - head - first_inputs + merging / (8 * 32)
-    assert learner.executed_flops_per_token(8) == pytest.approx(wanted, rel=1e-12)
-    matrices = sum(spec.size for path, spec in model.stored_specs.items() if path in learner.lora_factors)
+    assert trainable.executed_flops_per_token(8) == pytest.approx(wanted, rel=1e-12)
+    matrices = sum(spec.size for path, spec in model.stored_specs.items() if path in trainable.lora_factors)
     saved = head + 2 * matrices
-    assert learner.flops_per_token == pytest.approx(model.flops_per_token - saved + 6 * learner.num_trainable)
+    assert trainable.flops_per_token == pytest.approx(
+        model.flops_per_token - saved + 6 * trainable.num_trainable
+    )
 
 
 BAD = {
@@ -346,7 +348,7 @@ BAD = {
     "is not that of finetune.parent": ("data.tokenizer=bpe512",),
     "finetune.rank=0": ("finetune.rank=0",),
     "finetune.alpha=0": ("finetune.alpha=0",),
-    "is for finetune.method=last_layers alone": ("finetune.trainable_layers=1",),
+    "is only for finetune.method=last_layers": ("finetune.trainable_layers=1",),
     "finetune.trainable_layers=null": ("finetune.method=last_layers",),
     "finetune.trainable_layers=9": ("finetune.method=last_layers", "finetune.trainable_layers=9"),
     "scanned layers": (
@@ -366,7 +368,7 @@ def test_a_mistake_is_one_sentence_before_anything_is_trained(parent, tmp_path, 
 
 
 def test_a_model_of_images_is_not_fine_tuned(parent):
-    with pytest.raises(UserError, match="only decoders are fine-tuned"):
+    with pytest.raises(UserError, match="is for decoders only"):
         describe(
             compose(["model=dit", "data=digits", "finetune.method=full", f"finetune.parent={parent.path}"])
         )
@@ -397,7 +399,7 @@ def test_a_parent_that_was_trained_again_makes_another_run(parent, tmp_path):
     with pytest.raises(UserError, match="which has been trained again since"):
         check_identities([Run(config, describe(config), run)])
     assert train(run) is State.refused
-    assert "changed since this run was planned" in read_status(run).message
+    assert "changed after this run was planned" in read_status(run).message
 
 
 def test_the_base_is_written_down(parent, tuned):

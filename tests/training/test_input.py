@@ -57,7 +57,7 @@ def test_a_reader_that_sleeps_is_seen_in_every_step_over_a_restart(slept):
 
 
 def test_it_counts_times_the_devices_of_the_lane(tmp_path):
-    stub = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put=lambda batch: batch)
+    stub = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put_batch=lambda batch: batch)
     meter = MetricsBuffer(stub, None, RunWriter(RunDir(tmp_path), 9, 0, 1), Progress(0, None, "", 3.0, 1.0))
     assert meter.read_batch(7) == (7, 7)
     assert 1 + 2 * PAUSE <= meter.input_seconds < 1 + 2 * PAUSE + 1

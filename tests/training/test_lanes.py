@@ -11,7 +11,7 @@ import pytest
 from harness.config.worker_options import WorkerOptions
 from harness.core.atomic_files import read_json
 from harness.data import Reader, open_data
-from harness.data import shared_reader as library_module
+from harness.data import shared_reader as reader_module
 from harness.data.shared_reader import SharedReaders
 from harness.records.run.config_file import read_config
 from harness.records.run.status import State, read_status
@@ -95,10 +95,10 @@ def test_faults_of_lanes_in_one_process_leave_the_others_bitwise_alone(alone, tm
     monkeypatch.setattr(Reader, "get", get)
     real_need = memory_check.memory_need
 
-    def need_of(lane):
+    def memory_need(lane):
         return HUGE if lane.config.variant.name == "huge" else real_need(lane)
 
-    monkeypatch.setattr(memory_check, "need_of", need_of)
+    monkeypatch.setattr(memory_check, "memory_need", memory_need)
     states = train_in_turn([raising, good, diverging, refused, late], 3, attempts=3)
     assert states == [
         State.finished,
@@ -172,15 +172,15 @@ def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
 
 def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
     run, times = prepare(tmp_path), []
-    real = library_module._open_handle
+    real = reader_module._open_handle
 
-    def opened(config, mine_B):
+    def open_handle(config, local_rows_B):
         times.append(config)
         if len(times) == 1:
             raise OSError("not yet")
-        return real(config, mine_B)
+        return real(config, local_rows_B)
 
-    monkeypatch.setattr(library_module, "_opened", opened)
+    monkeypatch.setattr(reader_module, "_open_handle", open_handle)
     assert train_in_turn([run], 1, attempts=2) == [State.finished]
 
 

@@ -70,7 +70,7 @@ def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(ru
     message = read_status(tight).message
     assert state is State.refused
     assert message.startswith(
-        f"needs {format_bytes(need.per_device)} a device of {format_bytes(need.total - 1)} "
+        f"needs {format_bytes(need.per_device)} a device, but has {format_bytes(need.total - 1)} "
         "(1 simulated device on "
     )
     assert "compute.remat=full" in message
@@ -83,7 +83,7 @@ def test_a_real_device_is_asked_for_its_own_limit(run):
     here = lane(run)
     need = memory_need(here)
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.per_device - 1}, device_kind="chip")
-    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], own_devices=[device])
+    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], local_devices=[device])
     with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
         pass
     device.memory_stats = lambda: {"bytes_limit": need.per_device}
@@ -150,4 +150,6 @@ def test_sizes_are_written_as_people_do():
     ]
     need = MemoryNeed(2 * MEBI, 2 * MEBI, MEBI, 2)
     assert (need.per_device, need.total) == (5 * MEBI, 10 * MEBI)
-    assert need.message(MEBI, "here").startswith("needs 5.0 MiB a device of 1.0 MiB (here): state 2.0 MiB")
+    assert need.message(MEBI, "here").startswith(
+        "needs 5.0 MiB a device, but has 1.0 MiB (here): state 2.0 MiB"
+    )

@@ -173,7 +173,7 @@ def test_at_the_base_width_the_program_is_the_one_without_the_rule(tied, monkeyp
 
     plain, same, other = program(None), program(64), program(32)
     monkeypatch.setattr(Decoder, "_scale", lambda self, x_BTD, factor: x_BTD)
-    monkeypatch.setattr(optimizer, "_scaled", lambda rate_scales: optax.identity())
+    monkeypatch.setattr(optimizer, "_scale_per_path", lambda rate_scales: optax.identity())
     assert plain == same == program(None)
     assert plain != other
 

@@ -65,7 +65,7 @@ def attempt(folder, steps, first=3, last=5):
 def test_an_attempt_that_ends_meanwhile_keeps_what_was_traced(tmp_path):
     run = attempt(tmp_path, 4)
     assert len(traces(run)) == 1
-    assert "the steps up to 4 are traced in" in run.log.read_text()
+    assert "trace up to step 4 in" in run.log.read_text()
 
 
 def test_one_that_ends_before_says_so(tmp_path):
@@ -80,8 +80,8 @@ def test_one_lane_at_a_time(tmp_path):
     for journal in (one, other):
         journal.run.path.mkdir()
         tracers.append(StepProfiler(ProfileConfig(Profile.steps, 1, 1), journal, 0))
-        tracers[-1].turn()
-    assert "another lane of this process is traced" in other.run.log.read_text()
+        tracers[-1].toggle()
+    assert "another run of this process is being traced" in other.run.log.read_text()
     for tracer in tracers:
         tracer.close()
     assert (len(traces(one.run)), len(traces(other.run))) == (1, 0)

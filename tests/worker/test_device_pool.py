@@ -47,7 +47,7 @@ def test_parts_of_a_range_come_back_one_by_one():
 def test_devices_that_were_not_lent_are_not_taken_back():
     pool = DevicePool(4)
     pool.allocate(2)
-    with pytest.raises(ValueError, match="not all lent"):
+    with pytest.raises(ValueError, match="not all allocated"):
         pool.free(1, 2)
 
 

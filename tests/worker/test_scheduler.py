@@ -33,17 +33,17 @@ class Stage:
     """Attempts that end when the test says so, in any order."""
 
     def __init__(self, turns, devices, terms=QUICK, states=None):
-        self.begun, self.leases, self.gates = [], {}, {turn: threading.Event() for turn in turns}
+        self.begun, self.allocations, self.gates = [], {}, {turn: threading.Event() for turn in turns}
         self.states, self.leave = states or {}, threading.Event()
         self._turns = RunScheduler(turns, devices, self.attempt, terms, self.leave)
         self.result = []
         self._thread = threading.Thread(target=lambda: self.result.extend(self._turns.run_all(0.0)))
 
-    def attempt(self, turn, lease):
-        self.leases[turn] = lease
+    def attempt(self, turn, allocation):
+        self.allocations[turn] = allocation
         self.begun.append(turn)
         while not self.gates[turn].wait(0.005):
-            if lease.leave.is_set():
+            if allocation.stop.is_set():
                 return say(turn, State.preempted)
         wanted = self.states.get(turn, State.finished)
         state = wanted.pop(0) if isinstance(wanted, list) else wanted
@@ -87,12 +87,12 @@ def test_unequal_lanes_never_wait_for_each_other(tmp_path):
     a0, a1, b, c = turns_of(tmp_path, {"a": [2, 1], "b": [2], "c": [1]})
     with Stage([a0, a1, b, c], 4) as stage:
         stage.wait_for(a0, a1, c)  # c is the first in line that fits
-        assert [stage.leases[turn].first for turn in (a0, a1, c)] == [0, 2, 3]
+        assert [stage.allocations[turn].first_device for turn in (a0, a1, c)] == [0, 2, 3]
         assert read_status(b.run).state is State.pending
         stage.gates[a0].set()
         stage.wait_for(a0, a1, c, b)
-        assert stage.leases[b].first == 0
-        assert stage.leases[a0].begun == 0.0 < stage.leases[b].begun
+        assert stage.allocations[b].first_device == 0
+        assert stage.allocations[a0].started_at == 0.0 < stage.allocations[b].started_at
     assert stage.result == [State.finished] * 4
 
 
@@ -120,10 +120,10 @@ def test_a_lane_restarts_in_place_until_it_gets_no_further(tmp_path):
     bad, good = turns
     steps, seen = iter([5, 5, 9, 9, 9]), []
 
-    def attempt(turn, lease):
+    def attempt(turn, allocation):
         if turn is good:
             return say(turn, State.finished)
-        seen.append(lease.first)
+        seen.append(allocation.first_device)
         return say(turn, State.failed, next(steps), "a fault")
 
     assert RunScheduler(turns, 2, attempt, QUICK, threading.Event()).run_all(0.0) == [
@@ -206,7 +206,7 @@ def test_a_block_that_no_pool_holds_is_refused_and_the_others_train(tmp_path):
     with Stage([wide, narrow], 3) as stage:
         pass
     assert stage.result == [State.refused, State.finished]
-    assert "needs 4 devices side by side, there are 3" in read_status(wide.run).message
+    assert "needs 4 devices side by side, but there are 3" in read_status(wide.run).message
 
 
 def test_waiting_doubles_and_never_looks_like_a_stall():
@@ -219,7 +219,7 @@ def test_waiting_doubles_and_never_looks_like_a_stall():
 def test_a_signal_that_another_thread_takes_in_is_acted_on(tmp_path):
     leave, [turn] = threading.Event(), turns_of(tmp_path, {"a": [1]})
 
-    def attempt(turn, lease):
+    def attempt(turn, allocation):
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
         return say(turn, State.preempted if leave.wait(5) else State.finished)
 

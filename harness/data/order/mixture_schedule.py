@@ -184,7 +184,7 @@ def _check_stages(config: DataConfig) -> None:
                 raise UserError(f"{key}.weights.{name}: no such source; {did_you_mean(name, config.sources)}")
         before = stage.start
     if config.stages and config.horizon is None:
-        raise UserError("data.stages needs data.horizon. Set data.horizon='${scale.tokens}'.")
+        raise UserError("data.horizon=null, but data.stages needs it. Set data.horizon='${scale.tokens}'.")
 
 
 def _check_weights(mix: dict[str, _Weight], where: str) -> None:

@@ -162,7 +162,7 @@ def make_trainable(config: Config, model: Model) -> TrainableModel:
         )
     if finetune.method is not FinetuneMethod.last_layers and finetune.trainable_layers is not None:
         raise UserError(
-            f"finetune.trainable_layers={finetune.trainable_layers} is for finetune.method=last_layers alone, "
+            f"finetune.trainable_layers={finetune.trainable_layers} is only for finetune.method=last_layers, "
             f"and this is finetune.method={finetune.method.value}. Leave it out."
         )
     if finetune.method is FinetuneMethod.lora:
@@ -176,7 +176,7 @@ def make_trainable(config: Config, model: Model) -> TrainableModel:
 def _make_factors(finetune: FinetuneConfig, model: Model) -> dict[str, LoraFactors]:
     """Return LoRA factors for every hidden matrix, by its stored path."""
     if finetune.rank < 1:
-        raise UserError(f"finetune.rank={finetune.rank} is not a LoRA rank. Give 1 or more, such as 8.")
+        raise UserError(f"finetune.rank={finetune.rank} is not a rank. Give 1 or more, such as 8.")
     if not finetune.alpha > 0:
         raise UserError(f"finetune.alpha={finetune.alpha} gives LoRA no effect. Give a number above 0.")
     paths = hidden_matrices(model)
