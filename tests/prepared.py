@@ -10,7 +10,7 @@ from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import (
     Provenance,
-    code_of,
+    code_hash_of,
     identity_of,
     package_versions,
     write_provenance,
@@ -27,7 +27,7 @@ def prepare_run(folder: Path, config: Config) -> RunDir:
     record = Provenance(
         identity=identity_of(config, facts),
         config_hash=hash_json(config),
-        code_hash=code_of(config),
+        code_hash=code_hash_of(config),
         experiment="test",
         scale=config.scale.name,
         variant=config.variant.name,

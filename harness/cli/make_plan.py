@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.cli.plan_report import page_content, write_plan
-from harness.cli.views.plan import parts, print_parts
-from harness.cli.views.plan_compilers import layers_part
-from harness.cli.views.plan_extrapolation import bets_part
+from harness.cli.views.plan import plan_sections, print_sections
+from harness.cli.views.plan_compilers import compiler_section
+from harness.cli.views.plan_extrapolation import extrapolation_section
 from harness.compare.results.to_json import to_json
 from harness.config.compose import sweep_configs
 from harness.core.errors import UserError
@@ -42,13 +42,13 @@ def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     answers = ask_compilers(runs, plan, targets)
     content = to_json(plan) | {"power": to_json(power), "bets": to_json(extrapolations)}
     content |= {"layers": to_json(answers)} if targets else {}
-    sections = [*parts(plan, [*power.lines, *power.advice])]
-    sections += [bets_part(extrapolations)] if extrapolations else []
-    sections += [layers_part(answers)] if answers else []
+    sections = [*plan_sections(plan, [*power.lines, *power.advice])]
+    sections += [extrapolation_section(extrapolations)] if extrapolations else []
+    sections += [compiler_section(answers)] if answers else []
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:
-        print_parts(sections, Console(), folded=options.layouts)
+        print_sections(sections, Console(), folded=options.layouts)
     if options.html or options.pictures:
         content["page"] = page_content(arguments, plan, runs, sections)
         write_plan(sweep, content, html=options.html, pictures=options.pictures)

@@ -14,11 +14,11 @@ from harness.compare.results.to_json import to_json
 from harness.launcher.runs import Run
 from harness.plan.plan_types import SweepPlan
 from harness.records.paths import SweepDir
-from harness.report.frames.saved_plan import KeptPlan, Part, keep_plan, read_plan
+from harness.report.frames.saved_plan import PlanSection, SavedPlan, read_plan, save_plan
 
 
 def page_content(
-    overrides: Sequence[str], plan: SweepPlan, runs: Sequence[Run], sections: Sequence[Part]
+    overrides: Sequence[str], plan: SweepPlan, runs: Sequence[Run], sections: Sequence[PlanSection]
 ) -> dict[str, Any]:
     """Return what a page shows beside the numbers: the command, names of runs, and the printed sections."""
     groups, seeds = short_names(plan.runs), Counter(_name_without_seed(run.name) for run in plan.runs)
@@ -40,7 +40,7 @@ def _name_without_seed(name: str) -> str:
 
 def write_plan(sweep: SweepDir, content: dict[str, Any], *, html: bool, pictures: bool) -> None:
     """Save the plan and write the requested files. Print their paths to standard error."""
-    keep_plan(sweep, content)
+    save_plan(sweep, content)
     plan = read_plan(sweep)
     assert plan is not None
     paths = [_write_page(sweep, plan)] if html else []
@@ -49,7 +49,7 @@ def write_plan(sweep: SweepDir, content: dict[str, Any], *, html: bool, pictures
     print(*paths, sep="\n", file=sys.stderr)
 
 
-def _write_page(sweep: SweepDir, plan: KeptPlan) -> Path:
+def _write_page(sweep: SweepDir, plan: SavedPlan) -> Path:
     """Write the sweep's report with the plan in it, or a page of the plan alone if no run exists."""
     if not any(sweep.runs()):
         from harness.report.page.plan_page import write_plan_page  # plotting takes a second to import
@@ -61,10 +61,10 @@ def _write_page(sweep: SweepDir, plan: KeptPlan) -> Path:
     return write_report(sweep, compare(sweep))
 
 
-def _write_pictures(sweep: SweepDir, plan: KeptPlan) -> list[Path]:
+def _write_pictures(sweep: SweepDir, plan: SavedPlan) -> list[Path]:
     from harness.report.charts.panels import to_specs
-    from harness.report.charts.plan_charts import plan_panels
+    from harness.report.charts.plan_charts import plan_charts
     from harness.report.charts.save_images import write_picture
 
-    folder, specs = sweep.path / "pictures", to_specs(plan_panels(plan))
+    folder, specs = sweep.path / "pictures", to_specs(plan_charts(plan))
     return [path for name, spec in specs.items() for path in write_picture(spec, folder, name)]

@@ -14,12 +14,12 @@ from harness.core.errors import UserError
 from harness.launcher import run_directories
 from harness.launcher.placement import frozen
 from harness.launcher.run_directories import RunAction
-from harness.launcher.runs import Block, Run, check_trainable, run_directory, sweep_directory
+from harness.launcher.runs import Block, Run, check_trainable, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
 from harness.launcher.workers.progress import ending_text
-from harness.records.run.run_lock import acquire, check_lockable
+from harness.records.run.run_lock import acquire, check_not_run_elsewhere
 from harness.records.run.status import State, read_status
 
 
@@ -34,16 +34,16 @@ def train_single(config: Config) -> None:
         raise UserError("engine.dry_run=true: use `harness sweep --dry-run`, which also takes one run")
     check_trainable([config])
     console = Console()
-    sweep = sweep_directory([config])
+    sweep = sweep_dir([config])
     freeze_rule.set_default_control([config])
-    run = Run(config, describe_configs([config])[0], run_directory(sweep, config))
+    run = Run(config, describe_configs([config])[0], run_dir(sweep, config))
     run_directories.check_identities([run])
     with hold_sweep_lock(sweep):
         places = frozen.freeze_places(sweep, [Block(run.block, (run,))])
         run = frozen.on_frozen_mesh(run, places)
-        check_lockable(run.dir)
+        check_not_run_elsewhere(run.dir)
         action = run_directories.prepare(sweep, run, console.print)
-        if action is RunAction.follow or not acquire(run.dir.claim):
+        if action is RunAction.follow or not acquire(run.dir.worker_lock):
             raise UserError(f"{run.dir.path} is being trained by another process")
         if action is RunAction.train:
             _train_here(run)

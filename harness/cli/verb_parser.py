@@ -33,6 +33,15 @@ class VerbParser(argparse.ArgumentParser):
             add_help=False,
         )
 
+    def add_run(self) -> None:
+        """Add the argument `run`, which names a checkpoint."""
+        help = "directory of a run; without a step its newest good checkpoint"
+        self.add_argument("run", metavar="RUN[@STEP]", help=help)
+
+    def add_flag(self, name: str, help: str) -> None:
+        """Add an option without a value."""
+        self.add_argument(name, action="store_true", help=help)
+
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore
         """Parse, and raise UserError with the new name for an option that was renamed."""
         words = [] if args is None else [*args]

@@ -23,15 +23,15 @@ from harness.config.schema.run import Config, to_config
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
 
-FOLDER = Path(__file__).parents[2] / "conf"
-SWEEP = ("-m", "--multirun")
-COMPOSE_ONLY = (SWEEP[0], "hydra.launcher.compose_only=true")
-Made = TypeVar("Made")
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+MULTIRUN_FLAGS = ("-m", "--multirun")
+COMPOSE_ONLY = (MULTIRUN_FLAGS[0], "hydra.launcher.compose_only=true")
+Result = TypeVar("Result")
 
 
 def config_path() -> str:
     """conf/ beside the harness, or the installed package of that name."""
-    return str(FOLDER) if (FOLDER / "config.yaml").is_file() else "pkg://conf"
+    return str(CONF_FOLDER) if (CONF_FOLDER / "config.yaml").is_file() else "pkg://conf"
 
 
 def to_resolved_config(node: DictConfig) -> Config:
@@ -40,8 +40,8 @@ def to_resolved_config(node: DictConfig) -> Config:
     A rule that names no control is completed by the launcher, which knows the first variant.
     """
     with hydra_errors.as_user_errors():
-        own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
-        content = OmegaConf.to_container(own, resolve=True)
+        config = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+        content = OmegaConf.to_container(config, resolve=True)
         assert isinstance(content, dict)
         rule = content["rule"]
         assert isinstance(rule, dict)
@@ -52,10 +52,10 @@ def to_resolved_config(node: DictConfig) -> Config:
 
 def compose(overrides: Sequence[str]) -> Config:
     """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
-    register()
-    overrides = [_named(override) for override in overrides]
-    with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
-        hydra_errors.check_overrides(overrides, groups())
+    register_schema()
+    overrides = [_quote_null_experiment(override) for override in overrides]
+    with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        hydra_errors.check_overrides(overrides, config_groups())
         return to_resolved_config(hydra.compose("config", [*overrides]))
 
 
@@ -65,78 +65,78 @@ def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     Raises UserError where Hydra would print its own report, and whatever the launcher raised.
     The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
     """
-    asked, options = _read(arguments)
-    if asked.cfg and asked.multirun:
-        options = [each for each in options if each not in SWEEP]  # Hydra shows, or sweeps
-        hydra_errors.check_cfg_option(asked.cfg, asked.overrides)
-        if asked.cfg == "job":
-            print(_shown(asked))
+    parsed, options = _parse_command_line(arguments)
+    if parsed.cfg and parsed.multirun:
+        options = [option for option in options if option not in MULTIRUN_FLAGS]  # Hydra shows, or sweeps
+        hydra_errors.check_cfg_option(parsed.cfg, parsed.overrides)
+        if parsed.cfg == "job":
+            print(_show_job_config(parsed))
             return
-    for config in _through_hydra([*options, *asked.overrides], to_resolved_config):
+    for config in _compose_with_hydra([*options, *parsed.overrides], to_resolved_config):
         task(config)
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[Config]:
     """The configs of a sweep in Hydra's order; nothing is launched. Raises UserError."""
-    return _through_hydra([*COMPOSE_ONLY, *overrides], to_resolved_config)
+    return _compose_with_hydra([*COMPOSE_ONLY, *overrides], to_resolved_config)
 
 
-def _shown(asked: argparse.Namespace) -> str:
+def _show_job_config(arguments: argparse.Namespace) -> str:
     """The config of a sweep's first run, as Hydra's `--cfg job` shows that of a single one."""
-    first, *_ = _through_hydra([*COMPOSE_ONLY, *asked.overrides], lambda node: node)
-    part = OmegaConf.select(first, asked.package) if asked.package else first
+    first, *_ = _compose_with_hydra([*COMPOSE_ONLY, *arguments.overrides], lambda node: node)
+    part = OmegaConf.select(first, arguments.package) if arguments.package else first
     if part is None:
-        known = did_you_mean(asked.package, map(str, first))
-        raise UserError(f"--package {asked.package}: no such part of a config; {known}")
+        suggestion = did_you_mean(arguments.package, map(str, first))
+        raise UserError(f"--package {arguments.package}: no such part of a config; {suggestion}")
     with hydra_errors.as_user_errors():
-        text = OmegaConf.to_yaml(part, resolve=asked.resolve) if OmegaConf.is_config(part) else str(part)
+        text = OmegaConf.to_yaml(part, resolve=arguments.resolve) if OmegaConf.is_config(part) else str(part)
     return text.rstrip("\n")
 
 
-def _read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parse_command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """A command line, and its options: Hydra wants all overrides in one piece."""
-    asked = get_args_parser().parse_intermixed_args([*arguments])
-    return asked, [each for each in arguments if each not in asked.overrides]
+    parsed = get_args_parser().parse_intermixed_args([*arguments])
+    return parsed, [argument for argument in arguments if argument not in parsed.overrides]
 
 
-def _through_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Made]) -> list[Made]:
+def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Result]) -> list[Result]:
     """What Hydra gives to a program that it starts; nothing for a sweep that was launched. What Hydra itself
     writes of a sweep goes to a folder that does not last: the launcher keeps it once it may write."""
-    register()
-    handed: list[Made] = []
-    wrong: list[UserError] = []
+    register_schema()
+    results: list[Result] = []
+    errors: list[UserError] = []
 
     def take(node: DictConfig) -> None:
         try:
-            handed.append(make(node))
+            results.append(make(node))
         except UserError as error:  # of which Hydra would make a report of its own
-            wrong.append(error)
+            errors.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
-        asked, options = _read([_named(argument) for argument in arguments])
-        hydra_errors.check_overrides(asked.overrides, groups())
-        with _command_line([*options, f"hydra.sweep.dir={scratch}", *asked.overrides]):
+        parsed, options = _parse_command_line([_quote_null_experiment(argument) for argument in arguments])
+        hydra_errors.check_overrides(parsed.overrides, config_groups())
+        with _command_line([*options, f"hydra.sweep.dir={scratch}", *parsed.overrides]):
             main()
-    if wrong:
-        raise wrong[0]
-    return handed
+    if errors:
+        raise errors[0]
+    return results
 
 
-def _named(override: str) -> str:
+def _quote_null_experiment(override: str) -> str:
     """`experiment=null` is the experiment of that name; to Hydra it would be none."""
     return "experiment='null'" if override == "experiment=null" else override
 
 
-def register() -> None:
+def register_schema() -> None:
     """Make the schema known to Hydra (conf/config.yaml starts from it), and `${floordiv:a,b}`."""
     ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
     OmegaConf.register_new_resolver("floordiv", lambda a, b: a // b, replace=True)
 
 
-def groups() -> dict[str, list[str]]:
+def config_groups() -> dict[str, list[str]]:
     """The groups of conf/ and their options, as they ship."""
-    root = FOLDER if (FOLDER / "config.yaml").is_file() else resources.files("conf")
+    root = CONF_FOLDER if (CONF_FOLDER / "config.yaml").is_file() else resources.files("conf")
     return {
         folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
         for folder in root.iterdir()

@@ -31,18 +31,22 @@ def cache_compositions(loader: ConfigLoader) -> None:
     and is not to be changed: the same job gets the same object.
     """
     compose: Load = loader.load_sweep_config
-    composed: dict[tuple[str, ...], DictConfig] = {}
-    finished: dict[tuple[str, ...], DictConfig] = {}
+    compositions: dict[tuple[str, ...], DictConfig] = {}
+    jobs: dict[tuple[str, ...], DictConfig] = {}
 
     def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         job = tuple(sweep_overrides)
-        if job not in finished:
+        if job not in jobs:
             overrides = OverridesParser.create().parse_overrides(sweep_overrides)
-            chosen = tuple(str(each.input_line) for each in overrides if not _is_value(each))
-            if chosen not in composed:
-                composed[chosen] = _without_hydra(compose(master_config, [*chosen]))
-            finished[job] = _with_values(composed[chosen], [each for each in overrides if _is_value(each)])
-        return finished[job]
+            choices = tuple(
+                str(override.input_line) for override in overrides if not _sets_one_leaf(override)
+            )
+            if choices not in compositions:
+                compositions[choices] = _without_hydra(compose(master_config, [*choices]))
+            jobs[job] = _apply_values(
+                compositions[choices], [override for override in overrides if _sets_one_leaf(override)]
+            )
+        return jobs[job]
 
     vars(loader)["load_sweep_config"] = load_sweep_config
 
@@ -53,18 +57,18 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def _with_values(config: DictConfig, overrides: list[Override]) -> DictConfig:
+def _apply_values(config: DictConfig, overrides: list[Override]) -> DictConfig:
     config = copy.deepcopy(config)
     ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
     return config
 
 
-def _is_value(override: Override) -> bool:
+def _sets_one_leaf(override: Override) -> bool:
     """Sets one leaf of the schema, and nothing else."""
     plain = not (override.is_add() or override.is_delete() or override.is_force_add())
-    return plain and override.package is None and override.key_or_group in _leaves()
+    return plain and override.package is None and override.key_or_group in _leaf_keys()
 
 
 @functools.cache
-def _leaves() -> frozenset[str]:
+def _leaf_keys() -> frozenset[str]:
     return frozenset(flatten(Config()))

@@ -29,7 +29,7 @@ from harness.config.schema.run import Config, SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.hashing import flatten
 
-_KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+_TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
 @contextmanager
@@ -40,31 +40,31 @@ def as_user_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(error_sentence(error)) from error
     except UserWarning as warning:
-        raise UserError(_no_folder(warning)) from warning
+        raise UserError(_missing_folder_message(warning)) from warning
 
 
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
-    for override in _parsed(overrides):
-        if problem := _problem(override, groups):
+    for override in _parse(overrides):
+        if problem := _override_mistake(override, groups):
             raise UserError(problem)
 
 
 def check_cfg_option(kind: str, overrides: Sequence[str]) -> None:
     """Refuse several values where Hydra's own config is to be shown, which it does of one run."""
-    several = [each for each in _parsed(overrides) if each.is_sweep_override()]
-    if several and kind != "job":
+    sweeps = [override for override in _parse(overrides) if override.is_sweep_override()]
+    if sweeps and kind != "job":
         raise UserError(
-            f"{several[0].input_line}: --cfg {kind} shows one run; give one value, or see the config of the "
+            f"{sweeps[0].input_line}: --cfg {kind} shows one run; give one value, or see the config of the "
             "first run with --cfg job"
         )
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
+def _parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides([*overrides])
 
 
-def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
+def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
     line, key = override.input_line, override.key_or_group
     if override.is_sweep_override() and not override.is_discrete_sweep():
         return f"{line}: a sweep needs values that can be counted; write {key}=a,b,c or {key}=range(0,3)"
@@ -82,22 +82,30 @@ def _problem(override: Override, groups: Mapping[str, Sequence[str]]) -> str | N
 def error_sentence(error: BaseException) -> str:
     """The most telling sentence of a chain of exceptions."""
     chain = [*_chain(error)]
-    for each in chain:
-        for says in (_grammar, _several, _choice, _unknown, _mandatory, _interpolation, _kind):
-            if found := says(each):
-                return _where(chain) + found
+    for cause in chain:
+        for explain in (
+            _explain_syntax,
+            _explain_several_values,
+            _explain_group_choice,
+            _explain_unknown_key,
+            _explain_missing_value,
+            _explain_interpolation,
+            _explain_wrong_type,
+        ):
+            if sentence := explain(cause):
+                return _file_prefix(chain) + sentence
     return next(filter(None, map(_first_line, chain)), repr(error))
 
 
-def _no_folder(warning: UserWarning) -> str:
+def _missing_folder_message(warning: UserWarning) -> str:
     path = re.search(r"path=(.*) is not available", str(warning))
     return f"hydra.searchpath: there is no folder {path[1] if path else warning}; give [file://FOLDER]"
 
 
-def _where(chain: Sequence[BaseException]) -> str:
+def _file_prefix(chain: Sequence[BaseException]) -> str:
     """The file that the mistake stands in, where it is not the command line."""
-    found = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
-    return f"{found[1]}.yaml: " if found else ""
+    match = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
+    return f"{match[1]}.yaml: " if match else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -106,70 +114,70 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _choice(error: BaseException) -> str | None:
+def _explain_group_choice(error: BaseException) -> str | None:
     """A group option that no file stands for, or a group that was left without one."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group.endswith("/None"):
             return f"roster=? : a member takes its size '{option}' from one; write roster=replica"
         return f"{group or 'config'}={option}: no such choice; {did_you_mean(option, error.options or ())}"
-    if found := re.match(r"You must specify '(\S+)'", str(error)):
+    if match := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
-        return f"{found[1]}=? : no choice was made; {did_you_mean('', options)}"
+        return f"{match[1]}=? : no choice was made; {did_you_mean('', options)}"
     return None
 
 
-def _unknown(error: BaseException) -> str | None:
+def _explain_unknown_key(error: BaseException) -> str | None:
     """A key that the schema does not have."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
-        return _new_source(str(error.key))
+        return _new_source_message(str(error.key))
     if isinstance(error, ConfigCompositionException):
-        if found := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
-            return _no_key(found[1], found[2])
-        if found := re.match(r"Override (\S+) looks like a config group override", text):
-            return _no_key(found[1].partition("=")[0], found[1])
+        if match := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
+            return _unknown_key_message(match[1], match[2])
+        if match := re.match(r"Override (\S+) looks like a config group override", text):
+            return _unknown_key_message(match[1].partition("=")[0], match[1])
     if isinstance(error, OmegaConfBaseException) and re.match(r"Key '.*' (is )?not in", text):
-        return _no_key(str(error.full_key))
+        return _unknown_key_message(str(error.full_key))
     return None
 
 
-def _no_key(key: str, line: str | None = None) -> str:
-    if found := re.fullmatch(r"data\.sources\.(\w+)(?:\.(\w+))?", key):
+def _unknown_key_message(key: str, line: str | None = None) -> str:
+    if match := re.fullmatch(r"data\.sources\.(\w+)(?:\.(\w+))?", key):
         fields = [field.name for field in dataclasses.fields(SourceConfig)]
-        if found[2] in (None, *fields):
-            return _new_source(found[1])
-        return f"{line or key}: no such key; {did_you_mean(found[2], fields)}"
-    if renamed := renamed_key_message(key, (line or "").partition("=")[2]):
-        return renamed
+        if match[2] in (None, *fields):
+            return _new_source_message(match[1])
+        return f"{line or key}: no such key; {did_you_mean(match[2], fields)}"
+    if message := renamed_key_message(key, (line or "").partition("=")[2]):
+        return message
     if line and ".options" in key:
         return f"{line}: an option that the config does not name yet is added; write +{line}"
-    return f"{line or key}: no such key; {did_you_mean(key, _neighbours(key))}"
+    return f"{line or key}: no such key; {did_you_mean(key, _similar_keys(key))}"
 
 
-def _new_source(name: str) -> str:
+def _new_source_message(name: str) -> str:
     return (
         f"data.sources.{name}: a command line adds no source; write a YAML file that has it, as "
         "conf/data/prose_code.yaml has two"
     )
 
 
-def _neighbours(key: str) -> Iterable[str]:
+def _similar_keys(key: str) -> Iterable[str]:
     """Keys that a slip of the finger may have missed: beside it, or anywhere if that is close."""
     parent = key.rpartition(".")[0]
-    beside = [known for known in _keys() if known.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.5)
-    return close if close and not (parent and beside) else beside or _keys()
+    siblings = [candidate for candidate in _schema_keys() if candidate.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, _schema_keys(), n=1, cutoff=0.5)
+    return close if close and not (parent and siblings) else siblings or _schema_keys()
 
 
 @functools.cache
-def _keys() -> tuple[str, ...]:
+def _schema_keys() -> tuple[str, ...]:
     leaves = flatten(Config())
     nodes = {leaf[:end] for leaf in leaves for end in (m.start() for m in re.finditer(r"\.", leaf))}
     return (*sorted({*leaves, *nodes}), "experiment")
 
 
-def _mandatory(error: BaseException) -> str | None:
+def _explain_missing_value(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         key = str(error.full_key)
         group = key.partition(".")[0]
@@ -178,36 +186,36 @@ def _mandatory(error: BaseException) -> str | None:
     return None
 
 
-def _several(error: BaseException) -> str | None:
+def _explain_several_values(error: BaseException) -> str | None:
     """A sweep where one run was asked for."""
-    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
-        return f"{found[1]}: several values make a sweep; use `harness sweep`, or quote a text with commas"
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
+        return f"{match[1]}: several values make a sweep; use `harness sweep`, or quote a text with commas"
     return None
 
 
-def _interpolation(error: BaseException) -> str | None:
+def _explain_interpolation(error: BaseException) -> str | None:
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key}: {_first_line(error)}"
     return None
 
 
-def _grammar(error: BaseException) -> str | None:
+def _explain_syntax(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not readable as KEY=VALUE; quote a value that holds special signs"
     return None
 
 
-def _kind(error: BaseException) -> str | None:
+def _explain_wrong_type(error: BaseException) -> str | None:
     """A value of the wrong type."""
     if not isinstance(error, ValidationError):
         return None
     text = _first_line(error)
-    if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
-        return f"{error.full_key}={found[1]}: not {_KINDS.get(found[2], 'a ' + found[2])}"
-    if found := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
-        if renamed := renamed_key_message(str(error.full_key), found[1]):
-            return renamed
-        return f"{error.full_key}={found[1]}: no such choice; {did_you_mean(found[1], found[2].split(', '))}"
+    if match := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        return f"{error.full_key}={match[1]}: not {_TYPE_NAMES.get(match[2], 'a ' + match[2])}"
+    if match := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        if message := renamed_key_message(str(error.full_key), match[1]):
+            return message
+        return f"{error.full_key}={match[1]}: no such choice; {did_you_mean(match[1], match[2].split(', '))}"
     return f"{error.full_key}: {text}"
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from harness.core.errors import UserError
 
-NAME = "AB_HARNESS_PROCESSES"
-INDEX = "AB_HARNESS_PROCESS"
+GROUP_VARIABLE = "AB_HARNESS_PROCESSES"
+INDEX_VARIABLE = "AB_HARNESS_PROCESS"
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class ProcessGroup:
     """How many, and how they find and mind each other. Process 0 leads: it alone writes into the run."""
 
     count: int
-    start: str
+    launch_id: str
     """Names this start among all starts of the run."""
     host: str = ""
     """By which the others reach process 0; empty: as process 0 calls its machine."""
-    arrive_seconds: float = 300.0
+    join_timeout_seconds: float = 300.0
     """Until all have come."""
     heartbeat_seconds: int = 100
     """A process that has said nothing for so long, and did not end either, is taken for dead."""
@@ -36,25 +36,25 @@ class ProcessGroup:
     index: int = 0
 
 
-def to_env(processes: ProcessGroup) -> dict[str, str]:
+def to_env(group: ProcessGroup) -> dict[str, str]:
     """Of the process `processes.index`; an engine that starts all alike overrides `INDEX` in each."""
-    content = dataclasses.asdict(processes)
-    return {INDEX: str(content.pop("index")), NAME: json.dumps(content)}
+    content = dataclasses.asdict(group)
+    return {INDEX_VARIABLE: str(content.pop("index")), GROUP_VARIABLE: json.dumps(content)}
 
 
 def from_env(env: Mapping[str, str]) -> ProcessGroup | None:
     """None for a process that trains alone. Raises UserError for what no engine wrote."""
-    if NAME not in env:
+    if GROUP_VARIABLE not in env:
         return None
     try:
-        found = ProcessGroup(**json.loads(env[NAME]), index=int(env.get(INDEX, "")))
+        group = ProcessGroup(**json.loads(env[GROUP_VARIABLE]), index=int(env.get(INDEX_VARIABLE, "")))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{NAME}={env[NAME]}, {INDEX}={env.get(INDEX, '')}: an engine sets both, the second one from 0 up"
+            f"{GROUP_VARIABLE}={env[GROUP_VARIABLE]}, {INDEX_VARIABLE}={env.get(INDEX_VARIABLE, '')}: an engine sets both, the second one from 0 up"
             f" ({error})"
         ) from error
-    if not 0 <= found.index < found.count:
+    if not 0 <= group.index < group.count:
         raise UserError(
-            f"{INDEX}={found.index}: {NAME} speaks of {found.count}, so give 0 to {found.count - 1}"
+            f"{INDEX_VARIABLE}={group.index}: {GROUP_VARIABLE} speaks of {group.count}, so give 0 to {group.count - 1}"
         )
-    return found
+    return group

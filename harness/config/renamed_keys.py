@@ -37,11 +37,11 @@ RENAMED = (
 
 def with_new_names(config: Mapping[str, Any]) -> Node:
     """Return the containers of a config, of any age, under today's names; `variant.touches` too."""
-    renamed: Node = copy.deepcopy(dict(config))
+    content: Node = copy.deepcopy(dict(config))
     for key in RENAMED:
-        _move(renamed, key.old, key.new, key.values)
-    _rename_touches(renamed, {key.old: key.new for key in RENAMED})
-    return renamed
+        _move(content, key.old, key.new, key.values)
+    _rename_touches(content, {key.old: key.new for key in RENAMED})
+    return content
 
 
 def with_first_names(config: Mapping[str, Any]) -> Node:
@@ -49,24 +49,26 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
 
     A run's identity is hashed over these, so that a rename makes no run another one.
     """
-    renamed: Node = copy.deepcopy(dict(config))
+    content: Node = copy.deepcopy(dict(config))
     for key in RENAMED:
-        _move(renamed, key.new, key.old, {new: old for old, new in key.values.items()})
-    if not renamed.get("loss", True):
-        del renamed["loss"]
-    _rename_touches(renamed, {key.new: key.old for key in RENAMED})
-    return renamed
+        _move(content, key.new, key.old, {new: old for old, new in key.values.items()})
+    if not content.get("loss", True):
+        del content["loss"]
+    _rename_touches(content, {key.new: key.old for key in RENAMED})
+    return content
 
 
 def renamed_key_message(key: str, value: str = "") -> str | None:
     """Say what a key, and the value that was given to it, is called today; None if nothing was renamed."""
-    for known in RENAMED:
-        if not _matches(known.old, key) or (known.old == known.new and value not in known.values):
+    for renamed_key in RENAMED:
+        if not _matches(renamed_key.old, key) or (
+            renamed_key.old == renamed_key.new and value not in renamed_key.values
+        ):
             continue
-        new = _filled(known.new, key)
-        today = known.values.get(value, value)
-        shown = str(today).lower() if isinstance(today, bool) else str(today)
-        return f"{key}{'=' * bool(value)}{value} was renamed: write {new}{'=' * bool(shown)}{shown}"
+        new_key = _fill_wildcards(renamed_key.new, key)
+        new_value = renamed_key.values.get(value, value)
+        value_text = str(new_value).lower() if isinstance(new_value, bool) else str(new_value)
+        return f"{key}{'=' * bool(value)}{value} was renamed: write {new_key}{'=' * bool(value_text)}{value_text}"
     return None
 
 
@@ -75,19 +77,19 @@ def _matches(pattern: str, key: str) -> bool:
     return len(parts) == len(names) and all(p in ("*", n) for p, n in zip(parts, names, strict=True))
 
 
-def _filled(pattern: str, key: str) -> str:
+def _fill_wildcards(pattern: str, key: str) -> str:
     names = key.split(".")
     return ".".join(names[i] if part == "*" else part for i, part in enumerate(pattern.split(".")))
 
 
 def _move(config: Node, source: str, target: str, values: Mapping[Any, Any]) -> None:
-    for key in [*_keys(config, source.split("."))]:
+    for key in [*_matching_keys(config, source.split("."))]:
         *path, name = key.split(".")
         node: Any = config
         for part in path:
             node = node[part]
         value = node.pop(name)
-        *path, name = _filled(target, key).split(".")
+        *path, name = _fill_wildcards(target, key).split(".")
         node = config
         for part in path:
             node = node.setdefault(part, {})
@@ -95,14 +97,14 @@ def _move(config: Node, source: str, target: str, values: Mapping[Any, Any]) -> 
             node[name] = values.get(value, value) if isinstance(value, str | bool) else value
 
 
-def _keys(node: Any, parts: list[str], prefix: str = "") -> Iterator[str]:
+def _matching_keys(node: Any, parts: list[str], prefix: str = "") -> Iterator[str]:
     """Every dotted key of the containers that fits a pattern's parts."""
     if not isinstance(node, dict):
         return
-    first, *rest = parts
+    first, *later_parts = parts
     for name in [*node] if first == "*" else [first] * (first in node):
-        if rest:
-            yield from _keys(node[name], rest, f"{prefix}{name}.")
+        if later_parts:
+            yield from _matching_keys(node[name], later_parts, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 

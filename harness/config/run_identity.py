@@ -14,12 +14,16 @@ VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tu
 
 def identity(config: Config) -> str:
     """Hash what makes a run this run: every node but the volatile ones, as 64 hex digits."""
-    own = {key: value for key, value in to_plain(config).items() if key not in VOLATILE}
-    return hash_json(with_first_names(own))
+    nodes = {key: value for key, value in to_plain(config).items() if key not in VOLATILE}
+    return hash_json(with_first_names(nodes))
 
 
 def config_difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Every leaf in which two configs differ, `{dotted key: (one, other)}`; absent leaves are None."""
-    left, right = flatten(one), flatten(other)
-    keys = sorted(left.keys() | right.keys())
-    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+    left_leaves, right_leaves = flatten(one), flatten(other)
+    keys = sorted(left_leaves.keys() | right_leaves.keys())
+    return {
+        key: (left_leaves.get(key), right_leaves.get(key))
+        for key in keys
+        if left_leaves.get(key) != right_leaves.get(key)
+    }

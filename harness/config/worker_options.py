@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NAME = "AB_HARNESS_TERMS"
-LONGEST_BACKOFF = 60.0
+OPTIONS_VARIABLE = "AB_HARNESS_TERMS"
+MAX_BACKOFF_SECONDS = 60.0
 INCOMPLETE = 3
 """Exit status of a worker that leaves a run which the same command would train further."""
 
@@ -31,12 +31,12 @@ class WorkerOptions:
     def backoff(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row: doubled by each, and never so long that waiting
         looks like a stall."""
-        return min(self.backoff_seconds * 2 ** (failures - 1), LONGEST_BACKOFF, self.stall_seconds / 2)
+        return min(self.backoff_seconds * 2 ** (failures - 1), MAX_BACKOFF_SECONDS, self.stall_seconds / 2)
 
 
-def to_env(terms: WorkerOptions) -> dict[str, str]:
-    return {NAME: json.dumps(dataclasses.asdict(terms))}
+def to_env(options: WorkerOptions) -> dict[str, str]:
+    return {OPTIONS_VARIABLE: json.dumps(dataclasses.asdict(options))}
 
 
 def from_env(env: Mapping[str, str]) -> WorkerOptions:
-    return WorkerOptions(**json.loads(env.get(NAME, "{}")))
+    return WorkerOptions(**json.loads(env.get(OPTIONS_VARIABLE, "{}")))

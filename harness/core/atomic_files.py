@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_SEAL = "checksum"
+_CHECKSUM_KEY = "checksum"
 
 
 class CorruptFile(Exception):
@@ -43,13 +43,13 @@ def remove_temp_files(folder: Path) -> None:
 def remove_new_dirs_on_error(folder: Path) -> Iterator[None]:
     """Should what is done within fail, folders on the way to this one that were not there before it are gone
     again, as far as they are empty."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            for each in made:
-                each.rmdir()
+            for new_folder in new_folders:
+                new_folder.rmdir()
         raise
 
 
@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any | None:
 
 def write_checksummed_json(path: Path, content: dict[str, Any]) -> None:
     """JSON with its own checksum: a flipped bit in a number is still valid JSON."""
-    write_json(path, content | {_SEAL: json_checksum(content)})
+    write_json(path, content | {_CHECKSUM_KEY: json_checksum(content)})
 
 
 def read_checksummed_json(path: Path) -> dict[str, Any] | None:
@@ -82,7 +82,7 @@ def read_checksummed_json(path: Path) -> dict[str, Any] | None:
     content = read_json(path)
     if not isinstance(content, dict):
         return None
-    seal = content.pop(_SEAL, None)
+    seal = content.pop(_CHECKSUM_KEY, None)
     return content if seal in (None, json_checksum(content)) else None
 
 

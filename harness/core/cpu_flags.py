@@ -12,13 +12,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 TIMEOUT_SECONDS = 1800
 """XLA gives up a collective after 30-40 s by default: on a busy host that kills a healthy block."""
 
-COLLECTIVES = (
+COLLECTIVE_TIMEOUTS = (
     f"--xla_cpu_collective_timeout_seconds={TIMEOUT_SECONDS}",
     f"--xla_cpu_collective_call_warn_stuck_timeout_seconds={TIMEOUT_SECONDS}",
     f"--xla_cpu_collective_call_terminate_timeout_seconds={TIMEOUT_SECONDS}",
 )
 
-LIBRARY_PRODUCTS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
+YNN_PRODUCTS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 """Matrix products by the XNNPACK successor: faster, and the same bits on any number of devices and cores."""
 
 ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
@@ -31,12 +31,12 @@ def cpu_env(devices: int) -> dict[str, str]:
     The whole of XLA_FLAGS is ours, because a replay needs all of it. A flag that XLA does not know
     aborts the process, hence only for the jaxlib versions in which each was tried.
     """
-    flags = (LIBRARY_PRODUCTS, ONE_MODULE, *COLLECTIVES) if _accepts_flags(_version()) else ()
+    flags = (YNN_PRODUCTS, ONE_MODULE, *COLLECTIVE_TIMEOUTS) if _accepts_flags(_jaxlib_version()) else ()
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 
 @functools.cache
-def _version() -> str:
+def _jaxlib_version() -> str:
     """Of jaxlib; looked up once, since a sweep asks for each of its workers."""
     return metadata.version("jaxlib")
 

@@ -20,8 +20,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
-    return f"valid: {shown}" if valid else "nothing is registered"
+    listing = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
+    return f"valid: {listing}" if valid else "nothing is registered"
 
 
 def disk_error(error: OSError, place: object) -> UserError | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 
-_UNKNOWN = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """What bucket mounts, and network file systems without a lock service, answer."""
 
 
@@ -22,7 +22,7 @@ def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
     try:
         fcntl.flock(descriptor, kind)
     except OSError as error:
-        if error.errno not in _UNKNOWN:
+        if error.errno not in _UNSUPPORTED:
             raise
         why = (
             f"its file system keeps no locks ({error.strerror}), without which two would write there at once"

@@ -13,13 +13,15 @@ ROOT = Path("/")
 def memory_limit(root: Path = ROOT) -> float:
     """Bytes: of the machine, or of the control group (version 1 or 2) that this process is held in, if that
     is less."""
-    return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _groups(root))])
+    return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _control_groups(root))])
 
 
 def free_memory(root: Path = ROOT) -> float:
     """Bytes that are to be had now: what the kernel calls available, and what the limit of the group leaves,
     its files in the page cache not counted as use."""
-    return max(0.0, min([_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _groups(root))]))
+    return max(
+        0.0, min([_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _control_groups(root))])
+    )
 
 
 def resident_memory(root: Path = ROOT) -> float:
@@ -36,11 +38,11 @@ def _meminfo(root: Path, name: str) -> float:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return math.inf  # no Linux: nothing is known, and nothing is refused
-    found = (float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-    return next(found, math.inf)
+    values = (float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return next(values, math.inf)
 
 
-def _groups(root: Path) -> Iterator[tuple[float, float]]:
+def _control_groups(root: Path) -> Iterator[tuple[float, float]]:
     """(limit, use) of every group around this process that has a limit, in bytes."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -57,10 +59,10 @@ def _groups(root: Path) -> Iterator[tuple[float, float]]:
             )
             inner = Path(path.lstrip("/"))
             for part in (inner, *inner.parents):
-                yield from _group(top / part, *names)
+                yield from _read_group(top / part, *names)
 
 
-def _group(folder: Path, limit: str, use: str) -> Iterator[tuple[float, float]]:
+def _read_group(folder: Path, limit: str, use: str) -> Iterator[tuple[float, float]]:
     try:
         limited, used = float((folder / limit).read_text()), float((folder / use).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -11,6 +11,10 @@ from typing import Any
 from harness.core.interval import Interval
 
 MISSING = "–"
+GIB = 2.0**30
+"""Bytes."""
+TIME_UNITS = (("days", 1.0), ("hours", 24.0), ("minutes", 1440.0), ("seconds", 86_400.0))
+"""Units of time, and their number per day."""
 
 
 def plain_text(value: Any) -> str:
@@ -67,6 +71,16 @@ def format_bytes(number: float) -> str:
         if number < 1024:
             return f"{number:.1f} {unit}"
     return f"{number / 1024:.1f} TiB"
+
+
+def choose_memory_unit(largest: float) -> tuple[str, float]:
+    """Return the name and the bytes of the unit for amounts up to `largest` bytes."""
+    return ("GiB", GIB) if largest > GIB else ("MiB", GIB / 1024)
+
+
+def choose_time_unit(days: float | None) -> tuple[str, float]:
+    """Return the longest unit of which `days` is at least 1, and its number per day; days for None."""
+    return next((unit for unit in TIME_UNITS if days is None or days * unit[1] >= 1), TIME_UNITS[-1])
 
 
 def format_scientific(value: float) -> str:

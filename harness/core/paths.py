@@ -36,9 +36,9 @@ def resolve_paths(content: dict[Any, Any]) -> None:
     """Write each path of a config as one. Raises UserError for what is remote."""
     data, finetune = content["data"], content["finetune"]
     sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}
-    named = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}
+    keys = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}
     content["runs"] = runs_path(content["runs"])
     way_out = "mount it, or copy it to where every worker sees it"
-    for key, (node, name) in named.items():
+    for key, (node, name) in keys.items():
         if isinstance(node.get(name), str):
             node[name] = local_path(node[name], way_out, f"{key}=")

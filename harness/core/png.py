@@ -10,19 +10,19 @@ from jaxtyping import UInt8
 
 GAP = 2
 """Pixels between the images of a grid."""
-COLOR = {1: 0, 3: 2}
+COLOR_TYPE = {1: 0, 3: 2}
 """The format's number for grey, and for red, green and blue."""
 
 
 def encode_png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
     """A whole file. Images of other than three channels are grey: their first channel."""
-    shown = pixels_HWC if pixels_HWC.shape[2] == 3 else pixels_HWC[..., :1]
-    height, width, channels = shown.shape
+    image = pixels_HWC if pixels_HWC.shape[2] == 3 else pixels_HWC[..., :1]
+    height, width, channels = image.shape
     lines = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: none
-    lines[:, 1:] = shown.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOR[channels], 0, 0, 0)
+    lines[:, 1:] = image.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOR_TYPE[channels], 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
 
 
 def image_grid(

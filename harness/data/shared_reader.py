@@ -43,10 +43,8 @@ class SharedReaders:
 
     @contextmanager
     def open(self, config: Config, local_rows_B: np.ndarray | None = None) -> Iterator[DataHandle]:
-        """Open, or share, the reader of this config. `local_rows_B` selects this process's rows (None: all).
-
-        Concurrent callers with the same config wait for the first.
-        """
+        """Open, or share, the reader of this config; concurrent callers with the same config wait for the
+        first. `local_rows_B` selects this process's rows (None: all)."""
         # Runs with this in common read the same batches and the same held-out tokens.
         key = hash_json([config.data, config.data_seed, config.scale.batch, config.evaluation.tokens])
         with self._lock:

@@ -11,16 +11,16 @@ from harness.core.atomic_files import write_bytes
 from harness.core.errors import UserError
 from harness.core.paths import local_path
 from harness.core.png import encode_png, image_grid
-from harness.inspection.load_run import open_subject, prepare_process
+from harness.inspection.load_run import load_run, prepare_process
 from harness.records.run.find_checkpoint import find_checkpoint
 
-AT_ONCE, ZOOM = 32, 2
+BATCH, ZOOM = 32, 2
 
 
 def sample_images(
     where: Path | str,
     to: Path | str | None = None,
-    each: int = 4,
+    per_label: int = 4,
     guidance: float = 2.0,
     steps: int = 50,
     seed: int = 0,
@@ -30,7 +30,7 @@ def sample_images(
     The same call on the same machine gives the same pixels. Raises UserError for a number out of range, for
     no such checkpoint, and for a model of text.
     """
-    _check(each, guidance, steps, seed)
+    _check_options(per_label, guidance, steps, seed)
     to = to and local_path(to, "write a file here, and copy that", "--to ")
     checkpoint = find_checkpoint(where)
     prepare_process(checkpoint.config)
@@ -40,22 +40,22 @@ def sample_images(
     from harness.training.output.image_samples import sample_requests
     from harness.training.programs.sample import make_sample, map_batches
 
-    subject = open_subject(checkpoint)
-    model = subject.model
+    run = load_run(checkpoint)
+    model = run.model
     if not isinstance(model, ImageModel):
         raise UserError(f"{where} is a model of text, which makes no images")
-    program, params = jax.jit(make_sample(model, steps)), subject.stored(checkpoint.step)
+    program, params = jax.jit(make_sample(model, steps)), run.stored_weights(checkpoint.step)
     labels = model.shape.vocabulary - 1
-    rows_NR = sample_requests(model, np.tile(np.arange(labels), each), seed)
-    made_NHWC = map_batches(lambda rows_BR: program(params, rows_BR, guidance), rows_NR, AT_ONCE)
+    rows_NR = sample_requests(model, np.tile(np.arange(labels), per_label), seed)
+    images_NHWC = map_batches(lambda rows_BR: program(params, rows_BR, guidance), rows_NR, BATCH)
     path = Path(to or f"samples_{checkpoint.step}.png")
-    write_bytes(path, encode_png(image_grid(made_NHWC, labels, ZOOM)))
+    write_bytes(path, encode_png(image_grid(images_NHWC, labels, ZOOM)))
     return path
 
 
-def _check(each: int, guidance: float, steps: int, seed: int) -> None:
-    for name, value, least in (("each", each, 1), ("steps", steps, 1), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"--{name}={value}: give {least} or more")
+def _check_options(per_label: int, guidance: float, steps: int, seed: int) -> None:
+    for name, value, minimum in (("each", per_label, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if value < minimum:
+            raise UserError(f"--{name}={value}: give {minimum} or more")
     if not math.isfinite(guidance):
         raise UserError(f"--guidance={guidance}: give a number; 1 as trained, 2 to show more of the label")

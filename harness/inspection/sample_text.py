@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from harness.config.schema.run import DataKind
 from harness.core.errors import UserError
-from harness.inspection.load_run import Ask, open_subject, prepare_process
+from harness.inspection.load_run import PredictFn, load_run, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
@@ -25,33 +25,38 @@ def sample(
     The same call on the same machine gives the same text. Raises UserError for a number out of range, for
     no such checkpoint, and for a tokenizer that is no longer that of the run.
     """
-    _check(tokens, temperature, seed)
+    _check_options(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
     if checkpoint.config.data.kind is DataKind.images:
         raise UserError(f"{where} is a model of images, which writes no text: `harness sample` makes a grid")
     prepare_process(checkpoint.config)
-    codec = codec_of(checkpoint)
-    ask = open_subject(checkpoint).ask(checkpoint.step, rows=1)
+    codec = load_run_codec(checkpoint)
+    predict = load_run(checkpoint).predict_fn(checkpoint.step, rows=1)
     start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # as a document starts in training
     length = checkpoint.config.data.sequence_length
-    return codec.decode(np.array(_continued(ask, start, tokens, temperature, seed, length, codec.end_token)))
+    return codec.decode(
+        np.array(_generate(predict, start, tokens, temperature, seed, length, codec.end_token))
+    )
 
 
-def codec_of(checkpoint: Checkpoint) -> Codec:
+def load_run_codec(checkpoint: Checkpoint) -> Codec:
     """The tokenizer of a run. Raises UserError where its vocabulary is another one by now."""
     from harness.data.text.tokenizers import load_tokenizer
 
-    name, known = checkpoint.config.data.tokenizer, checkpoint.provenance.facts.shape["vocabulary"]
+    name, trained_vocabulary = (
+        checkpoint.config.data.tokenizer,
+        checkpoint.provenance.facts.shape["vocabulary"],
+    )
     codec = load_tokenizer(name)
-    if codec.vocabulary != known:
+    if codec.vocabulary != trained_vocabulary:
         raise UserError(
             f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "
-            f"with {known}: put back the file that it was trained with"
+            f"with {trained_vocabulary}: put back the file that it was trained with"
         )
     return codec
 
 
-def pick(logits_V: Float[np.ndarray, " V"], temperature: float, uniform: float) -> int:
+def sample_token(logits_V: Float[np.ndarray, " V"], temperature: float, uniform: float) -> int:
     """The likeliest token at temperature 0, else that at which the cumulated softmax passes `uniform`."""
     if temperature == 0:
         return int(np.argmax(logits_V))
@@ -60,22 +65,25 @@ def pick(logits_V: Float[np.ndarray, " V"], temperature: float, uniform: float) 
     return int(np.searchsorted(cumulated_V, uniform * cumulated_V[-1], side="right"))
 
 
-def _continued(
-    ask: Ask, text: list[int], tokens: int, temperature: float, seed: int, length: int, end: int
+def _generate(
+    predict: PredictFn, text: list[int], tokens: int, temperature: float, seed: int, length: int, end: int
 ) -> list[int]:
     """The tokens and those that follow, each from the last `length` before it."""
     rng = np.random.default_rng(seed)
     for _ in range(tokens):
-        seen = text[-length:]
-        filled_NT1 = np.zeros((1, length + 1), np.int32)  # what stands behind is not seen
-        filled_NT1[0, : len(seen)] = seen
-        text = [*text, pick(ask(filled_NT1).logits_NTV[0, len(seen) - 1], temperature, rng.random())]
+        context = text[-length:]
+        padded_NT1 = np.zeros((1, length + 1), np.int32)  # what stands behind is not seen
+        padded_NT1[0, : len(context)] = context
+        text = [
+            *text,
+            sample_token(predict(padded_NT1).logits_NTV[0, len(context) - 1], temperature, rng.random()),
+        ]
         if text[-1] == end:
             break
     return text
 
 
-def _check(tokens: int, temperature: float, seed: int) -> None:
+def _check_options(tokens: int, temperature: float, seed: int) -> None:
     if tokens < 1:
         raise UserError(f"--tokens={tokens}: give 1 or more")
     if not 0 <= temperature < float("inf"):

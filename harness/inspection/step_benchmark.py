@@ -33,14 +33,14 @@ from harness.records.run.provenance import Facts, read_provenance
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
 
-WARM_UP, BATCHES = 2, 4
+WARMUP_STEPS, CACHED_BATCHES = 2, 4
 """Steps of each turn that do not count, and batches that are kept on the device and taken in turn."""
-SECONDS, LEAST = 1.0, 5
+TURN_SECONDS, MIN_STEPS = 1.0, 5
 """How long a turn of the slowest variant takes, and the fewest steps of a turn."""
 
 
 @dataclass(frozen=True)
-class Entrant:
+class BenchmarkedVariant:
     """One variant of the block."""
 
     config: Config
@@ -55,94 +55,98 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         block = open_block([RunDir(Path(path)) for path in arguments.runs])
-        steps = checked(arguments.steps)
+        steps = check_steps(arguments.steps)
         _prepare_process(block)
-        print(json.dumps(measure(block, steps)))
+        print(json.dumps(time_block(block, steps)))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def open_block(runs: Sequence[RunDir]) -> list[Entrant]:
+def open_block(runs: Sequence[RunDir]) -> list[BenchmarkedVariant]:
     """The variants in the order given. Raises UserError where they are no runs of one block."""
-    block = [_entrant(run) for run in runs]
-    names = [entrant.config.variant.name for entrant in block]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"variant.name={twice} is there twice: give one run of each variant of a block")
-    check_block([entrant.config for entrant in block], f"{runs[0].path} and what is timed with it")
+    block = [_open_variant(run) for run in runs]
+    names = [variant.config.variant.name for variant in block]
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"variant.name={duplicate} is there twice: give one run of each variant of a block")
+    check_block([variant.config for variant in block], f"{runs[0].path} and what is timed with it")
     return block
 
 
-def checked(steps: int | None) -> int | None:
+def check_steps(steps: int | None) -> int | None:
     if steps is not None and steps < 1:
         raise UserError(f"--steps={steps}: give 1 or more, or leave it out for about a second a turn")
     return steps
 
 
-def measure(block: Sequence[Entrant], steps: int | None) -> dict[str, Any]:
+def time_block(block: Sequence[BenchmarkedVariant], steps: int | None) -> dict[str, Any]:
     """Step times in seconds, medians by turn and over all turns, and bytes that a device must hold."""
-    lanes = {entrant.config.variant.name: _lane(entrant) for entrant in block}
-    peaks = {name: peak_bytes(lane) for name, lane in lanes.items()}  # compiled before anything is timed
-    steps = steps or _enough([statistics.median(_turn(lane, LEAST)) for lane in lanes.values()])
-    order = [*lanes, *reversed(lanes)]
-    taken: dict[str, list[list[float]]] = {name: [] for name in lanes}
+    programs_by_variant = {variant.config.variant.name: _make_programs(variant) for variant in block}
+    peaks = {
+        name: peak_bytes(programs) for name, programs in programs_by_variant.items()
+    }  # compiled before anything is timed
+    steps = steps or _steps_per_turn(
+        [statistics.median(_time_turn(programs, MIN_STEPS)) for programs in programs_by_variant.values()]
+    )
+    order = [*programs_by_variant, *reversed(programs_by_variant)]
+    turns_by_variant: dict[str, list[list[float]]] = {name: [] for name in programs_by_variant}
     for name in order:
-        taken[name].append(_turn(lanes[name], steps))
+        turns_by_variant[name].append(_time_turn(programs_by_variant[name], steps))
     variants = {
         name: {
             "step_seconds": statistics.median(itertools.chain(*turns)),
             "turns": [statistics.median(turn) for turn in turns],
             "peak_bytes": peaks[name],
         }
-        for name, turns in taken.items()
+        for name, turns in turns_by_variant.items()
     }
     return {"scale": block[0].config.scale.name, "steps": steps, "order": order, "variants": variants}
 
 
-def peak_bytes(lane: RunPrograms) -> int | None:
+def peak_bytes(programs: RunPrograms) -> int | None:
     """What the compiled step holds on each device; None where the platform does not say.
 
     A sum of what it is given, gives back and needs between, without what it gives back in place: the
     compiler's own plan, so the same in every run, unlike the memory of a process.
     """
-    step: Any = lane.prepare()[1]  # loaded from the cache, it says the same as freshly compiled
+    step: Any = programs.prepare()[1]  # loaded from the cache, it says the same as freshly compiled
     plan = step.memory_analysis()
     if plan is None:
         return None
-    given, taken = plan.argument_size_in_bytes, plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return given + taken + plan.temp_size_in_bytes
+    arguments, outputs = plan.argument_size_in_bytes, plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return arguments + outputs + plan.temp_size_in_bytes
 
 
-def _turn(lane: RunPrograms, steps: int) -> list[float]:
+def _time_turn(programs: RunPrograms, steps: int) -> list[float]:
     """Seconds of each step but the first few. The state is the turn's own: beside it no other takes memory.
 
     The rate is zero, so the parameters stay what they were drawn as, however many steps are timed.
     """
     import jax
 
-    state, seconds = lane.init_state(), []
-    batches = [lane.put_batch(lane.get_batch(t)) for t in range(BATCHES)]
+    state, seconds = programs.init_state(), []
+    batches = [programs.put_batch(programs.get_batch(t)) for t in range(CACHED_BATCHES)]
     jax.block_until_ready((state, batches))
-    for index in range(WARM_UP + steps):
+    for index in range(WARMUP_STEPS + steps):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(lane.step(state, batches[index % BATCHES], 0.0))
+        state, _ = jax.block_until_ready(programs.step(state, batches[index % CACHED_BATCHES], 0.0))
         seconds.append(time.perf_counter() - start)
-    return seconds[WARM_UP:]
+    return seconds[WARMUP_STEPS:]
 
 
-def _enough(seconds: Sequence[float]) -> int:
-    return max(LEAST, math.ceil(SECONDS / max(seconds)))
+def _steps_per_turn(seconds: Sequence[float]) -> int:
+    return max(MIN_STEPS, math.ceil(TURN_SECONDS / max(seconds)))
 
 
-def _entrant(run: RunDir) -> Entrant:
+def _open_variant(run: RunDir) -> BenchmarkedVariant:
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         raise UserError(f"{run.path}: no run.json and config.yaml that fit; give the directory of a run")
-    return Entrant(read_config(run.config), provenance.facts)
+    return BenchmarkedVariant(read_config(run.config), provenance.facts)
 
 
-def _lane(entrant: Entrant) -> RunPrograms:
+def _make_programs(variant: BenchmarkedVariant) -> RunPrograms:
     """On the first devices of this process: all lanes of a block have as many."""
     import jax
 
@@ -150,14 +154,14 @@ def _lane(entrant: Entrant) -> RunPrograms:
     from harness.training.parent_checkpoint import rebuild_model
     from harness.training.programs.run_programs import make_run_programs
 
-    config = entrant.config
+    config = variant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: config.mesh.devices]
-    model = rebuild_model(config, entrant.facts)
+    model = rebuild_model(config, variant.facts)
     return make_run_programs(config, model, devices, sampler.batch, {})
 
 
-def _prepare_process(block: Sequence[Entrant]) -> None:
+def _prepare_process(block: Sequence[BenchmarkedVariant]) -> None:
     """As a worker prepares its own, with the devices of one lane."""
     config = block[0].config
     if config.cluster.platform == "cpu":
@@ -167,8 +171,8 @@ def _prepare_process(block: Sequence[Entrant]) -> None:
 
     # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
-    for entrant in block:
-        import_modules(entrant.config)
+    for variant in block:
+        import_modules(variant.config)
 
 
 if __name__ == "__main__":

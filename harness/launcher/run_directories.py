@@ -18,7 +18,7 @@ from harness.records.run.config_file import checksum_ok, contains_node, read_con
 from harness.records.run.integrity import find_damage, remove_partial_files
 from harness.records.run.provenance import (
     Provenance,
-    code_of,
+    code_hash_of,
     identity_of,
     package_versions,
     read_provenance,
@@ -119,7 +119,7 @@ def provenance_of(run: Run) -> Provenance:
     return Provenance(
         identity=identity_of(config, run.facts),
         config_hash=hash_json(config),
-        code_hash=code_of(config),
+        code_hash=code_hash_of(config),
         experiment=config.experiment_name,
         scale=config.scale.name,
         variant=config.variant.name,
@@ -162,7 +162,7 @@ def _expected_branches(run: Run) -> list[float]:
 
 def _find_drift(run: Run, stored: Provenance) -> str:
     """Return the change of code or libraries since the run began; empty if there is none."""
-    if stored.code_hash.rpartition("+")[2] != code_of(run.config):
+    if stored.code_hash.rpartition("+")[2] != code_hash_of(run.config):
         return "the code changed"
     versions = package_versions()
     changed = [name for name, version in stored.versions.items() if versions.get(name, version) != version]
@@ -178,7 +178,7 @@ def _handle_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, not
         return
     note(f"{run.name}: {drift} at step {step}; it goes on, and is marked MIXED_CODE")
     ledger.append(sweep, "drift", {"run": run.name, "what": drift, "step": step})
-    code = f"{stored.code_hash}@{step}+{code_of(run.config)}"
+    code = f"{stored.code_hash}@{step}+{code_hash_of(run.config)}"
     write_provenance(
         run.dir, dataclasses.replace(stored, code_hash=code, versions=stored.versions | package_versions())
     )

@@ -84,13 +84,8 @@ class Block:
         """Name of the scale that its runs share."""
         return self.runs[0].config.scale.name
 
-    @property
-    def cost(self) -> float:
-        """FLOPs as executed by all its runs."""
-        return sum(run.cost for run in self.runs)
 
-
-def sweep_directory(configs: Sequence[Config]) -> SweepDir:
+def sweep_dir(configs: Sequence[Config]) -> SweepDir:
     """Return the directory of a sweep. Raises UserError if the runs belong to several sweeps."""
     paths = {Path(config.runs) / config.experiment_name for config in configs}
     if len(paths) > 1:
@@ -117,7 +112,7 @@ def check_trainable(configs: Sequence[Config]) -> None:
             )
 
 
-def run_directory(sweep: SweepDir, config: Config) -> RunDir:
+def run_dir(sweep: SweepDir, config: Config) -> RunDir:
     """Return the directory of a run. Raises UserError for a name that cannot be a folder."""
     for key, name in (("scale.name", config.scale.name), ("variant.name", config.variant.name)):
         if not name or "/" in name or name.startswith("."):
@@ -131,7 +126,7 @@ def check_distinct(sweep: SweepDir, configs: Iterable[Config]) -> None:
     """Raise UserError if two runs are equal, or would share a directory."""
     by_path: dict[Path, Config] = {}
     for config in configs:
-        path = run_directory(sweep, config).path
+        path = run_dir(sweep, config).path
         if path not in by_path:
             by_path[path] = config
         elif identity(by_path[path]) == identity(config):

@@ -13,14 +13,7 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import batch_scripts, make_engine
 from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, freeze_plan
-from harness.launcher.runs import (
-    Run,
-    check_distinct,
-    check_trainable,
-    make_blocks,
-    run_directory,
-    sweep_directory,
-)
+from harness.launcher.runs import Run, check_distinct, check_trainable, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.stages.interim_looks import InterimLooks, interim_looks
@@ -90,7 +83,7 @@ def launch(
 def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     """Describe the runs of a sweep and check them against each other. Writes nothing. Holds for any machine.
     Raises UserError for a rule, runs or pairs that cannot be compared fairly."""
-    sweep = sweep_directory(configs)
+    sweep = sweep_dir(configs)
     freeze_rule.set_default_control(configs)
     freeze_rule.check_control(sweep, configs)
     check_distinct(sweep, configs)
@@ -101,9 +94,7 @@ def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
 
 def _describe(sweep: SweepDir, configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     facts = hooks.describe(configs)
-    runs = [
-        Run(config, fact, run_directory(sweep, config)) for config, fact in zip(configs, facts, strict=True)
-    ]
+    runs = [Run(config, fact, run_dir(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
     return SweepRuns(sweep, runs, make_blocks(runs))
 
 

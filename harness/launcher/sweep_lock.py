@@ -21,10 +21,10 @@ def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
     """Hold the lock of a sweep. A failure before the first record removes every new file and folder. Raises
     UserError if another driver holds it, naming that one, or if the folder cannot be written."""
     with atomic_files.remove_new_dirs_on_error(sweep.path):
-        new = not sweep.lock.exists()
+        new = not sweep.driver_lock.exists()
         try:
-            if not acquire(sweep.lock, patience=0.2):
-                driver = owner(sweep.lock)
+            if not acquire(sweep.driver_lock, wait_seconds=0.2):
+                driver = owner(sweep.driver_lock)
                 name = (
                     f"process {driver.pid} on {driver.host}" if driver and driver.pid else "another process"
                 )
@@ -36,12 +36,12 @@ def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
             yield
         except BaseException as error:
             if new:
-                release_and_remove(sweep.lock)
+                release_and_remove(sweep.driver_lock)
             if isinstance(error, OSError) and (user_error := disk_error(error, sweep.path)):
                 raise user_error from error
             raise
         finally:
-            release(sweep.lock)
+            release(sweep.driver_lock)
 
 
 @contextmanager

@@ -59,16 +59,13 @@ def forward_flops(spec: ModelSpec) -> float:
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
     """Return the model FLOPs per token of the forward pass, by layer."""
     attention, feedforward = spec.attention, spec.feedforward
-    return [
-        attention.model_flops(context) + feedforward.model_flops(context) for context in spec.layer_contexts
-    ]
+    return [attention.model_flops(context) + feedforward.model_flops(context) for context in spec.contexts]
 
 
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
     attention, feedforward = spec.attention, spec.feedforward
     return [
-        attention.executed_flops(context) + feedforward.executed_flops(context)
-        for context in spec.layer_contexts
+        attention.executed_flops(context) + feedforward.executed_flops(context) for context in spec.contexts
     ]
 
 

@@ -11,6 +11,8 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import Remat
+from harness.models.model_spec import ModelSpec
+from harness.models.parameters import Stacking
 
 POLICIES = {
     Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -23,6 +25,17 @@ POLICIES = {
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
 """A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
 and the layer's statistics (None if it has none)."""
+
+
+def build_layers(
+    layer: Callable[[Any, int], nnx.Module], spec: ModelSpec, scan: bool
+) -> tuple[Stacking, nnx.List, nnx.List]:
+    """Build the layers of a model: the stacking, the layers of one period that repeat (none without `scan`),
+    and the remaining layers."""
+    depth = spec.shape.layers
+    stacking = Stacking(spec.period, depth // spec.period if scan else 0)
+    repeats = nnx.List(layer(spec, index) for index in range(stacking.period) if stacking.repeats)
+    return stacking, repeats, nnx.List(layer(spec, index) for index in range(stacking.stacked_layers, depth))
 
 
 def apply_layers(

@@ -13,7 +13,7 @@ from jax import Array
 from harness.config.schema.run import Precision
 from harness.models.mechanism import RenamedAttributes
 from harness.models.parameters import gain
-from harness.parallel.sharding.axis_rules import out_sharding
+from harness.parallel.sharding.axis_rules import out_sharding, reshape
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
@@ -72,17 +72,13 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     rows, columns = math.prod(x_BT.shape[:2]), math.prod(x_BT.shape[2:])
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
-    x_NI = jnp.reshape(x_BT, (rows, columns), out_sharding=out_sharding("batch", split_in))
-    weight_IO = jnp.reshape(
-        gather_weight(param, x_BT.dtype),
-        (columns, math.prod(shape_out)),
-        out_sharding=out_sharding(split_in, split_out),
+    x_NI = reshape(x_BT, (rows, columns), "batch", split_in)
+    weight_IO = reshape(
+        gather_weight(param, x_BT.dtype), (columns, math.prod(shape_out)), split_in, split_out
     )
     y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
-    unsharded = (None,) * (len(shape_out) - 1)
-    return jnp.reshape(
-        y_NO, (*x_BT.shape[:2], *shape_out), out_sharding=out_sharding("batch", None, split_out, *unsharded)
-    )
+    inner_axes = (None,) * (len(shape_out) - 1)
+    return reshape(y_NO, (*x_BT.shape[:2], *shape_out), "batch", None, split_out, *inner_axes)
 
 
 class RMSNorm(nnx.Module):

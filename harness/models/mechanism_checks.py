@@ -38,8 +38,8 @@ def check_mechanisms(spec: ModelSpec) -> None:
     documents although the config masks them. The checks use unsharded sequences."""
     spec = dataclasses.replace(spec, sequence_shards=1)
     for kind, module in (("attention", spec.attention), ("feedforward", spec.feedforward)):
-        if any(_foreign(nested) for nested in _nested_modules(module)):
-            for context in spec.layer_contexts[: spec.period]:
+        if any(_is_external(nested) for nested in _nested_modules(module)):
+            for context in spec.contexts[: spec.period]:
                 _check_layer(kind, module, context, spec)
 
 
@@ -52,20 +52,20 @@ def _nested_modules(module: ConfiguredModule) -> Iterator[ConfiguredModule]:
             yield from _nested_modules(item) if isinstance(item, ConfiguredModule) else ()
 
 
-def _foreign(chosen: ConfiguredModule) -> bool:
-    return chosen.mechanism.module.__module__.partition(".")[0] != "harness"
+def _is_external(module: ConfiguredModule) -> bool:
+    return module.mechanism.module.__module__.partition(".")[0] != "harness"
 
 
-def _check_layer(kind: str, configured: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
-    module = configured.build(context)
+def _check_layer(kind: str, mechanism: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
+    module = mechanism.build(context)
     graph, state = nnx.split(module)
 
     def apply(state: nnx.State, x_BTD: Array, rotary: Rotary) -> Array:
         output = nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
         return output[0] if isinstance(output, tuple) else output
 
-    name = f"model.{kind}.name={configured.mechanism.name}"
-    _check_flop_count(name, apply, state, configured, context, spec)
+    name = f"model.{kind}.name={mechanism.mechanism.name}"
+    _check_flop_count(name, apply, state, mechanism, context, spec)
     if sum(spec.size for spec in param_specs(module).values()) <= MAX_EXECUTED_PARAMETERS:
         params = _init_state(module, state)
         _check_causal(name, apply, params, context, spec)
@@ -90,7 +90,8 @@ def _check_flop_count(
     if abs(flops - expected) > 1e-6 * expected:
         raise UserError(
             f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products "
-            f"take {expected:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts too."
+            f"take {expected:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts "
+            "too."
         )
 
 
@@ -116,7 +117,7 @@ def _check_documents(
     earlier_BTD = jnp.concatenate([other_BTD[:, :half], x_BTD[:, half:]], axis=1)
     if _differ(apply(state, x_BTD, rotary)[:, half:], apply(state, earlier_BTD, rotary)[:, half:]):
         raise UserError(
-            f"{name}: in layer {context.layer} a token sees other documents, but data.mask_documents=true. "
+            f"{name}: layer {context.layer}: a token sees other documents, but data.mask_documents=true. "
             "Mask keys whose rotary.document_BT differs, or set data.mask_documents=false."
         )
 

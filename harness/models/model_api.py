@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -31,6 +31,13 @@ class Model(ABC):
     j + period, ... along a leading axis. With unrolled layers, stored and canonical paths are the same.
     """
 
+    loss_unit: ClassVar[str]
+    """Unit of the loss, for reports."""
+    _flops: ClassVar[Any]
+    """Module with the FLOP counts of a spec of this kind."""
+    _sizing: ClassVar[Any]
+    """Module with the parameter counts of a spec of this kind."""
+
     spec: ModelSpec
     compute: ComputeConfig
     stacking: Stacking
@@ -49,7 +56,17 @@ class Model(ABC):
     @property
     def parameters(self) -> int:
         """Number of all parameters."""
-        return self.non_embedding_parameters + self.embedding_parameters
+        return sum(param.size for param in self.param_specs.values())
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """Number of parameters of the layers and of everything between them and the output."""
+        return self._sizing.count_non_embedding(self.spec)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Number of parameters of the input embedding and the output head."""
+        return self.parameters - self.non_embedding_parameters
 
     @property
     @abstractmethod
@@ -57,35 +74,20 @@ class Model(ABC):
         """Number of int32 values in one example as it is read."""
 
     @property
-    @abstractmethod
-    def loss_unit(self) -> str:
-        """Unit of the loss, for reports."""
-
-    @property
-    @abstractmethod
-    def non_embedding_parameters(self) -> int:
-        """Number of parameters of the layers and of everything between them and the output."""
-
-    @property
     def active_parameters(self) -> int:
         """Number of non-embedding parameters that one token uses."""
-        idle = sum(self.spec.feedforward.inactive_parameters(context) for context in self.spec.layer_contexts)
+        idle = sum(self.spec.feedforward.inactive_parameters(context) for context in self.spec.contexts)
         return self.non_embedding_parameters - idle
 
     @property
-    @abstractmethod
-    def embedding_parameters(self) -> int:
-        """Number of parameters of the input embedding and the output head."""
-
-    @property
-    @abstractmethod
     def flops_per_token(self) -> float:
         """Model FLOPs per trained token."""
+        return self._flops.model_flops(self.spec)
 
     @property
-    @abstractmethod
     def executed_flops_per_token(self) -> float:
         """Executed FLOPs per trained token, padding and recomputation included."""
+        return self._flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     @abstractmethod
@@ -134,8 +136,8 @@ class Model(ABC):
             layer_params = {
                 path.removeprefix(prefix): params[path] for path in params if path.startswith(prefix)
             }
-            updated = self.spec.feedforward.update_after_step(layer_params, layer_stats)
-            changed |= {prefix + name: value for name, value in updated.items()}
+            new_values = self.spec.feedforward.update_after_step(layer_params, layer_stats)
+            changed |= {prefix + name: value for name, value in new_values.items()}
         return params | changed
 
     @abstractmethod

@@ -48,11 +48,11 @@ class ModelSpec:
         return math.lcm(self.attention.period, self.feedforward.period)
 
     @property
-    def layer_contexts(self) -> list[LayerContext]:
+    def contexts(self) -> list[LayerContext]:
         """Contexts of all layers, first to last."""
-        return [self.layer_context(layer) for layer in range(self.shape.layers)]
+        return [self.context(layer) for layer in range(self.shape.layers)]
 
-    def layer_context(self, layer: int) -> LayerContext:
+    def context(self, layer: int) -> LayerContext:
         """Return the context of the layer with this index."""
         config = self.config
         return LayerContext(

@@ -150,14 +150,14 @@ def lookup(kind: str, node: run.ModuleConfig, key: str | None = None) -> Configu
     `key` is the path of the node in the config: `model.<kind>`, or inside another mechanism's options.
     """
     key = key or f"model.{kind}"
-    registered = _REGISTERED[kind].get(node.name)
-    if registered is None:
+    mechanism = _REGISTERED[kind].get(node.name)
+    if mechanism is None:
         raise UserError(
             f"{key}.name={node.name} is not registered: {did_you_mean(node.name, _REGISTERED[kind])}"
             " (List a module of your own in `imports`.)"
         )
     return ConfiguredModule(
-        registered, _validate_options(kind, registered.options, dict(node.options), f"{key}.options")
+        mechanism, _validate_options(kind, mechanism.options, dict(node.options), f"{key}.options")
     )
 
 

@@ -64,11 +64,6 @@ def count_non_embedding(spec: ModelSpec) -> int:
     return total
 
 
-def count_embedding(model: ModelConfig, shape: ModelDims) -> int:
-    """Return the number of parameters of the embedding and of an untied head."""
-    return shape.vocabulary * shape.width * (1 if model.tie_embeddings else 2)
-
-
 def fit_ffn_width(spec: SpecT, target: float, measure: Callable[[SpecT], float]) -> SpecT:
     """Return the spec with the roundest feed-forward width whose `measure` is within TOLERANCE of the target.
     Raises UserError if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.config.schema.cluster import ClusterConfig
 from harness.plan.allocation.allocated_run import AllocatedRun
@@ -28,6 +28,8 @@ from harness.plan.plan_types import (
 from harness.plan.predict import CostPrediction, EvidenceKind, PlanEstimate
 from harness.records.sweep.plan_file import ChipShare
 
+Runs = tuple[PlannedRun, ...]
+
 
 def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> SweepPlan:
     """Plan every run of a sweep. A run that fits nowhere has its counts and the reason, and stops no other
@@ -42,7 +44,7 @@ def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> Swee
     return SweepPlan(planned, _machine(cluster, members, planned, models))
 
 
-def _plan_runs(cluster: Cluster, members: Sequence[AllocatedRun]) -> tuple[PlannedRun, ...]:
+def _plan_runs(cluster: Cluster, members: Sequence[AllocatedRun]) -> Runs:
     """Return the runs in the order of `members`; on a slot, each begins when the run before it has ended."""
     ends: dict[tuple[str, int | None], float] = {}
     planned = [_plan_run(cluster, member) for member in members]
@@ -98,28 +100,23 @@ def _with_prediction(planned: PlannedRun, prediction: CostPrediction, costs: Run
     )
 
 
-def _alternatives(found: CostPrediction) -> tuple[Alternative, ...]:
-    if found.choice is None:
+def _alternatives(prediction: CostPrediction) -> tuple[Alternative, ...]:
+    if prediction.choice is None:
         return ()
-    calibrated = found.step_seconds.value / found.choice.best.seconds
-    layouts = (*found.choice.runners_up, *found.choice.rejected)
+    factor = prediction.step_seconds.value / prediction.choice.best.seconds
+    layouts = (*prediction.choice.runners_up, *prediction.choice.rejected)
     return tuple(
-        Alternative(layout.layout, layout.seconds * calibrated, layout.bytes, layout.why)
-        for layout in layouts
+        Alternative(layout.layout, layout.seconds * factor, layout.bytes, layout.why) for layout in layouts
     )
 
 
 def _as_assumed(number: PlanEstimate | None) -> PlanEstimate | None:
-    """Return a number with evidence `assumed`: the costs of restarts, spares and saves that it counts are
-    assumed."""
+    """Return a number with evidence `assumed`, since the costs of restarts, spares and saves are assumed."""
     return number and dataclasses.replace(number, evidence=EvidenceKind.assumed)
 
 
 def _machine(
-    cluster: Cluster,
-    members: Sequence[AllocatedRun],
-    planned: tuple[PlannedRun, ...],
-    models: Sequence[ModelShape],
+    cluster: Cluster, members: Sequence[AllocatedRun], planned: Runs, models: Sequence[ModelShape]
 ) -> PlannedMachine:
     days, shares = last_end(planned), tuple(_chip_shares(cluster, members))
     busy = sum(run.devices * run.days.value for run in planned if run.days)
@@ -134,18 +131,11 @@ def _machine(
     )
 
 
-def _chip_shares(cluster: Cluster, members: Sequence[AllocatedRun]) -> list[ChipShare]:
-    by_kind = {part.name: [m for m in members if m.kind == part.name] for part in cluster.partitions}
-    return [
-        ChipShare(
-            part.name,
-            part.chip.name,
-            part.chips,
-            _chips_at_once(by_kind[part.name]),
-            tuple(member.model.name for member in by_kind[part.name]),
-        )
-        for part in cluster.partitions
-    ]
+def _chip_shares(cluster: Cluster, members: Sequence[AllocatedRun]) -> Iterator[ChipShare]:
+    for part in cluster.partitions:
+        runs = [member for member in members if member.kind == part.name]
+        names = tuple(member.model.name for member in runs)
+        yield ChipShare(part.name, part.chip.name, part.chips, _chips_at_once(runs), names)
 
 
 def _chips_at_once(members: Sequence[AllocatedRun]) -> int:
@@ -155,24 +145,20 @@ def _chips_at_once(members: Sequence[AllocatedRun]) -> int:
 
 
 def _power_use(cluster: Cluster, shares: Sequence[ChipShare]) -> PowerUse:
-    megawatts = (
-        sum(meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares) / 1e6
-    )
+    watts = (meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares)
+    megawatts = sum(watts) / 1e6
     site = cluster.site_watts and cluster.site_watts / 1e6
     return PowerUse(machine_watts(cluster) / 1e6, megawatts, site, site is None or megawatts <= site)
 
 
-def _mixed_chips(
-    cluster: Cluster, by_kind: tuple[PlannedRun, ...], models: Sequence[ModelShape]
-) -> MixedChips:
+def _mixed_chips(cluster: Cluster, by_kind: Runs, models: Sequence[ModelShape]) -> MixedChips:
     single_kind = as_single_kind(cluster)
     mixed_runs = _plan_runs(single_kind, allocate_chips(models, single_kind))
     days, days_apart = _days_until_all_end(mixed_runs), _days_until_all_end(by_kind)
-    return MixedChips(
-        mixed_efficiency(cluster), days, days_apart, days / days_apart if days and days_apart else None
-    )
+    ratio = days / days_apart if days and days_apart else None
+    return MixedChips(mixed_efficiency(cluster), days, days_apart, ratio)
 
 
-def _days_until_all_end(planned: tuple[PlannedRun, ...]) -> float | None:
+def _days_until_all_end(planned: Runs) -> float | None:
     days = last_end(planned)
     return days.value if days and all(run.days for run in planned) else None

@@ -21,57 +21,40 @@ DAY = 86_400
 """Seconds of a day."""
 
 
-class TimeEstimate(Protocol):
-    """Wall seconds of a run (`harness.launcher.cost.step_cost.Estimate`)."""
+class _TimeEstimate(Protocol):
+    """Wall seconds of a run and their interval (`harness.launcher.cost.step_cost.Estimate`): `train` in all
+    training steps, `factor` that corrected them (1: none), and the earlier runs behind them (0: assumed)."""
 
     @property
-    def train(self) -> float:
-        """Return the seconds of all training steps."""
+    def train(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def runs(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def factor(self) -> float: ...
+
+
+class _PlacementForecast(Protocol):
+    """Estimates by run name, and seconds between which the last run ends (`launcher.placement.forecast`)."""
 
     @property
-    def seconds(self) -> float:
-        """Return the seconds of the whole run."""
-
+    def estimates(self) -> Mapping[str, _TimeEstimate]: ...
     @property
-    def low(self) -> float:
-        """Return the lower end of `seconds`."""
-
+    def low(self) -> float: ...
     @property
-    def high(self) -> float:
-        """Return the upper end of `seconds`."""
-
-    @property
-    def runs(self) -> int:
-        """Return the number of earlier runs behind the estimate; 0: assumed."""
-
-    @property
-    def steps(self) -> int:
-        """Return the number of training steps."""
-
-    @property
-    def factor(self) -> float:
-        """Return the factor that corrects earlier predictions; 1: none."""
-
-
-class PlacementForecast(Protocol):
-    """Estimates of all runs, and the interval of the sweep's end (`harness.launcher.placement.forecast`)."""
-
-    @property
-    def estimates(self) -> Mapping[str, TimeEstimate]:
-        """Return the estimate of each run, by name."""
-
-    @property
-    def low(self) -> float:
-        """Return the lower end of the seconds until the last run has ended."""
-
-    @property
-    def high(self) -> float:
-        """Return the upper end of the seconds until the last run has ended."""
+    def high(self) -> float: ...
 
 
 def plan_on_this_machine(
     runs: Sequence[DescribedRun],
-    forecast: PlacementForecast,
+    forecast: _PlacementForecast,
     starts: Mapping[str, float],
     *,
     seconds: float,
@@ -86,11 +69,11 @@ def plan_on_this_machine(
     return SweepPlan(planned, PlannedMachine(runs[0].config.cluster.name, devices, (), days, utilisation))
 
 
-def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> PlannedRun:
+def _plan_run(run: DescribedRun, estimate: _TimeEstimate, begins: float) -> PlannedRun:
     facts, mesh, evidence = run.facts, run.config.mesh, _evidence_kind(estimate)
-    doubt = estimate.low / estimate.seconds, estimate.high / estimate.seconds
+    low, high = estimate.low / estimate.seconds, estimate.high / estimate.seconds
     step = estimate.train / estimate.steps
-    step_seconds = PlanEstimate(step, doubt[0] * step, doubt[1] * step, evidence)
+    step_seconds = PlanEstimate(step, low * step, high * step, evidence)
     days = PlanEstimate(estimate.seconds / DAY, estimate.low / DAY, estimate.high / DAY, evidence)
     memory = _memory(run)
     estimates = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
@@ -112,7 +95,7 @@ def _plan_run(run: DescribedRun, estimate: TimeEstimate, begins: float) -> Plann
     )
 
 
-def _evidence_kind(estimate: TimeEstimate) -> EvidenceKind:
+def _evidence_kind(estimate: _TimeEstimate) -> EvidenceKind:
     if estimate.factor != 1:
         return EvidenceKind.corrected
     return EvidenceKind.measured if estimate.runs else EvidenceKind.assumed
@@ -136,13 +119,12 @@ def _memory(run: DescribedRun) -> dict[str, PlanEstimate]:
     """Return bytes of a device by part, as `harness.launcher.cost.step_cost.device_bytes` counts them: `fsdp`
     and `tensor` split the state; `data`, `fsdp`, `expert` and `context` split the tokens."""
     facts, mesh, precision = run.facts, run.config.mesh, run_precision(run.config, run.facts)
-    bytes_per_parameter = {
-        "weights": precision.weight_bytes,
-        "optimizer": precision.optimizer_bytes,
-        "gradients": precision.gradient_bytes,
-    }
     activation_bytes = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
     activations = PlanEstimate.within(activation_bytes, MEMORY_UNCERTAINTY, EvidenceKind.assumed)
     share = facts.parameters / (mesh.fsdp * mesh.tensor)
-    state = {name: PlanEstimate.exact(size * share) for name, size in bytes_per_parameter.items()}
+    state = {
+        "weights": PlanEstimate.exact(precision.weight_bytes * share),
+        "optimizer": PlanEstimate.exact(precision.optimizer_bytes * share),
+        "gradients": PlanEstimate.exact(precision.gradient_bytes * share),
+    }
     return state | {"activations": activations}

@@ -23,16 +23,11 @@ class DescribedRun(Protocol):
     """A run of a sweep with its config and the facts that `harness.worker.describe` counted."""
 
     @property
-    def name(self) -> str:
-        """Return the run's name, `scale/variant/seedN`."""
-
+    def name(self) -> str: ...
     @property
-    def config(self) -> Config:
-        """Return the run's composed config."""
-
+    def config(self) -> Config: ...
     @property
-    def facts(self) -> Facts:
-        """Return the run's counts: parameters, FLOPs, bytes."""
+    def facts(self) -> Facts: ...
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,7 @@ def predict(
     cluster = load_cluster(cluster) if isinstance(cluster, str) else cluster
     if isinstance(model, ModelShape):
         if cluster is None:
-            raise UserError(
-                f"{model.name}: a plan needs a cluster: give one of harness.plan.cluster.clusters.load."
-            )
+            raise UserError(f"{model.name}: a plan needs a cluster. Give its name, or one from load_cluster.")
         part = cluster.partition(kind)
         row = _planned_row(model, part, layout, devices or (layout.devices if layout else part.chips))
     else:
@@ -154,7 +152,7 @@ def uncalibrated_cost(row: PublishedRun) -> tuple[EvaluatedLayout, LayoutChoice 
 
 def _planned_row(model: ModelShape, part: Partition, layout: Layout | None, devices: int) -> PublishedRun:
     if devices > part.chips:
-        raise UserError(f"{model.name} asks for {devices} devices; {part.name} has {part.chips}: give fewer.")
+        raise UserError(f"{model.name} asks for {devices} devices; {part.name} has {part.chips}. Give fewer.")
     return PublishedRun(model.name, "", model, part.chip, part.links, devices, layout, (), ())
 
 
@@ -199,7 +197,7 @@ def _memory_estimate(part: str, value: float) -> PlanEstimate:
 
 
 def _notes(row: PublishedRun, used: int, sources: Sequence[str]) -> tuple[str, ...]:
-    notes = [f"{key}: not told, assumed" for key in row.assumed_columns]
+    notes = [f"{key}: not given, assumed" for key in row.assumed_columns]
     notes += row.remembered_notes
     if used < row.chips:
         notes.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARY = "aa_library.json"
+NOISE_FLOORS = "aa_library.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RunDir:
         return self.path / "timeline.jsonl"
 
     @property
-    def goal(self) -> Path:
+    def training_target(self) -> Path:
         """How far to train for now (records.run.training_target)."""
         return self.path / "goal.json"
 
@@ -60,7 +60,7 @@ class RunDir:
         return self.path / "samples.json"
 
     @property
-    def picture(self) -> Path:
+    def sample_grid(self) -> Path:
         """Of a run of images: a grid of its samples."""
         return self.path / "samples.png"
 
@@ -70,12 +70,12 @@ class RunDir:
         return self.path / "profile"
 
     @property
-    def claim(self) -> Path:
+    def worker_lock(self) -> Path:
         """Held by the process that trains the run (records.run.run_lock)."""
         return self.path / "worker.lock"
 
     @property
-    def meeting(self) -> Path:
+    def rendezvous(self) -> Path:
         """Where process 0 of several waits for the others, until they have come."""
         return self.path / "meeting.json"
 
@@ -108,7 +108,7 @@ class SweepDir:
         return self.path / "sweep.json"
 
     @property
-    def lock(self) -> Path:
+    def driver_lock(self) -> Path:
         return self.path / "driver.lock"
 
     @property
@@ -126,7 +126,7 @@ class SweepDir:
         return SweepDir(self.path / "tune")
 
     @property
-    def tuned(self) -> Path:
+    def learning_rates(self) -> Path:
         """In a tune sweep: what it found."""
         return self.path / "learning_rates.json"
 
@@ -140,9 +140,9 @@ class SweepDir:
         return self.path / "report.html"
 
     @property
-    def library(self) -> Path:
+    def noise_floors(self) -> Path:
         """Of a null sweep: its noise floors, for every sweep beside it."""
-        return self.path / LIBRARY
+        return self.path / NOISE_FLOORS
 
     def worker_log(self, name: str) -> Path:
         """What a worker process said that belongs to no lane, such as its last words."""
@@ -159,11 +159,23 @@ class SweepDir:
 
 def _records() -> Iterator[Path]:
     sweep = SweepDir(Path())
-    yield from (sweep.rule, sweep.ledger, sweep.timing, sweep.plan, sweep.library, sweep.tune.tuned)
+    yield from (
+        sweep.rule,
+        sweep.ledger,
+        sweep.timing,
+        sweep.plan,
+        sweep.noise_floors,
+        sweep.tune.learning_rates,
+    )
     trunk = RunDir(Path("*/*/seed*"))
     for run in (trunk, RunDir(trunk.path / "branch*")):
-        yield from (run.config, run.run, run.status, run.timeline, run.goal, run.examples)
-        yield from (run.samples, run.picture, run.metrics / "*.parquet", run.checkpoints / "*.manifest.json")
+        yield from (run.config, run.run, run.status, run.timeline, run.training_target, run.examples)
+        yield from (
+            run.samples,
+            run.sample_grid,
+            run.metrics / "*.parquet",
+            run.checkpoints / "*.manifest.json",
+        )
 
 
 RUN = str(RunDir(Path("*/*/seed*")).run)

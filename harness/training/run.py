@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from threading import Event
 
 import jax
 
@@ -48,7 +48,7 @@ class PreparedRun:
 
 
 def train_run(
-    task: PreparedRun, programs: RunPrograms, stop: threading.Event, budget: MemoryBudget | None = None
+    task: PreparedRun, programs: RunPrograms, stop: Event, budget: MemoryBudget | None = None
 ) -> State:
     """Train a run and its branches from their newest checkpoints. Return the end state, as written to disk.
 
@@ -58,7 +58,8 @@ def train_run(
     main = main_segment(task.config)
     attempt = read_status(task.run).attempt + 1
     timeline = Timeline(task.run, attempt, len(programs.devices), task.started_at) if is_primary() else None
-    writer = _make_writer(task.run, main.last, 0, attempt, timeline)
+    writer_class = RunWriter if is_primary() else NullWriter
+    writer = writer_class(task.run, main.last, 0, attempt, timeline)
     try:
         writer.heartbeat("compile")
         programs.prepare()
@@ -77,7 +78,7 @@ def train_run(
     return writer.status.state
 
 
-def _wait_for_memory(writer: RunWriter, stop: threading.Event) -> None:
+def _wait_for_memory(writer: RunWriter, stop: Event) -> None:
     """Update the heartbeat of a run that waits for memory. Raises Preempted on a stop request."""
     writer.heartbeat("memory")
     if stop.is_set() and jax.process_count() == 1:  # processes of one run only stop together
@@ -85,11 +86,7 @@ def _wait_for_memory(writer: RunWriter, stop: threading.Event) -> None:
 
 
 def _train_all(
-    task: PreparedRun,
-    programs: RunPrograms,
-    stop: threading.Event,
-    writer: RunWriter,
-    timeline: Timeline | None,
+    task: PreparedRun, programs: RunPrograms, stop: Event, writer: RunWriter, timeline: Timeline | None
 ) -> None:
     """Train the run and its branches up to the training target."""
     target = broadcast_from_primary(lambda: read_target(task.run))
@@ -105,7 +102,7 @@ def _train_all(
 
 
 def _train_main(
-    task: PreparedRun, programs: RunPrograms, stop: threading.Event, writer: RunWriter, until: int | None
+    task: PreparedRun, programs: RunPrograms, stop: Event, writer: RunWriter, until: int | None
 ) -> None:
     """Train to the end of the run, or to the fork `until`, where the branch of an interim look starts."""
     branches = branch_segments(task.config)
@@ -133,11 +130,7 @@ def _train_main(
 
 
 def _train_branch(
-    task: PreparedRun,
-    programs: RunPrograms,
-    stop: threading.Event,
-    segment: Segment,
-    timeline: Timeline | None,
+    task: PreparedRun, programs: RunPrograms, stop: Event, segment: Segment, timeline: Timeline | None
 ) -> None:
     """Train a branch, which starts from a checkpoint of its parent, on its parent's devices."""
     run = task.run.branch(segment.share)
@@ -146,7 +139,8 @@ def _train_branch(
     if is_primary():
         _prepare_branch_dir(task, programs, segment, run)
     attempt = read_status(run).attempt + 1
-    writer = _make_writer(run, segment.last, segment.first, attempt, timeline, segment.share)
+    writer_class = RunWriter if is_primary() else NullWriter
+    writer = writer_class(run, segment.last, segment.first, attempt, timeline, segment.share)
     try:
         run_io = _make_run_io(task, run, writer, stop)
         start = _resume(run, programs, run_io) or _restore_fork(task.run, programs, segment.first)
@@ -172,13 +166,6 @@ def _prepare_branch_dir(task: PreparedRun, programs: RunPrograms, segment: Segme
     write_provenance(run, record)
 
 
-def _make_writer(
-    run: RunDir, steps: int, written_step: int, attempt: int, timeline: Timeline | None, share: float = 1.0
-) -> RunWriter:
-    """Build the writer of this process. Only the primary process writes files."""
-    return (RunWriter if is_primary() else NullWriter)(run, steps, written_step, attempt, timeline, share)
-
-
 def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
     """Append the environment that a replay needs to run.json, which the worker owns during the run."""
     record = read_provenance(run)
@@ -190,11 +177,7 @@ def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
 
 
 def _make_run_io(
-    task: PreparedRun,
-    run: RunDir,
-    writer: RunWriter,
-    stop: threading.Event,
-    forks: frozenset[int] = frozenset(),
+    task: PreparedRun, run: RunDir, writer: RunWriter, stop: Event, forks: frozenset[int] = frozenset()
 ) -> RunIO:
     checkpointer = Checkpointer(run, task.config.checkpoint, forks)
     identity, fingerprint = task.provenance.identity, task.provenance.facts.data_fingerprint
@@ -255,10 +238,8 @@ def _belongs_to_run(run: RunDir, step: int, run_io: RunIO) -> bool:
 
 
 def _complete_metrics(run_io: RunIO, end: Progress) -> None:
-    """Merge the metrics parts of a finished segment and write its example hash.
-
-    Raises CorruptFile if a part was damaged after it was written: the merged curve would be short unnoticed.
-    """
+    """Merge the metrics parts of a finished segment, and write its example hash. Raises CorruptFile if a part
+    was damaged after it was written: the merged curve would be short unnoticed."""
     run_io.checkpointer.wait()
     if not is_primary():
         return

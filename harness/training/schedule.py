@@ -38,9 +38,7 @@ def main_segment(config: Config) -> Segment:
 
 def branch_segments(config: Config) -> list[Segment]:
     """Return the cooldown branches in order of their end. Raises UserError for a branch that does not fit.
-
-    Warm-up is the parent's. From its fork on, a branch equals a run whose budget is that share of the tokens.
-    """
+    Warm-up is the parent's; from its fork on, a branch equals a run with that share of the tokens."""
     main, segments = main_segment(config), []
     for share in sorted(config.schedule.branches):
         last = round(share * main.last)
@@ -79,11 +77,8 @@ def ends_decayed(schedule: ScheduleConfig) -> bool:
 
 
 def learning_rate(schedule: ScheduleConfig, segment: Segment, step: int) -> float:
-    """Return the learning rate of the update from `step` to `step + 1`, as a share of the peak.
-
-    It is an argument of the compiled step, not a constant in it, so that runs and branches of every length
-    share one program.
-    """
+    """Return the learning rate of the update from `step` to `step + 1`, as a share of the peak. It is an
+    argument of the compiled step, not a constant in it, so runs of every length share one program."""
     if step < segment.warmup:
         return (step + 1) / segment.warmup
     if schedule.name == "cosine":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, RouterStats
-from harness.training.trainable.trainable_model import Params, split_trainable
-
-if TYPE_CHECKING:
-    from harness.training.trainable.trainable_model import TrainableModel
+from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
 
 class TrainState(NamedTuple):

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
@@ -33,15 +33,14 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Print the facts or the error of each config file as one JSON list. Return 0."""
     os.environ.update(cpu_env(1))
-    print(json.dumps([_describe_file(Path(path)) for path in argv]))
+    answers = []
+    for path in argv:
+        try:
+            answers.append({"facts": dataclasses.asdict(describe(read_config(Path(path))))})
+        except UserError as error:
+            answers.append({"error": str(error)})
+    print(json.dumps(answers))
     return 0
-
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    try:
-        return {"facts": dataclasses.asdict(describe(read_config(path)))}
-    except UserError as error:
-        return {"error": str(error)}
 
 
 def describe(config: Config) -> Facts:
@@ -64,6 +63,7 @@ def describe(config: Config) -> Facts:
     trainable_model = make_trainable(config, model)
     _check_mesh(config, trainable_model.stored_specs)
     parent = find_parent(config, model)
+    sequences = config.scale.batch // config.compute.microbatches
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
     return Facts(
         parameters=model.parameters,
@@ -71,10 +71,10 @@ def describe(config: Config) -> Facts:
         embedding=model.embedding_parameters,
         shape=shape,
         flops_per_token=trainable_model.flops_per_token,
-        executed_flops_per_token=trainable_model.executed_flops_per_token(_microbatch_size(config)),
+        executed_flops_per_token=trainable_model.executed_flops_per_token(sequences),
         paths={path: list(spec.shape) for path, spec in model.param_specs.items()},
         state_bytes=_state_bytes(config, trainable_model),
-        activation_bytes=model.activation_bytes(_microbatch_size(config) * config.data.sequence_length),
+        activation_bytes=model.activation_bytes(sequences * config.data.sequence_length),
         steps=steps,
         tokens_per_step=config.scale.batch * config.data.sequence_length,
         data_fingerprint=data.fingerprint,
@@ -89,10 +89,6 @@ def describe(config: Config) -> Facts:
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.param_specs),
     )
-
-
-def _microbatch_size(config: Config) -> int:
-    return config.scale.batch // config.compute.microbatches
 
 
 def _check_sizes(mesh: MeshConfig) -> None:

@@ -38,17 +38,21 @@ def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
             f"engine.processes={processes.count} does not divide the {devices} devices of the mesh. "
             "Change engine.processes or the mesh."
         )
-    file, is_primary = task.run.meeting, processes.index == 0
+    file = task.run.rendezvous
     set_process_index(processes.index)
+
+    def publish(address: str) -> None:
+        write_checksummed_json(file, {"address": address})
+
+    def read_address() -> str | None:
+        content = read_checksummed_json(file)
+        return content["address"] if content else None
+
     try:
-        rendezvous = connect_processes(
-            processes,
-            lambda address: write_checksummed_json(file, {"address": address}),
-            lambda: _read_address(task.run),
-        )
+        rendezvous = connect_processes(processes, publish, read_address)
     except MissingProcesses as error:
         abort_lost(task.run, processes, str(error))
-    if is_primary:
+    if processes.index == 0:
         file.unlink(missing_ok=True)
     rendezvous.watch_peers(lambda reason: abort_lost(task.run, processes, reason))
     return rendezvous
@@ -65,14 +69,12 @@ def abort_lost(run: RunDir, processes: ProcessGroup, message: str) -> NoReturn:
 def write_final_status(run: RunDir, state: State, message: str) -> None:
     """Write the final status directly. Use when no RunWriter is active."""
     status = dataclasses.replace(read_status(run), state=state, phase="end", message=message)
-    write_status(run, dataclasses.replace(status, writer=ProcessInfo.here()))
+    write_status(run, dataclasses.replace(status, writer=ProcessInfo.current()))
 
 
 def leave_group(rendezvous: Rendezvous, run: RunDir, state: State) -> None:
-    """Leave the group after a run ended with `state`.
-
-    If this process failed on its own, exit without the shutdown barrier, which needs every process.
-    """
+    """Leave the group after a run ended with `state`. If this process failed on its own, exit without the
+    shutdown barrier, which needs every process."""
     from harness.parallel.processes.jax_distributed import shutdown
 
     if state in JOINT_END_STATES:
@@ -82,11 +84,6 @@ def leave_group(rendezvous: Rendezvous, run: RunDir, state: State) -> None:
     rendezvous.announce_failure(f"{state.value}, as its log says")
     time.sleep(GRACE_SECONDS)  # if a peer was lost, let its watcher write the status
     _flush_and_exit(0 if state.is_final else INCOMPLETE)
-
-
-def _read_address(run: RunDir) -> str | None:
-    content = read_checksummed_json(run.meeting)
-    return content["address"] if content else None
 
 
 def _flush_and_exit(code: int) -> NoReturn:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
-from harness.config.process_group import INDEX, NAME, ProcessGroup
+from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, ProcessGroup
 from harness.config.process_group import from_env as processes_from_env
-from harness.config.schema.run import Config
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
@@ -28,7 +27,7 @@ from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import remove_partial_files
 from harness.records.run.provenance import read_provenance
-from harness.records.run.run_lock import HELD, acquire
+from harness.records.run.run_lock import ALREADY_RUNNING, acquire
 from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ def command(argv: list[str]) -> int:
     restarted this process without the driver, hence the cleanup.
     """
     runs = [RunDir(Path(path).resolve()) for path in argv]
-    if os.environ.get(INDEX, "0") == "0":
-        if not all(acquire(run.claim) for run in runs):
-            return HELD
+    if os.environ.get(INDEX_VARIABLE, "0") == "0":
+        if not all(acquire(run.worker_lock) for run in runs):
+            return ALREADY_RUNNING
         for run in runs:
             remove_partial_files(run)
     return main(argv)
@@ -71,10 +70,10 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
         _prepare_process(tasks, env, rendezvous)
     except UserError as error:
         for task in tasks if _is_primary(processes) else ():
-            write_status(task.run, Status(State.refused, message=str(error), writer=ProcessInfo.here()))
+            write_status(task.run, Status(State.refused, message=str(error), writer=ProcessInfo.current()))
         print(error, file=sys.stderr)
         return 2
-    stop = threading.Event()
+    stop = Event()
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
     states = _train_runs(tasks, from_env(os.environ), stop, rendezvous)
@@ -95,7 +94,7 @@ def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendez
 
     if len(tasks) != 1:
         raise UserError(
-            f"{NAME}: {processes.count} processes train one run, but {len(tasks)} were given. Give one run."
+            f"{GROUP_VARIABLE}: {processes.count} processes train one run, but {len(tasks)} were given. Give one run."
         )
     return start_group(processes, tasks[0])
 
@@ -134,10 +133,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
 
 
 def _train_runs(
-    tasks: list[PreparedRun],
-    options: WorkerOptions,
-    stop: threading.Event,
-    rendezvous: Rendezvous | None = None,
+    tasks: list[PreparedRun], options: WorkerOptions, stop: Event, rendezvous: Rendezvous | None = None
 ) -> list[State]:
     """Train each run on its part of the devices. A process of a group never retries: the run has ended in
     the other processes too."""
@@ -150,15 +146,13 @@ def _train_runs(
     is_primary = _is_primary(rendezvous.processes if rendezvous else None)
     options = replace(options, attempts=1) if rendezvous else options
     devices = jax.devices()[: options.devices or None]
-    runs = [ScheduledRun(task.run, _block_key(task.config), task.config.mesh.devices) for task in tasks]
+    runs = []
+    for task in tasks:
+        block = f"{task.config.scale.name}/seed{task.config.seed}"  # adjacent runs of a block start together
+        runs.append(ScheduledRun(task.run, block, task.config.mesh.devices))
     trainer = _RunTrainer(dict(zip(runs, tasks, strict=True)), devices, SharedReaders(), MemoryBudget())
     write = write_idle_status if is_primary else lambda *_: None
     return RunScheduler(runs, len(devices), trainer.train, options, stop, write).run_all(tasks[0].started_at)
-
-
-def _block_key(config: Config) -> str:
-    """Return the key of a run's block. Adjacent runs with the same key start together."""
-    return f"{config.scale.name}/seed{config.seed}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Event
 
 from harness.config.worker_options import WorkerOptions
 from harness.records.paths import RunDir
@@ -37,10 +38,10 @@ class ScheduledRun:
     num_devices: int
 
 
-class StopSignal(threading.Event):
+class StopSignal(Event):
     """Request to one run to save and stop; also set while `stop_all` is set."""
 
-    def __init__(self, stop_all: threading.Event) -> None:
+    def __init__(self, stop_all: Event) -> None:
         super().__init__()
         self._stop_all = stop_all
 
@@ -55,7 +56,7 @@ class DeviceAllocation:
 
     first_device: int
     started_at: float
-    stop: threading.Event
+    stop: Event
 
 
 TrainRun = Callable[[ScheduledRun, DeviceAllocation], State]
@@ -78,7 +79,7 @@ class RunScheduler:
         devices: int,
         train: TrainRun,
         options: WorkerOptions,
-        stop: threading.Event,
+        stop: Event,
         write: WriteStatus | None = None,
     ) -> None:
         self._write = write or write_idle_status
@@ -90,10 +91,8 @@ class RunScheduler:
         self._ended_runs: queue.SimpleQueue[ScheduledRun] = queue.SimpleQueue()
 
     def run_all(self, started_at: float) -> list[State]:
-        """Train until every run has ended or stopped. Return their states in order.
-
-        `started_at`: UTC seconds when the process took the first runs.
-        """
+        """Train until every run has ended or stopped, and return their states in order. `started_at`: UTC
+        seconds when the process took the first runs."""
         for run in self._runs:
             self._write(run.run, State.pending, "")
         self._refuse_oversized_blocks()
@@ -193,7 +192,7 @@ def _total_devices(block: Sequence[ScheduledRun]) -> int:
     return sum(run.num_devices for run in block)
 
 
-def _stopped_within(seconds: float, stop: threading.Event) -> bool:
+def _stopped_within(seconds: float, stop: Event) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not stop.is_set():
         time.sleep(min(POLL_SECONDS, seconds))
@@ -203,7 +202,7 @@ def _stopped_within(seconds: float, stop: threading.Event) -> bool:
 def write_idle_status(run: RunDir, state: State, message: str) -> None:
     """Write the status between attempts, when no RunWriter is active; print it if the disk is full."""
     status = dataclasses.replace(
-        read_status(run), state=state, phase="open", message=message, writer=ProcessInfo.here()
+        read_status(run), state=state, phase="open", message=message, writer=ProcessInfo.current()
     )
     try:
         write_status(run, status)

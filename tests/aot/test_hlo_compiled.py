@@ -1,5 +1,7 @@
 """Programs compiled here, for simulated devices, against FLOPs and bytes by hand and against the jaxpr."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -195,7 +197,8 @@ def test_what_a_split_sequence_sends_is_what_a_plan_counts(remat, context):
         name="tiny", layers=3, width=32, heads=4, head_width=8, ffn=64, vocabulary=256, sequence=32, batch=8,
         tied=False,
     )  # fmt: skip
-    planned = step_traffic(shape, LayoutGrid.from_layouts([Layout(**axes, remat=Remat(remat))]), FLOAT32)
+    layouts = LayoutGrid.from_layouts([Layout(**axes, remat=Remat(remat))])
+    planned = step_traffic(dataclasses.replace(shape, precision=FLOAT32), layouts)
     assert counts.collective_bytes["collective-permute"] == planned.context[0]
     assert counts.collective_bytes["all-reduce"] == pytest.approx(planned.data[0], rel=1e-3)
     assert "all-gather" not in counts.collective_bytes

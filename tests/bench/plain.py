@@ -10,14 +10,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from harness.config.compose import config_path, register, to_resolved_config
+from harness.config.compose import config_path, register_schema, to_resolved_config
 
-register()
+register_schema()
 
 
 @hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
 def train(node: DictConfig) -> None:
-    register()  # joblib's processes have not run this file
+    register_schema()  # joblib's processes have not run this file
     import jax
     import jax.numpy as jnp
     import orbax.checkpoint as ocp

@@ -17,7 +17,7 @@ from harness.config.schema.engine import SlurmConfig
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
 from harness.launcher.run_directories import RunAction
-from harness.launcher.runs import Run, run_directory, sweep_directory
+from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Assignment, Supervisor
 from harness.records.paths import SweepDir
@@ -62,7 +62,7 @@ def main() -> None:
             (folder / name).chmod(0o755)
         os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
         made = [config(folder / "runs", seed=seed, workers=JOBS) for seed in range(JOBS)]
-        runs = [Run(each, facts(each), run_directory(sweep_directory([each]), each)) for each in made]
+        runs = [Run(each, facts(each), run_dir(sweep_dir([each]), each)) for each in made]
         for run in runs:
             run.dir.path.mkdir(parents=True)
         measured = supervisor(

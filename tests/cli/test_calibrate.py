@@ -18,7 +18,7 @@ from harness.launcher.cost.correction import MIN_LAUNCHES, Correction, apply_cor
 from harness.launcher.cost.prediction_log import ASSUMED, PredictionLog
 from harness.launcher.cost.step_cost import estimate_run
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.plan.plan_local import plan_on_this_machine
 from harness.plan.validation.cross_validation import HeldOutPrediction, cross_validate, predict_published_rows
 from tests.launcher import support
@@ -85,10 +85,10 @@ def test_what_is_not_there_is_one_sentence(capsys):
     ("content", "said"),
     [
         (None, "No such file"),
-        (b"", "0 rows tell a step time, of 0 sources"),
-        (b"id,chips\n\xff\xfe,3\n", "a CSV file with one published run a row is wanted"),
+        (b"", "0 rows have a step time, of 0 sources"),
+        (b"id,chips\n\xff\xfe,3\n", "Give a CSV file with one published run a row."),
         (b"id,source,chips,chip\na,b,3,H100\n", "params_B"),
-        ({"step_time_s": 9.0}, "1 rows tell a step time, of 1 sources"),
+        ({"step_time_s": 9.0}, "1 rows have a step time, of 1 sources"),
     ],
 )
 def test_a_file_that_tells_nothing_is_one_sentence(tmp_path, capsys, content, said):
@@ -140,7 +140,7 @@ def test_a_published_row_is_predicted_from_other_sources(tmp_path, capsys):
 
 def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     made = support.configs(tmp_path)
-    runs = [Run(each, support.facts(each), run_directory(sweep_directory(made), each)) for each in made]
+    runs = [Run(each, support.facts(each), run_dir(sweep_dir(made), each)) for each in made]
     correction = Correction(1.5, math.log(9), MIN_LAUNCHES)
     outlook = forecast(make_blocks(runs), made[0].engine, 2, RunEstimator([], {ASSUMED: correction}))
     starts = dict.fromkeys(outlook.estimates, 0.0)

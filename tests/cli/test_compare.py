@@ -106,7 +106,7 @@ def test_markdown_is_printed_for_sweeps_and_for_curves(files, tmp_path, capsys):
     ("arguments", "said"),
     [
         ([], "give either sweeps or --curves FILE..."),
-        (["runs/x", "--curves", "a.csv"], "one of the two"),
+        (["runs/x", "--curves", "a.csv"], "give either sweeps or --curves"),
         (["runs/x", "--control", "mha"], "--control goes with --curves"),
         (["runs/x", "--json", "--markdown"], "not allowed with"),
         (["runs/x", "--jsn"], "unrecognized arguments: --jsn"),

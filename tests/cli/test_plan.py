@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli import make_plan
-from harness.cli.views.plan import parts, print_parts
+from harness.cli.views.plan import plan_sections, print_sections
 from harness.compare.results.to_json import to_json
 from harness.compare.stats.multiple_testing import smallest_p
 from harness.compare.stats.power import plan_power, seeds_needed
@@ -21,7 +21,7 @@ from harness.config.schema.run import Remat, ScheduleConfig
 from harness.launcher import sweep
 from harness.launcher.cost.step_cost import device_bytes
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.summary import DesignPower
 from harness.plan import Layout, decoder_shape, load_cluster, predict, shape_from_facts
 from harness.plan.allocation.allocated_run import LayoutFinder
@@ -81,7 +81,7 @@ def asked_for(count: int, **changed) -> list[SimpleNamespace]:
 
 def shown(sheet, width: int = 110) -> str:
     console = Console(width=width, force_terminal=False, file=io.StringIO())
-    print_parts(parts(sheet, ["One seed a scale."]), console)
+    print_sections(plan_sections(sheet, ["One seed a scale."]), console)
     return console.file.getvalue()
 
 
@@ -158,15 +158,15 @@ def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
         kind: sum(run.chips for run in sheet.runs if run.kind == kind) for kind in watts
     }
     text = words_of(sheet)
-    assert "partition wins back a factor" in text
-    assert (not machine.meter.possible) == ("not all of them at once" in text)
+    assert "With one kind for each run they take" in text
+    assert (not machine.meter.possible) == ("All runs at once need" in text)
     starved = dataclasses.replace(
         sheet,
         cluster=dataclasses.replace(
             machine, meter=dataclasses.replace(machine.meter, site=1.0, possible=False)
         ),
     )
-    assert "where the site has 1.00 MW: not all of them at once" in words_of(starved)
+    assert "at full load, and the site has 1.00 MW: enough for" in words_of(starved)
 
 
 def test_saves_are_dalys_of_the_runs_own_interruptions():
@@ -182,7 +182,15 @@ def test_saves_are_dalys_of_the_runs_own_interruptions():
 @pytest.mark.parametrize("width", [80, 130])
 def test_the_terminal_has_every_run_and_every_section(width):
     text = shown(plan_on_cluster(asked_for(2), compose(["cluster=h100_16k"]).cluster), width)
-    for title in ("Models", "What they would take", "Memory", "Layouts", "Failures", "Machine", "Evidence"):
+    for title in (
+        "Models",
+        "Predicted step time and duration",
+        "Memory",
+        "Layouts",
+        "Failures",
+        "Machine",
+        "Evidence",
+    ):
         assert f"\n{title}" in text
     assert text.count("1t/mha x2") >= 4
     assert all(len(line) <= width for line in text.splitlines())
@@ -193,7 +201,7 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
     for each in configs:
         each.mesh, each.scale.batch = MeshConfig(data=2), 8
         each.schedule = ScheduleConfig("wsd", branches=[0.5], cooldown=0.4)
-    runs = [Run(each, support.facts(each), run_directory(sweep_directory(configs), each)) for each in configs]
+    runs = [Run(each, support.facts(each), run_dir(sweep_dir(configs), each)) for each in configs]
     outlook = forecast(make_blocks(runs), configs[0].engine, 2, RunEstimator([]))
     sheet = plan_on_this_machine(
         runs,
@@ -304,5 +312,5 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
         assert found.fits == (one.step_seconds >= run.step_seconds.value)
     sheet = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster)
     console = Console(width=200, force_terminal=False, file=io.StringIO())
-    print_parts(parts(sheet, []), console, folded=True)
+    print_sections(plan_sections(sheet, []), console, folded=True)
     assert all(one.why in console.file.getvalue() for one in run.alternatives)

@@ -56,7 +56,7 @@ def put(run: RunDir, state: State, step: int, **changes) -> None:
 def sweep(tmp_path) -> SweepDir:
     """Six runs of 64 steps: two at work, one ended, one failed, two queued."""
     made = write_sweep(tmp_path / "trial", Recipe(scales={"xs": 10**7}, branches=()))
-    here = ProcessInfo.here()
+    here = ProcessInfo.current()
     for run in made.runs():
         write_status(run, Status(steps=64))
     put(made.run("xs", "mha", 0), State.finished, 64, loss=2.5)
@@ -161,7 +161,7 @@ def test_without_a_common_step_there_is_no_difference(sweep):
 
 
 def test_a_run_whose_worker_died_is_not_at_work(sweep):
-    gone = dataclasses.replace(ProcessInfo.here(), started="another")
+    gone = dataclasses.replace(ProcessInfo.current(), started="another")
     put(sweep.run("xs", "mha", 1), State.running, 48, writer=gone)
     fleet = ProgressReader(sweep).read(NOW)
     assert [run.name for run in fleet.running] == ["xs/hybrid/seed1"]
@@ -194,7 +194,7 @@ def test_a_low_screen_is_not_overrun(tmp_path):
         tmp_path / "many", Recipe(scales={"xs": 10**7}, seeds=tuple(range(30)), with_steps=False)
     )
     for run in made.runs():
-        put(run, State.running, 5, phase="train", writer=ProcessInfo.here())
+        put(run, State.running, 5, phase="train", writer=ProcessInfo.current())
     text = screen(ProgressReader(made).read(NOW), height=24)
     assert len(text.splitlines()) <= 24
     assert "and 50 more running" in text

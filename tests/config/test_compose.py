@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config import compose as composing
-from harness.config.compose import compose, groups, run_hydra, to_resolved_config
+from harness.config.compose import compose, config_groups, run_hydra, to_resolved_config
 from harness.config.compose_cache import cache_compositions
 from harness.config.pair_check import undeclared_differences
 from harness.config.run_identity import VOLATILE, config_difference, identity
@@ -32,8 +32,8 @@ def test_defaults_are_typed_and_resolved():
     assert config.engine.on_failure is OnFailure("continue")
 
 
-@pytest.mark.parametrize("variant", groups()["variant"])
-@pytest.mark.parametrize("scale", groups()["scale"])
+@pytest.mark.parametrize("variant", config_groups()["variant"])
+@pytest.mark.parametrize("scale", config_groups()["scale"])
 def test_every_variant_differs_from_the_control_in_what_it_declares(variant, scale):
     control, other = compose([f"scale={scale}"]), compose([f"scale={scale}", f"variant={variant}"])
     assert undeclared_differences(control, other) == {}
@@ -42,10 +42,10 @@ def test_every_variant_differs_from_the_control_in_what_it_declares(variant, sca
 @pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "cluster", "engine", "model"])
 def test_every_choice_composes(group):
     made = []
-    for choice in groups()[group]:
+    for choice in config_groups()[group]:
         own = ["data.sources.own.path=mine.txt"] if choice == "own" else []
         made.append(hash_json(compose([f"{group}={choice}", *own])))
-    assert len({*made}) == len(groups()[group]), "two choices of one name or of one content"
+    assert len({*made}) == len(config_groups()[group]), "two choices of one name or of one content"
 
 
 def test_a_config_survives_its_file(tmp_path):
@@ -65,7 +65,7 @@ def test_private_groups_are_found_on_the_search_path(tmp_path):
 def test_conf_is_found_as_an_installed_package(tmp_path, monkeypatch):
     monkeypatch.setattr(composing, "FOLDER", tmp_path)
     assert composing.config_path() == "pkg://conf"
-    assert "mha" in groups()["variant"]
+    assert "mha" in config_groups()["variant"]
     taken: list[Config] = []
     run_hydra(["variant=hybrid"], taken.append)
     assert taken[0].variant.name == "hybrid"
@@ -85,7 +85,7 @@ def test_remembered_choices_compose_what_hydra_composes():
         ["seed=7", "experiment=attention", "optimizer.learning_rate=0.5", "schedule=cosine"],
         ["variant=mha", "scale=xs", "seed=1", "+schedule.branches=[0.1]"],
     ]
-    composing.register()
+    composing.register_schema()
     with hydra.initialize_config_dir(composing.config_path(), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = hydra.compose("config", [], return_hydra_config=True)

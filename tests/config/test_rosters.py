@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from harness.config.compose import compose, groups
+from harness.config.compose import compose, config_groups
 from harness.config.pair_check import undeclared_differences
 from harness.config.run_identity import config_difference, identity
 from harness.config.schema.run import Config, ModelFamily, RosterConfig
 from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by
-from harness.launcher.runs import check_trainable, run_directory, sweep_directory
+from harness.launcher.runs import check_trainable, run_dir, sweep_dir
 from harness.records.run.provenance import Facts
 from harness.worker.describe import describe
 
@@ -45,8 +45,8 @@ def described(member: str, ladder: str) -> Facts:
 
 
 def test_the_group_has_seven_members():
-    assert groups()["member"] == sorted(MEMBERS)
-    assert groups()["ladder"] == sorted(LADDERS)
+    assert config_groups()["member"] == sorted(MEMBERS)
+    assert config_groups()["ladder"] == sorted(LADDERS)
 
 
 @pytest.mark.parametrize("ladder", LADDERS)
@@ -71,8 +71,8 @@ def test_a_and_b_differ_in_attention_alone(scale, ladder):
 
 def test_every_run_has_a_place_and_an_identity_of_its_own():
     configs = [made(member) for member in MEMBERS]
-    sweep = sweep_directory(configs)
-    assert len({run_directory(sweep, config).path for config in configs}) == 7
+    sweep = sweep_dir(configs)
+    assert len({run_dir(sweep, config).path for config in configs}) == 7
     assert len({identity(config) for config in configs}) == 7
 
 

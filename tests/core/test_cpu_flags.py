@@ -22,5 +22,5 @@ def test_xla_accepts_every_flag_and_jax_is_not_imported_for_it():
 
 
 def test_a_jaxlib_that_was_not_tried_gets_no_flags(monkeypatch):
-    monkeypatch.setattr(cpu_flags, "_version", lambda: "0.11.0")
+    monkeypatch.setattr(cpu_flags, "_jaxlib_version", lambda: "0.11.0")
     assert cpu_flags.cpu_env(2) == {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""}

@@ -19,7 +19,7 @@ from harness.launcher.engines import preflight
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import acquire, check_lockable, owner, release, release_and_remove
+from harness.records.run.run_lock import acquire, check_not_run_elsewhere, owner, release, release_and_remove
 from harness.records.run.status import ProcessInfo, State, Status, write_status
 
 ELSEWHERE = ProcessInfo("node17", 4711, "boot:1")
@@ -58,7 +58,7 @@ def test_who_waited_for_a_file_that_is_taken_away_holds_the_one_that_has_its_nam
     file, taken = tmp_path / "driver.lock", []
     with file.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        waits = threading.Thread(target=lambda: taken.append(acquire(file, patience=20)))
+        waits = threading.Thread(target=lambda: taken.append(acquire(file, wait_seconds=20)))
         waits.start()
         links = Path("/proc/self/fd")
         while sum(os.path.realpath(link) == str(file) for link in links.iterdir()) < 2:
@@ -98,10 +98,10 @@ def test_a_run_of_a_machine_that_may_be_gone_says_how_to_take_it_over(run):
     with pytest.raises(
         UserError, match="process 4711 on node17 trains it: continue there, or wait"
     ) as caught:
-        check_lockable(run)
+        check_not_run_elsewhere(run)
     assert f"gone for good, delete {run.status}, and the run goes on here" in str(caught.value)
     run.status.unlink()
-    check_lockable(run)
+    check_not_run_elsewhere(run)
 
 
 def test_a_run_that_another_machine_holds_is_not_to_be_taken_over(run):
@@ -110,14 +110,14 @@ def test_a_run_that_another_machine_holds_is_not_to_be_taken_over(run):
     atomic_files.write_json(run.claim.with_name("held"), dataclasses.asdict(ELSEWHERE))
     run.claim.write_bytes(run.claim.with_name("held").read_bytes())
     with pytest.raises(UserError, match=r"or wait for it$"):
-        check_lockable(run)
+        check_not_run_elsewhere(run)
     release(run.claim)
 
 
 def test_an_ended_run_and_one_of_this_machine_are_let_pass(run):
-    for state, writer in ((State.finished, ELSEWHERE), (State.running, ProcessInfo.here())):
+    for state, writer in ((State.finished, ELSEWHERE), (State.running, ProcessInfo.current())):
         write_status(run, Status(state, writer=writer))
-        check_lockable(run)
+        check_not_run_elsewhere(run)
 
 
 def test_the_local_engine_starts_nothing_beside_it(run, tmp_path):

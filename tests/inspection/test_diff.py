@@ -40,7 +40,7 @@ def pair(one, other):
 def unasked(monkeypatch):
     """Spares the compilation of models where only weights and curves matter."""
     monkeypatch.setattr(
-        "harness.inspection.diff.diff_checkpoints.compare_function",
+        "harness.inspection.diff.diff_checkpoints.compare_predictions",
         lambda *_: PredictionDiff(refused="unasked"),
     )
 
@@ -114,7 +114,9 @@ def test_the_losses_are_those_that_the_runs_wrote_down(one, other, pair):
 
 
 def test_a_loss_that_the_run_did_not_write_down_is_told(one, other, pair, copied, monkeypatch):
-    monkeypatch.setattr("harness.inspection.diff.diff_checkpoints.compare_function", lambda *_: pair.function)
+    monkeypatch.setattr(
+        "harness.inspection.diff.diff_checkpoints.compare_predictions", lambda *_: pair.function
+    )
     run = copied(other)
     assert not diff(one.path, run.path).notes
     change_rows(run, "evals", lambda rows: rows.with_columns(pl.col("loss") + 0.1))

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from harness.cli import main
 from harness.core.errors import UserError
 from harness.inspection.export_hf import export
-from harness.inspection.load_run import open_subject
+from harness.inspection.load_run import load_run
 from harness.records.run.checkpoint_manifest import Manifest
 from harness.records.run.find_checkpoint import find_checkpoint
 from harness.records.run.provenance import read_provenance
@@ -47,10 +47,10 @@ def exported(request, tmp_path_factory):
     """(folder, tokens [N, T+1], our logits [N, T, V])"""
     folder = tmp_path_factory.mktemp(request.param)
     run = saved(folder, *MODELS[request.param])
-    subject = open_subject(find_checkpoint(run.path))
+    subject = load_run(find_checkpoint(run.path))
     shape = (3, subject.config.data.sequence_length + 1)
     tokens = np.random.default_rng(1).integers(0, subject.model.shape.vocabulary, shape, np.int32)
-    return export(run.path, "hf", folder / "out"), tokens, subject.ask(0, 3)(tokens).logits_NTV
+    return export(run.path, "hf", folder / "out"), tokens, subject.predict_fn(0, 3)(tokens).logits_NTV
 
 
 def norm(x, gain, epsilon):
@@ -173,9 +173,9 @@ def test_what_has_no_layout_is_refused(tmp_path, overrides, said):
 
 def test_another_feed_forward_is_refused(tmp_path, monkeypatch):
     run = saved(tmp_path)
-    subject = open_subject(find_checkpoint(run.path))
+    subject = load_run(find_checkpoint(run.path))
     subject.config.model.feedforward.name = "other"
-    monkeypatch.setattr("harness.inspection.export_hf.open_subject", lambda checkpoint: subject)
+    monkeypatch.setattr("harness.inspection.export_hf.load_run", lambda checkpoint: subject)
     with pytest.raises(UserError, match=r"model\.feedforward\.name=other has no place"):
         export(run.path, "hf", tmp_path / "out")
 

@@ -7,8 +7,8 @@ import pytest
 from harness.cli import main
 from harness.core.errors import UserError
 from harness.inspection import sample_text as probe
-from harness.inspection.load_run import open_subject
-from harness.inspection.sample_text import pick, sample
+from harness.inspection.load_run import load_run
+from harness.inspection.sample_text import sample, sample_token
 from harness.records.run.find_checkpoint import find_checkpoint
 from tests.inspection.saved import at_start
 
@@ -20,8 +20,8 @@ def run(folder):
 
 def test_temperature_nought_is_the_likeliest_token_each_time(run):
     """Against the model itself, past the length of its context, with something else behind the text."""
-    subject = open_subject(find_checkpoint(run.path))
-    params, text = subject.stored(0), [256, *b"a fox"]
+    subject = load_run(find_checkpoint(run.path))
+    params, text = subject.stored_weights(0), [256, *b"a fox"]
     logits = jax.jit(subject.model.logits)
     for _ in range(40):
         seen = text[-32:]
@@ -38,7 +38,7 @@ def test_tokens_come_as_often_as_they_are_likely():
     rng = np.random.default_rng(0)
     for temperature in (1.0, 0.5):
         share_V = np.exp(logits_V / temperature) / np.exp(logits_V / temperature).sum()
-        found = [pick(logits_V, temperature, rng.random()) for _ in range(20_000)]
+        found = [sample_token(logits_V, temperature, rng.random()) for _ in range(20_000)]
         np.testing.assert_allclose(np.bincount(found, minlength=4) / 20_000, share_V, atol=0.015)
 
 

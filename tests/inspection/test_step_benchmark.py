@@ -57,7 +57,7 @@ def test_the_command_prints_one_object_and_leaves_the_runs_alone(pair):
 
 @pytest.mark.slow
 def test_a_model_of_many_times_the_size_takes_longer_and_holds_more(pair):
-    thin, thick = step_benchmark.measure(step_benchmark.open_block(pair), 9)["variants"].values()
+    thin, thick = step_benchmark.time_block(step_benchmark.open_block(pair), 9)["variants"].values()
     assert thick["step_seconds"] > 2 * thin["step_seconds"]
     assert thick["peak_bytes"] > 5 * thin["peak_bytes"]
 
@@ -69,11 +69,11 @@ def test_each_variant_is_timed_once_each_way_with_the_same_number_of_steps(pair,
         asked.append((lane.config.variant.name, steps))
         return [0.1 if lane.config.variant.name == "thick" else 0.01] * steps
 
-    monkeypatch.setattr(step_benchmark, "_turn", turn)
+    monkeypatch.setattr(step_benchmark, "_time_turn", turn)
     thin, thick = step_benchmark.open_block(pair)
     variant = dataclasses.replace(thin.config.variant, name="third")
     third = dataclasses.replace(thin, config=dataclasses.replace(thin.config, variant=variant))
-    answer = step_benchmark.measure([thin, thick, third], None)
+    answer = step_benchmark.time_block([thin, thick, third], None)
     assert answer["steps"] == 10
     assert answer["order"] == ["thin", "thick", "third", "third", "thick", "thin"]
     assert asked[3:] == [(name, 10) for name in answer["order"]]
@@ -82,9 +82,9 @@ def test_each_variant_is_timed_once_each_way_with_the_same_number_of_steps(pair,
 def test_warm_up_is_left_out(pair, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(step_benchmark.time, "perf_counter", lambda: next(clock) ** 2)
-    (lane,) = map(step_benchmark._lane, step_benchmark.open_block(pair[:1]))
-    first = 2 * step_benchmark.WARM_UP
-    assert step_benchmark._turn(lane, 2) == [2 * first + 1, 2 * (first + 2) + 1]
+    (lane,) = map(step_benchmark._make_programs, step_benchmark.open_block(pair[:1]))
+    first = 2 * step_benchmark.WARMUP_STEPS
+    assert step_benchmark._time_turn(lane, 2) == [2 * first + 1, 2 * (first + 2) + 1]
 
 
 @pytest.mark.slow
@@ -92,22 +92,22 @@ def test_peak_grows_with_the_batch_and_is_the_same_from_the_cache(tmp_path, monk
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
     small, large = (
         step_benchmark.peak_bytes(
-            step_benchmark._lane(
-                step_benchmark._entrant(run(tmp_path, *THIN, f"scale.batch={b}", f"seed={b}"))
+            step_benchmark._make_programs(
+                step_benchmark._open_variant(run(tmp_path, *THIN, f"scale.batch={b}", f"seed={b}"))
             )
         )
         for b in (8, 32)
     )
     assert small < large < 4 * small
     assert small == step_benchmark.peak_bytes(
-        step_benchmark._lane(step_benchmark._entrant(RunDir(tmp_path / "sweep/xs/thin/seed8")))
+        step_benchmark._make_programs(step_benchmark._open_variant(RunDir(tmp_path / "sweep/xs/thin/seed8")))
     )
 
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_no_step_is_refused(steps):
     with pytest.raises(UserError, match=f"--steps={steps}"):
-        step_benchmark.checked(steps)
+        step_benchmark.check_steps(steps)
 
 
 def test_a_directory_that_is_no_run(tmp_path):

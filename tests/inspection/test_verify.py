@@ -19,7 +19,7 @@ from harness.core.errors import UserError
 from harness.inspection.replay.verify import verify
 from harness.records.run.checkpoint_manifest import read_manifest, write_manifest
 from harness.records.run.environment import Environment, append_entry, environment_at, environment_changes
-from harness.records.run.provenance import code_at, read_provenance, write_provenance
+from harness.records.run.provenance import code_hash_at, read_provenance, write_provenance
 from harness.records.run.status import ProcessInfo, State, read_status, write_status
 from tests.inspection.conftest import trained
 from tests.inspection.saved import change_rows, change_weights
@@ -107,12 +107,12 @@ def test_what_changed_around_a_run_is_named(one, copied):
     )
     found = verify(run.path)
     assert found.same
-    said = {each.what: (each.then, each.now) for each in found.changes}
+    said = {each.name: (each.recorded, each.current) for each in found.changes}
     assert said.keys() == {"code", "config", "flags", "optax"}
     assert said["code"][0] == "f" * 12
     assert said["flags"] == ("--xla_old=1", "none")
     assert said["optax"][0] == "0.1"
-    assert "code" not in {each.what for each in verify(f"{run.path}@16").changes}
+    assert "code" not in {each.name for each in verify(f"{run.path}@16").changes}
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_mistakes_are_one_sentence(one, folder, copied):
     assert "--steps=0" in refused(one.path, 0)
     run = copied(one)
     status = read_status(run)
-    write_status(run, dataclasses.replace(status, state=State.running, writer=ProcessInfo.here()))
+    write_status(run, dataclasses.replace(status, state=State.running, writer=ProcessInfo.current()))
     assert "still at work" in refused(run.path)
     assert "still at work" in refused(run.branch(0.5).path)
 
@@ -213,7 +213,7 @@ def test_parts():
     assert len(find_mismatches(rows, [{"step": 1, "loss": 0.0}, {"step": 2, "loss": nan}])) == 2
     zero = check_state(1, {"a": np.float32([0.0])}, {"a": np.float32([-0.0])}, same_examples=True)
     assert zero.differing == ("a",)
-    assert [code_at("a@5+b@9+c", step) for step in (0, 4, 5, 8, 9)] == ["a", "a", "b", "b", "c"]
+    assert [code_hash_at("a@5+b@9+c", step) for step in (0, 4, 5, 8, 9)] == ["a", "a", "b", "b", "c"]
 
 
 SEEN = Environment("cpu", "cpu", 1, 2, 4, "x86_64", "fpu avx", "--a --b", {"jax": "1"})
@@ -232,7 +232,7 @@ def test_surroundings_are_kept_by_step():
     ) == (SEEN, moved, None, None)
     assert append_entry(known, 5, SEEN) == known[:1]  # taken up before the change
     assert append_entry(known, 0, moved) == [{**known[1], "step": 0}]
-    said = [(each.what, each.then, each.now) for each in environment_changes(SEEN, moved)]
+    said = [(each.name, each.recorded, each.current) for each in environment_changes(SEEN, moved)]
     assert said == [
         ("cores", "4", "2"), ("features", "none", "amx"), ("jax", "1", "2"), ("new", "absent", "1")
     ]  # fmt: skip

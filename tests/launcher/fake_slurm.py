@@ -154,7 +154,7 @@ def order(logs, name: str = "xs/seed0", **more) -> WorkerSpec:
     )
 
 
-def run_dir(runs):
+def first_run_dir(runs):
     return SweepDir(runs / "trial").run("xs", "mha", 0)
 
 

@@ -23,7 +23,7 @@ from harness.records.run import checkpoint_manifest, metrics
 from harness.records.run.config_file import read_config
 from harness.records.run.example_hash import write_examples
 from harness.records.run.provenance import read_provenance
-from harness.records.run.run_lock import HELD, acquire
+from harness.records.run.run_lock import ALREADY_RUNNING, acquire
 from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 from harness.worker.scheduler import DeviceAllocation, RunScheduler, ScheduledRun
 
@@ -56,7 +56,7 @@ def _lane(turn: ScheduledRun, lease: DeviceAllocation) -> State:
     attempt = read_status(run).attempt + 1
     with (run.path / "attempts.txt").open("a") as file:
         file.write(f"{os.getpid()}:{lease.first_device}\n")
-    status = Status(State.running, attempt=attempt, writer=ProcessInfo.here(), phase="start")
+    status = Status(State.running, attempt=attempt, writer=ProcessInfo.current(), phase="start")
     try:
         status = _train(run, status, stop)
     except Exception as error:
@@ -151,6 +151,6 @@ def _misbehave(what: str, status: Status) -> Status:
 
 
 if __name__ == "__main__":
-    if not all(acquire(RunDir(Path(run)).claim) for run in sys.argv[1:]):
-        sys.exit(HELD)
+    if not all(acquire(RunDir(Path(run)).worker_lock) for run in sys.argv[1:]):
+        sys.exit(ALREADY_RUNNING)
     sys.exit(main(sys.argv[1:], {}))

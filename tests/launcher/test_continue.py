@@ -17,9 +17,9 @@ import pytest
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher import run_directories
-from harness.launcher.engines.engine_api import HELD, WorkerSpec
+from harness.launcher.engines.engine_api import ALREADY_RUNNING, WorkerSpec
 from harness.launcher.run_directories import set_state
-from harness.launcher.runs import Run, run_directory, sweep_directory
+from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run import metrics
 from harness.records.run.run_lock import worker_of
@@ -172,7 +172,7 @@ def test_a_killed_driver_leaves_its_workers_which_the_next_one_adopts(tmp_path):
 def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
     """As when a driver is killed after it asked for a worker and before the worker said a word."""
     made = configs(tmp_path, seeds=(0,))
-    runs = [run_directory(sweep_directory(made), each).path for each in made]
+    runs = [run_dir(sweep_dir(made), each).path for each in made]
     train(made)
     engine = lasting_engine()
     for path in runs:
@@ -181,7 +181,7 @@ def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
     orders = [WorkerSpec("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
     handles = [engine.submit(order) for order in orders]
     wait_for(lambda: all(engine.poll(handle) for handle in handles))
-    assert {handle.exit.code for handle in handles if handle.exit} == {0, HELD}
+    assert {handle.exit.code for handle in handles if handle.exit} == {0, ALREADY_RUNNING}
     assert_whole(tmp_path)
 
 
@@ -238,10 +238,10 @@ def _kill(pid: int) -> None:
 
 def test_a_run_that_starts_over_keeps_what_its_lane_did(tmp_path):
     made = configs(tmp_path, variants=("mha",), seeds=(0,))
-    run = Run(made[0], facts(made[0]), run_directory(sweep_directory(made), made[0]))
+    run = Run(made[0], facts(made[0]), run_dir(sweep_dir(made), made[0]))
     run.dir.path.mkdir(parents=True)
     run.dir.timeline.write_text("{}\n")
     write_status(run.dir, Status(step=5))
-    run_directories.start_over(sweep_directory(made), run, "because")
+    run_directories.start_over(sweep_dir(made), run, "because")
     assert run.dir.timeline.read_text() == "{}\n"
     assert read_status(run.dir).step == 0

@@ -25,7 +25,7 @@ from harness.launcher.cost.measurements import RunTiming, record_timings
 from harness.launcher.cost.prediction_log import ASSUMED, MEASURED, Prediction
 from harness.launcher.cost.step_cost import RunEstimate, estimate_run, machine_kind, program_hash
 from harness.launcher.placement.frozen import freeze_places
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.workers.supervisor import Interrupted, Supervisor
 from harness.plan.predict import EvidenceKind
 from harness.records.sweep import ledger
@@ -167,11 +167,11 @@ def test_accuracy_by_hand():
 def placed(tmp_path, known=(), **changes) -> tuple[list[Run], dict[str, RunEstimate]]:
     made = configs(tmp_path, seeds=(0,), **changes)
     runs = [
-        Run(each, dataclasses.replace(facts(each), steps=STEPS), run_directory(sweep_directory(made), each))
+        Run(each, dataclasses.replace(facts(each), steps=STEPS), run_dir(sweep_dir(made), each))
         for each in made
     ]
     predicted = {run.name: estimate_run(run, 1, 1.0, known) for run in runs}
-    freeze_places(sweep_directory(made), make_blocks(runs), (), predicted)
+    freeze_places(sweep_dir(made), make_blocks(runs), (), predicted)
     return runs, predicted
 
 
@@ -179,7 +179,7 @@ class TestRecord:
     def test_it_is_what_was_predicted_before_the_run(self, tmp_path):
         """What is learned between placement and end makes the record no better."""
         runs, predicted = placed(tmp_path)
-        sweep = sweep_directory([runs[0].config])
+        sweep = sweep_dir([runs[0].config])
         for run in runs:
             finish(run)
         record_timings(sweep, runs[:1], 1.0)
@@ -203,13 +203,13 @@ class TestRecord:
         run = Run(
             made[0],
             dataclasses.replace(facts(made[0]), steps=STEPS),
-            run_directory(sweep_directory(made), made[0]),
+            run_dir(sweep_dir(made), made[0]),
         )
         raw = estimate_run(run, 1, 1.0, [observed()])
         said = apply_correction(raw, {MEASURED: Correction(1.5, 0.5, 9)})
-        freeze_places(sweep_directory(made), make_blocks([run]), (), {run.name: said})
+        freeze_places(sweep_dir(made), make_blocks([run]), (), {run.name: said})
         finish(run)
-        record_timings(sweep_directory(made), [run], 1.0)
+        record_timings(sweep_dir(made), [run], 1.0)
         (kept,) = prediction_log.read_predictions().predictions
         assert kept.raw == pytest.approx(raw.train / STEPS, rel=1e-3)
         assert kept.predicted == pytest.approx(1.5 * kept.raw, rel=1e-3)
@@ -218,7 +218,7 @@ class TestRecord:
 
     def test_a_run_of_two_attempts_and_one_that_an_earlier_version_placed_leave_none(self, tmp_path):
         runs, _ = placed(tmp_path)
-        sweep = sweep_directory([runs[0].config])
+        sweep = sweep_dir([runs[0].config])
         finish(runs[0], attempt=2)
         finish(runs[1])
         entry = ledger.read(sweep, "placement")[0]["content"]["runs"]
@@ -233,7 +233,7 @@ class TestRecord:
             finish(run)
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "file"))
-        judged, note = record_timings(sweep_directory([runs[0].config]), runs, 1.0)
+        judged, note = record_timings(sweep_dir([runs[0].config]), runs, 1.0)
         assert "off by" in judged
         assert note.startswith(str(tmp_path / "file"))
         assert note.endswith("Later predictions will not use the times of these runs.")

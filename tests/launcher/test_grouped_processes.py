@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec
+from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpec
 from harness.launcher.engines.grouped_processes import EXIT_GRACE_SECONDS, ProcessGroupHandle
 from harness.launcher.sweep import launch
 from harness.records.paths import RunDir
@@ -71,9 +71,9 @@ def test_a_machine_that_was_taken_away_explains_the_ends_of_others():
 
 def test_a_run_in_other_hands_is_not_lost():
     members = Members()
-    members.exits["first"] = Exit(HELD, "held")
+    members.exits["first"] = Exit(ALREADY_RUNNING, "held")
     members.exits["second"] = Exit(3, "the worker ended with status 3")
-    assert members.poll() == Exit(HELD, "held")
+    assert members.poll() == Exit(ALREADY_RUNNING, "held")
 
 
 @pytest.mark.parametrize(("count", "isolation"), [(3, "block"), (0, "block"), (2, "all")])

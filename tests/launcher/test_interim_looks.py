@@ -11,7 +11,7 @@ from harness.compare.verdict.interim_looks import LookDecision
 from harness.config.schema.decision import Stopping
 from harness.config.schema.run import StageConfig
 from harness.core.errors import UserError
-from harness.launcher.runs import Block, Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Block, Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.interim_looks import InterimLooks, interim_looks, train_by_looks
 from harness.records.paths import SweepDir
 from harness.records.run.status import State, Status, read_status, write_status
@@ -48,8 +48,8 @@ def reach(run: Run, state: State | None = None) -> None:
 @pytest.fixture
 def sweep(tmp_path):
     made = configs(tmp_path, scales=("xs", "s"))
-    sweep = sweep_directory(made)
-    blocks = make_blocks([Run(each, facts(each), run_directory(sweep, each)) for each in made])
+    sweep = sweep_dir(made)
+    blocks = make_blocks([Run(each, facts(each), run_dir(sweep, each)) for each in made])
     for block in blocks:
         for run in block.runs:
             run.dir.path.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_seed_that_comes_after_the_stop_is_trained_to_it_and_no_further(sweep,
     deciding[0]["xs"] = 2
     train_by_looks(directory_, blocks, LOOKS, Trainer(), lambda _: None)
     made = [config(tmp_path, variant, 7) for variant in ("mha", "short")]
-    late = make_blocks([Run(each, facts(each), run_directory(directory_, each)) for each in made])
+    late = make_blocks([Run(each, facts(each), run_dir(directory_, each)) for each in made])
     for run in late[0].runs:
         run.dir.path.mkdir(parents=True)
     trainer = Trainer()

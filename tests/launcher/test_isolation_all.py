@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import Isolation, Schedule
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.workers.retries import RetryPolicy
 from harness.launcher.workers.supervisor import Assignment, Supervisor
 from harness.launcher.workers.watchdog import Watchdog
@@ -112,7 +112,7 @@ def test_told_to_leave_all_save_and_the_same_command_continues(tmp_path):
 
 
 def blocks_of(made):
-    return make_blocks([Run(each, facts(each), run_directory(sweep_directory(made), each)) for each in made])
+    return make_blocks([Run(each, facts(each), run_dir(sweep_dir(made), each)) for each in made])
 
 
 def test_the_pool_is_what_was_asked_for_or_holds_as_many_blocks_as_workers(tmp_path):

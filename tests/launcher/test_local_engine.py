@@ -10,7 +10,7 @@ import pytest
 from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.run_directories import provenance_of
-from harness.launcher.runs import Run, run_directory, sweep_directory
+from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.records.paths import RunDir
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import write_provenance
@@ -29,7 +29,7 @@ def engine(tmp_path):
 def runs(tmp_path) -> list[RunDir]:
     """Two that were prepared and never begun."""
     made = configs(tmp_path, variants=("mha", "short"), seeds=(0,))
-    prepared = [Run(config, facts(config), run_directory(sweep_directory(made), config)) for config in made]
+    prepared = [Run(config, facts(config), run_dir(sweep_dir(made), config)) for config in made]
     for run in prepared:
         run.dir.path.mkdir(parents=True)
         write_config(run.dir.config, run.config)

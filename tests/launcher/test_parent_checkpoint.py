@@ -6,7 +6,7 @@ import pytest
 
 from harness.config.schema.run import FinetuneMethod
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.describe_runs import description_key
 from tests.launcher.support import configs, facts
 
@@ -19,7 +19,7 @@ def block(runs, touches, checksums=("a", "b")):
     for config, checksum in zip(configs(runs, seeds=(0,)), checksums, strict=True):
         config.variant.touches = touches
         told = dataclasses.replace(facts(config), base=checksum and BASE | {"checksum": checksum})
-        made.append(Run(config, told, run_directory(sweep_directory([config]), config)))
+        made.append(Run(config, told, run_dir(sweep_dir([config]), config)))
     return made
 
 

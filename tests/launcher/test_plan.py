@@ -18,7 +18,7 @@ from harness.core.number_format import format_si
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
 from harness.launcher.run_directories import RunAction, prepare, set_state
-from harness.launcher.runs import Run, check_distinct, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, check_distinct, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.summary import plan_lines
 from harness.launcher.workers.worker_specs import max_workers
@@ -33,7 +33,7 @@ from tests.launcher.support import config, configs, facts, train
 
 
 def runs_of(made) -> list[Run]:
-    return [Run(each, facts(each), run_directory(sweep_directory(made), each)) for each in made]
+    return [Run(each, facts(each), run_dir(sweep_dir(made), each)) for each in made]
 
 
 def outlook_of(runs: list[Run]) -> Forecast:
@@ -80,17 +80,17 @@ class TestBlocks:
     def test_a_repeated_run_is_refused(self, tmp_path):
         made = configs(tmp_path, seeds=(0, 0))
         with pytest.raises(UserError, match="appears twice"):
-            check_distinct(sweep_directory(made), made)
+            check_distinct(sweep_dir(made), made)
 
     def test_two_runs_of_one_directory_are_refused_with_their_difference(self, tmp_path):
         made = [config(tmp_path), config(tmp_path)]
         made[1].optimizer.learning_rate = 0.5
         with pytest.raises(UserError, match=r"optimizer.learning_rate \(0.001 against 0.5\)"):
-            check_distinct(sweep_directory(made), made)
+            check_distinct(sweep_dir(made), made)
 
     def test_a_name_that_is_no_folder_is_refused(self, tmp_path):
         with pytest.raises(UserError, match=r"variant\.name=a/b"):
-            run_directory(SweepDir(tmp_path), config(tmp_path, variant="a/b"))
+            run_dir(SweepDir(tmp_path), config(tmp_path, variant="a/b"))
 
 
 class TestPlacement:

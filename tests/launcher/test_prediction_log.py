@@ -78,7 +78,7 @@ def test_lines_of_another_version_are_no_damage_and_no_evidence(monkeypatch):
 
 def test_a_field_that_is_not_known_is_skipped():
     content = {"version": prediction_log.VERSION, **dataclasses.asdict(made()), "colour": "red"}
-    line = json.dumps(content | {"checksum": prediction_log.atomic.checksum(content)})
+    line = json.dumps(content | {"checksum": prediction_log.atomic_files.json_checksum(content)})
     prediction_log._path().write_text(line + "\n")
     assert read_predictions() == PredictionLog((), 1)
 

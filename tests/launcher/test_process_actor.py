@@ -70,7 +70,7 @@ def test_a_process_ends_with_its_actor(tmp_path):
     )
     actor = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-    worker = ProcessInfo.of(int((tmp_path / "pid").read_text()))
+    worker = ProcessInfo.from_pid(int((tmp_path / "pid").read_text()))
     assert worker.alive()
     os.kill(actor.pid, signal.SIGKILL)
     actor.wait()

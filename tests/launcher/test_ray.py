@@ -100,7 +100,7 @@ def test_processes_of_a_run_are_actors_in_one_group(engine, fake, tmp_path):
         (0, 2, NODE_ADDRESS),
         (1, 2, NODE_ADDRESS),
     ]
-    assert made[0].start == made[1].start
+    assert made[0].launch_id == made[1].launch_id
     assert [Path(each.log).name for each in tasks] == ["log", "log.1.log"]
     engine.cancel(handle, hard=False)
     assert [("tell", (15,)) in each.calls for each in actors] == [True, True]
@@ -189,7 +189,7 @@ def test_a_driver_that_comes_back_finds_what_works_and_what_waits(fake, tmp_path
     found = engines[1].adopt(ProcessInfo("elsewhere", 11, ""), order(tmp_path, "works"))
     assert engines[1].poll(found) is None
     with pytest.raises(UserError, match="outside this Ray"):
-        engines[1].adopt(ProcessInfo.here(), order(tmp_path))
+        engines[1].adopt(ProcessInfo.current(), order(tmp_path))
 
 
 def test_workers_are_told_to_stop_without_their_driver(fake, tmp_path, monkeypatch):

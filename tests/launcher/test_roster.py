@@ -17,7 +17,7 @@ from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
 from harness.launcher.placement.frozen import read_places
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.summary import design_power, plan_lines
 from harness.launcher.stages.time_steps import time_variants
@@ -52,7 +52,7 @@ def described(made: Config):
 
 
 def runs_of(made: list[Config]) -> list[Run]:
-    return [Run(each, described(each), run_directory(sweep_directory(made), each)) for each in made]
+    return [Run(each, described(each), run_dir(sweep_dir(made), each)) for each in made]
 
 
 def outlook_of(runs: list[Run]) -> Forecast:
@@ -62,7 +62,7 @@ def outlook_of(runs: list[Run]) -> Forecast:
 class TestAnnounced:
     def test_unequal_blocks_are_counted_and_scales_stand_by_size(self, tmp_path):
         runs = runs_of(roster(tmp_path))
-        lines = plan_lines(sweep_directory(roster(tmp_path)), runs, outlook_of(runs))
+        lines = plan_lines(sweep_dir(roster(tmp_path)), runs, outlook_of(runs))
         assert lines[0].endswith("trial: 7 runs; 2 pairs, 3 alone")
         assert lines[1] == "  variants mha (control), short, dit; seeds 0"
         assert [line.split(":")[0].strip() for line in lines[2:-1]] == [
@@ -72,19 +72,19 @@ class TestAnnounced:
     def test_blocks_of_three_and_several_pairs_an_arm(self, tmp_path):
         members = [("1t", name) for name in ("mha", "short", "dit")] + [("6t", "mha"), ("6t", "short")]
         made = roster(tmp_path, members, seeds=(0, 1))
-        (first, *_) = plan_lines(sweep_directory(made), runs_of(made), outlook_of(runs_of(made)))
+        (first, *_) = plan_lines(sweep_dir(made), runs_of(made), outlook_of(runs_of(made)))
         assert first.endswith("10 runs; 2 blocks of 3, 2 pairs")
 
     def test_one_seed_promises_no_interval_and_names_what_is_not_compared(self, tmp_path):
         made = roster(tmp_path)
-        assert [*design_power(sweep_directory(made), runs_of(made)).lines] == [
+        assert [*design_power(sweep_dir(made), runs_of(made)).lines] == [
             "Only one seed per scale, so no confidence interval or test is possible.",
             "Not compared (no pair at this scale): imagine, 6t, 10t.",
         ]
 
     def test_power_is_that_of_the_pairs_in_their_unit(self, tmp_path):
         made = roster(tmp_path, seeds=(0, 1, 2))
-        sentence, rest = design_power(sweep_directory(made), runs_of(made)).lines
+        sentence, rest = design_power(sweep_dir(made), runs_of(made)).lines
         assert "1t: " in sentence
         assert "1p5t: " in sentence
         assert "nats with 3 seeds" in sentence
@@ -95,7 +95,7 @@ class TestAnnounced:
     def test_a_variant_that_comes_later_has_its_control_on_disk(self, tmp_path):
         train(roster(tmp_path, [("1t", "mha")], seeds=(0, 1)))
         made = roster(tmp_path, [("1t", "short")], seeds=(0, 1))
-        (sentence,) = design_power(sweep_directory(made), runs_of(made)).lines
+        (sentence,) = design_power(sweep_dir(made), runs_of(made)).lines
         assert "1t: " in sentence
 
 
@@ -122,11 +122,11 @@ class TestPlaced:
     def test_seven_are_trained_and_watched_and_one_treatment_is_declared(self, tmp_path):
         made = roster(tmp_path, devices=8)
         assert {outcome.state for outcome in train(made)} == {"finished"}
-        assert {*read_places(sweep_directory(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
-        family = atomic_files.read_json(sweep_directory(made).rule)["rule"]["family"]
+        assert {*read_places(sweep_dir(made))} == {f"{scale}/{name}/seed0" for scale, name in SEVEN}
+        family = atomic_files.read_json(sweep_dir(made).rule)["rule"]["family"]
         assert family == ["short"], "what never meets the control is no treatment"
         console = Console(record=True, width=120)
-        console.print(draw_frame(ProgressReader(sweep_directory(made)).read(0.0), 120, None))
+        console.print(draw_frame(ProgressReader(sweep_dir(made)).read(0.0), 120, None))
         assert "7 runs" in console.export_text()
 
     def test_a_dry_run_draws_all_seven(self, tmp_path):
@@ -143,7 +143,10 @@ def _nobody_shares_a_device(booked):
     for i, one in enumerate(booked):
         for other in booked[:i]:
             together = one.start < other.end - 1e-9 and other.start < one.end - 1e-9
-            beside = one.first + one.width <= other.first or other.first + other.width <= one.first
+            beside = (
+                one.first_device + one.width <= other.first_device
+                or other.first_device + other.width <= one.first_device
+            )
             assert beside or not together, (one, other)
 
 
@@ -155,7 +158,7 @@ def test_the_timing_pass_times_a_pair_though_singles_are_larger(tmp_path, monkey
     for run in runs:
         write_status(run.dir, Status(state=State.finished))
     monkeypatch.setattr("harness.launcher.stages.time_steps.subprocess.run", _failing)
-    time_variants(sweep_directory(made), make_blocks(runs), said.append)
+    time_variants(sweep_dir(made), make_blocks(runs), said.append)
     assert said[0].startswith("timing pass: mha, short at 1p5t/seed0")
 
 
@@ -170,7 +173,7 @@ def test_tuning_wants_every_variant_at_the_smallest_scale(tmp_path):
     for each in made:
         each.tune, each.schedule = TuneConfig(TuneTarget.lr), ScheduleConfig("wsd")
     with pytest.raises(UserError, match="tune=lr: scale imagine, the smallest, has no mha, short"):
-        tune_learning_rates(sweep_directory(made), runs_of(made), lambda _: None, print)
+        tune_learning_rates(sweep_dir(made), runs_of(made), lambda _: None, print)
 
 
 @pytest.mark.parametrize("dry", [False, True])

@@ -77,8 +77,8 @@ def check_blocks(plan: SweepSchedule) -> None:
         blocks.setdefault(booking.block, []).append(booking)
     for lanes in blocks.values():
         assert len({(lane.width, lane.start, lane.kind) for lane in lanes}) == 1
-        assert [lane.first for lane in lanes] == [
-            lanes[0].first + i * lanes[0].width for i in range(len(lanes))
+        assert [lane.first_device for lane in lanes] == [
+            lanes[0].first_device + i * lanes[0].width for i in range(len(lanes))
         ], "not side by side in the order given"
 
 
@@ -216,7 +216,7 @@ def test_static_ends_together_at_the_least_common_time():
 
 def test_static_that_does_not_fit_is_refused_with_the_number_that_would_do():
     tasks = [RunTask(str(i), str(i), {2: 1.0}) for i in range(5)]
-    with pytest.raises(UserError, match="5 blocks at once need 10 devices or more, there are 9"):
+    with pytest.raises(UserError, match="5 blocks at once need 10 devices or more, but there are 9"):
         place_tasks(tasks, [DevicePartition("devices", 9)], STATIC)
     place_tasks(tasks, [DevicePartition("devices", 10)], STATIC)
 

@@ -17,7 +17,7 @@ from harness.launcher.engines.slurm.script import WorkerCommand, array_script, s
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine, stop_jobs
 from harness.launcher.sweep import launch
 from harness.records.run.status import ProcessInfo, read_status
-from tests.launcher.fake_slurm import Trusting, engine, handed, named, order, run_dir, tools
+from tests.launcher.fake_slurm import Trusting, engine, first_run_dir, handed, named, order, tools
 from tests.launcher.support import configs, wait_for
 
 ELSEWHERE = ProcessInfo("another-host", 1, "boot:1")
@@ -39,7 +39,7 @@ def test_with_one_attempt_only_what_slurm_took_away_goes_on(slurm, tmp_path, mon
 
     def squeue(arguments):
         [*ids] = slurm.jobs
-        if len(ids) == 1 and not ended and read_status(run_dir(tmp_path)).step > 6:
+        if len(ids) == 1 and not ended and read_status(first_run_dir(tmp_path)).step > 6:
             slurm.end(ids[0], state)
             ended.append(ids[0])
         return real(arguments)

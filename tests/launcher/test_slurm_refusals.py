@@ -13,10 +13,10 @@ from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.slurm.queue import CommandFailed, check_installed, run_command
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
 from harness.launcher.run_directories import RunAction, prepare, set_state
-from harness.launcher.runs import Run, run_directory, sweep_directory
+from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.sweep import launch
 from harness.records.run.status import ProcessInfo, State, Status, write_status
-from tests.launcher.fake_slurm import handed, order, run_dir, tools
+from tests.launcher.fake_slurm import first_run_dir, handed, order, tools
 from tests.launcher.support import config, configs, facts
 
 ELSEWHERE = ProcessInfo("another-host", 1, "boot:1")
@@ -75,24 +75,24 @@ def test_the_words_of_a_command_that_fails(tmp_path, monkeypatch):
 def test_what_another_host_left_is_not_waited_for(tmp_path):
     """Where nobody here can ask whether the process lives, its last word counts."""
     made = config(tmp_path)
-    run = Run(made, facts(made), run_directory(sweep_directory([made]), made))
-    prepare(sweep_directory([made]), run, print)
+    run = Run(made, facts(made), run_dir(sweep_dir([made]), made))
+    prepare(sweep_dir([made]), run, print)
     for state, ready in (
         (State.running, RunAction.follow),
         (State.preempted, RunAction.train),
         (State.lost, RunAction.train),
     ):
         write_status(run.dir, Status(state, writer=ELSEWHERE))
-        assert prepare(sweep_directory([made]), run, print) is ready
+        assert prepare(sweep_dir([made]), run, print) is ready
     write_status(run.dir, Status(State.running, writer=ELSEWHERE))
     set_state(run.dir, State.pending, "")
-    assert prepare(sweep_directory([made]), run, print) is RunAction.train
+    assert prepare(sweep_dir([made]), run, print) is RunAction.train
 
 
 def test_a_run_whose_host_is_gone_is_trained_again(slurm, tmp_path):
     made = configs(tmp_path, variants=("mha",), seeds=(0,), name="slurm")
-    run = Run(made[0], facts(made[0]), run_dir(tmp_path))
-    prepare(sweep_directory(made), run, print)
+    run = Run(made[0], facts(made[0]), first_run_dir(tmp_path))
+    prepare(sweep_dir(made), run, print)
     write_status(run.dir, Status(State.running, step=3, writer=ELSEWHERE))
     [outcome] = launch(made, tools(slurm), Console(quiet=True))
     assert outcome.state == "finished"

@@ -11,7 +11,7 @@ import pytest
 
 from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD
+from harness.launcher.engines.engine_api import ALREADY_RUNNING
 from harness.launcher.engines.factory import make_engine
 from harness.launcher.engines.slurm.script import job_name
 from harness.launcher.engines.slurm.steps_engine import StepsEngine
@@ -99,7 +99,7 @@ def test_a_run_of_several_processes_that_is_in_other_hands_is_not_lost(slurm, tm
         for job in slurm.jobs:
             slurm.jobs[job].state, slurm.jobs[job].status = "FAILED", 137 << 8
         wait_for(lambda: made.poll(handles[0]) and made.poll(handles[1]))
-    assert [handle.exit.code for handle in handles] == [137, HELD]
+    assert [handle.exit.code for handle in handles] == [137, ALREADY_RUNNING]
 
 
 HOLD = """
@@ -114,7 +114,7 @@ input()
 @contextlib.contextmanager
 def holding(run: RunDir):
     """Another process has the run."""
-    command = [sys.executable, "-c", HOLD, str(run.claim)]
+    command = [sys.executable, "-c", HOLD, str(run.worker_lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"True\n"
         yield

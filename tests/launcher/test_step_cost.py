@@ -19,7 +19,7 @@ from harness.launcher.cost.step_cost import (
     workload_of,
 )
 from harness.launcher.placement.frozen import freeze_places
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.records.run import metrics
 from harness.records.run.status import State, Status, write_status
 from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
@@ -37,7 +37,7 @@ def own_cache(tmp_path, monkeypatch):
 def run_of(tmp_path: Path, steps: int = STEPS, flops: float = 6600.0, **changes) -> Run:
     made = config(tmp_path, **changes)
     described = dataclasses.replace(facts(made), steps=steps, executed_flops_per_token=flops)
-    return Run(made, described, run_directory(sweep_directory([made]), made))
+    return Run(made, described, run_dir(sweep_dir([made]), made))
 
 
 def finish(run: Run, step: float = STEP_SECONDS, compile: float = 4.0, attempt: int = 1, first: float = 3.0):
@@ -173,7 +173,7 @@ class TestLearning:
     def test_a_prediction_that_rests_on_an_equal_run_is_right(self, tmp_path):
         run = run_of(tmp_path)
         took = finish(run, first=STEP_SECONDS)
-        assert measurements.record_timings(sweep_directory([run.config]), [run], 1.0) == []
+        assert measurements.record_timings(sweep_dir([run.config]), [run], 1.0) == []
         again = estimate_run(run_of(tmp_path, seed=1), 1, 1.0, measurements.load_observations("cpu"))
         assert again.runs == 1
         assert again.seconds - again.startup == pytest.approx(took - 4.0, rel=0.01)
@@ -197,16 +197,16 @@ class TestLearning:
         for seed in (0, 1):
             run = run_of(tmp_path, seed=seed)
             finish(run)
-            measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+            measurements.record_timings(sweep_dir([run.config]), [run], 1.0)
         assert [each.warm for each in measurements.load_observations("cpu")] == [False, True]
 
     def test_another_machine_has_its_own_rates(self, tmp_path, monkeypatch):
         run = run_of(tmp_path)
         finish(run)
-        measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+        measurements.record_timings(sweep_dir([run.config]), [run], 1.0)
         assert len(measurements.load_observations("cpu")) == 1
         assert measurements.load_observations("tpu") == []
-        monkeypatch.setattr(step_cost, "_processor", lambda: "another")
+        monkeypatch.setattr(step_cost, "_cpu_model", lambda: "another")
         assert measurements.load_observations("cpu") == []
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', b"\xff"])
@@ -220,7 +220,7 @@ class TestLearning:
         for seed in range(3):
             run = run_of(tmp_path, seed=seed)
             finish(run, step=0.01 * (seed + 1))
-            measurements.record_timings(sweep_directory([run.config]), [run], 1.0)
+            measurements.record_timings(sweep_dir([run.config]), [run], 1.0)
         rates = [each.rate for each in measurements.load_observations("cpu")]
         assert rates == pytest.approx([6600 * 1280 / 0.02, 6600 * 1280 / 0.03])
 
@@ -228,10 +228,8 @@ class TestLearning:
 def test_the_error_is_that_of_what_was_predicted_before(tmp_path):
     """Predictions are frozen with the placement; what is learned later does not make them better."""
     made = configs(tmp_path, seeds=(0,))
-    sweep = sweep_directory(made)
-    runs = [
-        Run(each, dataclasses.replace(facts(each), steps=STEPS), run_directory(sweep, each)) for each in made
-    ]
+    sweep = sweep_dir(made)
+    runs = [Run(each, dataclasses.replace(facts(each), steps=STEPS), run_dir(sweep, each)) for each in made]
     predicted = {run.name: estimate_run(run, 1, 1.0, []) for run in runs}
     freeze_places(sweep, make_blocks(runs), (), predicted)
     freeze_places(sweep, make_blocks(runs), (), {})

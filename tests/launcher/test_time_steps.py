@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from harness.config.schema.decision import Gate, GateConfig
-from harness.launcher.runs import Run, make_blocks, run_directory, sweep_directory
+from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.time_steps import time_variants
 from harness.records.run.status import State, Status, write_status
 from harness.records.sweep import ledger
@@ -36,8 +36,8 @@ def finished(folder, gate=Gate.promote):
     for config in made:
         config.gate = GateConfig(gate)
         config.scale.tokens *= 2 if config.scale.name == "s" else 1
-    sweep = sweep_directory(made)
-    runs = [Run(each, facts(each), run_directory(sweep, each)) for each in made]
+    sweep = sweep_dir(made)
+    runs = [Run(each, facts(each), run_dir(sweep, each)) for each in made]
     for run in runs:
         run.dir.path.mkdir(parents=True)
         write_status(run.dir, Status(State.finished))
@@ -72,7 +72,7 @@ def test_it_waits_until_every_run_has_an_end(tmp_path, passes):
 def test_other_code_is_timed_again(tmp_path, passes, monkeypatch):
     sweep, blocks = finished(tmp_path)
     time_variants(sweep, blocks, lambda _: None)
-    monkeypatch.setattr("harness.launcher.stages.time_steps.code_of", lambda _: "other")
+    monkeypatch.setattr("harness.launcher.stages.time_steps.code_hash_of", lambda _: "other")
     time_variants(sweep, blocks, lambda _: None)
     assert len(passes[0]) == 2
 

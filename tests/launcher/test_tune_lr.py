@@ -12,7 +12,7 @@ from harness.config.pair_check import check_block
 from harness.config.schema.decision import TuneConfig, TuneTarget
 from harness.config.schema.run import ScheduleConfig
 from harness.core.errors import UserError
-from harness.launcher.runs import Run, run_directory, sweep_directory
+from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.tune_lr import tune_learning_rates
 from harness.records.sweep import ledger
@@ -42,8 +42,8 @@ def tuning(monkeypatch):
     monkeypatch.setattr("harness.launcher.stages.tune_lr.read_tuning", read_tuning)
 
     def run(made):
-        sweep = sweep_directory(made)
-        runs = [Run(config, facts(config), run_directory(sweep, config)) for config in made]
+        sweep = sweep_dir(made)
+        runs = [Run(config, facts(config), run_dir(sweep, config)) for config in made]
         return tune_learning_rates(sweep, runs, launched.append, lambda _: None)
 
     return run, launched
@@ -93,7 +93,7 @@ def test_what_was_found_is_frozen_and_a_later_variant_is_added(tmp_path, tuning)
 def test_a_result_that_was_changed_by_hand_is_refused(tmp_path, tuning):
     run, _ = tuning
     run(tuned_configs(tmp_path))
-    path = sweep_directory(configs(tmp_path)).tune.tuned
+    path = sweep_dir(configs(tmp_path)).tune.learning_rates
     path.write_text(path.read_text().replace("0.003", "0.030"))
     with pytest.raises(UserError, match="changed or lost after it was hashed"):
         run(tuned_configs(tmp_path))
@@ -124,7 +124,7 @@ def test_a_schedule_that_never_decays_is_refused_before_anything_is_trained(tmp_
 
 def test_the_rule_holds_what_was_found_and_the_ledger_what_came_later(tmp_path):
     made = tuned_configs(tmp_path)
-    sweep = sweep_directory(made)
+    sweep = sweep_dir(made)
     one = {"mha": {"learning_rate": 0.002}}
     assert freeze_rule.write_rule(sweep, made[0], ["mha"], one) is None
     assert json.loads(sweep.rule.read_text())["tuning"] == one

@@ -122,7 +122,9 @@ def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypa
     monkeypatch.setattr(softmax, "on_accelerator", lambda: True)
     taken = []
     monkeypatch.setattr(
-        softmax, "fused", lambda *given, made=softmax.fused_attention: taken.append(1) or made(*given)
+        softmax,
+        "fused_attention",
+        lambda *given, made=softmax.fused_attention: taken.append(1) or made(*given),
     )
     fused = jax.jit(lambda *qkv: softmax.attend(*qkv, window))(query, key, value)
     assert taken

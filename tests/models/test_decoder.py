@@ -142,7 +142,7 @@ def test_loss_is_the_mean_of_token_losses_and_z_is_added(small, tokens):
 def test_untied_head_has_its_own_parameters(small):
     tied, untied = small(), small(tie_embeddings=False)
     assert "head" in untied.param_specs
-    assert untied.embedding == 2 * tied.embedding
+    assert untied.embedding_parameters == 2 * tied.embedding_parameters
     assert (
         untied.non_embedding_parameters
         == tied.non_embedding_parameters

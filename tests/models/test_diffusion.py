@@ -38,7 +38,7 @@ CONDITIONINGS = ("adaptive_norm", "in_context")
 SHAPE = {"width": 8, "layers": 3, "heads": 2, "head_width": 4, "ffn": 12}
 
 
-def model_of(name, compute=None, length=6, optimizer=None, target=3_000, **changes):
+def model_of(name, compute=None, length=6, loss=None, target=3_000, **changes):
     shape = {"patch": 2, **SHAPE, **changes}
     model = ModelConfig(kind=ModelFamily.dit, conditioning=ModuleConfig(name), **shape)
     config = Config(
@@ -46,7 +46,8 @@ def model_of(name, compute=None, length=6, optimizer=None, target=3_000, **chang
         scale=ScaleConfig("tiny", target, 10_000, 4),
         compute=compute or ComputeConfig(),
         data=DataConfig("test", sequence_length=length),
-        optimizer=optimizer or OptimizerConfig(learning_rate=0.1),
+        optimizer=OptimizerConfig(learning_rate=0.1),
+        loss=loss or LossConfig(),
     )
     return build(config, LABELS, image=IMAGE)
 
@@ -290,7 +291,7 @@ def test_variants_are_equal_in_parameters_or_in_flops():
     [
         ({"length": 7}, "data.sequence_length=7 is not the number of patches"),
         ({"patch": 5}, "model.patch=5 does not divide images of 6 x 4"),
-        ({"attention": ModuleConfig("gqa")}, "leave model.attention at mha"),
+        ({"attention": ModuleConfig("gqa")}, "Leave model.attention at mha"),
         ({"base_width": 8}, "model.base_width=8"),
         ({"width": 6, "heads": 1, "head_width": 6}, "model.width=6 is not a multiple of 4"),
         ({"loss": LossConfig(z_loss=0.1)}, "loss.z_loss=0.1"),

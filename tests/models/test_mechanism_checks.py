@@ -80,5 +80,5 @@ def test_one_that_does_not_is_refused(small, options, end, sentence):
 
 def test_one_inside_a_pattern_is_found(small):
     cycle = [{"name": "mha"}, {"name": "sum", "options": {"first": -1}}]
-    with pytest.raises(UserError, match="pattern: in layer 1"):
+    with pytest.raises(UserError, match="pattern: layer 1"):
         check_mechanisms(small("pattern", options={"cycle": cycle}).spec)

@@ -12,7 +12,7 @@ import pytest
 from harness.config.process_group import ProcessGroup
 from harness.parallel.processes.rendezvous import MissingProcesses, Rendezvous, connect_processes
 
-HERE = ProcessGroup(3, "now", "127.0.0.1", arrive_seconds=10)
+HERE = ProcessGroup(3, "now", "127.0.0.1", join_timeout_seconds=10)
 
 
 class Place:
@@ -74,7 +74,7 @@ def test_one_of_another_start_is_not_let_in():
     place = Place()
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(connect_processes, replace(HERE, count=2), place.say, place.ask)
-        stranger = replace(HERE, count=2, index=1, start="before", arrive_seconds=0.5)
+        stranger = replace(HERE, count=2, index=1, launch_id="before", join_timeout_seconds=0.5)
         with pytest.raises(MissingProcesses, match=r"process 0 of 2 was not reachable within 0\.5 s"):
             connect_processes(stranger, place.say, place.ask)
         connect_processes(replace(HERE, count=2, index=1), place.say, place.ask)
@@ -84,10 +84,10 @@ def test_one_of_another_start_is_not_let_in():
 def test_who_does_not_come_is_named():
     place = Place()
     with ThreadPoolExecutor(1) as pool:
-        coming = replace(HERE, index=2, arrive_seconds=0.6)
+        coming = replace(HERE, index=2, join_timeout_seconds=0.6)
         pool.submit(connect_processes, coming, place.say, place.ask)
         with pytest.raises(MissingProcesses, match=r"process 1 of 3 did not connect within 0\.4 s"):
-            connect_processes(replace(HERE, arrive_seconds=0.4), place.say, place.ask)
+            connect_processes(replace(HERE, join_timeout_seconds=0.4), place.say, place.ask)
 
 
 def test_an_end_is_noticed_by_the_others_with_its_last_words():

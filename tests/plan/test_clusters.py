@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.config.compose import FOLDER, compose
+from harness.config.compose import CONF_FOLDER, compose
 from harness.config.run_identity import identity
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import GIB, cluster_from_config, described_clusters, load_cluster
@@ -41,7 +41,7 @@ def test_a_cluster_is_the_same_by_name_and_by_config(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_number_has_a_source_or_is_assumed(name):
     """A comment stands above each, at most six lines away: one may speak of several."""
-    lines = (FOLDER / "cluster" / f"{name}.yaml").read_text().splitlines()
+    lines = (CONF_FOLDER / "cluster" / f"{name}.yaml").read_text().splitlines()
     for index, line in enumerate(lines):
         key, _, value = line.partition(":")
         if any(map(str.isdigit, value)) and key.strip() not in ("name", "chip") and "#" not in line:

@@ -1,4 +1,4 @@
-"""`harness plan --compile`: on which mesh a run is asked about, by which process, what is left if it fails."""
+"""`harness plan --compile`: the compiled mesh, the process that compiles it, what is left on failure."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ import pytest
 
 from harness import cli
 from harness.aot.protocol import CompileStats, Target
-from harness.cli.views.plan import print_parts
-from harness.cli.views.plan_compilers import layers_part
+from harness.cli.views.plan import print_sections
+from harness.cli.views.plan_compilers import compiler_section
 from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat
@@ -151,7 +151,7 @@ def test_other_machines_compilers_are_asked_where_they_are(monkeypatch):
     (cuda,) = ask_compilers(runs, sheet, [Target.cuda])
     (tpu,) = ask_compilers(runs, sheet, [Target.tpu])
     assert cuda.error == "cuda: its compiler is not here; run `make plan-extras`"
-    assert "H100-80G is compiled for with --compile cuda" in tpu.error
+    assert "cannot compile for H100-80G. Use --compile cuda." in tpu.error
     (here,) = ask_compilers(*local(), [Target.tpu])
     assert "cluster=local has no chips to compile for" in here.error
 
@@ -223,7 +223,7 @@ def test_the_terminal_has_numbers_and_sentences(width, capsys):
         CompilerAnswer(runs=("a/mha/seed0",), target=Target.cpu, seen=good, **told),
         CompilerAnswer(runs=("a/gqa/seed0",), target=Target.cpu, error="cpu: it died", **told),
     ]
-    print_parts([layers_part(answers)], Console(width=width))
+    print_sections([compiler_section(answers)], Console(width=width))
     text = capsys.readouterr().out
     words = " ".join(text.split())
     said = ["all-gather 3.00", "a/gqa, cpu: data 8; cpu: it died."]
@@ -234,11 +234,9 @@ def test_the_terminal_has_numbers_and_sentences(width, capsys):
 
 def test_names_of_targets():
     assert parse_targets("cpu,abstract,cpu") == (Target.cpu, Target.abstract)
-    with pytest.raises(
-        UserError, match="--compile abstract,cpuu: 'cpuu' is unknown. Choose from abstract, cpu, cuda, tpu"
-    ):
+    with pytest.raises(UserError, match="--compile abstract,cpuu: 'cpuu' is unknown"):
         parse_targets("abstract,cpuu")
-    with pytest.raises(UserError, match="'' is unknown. Choose from abstract, cpu"):
+    with pytest.raises(UserError, match="'' is unknown"):
         parse_targets("")
 
 

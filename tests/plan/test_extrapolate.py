@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from harness import cli
-from harness.cli.verbs import plan as verb
-from harness.cli.views.plan import print_parts
-from harness.cli.views.plan_extrapolation import bets_part
+from harness.cli import make_plan
+from harness.cli.views.plan import print_sections
+from harness.cli.views.plan_extrapolation import extrapolation_section
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
@@ -68,7 +68,7 @@ def test_an_invalid_verdict_carries_no_number():
     bets = extrapolate(evidence_of(invalid), *runs_of("6t/a"))
     assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
     console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_parts([bets_part(bets)], console)
+    print_sections([extrapolation_section(bets)], console)
     assert "k_tokens" not in console.file.getvalue()
 
 
@@ -77,7 +77,7 @@ def test_short_runs_are_told_in_a_shorter_unit():
     short = dataclasses.replace(one, days=PlanEstimate(0.1, 0.08, 0.13, Layer.assumed))
     bets = extrapolate(evidence_of(standing_of([0.7] * 4)), runs, [short])
     console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_parts([bets_part(bets)], console)
+    print_sections([extrapolation_section(bets)], console)
     assert "hours saved" in console.file.getvalue()
     assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in console.file.getvalue()
 
@@ -94,7 +94,7 @@ def test_a_run_that_never_ends_saves_no_days():
 def test_another_unit_and_other_variants_are_refused():
     evidence = evidence_of(standing_of([0.1] * 4))
     for asked in (runs_of("6t/c"), runs_of("6t/a", unit="mean squared error a value")):
-        with pytest.raises(UserError, match="evidence=runs/made: it compares a, b in nats a token"):
+        with pytest.raises(UserError, match="evidence=runs/made compares a, b"):
             extrapolate(evidence, *asked)
 
 
@@ -110,7 +110,7 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
     bets = extrapolate(evidence, [*runs, *more], [*planned, *rest])
     for width in (80, 120):
         console = Console(width=width, force_terminal=False, file=io.StringIO())
-        print_parts([bets_part(bets)], console)
+        print_sections([extrapolation_section(bets)], console)
         text = console.file.getvalue()
         assert all(len(line) <= width for line in text.splitlines())
         said = " ".join(text.split())
@@ -126,7 +126,7 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
 def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch, capsys):
     path = swept()
     tools = sweep.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
+    monkeypatch.setattr(make_plan, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     asked = ["experiment=colossus2", "roster=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0

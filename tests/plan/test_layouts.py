@@ -9,7 +9,6 @@ from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.plan import Layout, load_cluster, predict
 from harness.plan.cluster.clusters import GIB, Links
-from harness.plan.cost_model.chip_efficiency import chip_efficiency
 from harness.plan.cost_model.layouts import LayoutGrid, check_layout, divisors, enumerate_layouts
 from harness.plan.cost_model.memory import (
     MEMORY_LIMIT,
@@ -17,7 +16,7 @@ from harness.plan.cost_model.memory import (
     device_memory,
     parameters_per_device,
 )
-from harness.plan.cost_model.precision import FLOAT32, MIXED
+from harness.plan.cost_model.precision import FLOAT32
 from harness.plan.cost_model.roofline import _ring_seconds, hardware_flops, step_terms, step_traffic
 from harness.plan.predict import MEMORY_UNCERTAINTY
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
@@ -31,26 +30,26 @@ def on(model, **axes):
 
 def test_state_of_a_trillion_parameters_on_512_devices_is_what_compilers_said():
     model = dataclasses.replace(KIMI_LIKE, parameters=1_045_000_000_000, expert_parameters=0)
-    held = device_memory(model, LayoutGrid.from_layouts([Layout(fsdp=512)]), MIXED)
+    held = device_memory(model, LayoutGrid.from_layouts([Layout(fsdp=512)]))
     assert held.state[0] / GIB == pytest.approx(19.01, abs=0.01)
 
 
 def test_peaks_are_near_what_compilers_said():
     """Told without the models' sizes: 44.5 GiB for 1.045T on 512 H100, 10.5T on 4,096 above 80 % of one."""
     one, layout = on(KIMI_LIKE, expert=16, fsdp=32, remat=Remat.full, batch=512)
-    assert device_memory(one, layout, MIXED).total[0] / GIB == pytest.approx(44.5, rel=MEMORY_UNCERTAINTY - 1)
+    assert device_memory(one, layout).total[0] / GIB == pytest.approx(44.5, rel=MEMORY_UNCERTAINTY - 1)
     ten = dataclasses.replace(frontier()[5], sequence=4096, batch=4096)
     room = MEMORY_LIMIT * load_cluster("h100_16k").partition().chip.memory
     for expert in (16, 64, 128, 256):
         split = LayoutGrid.from_layouts([Layout(expert=expert, fsdp=4096 // expert, remat=Remat.full)])
-        assert device_memory(ten, split, MIXED).total[0] > room
+        assert device_memory(ten, split).total[0] > room
 
 
 @pytest.mark.parametrize(("expert", "fsdp", "gigabytes"), [(16, 32, 657), (128, 8, 337)])
 def test_a_badly_laid_out_trillion_moves_twice_as_much(expert, fsdp, gigabytes):
     # Told without the model's sizes: those of Kimi K2, one sequence of 4,096 a device, all recomputed.
     model, layout = on(KIMI_LIKE, expert=expert, fsdp=fsdp, remat=Remat.full, batch=expert * fsdp)
-    assert step_traffic(model, layout, MIXED).total[0] / 1e9 == pytest.approx(gigabytes, rel=0.05)
+    assert step_traffic(model, layout).total[0] / 1e9 == pytest.approx(gigabytes, rel=0.05)
 
 
 def test_the_planner_rejects_the_layout_that_moves_more():
@@ -84,7 +83,7 @@ def test_a_plain_layer_keeps_what_korthikanti_counts():
 def test_remat_trades_memory_for_products():
     model, layout = on(llama(), fsdp=1024, tensor=8)
     layouts = [layout.with_remat(code) for code in range(3)]
-    kept = [device_memory(model, each, MIXED).activations[0] for each in layouts]
+    kept = [device_memory(model, each).activations[0] for each in layouts]
     done = [hardware_flops(model, each)[0] for each in layouts]
     assert kept[0] > kept[1] > kept[2]
     assert done[0] == model.step_flops < done[1] < done[2] == pytest.approx(4 / 3 * model.step_flops)
@@ -93,7 +92,7 @@ def test_remat_trades_memory_for_products():
 def test_pipelines_keep_as_much_as_they_have_stages_in_flight():
     model, one = on(llama(), data=64, tensor=8)
     _, many = on(llama(), data=64, tensor=8, pipeline=14)
-    same = device_memory(model, many, MIXED).activations / device_memory(model, one, MIXED).activations
+    same = device_memory(model, many).activations / device_memory(model, one).activations
     assert same[0] == pytest.approx(1, rel=1e-9)
 
 
@@ -125,8 +124,6 @@ def test_each_axis_costs_its_own_term_and_nothing_without_it(axes, term):
             LayoutGrid.from_layouts([each]),
             part.chip,
             part.links,
-            MIXED,
-            chip_efficiency(part.chip.name),
         )
         for each in (Layout(**axes), Layout())
     )
@@ -136,8 +133,7 @@ def test_each_axis_costs_its_own_term_and_nothing_without_it(axes, term):
 
 def test_the_bubble_is_p_less_one_over_v_m():
     part = load_cluster("h100_16k").partition()
-    share = chip_efficiency(part.chip.name)
-    args = part.chip, dataclasses.replace(part.links, scale_out=1e30), MIXED, share
+    args = part.chip, dataclasses.replace(part.links, scale_out=1e30)
     found = step_terms(llama(batch=64), LayoutGrid.from_layouts([Layout(pipeline=14, virtual=3)]), *args)
     busy = found.compute + found.memory + found.tensor + found.fsdp
     assert found.pipeline[0] == pytest.approx((busy * 13 / (3 * 64))[0])
@@ -174,7 +170,8 @@ def test_the_grid_keeps_to_what_divides_and_to_the_devices_there_are():
 
 
 def test_one_device_in_float32_holds_sixteen_bytes_a_parameter():
-    held = device_memory(KIMI_LIKE, LayoutGrid.from_layouts([Layout()]), FLOAT32)
+    model = dataclasses.replace(KIMI_LIKE, precision=FLOAT32)
+    held = device_memory(model, LayoutGrid.from_layouts([Layout()]))
     assert (held.state + held.gradients)[0] == 16 * KIMI_LIKE.parameters
 
 
@@ -187,9 +184,9 @@ def test_experts_whose_weights_travel_cost_what_they_are():
     axis moves the same bytes."""
     dropless = dataclasses.replace(KIMI_LIKE, gathers_expert_weights=True)
     split = LayoutGrid.from_layouts([Layout(fsdp=8, expert=16), Layout(fsdp=128)])
-    moved = step_traffic(dropless, split, MIXED)
+    moved = step_traffic(dropless, split)
     assert moved.expert.tolist() == [0, 0]
     experts = 3 * 2 * dropless.expert_parameters * 127 / 128 * split.microbatches(dropless)
     rest = 3 * 2 * dropless.dense_parameters * np.array([7 / 8, 127 / 128]) * split.microbatches(dropless)
     assert moved.fsdp == pytest.approx(experts + rest, rel=1e-6)
-    assert step_traffic(KIMI_LIKE, split, MIXED).fsdp[0] < moved.fsdp[0] / 4
+    assert step_traffic(KIMI_LIKE, split).fsdp[0] < moved.fsdp[0] / 4

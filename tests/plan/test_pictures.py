@@ -15,23 +15,23 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli import make_plan
 from harness.cli.make_plan import block_starts
 from harness.cli.plan_report import page_content, write_plan
-from harness.cli.verbs import plan as verb
-from harness.cli.views.plan import parts, print_parts
+from harness.cli.views.plan import plan_sections, print_sections
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
 from harness.launcher import sweep as launch
 from harness.launcher.placement.forecast import RunEstimator, forecast
-from harness.launcher.runs import Run, make_blocks, run_directory
+from harness.launcher.runs import Run, make_blocks, run_dir
 from harness.plan.plan_types import PlannedMachine, PlannedRun, SweepPlan
 from harness.plan.predict import EvidenceKind, PlanEstimate
 from harness.records.paths import SweepDir
 from harness.records.sweep.plan_file import ChipShare
-from harness.report.charts.chip_shares import pieces_of
-from harness.report.charts.plan_charts import ROWS, plan_panels
+from harness.report.charts.chip_shares import chip_boxes
+from harness.report.charts.plan_charts import MAX_RUNS, plan_charts
 from harness.report.charts.treemap import Box, squarify
-from harness.report.frames.saved_plan import LOST, KeptPlan, keep_plan, read_plan
+from harness.report.frames.saved_plan import UNREADABLE, SavedPlan, read_plan, save_plan
 from harness.report.page.plan_page import plan_section, write_plan_page
 from tests.cli.test_plan import facts_of
 from tests.launcher import support
@@ -85,10 +85,12 @@ def configs_of(sheet: SweepPlan) -> list:
     ]
 
 
-def kept(folder, sheet: SweepPlan) -> KeptPlan:
+def kept(folder, sheet: SweepPlan) -> SavedPlan:
     """Written beside a sweep and read again."""
-    shown = page_content(["experiment=trial"], sheet, configs_of(sheet), parts(sheet, ["One seed a scale."]))
-    keep_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
+    shown = page_content(
+        ["experiment=trial"], sheet, configs_of(sheet), plan_sections(sheet, ["One seed a scale."])
+    )
+    save_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
     plan = read_plan(SweepDir(folder))
     assert plan is not None
     return plan
@@ -139,7 +141,7 @@ def test_boxes_are_those_of_the_paper():
 
 def test_areas_are_the_chips_of_each_run_and_of_none(tmp_path):
     plan = kept(tmp_path, sheet_of())
-    pieces = [piece for piece in pieces_of(plan) if piece.chips]
+    pieces = [piece for piece in chip_boxes(plan) if piece.chips]
     a_chip = sum(piece.box.area for piece in pieces) / 159_064
     assert sum(piece.chips for piece in pieces) == 159_064
     for piece in pieces:
@@ -156,7 +158,7 @@ def test_areas_are_the_chips_of_each_run_and_of_none(tmp_path):
 
 
 def test_a_run_without_room_for_its_name_is_named_in_the_key(tmp_path):
-    chart = plan_panels(kept(tmp_path, sheet_of()))["plan_partition"]
+    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_partition"]
     title = chart.to_dict()["title"]
     assert title["text"] == "158,064 of 159,064 chips of mixed given to 5 runs"
     assert "Too small for their names: 1: 6t/mha 9,000; image/adaptive 64." in title["subtitle"]
@@ -169,8 +171,8 @@ def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
     turns = [run(f"s/mha/seed{i}", "old", 2, 2, 1.0, begins=float(i // 4)) for i in range(10)]
     turns.append(run("s/hybrid/seed0", "old", 2, 0, None, verdict="it fits nowhere"))
     plan = kept(tmp_path, sheet_of(turns, (ChipShare("old", "A100", 9, 8, ()),)))
-    assert sorted(piece.chips for piece in pieces_of(plan) if piece.chips) == [1, 2, 2, 2, 2]
-    made = plan_panels(plan)
+    assert sorted(piece.chips for piece in chip_boxes(plan) if piece.chips) == [1, 2, 2, 2, 2]
+    made = plan_charts(plan)
     title = made["plan_partition"].to_dict()["title"]["text"]
     assert title == "8 of 9 chips of mixed given to 4 runs at first; 7 more take turns on them"
     bars = {row["label"]: row for row in rows_of(made["plan_timeline"], "run")}
@@ -180,7 +182,7 @@ def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
 
 
 def test_bars_of_memory_are_the_parts_and_the_limits_of_each_run(tmp_path):
-    chart = plan_panels(kept(tmp_path, sheet_of()))["plan_memory"]
+    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_memory"]
     parts = {(row["label"], row["phase"]): float(row["value"]) for row in rows_of(chart, "part")}
     for name in ("10t/mha", "1t/mha", "1t/hybrid", "image/adaptive"):
         assert [parts[name, part] for part in ("weights", "activations", "logits")] == [8, 40, 2]
@@ -196,14 +198,14 @@ def test_bars_of_memory_are_the_parts_and_the_limits_of_each_run(tmp_path):
 
 def test_a_limit_far_beyond_all_bars_is_told_and_not_drawn(tmp_path):
     small = run("xs/mha/seed0", "old", 8, 8, 1.0, memory={"weights": PlanEstimate.exact(GIB / 256)})
-    chart = plan_panels(kept(tmp_path, sheet_of([small])))["plan_memory"]
+    chart = plan_charts(kept(tmp_path, sheet_of([small])))["plan_memory"]
     assert [float(row["value"]) for row in rows_of(chart, "part")] == [4], "MiB"
     assert not rows_of(chart, "limit")
     assert "64.0 GiB, lies far to the right" in chart.to_dict()["title"]["subtitle"][0]
 
 
 def test_bars_of_time_are_the_days_of_each_run(tmp_path):
-    chart = plan_panels(kept(tmp_path, sheet_of()))["plan_timeline"]
+    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_timeline"]
     bars = {row["label"]: row for row in rows_of(chart, "run")}
     assert [*bars] == ["10t/mha", "1t/mha", "1t/hybrid", "6t/mha", "image/adaptive"]
     for each in RUNS:
@@ -222,25 +224,25 @@ def test_bars_of_time_are_the_days_of_each_run(tmp_path):
 
 
 def test_specifications_are_valid(tmp_path):
-    charts = plan_panels(kept(tmp_path, sheet_of()))
+    charts = plan_charts(kept(tmp_path, sheet_of()))
     assert charts.keys() == {"plan_partition", "plan_memory", "plan_timeline"}
     for chart in charts.values():
         assert chart.to_dict(validate=True)["$schema"]  # raises where Vega-Lite's schema is broken
 
 
 def test_of_many_runs_so_many_are_drawn_and_the_rest_counted(tmp_path):
-    many = [run(f"s{i}/mha/seed0", "old", 2, 2, 1.0) for i in range(ROWS + 5)]
-    made = plan_panels(kept(tmp_path, sheet_of(many)))
+    many = [run(f"s{i}/mha/seed0", "old", 2, 2, 1.0) for i in range(MAX_RUNS + 5)]
+    made = plan_charts(kept(tmp_path, sheet_of(many)))
     for name, kind in (("plan_memory", "whole"), ("plan_timeline", "run")):
-        assert len(rows_of(made[name], kind)) == ROWS
-        assert f"5 of {ROWS + 5} runs are not drawn." in made[name].to_dict()["title"]["subtitle"]
-    assert len(rows_of(made["plan_partition"], "in use")) == ROWS + 5
+        assert len(rows_of(made[name], kind)) == MAX_RUNS
+        assert f"5 of {MAX_RUNS + 5} runs are not drawn." in made[name].to_dict()["title"]["subtitle"]
+    assert len(rows_of(made["plan_partition"], "in use")) == MAX_RUNS + 5
 
 
 def test_where_no_run_fits_the_page_shows_what_is_known(tmp_path):
     nowhere = [run("6t/mha/seed0", "old", 8, 0, None, verdict="6t/mha/seed0 fits nowhere: give more.")]
     plan = kept(tmp_path, sheet_of(nowhere))
-    assert [*plan_panels(plan)] == ["plan_partition"]
+    assert [*plan_charts(plan)] == ["plan_partition"]
     text = Reader(write_plan_page(SweepDir(tmp_path), plan).read_text()).text("main")
     assert "fits nowhere: give more." in text
     assert "6t/mha 1T" in text
@@ -251,7 +253,7 @@ def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
     content = write_plan_page(SweepDir(tmp_path), kept(tmp_path, sheet)).read_text()
     reader = Reader(content)
     console = Console(width=400, force_terminal=False, file=io.StringIO())
-    print_parts(parts(sheet, ["One seed a scale."]), console)
+    print_sections(plan_sections(sheet, ["One seed a scale."]), console)
     shown = " ".join(reader.text("main").split())
     for word in console.file.getvalue().split():
         assert word in shown
@@ -282,7 +284,7 @@ def trained(tmp_path) -> SweepDir:
 
 def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
     sheet = sheet_of([run("1t/hybrid/seed0", "old", 8, 8, 2.0), run("1t/mha/seed0", "old", 8, 8, 2.0)])
-    shown = page_content([], sheet, configs_of(sheet), parts(sheet, []))
+    shown = page_content([], sheet, configs_of(sheet), plan_sections(sheet, []))
     write_plan(trained, to_json(sheet) | {"power": None, "page": shown}, html=True, pictures=False)
     reader = Reader(trained.report.read_text())
     titles = reader.texts["h2"]
@@ -305,14 +307,14 @@ def test_a_plan_that_cannot_be_read_is_said_to_be_lost(tmp_path, spoil):
     sweep.plan.write_text(spoil(sweep.plan.read_text()))
     plan = read_plan(sweep)
     assert plan is not None
-    assert LOST in plan_section(plan, set(plan_panels(plan)))
+    assert UNREADABLE in plan_section(plan, set(plan_charts(plan)))
 
 
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
     """Facts without JAX, where nothing lies."""
     tools = launch.LaunchHooks(describe=lambda configs: [facts_of(each) for each in configs])
-    monkeypatch.setattr(verb, "LaunchHooks", lambda: tools)
+    monkeypatch.setattr(make_plan, "LaunchHooks", lambda: tools)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -334,7 +336,7 @@ def test_where_nothing_can_be_written_the_plan_is_shown_all_the_same(made_up, ca
     (made_up / "taken").write_text("")
     assert cli.main(["plan", "cluster=h100x8", "runs=taken", "--html"]) == 2
     said = capsys.readouterr()
-    assert "What they would take" in said.out
+    assert "Predicted step time and duration" in said.out
     assert said.err.count("\n") == 1
     assert "choose a folder that can be written with runs=..." in said.err
 
@@ -344,7 +346,7 @@ def test_on_this_machine_a_block_begins_where_another_ends(tmp_path, devices):
     configs = support.configs(tmp_path, seeds=(0, 1))
     for each in configs:
         each.engine.devices = devices
-    runs = [Run(each, support.facts(each), run_directory(SweepDir(tmp_path), each)) for each in configs]
+    runs = [Run(each, support.facts(each), run_dir(SweepDir(tmp_path), each)) for each in configs]
     blocks = make_blocks(runs)
     plan = forecast(blocks, configs[0].engine, 1, RunEstimator([])).schedule
     begun = block_starts(blocks, plan)

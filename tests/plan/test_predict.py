@@ -96,7 +96,7 @@ def test_a_layout_that_does_not_fit_is_still_answered():
     [
         ({"layout": Layout(tensor=7)}, "tensor = 7 does not divide heads"),
         ({"layout": Layout(data=2048, tensor=16)}, "asks for 32768 devices; h100 has 16384"),
-        ({"kind": "gb200"}, "'gb200' is none of them"),
+        ({"kind": "gb200"}, "but not 'gb200'"),
         ({"cluster": None}, "needs a cluster"),
     ],
 )
@@ -133,13 +133,13 @@ def test_a_published_row_is_predicted_by_its_columns():
     assert bare.choice is not None
     spread = [each.step_seconds.high / each.step_seconds.value for each in (found, bare)]
     assert spread[1] > spread[0]
-    assert any("layers: not told" in note for note in bare.notes)
+    assert any("layers: not given" in note for note in bare.notes)
     other = predict({**row, "chip": "Gaudi9"})
     assert (
         other.step_seconds.high / other.step_seconds.value
         > found.step_seconds.high / found.step_seconds.value
     )
-    assert any("chip: not told" in note for note in other.notes)
+    assert any("chip: not given" in note for note in other.notes)
     del row["peak_tflops_bf16"]
     for key, said in (("chips", "chips="), ("chip", "chip="), ("params_B", "params_B")):
         with pytest.raises(UserError, match=said):

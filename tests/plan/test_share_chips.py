@@ -49,7 +49,7 @@ def test_given_shares_are_kept():
     shares = {model.name: 1.0 for model in frontier()}
     members = allocate_chips(frontier(), load_cluster("h100_16k"), shares=shares)
     assert all(abs(member.chips - 16_384 / 7) <= 8 for member in members)
-    with pytest.raises(UserError, match=r"shares\.10t=None is none"):
+    with pytest.raises(UserError, match=r"shares\.10t=None: give each of"):
         allocate_chips(
             frontier(), load_cluster("colossus2"), shares={k: v for k, v in shares.items() if k != "10t"}
         )
@@ -107,5 +107,5 @@ def test_domains_are_whole_and_in_proportion():
     given = allocate_domains([1e-9, 5, 3], [1, 1, 1], 1000, 72)
     assert given[0] == 72
     assert sum(given) == 13 * 72
-    with pytest.raises(UserError, match="3 runs want a fast domain"):
+    with pytest.raises(UserError, match="3 runs need a fast domain"):
         allocate_domains([1, 1], [1, 2], 16, 8)

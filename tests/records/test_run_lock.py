@@ -20,8 +20,8 @@ class TestClaim:
         other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        assert acquire(path, patience=0.0) is False
-        assert owner(path) == ProcessInfo.of(other.pid)
+        assert acquire(path, wait_seconds=0.0) is False
+        assert owner(path) == ProcessInfo.from_pid(other.pid)
         other.kill()
         other.communicate()
         assert owner(path) is None
@@ -31,7 +31,7 @@ class TestClaim:
     def test_a_claim_is_repeatable_and_can_be_given_back(self, tmp_path):
         assert acquire(tmp_path / "a")
         assert acquire(tmp_path / "a")
-        assert owner(tmp_path / "a") == ProcessInfo.here()
+        assert owner(tmp_path / "a") == ProcessInfo.current()
         release(tmp_path / "a")
         assert owner(tmp_path / "a") is None
 

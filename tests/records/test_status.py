@@ -18,7 +18,7 @@ from tests.records.scratch import few, fresh
 
 class TestStatus:
     def test_it_comes_back(self, tmp_path):
-        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", ProcessInfo.here())
+        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", ProcessInfo.current())
         write_status(RunDir(tmp_path), status)
         assert read_status(RunDir(tmp_path)) == status
 
@@ -36,11 +36,11 @@ class TestStatus:
 
 class TestWriter:
     def test_this_process_is_alive(self):
-        assert ProcessInfo.here().alive() is True
+        assert ProcessInfo.current().alive() is True
 
     def test_a_process_that_ended_is_not_nor_is_a_zombie(self):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        writer = ProcessInfo.of(child.pid)
+        writer = ProcessInfo.from_pid(child.pid)
         assert writer.alive() is True
         child.kill()
         deadline = time.monotonic() + 10
@@ -51,7 +51,7 @@ class TestWriter:
         assert writer.alive() is False
 
     def test_a_process_id_that_was_given_away_again_is_not_the_writer(self):
-        assert ProcessInfo(ProcessInfo.here().host, os.getpid(), "boot:1").alive() is False
+        assert ProcessInfo(ProcessInfo.current().host, os.getpid(), "boot:1").alive() is False
 
     def test_another_host_has_to_be_asked(self):
         assert ProcessInfo("elsewhere", 1, "x").alive() is None

@@ -51,12 +51,12 @@ def test_one_line_a_change_of_phase(run):
 
 
 def test_a_phase_that_lasts_is_known_until_its_last_tick(run):
-    ticks = [("train", timeline.TICK + 1, 10 * i) for i in range(5)]
+    ticks = [("train", timeline.REWRITE_SECONDS + 1, 10 * i) for i in range(5)]
     attempt(run, 1, *ticks)
-    assert told(run)[1] == ("train", 4 * (timeline.TICK + 1), 0, 40)
+    assert told(run)[1] == ("train", 4 * (timeline.REWRITE_SECONDS + 1), 0, 40)
     now = read_timeline(run)[-1].time + 7
     assert phase_spans(read_timeline(run), until=now)[-1].seconds == pytest.approx(
-        4 * (timeline.TICK + 1) + 7
+        4 * (timeline.REWRITE_SECONDS + 1) + 7
     )
 
 

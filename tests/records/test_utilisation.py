@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.records.run.timeline import PhaseSpan
-from harness.records.run.utilisation import PAUSE, utilisation
+from harness.records.run.utilisation import PAUSE_SECONDS, utilisation
 
 
 def span(phase: str, start: float, end: float, width: int = 1, first: int = 0, last: int = 0) -> PhaseSpan:
@@ -57,10 +57,14 @@ def test_a_branch_repeats_nothing():
 
 
 def test_a_night_without_a_driver_is_in_no_ones_charge():
-    lane = [span("train", 0, 10), span("train", 10 + PAUSE - 1, 10 + PAUSE), span("train", 9999, 10000)]
+    lane = [
+        span("train", 0, 10),
+        span("train", 10 + PAUSE_SECONDS - 1, 10 + PAUSE_SECONDS),
+        span("train", 9999, 10000),
+    ]
     found = utilisation([lane])
-    assert found.paused == 9999 - 10 - PAUSE
-    assert found.seconds == 10 + PAUSE + 1
+    assert found.paused == 9999 - 10 - PAUSE_SECONDS
+    assert found.seconds == 10 + PAUSE_SECONDS + 1
 
 
 def test_nothing_at_work_is_no_utilisation():

@@ -58,8 +58,14 @@ def runs(tmp_path_factory) -> Path:
         atomic_files.write_json(run.manifest(64), {"step": 64})
         atomic_files.write_text(run.checkpoint(64) / "weights", "w" * 1000)
         atomic_files.write_text(run.log, "said")
-        atomic_files.write_bytes(run.picture, b"png")
-    for file in (sweep.timing, sweep.plan, sweep.tune.tuned, sweep.path / "workers" / "xs.log", sweep.report):
+        atomic_files.write_bytes(run.sample_grid, b"png")
+    for file in (
+        sweep.timing,
+        sweep.plan,
+        sweep.tune.learning_rates,
+        sweep.path / "workers" / "xs.log",
+        sweep.report,
+    ):
         atomic_files.write_json(file, {"hash": "h"})
     first = {run.path.parts[-3]: run for run in sweep.runs() if run.path.parts[-2] == "mha"}
     records = {scale: read_provenance(run) for scale, run in first.items()}
@@ -165,7 +171,7 @@ def test_whatever_a_comparison_opens_is_fetched(runs):
     }
     locks = {"driver.lock", "worker.lock"}  # which nobody holds in a copy
     assert [
-        path for path in below if not file_listing._fits(path, RECORDS) and Path(path).name not in locks
+        path for path in below if not file_listing._matches(path, RECORDS) and Path(path).name not in locks
     ] == []
 
 
@@ -190,7 +196,7 @@ def test_only_what_changed_is_fetched_again(bucket, fetched, cache):
     assert second.run("xs", ODD, 0).status.read_bytes() == other
     assert [run.path.parts[-2] for run in second.runs() if run.path.parts[-3] == "s"] == ["mha", "mha"]
     assert sum(1 for _ in first.runs()) == 8, "who reads the older copy goes on reading it"
-    local_copy._clear(next(cache.iterdir()), second.path.parent)
+    local_copy._remove_old_copies(next(cache.iterdir()), second.path.parent)
     assert first.path.exists()
 
 
@@ -198,7 +204,7 @@ def test_older_copies_and_what_kills_left_go_after_a_day(bucket, cache, monkeypa
     first = local_copy.fetch_sweep(URL)
     (first.path.parents[1] / ".tmp_of_a_kill").mkdir()
     bucket.rm("/bucket/runs/trial/timing.json")
-    monkeypatch.setattr(local_copy, "KEPT", -1.0)
+    monkeypatch.setattr(local_copy, "KEEP_SECONDS", -1.0)
     second = local_copy.fetch_sweep(URL)
     assert [*first.path.parents[1].iterdir()] == [second.path.parent]
 
@@ -326,9 +332,9 @@ class Named:
 
 def test_no_name_leads_out_of_the_copy():
     store = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
-    assert file_listing._inside(store, "b/r", top=True).keys() == {"a", "c%20d"}
+    assert file_listing._list_folder(store, "b/r", top=True).keys() == {"a", "c%20d"}
     page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
-    assert file_listing._inside(page, "https://h/r", top=True).keys() == {"a b"}
+    assert file_listing._list_folder(page, "https://h/r", top=True).keys() == {"a b"}
     here: Any = page
     assert file_listing.RemoteFolder("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
     assert file_listing.RemoteFolder("", here, "https://h/r/..%2Fx").name == "x"

@@ -39,7 +39,9 @@ def images(tmp_path_factory):
         write_checksummed_json(run.run, record)
         distance = DISTANCES[record["variant"]][record["seed"] % 3]
         write_sample_quality(run, SampleQuality("8 strokes", 64, 16, distance, 1.5))
-        write_bytes(run.picture, GRID + f"{record['scale']}/{record['variant']}/{record['seed']}".encode())
+        write_bytes(
+            run.sample_grid, GRID + f"{record['scale']}/{record['variant']}/{record['seed']}".encode()
+        )
     return sweep
 
 

@@ -22,7 +22,7 @@ PATIENCE = 300.0
 
 def start(run: RunDir, count: int, **changes: Any) -> list[subprocess.Popen]:
     """The processes of a run, in their order; each speaks into `<run>.<index>.log`."""
-    first = ProcessGroup(count, uuid.uuid4().hex, "127.0.0.1", arrive_seconds=120, **changes)
+    first = ProcessGroup(count, uuid.uuid4().hex, "127.0.0.1", join_timeout_seconds=120, **changes)
     return [_worker(run, to_env(replace(first, index=index)), index) for index in range(count)]
 
 

@@ -81,7 +81,7 @@ def test_a_run_learns_at_every_noise_level(trained):
 
 
 def test_a_run_leaves_a_grid_and_a_distance(trained):
-    color, pixels = read(trained.picture.read_bytes())
+    color, pixels = read(trained.sample_grid.read_bytes())
     assert color == 0
     assert pixels.shape == (4 * 58 + 2, 10 * 58 + 2, 1)
     found = read_sample_quality(trained)
@@ -99,7 +99,7 @@ def test_stopped_and_resumed_is_bitwise_the_same(trained, tmp_path):
     assert train(run) is State.finished
     assert curve(run).equals(curve(trained))
     assert curve(run, "evals").equals(curve(trained, "evals"))
-    assert run.picture.read_bytes() == trained.picture.read_bytes()
+    assert run.sample_grid.read_bytes() == trained.sample_grid.read_bytes()
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_the_verb_makes_a_grid(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"each": 0}, "--per-label=0"),
+        ({"per_label": 0}, "--per-label=0"),
         ({"steps": 0}, "--steps=0"),
         ({"seed": -1}, "--seed=-1"),
         ({"guidance": float("nan")}, "--guidance=nan"),

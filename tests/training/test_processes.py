@@ -148,5 +148,5 @@ def test_what_a_run_leaves_behind_is_written_once(whole):
     phases = [json.loads(line) for line in whole.timeline.read_text().splitlines()]
     assert [each["phase"] for each in phases].count("start") == 1
     assert whole.log.read_text().count("finished at step 30") == 1
-    assert not whole.meeting.exists()
+    assert not whole.rendezvous.exists()
     assert valid_steps(whole) == ([8, 16, 24, 30], [])

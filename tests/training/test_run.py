@@ -163,7 +163,7 @@ def _when_the_last_part_is_sealed(monkeypatch, damage):
 def test_a_damaged_goal_is_not_taken_for_the_end(tmp_path):
     run = prepare(tmp_path)
     write_target(run, 0.5)
-    run.goal.write_text(run.goal.read_text().replace("0.5", "0.9"))
+    run.training_target.write_text(run.training_target.read_text().replace("0.5", "0.9"))
     assert train(run) is State.failed
     assert read_status(run).step == 0
 

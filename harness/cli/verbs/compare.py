@@ -60,17 +60,11 @@ def make_parser() -> VerbParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
     form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
-    parser.add_argument(
+    parser.add_flag(
         "--html",
-        action="store_true",
-        help="write SWEEP/report.html (FILE.report.html beside the first FILE; for a URL NAME.report.html "
-        "here)",
+        "write SWEEP/report.html (FILE.report.html beside the first FILE; for a URL NAME.report.html here)",
     )
-    parser.add_argument(
-        "--pictures",
-        action="store_true",
-        help="write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)",
-    )
+    parser.add_flag("--pictures", "write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)")
     parser.add_argument(
         "--require",
         choices=["promote"],

@@ -22,12 +22,8 @@ def make_parser() -> VerbParser:
         metavar="RUN[@STEP]",
         help="directory of a run; without a step its newest good checkpoint",
     )
-    parser.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
-    parser.add_argument(
-        "--pictures",
-        action="store_true",
-        help="write pictures/diff_*.png and *.svg into the sweep of the first run",
-    )
+    parser.add_flag("--json", "print the whole comparison as JSON")
+    parser.add_flag("--pictures", "write pictures/diff_*.png and *.svg into the sweep of the first run")
     return parser
 
 

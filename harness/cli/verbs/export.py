@@ -14,9 +14,7 @@ def make_parser() -> VerbParser:
         "write the weights of a run for other tools",
         "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
     )
-    parser.add_argument(
-        "run", metavar="RUN[@STEP]", help="directory of a run; without a step its newest good checkpoint"
-    )
+    parser.add_run()
     parser.add_argument(
         "--to",
         nargs=2,

@@ -26,9 +26,7 @@ def make_parser() -> VerbParser:
         "harness plan experiment=colossus2 roster=frontier cluster=colossus2",
         DETAILS,
     )
-    parser.add_argument(
-        "--layouts", action="store_true", help="print the layouts that were not chosen too, and why"
-    )
+    parser.add_flag("--layouts", "print the layouts that were not chosen too, and why")
     parser.add_argument(
         "--compile",
         metavar="TARGETS",
@@ -36,20 +34,13 @@ def make_parser() -> VerbParser:
         "(compiled for simulated devices), cuda, tpu (by their own compilers: make plan-extras), or several "
         "of these with commas",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the plan as JSON: runs, cluster, power, bets, layers"
-    )
-    parser.add_argument(
+    parser.add_flag("--json", "print the plan as JSON: runs, cluster, power, bets, layers")
+    parser.add_flag(
         "--html",
-        action="store_true",
-        help="write SWEEP/report.html with the plan in it, and SWEEP/plan.json, from which later reports of "
+        "write SWEEP/report.html with the plan in it, and SWEEP/plan.json, from which later reports of "
         "the sweep show it; otherwise nothing is written",
     )
-    parser.add_argument(
-        "--pictures",
-        action="store_true",
-        help="write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg",
-    )
+    parser.add_flag("--pictures", "write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg")
     parser.add_argument(
         "--accuracy",
         nargs="?",

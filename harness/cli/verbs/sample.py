@@ -14,9 +14,7 @@ def make_parser() -> VerbParser:
         "generate text with a language model, or a grid of images with an image model",
         'harness sample runs/attention/xs/mha/seed0 --prompt "Once upon a time" --tokens 200',
     )
-    parser.add_argument(
-        "run", metavar="RUN[@STEP]", help="directory of a run; without a step its newest good checkpoint"
-    )
+    parser.add_run()
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of the draws (%(default)s)")
     text = parser.add_argument_group("text")
     text.add_argument(

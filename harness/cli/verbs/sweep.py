@@ -21,10 +21,9 @@ def make_parser() -> VerbParser:
         "harness sweep experiment=attention scale=xs,s seed=0,1,2",
         DETAILS,
     )
-    parser.add_argument(
+    parser.add_flag(
         "--dry-run",
-        action="store_true",
-        help="print each run's predicted time, memory and disk, and the schedule; nothing is written or "
+        "print each run's predicted time, memory and disk, and the schedule; nothing is written or "
         "trained. engine.devices=N and engine.schedule=queue|static place the sweep on N devices",
     )
     return parser

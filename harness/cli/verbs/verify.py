@@ -29,7 +29,7 @@ def make_parser() -> VerbParser:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="number of steps; otherwise up to the next checkpoint"
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_flag("--json", "print the result as JSON")
     return parser
 
 

@@ -27,9 +27,7 @@ def make_parser() -> VerbParser:
         "It only reads the sweep's directories. It exits when the sweep is over, on q, or on Ctrl-C.",
     )
     parser.add_argument("sweep", metavar="SWEEP", help="directory of a sweep; with --once also a URL")
-    parser.add_argument(
-        "--once", action="store_true", help="print one frame, as when the output is not a terminal"
-    )
+    parser.add_flag("--once", "print one frame, as when the output is not a terminal")
     return parser
 
 

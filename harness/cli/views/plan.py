@@ -1,4 +1,4 @@
-"""A plan in the terminal: what is asked for, what it would take, what fails, who has the machine."""
+"""Plan in the terminal: models, times, memory, layouts, failures, the machine and the evidence."""
 
 from __future__ import annotations
 
@@ -8,231 +8,218 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.core import number_format
-from harness.plan.cluster.clusters import GIB
+from harness.core.number_format import (
+    GIB,
+    MISSING,
+    choose_memory_unit,
+    choose_time_unit,
+    format_count,
+    format_interval,
+    format_number,
+    plain_text,
+)
 from harness.plan.plan_types import MixedChips, PlannedMachine, PlannedRun, PowerUse, SweepPlan
 from harness.plan.predict import EvidenceKind
-from harness.report.frames.saved_plan import Part, memory_unit, time_unit
+from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import Table, drop_columns, make_table, narrow_table
 
 FAILURES = (
-    "Failures: how often, when to save (Daly), and the share that trains after full restarts, with spares,"
-    " with saves in memory too, and elastic"
+    "Failures: how often, when to save (Daly), and the share of time that trains: with full restarts, spares,"
+    " saves in memory too, and elastic"
 )
 Runs = tuple[PlannedRun, ...]
 
 
-def print_parts(said: Sequence[Part], console: Console, *, folded: bool = False) -> None:
-    """`folded`: with what is shown only to who asks for it."""
-    for part in said:
-        if part.folded and not folded:
+def print_sections(sections: Sequence[PlanSection], console: Console, *, folded: bool = False) -> None:
+    """Print the sections; folded ones only if `folded`."""
+    for section in sections:
+        if section.folded and not folded:
             continue
-        content = part.content if console.width >= NARROW else drop_columns(part.content, part.wide)
-        content, same = (content, "") if part.folded else narrow_table(content)
-        print_table(console, part.title, content)
-        if part.lines and not content:
-            console.print(Text(f"\n{part.title}", style="bold"))
-        for line in (same, *part.lines):
-            print_line(console, number_format.plain_text(line))
+        content = section.content if console.width >= NARROW else drop_columns(section.content, section.wide)
+        content, constant = (content, "") if section.folded else narrow_table(content)
+        print_table(console, section.title, content)
+        if section.lines and not content:
+            console.print(Text(f"\n{section.title}", style="bold"))
+        for line in (constant, *section.lines):
+            print_line(console, plain_text(line))
 
 
-def parts(sheet: SweepPlan, power: Sequence[str]) -> tuple[Part, ...]:
-    """All that is said, each under its title; one without anything to say is empty."""
-    days, shown = sheet.cluster.days, short_names(sheet.runs)
-    unit = time_unit(days and days.value)
-    runs = tuple(run for run in sheet.runs if run.name in shown)
+def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, ...]:
+    """Build all sections of a plan; some may be empty. `power` describes what the design can detect."""
+    cluster, names = plan.cluster, short_names(plan.runs)
+    unit = choose_time_unit(cluster.days and cluster.days.value)
+    runs = tuple(run for run in plan.runs if run.name in names)
+    rejected = "Layouts rejected for {}, and why"
+    missed = (*_verdict_lines(runs, names), *_power_shortage(cluster.meter))
     return (
-        Part("Models", _models(runs, shown)),
-        Part("What they would take", _times(runs, shown, unit), wide=("GWh",)),
-        Part("Memory of the fullest chip", _memory(runs, shown)),
-        Part("Layouts", _layouts(runs, shown)),
-        Part(FAILURES, _failures(runs, shown), wide=("(Young)",)),
-        *(Part(_others(shown[run.name]), _alternatives(run), folded=True) for run in runs),
-        Part("Machine", lines=tuple(_machine(sheet.cluster, unit))),
-        Part("Not as announced", lines=(*_verdicts(runs, shown), *_outrun(sheet.cluster.meter))),
-        Part("Evidence", lines=tuple(_evidence(runs))),
-        Part("What the design can find out", lines=tuple(power)),
+        PlanSection("Models", _model_table(runs, names)),
+        PlanSection("Predicted step time and duration", _time_table(runs, names, unit), wide=("GWh",)),
+        PlanSection("Memory of the fullest chip", _memory_table(runs, names)),
+        PlanSection("Layouts", _layout_table(runs, names)),
+        PlanSection(FAILURES, _failure_table(runs, names), wide=("(Young)",)),
+        *(PlanSection(rejected.format(names[r.name]), _alternative_table(r), folded=True) for r in runs),
+        PlanSection("Machine", lines=tuple(_machine_lines(cluster, unit))),
+        PlanSection("Runs that miss the plan", lines=missed),
+        PlanSection("Evidence", lines=tuple(_evidence_lines(runs))),
+        PlanSection("Statistical power of the design", lines=tuple(power)),
     )
 
 
-def _others(name: str) -> str:
-    return f"Layouts that {name} was not given, and why"
-
-
 def short_names(runs: Runs) -> dict[str, str]:
-    """Of the runs that are shown, one of those that differ in nothing but their seed and their turn: without
-    the seed, and how many there are."""
-    alike: dict[str, list[PlannedRun]] = {}
+    """Return short names of the runs to show: one of each group of runs that differ only in seed and round,
+    named without the seed and with the size of the group."""
+    runs_by_stem: dict[str, list[PlannedRun]] = {}
     for run in runs:
         stem, _, seed = run.name.rpartition("/")
-        held = alike.setdefault(stem, [])
-        if held and _unseeded(held[0]) != _unseeded(run):
+        same = runs_by_stem.setdefault(stem, [])
+        if same and _without_seed(same[0]) != _without_seed(run):
             stem = f"{stem}/{seed}"
-        alike.setdefault(stem, []).append(run)
-    names = {held[0].name: (stem, len(held)) for stem, held in alike.items() if held}
+        runs_by_stem.setdefault(stem, []).append(run)
+    names = {same[0].name: (stem, len(same)) for stem, same in runs_by_stem.items() if same}
     return {name: f"{stem} x{count}" if count > 1 else stem for name, (stem, count) in names.items()}
 
 
-def _unseeded(run: PlannedRun) -> PlannedRun:
+def _without_seed(run: PlannedRun) -> PlannedRun:
     verdict = run.verdict.replace(run.name, "")
     return dataclasses.replace(run, name="", begins=0.0, verdict=verdict)
 
 
-def _models(runs: Runs, shown: dict[str, str]) -> Table:
+def _model_table(runs: Runs, names: dict[str, str]) -> Table:
     rows = (
-        (shown[run.name], *map(number_format.format_count, (run.parameters, run.active_parameters)),
-         number_format.format_count(run.flops_per_token), number_format.format_count(run.tokens))
+        (names[run.name], *map(format_count, (run.parameters, run.active_parameters)),
+         format_count(run.flops_per_token), format_count(run.tokens))
         for run in runs
     )  # fmt: skip
     return make_table(("run", "parameters", "active", "FLOPs/token", "tokens"), rows)
 
 
-def _times(runs: Runs, shown: dict[str, str], unit: tuple[str, float]) -> Table:
-    name, a_day = unit
-    columns = ("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh")
-    return make_table(columns, (_time_row(run, shown[run.name], a_day) for run in runs))
-
-
-def _time_row(run: PlannedRun, name: str, a_day: float) -> tuple[str, ...]:
-    return (
-        name,
-        number_format.format_interval(run.step_seconds),
-        f"{run.mfu.value:.2g}" if run.mfu else number_format.MISSING,
-        number_format.format_interval(run.days, a_day),
-        number_format.format_number(run.gigawatt_hours and run.gigawatt_hours.value),
-    )
-
-
-def _memory(runs: Runs, shown: dict[str, str]) -> Table:
-    """By part, beside what a plan may use."""
-    unit, size = memory_unit(max(_held(run) or 0 for run in runs))
-    parts = list(dict.fromkeys(part for run in runs for part in run.memory))
+def _time_table(runs: Runs, names: dict[str, str], unit: tuple[str, float]) -> Table:
+    name, per_day = unit
     rows = (
-        (shown[run.name], *(number_format.format_number(held and held / size) for held in _bytes(run, parts)))
+        (names[run.name], format_interval(run.step_seconds), f"{run.mfu.value:.2g}" if run.mfu else MISSING,
+         format_interval(run.days, per_day), format_number(run.gigawatt_hours and run.gigawatt_hours.value))
         for run in runs
-    )
+    )  # fmt: skip
+    return make_table(("run", "step s [low, high]", "MFU", f"{name} [low, high]", "GWh"), rows)
+
+
+def _memory_table(runs: Runs, names: dict[str, str]) -> Table:
+    """Build the table of memory by part, with the limit of a plan."""
+    totals = {run.name: sum(part.value for part in run.memory.values()) or None for run in runs}
+    unit, size = choose_memory_unit(max(total or 0 for total in totals.values()))
+    parts = list(dict.fromkeys(part for run in runs for part in run.memory))
+    rows = []
+    for run in runs:
+        by_part = [run.memory[part].value if part in run.memory else None for part in parts]
+        amounts = [*by_part, totals[run.name], run.memory_limit]
+        rows.append((names[run.name], *(format_number(amount and amount / size) for amount in amounts)))
     return make_table((unit, *parts, "sum", "limit"), rows)
 
 
-def _bytes(run: PlannedRun, parts: Sequence[str]) -> list[float | None]:
-    each = [run.memory[part].value if part in run.memory else None for part in parts]
-    return [*each, _held(run), run.memory_limit]
-
-
-def _held(run: PlannedRun) -> float | None:
-    """Bytes of its fullest device."""
-    return sum(part.value for part in run.memory.values()) or None
-
-
-def _layouts(runs: Runs, shown: dict[str, str]) -> Table:
+def _layout_table(runs: Runs, names: dict[str, str]) -> Table:
     rows = (
-        (shown[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
+        (names[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
         for run in runs
     )
     return make_table(("run", "kind", "chips", "in use", "layout"), rows)
 
 
-def _alternatives(run: PlannedRun) -> Table:
+def _alternative_table(run: PlannedRun) -> Table:
     rows = (
-        (
-            str(one.layout),
-            number_format.format_number(one.step_seconds),
-            number_format.format_number(one.bytes / GIB),
-            one.why,
-        )
-        for one in run.alternatives
-    )
+        (str(rejected.layout), format_number(rejected.step_seconds), format_number(rejected.bytes / GIB),
+         rejected.why)
+        for rejected in run.alternatives
+    )  # fmt: skip
     return make_table(("layout", "step s", "GiB", "why"), rows)
 
 
-def _failures(runs: Runs, shown: dict[str, str]) -> Table:
-    """Empty on this machine, of whose failures nothing is known."""
-    names = list(dict.fromkeys(way.name for run in runs for way in run.recovery))
-    columns = ("run", "one in", "in all", "save every", "(Young)", *map(_added, names))
-    rows = (_failure_row(run, shown[run.name], names) for run in runs if run.recovery)
+def _failure_table(runs: Runs, names: dict[str, str]) -> Table:
+    """Build the table of failures, which is empty on this machine, whose failure rate is not known."""
+    options = list(dict.fromkeys(option.name for run in runs for option in run.recovery))
+    columns = ("run", "one in", "in all", "save every", "(Young)", *map(_added, options))
+    rows = (_failure_row(run, names[run.name], options) for run in runs if run.recovery)
     return make_table(columns, rows)
 
 
-def _added(way: str) -> str:
-    """What a way has beside those before it, in a word: `elastic, spares, saves in memory` is elastic."""
-    return next(word for word in ("elastic", "memory", "spares", "restarts") if word in way)
+def _added(option: str) -> str:
+    """Name what an option adds to the one before it: `elastic, spares, saves in memory` adds elastic."""
+    return next(word for word in ("elastic", "memory", "spares", "restarts") if word in option)
 
 
-def _failure_row(run: PlannedRun, name: str, ways: Sequence[str]) -> tuple[str, ...]:
-    kept = {way.name: way for way in run.recovery}
-    best = max(run.recovery, key=lambda way: way.goodput)
+def _failure_row(run: PlannedRun, name: str, options: Sequence[str]) -> tuple[str, ...]:
+    goodput = {option.name: f"{option.goodput:.2f}" for option in run.recovery}
+    best = max(run.recovery, key=lambda option: option.goodput)
     return (
         name,
-        f"{number_format.format_number(run.mtbf_hours, 2)} h",
-        number_format.format_number(run.interruptions if run.days else None),
-        f"{number_format.format_number(best.save_minutes, 2)} min",
-        number_format.format_number(best.save_minutes_young, 2),
-        *(f"{kept[way].goodput:.2f}" if way in kept else number_format.MISSING for way in ways),
+        f"{format_number(run.mtbf_hours, 2)} h",
+        format_number(run.interruptions if run.days else None),
+        f"{format_number(best.save_minutes, 2)} min",
+        format_number(best.save_minutes_young, 2),
+        *(goodput.get(option, MISSING) for option in options),
     )
 
 
-def _machine(machine: PlannedMachine, unit: tuple[str, float]) -> list[str]:
-    name, a_day = unit
+def _machine_lines(machine: PlannedMachine, unit: tuple[str, float]) -> list[str]:
+    name, per_day = unit
     lines = [
         f"{machine.name}, {share.kind}: {share.given:,} of {share.chips:,} {share.chip} given to"
         f" {len(share.runs)} run{'s' * (len(share.runs) != 1)}."
         for share in machine.shares
     ]
     if machine.days:
-        ends = number_format.format_interval(machine.days, a_day)
+        ends = format_interval(machine.days, per_day)
         used = f"{machine.utilisation:.0%} of {machine.name} in use"
         lines.append(f"The last run that ends does so after {ends} {name}; {used}.")
     lines += _power(machine.meter) if machine.meter else []
-    return lines + (_mixed(machine.mixed, machine.name) if machine.mixed else [])
+    return lines + (_mixed_lines(machine.mixed, machine.name) if machine.mixed else [])
 
 
 def _power(meter: PowerUse) -> list[str]:
-    runs, every = _megawatts(meter.runs), _megawatts(meter.machine)
-    told = f"Power at the meter: {runs} for these runs, {every} for every chip"
+    runs, machine = _megawatts(meter.runs), _megawatts(meter.machine)
+    text = f"Power at the meter: {runs} for these runs, {machine} for every chip"
     if meter.site is None:
-        return [f"{told}; what the site can draw is not known."]
-    return [f"{told}; the site has {_megawatts(meter.site)}."]
+        return [f"{text}; the limit of the site is not known."]
+    return [f"{text}; the site has {_megawatts(meter.site)}."]
 
 
-def _outrun(meter: PowerUse | None) -> list[str]:
-    """Runs that the site cannot feed."""
+def _power_shortage(meter: PowerUse | None) -> list[str]:
+    """Say so if the site cannot feed all runs at once."""
     if meter is None or meter.possible or meter.site is None:
         return []
-    asked, has = _megawatts(meter.runs), _megawatts(meter.site)
-    lacks = f"{asked} at full load where the site has {has}"
+    needed, has = _megawatts(meter.runs), _megawatts(meter.site)
     share = f"{meter.site / meter.runs:.0%} of their chips"
-    return [f"All together: {lacks}: not all of them at once, but {share}."]
+    return [f"All runs at once need {needed} at full load, and the site has {has}: enough for {share}."]
 
 
 def _megawatts(value: float) -> str:
-    return f"{value:,.0f} MW" if value >= 10 else f"{number_format.format_number(value)} MW"
+    return f"{value:,.0f} MW" if value >= 10 else f"{format_number(value)} MW"
 
 
-def _mixed(mixed: MixedChips, name: str) -> list[str]:
-    told = f"One job over all kinds of {name} would get {mixed.efficiency:.0%} of their products' speed"
+def _mixed_lines(mixed: MixedChips, name: str) -> list[str]:
+    text = f"One job over all kinds of {name} would get {mixed.efficiency:.0%} of their matrix-product speed"
     if mixed.won_back is None:
-        return [f"{told}; not every run can be planned both ways, so their times are not compared."]
+        return [f"{text}; not every run can be planned both ways, so their times are not compared."]
     return [
-        f"{told}, and these runs, each number that of the worst kind, {mixed.days:.1f} days; with one kind"
-        f" for each run {mixed.days_apart:.1f}: partition wins back a factor {mixed.won_back:.2f}."
+        f"{text}, and these runs would take {mixed.days:.1f} days, with every number that of the worst kind."
+        f" With one kind for each run they take {mixed.days_apart:.1f}, a factor {mixed.won_back:.2f} less."
     ]
 
 
-def _verdicts(runs: Runs, shown: dict[str, str]) -> list[str]:
-    """A run that fits nowhere is named in what was found."""
+def _verdict_lines(runs: Runs, names: dict[str, str]) -> list[str]:
+    """Return a sentence per run that misses the plan. Some verdicts name their run already."""
     return [
-        run.verdict if run.name in run.verdict else f"{shown[run.name]}: {run.verdict}."
+        run.verdict if run.name in run.verdict else f"{names[run.name]}: {run.verdict}."
         for run in runs
         if run.verdict
     ]
 
 
-def _evidence(runs: Runs) -> list[str]:
-    """Each layer once, with what rests on it."""
+def _evidence_lines(runs: Runs) -> list[str]:
+    """Return a line per kind of evidence, with the numbers that rest on it."""
     keys: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, label in run.evidence.items():
             keys.setdefault(label, {})[key.replace("_", " ")] = None
-    told = [each.value for each in EvidenceKind]
-    return [f"{label}: {', '.join(keys[label])}." for label in sorted(keys, key=told.index)]
+    order = [each.value for each in EvidenceKind]
+    return [f"{label}: {', '.join(keys[label])}." for label in sorted(keys, key=order.index)]

@@ -1,4 +1,4 @@
-"""What compilers say of a plan, in the terminal."""
+"""Answers of compilers about the steps of a plan, in the terminal."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ from collections.abc import Sequence
 
 from harness.aot.protocol import CompileStats
 from harness.config.schema.cluster import MeshConfig
-from harness.core import number_format
-from harness.plan.cluster.clusters import GIB
+from harness.core.number_format import GIB, MISSING, format_count, format_number
 from harness.plan.compilers.queries import CompilerAnswer
 from harness.plan.compilers.trainable_mesh import MESH_AXES
-from harness.report.frames.saved_plan import Part
+from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables.text_table import Table, make_table
 
 
-def layers_part(answers: Sequence[CompilerAnswer]) -> Part:
-    """A row a step and target, and a line for what has no place in it."""
-    shown = _names(answers)
-    rows = _rows(answers, shown)
-    lines = [line for answer in answers for line in _lines(answer, shown[answer.runs])]
+def compiler_section(answers: Sequence[CompilerAnswer]) -> PlanSection:
+    """Build the section: one row per step and target, and lines of notes."""
+    names = _step_names(answers)
+    rows = _step_table(answers, names)
+    lines = [line for answer in answers for line in _notes(answer, names[answer.runs])]
     for evidence in dict.fromkeys(answer.evidence for answer in answers if answer.seen):
         targets = {answer.target.value for answer in answers if answer.evidence == evidence}
         lines.append(f"{', '.join(sorted(targets))}: {evidence}.")
     if rows:
-        lines.append("In brackets the plan's closed form of the same mesh; of activations an estimate.")
-    title = "What the compilers say, of one device in a step"
-    return Part(title, rows, tuple(lines), wide=("limit", "reshards", "s"))
+        lines.append("In brackets: the plan's closed form for the same mesh; activations are an estimate.")
+    title = "Compiled step, on one device"
+    return PlanSection(title, rows, tuple(lines), wide=("limit", "reshards", "s"))
 
 
-def _names(answers: Sequence[CompilerAnswer]) -> dict[tuple[str, ...], str]:
-    """The first run that shares a step, and how many more do; without the seed where all have one."""
+def _step_names(answers: Sequence[CompilerAnswer]) -> dict[tuple[str, ...], str]:
+    """Name each step by its first run and the number of others, without a seed that all runs share."""
     seeds = {name.rpartition("/")[2] for answer in answers for name in answer.runs}
 
     def short(name: str) -> str:
@@ -41,56 +40,53 @@ def _names(answers: Sequence[CompilerAnswer]) -> dict[tuple[str, ...], str]:
     }
 
 
-def _rows(answers: Sequence[CompilerAnswer], shown: dict[tuple[str, ...], str]) -> Table:
-    found = [(answer, answer.seen) for answer in answers if answer.seen]
-    unit, size = (
-        ("GiB", GIB) if any(seen.state_bytes > GIB / 10 for _, seen in found) else ("MiB", GIB / 1024)
-    )
+def _step_table(answers: Sequence[CompilerAnswer], names: dict[tuple[str, ...], str]) -> Table:
+    compiled = [(answer, answer.seen) for answer in answers if answer.seen]
+    large = any(stats.state_bytes > GIB / 10 for _, stats in compiled)
+    unit, size = ("GiB", GIB) if large else ("MiB", GIB / 1024)
     columns = (
         "run", "target", "devices", f"state {unit} (plan)", "peak (plan)", "limit", "FLOPs (plan)", "GB in",
         "reshards", "s",
     )  # fmt: skip
-    return make_table(
-        columns, (_row(answer, seen, shown[answer.runs], size) for answer, seen in found), left=2
-    )
+    rows = (_row(answer, stats, names[answer.runs], size) for answer, stats in compiled)
+    return make_table(columns, rows, left=2)
 
 
-def _row(answer: CompilerAnswer, seen: CompileStats, name: str, unit: float) -> tuple[str, ...]:
+def _row(answer: CompilerAnswer, stats: CompileStats, name: str, unit: float) -> tuple[str, ...]:
     planned = answer.memory
-    arrived = sum(seen.collective_bytes.values()) if seen.argument_bytes else None
+    received = sum(stats.collective_bytes.values()) if stats.argument_bytes else None
     return (
         name,
         answer.target.value,
-        f"{seen.devices:,}",
-        _beside(seen.state_bytes / unit, (planned["weights"] + planned["optimizer"]) / unit),
-        _beside(seen.peak_bytes and seen.peak_bytes / unit, sum(planned.values()) / unit),
-        number_format.format_number(answer.memory_limit and answer.memory_limit / unit),
-        f"{number_format.format_count(seen.dot_flops)} ({number_format.format_count(seen.executed_flops)})",
-        number_format.format_number(arrived and arrived / 1e9),
-        number_format.MISSING if seen.reshards is None else f"{seen.reshards:,}",
-        number_format.format_number(seen.seconds, 2),
+        f"{stats.devices:,}",
+        _with_planned(stats.state_bytes / unit, (planned["weights"] + planned["optimizer"]) / unit),
+        _with_planned(stats.peak_bytes and stats.peak_bytes / unit, sum(planned.values()) / unit),
+        format_number(answer.memory_limit and answer.memory_limit / unit),
+        f"{format_count(stats.dot_flops)} ({format_count(stats.executed_flops)})",
+        format_number(received and received / 1e9),
+        MISSING if stats.reshards is None else f"{stats.reshards:,}",
+        format_number(stats.seconds, 2),
     )
 
 
-def _beside(seen: float | None, planned: float) -> str:
-    """What was seen, and what the plan's closed form says."""
-    return f"{number_format.format_number(seen)} ({number_format.format_number(planned)})"
+def _with_planned(compiled: float | None, planned: float) -> str:
+    """Return a compiled value with the planned one in brackets."""
+    return f"{format_number(compiled)} ({format_number(planned)})"
 
 
-def _lines(answer: CompilerAnswer, name: str) -> list[str]:
-    """Its mesh, what arrives by kind, what was changed to ask, why it fails."""
-    seen, parts = answer.seen, list(answer.notes)
+def _notes(answer: CompilerAnswer, name: str) -> list[str]:
+    """Return a line with the mesh, bytes received by kind, changes to the config, and the error, if any."""
+    stats, parts = answer.seen, list(answer.notes)
     if answer.mesh:
         parts.insert(0, _mesh(answer.mesh))
-    if seen and seen.collective_bytes:
+    if stats and stats.collective_bytes:
         kinds = ", ".join(
-            f"{kind} {number_format.format_number(size / 1e9)}"
-            for kind, size in seen.collective_bytes.items()
+            f"{kind} {format_number(size / 1e9)}" for kind, size in stats.collective_bytes.items()
         )
         parts.append(f"GB received: {kinds}")
-    parts += seen.uncounted if seen else []
-    if seen and seen.refused:
-        parts.append(f"refused: {seen.refused}")
+    parts += stats.uncounted if stats else []
+    if stats and stats.refused:
+        parts.append(f"refused: {stats.refused}")
     parts += [answer.error] if answer.error else []
     return [f"{name}, {answer.target.value}: {'; '.join(parts).rstrip('.')}."] if parts else []
 

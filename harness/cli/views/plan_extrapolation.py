@@ -1,80 +1,81 @@
-"""What evidence of small pairs says of a plan, in the terminal: a table, then sentences."""
+"""Extrapolation from small pairs to the runs of a plan, in the terminal: a table, then sentences."""
 
 from __future__ import annotations
 
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.estimates import Trend
-from harness.core import number_format
+from harness.core.number_format import choose_time_unit, format_interval, format_scientific
 from harness.plan.extrapolation.extrapolate import Extrapolation, ScaleExtrapolation, TreatmentSummary
-from harness.report.frames.saved_plan import Part, time_unit
+from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, make_table
 
 CHIPS_SAVED = "chips saved [low, high]"
-WIDE = ("sibling", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
-"""What a narrow screen has no room for; the sentences have most of it."""
-MEANT = (
-    "k: a straight line through ln k over ln compute, carried on with its 95 % prediction interval. Saved: of"
-    " the control's own run, for the same loss, at an equal time a token."
+WIDE_COLUMNS = ("paired", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
+"""Columns that a narrow screen does not show; most of their content is in the sentences too."""
+EXPLANATION = (
+    "k: straight line through ln k over ln compute, extrapolated with its 95 % prediction interval. Saved:"
+    " relative to the control's own run, at the same loss and an equal time per token."
 )
 
 
-def bets_part(bets: Extrapolation) -> Part:
-    """The table, and the sentences of rows without a sibling; where there are none, of all."""
-    alone = [bet.sentence for bet in bets.rows if not bet.sibling]
-    told = alone or [bet.sentence for bet in bets.rows]
-    return Part(
-        f"What the evidence says of the rows without a sibling ({bets.experiment})",
-        _bets(bets),
-        (MEANT, *told, *map(_treatment, bets.treatments), *bets.notes),
-        wide=WIDE,
+def extrapolation_section(extrapolation: Extrapolation) -> PlanSection:
+    """Build the section: the table, and the sentences on runs without a paired variant, or on all runs."""
+    unpaired = [row.sentence for row in extrapolation.rows if not row.sibling]
+    sentences = unpaired or [row.sentence for row in extrapolation.rows]
+    return PlanSection(
+        f"Extrapolation to runs without a paired variant ({extrapolation.experiment})",
+        _table(extrapolation),
+        (EXPLANATION, *sentences, *map(_treatment_text, extrapolation.treatments), *extrapolation.notes),
+        wide=WIDE_COLUMNS,
     )
 
 
-def _bets(bets: Extrapolation) -> Table:
-    most = max((abs(bet.days_saved.value) for bet in bets.rows if bet.days_saved), default=1.0)
-    unit, a_day = time_unit(most)
+def _table(extrapolation: Extrapolation) -> Table:
+    largest = max((abs(row.days_saved.value) for row in extrapolation.rows if row.days_saved), default=1.0)
+    unit, per_day = choose_time_unit(largest)
     columns = (
-        "run", "sibling", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
+        "run", "paired", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
         f"{unit} saved [low, high]", CHIPS_SAVED, "bet", "tags",
     )  # fmt: skip
-    return make_table(columns, (_bet_row(bet, a_day) for bet in bets.rows))
+    return make_table(columns, (_row(row, per_day) for row in extrapolation.rows))
 
 
-def _bet_row(bet: ScaleExtrapolation, a_day: float) -> tuple[str, ...]:
+def _row(row: ScaleExtrapolation, per_day: float) -> tuple[str, ...]:
     return (
-        bet.scale,
-        "yes" if bet.sibling else "no",
-        bet.treatment,
-        bet.control,
-        number_format.format_scientific(bet.flops),
-        f"{bet.decades:.1f}",
-        number_format.format_interval(bet.k),
-        number_format.format_interval(bet.days_saved, a_day),
-        number_format.format_interval(bet.chips_saved),
-        bet.bet or "not settled",
-        ", ".join(bet.tags),
+        row.scale,
+        "yes" if row.sibling else "no",
+        row.treatment,
+        row.control,
+        format_scientific(row.flops),
+        f"{row.decades:.1f}",
+        format_interval(row.k),
+        format_interval(row.days_saved, per_day),
+        format_interval(row.chips_saved),
+        row.bet or "not settled",
+        ", ".join(row.tags),
     )
 
 
-def _treatment(one: TreatmentSummary) -> str:
-    """What was found where pairs were trained."""
-    told = [f"{one.variant} against {one.control} at {', '.join(one.scales)}: {one.decision.value}"]
-    sound = one.decision is not Decision.INVALID
-    if sound and one.k and one.k.k is not None:
-        told.append(f"{one.k.estimand.value} {wording.format_multiplier(one.k)}")
-    if sound and one.trend and one.k:
-        told.append(_trend(one, one.trend, one.k.log_k or 0.0))
-    told.append(f"at {one.largest}, the largest, {wording.format_effect(one.delta)}")
-    told.append(f"gate: {one.gate.reason}" if one.gate else "no gate was asked for")
-    return f"{'; '.join(told)}. Flags: {', '.join(one.flags) or 'none'}."
+def _treatment_text(summary: TreatmentSummary) -> str:
+    """Describe the verdict on the pairs that were trained."""
+    scales = ", ".join(summary.scales)
+    parts = [f"{summary.variant} against {summary.control} at {scales}: {summary.decision.value}"]
+    sound = summary.decision is not Decision.INVALID
+    if sound and summary.k and summary.k.k is not None:
+        parts.append(f"{summary.k.estimand.value} {wording.format_multiplier(summary.k)}")
+    if sound and summary.trend and summary.k:
+        parts.append(_trend_text(summary, summary.trend, summary.k.log_k or 0.0))
+    parts.append(f"at {summary.largest}, the largest, {wording.format_effect(summary.delta)}")
+    parts.append(f"gate: {summary.gate.reason}" if summary.gate else "no gate")
+    return f"{'; '.join(parts)}. Flags: {', '.join(summary.flags) or 'none'}."
 
 
-def _trend(one: TreatmentSummary, trend: Trend, pooled: float) -> str:
-    """In the treatment's favour, whereas a trend is told in favour of whom the pooled k leans to."""
+def _trend_text(summary: TreatmentSummary, trend: Trend, pooled: float) -> str:
+    """Describe the trend of ln k in favour of the treatment; `trend` favours the variant of the pooled k."""
     ends = (trend.gamma, trend.low, trend.high)
     gamma, low, high = ends if pooled >= 0 else (-ends[0], -ends[2], -ends[1])
     return (
-        f"ln k moves by {gamma:+.3f} [{low:+.3f}, {high:+.3f}] an e-fold of compute ({trend.direction.value}:"
-        f" the pooled k leans to {one.variant if pooled >= 0 else one.control})"
+        f"ln k moves by {gamma:+.3f} [{low:+.3f}, {high:+.3f}] per e-fold of compute"
+        f" ({trend.direction.value}: the pooled k favours {summary.variant if pooled >= 0 else summary.control})"
     )

@@ -23,8 +23,8 @@ def measure_accuracy(log: PredictionLog) -> list[Accuracy]:
     if not log.predictions:
         left_out = f" ({log.skipped} damaged or of another version)" if log.skipped else ""
         raise UserError(
-            f"harness plan --accuracy: no finished run is on record{left_out}. Train a sweep; each of its runs"
-            " then records its predicted and measured step time."
+            f"harness plan --accuracy: no finished run is on record{left_out}. Train a sweep; its runs"
+            " then record their predicted and measured step times."
         )
     return accuracy_by_evidence(log.predictions)
 

@@ -53,7 +53,7 @@ def _state_text(state: StateCheck) -> str:
 
 
 def _change_text(change: EnvironmentChange) -> str:
-    return f"{change.what} {_truncated(change.then)} then, {_truncated(change.now)} now"
+    return f"{change.name} {_truncated(change.recorded)} then, {_truncated(change.current)} now"
 
 
 def _truncated(value: str) -> str:

@@ -22,7 +22,7 @@ from harness.core import atomic_files
 from harness.core.hashing import hash_json
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.checkpoint_manifest import manifest_steps, read_manifest
-from harness.records.run.environment import STEP, Environment, parse_environment
+from harness.records.run.environment import STEP_KEY, Environment, parse_environment
 from harness.records.run.example_hash import read_examples
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.status import read_status
@@ -140,7 +140,7 @@ def _environments(record: Provenance, environments: dict[str, Environment]) -> I
         if recorded_environment is not None:
             name = hash_json(dataclasses.asdict(recorded_environment))[:NAME_DIGITS]
             environments.setdefault(name, recorded_environment)
-            yield EnvironmentFrom(entry[STEP], name)
+            yield EnvironmentFrom(entry[STEP_KEY], name)
 
 
 def _manifest_checksum(run: RunDir, step: int) -> str | None:
@@ -166,8 +166,8 @@ def _verdict_dependencies(
     if comparison.rule.hash:
         rule_hash = _text_or_none(read_json_object(sweep.rule).get("hash"))
         yield Dependency("rule", VERDICT, sweep.rule.name, rule_hash or comparison.rule.hash)
-    if tuned := read_json_object(sweep.tune.tuned):
-        name = sweep.tune.tuned.relative_to(sweep.path).as_posix()
+    if tuned := read_json_object(sweep.tune.learning_rates):
+        name = sweep.tune.learning_rates.relative_to(sweep.path).as_posix()
         yield Dependency("tune", sweep.path.name, name, _text_or_none(tuned.get("hash")))
     entries = matching_entries(sweep, [floor_key(record) for record in controls])
     for file in sorted({file for _, file in entries.values()}):

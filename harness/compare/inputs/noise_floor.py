@@ -21,7 +21,7 @@ from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.stats.distributions import clopper_pearson, t_two_sided_p
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.core import atomic_files
-from harness.records.paths import LIBRARY, SweepDir
+from harness.records.paths import NOISE_FLOORS, SweepDir
 from harness.records.run.provenance import Provenance
 
 MIN_NULL_PAIRS = 40
@@ -154,7 +154,7 @@ def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) 
 
 def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
     """Write the library file of a sweep."""
-    atomic_files.write_json(sweep.library, {"scales": [dataclasses.asdict(entry) for entry in entries]})
+    atomic_files.write_json(sweep.noise_floors, {"scales": [dataclasses.asdict(entry) for entry in entries]})
 
 
 class FloorKey(NamedTuple):
@@ -188,7 +188,7 @@ def matching_floors(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, 
 
 def matching_entries(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, tuple[LibraryEntry, Path]]:
     """Find the library entry of each scale (see `matching_floors`), with the file that holds it."""
-    files = sorted({sweep.library.absolute(), *sweep.path.absolute().parent.glob(f"*/{LIBRARY}")})
+    files = sorted({sweep.noise_floors.absolute(), *sweep.path.absolute().parent.glob(f"*/{NOISE_FLOORS}")})
     entries = [(entry, path) for path in files for entry in _usable_entries(atomic_files.read_json(path))]
     entry_by_scale: dict[str, tuple[LibraryEntry, Path]] = {}
     for key in {*controls}:

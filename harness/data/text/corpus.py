@@ -17,7 +17,7 @@ from harness.data.order.mixture_schedule import MixSchedule, mix_schedule, train
 from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Sampler
 from harness.data.text.describe_text import check_text_config, too_few_heldout, too_few_tokens
-from harness.data.text.token_cache import Tokens, open_tokens
+from harness.data.text.token_cache import open_tokens
 from harness.data.text.tokenizers import Codec, load_tokenizer
 
 
@@ -54,12 +54,6 @@ class Domain:
     heldout: Windows
     salt: int
 
-    @staticmethod
-    def from_tokens(name: str, tokens: Tokens, length: int) -> Domain:
-        """Build the domain of a source from its cached tokens."""
-        salt = make_key("window", name, tokens.key, length)
-        return Domain(name, Windows(tokens.train, length), Windows(tokens.heldout, length), salt)
-
 
 @dataclass(frozen=True)
 class TextCorpus:
@@ -95,32 +89,32 @@ class TextCorpus:
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """Return the same windows for every run: `tokens` over the sequence length, rounded down, per domain.
-
-        More tokens include the windows of fewer. Raises UserError if a domain has fewer windows.
-        """
-        return {domain.name: self._heldout(domain, tokens) for domain in self.domains}
-
-    def _heldout(self, domain: Domain, tokens: int) -> HeldOut:
-        windows = domain.heldout
-        count = tokens // windows.length
-        if not 0 < count <= len(windows):
-            raise too_few_heldout(domain.name, tokens, windows.length, len(windows))
-        order_N = permute(np.arange(count, dtype=np.uint64), len(windows), make_key("heldout", domain.name))
-        tokens_NT = windows[order_N]
-        return HeldOut(tokens_NT, int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum()))
+        More tokens include the windows of fewer. Raises UserError if a domain has fewer windows."""
+        examples = {}
+        for domain in self.domains:
+            name, windows = domain.name, domain.heldout
+            count = tokens // windows.length
+            if not 0 < count <= len(windows):
+                raise too_few_heldout(name, tokens, windows.length, len(windows))
+            order_N = permute(np.arange(count, dtype=np.uint64), len(windows), make_key("heldout", name))
+            tokens_NT = windows[order_N]
+            num_bytes = int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum())
+            examples[name] = HeldOut(tokens_NT, num_bytes)
+        return examples
 
 
 def open_text(config: DataConfig) -> TextCorpus:
     """Open the corpus of a config, tokenising sources that are not in the cache. Raises UserError."""
     sources, trained = check_text_config(config), trained_sources(config)
-    codec = load_tokenizer(config.tokenizer)
+    codec, length = load_tokenizer(config.tokenizer), config.sequence_length
     domains = []
     for source in sources:
         tokens = open_tokens(source, codec, config.holdout)
-        domain = Domain.from_tokens(source.name, tokens, config.sequence_length)
-        if source.name in trained and not len(domain.train):
-            raise too_few_tokens(source, len(tokens.train), config.sequence_length)
-        domains.append(domain)
+        train, heldout = Windows(tokens.train, length), Windows(tokens.heldout, length)
+        if source.name in trained and not len(train):
+            raise too_few_tokens(source, len(tokens.train), length)
+        salt = make_key("window", source.name, tokens.key, length)
+        domains.append(Domain(source.name, train, heldout, salt))
     return TextCorpus(codec, tuple(domains), mix_schedule(config))
 
 

@@ -31,10 +31,8 @@ class DataFacts:
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """Check a data config without tokenising, and return its facts. Raises UserError.
-
-    A source is read once per version of its files. Later calls only compare file sizes and times.
-    """
+    """Check a data config without tokenising, and return its facts. Raises UserError. A source is read once
+    per version of its files; later calls only compare file sizes and times."""
     sources, trained = check_text_config(config), trained_sources(config)
     codec = load_tokenizer(config.tokenizer)
     for source in sources:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +74,9 @@ class FileCodec(Codec):
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer = tokenizer
-        self.end_token = end
-        self.fingerprint = fingerprint
+        self._tokenizer, self._added = tokenizer, tokenizer.get_added_tokens_decoder()
+        self._byte_level = "ByteLevel" in str(tokenizer.decoder)
+        self.end_token, self.fingerprint = end, fingerprint
         names = tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary = max(names.values()) + 1
         self.byte_lengths_V = np.zeros(self.vocabulary, np.int32)
@@ -98,14 +97,6 @@ class FileCodec(Codec):
         (tokens,) = self.encode([ROUND_TRIP_TEXT])
         excess = int(self.byte_lengths_V[tokens].sum()) - len(ROUND_TRIP_TEXT.encode())
         return self.decode(tokens) == ROUND_TRIP_TEXT and excess in (0, 1)
-
-    @cached_property
-    def _added(self) -> dict[int, tokenizers.AddedToken]:
-        return self._tokenizer.get_added_tokens_decoder()
-
-    @cached_property
-    def _byte_level(self) -> bool:
-        return "ByteLevel" in str(self._tokenizer.decoder)
 
     def _byte_length(self, name: str, token: int) -> int:
         if token in self._added:

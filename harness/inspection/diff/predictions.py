@@ -12,35 +12,35 @@ from harness.config.run_identity import config_difference
 from harness.config.schema.run import DataKind
 from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by
-from harness.inspection.load_run import Ask, Subject, rows_at_once
+from harness.inspection.load_run import LoadedRun, PredictFn, max_rows
 from harness.records.run.find_checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from harness.data import HeldOut
 
-PROBE = 32
+PROBE_SEQUENCES = 32
 """Held-out sequences a domain, the first, whose next-token distributions are compared."""
 
 
-def compare_function(a: Checkpoint, b: Checkpoint, subjects: tuple[Subject, Subject]) -> PredictionDiff:
+def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> PredictionDiff:
     """What both say to the held-out tokens of their runs, or in one sentence why they cannot be asked."""
     from harness.data import open_data
 
     try:
-        if refused := _refusal(a, b):
-            return PredictionDiff(refused=refused)
-        heldout = open_data(a.config.data).heldout(a.config.evaluation.tokens)
+        if reason := _incomparable_reason(a, b):
+            return PredictionDiff(refused=reason)
+        held_out = open_data(a.config.data).heldout(a.config.evaluation.tokens)
     except UserError as error:
         return PredictionDiff(refused=f"the held-out tokens cannot be read: {error}")
-    fitting = rows_at_once(a.provenance.facts.shape["vocabulary"], a.config.data.sequence_length)
-    rows = min(fitting, max(len(held.tokens_NT) for held in heldout.values()))
-    asks = subjects[0].ask(a.step, rows), subjects[1].ask(b.step, rows)
-    pairs = [_domain(name, held, asks, rows) for name, held in heldout.items()]
+    fitting = max_rows(a.provenance.facts.shape["vocabulary"], a.config.data.sequence_length)
+    rows = min(fitting, max(len(domain.tokens_NT) for domain in held_out.values()))
+    predict_fns = runs[0].predict_fn(a.step, rows), runs[1].predict_fn(b.step, rows)
+    pairs = [_compare_domain(name, domain, predict_fns, rows) for name, domain in held_out.items()]
     losses = tuple(loss for _, loss in pairs)
-    return PredictionDiff(tuple(probe for probe, _ in pairs), losses, mean_over_domains(losses))
+    return PredictionDiff(tuple(row for row, _ in pairs), losses, mean_over_domains(losses))
 
 
-def _refusal(a: Checkpoint, b: Checkpoint) -> str:
+def _incomparable_reason(a: Checkpoint, b: Checkpoint) -> str:
     """Empty if the two can be asked the same."""
     from harness.data import describe_data
 
@@ -54,39 +54,41 @@ def _refusal(a: Checkpoint, b: Checkpoint) -> str:
             f"{b.config.data.tokenizer} has {sizes[1]}: distributions over two vocabularies do not compare"
         )
     if left.eval_fingerprint != right.eval_fingerprint:
-        return f"the two runs are evaluated on other held-out tokens: {_reason(a, b)}"
+        return f"the two runs are evaluated on other held-out tokens: {_held_out_difference(a, b)}"
     now = describe_data(a.config.data, a.config.evaluation.tokens)
     if now.eval_fingerprint != left.eval_fingerprint:
         return "the files of data.sources or data.tokenizer have changed since the two runs were trained"
     return ""
 
 
-TRAINED_ON = (".weight", ".name", ".stages", ".horizon")
+TRAINING_ONLY_KEYS = (".weight", ".name", ".stages", ".horizon")
 """Keys of a data config that change nothing of what is held out."""
 
 
-def _reason(a: Checkpoint, b: Checkpoint) -> str:
+def _held_out_difference(a: Checkpoint, b: Checkpoint) -> str:
     keys = [
-        f"{key} is {one} and {other}"
-        for key, (one, other) in config_difference(a.config, b.config).items()
-        if is_covered_by(key, ["data", "evaluation.tokens"]) and not key.endswith(TRAINED_ON)
+        f"{key} is {left} and {right}"
+        for key, (left, right) in config_difference(a.config, b.config).items()
+        if is_covered_by(key, ["data", "evaluation.tokens"]) and not key.endswith(TRAINING_ONLY_KEYS)
     ]
     return ", ".join(keys) or "the files of data.sources or data.tokenizer changed in between"
 
 
-def _domain(name: str, held: HeldOut, asks: tuple[Ask, Ask], rows: int) -> tuple[PredictionRow, LossRow]:
+def _compare_domain(
+    name: str, held_out: HeldOut, predict_fns: tuple[PredictFn, PredictFn], rows: int
+) -> tuple[PredictionRow, LossRow]:
     """Losses of all held-out sequences, distributions of the first ones."""
     losses_2N: list[list[float]] = [[], []]
     tokens: list[np.ndarray] = []
-    probed = min(PROBE, len(held.tokens_NT))
-    for start in range(0, len(held.tokens_NT), rows):
-        answers = [ask(held.tokens_NT[start : start + rows]) for ask in asks]
-        for losses, answer in zip(losses_2N, answers, strict=True):
-            losses += answer.losses_N.tolist()
-        if start < probed:
-            a_NV, b_NV = (_flat(answer.logits_NTV[: probed - start]) for answer in answers)
+    probe_count = min(PROBE_SEQUENCES, len(held_out.tokens_NT))
+    for start in range(0, len(held_out.tokens_NT), rows):
+        outputs = [predict(held_out.tokens_NT[start : start + rows]) for predict in predict_fns]
+        for losses, output in zip(losses_2N, outputs, strict=True):
+            losses += output.losses_N.tolist()
+        if start < probe_count:
+            a_NV, b_NV = (_flat(answer.logits_NTV[: probe_count - start]) for answer in outputs)
             tokens.append(compare_tokens(a_NV, b_NV))
-    return prediction_row(name, probed, np.concatenate(tokens)), loss_row(name, *losses_2N)
+    return prediction_row(name, probe_count, np.concatenate(tokens)), loss_row(name, *losses_2N)
 
 
 def _flat(logits_NTV: np.ndarray) -> np.ndarray:

@@ -10,57 +10,57 @@ import polars as pl
 
 from harness.compare.checkpoints.diff_types import Divergence, StepDistance
 from harness.compare.checkpoints.distances import compare_weights, divergence_point, weight_divergence_point
-from harness.inspection.load_run import Subject
+from harness.inspection.load_run import LoadedRun
 from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import read_manifest, valid_steps
 from harness.records.run.find_checkpoint import Checkpoint, parent_of
 from harness.records.run.metrics import read_curve
 
 
-def diverge(a: Checkpoint, b: Checkpoint, subjects: tuple[Subject, Subject]) -> Divergence:
+def find_divergence(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> Divergence:
     """Two runs from their start, as far as both have rows and checkpoints."""
-    (steps_a, loss_a), (steps_b, loss_b) = _losses(a), _losses(b)
-    kept_a, kept_b = _kept(a), _kept(b)
-    common = sorted(kept_a.keys() & kept_b.keys())
+    (steps_a, loss_a), (steps_b, loss_b) = _loss_curve(a), _loss_curve(b)
+    runs_a, runs_b = _checkpoint_runs(a), _checkpoint_runs(b)
+    common = sorted(runs_a.keys() & runs_b.keys())
     distances = [
-        _distance(step, replace(subjects[0], run=kept_a[step]), step, replace(subjects[1], run=kept_b[step]))
+        _step_distance(step, replace(runs[0], run=runs_a[step]), step, replace(runs[1], run=runs_b[step]))
         for step in common
     ]
     return Divergence(
         divergence_point(steps_a, loss_a, steps_b, loss_b),
-        weight_divergence_point([each for each in distances if each.distance.parameters]),
+        weight_divergence_point([distance for distance in distances if distance.distance.parameters]),
         tuple(distances),
-        _same_examples(kept_a[common[-1]], kept_b[common[-1]], common[-1]) if common else None,
+        _same_examples(runs_a[common[-1]], runs_b[common[-1]], common[-1]) if common else None,
     )
 
 
-def go_along(subject: Subject, first: int, last: int) -> Iterator[StepDistance]:
+def distances_along(loaded_run: LoadedRun, first: int, last: int) -> Iterator[StepDistance]:
     """From the checkpoint at `first` to each that is kept up to `last`."""
-    for step in valid_steps(subject.run)[0]:
+    for step in valid_steps(loaded_run.run)[0]:
         if first <= step <= last:
-            yield _distance(first, subject, step, subject)
+            yield _step_distance(first, loaded_run, step, loaded_run)
 
 
-def _distance(step_a: int, a: Subject, step_b: int, b: Subject) -> StepDistance:
+def _step_distance(step_a: int, a: LoadedRun, step_b: int, b: LoadedRun) -> StepDistance:
     return StepDistance(step_b, compare_weights(a.weights(step_a), b.weights(step_b)).total)
 
 
-def _losses(here: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
+def _loss_curve(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
     """Steps and their training losses from the start; those of a branch begin in its parent."""
-    rows = read_curve(here.run, "steps")
-    if origin := parent_of(here):
+    rows = read_curve(checkpoint.run, "steps")
+    if origin := parent_of(checkpoint):
         parent, fork = origin
         rows = pl.concat([read_curve(parent, "steps").filter(pl.col("step") <= fork), rows])
     return rows["step"].to_numpy(), rows["loss"].to_numpy()
 
 
-def _kept(here: Checkpoint) -> dict[int, RunDir]:
+def _checkpoint_runs(checkpoint: Checkpoint) -> dict[int, RunDir]:
     """Where each good checkpoint lies, by step; those of a branch begin in its parent."""
-    kept: dict[int, RunDir] = {}
-    if origin := parent_of(here):
+    runs: dict[int, RunDir] = {}
+    if origin := parent_of(checkpoint):
         parent, fork = origin
-        kept = {step: parent for step in valid_steps(parent)[0] if step <= fork}
-    return kept | dict.fromkeys(valid_steps(here.run)[0], here.run)
+        runs = {step: parent for step in valid_steps(parent)[0] if step <= fork}
+    return runs | dict.fromkeys(valid_steps(checkpoint.run)[0], checkpoint.run)
 
 
 def _same_examples(a: RunDir, b: RunDir, step: int) -> bool | None:

@@ -21,21 +21,21 @@ from harness.compare.checkpoints.replay_check import (
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.inspection.replay.step_range import Stretch, find_stretch
+from harness.inspection.replay.step_range import StepRange, find_step_range
 from harness.models.registry import import_modules
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import read_manifest
 from harness.records.run.config_file import stored_config_hash
 from harness.records.run.environment import Environment, EnvironmentChange
 from harness.records.run.metrics import read_curve
-from harness.records.run.provenance import code_at, code_of, package_versions
+from harness.records.run.provenance import code_hash_at, code_hash_of, package_versions
 
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
     from harness.training.schedule import Segment
     from harness.training.step import TrainState
 
-SHORT = 12
+HASH_DIGITS = 12
 """Digits of a hash that are shown."""
 
 
@@ -46,36 +46,36 @@ def verify(where: Path | str, steps: int | None = None) -> ReplayResult:
     Nothing is written into the run. Raises UserError where there is nothing to replay, or not on this data
     and these devices.
     """
-    stretch = find_stretch(where, steps)
-    named = stretch.named
-    then = environment.environment_at(named.provenance.surroundings, stretch.first)
-    _prepare_process(named.config, then)
-    lane = _open_lane(stretch)
-    told, states = _replayed(stretch, lane)
-    differing = find_mismatches(_recorded(stretch), told)
+    step_range = find_step_range(where, steps)
+    run_ref = step_range.run_ref
+    recorded = environment.environment_at(run_ref.provenance.surroundings, step_range.first)
+    _prepare_process(run_ref.config, recorded)
+    programs = _make_programs(step_range)
+    rows, states = _replay_steps(step_range, programs)
+    differing = find_mismatches(_recorded_rows(step_range), rows)
     return ReplayResult(
-        name=_name(stretch),
-        first=stretch.first,
-        last=stretch.last,
-        equal=len(told) - len({each.step for each in differing}),
-        columns=tuple(column for column in told[0] if column != "step"),
+        name=_run_name(step_range),
+        first=step_range.first,
+        last=step_range.last,
+        equal=len(rows) - len({mismatch.step for mismatch in differing}),
+        columns=tuple(column for column in rows[0] if column != "step"),
         parting=differing[0] if differing else None,
         largest=largest_difference(differing, "loss"),
         states=tuple(states),
-        changes=tuple(_changes(stretch, then, lane)),
-        notes=tuple(_notes(stretch, then)),
+        changes=tuple(_condition_changes(step_range, recorded, programs)),
+        notes=tuple(_notes(step_range, recorded)),
     )
 
 
-def _prepare_process(config: Config, then: Environment | None) -> None:
+def _prepare_process(config: Config, recorded: Environment | None) -> None:
     """As the worker had it: device count and, under the same jaxlib, flags; then users' modules. What several
     processes trained is replayed by one that has all their devices, and adds up as they did."""
     fresh = "jax" not in sys.modules
     if fresh and config.cluster.platform == "cpu":
-        devices = then.process_devices if then and not then.collectives else config.mesh.devices
+        devices = recorded.process_devices if recorded and not recorded.collectives else config.mesh.devices
         env = cpu_env(devices)
-        if then and then.versions.get("jaxlib") == package_versions()["jaxlib"]:
-            env["XLA_FLAGS"] = then.flags
+        if recorded and recorded.versions.get("jaxlib") == package_versions()["jaxlib"]:
+            env["XLA_FLAGS"] = recorded.flags
         os.environ.update(env)
         disable_malloc_trim()
     import jax
@@ -84,12 +84,12 @@ def _prepare_process(config: Config, then: Environment | None) -> None:
 
     # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
-    if fresh and then and then.collectives:
+    if fresh and recorded and recorded.collectives:
         initialize_single(config.mesh.devices)
     import_modules(config)
 
 
-def _open_lane(stretch: Stretch) -> RunPrograms:
+def _make_programs(step_range: StepRange) -> RunPrograms:
     """The run's lane, without anything to evaluate on. Raises UserError for other data or too few devices."""
     import jax
 
@@ -97,76 +97,76 @@ def _open_lane(stretch: Stretch) -> RunPrograms:
     from harness.training.parent_checkpoint import rebuild_checkpoint_model
     from harness.training.programs.run_programs import make_run_programs
 
-    named, path = stretch.named, stretch.run.path
-    config, facts = named.config, named.provenance.facts
+    run_ref, path = step_range.run_ref, step_range.run.path
+    config, facts = run_ref.config, run_ref.provenance.facts
     if describe_data(config.data, config.evaluation.tokens).fingerprint != facts.data_fingerprint:
         raise UserError(f"{path}: its data is not what it was trained on; put those files back to replay it")
-    devices, needed = jax.devices(), config.mesh.devices
-    if len(devices) < needed:
+    devices, device_count = jax.devices(), config.mesh.devices
+    if len(devices) < device_count:
         raise UserError(
-            f"{path} was trained on {needed} devices, and here are {len(devices)}: replay it there"
+            f"{path} was trained on {device_count} devices, and here are {len(devices)}: replay it there"
         )
-    model = rebuild_checkpoint_model(named)
+    model = rebuild_checkpoint_model(run_ref)
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
-    return make_run_programs(config, model, devices[:needed], sampler.batch, {})
+    return make_run_programs(config, model, devices[:device_count], sampler.batch, {})
 
 
-def _replayed(stretch: Stretch, lane: RunPrograms) -> tuple[list[StepRow], list[StateCheck]]:
+def _replay_steps(step_range: StepRange, programs: RunPrograms) -> tuple[list[StepRow], list[StateCheck]]:
     """The rows of the stretch, and its state against each checkpoint on the way."""
     from harness.data import update_example_hash
     from harness.training.schedule import learning_rate
     from harness.training.step import METRICS
 
-    course, config = _course(stretch), stretch.named.config
-    state, example_hash = _start(stretch, lane)
-    told: list[StepRow] = []
+    segment, config = _segment(step_range), step_range.run_ref.config
+    state, example_hash = _initial_state(step_range, programs)
+    rows: list[StepRow] = []
     states = []
-    for step in range(stretch.first, stretch.last):
-        batch = lane.get_batch(step)
-        rate = config.optimizer.learning_rate * learning_rate(config.schedule, course, step)
-        state, metrics = lane.step(state, lane.put_batch(batch), rate)
+    for step in range(step_range.first, step_range.last):
+        batch = programs.get_batch(step)
+        rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
+        state, metrics = programs.step(state, programs.put_batch(batch), rate)
         example_hash = update_example_hash(example_hash, batch.ids_B)
         values = map(float, np.asarray(metrics))  # only experts have the last two
-        told.append({"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate})
-        if step + 1 in stretch.kept:
-            states.append(_checked(stretch, lane, step + 1, state, example_hash))
-    return told, states
+        rows.append({"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate})
+        if step + 1 in step_range.checkpoint_steps:
+            states.append(_check_checkpoint(step_range, programs, step + 1, state, example_hash))
+    return rows, states
 
 
-def _course(stretch: Stretch) -> Segment:
+def _segment(step_range: StepRange) -> Segment:
     """The run's own, or that of the branch."""
     from harness.training.schedule import branch_segments, main_segment
 
-    named = stretch.named
-    if (parent := named.provenance.parent) is None:
-        return main_segment(named.config)
-    return next(each for each in branch_segments(named.config) if each.share == parent["share"])
+    run_ref = step_range.run_ref
+    if (parent := run_ref.provenance.parent) is None:
+        return main_segment(run_ref.config)
+    return next(segment for segment in branch_segments(run_ref.config) if segment.share == parent["share"])
 
 
-def _start(stretch: Stretch, lane: RunPrograms) -> tuple[TrainState, str]:
+def _initial_state(step_range: StepRange, programs: RunPrograms) -> tuple[TrainState, str]:
     """The state before the first step, and the hash of the examples up to there."""
     from harness.training.output.checkpointer import restore
     from harness.training.parent_checkpoint import load_parent_weights
 
-    if stretch.start is None:
-        base = stretch.named.provenance.facts.base
-        return lane.init_state(load_parent_weights(base) if base else None), ""
-    state = restore(stretch.start.run, stretch.first, lane.abstract_state())
-    return state, stretch.start.manifest.example_hash
+    if step_range.start is None:
+        base = step_range.run_ref.provenance.facts.base
+        return programs.init_state(load_parent_weights(base) if base else None), ""
+    state = restore(step_range.start.run, step_range.first, programs.abstract_state())
+    return state, step_range.start.manifest.example_hash
 
 
-def _checked(
-    stretch: Stretch, lane: RunPrograms, step: int, state: TrainState, example_hash: str
+def _check_checkpoint(
+    step_range: StepRange, programs: RunPrograms, step: int, state: TrainState, example_hash: str
 ) -> StateCheck:
     from harness.training.output.checkpointer import restore
 
-    manifest = read_manifest(stretch.run, step)
-    saved = _arrays(restore(stretch.run, step, lane.abstract_state()))
-    same = manifest is not None and manifest.example_hash == example_hash
-    return check_state(step, saved, _arrays(state), same_examples=same)
+    manifest = read_manifest(step_range.run, step)
+    saved = _arrays_by_path(restore(step_range.run, step, programs.abstract_state()))
+    same_examples = manifest is not None and manifest.example_hash == example_hash
+    return check_state(step, saved, _arrays_by_path(state), same_examples=same_examples)
 
 
-def _arrays(state: TrainState) -> dict[str, np.ndarray]:
+def _arrays_by_path(state: TrainState) -> dict[str, np.ndarray]:
     """Every leaf by its path, on the host."""
     import jax
 
@@ -174,34 +174,39 @@ def _arrays(state: TrainState) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _recorded(stretch: Stretch) -> list[dict[str, Any]]:
-    rows = read_curve(stretch.run, "steps")
-    inside = (rows["step"] > stretch.first) & (rows["step"] <= stretch.last)
+def _recorded_rows(step_range: StepRange) -> list[dict[str, Any]]:
+    rows = read_curve(step_range.run, "steps")
+    inside = (rows["step"] > step_range.first) & (rows["step"] <= step_range.last)
     return rows.filter(inside).to_dicts()
 
 
-def _changes(stretch: Stretch, then: Environment | None, lane: RunPrograms) -> Iterator[EnvironmentChange]:
+def _condition_changes(
+    step_range: StepRange, recorded: Environment | None, programs: RunPrograms
+) -> Iterator[EnvironmentChange]:
     """What of a replay's conditions is otherwise than the record says."""
     from harness.training.programs.compile_cache import current_environment
 
-    named = stretch.named
-    trained, here = code_at(named.provenance.code_hash, stretch.first), code_of(named.config)
-    if trained != here:
-        yield EnvironmentChange("code", trained[:SHORT], here[:SHORT])
-    written, read = named.provenance.config_hash, stored_config_hash(named.run.config)
-    if written != read:
-        yield EnvironmentChange("config", written[:SHORT], read[:SHORT])
-    if then is not None:
-        yield from environment.environment_changes(then, current_environment(lane.devices))
+    run_ref = step_range.run_ref
+    recorded_code, current_code = (
+        code_hash_at(run_ref.provenance.code_hash, step_range.first),
+        code_hash_of(run_ref.config),
+    )
+    if recorded_code != current_code:
+        yield EnvironmentChange("code", recorded_code[:HASH_DIGITS], current_code[:HASH_DIGITS])
+    recorded_hash, stored_hash = run_ref.provenance.config_hash, stored_config_hash(run_ref.run.config)
+    if recorded_hash != stored_hash:
+        yield EnvironmentChange("config", recorded_hash[:HASH_DIGITS], stored_hash[:HASH_DIGITS])
+    if recorded is not None:
+        yield from environment.environment_changes(recorded, current_environment(programs.devices))
 
 
-def _notes(stretch: Stretch, then: Environment | None) -> Iterator[str]:
-    yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in stretch.skipped)
-    if then is None:
+def _notes(step_range: StepRange, recorded: Environment | None) -> Iterator[str]:
+    yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in step_range.skipped)
+    if recorded is None:
         yield "Its record does not say on which devices and under which flags it was trained."
 
 
-def _name(stretch: Stretch) -> str:
-    record = stretch.named.provenance
+def _run_name(step_range: StepRange) -> str:
+    record = step_range.run_ref.provenance
     name = f"{record.scale}/{record.variant}/seed{record.seed}"
-    return name if record.parent is None else f"{name}/{stretch.run.path.resolve().name}"
+    return name if record.parent is None else f"{name}/{step_range.run.path.resolve().name}"

@@ -20,7 +20,7 @@ from harness.config.schema.run import Config
 from harness.core.hashing import hash_json, to_plain
 from harness.launcher.cost.prediction_log import ASSUMED, MEASURED
 from harness.launcher.runs import Run
-from harness.records.run.provenance import Facts, code_of
+from harness.records.run.provenance import Facts, code_hash_of
 
 DEFAULT_RATES = {"cpu": 2e10}
 """FLOP/s of one device without a measurement: a small float32 model on one core."""
@@ -168,7 +168,7 @@ def program_hash(config: Config) -> str:
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
     return hash_json(
-        [config.model, config.compute, config.loss, optimizer, sizes, config.imports, code_of(config)]
+        [config.model, config.compute, config.loss, optimizer, sizes, config.imports, code_hash_of(config)]
     )
 
 
@@ -222,14 +222,14 @@ def disk_bytes(run: Run) -> float:
     return (count + 2 * forks) * checkpoint + ROW_BYTES * steps
 
 
-def available_cores() -> int:
+def cpu_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine_kind(platform: str) -> str:
     """Return the kind of machine that a rate holds for: the platform, or the CPU model and core count."""
-    return f"{_cpu_model()} x {available_cores()}" if platform == "cpu" else platform
+    return f"{_cpu_model()} x {cpu_cores()}" if platform == "cpu" else platform
 
 
 def _cpu_model() -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.errors import UserError
-from harness.records.run.run_lock import HELD
+from harness.records.run.run_lock import ALREADY_RUNNING
 from harness.records.run.status import ProcessInfo
 
-__all__ = ["HELD", "Engine", "Exit", "WorkerSpec", "remote_environment", "run_args"]
+__all__ = ["ALREADY_RUNNING", "Engine", "Exit", "WorkerSpec", "remote_environment", "run_args"]
 
 FORWARDED_VARIABLES = ("PYTHONPATH", "AB_HARNESS_CACHE")
 """Environment variables that the driver passes to remote workers."""

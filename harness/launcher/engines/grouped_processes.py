@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from harness.config.process_group import ProcessGroup, to_env
-from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec
+from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpec
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import owner
 
@@ -63,7 +63,10 @@ class ProcessGroupHandle(Generic[Handle]):
         return None if running else self._group_exit()
 
     def _group_exit(self) -> Exit:
-        if len(self.members) == 1 or self.exits[0].code in (0, HELD):  # process 0 knows the run's state
+        if len(self.members) == 1 or self.exits[0].code in (
+            0,
+            ALREADY_RUNNING,
+        ):  # process 0 knows the run's state
             return self.exits[0]
         index = min(self.exits, key=lambda position: _exit_priority(self.exits[position]))
         first = self.exits[index]
@@ -80,6 +83,6 @@ def _exit_priority(end: Exit) -> int:
 
 def exit_of_group(spec: WorkerSpec, end: Exit) -> Exit:
     """Return the exit of a group whose members cannot be told apart: HELD if another worker has the run."""
-    if spec.processes == 1 or not end.code or not any(owner(RunDir(run).claim) for run in spec.runs):
+    if spec.processes == 1 or not end.code or not any(owner(RunDir(run).worker_lock) for run in spec.runs):
         return end
-    return Exit(HELD, end.message)
+    return Exit(ALREADY_RUNNING, end.message)

@@ -10,13 +10,7 @@ from typing import Any
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.launcher.cost.correction import Correction, apply_correction
-from harness.launcher.cost.step_cost import (
-    Observation,
-    RunEstimate,
-    available_cores,
-    estimate_run,
-    possible_meshes,
-)
+from harness.launcher.cost.step_cost import Observation, RunEstimate, cpu_cores, estimate_run, possible_meshes
 from harness.launcher.placement.options import DevicePartition, RunTask
 from harness.launcher.placement.search import SweepSchedule, place_tasks
 from harness.launcher.runs import Block, Run
@@ -93,9 +87,8 @@ def with_meshes(blocks: Sequence[Block], outlook: Forecast) -> list[Block]:
     a long one: for the three scales of the demo and two workers that is 32 units of time against 38.
     """
     if outlook.unit == "workers":
-        return sorted(
-            blocks, key=lambda block: -max(outlook.estimates[run.name].seconds for run in block.runs)
-        )
+        seconds = {name: estimate.seconds for name, estimate in outlook.estimates.items()}
+        return sorted(blocks, key=lambda block: -max(seconds[run.name] for run in block.runs))
     reservations = {reservation.task: reservation for reservation in outlook.schedule.reservations}
     return [
         Block(block.name, tuple(_at_width(run, reservations[run.name].width) for run in block.runs))
@@ -119,10 +112,8 @@ def _on_devices(
         }
         for run in runs
     }
-    tasks = [
-        RunTask(run.name, run.block, {width: e.seconds for width, e in by_width[run.name].items()})
-        for run in runs
-    ]
+    seconds = {name: {width: e.seconds for width, e in row.items()} for name, row in by_width.items()}
+    tasks = [RunTask(run.name, run.block, seconds[run.name]) for run in runs]
     schedule = place_tasks(tasks, [DevicePartition("devices", settings.devices)], settings.schedule)
     estimates = {r.task: by_width[r.task][r.width] for r in schedule.reservations}
     return Forecast(estimates, schedule, "devices", oversubscription)
@@ -147,4 +138,4 @@ def _on_workers(
 
 
 def _oversubscription(run: Run, devices: int) -> float:
-    return devices / available_cores() if run.config.cluster.platform == "cpu" else 1.0
+    return devices / cpu_cores() if run.config.cluster.platform == "cpu" else 1.0

@@ -17,7 +17,7 @@ from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
 from harness.records.run.config_file import write_config
-from harness.records.run.provenance import Facts, code_of
+from harness.records.run.provenance import Facts, code_hash_of
 
 _IGNORED_NODES = (
     "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name",
@@ -44,7 +44,7 @@ def description_key(config: Config) -> str:
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
     return hash_json(
-        [relevant, code_of(config), [_stamps(Path(path)) for path in paths], _parent_stamps(config)]
+        [relevant, code_hash_of(config), [_stamps(Path(path)) for path in paths], _parent_stamps(config)]
     )
 
 

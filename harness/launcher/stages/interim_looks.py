@@ -13,7 +13,7 @@ from typing import Any
 from harness.config.schema.decision import Stopping
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.launcher.run_directories import set_state
+from harness.launcher.run_directories import Note, set_state
 from harness.launcher.runs import Block, Run, select_runs
 from harness.records.paths import SweepDir
 from harness.records.run.integrity import branch_is_complete
@@ -23,7 +23,6 @@ from harness.records.sweep import ledger
 
 Train = Callable[[Sequence[Block]], None]
 """Trains runs to the targets in their directories; returns when each is reached, or given up."""
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class InterimLooks:
     def __post_init__(self) -> None:
         if not self.shares:
             raise UserError(
-                "rule.stopping=looks: there is no look before the end. Choose schedule=looks, which has three, "
-                "or set schedule.branches=[0.4,0.6,0.8]."
+                "rule.stopping=looks: there is no look before the end. Choose schedule=looks (three looks), or "
+                "set schedule.branches=[0.4,0.6,0.8]."
             )
 
 

@@ -16,7 +16,7 @@ from harness.records.run.status import ProcessInfo
 def stop_sweep(sweep: SweepDir) -> str:
     """Tell the driver to stop, or the workers if there is no driver. Returns a sentence about who was told.
     Raises UserError for a process of another host."""
-    driver = owner(sweep.lock)
+    driver = owner(sweep.driver_lock)
     if driver is not None:
         _terminate(driver)
         return f"the driver (process {driver.pid}) was told to stop; it waits until every run has saved"

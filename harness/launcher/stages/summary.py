@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,7 @@ Note = Callable[[str], None]
 
 def printer(console: Console) -> Note:
     """Return a function that prints a line as it is, without markup, highlighting or wrapping."""
-
-    def note(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    return note
+    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[str]:

@@ -11,7 +11,7 @@ from harness.config.schema.decision import Gate
 from harness.core import atomic_files
 from harness.launcher.runs import Block
 from harness.records.paths import SweepDir
-from harness.records.run.provenance import code_of
+from harness.records.run.provenance import code_hash_of
 from harness.records.run.status import ProcessInfo
 from harness.records.sweep import ledger
 
@@ -25,11 +25,11 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
     largest scale of these. If it fails, the gate reports that speed was not measured.
     """
     config = blocks[0].runs[0].config
-    block = max(blocks, key=lambda block: (len(block.runs), block.cost, block.name))
+    block = max(blocks, key=lambda b: (len(b.runs), sum(run.cost for run in b.runs), b.name))
     if config.gate.name is Gate.none or not all(run.ended for block in blocks for run in block.runs):
         return
     variants = sorted(run.variant for run in block.runs)
-    key = {"block": block.name, "variants": variants, "code": code_of(config)}
+    key = {"block": block.name, "variants": variants, "code": code_hash_of(config)}
     stored = atomic_files.read_json(sweep.timing)
     if isinstance(stored, dict) and stored.get("key") == key:
         return
@@ -46,6 +46,6 @@ def time_variants(sweep: SweepDir, blocks: Sequence[Block], note: Note) -> None:
         last_line = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1]
         note(f"timing pass: it failed ({last_line}); the gate has no step times")
         return
-    measured = json.loads(answer.stdout) | {"key": key, "host": ProcessInfo.here().host}
+    measured = json.loads(answer.stdout) | {"key": key, "host": ProcessInfo.current().host}
     atomic_files.write_json(sweep.timing, measured)
     ledger.append(sweep, "timing", measured)

@@ -100,7 +100,7 @@ def _tune_missing(sweep: SweepDir, smallest: Sequence[Config], launch: Launch, n
         edge = ", at the edge of the bracket: move optimizer.learning_rate" if optimum.edge else ""
         note(f"  {name}: learning rate {optimum.learning_rate:.3g} of {optimum.points} points{edge}")
     content = {"variants": results, "hash": hash_json(results)}
-    atomic_files.write_json(sweep.tune.tuned, content)
+    atomic_files.write_json(sweep.tune.learning_rates, content)
     ledger.append(sweep.tune, "tuned", {"hash": content["hash"]})
 
 
@@ -131,13 +131,13 @@ def _with_rate(config: Config, rate: float) -> Config:
 
 def _read_results(sweep: SweepDir) -> dict[str, Any]:
     """Return the frozen results by variant. Raises UserError if the file no longer matches its hash."""
-    entries, content = ledger.read_valid(sweep, "tuned"), atomic_files.read_json(sweep.tuned)
+    entries, content = ledger.read_valid(sweep, "tuned"), atomic_files.read_json(sweep.learning_rates)
     if not entries:
         return {}
     if not isinstance(content, dict) or hash_json(content.get("variants")) != entries[-1]["content"]["hash"]:
         raise UserError(
-            f"{sweep.tuned} was changed or lost after it was hashed. Restore it, or move {sweep.path} away "
-            "and tune again under another experiment_name."
+            f"{sweep.learning_rates} was changed or lost after it was hashed. Restore it, or move {sweep.path} "
+            "away and tune again under another experiment_name."
         )
     return content["variants"]
 

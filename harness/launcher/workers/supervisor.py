@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.schema.engine import EngineConfig
 from harness.config.worker_options import WorkerOptions
-from harness.launcher.engines.engine_api import HELD, Engine, Exit, WorkerSpec
+from harness.launcher.engines.engine_api import ALREADY_RUNNING, Engine, Exit, WorkerSpec
 from harness.launcher.engines.exit_messages import exit_message, log_sizes
 from harness.launcher.run_directories import RunAction, set_state
 from harness.launcher.runs import Run
@@ -205,7 +205,7 @@ class Supervisor:
     # Ending
 
     def _handle_exit(self, worker: ActiveWorker, end: Exit) -> None:
-        if end.code == HELD:
+        if end.code == ALREADY_RUNNING:
             self._requeue(worker.assignment, 1.0)
             return
         if end.preempted:

@@ -25,6 +25,8 @@ class ImageModel(Model):
     `data.images.image_corpus`."""
 
     spec: ImageModelSpec
+    loss_unit = "mean squared error a value"
+    _flops, _sizing = flops, sizing
 
     @property
     def shape(self) -> ImageModelDims:
@@ -35,31 +37,6 @@ class ImageModel(Model):
     def row_length(self) -> int:
         """Number of int32 values in one example: header and pixels."""
         return HEADER_WORDS + self.shape.pixels
-
-    @property
-    def loss_unit(self) -> str:
-        """Unit of the loss."""
-        return "mean squared error a value"
-
-    @property
-    def non_embedding_parameters(self) -> int:
-        """Number of parameters of all layers and of the norm before the head."""
-        return sizing.count_non_embedding(self.spec)
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Number of parameters of the patch, time and label embeddings and the head."""
-        return sum(param.size for param in self.param_specs.values()) - self.non_embedding_parameters
-
-    @property
-    def flops_per_token(self) -> float:
-        """Model FLOPs per patch of a trained image."""
-        return flops.model_flops(self.spec)
-
-    @property
-    def executed_flops_per_token(self) -> float:
-        """Executed FLOPs per patch of a trained image, recomputation included."""
-        return flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     def cache_bytes(self) -> float:

@@ -11,10 +11,10 @@ from jax import Array
 from harness.config.schema.run import ComputeConfig
 from harness.models.diffusion.attention import FullAttention
 from harness.models.diffusion.model_spec import ImageModelSpec
-from harness.models.layer_stack import apply_layers
+from harness.models.layer_stack import apply_layers, build_layers
 from harness.models.layers import DTYPES, gather_weight, matmul, project
-from harness.models.parameters import Stacking, weight, zeros
-from harness.parallel.sharding.axis_rules import out_sharding
+from harness.models.parameters import weight, zeros
+from harness.parallel.sharding.axis_rules import out_sharding, reshape
 
 TIME_FEATURES = 64
 """Number of cosines and sines that encode the time, as for positions up to 1000 (pure noise)."""
@@ -24,7 +24,7 @@ class DiTLayer(nnx.Module):
     """Residual layer: attention, then feed-forward, each modulated by the conditioning."""
 
     def __init__(self, spec: ImageModelSpec, layer: int):
-        context = spec.layer_context(layer)
+        context = spec.context(layer)
         self.attention = FullAttention(context)
         self.feedforward = spec.feedforward.build(context)
         self.conditioning = spec.conditioning.build(context)
@@ -44,18 +44,11 @@ class DiffusionTransformer(nnx.Module):
         D, I = shape.width, shape.values
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.extra, self.grid = spec.conditioning.mechanism.module.extra, shape.grid
-        scan = compute.scan_layers
-        self.stacking = Stacking(spec.period, shape.layers // spec.period if scan else 0)
         self.embedding = weight((I, D), (None, "width"), fan_in=I)
         self.time_in = weight((TIME_FEATURES, D), (None, "width"), fan_in=TIME_FEATURES)
         self.time_out = weight((D, D), ("width", None), fan_in=D)
         self.labels = weight((shape.vocabulary, D), (None, "width"), fan_in=1)
-        self.repeats = nnx.List(
-            DiTLayer(spec, layer) for layer in range(self.stacking.period) if self.stacking.repeats
-        )
-        self.layers = nnx.List(
-            DiTLayer(spec, layer) for layer in range(self.stacking.stacked_layers, shape.layers)
-        )
+        self.stacking, self.repeats, self.layers = build_layers(DiTLayer, spec, compute.scan_layers)
         self.conditioning = spec.conditioning.build(spec.head_context)
         self.head = zeros((D, I), ("width", None))
 
@@ -85,9 +78,9 @@ class DiffusionTransformer(nnx.Module):
 
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape
-        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=out_sharding("batch", None))
+        x_ND = reshape(x_BTD, (B * T, D), "batch", None)
         velocity_NI = matmul(x_ND, gather_weight(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
-        return jnp.reshape(velocity_NI, (B, T, -1), out_sharding=out_sharding("batch", None, None))
+        return reshape(velocity_NI, (B, T, -1), "batch", None, None)
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:

@@ -17,7 +17,7 @@ def model_flops(spec: ImageModelSpec) -> float:
         _tokens_per_patch(spec)
         * (attention_flops(context, spec.tokens).total + spec.feedforward.model_flops(context))
         + spec.conditioning.model_flops(context)
-        for context in spec.layer_contexts
+        for context in spec.contexts
     )
     return TRAINING_FACTOR * (layers + _input_output_flops(spec))
 
@@ -39,15 +39,13 @@ def forward_flops(spec: ImageModelSpec) -> float:
 
 
 def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
-    return [_matmuls_of_layer(spec, layer) for layer in range(spec.shape.layers)]
-
-
-def _matmuls_of_layer(spec: ImageModelSpec, layer: int) -> MatmulFlops:
-    context = spec.layer_context(layer)
-    branches = attention_flops(context, spec.tokens) + spec.feedforward.executed_flops(context)
-    if spec.conditioning.mechanism.module.gated:
-        branches = MatmulFlops(branches.weights + branches.final, branches.activations)
-    return branches * _tokens_per_patch(spec) + spec.conditioning.executed_flops(context)
+    matmuls = []
+    for context in spec.contexts:
+        branches = attention_flops(context, spec.tokens) + spec.feedforward.executed_flops(context)
+        if spec.conditioning.mechanism.module.gated:
+            branches = MatmulFlops(branches.weights + branches.final, branches.activations)
+        matmuls.append(branches * _tokens_per_patch(spec) + spec.conditioning.executed_flops(context))
+    return matmuls
 
 
 def _tokens_per_patch(spec: ImageModelSpec) -> float:

@@ -74,7 +74,7 @@ class ImageModelSpec(ModelSpec):
     @property
     def head_context(self) -> LayerContext:
         """Context after the last layer, before the head."""
-        return self.layer_context(self.shape.layers)
+        return self.context(self.shape.layers)
 
 
 def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -122,4 +122,4 @@ def _check_supported(config: Config) -> None:
             "transformers are not transferred across widths. Leave it null."
         )
     if config.loss.z_loss:
-        raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, which images have not: give 0")
+        raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, but images have none. Set it to 0.")

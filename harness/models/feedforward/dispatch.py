@@ -79,7 +79,7 @@ def gather_rows(x_A: Array, from_R: Array, to_A: Array) -> Array:
 
 gather_rows.defvjp(
     lambda x_A, from_R, to_A: (gather_rows(x_A, from_R, to_A), (from_R, to_A)),
-    lambda kept, dy_R: (gather_rows(dy_R, kept[1], kept[0]), None, None),
+    lambda indices, dy_R: (gather_rows(dy_R, indices[1], indices[0]), None, None),
 )
 
 

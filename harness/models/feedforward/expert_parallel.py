@@ -58,12 +58,12 @@ def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]]) -> Exper
         y_BTD, dropped_B = local(x_BTD, chosen_BTK, share_BTK, *map(_mark_varying, weights, weight_specs))
         return jax.lax.psum(y_BTD, LOGICAL_AXIS_RULES["ffn"]), dropped_B
 
-    mapped = per_device(
+    local_on_mesh = per_device(
         each_device,
         (token_spec, token_spec, token_spec, *weight_specs),
         (token_spec, partition_spec("batch")),
     )
-    return lambda *arrays: mapped(*arrays[:3], *map(jax.reshard, arrays[3:], weight_specs))
+    return lambda *arrays: local_on_mesh(*arrays[:3], *map(jax.reshard, arrays[3:], weight_specs))
 
 
 def _mark_varying(x: Array, split: P) -> Array:

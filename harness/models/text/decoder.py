@@ -8,13 +8,13 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import ComputeConfig
-from harness.models.layer_stack import apply_layers
+from harness.models.layer_stack import apply_layers, build_layers
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_weight, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
-from harness.models.parameters import Stacking, weight
-from harness.parallel.sharding.axis_rules import out_sharding, partition_spec
+from harness.models.parameters import weight
+from harness.parallel.sharding.axis_rules import out_sharding, partition_spec, reshape
 from harness.parallel.sharding.sequence_parallel import (
     all_gather_sequence,
     local_shard,
@@ -27,7 +27,7 @@ class DecoderLayer(nnx.Module):
     """Pre-norm residual layer: attention, then feed-forward."""
 
     def __init__(self, spec: ModelSpec, layer: int):
-        context = spec.layer_context(layer)
+        context = spec.context(layer)
         self.attention_is_sharded = spec.attention.supports_sequence_parallel(context)
         self.feedforward_is_sharded = spec.feedforward.supports_sequence_parallel(context)
         self.attention_norm = RMSNorm(context.shape.width, context.norm_epsilon)
@@ -80,15 +80,8 @@ class Decoder(nnx.Module):
         self.head_width, self.rope_base = shape.head_width, config.rope_base
         self.end_token = spec.end_token
         self.relative_width = relative_width(config, D)
-        scan = compute.scan_layers
-        self.stacking = Stacking(spec.period, shape.layers // spec.period if scan else 0)
         self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
-        self.repeats = nnx.List(
-            DecoderLayer(spec, layer) for layer in range(self.stacking.period) if self.stacking.repeats
-        )
-        self.layers = nnx.List(
-            DecoderLayer(spec, layer) for layer in range(self.stacking.stacked_layers, shape.layers)
-        )
+        self.stacking, self.repeats, self.layers = build_layers(DecoderLayer, spec, compute.scan_layers)
         self.norm = RMSNorm(D, config.norm_epsilon)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
@@ -112,9 +105,9 @@ class Decoder(nnx.Module):
         table_VD = gather_weight(self.embedding if self.head is None else self.head, self.dtype)
         B, T, D = x_BTD.shape
         x_BTD = self._scale(x_BTD, self.relative_width**-0.5)
-        x_ND = jnp.reshape(x_BTD, (B * T, D), out_sharding=out_sharding("batch", None))
+        x_ND = reshape(x_BTD, (B * T, D), "batch", None)
         logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
-        return jnp.reshape(logits_NV, (B, T, -1), out_sharding=out_sharding("batch", None, "vocabulary"))
+        return reshape(logits_NV, (B, T, -1), "batch", None, "vocabulary")
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:
         """Multiply by a factor of `models.mup`. At the base width nothing is added to the program."""

@@ -23,35 +23,13 @@ from harness.parallel.sharding.sequence_parallel import shard_sequence
 class TextModel(Model):
     """A decoder of text."""
 
+    loss_unit = "nats a token"
+    _flops, _sizing = flops, sizing
+
     @property
     def row_length(self) -> int:
         """Number of tokens in one example: the sequence length, plus one for the last target."""
         return self.spec.sequence_length + 1
-
-    @property
-    def loss_unit(self) -> str:
-        """Unit of the loss."""
-        return "nats a token"
-
-    @property
-    def non_embedding_parameters(self) -> int:
-        """Number of parameters of all layers and the final norm."""
-        return sizing.count_non_embedding(self.spec)
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Number of parameters of the embedding and of an untied head."""
-        return sizing.count_embedding(self.spec.config, self.shape)
-
-    @property
-    def flops_per_token(self) -> float:
-        """Model FLOPs per trained token."""
-        return flops.model_flops(self.spec)
-
-    @property
-    def executed_flops_per_token(self) -> float:
-        """Executed FLOPs per trained token, padding and recomputation included."""
-        return flops.executed_flops(self.spec, self.compute.remat)
 
     @property
     def cache_bytes(self) -> float:
@@ -59,7 +37,7 @@ class TextModel(Model):
         precision."""
         bytes_per_value = 2 if self.compute.dtype is Precision.bfloat16 else 4
         return sum(
-            self.spec.attention.cache_bytes(context, bytes_per_value) for context in self.spec.layer_contexts
+            self.spec.attention.cache_bytes(context, bytes_per_value) for context in self.spec.contexts
         )
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
@@ -99,9 +77,7 @@ class TextModel(Model):
         """Estimate the bytes that the backward pass saves for this number of tokens: products, norms, scores,
         logits."""
         shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
-        attention_matmuls = [
-            self.spec.attention.executed_flops(context) for context in self.spec.layer_contexts
-        ]
+        attention_matmuls = [self.spec.attention.executed_flops(context) for context in self.spec.contexts]
         scores = sum(
             matmuls.activations / (4 * shape.head_width)
             for matmuls in attention_matmuls
@@ -109,7 +85,7 @@ class TextModel(Model):
         )
         hidden = sum(
             self.spec.feedforward.executed_flops(context).total / (2 * shape.width)
-            for context in self.spec.layer_contexts
+            for context in self.spec.contexts
         )
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
         saved_bytes = {

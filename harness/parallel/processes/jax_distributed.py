@@ -27,7 +27,7 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
         processes.count,
         processes.index,
         list(range(devices)),
-        initialization_timeout=int(processes.arrive_seconds),
+        initialization_timeout=int(processes.join_timeout_seconds),
         heartbeat_timeout_seconds=processes.heartbeat_seconds,
         shutdown_timeout_seconds=processes.shutdown_seconds,
         coordinator_bind_address=f"0.0.0.0:{rendezvous.coordinator.rpartition(':')[2]}",

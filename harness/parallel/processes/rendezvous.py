@@ -80,7 +80,7 @@ def connect_processes(
     `publish` shares the address of process 0; `read_address` reads it (None: not yet). An address read may be
     of an earlier start: then nobody listens there, or the listener rejects this start.
     """
-    deadline = time.monotonic() + processes.arrive_seconds
+    deadline = time.monotonic() + processes.join_timeout_seconds
     return (
         _accept_all(processes, publish, deadline)
         if processes.index == 0
@@ -103,12 +103,12 @@ def _accept_all(processes: ProcessGroup, publish: Callable[[str], None], deadlin
                 missing = [str(index) for index in range(1, processes.count) if index not in connections]
                 raise MissingProcesses(
                     f"process {', '.join(missing)} of {processes.count} did not connect within"
-                    f" {processes.arrive_seconds:g} s"
+                    f" {processes.join_timeout_seconds:g} s"
                 )
             connection.settimeout(HELLO_SECONDS)
             hello = _receive(connection)
             connection.settimeout(None)
-            if hello and hello.get("start") == processes.start:
+            if hello and hello.get("start") == processes.launch_id:
                 connections[hello["index"]] = connection
             else:
                 connection.close()
@@ -128,7 +128,7 @@ def _connect_to_primary(
             with contextlib.suppress(OSError):
                 host, _, port = address.rpartition(":")
                 connection = socket.create_connection((host, int(port)), timeout=remaining_seconds)
-                _send(connection, {"start": processes.start, "index": processes.index})
+                _send(connection, {"start": processes.launch_id, "index": processes.index})
                 answer = _receive(connection)
                 if answer:
                     connection.settimeout(None)
@@ -136,7 +136,7 @@ def _connect_to_primary(
                 connection.close()
         time.sleep(RETRY_SECONDS)
     raise MissingProcesses(
-        f"process 0 of {processes.count} was not reachable within {processes.arrive_seconds:g} s"
+        f"process 0 of {processes.count} was not reachable within {processes.join_timeout_seconds:g} s"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import P
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
@@ -61,6 +62,11 @@ def partition_spec(*axes: str | None) -> P:
 def out_sharding(*axes: str | None) -> P | None:
     """Return the `out_sharding` of an operation with these logical axes; None outside a mesh."""
     return None if jax.sharding.get_abstract_mesh().empty else partition_spec(*axes)
+
+
+def reshape(x: jax.Array, shape: tuple[int, ...], *axes: str | None) -> jax.Array:
+    """Reshape x to these sizes and logical axes."""
+    return jnp.reshape(x, shape, out_sharding=out_sharding(*axes))
 
 
 def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> dict[str, NamedSharding]:

@@ -32,13 +32,13 @@ def shard_sequence(
         output_BT, statistics = function(params, rows_BT)
         return output_BT, jax.tree.map(mean_over_shards, statistics)
 
-    mapped = jax.shard_map(
+    sharded_function = jax.shard_map(
         on_shard,
         in_specs=(P(), P(None, SEQUENCE_AXIS)),
         out_specs=(P(None, SEQUENCE_AXIS), P()),
         axis_names={SEQUENCE_AXIS},
     )
-    return mapped(params, jax.reshard(rows_BT, partition_spec("batch", "time")))
+    return sharded_function(params, jax.reshard(rows_BT, partition_spec("batch", "time")))
 
 
 def num_shards() -> int:

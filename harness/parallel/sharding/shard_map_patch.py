@@ -42,5 +42,5 @@ def _add_auto_axes(lowered: Callable[..., Any]) -> Callable[..., Any]:
 
 def _merge_axes(manual: Any, typed: Any) -> tuple[str, ...] | None:
     """Return the axes of one dimension: the manual ones, then those of its type."""
-    first, others = ((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in (manual, typed))
-    return (*first, *(axis for axis in others if axis not in first)) or None
+    first, second = ((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in (manual, typed))
+    return (*first, *(axis for axis in second if axis not in first)) or None

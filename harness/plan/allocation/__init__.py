@@ -1,1 +1,1 @@
-"""Which run of a roster gets which chips?"""
+"""Chips for each run of a roster."""

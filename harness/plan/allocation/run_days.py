@@ -61,7 +61,7 @@ def _verdict(
     if not prediction.fits:
         return "does not fit"
     if not best.goodput > 0:
-        return f"interrupted every {mtbf:.2f} h: no way to recover leaves any training"
+        return f"interrupted every {mtbf:.2f} h: no recovery option leaves time to train"
     poor_options = [
         f"with {option.name} {option.goodput:.0%}" for option in options if option.goodput < MIN_GOODPUT
     ]

@@ -57,14 +57,13 @@ def allocate_chips(
 def _check_models(models: Sequence[ModelShape], shares: Mapping[str, float] | None) -> None:
     names = [model.name for model in models]
     if len({*names}) < len(names):
-        raise UserError(f"runs are named {', '.join(names)}: give each a name of its own.")
+        raise UserError(f"runs are named {', '.join(names)}. Give each a name of its own.")
     for model in models:
         if shares is None and model.tokens is None:
-            raise UserError(f"{model.name} has no token budget: set scale.tokens, or give shares.")
+            raise UserError(f"{model.name} has no token budget. Set scale.tokens, or give shares.")
         if shares is not None and not shares.get(model.name, 0) > 0:
-            raise UserError(
-                f"shares.{model.name}={shares.get(model.name)}: give each of {', '.join(names)} a share above 0."
-            )
+            share = shares.get(model.name)
+            raise UserError(f"shares.{model.name}={share}: give each of {', '.join(names)} a share above 0.")
 
 
 def _group_blocks(models: Sequence[ModelShape]) -> list[Block]:
@@ -154,7 +153,7 @@ def _used_chips(member: AllocatedRun, domain: int) -> int:
 
 
 def _chip_days(member: AllocatedRun) -> float:
-    """Return the chip-days of a run on the chips that it can use; REFUSED_GROWTH x chips if it fits nowhere."""
+    """Return the chip-days of a run on the chips that it can use; if it fits nowhere, more than it had."""
     if member.prediction is None:
         return REFUSED_GROWTH * member.chips
     return member.prediction.devices * (member.days or 1.0)
@@ -166,8 +165,8 @@ def allocate_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, d
     domains = chips // domain
     if domains < sum(sizes):
         raise UserError(
-            f"{sum(sizes)} runs want a fast domain of {domain} chips each; there are {domains}: plan fewer"
-            " runs at a time, or a larger cluster."
+            f"{sum(sizes)} runs need a fast domain of {domain} chips each, but there are {domains}. Plan"
+            " fewer runs at a time, or a larger cluster."
         )
     spare = domains - sum(sizes)
     total = sum(need * size for need, size in zip(needs, sizes, strict=True))

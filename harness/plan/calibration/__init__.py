@@ -1,1 +1,1 @@
-"""How wrong may a prediction be?"""
+"""Uncertainty of predictions, calibrated with published runs."""

@@ -194,8 +194,8 @@ def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], 
         "seq": 2_048,
     }
     usual["kv_heads"] = sizes["heads"] or usual["heads"]
-    known = {key for key in SHAPE_COLUMNS if sizes[key] is not None} | {"kv_heads", "ff"}
-    assumed_columns = tuple(key for key in SHAPE_COLUMNS if key not in known)
+    published_columns = {key for key in SHAPE_COLUMNS if sizes[key] is not None} | {"kv_heads", "ff"}
+    assumed_columns = tuple(key for key in SHAPE_COLUMNS if key not in published_columns)
     return {key: int(sizes[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed_columns
 
 

@@ -1,1 +1,1 @@
-"""What is a described cluster like: chips, links, failures, power?"""
+"""Described clusters: chips, links, failures, power."""

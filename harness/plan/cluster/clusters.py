@@ -94,7 +94,7 @@ class Cluster:
             return self.partitions[0]
         if kind not in by_name:
             raise UserError(
-                f"cluster={self.name} has {len(by_name)} kinds of chips, and '{kind}' is none of them:"
+                f"cluster={self.name} has {len(by_name)} kinds of chips, but not '{kind}':"
                 f" {did_you_mean(kind or '', by_name)}"
             )
         return by_name[kind]
@@ -108,7 +108,7 @@ def cluster_from_config(config: ClusterConfig) -> Cluster:
     """Return the cluster of a config. Raises UserError with the first missing number."""
     if not config.kinds:
         raise UserError(
-            f"cluster={config.name} says nothing of its chips (cluster.kinds is empty), so nothing can be"
+            f"cluster={config.name} does not describe its chips (cluster.kinds is empty), so it cannot be"
             f" planned for it: choose one of {', '.join(described_clusters())}, or write one as"
             " conf/cluster/h100x8.yaml."
         )
@@ -147,8 +147,8 @@ def _partition(cluster: str, name: str, kind: KindConfig) -> Partition:
 def _required_number(cluster: str, key: str, value: float | None) -> float:
     if value is None or not value > 0:
         raise UserError(
-            f"cluster={cluster}: cluster.{key}={'null' if value is None else value} is needed for a plan:"
-            " give a number above 0, with its source in a comment."
+            f"cluster={cluster}: cluster.{key}={'null' if value is None else value} is needed for a plan."
+            " Give a number above 0, with its source in a comment."
         )
     return value
 
@@ -173,4 +173,4 @@ def described_clusters() -> list[str]:
 
 
 def _cluster_dir() -> Path:
-    return compose.FOLDER / "cluster"
+    return compose.CONF_FOLDER / "cluster"

@@ -1,1 +1,1 @@
-"""What do compilers say of a planned step?"""
+"""Compilers' statistics of a planned step."""

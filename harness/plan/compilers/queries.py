@@ -25,7 +25,7 @@ from harness.plan.compilers.topology import compiler_topology
 from harness.plan.compilers.trainable_mesh import fastest_trainable, planned_memory, smaller_mesh
 from harness.plan.plan_types import DescribedRun, PlannedRun, SweepPlan
 from harness.records.run.config_file import write_config
-from harness.records.run.provenance import code_hash, code_of, package_versions
+from harness.records.run.provenance import code_hash, code_hash_of, package_versions
 
 CONFIG_NODES = (
     "roster",
@@ -90,11 +90,13 @@ class _CompilerQuery:
         """Return a hash of all that the answer depends on, code and versions too."""
         content, facts, python = to_plain(self.config), self.run.facts, plan_python()
         nodes = [content[name] for name in CONFIG_NODES]
-        code = code_of(self.config), code_hash(Path(__file__).parents[2] / "aot")
+        code = code_hash_of(self.config), code_hash(Path(__file__).parents[2] / "aot")
         model = facts.paths, facts.shape, facts.end_token
         platform = self.config.cluster.platform
-        made = python.lstat().st_mtime_ns if python else 0
-        return hash_json([self.target, self.topology, nodes, platform, model, code, package_versions(), made])
+        compilers_mtime = python.lstat().st_mtime_ns if python else 0
+        return hash_json(
+            [self.target, self.topology, nodes, platform, model, code, package_versions(), compilers_mtime]
+        )
 
 
 def parse_targets(names: str) -> tuple[Target, ...]:

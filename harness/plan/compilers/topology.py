@@ -22,7 +22,7 @@ def compiler_topology(target: Target, kind: KindConfig, devices: int) -> str:
     if is_tpu != (target is Target.tpu):
         right_target = Target.tpu if is_tpu else Target.cuda
         raise UserError(
-            f"target={target.value}: {kind.chip} is compiled for with --compile {right_target.value}"
+            f"target={target.value} cannot compile for {kind.chip}. Use --compile {right_target.value}."
         )
     if is_tpu:
         return slice_for(kind.chip.removeprefix(TPU_PREFIX), devices)

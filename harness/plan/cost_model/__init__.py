@@ -1,1 +1,1 @@
-"""How much memory and time does a step take on a described chip?"""
+"""Memory and time of a step on a described chip."""

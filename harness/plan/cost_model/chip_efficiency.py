@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PEAK_SHARES = {"A100": 0.80, "A800": 0.80, "H": 0.68, "GB": 0.70, "B": 0.70, "TPU": 0.85, "MI": 0.55, "V100": 0.75}  # fmt: skip
+PEAK_SHARES = {
+    "A100": 0.80, "A800": 0.80, "H": 0.68, "GB": 0.70, "B": 0.70, "TPU": 0.85, "MI": 0.55, "V100": 0.75,
+}  # fmt: skip
 """Share of the 16-bit peak that large products reach before any waiting, by the beginning of the chip's name.
 Set before anything was fitted; MI, V100 and UNKNOWN_SHARE are assumed."""
 UNKNOWN_SHARE = 0.6

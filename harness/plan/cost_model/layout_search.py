@@ -69,8 +69,8 @@ def search_layouts(
     layouts = layouts.select(mask(layouts)) if mask else layouts
     if not len(layouts):
         raise UserError(
-            f"{model.name}: its batch of {model.batch} sequences cannot be shared among {devices} devices:"
-            " give fewer devices or a larger scale.batch."
+            f"{model.name}: its batch of {model.batch} sequences cannot be split over {devices} devices. Give"
+            " fewer devices or a larger scale.batch."
         )
     limit_bytes = limit * chip.memory
     layouts = _least_remat(model, layouts, limit_bytes)
@@ -79,9 +79,9 @@ def search_layouts(
     if not fits.any():
         row = int(np.argmin(memory.total))
         raise UserError(
-            f"{model.name} fits nowhere on {devices} x {chip.name}: the leanest of {len(layouts)} layouts"
-            f" ({layouts.layout_at(row)}) needs {memory.total[row] / GIB:.1f} GiB a device, and {limit:.0%} of"
-            f" its memory are {limit_bytes / GIB:.1f}: give more devices or shorter sequences."
+            f"{model.name} fits nowhere on {devices} x {chip.name}: the smallest of {len(layouts)} layouts"
+            f" ({layouts.layout_at(row)}) needs {memory.total[row] / GIB:.1f} GiB a device, but a plan may"
+            f" use {limit_bytes / GIB:.1f} ({limit:.0%}). Give more devices or shorter sequences."
         )
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]

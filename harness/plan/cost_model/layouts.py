@@ -131,9 +131,9 @@ class LayoutGrid:
 def check_layout(model: ModelShape, layout: Layout) -> None:
     """Check that every axis divides what it splits. Raises UserError for the first that does not."""
     if min(dataclasses.astuple(layout)[:-1]) < 1:
-        raise UserError(f"layout {layout} has an axis below 1: every axis is 1 or more.")
+        raise UserError(f"layout {layout} has an axis below 1. Every axis must be 1 or more.")
     if layout.expert > 1 and not model.experts:
-        raise UserError(f"expert={layout.expert} splits experts, but {model.name} has none: set expert=1.")
+        raise UserError(f"expert={layout.expert} splits experts, but {model.name} has none. Set expert=1.")
     parts = layout.data * layout.fsdp * layout.expert * layout.microbatch
     splits = {
         "tensor": (layout.tensor, "heads", model.heads),
@@ -145,7 +145,7 @@ def check_layout(model: ModelShape, layout: Layout) -> None:
     for axis, (size, size_name, total) in splits.items():
         if total % size:
             raise UserError(
-                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}: lower {axis}, or"
+                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}. Lower {axis}, or"
                 f" choose {size_name} as a multiple of it."
             )
 

@@ -45,8 +45,8 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     parameters = parameters_per_device(model, layout)
     tokens = layout.microbatch * model.sequence / layout.context / layout.tensor
     tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
-    interleaved = (layout.pipeline - 1) / (layout.pipeline * layout.virtual) * (layout.virtual > 1)
-    in_flight = np.minimum(layout.microbatches(model), layout.pipeline) * (1 + interleaved)
+    extra_share = (layout.pipeline - 1) / (layout.pipeline * layout.virtual) * (layout.virtual > 1)
+    in_flight = np.minimum(layout.microbatches(model), layout.pipeline) * (1 + extra_share)
     in_flight = np.where(layout.pipeline > 1, in_flight, 1.0)
     layers, precision = model.layers / layout.pipeline, model.precision
     all_values = activation_values(model, 0) * precision.value_bytes

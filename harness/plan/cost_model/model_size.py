@@ -223,5 +223,5 @@ def require_number(row: Mapping[str, Any], key: str) -> float:
     """Return a column as a number above 0. Raises UserError if there is none."""
     value = read_number(row, key)
     if value is None or value <= 0:
-        raise UserError(f"{row.get('id') or 'the row'}: {key}={row.get(key)!r} is no number: give {key}.")
+        raise UserError(f"{row.get('id') or 'the row'}: {key}={row.get(key)!r} must be a number above 0.")
     return value

@@ -34,9 +34,9 @@ MIXED = TrainingPrecision("mixed", 2, 4, 8, 2, "bf16")
 """bfloat16 weights and moments, float32 master weights and gradients (arXiv:2412.19437, section 3.3.2): 10
 bytes a parameter from step to step."""
 FP8 = TrainingPrecision("fp8", 2, 4, 8, 2, "fp8")
-"""As MIXED, with products in 8 bits."""
+"""MIXED with products in 8 bits."""
 FP4 = TrainingPrecision("fp4", 2, 4, 8, 2, "fp4")
-"""As MIXED, with products in 4 bits."""
+"""MIXED with products in 4 bits."""
 
 
 def run_precision(config: Config, facts: Facts) -> TrainingPrecision:

@@ -85,14 +85,14 @@ class Traffic:
 
 def step_terms(model: ModelShape, layout: LayoutGrid, chip: Chip, links: Links) -> StepTerms:
     """Return the exposed seconds of each term of a step."""
-    received = step_traffic(model, layout)
+    traffic = step_traffic(model, layout)
     compute = compute_seconds(model, layout, chip)
     between = _elementwise_seconds(model, layout, chip)
-    ring = _ring_seconds(received.tensor, layout.tensor, np.ones(len(layout)), links)
+    ring = _ring_seconds(traffic.tensor, layout.tensor, np.ones(len(layout)), links)
     tensor = EXPOSED_TENSOR[model.precision.fused_kernels] * ring
-    context = _context_seconds(model, layout, links, received.context, compute)
+    context = _context_seconds(model, layout, links, traffic.context, compute)
     fsdp = _fsdp_seconds(model, layout, links, compute)
-    expert = EXPOSED_EXPERT * _all_to_all_seconds(model, received.expert, layout, links)
+    expert = EXPOSED_EXPERT * _all_to_all_seconds(model, traffic.expert, layout, links)
     data = _data_seconds(model, layout, links, compute)
     busy = compute + between + tensor + context + fsdp + expert
     pipeline = _pipeline_seconds(model, layout, links, busy)
@@ -148,13 +148,13 @@ def step_traffic(model: ModelShape, layout: LayoutGrid) -> Traffic:
     width_bytes = model.width * model.precision.value_bytes
     sums = np.where(layout.full_remat, 6, 4)
     exchanges = EXPERT_EXCHANGES * np.where(layout.full_remat, 1.5, 1.0)
-    sent = exchanges * layers * model.top_k * tokens / layout.tensor * width_bytes
-    sent = sent * (layout.expert - 1) / layout.expert
+    exchange_bytes = exchanges * layers * model.top_k * tokens / layout.tensor * width_bytes
+    exchange_bytes = exchange_bytes * (layout.expert - 1) / layout.expert
     return Traffic(
         tensor=sums * layers * 2 * (layout.tensor - 1) / layout.tensor * tokens * width_bytes,
         context=_ring_bytes(model, layout),
         fsdp=_gather_bytes(model, layout).sum(axis=0),
-        expert=np.where(model.gathers_expert_weights, 0.0, sent),
+        expert=np.where(model.gathers_expert_weights, 0.0, exchange_bytes),
         data=_reduce_bytes(model, layout).sum(axis=0),
     )
 
@@ -198,35 +198,35 @@ def _members_in_domain(group: np.ndarray, stride: np.ndarray, links: Links) -> n
     return np.clip(links.scale_up_domain // stride, 1, group)
 
 
-def _ring_seconds(received: np.ndarray, group: np.ndarray, stride: np.ndarray, links: Links) -> np.ndarray:
-    """Return the seconds of a gather, scatter or sum that hands `received` bytes to each device: inside the
+def _ring_seconds(num_bytes: np.ndarray, group: np.ndarray, stride: np.ndarray, links: Links) -> np.ndarray:
+    """Return the seconds of a gather, scatter or sum that hands `num_bytes` to each device: inside the
     fast domain first, then between domains, where the members of one share the work."""
     inside = _members_in_domain(group, stride, links)
     domains = group / inside
-    full_bytes = received * group / np.maximum(group - 1, 1)
+    full_bytes = num_bytes * group / np.maximum(group - 1, 1)
     fast = full_bytes * (inside - 1) / inside / links.scale_up
     slow = full_bytes * (domains - 1) / domains / inside / links.scale_out
     return (fast + slow) / LINK_EFFICIENCY
 
 
 def _all_to_all_seconds(
-    model: ModelShape, received: np.ndarray, layout: LayoutGrid, links: Links
+    model: ModelShape, num_bytes: np.ndarray, layout: LayoutGrid, links: Links
 ) -> np.ndarray:
-    """Return the seconds of the experts' exchange of `received` bytes; between domains a token is sent once
+    """Return the seconds of the experts' exchange of `num_bytes`; between domains a token is sent once
     to each domain with its experts."""
     group = layout.expert
     inside = _members_in_domain(group, layout.tensor * layout.context, links)
     sends_per_expert = min(MAX_EXPERT_DOMAINS, model.top_k) / max(model.top_k, 1)
     outside = (group - inside) / np.maximum(group - 1, 1)
-    fast = received * (1 - outside) / links.scale_up
-    return np.maximum(fast, received * outside * sends_per_expert / links.scale_out) / LINK_EFFICIENCY
+    fast = num_bytes * (1 - outside) / links.scale_up
+    return np.maximum(fast, num_bytes * outside * sends_per_expert / links.scale_out) / LINK_EFFICIENCY
 
 
 def _context_seconds(
-    model: ModelShape, layout: LayoutGrid, links: Links, received: np.ndarray, compute: np.ndarray
+    model: ModelShape, layout: LayoutGrid, links: Links, num_bytes: np.ndarray, compute: np.ndarray
 ) -> np.ndarray:
     """Return the exposed seconds of ring attention (arXiv:2310.01889), behind attention's products."""
-    seconds = _ring_seconds(received, layout.context, layout.tensor, links)
+    seconds = _ring_seconds(num_bytes, layout.context, layout.tensor, links)
     hidden = compute * model.attention_flops / model.flops_per_token
     return np.maximum(EXPOSED_OTHER * seconds, seconds - hidden)
 
@@ -253,9 +253,9 @@ def _data_seconds(model: ModelShape, layout: LayoutGrid, links: Links, compute: 
 def _pipeline_seconds(model: ModelShape, layout: LayoutGrid, links: Links, busy: np.ndarray) -> np.ndarray:
     """Return (p - 1) / (v m) of the busy time (arXiv:2104.04473), and activations handed over slow links."""
     bubble = (layout.pipeline - 1) / (layout.virtual * layout.microbatches(model)) * busy
-    handed = 2 * layout.virtual * layout.tokens_per_device(model) * model.width
-    handed = handed * model.precision.value_bytes / layout.tensor
-    hand_over = EXPOSED_OTHER * handed / (links.scale_out * LINK_EFFICIENCY)
+    boundary_bytes = 2 * layout.virtual * layout.tokens_per_device(model) * model.width
+    boundary_bytes = boundary_bytes * model.precision.value_bytes / layout.tensor
+    hand_over = EXPOSED_OTHER * boundary_bytes / (links.scale_out * LINK_EFFICIENCY)
     return bubble + np.where(layout.pipeline > 1, hand_over, 0.0)
 
 

@@ -1,1 +1,1 @@
-"""What do finished pairs say of runs without a sibling?"""
+"""Extrapolation of finished pairs to runs without a sibling."""

@@ -97,9 +97,8 @@ def read_evidence(path: str) -> PairEvidence:
     if not treatments:
         raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
     sparse = any(0 < row.active_parameters < row.non_embedding for row in comparison.fairness)
-    return PairEvidence(
-        path, comparison.experiment, comparison.loss_unit, comparison.rule.control, treatments, sparse
-    )
+    control, unit = comparison.rule.control, comparison.loss_unit
+    return PairEvidence(path, comparison.experiment, unit, control, treatments, sparse)
 
 
 def _unfinished_message(comparison: Comparison) -> str:
@@ -117,8 +116,8 @@ def _too_few_message(treatment: TreatmentEvidence) -> str:
     """Return what a line with an interval lacks; empty: nothing."""
     pair = f"{treatment.ladder.variant} and {treatment.ladder.control}"
     if len(treatment.rungs) < MIN_SCALES:
-        num_scales = _count(len(treatment.rungs), "scale")
-        return f"{pair} meet at {num_scales}, and a trend needs {MIN_SCALES}; add some with scale="
+        scales = _count(len(treatment.rungs), "scale")
+        return f"{pair} meet at {scales}, and a trend needs {MIN_SCALES}; add some with scale="
     for rung in treatment.rungs:
         if rung.n < MIN_SEEDS:
             return (
@@ -126,7 +125,7 @@ def _too_few_message(treatment: TreatmentEvidence) -> str:
                 " add some with seed="
             )
         if not rung.flops:
-            return f"its records say no FLOPs at {rung.scale}, so no trend can be drawn; name another sweep"
+            return f"its records have no FLOPs at {rung.scale}, so no trend can be drawn; name another sweep"
     return ""
 
 

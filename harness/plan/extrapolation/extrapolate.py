@@ -14,7 +14,6 @@ from harness.core.interval import Interval
 from harness.plan.extrapolation.evidence import PairEvidence, TreatmentEvidence
 from harness.plan.extrapolation.recommend import Recommendation
 from harness.plan.plan_types import DescribedRun, PlannedRun
-from harness.plan.predict import PlanEstimate
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ class TreatmentSummary:
     leads: str | None
     """Variant that is ahead there: the default predictor. None: neither, or the evidence is invalid."""
     gate: GateResult | None
-    """Result of the promotion gate; None: the evidence's experiment has no gate."""
+    """None: the evidence's experiment has no gate."""
     flags: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleExtrapolation:
-    """A treatment at a planned scale. k > 1 favours the treatment; intervals are 95 % prediction intervals."""
+    """A treatment at a planned scale. k > 1 favours the treatment; prediction intervals are 95 %."""
 
     scale: str
     run: str
@@ -61,8 +60,8 @@ class ScaleExtrapolation:
     """None: no line can be drawn, or the verdict is invalid. The ends reach 0 and infinity beyond a float."""
     log_k: Interval | None
     days_saved: Interval | None
-    """Days of the control that the treatment saves for the same loss, at an equal time a token: days x (1 -
-    1/k); below zero: it needs more. None: the run never ends, or trains no control."""
+    """Days of the control x (1 - 1/k): what the treatment saves for the same loss, at an equal time a token;
+    below zero: it needs more. None: the run never ends, or trains no control."""
     chips_saved: Interval | None
     """Chips of the control that the treatment saves in equally many days."""
     flags: tuple[str, ...]
@@ -92,50 +91,41 @@ def extrapolate(
 ) -> Extrapolation:
     """Carry the evidence to each planned scale. Raises UserError if the plan trains none of the evidence's
     variants in its unit of loss."""
-    planned_runs = {run.name: run for run in planned}
-    notes = {
-        run.name: why for run in runs if (why := _exclusion_reason(evidence, run, planned_runs[run.name]))
-    }
-    compared = [run for run in runs if run.name not in notes]
-    if not compared:
+    by_name = {run.name: run for run in planned}
+    reasons = {run.name: _exclusion_reason(evidence, run, by_name[run.name]) for run in runs}
+    excluded = {name: reason for name, reason in reasons.items() if reason}
+    usable_runs = [run for run in runs if run.name not in excluded]
+    if not usable_runs:
+        variants = ", ".join(evidence.variants)
         raise UserError(
-            f"evidence={evidence.path}: it compares {', '.join(evidence.variants)} in {evidence.loss_unit},"
-            f" of which this plan trains nothing; name a sweep of the plan's own variants"
+            f"evidence={evidence.path} compares {variants} ({evidence.loss_unit}), but this plan trains none"
+            " of them. Choose a sweep with the plan's variants."
         )
     rows = [
-        _extrapolate_scale(treatment, group, planned_runs)
+        _extrapolate_scale(treatment, group, by_name)
         for treatment in evidence.treatments
-        for group in _runs_by_scale(compared, treatment)
+        for group in _runs_by_scale(usable_runs, treatment)
     ]
     names = {run.config.variant.name for run in runs}
     absent = [name for name in evidence.variants if name not in names]
+    notes = [f"{name}: no run of this plan has this variant." for name in absent] + [*excluded.values()]
+    sparse = any(0 < run.facts.active_parameters < run.facts.non_embedding for run in usable_runs)
+    if evidence.sparse != sparse:
+        models = "experts, the plan's none" if evidence.sparse else "no experts, the plan's some"
+        notes.append(f"The evidence's models have {models}: that k is the same for both is assumed.")
     return Extrapolation(
         evidence.path,
         evidence.experiment,
         tuple(map(_summarise, evidence.treatments)),
-        tuple(sorted(rows, key=lambda bet: (bet.flops, bet.treatment))),
-        (
-            *(f"{name}: no run of this plan has this variant." for name in absent),
-            *notes.values(),
-            *_expert_mismatch(evidence, compared),
-        ),
+        tuple(sorted(rows, key=lambda row: (row.flops, row.treatment))),
+        tuple(notes),
     )
-
-
-def _expert_mismatch(evidence: PairEvidence, runs: Sequence[DescribedRun]) -> list[str]:
-    sparse = [run for run in runs if 0 < run.facts.active_parameters < run.facts.non_embedding]
-    if evidence.sparse == bool(sparse):
-        return []
-    evidence_models, plan_models = ("experts", "none") if evidence.sparse else ("no experts", "some")
-    return [
-        f"The evidence's models have {evidence_models}, the plan's {plan_models}: that k is the same for both is assumed."
-    ]
 
 
 def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: PlannedRun) -> str:
     """Return why a run has no extrapolation; empty: it has one."""
     if not planned.tokens:
-        return f"{run.name}: it has no budget of tokens."
+        return f"{run.name}: it has no token budget."
     if run.facts.loss_unit != evidence.loss_unit:
         return f"{run.name}: its loss is in {run.facts.loss_unit}, the evidence's in {evidence.loss_unit}."
     if run.config.variant.name not in evidence.variants:
@@ -143,9 +133,9 @@ def _exclusion_reason(evidence: PairEvidence, run: DescribedRun, planned: Planne
     return ""
 
 
-def _runs_by_scale(runs: Sequence[DescribedRun], standing: TreatmentEvidence) -> list[list[DescribedRun]]:
+def _runs_by_scale(runs: Sequence[DescribedRun], evidence: TreatmentEvidence) -> list[list[DescribedRun]]:
     """Return the runs of both variants at each scale, the control's first."""
-    control, treatment = standing.ladder.control, standing.ladder.variant
+    control, treatment = evidence.ladder.control, evidence.ladder.variant
     groups: dict[str, list[DescribedRun]] = {}
     for run in runs:
         if run.config.variant.name in (control, treatment):
@@ -191,16 +181,13 @@ def _extrapolate_scale(
     )
 
 
-def _savings(log_k: Interval | None, amount: PlanEstimate | Interval | None) -> Interval | None:
+def _savings(log_k: Interval | None, amount: Interval | None) -> Interval | None:
     """Return amount x (1 - 1/k), from the ends of both: whichever of the amount's makes it wider."""
     if log_k is None or amount is None:
         return None
     value, low, high = (1 - _exp_or_inf(-end) for end in (log_k.value, log_k.low, log_k.high))
-    return Interval(
-        amount.value * value,
-        min(amount.low * low, amount.high * low),
-        max(amount.low * high, amount.high * high),
-    )
+    ends = min(amount.low * low, amount.high * low), max(amount.low * high, amount.high * high)
+    return Interval(amount.value * value, *ends)
 
 
 def _exp_or_inf(value: float) -> float:

@@ -15,8 +15,7 @@ from harness.core.interval import Interval
 from harness.plan.extrapolation.evidence import TreatmentEvidence
 
 MAX_DECADES_BEYOND = 1.0
-"""Decades of compute beyond the largest trained scale up to which the line may be drawn (as
-`compare.stats.scale_trend.project`)."""
+"""Decades of compute beyond the largest trained scale that the line may reach (as `scale_trend.project`)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,8 @@ class Recommendation:
         """Return the recommendation and its reasons in one sentence."""
         ladder = self.treatment.ladder
         if self._objections:
-            objections = "; ".join(self._objections)
-            conclusion = (
-                f"the evidence does not settle {ladder.variant} against {ladder.control}: {objections}"
-            )
+            verdict = f"the evidence does not settle {ladder.variant} against {ladder.control}"
+            conclusion = f"{verdict}: {'; '.join(self._objections)}"
         else:
             conclusion = (
                 f"bet on {self.bet}, which is no verdict: {ladder.decision.value} over the scales trained,"
@@ -57,16 +54,10 @@ class Recommendation:
         """Return the reasons not to bet; each is enough by itself."""
         ladder = self.treatment.ladder
         if ladder.decision is Decision.INVALID:
-            return [
-                f"its verdict is INVALID ({', '.join(blocking_flags(ladder.flags))}): nothing is read from it"
-            ]
-        objections = [
-            self._verdict_objection(),
-            self._line_objection(),
-            self._gate_objection(),
-            self._distance_objection(),
-        ]
-        return [objection for objection in objections if objection]
+            flags = ", ".join(blocking_flags(ladder.flags))
+            return [f"its verdict is INVALID ({flags}): nothing is read from it"]
+        checks = self._verdict_objection, self._line_objection, self._gate_objection, self._distance_objection
+        return [objection for check in checks if (objection := check())]
 
     def _verdict_objection(self) -> str:
         ladder, largest = self.treatment.ladder, self.treatment.largest.scale
@@ -92,9 +83,10 @@ class Recommendation:
     def _distance_objection(self) -> str:
         if self.decades <= MAX_DECADES_BEYOND:
             return ""
+        beyond = self.decades - MAX_DECADES_BEYOND
         return (
-            f"it lies {self.decades - MAX_DECADES_BEYOND:.1f} decades of compute beyond where the line may be drawn, and"
-            " its number there decides nothing"
+            f"it lies {beyond:.1f} decades of compute beyond where the line may be drawn, and its number"
+            " there decides nothing"
         )
 
     @property

@@ -1,1 +1,1 @@
-"""How well does the cost model predict published runs?"""
+"""Errors of the cost model on published runs."""

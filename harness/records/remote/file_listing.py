@@ -16,15 +16,26 @@ from urllib.parse import unquote
 
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError, did_you_mean
-from harness.records.paths import LIBRARY, RECORDS, RUN
+from harness.records.paths import NOISE_FLOORS, RECORDS, RUN
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-AT_ONCE = 16
+MAX_REQUESTS = 16
 """Questions that are asked together, where the other side answers more than one at a time: enough to hide its
 latency, few enough for a small web server."""
-_NO_VERSION = {"name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass"}
+_UNVERSIONED_KEYS = {
+    "name",
+    "Key",
+    "type",
+    "size",
+    "Size",
+    "mimetype",
+    "partial",
+    "url",
+    "mode",
+    "StorageClass",
+}
 """Of what is listed of a file: what may stay the same when its content changes."""
 _WEB = "http"
 Entry = dict[str, Any]
@@ -54,8 +65,8 @@ class RemoteFolder:
     @property
     def name(self) -> str:
         """Of the folder or file; of an archive that is the sweep itself, the archive's."""
-        own = PurePosixPath(self.root).name or PurePosixPath(self.url).stem or "sweep"
-        return PurePosixPath(unquote(own.partition("?")[0])).name if _is_web(self.files) else own
+        name = PurePosixPath(self.root).name or PurePosixPath(self.url).stem or "sweep"
+        return PurePosixPath(unquote(name.partition("?")[0])).name if _is_web(self.files) else name
 
 
 def open_remote(url: str) -> RemoteFolder:
@@ -69,13 +80,19 @@ def open_remote(url: str) -> RemoteFolder:
 def list_sweep_files(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, RemoteFile]:
     """What a comparison reads, by path below the folder that holds the sweep; with it the noise floors of
     the sweeps beside it. `note` is told where these cannot be seen. Raises UserError where no sweep is."""
-    listed = _listed(remote.files, remote.root, RECORDS)
-    if not any(fnmatchcase(path, RUN) for path in listed):
+    sweep_entries = _list_matching(remote.files, remote.root, RECORDS)
+    if not any(fnmatchcase(path, RUN) for path in sweep_entries):
         raise UserError(f"{remote.url}: no sweep lies there; name the folder that holds rule.json and scales")
-    entries = _beside(remote, note) | {f"{remote.name}/{path}": entry for path, entry in listed.items()}
-    with _at_once(remote.files) as each:
+    entries = _sibling_noise_floors(remote, note) | {
+        f"{remote.name}/{path}": entry for path, entry in sweep_entries.items()
+    }
+    with _parallel_map(remote.files) as parallel_map:
         return dict(
-            zip(entries, each(lambda entry: _found(remote.files, entry), entries.values()), strict=True)
+            zip(
+                entries,
+                parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values()),
+                strict=True,
+            )
         )
 
 
@@ -84,7 +101,7 @@ def list_single_file(remote: RemoteFolder) -> dict[str, RemoteFile]:
     entry = remote.files.info(remote.root)
     if entry["type"] == "directory":
         raise UserError(f"{remote.url}: this is a folder; name a file in it")
-    return {remote.name: _found(remote.files, entry)}
+    return {remote.name: _remote_file(remote.files, entry)}
 
 
 @contextmanager
@@ -95,7 +112,7 @@ def as_remote_errors(url: str) -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        names = [each.name for each in _chain(error) if isinstance(each, ImportError) and each.name]
+        names = [cause.name for cause in _chain(error) if isinstance(cause, ImportError) and cause.name]
         why = f"a package is missing for {url.partition(':')[0]}"
         raise UserError(
             f"{url}: {why}; pip install {names[0] if names else f'what it asks for ({error})'}"
@@ -113,7 +130,7 @@ def as_remote_errors(url: str) -> Iterator[None]:
         if "Protocol not known" in str(error):
             raise UserError(f"{url}: {_unknown(url)}") from error
         raise UserError(
-            f"{url}: cannot be read ({_why(error)}); see to the name, the network and your credentials, or "
+            f"{url}: cannot be read ({_one_line(error)}); see to the name, the network and your credentials, or "
             "copy it here"
         ) from error
 
@@ -121,11 +138,11 @@ def as_remote_errors(url: str) -> Iterator[None]:
 def _unknown(url: str) -> str:
     from fsspec import available_protocols
 
-    named = url.partition(":")[0]
-    return f"there is no protocol '{named}'; {did_you_mean(named, available_protocols())}"
+    protocol = url.partition(":")[0]
+    return f"there is no protocol '{protocol}'; {did_you_mean(protocol, available_protocols())}"
 
 
-def _why(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -135,7 +152,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _beside(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, Entry]:
+def _sibling_noise_floors(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, Entry]:
     """Noise floors of the sweeps beside it, which its verdict may rest on."""
     from fsspec.archive import AbstractArchiveFileSystem
 
@@ -143,62 +160,64 @@ def _beside(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, Entr
     if not remote.root or not (parent or isinstance(remote.files, AbstractArchiveFileSystem)):
         return {}
     try:
-        return _listed(remote.files, parent, [f"*/{LIBRARY}"])
+        return _list_matching(remote.files, parent, [f"*/{NOISE_FLOORS}"])
     except ChangedDuringRead:
         raise
     except Exception as error:
         note(
-            f"{remote.url}: the folder above cannot be listed ({_why(error)}): its noise floors are not known"
+            f"{remote.url}: the folder above cannot be listed ({_one_line(error)}): its noise floors are not known"
         )
         return {}
 
 
-def _listed(files: AbstractFileSystem, root: str, patterns: Sequence[str]) -> dict[str, Entry]:
+def _list_matching(files: AbstractFileSystem, root: str, patterns: Sequence[str]) -> dict[str, Entry]:
     """The files below a folder that fit a pattern, by relative path; folders of one level all at once."""
-    found: dict[str, Entry] = {}
+    matching: dict[str, Entry] = {}
     level = {"": root}
     while level:
-        with _at_once(files) as each:
-            listings = [*each(lambda path: _inside(files, path, top=path == root), level.values())]
+        with _parallel_map(files) as each:
+            listings = [*each(lambda path: _list_folder(files, path, top=path == root), level.values())]
         entries = {
             f"{above}{name}": entry
             for above, listing in zip(level, listings, strict=True)
             for name, entry in listing.items()
         }
         folders = {path: entry for path, entry in entries.items() if entry["type"] == "directory"}
-        found |= {
-            path: each for path, each in entries.items() if path not in folders and _fits(path, patterns)
+        matching |= {
+            path: each for path, each in entries.items() if path not in folders and _matches(path, patterns)
         }
-        level = {f"{path}/": each["name"] for path, each in folders.items() if _leads(path, patterns)}
-    return found
+        level = {
+            f"{path}/": each["name"] for path, each in folders.items() if _may_hold_match(path, patterns)
+        }
+    return matching
 
 
-def _inside(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, Entry]:
+def _list_folder(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, Entry]:
     """By name. The links of a page are quoted, and some stores list a folder in itself."""
     try:
         entries = files.ls(folder, detail=True)
     except FileNotFoundError as error:
         raise error if top else ChangedDuringRead from error
     plain = unquote if _is_web(files) else str
-    named: dict[str, Entry] = {}
+    entries_by_name: dict[str, Entry] = {}
     for entry in entries:
         above, _, last = entry["name"].rstrip("/").rpartition("/")
         name = plain(last)
         if f"{above}/{last}" != folder.rstrip("/") and "/" not in name and name not in ("", ".", ".."):
-            named[name] = entry
-    return named
+            entries_by_name[name] = entry
+    return entries_by_name
 
 
-def _fits(path: str, patterns: Sequence[str]) -> bool:
+def _matches(path: str, patterns: Sequence[str]) -> bool:
     parts = path.split("/")
-    return any(_alike(parts, split) for split in map(_split, patterns) if len(split) == len(parts))
+    return any(_parts_match(parts, split) for split in map(_split, patterns) if len(split) == len(parts))
 
 
-def _leads(folder: str, patterns: Sequence[str]) -> bool:
+def _may_hold_match(folder: str, patterns: Sequence[str]) -> bool:
     """Whether what fits may lie below it."""
     parts = folder.split("/")
     return any(
-        _alike(parts, split[: len(parts)]) for split in map(_split, patterns) if len(split) > len(parts)
+        _parts_match(parts, split[: len(parts)]) for split in map(_split, patterns) if len(split) > len(parts)
     )
 
 
@@ -206,32 +225,34 @@ def _split(pattern: str) -> list[str]:
     return pattern.split("/")
 
 
-def _alike(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+def _parts_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     return all(fnmatchcase(part, pattern) for part, pattern in zip(parts, patterns, strict=True))
 
 
-def _found(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
+def _remote_file(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
     """A web server tells of a file only when it is asked for that one."""
     try:
-        told = files.info(entry["name"]) if entry.get("size") is None else entry
+        info = files.info(entry["name"]) if entry.get("size") is None else entry
     except FileNotFoundError as error:
         raise ChangedDuringRead from error
-    version = {key: str(value) for key, value in told.items() if key not in _NO_VERSION and value is not None}
-    stamp = json.dumps([told["size"], version], sort_keys=True) if version else secrets.token_hex(8)
-    return RemoteFile(entry["name"], told["size"], stamp)
+    version = {
+        key: str(value) for key, value in info.items() if key not in _UNVERSIONED_KEYS and value is not None
+    }
+    stamp = json.dumps([info["size"], version], sort_keys=True) if version else secrets.token_hex(8)
+    return RemoteFile(entry["name"], info["size"], stamp)
 
 
-def download(files: AbstractFileSystem, there: list[str], here: list[str]) -> None:
+def download(files: AbstractFileSystem, sources: list[str], targets: list[str]) -> None:
     """Copy files to paths, some at a time."""
-    for start in range(0, len(there), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        files.get(there[some], here[some])
+    for start in range(0, len(sources), MAX_REQUESTS):
+        batch = slice(start, start + MAX_REQUESTS)
+        files.get(sources[batch], targets[batch])
 
 
 @contextmanager
-def _at_once(files: AbstractFileSystem) -> Iterator[Callable]:
+def _parallel_map(files: AbstractFileSystem) -> Iterator[Callable]:
     """A `map` in threads; in one thread for what is read through one open file, such as an archive."""
-    with ThreadPoolExecutor(AT_ONCE if files.async_impl else 1) as pool:
+    with ThreadPoolExecutor(MAX_REQUESTS if files.async_impl else 1) as pool:
         yield pool.map
 
 

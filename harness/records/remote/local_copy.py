@@ -32,8 +32,8 @@ from harness.records.remote.file_listing import (
     open_remote,
 )
 
-TRIES = 3
-KEPT = 86_400.0
+MAX_TRIES = 3
+KEEP_SECONDS = 86_400.0
 """Seconds for which a copy stays that is no longer the newest: a command may be reading it."""
 STAMPS = "stamps.json"
 
@@ -43,40 +43,40 @@ def fetch_sweep(url: str) -> SweepDir:
     it cannot be read."""
     with as_remote_errors(url):
         remote = open_remote(url)
-        return SweepDir(_copied(remote, lambda: list_sweep_files(remote, _to_screen)) / remote.name)
+        return SweepDir(_up_to_date_copy(remote, lambda: list_sweep_files(remote, _to_screen)) / remote.name)
 
 
 def fetch_file(url: str) -> Path:
     """A copy of one file. Raises UserError where it cannot be read."""
     with as_remote_errors(url):
         remote = open_remote(url)
-        return _copied(remote, lambda: list_single_file(remote)) / remote.name
+        return _up_to_date_copy(remote, lambda: list_single_file(remote)) / remote.name
 
 
 def _to_screen(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _copied(remote: RemoteFolder, look: Callable[[], dict[str, RemoteFile]]) -> Path:
+def _up_to_date_copy(remote: RemoteFolder, list_files: Callable[[], dict[str, RemoteFile]]) -> Path:
     home = cache_dir("remote") / _digest(remote.url.rstrip("/"))
     home.mkdir(exist_ok=True)
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         with suppress(ChangedDuringRead):
-            copy = _copy(remote, look(), home)
-            _clear(home, copy)
+            copy = _make_copy(remote, list_files(), home)
+            _remove_old_copies(home, copy)
             return copy
         remote.files.invalidate_cache()
     raise UserError(f"{remote.url}: its files change while they are read; repeat the command in a moment")
 
 
-def _copy(remote: RemoteFolder, found: dict[str, RemoteFile], home: Path) -> Path:
+def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path) -> Path:
     """The folder of the copy; only what is not in the newest one is fetched."""
-    stamps = {path: each.stamp for path, each in found.items()}
+    stamps = {path: remote_file.stamp for path, remote_file in listing.items()}
     copy = home / _digest(json.dumps(stamps, sort_keys=True))
     if not copy.is_dir():
         with tempfile.TemporaryDirectory(dir=home, prefix=".") as scratch:
             fresh = Path(scratch) / "copy"
-            _fill(fresh, remote, found, _newest(home))
+            _fill_copy(fresh, remote, listing, _newest_copy(home))
             atomic_files.write_json(fresh / STAMPS, stamps)
             with suppress(FileExistsError):  # another command was faster
                 fresh.rename(copy)
@@ -84,37 +84,41 @@ def _copy(remote: RemoteFolder, found: dict[str, RemoteFile], home: Path) -> Pat
     return copy
 
 
-def _fill(fresh: Path, remote: RemoteFolder, found: dict[str, RemoteFile], before: Path | None) -> None:
+def _fill_copy(
+    target: Path, remote: RemoteFolder, listing: dict[str, RemoteFile], previous: Path | None
+) -> None:
     """Raises Changed where what was listed is not what comes."""
-    known = before and atomic_files.read_json(before / STAMPS)
-    wanted: list[str] = []
-    for path, each in found.items():
-        (fresh / path).parent.mkdir(parents=True, exist_ok=True)
-        if before and isinstance(known, dict) and known.get(path) == each.stamp:
-            shutil.copyfile(before / path, fresh / path)
+    stamps = previous and atomic_files.read_json(previous / STAMPS)
+    missing: list[str] = []
+    for path, remote_file in listing.items():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        if previous and isinstance(stamps, dict) and stamps.get(path) == remote_file.stamp:
+            shutil.copyfile(previous / path, target / path)
         else:
-            wanted.append(path)
+            missing.append(path)
     try:
-        download(remote.files, [found[path].path for path in wanted], [str(fresh / path) for path in wanted])
+        download(
+            remote.files, [listing[path].path for path in missing], [str(target / path) for path in missing]
+        )
     except FileNotFoundError as error:
         raise ChangedDuringRead from error
-    if any(found[path].size not in (None, (fresh / path).stat().st_size) for path in wanted):
+    if any(listing[path].size not in (None, (target / path).stat().st_size) for path in missing):
         raise ChangedDuringRead
 
 
-def _newest(home: Path) -> Path | None:
-    return max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_age, default=None)
+def _newest_copy(home: Path) -> Path | None:
+    return max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_modified, default=None)
 
 
-def _age(path: Path) -> float:
+def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _clear(home: Path, newest: Path) -> None:
+def _remove_old_copies(home: Path, newest: Path) -> None:
     """Older copies go, and what kills left half fetched."""
     for path in home.iterdir():
         with suppress(FileNotFoundError):
-            if path != newest and time.time() - _age(path) > KEPT:
+            if path != newest and time.time() - _modified(path) > KEEP_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
 

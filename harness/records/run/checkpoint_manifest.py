@@ -76,11 +76,11 @@ def valid_steps(run: RunDir) -> tuple[list[int], list[str]]:
     return [step for step, why in faults.items() if why is None], [why for why in faults.values() if why]
 
 
-def remove_all_checkpoints(run: RunDir) -> None:
+def remove_incomplete_checkpoints(run: RunDir) -> None:
     """Folders of checkpoints that were never completed, or half removed, go."""
-    known = {run.checkpoint(step).name for step in manifest_steps(run)}
+    complete = {run.checkpoint(step).name for step in manifest_steps(run)}
     for folder in run.checkpoints.glob("*/"):
-        if folder.name not in known:
+        if folder.name not in complete:
             shutil.rmtree(folder, ignore_errors=True)
 
 

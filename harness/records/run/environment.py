@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STEP = "step"
+STEP_KEY = "step"
 
 
 @dataclass(frozen=True)
@@ -37,55 +37,64 @@ class Environment:
 class EnvironmentChange:
     """Something that was so then and is otherwise now."""
 
-    what: str
-    then: str
-    now: str
+    name: str
+    recorded: str
+    current: str
 
 
-def append_entry(known: Sequence[dict[str, Any]], step: int, now: Environment) -> list[dict[str, Any]]:
+def append_entry(entries: Sequence[dict[str, Any]], step: int, now: Environment) -> list[dict[str, Any]]:
     """The record of a run that goes on from a step: each entry holds from its `step` on."""
-    kept = [entry for entry in known if entry[STEP] < step]
-    if kept and parse_environment(kept[-1]) == now:
-        return kept
-    return [*kept, {STEP: step} | dataclasses.asdict(now)]
+    earlier = [entry for entry in entries if entry[STEP_KEY] < step]
+    if earlier and parse_environment(earlier[-1]) == now:
+        return earlier
+    return [*earlier, {STEP_KEY: step} | dataclasses.asdict(now)]
 
 
-def environment_at(known: Sequence[dict[str, Any]], step: int) -> Environment | None:
+def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment | None:
     """What a run had from a step on; None where its record does not say."""
-    holding = [entry for entry in known if isinstance(entry, dict) and entry.get(STEP, step + 1) <= step]
+    holding = [
+        entry for entry in entries if isinstance(entry, dict) and entry.get(STEP_KEY, step + 1) <= step
+    ]
     return parse_environment(holding[-1]) if holding else None
 
 
 def parse_environment(entry: dict[str, Any]) -> Environment | None:
     """None for an entry of another layout."""
     try:
-        return Environment(**{key: value for key, value in entry.items() if key != STEP})
+        return Environment(**{key: value for key, value in entry.items() if key != STEP_KEY})
     except TypeError:
         return None
 
 
-def environment_changes(then: Environment, now: Environment) -> list[EnvironmentChange]:
+def environment_changes(recorded: Environment, current: Environment) -> list[EnvironmentChange]:
     """In the order of the fields; of versions and flags what is not in both."""
-    found = []
+    changes = []
     for field in dataclasses.fields(Environment):
-        one, other = getattr(then, field.name), getattr(now, field.name)
-        if one == other:
+        before, after = getattr(recorded, field.name), getattr(current, field.name)
+        if before == after:
             continue
-        if isinstance(one, dict):
-            names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-            found += [
-                EnvironmentChange(name, one.get(name, "absent"), other.get(name, "absent")) for name in names
+        if isinstance(before, dict):
+            names = sorted(
+                name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+            )
+            changes += [
+                EnvironmentChange(name, before.get(name, "absent"), after.get(name, "absent"))
+                for name in names
             ]
         elif field.name in ("features", "flags"):
-            found.append(EnvironmentChange(field.name, _without(one, other), _without(other, one)))
+            changes.append(
+                EnvironmentChange(
+                    field.name, _words_missing_from(before, after), _words_missing_from(after, before)
+                )
+            )
         else:
-            found.append(EnvironmentChange(field.name.replace("_", " "), str(one), str(other)))
-    return found
+            changes.append(EnvironmentChange(field.name.replace("_", " "), str(before), str(after)))
+    return changes
 
 
-def _without(words: str, others: str) -> str:
+def _words_missing_from(words: str, other_words: str) -> str:
     """The words that the others have not; where only their order differs, all."""
-    left = [word for word in words.split() if word not in others.split()]
-    if left or not set(others.split()) <= set(words.split()):
+    left = [word for word in words.split() if word not in other_words.split()]
+    if left or not set(other_words.split()) <= set(words.split()):
         return " ".join(left) or "none"
     return words

@@ -20,9 +20,9 @@ from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.status import read_status
 
-DEPTH = 4
+MAX_SEARCH_DEPTH = 4
 """From the folder that holds the sweeps down to a run, or from a sweep to a branch."""
-NEAR = 3
+MAX_WRONG_PARTS = 3
 """So many parts of a path may be wrong for its neighbours to be looked for."""
 
 
@@ -51,12 +51,12 @@ class Checkpoint:
     @property
     def sweep(self) -> SweepDir:
         """The sweep of the run; the run's own folder where that was moved out of one."""
-        return SweepDir(_home(self.run, self.provenance))
+        return SweepDir(_sweep_root(self.run, self.provenance))
 
     @property
     def name(self) -> str:
         """`xs/mha/seed0/branch50@61`."""
-        home = _home(self.run, self.provenance)
+        home = _sweep_root(self.run, self.provenance)
         path = self.run.path.resolve()
         return f"{path.relative_to(home) if home != path else path.name}@{self.step}"
 
@@ -66,28 +66,34 @@ def find_checkpoint(where: Path | str) -> Checkpoint:
 
     Raises UserError where there is no run, no such step, no checkpoint yet, or only a damaged one.
     """
-    named = find_run(where)
-    step, skipped = _newest(named.run) if named.step is None else (_chosen(named.run, named.step), ())
-    return checkpoint_of(named, step, skipped)
+    run_ref = find_run(where)
+    step, skipped = (
+        _newest_valid_step(run_ref.run)
+        if run_ref.step is None
+        else (_require_valid_step(run_ref.run, run_ref.step), ())
+    )
+    return checkpoint_of(run_ref, step, skipped)
 
 
-def checkpoint_of(named: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
+def checkpoint_of(run_ref: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
     """The checkpoint of a run at a step at which it has a good one. Raises UserError if it is another's."""
-    manifest = read_manifest(named.run, step)
-    if manifest is None or manifest.identity != named.provenance.identity:
-        raise UserError(f"{named.run.checkpoint(step)} is a checkpoint of another run: name that run instead")
-    return Checkpoint(named.run, step, named.config, named.provenance, manifest, skipped)
+    manifest = read_manifest(run_ref.run, step)
+    if manifest is None or manifest.identity != run_ref.provenance.identity:
+        raise UserError(
+            f"{run_ref.run.checkpoint(step)} is a checkpoint of another run: name that run instead"
+        )
+    return Checkpoint(run_ref.run, step, run_ref.config, run_ref.provenance, manifest, skipped)
 
 
 def find_run(where: Path | str) -> RunRef:
     """The run that RUN or RUN@STEP names, and that step. Raises UserError where there is no such run."""
-    path, step = _split(local_path(where, "mount it, or copy the run here"))
+    path, step = _split_step(local_path(where, "mount it, or copy the run here"))
     run = RunDir(path)
-    provenance = _provenance(run)
+    provenance = _require_provenance(run)
     return RunRef(run, step, read_config(run.config), provenance)
 
 
-def _split(where: str) -> tuple[Path, int | None]:
+def _split_step(where: str) -> tuple[Path, int | None]:
     """RUN and STEP. A path that exists is taken whole, since its name may hold an @."""
     path, at, step = where.rpartition("@")
     if not at or Path(where).exists():
@@ -99,25 +105,25 @@ def _split(where: str) -> tuple[Path, int | None]:
     return Path(path), int(step)
 
 
-def _provenance(run: RunDir) -> Provenance:
+def _require_provenance(run: RunDir) -> Provenance:
     if not run.run.is_file():
-        raise UserError(f"{run.path}: no run lies there; {_way_out(run.path)}")
+        raise UserError(f"{run.path}: no run lies there; {_suggest_runs(run.path)}")
     provenance = read_provenance(run)
     if provenance is None:
         raise UserError(f"{run.run} is damaged or of another version, so that the run cannot be read")
     return provenance
 
 
-def _way_out(path: Path) -> str:
+def _suggest_runs(path: Path) -> str:
     """The runs below a folder; else the nearest name from the first folder on that exists, or in runs/."""
-    if path.is_dir() and (below := _runs_below(path, DEPTH)):
+    if path.is_dir() and (below := _runs_below(path, MAX_SEARCH_DEPTH)):
         return did_you_mean("", below)
     missing = next(i for i, parent in enumerate(path.parents) if parent.is_dir())
     around = path.parents[missing]
-    found = _runs_below(Path("runs"), DEPTH) if around == Path() else []
-    if around != Path() and missing < NEAR:
-        found = _runs_below(around, missing + 1)
-    return did_you_mean(str(path), found) if found else "`harness sweep` makes one"
+    runs = _runs_below(Path("runs"), MAX_SEARCH_DEPTH) if around == Path() else []
+    if around != Path() and missing < MAX_WRONG_PARTS:
+        runs = _runs_below(around, missing + 1)
+    return did_you_mean(str(path), runs) if runs else "`harness sweep` makes one"
 
 
 def _runs_below(folder: Path, depth: int) -> list[str]:
@@ -125,19 +131,19 @@ def _runs_below(folder: Path, depth: int) -> list[str]:
     return [str(file.parent) for level in levels for file in folder.glob(level)]
 
 
-def _chosen(run: RunDir, step: int) -> int:
+def _require_valid_step(run: RunDir, step: int) -> int:
     steps = manifest_steps(run)
     if step not in steps:
-        known = f"there are {_listed(steps)}" if steps else _none_yet(run)
-        raise UserError(f"{run.path}@{step}: no checkpoint at that step; {known}")
+        alternatives = f"there are {_comma_list(steps)}" if steps else _no_checkpoint_text(run)
+        raise UserError(f"{run.path}@{step}: no checkpoint at that step; {alternatives}")
     if why := corruption_reason(run, step):
-        others = [each for each in valid_steps(run)[0] if each != step]
-        rest = f"good are {_listed(others)}" if others else "there is no other"
-        raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {rest}")
+        valid = [valid_step for valid_step in valid_steps(run)[0] if valid_step != step]
+        way_out = f"good are {_comma_list(valid)}" if valid else "there is no other"
+        raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {way_out}")
     return step
 
 
-def _newest(run: RunDir) -> tuple[int, tuple[str, ...]]:
+def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
     """The newest good step, and what is wrong with those after it."""
     skipped: list[str] = []
     for step in reversed(manifest_steps(run)):
@@ -147,19 +153,19 @@ def _newest(run: RunDir) -> tuple[int, tuple[str, ...]]:
         skipped.append(f"{run.path}@{step} is damaged and was stepped over ({why})")
     if skipped:
         raise UserError(f"{run.path}: no checkpoint is whole; {skipped[0]}; train the run again to mend it")
-    raise UserError(f"{run.path}: {_none_yet(run)}")
+    raise UserError(f"{run.path}: {_no_checkpoint_text(run)}")
 
 
-def _none_yet(run: RunDir) -> str:
+def _no_checkpoint_text(run: RunDir) -> str:
     status = read_status(run)
     return f"no checkpoint was saved yet (the run is {status.state.value} at step {status.step})"
 
 
-def _listed(steps: list[int]) -> str:
+def _comma_list(steps: list[int]) -> str:
     return ", ".join(map(str, steps))
 
 
-def _home(run: RunDir, provenance: Provenance) -> Path:
+def _sweep_root(run: RunDir, provenance: Provenance) -> Path:
     """Where `<scale>/<variant>/seed<k>[/branch<pct>]` starts; the run itself if it does not lie so."""
     path = run.path.resolve()
     trunk = path if provenance.parent is None else path.parent

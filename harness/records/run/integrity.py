@@ -22,28 +22,31 @@ def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
     """
     branches = {run.branch(share).path: run.branch(share) for share in shares}
     branches |= {branch.path: branch for branch in run.branches()}
-    return [*_damaged(run), *(fault for branch in branches.values() for fault in _damaged(branch))]
+    return [
+        *_find_own_damage(run),
+        *(fault for branch in branches.values() for fault in _find_own_damage(branch)),
+    ]
 
 
 def branch_is_complete(branch: RunDir) -> bool:
     """Whether a branch has an outcome, and its records are whole."""
-    return read_status(branch).state in (State.finished, State.diverged) and not _damaged(branch)
+    return read_status(branch).state in (State.finished, State.diverged) and not _find_own_damage(branch)
 
 
-def _damaged(run: RunDir) -> list[str]:
+def _find_own_damage(run: RunDir) -> list[str]:
     if read_provenance(run) is None:
         return [f"{run.run}: the file is missing or damaged"]
-    whole, damage = metrics.complete_until(run)
-    found = [f"{part.path}: {part.reason}" for part in damage] + valid_steps(run)[1]
+    end, damage = metrics.complete_until(run)
+    faults = [f"{part.path}: {part.reason}" for part in damage] + valid_steps(run)[1]
     status = read_status(run)
     if not status.state.ended:
-        return [*found, f"{run.status}: the file is missing or damaged, or the run has not ended"]
-    if whole < status.step:
-        found.append(f"{run.metrics}: the curve ends at step {whole} of {status.step}")
-    return found + (_unfinished(run, status.step) if status.state is State.finished else [])
+        return [*faults, f"{run.status}: the file is missing or damaged, or the run has not ended"]
+    if end < status.step:
+        faults.append(f"{run.metrics}: the curve ends at step {end} of {status.step}")
+    return faults + (_missing_at_end(run, status.step) if status.state is State.finished else [])
 
 
-def _unfinished(run: RunDir, step: int) -> list[str]:
+def _missing_at_end(run: RunDir, step: int) -> list[str]:
     """What a finished run must have at its last step: a checkpoint, and the examples up to it."""
     if step not in manifest_steps(run):
         return [f"{run.checkpoint(step)}: the checkpoint is missing"]
@@ -57,7 +60,7 @@ def _unfinished(run: RunDir, step: int) -> list[str]:
 
 def remove_partial_files(run: RunDir) -> None:
     """What kills left half written goes; nobody is at work here."""
-    for each in (run, *run.branches()):
-        for folder in (each.path, each.metrics, each.checkpoints):
+    for directory in (run, *run.branches()):
+        for folder in (directory.path, directory.metrics, directory.checkpoints):
             atomic_files.remove_temp_files(folder)
-        manifest.remove_all_checkpoints(each)
+        manifest.remove_incomplete_checkpoints(directory)

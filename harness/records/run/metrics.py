@@ -52,7 +52,7 @@ EVALS = {
 """One row an evaluation and held-out domain. `decayed`: the learning rate has reached its end."""
 
 SCHEMAS = {"steps": STEPS, "evals": EVALS}
-_MISFIT = "its content does not fit the checksum in its name"
+_BAD_CHECKSUM = "its content does not fit the checksum in its name"
 _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
 
@@ -73,11 +73,11 @@ class MetricsPart:
 
 def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
     """The parts of a kind in order of their stretch, intact or not."""
-    found = []
+    parts = []
     for path in run.metrics.glob(f"{kind}-*.parquet"):
         if match := _NAME.fullmatch(path.name):
-            found.append(MetricsPart(match[1], int(match[2]), int(match[3]), match[4], path))
-    return sorted(found, key=lambda part: (part.start, part.end))
+            parts.append(MetricsPart(match[1], int(match[2]), int(match[3]), match[4], path))
+    return sorted(parts, key=lambda part: (part.start, part.end))
 
 
 def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> MetricsPart:
@@ -99,12 +99,12 @@ class DamagedPart:
 
 def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
     """The step up to which the curve is whole from its start, and the damaged parts found."""
-    origin, ends, damage = _origin(run), [], []
+    origin, ends, damage = _start_step(run), [], []
     for kind in SCHEMAS:
-        chain = _chain(run, kind)
+        chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
         damage += [
-            DamagedPart(part.path, _MISFIT) for part in list_parts(run, kind) if not part.checksum_ok()
+            DamagedPart(part.path, _BAD_CHECKSUM) for part in list_parts(run, kind) if not part.checksum_ok()
         ]
     return min(ends), damage
 
@@ -120,7 +120,11 @@ def truncate_after(run: RunDir, step: int) -> None:
                 continue
             if part.checksum_ok() and part.start < step:
                 write_part(
-                    run, kind, part.start, step, _read([part], kind).filter(pl.col("step") <= step).to_dicts()
+                    run,
+                    kind,
+                    part.start,
+                    step,
+                    _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts(),
                 )
             part.path.unlink(missing_ok=True)
 
@@ -129,9 +133,9 @@ def merge_parts(run: RunDir) -> None:
     """Join the parts of a finished run into one of each kind, written before the old ones go."""
     for kind in SCHEMAS:
         old = list_parts(run, kind)
-        chain = _chain(run, kind)
+        chain = _contiguous_parts(run, kind)
         if len(old) > 1 and chain:
-            new = write_part(run, kind, chain[0].start, chain[-1].end, _read(chain, kind).to_dicts())
+            new = write_part(run, kind, chain[0].start, chain[-1].end, _read_parts(chain, kind).to_dicts())
             for part in old:
                 if part.path != new.path:
                     part.path.unlink(missing_ok=True)
@@ -142,14 +146,14 @@ def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
 
     Damaged parts and what lies behind them are left out (`intact_until` names them).
     """
-    return _read(_chain(run, kind), kind)
+    return _read_parts(_contiguous_parts(run, kind), kind)
 
 
-def _chain(run: RunDir, kind: str) -> list[MetricsPart]:
+def _contiguous_parts(run: RunDir, kind: str) -> list[MetricsPart]:
     """Intact parts that follow each other from the run's origin. A kill between the two steps of
     `compact` leaves overlapping parts: the longest one wins."""
     chain: list[MetricsPart] = []
-    end = _origin(run)
+    end = _start_step(run)
     for part in sorted(list_parts(run, kind), key=lambda part: (part.start, -part.end)):
         if part.start == end and part.end > end and part.checksum_ok():
             chain.append(part)
@@ -157,7 +161,7 @@ def _chain(run: RunDir, kind: str) -> list[MetricsPart]:
     return chain
 
 
-def _origin(run: RunDir) -> int:
+def _start_step(run: RunDir) -> int:
     """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
     record = atomic_files.read_checksummed_json(run.run)
     parent = record.get("parent") if record else None
@@ -165,7 +169,7 @@ def _origin(run: RunDir) -> int:
     return step if isinstance(step, int) else 0
 
 
-def _read(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
+def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
     frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
     # Parts from before a column was there have nulls in it.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

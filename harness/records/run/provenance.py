@@ -94,8 +94,8 @@ class Provenance:
 
 def identity_of(config: Config, facts: Facts) -> str:
     """What makes a run this run: its config, and the content of the checkpoint that it starts from."""
-    own = identity(config)
-    return hash_json([own, facts.base["checksum"]]) if facts.base else own
+    config_identity = identity(config)
+    return hash_json([config_identity, facts.base["checksum"]]) if facts.base else config_identity
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:
@@ -120,7 +120,7 @@ def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def code_at(code_hash: str, step: int) -> str:
+def code_hash_at(code_hash: str, step: int) -> str:
     """The code that trained the update from a step on: of a run that drifted, the hash that held there."""
     for part in code_hash.split("+"):
         code, _, until = part.partition("@")
@@ -144,21 +144,21 @@ def code_hash(*extra: Path) -> str:
     return total.hexdigest()
 
 
-def code_of(config: Config) -> str:
+def code_hash_of(config: Config) -> str:
     """The code hash of a run: the harness, and the modules that its config imports."""
-    return code_hash(*filter(None, (_source(name) for name in config.imports)))
+    return code_hash(*filter(None, (_source_path(name) for name in config.imports)))
 
 
-def _source(module: str) -> Path | None:
+def _source_path(module: str) -> Path | None:
     """The folder of a module inside a package, or the file of one that stands alone; None without either.
 
     Found without importing it, since the one who asks may not import JAX.
     """
-    top, *rest = module.split(".")
+    top, *submodules = module.split(".")
     for entry in map(Path, sys.path):
-        path = entry.joinpath(top, *rest)
+        path = entry.joinpath(top, *submodules)
         if path.is_dir():
             return path
         if path.with_suffix(".py").is_file():
-            return path.parent if rest else path.with_suffix(".py")
+            return path.parent if submodules else path.with_suffix(".py")
     return None

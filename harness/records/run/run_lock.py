@@ -20,26 +20,26 @@ from harness.core.file_locks import LockingUnsupported, lock_file
 from harness.records.paths import RunDir
 from harness.records.run.status import ProcessInfo, State, read_status
 
-HELD = 75
+ALREADY_RUNNING = 75
 """Exit status of a worker that found its runs in the hands of another one."""
 
 WAY_OUT = "mount it with locks (NFS 4, Lustre with flock), or choose another folder with runs=..."
 
-_held: dict[str, int] = {}
+_descriptors: dict[str, int] = {}
 
 
-def acquire(path: Path, patience: float = 1.0) -> bool:
+def acquire(path: Path, wait_seconds: float = 1.0) -> bool:
     """Hold `path` until this process ends. False if another process holds it.
 
     Repeated claims by one process succeed. Waits a moment, since a reader tests by locking. Raises UserError
     on a file system without locks, and leaves nothing there.
     """
     key = str(path.absolute())
-    if key in _held:
+    if key in _descriptors:
         return True
-    descriptor = _open(path)
+    descriptor = _open_for_locking(path)
     try:
-        if not _lock(descriptor, fcntl.LOCK_EX, path.parent, patience):
+        if not _try_lock(descriptor, fcntl.LOCK_EX, path.parent, wait_seconds):
             os.close(descriptor)
             return False
     except LockingUnsupported:
@@ -48,25 +48,25 @@ def acquire(path: Path, patience: float = 1.0) -> bool:
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # goes if it is empty
         raise
-    if not _is_named(descriptor, path):  # its holder took the file away as it left
+    if not _is_file_at(descriptor, path):  # its holder took the file away as it left
         os.close(descriptor)
-        return acquire(path, patience)
+        return acquire(path, wait_seconds)
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(dataclasses.asdict(ProcessInfo.here())).encode(), 0)
-    _held[key] = descriptor
+    os.pwrite(descriptor, json.dumps(dataclasses.asdict(ProcessInfo.current())).encode(), 0)
+    _descriptors[key] = descriptor
     return True
 
 
 def release(path: Path) -> None:
     """Give a claim of this process back."""
-    descriptor = _held.pop(str(path.absolute()), None)
+    descriptor = _descriptors.pop(str(path.absolute()), None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def release_and_remove(path: Path) -> None:
     """Give a claim of this process back, and the file with it."""
-    if str(path.absolute()) in _held:
+    if str(path.absolute()) in _descriptors:
         path.unlink(missing_ok=True)
         release(path)
 
@@ -78,7 +78,7 @@ def owner(path: Path) -> ProcessInfo | None:
     except FileNotFoundError:
         return None
     try:
-        if _lock(descriptor, fcntl.LOCK_SH, path.parent, 0.0):
+        if _try_lock(descriptor, fcntl.LOCK_SH, path.parent, 0.0):
             return None
         return ProcessInfo(**json.loads(os.pread(descriptor, 4096, 0)))
     except LockingUnsupported:
@@ -91,9 +91,9 @@ def owner(path: Path) -> ProcessInfo | None:
 
 def worker_of(run: RunDir) -> ProcessInfo | None:
     """The live process that trains a run, by its claim, or by its status where it holds none."""
-    held = owner(run.claim)
-    if held is not None:
-        return held
+    process = owner(run.worker_lock)
+    if process is not None:
+        return process
     status = read_status(run)
     writer = status.writer
     lives = writer.alive() if writer is not None else False
@@ -102,22 +102,22 @@ def worker_of(run: RunDir) -> ProcessInfo | None:
     return writer if lives is not False else None
 
 
-def check_lockable(run: RunDir) -> None:
+def check_not_run_elsewhere(run: RunDir) -> None:
     """Raises UserError where another machine has a run, or had it when it was lost: what a lock says is so,
     but a status outlives its writer."""
     writer = worker_of(run)
     if writer is None or writer.alive() is not None:
         return
-    held = owner(run.claim) is not None
-    gone = (
-        "" if held else f"; if that machine is gone for good, delete {run.status}, and the run goes on here"
+    locked = owner(run.worker_lock) is not None
+    way_out = (
+        "" if locked else f"; if that machine is gone for good, delete {run.status}, and the run goes on here"
     )
     raise UserError(
-        f"{run.path}: process {writer.pid} on {writer.host} trains it: continue there, or wait for it{gone}"
+        f"{run.path}: process {writer.pid} on {writer.host} trains it: continue there, or wait for it{way_out}"
     )
 
 
-def _open(path: Path) -> int:
+def _open_for_locking(path: Path) -> int:
     """For writing; its folder may go while we look."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -127,15 +127,15 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
 
-def _is_named(descriptor: int, path: Path) -> bool:
+def _is_file_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 
 
-def _lock(descriptor: int, kind: int, folder: Path, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _try_lock(descriptor: int, kind: int, folder: Path, wait_seconds: float) -> bool:
+    deadline = time.monotonic() + wait_seconds
     while True:
         try:
             lock_file(descriptor, kind | fcntl.LOCK_NB, folder, WAY_OUT)

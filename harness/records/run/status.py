@@ -51,11 +51,11 @@ class ProcessInfo:
     started: str
 
     @staticmethod
-    def here() -> ProcessInfo:
-        return ProcessInfo.of(os.getpid())
+    def current() -> ProcessInfo:
+        return ProcessInfo.from_pid(os.getpid())
 
     @staticmethod
-    def of(pid: int) -> ProcessInfo:
+    def from_pid(pid: int) -> ProcessInfo:
         """The process that has this id now on this host."""
         return ProcessInfo(socket.gethostname(), pid, _start_time(pid) or "")
 
@@ -91,8 +91,8 @@ def read_status(run: RunDir) -> Status:
     record = read_checksummed_json(run.status)
     if record is None:
         return Status()
-    known = {f.name for f in dataclasses.fields(Status)}
-    fields = {key: value for key, value in record.items() if key in known}
+    names = {f.name for f in dataclasses.fields(Status)}
+    fields = {key: value for key, value in record.items() if key in names}
     writer = fields.pop("writer", None)
     try:
         return Status(

@@ -22,7 +22,7 @@ from harness.records.paths import RunDir
 
 BEGIN, TRAIN, END = "start", "train", "end"
 """The phase that begins each attempt, that in which steps are made, and that after which a lane is free."""
-TICK = 10.0
+REWRITE_SECONDS = 10.0
 """Seconds after which a phase that lasts is written again: what a kill leaves unknown at most."""
 
 
@@ -65,7 +65,7 @@ class Timeline:
         run: RunDir,
         attempt: int,
         width: int,
-        begun: float | None = None,
+        process_start: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._path, self._attempt, self._width, self._clock = run.timeline, attempt, width, clock
@@ -73,13 +73,17 @@ class Timeline:
         self._origin = now - clock()
         before = read_timeline(run)
         self._phase, self._written, self._broken = "", 0.0, run.timeline.exists()
-        since_then = begun is not None and begun <= now and (not before or begun >= before[-1].time)
-        self._append(begun if begun is not None and since_then else now, BEGIN, 0, 1.0)
+        since_then = (
+            process_start is not None
+            and process_start <= now
+            and (not before or process_start >= before[-1].time)
+        )
+        self._append(process_start if process_start is not None and since_then else now, BEGIN, 0, 1.0)
 
     def set_phase(self, phase: str, step: int, share: float = 1.0) -> None:
         """The lane turns to a phase, or is still in it."""
         now = self._clock() + self._origin
-        if phase != self._phase or now - self._written >= TICK:
+        if phase != self._phase or now - self._written >= REWRITE_SECONDS:
             self._append(now, phase, step, share)
 
     def _append(self, now: float, phase: str, step: int, share: float) -> None:
@@ -100,10 +104,10 @@ def read_timeline(run: RunDir) -> list[TimelineEntry]:
         lines = run.timeline.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [entry for line in lines if (entry := _entry(line)) is not None]
+    return [entry for line in lines if (entry := _parse_line(line)) is not None]
 
 
-def _entry(line: str) -> TimelineEntry | None:
+def _parse_line(line: str) -> TimelineEntry | None:
     try:
         content: Any = json.loads(line)
         entry = TimelineEntry(
@@ -125,22 +129,24 @@ def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) ->
     The last phase of an attempt that was cut off ends with its last line. `until`: the lane is still
     at work, so that its last phase goes on to then.
     """
-    found: list[PhaseSpan] = []
+    spans: list[PhaseSpan] = []
     end = -math.inf
-    for attempt in _attempts(entries):
-        moved = max(0.0, end - attempt[0].time)
-        for here, following in pairwise(attempt):
-            start = max(here.time + moved, end)
-            end = max(following.time + moved, start)
-            _add(found, here, start, end, following.step if following.share == here.share else here.step)
+    for attempt in _split_attempts(entries):
+        shift = max(0.0, end - attempt[0].time)
+        for entry, following in pairwise(attempt):
+            start = max(entry.time + shift, end)
+            end = max(following.time + shift, start)
+            _add_span(
+                spans, entry, start, end, following.step if following.share == entry.share else entry.step
+            )
     last = entries[-1] if entries else None
     if until is not None and last is not None and last.phase != END:
         start = max(end, last.time)
-        _add(found, last, start, max(until, start), last.step)
-    return found
+        _add_span(spans, last, start, max(until, start), last.step)
+    return spans
 
 
-def _attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry]]:
+def _split_attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry]]:
     """Lines from one start to the next."""
     groups: list[list[TimelineEntry]] = []
     for entry in entries:
@@ -150,15 +156,15 @@ def _attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry]]:
     return groups
 
 
-def _add(found: list[PhaseSpan], entry: TimelineEntry, start: float, end: float, step: int) -> None:
+def _add_span(spans: list[PhaseSpan], entry: TimelineEntry, start: float, end: float, step: int) -> None:
     """A stretch more, or a longer one where the phase was only written again."""
     if entry.phase == END or end <= start:
         return
-    last = found[-1] if found else None
-    same = last and (last.phase, last.attempt, last.share) == (entry.phase, entry.attempt, entry.share)
-    if last and same and last.end == start and last.width == entry.width:
-        found[-1] = replace(last, end=end, last=step)
+    last = spans[-1] if spans else None
+    same_phase = last and (last.phase, last.attempt, last.share) == (entry.phase, entry.attempt, entry.share)
+    if last and same_phase and last.end == start and last.width == entry.width:
+        spans[-1] = replace(last, end=end, last=step)
     else:
-        found.append(
+        spans.append(
             PhaseSpan(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share)
         )

@@ -15,14 +15,14 @@ END = 1.0
 def write_target(run: RunDir, share: float) -> None:
     """Train until the cooldown branch that ends at this share of the tokens is there; 1: to the end."""
     if share < END:
-        write_checksummed_json(run.goal, {"share": share})
+        write_checksummed_json(run.training_target, {"share": share})
     else:
-        run.goal.unlink(missing_ok=True)
+        run.training_target.unlink(missing_ok=True)
 
 
 def read_target(run: RunDir) -> float:
     """Raises Damaged where it is damaged: a run must not be trained past its look."""
-    content = read_checksummed_json(run.goal)
-    if content is None and run.goal.exists():
-        raise CorruptFile(f"{run.goal} is damaged; the same command writes it again")
+    content = read_checksummed_json(run.training_target)
+    if content is None and run.training_target.exists():
+        raise CorruptFile(f"{run.training_target} is damaged; the same command writes it again")
     return float(content["share"]) if content else END

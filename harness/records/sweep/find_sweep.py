@@ -13,8 +13,8 @@ def find_sweep(path: Path | str) -> SweepDir:
     """The sweep directory at a path. Raises UserError, with the nearest one below runs/, if there is none."""
     sweep = SweepDir(Path(local_path(path, f"mount it, or read what ended with `harness compare {path}`")))
     if not any(sweep.runs()):
-        beside = sorted(str(each.parent) for each in Path().glob("runs/*/rule.json"))
-        way_out = did_you_mean(str(path), beside) if beside else "`harness sweep` makes one"
+        sweeps = sorted(str(file.parent) for file in Path().glob("runs/*/rule.json"))
+        way_out = did_you_mean(str(path), sweeps) if sweeps else "`harness sweep` makes one"
         raise UserError(f"{path}: no sweep lies there; {way_out}")
     return sweep
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.records.paths import SweepDir
 
-_FIELDS = {"kind", "time", "previous", "content", "hash"}
+_ENTRY_KEYS = {"kind", "time", "previous", "content", "hash"}
 
 
 def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -27,13 +27,13 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
     }
     entry["hash"] = _hash(entry)
     sweep.path.mkdir(parents=True, exist_ok=True)
-    torn = (
+    cut_short = (
         sweep.ledger.exists()
         and not sweep.ledger.read_bytes().endswith(b"\n")
         and sweep.ledger.stat().st_size
     )
     with sweep.ledger.open("a") as file:
-        file.write(("\n" if torn else "") + json.dumps(entry, sort_keys=True) + "\n")
+        file.write(("\n" if cut_short else "") + json.dumps(entry, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
     return entry
@@ -49,27 +49,27 @@ def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(entry, dict) and entry.keys() >= _FIELDS:
+        if isinstance(entry, dict) and entry.keys() >= _ENTRY_KEYS:
             entries.append(entry)
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
 def read_valid(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
     """The entries of a kind that are as they were written: what may be acted upon."""
-    return [entry for entry in read(sweep, kind) if _fits(entry)]
+    return [entry for entry in read(sweep, kind) if _is_unchanged(entry)]
 
 
 def edited_positions(sweep: SweepDir) -> list[int]:
     """Positions of entries that were changed after they were written, or lost their predecessor."""
     wrong, previous = [], ""
     for position, entry in enumerate(read(sweep)):
-        if not _fits(entry) or entry["previous"] != previous:
+        if not _is_unchanged(entry) or entry["previous"] != previous:
             wrong.append(position)
         previous = entry["hash"]
     return wrong
 
 
-def _fits(entry: dict[str, Any]) -> bool:
+def _is_unchanged(entry: dict[str, Any]) -> bool:
     return _hash({key: value for key, value in entry.items() if key != "hash"}) == entry["hash"]
 
 

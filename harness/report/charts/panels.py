@@ -24,7 +24,7 @@ from harness.report.charts.marks import (
     variant_color,
     x_axis,
 )
-from harness.report.charts.plan_charts import plan_panels
+from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 from harness.report.tables import wording
@@ -55,7 +55,7 @@ def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "fleet": gantt(content),
     }
     present = {name: chart for name, chart in candidates.items() if chart is not None}
-    return present | (plan_panels(content.plan, content.variants) if content.plan else {})
+    return present | (plan_charts(content.plan, content.variants) if content.plan else {})
 
 
 def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | None:

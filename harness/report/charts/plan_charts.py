@@ -1,4 +1,4 @@
-"""A plan as pictures: who has the chips, what fills their memory, when the runs end."""
+"""Charts of a plan: chips by run, memory by part, and start and end of each run."""
 
 from __future__ import annotations
 
@@ -8,76 +8,82 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from harness.core import number_format
 from harness.core.interval import Interval
-from harness.report.charts.chip_shares import partition
+from harness.core.number_format import (
+    GIB,
+    choose_memory_unit,
+    choose_time_unit,
+    format_interval,
+    format_number,
+    plain_text,
+)
+from harness.report.charts.chip_shares import chip_shares_chart
 from harness.report.charts.marks import WIDTH, inline_csv
-from harness.report.frames.saved_plan import GIB, KeptPlan, Row, memory_unit, time_unit
+from harness.report.frames.saved_plan import PlanRow, SavedPlan
 
-PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
-"""Of a device's memory, in the order in which they are stacked and of the theme's colours."""
-ROWS = 40
-"""Runs that are drawn as bars; more than fit on a screen tell nothing."""
-STEP, BAR = 26, 13
+MEMORY_PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
+"""Parts of a device's memory, in the order of the stack and of the theme's colours."""
+MAX_RUNS = 40
+"""Number of runs that are drawn, at most."""
+ROW_HEIGHT, BAR_HEIGHT = 26, 13
 """Pixels of a row, and of its bar."""
-NAMES = 190
+LABEL_WIDTH = 190
 """Pixels of the names beside bars."""
-FAR = 20
-"""A limit that is so many times the longest bar is told, and not drawn."""
-VERDICTS, LINE = 4, 150
-"""Sentences above bars, at most, and letters of a line of them."""
-LETTER = 6.5
-"""Pixels of a letter of what stands behind bars, at most."""
+MAX_LIMIT_RATIO = 20
+"""Ratio to the longest bar from which on a limit is not drawn but given as text."""
+MAX_VERDICTS, LINE_LETTERS = 4, 150
+"""Number of sentences above bars, at most, and of letters in a line of them."""
+LETTER_WIDTH = 6.5
+"""Pixels of a letter of the text at the right edge, at most."""
 
 
-def plan_panels(plan: KeptPlan, variants: Sequence[str] = ()) -> dict[str, alt.LayerChart]:
-    """By name; what nothing is known of is left out. `variants` come first in the order of colours, so that
-    one has the same in every panel of a page."""
+def plan_charts(plan: SavedPlan, variants: Sequence[str] = ()) -> dict[str, alt.LayerChart]:
+    """Return the charts by name, without those that have no data. `variants` come first in the order of
+    colours, so that a variant has the same colour in every chart of a page."""
     colours = list(dict.fromkeys([*variants, *(row.variant for row in plan.rows)]))
     if not plan.rows:
         return {}
-    made = {
-        "plan_partition": partition(plan, colours),
-        "plan_memory": memory(plan),
-        "plan_timeline": timeline(plan, colours),
+    charts = {
+        "plan_partition": chip_shares_chart(plan, colours),
+        "plan_memory": memory_chart(plan),
+        "plan_timeline": timeline_chart(plan, colours),
     }
-    return {name: chart for name, chart in made.items() if chart is not None}
+    return {name: chart for name, chart in charts.items() if chart is not None}
 
 
-def memory(plan: KeptPlan) -> alt.LayerChart | None:
-    """One stacked bar a run (or several that are alike), by part, against what a plan may use."""
+def memory_chart(plan: SavedPlan) -> alt.LayerChart | None:
+    """Draw one stacked bar per run (or group of equal runs), by part, with the limit of a plan."""
     if not any(row.memory for row in plan.rows):
         return None
     rows = [row for row in plan.rows if row.group]
-    most = max(sum(part.value for part in row.memory.values()) for row in rows)
-    name, size = memory_unit(most)
+    largest = max(sum(part.value for part in row.memory.values()) for row in rows)
+    name, size = choose_memory_unit(largest)
     bound = max((row.memory_limit or 0.0 for row in rows), default=0.0)
-    table = _memory_table(rows[:ROWS], size, bounded=bound < FAR * most)
-    chart = _memory_chart(table, name).properties(width=WIDTH - NAMES, height=alt.Step(STEP))
-    told = (
-        _limits(rows)
-        if bound < FAR * most
-        else f"What a plan may use, {number_format.format_number(bound / GIB)} GiB, lies far to the right."
-    )
-    lines = [f"Numbers: the sum; thin lines: how far it may be off. {told}", *_left_out(rows)]
+    bounded = bound < MAX_LIMIT_RATIO * largest
+    table = _memory_table(rows[:MAX_RUNS], size, bounded=bounded)
+    chart = _memory_bars(table, name).properties(width=WIDTH - LABEL_WIDTH, height=alt.Step(ROW_HEIGHT))
+    limit_text = f"The limit of a plan, {format_number(bound / GIB)} GiB, lies far to the right."
+    if bounded:
+        limit_text = _limit_legend(rows)
+    lines = [f"Numbers: the sum. Thin lines: its uncertainty. {limit_text}", *_omitted_note(rows)]
     return chart.properties(
         title=alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
     )
 
 
-def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.DataFrame:
-    """kind (part | whole | limit | chip), label (run), phase (part), value, low, high, in units, text."""
+def _memory_table(rows: Sequence[PlanRow], size: float, *, bounded: bool) -> pl.DataFrame:
+    """Build the columns kind (part | whole | limit | chip), label, phase (part), value, low, high, text."""
     records = []
     for row in rows:
-        for part, held in row.memory.items():
+        for part, amount in row.memory.items():
             records.append(
-                ("part", row.group, part, held.value / size, held.low / size, held.high / size, "")
+                ("part", row.group, part, amount.value / size, amount.low / size, amount.high / size, "")
             )
-        whole = [
+        total = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
-        told = number_format.format_number(whole[0]) if row.memory else "none fits"
-        records.append(("whole", row.group, "", *whole, told))
+        text = format_number(total[0]) if row.memory else "none fits"
+        records.append(("whole", row.group, "", *total, text))
         for name, bound in (("limit", row.memory_limit), ("chip", row.chip_memory)):
             if bound and bounded:
                 records.append((name, row.group, "", bound / size, None, None, ""))
@@ -85,134 +91,128 @@ def _memory_table(rows: Sequence[Row], size: float, *, bounded: bool) -> pl.Data
     return pl.DataFrame(records, schema=[*names], orient="row", infer_schema_length=None)
 
 
-def _memory_chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
-    seen = [part for part in table["phase"].unique(maintain_order=True) if part]
-    parts = [*PARTS, *(part for part in seen if part not in PARTS)]
+def _memory_bars(table: pl.DataFrame, unit: str) -> alt.LayerChart:
+    present = [part for part in table["phase"].unique(maintain_order=True) if part]
+    parts = [*MEMORY_PARTS, *(part for part in present if part not in MEMORY_PARTS)]
     place = pl.DataFrame({"phase": parts, "place": range(len(parts))})
     table = table.join(place, on="phase", how="left", maintain_order="left")
-    most = max(table[end].max() for end in ("value", "high"))  # pyright: ignore
-    x, base = alt.X("value:Q").scale(nice=False, domain=[0, _with_room(most, table)]), _base(table)
-    color = alt.Color("phase:N").scale(domain=parts).legend(values=[part for part in parts if part in seen])
-    told = [alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N", title="part"), _amount("value", unit)]
-    bars = base.mark_bar(height=BAR).encode(
+    largest = max(table[end].max() for end in ("value", "high"))  # pyright: ignore
+    x, base = alt.X("value:Q").scale(nice=False, domain=[0, _axis_end(largest, table)]), _base_chart(table)
+    color = (
+        alt.Color("phase:N").scale(domain=parts).legend(values=[part for part in parts if part in present])
+    )
+    names = alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N", title="part")
+    bars = base.mark_bar(height=BAR_HEIGHT).encode(
         x=x.axis(title=f"{unit} a device", grid=False, tickCount=8).stack("zero"),
         color=color,
         order=alt.Order("place:Q"),
-        tooltip=told,
+        tooltip=[*names, _amount_tooltip("value", unit)],
     )
-    layers = [_of(bars, "part"), *_told_behind(base, "whole")]
+    layers = [_only_kind(bars, "part"), *_interval_and_text(base, "whole")]
     for name, thickness in (("limit", 2.5), ("chip", 1)):
         if name in table["kind"]:
-            tick = base.mark_tick(style="mark", thickness=thickness, height=STEP - 4, opacity=1)
-            layers.append(_of(tick.encode(x=x, tooltip=[_amount("value", unit)]), name))
+            tick = base.mark_tick(style="mark", thickness=thickness, height=ROW_HEIGHT - 4, opacity=1)
+            layers.append(_only_kind(tick.encode(x=x, tooltip=[_amount_tooltip("value", unit)]), name))
     return alt.LayerChart(layer=layers, data=inline_csv(table))
 
 
-def _told_behind(base: alt.Chart, kind: str) -> list[alt.Chart]:
-    """The interval of each bar, and at the right edge its number in words."""
+def _interval_and_text(base: alt.Chart, kind: str) -> list[alt.Chart]:
+    """Draw the interval of each bar, and its text at the right edge."""
     whisker = base.mark_rule(style="mark", strokeWidth=1.2).encode(x=alt.X("low:Q"), x2="high:Q")
     text = base.mark_text(align="right", style="mark").encode(x=alt.XValue("width"), text="text:N")
-    return [_of(whisker, kind), _of(text, kind)]
+    return [_only_kind(whisker, kind), _only_kind(text, kind)]
 
 
-def _with_room(most: float, table: pl.DataFrame) -> float:
-    """Where the axis ends, so that the words at its right edge lie on nothing."""
-    room = LETTER * max(map(len, table["text"])) + 12
-    return most * (WIDTH - NAMES) / (WIDTH - NAMES - room)
+def _axis_end(largest: float, table: pl.DataFrame) -> float:
+    """Return the end of the axis that leaves room for the text at the right edge."""
+    room = LETTER_WIDTH * max(map(len, table["text"])) + 12
+    return largest * (WIDTH - LABEL_WIDTH) / (WIDTH - LABEL_WIDTH - room)
 
 
-def _limits(rows: Sequence[Row]) -> str:
-    """What the marks of each row are."""
-    shares = {
-        f"{row.memory_limit / row.chip_memory:.0%}" for row in rows if row.memory_limit and row.chip_memory
-    }
+def _limit_legend(rows: Sequence[PlanRow]) -> str:
+    """Explain the marks of the memory limits."""
+    known = [row for row in rows if row.memory_limit and row.chip_memory]
+    shares = sorted({f"{row.memory_limit / row.chip_memory:.0%}" for row in known})  # pyright: ignore
     if not shares:
-        return "What a device may hold is not known."
-    return (
-        f"Thick: what a plan may use, {', '.join(sorted(shares))} of the chip's memory; beside it: all of it."
-    )
+        return "The memory of a device is not known."
+    return f"Thick: limit of a plan, {', '.join(shares)} of the chip's memory; beside it: all of it."
 
 
-def timeline(plan: KeptPlan, variants: Sequence[str]) -> alt.LayerChart | None:
-    """One bar a run from its beginning to its end, with the interval of the end; None where no run ends."""
+def timeline_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChart | None:
+    """Draw one bar per run from begin to end, with the interval of the end. Returns None if no run ends."""
     if plan.days is None:
         return None
-    name, a_day = time_unit(plan.days.value)
-    table = _timeline_table(plan, a_day)
+    name, per_day = choose_time_unit(plan.days.value)
+    table = _timeline_table(plan, per_day)
     ends = [row.begins + row.days.high for row in plan.rows if row.days]
-    chart = _timeline_chart(table, name, variants, a_day * max(ends))
-    lines = [*_remarks(plan), *_left_out(plan.rows)]
-    said = f"The last run that ends does so after {number_format.format_interval(plan.days, a_day)} {name}"
+    chart = _timeline_bars(table, name, variants, per_day * max(ends))
+    lines = [*_timeline_notes(plan), *_omitted_note(plan.rows)]
+    title = f"The last run that ends does so after {format_interval(plan.days, per_day)} {name}"
     return chart.properties(
-        width=WIDTH - NAMES,
-        height=alt.Step(STEP),
-        title=alt.TitleParams(said, subtitle=lines, offset=8),
+        width=WIDTH - LABEL_WIDTH,
+        height=alt.Step(ROW_HEIGHT),
+        title=alt.TitleParams(title, subtitle=lines, offset=8),
     )
 
 
-def _timeline_table(plan: KeptPlan, a_day: float) -> pl.DataFrame:
-    """kind (run | last), label, variant, start, end, low, high, in units, text."""
+def _timeline_table(plan: SavedPlan, per_day: float) -> pl.DataFrame:
+    """Build the columns kind (run | last), label, variant, start, end, low, high, text."""
     records = []
-    for row in plan.rows[:ROWS]:
-        spans = [a_day * (row.begins + end) for end in _ends(row.days)] or [0.0, 0.0, 0.0]
-        told = "never ends" if row.devices else "none fits"
+    for row in plan.rows[:MAX_RUNS]:
+        spans = [per_day * (row.begins + end) for end in _ends(row.days)] or [0.0, 0.0, 0.0]
+        text = "never ends" if row.devices else "none fits"
         if row.days:
-            told = number_format.format_interval(row.days, a_day) + " *" * bool(row.verdict)
-        records.append(("run", row.name, row.variant, a_day * row.begins, *spans, told))
-    records.append(("last", "", "", None, *(a_day * end for end in _ends(plan.days)), ""))
+            text = format_interval(row.days, per_day) + " *" * bool(row.verdict)
+        records.append(("run", row.name, row.variant, per_day * row.begins, *spans, text))
+    records.append(("last", "", "", None, *(per_day * end for end in _ends(plan.days)), ""))
     names = ("kind", "label", "variant", "start", "end", "low", "high", "text")
     return pl.DataFrame(records, schema=[*names], orient="row", infer_schema_length=None)
 
 
-def _timeline_chart(table: pl.DataFrame, unit: str, variants: Sequence[str], most: float) -> alt.LayerChart:
-    base = _base(table)
-    x = alt.X("start:Q").scale(nice=False, domain=[0, _with_room(most, table)])
-    seen = table["variant"].unique().to_list()
-    color = (
-        alt.Color("variant:N")
-        .scale(domain=[*variants])
-        .legend(values=[name for name in variants if name in seen])
-    )
-    told = [alt.Tooltip("label:N", title="run"), alt.Tooltip("variant:N"), alt.Tooltip("text:N", title=unit)]
-    bars = base.mark_bar(height=BAR).encode(
+def _timeline_bars(table: pl.DataFrame, unit: str, variants: Sequence[str], largest: float) -> alt.LayerChart:
+    base = _base_chart(table)
+    x = alt.X("start:Q").scale(nice=False, domain=[0, _axis_end(largest, table)])
+    present = table["variant"].unique().to_list()
+    legend = [name for name in variants if name in present]
+    color = alt.Color("variant:N").scale(domain=[*variants]).legend(values=legend)
+    run, text = alt.Tooltip("label:N", title="run"), alt.Tooltip("text:N", title=unit)
+    bars = base.mark_bar(height=BAR_HEIGHT).encode(
         x=x.axis(title=f"{unit} since the first run began", grid=False, tickCount=8),
         x2="end:Q",
         color=color,
-        tooltip=told,
+        tooltip=[run, alt.Tooltip("variant:N"), text],
     )
-    layers = [_of(bars, "run"), *_told_behind(base, "run")]
+    layers = [_only_kind(bars, "run"), *_interval_and_text(base, "run")]
     last = alt.Chart().mark_rule(style="reference", strokeDash=[3, 2]).encode(x=alt.X("end:Q"))
-    layers.append(_of(last, "last"))
+    layers.append(_only_kind(last, "last"))
     return alt.LayerChart(layer=layers, data=inline_csv(table))
 
 
-def _remarks(plan: KeptPlan) -> list[str]:
-    """What the marks are, and why runs cannot run as announced."""
-    lines = [
-        "Dashes: its end. Thin lines: between which times a run ends (90 %). Numbers: how long it takes."
-    ]
-    wrong = [row for row in plan.rows if row.verdict and row.group]
-    for row in wrong[:VERDICTS]:
-        said = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
-        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{number_format.plain_text(said).rstrip('.')}.", LINE)
-    return lines + [f"{len(wrong) - VERDICTS} more are not as announced."] * (len(wrong) > VERDICTS)
+def _timeline_notes(plan: SavedPlan) -> list[str]:
+    """Explain the marks, and why runs miss the plan."""
+    lines = ["Dashed: end of the last run. Thin lines: 90 % interval of a run's end. Numbers: its duration."]
+    rows = [row for row in plan.rows if row.verdict and row.group]
+    for row in rows[:MAX_VERDICTS]:
+        text = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
+        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{plain_text(text).rstrip('.')}.", LINE_LETTERS)
+    return lines + [f"{len(rows) - MAX_VERDICTS} more runs miss the plan."] * (len(rows) > MAX_VERDICTS)
 
 
-def _left_out(rows: Sequence[Row]) -> list[str]:
-    return [f"{len(rows) - ROWS} of {len(rows)} runs are not drawn."] if len(rows) > ROWS else []
+def _omitted_note(rows: Sequence[PlanRow]) -> list[str]:
+    return [f"{len(rows) - MAX_RUNS} of {len(rows)} runs are not drawn."] if len(rows) > MAX_RUNS else []
 
 
-def _base(table: pl.DataFrame) -> alt.Chart:
+def _base_chart(table: pl.DataFrame) -> alt.Chart:
     names = list(dict.fromkeys(name for name in table["label"] if name))
     y = alt.Y("label:N").sort(names).scale(domain=names)
-    return alt.Chart().encode(y=y.axis(title=None, labelLimit=NAMES, minExtent=NAMES - 20))
+    return alt.Chart().encode(y=y.axis(title=None, labelLimit=LABEL_WIDTH, minExtent=LABEL_WIDTH - 20))
 
 
-def _of(marks: alt.Chart, kind: str) -> alt.Chart:
+def _only_kind(marks: alt.Chart, kind: str) -> alt.Chart:
     return marks.transform_filter(alt.datum.kind == kind)
 
 
-def _amount(field: str, unit: str) -> alt.Tooltip:
+def _amount_tooltip(field: str, unit: str) -> alt.Tooltip:
     return alt.Tooltip(f"{field}:Q", title=unit, format=".4~g")
 
 

@@ -17,7 +17,7 @@ def read_grids(content: Frames) -> Iterator[tuple[str, bytes]]:
     for variant in content.variants:
         for scale in reversed([*content.scales, *content.other_scales]):
             runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
-            pictures = [run.path.picture for run in sorted(runs, key=lambda run: run.record.seed)]
+            pictures = [run.path.sample_grid for run in sorted(runs, key=lambda run: run.record.seed)]
             if picture_file := next((picture for picture in pictures if picture.is_file()), None):
                 yield f"{variant} at {scale}", picture_file.read_bytes()
                 break

@@ -16,7 +16,7 @@ from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.timeline import PhaseSpan, phase_spans, read_timeline
-from harness.report.frames.saved_plan import KeptPlan, read_plan
+from harness.report.frames.saved_plan import SavedPlan, read_plan
 from harness.report.tables import wording
 
 POINTS_PER_RUN, MIN_POINTS_PER_RUN, POINTS_PER_SWEEP = 240, 60, 8_000
@@ -63,7 +63,7 @@ class Frames:
     """Scales whose losses have another unit, by compute."""
     lanes: dict[str, list[PhaseSpan]] = field(default_factory=dict)
     """Phases of each run over time, by run; without runs that have no timeline."""
-    plan: KeptPlan | None = None
+    plan: SavedPlan | None = None
     """Saved plan of the sweep, if there is one."""
 
 

@@ -206,7 +206,7 @@ class ProgressReader:
         return SweepProgress(self.sweep.path.name, control, runs, self._driver_alive(), now)
 
     def _driver_alive(self) -> bool:
-        if owner(self.sweep.lock) is not None:
+        if owner(self.sweep.driver_lock) is not None:
             return True
         return any(
             read_status(run).state is State.pending and worker_of(run) is not None

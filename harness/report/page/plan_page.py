@@ -1,4 +1,4 @@
-"""A plan inside a report, or as a page of its own where nothing was trained yet."""
+"""Section of a plan in a report, or a page of its own before anything was trained."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.core import atomic_files
 from harness.records.paths import SweepDir
 from harness.report.charts import panels
-from harness.report.charts.plan_charts import plan_panels
-from harness.report.frames.saved_plan import KeptPlan, Part
+from harness.report.charts.plan_charts import plan_charts
+from harness.report.frames.saved_plan import PlanSection, SavedPlan
 from harness.report.page.html import (
     chart_html,
     escape_text,
@@ -22,39 +22,41 @@ from harness.report.page.html import (
 )
 from harness.report.tables.text_table import narrow_table
 
-PICTURES = {
-    "plan_partition": "Who has the chips",
-    "plan_memory": "What fills their memory",
+CHART_TITLES = {
+    "plan_partition": "Chips by run",
+    "plan_memory": "Memory by part",
     "plan_timeline": "When the runs end",
 }
 
 
-def write_plan_page(sweep: SweepDir, plan: KeptPlan) -> Path:
-    """Write `report.html` of a sweep of which nothing was trained, and return its path."""
-    specs = panels.to_specs(plan_panels(plan))
+def write_plan_page(sweep: SweepDir, plan: SavedPlan) -> Path:
+    """Write `report.html` of a sweep that has no runs yet, and return its path."""
+    specs = panels.to_specs(plan_charts(plan))
     title = f"{sweep.path.name}: plan"
-    body = (
-        f'<header>{top_bar(sweep.path.name)}<h1 id="verdict">{escape_text(f"Plan on {plan.machine}")}</h1></header>'
-        f"<main>{plan_section(plan, set(specs))}</main>"
-    )
+    heading = escape_text(f"Plan on {plan.machine}")
+    header = f'<header>{top_bar(sweep.path.name)}<h1 id="verdict">{heading}</h1></header>'
+    body = f"{header}<main>{plan_section(plan, set(specs))}</main>"
     atomic_files.write_text(sweep.report, page_html(title, body, specs))
     return sweep.report
 
 
-def plan_section(plan: KeptPlan, drawn: set[str]) -> str:
-    pictures = [
-        f"<h3>{title}</h3>{chart_html(name, drawn)}" for name, title in PICTURES.items() if name in drawn
+def plan_section(plan: SavedPlan, chart_names: set[str]) -> str:
+    """Return the charts and the printed sections of a plan."""
+    charts = [
+        f"<h3>{title}</h3>{chart_html(name, chart_names)}"
+        for name, title in CHART_TITLES.items()
+        if name in chart_names
     ]
-    said = [piece for part in plan.parts for piece in _part(part)]
-    return section_html("Plan", plan.command, *pictures, *said)
+    texts = [piece for part in plan.parts for piece in _section_html(part)]
+    return section_html("Plan", plan.command, *charts, *texts)
 
 
-def _part(part: Part) -> Iterator[str]:
-    """As the terminal has it: what is the same in every row stands below."""
+def _section_html(part: PlanSection) -> Iterator[str]:
+    """Yield a section as the terminal shows it, with constant columns explained below the table."""
     if part.folded:
         yield folded_table(escape_text(part.title), part.content)
     if part.folded or not (part.content or part.lines):
         return
-    narrow, same = narrow_table(part.content)
-    yield f"<h3>{escape_text(part.title)}</h3>{table_html(narrow)}{paragraph_html(same, 'caption')}"
+    narrow, constant = narrow_table(part.content)
+    yield f"<h3>{escape_text(part.title)}</h3>{table_html(narrow)}{paragraph_html(constant, 'caption')}"
     yield "".join(paragraph_html(line, "note") for line in part.lines)

@@ -132,10 +132,10 @@ FORGETTING = (
     "Loss on domains that fine-tuning does not train on, at the end minus before the first step: above zero "
     "means forgetting. Each interval holds by itself, not jointly with the others."
 )
-LOGGED = f"Loss as logged. Strong, for long curves: the moving average over 4 % of the run. {PICK}"
+LOGGED = f"Loss as logged. Strong, in long curves: moving average over 4 % of the run. {PICK}"
 UTILISATION = (
-    "Phases of each lane over time. Only training counts as use, without steps that a later attempt repeated. "
-    "The number of devices is that of all lanes together at the busiest moment."
+    "Phases of each lane over time. Only training counts as use, without steps that a later attempt repeated."
+    " The number of devices is that of all lanes together at the busiest moment."
 )
 DIFFERENCES = (
     "Held-out loss of the treatment minus that of the control, same seed and same tokens: "

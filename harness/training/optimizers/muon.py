@@ -82,9 +82,7 @@ def as_matrix(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
 
 def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransformation:
     """Orthogonalise each matrix of the updates, at root mean square ADAM_RMS; pass on all other updates.
-
-    Matrices of one shape, from all layers and either orientation, are iterated as one stack.
-    """
+    Matrices of one shape, from all layers and either orientation, are iterated as one stack."""
 
     def orthogonal(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         results = dict(cast(Mapping[str, Array], updates))

@@ -33,10 +33,8 @@ def adamw(
 def lion(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
 ) -> optax.GradientTransformation:
-    """Build Lion: the sign of a momentum, with decoupled decay (arXiv:2302.06675, algorithm 2).
-
-    Its updates have Adam's size and rank, so learning rates carry across width as Adam's do.
-    """
+    """Build Lion: the sign of a momentum, with decoupled decay (arXiv:2302.06675, algorithm 2). Its updates
+    have Adam's size and rank, so learning rates carry across width as Adam's do."""
     return _with_decay(optax.scale_by_lion(config.b1, config.b2), config, decay_mask, rate_scales)
 
 
@@ -64,9 +62,7 @@ def make_optimizer(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices = NO_MATRICES
 ) -> optax.GradientTransformation:
     """Build the descent direction, before the learning rate. Raises UserError for an unknown name.
-
-    `matrices`: the parameters that muon orthogonalises (`hidden_matrices`); muon needs at least one.
-    """
+    `matrices`: the parameters that muon orthogonalises (`hidden_matrices`); muon needs at least one."""
     if config.name not in OPTIMIZERS:
         raise UserError(
             f"optimizer.name={config.name}: no such optimizer; {did_you_mean(config.name, OPTIMIZERS)}"

@@ -20,9 +20,7 @@ STATE_NAME = "state"
 
 def restore(run: RunDir, step: int, abstract: Any) -> Any:
     """Restore the state saved at a step, laid out as `abstract` (ShapeDtypeStructs with shardings).
-
-    Never call it under the mesh context of another run.
-    """
+    Never call it under the mesh context of another run."""
     path = run.checkpoint(step).absolute()  # Orbax refuses relative paths
     return _ORBAX.submit(_load, str(path), abstract).result()
 

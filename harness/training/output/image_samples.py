@@ -39,7 +39,7 @@ def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, sta
     grid_labels_N = np.tile(np.arange(model.shape.vocabulary - 1), PER_LABEL)
     grid_NHWC = programs.sample(state, sample_requests(model, grid_labels_N, 0), GUIDANCE)
     if is_primary():
-        write_bytes(run.picture, encode_png(image_grid(grid_NHWC, model.shape.vocabulary - 1, ZOOM)))
+        write_bytes(run.sample_grid, encode_png(image_grid(grid_NHWC, model.shape.vocabulary - 1, ZOOM)))
         write_sample_quality(run, SampleQuality(features.name, len(labels_N), EULER_STEPS, *distances))
 
 

@@ -29,10 +29,8 @@ def check_profile(config: ProfileConfig) -> None:
 
 
 class StepProfiler:
-    """Trace of steps `first` to `last` of an attempt; used by the run's own thread.
-
-    Success and failure go to the log. A failed trace never ends a run.
-    """
+    """Trace of steps `first` to `last` of an attempt; used by the run's own thread. Success and failure go to
+    the log. A failed trace never ends a run."""
 
     def __init__(self, config: ProfileConfig, writer: RunWriter, start: int):
         self._writer, self._folder = writer, writer.run.profile
@@ -48,10 +46,7 @@ class StepProfiler:
 
     def toggle(self) -> None:
         """Start or stop the trace. No step may be pending on the devices."""
-        if self._tracing:
-            self._stop()
-        else:
-            self._start()
+        (self._stop if self._tracing else self._start)()
 
     def close(self) -> None:
         """Stop the trace at the end of the run, and release the profiler for other runs."""

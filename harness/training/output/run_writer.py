@@ -18,24 +18,22 @@ HEARTBEAT_SECONDS = 0.5
 
 
 class RunWriter:
-    """Only writer of a run directory's status, metrics, log and timeline; used by one thread.
-
-    A branch writes into the timeline of its parent, on whose devices it trains, under its `share`.
-    """
+    """Only writer of a run directory's status, metrics, log and timeline; used by one thread. A branch writes
+    into the timeline of its parent, on whose devices it trains, under its `share`."""
 
     def __init__(
         self,
         run: RunDir,
         steps: int,
-        written_step: int,
+        step: int,
         attempt: int,
         timeline: Timeline | None = None,
         share: float = 1.0,
     ):
         self.run, self.timeline, self._share = run, timeline, share
         self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in metrics.SCHEMAS}
-        self._written_step = written_step
-        self._status = Status(step=written_step, steps=steps, attempt=attempt, writer=ProcessInfo.here())
+        self._written_step = step
+        self._status = Status(step=step, steps=steps, attempt=attempt, writer=ProcessInfo.current())
         self._last_write = -math.inf
 
     def resume(self, step: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,7 @@ from harness.data import HeldOut
 from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.training.programs.compile_cache import Program, bounded_results
-from harness.training.trainable.trainable_model import Params
-
-if TYPE_CHECKING:
-    from harness.training.trainable.trainable_model import TrainableModel
+from harness.training.trainable.trainable_model import Params, TrainableModel
 
 
 def make_evaluate(model: Model | TrainableModel):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
@@ -54,7 +55,8 @@ class MemoryNeed:
 
 def memory_need(programs: RunPrograms) -> MemoryNeed:
     """Return the need as counted by the compiler. Compiles or loads all programs of the run."""
-    _, step, copy, evaluate = (program.memory_analysis() for program in programs.prepare())
+    analyses: list[Any] = [program.memory_analysis() for program in programs.prepare()]
+    _, step, copy, evaluate = analyses
     state = copy.argument_size_in_bytes
     buffers = step.argument_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes
     return MemoryNeed(

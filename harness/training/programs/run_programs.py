@@ -21,7 +21,7 @@ from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import lane_mesh
-from harness.records.run.provenance import code_of
+from harness.records.run.provenance import code_hash_of
 from harness.training.programs.compile_cache import Device, Program, compile_or_load
 from harness.training.programs.evaluate import evaluate_domains, make_evaluate
 from harness.training.programs.program_specs import ProgramSpecs
@@ -32,10 +32,8 @@ from harness.training.trainable.trainable_model import TrainableModel, split_tra
 
 @dataclass(frozen=True)
 class RunPrograms:
-    """Programs of one run on its sub-mesh, independent of files and of other runs.
-
-    Compiled programs carry their shardings, so calls need no mesh in context; only tracing enters the mesh.
-    """
+    """Programs of one run on its sub-mesh, independent of files and of other runs. Compiled programs carry
+    their shardings, so calls need no mesh in context; only tracing enters the mesh."""
 
     config: Config
     model: Model
@@ -164,7 +162,7 @@ class RunPrograms:
             sizes,
             shape,
             config.imports,
-            code_of(config),
+            code_hash_of(config),
         ]
 
 

@@ -122,9 +122,7 @@ class TrainableModel:
 
     def build_optimizer(self, config: OptimizerConfig) -> optax.GradientTransformation:
         """Build the optimizer of the trainable parameters. Both LoRA factors decay, so W + a b returns to W.
-
-        `a` has the learning rate of a matrix with W's inputs, `b` that of one whose input size is fixed.
-        """
+        `a` has the learning rate of a matrix with W's inputs, `b` that of one whose input size is fixed."""
         model = self.model
         relative = relative_width(model.spec.config, model.shape.width)
         decay = {path: spec.deviation > 0 for path, spec in model.stored_specs.items()}

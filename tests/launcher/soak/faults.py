@@ -166,7 +166,7 @@ _FILES: tuple[Callable[[RunDir], list[Path]], ...] = (
     lambda run: _there(run.run),
     lambda run: _there(run.config),
     lambda run: _there(run.timeline),
-    lambda run: _there(run.goal),
+    lambda run: _there(run.training_target),
     lambda run: _there(run.path / "examples.json"),
 )
 

@@ -29,8 +29,8 @@ def assert_as(calm: SweepDir, sweep: SweepDir) -> None:
         assert read_status(run).state is State.finished, run.path
         _assert_curves(run, other)
         assert read_json(run.path / "examples.json") == read_json(other.path / "examples.json")
-    assert owner(sweep.lock) is None
-    assert [run.path for run in sweep.runs() if owner(run.claim)] == []
+    assert owner(sweep.driver_lock) is None
+    assert [run.path for run in sweep.runs() if owner(run.worker_lock)] == []
     assert leftovers(sweep) == []
     assert ledger.edited_positions(sweep) == []
     assert len(ledger.read(sweep, "rule")) == 1

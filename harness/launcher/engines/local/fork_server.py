@@ -21,8 +21,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from harness.config.process_group import INDEX
-from harness.launcher.engines.engine_api import HELD
+from harness.config.process_group import INDEX_VARIABLE
+from harness.launcher.engines.engine_api import ALREADY_RUNNING
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import acquire
 
@@ -87,9 +87,9 @@ def _fork(module: str, request: dict) -> int:
 def _run_worker(module: str, request: dict) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _redirect_output(Path(request["log"]))
-    is_primary = request["env"].get(INDEX, "0") == "0"  # process 0 holds the locks of its group
-    if is_primary and not all(acquire(RunDir(Path(run)).claim) for run in request["runs"]):
-        return HELD
+    is_primary = request["env"].get(INDEX_VARIABLE, "0") == "0"  # process 0 holds the locks of its group
+    if is_primary and not all(acquire(RunDir(Path(run)).worker_lock) for run in request["runs"]):
+        return ALREADY_RUNNING
     if request["cores"]:
         os.sched_setaffinity(0, request["cores"])
     return importlib.import_module(module).main(request["runs"], request["env"])

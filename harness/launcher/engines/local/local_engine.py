@@ -17,7 +17,7 @@ from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.launcher.engines.exit_messages import exit_code_text
 from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import check_lockable
+from harness.records.run.run_lock import check_not_run_elsewhere
 from harness.records.run.status import ProcessInfo
 
 PRELOAD = (
@@ -86,7 +86,7 @@ class LocalEngine:
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError if another machine trains one of the runs; workers have all that the driver has."""
         for path in (path for spec in specs for path in spec.runs):
-            check_lockable(RunDir(path))
+            check_not_run_elsewhere(RunDir(path))
 
     def submit(self, spec: WorkerSpec) -> LocalWorker | ProcessGroupHandle[LocalWorker]:
         """Fork a worker: one handle, or a group for several processes."""
@@ -116,7 +116,7 @@ class LocalEngine:
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> LocalWorker:
         """Return a handle for a worker of an earlier driver. Raises UserError if it is on another machine."""
         for path in spec.runs:
-            check_lockable(RunDir(path))
+            check_not_run_elsewhere(RunDir(path))
         return LocalWorker("adopted", writer=writer, log=str(spec.log))
 
     def poll(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker]) -> Exit | None:
@@ -166,7 +166,7 @@ class LocalEngine:
     def _handle_message(self, message: dict) -> None:
         handle = self._handles[message["key"]]
         if "pid" in message:
-            handle.writer = ProcessInfo.of(message["pid"])
+            handle.writer = ProcessInfo.from_pid(message["pid"])
             self._send_signal(handle)
         else:
             handle.exit = Exit(message["code"], exit_code_text(message["code"]))

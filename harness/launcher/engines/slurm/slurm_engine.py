@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.launcher.engines.engine_api import HELD, Exit, WorkerSpec, lost_exit, run_args
+from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpec, lost_exit, run_args
 from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import PREFLIGHT_NAME, run_preflight
 from harness.launcher.engines.slurm import queue, script
@@ -203,7 +203,7 @@ class SlurmEngine:
 
     def _with_scheduler_message(self, job: queue.SlurmJob, end: Exit) -> Exit:
         """Add Slurm's own message to the exit of a worker that failed or may never have started."""
-        if end.code in (None, 0, HELD) and job.state != "OUT_OF_MEMORY":
+        if end.code in (None, 0, ALREADY_RUNNING) and job.state != "OUT_OF_MEMORY":
             return end
         log, single_job = script.slurm_log(self._logs, job.name), script.has_single_task(self._logs, job.name)
         message = queue.last_slurm_message(job.raw_id, log, single_job=single_job)

@@ -30,11 +30,12 @@ from harness.models.attention.kernels.online_softmax import (
 )
 from harness.models.attention.kernels.softmax import (
     causal_mask,
+    group_heads,
     mask_documents,
     mean_computed_keys,
     query_blocks,
 )
-from harness.parallel.sharding.axis_rules import out_sharding
+from harness.parallel.sharding.axis_rules import reshape
 from harness.parallel.sharding.sequence_parallel import SEQUENCE_AXIS, num_shards
 
 
@@ -75,18 +76,11 @@ def ring_attention(
 ) -> Array:
     """Compute `attend` where T is one device's shard. Call it inside
     `parallel.sharding.sequence_parallel.shard_sequence`."""
-    B, H, T, K = query_BHTK.shape
-    G = key_BGTK.shape[1]
-    grouped = (B, G, H // G, T, K)
-    query_BGRTK = jnp.reshape(
-        query_BHTK, grouped, out_sharding=out_sharding("batch", "kv_heads", None, None, None)
-    )
-    sink_GR = (
-        None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
-    )
+    B, H, T, _ = query_BHTK.shape
+    query_BGRTK, sink_GR = group_heads(query_BHTK, key_BGTK.shape[1], sink_H)
     local = KVShard(key_BGTK, value_BGTK, document_BT)
     mixed_BGRTK = _attend(RingOptions(num_shards(), window, softcap), query_BGRTK, local, sink_GR)
-    return jnp.reshape(mixed_BGRTK, (B, H, T, -1), out_sharding=out_sharding("batch", "heads", None, None))
+    return reshape(mixed_BGRTK, (B, H, T, -1), "batch", "heads", None, None)
 
 
 def _attend_primal(ring: RingOptions, query_BGRTK: Array, local: KVShard, sink_GR: Array | None) -> Array:
@@ -104,15 +98,15 @@ def _forward(
 
     def step(hop: Array, visiting: KVShard, states: list[OnlineState]) -> list[OnlineState]:
         blocks = _kv_blocks(ring, hop, local, visiting)
-        return [update(*each) for each in zip(states, queries, blocks, strict=True)]
+        return list(map(update, states, queries, blocks))
 
     local_blocks = _kv_blocks(ring, None, local, local)
-    states = [init(query, turn) for query, turn in zip(queries, local_blocks, strict=True)]
+    states = list(map(init, queries, local_blocks))
     states = _rotate(ring, local, step, states)
     outputs = [
-        finalize(each, stop - start, sink_GR) for each, (start, stop) in zip(states, cuts, strict=True)
+        finalize(state, stop - start, sink_GR) for state, (start, stop) in zip(states, cuts, strict=True)
     ]
-    mixed_BGRTK, total_BGRT1 = (jnp.concatenate(each, axis=3) for each in zip(*outputs, strict=True))
+    mixed_BGRTK, total_BGRT1 = (jnp.concatenate(blocks, axis=3) for blocks in zip(*outputs, strict=True))
     mixed_BGRTK = mixed_BGRTK.astype(local.value_BGTK.dtype)
     return mixed_BGRTK, Residuals(query_BGRTK, local, sink_GR, mixed_BGRTK, total_BGRT1)
 
@@ -188,12 +182,10 @@ def _shard_gradients(
     T = local.key_BGTK.shape[2]
     queries, kv_gradients = [], []
     for (start, stop), keys in zip(query_blocks(T), _kv_blocks(ring, hop, local, visiting), strict=True):
-        block = BackwardInputs(*(each[:, :, :, start:stop] for each in inputs))
+        block = BackwardInputs(*(array[:, :, :, start:stop] for array in inputs))
         query_BGRTK, *kv_gradient = block_gradients(block, keys)
         queries.append(query_BGRTK)
-        kv_gradients.append(
-            [jnp.pad(each, ((0, 0), (0, 0), (0, T - each.shape[2]), (0, 0))) for each in kv_gradient]
-        )
+        kv_gradients.append([jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2]), (0, 0))) for x in kv_gradient])
     key_BGTK, value_BGTK = functools.reduce(_add, kv_gradients)
     return jnp.concatenate(queries, axis=3), KVShard(key_BGTK, value_BGTK, None)
 

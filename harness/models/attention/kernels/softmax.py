@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, P
 
-from harness.parallel.sharding.axis_rules import out_sharding
+from harness.parallel.sharding.axis_rules import out_sharding, reshape
 
 MAX_BLOCKS, SHORTEST_BLOCK = 4, 64
 """Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end."""
@@ -36,15 +36,8 @@ def attend(
     chunked = window is not None and uses_chunks(query_BHTK.shape[2], window)
     if on_accelerator() and not chunked and softcap is None and sink_H is None:
         return fused_attention(query_BHTK, key_BGTK, value_BGTK, window, document_BT)
-    B, H, T, K = query_BHTK.shape
-    G = key_BGTK.shape[1]
-    grouped = (B, G, H // G, T, K)
-    query_BGRTK = jnp.reshape(
-        query_BHTK, grouped, out_sharding=out_sharding("batch", "kv_heads", None, None, None)
-    )
-    sink_GR = (
-        None if sink_H is None else sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
-    )
+    B, H, T, _ = query_BHTK.shape
+    query_BGRTK, sink_GR = group_heads(query_BHTK, key_BGTK.shape[1], sink_H)
     if window is not None and chunked:
         mixed_BGRTK = _attend_in_chunks(
             query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR, document_BT
@@ -66,7 +59,17 @@ def attend(
             ],
             axis=3,
         )
-    return jnp.reshape(mixed_BGRTK, (B, H, T, -1), out_sharding=out_sharding("batch", "heads", None, None))
+    return reshape(mixed_BGRTK, (B, H, T, -1), "batch", "heads", None, None)
+
+
+def group_heads(query_BHTK: Array, G: int, sink_H: Array | None) -> tuple[Array, Array | None]:
+    """Split query heads and sinks by their key-value head: [B, G, R, T, K] and [G, R]."""
+    B, H, T, K = query_BHTK.shape
+    split = out_sharding("batch", "kv_heads", None, None, None)
+    query_BGRTK = jnp.reshape(query_BHTK, (B, G, H // G, T, K), out_sharding=split)
+    if sink_H is None:
+        return query_BGRTK, None
+    return query_BGRTK, sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
 
 
 def on_accelerator() -> bool:
@@ -127,9 +130,7 @@ def _attend_in_chunks(
     mask_CWS = jax.vmap(lambda query, key: causal_mask(query, key, window))(query_at_CW, key_at_CS)
     mask = mask_CWS[:, None]
     if document_BT is not None:
-        document_BCW = jnp.reshape(
-            document_BT, (B, C, window), out_sharding=out_sharding("batch", None, None)
-        )
+        document_BCW = reshape(document_BT, (B, C, window), "batch", None, None)
         previous_BCW = jnp.pad(document_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
         same_document_BCWS = _same_document(
             document_BCW, jnp.concatenate([previous_BCW, document_BCW], axis=-1)
