@@ -42,6 +42,11 @@ class VerbParser(argparse.ArgumentParser):
         """Add an option without a value."""
         self.add_argument(name, action="store_true", help=help)
 
+    def add_value(self, name: str, default: Any, metavar: str, help: str) -> None:
+        """Add an option with a value of the default's type."""
+        help += " (default %(default)s)" if default else ""
+        self.add_argument(name, type=type(default), default=default, metavar=metavar, help=help)
+
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore
         """Parse, and raise UserError with the new name for an option that was renamed."""
         words = [] if args is None else [*args]

@@ -1,1 +1,1 @@
-"""Ground that every room stands on: errors, hashes, files, locks, paths. No JAX, no config."""
+"""What does every room build on? Errors, hashes, files, locks and paths; no JAX, no config."""

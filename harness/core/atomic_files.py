@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all."""
+"""Atomic writes and checksummed JSON: a reader sees a complete file or none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHECKSUM_KEY = "checksum"
 
 
 class CorruptFile(Exception):
-    """What lies on disk is not what was written; it is computed or written again."""
+    """A file on disk differs from what was written; the caller computes or writes it again."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, flush to disk, rename. A kill leaves the old file."""
+    """Write to a temporary file beside `path`, fsync it, rename it. A kill leaves the old file intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -34,15 +34,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Remove the temporary files that kills left in a folder in which nobody writes."""
+    """Remove temporary files that killed writers left. Call only while nobody writes into the folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def remove_new_dirs_on_error(folder: Path) -> Iterator[None]:
-    """Should what is done within fail, folders on the way to this one that were not there before it are gone
-    again, as far as they are empty."""
+    """Remove the folders that the block created for `folder` if the block raises, as far as they are empty."""
     new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         yield
@@ -54,15 +53,17 @@ def remove_new_dirs_on_error(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any | None:
-    """The content, or None where the file is missing or not JSON."""
+    """Return the parsed content; None if the file is missing or not JSON."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
@@ -70,26 +71,28 @@ def read_json(path: Path) -> Any | None:
 
 
 def write_checksummed_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON with its own checksum: a flipped bit in a number is still valid JSON."""
+    """Write JSON with its own checksum, because a flipped bit in a number is still valid JSON."""
     write_json(path, content | {_CHECKSUM_KEY: json_checksum(content)})
 
 
 def read_checksummed_json(path: Path) -> dict[str, Any] | None:
-    """None where the file is missing, no JSON object, or was changed after it was written.
+    """Return the object without its checksum; None if the file is missing, not a JSON object, or changed.
 
-    One without a checksum is of an earlier version, and is taken as it is.
+    A file without a checksum comes from an earlier version and is accepted.
     """
     content = read_json(path)
     if not isinstance(content, dict):
         return None
-    seal = content.pop(_CHECKSUM_KEY, None)
-    return content if seal in (None, json_checksum(content)) else None
+    checksum = content.pop(_CHECKSUM_KEY, None)
+    return content if checksum in (None, json_checksum(content)) else None
 
 
 def json_checksum(content: dict[str, Any]) -> str:
+    """Return the sha256 of the JSON with sorted keys, 64 hex digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Environment of a process that trains on CPU. To be set before jax is imported, so it imports none."""
+"""Environment of a process that trains on CPU. Set it before the first JAX import; this file imports none."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import functools
 from importlib import metadata
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of malloc.h."""
+"""Parameters of `mallopt`, from malloc.h."""
 
 TIMEOUT_SECONDS = 1800
-"""XLA gives up a collective after 30-40 s by default: on a busy host that kills a healthy block."""
+"""Timeout of a collective. The default, 30-40 s, kills a healthy block on a busy host."""
 
 COLLECTIVE_TIMEOUTS = (
     f"--xla_cpu_collective_timeout_seconds={TIMEOUT_SECONDS}",
@@ -19,39 +19,35 @@ COLLECTIVE_TIMEOUTS = (
 )
 
 YNN_PRODUCTS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
-"""Matrix products by the XNNPACK successor: faster, and the same bits on any number of devices and cores."""
+"""Flag that runs matrix products with YNNPACK: faster, same bits for any number of devices and cores."""
 
 ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
-"""Kernels go through LLVM as one module: a quarter less work than in 32 parts, and the same bits."""
+"""Flag that compiles all kernels as one LLVM module: a quarter less work than 32 modules, same bits."""
 
 
 def cpu_env(devices: int) -> dict[str, str]:
-    """Environment variables for `devices` simulated devices.
+    """Return the environment variables for `devices` simulated CPU devices.
 
-    The whole of XLA_FLAGS is ours, because a replay needs all of it. A flag that XLA does not know
-    aborts the process, hence only for the jaxlib versions in which each was tried.
+    This replaces XLA_FLAGS, because a replay needs all of it. XLA aborts on an unknown flag, so the flags
+    are set only for jaxlib versions on which they were tested.
     """
-    flags = (YNN_PRODUCTS, ONE_MODULE, *COLLECTIVE_TIMEOUTS) if _accepts_flags(_jaxlib_version()) else ()
+    flags = (YNN_PRODUCTS, ONE_MODULE, *COLLECTIVE_TIMEOUTS) if _jaxlib_version().startswith("0.10.") else ()
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 
 @functools.cache
 def _jaxlib_version() -> str:
-    """Of jaxlib; looked up once, since a sweep asks for each of its workers."""
+    """Return the version of jaxlib, cached because a sweep asks once per worker."""
     return metadata.version("jaxlib")
 
 
 def disable_malloc_trim() -> None:
-    """Let the C library keep freed memory instead of handing it back.
+    """Make glibc keep freed memory instead of returning it to the kernel; a no-op with other C libraries.
 
-    XLA asks for its scratch space anew each step; by default glibc maps and unmaps pieces of that size, and
-    the page faults cost a small model a third of its step. Elsewhere than on glibc this does nothing.
+    XLA allocates its scratch space at every step. By default glibc maps and unmaps blocks of that size, and
+    the page faults cost a small model a third of its step time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _accepts_flags(version: str) -> bool:
-    return version.startswith("0.10.")

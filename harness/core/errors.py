@@ -1,21 +1,21 @@
-"""The one exception that a user is meant to see: a sentence, never a traceback."""
+"""UserError, the one exception that users see: a sentence, never a traceback."""
 
 from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-    """A mistake of the user, said in one sentence: the key, the value and the way out.
+    """A mistake of the user. The message names the key and the value, then says what to do.
 
-    Every command prints it as one line and exits with status 2.
+    Every command prints the message as one line and exits with status 2.
     """
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """A phrase that names the nearest valid spelling, or lists what is valid (at most 12)."""
+    """Return a phrase that names the nearest valid spelling, else lists at most 12 valid words."""
     valid = sorted(set(map(str, candidates)))
     close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.5)
     if close:
@@ -24,13 +24,20 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"valid: {listing}" if valid else "nothing is registered"
 
 
+def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, then its causes and contexts, innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def disk_error(error: OSError, place: object) -> UserError | None:
-    """A sentence for a disk that is full or closed to us; None for any other trouble."""
+    """Return the user error for a full disk or a path that cannot be written; None for any other error."""
     where = error.filename or place
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"{where}: the disk is full; make room and repeat the command, nothing that was saved is lost"
+            f"{where}: the disk is full. Free some space and repeat the command. Saved results are kept."
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-        return UserError(f"{where}: {error.strerror}; choose a folder that can be written with runs=...")
+        return UserError(f"{where}: {error.strerror}. Choose a writable folder with runs=...")
     return None

@@ -1,4 +1,4 @@
-"""Locks on files, and what is said of a file system that keeps none."""
+"""File locks, and the error for a file system that does not support them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from pathlib import Path
 from harness.core.errors import UserError
 
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What bucket mounts, and network file systems without a lock service, answer."""
+"""Error numbers of bucket mounts, and of network file systems without a lock service."""
 
 
 class LockingUnsupported(UserError):
-    """The file system keeps no locks."""
+    """The file system does not support locks."""
 
 
 def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
-    """`fcntl.flock` of a file in a folder. Raises BlockingIOError where another process holds it and `kind`
-    does not wait, NoLocks where nobody can hold anything."""
+    """Call `fcntl.flock` on a file in `folder`.
+
+    Raises BlockingIOError if another process holds the lock and `kind` does not wait, and LockingUnsupported,
+    with `way_out` in its message, if the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, kind)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        why = (
-            f"its file system keeps no locks ({error.strerror}), without which two would write there at once"
-        )
-        raise LockingUnsupported(f"{folder}: {why}; {way_out}") from error
+        raise LockingUnsupported(
+            f"{folder}: its file system does not support locks ({error.strerror}), so two processes could "
+            f"write there at once; {way_out}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Configs as plain JSON, and their hashes."""
+"""Conversion of configs to plain JSON, and hashes of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def to_plain(node: Any) -> Any:
-    """The config as JSON-able containers; enums by their value."""
+    """Convert a config to JSON-serialisable containers; enums become their values."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return {f.name: to_plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
     if isinstance(node, dict):
@@ -21,13 +21,13 @@ def to_plain(node: Any) -> Any:
 
 
 def hash_json(node: Any) -> str:
-    """sha256 of the canonical JSON of a config node, 64 hex digits."""
+    """Return the sha256 of the canonical JSON of a config node, 64 hex digits."""
     text = json.dumps(to_plain(node), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key. An empty container is a leaf."""
+    """Return the leaves by dotted key. An empty container is a leaf."""
     node = to_plain(node)
     if not isinstance(node, dict) or not node:
         return {prefix: node}
@@ -38,5 +38,5 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def is_covered_by(key: str, nodes: list[str]) -> bool:
-    """Whether a dotted key is one of the nodes, or lies below or above one of them."""
+    """Return whether a dotted key equals one of the nodes, or is its ancestor or descendant."""
     return any(key == node or key.startswith(node + ".") or node.startswith(key + ".") for node in nodes)

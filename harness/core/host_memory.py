@@ -1,4 +1,4 @@
-"""Memory of this machine, as far as this process may have it. Imports no JAX."""
+"""Memory of this machine that this process may use. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ ROOT = Path("/")
 
 
 def memory_limit(root: Path = ROOT) -> float:
-    """Bytes: of the machine, or of the control group (version 1 or 2) that this process is held in, if that
-    is less."""
+    """Return bytes of the machine, or the limit of this process's control group (v1 or v2) if that is lower."""
     return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _control_groups(root))])
 
 
 def free_memory(root: Path = ROOT) -> float:
-    """Bytes that are to be had now: what the kernel calls available, and what the limit of the group leaves,
-    its files in the page cache not counted as use."""
+    """Return bytes available now: MemAvailable, or what the control group's limit leaves, if that is less.
+
+    Inactive page cache does not count as used.
+    """
     return max(
         0.0, min([_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _control_groups(root))])
     )
 
 
 def resident_memory(root: Path = ROOT) -> float:
-    """Bytes that this process has in memory; 0 where nothing is known."""
+    """Return bytes of this process in memory; 0 if unknown."""
     try:
         pages = int((root / "proc/self/statm").read_text().split()[1])
     except OSError:
@@ -37,13 +38,13 @@ def _meminfo(root: Path, name: str) -> float:
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
-        return math.inf  # no Linux: nothing is known, and nothing is refused
+        return math.inf  # not Linux: unknown, so nothing is refused
     values = (float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
     return next(values, math.inf)
 
 
 def _control_groups(root: Path) -> Iterator[tuple[float, float]]:
-    """(limit, use) of every group around this process that has a limit, in bytes."""
+    """Yield (limit, usage) in bytes of each control group around this process that has a limit."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -52,11 +53,9 @@ def _control_groups(root: Path) -> Iterator[tuple[float, float]]:
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "memory"):
             top = root / "sys/fs/cgroup" / controllers
-            names = (
-                ("memory.limit_in_bytes", "memory.usage_in_bytes")
-                if controllers
-                else ("memory.max", "memory.current")
-            )
+            names = ("memory.max", "memory.current")
+            if controllers:
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
             inner = Path(path.lstrip("/"))
             for part in (inner, *inner.parents):
                 yield from _read_group(top / part, *names)

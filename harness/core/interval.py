@@ -1,4 +1,4 @@
-"""A value with the ends of its interval."""
+"""Interval: a value with its lower and upper end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its interval, in the unit of the value."""
+    """A value and the two ends of its interval, all in one unit."""
 
     value: float
     low: float
     high: float
 
     def scaled(self, factor: float) -> Self:
-        """Return the value and both ends times `factor`, as for another unit."""
+        """Return the value and both ends times `factor`, for example to change the unit."""
         value, low, high = self.value * factor, self.low * factor, self.high * factor
         return dataclasses.replace(self, value=value, low=low, high=high)
 

@@ -1,4 +1,4 @@
-"""Paths and URLs: what is written lies on a mounted file system; what is only read may lie elsewhere."""
+"""Paths and URLs. Written files need a mounted file system; files that are only read may be remote."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ _FILE = re.compile(r"(?:file|local)://", re.IGNORECASE)
 
 
 def is_remote(place: object) -> bool:
-    """Whether it is behind a protocol, as `s3://bucket/runs` and `zip::https://host/runs.zip`; a `file://` is
-    a path."""
+    """Return whether this is a URL, such as `s3://bucket/runs` or `zip::https://host/runs.zip`.
+
+    A `file://` URL counts as a path.
+    """
     return bool(_PROTOCOL.match(str(place)) and not _FILE.match(str(place)))
 
 
 def local_path(place: object, way_out: str, key: str = "") -> str:
-    """A path as it is, and that of `file:///path`. Raises UserError for what is remote, which would pass for
-    a folder named `s3:` otherwise. `key`: what stands before it where a user wrote it, such as `runs=`."""
+    """Return a path unchanged, and `file:///path` as a path.
+
+    Raises UserError, with `way_out`, for a remote URL, which would otherwise become a folder named `s3:`.
+    `key` is the prefix that the user typed, such as `runs=`.
+    """
     if is_remote(place):
         protocol = str(place).partition(":")[0]
-        raise UserError(f"{key}{place}: a path is needed here, and {protocol} is no mounted one; {way_out}")
+        raise UserError(f"{key}{place}: this must be a path, but {protocol} is not a mounted file system; {way_out}")
     return _FILE.sub("", str(place), count=1)
 
 
 def runs_path(runs: str) -> str:
-    """The folder of `runs=` as a path. Raises UserError where it cannot hold run directories."""
+    """Return the folder of `runs=` as a path. Raises UserError if it is remote."""
     way_out = f"mount it, or train to a path and copy that (`harness compare {runs}/SWEEP` reads there)"
     return local_path(runs, way_out, "runs=")
 
 
 def resolve_paths(content: dict[Any, Any]) -> None:
-    """Write each path of a config as one. Raises UserError for what is remote."""
+    """Replace each `file://` URL of a config by its path, in place. Raises UserError for a remote one."""
     data, finetune = content["data"], content["finetune"]
     sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}
     keys = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}

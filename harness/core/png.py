@@ -1,4 +1,4 @@
-"""Pictures of pixels: a grid of images, and the PNG file format (ISO/IEC 15948), eight bits a value."""
+"""Image grids, and a PNG encoder (ISO/IEC 15948) for eight bits per channel."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jaxtyping import UInt8
 GAP = 2
 """Pixels between the images of a grid."""
 COLOR_TYPE = {1: 0, 3: 2}
-"""The format's number for grey, and for red, green and blue."""
+"""PNG colour type by number of channels: grey, RGB."""
 
 
 def encode_png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
-    """A whole file. Images of other than three channels are grey: their first channel."""
+    """Return the bytes of a PNG file. Without three channels, only the first is drawn, in grey."""
     image = pixels_HWC if pixels_HWC.shape[2] == 3 else pixels_HWC[..., :1]
     height, width, channels = image.shape
-    lines = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: none
+    lines = np.zeros((height, 1 + width * channels), np.uint8)  # the first byte of a row is its filter: none
     lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, COLOR_TYPE[channels], 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
@@ -28,7 +28,7 @@ def encode_png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
 def image_grid(
     images_NHWC: UInt8[np.ndarray, "N H W C"], columns: int, zoom: int = 1
 ) -> UInt8[np.ndarray, "Y X C"]:
-    """Images row by row on a grey ground, each pixel `zoom` wide."""
+    """Arrange images row by row on a grey background; `zoom` enlarges each pixel to zoom x zoom."""
     big = images_NHWC.repeat(zoom, axis=1).repeat(zoom, axis=2)
     count, height, width, channels = big.shape
     rows = -(-count // columns)

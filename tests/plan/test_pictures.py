@@ -338,7 +338,7 @@ def test_where_nothing_can_be_written_the_plan_is_shown_all_the_same(made_up, ca
     said = capsys.readouterr()
     assert "Predicted step time and duration" in said.out
     assert said.err.count("\n") == 1
-    assert "choose a folder that can be written with runs=..." in said.err
+    assert "Choose a writable folder with runs=..." in said.err
 
 
 @pytest.mark.parametrize("devices", [0, 2], ids=["workers", "devices"])

@@ -277,7 +277,7 @@ def test_what_cannot_be_read_is_one_sentence(bucket, monkeypatch, capsys):
     assert "no sweep lies there" in said(capsys, "compare", "memory://bucket/runs")
     assert "nothing lies there" in said(capsys, "compare", "--curves", "memory://bucket/a.csv")
     assert "this is a folder" in said(capsys, "compare", "--curves", "memory://bucket/runs")
-    assert "a path is needed here, and memory is no mounted one" in said(capsys, "stop", URL)
+    assert "this must be a path, but memory is not a mounted file system" in said(capsys, "stop", URL)
     assert "mount it, or copy the run here" in said(capsys, "diff", f"{URL}/xs/mha/seed0", "x")
 
 

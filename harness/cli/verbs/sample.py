@@ -15,40 +15,20 @@ def make_parser() -> VerbParser:
         'harness sample runs/attention/xs/mha/seed0 --prompt "Once upon a time" --tokens 200',
     )
     parser.add_run()
-    parser.add_argument("--seed", type=int, default=0, metavar="K", help="seed of the draws (%(default)s)")
-    text = parser.add_argument_group("text")
-    text.add_argument(
-        "--prompt", default="", metavar="TEXT", help="text to continue; otherwise a new document"
+    parser.add_value("--seed", 0, "K", "seed of the draws")
+    parser.add_value("--prompt", "", "TEXT", "text to continue; otherwise a new document")
+    parser.add_value(
+        "--tokens", 100, "N", "largest number of new tokens; the end of the document ends the text"
     )
-    text.add_argument(
-        "--tokens",
-        type=int,
-        default=100,
-        metavar="N",
-        help="largest number of new tokens (%(default)s); generation stops where the document ends",
+    parser.add_value("--temperature", 1.0, "T", "0 takes the likeliest token each time; 1 draws as trained")
+    parser.add_argument(
+        "--to", metavar="FILE.png", help="images: otherwise samples_<step>.png in this folder"
     )
-    text.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="0 takes the likeliest token each time; 1 (the default) draws as trained",
+    parser.add_value("--per-label", 4, "N", "images: number of each label, in a column per label")
+    parser.add_value(
+        "--guidance", 2.0, "W", "images: strength of classifier-free guidance; 1 samples as trained"
     )
-    images = parser.add_argument_group("images: a grid with one column per label")
-    images.add_argument("--to", metavar="FILE.png", help="otherwise samples_<step>.png in the current folder")
-    images.add_argument(
-        "--per-label", type=int, default=4, metavar="N", help="images of each label (%(default)s)"
-    )
-    images.add_argument(
-        "--guidance",
-        type=float,
-        default=2.0,
-        metavar="W",
-        help="strength of classifier-free guidance towards the label; 1 samples as trained (%(default)g)",
-    )
-    images.add_argument(
-        "--steps", type=int, default=50, metavar="N", help="steps from noise to image (%(default)s)"
-    )
+    parser.add_value("--steps", 50, "N", "images: number of steps from noise to image")
     return parser
 
 

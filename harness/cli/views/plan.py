@@ -51,7 +51,7 @@ def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, .
     unit = choose_time_unit(cluster.days and cluster.days.value)
     runs = tuple(run for run in plan.runs if run.name in names)
     rejected = "Layouts rejected for {}, and why"
-    missed = (*_verdict_lines(runs, names), *_power_shortage(cluster.meter))
+    miss_lines = (*_verdict_lines(runs, names), *_power_shortage(cluster.meter))
     return (
         PlanSection("Models", _model_table(runs, names)),
         PlanSection("Predicted step time and duration", _time_table(runs, names, unit), wide=("GWh",)),
@@ -60,7 +60,7 @@ def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, .
         PlanSection(FAILURES, _failure_table(runs, names), wide=("(Young)",)),
         *(PlanSection(rejected.format(names[r.name]), _alternative_table(r), folded=True) for r in runs),
         PlanSection("Machine", lines=tuple(_machine_lines(cluster, unit))),
-        PlanSection("Runs that miss the plan", lines=missed),
+        PlanSection("Runs that miss the plan", lines=miss_lines),
         PlanSection("Evidence", lines=tuple(_evidence_lines(runs))),
         PlanSection("Statistical power of the design", lines=tuple(power)),
     )
@@ -72,11 +72,11 @@ def short_names(runs: Runs) -> dict[str, str]:
     runs_by_stem: dict[str, list[PlannedRun]] = {}
     for run in runs:
         stem, _, seed = run.name.rpartition("/")
-        same = runs_by_stem.setdefault(stem, [])
-        if same and _without_seed(same[0]) != _without_seed(run):
+        group = runs_by_stem.setdefault(stem, [])
+        if group and _without_seed(group[0]) != _without_seed(run):
             stem = f"{stem}/{seed}"
         runs_by_stem.setdefault(stem, []).append(run)
-    names = {same[0].name: (stem, len(same)) for stem, same in runs_by_stem.items() if same}
+    names = {group[0].name: (stem, len(group)) for stem, group in runs_by_stem.items() if group}
     return {name: f"{stem} x{count}" if count > 1 else stem for name, (stem, count) in names.items()}
 
 
@@ -187,9 +187,9 @@ def _power_shortage(meter: PowerUse | None) -> list[str]:
     """Say so if the site cannot feed all runs at once."""
     if meter is None or meter.possible or meter.site is None:
         return []
-    needed, has = _megawatts(meter.runs), _megawatts(meter.site)
+    need, has = _megawatts(meter.runs), _megawatts(meter.site)
     share = f"{meter.site / meter.runs:.0%} of their chips"
-    return [f"All runs at once need {needed} at full load, and the site has {has}: enough for {share}."]
+    return [f"All runs at once need {need} at full load, and the site has {has}: enough for {share}."]
 
 
 def _megawatts(value: float) -> str:
@@ -221,5 +221,5 @@ def _evidence_lines(runs: Runs) -> list[str]:
     for run in runs:
         for key, label in run.evidence.items():
             keys.setdefault(label, {})[key.replace("_", " ")] = None
-    order = [each.value for each in EvidenceKind]
+    order = [kind.value for kind in EvidenceKind]
     return [f"{label}: {', '.join(keys[label])}." for label in sorted(keys, key=order.index)]

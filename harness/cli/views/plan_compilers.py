@@ -54,7 +54,7 @@ def _step_table(answers: Sequence[CompilerAnswer], names: dict[tuple[str, ...], 
 
 def _row(answer: CompilerAnswer, stats: CompileStats, name: str, unit: float) -> tuple[str, ...]:
     planned = answer.memory
-    received = sum(stats.collective_bytes.values()) if stats.argument_bytes else None
+    bytes_in = sum(stats.collective_bytes.values()) if stats.argument_bytes else None
     return (
         name,
         answer.target.value,
@@ -63,7 +63,7 @@ def _row(answer: CompilerAnswer, stats: CompileStats, name: str, unit: float) ->
         _with_planned(stats.peak_bytes and stats.peak_bytes / unit, sum(planned.values()) / unit),
         format_number(answer.memory_limit and answer.memory_limit / unit),
         f"{format_count(stats.dot_flops)} ({format_count(stats.executed_flops)})",
-        format_number(received and received / 1e9),
+        format_number(bytes_in and bytes_in / 1e9),
         MISSING if stats.reshards is None else f"{stats.reshards:,}",
         format_number(stats.seconds, 2),
     )

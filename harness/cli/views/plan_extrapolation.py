@@ -21,12 +21,16 @@ EXPLANATION = (
 
 def extrapolation_section(extrapolation: Extrapolation) -> PlanSection:
     """Build the section: the table, and the sentences on runs without a paired variant, or on all runs."""
-    unpaired = [row.sentence for row in extrapolation.rows if not row.sibling]
-    sentences = unpaired or [row.sentence for row in extrapolation.rows]
+    rows = [row for row in extrapolation.rows if not row.sibling] or extrapolation.rows
     return PlanSection(
         f"Extrapolation to runs without a paired variant ({extrapolation.experiment})",
         _table(extrapolation),
-        (EXPLANATION, *sentences, *map(_treatment_text, extrapolation.treatments), *extrapolation.notes),
+        (
+            EXPLANATION,
+            *(row.sentence for row in rows),
+            *map(_treatment_text, extrapolation.treatments),
+            *extrapolation.notes,
+        ),
         wide=WIDE_COLUMNS,
     )
 
@@ -75,7 +79,6 @@ def _trend_text(summary: TreatmentSummary, trend: Trend, pooled: float) -> str:
     """Describe the trend of ln k in favour of the treatment; `trend` favours the variant of the pooled k."""
     ends = (trend.gamma, trend.low, trend.high)
     gamma, low, high = ends if pooled >= 0 else (-ends[0], -ends[2], -ends[1])
-    return (
-        f"ln k moves by {gamma:+.3f} [{low:+.3f}, {high:+.3f}] per e-fold of compute"
-        f" ({trend.direction.value}: the pooled k favours {summary.variant if pooled >= 0 else summary.control})"
-    )
+    favourite = summary.variant if pooled >= 0 else summary.control
+    change = f"ln k moves by {gamma:+.3f} [{low:+.3f}, {high:+.3f}] per e-fold of compute"
+    return f"{change} ({trend.direction.value}: the pooled k favours {favourite})"

@@ -67,7 +67,7 @@ def chip_shares_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChar
     names, keys = _name_table(boxes)
     table = pl.concat([_box_table(boxes), names, _kind_names(plan.shares)], how="diagonal_relaxed")
     states = {piece.state for piece in boxes if piece.chips}
-    lines = [" ".join(said for state, said in STATE_MEANINGS.items() if state in states), *keys]
+    lines = [" ".join(text for state, text in STATE_MEANINGS.items() if state in states), *keys]
     chart = _chart(table, variants)
     return chart.properties(
         title=alt.TitleParams(title, subtitle=[*filter(None, lines)], offset=8), width=WIDTH, height=HEIGHT
@@ -126,7 +126,7 @@ def _name_table(pieces: Sequence[ChipBox]) -> tuple[pl.DataFrame, list[str]]:
     for used, spare in pairwise(pieces):
         if used.state != USED or used.run is None:
             continue
-        box, ink = max((used.box, "name"), (spare.box, "faint name"), key=lambda found: found[0].area)
+        box, ink = max((used.box, "name"), (spare.box, "faint name"), key=lambda pair: pair[0].area)
         if not (lines := _fitting_lines(used.run, box)):
             mark = str(len(keys) + 1)
             lines = [mark] if _fits([mark], box) else []

@@ -90,9 +90,9 @@ def inline_csv(rows: pl.DataFrame) -> alt.Data:
     Values that are not finite become gaps.
     """
     floats = pl.selectors.float()
-    rounded = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
+    table = rows.with_columns(pl.when(floats.is_finite()).then(floats.round_sig_figs(6)))
     parse = {name: "string" if name in TEXTS else "number" for name in rows.columns}
-    return alt.Data(values=rounded.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
+    return alt.Data(values=table.write_csv(), format=alt.CsvDataFormat(type="csv", parse=parse))
 
 
 def x_axis(axis: str) -> alt.X:

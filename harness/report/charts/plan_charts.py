@@ -131,8 +131,8 @@ def _axis_end(largest: float, table: pl.DataFrame) -> float:
 
 def _limit_legend(rows: Sequence[PlanRow]) -> str:
     """Explain the marks of the memory limits."""
-    known = [row for row in rows if row.memory_limit and row.chip_memory]
-    shares = sorted({f"{row.memory_limit / row.chip_memory:.0%}" for row in known})  # pyright: ignore
+    rows = [row for row in rows if row.memory_limit and row.chip_memory]
+    shares = sorted({f"{row.memory_limit / row.chip_memory:.0%}" for row in rows})  # pyright: ignore
     if not shares:
         return "The memory of a device is not known."
     return f"Thick: limit of a plan, {', '.join(shares)} of the chip's memory; beside it: all of it."

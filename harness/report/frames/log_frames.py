@@ -53,8 +53,8 @@ def _losses(rows: pl.DataFrame, points: int) -> pl.DataFrame:
     """Return the losses with a smoothed column; too few rows for the window are not smoothed."""
     values = rows["loss"].to_numpy()
     smooth = smooth_curve(values) if values.size * HALF_WINDOW >= 1 else np.array(values)
-    thinned = rows.with_columns(smooth=smooth)[thin_rows(rows.height, points)]
-    return thinned.select("scale", "variant", "seed", *_AXES, "loss", "smooth")
+    selection = rows.with_columns(smooth=smooth)[thin_rows(rows.height, points)]
+    return selection.select("scale", "variant", "seed", *_AXES, "loss", "smooth")
 
 
 def _evals(run: RunRecord, rows: pl.DataFrame) -> pl.DataFrame:

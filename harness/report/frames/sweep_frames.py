@@ -229,9 +229,9 @@ def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     curve = read_curve(run.path, "steps")
     sources = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
     smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in sources.items()]
-    thinned = curve.with_columns(smooth)[thin_rows(curve.height, points)]
+    selection = curve.with_columns(smooth)[thin_rows(curve.height, points)]
     return _with_run_columns(
-        thinned, run.record, "step", "tokens", "flops", "device_seconds", "loss", *sources
+        selection, run.record, "step", "tokens", "flops", "device_seconds", "loss", *sources
     )
 
 

@@ -113,7 +113,7 @@ class SweepProgress:
     control: str
     runs: Sequence[RunProgress]
     driver_alive: bool
-    """Whether a driver is alive, or a worker that has not begun some of its runs."""
+    """True if a driver is alive, or a worker that has not begun some of its runs."""
     now: float
 
     def _select(self, condition: Callable[[RunProgress], bool]) -> list[RunProgress]:
@@ -147,13 +147,12 @@ class SweepProgress:
     @cached_property
     def queue(self) -> list[RunProgress]:
         """Runs that have not begun, or that stopped before their end without a failure."""
-        elsewhere = (*self.running, *self.failures, *self.ended, *self.waiting_at_look)
-        names = {run.name for run in elsewhere}
+        names = {run.name for run in (*self.running, *self.failures, *self.ended, *self.waiting_at_look)}
         return self._select(lambda run: run.name not in names)
 
     @property
     def is_over(self) -> bool:
-        """Whether no process will change anything."""
+        """True if no process is left that could change anything."""
         return not self.driver_alive and not self.running
 
     @property

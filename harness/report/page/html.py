@@ -20,7 +20,7 @@ from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.tables.text_table import Table
 
 
-def page_html(title: str, body: str, specs: Mapping[str, Any]) -> str:
+def document(title: str, body: str, specs: Mapping[str, Any]) -> str:
     """Return the whole file. It fetches nothing, and draws the charts from their specifications."""
     scripts = [vega_bundle(), SCRIPT]
     return "\n".join(
@@ -54,26 +54,26 @@ def top_bar(kicker: str) -> str:
     )
 
 
-def chart_html(name: str, chart_names: set[str]) -> str:
+def chart(name: str, chart_names: set[str]) -> str:
     """Return the element in which the script draws a chart, or a note if it has no data."""
     if name not in chart_names:
-        return paragraph_html("Nothing to draw yet.", "caption")
+        return paragraph("Nothing to draw yet.", "caption")
     return f'<div class="chart" id="chart-{name}"></div>'
 
 
-def section_html(title: str, caption: str, *content: str) -> str:
+def section(title: str, caption: str, *content: str) -> str:
     """Return a section, or '' if it has no content."""
     if not any(content):
         return ""
-    return f"<section><h2>{title}</h2>{paragraph_html(caption, 'caption')}{''.join(content)}</section>"
+    return f"<section><h2>{title}</h2>{paragraph(caption, 'caption')}{''.join(content)}</section>"
 
 
-def folded_table(title: str, content: Table) -> str:
+def fold(title: str, content: Table) -> str:
     """Return a table that is folded until it is clicked, or '' if it has no rows."""
-    return f"<details><summary>{title}</summary>{table_html(content)}</details>" if content else ""
+    return f"<details><summary>{title}</summary>{table(content)}</details>" if content else ""
 
 
-def table_html(content: Table) -> str:
+def table(content: Table) -> str:
     """Return an HTML table, or '' without rows. Row names that repeat the row above are pale."""
     if not content:
         return ""
@@ -95,7 +95,7 @@ def _cell(tag: str, content: Table, position: int, cell: str, kind: str) -> str:
     return f'<{tag} class="{side}{kind}">{escape_text(cell)}</{tag}>'
 
 
-def paragraph_html(text: str, kind: str = "") -> str:
+def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph of a CSS class, or '' without text."""
     return f'<p class="{kind}">{escape_text(text)}</p>' if text else ""
 

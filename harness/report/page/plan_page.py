@@ -11,13 +11,13 @@ from harness.report.charts import panels
 from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames.saved_plan import PlanSection, SavedPlan
 from harness.report.page.html import (
-    chart_html,
+    chart,
+    document,
     escape_text,
-    folded_table,
-    page_html,
-    paragraph_html,
-    section_html,
-    table_html,
+    fold,
+    paragraph,
+    section,
+    table,
     top_bar,
 )
 from harness.report.tables.text_table import narrow_table
@@ -36,27 +36,27 @@ def write_plan_page(sweep: SweepDir, plan: SavedPlan) -> Path:
     heading = escape_text(f"Plan on {plan.machine}")
     header = f'<header>{top_bar(sweep.path.name)}<h1 id="verdict">{heading}</h1></header>'
     body = f"{header}<main>{plan_section(plan, set(specs))}</main>"
-    atomic_files.write_text(sweep.report, page_html(title, body, specs))
+    atomic_files.write_text(sweep.report, document(title, body, specs))
     return sweep.report
 
 
 def plan_section(plan: SavedPlan, chart_names: set[str]) -> str:
     """Return the charts and the printed sections of a plan."""
     charts = [
-        f"<h3>{title}</h3>{chart_html(name, chart_names)}"
+        f"<h3>{title}</h3>{chart(name, chart_names)}"
         for name, title in CHART_TITLES.items()
         if name in chart_names
     ]
     texts = [piece for part in plan.parts for piece in _section_html(part)]
-    return section_html("Plan", plan.command, *charts, *texts)
+    return section("Plan", plan.command, *charts, *texts)
 
 
 def _section_html(part: PlanSection) -> Iterator[str]:
     """Yield a section as the terminal shows it, with constant columns explained below the table."""
     if part.folded:
-        yield folded_table(escape_text(part.title), part.content)
+        yield fold(escape_text(part.title), part.content)
     if part.folded or not (part.content or part.lines):
         return
     narrow, constant = narrow_table(part.content)
-    yield f"<h3>{escape_text(part.title)}</h3>{table_html(narrow)}{paragraph_html(constant, 'caption')}"
-    yield "".join(paragraph_html(line, "note") for line in part.lines)
+    yield f"<h3>{escape_text(part.title)}</h3>{table(narrow)}{paragraph(constant, 'caption')}"
+    yield "".join(paragraph(line, "note") for line in part.lines)

@@ -13,13 +13,13 @@ from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
 from harness.report.page.html import (
-    chart_html,
+    chart,
+    document,
     escape_text,
-    folded_table,
-    page_html,
-    paragraph_html,
-    section_html,
-    table_html,
+    fold,
+    paragraph,
+    section,
+    table,
     top_bar,
 )
 from harness.report.page.plan_page import plan_section
@@ -42,50 +42,50 @@ def write_page(path: Path, comparison: Comparison, content: Frames) -> Path:
 def render_page(comparison: Comparison, content: Frames) -> str:
     """Return the page as text."""
     specs = panels.panel_specs(comparison, content)
-    return page_html(f"{comparison.experiment}: verdict", _body(comparison, content, set(specs)), specs)
+    return document(f"{comparison.experiment}: verdict", _body(comparison, content, set(specs)), specs)
 
 
 def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str:
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
     by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
-    flags = table_html(tables.flags(comparison)), table_html(tables.divergence(comparison))
+    flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
     sections = [
-        section_html(
+        section(
             "Fairness",
             "What each variant was given, compared with the control.",
-            table_html(fairness),
-            paragraph_html(constant, "caption"),
+            table(fairness),
+            paragraph(constant, "caption"),
         ),
-        section_html("Learning rates", TUNING, table_html(tables.tuning(comparison))),
-        section_html("Ladder", "", chart_html("ladder", chart_names), *by_scale),
-        section_html(
+        section("Learning rates", TUNING, table(tables.tuning(comparison))),
+        section("Ladder", "", chart("ladder", chart_names), *by_scale),
+        section(
             "Loss curves",
             CURVES if content.sweep else LOGGED,
             _curve_controls(content, chart_names),
-            chart_html("curves", chart_names),
+            chart("curves", chart_names),
             *_other_curves(comparison, chart_names),
         ),
-        section_html(
+        section(
             "Differences",
             DIFFERENCES if content.sweep else LOGGED_DIFFERENCES,
-            chart_html("deltas", chart_names),
+            chart("deltas", chart_names),
             *_more_differences(comparison),
         ),
         *_expert_section(comparison, chart_names),
-        section_html("Domains", "", table_html(tables.domains(comparison))),
-        section_html(
+        section("Domains", "", table(tables.domains(comparison))),
+        section(
             "Samples",
             tables.samples_title(comparison).partition(": ")[2],
             *sample_grids.html_figures(content),
-            table_html(tables.samples(comparison)),
+            table(tables.samples(comparison)),
         ),
-        section_html("Forgetting", FORGETTING, table_html(tables.forgetting(comparison))),
-        section_html("Gate", "", table_html(tables.gate(comparison))),
-        section_html("Flags", "", *flags),
-        section_html("Config differences", "", table_html(provenance_section.config_differences(content))),
+        section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
+        section("Gate", "", table(tables.gate(comparison))),
+        section("Flags", "", *flags),
+        section("Config differences", "", table(provenance_section.config_differences(content))),
         _utilisation_section(comparison, chart_names),
         plan_section(content.plan, chart_names) if content.plan else "",
-        section_html("Provenance", "", *_provenance(comparison, content)),
+        section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
@@ -94,30 +94,28 @@ def _expert_section(comparison: Comparison, chart_names: set[str]) -> list[str]:
     """Return the section, or nothing if no variant has experts."""
     if "experts" not in chart_names:
         return []
-    content = chart_html("experts", chart_names), table_html(tables.experts(comparison))
-    return [section_html("Experts", EXPERTS, *content)]
+    content = chart("experts", chart_names), table(tables.experts(comparison))
+    return [section("Experts", EXPERTS, *content)]
 
 
 def _other_curves(comparison: Comparison, chart_names: set[str]) -> list[str]:
     """Return curves in other units, and the outcomes of runs without a paired variant."""
-    charts = [chart_html("others", chart_names)] if "others" in chart_names else []
+    charts = [chart("others", chart_names)] if "others" in chart_names else []
     runs = tables.unpaired_runs(comparison)
-    return [*charts, *([f"<h3>{tables.UNPAIRED_TITLE}</h3>{table_html(runs)}"] if runs else [])]
+    return [*charts, *([f"<h3>{tables.UNPAIRED_TITLE}</h3>{table(runs)}"] if runs else [])]
 
 
 def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:
     if "fleet" not in chart_names:
         return ""
     input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
-    return section_html(
-        "Utilisation", UTILISATION, chart_html("fleet", chart_names), paragraph_html(input_wait)
-    )
+    return section("Utilisation", UTILISATION, chart("fleet", chart_names), paragraph(input_wait))
 
 
 def _more_differences(comparison: Comparison) -> list[str]:
     return [
-        folded_table("Looks at decayed checkpoints", tables.looks(comparison)),
-        folded_table("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
+        fold("Looks at decayed checkpoints", tables.looks(comparison)),
+        fold("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
     ]
 
 
@@ -154,9 +152,9 @@ def _header(comparison: Comparison) -> str:
     return (
         f"<header>{top_bar(comparison.experiment)}"
         f'<h1 id="verdict">{verdict}</h1>'
-        + (paragraph_html(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
+        + (paragraph(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
         + f'<div class="cards">{"".join(_card(item) for item in comparison.ladder)}</div>'
-        + "".join(paragraph_html(note, "note") for note in comparison.notes)
+        + "".join(paragraph(note, "note") for note in comparison.notes)
         + "</header>"
     )
 
@@ -179,15 +177,15 @@ def _card(ladder: Ladder) -> str:
 
 def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
     title = f"<h3>{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale</h3>"
-    return title + table_html(tables.rungs(comparison, ladder))
+    return title + table(tables.rungs(comparison, ladder))
 
 
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
-        table_html(provenance_section.fact_table(comparison, content)),
-        table_html(tables.deviations(comparison)) or paragraph_html("No deviation from the recorded rule."),
-        folded_table("Amendments in the ledger", provenance_section.amendment_table(content.sweep)),
-        folded_table("Runs and end states", tables.runs(comparison)),
+        table(provenance_section.fact_table(comparison, content)),
+        table(tables.deviations(comparison)) or paragraph("No deviation from the recorded rule."),
+        fold("Amendments in the ledger", provenance_section.amendment_table(content.sweep)),
+        fold("Runs and end states", tables.runs(comparison)),
     ]
 
 

@@ -48,8 +48,8 @@ def summary(diff: CheckpointDiff) -> Iterator[str]:
         if diff.divergence.weights.compared:
             yield _divergence_text("shared weights", diff.divergence.weights, "checkpoints of equal step")
         if diff.divergence.same_examples is not None:
-            which = "the same" if diff.divergence.same_examples else "different"
-            yield f"Up to their last common checkpoint the two runs had read {which} examples."
+            examples = "the same" if diff.divergence.same_examples else "different"
+            yield f"Up to their last common checkpoint the two runs had read {examples} examples."
 
 
 def _weights_text(diff: CheckpointDiff) -> str:
@@ -121,8 +121,8 @@ def weights(diff: WeightDiff) -> Table:
         for kind in diff.kinds
     ]
     content = make_table(columns, [*rows, ("all shared", "", *_distance(diff.total, ""))])
-    layered = any(kind.layers > 1 for kind in diff.kinds)
-    return content if layered else drop_columns(content, ("layers", "by layer"))
+    has_layers = any(kind.layers > 1 for kind in diff.kinds)
+    return content if has_layers else drop_columns(content, ("layers", "by layer"))
 
 
 def _distance(distance: Distance, spread: str) -> tuple[str, ...]:
