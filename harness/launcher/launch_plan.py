@@ -116,7 +116,7 @@ def _plan(
     """Schedule the blocks. `fixed`: names of runs that keep the mesh of their config."""
     settings = blocks[0].runs[0].config.engine
     workers = max_workers(settings, blocks)
-    outlook = forecast(blocks, settings, workers, estimator, fixed)
-    blocks = with_meshes(blocks, outlook)
+    sweep_forecast = forecast(blocks, settings, workers, estimator, fixed)
+    blocks = with_meshes(blocks, sweep_forecast)
     check_processes(blocks)
-    return LaunchPlan(sweep, blocks, outlook, workers, estimator)
+    return LaunchPlan(sweep, blocks, sweep_forecast, workers, estimator)

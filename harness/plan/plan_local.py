@@ -22,7 +22,7 @@ DAY = 86_400
 
 
 class _TimeEstimate(Protocol):
-    """Wall seconds of a run and their interval (`harness.launcher.cost.step_cost.Estimate`): `train` in all
+    """Wall seconds of a run and their interval (`harness.launcher.cost.step_cost.RunEstimate`): `train` in all
     training steps, `factor` that corrected them (1: none), and the earlier runs behind them (0: assumed)."""
 
     @property

@@ -144,10 +144,10 @@ def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     correction = Correction(1.5, math.log(9), MIN_LAUNCHES)
     outlook = forecast(make_blocks(runs), made[0].engine, 2, RunEstimator([], {ASSUMED: correction}))
     starts = dict.fromkeys(outlook.estimates, 0.0)
-    sheet = plan_on_this_machine(
+    sweep_plan = plan_on_this_machine(
         runs, outlook, starts, seconds=outlook.schedule.makespan, devices=2, utilisation=1.0
     )
-    for run, planned in zip(runs, sheet.runs, strict=True):
+    for run, planned in zip(runs, sweep_plan.runs, strict=True):
         raw = estimate_run(run, 1, outlook.oversubscription, [])
         expected = apply_correction(raw, {ASSUMED: correction})
         assert planned.step_seconds.value == pytest.approx(1.5 * raw.train / raw.steps)

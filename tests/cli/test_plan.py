@@ -79,15 +79,15 @@ def asked_for(count: int, **changed) -> list[SimpleNamespace]:
     ]
 
 
-def shown(sheet, width: int = 110) -> str:
+def shown(sweep_plan, width: int = 110) -> str:
     console = Console(width=width, force_terminal=False, file=io.StringIO())
-    print_sections(plan_sections(sheet, ["One seed a scale."]), console)
+    print_sections(plan_sections(sweep_plan, ["One seed a scale."]), console)
     return console.file.getvalue()
 
 
-def words_of(sheet) -> str:
+def words_of(sweep_plan) -> str:
     """On one line."""
-    return " ".join(shown(sheet).split())
+    return " ".join(shown(sweep_plan).split())
 
 
 def test_what_is_composed_is_what_a_sweep_trains():
@@ -126,16 +126,16 @@ def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
     third = SimpleNamespace(
         name="1t/mha/seed2", config=dataclasses.replace(large.config, seed=2), facts=large.facts
     )
-    sheet = plan_on_cluster([small, large, third], compose(["cluster=h100_16k"]).cluster)
-    fits, *refused = sheet.runs
+    sweep_plan = plan_on_cluster([small, large, third], compose(["cluster=h100_16k"]).cluster)
+    fits, *refused = sweep_plan.runs
     assert fits.devices > 0
     assert fits.verdict == ""
     for run in refused:
         assert (run.devices, run.days, run.parameters) == (0, None, 10**15)
         assert run.verdict.startswith(f"{run.name} fits nowhere")
         assert run.evidence.keys() == {"parameters", "active_parameters", "flops_per_token"}
-    assert "none fits" in shown(sheet)
-    json.dumps(to_json(sheet), allow_nan=False)
+    assert "none fits" in shown(sweep_plan)
+    json.dumps(to_json(sweep_plan), allow_nan=False)
 
 
 def test_what_is_remembered_of_one_run_names_the_other():
@@ -148,20 +148,22 @@ def test_what_is_remembered_of_one_run_names_the_other():
 
 
 def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
-    sheet = plan_on_cluster(asked_for(4), compose(["cluster=colossus1"]).cluster)
-    machine = sheet.cluster
+    sweep_plan = plan_on_cluster(asked_for(4), compose(["cluster=colossus1"]).cluster)
+    machine = sweep_plan.cluster
     assert machine.mixed.won_back == pytest.approx(machine.mixed.days / machine.mixed.days_apart)
-    assert machine.days.value == machine.mixed.days_apart == max(run.days.value for run in sheet.runs)
+    assert machine.days.value == machine.mixed.days_apart == max(run.days.value for run in sweep_plan.runs)
     watts = {part.name: part.watts * 1.25 for part in load_cluster("colossus1").partitions}
-    assert machine.meter.runs == pytest.approx(sum(run.chips * watts[run.kind] for run in sheet.runs) / 1e6)
+    assert machine.meter.runs == pytest.approx(
+        sum(run.chips * watts[run.kind] for run in sweep_plan.runs) / 1e6
+    )
     assert {share.kind: share.given for share in machine.shares} == {
-        kind: sum(run.chips for run in sheet.runs if run.kind == kind) for kind in watts
+        kind: sum(run.chips for run in sweep_plan.runs if run.kind == kind) for kind in watts
     }
-    text = words_of(sheet)
+    text = words_of(sweep_plan)
     assert "With one kind for each run they take" in text
     assert (not machine.meter.possible) == ("All runs at once need" in text)
     starved = dataclasses.replace(
-        sheet,
+        sweep_plan,
         cluster=dataclasses.replace(
             machine, meter=dataclasses.replace(machine.meter, site=1.0, possible=False)
         ),
@@ -203,7 +205,7 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
         each.schedule = ScheduleConfig("wsd", branches=[0.5], cooldown=0.4)
     runs = [Run(each, support.facts(each), run_dir(sweep_dir(configs), each)) for each in configs]
     outlook = forecast(make_blocks(runs), configs[0].engine, 2, RunEstimator([]))
-    sheet = plan_on_this_machine(
+    sweep_plan = plan_on_this_machine(
         runs,
         outlook,
         dict.fromkeys(outlook.estimates, 0.0),
@@ -211,7 +213,7 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
         devices=2,
         utilisation=outlook.schedule.utilisation,
     )
-    for run, planned in zip(runs, sheet.runs, strict=True):
+    for run, planned in zip(runs, sweep_plan.runs, strict=True):
         took = outlook.estimates[run.name]
         assert planned.name == run.name
         assert planned.days.value * 86_400 == pytest.approx(took.seconds)
@@ -222,8 +224,8 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
         assert held == pytest.approx(device_bytes(run.facts, run.config.mesh))
         assert (planned.devices, planned.layout.microbatch) == (2, 4)
         assert planned.evidence["step_seconds"] == "assumed", "nothing was measured"
-    assert sheet.cluster.days.high * 86_400 == pytest.approx(outlook.high)
-    assert "seconds [low, high]" in shown(sheet)
+    assert sweep_plan.cluster.days.high * 86_400 == pytest.approx(outlook.high)
+    assert "seconds [low, high]" in shown(sweep_plan)
 
 
 def test_the_verb_plans_this_machine_where_none_is_named(made_up, capsys, monkeypatch):
@@ -285,19 +287,19 @@ def test_many_blocks_get_kinds_without_trying_every_way():
 
 def test_more_runs_than_fast_domains_take_turns():
     """Within Graham's bound for lists of what any order could reach; no two at once on the same chips."""
-    sheet = plan_on_cluster(asked_for(27), compose(["cluster=h100x8"]).cluster)
-    chips = {run.chips for run in sheet.runs}
+    sweep_plan = plan_on_cluster(asked_for(27), compose(["cluster=h100x8"]).cluster)
+    chips = {run.chips for run in sweep_plan.runs}
     assert len(chips) == 1
     slots = 8 // chips.pop()
-    ends = [(run.begins, run.begins + run.days.value) for run in sheet.runs]
+    ends = [(run.begins, run.begins + run.days.value) for run in sweep_plan.runs]
     for moment, _ in ends:
         assert sum(begin <= moment < end * (1 - 1e-9) for begin, end in ends) <= slots
-    ideal = sum(run.days.value for run in sheet.runs) / slots
-    longest = max(run.days.value for run in sheet.runs)
-    assert ideal <= sheet.cluster.days.value * (1 + 1e-9) <= ideal + longest
-    assert sheet.cluster.days.value == pytest.approx(max(end for _, end in ends))
-    assert sheet.cluster.shares[0].given <= 8
-    assert sheet.cluster.utilisation <= 1 + 1e-9
+    ideal = sum(run.days.value for run in sweep_plan.runs) / slots
+    longest = max(run.days.value for run in sweep_plan.runs)
+    assert ideal <= sweep_plan.cluster.days.value * (1 + 1e-9) <= ideal + longest
+    assert sweep_plan.cluster.days.value == pytest.approx(max(end for _, end in ends))
+    assert sweep_plan.cluster.shares[0].given <= 8
+    assert sweep_plan.cluster.utilisation <= 1 + 1e-9
 
 
 def test_what_was_not_chosen_is_what_asking_for_it_says():
@@ -310,7 +312,7 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
         assert one.step_seconds == pytest.approx(found.step_seconds.value)
         assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
         assert found.fits == (one.step_seconds >= run.step_seconds.value)
-    sheet = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster)
+    sweep_plan = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster)
     console = Console(width=200, force_terminal=False, file=io.StringIO())
-    print_sections(plan_sections(sheet, []), console, folded=True)
+    print_sections(plan_sections(sweep_plan, []), console, folded=True)
     assert all(one.why in console.file.getvalue() for one in run.alternatives)

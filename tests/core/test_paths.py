@@ -26,7 +26,7 @@ def test_paths(place):
 def test_urls(place):
     assert is_remote(place)
     with pytest.raises(
-        UserError, match=r"^at=\S+: a path is needed here, and \w+ is no mounted one; move it$"
+        UserError, match=r"^at=\S+: this must be a path, but \w+ is not a mounted file system; move it$"
     ):
         local_path(place, "move it", "at=")
 
@@ -40,7 +40,7 @@ def test_runs_cannot_lie_behind_a_url(verb, tmp_path, monkeypatch, capsys):
     assert cli.main([verb, "runs=s3://bucket/x"]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(
-        "runs=s3://bucket/x: a path is needed here, and s3 is no mounted one; mount it, or train"
+        "runs=s3://bucket/x: this must be a path, but s3 is not a mounted file system; mount it, or train"
     )
     assert (out, err.count("\n"), [*tmp_path.iterdir()]) == ("", 1, [])
 
@@ -51,11 +51,11 @@ def test_files_of_a_config_are_paths():
         compose(["data.tokenizer=/x.json"])
     )
     for key in ("data.tokenizer", "finetune.parent", "data.sources.prose.path"):
-        with pytest.raises(UserError, match=f"{key}=s3://b/x: a path is needed"):
+        with pytest.raises(UserError, match=f"{key}=s3://b/x: this must be a path"):
             compose([f"{key}=s3://b/x"])
 
 
 def test_the_cache_is_a_folder(monkeypatch):
     monkeypatch.setenv("AB_HARNESS_CACHE", "s3://b/cache")
-    with pytest.raises(UserError, match="AB_HARNESS_CACHE=s3://b/cache: a path is needed"):
+    with pytest.raises(UserError, match="AB_HARNESS_CACHE=s3://b/cache: this must be a path"):
         cache_dir("remote")

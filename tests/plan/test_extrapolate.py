@@ -18,16 +18,15 @@ from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
 from harness.launcher import sweep
 from harness.plan.extrapolation.extrapolate import extrapolate
-from harness.plan.predict import EvidenceKind as Layer
-from harness.plan.predict import PlanEstimate
+from harness.plan.predict import EvidenceKind, PlanEstimate
 from tests.cli.test_plan import facts_of
-from tests.plan.evidence import AT, DECADE, evidence_of, runs_of, standing_of
+from tests.plan.evidence import AT, DECADE, pair_evidence, planned_runs, treatment_evidence
 from tests.report.test_page import Reader
 
 
 def test_rows_are_the_scales_of_the_plan_and_the_control_pays():
-    evidence = evidence_of(standing_of([0.1, 0.11, 0.1, 0.11]))
-    runs, planned = runs_of("6t/a", "1t/b", "1t/a", "10t/c", "2t/b", flops=1e4)
+    evidence = pair_evidence(treatment_evidence([0.1, 0.11, 0.1, 0.11]))
+    runs, planned = planned_runs("6t/a", "1t/b", "1t/a", "10t/c", "2t/b", flops=1e4)
     bets = extrapolate(evidence, runs, planned)
     rows = {bet.scale: bet for bet in bets.rows}
     assert rows.keys() == {"6t", "1t", "2t"}
@@ -41,8 +40,8 @@ def test_rows_are_the_scales_of_the_plan_and_the_control_pays():
 
 @pytest.mark.parametrize(("level", "se"), [(0.0, 0.05), (0.3, 0.001), (-0.3, 0.001)])
 def test_what_is_saved_is_the_corners_of_days_and_k(level, se):
-    runs, planned = runs_of("6t/a", flops=1e6)
-    (bet,) = extrapolate(evidence_of(standing_of([level] * 4, se)), runs, planned).rows
+    runs, planned = planned_runs("6t/a", flops=1e6)
+    (bet,) = extrapolate(pair_evidence(treatment_evidence([level] * 4, se)), runs, planned).rows
     ends = {
         name: [days * (1 - 1 / k) for days, k in itertools.product((8.0, 13.0), (bet.k.low, bet.k.high))]
         for name in ("low", "high")
@@ -55,8 +54,8 @@ def test_what_is_saved_is_the_corners_of_days_and_k(level, se):
 
 def test_numbers_too_large_for_a_float_are_still_said():
     """ln k far beyond 700: JSON has no infinity."""
-    runs, planned = runs_of("6t/a", flops=1e200)
-    bets = extrapolate(evidence_of(standing_of(3.0 * (AT - AT[0]), 9.0)), runs, planned)
+    runs, planned = planned_runs("6t/a", flops=1e200)
+    bets = extrapolate(pair_evidence(treatment_evidence(3.0 * (AT - AT[0]), 9.0)), runs, planned)
     (bet,) = bets.rows
     assert bet.log_k.low < -700 < 700 < bet.log_k.value
     assert (bet.k.value, bet.k.high, bet.days_saved.low) == (math.inf, math.inf, -math.inf)
@@ -64,8 +63,8 @@ def test_numbers_too_large_for_a_float_are_still_said():
 
 
 def test_an_invalid_verdict_carries_no_number():
-    invalid = standing_of([0.1] * 4, decision=Decision.INVALID, flags=("MIXED_CODE",))
-    bets = extrapolate(evidence_of(invalid), *runs_of("6t/a"))
+    invalid = treatment_evidence([0.1] * 4, decision=Decision.INVALID, flags=("MIXED_CODE",))
+    bets = extrapolate(pair_evidence(invalid), *planned_runs("6t/a"))
     assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
     console = Console(width=120, force_terminal=False, file=io.StringIO())
     print_sections([extrapolation_section(bets)], console)
@@ -73,9 +72,9 @@ def test_an_invalid_verdict_carries_no_number():
 
 
 def test_short_runs_are_told_in_a_shorter_unit():
-    runs, (one,) = runs_of("6t/a")
-    short = dataclasses.replace(one, days=PlanEstimate(0.1, 0.08, 0.13, Layer.assumed))
-    bets = extrapolate(evidence_of(standing_of([0.7] * 4)), runs, [short])
+    runs, (one,) = planned_runs("6t/a")
+    short = dataclasses.replace(one, days=PlanEstimate(0.1, 0.08, 0.13, EvidenceKind.assumed))
+    bets = extrapolate(pair_evidence(treatment_evidence([0.7] * 4)), runs, [short])
     console = Console(width=120, force_terminal=False, file=io.StringIO())
     print_sections([extrapolation_section(bets)], console)
     assert "hours saved" in console.file.getvalue()
@@ -83,30 +82,30 @@ def test_short_runs_are_told_in_a_shorter_unit():
 
 
 def test_a_run_that_never_ends_saves_no_days():
-    runs, (one,) = runs_of("6t/a")
+    runs, (one,) = planned_runs("6t/a")
     (bet,) = extrapolate(
-        evidence_of(standing_of([0.1] * 4)), runs, [dataclasses.replace(one, days=None)]
+        pair_evidence(treatment_evidence([0.1] * 4)), runs, [dataclasses.replace(one, days=None)]
     ).rows
     assert bet.days_saved is None
     assert bet.chips_saved.value == pytest.approx(100 * (1 - math.exp(-0.1)))
 
 
 def test_another_unit_and_other_variants_are_refused():
-    evidence = evidence_of(standing_of([0.1] * 4))
-    for asked in (runs_of("6t/c"), runs_of("6t/a", unit="mean squared error a value")):
+    evidence = pair_evidence(treatment_evidence([0.1] * 4))
+    for asked in (planned_runs("6t/c"), planned_runs("6t/a", unit="mean squared error a value")):
         with pytest.raises(UserError, match="evidence=runs/made compares a, b"):
             extrapolate(evidence, *asked)
 
 
 def test_a_treatment_that_is_not_planned_is_said():
-    bets = extrapolate(evidence_of(standing_of([0.1] * 4)), *runs_of("6t/a"))
+    bets = extrapolate(pair_evidence(treatment_evidence([0.1] * 4)), *planned_runs("6t/a"))
     assert bets.notes == ("b: no run of this plan has this variant.",)
     assert bets.rows[0].treatment == "b"
 
 
 def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
-    (runs, planned), (more, rest) = runs_of("6t/a", flops=1e15), runs_of("1t/a", "1t/b", flops=1e9)
-    evidence = evidence_of(standing_of([0.1, 0.12, 0.1, 0.12]))
+    (runs, planned), (more, rest) = planned_runs("6t/a", flops=1e15), planned_runs("1t/a", "1t/b", flops=1e9)
+    evidence = pair_evidence(treatment_evidence([0.1, 0.12, 0.1, 0.12]))
     bets = extrapolate(evidence, [*runs, *more], [*planned, *rest])
     for width in (80, 120):
         console = Console(width=width, force_terminal=False, file=io.StringIO())
@@ -157,9 +156,9 @@ def test_a_mistake_is_one_sentence(capsys, given, said):
 
 @pytest.mark.parametrize(("sparse", "active", "said"), [(False, 3, True), (True, 7, True), (False, 7, False)])
 def test_experts_on_one_side_alone_are_said(sparse, active, said):
-    runs, planned = runs_of("10t/a", "10t/b")
+    runs, planned = planned_runs("10t/a", "10t/b")
     for run in runs:
         run.facts.active_parameters = active
-    evidence = dataclasses.replace(evidence_of(standing_of([0.1, 0.1, 0.1, 0.1])), sparse=sparse)
+    evidence = dataclasses.replace(pair_evidence(treatment_evidence([0.1, 0.1, 0.1, 0.1])), sparse=sparse)
     notes = extrapolate(evidence, runs, planned).notes
     assert any("is assumed" in note for note in notes) == said

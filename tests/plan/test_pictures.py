@@ -1,4 +1,4 @@
-"""Pictures of a plan: areas and bars are the sheet's numbers, and the page shows what the terminal says."""
+"""Pictures of a plan: areas and bars are the plan's numbers, and the page shows what the terminal says."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ KINDS = (
 )
 
 
-def sheet_of(runs=RUNS, kinds=KINDS, name="mixed") -> SweepPlan:
+def plan_of(runs=RUNS, kinds=KINDS, name="mixed") -> SweepPlan:
     ends = [each.days for each in runs if each.days]
     chips = sum(kind.chips for kind in kinds)
     return SweepPlan(
@@ -78,19 +78,22 @@ def sheet_of(runs=RUNS, kinds=KINDS, name="mixed") -> SweepPlan:
     )
 
 
-def configs_of(sheet: SweepPlan) -> list:
+def configs_of(sweep_plan: SweepPlan) -> list:
     return [
         SimpleNamespace(config=SimpleNamespace(variant=SimpleNamespace(name=each.name.split("/")[1])))
-        for each in sheet.runs
+        for each in sweep_plan.runs
     ]
 
 
-def kept(folder, sheet: SweepPlan) -> SavedPlan:
+def kept(folder, sweep_plan: SweepPlan) -> SavedPlan:
     """Written beside a sweep and read again."""
     shown = page_content(
-        ["experiment=trial"], sheet, configs_of(sheet), plan_sections(sheet, ["One seed a scale."])
+        ["experiment=trial"],
+        sweep_plan,
+        configs_of(sweep_plan),
+        plan_sections(sweep_plan, ["One seed a scale."]),
     )
-    save_plan(SweepDir(folder), to_json(sheet) | {"power": None, "page": shown})
+    save_plan(SweepDir(folder), to_json(sweep_plan) | {"power": None, "page": shown})
     plan = read_plan(SweepDir(folder))
     assert plan is not None
     return plan
@@ -140,7 +143,7 @@ def test_boxes_are_those_of_the_paper():
 
 
 def test_areas_are_the_chips_of_each_run_and_of_none(tmp_path):
-    plan = kept(tmp_path, sheet_of())
+    plan = kept(tmp_path, plan_of())
     pieces = [piece for piece in chip_boxes(plan) if piece.chips]
     a_chip = sum(piece.box.area for piece in pieces) / 159_064
     assert sum(piece.chips for piece in pieces) == 159_064
@@ -158,7 +161,7 @@ def test_areas_are_the_chips_of_each_run_and_of_none(tmp_path):
 
 
 def test_a_run_without_room_for_its_name_is_named_in_the_key(tmp_path):
-    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_partition"]
+    chart = plan_charts(kept(tmp_path, plan_of()))["plan_partition"]
     title = chart.to_dict()["title"]
     assert title["text"] == "158,064 of 159,064 chips of mixed given to 5 runs"
     assert "Too small for their names: 1: 6t/mha 9,000; image/adaptive 64." in title["subtitle"]
@@ -170,7 +173,7 @@ def test_a_run_without_room_for_its_name_is_named_in_the_key(tmp_path):
 def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
     turns = [run(f"s/mha/seed{i}", "old", 2, 2, 1.0, begins=float(i // 4)) for i in range(10)]
     turns.append(run("s/hybrid/seed0", "old", 2, 0, None, verdict="it fits nowhere"))
-    plan = kept(tmp_path, sheet_of(turns, (ChipShare("old", "A100", 9, 8, ()),)))
+    plan = kept(tmp_path, plan_of(turns, (ChipShare("old", "A100", 9, 8, ()),)))
     assert sorted(piece.chips for piece in chip_boxes(plan) if piece.chips) == [1, 2, 2, 2, 2]
     made = plan_charts(plan)
     title = made["plan_partition"].to_dict()["title"]["text"]
@@ -182,7 +185,7 @@ def test_runs_that_take_turns_never_have_more_chips_than_there_are(tmp_path):
 
 
 def test_bars_of_memory_are_the_parts_and_the_limits_of_each_run(tmp_path):
-    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_memory"]
+    chart = plan_charts(kept(tmp_path, plan_of()))["plan_memory"]
     parts = {(row["label"], row["phase"]): float(row["value"]) for row in rows_of(chart, "part")}
     for name in ("10t/mha", "1t/mha", "1t/hybrid", "image/adaptive"):
         assert [parts[name, part] for part in ("weights", "activations", "logits")] == [8, 40, 2]
@@ -198,14 +201,14 @@ def test_bars_of_memory_are_the_parts_and_the_limits_of_each_run(tmp_path):
 
 def test_a_limit_far_beyond_all_bars_is_told_and_not_drawn(tmp_path):
     small = run("xs/mha/seed0", "old", 8, 8, 1.0, memory={"weights": PlanEstimate.exact(GIB / 256)})
-    chart = plan_charts(kept(tmp_path, sheet_of([small])))["plan_memory"]
+    chart = plan_charts(kept(tmp_path, plan_of([small])))["plan_memory"]
     assert [float(row["value"]) for row in rows_of(chart, "part")] == [4], "MiB"
     assert not rows_of(chart, "limit")
     assert "64.0 GiB, lies far to the right" in chart.to_dict()["title"]["subtitle"][0]
 
 
 def test_bars_of_time_are_the_days_of_each_run(tmp_path):
-    chart = plan_charts(kept(tmp_path, sheet_of()))["plan_timeline"]
+    chart = plan_charts(kept(tmp_path, plan_of()))["plan_timeline"]
     bars = {row["label"]: row for row in rows_of(chart, "run")}
     assert [*bars] == ["10t/mha", "1t/mha", "1t/hybrid", "6t/mha", "image/adaptive"]
     for each in RUNS:
@@ -224,7 +227,7 @@ def test_bars_of_time_are_the_days_of_each_run(tmp_path):
 
 
 def test_specifications_are_valid(tmp_path):
-    charts = plan_charts(kept(tmp_path, sheet_of()))
+    charts = plan_charts(kept(tmp_path, plan_of()))
     assert charts.keys() == {"plan_partition", "plan_memory", "plan_timeline"}
     for chart in charts.values():
         assert chart.to_dict(validate=True)["$schema"]  # raises where Vega-Lite's schema is broken
@@ -232,7 +235,7 @@ def test_specifications_are_valid(tmp_path):
 
 def test_of_many_runs_so_many_are_drawn_and_the_rest_counted(tmp_path):
     many = [run(f"s{i}/mha/seed0", "old", 2, 2, 1.0) for i in range(MAX_RUNS + 5)]
-    made = plan_charts(kept(tmp_path, sheet_of(many)))
+    made = plan_charts(kept(tmp_path, plan_of(many)))
     for name, kind in (("plan_memory", "whole"), ("plan_timeline", "run")):
         assert len(rows_of(made[name], kind)) == MAX_RUNS
         assert f"5 of {MAX_RUNS + 5} runs are not drawn." in made[name].to_dict()["title"]["subtitle"]
@@ -241,7 +244,7 @@ def test_of_many_runs_so_many_are_drawn_and_the_rest_counted(tmp_path):
 
 def test_where_no_run_fits_the_page_shows_what_is_known(tmp_path):
     nowhere = [run("6t/mha/seed0", "old", 8, 0, None, verdict="6t/mha/seed0 fits nowhere: give more.")]
-    plan = kept(tmp_path, sheet_of(nowhere))
+    plan = kept(tmp_path, plan_of(nowhere))
     assert [*plan_charts(plan)] == ["plan_partition"]
     text = Reader(write_plan_page(SweepDir(tmp_path), plan).read_text()).text("main")
     assert "fits nowhere: give more." in text
@@ -249,11 +252,11 @@ def test_where_no_run_fits_the_page_shows_what_is_known(tmp_path):
 
 
 def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
-    sheet = sheet_of()
-    content = write_plan_page(SweepDir(tmp_path), kept(tmp_path, sheet)).read_text()
+    sweep_plan = plan_of()
+    content = write_plan_page(SweepDir(tmp_path), kept(tmp_path, sweep_plan)).read_text()
     reader = Reader(content)
     console = Console(width=400, force_terminal=False, file=io.StringIO())
-    print_sections(plan_sections(sheet, ["One seed a scale."]), console)
+    print_sections(plan_sections(sweep_plan, ["One seed a scale."]), console)
     shown = " ".join(reader.text("main").split())
     for word in console.file.getvalue().split():
         assert word in shown
@@ -267,10 +270,10 @@ def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
 
 
 def test_names_are_inert(tmp_path):
-    sheet = sheet_of(
+    sweep_plan = plan_of(
         [run(f"1t/{HOSTILE}/seed0", HOSTILE, 8, 8, 1.0)], (ChipShare(HOSTILE, "A100", 8, 8, ()),), HOSTILE
     )
-    reader = Reader(write_plan_page(SweepDir(tmp_path), kept(tmp_path, sheet)).read_text())
+    reader = Reader(write_plan_page(SweepDir(tmp_path), kept(tmp_path, sweep_plan)).read_text())
     assert "img" not in reader.tags
     assert reader.tags.count("script") == 3
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
@@ -283,9 +286,9 @@ def trained(tmp_path) -> SweepDir:
 
 
 def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
-    sheet = sheet_of([run("1t/hybrid/seed0", "old", 8, 8, 2.0), run("1t/mha/seed0", "old", 8, 8, 2.0)])
-    shown = page_content([], sheet, configs_of(sheet), plan_sections(sheet, []))
-    write_plan(trained, to_json(sheet) | {"power": None, "page": shown}, html=True, pictures=False)
+    sweep_plan = plan_of([run("1t/hybrid/seed0", "old", 8, 8, 2.0), run("1t/mha/seed0", "old", 8, 8, 2.0)])
+    shown = page_content([], sweep_plan, configs_of(sweep_plan), plan_sections(sweep_plan, []))
+    write_plan(trained, to_json(sweep_plan) | {"power": None, "page": shown}, html=True, pictures=False)
     reader = Reader(trained.report.read_text())
     titles = reader.texts["h2"]
     assert "Fairness" in titles
@@ -303,7 +306,7 @@ def test_the_report_of_a_sweep_keeps_its_plan(trained, capsys):
 )
 def test_a_plan_that_cannot_be_read_is_said_to_be_lost(tmp_path, spoil):
     sweep = SweepDir(tmp_path)
-    kept(tmp_path, sheet_of())
+    kept(tmp_path, plan_of())
     sweep.plan.write_text(spoil(sweep.plan.read_text()))
     plan = read_plan(sweep)
     assert plan is not None

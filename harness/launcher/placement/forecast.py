@@ -80,16 +80,16 @@ def forecast(
     return _on_workers(blocks, settings, workers, estimator)
 
 
-def with_meshes(blocks: Sequence[Block], outlook: Forecast) -> list[Block]:
+def with_meshes(blocks: Sequence[Block], sweep_forecast: Forecast) -> list[Block]:
     """Return the blocks in the order of their starts, each run on a mesh of the width that it was given.
 
     Workers take the longest block first, so that the last block to end is a short one and no core waits for
     a long one: for the three scales of the demo and two workers that is 32 units of time against 38.
     """
-    if outlook.unit == "workers":
-        seconds = {name: estimate.seconds for name, estimate in outlook.estimates.items()}
+    if sweep_forecast.unit == "workers":
+        seconds = {name: estimate.seconds for name, estimate in sweep_forecast.estimates.items()}
         return sorted(blocks, key=lambda block: -max(seconds[run.name] for run in block.runs))
-    reservations = {reservation.task: reservation for reservation in outlook.schedule.reservations}
+    reservations = {reservation.task: reservation for reservation in sweep_forecast.schedule.reservations}
     return [
         Block(block.name, tuple(_at_width(run, reservations[run.name].width) for run in block.runs))
         for block in sorted(blocks, key=lambda block: reservations[block.runs[0].name].start)

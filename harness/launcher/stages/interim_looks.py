@@ -34,8 +34,8 @@ class InterimLooks:
     def __post_init__(self) -> None:
         if not self.shares:
             raise UserError(
-                "rule.stopping=looks: there is no look before the end. Choose schedule=looks (three looks), or "
-                "set schedule.branches=[0.4,0.6,0.8]."
+                "rule.stopping=looks: there is no look before the end. Choose schedule=looks (three looks), "
+                "or set schedule.branches=[0.4,0.6,0.8]."
             )
 
 

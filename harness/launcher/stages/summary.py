@@ -29,7 +29,7 @@ def printer(console: Console) -> Note:
     return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
-def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[str]:
+def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list[str]:
     """Return the sweep in a few lines: its design, the size of each scale, and its predicted duration. A
     design that is not a full product is listed by its blocks, smallest scale first."""
     scales = [*dict.fromkeys(run.config.scale.name for run in runs)]
@@ -56,8 +56,8 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], outlook: Forecast) -> list[
         )
     total = sum(run.flops for run in runs)
     lines.append(
-        f"  {format_si(total)}FLOP on {outlook.capacity_text}: {format_clock(outlook.schedule.makespan)} "
-        f"predicted ({format_clock(outlook.low)} to {format_clock(outlook.high)})"
+        f"  {format_si(total)}FLOP on {forecast.capacity_text}: {format_clock(forecast.schedule.makespan)} "
+        f"predicted ({format_clock(forecast.low)} to {format_clock(forecast.high)})"
     )
     return lines
 

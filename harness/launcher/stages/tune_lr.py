@@ -136,8 +136,8 @@ def _read_results(sweep: SweepDir) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or hash_json(content.get("variants")) != entries[-1]["content"]["hash"]:
         raise UserError(
-            f"{sweep.learning_rates} was changed or lost after it was hashed. Restore it, or move {sweep.path} "
-            "away and tune again under another experiment_name."
+            f"{sweep.learning_rates} was changed or lost after it was hashed. Restore it, or move "
+            f"{sweep.path} away and tune again under another experiment_name."
         )
     return content["variants"]
 
