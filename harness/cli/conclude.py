@@ -15,18 +15,23 @@ if TYPE_CHECKING:
 
 
 def conclude(sweep: SweepDir, console: Console) -> None:
-    """Write comparison.json and report.html, and print the verdict."""
+    """Print the verdict. Write comparison.json if more than wall-clock times changed, and then report.html,
+    also if it is missing or older than comparison.json (after a kill between the two)."""
     from harness.compare import compare, store_library
     from harness.compare.results.to_json import dumps
     from harness.report.tables.terminal import print_comparison
 
     comparison = compare(sweep)
     floors = store_library(sweep, comparison.rule.control, comparison.rule.domains)
-    changed = _differs_from_stored(sweep, json.loads(dumps(comparison)))
+    stored = atomic_files.read_json(sweep.comparison)
+    wall_clock: dict[str, Any] = {"times": {}}
+    content = json.loads(dumps(comparison)) | wall_clock
+    changed = not isinstance(stored, dict) or stored | wall_clock != content
     if changed:
         atomic_files.write_text(sweep.comparison, dumps(comparison))
     print_comparison(comparison, console)
-    if changed or _report_is_stale(sweep):
+    report = sweep.report
+    if changed or not report.exists() or report.stat().st_mtime_ns < sweep.comparison.stat().st_mtime_ns:
         from harness.report.page.render import write_report  # the plotting stack costs a second to import
 
         write_report(sweep, comparison)
@@ -40,14 +45,3 @@ def _noise_floor_text(entry: LibraryEntry, unit: str) -> str:
     correlation = "" if entry.correlation is None else f", correlation over orders {entry.correlation:.2f}"
     noise = f"{entry.s0:.4f} {unit} (SD, df {entry.df:g}{correlation})"
     return f"{entry.scale}: two seeds of one variant on one order of data differ by {noise}"
-
-
-def _differs_from_stored(sweep: SweepDir, content: dict[str, Any]) -> bool:
-    """Return whether anything but wall-clock times differs from comparison.json."""
-    stored = atomic_files.read_json(sweep.comparison)
-    return not isinstance(stored, dict) or stored | {"times": {}} != content | {"times": {}}
-
-
-def _report_is_stale(sweep: SweepDir) -> bool:
-    """Return whether the report is missing or older than the comparison, as after a kill between the two."""
-    return not sweep.report.exists() or sweep.report.stat().st_mtime_ns < sweep.comparison.stat().st_mtime_ns

@@ -12,9 +12,16 @@ from harness.compare.context.expert_load import expert_uses
 from harness.compare.context.fairness import fairness_rows
 from harness.compare.context.forgetting import forgetting_rows, untrained_domains
 from harness.compare.context.sample_quality import sample_rows
-from harness.compare.inputs.decision_rule import gate_margins, read_json_object, read_rule
+from harness.compare.inputs.decision_rule import gate_margins, read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
-from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_aa_pairs, same_seed_note
+from harness.compare.inputs.json_values import read_json_object
+from harness.compare.inputs.noise_floor import (
+    false_positive_rate,
+    floor_key,
+    has_aa_pairs,
+    matching_floors,
+    same_seed_note,
+)
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
@@ -22,11 +29,10 @@ from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 from harness.compare.stats.multiple_testing import holm, holm_levels
 from harness.compare.stats.paired_effects import NoiseFloor
-from harness.compare.verdict.control_slopes import control_slopes
 from harness.compare.verdict.decide import verdict_sentence
 from harness.compare.verdict.iso_compute import WALL_CLOCK, iso_rows
-from harness.compare.verdict.over_scales import HolmAdjusted, judge_ladder, pool_multipliers, pooled_p
-from harness.compare.verdict.per_scale import DraftRung, draft_rung, finish_rung, treatment_context
+from harness.compare.verdict.over_scales import judge_ladder, pool_multipliers, pooled_p
+from harness.compare.verdict.per_scale import DraftRung, draft_rungs, finish_rung
 from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements
 from harness.compare.verdict.run_outcomes import count_divergence, run_states
 from harness.records.paths import SweepDir
@@ -50,11 +56,6 @@ class VerdictInputs:
     ledger_runs: frozenset[RunKey] = frozenset()
     """Runs with a placement in the ledger."""
 
-    @property
-    def expected_runs(self) -> ExpectedRuns:
-        """Runs that the sweep should have."""
-        return ExpectedRuns(self.rule, self.runs, self.ledger_runs)
-
 
 def compare(sweep: SweepDir | Path | str) -> Comparison:
     """Return the verdict of a sweep directory, finished or not.
@@ -75,11 +76,12 @@ def read_inputs(sweep: SweepDir) -> VerdictInputs:
     """Read everything that a verdict needs from a sweep."""
     runs = read_runs(sweep)
     rule, deviations, tuning = read_rule(sweep, runs)
-    controls = [run for run in runs if run.provenance.variant == rule.control]
-    names = {run.provenance.experiment for run in runs if run.provenance.experiment}
+    records = [run.provenance for run in runs]
+    floors = matching_floors(sweep, [floor_key(r) for r in records if r.variant == rule.control])
+    name = min((record.experiment for record in records if record.experiment), default=sweep.path.name)
     return VerdictInputs(
-        min(names, default=sweep.path.name), rule, runs, deviations, find_floors(sweep, controls), tuning,
-        gate_margins(sweep), read_json_object(sweep.timing), _notes(runs, rule), runs_in_ledger(sweep),
+        name, rule, runs, deviations, floors, tuning, gate_margins(sweep), read_json_object(sweep.timing),
+        _notes(runs, rule), runs_in_ledger(sweep),
     )  # fmt: skip
 
 
@@ -96,16 +98,18 @@ def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
 
 def judge(inputs: VerdictInputs) -> Comparison:
     """Compute the verdict: every rung, Holm's correction over all of them, then each treatment's ladder."""
-    rule, runs, expected = inputs.rule, inputs.runs, inputs.expected_runs
-    scales, treatments = sort_scales(runs), expected.treatments
-
-    def pair(name: str) -> list[PairedRuns]:
-        names = rule.control, name
-        return [paired_runs(runs, s, *names, rule.domains) for s in expected.compared_scales(name, scales)]
-
-    pairings = {name: pair(name) for name in treatments}
-    drafts = {name: _draft_rungs(inputs, pairs, expected.family_size) for name, pairs in pairings.items()}
-    rungs = _finish_rungs(drafts, expected.family_size)
+    rule, runs = inputs.rule, inputs.runs
+    expected = ExpectedRuns(rule, runs, inputs.ledger_runs)
+    scales, treatments, family_size = sort_scales(runs), expected.treatments, expected.family_size
+    pairings = {
+        name: [paired_runs(runs, scale, rule, name) for scale in expected.compared_scales(name, scales)]
+        for name in treatments
+    }
+    drafts = {
+        name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size)
+        for name, pairs in pairings.items()
+    }
+    rungs = _finish_rungs(drafts, family_size)
     ladders = _judge_ladders(rule, drafts, rungs)
     return Comparison(
         experiment=inputs.experiment,
@@ -119,26 +123,12 @@ def judge(inputs: VerdictInputs) -> Comparison:
         runs=run_states(expected, scales),
         divergence=tuple(count_divergence(name, drafts[name]) for name in treatments),
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=(*inputs.notes, *_not_compared_notes(expected)),
+        notes=(*inputs.notes, *expected.not_compared_notes),
         loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs),
         experts=expert_uses(runs, scales),
     )
-
-
-def _not_compared_notes(expected: ExpectedRuns) -> list[str]:
-    records = (run.provenance for run in expected.not_compared)
-    names = dict.fromkeys(f"{record.variant} at {record.scale}" for record in records)
-    sentence = f"Not compared (no other variant in {expected.loss_unit} at the same scale): "
-    return [f"{sentence}{', '.join(names)}."] if names else []
-
-
-def _draft_rungs(inputs: VerdictInputs, pairings: list[PairedRuns], family_size: int) -> list[DraftRung]:
-    """Judge every rung of one treatment, before Holm's correction over all of them."""
-    slopes = control_slopes(pairings)
-    context = treatment_context(inputs.rule, pairings, inputs.floors, slopes, inputs.tuning, family_size)
-    return [draft_rung(runs, context) for runs in pairings]
 
 
 def _finish_rungs(drafts: dict[str, list[DraftRung]], family_size: int) -> dict[str, list[Rung]]:
@@ -155,7 +145,7 @@ def _judge_ladders(
     p = [pooled_p(k, drafts[name]) for name, k in pooled.items()]
     p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
     return tuple(
-        judge_ladder(rule, drafts[name], rungs[name], pooled[name], HolmAdjusted(p_value, corrected, level))
+        judge_ladder(rule, drafts[name], rungs[name], pooled[name], p_value, corrected, level)
         for name, p_value, corrected, level in zip(drafts, p, p_holm, levels, strict=True)
     )
 

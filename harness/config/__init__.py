@@ -1,1 +1,1 @@
-"""What can be chosen? Typed configs, how they are composed, and what makes two runs a fair pair."""
+"""What can be chosen? Typed configs, their composition, run identity and the pair check."""

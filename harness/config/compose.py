@@ -1,4 +1,4 @@
-"""From overrides to a resolved config: Hydra composes, the schema types, a mistake is one sentence."""
+"""Composition of overrides into a typed, resolved config by Hydra. A mistake raises one UserError."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Result = TypeVar("Result")
 
 
 def config_path() -> str:
-    """conf/ beside the harness, or the installed package of that name."""
+    """Return the path of conf/ beside the harness, else Hydra's name of the installed package `conf`."""
     return str(CONF_FOLDER) if (CONF_FOLDER / "config.yaml").is_file() else "pkg://conf"
 
 
 def to_resolved_config(node: DictConfig) -> Config:
-    """The typed config of one run, without Hydra's own node.
+    """Convert a composed node to the typed config of one run, without Hydra's own node.
 
-    A rule that names no control is completed by the launcher, which knows the first variant.
+    If `rule.control` is missing it becomes ""; the launcher sets it to the first variant.
     """
     with hydra_errors.as_user_errors():
         config = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
@@ -51,7 +51,7 @@ def to_resolved_config(node: DictConfig) -> Config:
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The config of one run, outside a Hydra program (plans, tests, notebooks)."""
+    """Compose the config of one run outside a Hydra program (plans, tests, notebooks). Raises UserError."""
     register_schema()
     overrides = [_quote_null_experiment(override) for override in overrides]
     with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
@@ -60,14 +60,14 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
-    """Hand a command line to Hydra: `task` for a single run, the launcher for a sweep.
+    """Run a command line through Hydra: `task` for a single run, the launcher for a sweep.
 
-    Raises UserError where Hydra would print its own report, and whatever the launcher raised.
-    The task is called after Hydra is done, since Hydra reports what a task raises in its own way.
+    Raises UserError where Hydra would print its own report, and passes on what the launcher raises. `task`
+    runs after Hydra has finished, because Hydra catches and prints exceptions of its tasks.
     """
     parsed, options = _parse_command_line(arguments)
     if parsed.cfg and parsed.multirun:
-        options = [option for option in options if option not in MULTIRUN_FLAGS]  # Hydra shows, or sweeps
+        options = [option for option in options if option not in MULTIRUN_FLAGS]  # Hydra cannot do both
         hydra_errors.check_cfg_option(parsed.cfg, parsed.overrides)
         if parsed.cfg == "job":
             print(_show_job_config(parsed))
@@ -77,31 +77,33 @@ def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[Config]:
-    """The configs of a sweep in Hydra's order; nothing is launched. Raises UserError."""
+    """Compose the configs of a sweep, in Hydra's order, without launching it. Raises UserError."""
     return _compose_with_hydra([*COMPOSE_ONLY, *overrides], to_resolved_config)
 
 
 def _show_job_config(arguments: argparse.Namespace) -> str:
-    """The config of a sweep's first run, as Hydra's `--cfg job` shows that of a single one."""
+    """Return the YAML of a sweep's first run, as Hydra's `--cfg job` prints it for a single run."""
     first, *_ = _compose_with_hydra([*COMPOSE_ONLY, *arguments.overrides], lambda node: node)
     part = OmegaConf.select(first, arguments.package) if arguments.package else first
     if part is None:
         suggestion = did_you_mean(arguments.package, map(str, first))
-        raise UserError(f"--package {arguments.package}: no such part of a config; {suggestion}")
+        raise UserError(f"--package {arguments.package}: the config has no such part; {suggestion}")
     with hydra_errors.as_user_errors():
         text = OmegaConf.to_yaml(part, resolve=arguments.resolve) if OmegaConf.is_config(part) else str(part)
     return text.rstrip("\n")
 
 
 def _parse_command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """A command line, and its options: Hydra wants all overrides in one piece."""
+    """Return the parsed command line and its options. Hydra needs the overrides in one contiguous list."""
     parsed = get_args_parser().parse_intermixed_args([*arguments])
     return parsed, [argument for argument in arguments if argument not in parsed.overrides]
 
 
 def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Result]) -> list[Result]:
-    """What Hydra gives to a program that it starts; nothing for a sweep that was launched. What Hydra itself
-    writes of a sweep goes to a folder that does not last: the launcher keeps it once it may write."""
+    """Return `make` of each config that Hydra passes to its task; an empty list if it launched a sweep.
+
+    Hydra's own sweep files go to a temporary folder; the launcher copies them once it may write.
+    """
     register_schema()
     results: list[Result] = []
     errors: list[UserError] = []
@@ -109,7 +111,7 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
     def take(node: DictConfig) -> None:
         try:
             results.append(make(node))
-        except UserError as error:  # of which Hydra would make a report of its own
+        except UserError as error:  # Hydra would catch it and print its own report
             errors.append(error)
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
@@ -124,18 +126,18 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
 
 
 def _quote_null_experiment(override: str) -> str:
-    """`experiment=null` is the experiment of that name; to Hydra it would be none."""
+    """Quote `experiment=null`, which names the experiment `null`; unquoted, Hydra would drop the group."""
     return "experiment='null'" if override == "experiment=null" else override
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra (conf/config.yaml starts from it), and `${floordiv:a,b}`."""
+    """Register the schema with Hydra, as the base of conf/config.yaml, and the resolver `${floordiv:a,b}`."""
     ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
     OmegaConf.register_new_resolver("floordiv", lambda a, b: a // b, replace=True)
 
 
 def config_groups() -> dict[str, list[str]]:
-    """The groups of conf/ and their options, as they ship."""
+    """Return the groups of the conf/ that ships with the harness, each with its options."""
     root = CONF_FOLDER if (CONF_FOLDER / "config.yaml").is_file() else resources.files("conf")
     return {
         folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
@@ -146,9 +148,11 @@ def config_groups() -> dict[str, list[str]]:
 
 @contextmanager
 def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and raises instead of reporting only if this variable is set. Of a searchpath
-    that is not there it only warns, and then misses what should be in it."""
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    """Set sys.argv for Hydra, and make Hydra raise instead of printing.
+
+    A missing searchpath, of which Hydra only warns, becomes an error.
+    """
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -157,5 +161,5 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
             yield
     finally:
         sys.argv = argv
-        if full is None:
+        if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]

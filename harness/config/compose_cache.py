@@ -1,9 +1,8 @@
-"""Composing the jobs of a sweep without composing the same choices twice.
+"""Cache of compositions, so that a sweep composes each combination of group choices once.
 
-Hydra composes each job from nothing, once to validate it and once to launch it, and a
-composition costs a tenth of a second: a ladder of 27 runs would wait seven seconds each time
-that it is continued. Overrides of plain values are applied after the choices of groups, so
-one composition serves all jobs that differ in values only.
+Hydra composes every job from scratch, once to validate and once to launch it. A composition takes 0.1 s,
+so continuing a sweep of 27 runs would take seven seconds. Value overrides apply after group choices, so
+jobs that differ only in values share one composition.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ Load = Callable[[DictConfig, list[str]], DictConfig]
 
 
 def cache_compositions(loader: ConfigLoader) -> None:
-    """Let `loader.load_sweep_config` compose each combination of group choices once.
+    """Make `loader.load_sweep_config` compose each combination of group choices once.
 
-    What it returns is without Hydra's own node, which is most of a config and of a copy's time,
-    and is not to be changed: the same job gets the same object.
+    The returned configs lack Hydra's own node, which dominates their size and copy time. Do not change
+    them: equal jobs share one object.
     """
     compose: Load = loader.load_sweep_config
     compositions: dict[tuple[str, ...], DictConfig] = {}
@@ -64,7 +63,7 @@ def _apply_values(config: DictConfig, overrides: list[Override]) -> DictConfig:
 
 
 def _sets_one_leaf(override: Override) -> bool:
-    """Sets one leaf of the schema, and nothing else."""
+    """Return whether the override only sets one leaf of the schema."""
     plain = not (override.is_add() or override.is_delete() or override.is_force_add())
     return plain and override.package is None and override.key_or_group in _leaf_keys()
 

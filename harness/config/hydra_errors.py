@@ -1,4 +1,4 @@
-"""A mistake in a command line or a config file, said in one sentence: key, value, the nearest right one."""
+"""Messages for mistakes in a command line or a config file: key, value and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from omegaconf.errors import (
 
 from harness.config.renamed_keys import renamed_key_message
 from harness.config.schema.run import Config, SourceConfig
-from harness.core.errors import UserError, did_you_mean
+from harness.core.errors import UserError, cause_chain, did_you_mean
 from harness.core.hashing import flatten
 
 _TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
@@ -34,7 +34,7 @@ _TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "tru
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise into a UserError; anything else passes."""
+    """Convert exceptions of Hydra and OmegaConf to UserError; others pass unchanged."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -44,19 +44,19 @@ def as_user_errors() -> Iterator[None]:
 
 
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
-    """Refuse what Hydra would answer with a traceback, or would silently do otherwise."""
+    """Raise UserError for overrides that Hydra would answer with a traceback or silently misread."""
     for override in _parse(overrides):
         if problem := _override_mistake(override, groups):
             raise UserError(problem)
 
 
 def check_cfg_option(kind: str, overrides: Sequence[str]) -> None:
-    """Refuse several values where Hydra's own config is to be shown, which it does of one run."""
+    """Raise UserError for several values with `--cfg hydra` or `--cfg all`, which show only one run."""
     sweeps = [override for override in _parse(overrides) if override.is_sweep_override()]
     if sweeps and kind != "job":
         raise UserError(
-            f"{sweeps[0].input_line}: --cfg {kind} shows one run; give one value, or see the config of the "
-            "first run with --cfg job"
+            f"{sweeps[0].input_line}: --cfg {kind} shows one run. Give one value, or use --cfg job to see the "
+            "config of the first run."
         )
 
 
@@ -67,21 +67,21 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
     line, key = override.input_line, override.key_or_group
     if override.is_sweep_override() and not override.is_discrete_sweep():
-        return f"{line}: a sweep needs values that can be counted; write {key}=a,b,c or {key}=range(0,3)"
+        return f"{line}: a sweep needs a finite list of values. Write {key}=a,b,c or {key}=range(0,3)."
     if key not in groups or override.is_delete():
         return None
     if key == "experiment" and override.is_sweep_override():
-        return f"{line}: an experiment is a sweep of its own; start one command for each"
+        return f"{line}: each experiment is a separate sweep. Start one command for each."
     if override.is_add():
-        return f"{line}: the group {key} is there already; write {str(line).lstrip('+')}"
+        return f"{line}: the group {key} exists already. Write {str(line).lstrip('+')}"
     if not override.is_sweep_override() and override.value() is None:
-        return f"{line}: null is no choice of {key}; {did_you_mean('null', groups[key])}"
+        return f"{line}: null is not an option of {key}; {did_you_mean('null', groups[key])}"
     return None
 
 
 def error_sentence(error: BaseException) -> str:
-    """The most telling sentence of a chain of exceptions."""
-    chain = [*_chain(error)]
+    """Return the most specific message for an exception and its causes."""
+    chain = [*cause_chain(error)]
     for cause in chain:
         for explain in (
             _explain_syntax,
@@ -99,36 +99,30 @@ def error_sentence(error: BaseException) -> str:
 
 def _missing_folder_message(warning: UserWarning) -> str:
     path = re.search(r"path=(.*) is not available", str(warning))
-    return f"hydra.searchpath: there is no folder {path[1] if path else warning}; give [file://FOLDER]"
+    return f"hydra.searchpath: {path[1] if path else warning} does not exist. Give [file://FOLDER]."
 
 
 def _file_prefix(chain: Sequence[BaseException]) -> str:
-    """The file that the mistake stands in, where it is not the command line."""
+    """Return `FILE.yaml: ` if the mistake is in a file, empty if it is on the command line."""
     match = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
     return f"{match[1]}.yaml: " if match else ""
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _explain_group_choice(error: BaseException) -> str | None:
-    """A group option that no file stands for, or a group that was left without one."""
+    """Explain a group option without a file, or a group without a choice."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group.endswith("/None"):
-            return f"roster=? : a member takes its size '{option}' from one; write roster=replica"
+            return f"roster=? : the size '{option}' of a member comes from a roster. Write roster=replica."
         return f"{group or 'config'}={option}: no such choice; {did_you_mean(option, error.options or ())}"
     if match := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
-        return f"{match[1]}=? : no choice was made; {did_you_mean('', options)}"
+        return f"{match[1]}=? : choose an option; {did_you_mean('', options)}"
     return None
 
 
 def _explain_unknown_key(error: BaseException) -> str | None:
-    """A key that the schema does not have."""
+    """Explain a key that is not in the schema."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
         return _new_source_message(str(error.key))
@@ -151,19 +145,19 @@ def _unknown_key_message(key: str, line: str | None = None) -> str:
     if message := renamed_key_message(key, (line or "").partition("=")[2]):
         return message
     if line and ".options" in key:
-        return f"{line}: an option that the config does not name yet is added; write +{line}"
+        return f"{line}: the config does not set this option yet. Add it with +{line}"
     return f"{line or key}: no such key; {did_you_mean(key, _similar_keys(key))}"
 
 
 def _new_source_message(name: str) -> str:
     return (
-        f"data.sources.{name}: a command line adds no source; write a YAML file that has it, as "
-        "conf/data/prose_code.yaml has two"
+        f"data.sources.{name}: the command line cannot add a source. Write a YAML file for data=, such as "
+        "conf/data/prose_code.yaml."
     )
 
 
 def _similar_keys(key: str) -> Iterable[str]:
-    """Keys that a slip of the finger may have missed: beside it, or anywhere if that is close."""
+    """Return the candidates for a mistyped key: the closest key of all, else its siblings, else all keys."""
     parent = key.rpartition(".")[0]
     siblings = [candidate for candidate in _schema_keys() if candidate.rpartition(".")[0] == parent]
     close = difflib.get_close_matches(key, _schema_keys(), n=1, cutoff=0.5)
@@ -181,15 +175,15 @@ def _explain_missing_value(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         key = str(error.full_key)
         group = key.partition(".")[0]
-        way = f"choose one with {group}=..." if key == f"{group}.name" else f"set {key}=..."
-        return f"{key} has no value; {way}"
+        way_out = f"Choose one with {group}=..." if key == f"{group}.name" else f"Set {key}=..."
+        return f"{key} has no value. {way_out}"
     return None
 
 
 def _explain_several_values(error: BaseException) -> str | None:
-    """A sweep where one run was asked for."""
+    """Explain several values in a command that trains one run."""
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
-        return f"{match[1]}: several values make a sweep; use `harness sweep`, or quote a text with commas"
+        return f"{match[1]}: several values make a sweep. Use `harness sweep`, or quote a text with commas."
     return None
 
 
@@ -201,12 +195,12 @@ def _explain_interpolation(error: BaseException) -> str | None:
 
 def _explain_syntax(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not readable as KEY=VALUE; quote a value that holds special signs"
+        return f"{error.override}: not readable as KEY=VALUE. Quote a value with special characters."
     return None
 
 
 def _explain_wrong_type(error: BaseException) -> str | None:
-    """A value of the wrong type."""
+    """Explain a value of the wrong type, or outside an enum."""
     if not isinstance(error, ValidationError):
         return None
     text = _first_line(error)

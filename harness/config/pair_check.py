@@ -1,4 +1,4 @@
-"""A pair differs only in what it declares."""
+"""Check that the variants of a block differ only in the nodes that they declare."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by
 
 TUNED_KEY = "optimizer.learning_rate"
-"""Differs between variants that were tuned, each over the same bracket."""
+"""Key that may differ between variants that were tuned over the same bracket."""
 
 FREE_NODES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
-"""Nodes that say which variant this is, or that no training reads. The mesh is not among them."""
+"""Nodes that name the variant or that training does not read. The mesh is not one of them."""
 
 
 def undeclared_differences(left: Config, right: Config) -> dict[str, tuple[Any, Any]]:
-    """The leaves in which two variants of a block differ although neither declares them."""
+    """Return `{key: (left, right)}` of the leaves that differ although neither variant declares them."""
     tuned = [TUNED_KEY] if left.tune.name is TuneTarget.lr else []
     allowed = [*FREE_NODES, *tuned, *left.variant.touches, *right.variant.touches]
     differing = config_difference(left, right)
@@ -27,18 +27,19 @@ def undeclared_differences(left: Config, right: Config) -> dict[str, tuple[Any, 
 
 
 def check_block(configs: Sequence[Config], label: str) -> None:
-    """Raises UserError at the first variant that differs from the first one in what it does not declare."""
+    """Raise UserError if a variant differs from the first in an undeclared leaf; `label` names the block."""
     control = configs[0]
     for config in configs[1:]:
         if differences := undeclared_differences(control, config):
             raise UserError(
-                f"{label}: '{config.variant.name}' and '{control.variant.name}' differ in {describe_differences(differences)}, "
-                "which neither declares; declare the node in variant.touches, or make it equal"
+                f"{label}: '{config.variant.name}' and '{control.variant.name}' differ in "
+                f"{describe_differences(differences)}, which neither declares. Declare the node in "
+                "variant.touches, or make it equal."
             )
 
 
 def identity_difference(stored: Config, requested: Config) -> str:
-    """In words, where two configs of one path differ in what makes a run this run."""
+    """Describe the identity-relevant differences of two configs for one run directory; empty if none."""
     differing = config_difference(stored, requested)
     return describe_differences(
         {key: pair for key, pair in differing.items() if not is_covered_by(key, list(VOLATILE))}
@@ -46,7 +47,7 @@ def identity_difference(stored: Config, requested: Config) -> str:
 
 
 def describe_differences(differing: dict[str, tuple[Any, Any]], limit: int = 3) -> str:
-    """`key (one against other)`, at most so many of them."""
+    """Return `key (left against right)` for at most `limit` keys, and the number of the others."""
     phrases = [
         f"{key} ({left!r} against {right!r})" for key, (left, right) in list(differing.items())[:limit]
     ]

@@ -1,4 +1,4 @@
-"""Config keys that got other names: old files stay readable, an old override is answered with the new key."""
+"""Renamed config keys: old files stay readable, and an error for an old override names the new key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Node = dict[str, Any]
 
 @dataclass(frozen=True)
 class RenamedKey:
-    """A key before and after; `*` stands for any name at that place."""
+    """Old and new name of a dotted key; `*` matches any name at its position."""
 
     old: str
     new: str
     values: Mapping[Any, Any] = field(default_factory=dict)
-    """Old value -> new value, where values changed too."""
+    """New value by old value, if values changed too."""
 
 
 RENAMED = (
@@ -36,7 +36,7 @@ RENAMED = (
 
 
 def with_new_names(config: Mapping[str, Any]) -> Node:
-    """Return the containers of a config, of any age, under today's names; `variant.touches` too."""
+    """Return a config of any version under today's key names, also inside `variant.touches`."""
     content: Node = copy.deepcopy(dict(config))
     for key in RENAMED:
         _move(content, key.old, key.new, key.values)
@@ -45,9 +45,9 @@ def with_new_names(config: Mapping[str, Any]) -> Node:
 
 
 def with_first_names(config: Mapping[str, Any]) -> Node:
-    """Return the containers of today's config under the names that each key had first.
+    """Return today's config under the first name of each key.
 
-    A run's identity is hashed over these, so that a rename makes no run another one.
+    The identity of a run is hashed over these, so that a renamed key does not change it.
     """
     content: Node = copy.deepcopy(dict(config))
     for key in RENAMED:
@@ -59,16 +59,15 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
 
 
 def renamed_key_message(key: str, value: str = "") -> str | None:
-    """Say what a key, and the value that was given to it, is called today; None if nothing was renamed."""
+    """Return a message with today's name of a key and of its value; None if neither was renamed."""
     for renamed_key in RENAMED:
-        if not _matches(renamed_key.old, key) or (
-            renamed_key.old == renamed_key.new and value not in renamed_key.values
-        ):
+        same_key = renamed_key.old == renamed_key.new
+        if not _matches(renamed_key.old, key) or (same_key and value not in renamed_key.values):
             continue
-        new_key = _fill_wildcards(renamed_key.new, key)
         new_value = renamed_key.values.get(value, value)
-        value_text = str(new_value).lower() if isinstance(new_value, bool) else str(new_value)
-        return f"{key}{'=' * bool(value)}{value} was renamed: write {new_key}{'=' * bool(value_text)}{value_text}"
+        text = str(new_value).lower() if isinstance(new_value, bool) else str(new_value)
+        new_name = f"{_fill_wildcards(renamed_key.new, key)}{'=' * bool(text)}{text}"
+        return f"{key}{'=' * bool(value)}{value} was renamed: write {new_name}"
     return None
 
 
@@ -98,7 +97,7 @@ def _move(config: Node, source: str, target: str, values: Mapping[Any, Any]) -> 
 
 
 def _matching_keys(node: Any, parts: list[str], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the containers that fits a pattern's parts."""
+    """Yield every dotted key of the config that matches the parts of a pattern."""
     if not isinstance(node, dict):
         return
     first, *later_parts = parts

@@ -1,4 +1,4 @@
-"""Identity of a run, and the difference set of two configs."""
+"""Identity hash of a run, and the leaves in which two configs differ."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from harness.config.schema.run import Config
 from harness.core.hashing import flatten, hash_json, to_plain
 
 VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
-"""Nodes that say where, how patiently, or what for a run is trained, but not what it is."""
+"""Nodes outside the identity: where, with which retries and for which test a run is trained."""
 
 
 def identity(config: Config) -> str:
-    """Hash what makes a run this run: every node but the volatile ones, as 64 hex digits."""
+    """Return the sha256 of every node except the volatile ones, 64 hex digits."""
     nodes = {key: value for key, value in to_plain(config).items() if key not in VOLATILE}
     return hash_json(with_first_names(nodes))
 
 
-def config_difference(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Every leaf in which two configs differ, `{dotted key: (one, other)}`; absent leaves are None."""
-    left_leaves, right_leaves = flatten(one), flatten(other)
-    keys = sorted(left_leaves.keys() | right_leaves.keys())
+def config_difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the leaves that differ, `{dotted key: (a, b)}`; a missing leaf is None."""
+    leaves_a, leaves_b = flatten(a), flatten(b)
+    keys = sorted(leaves_a.keys() | leaves_b.keys())
     return {
-        key: (left_leaves.get(key), right_leaves.get(key))
-        for key in keys
-        if left_leaves.get(key) != right_leaves.get(key)
+        key: (leaves_a.get(key), leaves_b.get(key)) for key in keys if leaves_a.get(key) != leaves_b.get(key)
     }

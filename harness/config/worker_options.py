@@ -1,6 +1,6 @@
-"""What a command asks of its workers beside their runs, carried in the environment.
+"""Options of a command for its workers, passed in the environment.
 
-A run's own config.yaml is that of the first launch; how often a run is tried is the business of each command.
+A run's config.yaml comes from the first launch, but every command sets the retries anew.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ from dataclasses import dataclass
 OPTIONS_VARIABLE = "AB_HARNESS_TERMS"
 MAX_BACKOFF_SECONDS = 60.0
 INCOMPLETE = 3
-"""Exit status of a worker that leaves a run which the same command would train further."""
+"""Exit status of a worker that stops before a run is done; the same command would continue it."""
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """As `engine.<field>` says. A worker that was told nothing tries each run once."""
+    """Values of `engine.<field>`. Without them a worker tries each run once."""
 
     attempts: int = 1
-    """Failures in a row that a run may have without getting further, before it is given up."""
+    """Number of consecutive failures without progress after which a run is given up."""
     backoff_seconds: float = 1.0
     stall_seconds: float = 300.0
     on_failure: str = "continue"
     devices: int = 0
-    """That the worker may use at a time; 0: all that it has."""
+    """Number of devices that the worker may use at a time; 0: all."""
 
     def backoff(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row: doubled by each, and never so long that waiting
-        looks like a stall."""
+        """Return the seconds to wait after this many consecutive failures.
+
+        The wait doubles with each failure, up to MAX_BACKOFF_SECONDS and half of `stall_seconds`.
+        """
         return min(self.backoff_seconds * 2 ** (failures - 1), MAX_BACKOFF_SECONDS, self.stall_seconds / 2)
 
 
 def to_env(options: WorkerOptions) -> dict[str, str]:
+    """Return the environment variable that holds the options as JSON."""
     return {OPTIONS_VARIABLE: json.dumps(dataclasses.asdict(options))}
 
 
 def from_env(env: Mapping[str, str]) -> WorkerOptions:
+    """Read the options; the defaults if the variable is not set."""
     return WorkerOptions(**json.loads(env.get(OPTIONS_VARIABLE, "{}")))

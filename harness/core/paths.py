@@ -27,7 +27,9 @@ def local_path(place: object, way_out: str, key: str = "") -> str:
     """
     if is_remote(place):
         protocol = str(place).partition(":")[0]
-        raise UserError(f"{key}{place}: this must be a path, but {protocol} is not a mounted file system; {way_out}")
+        raise UserError(
+            f"{key}{place}: this must be a path, but {protocol} is not a mounted file system; {way_out}"
+        )
     return _FILE.sub("", str(place), count=1)
 
 

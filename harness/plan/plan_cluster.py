@@ -140,8 +140,8 @@ def _chip_shares(cluster: Cluster, members: Sequence[AllocatedRun]) -> Iterator[
 
 def _chips_at_once(members: Sequence[AllocatedRun]) -> int:
     """Return the number of chips that runs have at any one moment."""
-    turns = {member.slot: member.chips for member in members if member.slot is not None}
-    return sum(turns.values()) + sum(member.chips for member in members if member.slot is None)
+    slots = {member.slot: member.chips for member in members if member.slot is not None}
+    return sum(slots.values()) + sum(member.chips for member in members if member.slot is None)
 
 
 def _power_use(cluster: Cluster, shares: Sequence[ChipShare]) -> PowerUse:

@@ -158,16 +158,16 @@ def _planned_row(model: ModelShape, part: Partition, layout: Layout | None, devi
 
 def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
     best, choice = uncalibrated_cost(row)
-    doubts = uncertainty_sources(row)
+    sources = uncertainty_sources(row)
     if best.terms["launch"] > LAUNCH_BOUND_SHARE * best.seconds:
-        doubts = (*doubts, "launch")
-    step = _calibrate_seconds(best.seconds, calibration, doubts)
-    model, used = row.model, row.chips if row.is_published else best.layout.devices
+        sources = (*sources, "launch")
+    step = _calibrate_seconds(best.seconds, calibration, sources)
+    model, num_devices = row.model, row.chips if row.is_published else best.layout.devices
     peak = row.chip.peaks.get("bf16") or row.chip.peak(model.precision.matmul_dtype)
     days = None if model.tokens is None else step.scaled(model.tokens / model.tokens_per_step / 86_400)
     return CostPrediction(
         model=model,
-        devices=used,
+        devices=num_devices,
         layout=best.layout,
         parameters=PlanEstimate.exact(model.parameters),
         active_parameters=PlanEstimate.exact(model.active_parameters),
@@ -177,10 +177,10 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
         step_seconds=step,
         terms={name: seconds * calibration.factor for name, seconds in best.terms.items()},
         tokens_per_second=step.rate_of(model.tokens_per_step),
-        mfu=step.rate_of(model.step_flops / (peak * used)),
+        mfu=step.rate_of(model.step_flops / (peak * num_devices)),
         days=days,
         choice=choice,
-        notes=_notes(row, used, doubts),
+        notes=_notes(row, num_devices, sources),
     )
 
 
@@ -196,10 +196,10 @@ def _memory_estimate(part: str, value: float) -> PlanEstimate:
     return PlanEstimate.within(value, MEMORY_UNCERTAINTY, EvidenceKind.analytic)
 
 
-def _notes(row: PublishedRun, used: int, sources: Sequence[str]) -> tuple[str, ...]:
+def _notes(row: PublishedRun, num_devices: int, sources: Sequence[str]) -> tuple[str, ...]:
     notes = [f"{key}: not given, assumed" for key in row.assumed_columns]
     notes += row.remembered_notes
-    if used < row.chips:
-        notes.append(f"{row.chips - used} of {row.chips} devices stay idle: no layout divides them")
+    if num_devices < row.chips:
+        notes.append(f"{row.chips - num_devices} of {row.chips} devices stay idle: no layout divides them")
     width = "; ".join(f"{doubt} {uncertainty.UNCERTAINTY[doubt]:.2f}" for doubt in sources)
     return (*notes, f"interval widened (sd in ln) for {width}") if sources else tuple(notes)

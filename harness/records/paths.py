@@ -1,4 +1,4 @@
-"""Where everything of a sweep and of a run lies on disk. The only place that knows file names."""
+"""Paths of a sweep and of its runs. Only this module knows file names."""
 
 from __future__ import annotations
 
@@ -9,150 +9,106 @@ from pathlib import Path
 NOISE_FLOORS = "aa_library.json"
 
 
+class _File:
+    """Attribute of a directory class: the path of a file or folder in the directory."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __get__(self, directory: RunDir | SweepDir, owner: type) -> Path:
+        return directory.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
-    """`<scale>/<variant>/seed<k>/`, or a cooldown branch inside one."""
+    """Run directory `<scale>/<variant>/seed<k>/`, or a cooldown branch `branch<pct>/` inside one."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def run(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def timeline(self) -> Path:
-        """What its lane was doing when (records.run.timeline); a branch stands in its parent's."""
-        return self.path / "timeline.jsonl"
-
-    @property
-    def training_target(self) -> Path:
-        """How far to train for now (records.run.training_target)."""
-        return self.path / "goal.json"
-
-    @property
-    def examples(self) -> Path:
-        """Which examples a finished run consumed (records.run.example_hash)."""
-        return self.path / "examples.json"
-
-    @property
-    def samples(self) -> Path:
-        """Of a run of images: how far its samples are from real ones (records.run.sample_quality)."""
-        return self.path / "samples.json"
-
-    @property
-    def sample_grid(self) -> Path:
-        """Of a run of images: a grid of its samples."""
-        return self.path / "samples.png"
-
-    @property
-    def profile(self) -> Path:
-        """A trace of a few of its steps, where one was asked for."""
-        return self.path / "profile"
-
-    @property
-    def worker_lock(self) -> Path:
-        """Held by the process that trains the run (records.run.run_lock)."""
-        return self.path / "worker.lock"
-
-    @property
-    def rendezvous(self) -> Path:
-        """Where process 0 of several waits for the others, until they have come."""
-        return self.path / "meeting.json"
-
+    config = _File("config.yaml")
+    """Resolved config (records.run.config_file)."""
+    run = _File("run.json")
+    """Provenance of the run (records.run.provenance)."""
+    status = _File("status.json")
+    """State and progress (records.run.status)."""
+    metrics = _File("metrics")
+    """Folder of the loss curves (records.run.metrics)."""
+    checkpoints = _File("checkpoints")
+    """Folder of the checkpoints and their manifests."""
+    log = _File("log.txt")
+    """Output of the worker about this run."""
+    timeline = _File("timeline.jsonl")
+    """Phases of the run over time (records.run.timeline). A branch is part of its parent's timeline."""
+    training_target = _File("goal.json")
+    """Share of the budget to train for now (records.run.training_target)."""
+    examples = _File("examples.json")
+    """Hash of the examples that a finished run consumed (records.run.example_hash)."""
+    samples = _File("samples.json")
+    """Distances of an image run's samples from real images (records.run.sample_quality)."""
+    sample_grid = _File("samples.png")
+    """Grid of an image run's samples."""
+    profile = _File("profile")
+    """Folder of the profiler trace, if one was requested."""
+    worker_lock = _File("worker.lock")
+    """Lock of the process that trains the run (records.run.run_lock)."""
+    rendezvous = _File("meeting.json")
+    """Address of process 0 of a multi-process run, until all processes have joined."""
     def checkpoint(self, step: int) -> Path:
+        """Return the folder of the checkpoint at a step."""
         return self.checkpoints / f"{step:08d}"
 
     def manifest(self, step: int) -> Path:
+        """Return the manifest of the checkpoint at a step."""
         return self.checkpoints / f"{step:08d}.manifest.json"
 
     def branch(self, share: float) -> RunDir:
-        """The cooldown branch that ends at this share of the token budget."""
+        """Return the cooldown branch that ends at this share of the token budget."""
         return RunDir(self.path / f"branch{round(share * 100)}")
 
     def branches(self) -> list[RunDir]:
+        """Return the branches on disk, sorted by path."""
         return [RunDir(path.parent) for path in sorted(self.path.glob("branch*/run.json"))]
 
 
 @dataclass(frozen=True)
 class SweepDir:
-    """`runs/<experiment>/`."""
+    """Sweep directory `runs/<experiment>/`."""
 
     path: Path
 
-    @property
-    def rule(self) -> Path:
-        return self.path / "rule.json"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "sweep.json"
-
-    @property
-    def driver_lock(self) -> Path:
-        return self.path / "driver.lock"
-
-    @property
-    def comparison(self) -> Path:
-        return self.path / "comparison.json"
-
-    @property
-    def timing(self) -> Path:
-        """What a timing pass measured, variant by variant, alone."""
-        return self.path / "timing.json"
-
+    rule = _File("rule.json")
+    """Frozen decision rule."""
+    ledger = _File("sweep.json")
+    """Ledger of decisions (records.sweep.ledger)."""
+    driver_lock = _File("driver.lock")
+    """Lock of the driver of the sweep."""
+    comparison = _File("comparison.json")
+    """Result of the last comparison."""
+    timing = _File("timing.json")
+    """Step times and peak memory of each variant, timed alone."""
     @property
     def tune(self) -> SweepDir:
-        """The sweep that chose the learning rates of this one."""
+        """Sweep that chose the learning rates of this one."""
         return SweepDir(self.path / "tune")
 
-    @property
-    def learning_rates(self) -> Path:
-        """In a tune sweep: what it found."""
-        return self.path / "learning_rates.json"
-
-    @property
-    def plan(self) -> Path:
-        """What a plan of it said, where that was kept."""
-        return self.path / "plan.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def noise_floors(self) -> Path:
-        """Of a null sweep: its noise floors, for every sweep beside it."""
-        return self.path / NOISE_FLOORS
-
+    learning_rates = _File("learning_rates.json")
+    """Learning rates that a tuning sweep chose."""
+    plan = _File("plan.json")
+    """Saved result of `harness plan`."""
+    report = _File("report.html")
+    """HTML report."""
+    noise_floors = _File(NOISE_FLOORS)
+    """Noise floors that a null sweep measured; they apply to every sweep beside it."""
     def worker_log(self, name: str) -> Path:
-        """What a worker process said that belongs to no lane, such as its last words."""
+        """Return the log of a worker process, for output that belongs to no single run."""
         return self.path / "workers" / f"{name}.log"
 
     def run(self, scale: str, variant: str, seed: int) -> RunDir:
+        """Return the directory of one run."""
         return RunDir(self.path / scale / variant / f"seed{seed}")
 
     def runs(self) -> Iterator[RunDir]:
-        """Every run that was launched, by path; branches are reached through their parents."""
+        """Yield every launched run, sorted by path, without branches."""
         for file in sorted(self.path.glob("*/*/seed*/run.json")):
             yield RunDir(file.parent)
 
@@ -180,4 +136,4 @@ def _records() -> Iterator[Path]:
 
 RUN = str(RunDir(Path("*/*/seed*")).run)
 RECORDS = tuple(map(str, _records()))
-"""Patterns of what is read when a sweep is compared, watched or reported: neither checkpoints nor logs."""
+"""Glob patterns of all files that comparing, watching and reporting read: no checkpoints, no logs."""

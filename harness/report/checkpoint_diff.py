@@ -16,13 +16,7 @@ from rich.text import Text
 from harness.compare.checkpoints.diff_types import CheckpointDiff, LossRow
 from harness.compare.checkpoints.distances import param_group
 from harness.core.number_format import format_percent, plain_text
-from harness.report.charts.marks import (
-    SIGNED_TICKS,
-    ChartLayer,
-    inline_csv,
-    non_empty_layers,
-    small_multiples,
-)
+from harness.report.charts import marks
 from harness.report.charts.save_images import write_picture
 from harness.report.tables import checkpoint_diff as tables
 from harness.report.tables.terminal import NARROW, print_line, print_table
@@ -96,7 +90,9 @@ def _weight_chart(diff: CheckpointDiff) -> alt.LayerChart:
     )
     bars = base.mark_tick(thickness=3, size=13, opacity=1)
     dots = base.mark_point(size=30, filled=True, opacity=0.5)
-    layers = non_empty_layers([ChartLayer("pooled", bars, "value"), ChartLayer("layer", dots, "value")], rows)
+    layers = marks.non_empty_layers(
+        [marks.ChartLayer("pooled", bars, "value"), marks.ChartLayer("layer", dots, "value")], rows
+    )
     legend = "bar: all layers together, dot: a layer" if rows.filter(kind="layer").height else ""
     title = _title("Weights: distance of b from a", legend)
     return _panel(layers, rows).properties(height=LABEL_HEIGHT * len(order), title=title)
@@ -118,12 +114,7 @@ def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
     """Draw both KL divergences of each domain; its name holds the share of tokens with equal first choice."""
     rows = _frame(
         [
-            (
-                "kl",
-                side,
-                plain_text(f"{row.domain} ({format_percent(row.agreement)})"),
-                value,
-            )
+            ("kl", side, plain_text(f"{row.domain} ({format_percent(row.agreement)})"), value)
             for row in diff.function.probe
             for side, value in (("a", row.kl_ab), ("b", row.kl_ba))
         ]
@@ -137,9 +128,9 @@ def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
         color=_side_color(),
     )
     legend = "upper: KL(a||b), lower: KL(b||a), in brackets: same first choice"
-    return _panel(non_empty_layers([ChartLayer("kl", base.mark_bar(), "value")], rows), rows).properties(
-        height=34 * len(diff.function.probe), title=_title("Next token", legend)
-    )
+    return _panel(
+        marks.non_empty_layers([marks.ChartLayer("kl", base.mark_bar(), "value")], rows), rows
+    ).properties(height=34 * len(diff.function.probe), title=_title("Next token", legend))
 
 
 def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
@@ -162,7 +153,7 @@ def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
         if diff.along
         else "Shared weights at equal steps"
     )
-    return _panel(non_empty_layers([ChartLayer("step", line, "value")], rows), rows).properties(
+    return _panel(marks.non_empty_layers([marks.ChartLayer("step", line, "value")], rows), rows).properties(
         height=120, title=_title(title, "")
     )
 
@@ -170,7 +161,9 @@ def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
 def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     """Draw the differences by sequence, one panel per domain, with their mean and its interval."""
     rows = histogram_rows(losses)
-    x = alt.X("low:Q").axis(title="loss of b − loss of a (nats a token)", labelExpr=SIGNED_TICKS, tickCount=6)
+    x = alt.X("low:Q").axis(
+        title="loss of b − loss of a (nats a token)", labelExpr=marks.SIGNED_TICKS, tickCount=6
+    )
     count = alt.Y("value:Q").axis(title="held-out sequences", tickCount=4)
     bars = (
         alt.Chart()
@@ -185,13 +178,13 @@ def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     )
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(style="reference").encode(x="x:Q")
     kinds = [
-        ChartLayer("bar", bars, "value"),
-        ChartLayer("effect", rule, "low"),
-        ChartLayer("effect", mean, "mean"),
+        marks.ChartLayer("bar", bars, "value"),
+        marks.ChartLayer("effect", rule, "low"),
+        marks.ChartLayer("effect", mean, "mean"),
     ]
     order = [plain_text(row.domain) for row in losses]
-    chart = small_multiples(
-        [zero, *non_empty_layers(kinds, rows)], "label", order, rows, height=150, own_y=True
+    chart = marks.small_multiples(
+        [zero, *marks.non_empty_layers(kinds, rows)], "label", order, rows, height=150, own_y=True
     )
     legend = (
         "left of 0: b is better; dot and line: mean, 95 % interval over sequences (these two networks only)"
@@ -231,7 +224,7 @@ def _histogram(row: LossRow, width: float) -> pl.DataFrame:
 
 def _panel(layers: Iterable[alt.Chart], rows: pl.DataFrame) -> alt.LayerChart:
     """Lay the layers over each other in a panel of half width."""
-    return alt.LayerChart(layer=list(layers), data=inline_csv(rows), width=PANEL_WIDTH)
+    return alt.LayerChart(layer=list(layers), data=marks.inline_csv(rows), width=PANEL_WIDTH)
 
 
 def _frame(rows: Sequence[tuple[str, str, str, float | None]]) -> pl.DataFrame:

@@ -100,8 +100,11 @@ class OpenedSweep:
         mean, low, high, p: treatment minus control (in the sweep's unit; None on ladders, since gaps are not
         compared across scales); p_holm; k, k_low, k_high: the compute multiplier; decision; flags.
         """
-        rungs = map(_rung_row, self.comparison.rungs)
-        ladders = map(_ladder_row, self.comparison.ladder)
+        rungs = [
+            _effect_row(r, r.scale, r.n) | {"mean": r.delta.mean, "low": r.delta.low, "high": r.delta.high}
+            for r in self.comparison.rungs
+        ]
+        ladders = [_effect_row(item, WHOLE_LADDER, item.k and item.k.n) for item in self.comparison.ladder]
         return pl.DataFrame([*rungs, *ladders], schema=_EFFECTS)
 
     @cached_property
@@ -167,38 +170,19 @@ def _branch_share(branch: RunDir) -> float | None:
     return record.parent["share"] if record and record.parent else None
 
 
-def _rung_row(rung: Rung) -> dict:
-    delta, k = rung.delta, rung.k
+def _effect_row(result: Rung | Ladder, scale: str, n: int | None) -> dict:
+    k = result.k
     return {
-        "scale": rung.scale,
-        "variant": rung.variant,
-        "n": rung.n,
-        "mean": delta.mean,
-        "low": delta.low,
-        "high": delta.high,
-        "p": rung.p,
-        "p_holm": rung.p_holm,
+        "scale": scale,
+        "variant": result.variant,
+        "n": n,
+        "p": result.p,
+        "p_holm": result.p_holm,
         "k": k and k.k,
         "k_low": k and k.low,
         "k_high": k and k.high,
-        "decision": rung.decision.value,
-        "flags": list(rung.flags),
-    }
-
-
-def _ladder_row(ladder: Ladder) -> dict:
-    k = ladder.k
-    return {
-        "scale": WHOLE_LADDER,
-        "variant": ladder.variant,
-        "n": k and k.n,
-        "p": ladder.p,
-        "p_holm": ladder.p_holm,
-        "k": k and k.k,
-        "k_low": k and k.low,
-        "k_high": k and k.high,
-        "decision": ladder.decision.value,
-        "flags": list(ladder.flags),
+        "decision": result.decision.value,
+        "flags": list(result.flags),
     }
 
 

@@ -94,7 +94,7 @@ def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendez
 
     if len(tasks) != 1:
         raise UserError(
-            f"{GROUP_VARIABLE}: {processes.count} processes train one run, but {len(tasks)} were given. Give one run."
+            f"{GROUP_VARIABLE}: {processes.count} processes share one run, but {len(tasks)} were given."
         )
     return start_group(processes, tasks[0])
 

@@ -67,9 +67,9 @@ def test_of_a_sweep_it_is_the_first_runs(capsys, tmp_path, monkeypatch):
     [
         (
             ["--cfg", "job", "-p", "modle", "seed=0,1"],
-            "--package modle: no such part of a config; did you",
+            "--package modle: the config has no such part; did you",
         ),
-        (["--cfg", "hydra", "seed=0,1"], "seed=0,1: --cfg hydra shows one run; give one value, or see"),
+        (["--cfg", "hydra", "seed=0,1"], "seed=0,1: --cfg hydra shows one run. Give one value, or use"),
     ],
 )
 def test_what_cannot_be_shown_is_one_sentence(arguments, sentence, capsys):

@@ -8,7 +8,12 @@ import polars as pl
 import pytest
 
 from harness.compare import compare, compare_curves, store_library
-from harness.compare.inputs.noise_floor import false_positive_rate, find_floors, has_aa_pairs
+from harness.compare.inputs.noise_floor import (
+    false_positive_rate,
+    floor_key,
+    has_aa_pairs,
+    matching_floors,
+)
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
@@ -42,11 +47,15 @@ def test_library_serves_only_the_same_control(tmp_path):
     (entry,) = store_library(aa, "mha")
     assert entry.s0 == pytest.approx(math.sqrt(2 * 0.75) * 0.0011, rel=0.5)
     fitting = write_sweep(tmp_path / "fits", ONE)
-    assert set(find_floors(fitting, read_runs(fitting))) == {"xs"}
+    assert set(_floors(fitting)) == {"xs"}
     other = write_sweep(tmp_path / "other", Recipe(scales={"xs": 2 * 10**7}, with_steps=False))
-    assert find_floors(other, read_runs(other)) == {}
+    assert _floors(other) == {}
     (aa.path / "aa_library.json").write_text('{"scales": [{"scale": "xs"}, 3, {"s0": -1}]}')
-    assert find_floors(fitting, read_runs(fitting)) == {}
+    assert _floors(fitting) == {}
+
+
+def _floors(sweep):
+    return matching_floors(sweep, [floor_key(run.provenance) for run in read_runs(sweep)])
 
 
 def test_same_seed_twins_that_differ_are_named(tmp_path):

@@ -18,15 +18,15 @@ MISTAKES = {
     "engine.isolation=blok": "engine.isolation=blok: no such choice; did you mean 'block'?",
     "variant=hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
     "scale=": "scale=: no such choice; valid: ",
-    "~variant": "variant.name has no value; choose one with variant=...",
-    "variant=null": "variant=null: null is no choice of variant; valid: ",
-    "+experiment=attention": "the group experiment is there already; write experiment=attention",
+    "~variant": "variant.name has no value. Choose one with variant=...",
+    "variant=null": "variant=null: null is not an option of variant; valid: ",
+    "+experiment=attention": "the group experiment exists already. Write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
     "data.sources.prose.weigth=3": "data.sources.prose.weigth=3: no such key; did you mean 'weight'?",
-    "model.attention.options.window=3": "is added; write +model.attention.options.window=3",
-    "data.sources.more={path:x}": "data.sources.more: a command line adds no source; ",
-    "+data.sources.more.path=x": "data.sources.more: a command line adds no source; ",
+    "model.attention.options.window=3": "not set this option yet. Add it with +model.attention.options.window=3",
+    "data.sources.more={path:x}": "data.sources.more: the command line cannot add a source. ",
+    "+data.sources.more.path=x": "data.sources.more: the command line cannot add a source. ",
 }
 
 
@@ -39,9 +39,9 @@ def test_a_mistake_is_one_sentence_that_names_the_way_out(override, sentence):
 
 
 SWEEPS = {
-    "seed=interval(0,1)": "a sweep needs values that can be counted; write seed=a,b,c",
+    "seed=interval(0,1)": "a sweep needs a finite list of values. Write seed=a,b,c",
     "variant=mha,hybird": "variant=hybird: no such choice; did you mean 'hybrid'?",
-    "experiment=attention,other": "an experiment is a sweep of its own",
+    "experiment=attention,other": "each experiment is a separate sweep",
     "experiment_name=a,b": "one command trains one experiment",
 }
 
@@ -59,7 +59,7 @@ def test_the_command_answers_in_one_line_with_status_2(override, tmp_path, capfd
 def test_several_values_for_one_run_point_to_the_sweep(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "seed=0,1"]) == 2
-    assert "use `harness sweep`" in capfd.readouterr().err
+    assert "Use `harness sweep`" in capfd.readouterr().err
 
 
 def test_a_bug_of_ours_is_not_dressed_up_as_a_mistake(tmp_path, monkeypatch):
@@ -86,4 +86,4 @@ def test_a_wrong_key_in_a_file_of_the_user_is_named(tmp_path, capfd, monkeypatch
 def test_a_searchpath_that_is_not_there_is_one_sentence(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sweep", "hydra.searchpath=[file://mine]", "variant=own"]) == 2
-    assert capfd.readouterr().err == "hydra.searchpath: there is no folder mine; give [file://FOLDER]\n"
+    assert capfd.readouterr().err == "hydra.searchpath: mine does not exist. Give [file://FOLDER].\n"

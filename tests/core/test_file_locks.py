@@ -43,7 +43,7 @@ def run(tmp_path) -> RunDir:
 
 def test_without_locks_nothing_is_claimed_and_nothing_left(no_locks, tmp_path):
     with pytest.raises(
-        UserError, match=r"runs/trial: its file system keeps no locks \(.*\), .*; mount it with"
+        UserError, match=r"runs/trial: its file system does not support locks \(.*\), .*; mount it with"
     ):
         acquire(tmp_path / "runs" / "trial" / "driver.lock")
     assert [*(tmp_path / "runs").iterdir()] == []

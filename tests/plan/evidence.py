@@ -12,43 +12,44 @@ from harness.compare.stats.estimates import Effect, SlopeAxis
 from harness.compare.stats.scale_trend import trend
 from harness.plan.extrapolation.evidence import PairEvidence, TreatmentEvidence
 from harness.plan.plan_types import PlannedRun
-from harness.plan.predict import EvidenceKind as Layer
-from harness.plan.predict import PlanEstimate
+from harness.plan.predict import EvidenceKind, PlanEstimate
 
 DECADE = math.log(10)
 AT = np.log(1e11) + np.arange(4) * math.log(3)
 """ln FLOPs of the scales of evidence that is made up."""
 
 
-def standing_of(log_k, se=0.01, *, df=4.0, decision=Decision.INCONCLUSIVE, gate=None, at=AT, flags=()):
+def treatment_evidence(log_k, se=0.01, *, df=4.0, decision=Decision.INCONCLUSIVE, gate=None, at=AT, flags=()):
     """Of multipliers at scales of compute e^at; the loss difference is minus half of ln k."""
     k = [multiplier_with_interval(SlopeAxis.k_tokens, one, se, df, 3, ()) for one in log_k]
-    rungs = [rung_of(f"{i}", math.exp(x), one, se) for i, (x, one) in enumerate(zip(at, k, strict=True))]
+    rungs = [make_rung(f"{i}", math.exp(x), one, se) for i, (x, one) in enumerate(zip(at, k, strict=True))]
     mean = float(np.mean(log_k))
     pooled = multiplier_with_interval(SlopeAxis.k_tokens, mean, se / 2, 4 * df, 12, ())
-    ladder = made(
+    ladder = make_with_defaults(
         Ladder, variant="b", control="a", scales=tuple(rung.scale for rung in rungs), decision=decision,
         k=pooled, flags=flags, trend=trend(at, k, sign=math.copysign(1, mean)),
     )  # fmt: skip
     return TreatmentEvidence(ladder, tuple(rungs), gate)
 
 
-def rung_of(scale, flops, k, se) -> Rung:
+def make_rung(scale, flops, k, se) -> Rung:
     mean = -k.log_k / 2
     delta = Effect(mean, mean - 2 * se, mean + 2 * se, 0.5, 3, 2.0, "t", se=se)
-    return made(Rung, scale=scale, variant="b", control="a", n=3, flops=flops, k=k, delta=delta, flags=())
+    return make_with_defaults(
+        Rung, scale=scale, variant="b", control="a", n=3, flops=flops, k=k, delta=delta, flags=()
+    )
 
 
-def made(kind, **known):
+def make_with_defaults(kind, **known):
     """With None where nothing is said."""
     return kind(**dict.fromkeys((each.name for each in dataclasses.fields(kind)), None) | known)
 
 
-def evidence_of(*standings) -> PairEvidence:
-    return PairEvidence("runs/made", "made", "nats a token", "a", standings)
+def pair_evidence(*treatments) -> PairEvidence:
+    return PairEvidence("runs/made", "made", "nats a token", "a", treatments)
 
 
-def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
+def planned_runs(*named, unit="nats a token", tokens=10**9, flops=1e3):
     """Runs `<scale>/<variant>` as described, and as planned."""
     runs, planned = [], []
     for name in named:
@@ -64,7 +65,7 @@ def runs_of(*named, unit="nats a token", tokens=10**9, flops=1e3):
         planned.append(
             PlannedRun(
                 name=f"{name}/seed0", parameters=1, active_parameters=1, flops_per_token=flops, tokens=tokens,
-                kind="h100", chips=100, devices=100, days=PlanEstimate(10.0, 8.0, 13.0, Layer.assumed),
+                kind="h100", chips=100, devices=100, days=PlanEstimate(10.0, 8.0, 13.0, EvidenceKind.assumed),
             )
         )  # fmt: skip
     return runs, planned

@@ -94,37 +94,37 @@ class Compilers:
 
 def of_batches(*batches: int) -> tuple[list[SimpleNamespace], SweepPlan]:
     """Runs of one step each, which differ in the batch."""
-    runs, sheet = local(len(batches))
+    runs, sweep_plan = local(len(batches))
     for run, batch in zip(runs, batches, strict=True):
         run.config = dataclasses.replace(run.config, scale=dataclasses.replace(run.config.scale, batch=batch))
-    return runs, sheet
+    return runs, sweep_plan
 
 
 def test_runs_that_differ_in_seeds_are_asked_about_once_and_remembered(monkeypatch):
     compilers = Compilers(monkeypatch)
-    runs, sheet = local(3)
-    (answer,) = ask_compilers(runs, sheet, [Target.abstract])
+    runs, sweep_plan = local(3)
+    (answer,) = ask_compilers(runs, sweep_plan, [Target.abstract])
     assert answer.runs == tuple(run.name for run in runs)
     assert answer.seen == seen()
     assert len(compilers.asked) == 1
-    assert ask_compilers(runs, sheet, [Target.abstract]) == (answer,)
+    assert ask_compilers(runs, sweep_plan, [Target.abstract]) == (answer,)
     assert len(compilers.asked) == 1, "remembered"
-    ask_compilers(runs, sheet, [Target.cpu])
+    ask_compilers(runs, sweep_plan, [Target.cpu])
     runs[0].config.mesh = MeshConfig(data=2)
-    ask_compilers(runs[:1], sheet, [Target.abstract])
+    ask_compilers(runs[:1], sweep_plan, [Target.abstract])
     assert len(compilers.asked) == 3, "another target, another mesh"
 
 
 def test_where_a_process_dies_the_step_that_it_was_at_is_to_blame(monkeypatch):
     compilers = Compilers(monkeypatch, die=[16])
-    runs, sheet = of_batches(8, 16, 32)
-    first, second, third = ask_compilers(runs, sheet, [Target.abstract])
+    runs, sweep_plan = of_batches(8, 16, 32)
+    first, second, third = ask_compilers(runs, sweep_plan, [Target.abstract])
     assert compilers.asked == [("abstract", [8, 16, 32]), ("abstract", [32])]
     assert second.error == "abstract: it died"
     assert second.seen is None
     assert first.seen == third.seen == seen()
     compilers.die = ()
-    assert ask_compilers(runs, sheet, [Target.abstract])[1].seen == seen(), "what failed is tried again"
+    assert ask_compilers(runs, sweep_plan, [Target.abstract])[1].seen == seen(), "what failed is tried again"
 
 
 def test_each_step_is_compiled_in_a_process_of_its_own(monkeypatch):
@@ -147,9 +147,9 @@ def test_other_machines_compilers_are_asked_where_they_are(monkeypatch):
     monkeypatch.setattr(room, "plan_python", lambda: None)
     runs = asked_for(1)
     runs[0].config.cluster = compose(["cluster=h100_16k"]).cluster
-    sheet = plan_on_cluster(runs, runs[0].config.cluster)
-    (cuda,) = ask_compilers(runs, sheet, [Target.cuda])
-    (tpu,) = ask_compilers(runs, sheet, [Target.tpu])
+    sweep_plan = plan_on_cluster(runs, runs[0].config.cluster)
+    (cuda,) = ask_compilers(runs, sweep_plan, [Target.cuda])
+    (tpu,) = ask_compilers(runs, sweep_plan, [Target.tpu])
     assert cuda.error == "cuda: its compiler is not here; run `make plan-extras`"
     assert "cannot compile for H100-80G. Use --compile cuda." in tpu.error
     (here,) = ask_compilers(*local(), [Target.tpu])
@@ -172,12 +172,12 @@ def test_the_mesh_of_a_planned_run_fits_its_devices_and_its_memory():
     (run,) = asked_for(1)
     run.config.cluster = compose(["cluster=h100_16k"]).cluster
     part = load_cluster("h100_16k").partition()
-    sheet = plan_on_cluster([run], run.config.cluster)
-    config = fastest_trainable(run, sheet.runs[0])
-    assert 1 < config.mesh.devices <= sheet.runs[0].devices
+    sweep_plan = plan_on_cluster([run], run.config.cluster)
+    config = fastest_trainable(run, sweep_plan.runs[0])
+    assert 1 < config.mesh.devices <= sweep_plan.runs[0].devices
     assert sum(planned_memory(run, config).values()) <= 0.8 * part.chip.memory
     with pytest.raises(UserError, match=r"alone, as the harness trains, .* fits nowhere on 2 x H100"):
-        fastest_trainable(run, dataclasses.replace(sheet.runs[0], devices=2))
+        fastest_trainable(run, dataclasses.replace(sweep_plan.runs[0], devices=2))
 
 
 def test_a_layout_becomes_mesh_microbatches_and_remat():

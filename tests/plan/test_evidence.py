@@ -10,12 +10,12 @@ from harness.compare.stats.compute_multiplier import multiplier_with_interval
 from harness.compare.stats.estimates import SlopeAxis
 from harness.core.errors import UserError
 from harness.plan.extrapolation.evidence import TreatmentEvidence, read_evidence
-from tests.plan.evidence import AT, DECADE, made, rung_of, standing_of
+from tests.plan.evidence import AT, DECADE, make_rung, make_with_defaults, treatment_evidence
 
 
 def test_a_planted_line_is_carried_and_its_interval_widens():
-    standing = standing_of(0.02 * AT - 0.4)
-    spans = [standing.log_k(math.exp(AT[-1] + ahead)) for ahead in (0.0, DECADE, 13 * DECADE, 600)]
+    treatment = treatment_evidence(0.02 * AT - 0.4)
+    spans = [treatment.log_k(math.exp(AT[-1] + ahead)) for ahead in (0.0, DECADE, 13 * DECADE, 600)]
     for span, ahead in zip(spans, (0.0, DECADE, 13 * DECADE, 600), strict=True):
         assert span.value == pytest.approx(0.02 * (AT[-1] + ahead) - 0.4, abs=1e-9)
     widths = [span.high - span.low for span in spans]
@@ -26,7 +26,7 @@ def test_a_planted_line_is_carried_and_its_interval_widens():
 def test_least_squares_say_the_same_of_scales_that_weigh_alike():
     log_k = np.random.default_rng(0).normal(0, 0.05, 4)
     at = AT[-1] + 2.0
-    assert standing_of(log_k).log_k(math.exp(at)).value == pytest.approx(
+    assert treatment_evidence(log_k).log_k(math.exp(at)).value == pytest.approx(
         np.polyval(np.polyfit(AT, log_k, 1), at)
     )
 
@@ -47,10 +47,10 @@ def test_the_interval_holds_what_is_true_about_as_often_as_it_says(decades, scat
             multiplier_with_interval(SlopeAxis.k_tokens, m, s, 2.0, 3, ())
             for m, s in zip(means, errors, strict=True)
         ]
-        rungs = tuple(rung_of("s", math.exp(x), one, sd) for x, one in zip(AT, k, strict=True))
-        span = TreatmentEvidence(made(Ladder, decision=Decision.INCONCLUSIVE), rungs, None).log_k(
-            math.exp(at)
-        )
+        rungs = tuple(make_rung("s", math.exp(x), one, sd) for x, one in zip(AT, k, strict=True))
+        span = TreatmentEvidence(
+            make_with_defaults(Ladder, decision=Decision.INCONCLUSIVE), rungs, None
+        ).log_k(math.exp(at))
         hits += span.low <= true <= span.high
     print(f"coverage {decades} decades beyond, scatter {scatter}: {hits / reps:.3f}")
     assert least - 4 * math.sqrt(0.95 * 0.05 / reps) <= hits / reps < 0.995

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.compare.results.verdict_types import Decision, GateResult
 from harness.plan.extrapolation.recommend import Recommendation
-from tests.plan.evidence import AT, DECADE, standing_of
+from tests.plan.evidence import AT, DECADE, treatment_evidence
 
 number = st.floats(-0.5, 0.5)
 
@@ -26,9 +26,9 @@ number = st.floats(-0.5, 0.5)
 def test_no_sentence_claims_more_than_the_design_carries(log_k, se, decision, decades, promote, sibling):
     gate = None if promote is None else GateResult("b", promote, 3, (), "won 3 of 4")
     flags = ("MIXED_CODE",) if decision is Decision.INVALID else ("LOW_DF",)
-    standing = standing_of(log_k, se, decision=decision, gate=gate, flags=flags)
-    span = standing.log_k(math.exp(AT[-1] + decades * DECADE))
-    case = Recommendation("6t", standing, span, decades, sibling)
+    treatment = treatment_evidence(log_k, se, decision=decision, gate=gate, flags=flags)
+    span = treatment.log_k(math.exp(AT[-1] + decades * DECADE))
+    case = Recommendation("6t", treatment, span, decades, sibling)
     wins = {Decision.B_BETTER: "b", Decision.A_BETTER: "a"}.get(decision)
     sign = "b" if log_k[-1] > 0 else "a" if log_k[-1] < 0 else None
     beyond = decades > 1
@@ -70,15 +70,17 @@ SURE = {"log_k": [0.3, 0.31, 0.3, 0.31], "se": 0.001, "decision": Decision.B_BET
     ],
 )  # fmt: skip
 def test_each_doubt_alone_forbids_the_bet_and_is_said(changed, decades, said):
-    standing = standing_of(**SURE | changed)
-    case = Recommendation("6t", standing, standing.log_k(math.exp(AT[-1] + decades * DECADE)), decades, False)
+    treatment = treatment_evidence(**SURE | changed)
+    case = Recommendation(
+        "6t", treatment, treatment.log_k(math.exp(AT[-1] + decades * DECADE)), decades, False
+    )
     assert said in case.sentence
     assert (case.bet == "b") == ("bet on b" in case.sentence) == ("bet" in said or "shrinks" in said)
     assert case.bet or ";" not in case.sentence.partition("; what is left")[0], "one doubt"
 
 
 def test_a_line_beyond_a_decade_never_bets_however_narrow():
-    sure = standing_of([0.1] * 4, 1e-6, decision=Decision.B_BETTER)
+    sure = treatment_evidence([0.1] * 4, 1e-6, decision=Decision.B_BETTER)
     near, far = (sure.log_k(math.exp(AT[-1] + d * DECADE)) for d in (0.9, 1.1))
     assert (
         Recommendation("x", sure, near, 0.9, False).bet,

@@ -223,7 +223,7 @@ def test_at_full_rank_one_factor_learns_what_the_matrix_would():
 
 @pytest.mark.parametrize("layers", ["unrolled", "scanned"])
 def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
-    config, model = model_of(*METHODS["lora"], f"compute.layers={layers}")
+    config, model = model_of(*METHODS["lora"], f"compute.scan_layers={layers == 'scanned'}")
     start = make_trainable(config, model).init_params(5)
     name = "lora.layers.1.attention.query.a"
     if layers == "scanned":
@@ -268,7 +268,7 @@ def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, 
             tmp_path / "first", *SMALL, "compute.scan_layers=true", "schedule.branches=[]", *SHORT[:1]
         )
         assert train(first) is State.finished
-    run = child(first, tmp_path / "second", "lora", f"compute.layers={other}")
+    run = child(first, tmp_path / "second", "lora", f"compute.scan_layers={other == 'scanned'}")
     there, here = lane(first), lane(run)
     base = assignment(run).provenance.facts.base
     weights = load_weights(first, base["step"], there.config, there.model)
@@ -340,12 +340,12 @@ def test_flops_of_lora_leave_out_the_gradients_that_nobody_asks_for():
 
 
 BAD = {
-    "names none": ("finetune.parent=null",),
+    "finetune.parent is not set": ("finetune.parent=null",),
     "no run lies there": ("finetune.parent=/nowhere/run",),
     "no checkpoint at that step; there are": ("finetune.parent={parent}@7",),
     "embedding is [257, 16] there and [257, 32] here": ("model.width=32",),
-    "computes otherwise.*model.rope_base": ("model.rope_base=500",),
-    "is not that of finetune.parent": ("data.tokenizer=bpe512",),
+    "has another model.*model.rope_base": ("model.rope_base=500",),
+    "is not the tokenizer of finetune.parent": ("data.tokenizer=bpe512",),
     "finetune.rank=0": ("finetune.rank=0",),
     "finetune.alpha=0": ("finetune.alpha=0",),
     "is only for finetune.method=last_layers": ("finetune.trainable_layers=1",),

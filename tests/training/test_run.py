@@ -126,7 +126,7 @@ def test_a_part_that_is_damaged_before_the_end_shortens_no_curve(undisturbed, tm
     run = prepare(tmp_path)
     _when_the_last_part_is_sealed(monkeypatch, lambda: flip_a_bit(next(run.path.glob(what))))
     assert train(run) is State.failed
-    assert "whole up to step" in read_status(run).message
+    assert "complete up to step" in read_status(run).message
     monkeypatch.undo()
     assert train(run) is State.finished
     assert_same(run, undisturbed)
@@ -152,12 +152,12 @@ def _when_the_last_part_is_sealed(monkeypatch, damage):
     """Once, before the run ends."""
     real, due = metrics.write_part, [damage]
 
-    def seal(run, kind, start, end, rows):
+    def write_part(run, kind, start, end, rows):
         if end == 30 and due:
             due.pop()()
         return real(run, kind, start, end, rows)
 
-    monkeypatch.setattr(metrics, "seal", seal)
+    monkeypatch.setattr(metrics, "write_part", write_part)
 
 
 def test_a_damaged_goal_is_not_taken_for_the_end(tmp_path):
@@ -202,7 +202,7 @@ def test_a_full_disk_loses_nothing(undisturbed, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(run, kind, start, end, rows)
 
-    monkeypatch.setattr(metrics, "seal", full)
+    monkeypatch.setattr(metrics, "write_part", full)
     assert train(run) is State.failed
     assert read_status(run).message.count("disk is full") == 1
     monkeypatch.undo()

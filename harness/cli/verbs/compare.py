@@ -87,7 +87,8 @@ def run(arguments: Sequence[str]) -> int:
             f"{error.filename or inputs[0].page}: {error.strerror}; a report is written beside its sweep "
             "or curves, or into the current folder. Run this where you can write, or copy the input there."
         ) from error
-    return int(options.require == "promote" and not all(_promotes(item.comparison) for item in inputs))
+    promoted = all(any(gate.promote for gate in item.comparison.gate or ()) for item in inputs)
+    return int(options.require == "promote" and not promoted)
 
 
 def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -194,7 +195,3 @@ def _write_files(options: argparse.Namespace, item: JudgedInput) -> None:
         print(write_page(item.page, item.comparison, frames), file=sys.stderr)
     if options.pictures:
         print(*draw_pictures(item.comparison, frames, item.pictures), sep="\n", file=sys.stderr)
-
-
-def _promotes(comparison: Comparison) -> bool:
-    return any(result.promote for result in comparison.gate or ())

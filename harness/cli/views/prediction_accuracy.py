@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.core.errors import UserError
-from harness.core.number_format import format_number, plain_text
+from harness.core.interval import Interval
+from harness.core.number_format import format_interval, format_number, plain_text
 from harness.launcher.cost.correction import MIN_LAUNCHES, Accuracy, accuracy_by_evidence
 from harness.launcher.cost.prediction_log import Prediction, PredictionLog
 from harness.report.tables.terminal import NARROW, print_line, print_table
@@ -44,20 +45,13 @@ def print_accuracy(log: PredictionLog, accuracies: Sequence[Accuracy], console: 
 
 def _table(accuracies: Sequence[Accuracy]) -> Table:
     columns = ("machine", "evidence", "runs", "launches", "off by", "worst", "inside [95 %]", "took/raw")
-    return make_table(columns, map(_row, accuracies), left=2)
-
-
-def _row(accuracy: Accuracy) -> tuple[str, ...]:
-    return (
-        accuracy.machine,
-        accuracy.evidence,
-        str(accuracy.runs),
-        str(accuracy.launches),
-        f"{accuracy.median:.0%}",
-        f"{accuracy.worst:.0%}",
-        f"{accuracy.inside:.0%} [{accuracy.inside_low:.0%}, {accuracy.inside_high:.0%}]",
-        format_number(accuracy.factor),
-    )
+    rows = (
+        (group.machine, group.evidence, str(group.runs), str(group.launches), f"{group.median:.0%}",
+         f"{group.worst:.0%}", f"{group.inside:.0%} [{group.inside_low:.0%}, {group.inside_high:.0%}]",
+         format_number(group.factor))
+        for group in accuracies
+    )  # fmt: skip
+    return make_table(columns, rows, left=2)
 
 
 def _correction_text(accuracy: Accuracy) -> str:
@@ -77,17 +71,10 @@ def _correction_text(accuracy: Accuracy) -> str:
 
 def _newest_table(predictions: Sequence[Prediction]) -> Table:
     columns = ("run", "ended", "devices", "predicted s [low, high]", "raw", "measured", "off by")
-    return make_table(columns, map(_newest_row, predictions))
-
-
-def _newest_row(prediction: Prediction) -> tuple[str, ...]:
-    predicted, low, high = map(format_number, (prediction.predicted, prediction.low, prediction.high))
-    return (
-        f"{prediction.experiment}/{prediction.run}",
-        prediction.date[:16].replace("T", " "),
-        str(prediction.devices),
-        f"{predicted} [{low}, {high}]",
-        format_number(prediction.raw),
-        format_number(prediction.measured),
-        f"{prediction.predicted / prediction.measured - 1:+.0%}",
-    )
+    rows = (
+        (f"{run.experiment}/{run.run}", run.date[:16].replace("T", " "), str(run.devices),
+         format_interval(Interval(run.predicted, run.low, run.high)), format_number(run.raw),
+         format_number(run.measured), f"{run.predicted / run.measured - 1:+.0%}")
+        for run in predictions
+    )  # fmt: skip
+    return make_table(columns, rows)

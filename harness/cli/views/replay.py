@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from harness.compare.checkpoints.replay_check import ReplayResult, StateCheck
 from harness.compare.results.to_json import to_json
 from harness.core.number_format import plain_text
-from harness.records.run.environment import EnvironmentChange
 
 NAMED, LONGEST = 3, 160
 """Number of differing arrays that are named, and letters of a value that are shown."""
@@ -34,7 +33,10 @@ def _lines(replay: ReplayResult) -> Iterator[str]:
         )
     yield from map(_state_text, replay.states)
     if replay.changes:
-        yield f"Changed since it was trained: {'; '.join(map(_change_text, replay.changes))}."
+        changes = (
+            f"{c.name} {_truncated(c.recorded)} then, {_truncated(c.current)} now" for c in replay.changes
+        )
+        yield f"Changed since it was trained: {'; '.join(changes)}."
     elif not replay.same:
         yield "Its recorded environment has not changed since it was trained."
     yield from replay.notes
@@ -50,10 +52,6 @@ def _state_text(state: StateCheck) -> str:
     if len(state.differing) > NAMED:
         names += f" and {len(state.differing) - NAMED} more"
     return f"{sentence} They differ by at most {state.largest:.3g}: {names}."
-
-
-def _change_text(change: EnvironmentChange) -> str:
-    return f"{change.name} {_truncated(change.recorded)} then, {_truncated(change.current)} now"
 
 
 def _truncated(value: str) -> str:

@@ -17,7 +17,7 @@ from harness.core.number_format import (
     format_signed,
     plain_text,
 )
-from harness.records.run.utilisation import Utilisation, describe_utilisation
+from harness.records.run.utilisation import describe_utilisation
 from harness.report.frames.sweep_progress import DELTA_STEPS, RunProgress, SweepProgress
 from harness.report.tables.terminal import NARROW, WIDE
 
@@ -41,7 +41,9 @@ def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group
         parts += [_table(running, progress.control, width), _own_line("")]
     parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
     parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
-    parts += [_utilisation_line(progress.utilisation), _delta_legend(progress, running), _idle_hint(progress)]
+    used = progress.utilisation
+    parts += [Text("; ".join(describe_utilisation(used)) if used else "", style="dim")]
+    parts += [_delta_legend(progress, running), _idle_hint(progress)]
     return Group(*[part for part in parts if not isinstance(part, Text) or part])
 
 
@@ -113,10 +115,6 @@ def _queue_lines(progress: SweepProgress) -> list[Text]:
         lines.append(f"at an interim look, waiting for the decision at their scale: {waiting}")
     lines += [f"ended: {len(progress.ended)} of {len(progress.runs)}"]
     return [Text(plain_text(line)) for line in lines]
-
-
-def _utilisation_line(used: Utilisation | None) -> Text:
-    return Text("; ".join(describe_utilisation(used)) if used else "", style="dim")
 
 
 def _delta_legend(progress: SweepProgress, runs: Sequence[RunProgress]) -> Text:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.compare.inputs.json_values import number_or_none
 from harness.compare.inputs.lr_tuning import RateCurve
 from harness.compare.inputs.pairing import group_by_variant
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.context_types import FairnessRow
-from harness.compare.verdict.flags import tuning_flags, unequal
+from harness.compare.verdict.flags import size_flags, tuning_flags
 from harness.records.run.provenance import Facts
 
 
@@ -54,7 +55,7 @@ def _row(
         tokenizer="" if data.get("kind") == "images" else str(data.get("tokenizer", "")),
         data=facts.data_fingerprint,
         evaluation=facts.eval_fingerprint,
-        learning_rate=_number((first.config.get("optimizer") or {}).get("learning_rate")),
+        learning_rate=number_or_none((first.config.get("optimizer") or {}).get("learning_rate")),
         tuning=_tuning(tuning.get(provenance.variant)),
         shared=shared_parameter_share(facts, base) if base else None,
         code=codes[0] if len(codes) == 1 else "mixed",
@@ -101,13 +102,8 @@ def shared_example_share(facts: Facts, base: Facts) -> float | None:
 def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any]) -> set[str]:
     if reference is None or run is reference:
         return set()
-    facts, base = run.provenance.facts, reference.provenance.facts
-    flags = tuning_flags(tuning, reference.provenance.variant, run.provenance.variant, ())
-    if unequal(base.parameters, facts.parameters):
-        flags.add("UNEQUAL_PARAMS")
-    if unequal(base.flops_per_token, facts.flops_per_token):
-        flags.add("UNEQUAL_FLOPS")
-    return flags
+    a, b = reference.provenance, run.provenance
+    return tuning_flags(tuning, a.variant, b.variant, ()) | size_flags(a.facts, b.facts)
 
 
 def _first_different_step(facts: Facts, base: Facts) -> int:
@@ -131,7 +127,7 @@ def _mix(facts: Facts) -> str:
 
 def _schedule(config: Mapping[str, Any]) -> str:
     schedule = config.get("schedule") or {}
-    keys = [key for key in ("warmup", "cooldown", "floor") if _number(schedule.get(key))]
+    keys = [key for key in ("warmup", "cooldown", "floor") if number_or_none(schedule.get(key))]
     return ", ".join([str(schedule.get("name", "")), *(f"{key} {schedule[key]:g}" for key in keys)])
 
 
@@ -139,7 +135,11 @@ def _tuning(entry: Any) -> str:
     """Format a tuning entry of rule.json: `lr 0.0031 of 5 points, seed 1000003`."""
     if not isinstance(entry, Mapping):
         return "not tuned"
-    rate, points, seed = _number(entry.get("learning_rate")), entry.get("points", "?"), entry.get("seed")
+    rate, points, seed = (
+        number_or_none(entry.get("learning_rate")),
+        entry.get("points", "?"),
+        entry.get("seed"),
+    )
     text = f"{points} points" if rate is None else f"lr {rate:.2g} of {points} points"
     text += "" if seed is None else f", seed {seed}"
     return text + (", optimum at the edge" if entry.get("edge") else "")
@@ -150,9 +150,9 @@ def _curve(entry: Any) -> RateCurve:
     pairs = entry.get("curve") if isinstance(entry, Mapping) else None
     points = pairs if isinstance(pairs, list) else []
     losses = {
-        rate: _number(pair[1])
+        rate: number_or_none(pair[1])
         for pair in points
-        if isinstance(pair, list) and len(pair) == 2 and (rate := _number(pair[0])) is not None
+        if isinstance(pair, list) and len(pair) == 2 and (rate := number_or_none(pair[0])) is not None
     }
     return tuple(sorted(losses.items()))
 
@@ -167,7 +167,3 @@ def _base_checkpoint(runs: Sequence[RunRecord]) -> str:
 
 def _ratio(value: float, base: float | None) -> float | None:
     return value / base if base else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

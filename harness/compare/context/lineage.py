@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.compare.inputs.decision_rule import read_json_object
+from harness.compare.inputs.json_values import read_json_object
 from harness.compare.inputs.ledger_check import LedgerState, placed_meshes, read_ledger_state
 from harness.compare.inputs.noise_floor import floor_key, matching_entries
 from harness.compare.inputs.run_records import UNREADABLE_RUN

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from harness.compare.inputs.json_values import dict_or_empty, number_or_none, read_json_object
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Deviation, Rule
-from harness.core import atomic_files
 from harness.core.hashing import hash_json
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
@@ -31,20 +30,12 @@ def read_rule(sweep: SweepDir, runs: Sequence[RunRecord]) -> tuple[Rule, list[De
 
 def _read_tuning(sweep: SweepDir, content: Mapping[str, Any]) -> dict[str, Any]:
     """Read the tuning of each variant. Tuning done after the rule was fixed is in the ledger."""
-    ledger_contents = [entry["content"] for entry in ledger.read(sweep, "tuning")]
     tuning_by_variant: dict[str, Any] = {}
-    for holder in (content, *ledger_contents):
-        tuning = holder.get("tuning") if isinstance(holder, dict) else None
-        for variant, entry in tuning.items() if isinstance(tuning, dict) else ():
+    for holder in (content, *(entry["content"] for entry in ledger.read(sweep, "tuning"))):
+        for variant, entry in dict_or_empty(dict_or_empty(holder).get("tuning")).items():
             if isinstance(entry, dict):
                 tuning_by_variant.setdefault(variant, entry)
     return tuning_by_variant
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if the file is missing, damaged or holds something else."""
-    content = atomic_files.read_json(path)
-    return content if isinstance(content, dict) else {}
 
 
 def gate_margins(sweep: SweepDir) -> dict[str, float] | None:
@@ -52,8 +43,7 @@ def gate_margins(sweep: SweepDir) -> dict[str, float] | None:
     gate = read_json_object(sweep.rule).get("gate")
     if not isinstance(gate, dict) or gate.get("name") == "none":
         return None
-    numbers = (int, float)
-    return {k: float(v) for k, v in gate.items() if isinstance(v, numbers) and not isinstance(v, bool)}
+    return {key: number for key, value in gate.items() if (number := number_or_none(value)) is not None}
 
 
 def _rule(node: Mapping[str, Any], runs: Sequence[RunRecord], content: Mapping[str, Any]) -> Rule:
@@ -123,9 +113,8 @@ def _config_deviations(frozen: Mapping[str, Any], runs: Sequence[RunRecord]) -> 
 
 def _number_between(value: Any, default: float, low: float, high: float) -> float:
     """Return the value if it is a number inside (low, high), else the default."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and low < value < high:
-        return float(value)
-    return default
+    number = number_or_none(value)
+    return number if number is not None and low < number < high else default
 
 
 def _entry_text(content: Any, max_letters: int = 200) -> str:

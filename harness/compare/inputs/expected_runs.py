@@ -67,10 +67,14 @@ class ExpectedRuns:
         return max(len(self.rule.family), len(self.treatments)) * len(self._scales_with_pairs)
 
     @property
-    def not_compared(self) -> list[RunRecord]:
-        """Runs at scales without any comparison; empty if no scale has one."""
-        scales = self._scales_with_pairs
-        return [run for run in self.runs if scales and run.provenance.scale not in scales]
+    def not_compared_notes(self) -> list[str]:
+        """Note that names the runs at scales without any comparison; empty if no scale has one."""
+        records, scales = [run.provenance for run in self.runs], self._scales_with_pairs
+        names = dict.fromkeys(
+            f"{r.variant} at {r.scale}" for r in records if scales and r.scale not in scales
+        )
+        sentence = f"Not compared (no other variant in {self.loss_unit} at the same scale): "
+        return [f"{sentence}{', '.join(names)}."] if names else []
 
     @cached_property
     def _scales_with_pairs(self) -> set[str]:

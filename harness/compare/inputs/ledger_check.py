@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.compare.inputs.json_values import dict_or_empty
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
@@ -69,9 +70,8 @@ def _ledger_deviations(entries: Sequence[dict[str, Any]]) -> Iterator[LedgerDevi
             yield LedgerDeviation(entry["time"], "late_rule", "the rule was fixed after runs were placed")
         if entry["kind"] == "placement":
             if repeated_names := [name for name in runs if name in placed_names]:
-                suffix = (
-                    f" and {len(repeated_names) - MAX_LISTED} more" if repeated_names[MAX_LISTED:] else ""
-                )
+                num_unlisted = len(repeated_names) - MAX_LISTED
+                suffix = f" and {num_unlisted} more" if num_unlisted > 0 else ""
                 text = f"placed again: {', '.join(repeated_names[:MAX_LISTED])}{suffix}"
                 yield LedgerDeviation(entry["time"], "replan", text)
             placed_names |= runs.keys()
@@ -81,24 +81,20 @@ def _ledger_deviations(entries: Sequence[dict[str, Any]]) -> Iterator[LedgerDevi
 
 def _deviation_text(kind: str, content: Any) -> str | None:
     """Describe a ledger entry; None if it is not a deviation."""
-    fields = content if isinstance(content, dict) else {}
-    faults = fields.get("faults")
+    fields = dict_or_empty(content)
+    run, faults = fields.get("run"), fields.get("faults")
     faults_text = "; ".join(map(str, faults)) if isinstance(faults, list) and faults else "damaged"
     return {
-        "amendment": lambda: f"{fields.get('detail', '')}",
-        "restart": lambda: f"{fields.get('run')} starts over: {fields.get('why')}",
-        "damage": lambda: f"{fields.get('run') or fields.get('file')}: {faults_text}",
-        "drift": lambda: (
-            f"{fields.get('run')} continued from step {fields.get('step')}: {fields.get('what')}"
-        ),
-    }.get(kind, lambda: None)()
+        "amendment": f"{fields.get('detail', '')}",
+        "restart": f"{run} starts over: {fields.get('why')}",
+        "damage": f"{run or fields.get('file')}: {faults_text}",
+        "drift": f"{run} continued from step {fields.get('step')}: {fields.get('what')}",
+    }.get(kind)
 
 
 def entry_runs(entry: dict[str, Any]) -> dict[str, Any]:
     """Return the runs of a placement entry, by name; empty if it has none."""
-    content = entry["content"]
-    runs = content.get("runs") if isinstance(content, dict) else None
-    return runs if isinstance(runs, dict) else {}
+    return dict_or_empty(dict_or_empty(entry["content"]).get("runs"))
 
 
 def _count_lines(sweep: SweepDir) -> int:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.inputs.evaluations import last_result
-from harness.compare.inputs.run_records import RunRecord, read_runs
+from harness.compare.inputs.run_records import read_runs
 from harness.core.errors import UserError
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import read_config
@@ -72,7 +71,7 @@ def read_tuning(sweep: SweepDir, domains: Sequence[str]) -> dict[str, Optimum]:
     brackets: dict[str, dict[float, float | None]] = {}
     for run in read_runs(sweep):
         bracket = brackets.setdefault(run.provenance.variant, {})
-        loss = _decayed_loss(run, tuple(domains))
+        loss = run.decayed_loss(tuple(domains))
         if loss is None and not run.diverged:
             continue
         rate = read_config(RunDir(sweep.path / run.path).config).optimizer.learning_rate
@@ -108,12 +107,6 @@ def _parabola_minimum(*points: tuple[float, float]) -> tuple[float, float]:
     fall, rise = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
     x = (x0 + x1 + (x2 - x0) * fall / (fall - rise)) / 2
     return x, y1 - (rise - fall) / (x2 - x0) * (x - x1) ** 2
-
-
-def _decayed_loss(run: RunRecord, domains: tuple[str, ...]) -> float | None:
-    """Return the loss at the decayed end of a run; None if it is missing or the run diverged."""
-    result = last_result(run.evals, domains) if run.complete and not run.diverged else None
-    return result.loss if result and result.decayed else None
 
 
 def _no_finite_loss_message(curve: RateCurve) -> str:

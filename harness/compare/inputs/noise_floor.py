@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.compare.inputs.evaluations import last_result
+from harness.compare.inputs.json_values import dict_or_empty
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.stats.distributions import clopper_pearson, t_two_sided_p
 from harness.compare.stats.paired_effects import NoiseFloor
@@ -60,9 +60,15 @@ def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloo
 
 def library_entries(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
     """Compute the library entries, one per scale, from the finished runs of one variant of a null sweep."""
-    scales = sorted({run.provenance.scale for run in runs})
-    entries = (_entry(scale, [r for r in runs if r.provenance.scale == scale], domains) for scale in scales)
-    return [entry for entry in entries if entry]
+    entries = []
+    for scale in sorted({run.provenance.scale for run in runs}):
+        groups = _losses_by_data_order(runs, scale, domains).values()
+        floor = noise_floor([group.values() for group in groups], scale)
+        if floor and floor.s0 != 0:
+            record = next(run.provenance for run in runs if run.provenance.scale == scale)
+            noise = floor.s0, floor.df, floor.correlation, sum(len(group) for group in groups)
+            entries.append(LibraryEntry(scale, *noise, *floor_key(record)[1:]))
+    return entries
 
 
 def identical_variants(runs: Sequence[RunRecord], control: str) -> set[str]:
@@ -171,11 +177,6 @@ def floor_key(record: Provenance) -> FloorKey:
     return FloorKey(record.scale, record.facts.non_embedding, record.tokens, record.facts.eval_fingerprint)
 
 
-def find_floors(sweep: SweepDir, controls: Sequence[RunRecord]) -> dict[str, NoiseFloor]:
-    """Find the noise floor of each scale for the control's runs; see `matching_floors`."""
-    return matching_floors(sweep, [floor_key(run.provenance) for run in controls])
-
-
 def matching_floors(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, NoiseFloor]:
     """Find the noise floor of each scale in the libraries of this sweep and of the sweeps beside it.
 
@@ -200,8 +201,7 @@ def matching_entries(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str,
 
 def _usable_entries(content: Any) -> list[LibraryEntry]:
     """Return the valid entries of a library file."""
-    rows = content.get("scales") if isinstance(content, dict) else None
-    entries = []
+    rows, entries = dict_or_empty(content).get("scales"), []
     for row in rows if isinstance(rows, list) else []:
         try:
             entry = LibraryEntry(**row)
@@ -214,24 +214,8 @@ def _usable_entries(content: Any) -> list[LibraryEntry]:
 
 def _matches(entry: LibraryEntry, key: FloorKey) -> bool:
     same_size = abs(entry.non_embedding - key.non_embedding) <= 0.01 * key.non_embedding
-    return same_size and (entry.scale, entry.tokens, entry.evaluation) == (
-        key.scale,
-        key.tokens,
-        key.evaluation,
-    )
-
-
-def _entry(scale: str, runs: Sequence[RunRecord], domains: tuple[str, ...]) -> LibraryEntry | None:
-    groups = _losses_by_data_order(runs, scale, domains)
-    floor = noise_floor([group.values() for group in groups.values()], scale)
-    if floor is None or floor.s0 == 0:
-        return None
-    facts, tokens = runs[0].provenance.facts, runs[0].provenance.tokens
-    count = sum(len(group) for group in groups.values())
-    return LibraryEntry(
-        scale, floor.s0, floor.df, floor.correlation, count, facts.non_embedding, tokens,
-        facts.eval_fingerprint,
-    )  # fmt: skip
+    same_data = entry.tokens == key.tokens and entry.evaluation == key.evaluation
+    return same_size and same_data and entry.scale == key.scale
 
 
 def _losses_by_data_order(
@@ -240,10 +224,8 @@ def _losses_by_data_order(
     """Return the decayed losses of one scale: `{data seed: {parameter seed: loss}}`."""
     groups: dict[int, dict[int, float]] = defaultdict(dict)
     for run in runs:
-        if run.provenance.scale == scale and run.complete and not run.diverged:
-            result = last_result(run.evals, domains)
-            if result and result.decayed:
-                groups[run.provenance.data_seed][run.provenance.seed] = result.loss
+        if run.provenance.scale == scale and (loss := run.decayed_loss(domains)) is not None:
+            groups[run.provenance.data_seed][run.provenance.seed] = loss
     return groups
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.compare.inputs.evaluations import EvalResult, last_result
 from harness.compare.inputs.run_records import RunRecord
+from harness.compare.results.comparison import Rule
 from harness.records.run.status import State
 from harness.records.run.training_target import END
 
@@ -57,10 +58,8 @@ class PairedRuns:
     def result_at(self, run: RunRecord, look: float | None = None) -> EvalResult | None:
         """Return the run's result at a look (default: `self.look`); None if missing or not finite."""
         look = self.look if look is None else look
-        if look == END:
-            result = last_result(run.evals, self.domains) if run.complete else None
-        else:
-            result = last_result(run.branches[look], self.domains) if look in run.branches else None
+        evals = run.branches.get(look) if look != END else run.evals if run.complete else None
+        result = last_result(evals, self.domains) if evals else None
         return result if result and np.isfinite(result.loss) else None
 
     @property
@@ -134,30 +133,28 @@ def group_by_variant(runs: Sequence[RunRecord], scale: str, control: str) -> dic
 
 
 def reads_other_examples(pair: RunPair) -> bool:
-    """Return True if two runs read different examples and neither declares a change of data."""
-    if declares_data_change(pair.control) or declares_data_change(pair.treatment):
-        return False
+    """Return True if two runs read different examples, and `variant.touches` of neither names a data key."""
     a, b = pair.control.provenance, pair.treatment.provenance
+    if any(node == "data" or node.startswith("data.") for node in (*a.touches, *b.touches)):
+        return False
     if a.data_seed != b.data_seed or a.facts.data_fingerprint != b.facts.data_fingerprint:
         return True
     hashes = [(run.examples_until(pair.look) or {}).get("hash") for run in (pair.control, pair.treatment)]
     return None not in hashes and hashes[0] != hashes[1]
 
 
-def declares_data_change(run: RunRecord) -> bool:
-    """Return True if the run's `variant.touches` names `data` or a key below it."""
-    return any(node == "data" or node.startswith("data.") for node in run.provenance.touches)
+def paired_runs_at_end(runs: Sequence[RunRecord], scale: str, rule: Rule, variant: str) -> PairedRuns:
+    """Pair the runs of one scale at their end."""
+    control_runs, treatment_runs = (
+        tuple(run for run in runs if (run.provenance.scale, run.provenance.variant) == (scale, name))
+        for name in (rule.control, variant)
+    )
+    return PairedRuns(scale, rule.control, variant, rule.domains, control_runs, treatment_runs)
 
 
-def paired_runs(
-    runs: Sequence[RunRecord], scale: str, control: str, variant: str, domains: tuple[str, ...]
-) -> PairedRuns:
+def paired_runs(runs: Sequence[RunRecord], scale: str, rule: Rule, variant: str) -> PairedRuns:
     """Pair runs at their end; if runs were stopped early, at their last common look."""
-
-    def runs_of(name: str) -> tuple[RunRecord, ...]:
-        return tuple(run for run in runs if run.provenance.scale == scale and run.provenance.variant == name)
-
-    at_end = PairedRuns(scale, control, variant, domains, runs_of(control), runs_of(variant))
+    at_end = paired_runs_at_end(runs, scale, rule, variant)
     stopped = any(run.status.state is State.stopped for run in (*at_end.control_runs, *at_end.treatment_runs))
     if at_end.pairs or not stopped or not at_end.common_branches:
         return at_end

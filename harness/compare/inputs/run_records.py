@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import yaml
 
-from harness.compare.inputs.evaluations import Evals, read_evals
+from harness.compare.inputs.evaluations import Evals, last_result, read_evals
 from harness.config.renamed_keys import with_new_names
 from harness.core.atomic_files import read_checksummed_json
 from harness.records.paths import RunDir, SweepDir
@@ -67,6 +67,11 @@ class RunRecord:
     def complete(self) -> bool:
         """True if the run is finished and has evaluations."""
         return self.status.state is State.finished and not self.evals.empty
+
+    def decayed_loss(self, domains: tuple[str, ...]) -> float | None:
+        """Return the loss at the decayed end, over `domains`; None if it is missing or the run diverged."""
+        result = last_result(self.evals, domains) if self.complete and not self.diverged else None
+        return result.loss if result and result.decayed else None
 
     def examples_until(self, share: float) -> dict[str, Any] | None:
         """Return the hash of the examples read up to the end, or up to the end of the branch at `share`."""
@@ -175,15 +180,9 @@ def _fails_checksum(text: str) -> bool:
 
 def _names_another_run(config: dict[str, Any], provenance: Provenance) -> bool:
     """Return True if config.yaml and run.json name different runs."""
-    if not config:
-        return True
     names = [(config.get(node) or {}).get("name") for node in ("scale", "variant")]
-    seeds = provenance.seed, provenance.data_seed
-    return (*names, config.get("seed"), config.get("data_seed")) != (
-        provenance.scale,
-        provenance.variant,
-        *seeds,
-    )
+    run = (*names, config.get("seed"), config.get("data_seed"))
+    return run != (provenance.scale, provenance.variant, provenance.seed, provenance.data_seed)
 
 
 def _provenance_from_path(run: RunDir) -> Provenance:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,24 +13,18 @@ from harness.compare.stats.compute_multiplier import ControlSlope, fit_ladder, h
 from harness.records.run.training_target import END
 
 
-@dataclass(frozen=True)
-class ControlSlopes:
-    """Slopes of the control by scale: the one that k uses, and the one along the ladder if it can be
-    fitted."""
+def control_slopes(
+    pairings: Sequence[PairedRuns],
+) -> tuple[dict[str, ControlSlope], dict[str, ControlSlope]]:
+    """Return the slopes by scale that k uses, and those along the ladder (empty if it cannot be fitted).
 
-    primary: dict[str, ControlSlope]
-    ladder: dict[str, ControlSlope]
-
-
-def control_slopes(pairings: Sequence[PairedRuns]) -> ControlSlopes:
-    """Return the control's slopes. `primary` is the first that applies: along tokens (k_tokens) if every
-    scale has a cooldown branch, along the ladder (k_compute) if four scales allow a fit, along tokens at the
-    scales that have a branch."""
+    k uses the first that applies: along tokens (k_tokens) if every scale has a cooldown branch, along the
+    ladder (k_compute) if four scales allow a fit, along tokens at the scales that have a branch.
+    """
     usable = [pairing for pairing in pairings if pairing.all_control_losses.size]
     horizon = {pairing.scale: slope for pairing in usable if (slope := _branch_slope(pairing))}
     ladder = _ladder_slopes([pairing for pairing in usable if pairing.look == END])
-    primary = ladder if ladder and len(horizon) < len(usable) else horizon
-    return ControlSlopes(primary, ladder)
+    return (ladder if ladder and len(horizon) < len(usable) else horizon), ladder
 
 
 def slope_between(pairing: PairedRuns, share: float, look: float) -> ControlSlope | None:
@@ -48,23 +41,20 @@ def slope_between(pairing: PairedRuns, share: float, look: float) -> ControlSlop
 
 
 def _branch_slope(pairing: PairedRuns) -> ControlSlope | None:
-    share = _branch_share(pairing)
-    if any(len(run.provenance.facts.mixes) > 1 for run in pairing.control_runs):
-        return None  # The branch has not read the later data stage, so its slope would include the mix.
-    return None if share is None else slope_between(pairing, share, pairing.look)
-
-
-def _branch_share(pairing: PairedRuns) -> float | None:
-    """Return the branch nearest to half the tokens among those that most runs have. At a scale stopped at a
-    look, return the look before. None without branches."""
+    """Return the slope from the branch nearest to half the tokens among those that most runs have. At a scale
+    stopped at a look, it is from the look before. None without branches."""
     counts = Counter(share for run in pairing.control_runs for share in run.branches if share < pairing.look)
+    if not counts or any(len(run.provenance.facts.mixes) > 1 for run in pairing.control_runs):
+        return None  # A branch has not read a later data stage, so its slope would include the mix.
     goal = 0.5 if pairing.look == END else pairing.look
-    return min(counts, key=lambda share: (-counts[share], abs(share - goal)), default=None)
+    share = min(counts, key=lambda share: (-counts[share], abs(share - goal)))
+    return slope_between(pairing, share, pairing.look)
 
 
 def _ladder_slopes(pairings: Sequence[PairedRuns]) -> dict[str, ControlSlope]:
     """Return one slope per scale from a curve through the control's means; empty below four scales."""
-    flops = [_control_flops(pairing) for pairing in pairings]
+    results = [map(pairing.result_at, pairing.control_runs) for pairing in pairings]
+    flops = [max((r.flops for r in group if r), default=0.0) for group in results]
     losses = [pairing.all_control_losses for pairing in pairings]
     means = [float(values.mean()) for values in losses]
     errors = [float(v.std(ddof=1) / math.sqrt(v.size)) if v.size > 1 else None for v in losses]
@@ -73,8 +63,3 @@ def _ladder_slopes(pairings: Sequence[PairedRuns]) -> dict[str, ControlSlope]:
     have_errors = all(error is not None and error > 0 for error in errors)
     fit = fit_ladder(flops, means, [error or 0.0 for error in errors] if have_errors else None)
     return {pairing.scale: slope for pairing, slope in zip(pairings, fit.slopes, strict=True)} if fit else {}
-
-
-def _control_flops(pairing: PairedRuns) -> float:
-    results = [result for result in map(pairing.result_at, pairing.control_runs) if result]
-    return max((result.flops for result in results), default=0.0)

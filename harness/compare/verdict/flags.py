@@ -17,23 +17,10 @@ from harness.compare.inputs.run_records import RunRecord
 from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.metrics import read_curve
+from harness.records.run.provenance import Facts
 from harness.records.run.training_target import END
 
-BLOCKING = frozenset(
-    {
-        "DATA_ORDER_MISMATCH",
-        "MIXED_CODE",
-        "UNEQUAL_TOKENS",
-        "SCHEDULE_MISMATCH",
-        "HOT_LR_LOOK",
-        "DIVERGED",
-        "NO_SEED_REPLICATION",
-        "SLOPE_OUT_OF_RANGE",
-        "EVAL_SET_MISMATCH",
-        "HAND_EDITED",
-    }
-)
-EXPLANATIONS = {
+_BLOCKING = {
     "DATA_ORDER_MISMATCH": "the two runs of a pair read different examples, and neither declared it",
     "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
     "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
@@ -44,6 +31,8 @@ EXPLANATIONS = {
     "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
     "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
     "HAND_EDITED": "the files of a run contradict each other or their place",
+}
+_WARNINGS = {
     "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %",
     "UNEQUAL_PARAMS": "parameters differ by over 1 %",
     "LR_GRID_EDGE": "the best learning rate is at the edge of the grid",
@@ -66,8 +55,9 @@ EXPLANATIONS = {
     "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, the pooled "
     "one does not, so a decision also needs the largest scale",
 }
+BLOCKING = frozenset(_BLOCKING)
+EXPLANATIONS = _BLOCKING | _WARNINGS
 """Explanation of each flag, one sentence."""
-WARNINGS = frozenset(EXPLANATIONS) - BLOCKING
 
 
 def blocking_flags(flags: Iterable[str]) -> list[str]:
@@ -77,14 +67,18 @@ def blocking_flags(flags: Iterable[str]) -> list[str]:
 
 def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) -> set[str]:
     """Return the flags of one treatment at one scale, from its runs and its effect."""
-    flags = set(delta.flags)
-    for pair in pairing.pairs:
-        flags |= pair_flags(pair)
-    flags |= _run_flags(pairing)
-    flags |= _correlation_flags(pairing, correlation)
-    if _sign_flipped(pairing, delta):
-        flags.add("SCHEDULE_FLIP")
-    return flags
+    runs = (*pairing.control_runs, *pairing.treatment_runs)
+    too_close = correlation is not None and correlation > 0.99 and len(pairing.pairs) >= 5
+    conditions = {
+        "HAND_EDITED": any(run.edited_by_hand for run in runs),
+        "DIVERGED": any(run.diverged for run in runs),
+        "DAMAGED": any(run.problem for run in runs),
+        "INCOMPLETE": pairing.paired and len(pairing.pairs) < len({run.provenance.seed for run in runs}),
+        "CORRELATION_IMPLAUSIBLE": (pairing.paired and too_close) or any(map(_same_run, pairing.pairs)),
+        "NEGATIVE_CORRELATION": pairing.paired and correlation is not None and correlation < 0,
+        "SCHEDULE_FLIP": _sign_flipped(pairing, delta),
+    }
+    return _present(conditions).union(delta.flags, *map(pair_flags, pairing.pairs))
 
 
 def pair_flags(pair: RunPair) -> set[str]:
@@ -104,10 +98,17 @@ def pair_flags(pair: RunPair) -> set[str]:
         "HOT_LR_LOOK": not (pair.control_result.decayed and pair.treatment_result.decayed),
         "EVAL_SET_MISMATCH": control.facts.eval_fingerprint != treatment.facts.eval_fingerprint
         or pair.control_result.by_domain.keys() != pair.treatment_result.by_domain.keys(),
-        "UNEQUAL_FLOPS": unequal(control.facts.flops_per_token, treatment.facts.flops_per_token),
-        "UNEQUAL_PARAMS": unequal(control.facts.parameters, treatment.facts.parameters),
     }
-    return {flag for flag, present in conditions.items() if present}
+    return _present(conditions) | size_flags(control.facts, treatment.facts)
+
+
+def size_flags(control: Facts, treatment: Facts) -> set[str]:
+    """Return the flags of two models whose parameters or FLOPs per token differ by over 1 %."""
+    conditions = {
+        "UNEQUAL_FLOPS": _unequal(control.flops_per_token, treatment.flops_per_token),
+        "UNEQUAL_PARAMS": _unequal(control.parameters, treatment.parameters),
+    }
+    return _present(conditions)
 
 
 def schedule_key(run: RunRecord) -> tuple:
@@ -117,9 +118,12 @@ def schedule_key(run: RunRecord) -> tuple:
     return (*shape, run.provenance.facts.steps)
 
 
-def unequal(a: float, b: float, tolerance: float = 0.01) -> bool:
-    """Return True if b differs from a by more than `tolerance` of a."""
+def _unequal(a: float, b: float, tolerance: float = 0.01) -> bool:
     return abs(b - a) > tolerance * abs(a)
+
+
+def _present(conditions: Mapping[str, bool]) -> set[str]:
+    return {flag for flag, present in conditions.items() if present}
 
 
 def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
@@ -129,87 +133,45 @@ def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
     noise: SD of an A/A difference at this scale. Seeds that also change the data order spread more than the
     two runs of a pair, so the control's own spread is used if it is wider.
     """
-    if not noise or not pairing.all_control_losses.size:
+    control, treatment = pairing.all_control_losses, pairing.all_treatment_losses
+    if not noise or not control.size:
         return set()
-    spread = 1.4826 * float(
-        np.median(np.abs(pairing.all_control_losses - np.median(pairing.all_control_losses)))
-    )
+    median = float(np.median(control))
+    spread = 1.4826 * float(np.median(np.abs(control - np.median(control))))
     paths = set()
-    for runs, losses in (
-        (pairing.control_runs, pairing.all_control_losses),
-        (pairing.treatment_runs, pairing.all_treatment_losses),
-    ):
+    for runs, losses in ((pairing.control_runs, control), (pairing.treatment_runs, treatment)):
         own_median = float(np.median(losses)) if losses.size else -math.inf
-        bar = max(float(np.median(pairing.all_control_losses)), own_median) + 10 * max(noise, spread)
+        bar = max(median, own_median) + 10 * max(noise, spread)
         paths |= {run.path for run in runs if (o := pairing.result_at(run)) and o.loss > bar}
     return paths
 
 
-def same_run_twice(pairing: PairedRuns) -> bool:
+def _same_run(pair: RunPair) -> bool:
     """Return True if a pair has bitwise equal losses at every step. Step tables are read only if the last
     step's loss or all evaluations are bitwise equal."""
-    return any(_may_be_identical(pair) and _equal_step_losses(pair) for pair in pairing.pairs)
-
-
-def _may_be_identical(pair: RunPair) -> bool:
-    control, treatment = pair.control, pair.treatment
-    if control.status.loss is not None and control.status.loss == treatment.status.loss:
+    a, b = pair.control, pair.treatment
+    same_last_loss = a.status.loss is not None and a.status.loss == b.status.loss
+    if not same_last_loss and not np.array_equal(a.evals.losses, b.evals.losses):
+        return False
+    if a.directory is None or b.directory is None:
         return True
-    return np.array_equal(control.evals.losses, treatment.evals.losses)
-
-
-def _equal_step_losses(pair: RunPair) -> bool:
-    if pair.control.directory is None or pair.treatment.directory is None:
-        return True
-    control = read_curve(pair.control.directory, "steps")["loss"]
-    treatment = read_curve(pair.treatment.directory, "steps")["loss"]
+    control, treatment = (read_curve(directory, "steps")["loss"] for directory in (a.directory, b.directory))
     scored = not control.is_empty() or pair.control_result.loss == pair.treatment_result.loss
     return scored and control.equals(treatment)
-
-
-def _run_flags(pairing: PairedRuns) -> set[str]:
-    """Return the flags of single runs: divergence, damage, hand editing, missing outcomes."""
-    runs = (*pairing.control_runs, *pairing.treatment_runs)
-    flags = {"HAND_EDITED"} if any(run.edited_by_hand for run in runs) else set()
-    flags |= {"DIVERGED"} if any(run.diverged for run in runs) else set()
-    flags |= {"DAMAGED"} if any(run.problem for run in runs) else set()
-    seeds = {run.provenance.seed for run in runs}
-    if len(pairing.pairs) < len(seeds) and pairing.paired:
-        flags.add("INCOMPLETE")
-    return flags
-
-
-def _correlation_flags(pairing: PairedRuns, correlation: float | None) -> set[str]:
-    flags = set()
-    if same_run_twice(pairing):
-        flags.add("CORRELATION_IMPLAUSIBLE")
-    if correlation is not None and pairing.paired:
-        if correlation > 0.99 and len(pairing.pairs) >= 5:
-            flags.add("CORRELATION_IMPLAUSIBLE")
-        if correlation < 0:
-            flags.add("NEGATIVE_CORRELATION")
-    return flags
 
 
 def _sign_flipped(pairing: PairedRuns, delta: Effect) -> bool:
     """Return True if the last hot difference is significant with the opposite sign of the decayed mean."""
     if pairing.look != END or delta.mean is None:
         return False
-    gaps = [
-        _last_hot_loss(m.treatment, pairing.domains) - _last_hot_loss(m.control, pairing.domains)
-        for m in pairing.pairs
-    ]
-    hot = np.array(gaps)
-    hot = hot[np.isfinite(hot)]
-    if hot.size < 2:
-        return False
-    effect = effect_from_deltas(hot)
+    runs = [(pair.control, pair.treatment) for pair in pairing.pairs]
+    hot = np.array([_last_hot_loss(b, pairing.domains) - _last_hot_loss(a, pairing.domains) for a, b in runs])
+    effect = effect_from_deltas(hot[np.isfinite(hot)])
     return effect.p is not None and effect.p < 0.05 and (effect.mean or 0.0) * delta.mean < 0
 
 
 def _last_hot_loss(run: RunRecord, domains: tuple[str, ...]) -> float:
-    """Return the mean loss over the domains (all if empty) at the last evaluation before the learning rate
-    had decayed; NaN without one."""
+    """Return the mean loss over the domains (all if empty) at the last evaluation with a hot rate, or NaN."""
     columns = run.evals.columns
     hot = ~columns["decayed"].astype(bool) & (columns["step"] > 0)
     if domains:
@@ -222,13 +184,10 @@ def _last_hot_loss(run: RunRecord, domains: tuple[str, ...]) -> float:
 
 def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: Sequence[int]) -> set[str]:
     """Return the flags of the learning-rate tuning. tuning: `{variant: {"points", "edge", "seed"}}`."""
-    control_tuning, variant_tuning = tuning.get(control) or {}, tuning.get(variant) or {}
-    if not control_tuning and not variant_tuning:
-        return set()
-    reused_seeds = {entry.get("seed") for entry in (control_tuning, variant_tuning)} & set(seeds)
+    a, b = tuning.get(control) or {}, tuning.get(variant) or {}
     conditions = {
-        "UNEQUAL_TUNING": control_tuning.get("points") != variant_tuning.get("points"),
-        "LR_GRID_EDGE": bool(control_tuning.get("edge") or variant_tuning.get("edge")),
-        "SEED_REUSED_FOR_TUNING": bool(reused_seeds),
+        "UNEQUAL_TUNING": a.get("points") != b.get("points"),
+        "LR_GRID_EDGE": bool(a.get("edge") or b.get("edge")),
+        "SEED_REUSED_FOR_TUNING": bool({a.get("seed"), b.get("seed")}.intersection(seeds)),
     }
-    return {flag for flag, present in conditions.items() if present}
+    return _present(conditions)

@@ -1,5 +1,4 @@
-"""Interim looks at the decayed checkpoints of a scale, in order: the result of each, and if it ends the
-scale.
+"""Interim looks at the decayed checkpoints of a scale: the result of each, and whether it ends the scale.
 
 With `rule.stopping = looks` every run of a scale trains to look k, a cooldown branch at a share of its
 tokens. Then the scale is decided once, by the frozen rule: all its variants stop or none.
@@ -14,12 +13,12 @@ import numpy as np
 
 from harness.compare.inputs.decision_rule import read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, runs_in_ledger
-from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.pairing import PairedRuns, paired_runs_at_end
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import Look
 from harness.compare.stats.compute_multiplier import compute_multiplier
-from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import NoiseFloor, effect_from_deltas
 from harness.compare.stats.sequential import LookOutcome, SequentialTest, alpha_spending, sequential_p
 from harness.compare.verdict.control_slopes import slope_between
@@ -75,7 +74,7 @@ def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float])
     rule, _, _ = read_rule(sweep, runs)
     expected_runs, rows = ExpectedRuns(rule, runs, runs_in_ledger(sweep)), {}
     for name in expected_runs.treatments:
-        pairing = _pairing(runs, scale, name, rule)
+        pairing = paired_runs_at_end(runs, scale, rule, name)
         if pairing.treatment_runs and expected_runs.compared_scales(name, [scale]):
             rows[name] = evaluate_looks(pairing, planned, rule, expected_runs.family_size, until=look)[-1]
     proceed = LookOutcome.proceed.value
@@ -97,15 +96,15 @@ def evaluate_looks(
 ) -> tuple[Look, ...]:
     """Evaluate the first `until` planned looks (default: all) and return each with its outcome.
 
-    The interval of look k has the level 1 - alpha_k. `floor` is the noise floor of the end and is used only
-    there.
+    The interval of look k has the level 1 - alpha_k. `floor` holds for the end and is used only there.
     """
     test, rows = SequentialTest(len(planned), rule.alpha, rule.margin, family), []
     for position, share in enumerate(planned[:until]):
         alpha = alpha_spending(position + 1, len(planned), rule.alpha)
         tokens, delta = _effect_at(pairing, share, floor, 1 - alpha)
         ready = is_decidable(pairing, share)
-        k = _multiplier_between(pairing, planned[position - 1], share, delta) if position and ready else None
+        slope = slope_between(pairing, planned[position - 1], share) if position and ready else None
+        k = compute_multiplier(delta, slope) if slope else None
         verdict = test.add_look(delta if ready else NO_EFFECT, k)
         outcome = INCOMPLETE if verdict is LookOutcome.proceed and not ready else verdict.value
         rows.append(Look(share, tokens, delta, alpha / family, outcome))
@@ -168,14 +167,6 @@ def has_diverged_by(run: RunRecord, share: float) -> bool:
     return run.diverged or bool(scored and not np.isfinite(list(scored.by_domain.values())).all())
 
 
-def _pairing(runs: Sequence[RunRecord], scale: str, variant: str, rule: Rule) -> PairedRuns:
-    control_runs, treatment_runs = (
-        tuple(run for run in runs if (run.provenance.scale, run.provenance.variant) == (scale, name))
-        for name in (rule.control, variant)
-    )
-    return PairedRuns(scale, rule.control, variant, rule.domains, control_runs, treatment_runs)
-
-
 def _effect_at(
     pairing: PairedRuns, share: float, floor: NoiseFloor | None, level: float = 0.95
 ) -> tuple[int, Effect]:
@@ -184,11 +175,6 @@ def _effect_at(
     deltas = np.array([m.treatment_result.loss - m.control_result.loss for m in pairs])
     effect = effect_from_deltas(deltas, loss_size=size, floor=floor if share == END else None, level=level)
     return (pairs[0].control_result.tokens if pairs else 0), effect
-
-
-def _multiplier_between(pairing: PairedRuns, before: float, share: float, delta: Effect) -> Multiplier | None:
-    slope = slope_between(pairing, before, share)
-    return compute_multiplier(delta, slope) if slope else None
 
 
 def _outcome_text(name: str, row: Look) -> str:

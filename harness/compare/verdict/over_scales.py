@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import Equivalence, Ladder, Rung
@@ -38,22 +37,12 @@ def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
 
 
 def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
-    """Return the p of the pooled multiplier. With looks it is not valid alone, because scales stop depending
-    on their results. Then return the larger of it and the (valid) sequential p of the largest scale
-    trained."""
-    largest = _largest_scale(drafts)
+    """Return the p of the pooled multiplier; with looks the larger of it and the sequential p of the largest
+    scale trained. That one is valid, the pooled p alone is not: scales stop depending on their results."""
+    largest = next((draft for draft in reversed(drafts) if draft.delta.n), None)
     if pooled is None or pooled.p is None or largest is None or largest.position is None:
         return pooled.p if pooled else None
     return None if largest.p is None else max(pooled.p, largest.p)
-
-
-@dataclass(frozen=True)
-class HolmAdjusted:
-    """A p, its Holm adjustment over the treatments, and the level at which Holm tests it."""
-
-    p: float | None
-    p_holm: float | None
-    level: float
 
 
 def judge_ladder(
@@ -61,16 +50,23 @@ def judge_ladder(
     drafts: Sequence[DraftRung],
     rungs: Sequence[Rung],
     pooled: Multiplier | None,
-    adjusted: HolmAdjusted,
+    p: float | None,
+    p_holm: float | None,
+    level: float,
 ) -> Ladder:
-    """Judge one treatment over its scales and return all its numbers with the decision."""
-    low, high = _holm_interval(pooled, adjusted.level)
-    flags = _ladder_flags(drafts)
+    """Judge one treatment over its scales and return all its numbers with the decision.
+
+    p, p_holm: p of `pooled` and its Holm adjustment over the treatments; level: at which Holm tests it.
+    """
+    low, high = _holm_interval(pooled, level)
+    flags = {flag for draft in drafts for flag in draft.flags}
+    flags = tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
     judged_rungs = [rung for rung in rungs if rung.n]
     equivalence = _equivalence(pooled, rule)
     ruling = _decide(rule, judged_rungs, pooled, low, high, equivalence, flags)
     paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
     deltas = [draft.pairing.loss_differences for draft in paired_drafts]
+    slopes = [draft.k and draft.k.slope for draft in paired_drafts]
     more_seeds = max((rung.more_seeds for rung in judged_rungs if rung.more_seeds), default=None)
     log_compute, multipliers = _trend_points(drafts, rungs)
     sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
@@ -80,13 +76,13 @@ def judge_ladder(
         positive_control=drafts[0].pairing.variant == rule.positive_control,
         scales=tuple(rung.scale for rung in judged_rungs),
         k=pooled,
-        p=adjusted.p,
-        p_holm=adjusted.p_holm,
+        p=p,
+        p_holm=p_holm,
         holm_low=low,
         holm_high=high,
         trend=trend(log_compute, multipliers, sign=sign),
         projection=project(log_compute, multipliers),
-        sign_flip=sign_flip(deltas, [_slope_weight(draft) for draft in paired_drafts]),
+        sign_flip=sign_flip(deltas, [slope if slope and slope > 0 else 1.0 for slope in slopes]),
         smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
         equivalence=equivalence,
         k_compute=_pooled_k_compute(drafts, pooled),
@@ -108,20 +104,8 @@ def _decide(
     return require_largest_scale(ruling, rungs[-1].decision) if rule.uses_looks and rungs else ruling
 
 
-def _ladder_flags(drafts: Sequence[DraftRung]) -> tuple[str, ...]:
-    """Return the flags of all rungs, with OPTIONAL_STOPPING if one ended early. EXTRAPOLATION is left to the
-    projection."""
-    flags = {flag for draft in drafts for flag in draft.flags}
-    return tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
-
-
 def _stopped_early(drafts: Sequence[DraftRung]) -> bool:
     return any(draft.position and draft.pairing.look != END for draft in drafts)
-
-
-def _largest_scale(drafts: Sequence[DraftRung]) -> DraftRung | None:
-    """Return the draft of the largest scale that has a pair."""
-    return next((draft for draft in reversed(drafts) if draft.delta.n), None)
 
 
 def _holm_interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
@@ -153,7 +137,3 @@ def _pooled_k_compute(drafts: Sequence[DraftRung], pooled: Multiplier | None) ->
     """Return the pooled multiplier along compute, if k itself is along tokens."""
     k_compute = pooled_multiplier([draft.k_ladder for draft in drafts if draft.k_ladder])
     return k_compute if k_compute and pooled and k_compute.estimand is not pooled.estimand else None
-
-
-def _slope_weight(draft: DraftRung) -> float:
-    return draft.k.slope if draft.k and draft.k.slope and draft.k.slope > 0 else 1.0

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.inputs.pairing import PairedRuns, RunPair
+from harness.compare.inputs.pairing import PairedRuns
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import DomainEffect, Look, Pair, Rung
-from harness.compare.stats.compute_multiplier import compute_multiplier
+from harness.compare.stats.compute_multiplier import ControlSlope, compute_multiplier
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.paired_effects import (
@@ -23,7 +23,7 @@ from harness.compare.stats.paired_effects import (
     variance_mismatch,
     welch_effect,
 )
-from harness.compare.verdict.control_slopes import ControlSlopes
+from harness.compare.verdict.control_slopes import control_slopes
 from harness.compare.verdict.decide import decide_rung, next_step_for_rung, seeds_to_halve
 from harness.compare.verdict.flags import paths_far_above, rung_flags, tuning_flags
 from harness.compare.verdict.interim_looks import LookPosition, look_position, look_rows, sequential_p_at_look
@@ -41,7 +41,8 @@ class TreatmentContext:
     """True if the A/A library does not fit the noise of these pairs, so that it is not used."""
     noise_sd: Mapping[str, float]
     """SD of an A/A difference by scale, in nats, to detect divergence."""
-    slopes: ControlSlopes
+    slopes: Mapping[str, ControlSlope]
+    ladder_slopes: Mapping[str, ControlSlope]
     tuning: Mapping[str, Any]
     outliers: Mapping[str, np.ndarray]
     """Mask (pairs,) of the outlier pairs, by scale."""
@@ -66,28 +67,32 @@ class DraftRung:
     context: TreatmentContext
 
 
-def treatment_context(
+def draft_rungs(
     rule: Rule,
     pairings: Sequence[PairedRuns],
     floors: Mapping[str, NoiseFloor],
-    slopes: ControlSlopes,
     tuning: Mapping[str, Any],
     family: int,
-) -> TreatmentContext:
-    """Build the context: check the A/A library, which holds for full runs, against the noise of these pairs
-    (pooled over scales), and find outliers."""
+) -> list[DraftRung]:
+    """Judge every rung of one treatment, before Holm's correction over all of them.
+
+    The A/A library, which holds for full runs, is checked against the noise of these pairs, pooled over
+    scales. `family` is the number of tests.
+    """
     judged_at_end = {pairing.scale for pairing in pairings if pairing.look == END}
     floors = {scale: floor for scale, floor in floors.items() if scale in judged_at_end}
     deltas = [pairing.loss_differences for pairing in pairings]
     floor_mismatch = variance_mismatch(deltas, [floors.get(pairing.scale) for pairing in pairings])
     outliers = {pairing.scale: mask for pairing, mask in zip(pairings, outlier_masks(deltas), strict=True)}
     noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
-    return TreatmentContext(
-        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, slopes, tuning, outliers, family
-    )
+    context = TreatmentContext(
+        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *control_slopes(pairings), tuning,
+        outliers, family,
+    )  # fmt: skip
+    return [_draft_rung(pairing, context) for pairing in pairings]
 
 
-def draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
+def _draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     """Compute effect, multiplier and flags of one rung."""
     position, floor = look_position(pairing, context.rule), context.floors.get(pairing.scale)
     delta = _effect(pairing, floor, 1 - position.alpha if position else 0.95)
@@ -95,10 +100,8 @@ def draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     p = sequential_p_at_look(pairing, looks, delta, position) if position else delta.p
     correlation = pearson_correlation(pairing.control_losses, pairing.treatment_losses)
     ratio = _flops_ratio(pairing)
-    slope = context.slopes.primary.get(pairing.scale)
-    ladder = context.slopes.ladder.get(pairing.scale)
-    k = compute_multiplier(delta, slope, flops_ratio=ratio) if slope else None
-    k_ladder = compute_multiplier(delta, ladder, flops_ratio=ratio) if ladder else None
+    slopes = context.slopes.get(pairing.scale), context.ladder_slopes.get(pairing.scale)
+    k, k_ladder = (compute_multiplier(delta, s, flops_ratio=ratio) if s else None for s in slopes)
     flags = rung_flags(pairing, delta, correlation) | _context_flags(pairing, context, k)
     seeds = {run.provenance.seed for run in (*pairing.control_runs, *pairing.treatment_runs)}
     if len(pairing.pairs) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
@@ -110,10 +113,14 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     """Decide a rung from its Holm-adjusted p and return it with all its numbers."""
     pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
-    equivalence = _equivalence_p(draft)
+    equivalence = tost(k.log_k, k.log_se, k.df, rule.margin) if k else None
+    if equivalence is not None and draft.position is not None:
+        equivalence = min(1.0, equivalence * draft.position.p_factor)
     ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
     first = pairing.pairs[0].control_result if pairing.pairs else None
+    losses = pairing.control_losses.tolist(), pairing.treatment_losses.tolist()
+    pair_losses = zip(pairing.pairs, *losses, strict=True)
     deltas, outliers = pairing.loss_differences, draft.context.outliers[pairing.scale]
     has_pairs = pairing.paired and delta.n > 1
     return Rung(
@@ -137,7 +144,7 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         smallest_p=smallest_p(delta.n) if has_pairs else None,
         look=pairing.look,
         looks=draft.looks,
-        pairs=tuple(_pair_row(pair) for pair in pairing.pairs),
+        pairs=tuple(Pair(pair.seed, a, b, b - a) for pair, a, b in pair_losses),
         domains=tuple(_domain_effect(pairing, name, delta.level) for name in _common_domains(pairing)),
         without_outliers=effect_from_deltas(deltas[~outliers], level=delta.level) if outliers.any() else None,
         flags=flags,
@@ -153,13 +160,6 @@ def _effect(pairing: PairedRuns, floor: NoiseFloor | None, level: float) -> Effe
     if pairing.paired:
         return paired_effect(pairing.control_losses, pairing.treatment_losses, floor=floor, level=level)
     return welch_effect(pairing.all_control_losses, pairing.all_treatment_losses, level=level)
-
-
-def _equivalence_p(draft: DraftRung) -> float | None:
-    """Return the p of the TOST of ln k, with looks times the look's `p_factor`."""
-    k, margin = draft.k, draft.context.rule.margin
-    p = tost(k.log_k, k.log_se, k.df, margin) if k else None
-    return p if p is None or draft.position is None else min(1.0, p * draft.position.p_factor)
 
 
 def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier | None) -> set[str]:
@@ -189,9 +189,8 @@ def _noise_sd(
 def _flops_ratio(pairing: PairedRuns) -> float | None:
     if not pairing.pairs:
         return None
-    pair = pairing.pairs[0]
-    control = pair.control.provenance.facts.flops_per_token
-    treatment = pair.treatment.provenance.facts.flops_per_token
+    runs = pairing.pairs[0].control, pairing.pairs[0].treatment
+    control, treatment = (run.provenance.facts.flops_per_token for run in runs)
     return treatment / control if control > 0 and treatment > 0 else None
 
 
@@ -205,11 +204,6 @@ def _domain_effect(pairing: PairedRuns, name: str, level: float) -> DomainEffect
     b = np.array([pair.treatment_result.by_domain[name] for pair in pairing.pairs])
     test = paired_effect if pairing.paired else welch_effect
     return DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
-
-
-def _pair_row(pair: RunPair) -> Pair:
-    control, treatment = pair.control_result.loss, pair.treatment_result.loss
-    return Pair(pair.seed, control, treatment, treatment - control)
 
 
 def _mean(values: np.ndarray) -> float | None:

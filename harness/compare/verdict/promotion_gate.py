@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.compare.inputs.json_values import dict_or_empty, number_or_none
 from harness.compare.inputs.loss_spikes import has_spike
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import Criterion, Decision, GateResult, Ladder
@@ -93,9 +94,7 @@ def _variant_measurements(
     timing: Mapping[str, Any],
     spikes: dict[str, bool | None],
 ) -> GateMeasurements:
-    variants = timing.get("variants")
-    timed = variants.get(name) if isinstance(variants, dict) else None
-    timed = timed if isinstance(timed, dict) else {}
+    timed = dict_or_empty(dict_or_empty(timing.get("variants")).get(name))
     for run in runs:
         if run.path not in diverged and run.path not in spikes:
             spikes[run.path] = has_spike(run)
@@ -163,7 +162,5 @@ def _log_advantage(control: float | None, candidate: float | None) -> float | No
 
 
 def _positive_or_none(value: Any) -> float | None:
-    usable = (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    )
-    return float(value) if usable else None
+    number = number_or_none(value)
+    return number if number is not None and 0 < number < math.inf else None

@@ -1,4 +1,4 @@
-"""Where a run is trained, as types: its lane, and the machine that the lane is part of."""
+"""Typed config nodes of the mesh of a run and of the cluster that it is trained on."""
 
 from __future__ import annotations
 
@@ -9,57 +9,65 @@ from omegaconf import MISSING
 
 @dataclass
 class MeshConfig:
-    """The lane of one run."""
+    """Size of each mesh axis of one run. Their product is the number of devices of the run."""
 
     data: int = 1
+    """Axis size of data parallelism: splits the batch."""
     fsdp: int = 1
+    """Axis size of fully sharded data parallelism: splits the batch, the parameters and their state."""
     tensor: int = 1
+    """Axis size of tensor parallelism: splits the weight matrices."""
     expert: int = 1
-    """Experts are split over it, and so is the batch."""
+    """Axis size of expert parallelism: splits the experts and the batch."""
     context: int = 1
-    """Each sequence of tokens is split over it: keys and values go from device to device."""
+    """Axis size of sequence parallelism: splits each sequence; keys and values go round a ring of devices."""
 
     @property
     def devices(self) -> int:
+        """Number of devices of the run."""
         return self.data * self.fsdp * self.context * self.tensor * self.expert
 
 
 @dataclass
 class KindConfig:
-    """Chips of one kind in a cluster. Null: not known, and refused where a plan needs it."""
+    """Chips of one kind in a cluster. Null means unknown: a plan that needs the value is refused."""
 
     chip: str = MISSING
-    """Such as H100-80G; its first word says what share of the peak it is known to reach (harness.plan)."""
+    """Name such as H100-80G; its first word selects the measured share of the peak (harness.plan)."""
     chips: int | None = None
+    """Number of chips of this kind."""
     memory_gib: float | None = None
+    """Memory of one chip, in GiB."""
     memory_gb_s: float | None = None
+    """Memory bandwidth of one chip, in GB/s."""
     peak_tflops: dict[str, float] = field(default_factory=dict)
-    """Of one chip without sparsity, by precision: bf16, fp8, float32."""
+    """Peak TFLOP/s of one chip without sparsity, by precision: bf16, fp8, float32."""
     scale_up_domain: int | None = None
-    """Chips that reach each other over the fast links."""
+    """Number of chips in one scale-up domain, connected by the fast links (NVLink, ICI)."""
     scale_up_gb_s: float | None = None
-    """Of one chip, one direction."""
+    """Bandwidth inside a scale-up domain, in GB/s per chip and direction."""
     scale_out_gb_s: float | None = None
-    """The same between fast domains."""
+    """Bandwidth between scale-up domains, in GB/s per chip and direction."""
     watts: float | None = None
-    """Of one chip with its share of host and switches, under load."""
+    """Power of one chip under load, with its share of host and switches, in watts."""
     mtbf_device_years: float | None = None
-    """Years that one chip runs for each interruption that nobody planned."""
+    """Mean years between unplanned interruptions of one chip."""
 
 
 @dataclass
 class ClusterConfig:
-    """The machine: `cpu` simulates as many devices as the lanes ask for."""
+    """The cluster that runs are trained on or planned for."""
 
     name: str = "local"
     platform: str = "cpu"
+    """JAX platform: cpu, cuda or tpu; cpu simulates as many devices as the meshes need."""
     kinds: dict[str, KindConfig] = field(default_factory=dict)
-    """What it is made of, for `harness plan`; only a machine that is not here needs any."""
+    """Chips by a name of your choice, for `harness plan`; empty for the machine at hand."""
     power_overhead: float | None = None
-    """Power at the meter over power of the chips' hosts (PUE)."""
+    """Power usage effectiveness (PUE): power at the meter over power of the chips and hosts."""
     site_megawatts: float | None = None
-    """What the site can draw; null: not known."""
+    """Power limit of the site, in megawatts; null: unknown."""
     restart_minutes: float | None = None
-    """From an interruption to the next step: detect, exchange, start, load."""
+    """Minutes from an interruption to the next step: detection, replacement, start, loading."""
     checkpoint_gb_s: float | None = None
-    """What one chip can write to shared storage while all do."""
+    """Write bandwidth to shared storage, in GB/s per chip while all chips write."""

@@ -1,4 +1,4 @@
-"""What a sweep is asked, and by which rule it is judged, as types."""
+"""Typed config nodes of the decision rule, the promotion gate and the learning-rate tuning."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from omegaconf import MISSING
 
 
 class Stopping(Enum):
-    """When a scale may end before its budget: never, or at a look (a decayed checkpoint of every run)."""
+    """Points at which a scale may stop early: never, or at interim looks (decayed checkpoints of all runs)."""
 
     none = "none"
     looks = "looks"
 
 
 class Gate(Enum):
-    """What a sweep is asked beside the verdict: nothing, or whether a variant is to be promoted."""
+    """Decision beside the verdict: none, or whether to promote a variant."""
 
     none = "none"
     promote = "promote"
 
 
 class TuneTarget(Enum):
-    """What each variant gets an equal bracket of before the sweep: nothing, or its learning rate."""
+    """Value that is tuned before the sweep, over an equal bracket per variant: none, or the learning rate."""
 
     none = "none"
     lr = "lr"
@@ -31,43 +31,46 @@ class TuneTarget(Enum):
 
 @dataclass
 class RuleConfig:
-    """Written down and hashed before the first step; never part of a run's identity."""
+    """Decision rule, written and hashed before the first step; never part of a run's identity."""
 
     hypothesis: str = ""
+    """Sentence that the sweep tests, for the record."""
     control: str = MISSING
-    """The variant that the others are compared with."""
+    """Variant that the others are compared with; default: the first one of the sweep."""
     positive_control: str | None = None
-    """A variant that is known to be worse: if it is not found so, the sweep could not have found much."""
+    """Variant known to be worse, or null. If the sweep does not find it worse, the sweep lacks power."""
     domains: list[str] = field(default_factory=list)
-    """Held-out domains whose mean loss decides; empty: all."""
+    """Held-out domains whose mean loss decides; empty means all."""
     margin: float = 0.01
-    """Region of practical equivalence, in ln k."""
+    """Half-width of the region of practical equivalence, in ln k."""
     alpha: float = 0.05
+    """Significance level of the verdicts."""
     stopping: Stopping = Stopping.none
 
 
 @dataclass
 class GateConfig:
-    """What a candidate must win three of four of, and by how much it may lose the fourth."""
+    """Promotion gate: a candidate must win three of four criteria and lose the fourth by at most its limit."""
 
     name: Gate = Gate.none
     quality: float = 0.01
-    """In ln k."""
+    """Largest loss of quality, in ln k."""
     speed: float = 0.05
-    """In ln of the ratio of step times."""
+    """Largest loss of speed, in ln of the ratio of step times."""
     memory: float = 0.05
-    """In ln of the ratio of peak memory."""
+    """Largest loss of memory, in ln of the ratio of peak bytes."""
     stability: float = 0.05
-    """In diverged or spiked runs a run."""
+    """Largest loss of stability, in the share of runs that diverged or spiked."""
 
 
 @dataclass
 class TuneConfig:
-    """A sweep of its own under `tune/`: an equal bracket of learning rates for each variant, at the
-    smallest scale, on a seed that the test does not use."""
+    """Separate sweep under `tune/`: the same bracket of learning rates for each variant, at the smallest scale."""
 
     name: TuneTarget = TuneTarget.none
     points: int = 5
-    """Learning rates a variant, `factor` apart, around optimizer.learning_rate."""
+    """Number of learning rates per variant, around optimizer.learning_rate."""
     factor: float = 2.0
+    """Ratio of neighbouring learning rates."""
     seed: int = 1_000_003
+    """Seed of the tuning runs; it must not be one of the sweep's seeds."""

@@ -1,4 +1,4 @@
-"""Who starts the runs of a sweep, how patiently, and what of an earlier call is taken up, as types."""
+"""Typed config nodes of the engine that starts runs, of retries and of resuming."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from enum import Enum
 
 
 class Isolation(Enum):
-    """Who shares a worker process: the variants of a block, nobody, or the whole sweep (where one process
-    owns every device of a host)."""
+    """Runs that share a worker process: the variants of a block, none, or the whole sweep (one process owns
+    every device of a host)."""
 
     block = "block"
     run = "run"
@@ -16,88 +16,100 @@ class Isolation(Enum):
 
 
 class Submit(Enum):
-    """What Slurm is given for each worker: a job of its own, or a step in the allocation that the driver is
-    already in."""
+    """Slurm unit of a worker: its own job, or a step in the allocation that contains the driver."""
 
     jobs = "jobs"
     steps = "steps"
 
 
 class Schedule(Enum):
-    """How a sweep shares its devices: longest run first as devices come free, or all runs at once."""
+    """Order of runs: the longest first as devices become free, or all at once."""
 
     queue = "queue"
     static = "static"
 
 
 OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
-"""What a run that failed for good ends: itself, the rest of its block, or the sweep. By call, because
-`continue` is a word of Python, and OmegaConf reads an enum by its names."""
+"""What a permanently failed run stops: itself, its block, or the sweep. Made by a call because `continue` is a
+Python keyword and OmegaConf reads enums by name."""
 
 
 @dataclass
 class SlurmConfig:
-    """What Slurm is asked for, a worker. Null: whatever the site gives by itself."""
+    """Slurm request of one worker. Null means the default of the site."""
 
     submit: Submit = Submit.jobs
+    """Slurm unit of each worker: jobs or steps."""
     partition: str | None = None
+    """Partition, as for `sbatch --partition`."""
     account: str | None = None
+    """Account, as for `sbatch --account`."""
     time_limit: str | None = None
-    """Of a job, as `sbatch --time` takes it."""
+    """Time limit of a job, as for `sbatch --time`."""
     save_seconds: int = 120
-    """Before the time limit, a worker is told to save; it is submitted again, and goes on."""
+    """Seconds before the time limit at which a worker saves and leaves; it is resubmitted and continues."""
     constraint: str | None = None
-    """Features that each node must have, so that both variants of a block get equal ones whatever shares
-    a job."""
+    """Features that each node must have, so that all variants of a block get equal nodes."""
     nodelist: str | None = None
+    """Nodes, as for `sbatch --nodelist`."""
     cpus: int = 1
-    """A device."""
+    """Number of CPUs per device."""
     gpus: int = 0
-    """A device."""
+    """Number of GPUs per device."""
     setup: list[str] = field(default_factory=list)
-    """Lines of shell before the worker, such as `module load cuda`."""
+    """Shell lines that run before the worker, such as `module load cuda`."""
     extra: list[str] = field(default_factory=list)
-    """More options of `sbatch` or `srun`, such as `--mem=64G`."""
+    """Additional options of `sbatch` or `srun`, such as `--mem=64G`."""
 
 
 @dataclass
 class RayConfig:
-    """Which Ray, and what of it a worker takes."""
+    """Ray cluster, and the Ray resources of a worker."""
 
     address: str | None = None
-    """`host:port` of a cluster's head, or `auto` for the one that this machine is in; null: one is started
-    here, and ends with the sweep."""
+    """`host:port` of the cluster's head, or `auto` for the cluster of this machine; null starts a Ray here that
+    ends with the sweep."""
     resources: dict[str, str] = field(default_factory=lambda: {"cpu": "CPU", "cuda": "GPU", "tpu": "TPU"})
-    """By cluster.platform, the resource of which a worker takes one a device."""
+    """Ray resource by cluster.platform; a worker takes one per device."""
 
 
 @dataclass
 class EngineConfig:
+    """Engine that starts the workers of a sweep, and its retries."""
+
     name: str = "local"
+    """Engine: local, slurm or ray."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     isolation: Isolation = Isolation.block
+    """Runs that share a worker process: block, run or all."""
     workers: int = 0
-    """Workers at a time; 0: one a core, as memory allows."""
+    """Maximum number of workers at a time; 0 means one per core, as memory allows."""
     schedule: Schedule = Schedule.queue
+    """Order of runs: queue or static."""
     devices: int = 0
-    """Devices that the sweep is placed on, which gives each run its width; 0: each run keeps the mesh that
-    it has, and as many train as there are workers."""
+    """Number of devices that the sweep is placed on, which sets the mesh of each run; 0 keeps each run's own
+    mesh and trains as many runs at a time as there are workers."""
     processes: int = 1
-    """That each run is trained by, its devices shared out among them; above 1 each run has workers of its
-    own, whatever `isolation` says."""
+    """Number of processes that share the devices of each run; above 1, each run has its own workers, whatever
+    `isolation` is."""
     dry_run: bool = False
-    """Print the plan, and train and write nothing (`harness sweep OVERRIDES --dry-run`)."""
+    """Print the plan without training or writing anything (`harness sweep OVERRIDES --dry-run`)."""
     attempts: int = 3
+    """Number of consecutive failures without progress after which a run is given up."""
     backoff_seconds: float = 1.0
+    """Seconds to wait after the first failure; doubled by each further one."""
     stall_seconds: float = 300.0
-    """A worker without progress for so long is ended and its runs restarted."""
+    """Seconds without progress after which a worker is killed and its runs are restarted."""
     on_failure: OnFailure = OnFailure["continue"]
+    """What a permanently failed run stops: continue, stop_block or stop_all."""
 
 
 @dataclass
 class ResumeConfig:
+    """Treatment of unfinished runs of an earlier launch."""
+
     allow_drift: bool = False
-    """Continue an unfinished run although the code changed (recorded, and shown as MIXED_CODE)."""
+    """Continue unfinished runs although the code changed; recorded, and shown as MIXED_CODE."""
     replan: bool = False
-    """Give unfinished blocks a new placement and start them over."""
+    """Place unfinished blocks anew and restart them."""

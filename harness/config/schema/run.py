@@ -1,10 +1,7 @@
-"""What can be chosen, as types: a dataclass for each group of `conf/` and each node of a run.
+"""Typed config nodes of a run: model, data, optimizer, schedule. `cluster`, `engine` and `decision` hold the rest.
 
-What is trained stands here; `machines` says where, `engines` by whom, and `judging` what for.
-
-Hydra merges the YAML of `conf/` into these, so an unknown key or a wrong type is refused
-when the config is composed. Every module of the harness takes one of these nodes; no loose
-dict crosses a module, but for a mechanism's `options`, which only the mechanism itself reads.
+Hydra merges the YAML of `conf/` into these dataclasses, so composing refuses an unknown key or a wrong type.
+Modules pass these nodes, never loose dicts, except the `options` of a mechanism, which only that reads.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from harness.config.schema.engine import EngineConfig, ResumeConfig
 
 
 class MatchBy(Enum):
-    """What variants of one scale are made equal in (within 1 %), by the feed-forward width."""
+    """Quantity that the feed-forward width makes equal (within 1 %) among the variants of a scale."""
 
     params = "params"
     flops = "flops"
@@ -30,21 +27,21 @@ class MatchBy(Enum):
 
 
 class ModelFamily(Enum):
-    """What is trained: a decoder of text, or a diffusion transformer of images."""
+    """Family of models: a text decoder, or a diffusion transformer for images."""
 
     decoder = "decoder"
     dit = "dit"
 
 
 class DataKind(Enum):
-    """What is read."""
+    """Kind of training data."""
 
     text = "text"
     images = "images"
 
 
 class Remat(Enum):
-    """What the backward pass computes again: nothing, all but products with weights, or everything."""
+    """Rematerialisation in the backward pass: none, all except products with weights, or everything."""
 
     none = "none"
     dots = "dots"
@@ -52,20 +49,22 @@ class Remat(Enum):
 
 
 class Precision(Enum):
+    """Compute dtype."""
+
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class Profile(Enum):
-    """What each run traces with JAX's profiler: nothing, or a few of its steps."""
+    """Trace by JAX's profiler: none, or a few steps of each run."""
 
     none = "none"
     steps = "steps"
 
 
 class FinetuneMethod(Enum):
-    """How a run starts from another run's checkpoint: it does not; all of it learns; low-rank factors beside
-    its matrices learn; or its last layers do."""
+    """Parameters that train from another run's checkpoint: none (no parent), all, low-rank factors (LoRA), or
+    the last layers."""
 
     none = "none"
     full = "full"
@@ -75,7 +74,7 @@ class FinetuneMethod(Enum):
 
 @dataclass
 class ModuleConfig:
-    """A registered name and that mechanism's own options (validated by its own dataclass)."""
+    """Registered name of a mechanism, and its options, which its own dataclass validates."""
 
     name: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)
@@ -83,154 +82,182 @@ class ModuleConfig:
 
 @dataclass
 class VariantConfig:
+    """One side of the comparison."""
+
     name: str = MISSING
     touches: list[str] = field(default_factory=list)
-    """Config nodes, dotted, in which this variant may differ from its siblings."""
+    """Dotted config nodes in which this variant may differ from the others."""
 
 
 @dataclass
 class ScaleConfig:
+    """Model size and token budget of one rung."""
+
     name: str = MISSING
     parameters: int = MISSING
-    """Target of non-embedding parameters."""
+    """Target number of non-embedding parameters."""
     tokens: int = MISSING
-    """Token budget of one run."""
+    """Number of training tokens of one run."""
     batch: int = MISSING
-    """Sequences a step."""
+    """Number of sequences per optimizer step."""
 
 
 @dataclass
 class RosterConfig:
-    """Where the members of a roster have their sizes from: conf/scale/<ladder>/."""
+    """Source of the sizes of a roster's members: conf/scale/<roster>/."""
 
     name: str = ""
     vocabulary: int | None = None
-    """Of data that are not here (of images: labels, and one for none). What names it is planned with; it
-    cannot be trained."""
+    """Vocabulary size of data that is not available here (images: labels + 1); null: the data is here. A roster
+    that sets it can be planned but not trained."""
     image: list[int] | None = None
-    """Height, width and channels of images that are not here."""
+    """Height, width and channels of images that are not available here."""
 
     @property
     def planned(self) -> bool:
+        """Whether the data is only described, so that the run can be planned but not trained."""
         return self.vocabulary is not None
 
 
 @dataclass
 class ModelConfig:
-    """A shape entry that is null is found by `sizing` from `scale.parameters`."""
+    """Model. A null width, layers, heads or ffn follows from `scale.parameters` (harness.models.sizing)."""
 
     attention: ModuleConfig = field(default_factory=lambda: ModuleConfig("mha"))
     feedforward: ModuleConfig = field(default_factory=lambda: ModuleConfig("swiglu"))
     match: MatchBy = MatchBy.params
+    """Quantity that variants of one scale share: params, flops or none."""
     width: int | None = None
+    """Width of the residual stream."""
     layers: int | None = None
+    """Number of layers."""
     heads: int | None = None
+    """Number of query heads."""
     ffn: int | None = None
+    """Hidden width of the feed-forward layer."""
     head_width: int = 32
+    """Width of one attention head."""
     base_width: int | None = None
-    """Learning rates are those of a model of this width, and carried to this one by the maximal-update
-    rule (null: as they are)."""
+    """Model width for which the learning rate is meant; muP carries it to this width. Null: no scaling."""
     tie_embeddings: bool = True
+    """Use one table for the input embedding and the output head."""
     qk_norm: bool = True
+    """Normalise queries and keys (RMSNorm)."""
     rope_base: float = 10_000.0
+    """Base of the rotary frequencies."""
     norm_epsilon: float = 1e-6
     kind: ModelFamily = ModelFamily.decoder
+    """Model family: decoder (text) or dit (images)."""
     conditioning: ModuleConfig = field(default_factory=lambda: ModuleConfig("adaptive_norm"))
-    """How a diffusion transformer is told time and label."""
+    """Conditioning of a diffusion transformer on time and label."""
     patch: int = 4
-    """Side of its patches, in pixels; each is a token."""
+    """Side of an image patch, in pixels; each patch is one token."""
 
 
 @dataclass
 class FinetuneConfig:
-    """The checkpoint that a run starts from, and what of it learns."""
+    """Parent checkpoint of a run, and the parameters that train."""
 
     method: FinetuneMethod = FinetuneMethod.none
+    """Parameters that train: none (no parent), full, lora or last_layers."""
     parent: str | None = None
-    """RUN or RUN@STEP: a run directory of the same architecture and tokenizer (RUN: its last checkpoint)."""
+    """Run directory, RUN (its last checkpoint) or RUN@STEP, of the same architecture and tokenizer."""
     rank: int = 8
-    """Of the factors of lora."""
+    """Rank of the LoRA factors."""
     alpha: float = 16.0
-    """The product of the factors counts alpha / rank times."""
+    """LoRA scale: the product of the factors is multiplied by alpha / rank."""
     trainable_layers: int | None = None
-    """How many of the last layers learn under frozen, with what follows them; all else rests, and so does
-    the embedding."""
+    """Number of last layers that train with last_layers, with all that follows them; the rest, embedding
+    included, is frozen."""
 
 
 @dataclass
 class ComputeConfig:
-    """How the same mathematics is executed."""
+    """Execution of the model; the mathematics stay the same."""
 
     scan_layers: bool = False
-    """Run the layers as one `jax.lax.scan` over stacked parameters: compiles once a layer kind."""
+    """Run the layers as one `jax.lax.scan` over stacked parameters, compiled once per layer kind."""
     remat: Remat = Remat.none
+    """Rematerialisation in the backward pass: none, dots or full."""
     dtype: Precision = Precision.float32
+    """Compute dtype; parameters are float32."""
     microbatches: int = 1
+    """Number of sequential parts of each batch (gradient accumulation)."""
 
 
 @dataclass
 class SourceConfig:
+    """One source of examples."""
+
     path: str = MISSING
-    """A file or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet;
-    of images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and `labels` [N] if they have any);
-    or `pack:NAME` for a text or images that ship with the harness."""
+    """File or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet; for
+    images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and optionally `labels` [N]); or `pack:NAME` for a
+    text or images that ship with the harness."""
     weight: float = 1.0
-    """Share of the examples, in proportion to the others' weights. 0: evaluated, never trained on."""
+    """Relative weight among the sources. 0: evaluated, never trained on."""
     column: str = "text"
-    """The text column of JSONL and Parquet."""
+    """Text column of JSONL and Parquet files."""
 
 
 @dataclass
 class StageConfig:
-    """A change of the mix in the middle of a run."""
+    """Change of the data mix during a run."""
 
     start: float = MISSING
-    """Share of the run's steps at which it begins."""
+    """Share of the run's steps at which the stage begins."""
     weights: dict[str, float] = field(default_factory=dict)
-    """By source, from there on; one that is not named keeps the weight that it had."""
+    """Weight by source from then on; a source that is not named keeps its weight."""
 
 
 @dataclass
 class DataConfig:
+    """Training data, tokenizer and held-out share."""
+
     name: str = MISSING
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file."""
     sequence_length: int = 128
-    """Of images: patches an image."""
+    """Number of tokens per sequence; for images, patches per image."""
     holdout: float = 0.05
-    """Share of documents held out, by a hash of their text; of images, by a hash of their pixels."""
+    """Share of documents or images that is held out, by a hash of the text or the pixels."""
     mask_documents: bool = False
-    """A token attends to its own document alone; what is read, and in which order, stays the same."""
+    """Attend only within a document; the examples and their order stay the same."""
     stages: list[StageConfig] = field(default_factory=list)
-    """Other mixes later in the run, in order. A cooldown branch reads what its parent would have read
-    up to there, so a stage that begins after it is not in it."""
+    """Later mixes of the run, in order. A cooldown branch reads what its parent would have read, so it does not
+    include a stage that begins after its end."""
     horizon: int | None = None
-    """The token budget that `stages` are shares of: ${scale.tokens}, since a batch follows from the data
-    config, the data seed and the step alone. Null where there are none."""
+    """Token budget to which `stages` refer: ${scale.tokens}, since a batch depends only on the data config, the
+    data seed and the step. Null without stages."""
     kind: DataKind = DataKind.text
+    """Kind of data: text or images."""
     label_dropout: float = 0.1
-    """Of images: share of the examples that are trained on without their label (for guidance)."""
+    """Share of image examples that train without their label, for classifier-free guidance."""
 
 
 @dataclass
 class OptimizerConfig:
+    """Optimizer and its hyperparameters."""
+
     name: str = "adamw"
+    """Registered optimizer, such as adamw, lion or muon."""
     learning_rate: float = MISSING
+    """Peak learning rate."""
     b1: float = 0.9
     b2: float = 0.95
     epsilon: float = 1e-8
     momentum: float = 0.95
-    """Of muon's matrices; what muon leaves to AdamW has b1 and b2."""
+    """Momentum of muon for matrices; the other parameters use AdamW with b1 and b2."""
     ns_steps: int = 5
-    """Newton-Schulz iterations of muon."""
+    """Number of Newton-Schulz iterations of muon."""
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    """Global gradient norm above which gradients are scaled down."""
 
 
 @dataclass
 class LossConfig:
-    """Terms that are added to the loss."""
+    """Additional terms of the loss."""
 
     z_loss: float = 0.0
     """Weight of the mean squared log-partition (arXiv:2204.02311, section 5)."""
@@ -238,47 +265,56 @@ class LossConfig:
 
 @dataclass
 class ScheduleConfig:
-    """Shares of the run's steps. `branches`: shares of the token budget at which a cooldown
-    branch ends; each is the run that a budget of that share would have been."""
+    """Learning-rate schedule."""
 
     name: str = MISSING
+    """Registered schedule, such as wsd, cosine or constant."""
     warmup: float = 0.05
+    """Share of the run's steps with a rising rate."""
     cooldown: float = 0.15
+    """Share of the run's steps with a falling rate at the end (wsd)."""
     floor: float = 0.0
     """Final learning rate as a share of the peak."""
     branches: list[float] = field(default_factory=list)
+    """Shares of the token budget at which cooldown branches end; each equals a run with that smaller budget."""
 
 
 @dataclass
 class EvaluationConfig:
+    """Evaluations on held-out data."""
+
     points: int = 8
-    """Evaluations of a run, evenly spaced; the last is at the end."""
+    """Number of evaluations of a run, evenly spaced; the last is at the end."""
     tokens: int = 16_384
-    """Held-out tokens a domain."""
+    """Number of held-out tokens per domain."""
 
 
 @dataclass
 class CheckpointConfig:
+    """Checkpoints that a run saves and keeps."""
+
     every: int = 100
-    """Steps between checkpoints; also the length of a metrics part."""
+    """Number of steps between checkpoints, and of a metrics part."""
     keep_last: int = 2
+    """Number of newest checkpoints that are kept."""
     keep_every: int = 0
-    """Also keep each checkpoint whose step is a multiple of this (0: none)."""
+    """Interval in steps of checkpoints that are also kept; 0: none."""
 
 
 @dataclass
 class ProfileConfig:
-    """A trace in the run's `profile/`, once a run."""
+    """Profiler trace in the run's `profile/`, at most one per run."""
 
     name: Profile = Profile.none
     first: int = 10
-    """The steps that are traced, counted in the attempt; behind those that are slow because they are new."""
+    """First traced step of an attempt, after the slow steps of the warm-up."""
     last: int = 15
+    """Last traced step of an attempt."""
 
 
 @dataclass
 class Config:
-    """One run, resolved."""
+    """Resolved config of one run."""
 
     experiment_name: str = MISSING
     variant: VariantConfig = field(default_factory=VariantConfig)
@@ -302,26 +338,26 @@ class Config:
     tune: TuneConfig = field(default_factory=TuneConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     imports: list[str] = field(default_factory=list)
-    """Users' modules to import in workers, so that their mechanisms are registered."""
+    """Modules that workers import, so that users' mechanisms are registered."""
     seed: int = 0
-    """Parameters."""
+    """Seed of the parameters."""
     data_seed: int = 0
-    """Order of examples (conf/config.yaml: the same as `seed`)."""
+    """Seed of the order of examples; conf/config.yaml sets it to `seed`."""
     runs: str = "runs"
-    """Folder that holds the sweeps."""
+    """Folder of the sweeps."""
 
 
 def num_steps(config: Config) -> int:
-    """Optimizer steps of a run: the token budget over tokens a step, rounded down."""
+    """Return the number of optimizer steps: the token budget over tokens per step, rounded down."""
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
 
 
 def to_config(node: Any) -> Config:
-    """A Config from containers, every value checked against the schema (raises OmegaConf's errors)."""
+    """Convert containers to a Config, checking every value. Raises OmegaConf's errors."""
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(_schema(), node)))
 
 
 @functools.cache
 def _schema() -> DictConfig:
-    """Built once: it takes as long as a merge."""
+    """Build the schema, cached because it takes as long as a merge."""
     return OmegaConf.structured(Config)

@@ -39,19 +39,19 @@ def run_costs(cluster: Cluster, prediction: CostPrediction, chips: int, kind: st
     """Return the costs of a predicted run that has `chips` of one kind, idle ones included."""
     part = cluster.partition(kind)
     state = sum(prediction.memory[name].value for name in ("weights", "optimizer"))
-    ways = recovery_options(cluster, part, prediction.devices, state, prediction.layout.data)
-    way = max(ways, key=lambda way: way.goodput)
+    options = recovery_options(cluster, part, prediction.devices, state, prediction.layout.data)
+    best = max(options, key=lambda option: option.goodput)
     mtbf = part.mtbf_hours(prediction.devices)
-    days = prediction.days.scaled(1 / way.goodput) if prediction.days and way.goodput > 0 else None
+    days = prediction.days.scaled(1 / best.goodput) if prediction.days and best.goodput > 0 else None
     a_day = gigawatt_hours(meter_watts(cluster, part, chips), 1)
     return RunCosts(
-        options=ways,
-        best_option=way,
+        options=options,
+        best_option=best,
         mtbf_hours=mtbf,
         interruptions=expected_interruptions(days.value, mtbf) if days else 0.0,
         days=days,
         gigawatt_hours=days.scaled(a_day) if days else None,
-        verdict=_verdict(prediction, ways, way, mtbf),
+        verdict=_verdict(prediction, options, best, mtbf),
     )
 
 

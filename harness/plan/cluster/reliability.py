@@ -82,28 +82,23 @@ def recovery_options(
     """
     disk = device_bytes / copies / cluster.checkpoint_bandwidth / 3600
     restart = cluster.restart_hours + disk
-    warm = cluster.restart_hours * WARM_RESTART_SHARE + disk
-    near = cluster.restart_hours * WARM_RESTART_SHARE
+    memory_restart = cluster.restart_hours * WARM_RESTART_SHARE
     mtbf = part.mtbf_hours(chips)
-    ways = [
+    recoveries = [
         RecoveryCosts("full restarts", disk + SAVE_PAUSE_HOURS, restart),
-        RecoveryCosts("spares", disk + SAVE_PAUSE_HOURS, warm, SPARE_SHARE),
-        RecoveryCosts("spares, saves in memory", NEIGHBOUR_SAVE_HOURS, near, SPARE_SHARE),
+        RecoveryCosts("spares", disk + SAVE_PAUSE_HOURS, memory_restart + disk, SPARE_SHARE),
+        RecoveryCosts("spares, saves in memory", NEIGHBOUR_SAVE_HOURS, memory_restart, SPARE_SHARE),
     ]
     if copies > 1:
-        out = min(1.0, SPARE_SHARE + near / mtbf / copies)
-        ways.append(
-            RecoveryCosts("elastic, spares, saves in memory", NEIGHBOUR_SAVE_HOURS, REGROUP_HOURS, out)
-        )
-    return tuple(
-        RecoveryOption(
-            way.name,
-            60 * daly_interval(way.save_hours, mtbf),
-            60 * young_interval(way.save_hours, mtbf),
-            goodput(way, mtbf),
-        )
-        for way in ways
-    )
+        idle_share = min(1.0, SPARE_SHARE + memory_restart / mtbf / copies)
+        name = "elastic, spares, saves in memory"
+        recoveries.append(RecoveryCosts(name, NEIGHBOUR_SAVE_HOURS, REGROUP_HOURS, idle_share))
+    options = []
+    for recovery in recoveries:
+        save, share = recovery.save_hours, goodput(recovery, mtbf)
+        minutes = 60 * daly_interval(save, mtbf), 60 * young_interval(save, mtbf)
+        options.append(RecoveryOption(recovery.name, *minutes, share))
+    return tuple(options)
 
 
 def expected_interruptions(days: float, mtbf: float) -> float:

@@ -93,8 +93,8 @@ def extrapolate(
     variants in its unit of loss."""
     by_name = {run.name: run for run in planned}
     reasons = {run.name: _exclusion_reason(evidence, run, by_name[run.name]) for run in runs}
-    excluded = {name: reason for name, reason in reasons.items() if reason}
-    usable_runs = [run for run in runs if run.name not in excluded]
+    exclusions = {name: reason for name, reason in reasons.items() if reason}
+    usable_runs = [run for run in runs if run.name not in exclusions]
     if not usable_runs:
         variants = ", ".join(evidence.variants)
         raise UserError(
@@ -108,7 +108,7 @@ def extrapolate(
     ]
     names = {run.config.variant.name for run in runs}
     absent = [name for name in evidence.variants if name not in names]
-    notes = [f"{name}: no run of this plan has this variant." for name in absent] + [*excluded.values()]
+    notes = [f"{name}: no run of this plan has this variant." for name in absent] + [*exclusions.values()]
     sparse = any(0 < run.facts.active_parameters < run.facts.non_embedding for run in usable_runs)
     if evidence.sparse != sparse:
         models = "experts, the plan's none" if evidence.sparse else "no experts, the plan's some"

@@ -1,4 +1,4 @@
-"""What lies behind a URL, by fsspec: the files of a sweep that a comparison reads, and a stamp of each."""
+"""Listing of a remote sweep with fsspec: the files that a comparison reads, with a version stamp each."""
 
 from __future__ import annotations
 
@@ -15,62 +15,53 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from harness.core.cache_dir import cache_dir
-from harness.core.errors import UserError, did_you_mean
+from harness.core.errors import UserError, cause_chain, did_you_mean
 from harness.records.paths import NOISE_FLOORS, RECORDS, RUN
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 MAX_REQUESTS = 16
-"""Questions that are asked together, where the other side answers more than one at a time: enough to hide its
-latency, few enough for a small web server."""
-_UNVERSIONED_KEYS = {
-    "name",
-    "Key",
-    "type",
-    "size",
-    "Size",
-    "mimetype",
-    "partial",
-    "url",
-    "mode",
-    "StorageClass",
-}
-"""Of what is listed of a file: what may stay the same when its content changes."""
+"""Number of concurrent requests: enough to hide latency, few enough for a small web server."""
+_UNVERSIONED_KEYS = set("name Key type size Size mimetype partial url mode StorageClass".split())
+"""Keys of a listing entry that may stay the same when the content of the file changes."""
 _WEB = "http"
 Entry = dict[str, Any]
-"""Of a listing, as fsspec has it."""
+"""Entry of a listing, in the form of fsspec."""
 
 
 class ChangedDuringRead(Exception):
-    """Something went between the moment it was listed and the moment it was read."""
+    """A file vanished or changed between listing and reading."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as it was listed."""
+    """Listed remote file."""
 
     path: str
     size: int | None
     stamp: str
-    """Another one where its content is another; where nothing there tells, another one each time."""
+    """Version stamp. It changes with the content; without version information it is random."""
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
+    """URL with its opened file system, and the path `root` in that file system."""
+
     url: str
     files: AbstractFileSystem
     root: str
 
     @property
     def name(self) -> str:
-        """Of the folder or file; of an archive that is the sweep itself, the archive's."""
+        """Name of the folder or file; for an archive with the sweep at its root, the name of the archive."""
         name = PurePosixPath(self.root).name or PurePosixPath(self.url).stem or "sweep"
         return PurePosixPath(unquote(name.partition("?")[0])).name if _is_web(self.files) else name
 
 
 def open_remote(url: str) -> RemoteFolder:
-    from fsspec.core import url_to_fs  # imported where there is a URL alone
+    """Open a URL with fsspec, without cached listings."""
+    from fsspec.core import url_to_fs
 
     files, root = url_to_fs(url)
     files.invalidate_cache()
@@ -78,82 +69,67 @@ def open_remote(url: str) -> RemoteFolder:
 
 
 def list_sweep_files(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, RemoteFile]:
-    """What a comparison reads, by path below the folder that holds the sweep; with it the noise floors of
-    the sweeps beside it. `note` is told where these cannot be seen. Raises UserError where no sweep is."""
+    """List the records of a sweep and the noise floors of its siblings, by path from the parent folder.
+
+    Calls `note` with a message if the siblings cannot be listed. Raises UserError if there is no sweep.
+    """
     sweep_entries = _list_matching(remote.files, remote.root, RECORDS)
     if not any(fnmatchcase(path, RUN) for path in sweep_entries):
-        raise UserError(f"{remote.url}: no sweep lies there; name the folder that holds rule.json and scales")
+        raise UserError(f"{remote.url} is not a sweep. Name the folder that contains rule.json.")
     entries = _sibling_noise_floors(remote, note) | {
         f"{remote.name}/{path}": entry for path, entry in sweep_entries.items()
     }
     with _parallel_map(remote.files) as parallel_map:
-        return dict(
-            zip(
-                entries,
-                parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values()),
-                strict=True,
-            )
-        )
+        listed = parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values())
+        return dict(zip(entries, listed, strict=True))
 
 
 def list_single_file(remote: RemoteFolder) -> dict[str, RemoteFile]:
-    """One file, by its name."""
+    """Return `{name: file}` of the single file at the URL. Raises UserError if it is a folder."""
     entry = remote.files.info(remote.root)
     if entry["type"] == "directory":
-        raise UserError(f"{remote.url}: this is a folder; name a file in it")
+        raise UserError(f"{remote.url} is a folder. Name a file in it.")
     return {remote.name: _remote_file(remote.files, entry)}
 
 
 @contextmanager
 def as_remote_errors(url: str) -> Iterator[None]:
-    """Each package behind a protocol raises in its own way, and promises no narrower class."""
+    """Convert any exception to UserError: each protocol's package raises its own classes."""
     try:
         yield
     except UserError:
         raise
     except ImportError as error:
-        names = [cause.name for cause in _chain(error) if isinstance(cause, ImportError) and cause.name]
-        why = f"a package is missing for {url.partition(':')[0]}"
-        raise UserError(
-            f"{url}: {why}; pip install {names[0] if names else f'what it asks for ({error})'}"
-        ) from error
+        names = [cause.name for cause in cause_chain(error) if isinstance(cause, ImportError) and cause.name]
+        package = names[0] if names else f"the missing package ({error})"
+        protocol = url.partition(":")[0]
+        raise UserError(f"{url}: {protocol} needs another package. Run pip install {package}") from error
     except FileNotFoundError as error:
-        raise UserError(
-            f"{url}: nothing lies there; check the names of host or bucket, and folder"
-        ) from error
+        raise UserError(f"{url} does not exist. Check the host or bucket, and the folder.") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}; make room there, or set "
-                "AB_HARNESS_CACHE=FOLDER"
+                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}. Free some space there, or "
+                "set AB_HARNESS_CACHE=FOLDER."
             ) from error
         if "Protocol not known" in str(error):
-            raise UserError(f"{url}: {_unknown(url)}") from error
+            from fsspec import available_protocols
+
+            protocol = url.partition(":")[0]
+            suggestion = did_you_mean(protocol, available_protocols())
+            raise UserError(f"{url}: there is no protocol '{protocol}'; {suggestion}") from error
         raise UserError(
-            f"{url}: cannot be read ({_one_line(error)}); see to the name, the network and your credentials, or "
-            "copy it here"
+            f"{url} cannot be read ({_one_line(error)}). Check the name, the network and your credentials, or "
+            "copy it here."
         ) from error
-
-
-def _unknown(url: str) -> str:
-    from fsspec import available_protocols
-
-    protocol = url.partition(":")[0]
-    return f"there is no protocol '{protocol}'; {did_you_mean(protocol, available_protocols())}"
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _sibling_noise_floors(remote: RemoteFolder, note: Callable[[str], None]) -> dict[str, Entry]:
-    """Noise floors of the sweeps beside it, which its verdict may rest on."""
+    """List the noise floors of the sweeps in the same folder, which the verdict may use."""
     from fsspec.archive import AbstractArchiveFileSystem
 
     parent = remote.files._parent(remote.root)
@@ -164,14 +140,13 @@ def _sibling_noise_floors(remote: RemoteFolder, note: Callable[[str], None]) -> 
     except ChangedDuringRead:
         raise
     except Exception as error:
-        note(
-            f"{remote.url}: the folder above cannot be listed ({_one_line(error)}): its noise floors are not known"
-        )
+        reason = f"its parent folder cannot be listed ({_one_line(error)})"
+        note(f"{remote.url}: {reason}, so the noise floors of other sweeps are unknown.")
         return {}
 
 
 def _list_matching(files: AbstractFileSystem, root: str, patterns: Sequence[str]) -> dict[str, Entry]:
-    """The files below a folder that fit a pattern, by relative path; folders of one level all at once."""
+    """Return the files below a folder that match a pattern, by relative path. Lists level by level."""
     matching: dict[str, Entry] = {}
     level = {"": root}
     while level:
@@ -193,7 +168,7 @@ def _list_matching(files: AbstractFileSystem, root: str, patterns: Sequence[str]
 
 
 def _list_folder(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, Entry]:
-    """By name. The links of a page are quoted, and some stores list a folder in itself."""
+    """Return the entries of a folder by name. Links are unquoted; an entry for the folder itself is dropped."""
     try:
         entries = files.ls(folder, detail=True)
     except FileNotFoundError as error:
@@ -214,7 +189,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _may_hold_match(folder: str, patterns: Sequence[str]) -> bool:
-    """Whether what fits may lie below it."""
+    """Return whether a file below the folder may match a pattern."""
     parts = folder.split("/")
     return any(
         _parts_match(parts, split[: len(parts)]) for split in map(_split, patterns) if len(split) > len(parts)
@@ -230,7 +205,7 @@ def _parts_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def _remote_file(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
-    """A web server tells of a file only when it is asked for that one."""
+    """Convert an entry. A web server reveals a file's size only when asked for that file."""
     try:
         info = files.info(entry["name"]) if entry.get("size") is None else entry
     except FileNotFoundError as error:
@@ -243,7 +218,7 @@ def _remote_file(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
 
 
 def download(files: AbstractFileSystem, sources: list[str], targets: list[str]) -> None:
-    """Copy files to paths, some at a time."""
+    """Copy remote files to local paths, MAX_REQUESTS at a time."""
     for start in range(0, len(sources), MAX_REQUESTS):
         batch = slice(start, start + MAX_REQUESTS)
         files.get(sources[batch], targets[batch])
@@ -251,7 +226,7 @@ def download(files: AbstractFileSystem, sources: list[str], targets: list[str]) 
 
 @contextmanager
 def _parallel_map(files: AbstractFileSystem) -> Iterator[Callable]:
-    """A `map` in threads; in one thread for what is read through one open file, such as an archive."""
+    """Yield a `map` over threads; over one thread if the file system is not concurrent, such as an archive."""
     with ThreadPoolExecutor(MAX_REQUESTS if files.async_impl else 1) as pool:
         yield pool.map
 

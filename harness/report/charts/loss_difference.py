@@ -7,15 +7,7 @@ import polars as pl
 
 from harness.compare.results.comparison import Comparison
 from harness.core.number_format import plain_text
-from harness.report.charts.marks import (
-    SIGNED_TICKS,
-    ChartLayer,
-    non_empty_layers,
-    reference_line,
-    small_multiples,
-    variant_color,
-    x_axis,
-)
+from harness.report.charts import marks
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 
@@ -57,18 +49,18 @@ def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt
         subtitlePadding=4,
         offset=8,
     )
-    layers = [reference_line(y=0), *non_empty_layers(_layers(content), rows)]
+    layers = [marks.reference_line(y=0), *marks.non_empty_layers(_layers(content), rows)]
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
-    chart = small_multiples(layers, "scale", scales, rows, height=190)
+    chart = marks.small_multiples(layers, "scale", scales, rows, height=190)
     return chart.properties(title=title)
 
 
-def _layers(content: Frames) -> list[ChartLayer]:
+def _layers(content: Frames) -> list[marks.ChartLayer]:
     title = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
     base = alt.Chart().encode(
-        x=x_axis("tokens"),
-        y=alt.Y("mean:Q").axis(title=title, labelExpr=SIGNED_TICKS, tickCount=6),
-        color=variant_color(content, legend=False),
+        x=marks.x_axis("tokens"),
+        y=alt.Y("mean:Q").axis(title=title, labelExpr=marks.SIGNED_TICKS, tickCount=6),
+        color=marks.variant_color(content, legend=False),
     )
     bounds = {"y": alt.Y("low:Q"), "y2": alt.Y2("high:Q")}
     seeds = base.mark_line(strokeWidth=0.8, opacity=0.45).encode(detail="seed:N")
@@ -77,13 +69,13 @@ def _layers(content: Frames) -> list[ChartLayer]:
     bar = base.mark_rule(strokeWidth=2.6).encode(**bounds, tooltip=alt.Tooltip("label:N", title="verdict"))
     run, ends = ("hot", "decayed"), ("decayed", "branch")
     return [
-        ChartLayer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
-        ChartLayer("seed", seeds, "mean", run),
-        ChartLayer("mean", base.mark_line(strokeWidth=2), "mean", run),
-        ChartLayer("mean", hot.encode(tooltip=_tooltips()), "mean", ("hot",)),
-        ChartLayer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
-        ChartLayer("mean", decayed.encode(tooltip=_tooltips()), "mean", ends),
-        ChartLayer("verdict", bar, "low"),
+        marks.ChartLayer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
+        marks.ChartLayer("seed", seeds, "mean", run),
+        marks.ChartLayer("mean", base.mark_line(strokeWidth=2), "mean", run),
+        marks.ChartLayer("mean", hot.encode(tooltip=_tooltips()), "mean", ("hot",)),
+        marks.ChartLayer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
+        marks.ChartLayer("mean", decayed.encode(tooltip=_tooltips()), "mean", ends),
+        marks.ChartLayer("verdict", bar, "low"),
     ]
 
 

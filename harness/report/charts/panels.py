@@ -12,18 +12,9 @@ import polars as pl
 from altair.utils.schemapi import debug_mode
 
 from harness.compare.results.comparison import Comparison
+from harness.report.charts import marks
 from harness.report.charts.gantt import gantt
 from harness.report.charts.loss_difference import loss_differences
-from harness.report.charts.marks import (
-    AXES,
-    POWER_TICKS,
-    ChartLayer,
-    non_empty_layers,
-    reference_line,
-    small_multiples,
-    variant_color,
-    x_axis,
-)
 from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
@@ -66,39 +57,46 @@ def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | No
     variants = [item.variant for item in comparison.ladder if item.variant in set(rows["variant"])]
     layers = [
         *_equivalence_region(comparison),
-        *non_empty_layers(_ladder_layers(comparison, content, rows), rows),
+        *marks.non_empty_layers(_ladder_layers(comparison, content, rows), rows),
     ]
-    chart = small_multiples(layers, "variant", variants, rows, height=230, own_y=True)
+    chart = marks.small_multiples(layers, "variant", variants, rows, height=230, own_y=True)
     title = alt.TitleParams("Multiplier k against compute", subtitle=_ladder_legend(rows), offset=8)
     return chart.properties(title=title)
 
 
-def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[ChartLayer]:
-    title = _multiplier_title(comparison)
+def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[marks.ChartLayer]:
+    axes = {wording.MULTIPLIED[rung.k.estimand] for rung in comparison.rungs if rung.k}
+    title = f"k, multiplier of {' or '.join(sorted(axes))}"
     x = alt.X("flops:Q").scale(type="log", nice=False, padding=26)
     y = alt.Y("k:Q").scale(type="log", nice=False, padding=18).title(title)
     base = alt.Chart().encode(
         x=x.axis(
             title="model FLOPs of a control run",
-            labelExpr=POWER_TICKS,
+            labelExpr=marks.POWER_TICKS,
             values=_compute_ticks(rows),
             grid=False,
         ),
         y=y.axis(format=".3~f", tickCount=6),
-        color=variant_color(content, legend=False),
+        color=marks.variant_color(content, legend=False),
     )
     ends = {"y": alt.Y("low:Q").title(title), "y2": alt.Y2("high:Q")}
     hollow = base.mark_point(size=70, strokeWidth=1.6, opacity=1, style="hollow")
     tooltips = _multiplier_tooltips()
     return [
-        ChartLayer("pooled", base.mark_area(opacity=0.13).encode(**ends), "low"),
-        ChartLayer("pooled", base.mark_line(strokeWidth=1, opacity=0.7), "k"),
-        ChartLayer("trend", base.mark_line(strokeWidth=1.2, strokeDash=[4, 4]), "k"),
-        ChartLayer("projection", base.mark_rule(strokeWidth=1.2, strokeDash=[4, 4]).encode(**ends), "low"),
-        ChartLayer("projection", hollow.encode(tooltip=tooltips), "k"),
-        ChartLayer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
-        ChartLayer("rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=tooltips), "k"),
-        ChartLayer("rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"),
+        marks.ChartLayer("pooled", base.mark_area(opacity=0.13).encode(**ends), "low"),
+        marks.ChartLayer("pooled", base.mark_line(strokeWidth=1, opacity=0.7), "k"),
+        marks.ChartLayer("trend", base.mark_line(strokeWidth=1.2, strokeDash=[4, 4]), "k"),
+        marks.ChartLayer(
+            "projection", base.mark_rule(strokeWidth=1.2, strokeDash=[4, 4]).encode(**ends), "low"
+        ),
+        marks.ChartLayer("projection", hollow.encode(tooltip=tooltips), "k"),
+        marks.ChartLayer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
+        marks.ChartLayer(
+            "rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=tooltips), "k"
+        ),
+        marks.ChartLayer(
+            "rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"
+        ),
     ]
 
 
@@ -116,7 +114,7 @@ def _equivalence_region(comparison: Comparison) -> list[alt.Chart]:
     margin = comparison.rule.margin
     region = alt.Data(values=[{"low": math.exp(-margin), "high": math.exp(margin)}])
     band = alt.Chart(region).mark_rect(style="region").encode(y="low:Q", y2="high:Q")
-    return [band, reference_line(y=1)]
+    return [band, marks.reference_line(y=1)]
 
 
 def _compute_ticks(rows: pl.DataFrame) -> list[float]:
@@ -128,11 +126,6 @@ def _compute_ticks(rows: pl.DataFrame) -> list[float]:
     steps = (1,) if high - low > 1.5 else (1, 2, 5)
     ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     return [tick for tick in ticks if low - 0.2 <= math.log10(tick) <= high + 0.2]
-
-
-def _multiplier_title(comparison: Comparison) -> str:
-    axes = {wording.MULTIPLIED[rung.k.estimand] for rung in comparison.rungs if rung.k}
-    return f"k, multiplier of {' or '.join(sorted(axes))}"
 
 
 def _multiplier_tooltips() -> list[alt.Tooltip]:
@@ -165,16 +158,16 @@ def _curves(content: Frames, scales: list[str], unit: str) -> alt.FacetChart | N
     ceiling = _loss_ceiling(rows)
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     base = alt.Chart().encode(
-        x=x_axis("tokens"),
+        x=marks.x_axis("tokens"),
         y=y.axis(title=f"training loss ({unit})" if content.sweep else "loss", format="~r", tickCount=6),
-        color=variant_color(content),
+        color=marks.variant_color(content),
         detail="seed:N",
     )
     raw = base.mark_line(strokeWidth=0.7, clip=True).encode(y="loss:Q", strokeOpacity=_opacity(pick, 0.35, 0))
     strong = base.mark_line(strokeWidth=1.7, clip=True).encode(strokeOpacity=_opacity(pick, 1, 0.08))
     within = base.transform_filter(alt.datum.smooth <= ceiling)
     touch = within.mark_line(strokeWidth=9, strokeOpacity=0).encode(tooltip=_loss_tooltips())
-    chart = small_multiples([raw, strong, touch], "scale", scales, rows, height=250)
+    chart = marks.small_multiples([raw, strong, touch], "scale", scales, rows, height=250)
     return chart.add_params(pick)
 
 
@@ -183,14 +176,16 @@ def expert_load_chart(content: Frames) -> alt.FacetChart | None:
     rows = content.expert_loads
     if rows.is_empty():
         return None
-    base = alt.Chart().encode(x=x_axis("tokens"), color=variant_color(content), detail="seed:N")
+    base = alt.Chart().encode(x=marks.x_axis("tokens"), color=marks.variant_color(content), detail="seed:N")
     names = [alt.Tooltip(f"{name}:N") for name in ("variant", "seed")]
     values = [alt.Tooltip("load:Q", format=".3f"), alt.Tooltip("dropped:Q", format=".1%")]
     y = alt.Y("load:Q").axis(title="busiest expert (1: even), dropped (share)", tickCount=6)
     load = base.mark_line(strokeWidth=1.5).encode(y=y, tooltip=[*names, *values])
     dropped = base.mark_line(strokeWidth=0.9, opacity=0.6).encode(y="dropped:Q")
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
-    return small_multiples([reference_line(y=1), load, dropped], "scale", scales, rows, height=200)
+    return marks.small_multiples(
+        [marks.reference_line(y=1), load, dropped], "scale", scales, rows, height=200
+    )
 
 
 def _opacity(pick: alt.Parameter, on: float, off: float) -> Any:
@@ -214,5 +209,5 @@ def _loss_ceiling(rows: pl.DataFrame) -> float:
 def _loss_tooltips() -> list[alt.Tooltip]:
     names = [alt.Tooltip(f"{name}:N") for name in ("variant", "seed")]
     values = [alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("smooth:Q", title="smoothed", format=".4f")]
-    axes = [alt.Tooltip(f"{name}:Q", title=title, format=".4~s") for name, (title, _) in AXES.items()]
+    axes = [alt.Tooltip(f"{name}:Q", title=title, format=".4~s") for name, (title, _) in marks.AXES.items()]
     return [*names, *values, *axes]

@@ -74,6 +74,11 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
     variants = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
+    loads = [
+        frame.drop("flops", "device_seconds", "loss", "smooth")
+        for frame in steps
+        if frame["load"].is_finite().any()
+    ]
     comparable = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
     scales = _by_compute(comparable)
     return Frames(
@@ -86,7 +91,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         variants=list(variants),
         losses=pl.concat([frame.drop(*LOAD_COLUMNS) for frame in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in comparable]) if comparable else pl.DataFrame(),
-        expert_loads=_loads(steps),
+        expert_loads=pl.concat(loads) if loads else pl.DataFrame(),
         plan=read_plan(sweep),
         lanes={
             f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}": spans
@@ -233,11 +238,6 @@ def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     return _with_run_columns(
         selection, run.record, "step", "tokens", "flops", "device_seconds", "loss", *sources
     )
-
-
-def _loads(steps: list[pl.DataFrame]) -> pl.DataFrame:
-    frames = [frame for frame in steps if frame["load"].is_finite().any()]
-    return pl.concat(frames).drop("flops", "device_seconds", "loss", "smooth") if frames else pl.DataFrame()
 
 
 def _evals(run: RecordedRun, domains: tuple[str, ...]) -> pl.DataFrame:

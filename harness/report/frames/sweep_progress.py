@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from harness.compare.inputs.decision_rule import read_json_object
+from harness.compare.inputs.json_values import read_json_object
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import list_parts, read_curve
 from harness.records.run.provenance import Provenance, read_provenance

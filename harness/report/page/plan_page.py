@@ -10,16 +10,7 @@ from harness.records.paths import SweepDir
 from harness.report.charts import panels
 from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames.saved_plan import PlanSection, SavedPlan
-from harness.report.page.html import (
-    chart,
-    document,
-    escape_text,
-    fold,
-    paragraph,
-    section,
-    table,
-    top_bar,
-)
+from harness.report.page.html import chart, document, escape_text, fold, paragraph, section, table, top_bar
 from harness.report.tables.text_table import narrow_table
 
 CHART_TITLES = {

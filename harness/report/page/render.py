@@ -12,16 +12,7 @@ from harness.report.charts import panels, sample_grids
 from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
-from harness.report.page.html import (
-    chart,
-    document,
-    escape_text,
-    fold,
-    paragraph,
-    section,
-    table,
-    top_bar,
-)
+from harness.report.page.html import chart, document, escape_text, fold, paragraph, section, table, top_bar
 from harness.report.page.plan_page import plan_section
 from harness.report.tables import comparison as tables
 from harness.report.tables import wording
@@ -47,7 +38,11 @@ def render_page(comparison: Comparison, content: Frames) -> str:
 
 def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str:
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
-    by_scale = [_by_scale(comparison, ladder) for ladder in comparison.ladder]
+    by_scale = [
+        f"<h3>{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale</h3>"
+        + table(tables.rungs(comparison, ladder))
+        for ladder in comparison.ladder
+    ]
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
     sections = [
         section(
@@ -69,9 +64,12 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
             "Differences",
             DIFFERENCES if content.sweep else LOGGED_DIFFERENCES,
             chart("deltas", chart_names),
-            *_more_differences(comparison),
+            fold("Looks at decayed checkpoints", tables.looks(comparison)),
+            fold("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
         ),
-        *_expert_section(comparison, chart_names),
+        section("Experts", EXPERTS, chart("experts", chart_names), table(tables.experts(comparison)))
+        if "experts" in chart_names
+        else "",
         section("Domains", "", table(tables.domains(comparison))),
         section(
             "Samples",
@@ -90,14 +88,6 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
 
-def _expert_section(comparison: Comparison, chart_names: set[str]) -> list[str]:
-    """Return the section, or nothing if no variant has experts."""
-    if "experts" not in chart_names:
-        return []
-    content = chart("experts", chart_names), table(tables.experts(comparison))
-    return [section("Experts", EXPERTS, *content)]
-
-
 def _other_curves(comparison: Comparison, chart_names: set[str]) -> list[str]:
     """Return curves in other units, and the outcomes of runs without a paired variant."""
     charts = [chart("others", chart_names)] if "others" in chart_names else []
@@ -110,13 +100,6 @@ def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:
         return ""
     input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
     return section("Utilisation", UTILISATION, chart("fleet", chart_names), paragraph(input_wait))
-
-
-def _more_differences(comparison: Comparison) -> list[str]:
-    return [
-        fold("Looks at decayed checkpoints", tables.looks(comparison)),
-        fold("At equal steps, tokens, FLOPs, device-seconds", tables.iso(comparison)),
-    ]
 
 
 EXPERTS = (
@@ -175,11 +158,6 @@ def _card(ladder: Ladder) -> str:
     )
 
 
-def _by_scale(comparison: Comparison, ladder: Ladder) -> str:
-    title = f"<h3>{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale</h3>"
-    return title + table(tables.rungs(comparison, ladder))
-
-
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:
     return [
         table(provenance_section.fact_table(comparison, content)),
@@ -193,10 +171,11 @@ def _curve_controls(content: Frames, chart_names: set[str]) -> str:
     """Return the controls of the curves: the axes on which they were measured, and log scales."""
     if "curves" not in chart_names:
         return ""
-    axes = {
-        name: title for name, (title, _) in AXES.items() if name == "tokens" or content.losses[name].max()
-    }
-    options = "".join(f'<option value="{name}">{title}</option>' for name, title in axes.items())
+    options = "".join(
+        f'<option value="{name}">{title}</option>'
+        for name, (title, _) in AXES.items()
+        if name == "tokens" or content.losses[name].max()
+    )
     return (
         f'<div class="controls"><label>over <select id="axis">{options}</select></label>'
         '<label><input type="checkbox" id="log-x"> log x</label>'

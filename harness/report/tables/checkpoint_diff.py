@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from harness.compare.checkpoints.diff_types import (
     CheckpointDiff,
-    CheckpointRef,
     Distance,
     DivergencePoint,
     LossRow,
@@ -98,46 +97,28 @@ def _divergence_text(quantity: str, point: DivergencePoint, unit: str) -> str:
 
 def sides(diff: CheckpointDiff) -> Table:
     """Return one row per checkpoint: run, step, tokens, parameters."""
-    return make_table(
-        ("", "run", "step", "tokens", "parameters"), map(_side, ("a", "b"), (diff.a, diff.b)), left=2
+    rows = (
+        (letter, side.path, str(side.step), format_count(side.tokens), format_count(side.parameters))
+        for letter, side in (("a", diff.a), ("b", diff.b))
     )
-
-
-def _side(letter: str, side: CheckpointRef) -> tuple[str, ...]:
-    return (
-        letter,
-        side.path,
-        str(side.step),
-        format_count(side.tokens),
-        format_count(side.parameters),
-    )
+    return make_table(("", "run", "step", "tokens", "parameters"), rows, left=2)
 
 
 def weights(diff: WeightDiff) -> Table:
     """Return one row per parameter over all its layers, and a last row for all shared parameters."""
     columns = ("parameter", "layers", "size", "||a||", "||b||", "||b−a||/||a||", "by layer", "cosine")
     rows = [
-        (label(kind.kind), str(kind.layers), *_distance(kind.distance, _range(kind.low, kind.high)))
-        for kind in diff.kinds
+        (label(row.kind), str(row.layers), *_distance(row.distance, row.low, row.high)) for row in diff.kinds
     ]
-    content = make_table(columns, [*rows, ("all shared", "", *_distance(diff.total, ""))])
-    has_layers = any(kind.layers > 1 for kind in diff.kinds)
+    content = make_table(columns, [*rows, ("all shared", "", *_distance(diff.total))])
+    has_layers = any(row.layers > 1 for row in diff.kinds)
     return content if has_layers else drop_columns(content, ("layers", "by layer"))
 
 
-def _distance(distance: Distance, spread: str) -> tuple[str, ...]:
-    return (
-        format_count(distance.parameters),
-        format_number(distance.norm_a),
-        format_number(distance.norm_b),
-        format_number(distance.relative),
-        spread,
-        format_number(distance.cosine, 4),
-    )
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "" if low == high else f"{format_number(low, 2)} to {format_number(high, 2)}"
+def _distance(distance: Distance, low: float | None = None, high: float | None = None) -> tuple[str, ...]:
+    norms = map(format_number, (distance.norm_a, distance.norm_b, distance.relative))
+    spread = "" if low == high else f"{format_number(low, 2)} to {format_number(high, 2)}"
+    return format_count(distance.parameters), *norms, spread, format_number(distance.cosine, 4)
 
 
 def label(name: str) -> str:
@@ -184,11 +165,7 @@ def distance_table(steps: tuple[StepDistance, ...]) -> Table:
     """Return the distance of the weights at each step."""
     columns = ("step", "||b−a||/||a||", "cosine")
     cells = (
-        (
-            str(point.step),
-            format_number(point.distance.relative),
-            format_number(point.distance.cosine, 4),
-        )
+        (str(point.step), format_number(point.distance.relative), format_number(point.distance.cosine, 4))
         for point in steps
     )
     return make_table(columns, cells)
