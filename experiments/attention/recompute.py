@@ -1,4 +1,4 @@
-"""One effect of a sweep, from its frames: `python experiments/attention/recompute.py runs/attention`."""
+"""Recompute one effect of a sweep: `python experiments/attention/recompute.py runs/attention`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from harness.compare import paired_effect
 
 
 def main(path: str) -> Path:
-    """Print the effects of a sweep, check the first against its evaluations, draw the ladder."""
+    """Print the effects of a sweep, check the first against its evaluations, and save the first figure."""
     sweep = harness.open_sweep(path)
     print(sweep, sweep.effects, sep="\n")
 
-    told = sweep.comparison.rungs[0]
-    here = sweep.evals.filter(pl.col("scale") == told.scale, pl.col("branch").is_null())
-    ends = here.filter(pl.col("step") == pl.col("step").max().over("variant", "seed"))
-    losses = ends.group_by("variant", "seed").agg(pl.col("loss").mean()).pivot("variant", index="seed")
-    pairs = losses.drop_nulls([told.control, told.variant])
-    effect = paired_effect(pairs[told.control], pairs[told.variant])
+    expected = sweep.comparison.rungs[0]
+    evals = sweep.evals.filter(pl.col("scale") == expected.scale, pl.col("branch").is_null())
+    last_evals = evals.filter(pl.col("step") == pl.col("step").max().over("variant", "seed"))
+    losses = last_evals.group_by("variant", "seed").agg(pl.col("loss").mean()).pivot("variant", index="seed")
+    pairs = losses.drop_nulls([expected.control, expected.variant])
+    effect = paired_effect(pairs[expected.control], pairs[expected.variant])
 
-    print(f"{told.variant} - {told.control} at {told.scale}: {effect}")
+    print(f"{expected.variant} - {expected.control} at {expected.scale}: {effect}")
     assert effect.mean is not None
-    assert told.delta.mean is not None
-    assert isclose(effect.mean, told.delta.mean, abs_tol=1e-9)
+    assert expected.delta.mean is not None
+    assert isclose(effect.mean, expected.delta.mean, abs_tol=1e-9)
     picture = Path(path) / "pictures" / f"{sweep.figures[0]}.svg"
     picture.parent.mkdir(exist_ok=True)
     sweep.figure(sweep.figures[0]).save(picture)
