@@ -187,7 +187,9 @@ def check_sentence(message: str, said: list[str]) -> None:
     assert all(words in message for words in said), message
     assert "\n" not in message
     problem, separator, way_out = message.replace(". ", ": ", 1).rpartition(": ")
-    assert problem and separator and way_out
+    assert separator
+    assert problem
+    assert way_out
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_flops_of_lora_leave_out_the_gradients_that_nobody_asks_for():
 
 BAD = {
     "finetune.parent is not set": ("finetune.parent=null",),
-    "no run lies there": ("finetune.parent=/nowhere/run",),
+    "is not a run": ("finetune.parent=/nowhere/run",),
     "no checkpoint at that step; there are": ("finetune.parent={parent}@7",),
     "embedding is [257, 16] there and [257, 32] here": ("model.width=32",),
     "has another model.*model.rope_base": ("model.rope_base=500",),
