@@ -1,7 +1,7 @@
-"""Old module paths: users' mechanisms keep importing for one version, anything else is answered with its new place.
+"""Old module paths: what users' mechanisms import works for one version, the rest is answered with its place.
 
-`moved.json` holds `modules`, old path -> new path, and `names`, old path -> {old name: "new.module:NewName"} for
-what users' own files import (docs/new_variant.md).
+`moved.json` holds `modules`, old path -> new path, and `names`, old path -> {old name: "new.module:NewName"}
+of what users' own files import (docs/new_variant.md).
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from typing import Any
 TABLE = Path(__file__).with_name("moved.json")
 
 
+class MovedNameWarning(DeprecationWarning):
+    """Warning about an old name in a user's own file: shown by default, unlike other deprecations."""
+
+
 def install() -> None:
     """Answer imports of old module paths from now on. Installing twice changes nothing."""
+    warnings.filterwarnings("default", category=MovedNameWarning)
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())
 
@@ -33,7 +38,7 @@ class MovedFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the stand-in of a module that users import. Raises ModuleNotFoundError with the new place."""
+        """Return the stand-in of a module that users import. Raises ModuleNotFoundError."""
         if not fullname.startswith("harness."):
             return None
         if fullname in _table()["names"]:
@@ -45,7 +50,7 @@ class MovedFinder(MetaPathFinder):
 
 
 class StandIn(Loader):
-    """Loader of a module that forwards its old names to their new places, each with a DeprecationWarning."""
+    """Loader of a module that forwards its old names to their new places, each with a MovedNameWarning."""
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let Python create the module."""
@@ -60,11 +65,14 @@ def forward(module: str) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         names: Mapping[str, str] = _table()["names"].get(module, {})
-        if name not in names:
+        unchanged = f"{_table()['modules'].get(module, '')}:{name}"
+        place, _, new = names.get(name, unchanged).partition(":")
+        if not place or name.startswith("__"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place, _, new = names[name].partition(":")
-        message = f"{module}.{name} is deprecated: import {new} from harness.extend"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        stable = new in importlib.import_module("harness.extend").__all__
+        home = "harness.extend" if stable else place
+        message = f"{module}.{name} is deprecated: import {new} from {home}"
+        warnings.warn(message, MovedNameWarning, stacklevel=2)
         return getattr(importlib.import_module(place), new)
 
     return get

@@ -34,7 +34,7 @@ def test_the_new_place_of_a_single_module_is_named():
 
 
 def test_a_name_that_never_was_is_answered_as_python_does():
-    with pytest.raises(ModuleNotFoundError, match="No module named 'harness.nonsense'"):
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'harness\.nonsense'"):
         importlib.import_module("harness.nonsense")
 
 

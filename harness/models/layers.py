@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from harness import moved
 from harness.config.schema.run import Precision
 from harness.models.mechanism import RenamedAttributes
 from harness.models.parameters import gain
@@ -124,3 +125,6 @@ class Rotary(RenamedAttributes):
         low, high = jnp.split(x_BHTK, 2, axis=-1)
         halves = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
         return jnp.concatenate(halves, axis=-1).astype(x_BHTK.dtype)
+
+
+__getattr__ = moved.forward(__name__)  # names of version 0.1

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from flax import nnx
 from jax import Array
 
+from harness import moved
 from harness.config.schema import run
 from harness.core.errors import UserError, did_you_mean
 from harness.models.mechanism import (
@@ -228,3 +229,6 @@ def import_modules(config: run.Config) -> None:
             raise UserError(
                 f"imports: '{name}' cannot be imported ({type(error).__name__}: {error})"
             ) from error
+
+
+__getattr__ = moved.forward(__name__)  # names of version 0.1

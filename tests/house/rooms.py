@@ -7,7 +7,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"core"},
     "records": _GROUND,
     "parallel": _GROUND,
-    "models": _GROUND | {"parallel"},
+    "models": _GROUND | {"parallel", "moved"},
     "data": _GROUND,
     "training": _GROUND | {"records", "parallel", "models", "data"},
     "worker": _GROUND | {"records", "parallel", "models", "data", "training"},

@@ -23,7 +23,7 @@ class RungPower:
     seeds: int
     sd: float
     df: float
-    is_assumed: bool
+    assumed: bool
     """True if `sd` is an assumption, because no A/A library covers this scale."""
     detectable: float | None
     detectable_log_k: float | None
@@ -76,22 +76,20 @@ def plan_power(
     scale, if one may be assumed, converts nats to ln k. Each scale is tested at alpha / (treatments x
     scales), the pool at alpha / treatments, by the noncentral t. unit: name of the loss unit.
     """
-    floors, slopes = floors or {}, slopes or {}
+    floors, slopes, sd = floors or {}, slopes or {}, ASSUMED_SD if sd is None else sd
     level = alpha / max(treatments, 1)
     rung_level = level / max(len(seeds), 1)
     rungs = tuple(
         _scale_power(scale, n, floors.get(scale), sd, slopes.get(scale), rung_level, chance)
         for scale, n in seeds.items()
     )
-    assumed_scales = [rung.scale for rung in rungs if rung.is_assumed]
     pooled = _pooled_log_k(rungs, slopes, level, chance)
-    assumption = _assumption_text(assumed_scales, sd, unit)
+    assumption = _assumption_text(rungs, sd, unit)
     return Power(rungs, pooled, smallest_p(sum(seeds.values())), treatments, level, chance, assumption, unit)
 
 
 def seeds_needed(scales: int, level: float) -> int:
-    """Return the fewest seeds per scale with which the sign-flip test over all pairs can reach `level`. At
-    least two, which an interval needs."""
+    """Return the seeds per scale, two or more, with which the sign-flip test of all pairs reaches `level`."""
     return max(2, math.ceil((1 - math.log2(level)) / scales))
 
 
@@ -110,15 +108,9 @@ def detectable_effect(se: float, df: float, level: float, chance: float) -> floa
 
 
 def _scale_power(
-    scale: str,
-    n: int,
-    floor: NoiseFloor | None,
-    sd: float | None,
-    slope: float | None,
-    level: float,
-    chance: float,
+    scale: str, n: int, floor: NoiseFloor | None, sd: float, slope: float | None, level: float, chance: float
 ) -> RungPower:
-    noise = floor.s0 if floor else sd if sd is not None else ASSUMED_SD
+    noise = floor.s0 if floor else sd
     floor_df = floor.df if floor and n in (2, 3) else 0.0
     df = n - 1 + floor_df
     smallest_effect = detectable_effect(noise / math.sqrt(n), df, level, chance) if n > 1 else None
@@ -140,14 +132,12 @@ def _pooled_log_k(
     return detectable_effect(math.sqrt(sum(parts)), df, level, chance)
 
 
-def _assumption_text(assumed_scales: Sequence[str], sd: float | None, unit: str) -> str:
-    if not assumed_scales:
+def _assumption_text(rungs: Sequence[RungPower], sd: float, unit: str) -> str:
+    scales = ", ".join(rung.scale for rung in rungs if rung.assumed)
+    if not scales:
         return "The noise of every scale is that of its A/A library (pairs with the same start are quieter)."
-    value = ASSUMED_SD if sd is None else sd
-    return (
-        f"Assumed, since no A/A library covers {', '.join(assumed_scales)}: "
-        f"a pair's difference has a seed noise of {value:g} {unit} (SD)."
-    )
+    noise = f"a pair's difference has a seed noise of {sd:g} {unit} (SD)"
+    return f"Assumed, since no A/A library covers {scales}: {noise}."
 
 
 def _effect_text(value: float | None, unit: str) -> str:

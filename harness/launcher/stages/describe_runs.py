@@ -88,4 +88,7 @@ def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:
     if answer.returncode:
         last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"
         raise RuntimeError(f"harness.worker.describe ended without an answer: {last}\n{answer.stderr}")
+    for line in dict.fromkeys(answer.stderr.splitlines()):
+        if "MovedNameWarning" in line:
+            print(line, file=sys.stderr)
     return json.loads(answer.stdout)
