@@ -17,6 +17,7 @@ from harness.compare.checkpoints.diff_types import CheckpointDiff, LossRow
 from harness.compare.checkpoints.distances import param_group
 from harness.core.number_format import format_percent, plain_text
 from harness.report.charts import marks
+from harness.report.charts.marks import ChartLayer
 from harness.report.charts.save_images import write_picture
 from harness.report.tables import checkpoint_diff as tables
 from harness.report.tables.terminal import NARROW, print_line, print_table
@@ -90,9 +91,7 @@ def _weight_chart(diff: CheckpointDiff) -> alt.LayerChart:
     )
     bars = base.mark_tick(thickness=3, size=13, opacity=1)
     dots = base.mark_point(size=30, filled=True, opacity=0.5)
-    layers = marks.non_empty_layers(
-        [marks.ChartLayer("pooled", bars, "value"), marks.ChartLayer("layer", dots, "value")], rows
-    )
+    layers = [ChartLayer("pooled", bars, "value"), ChartLayer("layer", dots, "value")]
     legend = "bar: all layers together, dot: a layer" if rows.filter(kind="layer").height else ""
     title = _title("Weights: distance of b from a", legend)
     return _panel(layers, rows).properties(height=LABEL_HEIGHT * len(order), title=title)
@@ -112,13 +111,12 @@ def _weight_rows(diff: CheckpointDiff) -> pl.DataFrame:
 
 def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
     """Draw both KL divergences of each domain; its name holds the share of tokens with equal first choice."""
-    rows = _frame(
-        [
-            ("kl", side, plain_text(f"{row.domain} ({format_percent(row.agreement)})"), value)
-            for row in diff.function.probe
-            for side, value in (("a", row.kl_ab), ("b", row.kl_ba))
-        ]
-    )
+    bars = [
+        ("kl", side, plain_text(f"{row.domain} ({format_percent(row.agreement)})"), value)
+        for row in diff.function.probe
+        for side, value in (("a", row.kl_ab), ("b", row.kl_ba))
+    ]
+    rows = _frame(bars)
     if not rows["value"].count():
         return None
     base = alt.Chart().encode(
@@ -128,9 +126,8 @@ def _kl_chart(diff: CheckpointDiff) -> alt.LayerChart | None:
         color=_side_color(),
     )
     legend = "upper: KL(a||b), lower: KL(b||a), in brackets: same first choice"
-    return _panel(
-        marks.non_empty_layers([marks.ChartLayer("kl", base.mark_bar(), "value")], rows), rows
-    ).properties(height=34 * len(diff.function.probe), title=_title("Next token", legend))
+    panel = _panel([ChartLayer("kl", base.mark_bar(), "value")], rows)
+    return panel.properties(height=34 * len(diff.function.probe), title=_title("Next token", legend))
 
 
 def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
@@ -140,52 +137,36 @@ def _distance_over_steps(diff: CheckpointDiff) -> alt.LayerChart | None:
         return None
     rows = _frame([("step", "b", "", point.distance.relative) for point in steps])
     rows = rows.with_columns(step=pl.Series([point.step for point in steps]))
+    x = alt.X("step:Q").axis(title="step", tickCount=5, grid=False, format="~s")
     base = alt.Chart().encode(
-        x=alt.X("step:Q")
-        .axis(title="step", tickCount=5, grid=False, format="~s")
-        .scale(nice=False, padding=8),
+        x=x.scale(nice=False, padding=8),
         y=alt.Y("value:Q").axis(title="||b − a|| / ||a||", tickCount=4).scale(domainMin=0),
         color=_side_color(),
     )
     line = base.mark_line(strokeWidth=1.7, point={"size": 45})
-    title = (
-        f"Weights since step {min(diff.a.step, diff.b.step)}"
-        if diff.along
-        else "Shared weights at equal steps"
-    )
-    return _panel(marks.non_empty_layers([marks.ChartLayer("step", line, "value")], rows), rows).properties(
-        height=120, title=_title(title, "")
-    )
+    since = f"Weights since step {min(diff.a.step, diff.b.step)}"
+    title = _title(since if diff.along else "Shared weights at equal steps", "")
+    return _panel([ChartLayer("step", line, "value")], rows).properties(height=120, title=title)
 
 
 def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     """Draw the differences by sequence, one panel per domain, with their mean and its interval."""
     rows = histogram_rows(losses)
-    x = alt.X("low:Q").axis(
-        title="loss of b − loss of a (nats a token)", labelExpr=marks.SIGNED_TICKS, tickCount=6
-    )
-    count = alt.Y("value:Q").axis(title="held-out sequences", tickCount=4)
-    bars = (
-        alt.Chart()
-        .mark_rect(opacity=0.6)
-        .encode(x=x, x2="high:Q", y=count, y2=alt.datum(0), color=_side_color())
-    )
+    title = "loss of b − loss of a (nats a token)"
+    x = alt.X("low:Q").axis(title=title, labelExpr=marks.SIGNED_TICKS, tickCount=6)
+    count, color = alt.Y("value:Q").axis(title="held-out sequences", tickCount=4), _side_color()
+    bars = alt.Chart().mark_rect(opacity=0.6).encode(x=x, x2="high:Q", y=count, y2=alt.datum(0), color=color)
     rule = alt.Chart().mark_rule(strokeWidth=2.6).encode(x=x, x2="high:Q", y=count)
-    mean = (
-        alt.Chart()
-        .mark_point(size=70, filled=True, opacity=1)
-        .encode(x="mean:Q", y=count, color=_side_color())
-    )
+    mean = alt.Chart().mark_point(size=70, filled=True, opacity=1).encode(x="mean:Q", y=count, color=color)
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(style="reference").encode(x="x:Q")
     kinds = [
-        marks.ChartLayer("bar", bars, "value"),
-        marks.ChartLayer("effect", rule, "low"),
-        marks.ChartLayer("effect", mean, "mean"),
+        ChartLayer("bar", bars, "value"),
+        ChartLayer("effect", rule, "low"),
+        ChartLayer("effect", mean, "mean"),
     ]
+    layers = [zero, *marks.non_empty_layers(kinds, rows)]
     order = [plain_text(row.domain) for row in losses]
-    chart = marks.small_multiples(
-        [zero, *marks.non_empty_layers(kinds, rows)], "label", order, rows, height=150, own_y=True
-    )
+    chart = marks.small_multiples(layers, "label", order, rows, height=150, own_y=True)
     legend = (
         "left of 0: b is better; dot and line: mean, 95 % interval over sequences (these two networks only)"
     )
@@ -207,24 +188,17 @@ def _histogram(row: LossRow, width: float) -> pl.DataFrame:
         ("bar", "b" if at < 0 else "a", label, at * width, (at + 1) * width, None, float(count))
         for at, count in zip(bins.tolist(), counts.tolist(), strict=True)
     ]
-    delta, above = row.delta, 1.1 * counts.max(initial=1)
-    effect = (
-        "effect",
-        "b" if (delta.mean or 0) < 0 else "a",
-        label,
-        delta.low,
-        delta.high,
-        delta.mean,
-        above,
-    )
+    delta, side = row.delta, "b" if (row.delta.mean or 0) < 0 else "a"
+    effect = ("effect", side, label, delta.low, delta.high, delta.mean, 1.1 * counts.max(initial=1))
     texts, numbers = ("kind", "variant", "label"), ("low", "high", "mean", "value")
     schema: dict[str, Any] = dict.fromkeys(texts, pl.String) | dict.fromkeys(numbers, pl.Float64)
     return pl.DataFrame([*bars, effect], schema=schema, orient="row")
 
 
-def _panel(layers: Iterable[alt.Chart], rows: pl.DataFrame) -> alt.LayerChart:
-    """Lay the layers over each other in a panel of half width."""
-    return alt.LayerChart(layer=list(layers), data=marks.inline_csv(rows), width=PANEL_WIDTH)
+def _panel(layers: Iterable[ChartLayer], rows: pl.DataFrame) -> alt.LayerChart:
+    """Lay the layers that have data over each other in a panel of half width."""
+    charts = [*marks.non_empty_layers(layers, rows)]
+    return alt.LayerChart(layer=charts, data=marks.inline_csv(rows), width=PANEL_WIDTH)
 
 
 def _frame(rows: Sequence[tuple[str, str, str, float | None]]) -> pl.DataFrame:

@@ -219,7 +219,7 @@ def test_over_when_nobody_is_at_work(sweep):
         put(sweep.run("xs", variant, 1), State.preempted, 20, writer=None)
     fleet = ProgressReader(sweep).read(NOW)
     assert fleet.is_over
-    assert "continues what is unfinished" in screen(fleet)
+    assert "continues unfinished runs" in screen(fleet)
 
 
 def test_once_prints_a_frame(sweep, capsys):
@@ -231,9 +231,7 @@ def test_a_sweep_that_is_not_there(tmp_path, monkeypatch, capsys):
     atomic_files.write_json(tmp_path / "runs" / "attention" / "rule.json", {})
     monkeypatch.chdir(tmp_path)
     assert main(["watch", "runs/atention"]) == 2
-    assert capsys.readouterr().err.strip() == (
-        "runs/atention: no sweep lies there; did you mean 'runs/attention'?"
-    )
+    assert capsys.readouterr().err.strip() == ("runs/atention is not a sweep; did you mean 'runs/attention'?")
 
 
 @pytest.mark.parametrize("key", ["q", "\x03", ""])

@@ -9,7 +9,7 @@ import io
 import polars as pl
 import pytest
 
-from harness.compare.context.expert_load import expert_uses
+from harness.compare.context.secondary_results import expert_uses
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.comparison import Comparison
 from harness.records.paths import SweepDir

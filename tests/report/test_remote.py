@@ -229,7 +229,7 @@ def test_a_full_disk_is_not_taken_for_trouble_on_the_other_side(bucket, cache, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", full)
-    assert f"does not fit on the disk of {cache}; make room there" in said(capsys, "compare", URL)
+    assert f"does not fit on the disk of {cache}; Free some space there" in said(capsys, "compare", URL)
 
 
 def test_a_folder_beside_it_that_goes_is_looked_for_again(bucket, monkeypatch, capsys):
@@ -261,7 +261,7 @@ def test_files_that_go_meanwhile_are_looked_for_again(bucket, cache, monkeypatch
     assert local_copy.fetch_sweep(URL).timing.exists()
     bucket.pipe("/bucket/runs/trial/plan.json", b"newer than it was")
     gone[0] = -1  # a file that never has the length that was listed
-    with pytest.raises(UserError, match="its files change while they are read; repeat"):
+    with pytest.raises(UserError, match="its files change while they are read. Repeat"):
         local_copy.fetch_sweep(URL)
     assert len([*next(cache.iterdir()).iterdir()]) == 1
 
@@ -273,10 +273,10 @@ def test_what_cannot_be_read_is_one_sentence(bucket, monkeypatch, capsys):
     assert "there is no protocol 's33'; did you mean 's3" in said(
         capsys, "compare", "s33://bucket/runs/trial"
     )
-    assert "nothing lies there" in said(capsys, "compare", "memory://bucket/nothing")
-    assert "no sweep lies there" in said(capsys, "compare", "memory://bucket/runs")
-    assert "nothing lies there" in said(capsys, "compare", "--curves", "memory://bucket/a.csv")
-    assert "this is a folder" in said(capsys, "compare", "--curves", "memory://bucket/runs")
+    assert "does not exist" in said(capsys, "compare", "memory://bucket/nothing")
+    assert "is not a sweep" in said(capsys, "compare", "memory://bucket/runs")
+    assert "does not exist" in said(capsys, "compare", "--curves", "memory://bucket/a.csv")
+    assert "is a folder" in said(capsys, "compare", "--curves", "memory://bucket/runs")
     assert "this must be a path, but memory is not a mounted file system" in said(capsys, "stop", URL)
     assert "mount it, or copy the run here" in said(capsys, "diff", f"{URL}/xs/mha/seed0", "x")
 
@@ -291,7 +291,10 @@ def test_noise_floors_that_cannot_be_seen_are_told(bucket, monkeypatch, capsys):
 
     monkeypatch.setattr(MemoryFileSystem, "ls", closed)
     local_copy.fetch_sweep(URL)
-    assert "(PermissionError: AccessDenied): its noise floors are not known" in capsys.readouterr().err
+    assert (
+        "(PermissionError: AccessDenied), so the noise floors of other sweeps are unknown"
+        in capsys.readouterr().err
+    )
 
 
 def test_reports_go_into_the_current_folder(bucket, tmp_path, monkeypatch, capsys):

@@ -72,16 +72,11 @@ def _attempt_bars(lanes: Mapping[str, Sequence[PhaseSpan]]) -> Iterable[list[Pha
     sessions = active_sessions([span for lane in lanes.values() for span in lane])
     for run, lane in lanes.items():
         for _, attempt in groupby(lane, key=lambda span: span.attempt):
-            yield [
-                PhaseBar(
-                    run,
-                    span.phase,
-                    _active_seconds(sessions, span.start),
-                    _active_seconds(sessions, span.end),
-                    span.width,
-                )
-                for span in attempt
-            ]
+            bars = []
+            for span in attempt:
+                start, end = (_active_seconds(sessions, moment) for moment in (span.start, span.end))
+                bars.append(PhaseBar(run, span.phase, start, end, span.width))
+            yield bars
 
 
 def _active_seconds(sessions: Sequence[tuple[float, float]], moment: float) -> float:
@@ -106,11 +101,8 @@ def merge_bars(row: Sequence[PhaseBar], bars: int, seconds: float) -> list[Phase
         kind = max(kinds, key=lambda kind: kinds[kind])
         bar_of_cell = replace(kind, start=moment * size, end=(moment + 1) * size)
         last = joined[-1] if joined else None
-        if (
-            last
-            and replace(last, start=0.0, end=0.0) == kind
-            and abs(last.end - bar_of_cell.start) < size / 2
-        ):
+        touches = last and abs(last.end - bar_of_cell.start) < size / 2
+        if last and touches and replace(last, start=0.0, end=0.0) == kind:
             joined[-1] = replace(last, end=bar_of_cell.end)
         else:
             joined.append(bar_of_cell)
@@ -141,9 +133,8 @@ def _chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
         x=x.axis(title=f"{unit} since the sweep began", grid=False, tickCount=8),
         y=alt.Y("lane:O").axis(title="lane"),
     )
-    color = (
-        alt.Color("phase:N").scale(domain=phases).legend(values=[name for name in phases if name in present])
-    )
+    legend = [name for name in phases if name in present]
+    color = alt.Color("phase:N").scale(domain=phases).legend(values=legend)
     tooltips = [alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N"), alt.Tooltip("devices:Q")]
     tooltips += [alt.Tooltip(f"{end}:Q", title=f"{end} ({unit})", format=".4~g") for end in ("start", "end")]
     bars = base.mark_bar(height=BAR_HEIGHT).encode(x2="end:Q", color=color, tooltip=tooltips)

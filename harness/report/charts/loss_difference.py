@@ -8,6 +8,7 @@ import polars as pl
 from harness.compare.results.comparison import Comparison
 from harness.core.number_format import plain_text
 from harness.report.charts import marks
+from harness.report.charts.marks import ChartLayer
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 
@@ -43,19 +44,15 @@ def _row_data(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt.FacetChart:
-    title = alt.TitleParams(
-        f"{plain_text(variant)} minus {plain_text(control)}",
-        subtitle=legend(rows),
-        subtitlePadding=4,
-        offset=8,
-    )
+    text = f"{plain_text(variant)} minus {plain_text(control)}"
+    title = alt.TitleParams(text, subtitle=legend(rows), subtitlePadding=4, offset=8)
     layers = [marks.reference_line(y=0), *marks.non_empty_layers(_layers(content), rows)]
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
     chart = marks.small_multiples(layers, "scale", scales, rows, height=190)
     return chart.properties(title=title)
 
 
-def _layers(content: Frames) -> list[marks.ChartLayer]:
+def _layers(content: Frames) -> list[ChartLayer]:
     title = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
     base = alt.Chart().encode(
         x=marks.x_axis("tokens"),
@@ -69,13 +66,13 @@ def _layers(content: Frames) -> list[marks.ChartLayer]:
     bar = base.mark_rule(strokeWidth=2.6).encode(**bounds, tooltip=alt.Tooltip("label:N", title="verdict"))
     run, ends = ("hot", "decayed"), ("decayed", "branch")
     return [
-        marks.ChartLayer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
-        marks.ChartLayer("seed", seeds, "mean", run),
-        marks.ChartLayer("mean", base.mark_line(strokeWidth=2), "mean", run),
-        marks.ChartLayer("mean", hot.encode(tooltip=_tooltips()), "mean", ("hot",)),
-        marks.ChartLayer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
-        marks.ChartLayer("mean", decayed.encode(tooltip=_tooltips()), "mean", ends),
-        marks.ChartLayer("verdict", bar, "low"),
+        ChartLayer("mean", base.mark_area(opacity=0.14).encode(**bounds), "low", run),
+        ChartLayer("seed", seeds, "mean", run),
+        ChartLayer("mean", base.mark_line(strokeWidth=2), "mean", run),
+        ChartLayer("mean", hot.encode(tooltip=_tooltips()), "mean", ("hot",)),
+        ChartLayer("seed", base.mark_point(size=14, filled=True, opacity=0.5), "mean", ends),
+        ChartLayer("mean", decayed.encode(tooltip=_tooltips()), "mean", ends),
+        ChartLayer("verdict", bar, "low"),
     ]
 
 

@@ -15,6 +15,7 @@ from harness.compare.results.comparison import Comparison
 from harness.report.charts import marks
 from harness.report.charts.gantt import gantt
 from harness.report.charts.loss_difference import loss_differences
+from harness.report.charts.marks import ChartLayer
 from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
@@ -55,48 +56,39 @@ def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | No
     if rows.is_empty():
         return None
     variants = [item.variant for item in comparison.ladder if item.variant in set(rows["variant"])]
-    layers = [
-        *_equivalence_region(comparison),
-        *marks.non_empty_layers(_ladder_layers(comparison, content, rows), rows),
-    ]
+    k_layers = marks.non_empty_layers(_ladder_layers(comparison, content, rows), rows)
+    layers = [*_equivalence_region(comparison), *k_layers]
     chart = marks.small_multiples(layers, "variant", variants, rows, height=230, own_y=True)
     title = alt.TitleParams("Multiplier k against compute", subtitle=_ladder_legend(rows), offset=8)
     return chart.properties(title=title)
 
 
-def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[marks.ChartLayer]:
+def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[ChartLayer]:
     axes = {wording.MULTIPLIED[rung.k.estimand] for rung in comparison.rungs if rung.k}
     title = f"k, multiplier of {' or '.join(sorted(axes))}"
     x = alt.X("flops:Q").scale(type="log", nice=False, padding=26)
     y = alt.Y("k:Q").scale(type="log", nice=False, padding=18).title(title)
+    ticks = {"labelExpr": marks.POWER_TICKS, "values": _compute_ticks(rows)}
     base = alt.Chart().encode(
-        x=x.axis(
-            title="model FLOPs of a control run",
-            labelExpr=marks.POWER_TICKS,
-            values=_compute_ticks(rows),
-            grid=False,
-        ),
+        x=x.axis(title="model FLOPs of a control run", grid=False, **ticks),
         y=y.axis(format=".3~f", tickCount=6),
         color=marks.variant_color(content, legend=False),
     )
     ends = {"y": alt.Y("low:Q").title(title), "y2": alt.Y2("high:Q")}
     hollow = base.mark_point(size=70, strokeWidth=1.6, opacity=1, style="hollow")
-    tooltips = _multiplier_tooltips()
+    tooltips = [
+        *(alt.Tooltip("variant:N"), alt.Tooltip("scale:N"), alt.Tooltip("label:N", title="k [95 % CI]")),
+        alt.Tooltip("flops:Q", title="model FLOPs", format=".2e"),
+    ]
     return [
-        marks.ChartLayer("pooled", base.mark_area(opacity=0.13).encode(**ends), "low"),
-        marks.ChartLayer("pooled", base.mark_line(strokeWidth=1, opacity=0.7), "k"),
-        marks.ChartLayer("trend", base.mark_line(strokeWidth=1.2, strokeDash=[4, 4]), "k"),
-        marks.ChartLayer(
-            "projection", base.mark_rule(strokeWidth=1.2, strokeDash=[4, 4]).encode(**ends), "low"
-        ),
-        marks.ChartLayer("projection", hollow.encode(tooltip=tooltips), "k"),
-        marks.ChartLayer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
-        marks.ChartLayer(
-            "rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=tooltips), "k"
-        ),
-        marks.ChartLayer(
-            "rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"
-        ),
+        ChartLayer("pooled", base.mark_area(opacity=0.13).encode(**ends), "low"),
+        ChartLayer("pooled", base.mark_line(strokeWidth=1, opacity=0.7), "k"),
+        ChartLayer("trend", base.mark_line(strokeWidth=1.2, strokeDash=[4, 4]), "k"),
+        ChartLayer("projection", base.mark_rule(strokeWidth=1.2, strokeDash=[4, 4]).encode(**ends), "low"),
+        ChartLayer("projection", hollow.encode(tooltip=tooltips), "k"),
+        ChartLayer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
+        ChartLayer("rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=tooltips), "k"),
+        ChartLayer("rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"),
     ]
 
 
@@ -126,15 +118,6 @@ def _compute_ticks(rows: pl.DataFrame) -> list[float]:
     steps = (1,) if high - low > 1.5 else (1, 2, 5)
     ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     return [tick for tick in ticks if low - 0.2 <= math.log10(tick) <= high + 0.2]
-
-
-def _multiplier_tooltips() -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("variant:N"),
-        alt.Tooltip("scale:N"),
-        alt.Tooltip("label:N", title="k [95 % CI]"),
-        alt.Tooltip("flops:Q", title="model FLOPs", format=".2e"),
-    ]
 
 
 def loss_curves(content: Frames) -> alt.FacetChart | None:
