@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from pathlib import Path
 
 from harness.config.pair_check import identity_difference
 from harness.core import atomic_files
@@ -113,6 +114,16 @@ def _empty(run: RunDir) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _set_aside(run: RunDir) -> Path:
+    """Move the records of a run that starts over out of the way, `run.json` last, and return their folder."""
+    folder = next(folder for folder in run.superseded() if not (folder / run.run.name).exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (run.config, run.checkpoints, run.metrics, *run.path.glob("branch*"), run.status, run.run):
+        if path.exists():
+            path.replace(folder / path.name)
+    return folder
+
+
 def provenance_of(run: Run) -> Provenance:
     """Return the provenance of a run that starts now."""
     config = run.config
@@ -173,7 +184,8 @@ def _handle_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, not
     step = read_status(run.dir).step
     if not run.config.resume.allow_drift:
         if step:
-            note(f"{run.name}: {drift} at step {step}; it starts over (resume.allow_drift=true would go on)")
+            over = "it starts over (resume.allow_drift=true would go on)"
+            note(f"{run.name}: {drift} at step {step}; {over}. Its steps are kept in {_set_aside(run.dir)}")
         start_over(sweep, run, drift)
         return
     note(f"{run.name}: {drift} at step {step}; it goes on, and is marked MIXED_CODE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class RunDir:
     """Lock of the process that trains the run (records.run.run_lock)."""
     rendezvous = _File("meeting.json")
     """Address of process 0 of a multi-process run, until all processes have joined."""
+
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint at a step."""
         return self.checkpoints / f"{step:08d}"
@@ -64,6 +66,10 @@ class RunDir:
     def branch(self, share: float) -> RunDir:
         """Return the cooldown branch that ends at this share of the token budget."""
         return RunDir(self.path / f"branch{round(share * 100)}")
+
+    def superseded(self) -> Iterator[Path]:
+        """Yield the folders for records of attempts under other code: `superseded/0`, `superseded/1`, ..."""
+        yield from (self.path / "superseded" / str(number) for number in itertools.count())
 
     def branches(self) -> list[RunDir]:
         """Return the branches on disk, sorted by path."""
@@ -86,6 +92,7 @@ class SweepDir:
     """Result of the last comparison."""
     timing = _File("timing.json")
     """Step times and peak memory of each variant, timed alone."""
+
     @property
     def tune(self) -> SweepDir:
         """Sweep that chose the learning rates of this one."""
@@ -99,6 +106,7 @@ class SweepDir:
     """HTML report."""
     noise_floors = _File(NOISE_FLOORS)
     """Noise floors that a null sweep measured; they apply to every sweep beside it."""
+
     def worker_log(self, name: str) -> Path:
         """Return the log of a worker process, for output that belongs to no single run."""
         return self.path / "workers" / f"{name}.log"
@@ -114,24 +122,13 @@ class SweepDir:
 
 
 def _records() -> Iterator[Path]:
-    sweep = SweepDir(Path())
-    yield from (
-        sweep.rule,
-        sweep.ledger,
-        sweep.timing,
-        sweep.plan,
-        sweep.noise_floors,
-        sweep.tune.learning_rates,
-    )
-    trunk = RunDir(Path("*/*/seed*"))
+    sweep, trunk = SweepDir(Path()), RunDir(Path("*/*/seed*"))
+    yield from (sweep.rule, sweep.ledger, sweep.timing, sweep.plan)
+    yield from (sweep.noise_floors, sweep.tune.learning_rates)
     for run in (trunk, RunDir(trunk.path / "branch*")):
         yield from (run.config, run.run, run.status, run.timeline, run.training_target, run.examples)
-        yield from (
-            run.samples,
-            run.sample_grid,
-            run.metrics / "*.parquet",
-            run.checkpoints / "*.manifest.json",
-        )
+        yield from (run.samples, run.sample_grid, run.metrics / "*.parquet")
+        yield run.checkpoints / "*.manifest.json"
 
 
 RUN = str(RunDir(Path("*/*/seed*")).run)

@@ -1,4 +1,4 @@
-"""Rosters: each member in each ladder, what a pair differs in, and sizes that keep what their names say."""
+"""Rosters: each member in each roster, what a pair differs in, and sizes that keep what their names say."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ MEMBERS = {
     "10t": ("10t", "mha", 1e13),
 }
 """Scale, variant, and the parameters that the name promises."""
-LADDERS = {"replica": 1e-6, "frontier": 1.0}
+ROSTERS = {"replica": 1e-6, "frontier": 1.0}
 SIZED = [member for member, (*_, promised) in MEMBERS.items() if promised]
 
 
 @functools.cache
-def made(member: str, ladder: str = "replica") -> Config:
-    return compose(["experiment=colossus2", f"member={member}", f"ladder={ladder}"])
+def made(member: str, roster: str = "replica") -> Config:
+    return compose(["experiment=colossus2", f"member={member}", f"roster={roster}"])
 
 
 @functools.cache
-def described(member: str, ladder: str) -> Facts:
-    return describe(made(member, ladder))
+def described(member: str, roster: str) -> Facts:
+    return describe(made(member, roster))
 
 
 def test_the_group_has_seven_members():
     assert config_groups()["member"] == sorted(MEMBERS)
-    assert config_groups()["ladder"] == sorted(LADDERS)
+    assert config_groups()["roster"] == sorted(ROSTERS)
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("roster", ROSTERS)
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_member_is_a_scale_and_a_variant(member, ladder):
-    config = made(member, ladder)
+def test_a_member_is_a_scale_and_a_variant(member, roster):
+    config = made(member, roster)
     assert (config.scale.name, config.variant.name) == MEMBERS[member][:2]
-    assert (config.roster.name, config.roster.planned) == (ladder, ladder == "frontier")
+    assert (config.roster.name, config.roster.planned) == (roster, roster == "frontier")
     assert (config.model.kind is ModelFamily.dit) == (member == "imagine_v2")
     assert (config.experiment_name, config.rule.control) == ("colossus2", "mha")
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("roster", ROSTERS)
 @pytest.mark.parametrize("scale", ["1t", "1p5t"])
-def test_a_and_b_differ_in_attention_alone(scale, ladder):
-    one, other = made(f"{scale}_a", ladder), made(f"{scale}_b", ladder)
+def test_a_and_b_differ_in_attention_alone(scale, roster):
+    one, other = made(f"{scale}_a", roster), made(f"{scale}_b", roster)
     assert undeclared_differences(one, other) == {}
     found = config_difference(one, other)
     assert all(is_covered_by(key, ["variant", "model.attention"]) for key in found)
@@ -76,7 +76,7 @@ def test_every_run_has_a_place_and_an_identity_of_its_own():
     assert len({identity(config) for config in configs}) == 7
 
 
-def test_the_ladder_is_no_part_of_what_a_run_is():
+def test_the_roster_is_no_part_of_what_a_run_is():
     config = made("1t_a")
     assert identity(dataclasses.replace(config, roster=RosterConfig())) == identity(config)
     by_hand = compose(
@@ -85,14 +85,14 @@ def test_the_ladder_is_no_part_of_what_a_run_is():
     assert identity(by_hand) == identity(config)
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("roster", ROSTERS)
 @pytest.mark.parametrize("member", SIZED)
-def test_sizes_are_those_of_the_names(member, ladder):
+def test_sizes_are_those_of_the_names(member, roster):
     """The replica's names count what is no embedding, those of the real models everything."""
-    facts, promised = described(member, ladder), MEMBERS[member][2] * LADDERS[ladder]
+    facts, promised = described(member, roster), MEMBERS[member][2] * ROSTERS[roster]
     declared = sum(_size(shape) for shape in facts.paths.values())
     assert declared == facts.parameters
-    said = facts.non_embedding if ladder == "replica" else declared
+    said = facts.non_embedding if roster == "replica" else declared
     assert abs(said - promised) < 0.01 * promised
 
 
@@ -131,8 +131,8 @@ def test_a_machine_to_plan_with_trains_nothing():
     check_trainable([compose(["cluster=local", "cluster.platform=cuda"])])
 
 
-def test_a_member_without_a_ladder_is_told_what_it_lacks():
-    with pytest.raises(UserError, match=r"ladder=.*'1t'.*roster=replica"):
+def test_a_member_without_a_roster_is_told_what_it_lacks():
+    with pytest.raises(UserError, match=r"roster=.*'1t'.*roster=replica"):
         compose(["member=1t_a"])
 
 
@@ -158,7 +158,7 @@ def test_the_evidence_asks_what_the_pairs_ask():
     for scale in ("30k", "250k"):
         small = compose(["experiment=colossus2_evidence", f"scale=evidence/{scale}", "variant=delta_hybrid"])
         found = config_difference(small, other)
-        nodes = ["experiment_name", "scale.name", "scale.parameters", "ladder", "engine", "rule"]
+        nodes = ["experiment_name", "scale.name", "scale.parameters", "roster", "engine", "rule"]
         assert all(is_covered_by(key, nodes) for key in found), found
 
 

@@ -77,9 +77,16 @@ def test_as_it_was_left_it_goes_on_or_says_why_it_starts_over(tmp_path):
 
 
 def test_under_other_code_it_starts_over_and_says_so(tmp_path):
-    give_other_code(unpack(tmp_path) / SWEEP / UNFINISHED)
+    run = unpack(tmp_path) / SWEEP / UNFINISHED
+    give_other_code(run)
+    before = content(run)
     (said,) = continued(tmp_path)
-    assert said == f"{UNFINISHED}: the code changed at step 60; {OVER}"
+    aside = SWEEP / UNFINISHED / "superseded" / "0"
+    assert said == f"{UNFINISHED}: the code changed at step 60; {OVER}. Its steps are kept in {aside}"
+    kept = content(tmp_path / aside)
+    assert kept.items() <= before.items()
+    assert {"run.json", "config.yaml", "checkpoints/00000040.manifest.json"} <= kept.keys()
+    assert any(name.startswith("metrics/steps") for name in kept)
     assert '"kind": "restart"' in ledger(tmp_path)
     now = read_json(tmp_path / SWEEP / UNFINISHED / "run.json")["code_hash"]
     assert len(now) == 64

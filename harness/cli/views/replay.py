@@ -33,9 +33,7 @@ def _lines(replay: ReplayResult) -> Iterator[str]:
         )
     yield from map(_state_text, replay.states)
     if replay.changes:
-        changes = (
-            f"{c.name} {_truncated(c.recorded)} then, {_truncated(c.current)} now" for c in replay.changes
-        )
+        changes = (f"{c.what} {_truncated(c.then)} then, {_truncated(c.now)} now" for c in replay.changes)
         yield f"Changed since it was trained: {'; '.join(changes)}."
     elif not replay.same:
         yield "Its recorded environment has not changed since it was trained."

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 16
 """Number of concurrent requests: enough to hide latency, few enough for a small web server."""
-_UNVERSIONED_KEYS = set("name Key type size Size mimetype partial url mode StorageClass".split())
+_UNVERSIONED_KEYS = frozenset(
+    ("name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass")
+)
 """Keys of a listing entry that may stay the same when the content of the file changes."""
-_WEB = "http"
 Entry = dict[str, Any]
 """Entry of a listing, in the form of fsspec."""
 
@@ -119,8 +120,8 @@ def as_remote_errors(url: str) -> Iterator[None]:
             suggestion = did_you_mean(protocol, available_protocols())
             raise UserError(f"{url}: there is no protocol '{protocol}'; {suggestion}") from error
         raise UserError(
-            f"{url} cannot be read ({_one_line(error)}). Check the name, the network and your credentials, or "
-            "copy it here."
+            f"{url}: cannot be read ({_one_line(error)}). Check the name, the network and your "
+            "credentials, or copy it here."
         ) from error
 
 
@@ -150,58 +151,46 @@ def _list_matching(files: AbstractFileSystem, root: str, patterns: Sequence[str]
     matching: dict[str, Entry] = {}
     level = {"": root}
     while level:
-        with _parallel_map(files) as each:
-            listings = [*each(lambda path: _list_folder(files, path, top=path == root), level.values())]
+        with _parallel_map(files) as parallel_map:
+            listings = [*parallel_map(lambda path: _list_folder(files, path, root), level.values())]
         entries = {
             f"{above}{name}": entry
             for above, listing in zip(level, listings, strict=True)
             for name, entry in listing.items()
         }
         folders = {path: entry for path, entry in entries.items() if entry["type"] == "directory"}
-        matching |= {
-            path: each for path, each in entries.items() if path not in folders and _matches(path, patterns)
-        }
         level = {
-            f"{path}/": each["name"] for path, each in folders.items() if _may_hold_match(path, patterns)
+            f"{path}/": item["name"] for path, item in folders.items() if _may_hold_match(path, patterns)
         }
+        files_here = {path: item for path, item in entries.items() if path not in folders}
+        matching |= {path: item for path, item in files_here.items() if _matches(path, patterns)}
     return matching
 
 
-def _list_folder(files: AbstractFileSystem, folder: str, *, top: bool) -> dict[str, Entry]:
-    """Return the entries of a folder by name. Links are unquoted; an entry for the folder itself is dropped."""
+def _list_folder(files: AbstractFileSystem, folder: str, root: str) -> dict[str, Entry]:
+    """Return the entries of a folder by name, unquoted, without an entry for the folder itself."""
     try:
         entries = files.ls(folder, detail=True)
     except FileNotFoundError as error:
-        raise error if top else ChangedDuringRead from error
-    plain = unquote if _is_web(files) else str
+        raise error if folder == root else ChangedDuringRead from error
     entries_by_name: dict[str, Entry] = {}
     for entry in entries:
         above, _, last = entry["name"].rstrip("/").rpartition("/")
-        name = plain(last)
+        name = unquote(last) if _is_web(files) else last
         if f"{above}/{last}" != folder.rstrip("/") and "/" not in name and name not in ("", ".", ".."):
             entries_by_name[name] = entry
     return entries_by_name
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    parts = path.split("/")
-    return any(_parts_match(parts, split) for split in map(_split, patterns) if len(split) == len(parts))
+    parts, splits = path.split("/"), [pattern.split("/") for pattern in patterns]
+    return any(len(split) == len(parts) and all(map(fnmatchcase, parts, split)) for split in splits)
 
 
 def _may_hold_match(folder: str, patterns: Sequence[str]) -> bool:
     """Return whether a file below the folder may match a pattern."""
-    parts = folder.split("/")
-    return any(
-        _parts_match(parts, split[: len(parts)]) for split in map(_split, patterns) if len(split) > len(parts)
-    )
-
-
-def _split(pattern: str) -> list[str]:
-    return pattern.split("/")
-
-
-def _parts_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    return all(fnmatchcase(part, pattern) for part, pattern in zip(parts, patterns, strict=True))
+    parts, splits = folder.split("/"), [pattern.split("/") for pattern in patterns]
+    return any(len(split) > len(parts) and all(map(fnmatchcase, parts, split)) for split in splits)
 
 
 def _remote_file(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
@@ -210,9 +199,8 @@ def _remote_file(files: AbstractFileSystem, entry: Entry) -> RemoteFile:
         info = files.info(entry["name"]) if entry.get("size") is None else entry
     except FileNotFoundError as error:
         raise ChangedDuringRead from error
-    version = {
-        key: str(value) for key, value in info.items() if key not in _UNVERSIONED_KEYS and value is not None
-    }
+    attributes = {key: str(value) for key, value in info.items() if value is not None}
+    version = {key: value for key, value in attributes.items() if key not in _UNVERSIONED_KEYS}
     stamp = json.dumps([info["size"], version], sort_keys=True) if version else secrets.token_hex(8)
     return RemoteFile(entry["name"], info["size"], stamp)
 
@@ -226,10 +214,10 @@ def download(files: AbstractFileSystem, sources: list[str], targets: list[str]) 
 
 @contextmanager
 def _parallel_map(files: AbstractFileSystem) -> Iterator[Callable]:
-    """Yield a `map` over threads; over one thread if the file system is not concurrent, such as an archive."""
+    """Yield a `map` over threads; one thread if the file system is not concurrent (an archive)."""
     with ThreadPoolExecutor(MAX_REQUESTS if files.async_impl else 1) as pool:
         yield pool.map
 
 
 def _is_web(files: AbstractFileSystem) -> bool:
-    return _WEB in files.protocol
+    return "http" in files.protocol

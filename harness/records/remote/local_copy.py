@@ -1,7 +1,7 @@
-"""A sweep or a file that lies behind a URL, as a local copy: what a comparison reads of it, and no more.
+"""Local copies of a remote sweep or file, restricted to the files that a comparison reads.
 
-A copy is named after all that was listed there, and is renamed into its place when it is whole: what stands
-there is complete and never changes, so that several commands may read it while another one fetches anew.
+The name of a copy is a hash of its listing, and a copy is renamed into place when it is complete. It never
+changes afterwards, so several commands may read it while another one fetches a newer one.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ from harness.records.remote.file_listing import (
 
 MAX_TRIES = 3
 KEEP_SECONDS = 86_400.0
-"""Seconds for which a copy stays that is no longer the newest: a command may be reading it."""
+"""Seconds for which an outdated copy is kept, because a command may be reading it."""
 STAMPS = "stamps.json"
 
 
 def fetch_sweep(url: str) -> SweepDir:
-    """A copy of the sweep, with the noise floors of those beside it. Raises UserError where there is none, or
-    it cannot be read."""
+    """Return a copy of a remote sweep and its siblings' noise floors. Raises UserError."""
     with as_remote_errors(url):
         remote = open_remote(url)
-        return SweepDir(_up_to_date_copy(remote, lambda: list_sweep_files(remote, _to_screen)) / remote.name)
+        return SweepDir(
+            _up_to_date_copy(remote, lambda: list_sweep_files(remote, _print_error)) / remote.name
+        )
 
 
 def fetch_file(url: str) -> Path:
-    """A copy of one file. Raises UserError where it cannot be read."""
+    """Return a copy of one remote file. Raises UserError if it cannot be read."""
     with as_remote_errors(url):
         remote = open_remote(url)
         return _up_to_date_copy(remote, lambda: list_single_file(remote)) / remote.name
 
 
-def _to_screen(text: str) -> None:
+def _print_error(text: str) -> None:
     print(text, file=sys.stderr)
 
 
@@ -66,11 +67,11 @@ def _up_to_date_copy(remote: RemoteFolder, list_files: Callable[[], dict[str, Re
             _remove_old_copies(home, copy)
             return copy
         remote.files.invalidate_cache()
-    raise UserError(f"{remote.url}: its files change while they are read; repeat the command in a moment")
+    raise UserError(f"{remote.url}: its files change while they are read. Repeat the command in a moment.")
 
 
 def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path) -> Path:
-    """The folder of the copy; only what is not in the newest one is fetched."""
+    """Return the folder of the copy; files that the newest copy has are not downloaded again."""
     stamps = {path: remote_file.stamp for path, remote_file in listing.items()}
     copy = home / _digest(json.dumps(stamps, sort_keys=True))
     if not copy.is_dir():
@@ -87,7 +88,7 @@ def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path)
 def _fill_copy(
     target: Path, remote: RemoteFolder, listing: dict[str, RemoteFile], previous: Path | None
 ) -> None:
-    """Raises Changed where what was listed is not what comes."""
+    """Copy unchanged files from the previous copy, download the others. Raises ChangedDuringRead."""
     stamps = previous and atomic_files.read_json(previous / STAMPS)
     missing: list[str] = []
     for path, remote_file in listing.items():
@@ -115,7 +116,7 @@ def _modified(path: Path) -> float:
 
 
 def _remove_old_copies(home: Path, newest: Path) -> None:
-    """Older copies go, and what kills left half fetched."""
+    """Remove outdated copies, and partial ones of killed commands."""
     for path in home.iterdir():
         with suppress(FileNotFoundError):
             if path != newest and time.time() - _modified(path) > KEEP_SECONDS:

@@ -1,7 +1,7 @@
-"""What makes a checkpoint a checkpoint: size and checksum of every file, written last.
+"""Manifest of a checkpoint: size and checksum of every file, written last.
 
-Orbax reads a flipped bit silently, and a kill can leave a folder half written; so a
-checkpoint without a manifest, or that does not fit its manifest, does not exist.
+Orbax reads a flipped bit silently, and a kill can leave a partial folder. A checkpoint is valid only if its
+manifest exists and matches its files.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from harness.records.paths import RunDir
 
 @dataclass(frozen=True)
 class Manifest:
+    """Content of `<step>.manifest.json`."""
+
     step: int
     identity: str
     data_fingerprint: str
     example_hash: str
-    """Rolling hash of the ids of all examples consumed up to this step."""
+    """Rolling hash over the ids of all examples consumed up to this step."""
     device_seconds: float
     files: dict[str, list]
     """Relative path -> [size in bytes, sha256]."""
     input_seconds: float = 0.0
-    """The part of `device_seconds` in which the lane waited for its input."""
+    """Part of `device_seconds` that was spent waiting for input."""
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:
-    """Fill in `files` from the checkpoint's folder and write the manifest, which completes it."""
+    """Fill `files` from the checkpoint's folder and write the manifest, which makes the checkpoint valid."""
     folder = run.checkpoint(manifest.step)
     files = {
         str(path.relative_to(folder)): [path.stat().st_size, atomic_files.file_sha256(path)]
@@ -42,7 +44,7 @@ def write_manifest(run: RunDir, manifest: Manifest) -> None:
 
 
 def read_manifest(run: RunDir, step: int) -> Manifest | None:
-    """None where there is none, or where it was changed since it was written."""
+    """Return the manifest; None if it is missing or does not match its checksum."""
     body = atomic_files.read_checksummed_json(run.manifest(step))
     try:
         return Manifest(**body) if body is not None else None
@@ -51,33 +53,35 @@ def read_manifest(run: RunDir, step: int) -> Manifest | None:
 
 
 def manifest_steps(run: RunDir) -> list[int]:
-    """Steps of every manifest on disk, ascending, fitting or not."""
+    """Return the steps of all manifests on disk, ascending, valid or not."""
     names = (path.name.partition(".")[0] for path in run.checkpoints.glob("*.manifest.json"))
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def corruption_reason(run: RunDir, step: int) -> str | None:
-    """Why a checkpoint with a manifest cannot be used, in words; None if it is good."""
+    """Return why a checkpoint with a manifest cannot be used; None if it is valid."""
     manifest = read_manifest(run, step)
     if manifest is None:
-        return f"{run.manifest(step)}: the manifest does not fit its own checksum"
+        return f"{run.manifest(step)}: the manifest does not match its own checksum"
     for name, (size, checksum) in manifest.files.items():
         path = run.checkpoint(step) / name
         if not path.is_file():
             return f"{path}: the file is missing"
         if path.stat().st_size != size or atomic_files.file_sha256(path) != checksum:
-            return f"{path}: its content does not fit the checksum in the manifest"
+            return f"{path}: the file does not match its checksum in the manifest"
     return None
 
 
 def valid_steps(run: RunDir) -> tuple[list[int], list[str]]:
-    """Steps whose checkpoint is whole, ascending, and a sentence for each that is not."""
-    faults = {step: corruption_reason(run, step) for step in manifest_steps(run)}
-    return [step for step, why in faults.items() if why is None], [why for why in faults.values() if why]
+    """Return the steps of valid checkpoints, ascending, and a sentence for each invalid one."""
+    reasons = {step: corruption_reason(run, step) for step in manifest_steps(run)}
+    return [step for step in reasons if reasons[step] is None], [
+        reason for reason in reasons.values() if reason
+    ]
 
 
 def remove_incomplete_checkpoints(run: RunDir) -> None:
-    """Folders of checkpoints that were never completed, or half removed, go."""
+    """Remove checkpoint folders without a manifest: never completed, or partly removed."""
     complete = {run.checkpoint(step).name for step in manifest_steps(run)}
     for folder in run.checkpoints.glob("*/"):
         if folder.name not in complete:
@@ -85,6 +89,6 @@ def remove_incomplete_checkpoints(run: RunDir) -> None:
 
 
 def remove_checkpoint(run: RunDir, step: int) -> None:
-    """Manifest first: a kill in between leaves a folder that is no checkpoint, never the reverse."""
+    """Remove the manifest, then the folder: a kill in between leaves no manifest without its files."""
     run.manifest(step).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint(step), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What besides config, code and data decides the bits of a run: as the process that trained it saw it."""
+"""Environment of a training process: everything besides config, code and data that decides the bits."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ STEP_KEY = "step"
 
 @dataclass(frozen=True)
 class Environment:
+    """Devices, processor, flags and package versions of one training process."""
+
     platform: str
-    """cpu, gpu, tpu."""
+    """JAX platform: cpu, gpu or tpu."""
     kind: str
-    """Of a device, as its maker calls it."""
+    """Device kind, as the vendor names it."""
     devices: int
-    """Of the lane."""
+    """Number of devices of the run."""
     process_devices: int
-    """Of the process that the lane was in."""
+    """Number of devices of the process."""
     cores: int
-    """That the process was allowed."""
+    """Number of cores that the process may use."""
     machine: str
-    """The processor's architecture."""
+    """Processor architecture."""
     features: str
-    """What the processor can, as the operating system says: compiled code may use any of it."""
+    """Processor features, as the operating system lists them; compiled code may use any of them."""
     flags: str
-    """XLA_FLAGS."""
+    """Value of XLA_FLAGS."""
     versions: dict[str, str]
     collectives: str = ""
-    """What adds up across the devices of a CPU where a run has processes; empty: a process's own."""
+    """CPU collectives of a multi-process run, such as gloo; empty for one process."""
 
 
 @dataclass(frozen=True)
 class EnvironmentChange:
-    """Something that was so then and is otherwise now."""
+    """Property of the environment whose current value differs from the recorded one."""
 
-    name: str
-    recorded: str
-    current: str
+    what: str
+    then: str
+    now: str
 
 
 def append_entry(entries: Sequence[dict[str, Any]], step: int, now: Environment) -> list[dict[str, Any]]:
-    """The record of a run that goes on from a step: each entry holds from its `step` on."""
+    """Return the record of a run that continues at a step; each entry is valid from its `step` on."""
     earlier = [entry for entry in entries if entry[STEP_KEY] < step]
     if earlier and parse_environment(earlier[-1]) == now:
         return earlier
@@ -51,7 +53,7 @@ def append_entry(entries: Sequence[dict[str, Any]], step: int, now: Environment)
 
 
 def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment | None:
-    """What a run had from a step on; None where its record does not say."""
+    """Return the environment of a run from a step on; None if it was not recorded."""
     holding = [
         entry for entry in entries if isinstance(entry, dict) and entry.get(STEP_KEY, step + 1) <= step
     ]
@@ -59,7 +61,7 @@ def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment 
 
 
 def parse_environment(entry: dict[str, Any]) -> Environment | None:
-    """None for an entry of another layout."""
+    """Convert an entry of the record; None if its keys are of another version."""
     try:
         return Environment(**{key: value for key, value in entry.items() if key != STEP_KEY})
     except TypeError:
@@ -67,7 +69,7 @@ def parse_environment(entry: dict[str, Any]) -> Environment | None:
 
 
 def environment_changes(recorded: Environment, current: Environment) -> list[EnvironmentChange]:
-    """In the order of the fields; of versions and flags what is not in both."""
+    """Return the differences in field order; of versions, features and flags only what differs."""
     changes = []
     for field in dataclasses.fields(Environment):
         before, after = getattr(recorded, field.name), getattr(current, field.name)
@@ -93,7 +95,7 @@ def environment_changes(recorded: Environment, current: Environment) -> list[Env
 
 
 def _words_missing_from(words: str, other_words: str) -> str:
-    """The words that the others have not; where only their order differs, all."""
+    """Return the words that are not in `other_words`; if only their order differs, all of them."""
     left = [word for word in words.split() if word not in other_words.split()]
     if left or not set(other_words.split()) <= set(words.split()):
         return " ".join(left) or "none"

@@ -1,4 +1,4 @@
-"""Which examples a finished run consumed: what decides whether two runs are paired."""
+"""Hash of the examples that a finished run consumed. Two runs are paired if their hashes agree."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from harness.records.paths import RunDir
 
 
 def write_examples(run: RunDir, steps: int, example_hash: str) -> None:
+    """Write the number of steps and the rolling hash of their examples."""
     write_checksummed_json(run.examples, {"steps": steps, "hash": example_hash})
 
 
 def read_examples(run: RunDir) -> dict[str, Any] | None:
-    """{"steps", "hash"}; None where the file is missing or damaged."""
+    """Return {"steps", "hash"}; None if the file is missing or damaged."""
     return read_checksummed_json(run.examples)

@@ -1,4 +1,4 @@
-"""How often a run failed without getting further: what its worker and its driver both count."""
+"""Count of failures without progress, kept by the worker and by the driver."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class FailureCount:
-    """Failures of a run in a row in which it got no further than before."""
+    """Number of consecutive failures of a run that did not get beyond the furthest step."""
 
     count: int = 0
     furthest: int = -1
 
     def record_failure(self, step: int, times: int = 1) -> int:
-        """The count after a failure at this step; `times`: how often it failed since the last one counted."""
+        """Add `times` failures at a step and return the count, which starts over after progress."""
         self.count = 1 if step > self.furthest >= 0 else self.count + times
         self.furthest = max(self.furthest, step)
         return self.count

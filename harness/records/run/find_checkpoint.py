@@ -1,4 +1,4 @@
-"""What a user names as RUN or RUN@STEP, found on disk and checked. Never imports JAX."""
+"""Lookup and check of the run or checkpoint that a user names as RUN or RUN@STEP. Never imports JAX."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.status import read_status
 
 MAX_SEARCH_DEPTH = 4
-"""From the folder that holds the sweeps down to a run, or from a sweep to a branch."""
+"""Levels from the folder of the sweeps to a run, or from a sweep to a branch."""
 MAX_WRONG_PARTS = 3
-"""So many parts of a path may be wrong for its neighbours to be looked for."""
+"""Number of wrong parts of a path up to which similar paths are suggested."""
 
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run or a branch, and the step that stood behind its @."""
+    """Run or branch, and the step after its @, if any."""
 
     run: RunDir
     step: int | None
@@ -38,7 +38,7 @@ class RunRef:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A good checkpoint of a run or a branch, and all that is written about it."""
+    """Valid checkpoint of a run or a branch, with its records."""
 
     run: RunDir
     step: int
@@ -46,25 +46,25 @@ class Checkpoint:
     provenance: Provenance
     manifest: Manifest
     skipped: tuple[str, ...] = ()
-    """A sentence for each damaged checkpoint that is newer than this one, where none was asked for."""
+    """Sentence for each damaged newer checkpoint that the search skipped."""
 
     @property
     def sweep(self) -> SweepDir:
-        """The sweep of the run; the run's own folder where that was moved out of one."""
+        """Sweep of the run; the run's own folder if it was moved out of a sweep."""
         return SweepDir(_sweep_root(self.run, self.provenance))
 
     @property
     def name(self) -> str:
-        """`xs/mha/seed0/branch50@61`."""
+        """Name such as `xs/mha/seed0/branch50@61`."""
         home = _sweep_root(self.run, self.provenance)
         path = self.run.path.resolve()
         return f"{path.relative_to(home) if home != path else path.name}@{self.step}"
 
 
 def find_checkpoint(where: Path | str) -> Checkpoint:
-    """The checkpoint that RUN@STEP names, or the newest good one of RUN.
+    """Return the checkpoint RUN@STEP, or the newest valid one of RUN.
 
-    Raises UserError where there is no run, no such step, no checkpoint yet, or only a damaged one.
+    Raises UserError if the run or the step does not exist, or if no valid checkpoint exists.
     """
     run_ref = find_run(where)
     step, skipped = (
@@ -76,46 +76,39 @@ def find_checkpoint(where: Path | str) -> Checkpoint:
 
 
 def checkpoint_of(run_ref: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
-    """The checkpoint of a run at a step at which it has a good one. Raises UserError if it is another's."""
+    """Return the valid checkpoint of a run at a step. Raises UserError if another run wrote it."""
     manifest = read_manifest(run_ref.run, step)
     if manifest is None or manifest.identity != run_ref.provenance.identity:
         raise UserError(
-            f"{run_ref.run.checkpoint(step)} is a checkpoint of another run: name that run instead"
+            f"{run_ref.run.checkpoint(step)} is a checkpoint of another run. Name that run instead."
         )
     return Checkpoint(run_ref.run, step, run_ref.config, run_ref.provenance, manifest, skipped)
 
 
 def find_run(where: Path | str) -> RunRef:
-    """The run that RUN or RUN@STEP names, and that step. Raises UserError where there is no such run."""
+    """Return the run of RUN or RUN@STEP, and the step. Raises UserError if there is no such run."""
     path, step = _split_step(local_path(where, "mount it, or copy the run here"))
     run = RunDir(path)
-    provenance = _require_provenance(run)
+    if not run.run.is_file():
+        raise UserError(f"{path} is not a run; {_suggest_runs(path)}")
+    provenance = read_provenance(run)
+    if provenance is None:
+        raise UserError(f"{run.run} is damaged or of another version, so the run cannot be read.")
     return RunRef(run, step, read_config(run.config), provenance)
 
 
 def _split_step(where: str) -> tuple[Path, int | None]:
-    """RUN and STEP. A path that exists is taken whole, since its name may hold an @."""
+    """Split RUN@STEP. A path that exists is not split, since its name may contain an @."""
     path, at, step = where.rpartition("@")
     if not at or Path(where).exists():
         return Path(where), None
     if not step.isdecimal():
-        raise UserError(
-            f"{where}: '{step}' is no step; write {path}@100, or {path} for its newest checkpoint"
-        )
+        raise UserError(f"{where}: '{step}' is not a step. Write {path}@100, or {path} for the last one.")
     return Path(path), int(step)
 
 
-def _require_provenance(run: RunDir) -> Provenance:
-    if not run.run.is_file():
-        raise UserError(f"{run.path}: no run lies there; {_suggest_runs(run.path)}")
-    provenance = read_provenance(run)
-    if provenance is None:
-        raise UserError(f"{run.run} is damaged or of another version, so that the run cannot be read")
-    return provenance
-
-
 def _suggest_runs(path: Path) -> str:
-    """The runs below a folder; else the nearest name from the first folder on that exists, or in runs/."""
+    """Suggest the runs below a folder, else similar paths below the nearest existing folder or runs/."""
     if path.is_dir() and (below := _runs_below(path, MAX_SEARCH_DEPTH)):
         return did_you_mean("", below)
     missing = next(i for i, parent in enumerate(path.parents) if parent.is_dir())
@@ -123,7 +116,7 @@ def _suggest_runs(path: Path) -> str:
     runs = _runs_below(Path("runs"), MAX_SEARCH_DEPTH) if around == Path() else []
     if around != Path() and missing < MAX_WRONG_PARTS:
         runs = _runs_below(around, missing + 1)
-    return did_you_mean(str(path), runs) if runs else "`harness sweep` makes one"
+    return did_you_mean(str(path), runs) if runs else "`harness sweep` creates one"
 
 
 def _runs_below(folder: Path, depth: int) -> list[str]:
@@ -137,22 +130,22 @@ def _require_valid_step(run: RunDir, step: int) -> int:
         alternatives = f"there are {_comma_list(steps)}" if steps else _no_checkpoint_text(run)
         raise UserError(f"{run.path}@{step}: no checkpoint at that step; {alternatives}")
     if why := corruption_reason(run, step):
-        valid = [valid_step for valid_step in valid_steps(run)[0] if valid_step != step]
-        way_out = f"good are {_comma_list(valid)}" if valid else "there is no other"
+        valid = valid_steps(run)[0]
+        way_out = f"valid ones: {_comma_list(valid)}" if valid else "there is no other one"
         raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {way_out}")
     return step
 
 
 def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
-    """The newest good step, and what is wrong with those after it."""
+    """Return the newest valid step, and a sentence for each damaged checkpoint after it."""
     skipped: list[str] = []
     for step in reversed(manifest_steps(run)):
         why = corruption_reason(run, step)
         if why is None:
             return step, tuple(skipped)
-        skipped.append(f"{run.path}@{step} is damaged and was stepped over ({why})")
+        skipped.append(f"{run.path}@{step} is damaged and was skipped ({why})")
     if skipped:
-        raise UserError(f"{run.path}: no checkpoint is whole; {skipped[0]}; train the run again to mend it")
+        raise UserError(f"{run.path} has no valid checkpoint: {skipped[0]}. Train the run again.")
     raise UserError(f"{run.path}: {_no_checkpoint_text(run)}")
 
 
@@ -166,7 +159,7 @@ def _comma_list(steps: list[int]) -> str:
 
 
 def _sweep_root(run: RunDir, provenance: Provenance) -> Path:
-    """Where `<scale>/<variant>/seed<k>[/branch<pct>]` starts; the run itself if it does not lie so."""
+    """Return the folder above `<scale>/<variant>/seed<k>[/branch<pct>]`, or the run if its path differs."""
     path = run.path.resolve()
     trunk = path if provenance.parent is None else path.parent
     expected = (provenance.scale, provenance.variant, f"seed{provenance.seed}")
@@ -174,6 +167,6 @@ def _sweep_root(run: RunDir, provenance: Provenance) -> Path:
 
 
 def parent_of(branch: Checkpoint) -> tuple[RunDir, int] | None:
-    """For a branch: the run that it left, and the step at which it did. None for a run of its own."""
+    """Return the parent run of a branch and the step of the fork; None for a run that is not a branch."""
     parent = branch.provenance.parent
     return (RunDir(branch.run.path.parent), int(parent["step"])) if parent else None

@@ -1,4 +1,4 @@
-"""Whether what an ended run left is whole: asked before the same command lets it stand."""
+"""Integrity check of an ended run, before a repeated command accepts its results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from harness.records.run.status import State, read_status
 
 
 def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
-    """A sentence for each thing that is damaged or missing of an ended run and its branches.
+    """Return a sentence for each damaged or missing record of an ended run and its branches.
 
-    `shares`: of the branches that it must have, besides those that lie there.
+    `shares` names the branches that must exist, besides those on disk.
     """
     branches = {run.branch(share).path: run.branch(share) for share in shares}
     branches |= {branch.path: branch for branch in run.branches()}
@@ -29,7 +29,7 @@ def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
 
 
 def branch_is_complete(branch: RunDir) -> bool:
-    """Whether a branch has an outcome, and its records are whole."""
+    """Return whether a branch has finished or diverged and its records are intact."""
     return read_status(branch).state in (State.finished, State.diverged) and not _find_own_damage(branch)
 
 
@@ -47,7 +47,7 @@ def _find_own_damage(run: RunDir) -> list[str]:
 
 
 def _missing_at_end(run: RunDir, step: int) -> list[str]:
-    """What a finished run must have at its last step: a checkpoint, and the examples up to it."""
+    """Check what a finished run must have at its last step: a checkpoint and the hash of its examples."""
     if step not in manifest_steps(run):
         return [f"{run.checkpoint(step)}: the checkpoint is missing"]
     manifest, examples = read_manifest(run, step), read_examples(run)
@@ -59,7 +59,7 @@ def _missing_at_end(run: RunDir, step: int) -> list[str]:
 
 
 def remove_partial_files(run: RunDir) -> None:
-    """What kills left half written goes; nobody is at work here."""
+    """Remove files that kills left half written. Call only while nobody trains the run."""
     for directory in (run, *run.branches()):
         for folder in (directory.path, directory.metrics, directory.checkpoints):
             atomic_files.remove_temp_files(folder)

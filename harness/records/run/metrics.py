@@ -1,9 +1,8 @@
-"""Loss curves as Parquet parts that carry their own checksum in their name.
+"""Loss curves as Parquet parts with a checksum in the file name.
 
-A part `steps-00000100-00000200.<sha256, 16 digits>.parquet` holds the rows of steps
-(100, 200]; evaluations lie in parts `evals-...` of the same stretch. A part is sealed
-before the manifest of the checkpoint at its end, so a checkpoint is never ahead of its
-curve, and a flipped bit is seen because the name no longer fits the content.
+A part `steps-00000100-00000200.<sha256, 16 digits>.parquet` has the rows of steps (100, 200]; `evals-...`
+parts have the evaluations of the same steps. A part is written before the manifest of the checkpoint at its
+end, so a checkpoint is never ahead of its curve. A flipped bit shows because name and content disagree.
 """
 
 from __future__ import annotations
@@ -31,13 +30,11 @@ STEPS = {
     "expert_load": pl.Float64,
     "expert_dropped": pl.Float64,
 }
-"""One row an optimizer step. `loss` in nats a token, of the batch before the update; `tokens`
-and `flops` (model FLOPs) count from the start of the run; `device_seconds` likewise, times the
-lane's devices (wall-clock: never part of a bitwise comparison), and `input_seconds` is the part of it in
-which batches were read and brought to the devices (null where that was not measured yet). Of models with
-experts alone, else null: `expert_load`, the largest share of assignments that one expert of one layer got,
-times the number of experts (1: even), and `expert_dropped`, the share of assignments that no expert had
-room for."""
+"""Columns of the steps, one row per optimizer step. `loss`: nats per token of the batch before the update.
+Cumulative over the run: `tokens`, `flops` (model FLOPs), `device_seconds` (wall seconds times devices, never
+compared bit by bit) and the part of it that waited for input, `input_seconds` (null: not measured). Null
+without experts: `expert_load`, the largest share of assignments to one expert of one layer times the number
+of experts (1: balanced), and `expert_dropped`, the share of assignments beyond the experts' capacity."""
 
 EVALS = {
     "step": pl.Int64,
@@ -49,15 +46,17 @@ EVALS = {
     "decayed": pl.Boolean,
     "device_seconds": pl.Float64,
 }
-"""One row an evaluation and held-out domain. `decayed`: the learning rate has reached its end."""
+"""Columns of the evaluations, one row per evaluation and domain. `decayed`: the schedule has ended."""
 
 SCHEMAS = {"steps": STEPS, "evals": EVALS}
-_BAD_CHECKSUM = "its content does not fit the checksum in its name"
+_BAD_CHECKSUM = "the file does not match the checksum in its name"
 _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
 
 @dataclass(frozen=True)
 class MetricsPart:
+    """Part of a curve: rows of steps (start, end]; `kind` is steps or evals."""
+
     kind: str
     start: int
     end: int
@@ -65,6 +64,7 @@ class MetricsPart:
     path: Path
 
     def checksum_ok(self) -> bool:
+        """Return whether the content matches the checksum in the name."""
         try:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16] == self.checksum
         except OSError:
@@ -72,7 +72,7 @@ class MetricsPart:
 
 
 def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
-    """The parts of a kind in order of their stretch, intact or not."""
+    """Return the parts of a kind in the order of their steps, intact or not."""
     parts = []
     for path in run.metrics.glob(f"{kind}-*.parquet"):
         if match := _NAME.fullmatch(path.name):
@@ -93,12 +93,14 @@ def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -
 
 @dataclass(frozen=True)
 class DamagedPart:
+    """Part of a curve that cannot be used, and why."""
+
     path: Path
     reason: str
 
 
 def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
-    """The step up to which the curve is whole from its start, and the damaged parts found."""
+    """Return the last step up to which the curve has no gap, and the damaged parts."""
     origin, ends, damage = _start_step(run), [], []
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
@@ -110,9 +112,9 @@ def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
 
 
 def truncate_after(run: RunDir, step: int) -> None:
-    """Cut the curve behind a step, and drop what is damaged: a resume computes those rows again.
+    """Remove the rows after a step, and the damaged parts: a resumed run computes them again.
 
-    An intact part that reaches across the step is sealed anew up to it before it goes.
+    An intact part across the step is first written again up to the step.
     """
     for kind in SCHEMAS:
         for part in list_parts(run, kind):
@@ -130,7 +132,7 @@ def truncate_after(run: RunDir, step: int) -> None:
 
 
 def merge_parts(run: RunDir) -> None:
-    """Join the parts of a finished run into one of each kind, written before the old ones go."""
+    """Merge the parts of a finished run into one per kind, written before the old ones are removed."""
     for kind in SCHEMAS:
         old = list_parts(run, kind)
         chain = _contiguous_parts(run, kind)
@@ -142,16 +144,16 @@ def merge_parts(run: RunDir) -> None:
 
 
 def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
-    """The whole rows of a run or branch (columns: STEPS or EVALS), from its first step on.
+    """Return the rows of a run or branch (columns: STEPS or EVALS) up to the first gap.
 
-    Damaged parts and what lies behind them are left out (`intact_until` names them).
+    Damaged parts and the rows after them are left out; `complete_until` names them.
     """
     return _read_parts(_contiguous_parts(run, kind), kind)
 
 
 def _contiguous_parts(run: RunDir, kind: str) -> list[MetricsPart]:
-    """Intact parts that follow each other from the run's origin. A kill between the two steps of
-    `compact` leaves overlapping parts: the longest one wins."""
+    """Return the intact, contiguous parts from the start step on. A kill inside `merge_parts` leaves
+    overlapping parts: the longest one wins."""
     chain: list[MetricsPart] = []
     end = _start_step(run)
     for part in sorted(list_parts(run, kind), key=lambda part: (part.start, -part.end)):
@@ -162,7 +164,7 @@ def _contiguous_parts(run: RunDir, kind: str) -> list[MetricsPart]:
 
 
 def _start_step(run: RunDir) -> int:
-    """The step that a curve starts from: that of the parent's checkpoint for a branch, else 0."""
+    """Return the step before the first row: the fork for a branch, else 0."""
     record = atomic_files.read_checksummed_json(run.run)
     parent = record.get("parent") if record else None
     step = parent.get("step") if isinstance(parent, dict) else None
@@ -171,5 +173,5 @@ def _start_step(run: RunDir) -> int:
 
 def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
     frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
-    # Parts from before a column was there have nulls in it.
+    # Older parts lack newer columns, which become null.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

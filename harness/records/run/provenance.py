@@ -1,4 +1,4 @@
-"""Under what a run was trained: `run.json`."""
+"""Provenance of a run, `run.json`: its config, code, data and package versions."""
 
 from __future__ import annotations
 
@@ -22,56 +22,55 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "toke
 
 @dataclass(frozen=True)
 class Facts:
-    """What `harness.worker.describe` says of one config; all that `fleet`, `plan` and `compare` know of a
-    model."""
+    """Description of one config by `harness.worker.describe`: all that `launcher`, `plan` and `compare` know
+    about a model."""
 
     parameters: int
     non_embedding: int
     embedding: int
     shape: dict[str, int]
-    """width, layers, heads, ffn, head_width, vocabulary: what sizing found; of images also height, breadth,
+    """Model dimensions: width, layers, heads, ffn, head_width, vocabulary; for images also height, breadth,
     channels and patch."""
     flops_per_token: float
-    """Model FLOPs of one trained token: 6 a parameter in use plus causal attention."""
+    """Model FLOPs per trained token: 6 per active parameter, plus causal attention."""
     executed_flops_per_token: float
-    """FLOPs of one trained token as the code multiplies them."""
+    """FLOPs per trained token that the code executes."""
     paths: dict[str, list[int]]
-    """Shape of each parameter by path."""
+    """Shape of each parameter, by path."""
     state_bytes: int
-    """Parameters, gradients and optimizer state of one run."""
+    """Bytes of parameters, gradients and optimizer state."""
     activation_bytes: int
-    """A closed-form guess of what the backward pass keeps."""
+    """Estimated bytes that the forward pass keeps for the backward pass."""
     steps: int
     tokens_per_step: int
     data_fingerprint: str
-    """Hash of what is read: content of the sources, tokenizer, sequence length, hold-out, mixes."""
+    """Hash of the training data: content of the sources, tokenizer, sequence length, hold-out, mixes."""
     eval_fingerprint: str
-    """Hash of the held-out tokens that are evaluated."""
+    """Hash of the held-out tokens."""
     end_token: int | None = None
-    """What ends a document."""
+    """Token that ends a document."""
     cache_bytes: float = 0.0
-    """What decoding keeps of one sequence of the config's length; 0 where that was not described."""
+    """Bytes of the decoding cache (KV cache) of one full-length sequence; 0: not described."""
     draws: dict[str, int] = field(default_factory=dict)
-    """Examples that the run takes from each source. The order of a source is the data seed's: of two
-    runs the one that takes fewer takes what the other takes first."""
+    """Number of examples that the run takes from each source. The data seed fixes the order of a source, so
+    of two runs the one that takes fewer takes the first examples of the other."""
     mixes: list[tuple[int, dict[str, int]]] = field(default_factory=list)
-    """First step of each mix, and its examples of each source in 4096. While two runs of one data seed
-    have one mix, they read the same batches."""
+    """First step of each mix, and its examples per source in 4096. Two runs with one data seed read the same
+    batches as long as their mixes agree."""
     base: dict[str, Any] | None = None
-    """For a run that starts from another's checkpoint, its {"run", "name", "step", "identity", "checksum"}"""
+    """Parent checkpoint, {"run", "name", "step", "identity", "checksum"}; None if parameters are drawn."""
     trainable: int = 0
-    """Parameters that learn, where a run starts from another's; 0 for one that is drawn."""
+    """Number of trainable parameters of a fine-tuned run; 0 for a run without a parent."""
     active_parameters: int = 0
-    """Non-embedding parameters that one token passes through; 0 where that was not described."""
+    """Number of non-embedding parameters that one token uses; 0: not described."""
     loss_unit: str = "nats a token"
     splits: dict[str, int] = field(default_factory=dict)
-    """Parameters by the axes of a mesh that split them, such as `fsdp tensor`; empty where that was not
-    described."""
+    """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Content of `run.json`, written by the launcher before the run's first step."""
+    """Content of `run.json`, written by the launcher before the first step."""
 
     identity: str
     config_hash: str
@@ -87,23 +86,24 @@ class Provenance:
     versions: dict[str, str]
     touches: list[str] = field(default_factory=list)
     parent: dict | None = None
-    """For a branch: {"run", "step", "share"} of the run and the checkpoint that it started from."""
+    """Parent of a branch, {"run", "step", "share"}; None for a run."""
     surroundings: list[dict[str, Any]] = field(default_factory=list)
-    """What the worker saw (records.run.environment), each entry from its `step` on; empty where none said."""
+    """Environments of the workers (records.run.environment), each valid from its `step` on; may be empty."""
 
 
 def identity_of(config: Config, facts: Facts) -> str:
-    """What makes a run this run: its config, and the content of the checkpoint that it starts from."""
+    """Return the identity of a run: a hash of its config and of the content of its parent checkpoint."""
     config_identity = identity(config)
     return hash_json([config_identity, facts.base["checksum"]]) if facts.base else config_identity
 
 
 def write_provenance(run: RunDir, record: Provenance) -> None:
+    """Write `run.json` with a checksum."""
     write_checksummed_json(run.run, dataclasses.asdict(record))
 
 
 def read_provenance(run: RunDir) -> Provenance | None:
-    """None where the file is missing, damaged or of another layout."""
+    """Return the provenance; None if the file is missing, damaged or of another version."""
     content = read_checksummed_json(run.run)
     if content is None:
         return None
@@ -116,12 +116,12 @@ def read_provenance(run: RunDir) -> Provenance | None:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Of this process; looked up once, since a sweep asks for each of its runs."""
+    """Return the package versions of this process, cached because a sweep asks once per run."""
     return {name: metadata.version(name) for name in PACKAGES}
 
 
 def code_hash_at(code_hash: str, step: int) -> str:
-    """The code that trained the update from a step on: of a run that drifted, the hash that held there."""
+    """Return the code hash of the update after a step. `code_hash` may be `HASH@STEP+HASH` after a drift."""
     for part in code_hash.split("+"):
         code, _, until = part.partition("@")
         if not until.isdecimal() or step < int(until):
@@ -130,12 +130,12 @@ def code_hash_at(code_hash: str, step: int) -> str:
 
 
 TRAINING = ("config", "core", "data", "models", "parallel", "records", "training", "worker")
-"""What of the harness a trained number depends on; to mend a table must not restart a run."""
+"""Rooms of the harness that trained numbers depend on; other changes must not restart a run."""
 
 
 @functools.cache
 def code_hash(*extra: Path) -> str:
-    """sha256 over the Python files that training runs and over users', by relative path."""
+    """Return the sha256 over the Python files of the TRAINING rooms and of users, by relative path."""
     home = Path(__file__).parents[2]
     total = hashlib.sha256()
     for root in (*(home / part for part in TRAINING), *extra):
@@ -145,14 +145,14 @@ def code_hash(*extra: Path) -> str:
 
 
 def code_hash_of(config: Config) -> str:
-    """The code hash of a run: the harness, and the modules that its config imports."""
+    """Return the code hash of a run: the harness, and the modules that its config imports."""
     return code_hash(*filter(None, (_source_path(name) for name in config.imports)))
 
 
 def _source_path(module: str) -> Path | None:
-    """The folder of a module inside a package, or the file of one that stands alone; None without either.
+    """Return the folder of a module in a package, or the file of a top-level module; None if not found.
 
-    Found without importing it, since the one who asks may not import JAX.
+    The module is not imported, since the caller may not import JAX.
     """
     top, *submodules = module.split(".")
     for entry in map(Path, sys.path):

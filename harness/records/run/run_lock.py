@@ -1,8 +1,7 @@
-"""Who may write: an advisory lock that the kernel takes back when its holder dies, however it dies.
+"""Advisory lock of the one process that may write; the kernel releases it whenever the owner dies.
 
-A claim names its holder (host, process id, start time), so that others can say who it is. It
-covers the moment between the start of a process and its first status, in which a second
-driver would otherwise start a second worker on the same run.
+The lock file names the owner (host, process id, start time) for messages of other processes. The lock covers
+the time between a worker's start and its first status, when a second driver could start a second worker.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from harness.records.paths import RunDir
 from harness.records.run.status import ProcessInfo, State, read_status
 
 ALREADY_RUNNING = 75
-"""Exit status of a worker that found its runs in the hands of another one."""
+"""Exit status of a worker whose runs are locked by another worker."""
 
 WAY_OUT = "mount it with locks (NFS 4, Lustre with flock), or choose another folder with runs=..."
 
@@ -29,10 +28,10 @@ _descriptors: dict[str, int] = {}
 
 
 def acquire(path: Path, wait_seconds: float = 1.0) -> bool:
-    """Hold `path` until this process ends. False if another process holds it.
+    """Lock `path` until this process ends; return False if another process holds the lock.
 
-    Repeated claims by one process succeed. Waits a moment, since a reader tests by locking. Raises UserError
-    on a file system without locks, and leaves nothing there.
+    A process may acquire a lock repeatedly. The wait covers readers, which test a lock by taking it. Raises
+    UserError on a file system without locks, and leaves no file there.
     """
     key = str(path.absolute())
     if key in _descriptors:
@@ -46,9 +45,9 @@ def acquire(path: Path, wait_seconds: float = 1.0) -> bool:
         os.close(descriptor)
         path.unlink()
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # goes if it is empty
+            path.parent.rmdir()  # if it is empty
         raise
-    if not _is_file_at(descriptor, path):  # its holder took the file away as it left
+    if not _is_file_at(descriptor, path):  # the previous owner removed the file meanwhile
         os.close(descriptor)
         return acquire(path, wait_seconds)
     os.ftruncate(descriptor, 0)
@@ -58,21 +57,21 @@ def acquire(path: Path, wait_seconds: float = 1.0) -> bool:
 
 
 def release(path: Path) -> None:
-    """Give a claim of this process back."""
+    """Release a lock of this process; a no-op if it holds none."""
     descriptor = _descriptors.pop(str(path.absolute()), None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def release_and_remove(path: Path) -> None:
-    """Give a claim of this process back, and the file with it."""
+    """Release a lock of this process and remove its file."""
     if str(path.absolute()) in _descriptors:
         path.unlink(missing_ok=True)
         release(path)
 
 
 def owner(path: Path) -> ProcessInfo | None:
-    """Who holds the claim now; None if nobody does, as on a file system without locks."""
+    """Return the process that holds the lock; None if none does, or on a file system without locks."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -90,35 +89,35 @@ def owner(path: Path) -> ProcessInfo | None:
 
 
 def worker_of(run: RunDir) -> ProcessInfo | None:
-    """The live process that trains a run, by its claim, or by its status where it holds none."""
+    """Return the live process that trains a run, by its lock, else by its status; None if none does."""
     process = owner(run.worker_lock)
     if process is not None:
         return process
     status = read_status(run)
     writer = status.writer
-    lives = writer.alive() if writer is not None else False
-    if lives is None and status.state not in (State.pending, State.running):
-        return None  # of another host; what it said last was its end
-    return writer if lives is not False else None
+    alive = writer.alive() if writer is not None else False
+    if alive is None and status.state not in (State.pending, State.running):
+        return None  # on another host, but its last status was an end state
+    return writer if alive is not False else None
 
 
 def check_not_run_elsewhere(run: RunDir) -> None:
-    """Raises UserError where another machine has a run, or had it when it was lost: what a lock says is so,
-    but a status outlives its writer."""
+    """Raise UserError if another machine trains a run, or trained it when it was lost.
+
+    A lock is reliable, but a status outlives its writer.
+    """
     writer = worker_of(run)
     if writer is None or writer.alive() is not None:
         return
     locked = owner(run.worker_lock) is not None
-    way_out = (
-        "" if locked else f"; if that machine is gone for good, delete {run.status}, and the run goes on here"
-    )
-    raise UserError(
-        f"{run.path}: process {writer.pid} on {writer.host} trains it: continue there, or wait for it{way_out}"
-    )
+    process = f"process {writer.pid} on {writer.host}"
+    way_out = f" If that machine is gone for good, delete {run.status}, and the run continues here."
+    message = f"{run.path} is trained by {process}. Continue it there, or wait for its end."
+    raise UserError(message if locked else message + way_out)
 
 
 def _open_for_locking(path: Path) -> int:
-    """For writing; its folder may go while we look."""
+    """Open a file for writing, creating its folder, which another process may remove meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -135,6 +134,7 @@ def _is_file_at(descriptor: int, path: Path) -> bool:
 
 
 def _try_lock(descriptor: int, kind: int, folder: Path, wait_seconds: float) -> bool:
+    """Lock a file; return False if another process still holds it after `wait_seconds`."""
     deadline = time.monotonic() + wait_seconds
     while True:
         try:

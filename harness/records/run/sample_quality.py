@@ -1,4 +1,4 @@
-"""How far the samples of a finished run of images are from real ones: `samples.json`."""
+"""Distances of an image run's samples from real images, `samples.json`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from harness.records.paths import RunDir
 
 @dataclass(frozen=True)
 class SampleQuality:
+    """Content of `samples.json`."""
+
     features: str
-    """What distances are taken in, in words."""
+    """Description of the feature space of the distances."""
     count: int
-    """Samples, and as many held-out images. Distances are biased upwards, the more so the fewer these are."""
+    """Number of samples, and of held-out images. The upward bias of the distances grows as it falls."""
     steps: int
     distance: float
-    """Squared Frechet distance of the samples' features to those of all training images."""
+    """Squared Frechet distance between the features of the samples and of all training images."""
     floor: float
-    """The same of the held-out images: what real ones get at this count."""
+    """Squared Frechet distance of the held-out images, which is the value of real images at this count."""
 
 
 def write_sample_quality(run: RunDir, record: SampleQuality) -> None:
+    """Write `samples.json` with a checksum."""
     write_checksummed_json(run.samples, dataclasses.asdict(record))
 
 
 def read_sample_quality(run: RunDir) -> SampleQuality | None:
-    """None where there is none, or none that can be read."""
+    """Return the record; None if it is missing or cannot be read."""
     content = read_checksummed_json(run.samples)
     try:
         return SampleQuality(**content) if content else None

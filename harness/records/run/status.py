@@ -1,4 +1,4 @@
-"""How a run is doing, as a file that only its own lane writes."""
+"""Status of a run, `status.json`, written only by the worker of the run."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from harness.records.paths import RunDir
 
 
 class State(Enum):
+    """State of a run."""
+
     pending = "pending"
     running = "running"
     waiting = "waiting"
-    """At a look, until the scale is decided."""
+    """Paused at an interim look, until the scale is decided."""
     finished = "finished"
     diverged = "diverged"
     oom = "oom"
     refused = "refused"
-    """Asks for what is not there, such as more memory than a device has: trained once that was mended."""
+    """The config cannot run here, for example it needs more memory than a device has."""
     failed = "failed"
     preempted = "preempted"
-    """Told to leave; the same command continues."""
+    """Told to stop; the same command continues the run."""
     stopped = "stopped"
-    """Ended at a look by the rule, with every other run of its scale."""
+    """Ended by the rule at an interim look, with all runs of its scale."""
     lost = "lost"
 
     @property
     def ended(self) -> bool:
-        """Its training is over: by itself, or by the rule."""
+        """Whether training is over, by itself or by the rule."""
         return self in (State.finished, State.diverged, State.stopped)
 
     @property
     def is_final(self) -> bool:
-        """Another attempt would end alike: it is not made by this command, and by the next one if the run
-        was refused."""
+        """Whether this command makes no further attempt; the next command does after `refused`."""
         return self.ended or self is State.refused
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Who trains a run: alive if this process, started then, still runs on that host."""
+    """Identity of a process: host, process id, and start time, which tells apart reused ids."""
 
     host: str
     pid: int
@@ -52,15 +53,16 @@ class ProcessInfo:
 
     @staticmethod
     def current() -> ProcessInfo:
+        """Return this process."""
         return ProcessInfo.from_pid(os.getpid())
 
     @staticmethod
     def from_pid(pid: int) -> ProcessInfo:
-        """The process that has this id now on this host."""
+        """Return the process that has this id now on this host."""
         return ProcessInfo(socket.gethostname(), pid, _start_time(pid) or "")
 
     def alive(self) -> bool | None:
-        """None where another host would have to be asked."""
+        """Return whether the process still runs; None if it is on another host."""
         if self.host != socket.gethostname():
             return None
         return bool(self.started) and _start_time(self.pid) == self.started
@@ -68,26 +70,28 @@ class ProcessInfo:
 
 @dataclass(frozen=True)
 class Status:
+    """Content of `status.json`."""
+
     state: State = State.pending
     step: int = 0
     steps: int = 0
     tokens: int = 0
     phase: str = ""
-    """What the lane does: open, compile, memory (it waits for it), train, evaluate, save, branch, end."""
+    """Phase: open, compile, memory (waiting for it), train, evaluate, save, branch, end."""
     progress: int = 0
-    """Counts up with each sign of life of the lane's own loop."""
+    """Counter of heartbeats of the training loop."""
     attempt: int = 0
     loss: float | None = None
     tokens_per_second: float | None = None
     message: str = ""
-    """One sentence, for an end state that needs explaining."""
+    """Sentence that explains an end state."""
     writer: ProcessInfo | None = None
     input_share: float | None = None
-    """Of the run's training time so far, what the lane waited for its input."""
+    """Share of the training time so far that was spent waiting for input."""
 
 
 def read_status(run: RunDir) -> Status:
-    """The last status written; `pending` where there is none or it is unreadable."""
+    """Return the last status; `pending` if it is missing or unreadable."""
     record = read_checksummed_json(run.status)
     if record is None:
         return Status()
@@ -103,12 +107,13 @@ def read_status(run: RunDir) -> Status:
 
 
 def write_status(run: RunDir, status: Status) -> None:
+    """Write `status.json` with a checksum."""
     record = dataclasses.asdict(status)
     write_checksummed_json(run.status, record | {"state": status.state.value})
 
 
 def _start_time(pid: int) -> str | None:
-    """A process's start in clock ticks since boot, with the boot's id; None if it is gone or a zombie."""
+    """Return `BOOT_ID:CLOCK_TICKS` of a process's start; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,10 +1,9 @@
-"""What a lane was doing when, as lines of JSON that its own thread appends: one a change of phase.
+"""Timeline of a run: JSON lines that its thread appends, one per change of phase.
 
-It is evidence, not data: nothing that is trained or compared depends on it, a disk that takes no line
-ends no run, and clocks may have jumped. An attempt therefore reads the wall clock once and counts on by
-the monotonic one; a reader moves an attempt that seems to begin before the last one ended. A run that
-starts over keeps its lines, since the machine was busy then too; so do its cooldown branches, which
-are trained in their parent's lane and stand in its timeline.
+Nothing that is trained or compared depends on it, and a failed write does not stop the run. Wall clocks can
+jump, so an attempt reads the wall clock once and then the monotonic clock, and a reader shifts an attempt that
+seems to begin before the previous one ended. A restarted run keeps its lines, because the machine was busy.
+Cooldown branches are part of their parent's timeline.
 """
 
 from __future__ import annotations
@@ -21,27 +20,29 @@ from typing import Any
 from harness.records.paths import RunDir
 
 BEGIN, TRAIN, END = "start", "train", "end"
-"""The phase that begins each attempt, that in which steps are made, and that after which a lane is free."""
+"""Phase that begins an attempt, phase of the steps, and phase after which the devices are free."""
 REWRITE_SECONDS = 10.0
-"""Seconds after which a phase that lasts is written again: what a kill leaves unknown at most."""
+"""Seconds after which a lasting phase is written again, so a kill leaves at most these unknown."""
 
 
 @dataclass(frozen=True)
 class TimelineEntry:
+    """One line of the timeline."""
+
     time: float
     """UTC seconds."""
     phase: str
     attempt: int
     width: int
-    """Devices of the lane."""
+    """Number of devices of the run."""
     step: int = 0
     share: float = 1.0
-    """Of the token budget, at which the course ends that is trained: below 1 for a branch."""
+    """Share of the token budget at which the trained segment ends; below 1 for a branch."""
 
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """A stretch of one phase, in UTC seconds and steps."""
+    """Interval of one phase, in UTC seconds and steps."""
 
     phase: str
     start: float
@@ -54,11 +55,12 @@ class PhaseSpan:
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.end - self.start
 
 
 class Timeline:
-    """One attempt's lines; used by one thread. `begun`: when its process did, in UTC seconds."""
+    """Writer of one attempt, used by one thread. `process_start`: UTC seconds of the start of its process."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Timeline:
         self._append(process_start if process_start is not None and since_then else now, BEGIN, 0, 1.0)
 
     def set_phase(self, phase: str, step: int, share: float = 1.0) -> None:
-        """The lane turns to a phase, or is still in it."""
+        """Record that the run enters a phase, or is still in it."""
         now = self._clock() + self._origin
         if phase != self._phase or now - self._written >= REWRITE_SECONDS:
             self._append(now, phase, step, share)
@@ -91,7 +93,7 @@ class Timeline:
         line = {"time": round(now, 3), "phase": phase, "attempt": self._attempt, "width": self._width}
         text = json.dumps(line | {"step": step, "share": share}) + "\n"
         with contextlib.suppress(OSError), self._path.open("a") as file:
-            # A line that was cut short is ended first, so that it spoils nothing but itself.
+            # A truncated line is ended first, so that the next one can be read.
             begins, self._broken = "\n" if self._broken else "", True
             file.write(begins + text)
             file.flush()
@@ -99,7 +101,7 @@ class Timeline:
 
 
 def read_timeline(run: RunDir) -> list[TimelineEntry]:
-    """The readable lines in order; none where the file is missing."""
+    """Return the readable lines in order; empty if the file is missing."""
     try:
         lines = run.timeline.read_text(errors="replace").splitlines()
     except OSError:
@@ -124,10 +126,10 @@ def _parse_line(line: str) -> TimelineEntry | None:
 
 
 def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) -> list[PhaseSpan]:
-    """The stretches that the lines tell of, in order, none of negative length and none overlapping.
+    """Return the intervals of the phases in order, without overlaps or negative lengths.
 
-    The last phase of an attempt that was cut off ends with its last line. `until`: the lane is still
-    at work, so that its last phase goes on to then.
+    The last phase of a killed attempt ends with its last line. Give `until` (UTC seconds) for a run that still
+    trains: its last phase extends to then.
     """
     spans: list[PhaseSpan] = []
     end = -math.inf
@@ -147,7 +149,7 @@ def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) ->
 
 
 def _split_attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry]]:
-    """Lines from one start to the next."""
+    """Split the lines into attempts, from one start to the next."""
     groups: list[list[TimelineEntry]] = []
     for entry in entries:
         if not groups or entry.phase == BEGIN or entry.attempt != groups[-1][-1].attempt:
@@ -157,7 +159,7 @@ def _split_attempts(entries: Sequence[TimelineEntry]) -> list[list[TimelineEntry
 
 
 def _add_span(spans: list[PhaseSpan], entry: TimelineEntry, start: float, end: float, step: int) -> None:
-    """A stretch more, or a longer one where the phase was only written again."""
+    """Append an interval, or extend the last one if the phase was only written again."""
     if entry.phase == END or end <= start:
         return
     last = spans[-1] if spans else None

@@ -1,7 +1,6 @@
-"""How far a run is to be trained for now: to a look, or to its end.
+"""Training target of a run, `goal.json`: an interim look, or the end if the file is missing.
 
-The driver writes it before it starts a worker; the worker reads it once. Without one a run is trained
-to its end.
+The driver writes it before it starts a worker, and the worker reads it once.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ END = 1.0
 
 
 def write_target(run: RunDir, share: float) -> None:
-    """Train until the cooldown branch that ends at this share of the tokens is there; 1: to the end."""
+    """Set the share of the tokens whose cooldown branch ends this part of training; 1: the whole run."""
     if share < END:
         write_checksummed_json(run.training_target, {"share": share})
     else:
@@ -21,8 +20,8 @@ def write_target(run: RunDir, share: float) -> None:
 
 
 def read_target(run: RunDir) -> float:
-    """Raises Damaged where it is damaged: a run must not be trained past its look."""
+    """Return the share. Raises CorruptFile, because a run must not be trained past its look."""
     content = read_checksummed_json(run.training_target)
     if content is None and run.training_target.exists():
-        raise CorruptFile(f"{run.training_target} is damaged; the same command writes it again")
+        raise CorruptFile(f"{run.training_target} is damaged. Repeat the command to write it again.")
     return float(content["share"]) if content else END

@@ -1,5 +1,7 @@
-"""How much of a machine a sweep put to use: lane widths times seconds of training that stands, over devices
-times wall time. Everything else is idle, and told by what the lane did instead."""
+"""Utilisation of a machine by a sweep: device-seconds of training that counts, over devices times wall time.
+
+The other device-seconds are idle, listed by the phase of the run.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +14,36 @@ from harness.core.number_format import format_clock, plain_text
 from harness.records.run.timeline import TRAIN, PhaseSpan
 
 REPEATED, NO_LANE = "repeated", "no lane"
-"""Training that a later attempt did again, and devices on which no lane was."""
+"""Kinds of idle time: training that a later attempt repeated, and devices without a run."""
 PAUSE_SECONDS = 90.0
-"""Seconds without any lane that count as a pause of the sweep, in no one's charge: a driver at work starts
-what waits within 60 s."""
+"""Seconds without a run that count as a pause, not as idle: an active driver starts a run within 60 s."""
 
 
 @dataclass(frozen=True)
 class Utilisation:
+    """Device-seconds of a sweep by use; `work` and `idle` add up to devices x seconds."""
+
     devices: int
     seconds: float
-    """Wall time without pauses."""
+    """Wall seconds without pauses."""
     paused: float
+    """Wall seconds of pauses."""
     work: float
-    """Device-seconds of training that stands."""
+    """Device-seconds of training that counts."""
     idle: Mapping[str, float]
-    """Device-seconds by what happened instead, most first; with `work` they are devices x seconds."""
+    """Device-seconds by phase or kind of idle time, largest first."""
 
     @property
     def share(self) -> float:
+        """Share of the device-seconds that trained."""
         return self.work / (self.devices * self.seconds)
 
 
 def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None) -> Utilisation | None:
-    """Of the runs' spans; None where nothing was at work.
+    """Return the utilisation from the phase spans of each run; None without spans.
 
-    `devices`: of the machine; else as many as all lanes had at the busiest moment, so that devices
-    which no run ever had go unseen.
+    `devices`: number in the machine; None takes the largest number in use at one time, which misses devices
+    that no run ever used.
     """
     spans = [span for lane in lanes for span in lane if span.seconds > 0]
     if not spans:
@@ -60,9 +65,9 @@ def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None
 
 
 def peak_devices(spans: Sequence[PhaseSpan]) -> int:
-    """Devices of all lanes together when they had most; one that ends makes room for one that begins.
+    """Return the maximum number of devices in use at one time.
 
-    To the millisecond, which is what a timeline holds.
+    Times are rounded to milliseconds, as in a timeline; an end frees its devices for a start at the same time.
     """
     ends = [(round(span.end, 3), 0, -span.width) for span in spans]
     moments = sorted([(round(span.start, 3), 1, span.width) for span in spans] + ends)
@@ -70,7 +75,7 @@ def peak_devices(spans: Sequence[PhaseSpan]) -> int:
 
 
 def active_sessions(spans: Sequence[PhaseSpan]) -> list[tuple[float, float]]:
-    """The stretches, in UTC seconds, in which someone drove: from pause to pause."""
+    """Return the (start, end) intervals between pauses, in UTC seconds."""
     sessions: list[tuple[float, float]] = []
     for span in sorted(spans, key=lambda span: span.start):
         if sessions and span.start - sessions[-1][1] <= PAUSE_SECONDS:
@@ -81,7 +86,7 @@ def active_sessions(spans: Sequence[PhaseSpan]) -> list[tuple[float, float]]:
 
 
 def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
-    """Of each span the share that counts: of training, the steps that no later attempt went back behind."""
+    """Return the share of each span that counts: for training, the steps that no later attempt repeated."""
     shares, floors = [], dict[float, float]()
     for span in reversed(lane):
         floor = floors.get(span.share, np.inf)
@@ -91,14 +96,14 @@ def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
             counted = max(0.0, floor - span.first)
             shares.append(
                 counted / (span.last - span.first) if counted else 0.0
-            )  # one that hung made no step
+            )  # a span that hung has no steps
         if span.phase == TRAIN:
             floors[span.share] = min(floor, span.first)
     return shares[::-1]
 
 
 def describe_utilisation(result: Utilisation) -> list[str]:
-    """The share of the machine that trained; what was done instead, most first; pauses of the sweep."""
+    """Return lines with the share that trained, the idle shares (largest first) and the pauses."""
     total = result.devices * result.seconds
     idle = ", ".join(
         f"{kind} {100 * device_seconds / total:.1f} %" for kind, device_seconds in result.idle.items()

@@ -1,4 +1,4 @@
-"""Finding the sweep that a user names."""
+"""Lookup of the sweep that a user names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from harness.records.paths import SweepDir
 
 
 def find_sweep(path: Path | str) -> SweepDir:
-    """The sweep directory at a path. Raises UserError, with the nearest one below runs/, if there is none."""
+    """Return the sweep at a path. Raises UserError, naming the most similar one below runs/, if none."""
     sweep = SweepDir(Path(local_path(path, f"mount it, or read what ended with `harness compare {path}`")))
     if not any(sweep.runs()):
         sweeps = sorted(str(file.parent) for file in Path().glob("runs/*/rule.json"))
-        way_out = did_you_mean(str(path), sweeps) if sweeps else "`harness sweep` makes one"
-        raise UserError(f"{path}: no sweep lies there; {way_out}")
+        way_out = did_you_mean(str(path), sweeps) if sweeps else "`harness sweep` creates one"
+        raise UserError(f"{path} is not a sweep; {way_out}")
     return sweep
 
 
 def read_sweep(path: Path | str) -> SweepDir:
-    """The same of a sweep that is only read: of one behind a URL, a copy as it is now."""
+    """Return the sweep at a path or URL for reading; a remote one is copied first. Raises UserError."""
     if not is_remote(path):
         return find_sweep(path)
     from harness.records.remote.local_copy import fetch_sweep

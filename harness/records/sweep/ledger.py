@@ -1,4 +1,4 @@
-"""The ledger of a sweep: what was decided when, append-only, each entry hashed with the one before."""
+"""Append-only ledger of the decisions of a sweep; each entry contains the hash of the previous one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ENTRY_KEYS = {"kind", "time", "previous", "content", "hash"}
 
 
 def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Add one entry `{kind, time, previous, content, hash}` as a line of JSON, flushed to disk.
+    """Append and return one entry `{kind, time, previous, content, hash}`, a line of JSON flushed to disk.
 
-    A line that a kill cut short is ended first, so that it spoils nothing but itself.
+    A line that a kill truncated is ended first, so that the new entry can be read.
     """
     previous = read(sweep)
     entry = {
@@ -40,7 +40,7 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
 
 
 def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
-    """The readable entries in order, of one kind or of all."""
+    """Return the readable entries in order, of one kind or of all."""
     if not sweep.ledger.exists():
         return []
     entries = []
@@ -55,12 +55,12 @@ def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
 
 
 def read_valid(sweep: SweepDir, kind: str) -> list[dict[str, Any]]:
-    """The entries of a kind that are as they were written: what may be acted upon."""
+    """Return the unchanged entries of a kind, the only ones to act upon."""
     return [entry for entry in read(sweep, kind) if _is_unchanged(entry)]
 
 
 def edited_positions(sweep: SweepDir) -> list[int]:
-    """Positions of entries that were changed after they were written, or lost their predecessor."""
+    """Return the positions of entries that were changed after writing or lost their predecessor."""
     wrong, previous = [], ""
     for position, entry in enumerate(read(sweep)):
         if not _is_unchanged(entry) or entry["previous"] != previous:

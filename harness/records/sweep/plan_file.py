@@ -16,7 +16,7 @@ class ChipShare:
     chip: str
     chips: int
     given: int
-    """Number of chips that runs have at any one moment."""
+    """Number of chips that runs use at any one time."""
     runs: tuple[str, ...]
 
 
