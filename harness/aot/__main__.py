@@ -14,12 +14,18 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from harness.aot.backends import Backend, backend_for
 from harness.aot.protocol import CompileRequest, Target
 from harness.config.schema.run import Config
+from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.core.hashing import to_plain
 from harness.records.run.config_file import read_config
+
+CPU_ENV = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+"""Constants are computed on this CPU. XLA_FLAGS is empty: another version's compiler may reject our flags."""
+
+OFFLINE_TPU_ENV = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""Skip the metadata query for this machine's TPU, and let several such processes run at once."""
 
 
 def main(argv: list[str]) -> int:
@@ -27,13 +33,12 @@ def main(argv: list[str]) -> int:
     try:
         request = read_request(Path(argv[0]))
         configs = [read_config(Path(path)) for path in request.configs]
-        backend = backend_for(request.target)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    os.environ.update(backend.environment(max(config.mesh.devices for config in configs)))
+    os.environ.update(_environment(request.target, max(config.mesh.devices for config in configs)))
     for config in configs:
-        print(json.dumps(_analyze(backend, config, request)), flush=True)
+        print(json.dumps(_analyze(config, request)), flush=True)
     return 0
 
 
@@ -47,13 +52,21 @@ def read_request(path: Path) -> CompileRequest:
         raise UserError(f"{path} is not a valid request: {type(error).__name__}: {error}") from error
 
 
-def _analyze(backend: Backend, config: Config, request: CompileRequest) -> dict[str, Any]:
+def _environment(target: Target, devices: int) -> dict[str, str]:
+    """Return the variables to set before JAX is imported. `devices`: the largest device count of a config."""
+    if target in (Target.abstract, Target.cpu):
+        return cpu_env(devices if target is Target.cpu else 1)
+    return CPU_ENV | (OFFLINE_TPU_ENV if target is Target.tpu else {})
+
+
+def _analyze(config: Config, request: CompileRequest) -> dict[str, Any]:
     """Return the stats of one config, or one sentence under `error`; other tracebacks go to stderr."""
+    from harness.aot.backends import ANALYZERS
     from harness.aot.train_step import executed_flops, step_factory
 
     try:
         factory = step_factory(config)
-        stats = backend.load()(factory, request.topology)
+        stats = ANALYZERS[request.target](factory, request.topology)
         flops = executed_flops(factory) / config.mesh.devices
         return to_plain(dataclasses.replace(stats, executed_flops=flops))
     except UserError as error:

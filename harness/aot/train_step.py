@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -42,12 +43,11 @@ def trace_step(specs: ProgramSpecs) -> jax.stages.Traced:
 
 def state_bytes(specs: ProgramSpecs) -> int:
     """Return the bytes of parameters and optimizer state on one device, from the shapes of their shards."""
-    return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(specs.state))
-
-
-def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-    return jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
+    total = 0
+    for leaf in jax.tree.leaves(specs.state):
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        total += math.prod(shape) * leaf.dtype.itemsize
+    return total
 
 
 def executed_flops(factory: StepFactory) -> float:

@@ -12,8 +12,7 @@ from jax import P
 from jax.sharding import AbstractMesh, AxisType
 
 from harness.aot import __main__ as room
-from harness.aot import abstract_mesh, cpu
-from harness.aot.backends import BACKENDS
+from harness.aot import backends
 from harness.aot.protocol import CompileRequest, Target
 from harness.aot.train_step import executed_flops, step_factory
 from harness.config.compose import compose
@@ -62,7 +61,7 @@ def held(make) -> int:
 @pytest.mark.parametrize("name", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
 def test_state_is_that_of_the_built_models_shapes_and_products_of_the_closed_form(name):
     make = step_factory(compose(PROGRAMS[name]))
-    found = abstract_mesh.analyze_abstract(make, "")
+    found = backends.analyze_abstract(make, "")
     counts = found.state_bytes - held(make)
     assert counts in (4, 8), "steps, counted by the optimizer and by nothing else"
     executed = executed_flops(make) / 8
@@ -114,15 +113,15 @@ def test_changes_of_a_sharding_are_counted_and_shardings_that_stay_are_not():
         x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=jax.NamedSharding(mesh, P("a", None)))
         traced = jax.jit(moved).trace(x)
         module = traced.lower(lowering_platforms=("cuda",)).compiler_ir("stablehlo")
-    assert abstract_mesh.count_reshards(traced.jaxpr.jaxpr) == 2 + 2 + 1
+    assert backends.count_reshards(traced.jaxpr.jaxpr) == 2 + 2 + 1
     assert "sdy.sharding_constraint" in str(module)
-    abstract_mesh.propagate_shardings(module)
+    backends.propagate_shardings(module)
     assert "sdy.sharding_constraint" not in str(module), "all of them are settled"
 
 
 def test_the_largest_run_is_lowered_on_131072_devices(capsys):
     make = step_factory(compose([*FRONTIER, "mesh.fsdp=16", "scale.batch=4096"]))
-    found = abstract_mesh.analyze_abstract(make, "")
+    found = backends.analyze_abstract(make, "")
     with capsys.disabled():
         print(f"\nlowered over {found.devices:,} devices in {found.seconds:.1f} s")
     assert found.devices == 131_072
@@ -133,14 +132,14 @@ def test_the_largest_run_is_lowered_on_131072_devices(capsys):
 @pytest.mark.slow
 def test_half_a_million_devices():
     make = step_factory(compose([*FRONTIER, "mesh.fsdp=64", "scale.batch=16384"]))
-    assert abstract_mesh.analyze_abstract(make, "").state_bytes - held(make) in (4, 8)
+    assert backends.analyze_abstract(make, "").state_bytes - held(make) in (4, 8)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_compiled_program_takes_the_same_state_and_multiplies_as_much(name):
     make = step_factory(compose(PROGRAMS[name]))
-    lowered, compiled = abstract_mesh.analyze_abstract(make, ""), cpu.analyze_cpu(make, "")
+    lowered, compiled = backends.analyze_abstract(make, ""), backends.analyze_cpu(make, "")
     batch = 16 // 4 * (32 + 1) * 4
     assert compiled.state_bytes == lowered.state_bytes
     assert compiled.argument_bytes == compiled.state_bytes + batch + 4, "and the learning rate"
@@ -157,8 +156,7 @@ def answers(tmp_path, *configs):
         Target.abstract, tuple(str(tmp_path / f"{index}.yaml") for index in range(len(configs)))
     )
     return [
-        room._analyze(BACKENDS[request.target], room.read_config(path), request)
-        for path in map(tmp_path.__class__, request.configs)
+        room._analyze(room.read_config(path), request) for path in map(tmp_path.__class__, request.configs)
     ]
 
 
@@ -173,7 +171,7 @@ def test_what_a_compiler_raises_is_a_sentence(tmp_path, monkeypatch):
     def broken(make, topology):
         raise RuntimeError("INTERNAL: no such thing\nand more")
 
-    monkeypatch.setattr(abstract_mesh, "analyze_abstract", broken)
+    monkeypatch.setitem(backends.ANALYZERS, Target.abstract, broken)
     assert answers(tmp_path, DENSE) == [{"error": "abstract: RuntimeError: INTERNAL: no such thing"}]
 
 

@@ -12,8 +12,8 @@ import jax
 import pytest
 from packaging.requirements import Requirement
 
-from harness.aot import abstract_mesh, offline_devices
-from harness.aot.backends import CPU_ENV, OFFLINE_TPU_ENV
+from harness.aot import backends
+from harness.aot.__main__ import CPU_ENV, OFFLINE_TPU_ENV
 from harness.aot.protocol import CompileStats, Target
 from harness.aot.tpu_slices import SLICES, num_chips
 from harness.aot.train_step import step_factory
@@ -85,7 +85,7 @@ def compiled(folder, program):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_two_compilers_and_the_jaxpr_agree_on_dot_flops(folder, program):
     tpu, gpu = compiled(folder, program)
-    traced = abstract_mesh.analyze_abstract(step_factory(compose(PROGRAMS[program][0])), "").dot_flops
+    traced = backends.analyze_abstract(step_factory(compose(PROGRAMS[program][0])), "").dot_flops
     assert tpu["dot_flops"] == pytest.approx(gpu["dot_flops"], rel=1e-4)
     assert tpu["dot_flops"] == pytest.approx(traced, rel=1e-4)
     assert tpu["collective_bytes"]
@@ -128,10 +128,10 @@ def test_what_does_not_fit_a_gpu_is_refused_though_its_compiler_takes_it(folder)
 TOPOLOGIES = """
 import json, sys
 from harness.aot.gpu_specs import GPUS
-from harness.aot.offline_devices import _devices, _tpu_details
-found = {name: _devices("tpu", name, **_tpu_details(*name.split(":"))) for name in json.loads(sys.argv[1])}
+from harness.aot.backends import _topology_devices, _tpu_devices
+found = {name: _tpu_devices(name) for name in json.loads(sys.argv[1])}
 for name, gpu in GPUS.items():
-    found[name] = _devices("cuda", name, target_config=gpu.description, topology="1x2x4")
+    found[name] = _topology_devices("cuda", name, target_config=gpu.target_config, topology="1x2x4")
 print(json.dumps({name: [len(devices), devices[0].device_kind] for name, devices in found.items()}))
 """
 
@@ -139,8 +139,8 @@ print(json.dumps({name: [len(devices), devices[0].device_kind] for name, devices
 @with_compilers
 @pytest.mark.slow
 def test_jax_still_describes_topologies_of_machines_that_are_not_here():
-    """What targets.py leans on is an experimental module: get_topology_desc with these arguments, which finds
-    the plugin `cuda` and the library libtpu by itself. If this fails, nothing is compiled for either."""
+    """backends.py rests on an experimental module: get_topology_desc with these arguments, which finds the
+    plugin `cuda` and the library libtpu by itself. If this fails, nothing is compiled for either."""
     names = {f"{kind}:{shape}": num_chips(shape) for kind, shapes in SLICES.items() for shape in shapes}
     found = json.loads(outside(["-c", TOPOLOGIES, json.dumps([*names])], CPU_ENV | OFFLINE_TPU_ENV))
     assert {name: found[name][0] for name in names} == names
@@ -151,7 +151,7 @@ def test_jax_still_describes_topologies_of_machines_that_are_not_here():
 @without_compilers
 @pytest.mark.parametrize(
     ("look", "topology"),
-    [(offline_devices.analyze_tpu, "v5p:2x2x1"), (offline_devices.analyze_cuda, "H100-80G:1x1x4")],
+    [(backends.analyze_tpu, "v5p:2x2x1"), (backends.analyze_cuda, "H100-80G:1x1x4")],
 )
 def test_without_the_compilers_the_way_to_them_is_named(look, topology):
     with pytest.raises(UserError, match="run `make plan-extras`"):
@@ -162,13 +162,13 @@ def test_without_the_compilers_the_way_to_them_is_named(look, topology):
     ("look", "topology", "said"),
     [
         (
-            offline_devices.analyze_tpu,
+            backends.analyze_tpu,
             "v5p:3x3x3",
             r"v5p has no slice of this shape; the nearest is v5p:2x4x4 \(32 chips\)",
         ),
-        (offline_devices.analyze_cuda, "V100:1x1x8", "chip=V100 has no listed device properties"),
+        (backends.analyze_cuda, "V100:1x1x8", "chip=V100 has no listed device properties"),
         (
-            offline_devices.analyze_cuda,
+            backends.analyze_cuda,
             "H100-80G:8",
             "is not slices x hosts x GPUs per host, such as H100-80G:1x64x8",
         ),
@@ -193,9 +193,9 @@ class Failing:
 
 
 def failed(monkeypatch, said):
-    monkeypatch.setattr(offline_devices, "trace_step", lambda specs: Failing(said))
+    monkeypatch.setattr(backends, "trace_step", lambda specs: Failing(said))
     make = step_factory(compose((*SMALL, "mesh.data=1")))
-    return offline_devices._compile(Target.tpu, "TPU v5e 1x1", make, jax.devices()[:1], {})
+    return backends._compile(Target.tpu, "TPU v5e 1x1", make, jax.devices()[:1], {})
 
 
 def test_too_little_memory_is_an_answer(monkeypatch):
@@ -214,7 +214,7 @@ def test_any_other_failure_is_left_to_the_caller(monkeypatch):
 @pytest.mark.parametrize(("peak", "fits"), [(99, True), (100, True), (101, False), (None, True)])
 def test_a_peak_is_held_against_a_limit(peak, fits):
     seen = CompileStats(Target.cuda, "H100-80G 1x1x8", 8, 1.0, 50, peak_bytes=peak)
-    assert (offline_devices._over_budget_message(seen, 100) == "") is fits
+    assert (backends._over_budget_message(seen, 100) == "") is fits
 
 
 def test_the_pinned_compilers_are_those_of_the_pinned_jax():

@@ -10,7 +10,7 @@ from harness.core.cpu_flags import cpu_env
 
 def main(fsdp: int) -> None:
     os.environ.update(cpu_env(1))
-    from harness.aot.abstract_mesh import analyze_abstract
+    from harness.aot.backends import analyze_abstract
     from harness.aot.train_step import step_factory
 
     mesh = [f"mesh.fsdp={fsdp}", "mesh.tensor=32", "mesh.expert=256", f"scale.batch={256 * fsdp}"]

@@ -12,19 +12,13 @@ from __future__ import annotations
 import math
 import re
 
-from harness.aot.hlo.shapes import num_bytes
-from harness.aot.hlo.text import Computation, Instruction, Module
+from harness.aot.hlo.text import Computation, Instruction, Module, num_bytes
 from harness.core.errors import UserError
 
 COLLECTIVES = (
-    "all-gather",
-    "reduce-scatter",
-    "all-reduce",
-    "all-to-all",
-    "collective-permute",
-    "collective-broadcast",
+    "all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute", "collective-broadcast",
     "ragged-all-to-all",
-)
+)  # fmt: skip
 
 _GROUPS = re.compile(r"\breplica_groups=(\{\{.*?\}\}|\{\}|\[[\d,]+\]<=|mesh\[[^\]]*\][^{]*\{[^}]*\}|\S*)")
 _MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")

@@ -9,8 +9,7 @@ from harness.aot.hlo.collectives import COLLECTIVES, bytes_received, continued_c
 from harness.aot.hlo.loops import loop_frame, trip_count
 from harness.aot.hlo.products import LIBRARY_PRODUCTS, convolution_flops, dot_flops, library_flops
 from harness.aot.hlo.scalars import Frame
-from harness.aot.hlo.shapes import num_bytes
-from harness.aot.hlo.text import Computation, Instruction, Module, parse_hlo
+from harness.aot.hlo.text import Computation, Instruction, Module, num_bytes, parse_hlo
 
 NUM_LARGEST = 12
 """Number of transfers listed by name."""

@@ -9,8 +9,7 @@ import math
 import re
 from functools import lru_cache
 
-from harness.aot.hlo.shapes import dimensions
-from harness.aot.hlo.text import Computation, Instruction
+from harness.aot.hlo.text import Computation, Instruction, dimensions
 
 LIBRARY_PRODUCTS = re.compile(r"__cublas\$(?:lt\$)?(?:gemm|matmul)")
 """Custom calls of cuBLAS and cuBLASLt that multiply the first operand by the second."""

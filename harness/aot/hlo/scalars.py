@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.aot.hlo.shapes import arrays, element_bits
-from harness.aot.hlo.text import Computation, Instruction, Module
+from harness.aot.hlo.text import Computation, Instruction, Module, arrays, element_bits
 
 TuplePath = tuple[int, ...]
 """Indices into a nested tuple; empty for the value itself."""

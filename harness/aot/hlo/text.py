@@ -1,8 +1,12 @@
-"""Parser of optimized HLO text into computations and instructions. A line's operands and attributes are
-parsed on first use, because the text of a large model's step has megabytes."""
+"""Parser of optimized HLO text into computations and instructions, and of the shapes in it.
+
+A line's operands and attributes are parsed on first use, because the text of a large model's step has
+megabytes. A shape is written as in `(bf16[8,128]{1,0:T(8,128)(2,1)}, u32[])`.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +22,9 @@ _CALLED = re.compile(
     r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
     r"|\b(?:branch_computations|called_computations)=\{([^}]*)\}"
 )
+_ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,<=]*)\]")
+_BITS = re.compile(r"(?:bf|[sucf])(\d+)")
+_UNUSUAL_BITS = {"pred": 8, "token": 0, "opaque": 0}
 
 
 @dataclass
@@ -115,3 +122,31 @@ def parse_hlo(text: str) -> Module:
     if entry is None:
         raise UserError("the compiler's text has no ENTRY computation, so it is not HLO that can be counted")
     return Module(computations, entry, devices)
+
+
+def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Return element type and dimensions of each array of a shape. A dynamic dimension gives its bound."""
+    return [
+        (element, tuple(int(size.lstrip("<=")) for size in sizes.split(",") if size))
+        for element, sizes in _ARRAY.findall(shape)
+    ]
+
+
+def dimensions(shape: str) -> tuple[int, ...]:
+    """Return the dimensions of an array, or of the first array of a tuple."""
+    return arrays(shape)[0][1]
+
+
+def num_bytes(shape: str) -> float:
+    """Return the bytes of all arrays of a shape, without padding. A 4-bit element takes half a byte, `pred`
+    one byte."""
+    return sum(math.prod(sizes) * element_bits(element) / 8 for element, sizes in arrays(shape))
+
+
+def element_bits(element: str) -> int:
+    """Return the bits of an element type such as `bf16`, `f8e4m3fn`, `s4`. Raises UserError if unknown."""
+    if element in _UNUSUAL_BITS:
+        return _UNUSUAL_BITS[element]
+    if match := _BITS.match(element):
+        return int(match[1])
+    raise UserError(f"the compiler's text has elements of type '{element}', whose size is unknown")

@@ -14,7 +14,7 @@ TPU_PREFIX = "TPU "
 
 
 def compiler_topology(target: Target, kind: KindConfig, devices: int) -> str:
-    """Return a topology for `harness.aot.offline_devices`, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
+    """Return a topology for `harness.aot.backends`, such as `v5p:8x8x8` or `H100-80G:1x64x8`.
 
     Raises UserError if the target does not compile for this kind of chips, or no slice has this many.
     """
