@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.core.errors import UserError, disk_error
 
-FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
-"""Exit statuses."""
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,16 +19,13 @@ from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import drop_columns
 
 
-def report_accuracy(rows: str, *, as_json: bool) -> int:
+def report_accuracy(rows: str, *, as_json: bool) -> None:
     """Print the accuracy for published runs in the file `rows`, or for this machine's runs if that is empty.
-
-    Returns the exit status. Raises UserError if there is no run.
-    """
+    Raises UserError if there is no run."""
     if rows:
         _print_published_accuracy(Path(local_path(rows, "copy it here", "--accuracy ")), as_json)
     else:
         _print_local_accuracy(as_json)
-    return 0
 
 
 def _print_local_accuracy(as_json: bool) -> None:

@@ -15,6 +15,7 @@ RENAMED_OPTIONS = {
     ("sample", "--each"): "--per-label",
 }
 """New name of each renamed option, by verb and old name."""
+RUN_HELP = "directory of a run; without a step its newest good checkpoint"
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -33,19 +34,16 @@ class VerbParser(argparse.ArgumentParser):
             add_help=False,
         )
 
-    def add_run(self) -> None:
-        """Add the argument `run`, which names a checkpoint."""
-        help = "directory of a run; without a step its newest good checkpoint"
-        self.add_argument("run", metavar="RUN[@STEP]", help=help)
+    def add(self, name: str, metavar: str, help: str, **settings: Any) -> None:
+        """Add an argument with a value, of the type of its default if it has one."""
+        if default := settings.get("default"):
+            settings["type"] = type(default)
+            help += f" (default {default})"
+        self.add_argument(name, metavar=metavar, help=help, **settings)
 
     def add_flag(self, name: str, help: str) -> None:
         """Add an option without a value."""
         self.add_argument(name, action="store_true", help=help)
-
-    def add_value(self, name: str, default: Any, metavar: str, help: str) -> None:
-        """Add an option with a value of the default's type."""
-        help += " (default %(default)s)" if default else ""
-        self.add_argument(name, type=type(default), default=default, metavar=metavar, help=help)
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore
         """Parse, and raise UserError with the new name for an option that was renamed."""

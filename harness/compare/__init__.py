@@ -25,12 +25,11 @@ from harness.compare.stats.compute_multiplier import (
 )
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p, tost
-from harness.compare.stats.paired_effects import NoiseFloor, paired_effect, welch_effect
+from harness.compare.stats.paired_effects import NoiseFloor, paired_effect, trajectory_band, welch_effect
 from harness.compare.stats.power import plan_power
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.stats.scaling_law import ScalingLaw, bootstrap_scaling_law, fit_scaling_law
 from harness.compare.stats.sequential import SeedEProcess, SequentialTest
-from harness.compare.stats.single_pair_band import trajectory_band
 
 __all__ = [
     "Comparison",

@@ -8,20 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compare.context.expert_load import expert_uses
 from harness.compare.context.fairness import fairness_rows
-from harness.compare.context.forgetting import forgetting_rows, untrained_domains
-from harness.compare.context.sample_quality import sample_rows
+from harness.compare.context.secondary_results import (
+    expert_uses,
+    forgetting_rows,
+    sample_rows,
+    untrained_domains,
+)
 from harness.compare.inputs.decision_rule import gate_margins, read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
 from harness.compare.inputs.json_values import read_json_object
-from harness.compare.inputs.noise_floor import (
-    false_positive_rate,
-    floor_key,
-    has_aa_pairs,
-    matching_floors,
-    same_seed_note,
-)
+from harness.compare.inputs.noise_floor import false_positive_rate, floor_key, matching_floors, same_seed_note
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
@@ -88,7 +85,7 @@ def read_inputs(sweep: SweepDir) -> VerdictInputs:
 def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
     """Return the results of the A/A checks, and a warning if untrained domains count in the mean loss."""
     controls = [run for run in runs if run.provenance.variant == rule.control]
-    rate = false_positive_rate(controls, rule.domains, rule.alpha) if has_aa_pairs(controls) else None
+    rate = false_positive_rate(controls, rule.domains, rule.alpha)
     notes = [same_seed_note(runs), rate.sentence if rate else ""]
     domains = ", ".join(untrained_domains([run for run in runs if run.provenance.facts.base]))
     if domains and not rule.domains:
@@ -109,7 +106,8 @@ def judge(inputs: VerdictInputs) -> Comparison:
         name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size)
         for name, pairs in pairings.items()
     }
-    rungs = _finish_rungs(drafts, family_size)
+    p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
+    rungs = {name: [finish_rung(draft, next(p_holm)) for draft in group] for name, group in drafts.items()}
     ladders = _judge_ladders(rule, drafts, rungs)
     return Comparison(
         experiment=inputs.experiment,
@@ -129,12 +127,6 @@ def judge(inputs: VerdictInputs) -> Comparison:
         times=_times(pairings, runs),
         experts=expert_uses(runs, scales),
     )
-
-
-def _finish_rungs(drafts: dict[str, list[DraftRung]], family_size: int) -> dict[str, list[Rung]]:
-    """Apply Holm's correction over all treatments and scales together."""
-    p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
-    return {name: [finish_rung(draft, next(p_holm)) for draft in group] for name, group in drafts.items()}
 
 
 def _judge_ladders(

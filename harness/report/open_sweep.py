@@ -155,14 +155,10 @@ def open_sweep(path: Path | str) -> OpenedSweep:
 def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
     """Return the rows of a run or a branch, with the scale, variant and seed of the run."""
     scale, variant, seed = run.path.parts[-3:]
-    labels = {"scale": scale, "variant": variant, "seed": _seed_number(seed)}
+    digits = seed.removeprefix("seed")
+    labels = {"scale": scale, "variant": variant, "seed": int(digits) if digits.isdigit() else None}
     columns = [pl.lit(value, _RUN[name]).alias(name) for name, value in labels.items()]
     return read_curve(rows, kind).select(*columns, pl.all())
-
-
-def _seed_number(seed: str) -> int | None:
-    digits = seed.removeprefix("seed")
-    return int(digits) if digits.isdigit() else None
 
 
 def _branch_share(branch: RunDir) -> float | None:
@@ -172,22 +168,13 @@ def _branch_share(branch: RunDir) -> float | None:
 
 def _effect_row(result: Rung | Ladder, scale: str, n: int | None) -> dict:
     k = result.k
-    return {
-        "scale": scale,
-        "variant": result.variant,
-        "n": n,
-        "p": result.p,
-        "p_holm": result.p_holm,
-        "k": k and k.k,
-        "k_low": k and k.low,
-        "k_high": k and k.high,
-        "decision": result.decision.value,
-        "flags": list(result.flags),
-    }
+    numbers = {"n": n, "p": result.p, "p_holm": result.p_holm}
+    multiplier = {"k": k and k.k, "k_low": k and k.low, "k_high": k and k.high}
+    verdict = {"decision": result.decision.value, "flags": list(result.flags)}
+    return {"scale": scale, "variant": result.variant, **numbers, **multiplier, **verdict}
 
 
 def _state_counts(opened: OpenedSweep) -> list[str]:
     """Return a line such as `attention: 27 runs (27 finished)`."""
-    states = [run.state for run in opened.comparison.runs]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return [f"{plain_text(opened.comparison.experiment)}: {len(states)} runs ({counts})"]
+    counts = wording.state_counts(opened.comparison.runs)
+    return [f"{plain_text(opened.comparison.experiment)}: {len(opened.comparison.runs)} runs ({counts})"]

@@ -14,7 +14,7 @@ from harness.compare.context.fairness import fairness_rows
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
-from harness.report.tables import comparison as tables
+from harness.report.tables import comparison_tables as tables
 from harness.report.tables.markdown import markdown
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.compare.test_compare_curves import log

@@ -10,7 +10,7 @@ from harness.compare.judge import compare
 from harness.compare.verdict.flags import EXPLANATIONS
 from harness.records.run.metrics import read_curve
 from harness.report.frames.sweep_frames import read_frames
-from harness.report.tables import comparison
+from harness.report.tables import comparison_tables as comparison
 from harness.report.tables.markdown import markdown
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 

@@ -10,7 +10,7 @@ from harness.compare.inputs.run_records import read_runs
 from harness.config.schema.run import DataConfig, StageConfig
 from harness.data import count_shared_examples, describe_data, describe_mix
 from harness.records.run.provenance import Facts
-from harness.report.tables import comparison as tables
+from harness.report.tables import comparison_tables as tables
 from harness.report.tables.text_table import explain_constant_columns
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.report.example import comparison

@@ -18,7 +18,7 @@ from harness.records.run.provenance import read_provenance, write_provenance
 from harness.report.charts import panels
 from harness.report.frames import sweep_frames
 from harness.report.page.render import render_page
-from harness.report.tables import comparison
+from harness.report.tables import comparison_tables as comparison
 from tests.report.conftest import sweep_of
 
 

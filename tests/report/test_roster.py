@@ -9,7 +9,7 @@ from harness.compare import compare
 from harness.report.charts import panels
 from harness.report.frames.sweep_frames import read_frames
 from harness.report.page.render import render_page
-from harness.report.tables import comparison as tables
+from harness.report.tables import comparison_tables as tables
 from harness.report.tables.markdown import markdown
 from harness.report.tables.terminal import print_comparison
 from tests.compare.unequal import PLACED, UNIT, unequal

@@ -19,7 +19,7 @@ from harness.records.run.sample_quality import SampleQuality, read_sample_qualit
 from harness.report.charts.save_images import draw_pictures
 from harness.report.frames.sweep_frames import read_frames
 from harness.report.page.render import render_page, write_report
-from harness.report.tables import comparison
+from harness.report.tables import comparison_tables as comparison
 from harness.report.tables.markdown import markdown
 from harness.report.tables.terminal import print_comparison
 from tests.report.conftest import sweep_of

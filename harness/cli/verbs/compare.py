@@ -40,36 +40,20 @@ def make_parser() -> VerbParser:
         "print the verdict of a sweep, or of the curves of any trainer",
         "harness compare runs/attention --json",
     )
-    parser.add_argument(
-        "sweeps",
-        nargs="*",
-        metavar="SWEEP",
-        help="directories of sweeps, or URLs of them, such as s3://BUCKET/RUNS/SWEEP and "
-        "zip://SWEEP::ALL.zip (docs/cluster.md: Runs that lie elsewhere)",
-    )
-    parser.add_argument(
-        "--curves",
-        nargs="+",
-        metavar="FILE",
-        help="CSV or Parquet files instead, with the columns variant, scale, seed, step, tokens, loss "
-        "(and, if known: domain, parameters, flops, decayed, branch)",
-    )
-    parser.add_argument(
-        "--control", metavar="VARIANT", help="with --curves: the control; otherwise the first variant"
-    )
+    urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs that lie elsewhere)"
+    parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
+    columns = "variant, scale, seed, step, tokens, loss"
+    columns += " (and, if known: domain, parameters, flops, decayed, branch)"
+    parser.add("--curves", "FILE", f"CSV or Parquet files instead, with the columns {columns}", nargs="+")
+    parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
     form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
-    parser.add_flag(
-        "--html",
-        "write SWEEP/report.html (FILE.report.html beside the first FILE; for a URL NAME.report.html here)",
-    )
+    names = "FILE.report.html beside the first FILE; for a URL NAME.report.html here"
+    parser.add_flag("--html", f"write SWEEP/report.html ({names})")
     parser.add_flag("--pictures", "write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)")
-    parser.add_argument(
-        "--require",
-        choices=["promote"],
-        help="exit status 1 unless a variant passes the gate; otherwise 0 whatever the verdict",
-    )
+    status = "exit status 1 unless a variant passes the gate; otherwise 0 whatever the verdict"
+    parser.add_argument("--require", choices=["promote"], help=status)
     return parser
 
 
@@ -77,7 +61,9 @@ def run(arguments: Sequence[str]) -> int:
     """Return 0 whatever the verdict, or 1 if promotion was required and no variant passes the gate."""
     options = _parse_options(arguments)
     inputs = [_judge_curves(options)] if options.curves else [_judge_sweep(path) for path in options.sweeps]
-    _check_distinct_pages(options, inputs)
+    pages = [item.page for item, path in zip(inputs, options.sweeps, strict=False) if is_remote(path)]
+    if (options.html or options.pictures) and len({*pages}) < len(pages):
+        raise UserError(f"{pages[0]}: two sweeps have this report name; compare one sweep at a time")
     _print_comparisons(options, inputs)
     try:
         for item in inputs:
@@ -99,13 +85,6 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
     return options
-
-
-def _check_distinct_pages(options: argparse.Namespace, inputs: Sequence[JudgedInput]) -> None:
-    """Raise UserError if two remote sweeps of one name would write to the same report here."""
-    pages = [item.page for item, path in zip(inputs, options.sweeps, strict=False) if is_remote(path)]
-    if (options.html or options.pictures) and len({*pages}) < len(pages):
-        raise UserError(f"{pages[0]}: two sweeps have this report name; compare one sweep at a time")
 
 
 def _judge_sweep(path: str) -> JudgedInput:

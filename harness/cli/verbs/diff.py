@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from harness.cli.verb_parser import VerbParser
+from harness.cli.verb_parser import RUN_HELP, VerbParser
 
 
 def make_parser() -> VerbParser:
@@ -16,12 +16,7 @@ def make_parser() -> VerbParser:
         "compare two checkpoints: weights, next-token distributions, loss of each held-out sequence",
         "harness diff runs/attention/xs/mha/seed0 runs/attention/xs/hybrid/seed0@400",
     )
-    parser.add_argument(
-        "runs",
-        nargs=2,
-        metavar="RUN[@STEP]",
-        help="directory of a run; without a step its newest good checkpoint",
-    )
+    parser.add("runs", "RUN[@STEP]", RUN_HELP, nargs=2)
     parser.add_flag("--json", "print the whole comparison as JSON")
     parser.add_flag("--pictures", "write pictures/diff_*.png and *.svg into the sweep of the first run")
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cli.verb_parser import VerbParser
+from harness.cli.verb_parser import RUN_HELP, VerbParser
 
 
 def make_parser() -> VerbParser:
@@ -14,15 +14,12 @@ def make_parser() -> VerbParser:
         "write the weights of a run for other tools",
         "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
     )
-    parser.add_run()
-    parser.add_argument(
-        "--to",
-        nargs=2,
-        required=True,
-        metavar=("FORMAT", "DIR"),
-        help="`hf` and a new folder, which `transformers` reads: Llama's layout, or Qwen3's with "
-        "model.qk_norm, in float32; with the tokenizer, unless the run reads bytes",
+    parser.add("run", "RUN[@STEP]", RUN_HELP)
+    layout = "Llama's layout, or Qwen3's with model.qk_norm, in float32"
+    help = (
+        f"`hf` and a new folder for `transformers`: {layout}, with the tokenizer unless the run reads bytes"
     )
+    parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"), help=help)
     return parser
 
 

@@ -27,28 +27,18 @@ def make_parser() -> VerbParser:
         DETAILS,
     )
     parser.add_flag("--layouts", "print the layouts that were not chosen too, and why")
-    parser.add_argument(
-        "--compile",
-        metavar="TARGETS",
-        help="compile each run's step without its devices: abstract (lowered on a mesh of any size), cpu "
-        "(compiled for simulated devices), cuda, tpu (by their own compilers: make plan-extras), or several "
-        "of these with commas",
-    )
+    targets = "abstract (lowered on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by "
+    targets += "their own compilers: make plan-extras), or several of these with commas"
+    parser.add("--compile", "TARGETS", f"compile each run's step without its devices: {targets}")
     parser.add_flag("--json", "print the plan as JSON: runs, cluster, power, bets, layers")
-    parser.add_flag(
-        "--html",
-        "write SWEEP/report.html with the plan in it, and SWEEP/plan.json, from which later reports of "
-        "the sweep show it; otherwise nothing is written",
-    )
+    files = "SWEEP/report.html with the plan, and SWEEP/plan.json, from which later reports show the plan"
+    parser.add_flag("--html", f"write {files}; otherwise nothing is written")
     parser.add_flag("--pictures", "write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg")
-    parser.add_argument(
-        "--accuracy",
-        nargs="?",
-        const="",
-        metavar="ROWS.csv",
-        help="without OVERRIDES: how accurate the predicted step times of this machine's runs were, and how "
-        "plans correct them; with a file, the accuracy for published runs, each predicted without its source",
+    accuracy = (
+        "how accurate the predicted step times of this machine's runs were, and how plans correct them; "
     )
+    accuracy += "with a file, the accuracy for published runs, each predicted without its source"
+    parser.add("--accuracy", "ROWS.csv", f"without OVERRIDES: {accuracy}", nargs="?", const="")
     return parser
 
 
@@ -58,10 +48,11 @@ def run(arguments: Sequence[str]) -> int:
     if options.accuracy is not None:
         from harness.cli.plan_accuracy import report_accuracy
 
-        return report_accuracy(options.accuracy, as_json=options.json)
-    from harness.cli.make_plan import make_plan  # polars, rich and the planner cost a second to import
+        report_accuracy(options.accuracy, as_json=options.json)
+    else:
+        from harness.cli.make_plan import make_plan  # polars, rich and the planner cost a second to import
 
-    make_plan(options, overrides)
+        make_plan(options, overrides)
     return 0
 
 

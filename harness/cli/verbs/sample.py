@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cli.verb_parser import VerbParser
+from harness.cli.verb_parser import RUN_HELP, VerbParser
 
 
 def make_parser() -> VerbParser:
@@ -14,21 +14,15 @@ def make_parser() -> VerbParser:
         "generate text with a language model, or a grid of images with an image model",
         'harness sample runs/attention/xs/mha/seed0 --prompt "Once upon a time" --tokens 200',
     )
-    parser.add_run()
-    parser.add_value("--seed", 0, "K", "seed of the draws")
-    parser.add_value("--prompt", "", "TEXT", "text to continue; otherwise a new document")
-    parser.add_value(
-        "--tokens", 100, "N", "largest number of new tokens; the end of the document ends the text"
-    )
-    parser.add_value("--temperature", 1.0, "T", "0 takes the likeliest token each time; 1 draws as trained")
-    parser.add_argument(
-        "--to", metavar="FILE.png", help="images: otherwise samples_<step>.png in this folder"
-    )
-    parser.add_value("--per-label", 4, "N", "images: number of each label, in a column per label")
-    parser.add_value(
-        "--guidance", 2.0, "W", "images: strength of classifier-free guidance; 1 samples as trained"
-    )
-    parser.add_value("--steps", 50, "N", "images: number of steps from noise to image")
+    parser.add("run", "RUN[@STEP]", RUN_HELP)
+    parser.add("--seed", "K", "seed of the draws", type=int, default=0)
+    parser.add("--prompt", "TEXT", "text to continue; otherwise a new document", default="")
+    parser.add("--tokens", "N", "largest number of new tokens; the end of the document ends it", default=100)
+    parser.add("--temperature", "T", "0 takes the likeliest token; 1 draws as trained", default=1.0)
+    parser.add("--to", "FILE.png", "images: otherwise samples_<step>.png in the current folder")
+    parser.add("--per-label", "N", "images: number of each label, in a column per label", default=4)
+    parser.add("--guidance", "W", "images: classifier-free guidance; 1 samples as trained", default=2.0)
+    parser.add("--steps", "N", "images: number of steps from noise to image", default=50)
     return parser
 
 

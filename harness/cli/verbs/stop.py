@@ -14,7 +14,7 @@ def make_parser() -> VerbParser:
         "stop a sweep: every run saves a checkpoint and exits; the sweep command continues it",
         "harness stop runs/attention",
     )
-    parser.add_argument("sweep", metavar="SWEEP", help="directory of a sweep")
+    parser.add("sweep", "SWEEP", "directory of a sweep")
     return parser
 
 

@@ -20,15 +20,9 @@ def make_parser() -> VerbParser:
         "harness verify runs/attention/xs/mha/seed0@100",
         notes=NOTES,
     )
-    parser.add_argument(
-        "run",
-        metavar="RUN[@STEP]",
-        help="directory of a run or a branch; replayed from its checkpoint at that step, or from its start "
-        "(@0); without a step from the last but one checkpoint",
-    )
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="number of steps; otherwise up to the next checkpoint"
-    )
+    start = "its checkpoint at that step, or its start (@0); without a step the last but one checkpoint"
+    parser.add("run", "RUN[@STEP]", f"directory of a run or a branch, replayed from {start}")
+    parser.add("--steps", "N", "number of steps; otherwise up to the next checkpoint", type=int)
     parser.add_flag("--json", "print the result as JSON")
     return parser
 

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from harness.cli.verb_parser import VerbParser
 
-REFRESH_SECONDS = 1.0
-"""Seconds between two frames, at least."""
-CPU_SHARE = 0.1
-"""Share of a core that watching may use."""
+REFRESH_SECONDS, CPU_SHARE = 1.0, 0.1
+"""Seconds between two frames, at least, and share of a core that watching may use."""
 
 
 def make_parser() -> VerbParser:
@@ -26,7 +24,7 @@ def make_parser() -> VerbParser:
         "harness watch runs/attention",
         "It only reads the sweep's directories. It exits when the sweep is over, on q, or on Ctrl-C.",
     )
-    parser.add_argument("sweep", metavar="SWEEP", help="directory of a sweep; with --once also a URL")
+    parser.add("sweep", "SWEEP", "directory of a sweep; with --once also a URL")
     parser.add_flag("--once", "print one frame, as when the output is not a terminal")
     return parser
 

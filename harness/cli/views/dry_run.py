@@ -33,19 +33,13 @@ def print_forecast(blocks: Sequence[Block], forecast: Forecast, console: Console
 def _table(runs: Sequence[Run], forecast: Forecast) -> Table:
     columns = ("run", "devices", "seconds", "low to high", "memory a device", "disk")
     longest = sorted(runs, key=lambda run: -forecast.estimates[run.name].seconds)
-    return make_table(columns, [_row(run, forecast) for run in longest[:LISTED]])
-
-
-def _row(run: Run, forecast: Forecast) -> list[str]:
-    estimate = forecast.estimates[run.name]
-    return [
-        run.name,
-        str(run.devices),
-        f"{estimate.seconds:.3g}",
-        f"{estimate.low:.3g} to {estimate.high:.3g}",
-        f"{format_si(device_bytes(run.facts, run.config.mesh))}B",
-        f"{format_si(disk_bytes(run))}B",
-    ]
+    rows = (
+        (run.name, str(run.devices), f"{estimate.seconds:.3g}", f"{estimate.low:.3g} to {estimate.high:.3g}",
+         f"{format_si(device_bytes(run.facts, run.config.mesh))}B", f"{format_si(disk_bytes(run))}B")
+        for run in longest[:LISTED]
+        for estimate in [forecast.estimates[run.name]]
+    )  # fmt: skip
+    return make_table(columns, rows)
 
 
 def _bars(forecast: Forecast) -> list[GanttBar]:
@@ -64,9 +58,8 @@ def _lane_name(first: int, width: int, unit: str) -> str:
 
 def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
     schedule = forecast.schedule
-    total, low, high, bound = map(
-        format_clock, (schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan)
-    )
+    times = schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan
+    total, low, high, bound = map(format_clock, times)
     basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
     speed = "measured" if basis.runs else "partly a default"
     speed += f", and steps times {basis.factor:.3g} from earlier predictions" if basis.factor != 1 else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.aot.protocol import CompileStats
-from harness.config.schema.cluster import MeshConfig
 from harness.core.number_format import GIB, MISSING, format_count, format_number
 from harness.plan.compilers.queries import CompilerAnswer
 from harness.plan.compilers.trainable_mesh import MESH_AXES
@@ -78,19 +77,13 @@ def _notes(answer: CompilerAnswer, name: str) -> list[str]:
     """Return a line with the mesh, bytes received by kind, changes to the config, and the error, if any."""
     stats, parts = answer.seen, list(answer.notes)
     if answer.mesh:
-        parts.insert(0, _mesh(answer.mesh))
+        axes = [(axis, getattr(answer.mesh, axis)) for axis in MESH_AXES]
+        parts.insert(0, " x ".join(f"{axis} {size}" for axis, size in axes if size > 1) or "one device")
     if stats and stats.collective_bytes:
-        kinds = ", ".join(
-            f"{kind} {format_number(size / 1e9)}" for kind, size in stats.collective_bytes.items()
-        )
-        parts.append(f"GB received: {kinds}")
+        kinds = (f"{kind} {format_number(size / 1e9)}" for kind, size in stats.collective_bytes.items())
+        parts.append(f"GB received: {', '.join(kinds)}")
     parts += stats.uncounted if stats else []
     if stats and stats.refused:
         parts.append(f"refused: {stats.refused}")
     parts += [answer.error] if answer.error else []
     return [f"{name}, {answer.target.value}: {'; '.join(parts).rstrip('.')}."] if parts else []
-
-
-def _mesh(mesh: MeshConfig) -> str:
-    split = [f"{axis} {getattr(mesh, axis)}" for axis in MESH_AXES if getattr(mesh, axis) > 1]
-    return " x ".join(split) or "one device"

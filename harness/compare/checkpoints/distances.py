@@ -102,13 +102,11 @@ def divergence_point(
 
 def weight_divergence_point(distances: Sequence[StepDistance]) -> DivergencePoint:
     """Find the steps at which the weights of two runs first differ, from checkpoints of equal step."""
-
-    def exceeds(distance: Distance) -> bool:
-        # NaN weights, and weights that were zero on one side, count as exceeding.
-        return not distance.equal and not (distance.relative is not None and distance.relative <= TOLERANCE)
-
     differs = [not row.distance.equal for row in distances]
-    return _point([row.step for row in distances], differs, [exceeds(row.distance) for row in distances])
+    # None (weights that were zero on one side) and NaN are not near.
+    near = [(r := row.distance.relative) is not None and r <= TOLERANCE for row in distances]
+    exceeds = [differ and not close for differ, close in zip(differs, near, strict=True)]
+    return _point([row.step for row in distances], differs, exceeds)
 
 
 @dataclass(frozen=True)

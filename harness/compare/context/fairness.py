@@ -115,14 +115,12 @@ def _first_different_step(facts: Facts, base: Facts) -> int:
 
 def _mix(facts: Facts) -> str:
     """Format the data mixes: `code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
-
-    def shares(counts: Mapping[str, int]) -> str:
+    parts = []
+    for first, counts in facts.mixes:
         total = sum(counts.values())
-        return ", ".join(f"{name} {100 * count / total:.3g} %" for name, count in counts.items())
-
-    return "; ".join(
-        (f"from step {first} " if first else "") + shares(counts) for first, counts in facts.mixes
-    )
+        shares = ", ".join(f"{name} {100 * count / total:.3g} %" for name, count in counts.items())
+        parts.append(f"from step {first} {shares}" if first else shares)
+    return "; ".join(parts)
 
 
 def _schedule(config: Mapping[str, Any]) -> str:

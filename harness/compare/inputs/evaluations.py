@@ -59,9 +59,8 @@ class Evals:
         rows = {name: column[last].tolist() for name, column in self.columns.items()}
         by_domain = dict(zip(rows["domain"], rows["loss"], strict=True))
         step, tokens, flops, seconds = (rows[n][0] for n in ("step", "tokens", "flops", "device_seconds"))
-        return EvalResult(
-            _mean_loss(by_domain), by_domain, step, tokens, flops, seconds, all(rows["decayed"])
-        )
+        loss, decayed = _mean_loss(by_domain), all(rows["decayed"])
+        return EvalResult(loss, by_domain, step, tokens, flops, seconds, decayed)
 
     @cached_property
     def at_start(self) -> dict[str, float]:
@@ -72,10 +71,7 @@ class Evals:
 
 
 def last_result(evals: Evals, domains: tuple[str, ...] = ()) -> EvalResult | None:
-    """Return the last evaluation, with the mean loss over `domains` (all if empty).
-
-    Returns None if there is no evaluation, or if one of the domains was not evaluated.
-    """
+    """Return the last evaluation with the mean loss over `domains` (all if empty); None if one is missing."""
     final = evals.final
     if final is None or not domains:
         return final
@@ -101,10 +97,9 @@ def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
     }
     result = {}
     for path, (chain, problem) in chains.items():
-        parts = [tables.get(part) for part in chain]
-        has_unreadable = any(part is None for part in parts)
-        evals = _concatenate([part for part in parts if part is not None])
-        result[path] = (evals, problem or ("a metrics part cannot be read" if has_unreadable else ""))
+        parts = [tables[part] for part in chain if part in tables]
+        unreadable = "a metrics part cannot be read" if len(parts) < len(chain) else ""
+        result[path] = (_concatenate(parts), problem or unreadable)
     return result
 
 

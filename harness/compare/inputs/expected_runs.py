@@ -34,8 +34,7 @@ class ExpectedRuns:
 
     @cached_property
     def expected(self) -> frozenset[RunKey]:
-        """Existing runs and those that the ledger places; without a ledger, every variant at every scale and
-        seed that some variant has."""
+        """Existing runs and those that the ledger places; without one, all variants at all scales and seeds."""
         existing_runs = frozenset(run.key for run in self.runs)
         if self.ledger_runs:
             return existing_runs | self.ledger_runs
@@ -97,12 +96,6 @@ class ExpectedRuns:
 
 def runs_in_ledger(sweep: SweepDir) -> frozenset[RunKey]:
     """Return every run with a placement in the ledger."""
-    names = [name for entry in ledger.read(sweep, "placement") for name in entry_runs(entry)]
-    return frozenset(key for name in names if (key := _parse_run_name(name)))
-
-
-def _parse_run_name(name: str) -> RunKey | None:
-    """Parse `<scale>/<variant>/seed<k>`; None for any other name."""
-    parts = name.split("/")
-    number = parts[-1].removeprefix("seed")
-    return (parts[0], parts[1], int(number)) if len(parts) == 3 and number.isdigit() else None
+    names = [name.split("/") for entry in ledger.read(sweep, "placement") for name in entry_runs(entry)]
+    runs = [(*parts[:2], parts[2].removeprefix("seed")) for parts in names if len(parts) == 3]
+    return frozenset((scale, variant, int(seed)) for scale, variant, seed in runs if seed.isdigit())

@@ -88,10 +88,6 @@ def _strip_blanks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return frame.with_columns(pl.when(text != "").then(text))
 
 
-def _parse_texts(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    return rows[column].cast(pl.String)
-
-
 def _parse_numbers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
     cells = rows[column]
     if not (cells.dtype.is_numeric() or cells.dtype in (pl.String, pl.Boolean, pl.Null)):
@@ -124,7 +120,7 @@ def _parse_shares(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
 
 
 _PARSERS: dict[str, Callable[[pl.DataFrame, str, str], pl.Series]] = {
-    **dict.fromkeys(_TEXT_COLUMNS, _parse_texts),
+    **dict.fromkeys(_TEXT_COLUMNS, lambda rows, column, _: rows[column].cast(pl.String)),
     **dict.fromkeys(_INTEGER_COLUMNS, _parse_integers),
     "decayed": _parse_booleans,
     "branch": _parse_shares,

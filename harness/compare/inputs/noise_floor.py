@@ -74,12 +74,8 @@ def library_entries(runs: Sequence[RunRecord], domains: tuple[str, ...] = ()) ->
 def identical_variants(runs: Sequence[RunRecord], control: str) -> set[str]:
     """Return the variants that are the control under another name: every run has the control's config."""
     control_keys = {_training_key(run) for run in runs if run.provenance.variant == control and run.config}
-    variants = {run.provenance.variant for run in runs} - {control}
-    return {
-        name
-        for name in variants
-        if all(_training_key(run) in control_keys for run in runs if run.provenance.variant == name)
-    }
+    different = {run.provenance.variant for run in runs if _training_key(run) not in control_keys}
+    return {run.provenance.variant for run in runs} - different - {control}
 
 
 def same_seed_note(runs: Sequence[RunRecord]) -> str:
@@ -118,15 +114,6 @@ class FalsePositiveRate:
         )
 
 
-def has_aa_pairs(runs: Sequence[RunRecord]) -> bool:
-    """Return True if the runs hold A/A pairs: several parameter seeds on one order of data."""
-    seeds: dict[tuple, set[int]] = defaultdict(set)
-    for run in runs:
-        record = run.provenance
-        seeds[record.scale, record.variant, record.data_seed].add(record.seed)
-    return any(len(group) > 1 for group in seeds.values())
-
-
 def false_positive_rate(
     runs: Sequence[RunRecord], domains: tuple[str, ...] = (), alpha: float = 0.05
 ) -> FalsePositiveRate | None:
@@ -152,8 +139,7 @@ def false_positive_rate(
 def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
     """Measure the noise floors of a null sweep's control, and write them beside its runs if there are any."""
     runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
-    entries = library_entries(runs, domains) if has_aa_pairs(runs) else []
-    if entries:
+    if entries := library_entries(runs, domains):
         write_library(sweep, entries)
     return entries
 

@@ -62,17 +62,13 @@ class PairedRuns:
         result = last_result(evals, self.domains) if evals else None
         return result if result and np.isfinite(result.loss) else None
 
-    @property
+    @cached_property
     def paired(self) -> bool:
         """True if pairs share their data: no undeclared difference of examples, and two or more pairs (or too
         few runs for an unpaired test)."""
         fewest_runs = min(self.all_control_losses.size, self.all_treatment_losses.size)
-        return not self.order_mismatch and (len(self.pairs) >= 2 or fewest_runs < 2)
-
-    @cached_property
-    def order_mismatch(self) -> bool:
-        """True if some pair read different examples without declaring it."""
-        return any(reads_other_examples(m) for m in self.pairs)
+        enough = len(self.pairs) >= 2 or fewest_runs < 2
+        return enough and not any(reads_other_examples(pair) for pair in self.pairs)
 
     @cached_property
     def control_losses(self) -> np.ndarray:

@@ -10,7 +10,6 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -18,6 +17,7 @@ import numpy as np
 import yaml
 
 from harness.compare.inputs.evaluations import Evals, last_result, read_evals
+from harness.compare.inputs.json_values import dict_or_empty
 from harness.config.renamed_keys import with_new_names
 from harness.core.atomic_files import read_checksummed_json
 from harness.records.paths import RunDir, SweepDir
@@ -94,19 +94,21 @@ def read_runs(sweep: SweepDir) -> list[RunRecord]:
 def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecord:
     path = run.path.relative_to(sweep.path).as_posix()
     provenance = _well_typed(read_provenance(run))
-    run_provenance = provenance or _provenance_from_path(run)
     evals, problem = tables[run.path]
     problem = problem or ("" if provenance else UNREADABLE_RUN)
-    text = _read_text(run.config)
+    try:
+        text = run.config.read_text()
+    except (OSError, UnicodeDecodeError):
+        text = ""
     config = _parse_cached(text, configs)
     edited_by_hand = _fails_checksum(text)
     if provenance is not None:
         place = provenance.scale, provenance.variant, f"seed{provenance.seed}"
         edited_by_hand |= place != run.path.parts[-3:] or _names_another_run(config, provenance)
     return RunRecord(
-        path, run if provenance else None, run_provenance, read_status(run), config, evals,
-        read_examples(run),
-        {share: tables[branch.path][0] for share, branch, _ in branches}, problem, edited_by_hand,
+        path, run if provenance else None, provenance or _provenance_from_path(run), read_status(run), config,
+        evals, read_examples(run), {share: tables[branch.path][0] for share, branch, _ in branches},
+        problem, edited_by_hand,
     )  # fmt: skip
 
 
@@ -114,20 +116,11 @@ def _branches(run: RunDir) -> list[tuple[float, RunDir, int]]:
     """Return share, directory and first step of each readable cooldown branch."""
     branches = []
     for branch in run.branches():
-        record = read_checksummed_json(branch.run)
-        parent = record.get("parent") if record else None
-        share, step = (parent.get("share"), parent.get("step")) if isinstance(parent, dict) else (None, None)
+        parent = dict_or_empty((read_checksummed_json(branch.run) or {}).get("parent"))
+        share, step = parent.get("share"), parent.get("step")
         if isinstance(share, int | float) and isinstance(step, int) and 0 < share < 1:
             branches.append((float(share), branch, step))
     return branches
-
-
-def _read_text(file: Path) -> str:
-    """Read a text file; empty if it cannot be read."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _parse_cached(text: str, cache: dict[str, dict]) -> dict[str, Any]:

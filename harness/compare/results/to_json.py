@@ -24,7 +24,8 @@ def to_json(result: Any) -> Any:
         return [to_json(value) for value in result]
     if isinstance(result, Enum):
         return result.value
-    return _scalar(result)
+    value: Any = result.item() if hasattr(result, "item") else result
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def dumps(comparison: Comparison, *, times: bool = True) -> str:
@@ -33,13 +34,3 @@ def dumps(comparison: Comparison, *, times: bool = True) -> str:
     if not times:
         content.pop("times")
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, bool | str) or value is None:
-        return value
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -118,7 +118,11 @@ def compute_multiplier(
     """
     g, b, d = slope.g, slope.exponent, delta.mean
     if d is None or not g > 0 or (b and abs(d) >= 0.5 * g / b):
-        return _no_multiplier(delta, slope, () if d is None else ("SLOPE_OUT_OF_RANGE",))
+        flags = slope.flags + (() if d is None else ("SLOPE_OUT_OF_RANGE",))
+        return Multiplier(
+            slope.estimand, df=delta.df, n=delta.n, slope=g, slope_se=slope.se, exponent=b, flags=flags,
+            sampling=Estimand.trajectory_only,
+        )  # fmt: skip
     curvature = 1 + d * b / g
     log_k = -math.log(curvature) / b if b else -d / g
     shared_se, relative_se = abs(log_k) * slope.shared_error, (slope.se or 0.0) / g
@@ -193,26 +197,15 @@ def multiplier_with_interval(
     estimand: SlopeAxis, log_k: float, se: float | None, df: float | None, n: int, flags, level: float = 0.95
 ) -> Multiplier:
     """Return a multiplier with its t interval in ln k and the p of k = 1. Without an SE only k is set."""
+    k, flags = math.exp(log_k), tuple(flags)
     if se is None or df is None:
-        return Multiplier(
-            estimand, math.exp(log_k), None, None, log_k, None, None, None, None, df, n, None,
-            flags=tuple(flags), sampling=Estimand.trajectory_only,
-        )  # fmt: skip
+        scope = Estimand.trajectory_only
+        return Multiplier(estimand, k, log_k=log_k, df=df, n=n, flags=flags, sampling=scope)
     half = t_critical(df, level) * se
     p = t_two_sided_p(log_k / se, df) if se else float(log_k == 0)
     low, high = log_k - half, log_k + half
-    return Multiplier(
-        estimand, math.exp(log_k), math.exp(low), math.exp(high), log_k, se, low, high, p, df, n, None,
-        flags=tuple(flags),
-    )  # fmt: skip
-
-
-def _no_multiplier(delta: Effect, slope: ControlSlope, flags: tuple[str, ...]) -> Multiplier:
-    """Return a multiplier that has the slope but no k."""
-    return Multiplier(
-        slope.estimand, None, None, None, None, None, None, None, None, delta.df, delta.n, slope.g, slope.se,
-        slope.exponent, flags=slope.flags + flags, sampling=Estimand.trajectory_only,
-    )  # fmt: skip
+    ends = math.exp(low), math.exp(high)
+    return Multiplier(estimand, k, *ends, log_k, se, low, high, p, df, n, flags=flags)
 
 
 def _least_squares(z: np.ndarray, y: np.ndarray, b: float) -> tuple[float, float, float]:

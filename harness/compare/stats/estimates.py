@@ -44,17 +44,17 @@ class Multiplier:
     """Resource multiplier k: the control needs k times as much to reach the treatment's loss."""
 
     estimand: SlopeAxis
-    k: float | None
-    low: float | None
-    high: float | None
-    log_k: float | None
-    log_se: float | None
-    log_low: float | None
-    log_high: float | None
-    p: float | None
-    df: float | None
-    n: int
-    slope: float | None
+    k: float | None = None
+    low: float | None = None
+    high: float | None = None
+    log_k: float | None = None
+    log_se: float | None = None
+    log_low: float | None = None
+    log_high: float | None = None
+    p: float | None = None
+    df: float | None = None
+    n: int = 0
+    slope: float | None = None
     """-dL/dln(resource) of the control, in nats per e-fold; None for a pooled multiplier."""
     slope_se: float | None = None
     exponent: float | None = None

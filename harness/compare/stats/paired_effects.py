@@ -52,10 +52,9 @@ def effect_from_deltas(
 ) -> Effect:
     """Return `paired_effect` of differences, shape (n,). `loss_size`: largest |loss|, to detect rounding."""
     d = _as_vector(deltas)
-    if d.size == 0:
-        return Effect(None, None, None, None, 0, None, "none", (), Estimand.trajectory_only)
-    if not np.isfinite(d).all():
-        return Effect(None, None, None, None, d.size, None, "none", ("DIVERGED",), Estimand.trajectory_only)
+    if d.size == 0 or not np.isfinite(d).all():
+        flags = ("DIVERGED",) if d.size else ()
+        return Effect(None, None, None, None, d.size, None, "none", flags, Estimand.trajectory_only)
     if d.size == 1:
         return single_pair_effect(float(d[0]))
     variance, df, method, flags = _variance(d, floor)
@@ -167,3 +166,34 @@ def _zero_spread_effect(d: np.ndarray, method: str, level: float) -> Effect:
 
 def _as_vector(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=float).reshape(-1)
+
+
+def trajectory_band(deltas: ArrayLike, *, lags: int | None = None, level: float = 0.95) -> Effect:
+    """Return the mean of a pair's per-step differences with a Newey-West band, `trajectory_only`, p None.
+
+    The band holds for these trajectories, not for other seeds: most of a pair's difference is a run effect
+    that lasts longer than any window of steps. On real logs a test based on such a band rejects a true null
+    over nine times in ten, so it has no p.
+
+    deltas: shape (steps,), consecutive, finite. Var = [g_0 + 2 sum_l (1 - l / (lags + 1)) g_l] / n with
+    autocovariances g_l (Newey and West 1987, Bartlett); lags default to 4 (n / 100)^(2/9). No band below
+    three steps or if a delta is not finite.
+    """
+    d = _as_vector(deltas)
+    if d.size < 3 or not np.isfinite(d).all():
+        mean = float(d.mean()) if d.size and np.isfinite(d).all() else None
+        return Effect(mean, None, None, None, 1, None, "Newey-West", (), Estimand.trajectory_only)
+    lags = min(int(4 * (d.size / 100) ** (2 / 9)) if lags is None else lags, d.size - 1)
+    se = math.sqrt(max(long_run_variance(d, lags), 0.0) / d.size)
+    half = t_critical(math.inf, level) * se
+    mean, method, scope = float(d.mean()), f"Newey-West, {lags} lags", Estimand.trajectory_only
+    return Effect(mean, mean - half, mean + half, None, 1, None, method, (), scope, se=se, level=level)
+
+
+def long_run_variance(values: np.ndarray, lags: int) -> float:
+    """Return g_0 + 2 sum_{l=1..lags} (1 - l / (lags + 1)) g_l, with autocovariances g_l of `values`, (n,)."""
+    e = values - values.mean()
+    total = float(e @ e)
+    for lag in range(1, lags + 1):
+        total += 2 * (1 - lag / (lags + 1)) * float(e[lag:] @ e[:-lag])
+    return total / e.size

@@ -30,8 +30,8 @@ def trend(
     x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
         return None
-    _, contrast, _ = _fit_line(x, usable)
-    gamma = (sign or 1.0) * float(contrast @ _log_k(usable))
+    log_k, _, contrast, _ = _fit_line(x, usable)
+    gamma = (sign or 1.0) * float(contrast @ log_k)
     se, df = satterthwaite(contrast, usable)
     half = t_critical(df, level) * se
     p = t_two_sided_p(gamma / se, df) if se else float(gamma == 0)
@@ -51,17 +51,20 @@ def project(
     x, usable = _scales_with_interval(log_compute, multipliers)
     if len(usable) < 3:
         return None
-    weights, contrast, centre = _fit_line(x, usable)
+    log_k_S, weights, contrast, centre = _fit_line(x, usable)
     target = float(x.max()) + ahead
     coefficients = weights + (target - centre) * contrast
-    log_k = float(coefficients @ _log_k(usable))
+    log_k = float(coefficients @ log_k_S)
     se, df = satterthwaite(coefficients, usable)
-    spread, phi = _scatter(x, usable)
+    mean, gamma = weights @ log_k_S, contrast @ log_k_S
+    spread, phi = _scatter(log_k_S - mean - (x - centre) * gamma, usable)
+    crossing = centre - float(mean) / float(gamma) if gamma else math.inf
+    near = x.min() - DECADE <= crossing <= x.max() + DECADE
     half = t_critical(df, level) * math.sqrt(se**2 * phi + (phi - 1) * spread)
     low, high = log_k - half, log_k + half
     return Projection(
         _safe_exp(target), _safe_exp(log_k), _safe_exp(low), _safe_exp(high), log_k, low, high,
-        _crossing_flops(x, usable),
+        _safe_exp(crossing) if near else None,
     )  # fmt: skip
 
 
@@ -87,37 +90,23 @@ def _scales_with_interval(
     return np.array([x for x, _ in pairs]), [m for _, m in pairs]
 
 
-def _fit_line(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the weights of the mean, the coefficients of the slope and the weighted centre of x."""
+def _fit_line(
+    x: np.ndarray, multipliers: Sequence[Multiplier]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return ln k, the weights of its mean, the coefficients of its slope and the weighted centre of x."""
+    log_k = np.array([m.log_k for m in multipliers], dtype=float)
     weights = slope_weights(multipliers)
     centre = float(weights @ x)
     contrast = weights * (x - centre)
-    return weights, contrast / float(contrast @ (x - centre)), centre
+    return log_k, weights, contrast / float(contrast @ (x - centre)), centre
 
 
-def _scatter(x: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
+def _scatter(residual: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
     """Return the mean error variance of a scale, and phi: chi^2 per df of the scales about the line, >= 1."""
-    weights, contrast, centre = _fit_line(x, multipliers)
-    log_k = _log_k(multipliers)
-    residual = log_k - weights @ log_k - (x - centre) * (contrast @ log_k)
     variances = np.array([(m.log_se or 0.0) ** 2 for m in multipliers])
     if not (variances > 0).all():
         return 0.0, 1.0
-    return float(variances.mean()), max(1.0, float((residual**2 / variances).sum()) / (x.size - 2))
-
-
-def _crossing_flops(x: np.ndarray, multipliers: Sequence[Multiplier]) -> float | None:
-    """Return the FLOPs at which the line meets k = 1; None if more than a decade from the data."""
-    weights, contrast, centre = _fit_line(x, multipliers)
-    log_k = _log_k(multipliers)
-    gamma = float(contrast @ log_k)
-    at = centre - float(weights @ log_k) / gamma if gamma else math.inf
-    inside = x.min() - DECADE <= at <= x.max() + DECADE
-    return _safe_exp(at) if inside else None
-
-
-def _log_k(multipliers: Sequence[Multiplier]) -> np.ndarray:
-    return np.array([m.log_k for m in multipliers], dtype=float)
+    return float(variances.mean()), max(1.0, float((residual**2 / variances).sum()) / (residual.size - 2))
 
 
 def _safe_exp(value: float) -> float:

@@ -78,37 +78,33 @@ def fit_scaling_law(
     minimize(objective, start): replacement of the optimizer (tests show with it that a poor one is caught).
     Raises ValueError for too few or non-positive points.
     """
-    data, centre = _centred(_log_columns(params, tokens, loss))
+    data, centre = _centred_logarithms(params, tokens, loss)
     run = minimize or _minimize
-    ends = [
-        run(lambda theta: huber_objective(theta, *data), start) for start in _start_points(max(starts, 24))
-    ]
+    ends = [run(lambda theta: huber_objective(theta, *data), s) for s in _start_points(max(starts, 24))]
     values = np.array([huber_objective(end, *data)[0] / OBJECTIVE_SCALE for end in ends])
     best = int(np.nanargmin(values))
     agreeing = int((values - values[best] <= START_AGREEMENT * values[best] + PERFECT_FIT).sum())
     converged = agreeing >= 2 and _is_flat(ends[best], data)
-    reason = (
-        ""
-        if converged
-        else f"only {agreeing} of {len(ends)} starts ended at the best objective, or not at a flat point"
-    )
-    numbers = _law_parameters(ends[best], centre)
-    return ScalingLaw(*numbers, float(values[best]), converged, data[2].size, len(ends), agreeing, reason)
+    reason = f"only {agreeing} of {len(ends)} starts ended at the best objective, or not at a flat point"
+    return ScalingLaw(
+        *_law_parameters(ends[best], centre), float(values[best]), converged, data[2].size, len(ends),
+        agreeing, "" if converged else reason,
+    )  # fmt: skip
 
 
 def bootstrap_scaling_law(
     law: ScalingLaw, params: ArrayLike, tokens: ArrayLike, loss: ArrayLike, *, draws: int = 400, rng: int = 0
 ) -> ScalingLawInterval:
     """Resample the points, refit from `law` (warm start) and return the 95 % percentile intervals."""
-    data, centre = _centred(_log_columns(params, tokens, loss))
-    random, start = np.random.default_rng(rng), _theta(law, centre)
+    data, centre = _centred_logarithms(params, tokens, loss)
+    a, b = np.log(law.A) - law.alpha * centre[0], np.log(law.B) - law.beta * centre[1]
+    random, start = np.random.default_rng(rng), np.array([a, b, np.log(law.E), law.alpha, law.beta])
     rows = []
     for _ in range(draws):
         indices = random.integers(0, data[2].size, data[2].size)
         sample = tuple(column[indices] for column in data)
-        rows.append(
-            _law_parameters(_minimize(lambda theta, s=sample: huber_objective(theta, *s), start), centre)
-        )
+        end = _minimize(lambda theta, s=sample: huber_objective(theta, *s), start)
+        rows.append(_law_parameters(end, centre))
     finite_rows = np.array([row for row in rows if np.isfinite(row).all()])
     low, high = np.quantile(finite_rows, [0.025, 0.975], axis=0)
     E, A, B, alpha, beta = zip(low.tolist(), high.tolist(), strict=True)
@@ -158,31 +154,13 @@ def _start_points(count: int) -> np.ndarray:
     return low + (high - low) * random.random((count, 5))
 
 
-def _centred(data: tuple[np.ndarray, ...]) -> tuple[tuple[np.ndarray, ...], tuple[float, float]]:
-    """Centre ln N and ln D: A and alpha are then less correlated, and the search is far shorter."""
-    log_n, log_d, log_loss = data
-    centre = float(log_n.mean()), float(log_d.mean())
-    return (log_n - centre[0], log_d - centre[1], log_loss), centre
-
-
 def _law_parameters(
     theta: np.ndarray, centre: tuple[float, float]
 ) -> tuple[float, float, float, float, float]:
     """Return E, A, B, alpha, beta of a point of the centred search."""
     a, b, e, alpha, beta = theta.tolist()
-    return (
-        float(np.exp(e)),
-        float(np.exp(a + alpha * centre[0])),
-        float(np.exp(b + beta * centre[1])),
-        alpha,
-        beta,
-    )
-
-
-def _theta(surface: ScalingLaw, centre: tuple[float, float]) -> np.ndarray:
-    s = surface
-    a, b = np.log(s.A) - s.alpha * centre[0], np.log(s.B) - s.beta * centre[1]
-    return np.array([a, b, np.log(s.E), s.alpha, s.beta])
+    A, B = float(np.exp(a + alpha * centre[0])), float(np.exp(b + beta * centre[1]))
+    return float(np.exp(e)), A, B, alpha, beta
 
 
 def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
@@ -191,9 +169,11 @@ def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
     return bool(np.abs(gradient).max() < 1e-5 * value + OBJECTIVE_SCALE * PERFECT_FIT)
 
 
-def _log_columns(
+def _centred_logarithms(
     params: ArrayLike, tokens: ArrayLike, loss: ArrayLike
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, ...], tuple[float, float]]:
+    """Return ln N and ln D less their means, ln L, and these means. A and alpha are then less correlated, and
+    the search is far shorter."""
     columns = [np.asarray(column, float).reshape(-1) for column in (params, tokens, loss)]
     if len({column.size for column in columns}) > 1 or columns[0].size < MIN_POINTS:
         sizes = ", ".join(str(column.size) for column in columns)
@@ -201,4 +181,5 @@ def _log_columns(
     if not all(np.isfinite(column).all() and (column > 0).all() for column in columns):
         raise ValueError("fit_scaling_law: parameters, tokens and losses must be positive and finite")
     log_n, log_d, log_loss = (np.log(column) for column in columns)
-    return log_n, log_d, log_loss
+    centre = float(log_n.mean()), float(log_d.mean())
+    return (log_n - centre[0], log_d - centre[1], log_loss), centre

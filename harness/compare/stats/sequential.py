@@ -85,10 +85,9 @@ class SequentialTest:
         agrees = self.looks == 1 or (before is not None and _same_sign(before, delta))
         if delta.p is not None and delta.p < level and agrees:
             return LookOutcome.efficacy
-        if k and k.log_low is not None and k.log_high is not None:
-            inside = -self.margin < k.log_low and k.log_high < self.margin
-            return LookOutcome.futility if inside else LookOutcome.proceed
-        return LookOutcome.proceed
+        ends = (k.log_low, k.log_high) if k else ()
+        inside = bool(ends) and all(end is not None and abs(end) < self.margin for end in ends)
+        return LookOutcome.futility if inside else LookOutcome.proceed
 
 
 @dataclass

@@ -1,12 +1,12 @@
-"""Decision rules: from numbers and flags to a decision, its reason, and the next step that would settle
-it."""
+"""Decision rules: from numbers and flags to a decision, its reason and the next step to settle it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, Ladder
+from harness.compare.results.comparison import Rule
+from harness.compare.results.verdict_types import Decision, Ladder, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
@@ -32,7 +32,12 @@ def decide_rung(
         return Ruling(decision, f"the loss difference is clear of zero (Holm-adjusted p {p_holm:.2g})")
     if equivalence is not None and equivalence < alpha:
         return Ruling(Decision.EQUIVALENT, f"ln k lies inside the margin (TOST p {equivalence:.2g})")
-    return Ruling(Decision.INCONCLUSIVE, _inconclusive_reason(delta.n, p_holm))
+    if delta.n < 2:
+        return Ruling(Decision.INCONCLUSIVE, "fewer than two finished pairs")
+    reason = (
+        f"the loss difference is not clear of zero (Holm-adjusted p {p_holm:.2g})" if p_holm else "no test"
+    )
+    return Ruling(Decision.INCONCLUSIVE, reason)
 
 
 def decide_ladder(
@@ -54,31 +59,37 @@ def decide_ladder(
         return _decide_by_sign(holm_low > 0, largest.mean)
     if equivalence is not None and equivalence < alpha:
         return Ruling(Decision.EQUIVALENT, f"pooled ln k lies inside the margin (TOST p {equivalence:.2g})")
-    return Ruling(
-        Decision.INCONCLUSIVE, "the pooled interval of ln k covers zero and is wider than the margin"
-    )
+    reason = "the pooled interval of ln k covers zero and is wider than the margin"
+    return Ruling(Decision.INCONCLUSIVE, reason)
 
 
-def require_largest_scale(ruling: Ruling, largest: Decision) -> Ruling:
-    """Keep a pooled decision under interim looks only if the largest scale has it too, at its look's level.
-    Pooling alone is not valid there, because scales stop depending on their results."""
-    open_ = (Decision.INCONCLUSIVE, Decision.INVALID)
-    if ruling.decision in open_ or ruling.decision is largest:
+def decide_over_scales(
+    rule: Rule, rungs: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
+) -> Ruling:
+    """Decide one treatment over its judged rungs: by `decide_ladder`, or without a slope by single scales.
+
+    Under interim looks a pooled decision holds only if the largest scale has it too, at its look's level.
+    Pooling alone is not valid there, because scales stop depending on their results.
+    """
+    if pooled is None and rungs and all(rung.k is None for rung in rungs):
+        return _decide_without_slope(rungs, flags)
+    largest = rungs[-1].delta if rungs else None
+    ruling = decide_ladder(pooled, low, high, largest, equivalence, flags, rule.alpha)
+    holds = (Decision.INCONCLUSIVE, Decision.INVALID, *(rung.decision for rung in rungs[-1:]))
+    if not rule.uses_looks or not rungs or ruling.decision in holds:
         return ruling
-    return Ruling(
-        Decision.INCONCLUSIVE, f"{ruling.reason}; but with looks the largest scale must show it on its own"
-    )
+    reason = f"{ruling.reason}; but with looks the largest scale must show it on its own"
+    return Ruling(Decision.INCONCLUSIVE, reason)
 
 
-def decide_without_slope(rungs: Sequence[tuple[Effect, Decision]], flags: Sequence[str]) -> Ruling:
+def _decide_without_slope(rungs: Sequence[Rung], flags: Sequence[str]) -> Ruling:
     """Decide without a multiplier: a direction only if every scale shows it on its own."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
-    decisions = {decision for _, decision in rungs}
+    decisions = {rung.decision for rung in rungs}
     if len(decisions) == 1 and decisions <= {Decision.A_BETTER, Decision.B_BETTER}:
-        return Ruling(
-            decisions.pop(), "every scale shows it on its own; without a slope there is no multiplier"
-        )
+        reason = "every scale shows it on its own; without a slope there is no multiplier"
+        return Ruling(decisions.pop(), reason)
     return Ruling(Decision.INCONCLUSIVE, "the control has no slope, and the scales do not all agree")
 
 
@@ -88,8 +99,7 @@ def explain_flags(flags: Sequence[str]) -> str:
 
 
 def seeds_to_halve(delta: Effect) -> int | None:
-    """Return the number of further pairs that would halve the interval at the present noise. None without
-    one."""
+    """Return the number of further pairs that would halve the interval (if any) at the present noise."""
     if delta.n < 2 or delta.df is None or delta.se is None:
         return None
     goal = 0.5 * t_critical(delta.df, delta.level) / delta.n**0.5
@@ -114,12 +124,11 @@ def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], more_seeds: int |
     """Return the next step that would settle the ladder."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags)
-    if ruling.decision is Decision.INCONCLUSIVE:
-        finish = "finish the missing runs; " if "INCOMPLETE" in flags else ""
-        return finish + (
-            f"{_more_seeds_text(more_seeds)} a scale would halve the interval" if more_seeds else "more seeds"
-        )
-    return "the next scale: the decision rests on the largest one trained"
+    if ruling.decision is not Decision.INCONCLUSIVE:
+        return "the next scale: the decision rests on the largest one trained"
+    finish = "finish the missing runs; " if "INCOMPLETE" in flags else ""
+    halve = f"{_more_seeds_text(more_seeds)} a scale would halve the interval" if more_seeds else "more seeds"
+    return finish + halve
 
 
 def _repair_text(flags: Sequence[str]) -> str:
@@ -148,16 +157,11 @@ def _ladder_sentence(ladder: Ladder) -> str:
         Decision.INCONCLUSIVE: f"{ladder.variant} against {ladder.control} is not settled",
         Decision.INVALID: f"{ladder.variant} against {ladder.control} is invalid",
     }[ladder.decision]
-    role = " (positive control)" if ladder.positive_control else ""
-    numbers = _multiplier_text(ladder.k)
+    role, numbers, k = " (positive control)" if ladder.positive_control else "", "", ladder.k
+    if k and k.k is not None and k.low is not None and k.high is not None:
+        numbers = f", {k.estimand.value} {k.k:.3f} [{k.low:.3f}, {k.high:.3f}], {k.n} pairs"
     tail = f" ({ladder.reason})" if ladder.decision in (Decision.INVALID, Decision.INCONCLUSIVE) else ""
     return f"{ladder.decision.value}: {words}{role}{numbers}{tail}."
-
-
-def _multiplier_text(k: Multiplier | None) -> str:
-    if k is None or k.k is None or k.low is None or k.high is None:
-        return ""
-    return f", {k.estimand.value} {k.k:.3f} [{k.low:.3f}, {k.high:.3f}], {k.n} pairs"
 
 
 def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
@@ -166,9 +170,3 @@ def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
     if largest < 0 if treatment_better else largest > 0:
         return Ruling(decision, f"the pooled interval of ln k lies {side} zero, and the largest scale agrees")
     return Ruling(Decision.INCONCLUSIVE, "the pooled multiplier and the largest scale point different ways")
-
-
-def _inconclusive_reason(n: int, p_holm: float | None) -> str:
-    if n < 2:
-        return "fewer than two finished pairs"
-    return f"the loss difference is not clear of zero (Holm-adjusted p {p_holm:.2g})" if p_holm else "no test"

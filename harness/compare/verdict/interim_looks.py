@@ -54,8 +54,6 @@ class LookPosition:
     looks: int
     alpha: float
     """Part of the rule's alpha that this look spends."""
-    p_factor: float
-    """Factor on a p of this look alone: the rule's alpha / `alpha`."""
 
 
 def decide_look(sweep: SweepDir, scale: str, look: int, shares: Sequence[float]) -> LookDecision:
@@ -137,8 +135,7 @@ def look_position(pairing: PairedRuns, rule: Rule) -> LookPosition | None:
         return None
     planned = planned_looks(pairing)
     number = planned.index(pairing.look) + 1
-    alpha = alpha_spending(number, len(planned), rule.alpha)
-    return LookPosition(number, len(planned), alpha, rule.alpha / alpha)
+    return LookPosition(number, len(planned), alpha_spending(number, len(planned), rule.alpha))
 
 
 def sequential_p_at_look(

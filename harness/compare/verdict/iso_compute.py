@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.compare.inputs.evaluations import EvalResult
 from harness.compare.inputs.pairing import PairedRuns
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import IsoRow
@@ -20,7 +19,6 @@ from harness.records.run.training_target import END
 
 AXES = ("steps", "tokens", "flops")
 WALL_CLOCK = "device_seconds"
-_FIELD = {"steps": "step", "tokens": "tokens", "flops": "flops", WALL_CLOCK: "device_seconds"}
 
 
 def iso_rows(pairing: PairedRuns, axes: Sequence[str] = AXES, level: float = 0.95) -> tuple[IsoRow, ...]:
@@ -39,13 +37,10 @@ def _iso_row(pairing: PairedRuns, axis: str, level: float) -> IsoRow | None:
         (_decayed_points(pairing, m.control, axis), _decayed_points(pairing, m.treatment, axis))
         for m in pairing.pairs
     ]
-    if any(not control or not treatment for control, treatment in curves):
+    if any(not a or not b for a, b in curves):
         return None
-    amounts = [min(control[-1][0], treatment[-1][0]) for control, treatment in curves]
-    deltas = [
-        loss_at(treatment, x) - loss_at(control, x)
-        for (control, treatment), x in zip(curves, amounts, strict=True)
-    ]
+    amounts = [min(a[-1][0], b[-1][0]) for a, b in curves]
+    deltas = [_loss_at(b, x) - _loss_at(a, x) for (a, b), x in zip(curves, amounts, strict=True)]
     if not np.isfinite(deltas).all():
         return None
     loss_size = float(np.abs(pairing.control_losses).max())
@@ -53,20 +48,16 @@ def _iso_row(pairing: PairedRuns, axis: str, level: float) -> IsoRow | None:
     return IsoRow(axis, float(np.mean(amounts)), effect)
 
 
-def loss_at(curve: Sequence[tuple[float, float]], amount: float) -> float:
-    """Return the loss at an amount, interpolated linearly in its logarithm; NaN below the first decayed
-    point. `amount` must not exceed the curve's end."""
-    x = np.log([point[0] for point in curve])
-    y = [point[1] for point in curve]
-    return float(np.interp(math.log(amount), x, y, left=math.nan))
+def _loss_at(curve: Sequence[tuple[float, float]], amount: float) -> float:
+    """Return the loss at an amount, up to the curve's end; NaN below the first decayed point."""
+    amounts, losses = zip(*curve, strict=True)
+    return float(np.interp(math.log(amount), np.log(amounts), losses, left=math.nan))
 
 
 def _decayed_points(pairing: PairedRuns, run: RunRecord, axis: str) -> list[tuple[float, float]]:
     """Return (amount, loss) of the run's decayed checkpoints, sorted by amount."""
     outcomes = [pairing.result_at(run, share) for share in sorted(run.branches)] + [pairing.result_at(run)]
-    usable = [outcome for outcome in outcomes if outcome and outcome.decayed and _amount(outcome, axis) > 0]
-    return sorted((_amount(outcome, axis), outcome.loss) for outcome in usable)
-
-
-def _amount(outcome: EvalResult, axis: str) -> float:
-    return float(getattr(outcome, _FIELD[axis]))
+    usable = [outcome for outcome in outcomes if outcome and outcome.decayed]
+    field = "step" if axis == "steps" else axis
+    points = [(float(getattr(outcome, field)), outcome.loss) for outcome in usable]
+    return sorted(point for point in points if point[0] > 0)

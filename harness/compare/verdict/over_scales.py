@@ -13,13 +13,7 @@ from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.scale_trend import project, trend
-from harness.compare.verdict.decide import (
-    Ruling,
-    decide_ladder,
-    decide_without_slope,
-    next_step_for_ladder,
-    require_largest_scale,
-)
+from harness.compare.verdict.decide import decide_over_scales, next_step_for_ladder
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
 
@@ -62,13 +56,14 @@ def judge_ladder(
     flags = {flag for draft in drafts for flag in draft.flags}
     flags = tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
     judged_rungs = [rung for rung in rungs if rung.n]
-    equivalence = _equivalence(pooled, rule)
-    ruling = _decide(rule, judged_rungs, pooled, low, high, equivalence, flags)
+    p_tost = tost(pooled.log_k, pooled.log_se, pooled.df, rule.margin) if pooled else None
+    ruling = decide_over_scales(rule, judged_rungs, pooled, low, high, p_tost, flags)
     paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
     deltas = [draft.pairing.loss_differences for draft in paired_drafts]
     slopes = [draft.k and draft.k.slope for draft in paired_drafts]
     more_seeds = max((rung.more_seeds for rung in judged_rungs if rung.more_seeds), default=None)
     log_compute, multipliers = _trend_points(drafts, rungs)
+    is_equivalent = p_tost is not None and p_tost < rule.alpha
     sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
     return Ladder(
         variant=drafts[0].pairing.variant,
@@ -84,24 +79,13 @@ def judge_ladder(
         projection=project(log_compute, multipliers),
         sign_flip=sign_flip(deltas, [slope if slope and slope > 0 else 1.0 for slope in slopes]),
         smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
-        equivalence=equivalence,
+        equivalence=Equivalence(rule.margin, p_tost, is_equivalent) if pooled else None,
         k_compute=_pooled_k_compute(drafts, pooled),
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
         settle=next_step_for_ladder(ruling, flags, more_seeds),
     )
-
-
-def _decide(
-    rule: Rule, rungs: Sequence[Rung], pooled: Multiplier | None, low, high, equivalence, flags
-) -> Ruling:
-    if pooled is None and rungs and all(rung.k is None for rung in rungs):
-        return decide_without_slope([(rung.delta, rung.decision) for rung in rungs], flags)
-    largest = rungs[-1].delta if rungs else None
-    p = equivalence.p if equivalence else None
-    ruling = decide_ladder(pooled, low, high, largest, p, flags, rule.alpha)
-    return require_largest_scale(ruling, rungs[-1].decision) if rule.uses_looks and rungs else ruling
 
 
 def _stopped_early(drafts: Sequence[DraftRung]) -> bool:
@@ -114,13 +98,6 @@ def _holm_interval(pooled: Multiplier | None, level: float) -> tuple[float | Non
         return None, None
     half = t_critical(pooled.df, 1 - level) * pooled.log_se
     return pooled.log_k - half, pooled.log_k + half
-
-
-def _equivalence(pooled: Multiplier | None, rule: Rule) -> Equivalence | None:
-    if pooled is None:
-        return None
-    p = tost(pooled.log_k, pooled.log_se, pooled.df, rule.margin)
-    return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
 
 
 def _trend_points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:

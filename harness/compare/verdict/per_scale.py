@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,11 @@ def draft_rungs(
 def _draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     """Compute effect, multiplier and flags of one rung."""
     position, floor = look_position(pairing, context.rule), context.floors.get(pairing.scale)
-    delta = _effect(pairing, floor, 1 - position.alpha if position else 0.95)
+    level = 1 - position.alpha if position else 0.95
+    if pairing.paired:
+        delta = paired_effect(pairing.control_losses, pairing.treatment_losses, floor=floor, level=level)
+    else:
+        delta = welch_effect(pairing.all_control_losses, pairing.all_treatment_losses, level=level)
     looks = look_rows(pairing, context.rule, context.family, floor)
     p = sequential_p_at_look(pairing, looks, delta, position) if position else delta.p
     correlation = pearson_correlation(pairing.control_losses, pairing.treatment_losses)
@@ -114,8 +118,8 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
     equivalence = tost(k.log_k, k.log_se, k.df, rule.margin) if k else None
-    if equivalence is not None and draft.position is not None:
-        equivalence = min(1.0, equivalence * draft.position.p_factor)
+    if equivalence is not None and draft.position is not None:  # the p holds for this look alone
+        equivalence = min(1.0, equivalence * (rule.alpha / draft.position.alpha))
     ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
     first = pairing.pairs[0].control_result if pairing.pairs else None
@@ -145,7 +149,7 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         look=pairing.look,
         looks=draft.looks,
         pairs=tuple(Pair(pair.seed, a, b, b - a) for pair, a, b in pair_losses),
-        domains=tuple(_domain_effect(pairing, name, delta.level) for name in _common_domains(pairing)),
+        domains=tuple(_domain_effects(pairing, delta.level)),
         without_outliers=effect_from_deltas(deltas[~outliers], level=delta.level) if outliers.any() else None,
         flags=flags,
         decision=ruling.decision,
@@ -154,12 +158,6 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         more_seeds=more_seeds,
         iso=iso_rows(pairing, level=delta.level),
     )
-
-
-def _effect(pairing: PairedRuns, floor: NoiseFloor | None, level: float) -> Effect:
-    if pairing.paired:
-        return paired_effect(pairing.control_losses, pairing.treatment_losses, floor=floor, level=level)
-    return welch_effect(pairing.all_control_losses, pairing.all_treatment_losses, level=level)
 
 
 def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier | None) -> set[str]:
@@ -194,16 +192,14 @@ def _flops_ratio(pairing: PairedRuns) -> float | None:
     return treatment / control if control > 0 and treatment > 0 else None
 
 
-def _common_domains(pairing: PairedRuns) -> list[str]:
-    results = [result for pair in pairing.pairs for result in (pair.control_result, pair.treatment_result)]
-    return sorted(set.intersection(*(set(result.by_domain) for result in results))) if results else []
-
-
-def _domain_effect(pairing: PairedRuns, name: str, level: float) -> DomainEffect:
-    a = np.array([pair.control_result.by_domain[name] for pair in pairing.pairs])
-    b = np.array([pair.treatment_result.by_domain[name] for pair in pairing.pairs])
+def _domain_effects(pairing: PairedRuns, level: float) -> Iterator[DomainEffect]:
+    """Yield the difference on each domain that all runs of the pairs were evaluated on."""
+    controls = [pair.control_result.by_domain for pair in pairing.pairs]
+    treatments = [pair.treatment_result.by_domain for pair in pairing.pairs]
     test = paired_effect if pairing.paired else welch_effect
-    return DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
+    for name in sorted(set.intersection(*map(set, controls + treatments))) if controls else ():
+        a, b = (np.array([losses[name] for losses in group]) for group in (controls, treatments))
+        yield DomainEffect(name, _mean(a), _mean(b), test(a, b, level=level))
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -12,16 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike
+
 from harness.compare.inputs.json_values import dict_or_empty, number_or_none
-from harness.compare.inputs.loss_spikes import has_spike
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.verdict_types import Criterion, Decision, GateResult, Ladder
 from harness.compare.verdict.per_scale import DraftRung
 from harness.compare.verdict.run_outcomes import diverged_paths, ended_runs
+from harness.records.run.metrics import read_curve
 
 DEFAULT_MARGINS = {"quality": 0.01, "speed": 0.05, "memory": 0.05, "stability": 0.05}
 """Largest loss allowed in each criterion, unless the experiment sets another."""
 MIN_WON = 3
+SpikeCache = dict[str, bool | None]
+"""True by run path if the run spiked; None if it has no step table."""
+LEVEL_STEPS, NOISE_STEPS, MIN_STEPS = 32, 128, 16
+"""Windows of preceding steps for the level and the noise of a spike, and the fewest steps that are enough."""
+
+
+LIMIT_SDS = 7.0
+"""Standard deviations above the level that count as high."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,10 @@ class GateMeasurements:
 
 
 def gate_measurements(
-    drafts: Sequence[DraftRung], timing: Mapping[str, Any], spikes: dict[str, bool | None]
+    drafts: Sequence[DraftRung], timing: Mapping[str, Any], spikes: SpikeCache
 ) -> tuple[GateMeasurements, GateMeasurements]:
-    """Return the measurements of control and treatment. timing: `{"scale": s, "variants": {variant:
-    {"step_seconds": s, "peak_bytes": b}}}`. spikes: cache of "spiked" by run path, filled here."""
+    """Return the measurements of control and treatment; fills `spikes`. timing: `{"scale": s, "variants":
+    {variant: {"step_seconds": s, "peak_bytes": b}}}`."""
     diverged = diverged_paths(drafts)
     sides = zip((drafts[0].pairing.control, drafts[0].pairing.variant), ended_runs(drafts), strict=True)
     control, treatment = (_variant_measurements(name, runs, diverged, timing, spikes) for name, runs in sides)
@@ -88,11 +100,7 @@ def decide_gate(variant: str, criteria: Sequence[Criterion], *, invalid: bool = 
 
 
 def _variant_measurements(
-    name: str,
-    runs: Sequence[RunRecord],
-    diverged: set[str],
-    timing: Mapping[str, Any],
-    spikes: dict[str, bool | None],
+    name: str, runs: Sequence[RunRecord], diverged: set[str], timing: Mapping[str, Any], spikes: SpikeCache
 ) -> GateMeasurements:
     timed = dict_or_empty(dict_or_empty(timing.get("variants")).get(name))
     for run in runs:
@@ -100,9 +108,8 @@ def _variant_measurements(
             spikes[run.path] = has_spike(run)
     outcomes = [True if run.path in diverged else spikes[run.path] for run in runs]
     judged_runs = [outcome for outcome in outcomes if outcome is not None]
-    flops = [
-        run.provenance.facts.flops_per_token for run in runs if run.provenance.scale == timing.get("scale")
-    ]
+    records = [run.provenance for run in runs]
+    flops = [record.facts.flops_per_token for record in records if record.scale == timing.get("scale")]
     return GateMeasurements(
         _positive_or_none(timed.get("step_seconds")), _positive_or_none(timed.get("peak_bytes")),
         _positive_or_none(flops[0]) if flops else None, sum(judged_runs), len(judged_runs),
@@ -164,3 +171,41 @@ def _log_advantage(control: float | None, candidate: float | None) -> float | No
 def _positive_or_none(value: Any) -> float | None:
     number = number_or_none(value)
     return number if number is not None and 0 < number < math.inf else None
+
+
+def find_spikes(losses: ArrayLike) -> list[int]:
+    """Find the positions at which a spike begins. losses: shape (steps,), in order.
+
+    A spike is two consecutive steps that each lie more than LIMIT_SDS standard deviations above the median of
+    the LEVEL_STEPS before. Two, because a hard batch raises one step, while a disturbed model needs several
+    to recover. The standard deviation is that of the step-to-step noise, 1.4826 / sqrt 2 times the median
+    |difference| over NOISE_STEPS, which neither the falling curve nor the spike itself widens. High steps
+    within the next LEVEL_STEPS belong to the same spike. A single loss that is not finite is a spike. The
+    limit is that of the spike score of OLMo 2 (arXiv:2501.00656: 7 SDs from a rolling mean).
+    """
+    x = np.asarray(losses, float)
+    not_finite, high = ~np.isfinite(x), _above_limit(x)
+    is_start = not_finite | (high & np.append(high[1:], False))
+    spikes, last = [], -np.inf
+    for position in np.flatnonzero(is_start[: x.size]).tolist():
+        if position - last > LEVEL_STEPS:
+            spikes.append(position)
+        last = position
+    return spikes
+
+
+def has_spike(run: RunRecord) -> bool | None:
+    """Return True if a run's step table shows a spike; None if there is no table."""
+    if run.directory is None:
+        return None
+    losses = read_curve(run.directory, "steps")["loss"].to_numpy()
+    return bool(find_spikes(losses)) if losses.size else None
+
+
+def _above_limit(x: np.ndarray) -> np.ndarray:
+    """Return a mask of the steps above the limit; false for steps with fewer than MIN_STEPS before them."""
+    losses = pl.Series(np.where(np.isfinite(x), x, np.nan)).fill_nan(None)
+    level = losses.rolling_median(LEVEL_STEPS, min_samples=MIN_STEPS).shift(1)
+    difference = losses.diff().abs().rolling_median(NOISE_STEPS, min_samples=MIN_STEPS)
+    noise = difference.shift(1) * (1.4826 / 2**0.5)
+    return ((noise > 0) & (losses - level > LIMIT_SDS * noise)).fill_null(False).to_numpy()

@@ -24,8 +24,10 @@ MISSING = "missing"
 def run_states(expected_runs: ExpectedRuns, scales: Sequence[str]) -> tuple[RunState, ...]:
     """Return the state of every run that exists or is expected. scales: scales of the runs, in order."""
     states = {run.key: _run_state(run, expected_runs.rule) for run in expected_runs.runs}
+    reason = "never launched, though its siblings were"
     for key in expected_runs.expected - states.keys():
-        states[key] = _missing_run(*key)
+        scale, variant, seed = key
+        states[key] = RunState(*key, MISSING, 0, 0, None, reason, f"{scale}/{variant}/seed{seed}")
     order = {scale: position for position, scale in enumerate(scales)}
     last = len(order)  # Scales without any run come last.
     return tuple(states[key] for key in sorted(states, key=lambda key: (order.get(key[0], last), *key)))
@@ -93,10 +95,3 @@ def _problem(run: RunRecord, rule: Rule, loss: float | None) -> str:
         return f"finished, but not evaluated on all of: {', '.join(rule.domains)}"
     by_rule = rule.uses_looks and run.status.state is State.stopped
     return "" if by_rule or run.status.state is State.finished else run.status.message
-
-
-def _missing_run(scale: str, variant: str, seed: int) -> RunState:
-    path = f"{scale}/{variant}/seed{seed}"
-    return RunState(
-        scale, variant, seed, MISSING, 0, 0, None, "never launched, though its siblings were", path
-    )

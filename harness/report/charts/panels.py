@@ -57,7 +57,10 @@ def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | No
         return None
     variants = [item.variant for item in comparison.ladder if item.variant in set(rows["variant"])]
     k_layers = marks.non_empty_layers(_ladder_layers(comparison, content, rows), rows)
-    layers = [*_equivalence_region(comparison), *k_layers]
+    margin = comparison.rule.margin  # the region in which k counts as 1
+    region = alt.Data(values=[{"low": math.exp(-margin), "high": math.exp(margin)}])
+    band = alt.Chart(region).mark_rect(style="region").encode(y="low:Q", y2="high:Q")
+    layers = [band, marks.reference_line(y=1), *k_layers]
     chart = marks.small_multiples(layers, "variant", variants, rows, height=230, own_y=True)
     title = alt.TitleParams("Multiplier k against compute", subtitle=_ladder_legend(rows), offset=8)
     return chart.properties(title=title)
@@ -99,14 +102,6 @@ def _ladder_legend(rows: pl.DataFrame) -> str:
     if "projection" in rows["kind"]:
         marks.append("dashed: projection (EXTRAPOLATION)")
     return "\u2003".join(marks)
-
-
-def _equivalence_region(comparison: Comparison) -> list[alt.Chart]:
-    """Draw the region in which k counts as 1, and the line k = 1."""
-    margin = comparison.rule.margin
-    region = alt.Data(values=[{"low": math.exp(-margin), "high": math.exp(margin)}])
-    band = alt.Chart(region).mark_rect(style="region").encode(y="low:Q", y2="high:Q")
-    return [band, marks.reference_line(y=1)]
 
 
 def _compute_ticks(rows: pl.DataFrame) -> list[float]:

@@ -11,15 +11,7 @@ from harness.compare.inputs.evaluations import Evals
 from harness.compare.inputs.pairing import sort_scales
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Comparison
-from harness.report.frames.sweep_frames import (
-    HALF_WINDOW,
-    MIN_POINTS_PER_RUN,
-    POINTS_PER_RUN,
-    POINTS_PER_SWEEP,
-    Frames,
-    smooth_curve,
-    thin_rows,
-)
+from harness.report.frames.sweep_frames import HALF_WINDOW, Frames, points_per_run, smooth_curve, thin_rows
 
 _AXES = ("step", "tokens", "flops", "device_seconds")
 
@@ -27,7 +19,7 @@ _AXES = ("step", "tokens", "flops", "device_seconds")
 def log_frames(name: str, runs: Sequence[RunRecord], comparison: Comparison) -> Frames:
     """Build the frames of runs whose rows are in memory. `name` is the name of the log."""
     tables = [(run, _mean_by_step(run, run.evals)) for run in runs]
-    points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
+    points = points_per_run(len(runs))
     return Frames(
         name=name,
         sweep=None,

@@ -19,8 +19,6 @@ from harness.records.run.timeline import PhaseSpan, phase_spans, read_timeline
 from harness.report.frames.saved_plan import SavedPlan, read_plan
 from harness.report.tables import wording
 
-POINTS_PER_RUN, MIN_POINTS_PER_RUN, POINTS_PER_SWEEP = 240, 60, 8_000
-"""Number of training steps drawn per run, per run of a large sweep at least, and per sweep."""
 HALF_WINDOW = 0.02
 """Half of the smoothing window, as a share of the run."""
 CONFIDENCE = 0.95
@@ -71,7 +69,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     """Read the data of all charts from disk, without runs whose `run.json` cannot be read."""
     runs = [RecordedRun(path, record) for path in sweep.runs() if (record := read_provenance(path))]
     rule = comparison.rule
-    points = max(MIN_POINTS_PER_RUN, min(POINTS_PER_RUN, POINTS_PER_SWEEP // max(1, len(runs))))
+    points = points_per_run(len(runs))
     variants = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
     loads = [
@@ -99,6 +97,11 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
             if (spans := phase_spans(read_timeline(run.path)))
         },
     )
+
+
+def points_per_run(num_runs: int) -> int:
+    """Return the number of steps to draw per run: 8,000 in all, but 60 to 240 per run."""
+    return max(60, min(240, 8_000 // max(1, num_runs)))
 
 
 def smooth_curve(values: np.ndarray, share: float = HALF_WINDOW) -> np.ndarray:

@@ -13,6 +13,7 @@ from harness.core.number_format import MISSING
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 from harness.report.frames.sweep_frames import Frames
+from harness.report.tables import wording
 from harness.report.tables.text_table import Table, make_table
 
 DIGITS = 16
@@ -32,15 +33,11 @@ def fact_table(comparison: Comparison, content: Frames) -> Table:
         "code": _distinct_values(record.code_hash[:DIGITS] for record in records),
         "data": _distinct_values(record.facts.data_fingerprint[:DIGITS] for record in records),
         "held-out tokens": _distinct_values(record.facts.eval_fingerprint[:DIGITS] for record in records),
-        **{
-            name: _distinct_values(record.versions.get(name, MISSING) for record in records)
-            for name in packages
-        },
-        "end states": _states(comparison),
+        **{name: _distinct_values(r.versions.get(name, MISSING) for r in records) for name in packages},
+        "end states": [wording.state_counts(comparison.runs)] if comparison.runs else [],
     }
-    return make_table(
-        ("fact", "value"), ((name, ", ".join(values)) for name, values in rows.items() if values), left=2
-    )
+    cells = ((name, ", ".join(values)) for name, values in rows.items() if values)
+    return make_table(("fact", "value"), cells, left=2)
 
 
 def config_differences(content: Frames) -> Table:
@@ -96,8 +93,3 @@ def _config_of_first_seed(content: Frames, scale: str, variant: str) -> dict:
 
 def _distinct_values(values: Iterable[str]) -> list[str]:
     return [value or MISSING for value in dict.fromkeys(values)]
-
-
-def _states(comparison: Comparison) -> list[str]:
-    states = [run.state for run in comparison.runs]
-    return [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]

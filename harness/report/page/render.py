@@ -14,7 +14,7 @@ from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
 from harness.report.page.html import chart, document, escape_text, fold, paragraph, section, table, top_bar
 from harness.report.page.plan_page import plan_section
-from harness.report.tables import comparison as tables
+from harness.report.tables import comparison_tables as tables
 from harness.report.tables import wording
 from harness.report.tables.text_table import explain_constant_columns
 
@@ -43,6 +43,7 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         + table(tables.rungs(comparison, ladder))
         for ladder in comparison.ladder
     ]
+    lone_runs = tables.unpaired_runs(comparison)
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
     sections = [
         section(
@@ -58,7 +59,8 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
             CURVES if content.sweep else LOGGED,
             _curve_controls(content, chart_names),
             chart("curves", chart_names),
-            *_other_curves(comparison, chart_names),
+            chart("others", chart_names) if "others" in chart_names else "",
+            f"<h3>{tables.UNPAIRED_TITLE}</h3>{table(lone_runs)}" if lone_runs else "",
         ),
         section(
             "Differences",
@@ -86,13 +88,6 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
-
-
-def _other_curves(comparison: Comparison, chart_names: set[str]) -> list[str]:
-    """Return curves in other units, and the outcomes of runs without a paired variant."""
-    charts = [chart("others", chart_names)] if "others" in chart_names else []
-    runs = tables.unpaired_runs(comparison)
-    return [*charts, *([f"<h3>{tables.UNPAIRED_TITLE}</h3>{table(runs)}"] if runs else [])]
 
 
 def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:

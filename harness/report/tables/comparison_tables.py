@@ -287,16 +287,11 @@ def _runs(states: Sequence[RunState]) -> Table:
     """Return one row per run. An outcome has its unit beside it if that is not nats a token."""
     rows = (
         (run.scale, run.variant, str(run.seed), run.state, f"{run.step} of {run.steps}",
-         _outcome(run), run.problem)
+         format_loss(run.outcome) + f" {run.unit}" * (run.outcome is not None and run.unit != RunState.unit),
+         run.problem)
         for run in states
     )  # fmt: skip
     return make_table(("scale", "variant", "seed", "state", "steps", "outcome", "problem"), rows, left=4)
-
-
-def _outcome(run: RunState) -> str:
-    if run.outcome is None or run.unit == RunState.unit:
-        return format_loss(run.outcome)
-    return f"{format_loss(run.outcome)} {run.unit}"
 
 
 def deviations(comparison: Comparison) -> Table:

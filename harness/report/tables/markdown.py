@@ -7,7 +7,7 @@ import re
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder
 from harness.core.number_format import plain_text
-from harness.report.tables import comparison as tables
+from harness.report.tables import comparison_tables as tables
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, explain_constant_columns
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
 from harness.compare.verdict.flags import EXPLANATIONS
@@ -90,6 +92,12 @@ def run_count(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
+def state_counts(runs: Sequence[RunState]) -> str:
+    """Return the end states of runs with their numbers: `26 finished, 1 failed`."""
+    counts = Counter(run.state for run in runs)
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
 def input_wait_text(shares: Mapping[str, float]) -> str:
     """Return a sentence on the share of training time that runs waited for input; '' without data."""
     if not shares:
@@ -102,18 +110,15 @@ def input_wait_text(shares: Mapping[str, float]) -> str:
     )
 
 
-def _scale_count(ladder: Ladder) -> str:
-    return f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
-
-
 def pooled_text(ladder: Ladder) -> str:
     """Return what the pooled k multiplies, over how many scales and pairs, and its p-value."""
+    scales = f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
     if ladder.k is None or ladder.k.k is None:
-        return f"no multiplier over {_scale_count(ladder)}"
+        return f"no multiplier over {scales}"
     p = f", {format_p_statement(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
     return (
         f"{ladder.k.estimand.value}: multiplier of {MULTIPLIED[ladder.k.estimand]}, "
-        f"pooled over {_scale_count(ladder)}, n = {ladder.k.n} pairs{p}"
+        f"pooled over {scales}, n = {ladder.k.n} pairs{p}"
     )
 
 
