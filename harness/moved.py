@@ -1,7 +1,7 @@
 """Old module paths: what users' mechanisms import works for one version, the rest is answered with its place.
 
 `moved.json` holds `modules`, old path -> new path, and `names`, old path -> {old name: "new.module:NewName"}
-of what users' own files import (docs/new_variant.md).
+of what users' own files import (docs/new_variant.md); RENAMED holds the arguments and attributes they use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ from types import ModuleType
 from typing import Any
 
 TABLE = Path(__file__).with_name("moved.json")
+RENAMED = {
+    "after_step": "update_after_step",
+    "idle_parameters": "inactive_parameters",
+    "parts": "sequence_shards",
+    "sequences": "per_device_batch",
+    "splits": "supports_sequence_parallel",
+}
 
 
 class MovedNameWarning(DeprecationWarning):
@@ -76,6 +83,13 @@ def forward(module: str) -> Callable[[str], Any]:
         return getattr(importlib.import_module(place), new)
 
     return get
+
+
+def current_name(name: str) -> str:
+    """Return the name that an argument or attribute has now, with a MovedNameWarning if `name` is old."""
+    if name in RENAMED:
+        warnings.warn(f"'{name}' is now called '{RENAMED[name]}'.", MovedNameWarning, stacklevel=3)
+    return RENAMED.get(name, name)
 
 
 @cache

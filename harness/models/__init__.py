@@ -13,7 +13,6 @@ Arrays carry their axes in the name:
 In mixtures of experts:  E experts, K of them per token, A assignments (A = B T K), R rows, M blocks of rows
 """
 
-from harness import moved
 from harness.models import attention, feedforward
 from harness.models.diffusion import ImageModel, ImageModelDims, image_size
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
@@ -36,5 +35,3 @@ __all__ = [
     "feedforward",
     "image_size",
 ]
-
-__getattr__ = moved.forward(__name__)  # names of version 0.1

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness import moved
 from harness.config.schema.run import Precision
-from harness.models.mechanism import RenamedAttributes
 from harness.models.parameters import gain
 from harness.parallel.sharding.axis_rules import out_sharding, reshape
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
@@ -97,7 +95,7 @@ class RMSNorm(nnx.Module):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rotary(RenamedAttributes):
+class Rotary:
     """Rotary position embedding: rotates each pair (k, k + K/2) by position times base^(-2k/K)
     (arXiv:2104.09864)."""
 
@@ -125,6 +123,3 @@ class Rotary(RenamedAttributes):
         low, high = jnp.split(x_BHTK, 2, axis=-1)
         halves = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
         return jnp.concatenate(halves, axis=-1).astype(x_BHTK.dtype)
-
-
-__getattr__ = moved.forward(__name__)  # names of version 0.1

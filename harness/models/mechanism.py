@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import astuple, dataclass
 from operator import add
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from jax import Array
 
-RENAMED = {
-    "after_step": "update_after_step",
-    "executed_once": "unreplicated_flops",
-    "idle_parameters": "inactive_parameters",
-    "module": "build",
-    "of_part": "local_shard",
-    "parts": "sequence_shards",
-    "sequences": "per_device_batch",
-    "splits": "supports_sequence_parallel",
-}
-"""Old name -> new name of attributes and arguments that users' mechanisms may use, for one version."""
-
-
-def current_name(old: str) -> str:
-    """Return the new name of a renamed attribute, with a DeprecationWarning."""
-    warnings.warn(f"'{old}' is now called '{RENAMED[old]}'.", DeprecationWarning, stacklevel=3)
-    return RENAMED[old]
-
-
-class RenamedAttributes:
-    """Base of classes whose attributes can still be read by their old names."""
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Return the attribute under its new name. Raises AttributeError if it never existed."""
-            if name in RENAMED:
-                return getattr(self, current_name(name))
-            raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+from harness import moved
 
 
 @dataclass(frozen=True)
@@ -53,7 +24,7 @@ class ModelDims:
 
 
 @dataclass(frozen=True)
-class LayerContext(RenamedAttributes):
+class LayerContext:
     """Facts about one layer of a model: everything that a mechanism may depend on when it is built."""
 
     shape: ModelDims
@@ -66,6 +37,8 @@ class LayerContext(RenamedAttributes):
     grows."""
     sequence_shards: int = 1
     """Number of devices that share one sequence."""
+    sequences = property(lambda context: getattr(context, moved.current_name("sequences")))
+    parts = property(lambda context: getattr(context, moved.current_name("parts")))
 
 
 class RouterStats(NamedTuple):

@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from harness import moved
-
 T = TypeVar("T")
 
 
@@ -148,6 +146,3 @@ def sort_by_path(by_path: Mapping[str, T]) -> dict[str, T]:
 
 def _path_key(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if re.fullmatch(r"\d+", part) else (-1, part) for part in path.split(".")]
-
-
-__getattr__ = moved.forward(__name__)  # names of version 0.1

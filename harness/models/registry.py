@@ -26,14 +26,7 @@ from jax import Array
 from harness import moved
 from harness.config.schema import run
 from harness.core.errors import UserError, did_you_mean
-from harness.models.mechanism import (
-    RENAMED,
-    LayerContext,
-    MatmulFlops,
-    RenamedAttributes,
-    RouterStats,
-    current_name,
-)
+from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
 
 Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
@@ -65,7 +58,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
-class ConfiguredModule(RenamedAttributes):
+class ConfiguredModule:
     """A mechanism with validated options: the meaning of a config's `{name, options}` node."""
 
     mechanism: Mechanism
@@ -123,8 +116,8 @@ def register_mechanism(kind: str, name: str, options: type, **fields: Any) -> Ca
     `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on. The decorator
     raises UserError if another module has the name.
     """
-    for old in RENAMED.keys() & fields.keys():
-        fields[current_name(old)] = fields.pop(old)
+    for name_given in tuple(fields):
+        fields[moved.current_name(name_given)] = fields.pop(name_given)
 
     def register(module: Module) -> Module:
         existing = _REGISTERED[kind].get(name)

@@ -7,8 +7,7 @@ import pytest
 from harness import extend
 from harness.config.schema.run import ModuleConfig
 from harness.models import registry
-from harness.models.attention import gated, grouped_query
-from harness.models.diffusion.conditioning.base import Way
+from harness.models.attention import grouped_query
 
 DIMS = extend.ModelDims(width=16, layers=2, heads=4, head_width=4, ffn=24, vocabulary=32)
 CONTEXT = extend.LayerContext(DIMS, layer=0, sequence_length=16, qk_norm=True, norm_epsilon=1e-6)
@@ -35,20 +34,3 @@ def test_old_arguments_and_attributes_work_with_a_warning(monkeypatch):
     assert configured.supports_sequence_parallel(CONTEXT)
     with pytest.warns(DeprecationWarning, match="'parts' is now called 'sequence_shards'"):
         assert configured.executed_flops(CONTEXT).total == 1
-
-
-def test_old_methods_of_softmax_attention_still_override():
-    with pytest.warns(DeprecationWarning, match="'mix' is now called 'attend_heads'"):
-
-        class Old(gated.GatedAttention):
-            def mix(self, x_BTD, rotary):
-                return super().mix(x_BTD, rotary)
-
-    assert Old.attend_heads is Old.mix
-    assert gated.GatedAttention.mix is gated.GatedAttention.attend_heads
-
-
-def test_old_modulations_are_still_made():
-    with pytest.warns(DeprecationWarning, match="BranchModulation"):
-        way = Way(enter=abs, leave=abs)
-    assert isinstance(way, extend.BranchModulation)

@@ -87,18 +87,20 @@ def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
     class Options:
         scale: float = 1.0
 
+    one = grouped_query.GroupedOptions(kv_heads=1)
+
     @register_attention(
         "mine",
         Options,
-        model_flops=lambda context, options: grouped_query.model_flops(context, 1),
-        executed_flops=lambda context, options: grouped_query.executed_flops(context, 1),
+        model_flops=lambda context, options: grouped_query.model_flops(context, one),
+        executed_flops=lambda context, options: grouped_query.executed_flops(context, one),
         cache_bytes=lambda context, options, bytes_per_value: grouped_query.cache_bytes(
-            context, bytes_per_value, 1
+            context, one, bytes_per_value
         ),
     )
     class Mine(grouped_query.SoftmaxAttention):
         def __init__(self, context, options):
-            super().__init__(context, kv_heads=1)
+            super().__init__(context, one)
 
     model = small("mine", options={"scale": 2})
     assert model.param_specs["layers.0.attention.key"].shape == (8, 1, 4)

@@ -87,8 +87,7 @@ def finalize(state: OnlineState, queries: int, sink_GR: Array | None) -> tuple[A
 
 
 def block_gradients(inputs: BackwardInputs, block: KVBlock) -> tuple[Array, Array, Array]:
-    """Return a block's contributions to the gradients of queries [B, G, R, T, K], keys and values [B, G, S,
-    K]."""
+    """Return a block's part of the gradients of queries [B, G, R, T, K], keys and values [B, G, S, K]."""
     B, G, R, T, _ = inputs.query_BGRTK.shape
     total_BGM1, slope_BGMK, along_BGM1 = (array.reshape(B, G, R * T, -1) for array in inputs[1:])
     score_BGMS, scores_vjp = jax.vjp(

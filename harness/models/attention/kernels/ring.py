@@ -19,22 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.models.attention.kernels.online_softmax import (
-    BackwardInputs,
-    KVBlock,
-    OnlineState,
-    block_gradients,
-    finalize,
-    init,
-    update,
-)
-from harness.models.attention.kernels.softmax import (
-    causal_mask,
-    group_heads,
-    mask_documents,
-    mean_computed_keys,
-    query_blocks,
-)
+from harness.models.attention.kernels import online_softmax, softmax
+from harness.models.attention.kernels.online_softmax import BackwardInputs, KVBlock, OnlineState
+from harness.models.attention.kernels.softmax import causal_mask, mask_documents, query_blocks
 from harness.parallel.sharding.axis_rules import reshape
 from harness.parallel.sharding.sequence_parallel import SEQUENCE_AXIS, num_shards
 
@@ -77,7 +64,7 @@ def ring_attention(
     """Compute `attend` where T is one device's shard. Call it inside
     `parallel.sharding.sequence_parallel.shard_sequence`."""
     B, H, T, _ = query_BHTK.shape
-    query_BGRTK, sink_GR = group_heads(query_BHTK, key_BGTK.shape[1], sink_H)
+    query_BGRTK, sink_GR = softmax.group_heads(query_BHTK, key_BGTK.shape[1], sink_H)
     local = KVShard(key_BGTK, value_BGTK, document_BT)
     mixed_BGRTK = _attend(RingOptions(num_shards(), window, softcap), query_BGRTK, local, sink_GR)
     return reshape(mixed_BGRTK, (B, H, T, -1), "batch", "heads", None, None)
@@ -93,18 +80,16 @@ _attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(0,))
 def _forward(
     ring: RingOptions, query_BGRTK: Array, local: KVShard, sink_GR: Array | None
 ) -> tuple[Array, Residuals]:
-    cuts = query_blocks(query_BGRTK.shape[3])
-    queries = [query_BGRTK[:, :, :, start:stop] for start, stop in cuts]
+    queries = [query_BGRTK[:, :, :, start:stop] for start, stop in query_blocks(query_BGRTK.shape[3])]
 
     def step(hop: Array, visiting: KVShard, states: list[OnlineState]) -> list[OnlineState]:
-        blocks = _kv_blocks(ring, hop, local, visiting)
-        return list(map(update, states, queries, blocks))
+        return list(map(online_softmax.update, states, queries, _kv_blocks(ring, hop, local, visiting)))
 
-    local_blocks = _kv_blocks(ring, None, local, local)
-    states = list(map(init, queries, local_blocks))
+    states = list(map(online_softmax.init, queries, _kv_blocks(ring, None, local, local)))
     states = _rotate(ring, local, step, states)
     outputs = [
-        finalize(state, stop - start, sink_GR) for state, (start, stop) in zip(states, cuts, strict=True)
+        online_softmax.finalize(state, query.shape[3], sink_GR)
+        for state, query in zip(states, queries, strict=True)
     ]
     mixed_BGRTK, total_BGRT1 = (jnp.concatenate(blocks, axis=3) for blocks in zip(*outputs, strict=True))
     mixed_BGRTK = mixed_BGRTK.astype(local.value_BGTK.dtype)
@@ -119,15 +104,15 @@ def _backward(
     inputs = BackwardInputs(residuals.query_BGRTK, residuals.total_BGRT1, slope_BGRTK, along_BGRT1)
 
     def step(hop: Array, visiting: KVShard, gradient: tuple[Array, KVShard]) -> tuple[Array, KVShard]:
-        query_BGRTK, kv_gradient = gradient
-        return _add(
-            (query_BGRTK, _shift(kv_gradient, ring, 1)),
-            _shard_gradients(ring, hop, inputs, residuals.local, visiting),
-        )
+        arrived = gradient[0], _shift(gradient[1], ring, 1)
+        return _add(arrived, _shard_gradients(ring, hop, inputs, residuals.local, visiting))
 
     gradient = _shard_gradients(ring, None, inputs, residuals.local, residuals.local)
     query_BGRTK, kv_gradient = _rotate(ring, residuals.local, step, gradient)
-    sink_GR = None if residuals.sink_GR is None else _sink_gradient(residuals.sink_GR, inputs)
+    sink_GR = None
+    if residuals.sink_GR is not None:  # the gradient of the sinks, whose values are zero
+        share_BGRT = jnp.exp(residuals.sink_GR[..., None] - inputs.total_BGRT1[..., 0])
+        sink_GR = -jnp.sum(share_BGRT * inputs.along_BGRT1[..., 0], axis=(0, 3))
     local_kv_gradient = _shift(kv_gradient, ring, -_hops(ring, residuals.local))
     return query_BGRTK.astype(residuals.query_BGRTK.dtype), local_kv_gradient, sink_GR
 
@@ -162,8 +147,7 @@ def _shift(shard: KVShard, ring: RingOptions, by: int) -> KVShard:
 
 
 def _kv_blocks(ring: RingOptions, hop: Array | None, local: KVShard, visiting: KVShard) -> Iterator[KVBlock]:
-    """Yield each query block's keys after `hop` hops; hop None: its own shard, without keys after the block's
-    end."""
+    """Yield each query block's keys after `hop` hops; None: its own shard, up to the block's last key."""
     T = local.key_BGTK.shape[2]
     query_start = 0 if hop is None else jax.lax.axis_index(SEQUENCE_AXIS) * T
     key_start = 0 if hop is None else query_start - hop * T
@@ -183,17 +167,11 @@ def _shard_gradients(
     queries, kv_gradients = [], []
     for (start, stop), keys in zip(query_blocks(T), _kv_blocks(ring, hop, local, visiting), strict=True):
         block = BackwardInputs(*(array[:, :, :, start:stop] for array in inputs))
-        query_BGRTK, *kv_gradient = block_gradients(block, keys)
+        query_BGRTK, *kv_gradient = online_softmax.block_gradients(block, keys)
         queries.append(query_BGRTK)
         kv_gradients.append([jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2]), (0, 0))) for x in kv_gradient])
     key_BGTK, value_BGTK = functools.reduce(_add, kv_gradients)
     return jnp.concatenate(queries, axis=3), KVShard(key_BGTK, value_BGTK, None)
-
-
-def _sink_gradient(sink_GR: Array, inputs: BackwardInputs) -> Array:
-    """Return the gradient of the sinks, whose values are zero."""
-    share_BGRT = jnp.exp(sink_GR[..., None] - inputs.total_BGRT1[..., 0])
-    return -jnp.sum(share_BGRT * inputs.along_BGRT1[..., 0], axis=(0, 3))
 
 
 def _add(left: Any, right: Any) -> Any:
@@ -211,10 +189,9 @@ def num_hops(part: int, window: int | None, devices: int) -> int:
 
 
 def mean_computed_keys_ring(length: int, window: int | None, devices: int) -> float:
-    """Return the mean number of keys per query that `ring_attention` computes: blocks of its own shard, and
-    full earlier shards."""
+    """Return the mean number of keys per query that `ring_attention` computes: its blocks, earlier shards."""
     if devices == 1:
-        return mean_computed_keys(length, window)
+        return softmax.mean_computed_keys(length, window)
     part = length // devices
     within = sum((stop - start) * stop for start, stop in query_blocks(part)) / part
     return within + part * num_hops(part, window, devices)

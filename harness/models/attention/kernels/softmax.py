@@ -43,22 +43,14 @@ def attend(
             query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR, document_BT
         )
     else:
-        mixed_BGRTK = jnp.concatenate(
-            [
-                _softmax_product(
-                    query_BGRTK[:, :, :, start:stop],
-                    key_BGTK[:, :, :stop],
-                    value_BGTK[:, :, :stop],
-                    _mask_block(
-                        causal_mask(jnp.arange(start, stop), jnp.arange(stop), window), document_BT, start
-                    ),
-                    softcap,
-                    sink_GR,
-                )
-                for start, stop in query_blocks(T)
-            ],
-            axis=3,
-        )
+        blocks = []
+        for start, stop in query_blocks(T):
+            query, keys = query_BGRTK[:, :, :, start:stop], (key_BGTK[:, :, :stop], value_BGTK[:, :, :stop])
+            mask = causal_mask(jnp.arange(start, stop), jnp.arange(stop), window)
+            if document_BT is not None:
+                mask = mask_documents(mask, document_BT[:, start:stop], document_BT[:, :stop])
+            blocks.append(_softmax_product(query, *keys, mask, softcap, sink_GR))
+        mixed_BGRTK = jnp.concatenate(blocks, axis=3)
     return reshape(mixed_BGRTK, (B, H, T, -1), "batch", "heads", None, None)
 
 
@@ -86,6 +78,8 @@ def fused_attention(
 ) -> Array:
     """Compute `attend` in one operation. Values narrower than keys are padded."""
     K, value_width = query_BHTK.shape[-1], value_BGTK.shape[-1]
+    half = query_BHTK.dtype in (jnp.bfloat16, jnp.float16)
+    use_cudnn = jax.default_backend() == "gpu" and half and K % 8 == 0 and K <= 128
     padded_BGTK = jnp.pad(value_BGTK, ((0, 0), (0, 0), (0, 0), (0, K - value_width)))
     mixed_BTHK = jax.nn.dot_product_attention(
         *(x.swapaxes(1, 2) for x in (query_BHTK, key_BGTK, padded_BGTK)),
@@ -93,14 +87,9 @@ def fused_attention(
         is_causal=True,
         local_window_size=None if window is None else (window - 1, 0),
         # By default JAX writes out the scores on a GPU too. cuDNN supports only half precision.
-        implementation="cudnn" if _use_cudnn(query_BHTK) else None,
+        implementation="cudnn" if use_cudnn else None,
     )
     return mixed_BTHK.swapaxes(1, 2)[..., :value_width]
-
-
-def _use_cudnn(query_BHTK: Array) -> bool:
-    half, K = query_BHTK.dtype in (jnp.bfloat16, jnp.float16), query_BHTK.shape[-1]
-    return jax.default_backend() == "gpu" and half and K % 8 == 0 and K <= 128
 
 
 def _attend_in_chunks(
@@ -127,15 +116,12 @@ def _attend_in_chunks(
     chunk_C1 = jnp.arange(C)[:, None] * window
     query_at_CW = chunk_C1 + jnp.arange(window)
     key_at_CS = chunk_C1 + jnp.arange(-window, window)
-    mask_CWS = jax.vmap(lambda query, key: causal_mask(query, key, window))(query_at_CW, key_at_CS)
-    mask = mask_CWS[:, None]
+    mask = jax.vmap(lambda query, key: causal_mask(query, key, window))(query_at_CW, key_at_CS)[:, None]
     if document_BT is not None:
         document_BCW = reshape(document_BT, (B, C, window), "batch", None, None)
         previous_BCW = jnp.pad(document_BCW[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        same_document_BCWS = _same_document(
-            document_BCW, jnp.concatenate([previous_BCW, document_BCW], axis=-1)
-        )
-        mask = mask & same_document_BCWS[:, None, :, None]
+        key_BCS = jnp.concatenate([previous_BCW, document_BCW], axis=-1)
+        mask = mask & _same_document(document_BCW, key_BCS)[:, None, :, None]
     mixed_BGCRWK = _softmax_product(
         query_BGRCWK.swapaxes(2, 3),
         with_previous(key_BGTK),
@@ -198,14 +184,6 @@ def causal_mask(query_at_T: Array, key_at_S: Array, window: int | None) -> Array
     return mask_TS if window is None else mask_TS & (distance_TS < window)
 
 
-def _mask_block(mask_TS: Array, document_BT: Array | None, start: int) -> Array:
-    """Return the mask of queries from `start` on: [T, S], or [B, 1, 1, T, S] if documents are given."""
-    if document_BT is None:
-        return mask_TS
-    T, S = mask_TS.shape
-    return mask_documents(mask_TS, document_BT[:, start : start + T], document_BT[:, :S])
-
-
 def mask_documents(mask_TS: Array, query_BT: Array, key_BS: Array) -> Array:
     """Return [B, 1, 1, T, S]: the mask, limited to keys of the query's own document."""
     return mask_TS & _same_document(query_BT, key_BS)[:, None, None]
@@ -234,8 +212,7 @@ def mean_visible_keys(length: int, window: int | None = None) -> float:
 
 
 def mean_computed_keys(length: int, window: int | None = None) -> float:
-    """Return the mean number of keys per query that `attend` computes: full blocks or chunks, masked keys
-    included."""
+    """Return the mean number of keys per query that `attend` computes, masked ones of its blocks included."""
     if window is not None and uses_chunks(length, window):
         return 2.0 * window
     return sum((stop - start) * stop for start, stop in query_blocks(length)) / length

@@ -11,7 +11,6 @@ whose `post` is not called. Its FLOPs are only those of its own products.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,12 +27,6 @@ class BranchModulation:
 
     pre: Callable[[Array], Array]
     post: Callable[[Array], Array]
-
-
-def Way(enter: Callable[[Array], Array], leave: Callable[[Array], Array]) -> BranchModulation:
-    """Return a BranchModulation; its name and arguments before they were renamed, kept for one version."""
-    warnings.warn("'Way' is now called 'BranchModulation'.", DeprecationWarning, stacklevel=2)
-    return BranchModulation(enter, leave)
 
 
 class Conditioning(nnx.Module):
