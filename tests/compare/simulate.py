@@ -215,7 +215,7 @@ def null_arms(random, n: int, arms: int) -> list[np.ndarray]:
 
 def one_pair_of_steps(reps: int, steps: int = 30, rng: int = 0) -> Rate:
     """A true null rejected by a band over the last evaluations of one pair: why it has no p."""
-    from harness.compare.stats.single_pair_band import trajectory_band
+    from harness.compare.stats.paired_effects import trajectory_band
 
     random, hits = np.random.default_rng(rng), 0
     for _ in range(reps):

@@ -162,9 +162,8 @@ def test_configs_that_differ_in_their_seeds_are_parsed_once(tmp_path, monkeypatc
     from harness.compare.inputs import run_records
 
     parsed = []
-    monkeypatch.setattr(
-        run_records, "_parse", lambda text, real=run_records._parse: parsed.append(text) or real(text)
-    )
+    real = run_records.with_new_names
+    monkeypatch.setattr(run_records, "with_new_names", lambda node: parsed.append(node) or real(node))
     compare(write_sweep(tmp_path / "sweep", ONE))
     assert len(parsed) == 2
 

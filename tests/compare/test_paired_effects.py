@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.compare.inputs.noise_floor import noise_floor
 from harness.compare.stats import paired_effects
 from harness.compare.stats.estimates import Estimand
-from harness.compare.stats.single_pair_band import trajectory_band
+from harness.compare.stats.paired_effects import trajectory_band
 from tests.compare.numbers import exactly
 
 RNG = np.random.default_rng(0)

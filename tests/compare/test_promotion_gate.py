@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from harness.compare import compare
-from harness.compare.inputs.loss_spikes import LEVEL_STEPS, find_spikes
 from harness.compare.results.verdict_types import Criterion, GateResult
-from harness.compare.verdict.promotion_gate import decide_gate
+from harness.compare.verdict.promotion_gate import LEVEL_STEPS, decide_gate, find_spikes
 from harness.records.paths import SweepDir
 from tests.compare.synthetic import Recipe, surface, write_sweep
 

@@ -101,10 +101,6 @@ def check_state(
 ) -> StateCheck:
     """Compare the arrays of a checkpoint (`saved`, by path) with those of the replay (`computed`)."""
     differing = [path for path, array in computed.items() if saved[path].tobytes() != array.tobytes()]
-    gaps = [_max_difference(saved[path], computed[path]) for path in differing]
-    return StateCheck(step, len(computed), tuple(differing), max(gaps, default=0.0), same_examples)
-
-
-def _max_difference(a: np.ndarray, b: np.ndarray) -> float:
-    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    return float(np.max(gap, where=np.isfinite(gap), initial=0.0))
+    gaps = (np.abs(saved[p].astype(np.float64) - computed[p].astype(np.float64)) for p in differing)
+    largest = max((float(np.max(g, where=np.isfinite(g), initial=0.0)) for g in gaps), default=0.0)
+    return StateCheck(step, len(computed), tuple(differing), largest, same_examples)

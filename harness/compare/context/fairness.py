@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.compare.inputs.json_values import number_or_none
+from harness.compare.inputs.json_values import dict_or_empty, number_or_none
 from harness.compare.inputs.lr_tuning import RateCurve
 from harness.compare.inputs.pairing import group_by_variant
 from harness.compare.inputs.run_records import RunRecord
@@ -46,8 +46,8 @@ def _row(
         non_embedding=facts.non_embedding,
         flops_per_token=facts.flops_per_token,
         executed_flops_per_token=facts.executed_flops_per_token,
-        parameters_ratio=_ratio(facts.non_embedding, base and base.non_embedding),
-        flops_ratio=_ratio(facts.flops_per_token, base and base.flops_per_token),
+        parameters_ratio=facts.non_embedding / base.non_embedding if base and base.non_embedding else None,
+        flops_ratio=facts.flops_per_token / base.flops_per_token if base and base.flops_per_token else None,
         tokens=provenance.tokens,
         steps=facts.steps,
         schedule=_schedule(first.config),
@@ -145,14 +145,10 @@ def _tuning(entry: Any) -> str:
 
 def _curve(entry: Any) -> RateCurve:
     """Return the (learning rate, loss) pairs of rule.json by rising rate, without malformed ones."""
-    pairs = entry.get("curve") if isinstance(entry, Mapping) else None
-    points = pairs if isinstance(pairs, list) else []
-    losses = {
-        rate: number_or_none(pair[1])
-        for pair in points
-        if isinstance(pair, list) and len(pair) == 2 and (rate := number_or_none(pair[0])) is not None
-    }
-    return tuple(sorted(losses.items()))
+    points = dict_or_empty(entry).get("curve")
+    pairs = [point for point in points if isinstance(point, list)] if isinstance(points, list) else []
+    losses = {number_or_none(pair[0]): number_or_none(pair[1]) for pair in pairs if len(pair) == 2}
+    return tuple(sorted((rate, loss) for rate, loss in losses.items() if rate is not None))
 
 
 def _base_checkpoint(runs: Sequence[RunRecord]) -> str:
@@ -161,7 +157,3 @@ def _base_checkpoint(runs: Sequence[RunRecord]) -> str:
     names = (str((run.provenance.facts.base or {}).get("name", "")) for run in runs)
     patterns = {re.sub(r"/seed\d+(?=[@/])", "/seed*", name.replace(scale, "/*/", 1)) for name in names}
     return ", ".join(sorted(patterns))
-
-
-def _ratio(value: float, base: float | None) -> float | None:
-    return value / base if base else None

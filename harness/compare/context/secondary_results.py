@@ -15,8 +15,12 @@ from harness.compare.stats.paired_effects import effect_from_deltas, paired_effe
 from harness.records.run.metrics import read_curve
 from harness.records.run.sample_quality import SampleQuality, read_sample_quality
 
+END_SHARE = 0.1
+"""Fraction of a run's steps, counted from its end, over which the expert load is averaged."""
 LossesBySeed = Mapping[int, tuple[float, float]]
 """Loss before the first step and loss at the end, for each seed."""
+SamplesBySeed = dict[int, SampleQuality]
+"""Sample-quality record of each seed."""
 
 
 def forgetting_rows(
@@ -73,10 +77,6 @@ def _forgetting_row(
     )
 
 
-SamplesBySeed = dict[int, SampleQuality]
-"""Sample-quality record of each seed."""
-
-
 def sample_rows(runs: Sequence[RunRecord], scales: Sequence[str], control: str) -> tuple[SampleRow, ...]:
     """Build one row per scale and variant, the control first. Text sweeps have none."""
     samples: dict[tuple[str, str], SamplesBySeed] = {}
@@ -85,9 +85,7 @@ def sample_rows(runs: Sequence[RunRecord], scales: Sequence[str], control: str) 
             scale, variant, seed = run.key
             samples.setdefault((scale, variant), {})[seed] = record
     ordered = sorted(samples, key=lambda key: (scales.index(key[0]), key[1] != control, key[1]))
-    return tuple(
-        _sample_row(*key, samples[key], samples.get((key[0], control), {}), control) for key in ordered
-    )
+    return tuple(_sample_row(*k, samples[k], samples.get((k[0], control), {}), control) for k in ordered)
 
 
 def _sample_row(
@@ -106,10 +104,6 @@ def _sample_row(
         count=first.count,
         features=first.features,
     )
-
-
-END_SHARE = 0.1
-"""Fraction of a run's steps, counted from its end, that is averaged."""
 
 
 def expert_uses(runs: Sequence[RunRecord], scales: Sequence[str]) -> tuple[ExpertUse, ...]:

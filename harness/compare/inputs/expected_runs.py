@@ -34,7 +34,8 @@ class ExpectedRuns:
 
     @cached_property
     def expected(self) -> frozenset[RunKey]:
-        """Existing runs and those that the ledger places; without one, all variants at all scales and seeds."""
+        """Existing runs and those that the ledger places; without a ledger, every variant at every scale and
+        seed that some variant has."""
         existing_runs = frozenset(run.key for run in self.runs)
         if self.ledger_runs:
             return existing_runs | self.ledger_runs

@@ -48,9 +48,8 @@ def noise_floor(losses: Sequence[Iterable[float]], scale: str = "") -> NoiseFloo
     losses: one group per data order, each of two or more parameter seeds. s0^2 = 2 x pooled variance within
     groups, df = sum (n_g - 1), correlation: intraclass correlation between groups.
     """
-    groups = [np.asarray(list(group), float) for group in losses]
-    groups = [group[np.isfinite(group)] for group in groups]
-    groups = [group for group in groups if group.size > 1]
+    arrays = [np.asarray(list(group), float) for group in losses]
+    groups = [finite for array in arrays if (finite := array[np.isfinite(array)]).size > 1]
     df = sum(group.size - 1 for group in groups)
     if not df:
         return None

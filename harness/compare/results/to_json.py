@@ -24,7 +24,8 @@ def to_json(result: Any) -> Any:
         return [to_json(value) for value in result]
     if isinstance(result, Enum):
         return result.value
-    value: Any = result.item() if hasattr(result, "item") else result
+    to_scalar = getattr(result, "item", None)
+    value = to_scalar() if to_scalar else result
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

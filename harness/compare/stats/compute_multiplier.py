@@ -127,9 +127,12 @@ def compute_multiplier(
     log_k = -math.log(curvature) / b if b else -d / g
     shared_se, relative_se = abs(log_k) * slope.shared_error, (slope.se or 0.0) / g
     own_se = 0.0 if slope.shared_error and math.isinf(slope.df) else abs(log_k) * relative_se
-    se, df = _combined_error(
-        None if delta.se is None else delta.se / (g * curvature), delta.df, own_se, slope.df, shared_se
-    )
+    se, df = None, delta.df
+    if delta.se is not None and delta.df is not None:
+        parts = np.array([(delta.se / (g * curvature)) ** 2, own_se**2, shared_se**2])
+        total = float(parts.sum())
+        used = float((parts**2 / np.array([delta.df, slope.df, math.inf])).sum())
+        se, df = math.sqrt(total), total**2 / used if used else delta.df
     flags = slope.flags + (("POOR_FIT",) if relative_se > 0.33 else ())
     base = multiplier_with_interval(slope.estimand, log_k, se, df, delta.n, flags, level or delta.level)
     per_flop = math.exp(log_k) / flops_ratio if flops_ratio and abs(flops_ratio - 1) > 0.01 else None
@@ -137,18 +140,6 @@ def compute_multiplier(
         base, slope=g, slope_se=slope.se, exponent=b, k_per_flop=per_flop, shared_se=shared_se,
         sampling=delta.estimand,
     )  # fmt: skip
-
-
-def _combined_error(
-    delta_se: float | None, delta_df: float | None, slope_se: float, slope_df: float, shared_se: float
-) -> tuple[float | None, float | None]:
-    """Return SE and Satterthwaite's df of three independent errors, the shared one with infinite df."""
-    if delta_se is None or delta_df is None:
-        return None, delta_df
-    parts = np.array([delta_se**2, slope_se**2, shared_se**2])
-    used = float((parts**2 / np.array([delta_df, slope_df, math.inf])).sum())
-    total = float(parts.sum())
-    return math.sqrt(total), total**2 / used if used else delta_df
 
 
 def pooled_multiplier(multipliers: Sequence[Multiplier], *, level: float = 0.95) -> Multiplier | None:

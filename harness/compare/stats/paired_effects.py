@@ -99,12 +99,7 @@ def welch_effect(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Effect:
     return effect_with_interval(mean, math.sqrt(v_a + v_b), n, float(df), "Welch (unpaired)", level=level)
 
 
-def variance_mismatch(
-    deltas: Sequence[np.ndarray],
-    floors: Sequence[NoiseFloor | None],
-    noisier: float = 0.2,
-    quieter: float = 0.01,
-) -> bool:
+def variance_mismatch(deltas: Sequence[np.ndarray], floors: Sequence[NoiseFloor | None]) -> bool:
     """Return True if the noise of A/B differences differs from the A/A floor: an F-test pooled over scales.
 
     F = sum (n_s - 1) v_s / s0_s^2 / sum (n_s - 1), on sum (n_s - 1) and sum d0_s df. The level for noisier
@@ -118,7 +113,7 @@ def variance_mismatch(
         return False
     ratio = sum((len(d) - 1) * np.var(d, ddof=1) / f.s0**2 for d, f in usable) / df1
     above = f_sf(float(ratio), df1, df2)
-    return above < noisier or 1 - above < quieter
+    return above < 0.2 or 1 - above < 0.01
 
 
 def pearson_correlation(a: ArrayLike, b: ArrayLike) -> float | None:

@@ -49,10 +49,12 @@ class Power:
     @property
     def sentence(self) -> str:
         """One-paragraph summary for the terminal."""
-        parts = [
-            f"{rung.scale}: {_effect_text(rung.detectable, f' {self.unit}')} with {rung.seeds} seeds"
-            for rung in self.rungs
-        ]
+        parts = []
+        for rung in self.rungs:
+            effect = (
+                f"{rung.detectable:.4f} {self.unit}" if rung.detectable is not None else "nothing (one seed)"
+            )
+            parts.append(f"{rung.scale}: {effect} with {rung.seeds} seeds")
         pooled = f"; pooled over scales |ln k| {self.pooled_log_k:.3f}" if self.pooled_log_k else ""
         flip = f"; the sign-flip test can reach p {self.smallest_p:.2g} at best" if self.smallest_p else ""
         return f"Detectable with {self.chance:.0%} power: {', '.join(parts)}{pooled}{flip}. {self.assumption}"
@@ -138,7 +140,3 @@ def _assumption_text(rungs: Sequence[RungPower], sd: float, unit: str) -> str:
         return "The noise of every scale is that of its A/A library (pairs with the same start are quieter)."
     noise = f"a pair's difference has a seed noise of {sd:g} {unit} (SD)"
     return f"Assumed, since no A/A library covers {scales}: {noise}."
-
-
-def _effect_text(value: float | None, unit: str) -> str:
-    return f"{value:.4f}{unit}" if value is not None else "nothing (one seed)"

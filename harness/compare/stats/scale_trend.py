@@ -35,8 +35,10 @@ def trend(
     se, df = satterthwaite(contrast, usable)
     half = t_critical(df, level) * se
     p = t_two_sided_p(gamma / se, df) if se else float(gamma == 0)
-    direction = _direction(gamma - half, gamma + half)
-    return Trend(gamma, gamma - half, gamma + half, p, df, len(usable), direction)
+    low, high = gamma - half, gamma + half
+    not_resolved = Direction.HOLDS if low > HOLDS_ABOVE else Direction.UNRESOLVED
+    direction = Direction.SHRINKS if high < 0 else Direction.GROWS if low > 0 else not_resolved
+    return Trend(gamma, low, high, p, df, len(usable), direction)
 
 
 def project(
@@ -66,14 +68,6 @@ def project(
         _safe_exp(target), _safe_exp(log_k), _safe_exp(low), _safe_exp(high), log_k, low, high,
         _safe_exp(crossing) if near else None,
     )  # fmt: skip
-
-
-def _direction(low: float, high: float) -> Direction:
-    if high < 0:
-        return Direction.SHRINKS
-    if low > 0:
-        return Direction.GROWS
-    return Direction.HOLDS if low > HOLDS_ABOVE else Direction.UNRESOLVED
 
 
 def _scales_with_interval(

@@ -63,13 +63,30 @@ class ScalingLawInterval:
     """Number of resamples that converged to a finite fit."""
 
 
+def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
+    """Run BFGS, restarted from its end until it gains nothing: its first stop is often early.
+
+    Dense BFGS suits five unknowns: L-BFGS-B's tiny LAPACK calls wake every core and are ten times slower.
+    """
+    from scipy import optimize
+
+    best, value = start, np.inf
+    for _ in range(20):
+        result = optimize.minimize(function, best, jac=True, method="BFGS", options=BFGS_OPTIONS)
+        gain, best = value - result.fun, result.x
+        if not gain > 1e-11 * abs(result.fun):
+            break
+        value = result.fun
+    return best
+
+
 def fit_scaling_law(
     params: ArrayLike,
     tokens: ArrayLike,
     loss: ArrayLike,
     *,
     starts: int = 24,
-    minimize: Minimizer | None = None,
+    minimize: Minimizer = _minimize,
 ) -> ScalingLaw:
     """Fit by Huber's loss (1e-3) on log residuals in log-sum-exp form (Hoffmann et al. 2022, approach 3).
 
@@ -79,12 +96,14 @@ def fit_scaling_law(
     Raises ValueError for too few or non-positive points.
     """
     data, centre = _centred_logarithms(params, tokens, loss)
-    run = minimize or _minimize
-    ends = [run(lambda theta: huber_objective(theta, *data), s) for s in _start_points(max(starts, 24))]
+    ends = [minimize(lambda theta: huber_objective(theta, *data), s) for s in _start_points(max(starts, 24))]
     values = np.array([huber_objective(end, *data)[0] / OBJECTIVE_SCALE for end in ends])
     best = int(np.nanargmin(values))
     agreeing = int((values - values[best] <= START_AGREEMENT * values[best] + PERFECT_FIT).sum())
-    converged = agreeing >= 2 and _is_flat(ends[best], data)
+    value, gradient = huber_objective(ends[best], *data)
+    # Early stops that agree are steeper.
+    is_flat = bool(np.abs(gradient).max() < 1e-5 * value + OBJECTIVE_SCALE * PERFECT_FIT)
+    converged = agreeing >= 2 and is_flat
     reason = f"only {agreeing} of {len(ends)} starts ended at the best objective, or not at a flat point"
     return ScalingLaw(
         *_law_parameters(ends[best], centre), float(values[best]), converged, data[2].size, len(ends),
@@ -130,23 +149,6 @@ def huber_objective(
     return float(OBJECTIVE_SCALE * value), OBJECTIVE_SCALE * gradient
 
 
-def _minimize(function: Callable, start: np.ndarray) -> np.ndarray:
-    """Run BFGS, restarted from its end until it gains nothing: its first stop is often early.
-
-    Dense BFGS suits five unknowns: L-BFGS-B's tiny LAPACK calls wake every core and are ten times slower.
-    """
-    from scipy import optimize
-
-    best, value = start, np.inf
-    for _ in range(20):
-        result = optimize.minimize(function, best, jac=True, method="BFGS", options=BFGS_OPTIONS)
-        gain, best = value - result.fun, result.x
-        if not gain > 1e-11 * abs(result.fun):
-            break
-        value = result.fun
-    return best
-
-
 def _start_points(count: int) -> np.ndarray:
     """Return spread starts (count, 5), the same at every call. A and B are losses at the data's centre."""
     random = np.random.default_rng(0)
@@ -161,12 +163,6 @@ def _law_parameters(
     a, b, e, alpha, beta = theta.tolist()
     A, B = float(np.exp(a + alpha * centre[0])), float(np.exp(b + beta * centre[1]))
     return float(np.exp(e)), A, B, alpha, beta
-
-
-def _is_flat(theta: np.ndarray, data: tuple[np.ndarray, ...]) -> bool:
-    """Return True if the gradient is below 1e-5 of the objective. Early stops that agree are steeper."""
-    value, gradient = huber_objective(theta, *data)
-    return bool(np.abs(gradient).max() < 1e-5 * value + OBJECTIVE_SCALE * PERFECT_FIT)
 
 
 def _centred_logarithms(

@@ -71,8 +71,8 @@ def decide_over_scales(
     Under interim looks a pooled decision holds only if the largest scale has it too, at its look's level.
     Pooling alone is not valid there, because scales stop depending on their results.
     """
-    if pooled is None and rungs and all(rung.k is None for rung in rungs):
-        return _decide_without_slope(rungs, flags)
+    if pooled is None and rungs and all(rung.k is None for rung in rungs) and not blocking_flags(flags):
+        return _decide_without_slope(rungs)
     largest = rungs[-1].delta if rungs else None
     ruling = decide_ladder(pooled, low, high, largest, equivalence, flags, rule.alpha)
     holds = (Decision.INCONCLUSIVE, Decision.INVALID, *(rung.decision for rung in rungs[-1:]))
@@ -82,10 +82,8 @@ def decide_over_scales(
     return Ruling(Decision.INCONCLUSIVE, reason)
 
 
-def _decide_without_slope(rungs: Sequence[Rung], flags: Sequence[str]) -> Ruling:
+def _decide_without_slope(rungs: Sequence[Rung]) -> Ruling:
     """Decide without a multiplier: a direction only if every scale shows it on its own."""
-    if bad := blocking_flags(flags):
-        return Ruling(Decision.INVALID, explain_flags(bad))
     decisions = {rung.decision for rung in rungs}
     if len(decisions) == 1 and decisions <= {Decision.A_BETTER, Decision.B_BETTER}:
         reason = "every scale shows it on its own; without a slope there is no multiplier"

@@ -102,11 +102,11 @@ def pair_flags(pair: RunPair) -> set[str]:
     return _present(conditions) | size_flags(control.facts, treatment.facts)
 
 
-def size_flags(control: Facts, treatment: Facts) -> set[str]:
-    """Return the flags of two models whose parameters or FLOPs per token differ by over 1 %."""
+def size_flags(a: Facts, b: Facts) -> set[str]:
+    """Return the flags of two models if parameters or FLOPs per token of b differ by over 1 % of a's."""
     conditions = {
-        "UNEQUAL_FLOPS": _unequal(control.flops_per_token, treatment.flops_per_token),
-        "UNEQUAL_PARAMS": _unequal(control.parameters, treatment.parameters),
+        "UNEQUAL_FLOPS": abs(b.flops_per_token - a.flops_per_token) > 0.01 * abs(a.flops_per_token),
+        "UNEQUAL_PARAMS": abs(b.parameters - a.parameters) > 0.01 * abs(a.parameters),
     }
     return _present(conditions)
 
@@ -116,10 +116,6 @@ def schedule_key(run: RunRecord) -> tuple:
     schedule = run.config.get("schedule") or {}
     shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
     return (*shape, run.provenance.facts.steps)
-
-
-def _unequal(a: float, b: float, tolerance: float = 0.01) -> bool:
-    return abs(b - a) > tolerance * abs(a)
 
 
 def _present(conditions: Mapping[str, bool]) -> set[str]:
