@@ -13,8 +13,7 @@ from harness.cli.views.published_runs import published_runs_table
 from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log
-from harness.plan.validation.cross_validation import accuracy_summary, cross_validate, predict_published_rows
-from harness.plan.validation.fit import fit_calibration
+from harness.plan.validation import accuracy_summary, cross_validate, fit_calibration, predict_published_rows
 from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import drop_columns
 

@@ -145,7 +145,10 @@ def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(["evidence=nowhere"], "evidence=nowhere: no sweep"), (["evidence=a", "evidence=b"], "given 2 times")],
+    [
+        (["evidence=nowhere"], "evidence=nowhere is not a sweep"),
+        (["evidence=a", "evidence=b"], "given 2 times"),
+    ],
 )
 def test_a_mistake_is_one_sentence(capsys, given, said):
     assert cli.main(["plan", *given]) == 2

@@ -229,7 +229,7 @@ def test_a_full_disk_is_not_taken_for_trouble_on_the_other_side(bucket, cache, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", full)
-    assert f"does not fit on the disk of {cache}; Free some space there" in said(capsys, "compare", URL)
+    assert f"does not fit on the disk of {cache}. Free some space there" in said(capsys, "compare", URL)
 
 
 def test_a_folder_beside_it_that_goes_is_looked_for_again(bucket, monkeypatch, capsys):
@@ -335,9 +335,9 @@ class Named:
 
 def test_no_name_leads_out_of_the_copy():
     store = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
-    assert file_listing._list_folder(store, "b/r", top=True).keys() == {"a", "c%20d"}
+    assert file_listing._list_folder(store, "b/r", "b/r").keys() == {"a", "c%20d"}
     page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
-    assert file_listing._list_folder(page, "https://h/r", top=True).keys() == {"a b"}
+    assert file_listing._list_folder(page, "https://h/r", "https://h/r").keys() == {"a b"}
     here: Any = page
     assert file_listing.RemoteFolder("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
     assert file_listing.RemoteFolder("", here, "https://h/r/..%2Fx").name == "x"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.plan.validation.cross_validation import HeldOutPrediction
+from harness.plan.validation import HeldOutPrediction
 from harness.report.tables.text_table import Table, make_table
 
 

@@ -1,1 +1,0 @@
-"""Errors of the cost model on published runs."""
