@@ -261,7 +261,7 @@ def test_files_that_go_meanwhile_are_looked_for_again(bucket, cache, monkeypatch
     assert local_copy.fetch_sweep(URL).timing.exists()
     bucket.pipe("/bucket/runs/trial/plan.json", b"newer than it was")
     gone[0] = -1  # a file that never has the length that was listed
-    with pytest.raises(UserError, match="its files change while they are read. Repeat"):
+    with pytest.raises(UserError, match=r"its files change while they are read. Repeat"):
         local_copy.fetch_sweep(URL)
     assert len([*next(cache.iterdir()).iterdir()]) == 1
 
