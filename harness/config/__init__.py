@@ -1,1 +1,1 @@
-"""What can be chosen? Typed configs, their composition, run identity and the pair check."""
+"""Typed configs, their composition, run identity and the pair check."""

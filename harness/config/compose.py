@@ -148,10 +148,7 @@ def config_groups() -> dict[str, list[str]]:
 
 @contextmanager
 def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Set sys.argv for Hydra, and make Hydra raise instead of printing.
-
-    A missing searchpath, of which Hydra only warns, becomes an error.
-    """
+    """Set sys.argv for Hydra; turn its printed errors and its warning of a missing searchpath into errors."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"

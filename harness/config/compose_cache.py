@@ -37,29 +37,18 @@ def cache_compositions(loader: ConfigLoader) -> None:
         job = tuple(sweep_overrides)
         if job not in jobs:
             overrides = OverridesParser.create().parse_overrides(sweep_overrides)
-            choices = tuple(
-                str(override.input_line) for override in overrides if not _sets_one_leaf(override)
-            )
+            values = [override for override in overrides if _sets_one_leaf(override)]
+            groups = [override for override in overrides if not _sets_one_leaf(override)]
+            choices = tuple(str(override.input_line) for override in groups)
             if choices not in compositions:
-                compositions[choices] = _without_hydra(compose(master_config, [*choices]))
-            jobs[job] = _apply_values(
-                compositions[choices], [override for override in overrides if _sets_one_leaf(override)]
-            )
+                config = compositions[choices] = compose(master_config, [*choices])
+                with open_dict(config):
+                    del config["hydra"]
+            config = jobs[job] = copy.deepcopy(compositions[choices])
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return jobs[job]
 
     vars(loader)["load_sweep_config"] = load_sweep_config
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    with open_dict(config):
-        del config["hydra"]
-    return config
-
-
-def _apply_values(config: DictConfig, overrides: list[Override]) -> DictConfig:
-    config = copy.deepcopy(config)
-    ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
-    return config
 
 
 def _sets_one_leaf(override: Override) -> bool:

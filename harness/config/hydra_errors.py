@@ -40,7 +40,9 @@ def as_user_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(error_sentence(error)) from error
     except UserWarning as warning:
-        raise UserError(_missing_folder_message(warning)) from warning
+        path = re.search(r"path=(.*) is not available", str(warning))
+        message = f"hydra.searchpath: {path[1] if path else warning} does not exist. Give [file://FOLDER]."
+        raise UserError(message) from warning
 
 
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
@@ -51,13 +53,12 @@ def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]
 
 
 def check_cfg_option(kind: str, overrides: Sequence[str]) -> None:
-    """Raise UserError for several values with `--cfg hydra` or `--cfg all`, which show only one run."""
+    """Raise UserError for several values with `--cfg hydra` or `all`, which show only one run."""
     sweeps = [override for override in _parse(overrides) if override.is_sweep_override()]
     if sweeps and kind != "job":
-        raise UserError(
-            f"{sweeps[0].input_line}: --cfg {kind} shows one run. Give one value, or use --cfg job to see the "
-            "config of the first run."
-        )
+        line = sweeps[0].input_line
+        way_out = "Give one value, or use --cfg job to see the config of the first run."
+        raise UserError(f"{line}: --cfg {kind} shows one run. {way_out}")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -82,30 +83,13 @@ def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -
 def error_sentence(error: BaseException) -> str:
     """Return the most specific message for an exception and its causes."""
     chain = [*cause_chain(error)]
+    match = re.match(r"In '([^']+)': \w+ raised while composing", str(error))
+    prefix = f"{match[1]}.yaml: " if match else ""  # empty for a mistake on the command line
     for cause in chain:
-        for explain in (
-            _explain_syntax,
-            _explain_several_values,
-            _explain_group_choice,
-            _explain_unknown_key,
-            _explain_missing_value,
-            _explain_interpolation,
-            _explain_wrong_type,
-        ):
+        for explain in (_explain_override, _explain_group_choice, _explain_unknown_key, _explain_wrong_type):
             if sentence := explain(cause):
-                return _file_prefix(chain) + sentence
+                return prefix + sentence
     return next(filter(None, map(_first_line, chain)), repr(error))
-
-
-def _missing_folder_message(warning: UserWarning) -> str:
-    path = re.search(r"path=(.*) is not available", str(warning))
-    return f"hydra.searchpath: {path[1] if path else warning} does not exist. Give [file://FOLDER]."
-
-
-def _file_prefix(chain: Sequence[BaseException]) -> str:
-    """Return `FILE.yaml: ` if the mistake is in a file, empty if it is on the command line."""
-    match = re.match(r"In '([^']+)': \w+ raised while composing", str(chain[0]))
-    return f"{match[1]}.yaml: " if match else ""
 
 
 def _explain_group_choice(error: BaseException) -> str | None:
@@ -171,31 +155,19 @@ def _schema_keys() -> tuple[str, ...]:
     return (*sorted({*leaves, *nodes}), "experiment")
 
 
-def _explain_missing_value(error: BaseException) -> str | None:
+def _explain_override(error: BaseException) -> str | None:
+    """Explain a syntax error, a missing value, an interpolation, or several values for a single run."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not readable as KEY=VALUE. Quote a value with special characters."
     if isinstance(error, MissingMandatoryValue):
         key = str(error.full_key)
         group = key.partition(".")[0]
         way_out = f"Choose one with {group}=..." if key == f"{group}.name" else f"Set {key}=..."
         return f"{key} has no value. {way_out}"
-    return None
-
-
-def _explain_several_values(error: BaseException) -> str | None:
-    """Explain several values in a command that trains one run."""
-    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
-        return f"{match[1]}: several values make a sweep. Use `harness sweep`, or quote a text with commas."
-    return None
-
-
-def _explain_interpolation(error: BaseException) -> str | None:
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key}: {_first_line(error)}"
-    return None
-
-
-def _explain_syntax(error: BaseException) -> str | None:
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not readable as KEY=VALUE. Quote a value with special characters."
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", str(error)):
+        return f"{match[1]}: several values make a sweep. Use `harness sweep`, or quote a text with commas."
     return None
 
 

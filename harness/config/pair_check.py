@@ -40,16 +40,12 @@ def check_block(configs: Sequence[Config], label: str) -> None:
 
 def identity_difference(stored: Config, requested: Config) -> str:
     """Describe the identity-relevant differences of two configs for one run directory; empty if none."""
-    differing = config_difference(stored, requested)
-    return describe_differences(
-        {key: pair for key, pair in differing.items() if not is_covered_by(key, list(VOLATILE))}
-    )
+    differing = config_difference(stored, requested).items()
+    return describe_differences({key: pair for key, pair in differing if not is_covered_by(key, [*VOLATILE])})
 
 
 def describe_differences(differing: dict[str, tuple[Any, Any]], limit: int = 3) -> str:
     """Return `key (left against right)` for at most `limit` keys, and the number of the others."""
-    phrases = [
-        f"{key} ({left!r} against {right!r})" for key, (left, right) in list(differing.items())[:limit]
-    ]
-    omitted = len(differing) - len(phrases)
-    return ", ".join(phrases) + (f" and {omitted} more" if omitted > 0 else "")
+    phrases = [f"{key} ({a!r} against {b!r})" for key, (a, b) in list(differing.items())[:limit]]
+    more = len(differing) - len(phrases)
+    return ", ".join(phrases) + (f" and {more} more" if more > 0 else "")

@@ -49,10 +49,9 @@ def from_env(env: Mapping[str, str]) -> ProcessGroup | None:
     try:
         group = ProcessGroup(**json.loads(env[GROUP_VARIABLE]), index=int(env.get(INDEX_VARIABLE, "")))
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{GROUP_VARIABLE}={env[GROUP_VARIABLE]} and {INDEX_VARIABLE}={env.get(INDEX_VARIABLE, '')} cannot be "
-            f"read ({error}). An engine must set both, the second to 0 or more."
-        ) from error
+        values = f"{GROUP_VARIABLE}={env[GROUP_VARIABLE]} and {INDEX_VARIABLE}={env.get(INDEX_VARIABLE, '')}"
+        way_out = "An engine must set both, the second to 0 or more."
+        raise UserError(f"{values} cannot be read ({error}). {way_out}") from error
     if not 0 <= group.index < group.count:
         raise UserError(
             f"{INDEX_VARIABLE}={group.index} is out of range. {GROUP_VARIABLE} has {group.count} processes: "

@@ -29,10 +29,7 @@ class WorkerOptions:
     """Number of devices that the worker may use at a time; 0: all."""
 
     def backoff(self, failures: int) -> float:
-        """Return the seconds to wait after this many consecutive failures.
-
-        The wait doubles with each failure, up to MAX_BACKOFF_SECONDS and half of `stall_seconds`.
-        """
+        """Return the seconds to wait: doubled per failure, up to the maximum and half of `stall_seconds`."""
         return min(self.backoff_seconds * 2 ** (failures - 1), MAX_BACKOFF_SECONDS, self.stall_seconds / 2)
 
 

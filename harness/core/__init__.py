@@ -1,1 +1,1 @@
-"""What does every room build on? Errors, hashes, files, locks and paths; no JAX, no config."""
+"""Errors, hashes, files, locks and paths that every room uses. No JAX, no config."""

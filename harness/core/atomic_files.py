@@ -41,8 +41,8 @@ def remove_temp_files(folder: Path) -> None:
 
 @contextmanager
 def remove_new_dirs_on_error(folder: Path) -> Iterator[None]:
-    """Remove the folders that the block created for `folder` if the block raises, as far as they are empty."""
-    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    """Remove the folders that the block created for `folder` if it raises, as far as they are empty."""
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:

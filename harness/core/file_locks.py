@@ -17,11 +17,8 @@ class LockingUnsupported(UserError):
 
 
 def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
-    """Call `fcntl.flock` on a file in `folder`.
-
-    Raises BlockingIOError if another process holds the lock and `kind` does not wait, and LockingUnsupported,
-    with `way_out` in its message, if the file system has no locks.
-    """
+    """Call `fcntl.flock` on a file in `folder`. Raises BlockingIOError if another process holds the lock and
+    `kind` does not wait, and LockingUnsupported, with `way_out`, if the file system has no locks."""
     try:
         fcntl.flock(descriptor, kind)
     except OSError as error:

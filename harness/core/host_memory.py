@@ -11,15 +11,12 @@ ROOT = Path("/")
 
 
 def memory_limit(root: Path = ROOT) -> float:
-    """Return bytes of the machine, or the limit of this process's control group (v1 or v2) if that is lower."""
+    """Return bytes of the machine, or the limit of this process's control group (v1, v2) if lower."""
     return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _control_groups(root))])
 
 
 def free_memory(root: Path = ROOT) -> float:
-    """Return bytes available now: MemAvailable, or what the control group's limit leaves, if that is less.
-
-    Inactive page cache does not count as used.
-    """
+    """Return bytes available now, by the kernel or a control group; inactive page cache counts as free."""
     return max(
         0.0, min([_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _control_groups(root))])
     )

@@ -12,17 +12,13 @@ _FILE = re.compile(r"(?:file|local)://", re.IGNORECASE)
 
 
 def is_remote(place: object) -> bool:
-    """Return whether this is a URL, such as `s3://bucket/runs` or `zip::https://host/runs.zip`.
-
-    A `file://` URL counts as a path.
-    """
+    """Return whether this is a URL, such as `s3://bucket/runs` or `zip::https://...`; not for `file://`."""
     return bool(_PROTOCOL.match(str(place)) and not _FILE.match(str(place)))
 
 
 def local_path(place: object, way_out: str, key: str = "") -> str:
-    """Return a path unchanged, and `file:///path` as a path.
+    """Return a path or `file://` URL as a path. Raises UserError, with `way_out`, for a remote URL.
 
-    Raises UserError, with `way_out`, for a remote URL, which would otherwise become a folder named `s3:`.
     `key` is the prefix that the user typed, such as `runs=`.
     """
     if is_remote(place):

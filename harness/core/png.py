@@ -34,9 +34,8 @@ def image_grid(
     rows = -(-count // columns)
     sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 128, np.uint8)
     for index, image in enumerate(big):
-        y, x = (
-            GAP + at * (side + GAP) for at, side in zip(divmod(index, columns), (height, width), strict=True)
-        )
+        row, column = divmod(index, columns)
+        y, x = GAP + row * (height + GAP), GAP + column * (width + GAP)
         sheet[y : y + height, x : x + width] = image
     return sheet
 

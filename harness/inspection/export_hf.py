@@ -1,7 +1,7 @@
-"""Weights for others' tools: Llama's layout, or Qwen3's, which is Llama's with norms on queries and keys.
+"""Export to Hugging Face formats: Llama, or with QK norm Qwen3.
 
-Both turn the pairs (k, k + K/2) and divide scores by sqrt(K), as `models.layers` does, so that no row has to
-move: a weight [in, out] is transposed, and the multipliers of `models.mup` go into the tables.
+Both rotate the pairs (k, k + K/2) and divide scores by sqrt(K), as `models.layers` does, so rows keep their
+order. Weights [in, out] are transposed, and the multipliers of `models.mup` go into the embedding tables.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ EXPORTABLE_ATTENTION: dict[str, set[str]] = {
     "gqa": {"kv_heads"},
     "window": {"kv_heads", "window"},
 }
-"""Attention that has such a layout, alone or in a pattern, and the options that it is understood with."""
+"""Attention mechanisms that can be exported, alone or in a pattern, with their allowed options."""
 NEUTRAL_OPTIONS: dict[str, Any] = {"softcap": None, "sinks": False}
-"""Options that change nothing where they have this value."""
+"""Options that are allowed with this value, which has no effect."""
 LAYER_NAMES = {
     "attention_norm.gain": "input_layernorm.weight",
     "attention.query": "self_attn.q_proj.weight",
@@ -50,39 +50,40 @@ LAYER_NAMES = {
 
 
 def export(where: Path | str, export_format: str, folder: Path | str) -> Path:
-    """Writes RUN[@STEP] into a new folder: weights in float32, config, the tokenizer if it is a file.
+    """Write RUN[@STEP] into a new folder: float32 weights, config, and the tokenizer if it is a file.
 
-    Raises UserError for a model that has no such layout, and for a folder that holds something.
+    Raises UserError for a model without an equivalent in the format, and for a folder that is not empty.
     """
     if export_format not in FORMATS:
         raise UserError(f"--to {export_format}: no such format; {did_you_mean(export_format, FORMATS)}")
     folder = Path(local_path(folder, "write to a folder here, and copy that", f"--to {export_format} "))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there and not empty: name a new folder")
+        raise UserError(f"{folder} exists and is not empty. Name a new folder.")
     checkpoint = find_checkpoint(where)
     if checkpoint.config.data.kind is DataKind.images:
-        raise UserError(f"{where} is a model of images, which has no such layout; text alone is exported")
+        raise UserError(f"{where} is an image model. Only text models can be exported.")
     prepare_process(checkpoint.config)
+    from safetensors.numpy import save
+
     run, codec = load_run(checkpoint), load_run_codec(checkpoint)
     config = hf_config(run, codec)
     tensors = hf_tensors(run, run.weights(checkpoint.step))
     folder.mkdir(parents=True, exist_ok=True)
-    _write_model(folder, config, tensors)
+    atomic_files.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    atomic_files.write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     _write_tokenizer(folder, run, codec)
     return folder
 
 
 def hf_config(run: LoadedRun, codec: Codec) -> dict[str, Any]:
-    """What `transformers` reads as config.json. Raises UserError for what it has no model for."""
+    """Return the config.json for `transformers`. Raises UserError for a model that it does not have."""
     config, shape = run.config.model, run.model.shape
     windows = _layer_windows(config.attention, shape.layers)
     _check_exportable(run, windows)
-    kv_heads = _single_value(
-        {run.model.param_specs[f"layers.{layer}.attention.key"].shape[1] for layer in range(shape.layers)},
-        "kv_heads",
-    )
-    kind = {"qwen3": "Qwen3ForCausalLM"} if config.qk_norm else {"llama": "LlamaForCausalLM"}
-    ((model_type, architecture),) = kind.items()
+    keys = [run.model.param_specs[f"layers.{layer}.attention.key"] for layer in range(shape.layers)]
+    kv_heads = _single_value({spec.shape[1] for spec in keys}, "kv_heads")
+    llama, qwen3 = ("llama", "LlamaForCausalLM"), ("qwen3", "Qwen3ForCausalLM")
+    model_type, architecture = qwen3 if config.qk_norm else llama
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -109,7 +110,7 @@ def hf_config(run: LoadedRun, codec: Codec) -> dict[str, Any]:
 
 
 def hf_tensors(run: LoadedRun, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By its name there, from weights by canonical path. Raises UserError for one that has no place."""
+    """Convert weights by canonical path to tensors by Hugging Face name. Raises UserError."""
     config, factor = run.config.model, math.sqrt(_relative_width(run))
     table = weights["embedding"]
     tensors = {
@@ -120,20 +121,16 @@ def hf_tensors(run: LoadedRun, weights: Mapping[str, np.ndarray]) -> dict[str, n
         head = table if config.tie_embeddings else weights["head"]
         tensors["lm_head.weight"] = head / np.float32(factor)
     for path, weight in weights.items():
-        if path not in ("embedding", "head", "norm.gain"):
-            tensors[_hf_name(path)] = _to_torch_layout(path, weight)
+        kind, layer, leaf = path.split(".", 2) if path.count(".") > 1 else ("", "", path)
+        if kind == "layers" and leaf in LAYER_NAMES:
+            tensors[f"model.layers.{layer}.{LAYER_NAMES[leaf]}"] = _to_torch_layout(path, weight)
+        elif path not in ("embedding", "head", "norm.gain"):
+            raise _unsupported(path)
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
-def _hf_name(path: str) -> str:
-    kind, layer, leaf = path.split(".", 2) if path.count(".") > 1 else ("", "", path)
-    if kind != "layers" or leaf not in LAYER_NAMES:
-        raise _unsupported(path)
-    return f"model.layers.{layer}.{LAYER_NAMES[leaf]}"
-
-
 def _to_torch_layout(path: str, weight: np.ndarray) -> np.ndarray:
-    """[out, in], as torch multiplies; a gain as it is."""
+    """Return the weight as [out, in], the order of torch; a gain [D] stays as it is."""
     if weight.ndim == 1:
         return weight
     last = weight.shape[-1] if path.endswith(".output") else math.prod(weight.shape[1:])
@@ -141,14 +138,12 @@ def _to_torch_layout(path: str, weight: np.ndarray) -> np.ndarray:
 
 
 def _layer_windows(attention: ModuleConfig, layers: int) -> list[int | None]:
-    """The window of each layer, None where it sees all."""
+    """Return the window of each layer; None for full attention."""
     if attention.name != "pattern":
         return [_attention_window(attention.name, attention.options, "model.attention")] * layers
     cycle = [
-        _attention_window(
-            member["name"], member.get("options") or {}, f"model.attention.options.cycle[{position}]"
-        )
-        for position, member in enumerate(attention.options["cycle"])
+        _attention_window(node["name"], node.get("options") or {}, f"model.attention.options.cycle[{index}]")
+        for index, node in enumerate(attention.options["cycle"])
     ]
     return [cycle[layer % len(cycle)] for layer in range(layers)]
 
@@ -156,18 +151,15 @@ def _layer_windows(attention: ModuleConfig, layers: int) -> list[int | None]:
 def _attention_window(name: str, options: Mapping[str, Any], key: str) -> int | None:
     if name not in EXPORTABLE_ATTENTION:
         raise _unsupported(f"{key}.name={name}")
-    changed = {
-        option
-        for option, value in options.items()
-        if option not in NEUTRAL_OPTIONS or value != NEUTRAL_OPTIONS[option]
-    }
-    if unsupported := changed - EXPORTABLE_ATTENTION[name]:
-        raise _unsupported(f"{key}.options.{min(unsupported)}")
+    neutral = NEUTRAL_OPTIONS.items()
+    changed = {option for option, value in options.items() if (option, value) not in neutral}
+    if unknown_options := changed - EXPORTABLE_ATTENTION[name]:
+        raise _unsupported(f"{key}.options.{min(unknown_options)}")
     return options.get("window")
 
 
 def _single_value(values: set[int], label: str) -> int:
-    """The value that all layers share: these layouts have room for one."""
+    """Return the one value that all layers share. Raises UserError if there are several."""
     if len(values) > 1:
         raise _unsupported(f"model.attention.options.cycle with several {label} ({sorted(values)})")
     return values.pop()
@@ -181,20 +173,20 @@ def _check_exportable(run: LoadedRun, windows: list[int | None]) -> None:
         raise _unsupported(f"model.feedforward.name={config.feedforward.name}")
     if not config.qk_norm and any(windows):
         raise UserError(
-            f"model.attention.name={config.attention.name} with model.qk_norm=false: Llama's layout has no "
-            "windows; with model.qk_norm=true it is Qwen3's, which has"
+            f"model.attention.name={config.attention.name} with model.qk_norm=false: Llama has no "
+            "windows. Train with model.qk_norm=true: Qwen3 has windows."
         )
     if not config.qk_norm and shape.width % shape.heads:
         raise UserError(
-            f"model.width={shape.width} is no multiple of model.heads={shape.heads}, which Llama's layout "
-            "asks for; with model.qk_norm=true it is Qwen3's, which does not"
+            f"model.width={shape.width} is not a multiple of model.heads={shape.heads}, as Llama requires. "
+            "Train with model.qk_norm=true: Qwen3 has no such rule."
         )
 
 
 def _unsupported(setting: str) -> UserError:
     return UserError(
-        f"{setting} has no place in the layouts of Llama and Qwen3: what can be exported is attention by "
-        f"{', '.join(EXPORTABLE_ATTENTION)}, with swiglu"
+        f"{setting} does not exist in Llama and Qwen3. Only models with swiglu and the attention "
+        f"{', '.join(EXPORTABLE_ATTENTION)} can be exported."
     )
 
 
@@ -203,12 +195,8 @@ def _sliding_window_config(windows: list[int | None]) -> dict[str, Any]:
         return {}
     kinds = ["sliding_attention" if window else "full_attention" for window in windows]
     window = _single_value({window for window in windows if window}, "windows")
-    return {
-        "use_sliding_window": True,
-        "sliding_window": window,
-        "max_window_layers": 0,
-        "layer_types": kinds,
-    }
+    layers = {"max_window_layers": 0, "layer_types": kinds}
+    return {"use_sliding_window": True, "sliding_window": window, **layers}
 
 
 def _relative_width(run: LoadedRun) -> float:
@@ -218,20 +206,12 @@ def _relative_width(run: LoadedRun) -> float:
 
 
 def _shares_embedding(run: LoadedRun) -> bool:
-    """One table no longer serves both ends once the multipliers are in it."""
+    """Return whether one table serves as embedding and head: not if muP multipliers differ between them."""
     return run.config.model.tie_embeddings and _relative_width(run) == 1
 
 
-def _write_model(folder: Path, config: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """The weights last: a folder that has them is whole but for its tokenizer."""
-    from safetensors.numpy import save
-
-    atomic_files.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    atomic_files.write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-
-
 def _write_tokenizer(folder: Path, run: LoadedRun, codec: Codec) -> None:
-    """A `tokenizers` file as it is; bytes have none."""
+    """Copy the `tokenizers` file and describe it; the byte tokenizer has none."""
     from tokenizers import Tokenizer
 
     from harness.data.text.tokenizers import SHIPPED_TOKENIZER
@@ -241,11 +221,11 @@ def _write_tokenizer(folder: Path, run: LoadedRun, codec: Codec) -> None:
         return
     content = (SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()).read_bytes()
     end = Tokenizer.from_buffer(content).id_to_token(codec.end_token)
-    described = {
+    description = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
         "eos_token": end,
         "model_max_length": run.config.data.sequence_length,
     }
     atomic_files.write_bytes(folder / "tokenizer.json", content)
-    atomic_files.write_text(folder / "tokenizer_config.json", json.dumps(described, indent=2) + "\n")
+    atomic_files.write_text(folder / "tokenizer_config.json", json.dumps(description, indent=2) + "\n")

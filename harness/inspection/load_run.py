@@ -1,4 +1,4 @@
-"""A finished run on one simulated CPU device: its weights at any kept step, and what it answers."""
+"""A finished run on one simulated CPU device: its weights at any saved step, and its predictions."""
 
 from __future__ import annotations
 
@@ -22,64 +22,64 @@ if TYPE_CHECKING:
     from harness.models import Model, TextModel
 
 MAX_LOGITS_BYTES = 2**26
-"""How much of the logits of one model is held at a time."""
+"""Maximum bytes of the float32 logits of one model at a time."""
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model says to some sequences, on the host."""
+    """Losses and logits of some sequences, on the host."""
 
     losses_N: Float[np.ndarray, " N"]
-    """Mean cross-entropy of each, nats a token."""
+    """Mean cross-entropy of each sequence, in nats per token."""
     logits_NTV: Float[np.ndarray, "N T V"]
 
 
 PredictFn = Callable[[Int[np.ndarray, "N T1"]], ModelOutput]
+"""Function of tokens [N, T+1]."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run that can be asked."""
+    """A run with its rebuilt model, ready to load weights and predict."""
 
     run: RunDir
     config: Config
     model: Model
 
     def stored_weights(self, step: int) -> dict[str, np.ndarray]:
-        """The weights that the run computed with at a step, float32 on the host, by stored path."""
+        """Return the weights at a step, float32 on the host, by stored path."""
         from harness.training.parent_checkpoint import load_weights
 
         return load_weights(self.run, step, self.config, self.model)
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
-        """The same by canonical path, one entry a layer however layers are stored."""
+        """Return the weights at a step by canonical path, one entry per layer, also if layers are stacked."""
         return self.model.unstack(self.stored_weights(step))
 
     def predict_fn(self, step: int, rows: int) -> PredictFn:
-        """The model as of a step, as a function of tokens [N, T+1] with N up to `rows`.
+        """Return the model at a step as a function of tokens [N, T+1], with N at most `rows`.
 
-        Compiled once, for `rows` sequences; fewer are filled up with repeats that are left out. Raises
-        UserError for a model of images.
+        Compiled once for `rows` sequences; fewer are padded with repeats. Raises UserError for image models.
         """
         import jax
 
         from harness.models import TextModel
 
         if not isinstance(self.model, TextModel):
-            raise UserError(f"{self.run.path} is a model of images, which says nothing of a next token")
+            raise UserError(f"{self.run.path} is an image model, which does not predict tokens.")
         program, params = jax.jit(_losses_and_logits(self.model)), jax.device_put(self.stored_weights(step))
 
         def predict(tokens_NT1: Int[np.ndarray, "N T1"]) -> ModelOutput:
             count = len(tokens_NT1)
-            filled = tokens_NT1[np.arange(rows) % count]
-            losses, logits = (np.asarray(each)[:count] for each in program(params, filled))
-            return ModelOutput(losses, logits)
+            padded_NT1 = tokens_NT1[np.arange(rows) % count]
+            losses_N, logits_NTV = (np.asarray(output)[:count] for output in program(params, padded_NT1))
+            return ModelOutput(losses_N, logits_NTV)
 
         return predict
 
 
 def prepare_process(*configs: Config) -> None:
-    """One simulated CPU device, unless JAX is here already; then users' modules. Raises UserError."""
+    """Set up one simulated CPU device, unless JAX is imported; import users' modules. Raises UserError."""
     if "jax" not in sys.modules:
         os.environ.update(cpu_env(1))
     for config in configs:
@@ -87,19 +87,19 @@ def prepare_process(*configs: Config) -> None:
 
 
 def load_run(checkpoint: Checkpoint) -> LoadedRun:
-    """The run of a checkpoint. Raises UserError where this code no longer builds what was trained."""
+    """Load the run of a checkpoint. Raises UserError if this code builds another model than was trained."""
     from harness.training.parent_checkpoint import rebuild_checkpoint_model
 
     return LoadedRun(checkpoint.run, checkpoint.config, rebuild_checkpoint_model(checkpoint))
 
 
 def max_rows(vocabulary: int, length: int) -> int:
-    """How many sequences are asked at a time, so that their logits fit LOGITS_BYTES."""
+    """Return how many sequences fit into one batch, so that their logits fit MAX_LOGITS_BYTES."""
     return max(1, MAX_LOGITS_BYTES // (4 * length * vocabulary))
 
 
 def _losses_and_logits(model: TextModel) -> Callable:
-    """(params, tokens [B, T+1]) -> mean loss of each sequence [B], logits [B, T, V]; both float32."""
+    """Return the function (params, tokens [B, T+1]) -> mean loss [B], logits [B, T, V]; both float32."""
     import jax
     import jax.numpy as jnp
 

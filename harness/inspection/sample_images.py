@@ -1,4 +1,4 @@
-"""Images that a finished run makes: a grid with a column for each label."""
+"""Images sampled from a finished run: a grid with a column per label."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def sample_images(
     steps: int = 50,
     seed: int = 0,
 ) -> Path:
-    """Writes the grid, `each` rows of it, as a PNG, and returns its path.
+    """Write a grid of `per_label` rows as a PNG and return its path.
 
-    The same call on the same machine gives the same pixels. Raises UserError for a number out of range, for
-    no such checkpoint, and for a model of text.
+    The same call on the same machine gives the same pixels. Raises UserError for a number out of range, a
+    missing checkpoint, or a text model.
     """
     _check_options(per_label, guidance, steps, seed)
     to = to and local_path(to, "write a file here, and copy that", "--to ")
@@ -43,7 +43,7 @@ def sample_images(
     run = load_run(checkpoint)
     model = run.model
     if not isinstance(model, ImageModel):
-        raise UserError(f"{where} is a model of text, which makes no images")
+        raise UserError(f"{where} is a text model. Use `harness sample` without image options.")
     program, params = jax.jit(make_sample(model, steps)), run.stored_weights(checkpoint.step)
     labels = model.shape.vocabulary - 1
     rows_NR = sample_requests(model, np.tile(np.arange(labels), per_label), seed)
@@ -54,8 +54,10 @@ def sample_images(
 
 
 def _check_options(per_label: int, guidance: float, steps: int, seed: int) -> None:
-    for name, value, minimum in (("each", per_label, 1), ("steps", steps, 1), ("seed", seed, 0)):
+    for name, value, minimum in (("per-label", per_label, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if value < minimum:
             raise UserError(f"--{name}={value}: give {minimum} or more")
     if not math.isfinite(guidance):
-        raise UserError(f"--guidance={guidance}: give a number; 1 as trained, 2 to show more of the label")
+        raise UserError(
+            f"--guidance={guidance}: give a number, 1 for no guidance or 2 to emphasise the label"
+        )

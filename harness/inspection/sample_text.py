@@ -1,4 +1,4 @@
-"""Text that a finished run writes: the whole context again for each token, which small models do not mind."""
+"""Text sampled from a finished run. Each token recomputes the whole context: no KV cache."""
 
 from __future__ import annotations
 
@@ -20,44 +20,41 @@ if TYPE_CHECKING:
 def sample(
     where: Path | str, prompt: str = "", tokens: int = 100, temperature: float = 1.0, seed: int = 0
 ) -> str:
-    """The prompt and at most `tokens` more tokens; ends with the document. Temperature 0 takes the likeliest.
+    """Return the prompt and up to `tokens` more tokens, until the document ends. Temperature 0 is greedy.
 
-    The same call on the same machine gives the same text. Raises UserError for a number out of range, for
-    no such checkpoint, and for a tokenizer that is no longer that of the run.
+    The same call on the same machine gives the same text. Raises UserError for a number out of range, a
+    missing checkpoint, an image model, or a tokenizer that has changed since training.
     """
     _check_options(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
     if checkpoint.config.data.kind is DataKind.images:
-        raise UserError(f"{where} is a model of images, which writes no text: `harness sample` makes a grid")
+        raise UserError(f"{where} is an image model, which writes no text. Use `harness sample` for images.")
     prepare_process(checkpoint.config)
     codec = load_run_codec(checkpoint)
     predict = load_run(checkpoint).predict_fn(checkpoint.step, rows=1)
-    start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # as a document starts in training
+    start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # documents start with it in training
     length = checkpoint.config.data.sequence_length
-    return codec.decode(
-        np.array(_generate(predict, start, tokens, temperature, seed, length, codec.end_token))
-    )
+    text = _generate(predict, start, tokens, temperature, seed, length, codec.end_token)
+    return codec.decode(np.array(text))
 
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:
-    """The tokenizer of a run. Raises UserError where its vocabulary is another one by now."""
+    """Return the tokenizer of a run. Raises UserError if its vocabulary has changed since training."""
     from harness.data.text.tokenizers import load_tokenizer
 
-    name, trained_vocabulary = (
-        checkpoint.config.data.tokenizer,
-        checkpoint.provenance.facts.shape["vocabulary"],
-    )
+    name = checkpoint.config.data.tokenizer
+    trained_vocabulary = checkpoint.provenance.facts.shape["vocabulary"]
     codec = load_tokenizer(name)
     if codec.vocabulary != trained_vocabulary:
         raise UserError(
             f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "
-            f"with {trained_vocabulary}: put back the file that it was trained with"
+            f"with {trained_vocabulary}. Restore the file that it was trained with."
         )
     return codec
 
 
 def sample_token(logits_V: Float[np.ndarray, " V"], temperature: float, uniform: float) -> int:
-    """The likeliest token at temperature 0, else that at which the cumulated softmax passes `uniform`."""
+    """Return the argmax at temperature 0, else the token at which the cumulative softmax passes `uniform`."""
     if temperature == 0:
         return int(np.argmax(logits_V))
     scaled_V = (logits_V.astype(np.float64) - logits_V.max()) / temperature
@@ -68,16 +65,14 @@ def sample_token(logits_V: Float[np.ndarray, " V"], temperature: float, uniform:
 def _generate(
     predict: PredictFn, text: list[int], tokens: int, temperature: float, seed: int, length: int, end: int
 ) -> list[int]:
-    """The tokens and those that follow, each from the last `length` before it."""
+    """Return `text` with the generated tokens, each predicted from the last `length` tokens."""
     rng = np.random.default_rng(seed)
     for _ in range(tokens):
         context = text[-length:]
-        padded_NT1 = np.zeros((1, length + 1), np.int32)  # what stands behind is not seen
+        padded_NT1 = np.zeros((1, length + 1), np.int32)  # causal: the padding is not seen
         padded_NT1[0, : len(context)] = context
-        text = [
-            *text,
-            sample_token(predict(padded_NT1).logits_NTV[0, len(context) - 1], temperature, rng.random()),
-        ]
+        logits_V = predict(padded_NT1).logits_NTV[0, len(context) - 1]
+        text = [*text, sample_token(logits_V, temperature, rng.random())]
         if text[-1] == end:
             break
     return text

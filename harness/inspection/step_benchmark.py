@@ -1,9 +1,7 @@
-"""The timing pass: `python -m harness.inspection.step_benchmark [--steps N] RUN_DIR...` prints one JSON
-object.
+"""Benchmark of steps, `python -m harness.inspection.step_benchmark [--steps N] RUN_DIR...`, printed as JSON.
 
-Times the training step of the variants of one block in turn, A B B A, so that a machine that slows down or
-warms up meanwhile does so for all of them alike. One lane works at a time, on the same devices; that nothing
-else runs is the caller's to see to. Nothing is written into the run directories.
+The variants of one block take turns in the order A B B A on the same devices, so that drift of the machine
+affects all alike. The caller must keep the machine idle. Nothing is written into the run directories.
 """
 
 from __future__ import annotations
@@ -34,24 +32,24 @@ if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
 
 WARMUP_STEPS, CACHED_BATCHES = 2, 4
-"""Steps of each turn that do not count, and batches that are kept on the device and taken in turn."""
+"""Number of untimed first steps of each turn, and of batches on the device that the steps cycle through."""
 TURN_SECONDS, MIN_STEPS = 1.0, 5
-"""How long a turn of the slowest variant takes, and the fewest steps of a turn."""
+"""Seconds that a turn of the slowest variant lasts, and minimum number of timed steps per turn."""
 
 
 @dataclass(frozen=True)
 class BenchmarkedVariant:
-    """One variant of the block."""
+    """Config and description of one variant of the block."""
 
     config: Config
     facts: Facts
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what was measured; 2 with one sentence for a user's mistake."""
+    """Print the measurements as JSON; return 0, or 2 after a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m harness.inspection.step_benchmark")
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run of each variant of one block")
-    parser.add_argument("--steps", type=int, help="timed steps a turn (default: about a second's)")
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run of each variant of one block")
+    parser.add_argument("--steps", type=int, help="timed steps per turn (default: about one second)")
     arguments = parser.parse_args(argv)
     try:
         block = open_block([RunDir(Path(path)) for path in arguments.runs])
@@ -65,34 +63,34 @@ def main(argv: Sequence[str]) -> int:
 
 
 def open_block(runs: Sequence[RunDir]) -> list[BenchmarkedVariant]:
-    """The variants in the order given. Raises UserError where they are no runs of one block."""
+    """Return the variants in the given order. Raises UserError if they are not runs of one block."""
     block = [_open_variant(run) for run in runs]
     names = [variant.config.variant.name for variant in block]
     if duplicate := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"variant.name={duplicate} is there twice: give one run of each variant of a block")
-    check_block([variant.config for variant in block], f"{runs[0].path} and what is timed with it")
+        raise UserError(f"variant.name={duplicate} is there twice. Give one run of each variant of a block.")
+    check_block([variant.config for variant in block], f"{runs[0].path} and the runs beside it")
     return block
 
 
 def check_steps(steps: int | None) -> int | None:
+    """Return the option unchanged. Raises UserError if it is below 1."""
     if steps is not None and steps < 1:
-        raise UserError(f"--steps={steps}: give 1 or more, or leave it out for about a second a turn")
+        raise UserError(f"--steps={steps}: give 1 or more, or leave it out for turns of about one second")
     return steps
 
 
 def time_block(block: Sequence[BenchmarkedVariant], steps: int | None) -> dict[str, Any]:
-    """Step times in seconds, medians by turn and over all turns, and bytes that a device must hold."""
-    programs_by_variant = {variant.config.variant.name: _make_programs(variant) for variant in block}
-    peaks = {
-        name: peak_bytes(programs) for name, programs in programs_by_variant.items()
-    }  # compiled before anything is timed
-    steps = steps or _steps_per_turn(
-        [statistics.median(_time_turn(programs, MIN_STEPS)) for programs in programs_by_variant.values()]
-    )
-    order = [*programs_by_variant, *reversed(programs_by_variant)]
-    turns_by_variant: dict[str, list[list[float]]] = {name: [] for name in programs_by_variant}
+    """Return median step seconds per turn and over all turns, and peak bytes per device, by variant."""
+    variant_programs = {variant.config.variant.name: _make_programs(variant) for variant in block}
+    # Memory first, because it compiles the programs before any step is timed.
+    peaks = {name: peak_bytes(programs) for name, programs in variant_programs.items()}
+    if not steps:
+        medians = [statistics.median(_time_turn(run, MIN_STEPS)) for run in variant_programs.values()]
+        steps = max(MIN_STEPS, math.ceil(TURN_SECONDS / max(medians)))
+    order = [*variant_programs, *reversed(variant_programs)]
+    turns_by_variant: dict[str, list[list[float]]] = {name: [] for name in variant_programs}
     for name in order:
-        turns_by_variant[name].append(_time_turn(programs_by_variant[name], steps))
+        turns_by_variant[name].append(_time_turn(variant_programs[name], steps))
     variants = {
         name: {
             "step_seconds": statistics.median(itertools.chain(*turns)),
@@ -105,12 +103,12 @@ def time_block(block: Sequence[BenchmarkedVariant], steps: int | None) -> dict[s
 
 
 def peak_bytes(programs: RunPrograms) -> int | None:
-    """What the compiled step holds on each device; None where the platform does not say.
+    """Return the bytes of the compiled step on each device; None if the platform does not report them.
 
-    A sum of what it is given, gives back and needs between, without what it gives back in place: the
-    compiler's own plan, so the same in every run, unlike the memory of a process.
+    The sum of arguments, outputs and temporaries, less donated buffers, by the compiler's own plan. It is the
+    same in every run, unlike the memory of a process.
     """
-    step: Any = programs.prepare()[1]  # loaded from the cache, it says the same as freshly compiled
+    step: Any = programs.prepare()[1]  # a cached program reports the same
     plan = step.memory_analysis()
     if plan is None:
         return None
@@ -119,10 +117,7 @@ def peak_bytes(programs: RunPrograms) -> int | None:
 
 
 def _time_turn(programs: RunPrograms, steps: int) -> list[float]:
-    """Seconds of each step but the first few. The state is the turn's own: beside it no other takes memory.
-
-    The rate is zero, so the parameters stay what they were drawn as, however many steps are timed.
-    """
+    """Return the seconds of each timed step, at learning rate 0. Only one state is in memory at a time."""
     import jax
 
     state, seconds = programs.init_state(), []
@@ -135,19 +130,15 @@ def _time_turn(programs: RunPrograms, steps: int) -> list[float]:
     return seconds[WARMUP_STEPS:]
 
 
-def _steps_per_turn(seconds: Sequence[float]) -> int:
-    return max(MIN_STEPS, math.ceil(TURN_SECONDS / max(seconds)))
-
-
 def _open_variant(run: RunDir) -> BenchmarkedVariant:
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
-        raise UserError(f"{run.path}: no run.json and config.yaml that fit; give the directory of a run")
+        raise UserError(f"{run.path} has no valid run.json and config.yaml. Give the directory of a run.")
     return BenchmarkedVariant(read_config(run.config), provenance.facts)
 
 
 def _make_programs(variant: BenchmarkedVariant) -> RunPrograms:
-    """On the first devices of this process: all lanes of a block have as many."""
+    """Build the programs on the first devices of this process. All variants of a block use equally many."""
     import jax
 
     from harness.data import open_data
@@ -162,14 +153,14 @@ def _make_programs(variant: BenchmarkedVariant) -> RunPrograms:
 
 
 def _prepare_process(block: Sequence[BenchmarkedVariant]) -> None:
-    """As a worker prepares its own, with the devices of one lane."""
+    """Set up the process as a worker does, with the devices of one run."""
     config = block[0].config
     if config.cluster.platform == "cpu":
         os.environ.update(cpu_env(config.mesh.devices))
         disable_malloc_trim()
     import jax
 
-    # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.
+    # Programs have their own cache; those from JAX's cache cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
     for variant in block:
         import_modules(variant.config)

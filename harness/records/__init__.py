@@ -1,1 +1,1 @@
-"""What does a run leave on disk, and how is it read back?"""
+"""Files of runs and sweeps: writing, reading, checking."""

@@ -63,7 +63,7 @@ def test_private_groups_are_found_on_the_search_path(tmp_path):
 
 
 def test_conf_is_found_as_an_installed_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(composing, "FOLDER", tmp_path)
+    monkeypatch.setattr(composing, "CONF_FOLDER", tmp_path)
     assert composing.config_path() == "pkg://conf"
     assert "mha" in config_groups()["variant"]
     taken: list[Config] = []

@@ -96,22 +96,22 @@ def test_other_trouble_with_a_lock_is_not_explained_away(tmp_path, monkeypatch):
 
 def test_a_run_of_a_machine_that_may_be_gone_says_how_to_take_it_over(run):
     with pytest.raises(
-        UserError, match="process 4711 on node17 trains it: continue there, or wait"
+        UserError, match=r"is trained by process 4711 on node17\. Continue it there, or wait"
     ) as caught:
         check_not_run_elsewhere(run)
-    assert f"gone for good, delete {run.status}, and the run goes on here" in str(caught.value)
+    assert f"gone for good, delete {run.status}, and the run continues here" in str(caught.value)
     run.status.unlink()
     check_not_run_elsewhere(run)
 
 
 def test_a_run_that_another_machine_holds_is_not_to_be_taken_over(run):
     """Its lock is seen to be held, so that machine lives."""
-    assert acquire(run.claim)
-    atomic_files.write_json(run.claim.with_name("held"), dataclasses.asdict(ELSEWHERE))
-    run.claim.write_bytes(run.claim.with_name("held").read_bytes())
-    with pytest.raises(UserError, match=r"or wait for it$"):
+    assert acquire(run.worker_lock)
+    atomic_files.write_json(run.worker_lock.with_name("held"), dataclasses.asdict(ELSEWHERE))
+    run.worker_lock.write_bytes(run.worker_lock.with_name("held").read_bytes())
+    with pytest.raises(UserError, match=r"or wait for its end\.$"):
         check_not_run_elsewhere(run)
-    release(run.claim)
+    release(run.worker_lock)
 
 
 def test_an_ended_run_and_one_of_this_machine_are_let_pass(run):

@@ -86,8 +86,8 @@ def answers(run, step):
 
 
 def test_two_seeds_agree_with_plain_numpy(one, other, monkeypatch):
-    monkeypatch.setattr(load_run, "LOGITS_BYTES", 3 * 32 * 257 * 4)  # three sequences at a time, of eight
-    monkeypatch.setattr(predictions, "PROBE", 5)
+    monkeypatch.setattr(load_run, "MAX_LOGITS_BYTES", 3 * 32 * 257 * 4)  # three sequences at a time, of eight
+    monkeypatch.setattr(predictions, "PROBE_SEQUENCES", 5)
     found = diff(one.path, other.path)
     (a, logits_a, loss_a), (b, logits_b, loss_b) = answers(one, 30), answers(other, 30)
     p, q = softmax(logits_a[:5], axis=-1), softmax(logits_b[:5], axis=-1)
@@ -121,7 +121,7 @@ def test_a_loss_that_the_run_did_not_write_down_is_told(one, other, pair, copied
     assert not diff(one.path, run.path).notes
     change_rows(run, "evals", lambda rows: rows.with_columns(pl.col("loss") + 0.1))
     (note,) = diff(one.path, run.path).notes
-    assert "xs/mha/seed1@30 wrote down a held-out loss" in note
+    assert "xs/mha/seed1@30 recorded a held-out loss" in note
 
 
 def test_other_architectures_are_compared_where_they_can_be(one, gqa):
@@ -216,7 +216,7 @@ def test_text_that_has_changed_is_not_asked_about(tmp_path):
     run = at_start(tmp_path)
     with (tmp_path / "text.txt").open("a") as file:
         file.write("\n<|endoftext|>\none more document")
-    assert "have changed" in diff(run.path, run.path).function.refused
+    assert "changed after" in diff(run.path, run.path).function.refused
     (tmp_path / "text.txt").unlink()
     assert "cannot be read" in diff(run.path, run.path).function.refused
 
@@ -231,14 +231,14 @@ def refused(one, other):
 def test_what_is_no_run_is_answered_with_runs(one, folder):
     assert f"did you mean '{one.path}'" in refused(f"{one.path}x", one.path)
     below = refused(one.path, folder / "sweep")
-    assert "no run lies there" in below
+    assert "is not a run" in below
     assert str(one.path) in below
-    assert "`harness sweep` makes one" in refused(folder / "nothing" / "here" / "at" / "all", one.path)
+    assert "`harness sweep` creates one" in refused(folder / "nothing" / "here" / "at" / "all", one.path)
 
 
 def test_a_step_without_a_checkpoint_is_answered_with_those_there_are(one):
     assert "there are 8, 13, 16, 24, 30" in refused(f"{one.path}@9", one.path)
-    assert "'end' is no step" in refused(f"{one.path}@end", one.path)
+    assert "'end' is not a step" in refused(f"{one.path}@end", one.path)
 
 
 def test_a_damaged_checkpoint_is_named_and_stepped_over_only_where_none_is_named(one, copied, unasked):
@@ -247,7 +247,7 @@ def test_a_damaged_checkpoint_is_named_and_stepped_over_only_where_none_is_named
     biggest.write_bytes(biggest.read_bytes()[:-1])
     said = refused(f"{run.path}@30", one.path)
     assert biggest.name in said
-    assert "good are 8, 13, 16, 24" in said
+    assert "valid ones: 8, 13, 16, 24" in said
     found = diff(run.path, one.path)
     assert found.a.step == 24
     assert biggest.name in found.notes[0]
@@ -258,7 +258,7 @@ def test_nothing_to_read_is_said(one, copied, folder):
     for step in (8, 13, 16, 24, 30):
         (run.checkpoint(step) / "orbax.checkpoint").unlink()
         assert corruption_reason(run, step)
-    assert "no checkpoint is whole" in refused(run.path, one.path)
+    assert "has no valid checkpoint" in refused(run.path, one.path)
     for manifest in run.checkpoints.glob("*.json"):
         manifest.unlink()
     assert "no checkpoint was saved yet (the run is finished at step 30)" in refused(run.path, one.path)

@@ -141,27 +141,30 @@ def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):
     [
         (
             ("variant=hybrid", WINDOWS, "model.qk_norm=false"),
-            r"Llama's layout has no windows; with model\.qk_",
+            r"Llama has no windows\. Train with model\.qk_",
         ),
-        (("data.mask_documents=true",), r"data\.mask_documents=true has no place"),
-        (("variant=softcap",), r"model\.attention\.options\.softcap has no place"),
+        (("data.mask_documents=true",), r"data\.mask_documents=true does not exist"),
+        (("variant=softcap",), r"model\.attention\.options\.softcap does not exist"),
         (
             ("variant=gated",),
-            r"model\.attention\.name=gated has no place .* by mha, gqa, window",
+            r"model\.attention\.name=gated does not exist .* attention mha, gqa, window",
         ),
-        (("variant=delta_hybrid",), r"model\.attention\.options\.cycle\[0\]\.name=gated_delta has no place"),
+        (
+            ("variant=delta_hybrid",),
+            r"model\.attention\.options\.cycle\[0\]\.name=gated_delta does not exist",
+        ),
         (
             (
                 "variant=hybrid",
                 "model.attention.options.cycle=[{name: mha}, {name: gqa, options: {kv_heads: 1}}]",
             ),
-            r"several kv_heads \(\[1, 2\]\) has no place",
+            r"several kv_heads \(\[1, 2\]\) does not exist",
         ),
         (
             ("variant=hybrid", WINDOWS.replace("name: mha", "name: window, options: {window: 4}")),
-            r"several windows \(\[4, 8\]\) has no place",
+            r"several windows \(\[4, 8\]\) does not exist",
         ),
-        (("model.qk_norm=false", "model.heads=5"), r"model\.width=24 is no multiple of model\.heads=5"),
+        (("model.qk_norm=false", "model.heads=5"), r"model\.width=24 is not a multiple of model\.heads=5"),
     ],
 )
 def test_what_has_no_layout_is_refused(tmp_path, overrides, said):
@@ -176,7 +179,7 @@ def test_another_feed_forward_is_refused(tmp_path, monkeypatch):
     subject = load_run(find_checkpoint(run.path))
     subject.config.model.feedforward.name = "other"
     monkeypatch.setattr("harness.inspection.export_hf.load_run", lambda checkpoint: subject)
-    with pytest.raises(UserError, match=r"model\.feedforward\.name=other has no place"):
+    with pytest.raises(UserError, match=r"model\.feedforward\.name=other does not exist"):
         export(run.path, "hf", tmp_path / "out")
 
 

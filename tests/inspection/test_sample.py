@@ -50,7 +50,7 @@ def test_the_seed_decides(run):
 
 def test_a_document_that_ends_is_the_end(run, monkeypatch):
     picked = iter([97, 98, 256, 99])
-    monkeypatch.setattr(probe, "pick", lambda *_: next(picked))
+    monkeypatch.setattr(probe, "sample_token", lambda *_: next(picked))
     assert sample(run.path, "x", 20) == "xab"
 
 

@@ -107,12 +107,12 @@ def test_what_changed_around_a_run_is_named(one, copied):
     )
     found = verify(run.path)
     assert found.same
-    said = {each.name: (each.recorded, each.current) for each in found.changes}
+    said = {each.what: (each.then, each.now) for each in found.changes}
     assert said.keys() == {"code", "config", "flags", "optax"}
     assert said["code"][0] == "f" * 12
     assert said["flags"] == ("--xla_old=1", "none")
     assert said["optax"][0] == "0.1"
-    assert "code" not in {each.name for each in verify(f"{run.path}@16").changes}
+    assert "code" not in {each.what for each in verify(f"{run.path}@16").changes}
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     atomic_files.write_json(run.run, content)
     found = verify(run.path)
     assert found.same
-    assert "does not say on which devices" in found.notes[0]
+    assert "were not recorded" in found.notes[0]
 
 
 def refused(where, steps=None):
@@ -134,15 +134,15 @@ def refused(where, steps=None):
 
 
 def test_mistakes_are_one_sentence(one, folder, copied):
-    assert "no run lies there" in refused(folder / "sweep")
-    assert "no checkpoint at that step; it can be replayed from 0, 8, 13, 16, 24" in refused(f"{one.path}@9")
+    assert "is not a run" in refused(folder / "sweep")
+    assert "no checkpoint at that step. It can be replayed from 0, 8, 13, 16, 24" in refused(f"{one.path}@9")
     assert "its curve on disk ends at step 30" in refused(f"{one.path}@30")
     assert "--steps=0" in refused(one.path, 0)
     run = copied(one)
     status = read_status(run)
     write_status(run, dataclasses.replace(status, state=State.running, writer=ProcessInfo.current()))
-    assert "still at work" in refused(run.path)
-    assert "still at work" in refused(run.branch(0.5).path)
+    assert "still training" in refused(run.path)
+    assert "still training" in refused(run.branch(0.5).path)
 
 
 def test_a_damaged_checkpoint_is_named(one, copied):
@@ -162,7 +162,7 @@ def test_a_run_that_keeps_its_last_checkpoint_alone_is_made_again_from_its_start
         run.manifest(step).unlink()
     found = verify(run.path)
     assert (found.first, found.last, found.same) == (0, 30, True)
-    assert "there is nothing to replay" in refused(run.branch(0.5).path)
+    assert "There is nothing to replay" in refused(run.branch(0.5).path)
 
 
 def test_other_data_is_refused(one, folder):
@@ -170,14 +170,14 @@ def test_other_data_is_refused(one, folder):
     before = text.read_bytes()
     text.write_bytes(before + b"\n<|endoftext|>\none more document")
     try:
-        assert "its data is not what it was trained on" in refused(one.path)
+        assert "its training data has changed" in refused(one.path)
     finally:
         text.write_bytes(before)
 
 
 def test_too_few_devices_are_said(one, monkeypatch):
     monkeypatch.setattr("jax.devices", list)
-    assert "was trained on 1 devices, and here are 0" in refused(one.path)
+    assert "was trained on 1 devices, but 0 are available" in refused(one.path)
 
 
 def test_the_verb_in_a_process_of_its_own(one, copied):
@@ -232,7 +232,7 @@ def test_surroundings_are_kept_by_step():
     ) == (SEEN, moved, None, None)
     assert append_entry(known, 5, SEEN) == known[:1]  # taken up before the change
     assert append_entry(known, 0, moved) == [{**known[1], "step": 0}]
-    said = [(each.name, each.recorded, each.current) for each in environment_changes(SEEN, moved)]
+    said = [(each.what, each.then, each.now) for each in environment_changes(SEEN, moved)]
     assert said == [
         ("cores", "4", "2"), ("features", "none", "amx"), ("jax", "1", "2"), ("new", "absent", "1")
     ]  # fmt: skip

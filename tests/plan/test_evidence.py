@@ -101,5 +101,5 @@ def test_evidence_that_carries_nothing_is_refused(swept, changed, edit, said):
 
 
 def test_a_sweep_that_is_not_there_is_named_with_its_key(tmp_path):
-    with pytest.raises(UserError, match=r"^evidence=.*no sweep lies there"):
+    with pytest.raises(UserError, match=r"^evidence=.*is not a sweep"):
         read_evidence(str(tmp_path))

@@ -139,10 +139,10 @@ def test_numbers_out_of_range_are_said(trained, changes, said):
 def test_what_is_for_text_alone_is_said(trained, tmp_path):
     with pytest.raises(UserError, match="writes no text"):
         sample(trained.path)
-    with pytest.raises(UserError, match="text alone is exported"):
+    with pytest.raises(UserError, match="Only text models can be exported"):
         export(trained.path, "hf", tmp_path / "out")
     found = diff(f"{trained.path}@20", f"{trained.path}@30")
-    assert found.function.refused == "models of images say nothing of a next token"
+    assert found.function.refused == "image models do not predict tokens"
     assert found.weights.total.parameters
 
 

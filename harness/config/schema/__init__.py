@@ -1,1 +1,1 @@
-"""Which keys does a config have?"""
+"""Config keys: a dataclass for each node."""

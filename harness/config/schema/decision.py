@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 
 class Stopping(Enum):
-    """Points at which a scale may stop early: never, or at interim looks (decayed checkpoints of all runs)."""
+    """Points at which a scale may stop early: none, or interim looks (decayed checkpoints of all runs)."""
 
     none = "none"
     looks = "looks"
@@ -50,7 +50,7 @@ class RuleConfig:
 
 @dataclass
 class GateConfig:
-    """Promotion gate: a candidate must win three of four criteria and lose the fourth by at most its limit."""
+    """Promotion gate: a candidate wins three of four criteria and loses the fourth by at most its limit."""
 
     name: Gate = Gate.none
     quality: float = 0.01
@@ -65,7 +65,7 @@ class GateConfig:
 
 @dataclass
 class TuneConfig:
-    """Separate sweep under `tune/`: the same bracket of learning rates for each variant, at the smallest scale."""
+    """Sweep under `tune/`: the same bracket of learning rates for each variant, at the smallest scale."""
 
     name: TuneTarget = TuneTarget.none
     points: int = 5

@@ -30,8 +30,8 @@ class Schedule(Enum):
 
 
 OnFailure = Enum("OnFailure", {"continue": "continue", "stop_block": "stop_block", "stop_all": "stop_all"})
-"""What a permanently failed run stops: itself, its block, or the sweep. Made by a call because `continue` is a
-Python keyword and OmegaConf reads enums by name."""
+"""Extent of a permanent failure: the run, its block, or the sweep stops. Made by a call because `continue`
+is a keyword and OmegaConf reads enums by name."""
 
 
 @dataclass
@@ -67,8 +67,8 @@ class RayConfig:
     """Ray cluster, and the Ray resources of a worker."""
 
     address: str | None = None
-    """`host:port` of the cluster's head, or `auto` for the cluster of this machine; null starts a Ray here that
-    ends with the sweep."""
+    """`host:port` of the cluster's head, or `auto` for the cluster of this machine; null starts a Ray here
+    that ends with the sweep."""
     resources: dict[str, str] = field(default_factory=lambda: {"cpu": "CPU", "cuda": "GPU", "tpu": "TPU"})
     """Ray resource by cluster.platform; a worker takes one per device."""
 
@@ -102,7 +102,7 @@ class EngineConfig:
     stall_seconds: float = 300.0
     """Seconds without progress after which a worker is killed and its runs are restarted."""
     on_failure: OnFailure = OnFailure["continue"]
-    """What a permanently failed run stops: continue, stop_block or stop_all."""
+    """Extent of a permanent failure: continue, stop_block or stop_all."""
 
 
 @dataclass

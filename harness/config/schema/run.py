@@ -1,4 +1,4 @@
-"""Typed config nodes of a run: model, data, optimizer, schedule. `cluster`, `engine` and `decision` hold the rest.
+"""Typed config nodes of a run; `cluster`, `engine` and `decision` hold those of a sweep.
 
 Hydra merges the YAML of `conf/` into these dataclasses, so composing refuses an unknown key or a wrong type.
 Modules pass these nodes, never loose dicts, except the `options` of a mechanism, which only that reads.
@@ -108,14 +108,14 @@ class RosterConfig:
 
     name: str = ""
     vocabulary: int | None = None
-    """Vocabulary size of data that is not available here (images: labels + 1); null: the data is here. A roster
-    that sets it can be planned but not trained."""
+    """Vocabulary size of data that is not available here (images: labels + 1); null: the data is here. With a
+    value, the roster can be planned but not trained."""
     image: list[int] | None = None
     """Height, width and channels of images that are not available here."""
 
     @property
     def planned(self) -> bool:
-        """Whether the data is only described, so that the run can be planned but not trained."""
+        """True if the data is only described, so that the run can be planned but not trained."""
         return self.vocabulary is not None
 
 
@@ -224,11 +224,11 @@ class DataConfig:
     mask_documents: bool = False
     """Attend only within a document; the examples and their order stay the same."""
     stages: list[StageConfig] = field(default_factory=list)
-    """Later mixes of the run, in order. A cooldown branch reads what its parent would have read, so it does not
-    include a stage that begins after its end."""
+    """Later mixes of the run, in order. A cooldown branch reads what its parent would have read, so it omits
+    a stage that begins after its end."""
     horizon: int | None = None
-    """Token budget to which `stages` refer: ${scale.tokens}, since a batch depends only on the data config, the
-    data seed and the step. Null without stages."""
+    """Token budget to which `stages` refer: ${scale.tokens}, since a batch depends only on the data config,
+    the data seed and the step. Null without stages."""
     kind: DataKind = DataKind.text
     """Kind of data: text or images."""
     label_dropout: float = 0.1
@@ -276,7 +276,7 @@ class ScheduleConfig:
     floor: float = 0.0
     """Final learning rate as a share of the peak."""
     branches: list[float] = field(default_factory=list)
-    """Shares of the token budget at which cooldown branches end; each equals a run with that smaller budget."""
+    """Shares of the token budget at which cooldown branches end; each equals a run with that budget."""
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""In what do two checkpoints differ?"""
+"""Difference of two checkpoints."""

@@ -1,4 +1,4 @@
-"""Two checkpoints beside each other: weights, function, loss by example, where their runs part."""
+"""Diff of two checkpoints: weights, predictions, loss per example, divergence of their runs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.compare.checkpoints.diff_types import CheckpointDiff, CheckpointRef, PredictionDiff, StepDistance
+from harness.compare.checkpoints.diff_types import CheckpointDiff, CheckpointRef, PredictionDiff
 from harness.compare.checkpoints.distances import compare_weights
 from harness.inspection.diff.predictions import compare_predictions
 from harness.inspection.diff.trajectory import distances_along, find_divergence
-from harness.inspection.load_run import LoadedRun, load_run, prepare_process
+from harness.inspection.load_run import load_run, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import code_hash_of
 
 LOSS_TOLERANCE = 1e-4
-"""Nats by which a loss may differ from the one that the run wrote down: other programs round otherwise."""
+"""Difference in nats from the recorded loss that rounding of other programs explains."""
 
 
 def diff(first: Path | str, second: Path | str) -> CheckpointDiff:
-    """What RUN or RUN@STEP `other` (b) is against `one` (a), on one simulated CPU device.
+    """Compare checkpoint `second` (b) with `first` (a), each RUN or RUN@STEP, on one simulated CPU device.
 
-    Without a step the newest good checkpoint is taken. Raises UserError where a run or a checkpoint
-    cannot be read; what two that can be read have not in common is said in the result.
+    RUN is its newest valid checkpoint. Raises UserError if a checkpoint cannot be read. The result says why a
+    comparison is impossible.
     """
     a, b = find_checkpoint(first), find_checkpoint(second)
     prepare_process(a.config, b.config)
@@ -38,54 +38,44 @@ def diff(first: Path | str, second: Path | str) -> CheckpointDiff:
         weights=weights,
         function=predictions,
         divergence=None if same_run else find_divergence(a, b, runs),
-        along=_distances_between(a, b, runs[0]) if same_run else (),
+        along=tuple(distances_along(runs[0], *sorted((a.step, b.step))))
+        if same_run and a.step != b.step
+        else (),
         notes=tuple(_notes(a, b, predictions)),
     )
 
 
 def picture_folder(first: Path | str) -> Path:
-    """Where the pictures of `diff(one, ...)` belong: `<sweep of one>/pictures`. Raises UserError."""
+    """Return the folder for pictures of `diff(first, ...)`, `<sweep>/pictures`. Raises UserError."""
     return find_checkpoint(first).sweep.path / "pictures"
 
 
 def _checkpoint_ref(checkpoint: Checkpoint) -> CheckpointRef:
-    record = checkpoint.provenance
-    tokens = checkpoint.step * record.facts.tokens_per_step
-    return CheckpointRef(
-        checkpoint.name,
-        str(checkpoint.run.path),
-        checkpoint.step,
-        tokens,
-        record.parameters,
-        record.code_hash,
-    )
-
-
-def _distances_between(a: Checkpoint, b: Checkpoint, run: LoadedRun) -> tuple[StepDistance, ...]:
-    first, last = sorted([a.step, b.step])
-    return tuple(distances_along(run, first, last)) if first < last else ()
+    record, step = checkpoint.provenance, checkpoint.step
+    tokens, path = step * record.facts.tokens_per_step, str(checkpoint.run.path)
+    return CheckpointRef(checkpoint.name, path, step, tokens, record.parameters, record.code_hash)
 
 
 def _notes(a: Checkpoint, b: Checkpoint, function: PredictionDiff) -> Iterator[str]:
-    """What a reader must know to believe the numbers, a sentence each."""
+    """Yield a sentence for each fact that limits the comparison."""
     for checkpoint in (a, b):
         yield from (f"{sentence}." for sentence in checkpoint.skipped)
-    codes = {here.provenance.code_hash for here in (a, b)}
+    codes = {checkpoint.provenance.code_hash for checkpoint in (a, b)}
     if len(codes) == 2:
-        yield "The two were trained under different code."
-    if codes != {code_hash_of(here.config) for here in (a, b)}:
-        yield "The code has changed since: what they answer is as this code computes it."
+        yield "The two were trained with different code."
+    if codes != {code_hash_of(checkpoint.config) for checkpoint in (a, b)}:
+        yield "The code has changed since training. The predictions are those of the current code."
     means = ({row.domain: getattr(row, side) for row in function.losses} for side in ("loss_a", "loss_b"))
     for checkpoint, computed in zip((a, b), means, strict=True):
         yield from _loss_mismatch_notes(checkpoint, computed)
 
 
 def _loss_mismatch_notes(checkpoint: Checkpoint, computed: dict[str, float]) -> Iterator[str]:
-    """Where the run itself wrote down another held-out loss at this step."""
+    """Yield a sentence for each domain whose recorded held-out loss at this step differs."""
     rows = read_curve(checkpoint.run, "evals").filter(pl.col("step") == checkpoint.step)
     for domain, recorded in rows.select("domain", "loss").iter_rows():
         if domain in computed and not abs(computed[domain] - recorded) <= LOSS_TOLERANCE:
             yield (
-                f"{checkpoint.name} wrote down a held-out loss of {recorded:.4f} on {domain}, "
-                f"but this code computes {computed[domain]:.4f}: these are not the numbers of its training."
+                f"{checkpoint.name} recorded a held-out loss of {recorded:.4f} on {domain}, but this code "
+                f"computes {computed[domain]:.4f}, so the predictions are not those of the training."
             )

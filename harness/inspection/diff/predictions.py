@@ -1,4 +1,4 @@
-"""Two models on the same held-out tokens: distributions on a frozen probe, losses by example."""
+"""Predictions of two models on the same held-out tokens: distributions on a fixed probe, loss per example."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from harness.data import HeldOut
 
 PROBE_SEQUENCES = 32
-"""Held-out sequences a domain, the first, whose next-token distributions are compared."""
+"""Number of first held-out sequences per domain whose next-token distributions are compared."""
 
 
 def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> PredictionDiff:
-    """What both say to the held-out tokens of their runs, or in one sentence why they cannot be asked."""
+    """Compare the predictions on the held-out tokens, or return the reason why that is impossible."""
     from harness.data import open_data
 
     try:
@@ -32,8 +32,8 @@ def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Loa
         held_out = open_data(a.config.data).heldout(a.config.evaluation.tokens)
     except UserError as error:
         return PredictionDiff(refused=f"the held-out tokens cannot be read: {error}")
-    fitting = max_rows(a.provenance.facts.shape["vocabulary"], a.config.data.sequence_length)
-    rows = min(fitting, max(len(domain.tokens_NT) for domain in held_out.values()))
+    limit = max_rows(a.provenance.facts.shape["vocabulary"], a.config.data.sequence_length)
+    rows = min(limit, max(len(domain.tokens_NT) for domain in held_out.values()))
     predict_fns = runs[0].predict_fn(a.step, rows), runs[1].predict_fn(b.step, rows)
     pairs = [_compare_domain(name, domain, predict_fns, rows) for name, domain in held_out.items()]
     losses = tuple(loss for _, loss in pairs)
@@ -41,28 +41,28 @@ def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Loa
 
 
 def _incomparable_reason(a: Checkpoint, b: Checkpoint) -> str:
-    """Empty if the two can be asked the same."""
+    """Return why the predictions cannot be compared; empty if they can."""
     from harness.data import describe_data
 
     if DataKind.images in (a.config.data.kind, b.config.data.kind):
-        return "models of images say nothing of a next token"
+        return "image models do not predict tokens"
     left, right = a.provenance.facts, b.provenance.facts
     sizes = left.shape["vocabulary"], right.shape["vocabulary"]
     if sizes[0] != sizes[1]:
         return (
             f"data.tokenizer={a.config.data.tokenizer} has {sizes[0]} tokens and "
-            f"{b.config.data.tokenizer} has {sizes[1]}: distributions over two vocabularies do not compare"
+            f"{b.config.data.tokenizer} has {sizes[1]}: their distributions cannot be compared"
         )
     if left.eval_fingerprint != right.eval_fingerprint:
-        return f"the two runs are evaluated on other held-out tokens: {_held_out_difference(a, b)}"
+        return f"the two runs have different held-out tokens: {_held_out_difference(a, b)}"
     now = describe_data(a.config.data, a.config.evaluation.tokens)
     if now.eval_fingerprint != left.eval_fingerprint:
-        return "the files of data.sources or data.tokenizer have changed since the two runs were trained"
+        return "the files of data.sources or data.tokenizer changed after the two runs were trained"
     return ""
 
 
 TRAINING_ONLY_KEYS = (".weight", ".name", ".stages", ".horizon")
-"""Keys of a data config that change nothing of what is held out."""
+"""Ends of data keys that do not affect the held-out tokens."""
 
 
 def _held_out_difference(a: Checkpoint, b: Checkpoint) -> str:
@@ -71,13 +71,13 @@ def _held_out_difference(a: Checkpoint, b: Checkpoint) -> str:
         for key, (left, right) in config_difference(a.config, b.config).items()
         if is_covered_by(key, ["data", "evaluation.tokens"]) and not key.endswith(TRAINING_ONLY_KEYS)
     ]
-    return ", ".join(keys) or "the files of data.sources or data.tokenizer changed in between"
+    return ", ".join(keys) or "the files of data.sources or data.tokenizer changed between the runs"
 
 
 def _compare_domain(
     name: str, held_out: HeldOut, predict_fns: tuple[PredictFn, PredictFn], rows: int
 ) -> tuple[PredictionRow, LossRow]:
-    """Losses of all held-out sequences, distributions of the first ones."""
+    """Compare the losses of all held-out sequences, and the distributions of the first ones."""
     losses_2N: list[list[float]] = [[], []]
     tokens: list[np.ndarray] = []
     probe_count = min(PROBE_SEQUENCES, len(held_out.tokens_NT))
@@ -86,10 +86,6 @@ def _compare_domain(
         for losses, output in zip(losses_2N, outputs, strict=True):
             losses += output.losses_N.tolist()
         if start < probe_count:
-            a_NV, b_NV = (_flat(answer.logits_NTV[: probe_count - start]) for answer in outputs)
+            a_NV, b_NV = (np.concatenate(output.logits_NTV[: probe_count - start]) for output in outputs)
             tokens.append(compare_tokens(a_NV, b_NV))
     return prediction_row(name, probe_count, np.concatenate(tokens)), loss_row(name, *losses_2N)
-
-
-def _flat(logits_NTV: np.ndarray) -> np.ndarray:
-    return logits_NTV.reshape(-1, logits_NTV.shape[-1])

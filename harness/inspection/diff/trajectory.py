@@ -1,4 +1,4 @@
-"""Where two runs part, and how far one run has gone: curves and all kept checkpoints."""
+"""Divergence of two runs, and distances along one run, from curves and all saved checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.records.run.metrics import read_curve
 
 
 def find_divergence(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> Divergence:
-    """Two runs from their start, as far as both have rows and checkpoints."""
+    """Compare two runs from their start, as far as both have rows and checkpoints."""
     (steps_a, loss_a), (steps_b, loss_b) = _loss_curve(a), _loss_curve(b)
     runs_a, runs_b = _checkpoint_runs(a), _checkpoint_runs(b)
     common = sorted(runs_a.keys() & runs_b.keys())
@@ -35,7 +35,7 @@ def find_divergence(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedR
 
 
 def distances_along(loaded_run: LoadedRun, first: int, last: int) -> Iterator[StepDistance]:
-    """From the checkpoint at `first` to each that is kept up to `last`."""
+    """Yield the weight distance from the checkpoint at `first` to each one up to `last`."""
     for step in valid_steps(loaded_run.run)[0]:
         if first <= step <= last:
             yield _step_distance(first, loaded_run, step, loaded_run)
@@ -46,7 +46,7 @@ def _step_distance(step_a: int, a: LoadedRun, step_b: int, b: LoadedRun) -> Step
 
 
 def _loss_curve(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and their training losses from the start; those of a branch begin in its parent."""
+    """Return the steps and training losses from the start; a branch includes its parent's up to the fork."""
     rows = read_curve(checkpoint.run, "steps")
     if origin := parent_of(checkpoint):
         parent, fork = origin
@@ -55,7 +55,7 @@ def _loss_curve(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checkpoint_runs(checkpoint: Checkpoint) -> dict[int, RunDir]:
-    """Where each good checkpoint lies, by step; those of a branch begin in its parent."""
+    """Return the run of each valid checkpoint by step; a branch includes its parent's up to the fork."""
     runs: dict[int, RunDir] = {}
     if origin := parent_of(checkpoint):
         parent, fork = origin
@@ -64,6 +64,6 @@ def _checkpoint_runs(checkpoint: Checkpoint) -> dict[int, RunDir]:
 
 
 def _same_examples(a: RunDir, b: RunDir, step: int) -> bool | None:
-    """The hash rolls over all examples from the first on, so that one step speaks for those before it."""
+    """Return whether the rolling hashes over all examples up to the step agree; None if one is missing."""
     hashes = [manifest.example_hash for run in (a, b) if (manifest := read_manifest(run, step))]
     return hashes[0] == hashes[1] if len(hashes) == 2 else None

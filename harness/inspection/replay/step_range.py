@@ -1,4 +1,4 @@
-"""Which steps of a run are replayed: from a state that can be had again, along the curve that is on disk."""
+"""Range of steps that a replay repeats: from a state that can be restored, along the curve on disk."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from harness.records.run.status import State, read_status
 
 @dataclass(frozen=True)
 class StepRange:
-    """Updates `first` + 1 .. `last` of a run or a branch."""
+    """Optimizer steps `first` + 1 to `last` of a run or a branch."""
 
     run_ref: RunRef
     first: int
     last: int
     start: Checkpoint | None
-    """That at `first`; None where the run is drawn anew. Of a branch it may be its parent's."""
+    """Checkpoint at `first`, for a branch possibly of its parent; None: the parameters are drawn again."""
     checkpoint_steps: tuple[int, ...]
-    """Steps of the stretch at which the run has a good checkpoint."""
+    """Steps of the range at which the run has a valid checkpoint."""
     skipped: tuple[str, ...]
-    """A sentence for each damaged checkpoint."""
+    """Sentence for each damaged checkpoint."""
 
     @property
     def run(self) -> RunDir:
+        """Directory of the run."""
         return self.run_ref.run
 
 
 def find_step_range(where: Path | str, steps: int | None = None) -> StepRange:
-    """From the step of RUN@STEP, or the last from which a checkpoint follows, to the next checkpoint, or
-    so many steps.
+    """Return the range from RUN@STEP to the next checkpoint, or over `steps` steps.
 
-    Raises UserError where no run lies there, where it is still at work, or where no step follows.
+    RUN starts at the last possible step before a checkpoint. Raises UserError if there is no run, it still
+    trains, or no step follows.
     """
     run_ref = find_run(where)
     _check_not_running(run_ref)
@@ -59,22 +60,20 @@ def _check_not_running(run_ref: RunRef) -> None:
     trunk = run_ref.run if run_ref.provenance.parent is None else RunDir(run_ref.run.path.resolve().parent)
     status = read_status(trunk)
     if status.state in (State.pending, State.running) and worker_of(trunk) is not None:
-        raise UserError(
-            f"{trunk.path} is still at work (step {status.step}): wait for its end, or `harness stop` it"
-        )
+        way_out = "Wait for its end, or stop it with `harness stop`."
+        raise UserError(f"{trunk.path} is still training (step {status.step}). {way_out}")
 
 
 def _valid_and_damaged(run_ref: RunRef) -> tuple[list[int], dict[int, str]]:
-    """Steps of the good ones, and a sentence for each damaged one."""
+    """Return the steps of valid checkpoints, and a sentence for each damaged one by step."""
     reasons = {step: corruption_reason(run_ref.run, step) for step in manifest_steps(run_ref.run)}
-    damage = {
-        step: f"the checkpoint at step {step} is damaged ({why})" for step, why in reasons.items() if why
-    }
+    text = "the checkpoint at step {} is damaged ({})"
+    damage = {step: text.format(step, reason) for step, reason in reasons.items() if reason}
     return [step for step in reasons if step not in damage], damage
 
 
 def _possible_starts(run_ref: RunRef, good: list[int]) -> dict[int, RunRef | None]:
-    """Where the state of each step lies from which a replay may start; None: it is drawn anew."""
+    """Return the run whose checkpoint holds each possible start step; None: the parameters are drawn."""
     starts: dict[int, RunRef | None] = dict.fromkeys(good, run_ref)
     parent = run_ref.provenance.parent
     if parent is None:
@@ -85,7 +84,7 @@ def _possible_starts(run_ref: RunRef, good: list[int]) -> dict[int, RunRef | Non
 
 
 def _default_start(starts: Mapping[int, RunRef | None], good: list[int], end: int) -> int:
-    """The last start from which a checkpoint follows; else the last from which a step does."""
+    """Return the last start before a valid checkpoint, else the last one before the end of the curve."""
     on_curve = [step for step in good if step <= end]
     before = [step for step in starts if step < (max(on_curve, default=end))]
     return max(before, default=max((step for step in starts if step < end), default=end))
@@ -102,14 +101,12 @@ def _check_range(
     if steps is not None and steps < 1:
         raise UserError(f"--steps={steps}: give 1 or more, or leave it out to replay to the next checkpoint")
     alternatives = [str(step) for step in starts if step < end]
-    way_out = (
-        f"it can be replayed from {', '.join(alternatives)}" if alternatives else "there is nothing to replay"
-    )
+    path, way_out = run_ref.run.path, "There is nothing to replay."
+    if alternatives:
+        way_out = f"It can be replayed from {', '.join(alternatives)}."
     if first in faults:
-        raise UserError(f"{run_ref.run.path}@{first}: {faults[first]}; {way_out}")
+        raise UserError(f"{path}@{first}: {faults[first]}. {way_out}")
     if first not in starts and run_ref.step is not None:
-        raise UserError(f"{run_ref.run.path}@{first}: no checkpoint at that step; {way_out}")
+        raise UserError(f"{path}@{first}: no checkpoint at that step. {way_out}")
     if first not in starts or first >= end:
-        raise UserError(
-            f"{run_ref.run.path}: its curve on disk ends at step {end}, so no step follows; {way_out}"
-        )
+        raise UserError(f"{path}: its curve on disk ends at step {end}, so no step follows. {way_out}")

@@ -1,4 +1,4 @@
-"""A stretch of a run made again, from a checkpoint or its start, and held against what is on disk."""
+"""Replay of some steps of a run, from a checkpoint or its start, compared bit by bit with its records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,15 +36,14 @@ if TYPE_CHECKING:
     from harness.training.step import TrainState
 
 HASH_DIGITS = 12
-"""Digits of a hash that are shown."""
+"""Number of digits of a hash in messages."""
 
 
 def verify(where: Path | str, steps: int | None = None) -> ReplayResult:
-    """Replays RUN from RUN@STEP to the next checkpoint, or so many steps, and compares them bit by bit.
+    """Replay RUN@STEP to the next checkpoint, or over `steps` steps, and compare bit by bit.
 
-    Without a step it starts at the last one from which a checkpoint follows; 0 is the start, drawn anew.
-    Nothing is written into the run. Raises UserError where there is nothing to replay, or not on this data
-    and these devices.
+    RUN starts at the last possible step before a checkpoint; step 0 draws the parameters again. Nothing is
+    written into the run. Raises UserError if there is nothing to replay, or data or devices have changed.
     """
     step_range = find_step_range(where, steps)
     run_ref = step_range.run_ref
@@ -52,7 +51,9 @@ def verify(where: Path | str, steps: int | None = None) -> ReplayResult:
     _prepare_process(run_ref.config, recorded)
     programs = _make_programs(step_range)
     rows, states = _replay_steps(step_range, programs)
-    differing = find_mismatches(_recorded_rows(step_range), rows)
+    curve = read_curve(step_range.run, "steps")
+    in_range = (curve["step"] > step_range.first) & (curve["step"] <= step_range.last)
+    differing = find_mismatches(curve.filter(in_range).to_dicts(), rows)
     return ReplayResult(
         name=_run_name(step_range),
         first=step_range.first,
@@ -68,8 +69,10 @@ def verify(where: Path | str, steps: int | None = None) -> ReplayResult:
 
 
 def _prepare_process(config: Config, recorded: Environment | None) -> None:
-    """As the worker had it: device count and, under the same jaxlib, flags; then users' modules. What several
-    processes trained is replayed by one that has all their devices, and adds up as they did."""
+    """Set the recorded device count and, with the same jaxlib, XLA flags; import users' modules.
+
+    One process with all devices replays a multi-process run, with the same order of reduction.
+    """
     fresh = "jax" not in sys.modules
     if fresh and config.cluster.platform == "cpu":
         devices = recorded.process_devices if recorded and not recorded.collectives else config.mesh.devices
@@ -82,7 +85,7 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
 
     from harness.parallel.processes.jax_distributed import initialize_single
 
-    # Programs come from a cache of our own; what JAX's gives back cannot be serialised again.
+    # Programs have their own cache; those from JAX's cache cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)
     if fresh and recorded and recorded.collectives:
         initialize_single(config.mesh.devices)
@@ -90,7 +93,7 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
 
 
 def _make_programs(step_range: StepRange) -> RunPrograms:
-    """The run's lane, without anything to evaluate on. Raises UserError for other data or too few devices."""
+    """Build the programs of the run without held-out data. Raises UserError for other data or few devices."""
     import jax
 
     from harness.data import describe_data, open_data
@@ -100,19 +103,18 @@ def _make_programs(step_range: StepRange) -> RunPrograms:
     run_ref, path = step_range.run_ref, step_range.run.path
     config, facts = run_ref.config, run_ref.provenance.facts
     if describe_data(config.data, config.evaluation.tokens).fingerprint != facts.data_fingerprint:
-        raise UserError(f"{path}: its data is not what it was trained on; put those files back to replay it")
+        raise UserError(f"{path}: its training data has changed. Restore those files to replay it.")
     devices, device_count = jax.devices(), config.mesh.devices
     if len(devices) < device_count:
-        raise UserError(
-            f"{path} was trained on {device_count} devices, and here are {len(devices)}: replay it there"
-        )
+        available = f"{len(devices)} are available here"
+        raise UserError(f"{path} was trained on {device_count} devices, but {available}. Replay it there.")
     model = rebuild_checkpoint_model(run_ref)
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     return make_run_programs(config, model, devices[:device_count], sampler.batch, {})
 
 
 def _replay_steps(step_range: StepRange, programs: RunPrograms) -> tuple[list[StepRow], list[StateCheck]]:
-    """The rows of the stretch, and its state against each checkpoint on the way."""
+    """Return the rows of the steps, and a comparison of the state with each checkpoint in the range."""
     from harness.data import update_example_hash
     from harness.training.schedule import learning_rate
     from harness.training.step import METRICS
@@ -126,7 +128,7 @@ def _replay_steps(step_range: StepRange, programs: RunPrograms) -> tuple[list[St
         rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
         state, metrics = programs.step(state, programs.put_batch(batch), rate)
         example_hash = update_example_hash(example_hash, batch.ids_B)
-        values = map(float, np.asarray(metrics))  # only experts have the last two
+        values = map(float, np.asarray(metrics))  # models without experts lack the last two
         rows.append({"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate})
         if step + 1 in step_range.checkpoint_steps:
             states.append(_check_checkpoint(step_range, programs, step + 1, state, example_hash))
@@ -134,7 +136,7 @@ def _replay_steps(step_range: StepRange, programs: RunPrograms) -> tuple[list[St
 
 
 def _segment(step_range: StepRange) -> Segment:
-    """The run's own, or that of the branch."""
+    """Return the schedule segment of the run or of the branch."""
     from harness.training.schedule import branch_segments, main_segment
 
     run_ref = step_range.run_ref
@@ -144,7 +146,7 @@ def _segment(step_range: StepRange) -> Segment:
 
 
 def _initial_state(step_range: StepRange, programs: RunPrograms) -> tuple[TrainState, str]:
-    """The state before the first step, and the hash of the examples up to there."""
+    """Return the state before the first step, and the hash of the examples up to it."""
     from harness.training.output.checkpointer import restore
     from harness.training.parent_checkpoint import load_parent_weights
 
@@ -167,30 +169,22 @@ def _check_checkpoint(
 
 
 def _arrays_by_path(state: TrainState) -> dict[str, np.ndarray]:
-    """Every leaf by its path, on the host."""
+    """Return every leaf of the state by path, on the host."""
     import jax
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _recorded_rows(step_range: StepRange) -> list[dict[str, Any]]:
-    rows = read_curve(step_range.run, "steps")
-    inside = (rows["step"] > step_range.first) & (rows["step"] <= step_range.last)
-    return rows.filter(inside).to_dicts()
-
-
 def _condition_changes(
     step_range: StepRange, recorded: Environment | None, programs: RunPrograms
 ) -> Iterator[EnvironmentChange]:
-    """What of a replay's conditions is otherwise than the record says."""
+    """Yield the differences in code, config and environment between the record and this replay."""
     from harness.training.programs.compile_cache import current_environment
 
     run_ref = step_range.run_ref
-    recorded_code, current_code = (
-        code_hash_at(run_ref.provenance.code_hash, step_range.first),
-        code_hash_of(run_ref.config),
-    )
+    recorded_code = code_hash_at(run_ref.provenance.code_hash, step_range.first)
+    current_code = code_hash_of(run_ref.config)
     if recorded_code != current_code:
         yield EnvironmentChange("code", recorded_code[:HASH_DIGITS], current_code[:HASH_DIGITS])
     recorded_hash, stored_hash = run_ref.provenance.config_hash, stored_config_hash(run_ref.run.config)
@@ -203,7 +197,7 @@ def _condition_changes(
 def _notes(step_range: StepRange, recorded: Environment | None) -> Iterator[str]:
     yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in step_range.skipped)
     if recorded is None:
-        yield "Its record does not say on which devices and under which flags it was trained."
+        yield "The devices and XLA flags of its training were not recorded."
 
 
 def _run_name(step_range: StepRange) -> str:

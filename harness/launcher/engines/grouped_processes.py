@@ -63,10 +63,7 @@ class ProcessGroupHandle(Generic[Handle]):
         return None if running else self._group_exit()
 
     def _group_exit(self) -> Exit:
-        if len(self.members) == 1 or self.exits[0].code in (
-            0,
-            ALREADY_RUNNING,
-        ):  # process 0 knows the run's state
+        if len(self.members) == 1 or self.exits[0].code in (0, ALREADY_RUNNING):  # process 0 knows the state
             return self.exits[0]
         index = min(self.exits, key=lambda position: _exit_priority(self.exits[position]))
         first = self.exits[index]
@@ -82,7 +79,7 @@ def _exit_priority(end: Exit) -> int:
 
 
 def exit_of_group(spec: WorkerSpec, end: Exit) -> Exit:
-    """Return the exit of a group whose members cannot be told apart: HELD if another worker has the run."""
+    """Return the exit of a group seen as one process: ALREADY_RUNNING if another worker has the run."""
     if spec.processes == 1 or not end.code or not any(owner(RunDir(run).worker_lock) for run in spec.runs):
         return end
     return Exit(ALREADY_RUNNING, end.message)

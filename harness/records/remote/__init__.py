@@ -1,1 +1,1 @@
-"""How are the records behind a URL read?"""
+"""Records behind a URL."""

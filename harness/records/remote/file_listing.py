@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 16
 """Number of concurrent requests: enough to hide latency, few enough for a small web server."""
-_UNVERSIONED_KEYS = frozenset(
-    ("name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass")
+_UNVERSIONED_KEYS = (
+    "name",
+    "Key",
+    "type",
+    "size",
+    "Size",
+    "mimetype",
+    "partial",
+    "url",
+    "mode",
+    "StorageClass",
 )
 """Keys of a listing entry that may stay the same when the content of the file changes."""
 Entry = dict[str, Any]
@@ -81,8 +90,8 @@ def list_sweep_files(remote: RemoteFolder, note: Callable[[str], None]) -> dict[
         f"{remote.name}/{path}": entry for path, entry in sweep_entries.items()
     }
     with _parallel_map(remote.files) as parallel_map:
-        listed = parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values())
-        return dict(zip(entries, listed, strict=True))
+        remote_files = parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values())
+        return dict(zip(entries, remote_files, strict=True))
 
 
 def list_single_file(remote: RemoteFolder) -> dict[str, RemoteFile]:
@@ -110,8 +119,8 @@ def as_remote_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}. Free some space there, or "
-                "set AB_HARNESS_CACHE=FOLDER."
+                f"{url}: its copy does not fit on the disk of {cache_dir('remote')}. Free some space there, "
+                "or set AB_HARNESS_CACHE=FOLDER."
             ) from error
         if "Protocol not known" in str(error):
             from fsspec import available_protocols

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from harness.core import atomic_files
@@ -43,7 +44,8 @@ def fetch_sweep(url: str) -> SweepDir:
     with as_remote_errors(url):
         remote = open_remote(url)
         return SweepDir(
-            _up_to_date_copy(remote, lambda: list_sweep_files(remote, _print_error)) / remote.name
+            _up_to_date_copy(remote, lambda: list_sweep_files(remote, partial(print, file=sys.stderr)))
+            / remote.name
         )
 
 
@@ -52,10 +54,6 @@ def fetch_file(url: str) -> Path:
     with as_remote_errors(url):
         remote = open_remote(url)
         return _up_to_date_copy(remote, lambda: list_single_file(remote)) / remote.name
-
-
-def _print_error(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _up_to_date_copy(remote: RemoteFolder, list_files: Callable[[], dict[str, RemoteFile]]) -> Path:
@@ -77,7 +75,8 @@ def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path)
     if not copy.is_dir():
         with tempfile.TemporaryDirectory(dir=home, prefix=".") as scratch:
             fresh = Path(scratch) / "copy"
-            _fill_copy(fresh, remote, listing, _newest_copy(home))
+            newest = max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_modified, default=None)
+            _fill_copy(fresh, remote, listing, newest)
             atomic_files.write_json(fresh / STAMPS, stamps)
             with suppress(FileExistsError):  # another command was faster
                 fresh.rename(copy)
@@ -97,18 +96,13 @@ def _fill_copy(
             shutil.copyfile(previous / path, target / path)
         else:
             missing.append(path)
+    sources, targets = [listing[path].path for path in missing], [str(target / path) for path in missing]
     try:
-        download(
-            remote.files, [listing[path].path for path in missing], [str(target / path) for path in missing]
-        )
+        download(remote.files, sources, targets)
     except FileNotFoundError as error:
         raise ChangedDuringRead from error
     if any(listing[path].size not in (None, (target / path).stat().st_size) for path in missing):
         raise ChangedDuringRead
-
-
-def _newest_copy(home: Path) -> Path | None:
-    return max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_modified, default=None)
 
 
 def _modified(path: Path) -> float:

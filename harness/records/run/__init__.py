@@ -1,1 +1,1 @@
-"""What does one run leave on disk?"""
+"""Files of one run."""

@@ -42,10 +42,7 @@ def contains_node(path: Path, name: str, node: Any) -> bool:
 
 
 def read_config(path: Path) -> Config:
-    """Read a config. A file without a checksum counts as written by hand.
-
-    Raises UserError if the file is missing, damaged or of another schema.
-    """
+    """Read a config, checksummed or handwritten. Raises UserError if it is missing, damaged or invalid."""
     try:
         if _CHECKSUM_PREFIX in path.read_text() and not checksum_ok(path):
             raise UserError(f"{path} does not fit its checksum: it was changed after it was written.")

@@ -37,7 +37,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class EnvironmentChange:
-    """Property of the environment whose current value differs from the recorded one."""
+    """Property of the environment whose value differs from the recorded one; the fields are JSON keys."""
 
     what: str
     then: str
@@ -54,10 +54,8 @@ def append_entry(entries: Sequence[dict[str, Any]], step: int, now: Environment)
 
 def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment | None:
     """Return the environment of a run from a step on; None if it was not recorded."""
-    holding = [
-        entry for entry in entries if isinstance(entry, dict) and entry.get(STEP_KEY, step + 1) <= step
-    ]
-    return parse_environment(holding[-1]) if holding else None
+    valid = [item for item in entries if isinstance(item, dict) and item.get(STEP_KEY, step + 1) <= step]
+    return parse_environment(valid[-1]) if valid else None
 
 
 def parse_environment(entry: dict[str, Any]) -> Environment | None:
@@ -76,19 +74,12 @@ def environment_changes(recorded: Environment, current: Environment) -> list[Env
         if before == after:
             continue
         if isinstance(before, dict):
-            names = sorted(
-                name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-            )
-            changes += [
-                EnvironmentChange(name, before.get(name, "absent"), after.get(name, "absent"))
-                for name in names
-            ]
+            for name in sorted(before.keys() | after.keys()):
+                old, new = before.get(name, "absent"), after.get(name, "absent")
+                changes += [EnvironmentChange(name, old, new)] * (old != new)
         elif field.name in ("features", "flags"):
-            changes.append(
-                EnvironmentChange(
-                    field.name, _words_missing_from(before, after), _words_missing_from(after, before)
-                )
-            )
+            old, new = _words_missing_from(before, after), _words_missing_from(after, before)
+            changes.append(EnvironmentChange(field.name, old, new))
         else:
             changes.append(EnvironmentChange(field.name.replace("_", " "), str(before), str(after)))
     return changes

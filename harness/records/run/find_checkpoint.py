@@ -127,11 +127,11 @@ def _runs_below(folder: Path, depth: int) -> list[str]:
 def _require_valid_step(run: RunDir, step: int) -> int:
     steps = manifest_steps(run)
     if step not in steps:
-        alternatives = f"there are {_comma_list(steps)}" if steps else _no_checkpoint_text(run)
+        alternatives = f"there are {', '.join(map(str, steps))}" if steps else _no_checkpoint_text(run)
         raise UserError(f"{run.path}@{step}: no checkpoint at that step; {alternatives}")
     if why := corruption_reason(run, step):
-        valid = valid_steps(run)[0]
-        way_out = f"valid ones: {_comma_list(valid)}" if valid else "there is no other one"
+        valid = ", ".join(map(str, valid_steps(run)[0]))
+        way_out = f"valid ones: {valid}" if valid else "there is no other one"
         raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {way_out}")
     return step
 
@@ -140,10 +140,9 @@ def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
     """Return the newest valid step, and a sentence for each damaged checkpoint after it."""
     skipped: list[str] = []
     for step in reversed(manifest_steps(run)):
-        why = corruption_reason(run, step)
-        if why is None:
+        if not (reason := corruption_reason(run, step)):
             return step, tuple(skipped)
-        skipped.append(f"{run.path}@{step} is damaged and was skipped ({why})")
+        skipped.append(f"{run.path}@{step} is damaged and was skipped ({reason})")
     if skipped:
         raise UserError(f"{run.path} has no valid checkpoint: {skipped[0]}. Train the run again.")
     raise UserError(f"{run.path}: {_no_checkpoint_text(run)}")
@@ -152,10 +151,6 @@ def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
 def _no_checkpoint_text(run: RunDir) -> str:
     status = read_status(run)
     return f"no checkpoint was saved yet (the run is {status.state.value} at step {status.step})"
-
-
-def _comma_list(steps: list[int]) -> str:
-    return ", ".join(map(str, steps))
 
 
 def _sweep_root(run: RunDir, provenance: Provenance) -> Path:

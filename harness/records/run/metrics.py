@@ -105,9 +105,8 @@ def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
-        damage += [
-            DamagedPart(part.path, _BAD_CHECKSUM) for part in list_parts(run, kind) if not part.checksum_ok()
-        ]
+        damaged = (part for part in list_parts(run, kind) if not part.checksum_ok())
+        damage += [DamagedPart(part.path, _BAD_CHECKSUM) for part in damaged]
     return min(ends), damage
 
 
@@ -121,13 +120,8 @@ def truncate_after(run: RunDir, step: int) -> None:
             if part.checksum_ok() and part.end <= step:
                 continue
             if part.checksum_ok() and part.start < step:
-                write_part(
-                    run,
-                    kind,
-                    part.start,
-                    step,
-                    _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts(),
-                )
+                rows = _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
+                write_part(run, kind, part.start, step, rows)
             part.path.unlink(missing_ok=True)
 
 

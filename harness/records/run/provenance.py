@@ -150,10 +150,7 @@ def code_hash_of(config: Config) -> str:
 
 
 def _source_path(module: str) -> Path | None:
-    """Return the folder of a module in a package, or the file of a top-level module; None if not found.
-
-    The module is not imported, since the caller may not import JAX.
-    """
+    """Find the folder of a module in a package, or a top-level module's file, without importing it."""
     top, *submodules = module.split(".")
     for entry in map(Path, sys.path):
         path = entry.joinpath(top, *submodules)

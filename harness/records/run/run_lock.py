@@ -102,18 +102,16 @@ def worker_of(run: RunDir) -> ProcessInfo | None:
 
 
 def check_not_run_elsewhere(run: RunDir) -> None:
-    """Raise UserError if another machine trains a run, or trained it when it was lost.
-
-    A lock is reliable, but a status outlives its writer.
-    """
+    """Raise UserError if another machine trains a run, or trained it when it was lost."""
     writer = worker_of(run)
     if writer is None or writer.alive() is not None:
         return
-    locked = owner(run.worker_lock) is not None
+    lock_owner = owner(run.worker_lock) is not None
     process = f"process {writer.pid} on {writer.host}"
+    # Without a lock, the status may have outlived its writer.
     way_out = f" If that machine is gone for good, delete {run.status}, and the run continues here."
     message = f"{run.path} is trained by {process}. Continue it there, or wait for its end."
-    raise UserError(message if locked else message + way_out)
+    raise UserError(message if lock_owner else message + way_out)
 
 
 def _open_for_locking(path: Path) -> int:

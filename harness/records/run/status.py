@@ -34,12 +34,12 @@ class State(Enum):
 
     @property
     def ended(self) -> bool:
-        """Whether training is over, by itself or by the rule."""
+        """True if training is over, by itself or by the rule."""
         return self in (State.finished, State.diverged, State.stopped)
 
     @property
     def is_final(self) -> bool:
-        """Whether this command makes no further attempt; the next command does after `refused`."""
+        """True if this command makes no further attempt; the next command does after `refused`."""
         return self.ended or self is State.refused
 
 

@@ -1,8 +1,8 @@
 """Timeline of a run: JSON lines that its thread appends, one per change of phase.
 
 Nothing that is trained or compared depends on it, and a failed write does not stop the run. Wall clocks can
-jump, so an attempt reads the wall clock once and then the monotonic clock, and a reader shifts an attempt that
-seems to begin before the previous one ended. A restarted run keeps its lines, because the machine was busy.
+jump: an attempt reads the wall clock once and then the monotonic clock, and a reader shifts an attempt that
+seems to begin before the last one ended. A restarted run keeps its lines, because the machine was busy.
 Cooldown branches are part of their parent's timeline.
 """
 
@@ -75,12 +75,11 @@ class Timeline:
         self._origin = now - clock()
         before = read_timeline(run)
         self._phase, self._written, self._broken = "", 0.0, run.timeline.exists()
-        since_then = (
-            process_start is not None
-            and process_start <= now
-            and (not before or process_start >= before[-1].time)
+        start, earliest = (
+            now if process_start is None else process_start,
+            before[-1].time if before else -math.inf,
         )
-        self._append(process_start if process_start is not None and since_then else now, BEGIN, 0, 1.0)
+        self._append(start if earliest <= start <= now else now, BEGIN, 0, 1.0)
 
     def set_phase(self, phase: str, step: int, share: float = 1.0) -> None:
         """Record that the run enters a phase, or is still in it."""
@@ -128,8 +127,8 @@ def _parse_line(line: str) -> TimelineEntry | None:
 def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) -> list[PhaseSpan]:
     """Return the intervals of the phases in order, without overlaps or negative lengths.
 
-    The last phase of a killed attempt ends with its last line. Give `until` (UTC seconds) for a run that still
-    trains: its last phase extends to then.
+    The last phase of a killed attempt ends with its last line. For a run that still trains, its last phase
+    extends to `until`, in UTC seconds.
     """
     spans: list[PhaseSpan] = []
     end = -math.inf
@@ -138,9 +137,8 @@ def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) ->
         for entry, following in pairwise(attempt):
             start = max(entry.time + shift, end)
             end = max(following.time + shift, start)
-            _add_span(
-                spans, entry, start, end, following.step if following.share == entry.share else entry.step
-            )
+            step = following.step if following.share == entry.share else entry.step
+            _add_span(spans, entry, start, end, step)
     last = entries[-1] if entries else None
     if until is not None and last is not None and last.phase != END:
         start = max(end, last.time)

@@ -1,7 +1,4 @@
-"""Utilisation of a machine by a sweep: device-seconds of training that counts, over devices times wall time.
-
-The other device-seconds are idle, listed by the phase of the run.
-"""
+"""Utilisation of a machine by a sweep: device-seconds of training that counts, over all device-seconds."""
 
 from __future__ import annotations
 
@@ -42,8 +39,7 @@ class Utilisation:
 def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None) -> Utilisation | None:
     """Return the utilisation from the phase spans of each run; None without spans.
 
-    `devices`: number in the machine; None takes the largest number in use at one time, which misses devices
-    that no run ever used.
+    `devices`: number in the machine; None takes the largest number in use at one time.
     """
     spans = [span for lane in lanes for span in lane if span.seconds > 0]
     if not spans:
@@ -60,15 +56,13 @@ def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None
                 kinds[REPEATED] = kinds.get(REPEATED, 0.0) + device_seconds * (1 - stands)
     kinds[NO_LANE] = max(0.0, devices * seconds - sum(kinds.values()))
     work = kinds.pop(TRAIN, 0.0)
-    idle = {kind: spent for kind, spent in sorted(kinds.items(), key=lambda item: -item[1]) if spent > 0}
+    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    idle = {kind: device_seconds for kind, device_seconds in ordered if device_seconds > 0}
     return Utilisation(devices, seconds, sessions[-1][1] - sessions[0][0] - seconds, work, idle)
 
 
 def peak_devices(spans: Sequence[PhaseSpan]) -> int:
-    """Return the maximum number of devices in use at one time.
-
-    Times are rounded to milliseconds, as in a timeline; an end frees its devices for a start at the same time.
-    """
+    """Return the maximum number of devices in use at one time; times are rounded to milliseconds."""
     ends = [(round(span.end, 3), 0, -span.width) for span in spans]
     moments = sorted([(round(span.start, 3), 1, span.width) for span in spans] + ends)
     return int(np.max(np.cumsum([width for _, _, width in moments])))
@@ -93,10 +87,8 @@ def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
         if span.phase != TRAIN or span.last <= floor:
             shares.append(1.0)
         else:
-            counted = max(0.0, floor - span.first)
-            shares.append(
-                counted / (span.last - span.first) if counted else 0.0
-            )  # a span that hung has no steps
+            steps = max(0.0, floor - span.first)
+            shares.append(steps / (span.last - span.first) if steps else 0.0)  # a span that hung has no steps
         if span.phase == TRAIN:
             floors[span.share] = min(floor, span.first)
     return shares[::-1]

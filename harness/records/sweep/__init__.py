@@ -1,1 +1,1 @@
-"""What does a sweep leave on disk?"""
+"""Files of a sweep."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from typing import Any
 
+from harness.core.atomic_files import json_checksum
 from harness.records.paths import SweepDir
 
 _ENTRY_KEYS = {"kind", "time", "previous", "content", "hash"}
@@ -25,13 +25,10 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
         "previous": previous[-1]["hash"] if previous else "",
         "content": content,
     }
-    entry["hash"] = _hash(entry)
+    entry["hash"] = json_checksum(entry)
     sweep.path.mkdir(parents=True, exist_ok=True)
-    cut_short = (
-        sweep.ledger.exists()
-        and not sweep.ledger.read_bytes().endswith(b"\n")
-        and sweep.ledger.stat().st_size
-    )
+    content_before = sweep.ledger.read_bytes() if sweep.ledger.exists() else b""
+    cut_short = content_before and not content_before.endswith(b"\n")
     with sweep.ledger.open("a") as file:
         file.write(("\n" if cut_short else "") + json.dumps(entry, sort_keys=True) + "\n")
         file.flush()
@@ -70,8 +67,4 @@ def edited_positions(sweep: SweepDir) -> list[int]:
 
 
 def _is_unchanged(entry: dict[str, Any]) -> bool:
-    return _hash({key: value for key, value in entry.items() if key != "hash"}) == entry["hash"]
-
-
-def _hash(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json_checksum({key: value for key, value in entry.items() if key != "hash"}) == entry["hash"]
