@@ -1,9 +1,8 @@
-"""The launcher as Hydra 1.3 finds it: a class in `hydra_plugins`. What it does is in harness.launcher.
+"""Hydra 1.3 plugin that trains a sweep with harness.launcher. Hydra finds it by its place in `hydra_plugins`.
 
-Hydra imports this file at the start of every program in the environment, so it imports
-nothing but Hydra, and there is no `hydra_plugins/__init__.py`, which would hide other launchers.
-It runs the file before the module is known to `sys.modules`, so a dataclass here cannot have
-postponed annotations.
+Hydra imports this file at the start of every program in the environment, so it imports nothing but Hydra. A
+`hydra_plugins/__init__.py` would hide other launchers, so there is none. Hydra runs the file before the
+module is in `sys.modules`, so a dataclass here cannot have postponed annotations.
 """
 
 from collections.abc import Sequence
@@ -19,26 +18,30 @@ from omegaconf import DictConfig
 
 @dataclass
 class LauncherConfig:
+    """Hydra config node of the launcher."""
+
     _target_: str = "hydra_plugins.harness_launcher.HarnessLauncher"
     compose_only: bool = False
-    """Hand each job's config to the program instead of training it."""
+    """True: pass each job's config to the task function instead of training it."""
 
 
 class HarnessLauncher(Launcher):
-    """Trains the runs of a sweep in blocks, each on its lane, and returns in Hydra's order."""
+    """Launcher that trains the runs of a sweep in blocks, each run on its lane."""
 
     def __init__(self, compose_only: bool = False, **_: Any) -> None:
         self._compose_only = compose_only
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from harness.config.compose_cache import remember_choices
+        """Store the sweep's context, config and task function. Raises UserError if `runs` is not a path."""
+        from harness.config.compose_cache import cache_compositions
         from harness.core.paths import runs_path
 
-        config.runs = runs_path(config.runs)  # before Hydra makes a folder there
-        remember_choices(hydra_context.config_loader)
+        config.runs = runs_path(config.runs)  # before Hydra creates a folder there
+        cache_compositions(hydra_context.config_loader)
         self._context, self._config, self._task = hydra_context, config, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train one run per list of overrides, and return their results in the same order."""
         if self._compose_only:
             load = self._context.config_loader.load_sweep_config
             values = [self._task(load(self._config, [*overrides])) for overrides in job_overrides]
