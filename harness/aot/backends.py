@@ -146,8 +146,7 @@ def _compile(
 
 
 def _with_counts(stats: CompileStats, compiled: jax.stages.Compiled) -> CompileStats:
-    """Add bytes from the compiler's memory analysis, and FLOPs and traffic from its HLO text, times the trip
-    counts of loops."""
+    """Add bytes from the compiler's memory analysis, and FLOPs and traffic from its HLO text."""
     sizes, counts = compiled.memory_analysis(), read_hlo(compiled.as_text() or "")
     assert sizes is not None
     # XLA's own CPU peak leaves out the temporaries.

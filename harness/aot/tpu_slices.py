@@ -42,10 +42,8 @@ def check_slice(topology: str) -> None:
     """Raise UserError if a topology, such as `v5p:8x8x8`, is not offered."""
     kind, _, shape = topology.partition(":")
     if shape not in _shapes(kind):
-        raise UserError(
-            f"topology={topology}: {kind} has no slice of this shape;"
-            f" the nearest is {_nearest_slice(kind, num_chips(shape))}"
-        )
+        nearest = _nearest_slice(kind, num_chips(shape))
+        raise UserError(f"topology={topology}: {kind} has no slice of this shape; the nearest is {nearest}")
 
 
 def _shapes(kind: str) -> tuple[str, ...]:

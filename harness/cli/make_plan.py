@@ -15,6 +15,7 @@ from harness.cli.views.plan_extrapolation import extrapolation_section
 from harness.compare.results.to_json import to_json
 from harness.config.compose import sweep_configs
 from harness.core.errors import UserError
+from harness.core.interval import Interval
 from harness.launcher.launch_plan import SweepRuns, forecast_runs
 from harness.launcher.placement.search import SweepSchedule
 from harness.launcher.runs import Block
@@ -71,9 +72,9 @@ def _plan_runs(sweep_runs: SweepRuns) -> SweepPlan:
     schedule, placed_runs = plan.forecast.schedule, {run.name: run for run in plan.runs}
     return plan_on_this_machine(
         [placed_runs[run.name] for run in runs],
-        plan.forecast,
+        plan.forecast.estimates,
         block_starts(plan.blocks, schedule),
-        seconds=schedule.makespan,
+        makespan=Interval(schedule.makespan, plan.forecast.low, plan.forecast.high),
         devices=schedule.devices,
         utilisation=schedule.utilisation,
     )

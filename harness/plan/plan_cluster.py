@@ -10,8 +10,7 @@ from harness.plan.allocation.allocated_run import AllocatedRun
 from harness.plan.allocation.mixed_chips import as_single_kind, mixed_efficiency
 from harness.plan.allocation.run_days import RunCosts, run_costs
 from harness.plan.allocation.share_chips import allocate_chips
-from harness.plan.cluster.clusters import Cluster, cluster_from_config
-from harness.plan.cluster.power import machine_watts, meter_watts
+from harness.plan.cluster.clusters import Cluster, cluster_from_config, machine_watts, meter_watts
 from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
 from harness.plan.plan_types import (
     EXACT_COUNTS,
@@ -32,11 +31,8 @@ Runs = tuple[PlannedRun, ...]
 
 
 def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> SweepPlan:
-    """Plan every run of a sweep. A run that fits nowhere has its counts and the reason, and stops no other
-    run.
-
-    Raises UserError if the cluster lacks a number.
-    """
+    """Plan every run of a sweep. A run that fits nowhere has its counts and the reason, and stops no other.
+    Raises UserError if the cluster lacks a number."""
     cluster = cluster_from_config(config)
     models = [shape_from_facts(run.config, run.facts, run.name) for run in runs]
     members = allocate_chips(models, cluster)
@@ -104,10 +100,8 @@ def _alternatives(prediction: CostPrediction) -> tuple[Alternative, ...]:
     if prediction.choice is None:
         return ()
     factor = prediction.step_seconds.value / prediction.choice.best.seconds
-    layouts = (*prediction.choice.runners_up, *prediction.choice.rejected)
-    return tuple(
-        Alternative(layout.layout, layout.seconds * factor, layout.bytes, layout.why) for layout in layouts
-    )
+    losers = (*prediction.choice.runners_up, *prediction.choice.rejected)
+    return tuple(Alternative(row.layout, row.seconds * factor, row.bytes, row.why) for row in losers)
 
 
 def _as_assumed(number: PlanEstimate | None) -> PlanEstimate | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from harness.plan.cost_model.layouts import Layout
+from harness.core.interval import Interval
+from harness.plan.cost_model.layouts import config_layout
 from harness.plan.cost_model.precision import run_precision
 from harness.plan.plan_types import (
     EXACT_COUNTS,
@@ -22,7 +23,7 @@ DAY = 86_400
 
 
 class _TimeEstimate(Protocol):
-    """Wall seconds of a run and their interval (`harness.launcher.cost.step_cost.RunEstimate`): `train` in all
+    """Wall seconds of a run and their interval (`launcher.cost.step_cost.RunEstimate`): `train` in all
     training steps, `factor` that corrected them (1: none), and the earlier runs behind them (0: assumed)."""
 
     @property
@@ -41,31 +42,20 @@ class _TimeEstimate(Protocol):
     def factor(self) -> float: ...
 
 
-class _PlacementForecast(Protocol):
-    """Estimates by run name, and seconds between which the last run ends (`launcher.placement.forecast`)."""
-
-    @property
-    def estimates(self) -> Mapping[str, _TimeEstimate]: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-
-
 def plan_on_this_machine(
     runs: Sequence[DescribedRun],
-    forecast: _PlacementForecast,
+    estimates: Mapping[str, _TimeEstimate],
     starts: Mapping[str, float],
     *,
-    seconds: float,
+    makespan: Interval,
     devices: int,
     utilisation: float,
 ) -> SweepPlan:
-    """Plan runs on the meshes that they have. `starts`: seconds after which each run begins. `seconds`: until
-    the last run has ended."""
-    planned = tuple(_plan_run(run, forecast.estimates[run.name], starts[run.name] / DAY) for run in runs)
-    evidence = _evidence_kind(min(forecast.estimates.values(), key=lambda estimate: estimate.runs))
-    days = PlanEstimate(seconds / DAY, forecast.low / DAY, forecast.high / DAY, evidence)
+    """Plan runs on the meshes that they have. `starts`: seconds after which each run begins. `makespan`:
+    seconds until the last run has ended."""
+    planned = tuple(_plan_run(run, estimates[run.name], starts[run.name] / DAY) for run in runs)
+    evidence = _evidence_kind(min(estimates.values(), key=lambda estimate: estimate.runs))
+    days = PlanEstimate(makespan.value / DAY, makespan.low / DAY, makespan.high / DAY, evidence)
     return SweepPlan(planned, PlannedMachine(runs[0].config.cluster.name, devices, (), days, utilisation))
 
 
@@ -86,7 +76,7 @@ def _plan_run(run: DescribedRun, estimate: _TimeEstimate, begins: float) -> Plan
         kind=run.config.cluster.platform,
         chips=mesh.devices,
         devices=mesh.devices,
-        layout=_layout(run),
+        layout=config_layout(run.config),
         memory=memory,
         step_seconds=step_seconds,
         begins=begins,
@@ -99,20 +89,6 @@ def _evidence_kind(estimate: _TimeEstimate) -> EvidenceKind:
     if estimate.factor != 1:
         return EvidenceKind.corrected
     return EvidenceKind.measured if estimate.runs else EvidenceKind.assumed
-
-
-def _layout(run: DescribedRun) -> Layout:
-    mesh, config = run.config.mesh, run.config
-    parts = mesh.data * mesh.fsdp * mesh.expert * config.compute.microbatches
-    return Layout(
-        data=mesh.data,
-        fsdp=mesh.fsdp,
-        tensor=mesh.tensor,
-        expert=mesh.expert,
-        context=mesh.context,
-        microbatch=config.scale.batch // parts,
-        remat=config.compute.remat,
-    )
 
 
 def _memory(run: DescribedRun) -> dict[str, PlanEstimate]:

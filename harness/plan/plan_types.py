@@ -23,11 +23,16 @@ class DescribedRun(Protocol):
     """A run of a sweep with its config and the facts that `harness.worker.describe` counted."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the run in its sweep."""
+
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """Complete config of the run."""
+
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> Facts:
+        """Facts of the run that hold on every machine."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,6 @@ from harness.plan.cost_model.roofline import step_terms
 
 MEMORY_UNCERTAINTY = 1.25
 """Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
-
-
 LAUNCH_BOUND_SHARE = 0.1
 """Share of a step above which the time to start kernels widens the interval."""
 
@@ -86,8 +84,7 @@ class CostPrediction:
     tokens_per_second: PlanEstimate
     """Tokens per second of all devices together."""
     mfu: PlanEstimate
-    """Model FLOPs over the 16-bit peak, or over the peak of the matmul dtype if the chip has no 16-bit one.
-    """
+    """Model FLOPs over the 16-bit peak; over that of the matmul dtype if the chip has no 16-bit peak."""
     days: PlanEstimate | None
     """Days of the whole token budget without an interruption; None: the model has no budget."""
     choice: LayoutChoice | None
@@ -161,7 +158,8 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
     sources = uncertainty_sources(row)
     if best.terms["launch"] > LAUNCH_BOUND_SHARE * best.seconds:
         sources = (*sources, "launch")
-    step = _calibrate_seconds(best.seconds, calibration, sources)
+    spread = math.exp(calibration.log_half_width(sources))
+    step = PlanEstimate.within(best.seconds * calibration.factor, spread, EvidenceKind.analytic)
     model, num_devices = row.model, row.chips if row.is_published else best.layout.devices
     peak = row.chip.peaks.get("bf16") or row.chip.peak(model.precision.matmul_dtype)
     days = None if model.tokens is None else step.scaled(model.tokens / model.tokens_per_step / 86_400)
@@ -181,12 +179,6 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
         days=days,
         choice=choice,
         notes=_notes(row, num_devices, sources),
-    )
-
-
-def _calibrate_seconds(seconds: float, calibration: Calibration, sources: Sequence[str]) -> PlanEstimate:
-    return PlanEstimate.within(
-        seconds * calibration.factor, math.exp(calibration.log_half_width(sources)), EvidenceKind.analytic
     )
 
 

@@ -19,7 +19,7 @@ from harness.aot.tpu_slices import SLICES, num_chips
 from harness.aot.train_step import step_factory
 from harness.config.compose import compose
 from harness.core.errors import UserError
-from harness.plan.compilers.plan_environment import plan_python
+from harness.plan.compilers.offline_compilers import plan_python
 from harness.records.run.config_file import write_config
 
 ROOT = Path(__file__).parents[2]

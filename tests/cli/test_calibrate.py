@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli.views.prediction_accuracy import LISTED, measure_accuracy, print_accuracy
+from harness.core.interval import Interval
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.correction import MIN_LAUNCHES, Correction, apply_correction
 from harness.launcher.cost.prediction_log import ASSUMED, PredictionLog
@@ -20,7 +21,7 @@ from harness.launcher.cost.step_cost import estimate_run
 from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.plan.plan_local import plan_on_this_machine
-from harness.plan.validation.cross_validation import HeldOutPrediction, cross_validate, predict_published_rows
+from harness.plan.validation import HeldOutPrediction, cross_validate, predict_published_rows
 from tests.launcher import support
 from tests.launcher.test_prediction_log import made
 from tests.plan.test_published import ROW
@@ -145,7 +146,12 @@ def test_a_plan_of_this_machine_says_that_its_times_were_corrected(tmp_path):
     outlook = forecast(make_blocks(runs), made[0].engine, 2, RunEstimator([], {ASSUMED: correction}))
     starts = dict.fromkeys(outlook.estimates, 0.0)
     sweep_plan = plan_on_this_machine(
-        runs, outlook, starts, seconds=outlook.schedule.makespan, devices=2, utilisation=1.0
+        runs,
+        outlook.estimates,
+        starts,
+        makespan=Interval(outlook.schedule.makespan, outlook.low, outlook.high),
+        devices=2,
+        utilisation=1.0,
     )
     for run, planned in zip(runs, sweep_plan.runs, strict=True):
         raw = estimate_run(run, 1, outlook.oversubscription, [])

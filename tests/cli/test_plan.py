@@ -18,6 +18,7 @@ from harness.compare.stats.power import plan_power, seeds_needed
 from harness.config.compose import compose, sweep_configs
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat, ScheduleConfig
+from harness.core.interval import Interval
 from harness.launcher import sweep
 from harness.launcher.cost.step_cost import device_bytes
 from harness.launcher.placement.forecast import RunEstimator, forecast
@@ -207,9 +208,9 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
     outlook = forecast(make_blocks(runs), configs[0].engine, 2, RunEstimator([]))
     sweep_plan = plan_on_this_machine(
         runs,
-        outlook,
+        outlook.estimates,
         dict.fromkeys(outlook.estimates, 0.0),
-        seconds=outlook.schedule.makespan,
+        makespan=Interval(outlook.schedule.makespan, outlook.low, outlook.high),
         devices=2,
         utilisation=outlook.schedule.utilisation,
     )

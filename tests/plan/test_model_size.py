@@ -6,7 +6,7 @@ import pytest
 
 from harness.config.compose import compose
 from harness.plan.cost_model.model_size import decoder_shape, shape_from_facts
-from harness.plan.cost_model.precision import FLOAT32, total_state_bytes
+from harness.plan.cost_model.precision import FLOAT32
 from harness.worker.describe import describe
 from tests.plan.shapes import frontier, llama
 
@@ -51,12 +51,17 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         "parameters_by_axes": (),
     }
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
-    assert told.precision.state_bytes + told.precision.gradient_bytes == pytest.approx(16, rel=1e-3)
+    assert (
+        told.precision.weight_bytes + told.precision.optimizer_bytes + told.precision.gradient_bytes
+        == pytest.approx(16, rel=1e-3)
+    )
     assert told.block == f"{config.scale.name}/seed0"
     assert counted.flops_per_token == pytest.approx(facts.flops_per_token, rel=1e-12)
     assert told.parameters == facts.parameters == sum(count for _, count in told.parameters_by_axes)
     # Beside what is kept of each parameter, AdamW and its schedule count steps: two int32.
-    assert facts.state_bytes - total_state_bytes(counted.parameters, FLOAT32) in (4, 8)
+    assert facts.state_bytes - counted.parameters * (
+        FLOAT32.weight_bytes + FLOAT32.optimizer_bytes + FLOAT32.gradient_bytes
+    ) in (4, 8)
 
 
 def test_large_models_have_the_parameters_that_are_published():

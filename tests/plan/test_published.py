@@ -9,9 +9,13 @@ import pytest
 from harness.plan import predict
 from harness.plan.calibration.published_run import publication_of, read_published_run
 from harness.plan.calibration.uncertainty import FITTED_CALIBRATION, REMEMBERED_WEIGHT, Calibration
-from harness.plan.validation.cross_validation import cross_validate
-from harness.plan.validation.fit import fit_calibration, leave_one_source_out
-from harness.plan.validation.published_speed import convention_flops, observed_seconds
+from harness.plan.validation import (
+    convention_flops,
+    cross_validate,
+    fit_calibration,
+    leave_one_source_out,
+    observed_seconds,
+)
 from tests.plan import validation
 
 

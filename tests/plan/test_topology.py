@@ -10,8 +10,8 @@ from harness.aot.tpu_slices import SLICES
 from harness.config.compose import compose
 from harness.core.errors import UserError
 from harness.plan.cluster.known_chips import CHIPS
-from harness.plan.compilers import plan_environment
-from harness.plan.compilers.topology import compiler_topology
+from harness.plan.compilers import offline_compilers
+from harness.plan.compilers.offline_compilers import compiler_topology
 
 CLUSTERS = ("h100x8", "h100_16k", "v5p_pod", "colossus1", "colossus2")
 
@@ -56,10 +56,10 @@ def test_a_described_gpu_is_the_chip_that_is_planned_with(name):
 
 
 def test_compilers_are_found_where_they_were_installed_to_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_environment, "PLAN_VENV", tmp_path)
-    assert plan_environment.plan_python() is None
+    monkeypatch.setattr(offline_compilers, "PLAN_VENV", tmp_path)
+    assert offline_compilers.plan_python() is None
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    assert plan_environment.plan_python() is None
+    assert offline_compilers.plan_python() is None
     (tmp_path / "ready").touch()
-    assert plan_environment.plan_python() == tmp_path / "bin" / "python"
+    assert offline_compilers.plan_python() == tmp_path / "bin" / "python"

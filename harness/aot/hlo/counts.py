@@ -50,8 +50,7 @@ class HloCounts:
     unknown_loops: tuple[str, ...] = ()
     """Loops with products or collectives but no known trip count, counted as one iteration."""
     unread_kernels: tuple[str, ...] = ()
-    """Custom-call targets without text, and product opcodes not counted here. Their FLOPs are not in
-    `dot_flops`."""
+    """Custom-call targets without text, and product opcodes, whose FLOPs are not in `dot_flops`."""
     largest: tuple[Transfer, ...] = ()
     """Collectives with the most bytes, at most NUM_LARGEST."""
 

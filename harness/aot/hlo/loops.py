@@ -45,8 +45,7 @@ def _simulate(frame: Frame, loop: Instruction) -> int | None:
 
 
 def loop_frame(frame: Frame, loop: Instruction, part: str) -> Frame:
-    """Return the frame of a loop's `body` or `condition` in any iteration, with only invariant state
-    known."""
+    """Return the frame of a loop's `body` or `condition` in any iteration: only invariant state is known."""
 
     def argument(_: int, path: TuplePath) -> Value:
         return frame.value(loop.operands[0], path) if frame.is_invariant(loop, path) else None

@@ -138,8 +138,7 @@ def dimensions(shape: str) -> tuple[int, ...]:
 
 
 def num_bytes(shape: str) -> float:
-    """Return the bytes of all arrays of a shape, without padding. A 4-bit element takes half a byte, `pred`
-    one byte."""
+    """Return the bytes of all arrays of a shape, without padding: half a byte for 4 bits, one for `pred`."""
     return sum(math.prod(sizes) * element_bits(element) / 8 for element, sizes in arrays(shape))
 
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from harness.plan.cluster.clusters import Chip, Cluster, Links, Partition
-from harness.plan.cost_model.chip_efficiency import chip_efficiency
-
-
-def matmul_flops_per_second(chip: Chip, precision: str) -> float:
-    """Return the FLOP/s that large matrix products reach."""
-    return chip.peak(precision) * chip_efficiency(chip.name).dense
+from harness.plan.cost_model.chip_efficiency import matmul_flops_per_second
 
 
 def mixed_efficiency(cluster: Cluster, precision: str = "bf16") -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.plan.cluster.clusters import Cluster
-from harness.plan.cluster.power import gigawatt_hours, meter_watts
-from harness.plan.cluster.reliability import RecoveryOption, expected_interruptions, recovery_options
+from harness.plan.cluster.clusters import Cluster, gigawatt_hours, meter_watts
+from harness.plan.cluster.reliability import RecoveryOption, recovery_options
 from harness.plan.predict import CostPrediction, PlanEstimate
 
 MIN_GOODPUT = 0.5
@@ -29,10 +28,8 @@ class RunCosts:
     """Days until the end, interruptions and saves included; None: the run never ends."""
     gigawatt_hours: PlanEstimate | None
     """Energy at the meter of all chips that the run has; None: the run never ends."""
-
     verdict: str
-    """Reason why the run misses the plan, or the one option with which it can meet it; empty: every option
-    can."""
+    """Reason why a run misses the plan, or the one option with which it meets it; empty: all options do."""
 
 
 def run_costs(cluster: Cluster, prediction: CostPrediction, chips: int, kind: str | None = None) -> RunCosts:
@@ -48,7 +45,7 @@ def run_costs(cluster: Cluster, prediction: CostPrediction, chips: int, kind: st
         options=options,
         best_option=best,
         mtbf_hours=mtbf,
-        interruptions=expected_interruptions(days.value, mtbf) if days else 0.0,
+        interruptions=days.value * 24 / mtbf if days else 0.0,
         days=days,
         gigawatt_hours=days.scaled(a_day) if days else None,
         verdict=_verdict(prediction, options, best, mtbf),
@@ -62,10 +59,8 @@ def _verdict(
         return "does not fit"
     if not best.goodput > 0:
         return f"interrupted every {mtbf:.2f} h: no recovery option leaves time to train"
-    poor_options = [
-        f"with {option.name} {option.goodput:.0%}" for option in options if option.goodput < MIN_GOODPUT
-    ]
     if best.goodput < MIN_GOODPUT:
         return f"interrupted every {mtbf:.2f} h: at best {best.goodput:.0%} of the time trains"
-    verdict = f"only with {best.name}, when {best.goodput:.0%} of the time trains"
-    return f"{verdict}; {', '.join(poor_options)}" if poor_options else ""
+    poor_options = [option for option in options if option.goodput < MIN_GOODPUT]
+    others = ", ".join(f"with {option.name} {option.goodput:.0%}" for option in poor_options)
+    return others and f"only with {best.name}, when {best.goodput:.0%} of the time trains; {others}"

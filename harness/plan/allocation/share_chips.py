@@ -1,8 +1,9 @@
-"""Shares of one machine for several runs."""
+"""Shares of one machine for several runs, and rounds where runs outnumber fast domains."""
 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -17,9 +18,9 @@ from harness.plan.allocation.allocated_run import (
     flatten_blocks,
     makespan,
 )
-from harness.plan.allocation.mixed_chips import matmul_flops_per_second
-from harness.plan.allocation.rounds import schedule_rounds
 from harness.plan.cluster.clusters import Cluster, Partition
+from harness.plan.cost_model.chip_efficiency import matmul_flops_per_second
+from harness.plan.cost_model.layouts import divisors
 from harness.plan.cost_model.model_size import ModelShape
 
 ROUNDS = 3
@@ -40,7 +41,10 @@ def allocate_chips(
     Raises UserError for a model without a token budget, or given shares with fewer fast domains than runs.
     """
     _check_models(models, shares)
-    blocks = _group_blocks(models)
+    groups: dict[str, Block] = {}
+    for model in models:
+        groups.setdefault(model.block or f"{model.name} alone", []).append(model)
+    blocks = list(groups.values())
     budgets = {model.name: model.flops_per_token * (model.tokens or 0) for model in models}
     needs = [max((shares or budgets)[model.name] for model in block) for block in blocks]
     kinds = _assign_kinds(blocks, needs, cluster)
@@ -66,35 +70,23 @@ def _check_models(models: Sequence[ModelShape], shares: Mapping[str, float] | No
             raise UserError(f"shares.{model.name}={share}: give each of {', '.join(names)} a share above 0.")
 
 
-def _group_blocks(models: Sequence[ModelShape]) -> list[Block]:
-    groups: dict[str, Block] = {}
-    for model in models:
-        groups.setdefault(model.block or f"{model.name} alone", []).append(model)
-    return list(groups.values())
-
-
 def _assign_kinds(blocks: Sequence[Block], needs: Sequence[float], cluster: Cluster) -> tuple[int, ...]:
     """Return the kind of each block so that the kind that ends last ends first. All assignments are tried up
     to MAX_ASSIGNMENTS; beyond, the largest block goes first, to where it ends soonest."""
-    loads = [
-        [
-            need
-            * len(block)
-            / (part.chips * matmul_flops_per_second(part.chip, block[0].precision.matmul_dtype))
-            for part in cluster.partitions
-        ]
-        for need, block in zip(needs, blocks, strict=True)
-    ]
-    if len(cluster.partitions) ** len(blocks) > MAX_ASSIGNMENTS:
+    parts, loads = cluster.partitions, []
+    for need, block in zip(needs, blocks, strict=True):
+        dtype, work = block[0].precision.matmul_dtype, need * len(block)
+        loads.append([work / (part.chips * matmul_flops_per_second(part.chip, dtype)) for part in parts])
+    if len(parts) ** len(blocks) > MAX_ASSIGNMENTS:
         return _assign_largest_first(loads)
 
     def last_end(kinds: tuple[int, ...]) -> float:
-        sums = [0.0] * len(cluster.partitions)
+        sums = [0.0] * len(parts)
         for kind, load in zip(kinds, loads, strict=True):
             sums[kind] += load[kind]
         return max(sums)
 
-    return min(product(range(len(cluster.partitions)), repeat=len(blocks)), key=last_end)
+    return min(product(range(len(parts)), repeat=len(blocks)), key=last_end)
 
 
 def _assign_largest_first(loads: Sequence[Sequence[float]]) -> tuple[int, ...]:
@@ -139,10 +131,8 @@ def _reassign_unused(
         longer = find([member.model for member in blocks[last]], part, chips_with_unused)
         if allocation_rank([longer]) >= allocation_rank([blocks[last]]):
             break
-        blocks = [
-            [dataclasses.replace(member, chips=chips) for member in block]
-            for chips, block in zip(used, blocks, strict=True)
-        ]
+        trimmed = zip(used, blocks, strict=True)
+        blocks = [[dataclasses.replace(member, chips=n) for member in block] for n, block in trimmed]
         blocks[last] = longer
     return blocks
 
@@ -178,3 +168,29 @@ def allocate_domains(needs: Sequence[float], sizes: Sequence[int], chips: int, d
         left = spare - sum(count * size for count, size in zip(extra, sizes, strict=True))
         extra[index] += sizes[index] <= left
     return [(1 + count) * domain for count in extra]
+
+
+def schedule_rounds(blocks: Sequence[Block], part: Partition, find: PlaceBlock) -> list[AllocatedRun]:
+    """Place every run on equally many chips: a part of a fast domain, or some domains. Of these sizes, choose
+    the one with which most runs fit, and then the last run ends first."""
+    domain = part.links.scale_up_domain
+    sizes = [size for size in divisors(domain) if size <= part.chips]
+    sizes += [domain * count for count in divisors(part.chips // domain)[1:]]
+    candidates = [([find(block, part, size) for block in blocks], part.chips // size) for size in sizes]
+    schedules = [_assign_slots(runs, slots) for runs, slots in candidates]
+
+    def rank(runs: Sequence[AllocatedRun]) -> tuple[int, float]:
+        return sum(run.prediction is None for run in runs), max(run.start_days + run.days for run in runs)
+
+    return min(schedules, key=rank)
+
+
+def _assign_slots(blocks: Sequence[Sequence[AllocatedRun]], slots: int) -> list[AllocatedRun]:
+    """Place the longest block first, each run on the slot that is free first."""
+    free = [(0.0, slot) for slot in range(slots)]
+    queued = []
+    for member in flatten_blocks(sorted(blocks, key=lambda block: -max(member.days for member in block))):
+        start, slot = heapq.heappop(free)
+        queued.append(dataclasses.replace(member, slot=slot, start_days=start))
+        heapq.heappush(free, (start + member.days, slot))
+    return queued

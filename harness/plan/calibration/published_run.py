@@ -29,15 +29,14 @@ from harness.plan.cost_model.model_size import (
 from harness.plan.cost_model.precision import FP4, FP8, MIXED, TrainingPrecision
 
 REMAT_NAMES = {
-    "": Remat.none,
-    "none": Remat.none,
-    "selective": Remat.dots,
-    "minimal": Remat.dots,
-    "full": Remat.full,
-}
+    "": Remat.none, "none": Remat.none, "selective": Remat.dots, "minimal": Remat.dots, "full": Remat.full,
+}  # fmt: skip
 """Names of remat in published rows; any other name (such as offloading) is planned as full."""
-SHAPE_COLUMNS = ("layers", "d_model", "heads", "ff", "vocab", "seq", "kv_heads")
-"""Columns of the model's sizes."""
+SHAPE_COLUMNS = {
+    "layers": "layers", "d_model": "width", "heads": "heads", "ff": "ffn", "vocab": "vocabulary",
+    "seq": "sequence", "kv_heads": "kv_heads",
+}  # fmt: skip
+"""Columns of the model's sizes, and their names in a ModelShape."""
 SPLIT_COLUMNS = ("tp", "pp", "cp", "ep")
 """Columns of the parallel axes."""
 
@@ -71,6 +70,7 @@ def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
     model = dataclasses.replace(model, precision=_precision(row))
     chips = int(require_number(row, "chips"))
     layout, layout_columns = _read_layout(row, model, chips)
+    notes = str(row.get("confidence") or "").split(";")
     return PublishedRun(
         id=str(row.get("id") or model.name),
         source=publication_of(row),
@@ -80,7 +80,7 @@ def read_published_run(row: Mapping[str, Any]) -> PublishedRun:
         chips=chips,
         layout=layout,
         assumed_columns=(*chip_columns, *model_columns, *layout_columns),
-        remembered_notes=_remembered_notes(row),
+        remembered_notes=tuple(note.strip() for note in notes if "remembered" in note.lower()),
     )
 
 
@@ -139,7 +139,7 @@ def _model_shape(row: Mapping[str, Any]) -> tuple[ModelShape, tuple[str, ...]]:
     parameters = int(require_number(row, "params_B") * 1e9)
     active = int((read_number(row, "active_B") or parameters / 1e9) * 1e9)
     sizes, assumed_columns = _read_sizes(row, active)
-    batch, batch_columns = _batch_size(row, sizes["seq"])
+    batch, batch_columns = _batch_size(row, sizes["sequence"])
     assumed_columns += batch_columns
     moe = active < 0.95 * parameters
     shape = _closest_shape(row, sizes, batch, parameters, moe)
@@ -182,7 +182,8 @@ def _with_counts(shape: ModelShape, parameters: int, active: int) -> ModelShape:
 
 
 def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return sizes; unpublished ones in usual proportions: width 128 a layer, heads of 128, ffn 4 widths."""
+    """Return sizes by their names in a ModelShape, and the columns that are assumed. Unpublished sizes have
+    usual proportions: width 128 a layer, heads of 128, ffn 4 widths."""
     sizes = {key: read_number(row, key) for key in SHAPE_COLUMNS}
     width = sizes["d_model"] or 128 * round((active * 128 / 12) ** (1 / 3) / 128)
     usual = {
@@ -196,26 +197,20 @@ def _read_sizes(row: Mapping[str, Any], active: float) -> tuple[dict[str, int], 
     usual["kv_heads"] = sizes["heads"] or usual["heads"]
     published_columns = {key for key in SHAPE_COLUMNS if sizes[key] is not None} | {"kv_heads", "ff"}
     assumed_columns = tuple(key for key in SHAPE_COLUMNS if key not in published_columns)
-    return {key: int(sizes[key] or usual[key]) for key in SHAPE_COLUMNS}, assumed_columns
+    return {name: int(sizes[key] or usual[key]) for key, name in SHAPE_COLUMNS.items()}, assumed_columns
 
 
 def _closest_shape(
-    row: Mapping[str, Any], sizes: Mapping[str, int], batch: int, parameters: float, moe: bool
+    row: Mapping[str, Any], sizes: dict[str, Any], batch: int, parameters: float, moe: bool
 ) -> ModelShape:
     """Return the shape with the closest parameter count. Head width and tying are seldom published."""
-    plain = max(1, sizes["d_model"] // sizes["heads"])
+    plain = max(1, sizes["width"] // sizes["heads"])
     widths = {max(plain, 128)} if moe else {plain, 64, 128, 256}
     candidates = [
         decoder_shape(
+            **sizes,
             name=str(row.get("model") or row.get("id") or "published"),
-            layers=sizes["layers"],
-            width=sizes["d_model"],
-            heads=sizes["heads"],
-            kv_heads=sizes["kv_heads"],
             head_width=head_width,
-            ffn=sizes["ff"],
-            vocabulary=sizes["vocab"],
-            sequence=sizes["seq"],
             batch=batch,
             gated=bool(read_number(row, "gated") or 0),
             tied=tied,
@@ -273,9 +268,3 @@ def _virtual_stages(row: Mapping[str, Any], model: ModelShape, pipeline: int) ->
 def read_remat(row: Mapping[str, Any]) -> Remat:
     """Return the remat of a row."""
     return REMAT_NAMES.get(str(row.get("remat") or "").strip().lower(), Remat.full)
-
-
-def _remembered_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the entries of the confidence column that say `remembered`."""
-    text = str(row.get("confidence") or "")
-    return tuple(part.strip() for part in re.split(r";", text) if re.search(r"remembered", part, re.I))

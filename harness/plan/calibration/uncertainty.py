@@ -19,15 +19,9 @@ COVERAGE = 0.9
 REMEMBERED_WEIGHT = 0.5
 """Weight of a row with a value that was remembered, not read."""
 UNCERTAINTY = {
-    "form": 0.07,
-    "layout": 0.10,
-    "chip": 0.10,
-    "precision": 0.10,
-    "experts": 0.06,
-    "remembered": 0.05,
-    "remat": 0.05,
-    "launch": 0.5,
-}
+    "form": 0.07, "layout": 0.10, "chip": 0.10, "precision": 0.10, "experts": 0.06, "remembered": 0.05,
+    "remat": 0.05, "launch": 0.5,
+}  # fmt: skip
 """Standard deviations in ln that are added to the fit's, squared. `form` always counts: terms and some
 constants were changed by hand after a look at the very rows that judge the fit (docs/planning.md has the
 earlier figures), which makes the spread too small. The others stand for unknowns: the layout or the model's
@@ -39,11 +33,11 @@ KNOWN_CHIP_PREFIXES = ("A100", "A800", "H", "GB", "B", "TPU")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Factor from closed-form to predicted seconds. ln(measured / predicted) has the standard deviation
-    `spread`."""
+    """Factor from closed-form to predicted seconds."""
 
     factor: float
     spread: float
+    """Standard deviation of ln(measured / predicted)."""
     groups: int
     """Number of groups of rows that err alike: one source on one chip."""
     rows: int

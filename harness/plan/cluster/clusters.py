@@ -35,9 +35,8 @@ class Chip:
     def peak(self, precision: str) -> float:
         """Return FLOP/s in this dtype. Raises UserError if the chip has no such peak."""
         if precision not in self.peaks:
-            raise UserError(
-                f"peak_tflops.{precision} of {self.name} is not given: {did_you_mean(precision, self.peaks)}"
-            )
+            hint = did_you_mean(precision, self.peaks)
+            raise UserError(f"peak_tflops.{precision} of {self.name} is not given: {hint}")
         return self.peaks[precision]
 
 
@@ -71,12 +70,12 @@ class Partition:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A machine of one or more kinds of chips. Units: `power_overhead` is a factor, `restart_hours` are
-    hours."""
+    """A machine of one or more kinds of chips."""
 
     name: str
     partitions: tuple[Partition, ...]
     power_overhead: float
+    """Factor from the watts of chips to those at the meter."""
     site_watts: float | None
     restart_hours: float
     checkpoint_bandwidth: float
@@ -93,9 +92,9 @@ class Cluster:
         if kind is None and len(by_name) == 1:
             return self.partitions[0]
         if kind not in by_name:
+            hint = did_you_mean(kind or "", by_name)
             raise UserError(
-                f"cluster={self.name} has {len(by_name)} kinds of chips, but not '{kind}':"
-                f" {did_you_mean(kind or '', by_name)}"
+                f"cluster={self.name} has {len(by_name)} kinds of chips, but not '{kind}': {hint}"
             )
         return by_name[kind]
 
@@ -132,16 +131,10 @@ def _partition(cluster: str, name: str, kind: KindConfig) -> Partition:
         precision: _required_number(cluster, f"kinds.{name}.peak_tflops.{precision}", value) * 1e12
         for precision, value in kind.peak_tflops.items()
     }
-    return Partition(
-        name=name,
-        chip=Chip(kind.chip, given("memory_gib") * GIB, given("memory_gb_s") * 1e9, peaks),
-        links=Links(
-            int(given("scale_up_domain")), given("scale_up_gb_s") * 1e9, given("scale_out_gb_s") * 1e9
-        ),
-        chips=int(given("chips")),
-        watts=given("watts"),
-        mtbf_device_years=given("mtbf_device_years"),
-    )
+    chip = Chip(kind.chip, given("memory_gib") * GIB, given("memory_gb_s") * 1e9, peaks)
+    domain = int(given("scale_up_domain"))
+    links = Links(domain, given("scale_up_gb_s") * 1e9, given("scale_out_gb_s") * 1e9)
+    return Partition(name, chip, links, int(given("chips")), given("watts"), given("mtbf_device_years"))
 
 
 def _required_number(cluster: str, key: str, value: float | None) -> float:
@@ -155,7 +148,7 @@ def _required_number(cluster: str, key: str, value: float | None) -> float:
 
 def load_cluster(name: str | Path) -> Cluster:
     """Return a cluster of conf/cluster by name, or of a YAML file by path. Raises UserError."""
-    path = Path(name) if str(name).endswith(".yaml") else _cluster_dir() / f"{name}.yaml"
+    path = Path(name) if str(name).endswith(".yaml") else compose.CONF_FOLDER / "cluster" / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"cluster={name} is not known: {did_you_mean(str(name), described_clusters())}")
     try:
@@ -169,8 +162,20 @@ def load_cluster(name: str | Path) -> Cluster:
 
 def described_clusters() -> list[str]:
     """Return the names of the clusters in conf/cluster that describe their chips."""
-    return sorted(path.stem for path in _cluster_dir().glob("*.yaml") if "\nkinds:" in path.read_text())
+    paths = (compose.CONF_FOLDER / "cluster").glob("*.yaml")
+    return sorted(path.stem for path in paths if "\nkinds:" in path.read_text())
 
 
-def _cluster_dir() -> Path:
-    return compose.CONF_FOLDER / "cluster"
+def meter_watts(cluster: Cluster, part: Partition, chips: int) -> float:
+    """Return the watts of some chips of one kind under load, with hosts, switches and cooling."""
+    return part.watts * chips * cluster.power_overhead
+
+
+def machine_watts(cluster: Cluster) -> float:
+    """Return the watts of every chip of every kind under load, with hosts, switches and cooling."""
+    return sum(part.watts * part.chips for part in cluster.partitions) * cluster.power_overhead
+
+
+def gigawatt_hours(watts: float, days: float) -> float:
+    """Return the energy of `days`, training or not: a chip that waits for a restart counts in full."""
+    return watts * days * 24 / 1e9

@@ -46,13 +46,12 @@ CHIPS: dict[str, tuple[Chip, Links]] = {
 def find_chip(name: str) -> tuple[Chip, Links]:
     """Return a chip by its name or the beginning of it. Raises UserError."""
     prefix = _normalise(name)
-    prefix_matches = [
-        key for key in CHIPS if _normalise(key).startswith(prefix) or prefix.startswith(_normalise(key))
-    ]
-    exact = [key for key in CHIPS if _normalise(key) == prefix]
-    if not exact and not prefix_matches:
+    keys = {key: _normalise(key) for key in CHIPS}
+    exact = [key for key in keys if keys[key] == prefix]
+    matches = [key for key in keys if keys[key].startswith(prefix) or prefix.startswith(keys[key])]
+    if not exact and not matches:
         raise UserError(f"chip={name} is not known: {did_you_mean(name, CHIPS)}")
-    return CHIPS[(exact or sorted(prefix_matches, key=len))[-1]]
+    return CHIPS[(exact or sorted(matches, key=len))[-1]]
 
 
 def _normalise(name: str) -> str:

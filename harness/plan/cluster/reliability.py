@@ -46,8 +46,7 @@ class RecoveryOption:
 
 
 def young_interval(save: float, mtbf: float) -> float:
-    """Return the hours between saves that cost least to first order: sqrt(2 C M) (Young, Commun. ACM 17(9),
-    1974)."""
+    """Return the hours between saves that cost least to first order: sqrt(2 C M) (Young, CACM 17(9) 1974)."""
     return math.sqrt(2 * save * mtbf)
 
 
@@ -99,8 +98,3 @@ def recovery_options(
         minutes = 60 * daly_interval(save, mtbf), 60 * young_interval(save, mtbf)
         options.append(RecoveryOption(recovery.name, *minutes, share))
     return tuple(options)
-
-
-def expected_interruptions(days: float, mtbf: float) -> float:
-    """Return the expected number of interruptions in `days`."""
-    return days * 24 / mtbf

@@ -20,25 +20,15 @@ from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
-from harness.plan.compilers.plan_environment import plan_python
-from harness.plan.compilers.topology import compiler_topology
+from harness.plan.compilers.offline_compilers import compiler_topology, plan_python
 from harness.plan.compilers.trainable_mesh import fastest_trainable, planned_memory, smaller_mesh
 from harness.plan.plan_types import DescribedRun, PlannedRun, SweepPlan
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import code_hash, code_hash_of, package_versions
 
 CONFIG_NODES = (
-    "roster",
-    "scale",
-    "model",
-    "finetune",
-    "compute",
-    "data",
-    "optimizer",
-    "loss",
-    "mesh",
-    "imports",
-)
+    "roster", "scale", "model", "finetune", "compute", "data", "optimizer", "loss", "mesh", "imports",
+)  # fmt: skip
 """Nodes of a config that a lowered step depends on; of the cluster it depends on the platform alone."""
 MAX_DEVICES = {Target.cpu: 2048, Target.cuda: 4096, Target.tpu: 4096}
 """Number of devices that a step is compiled for: more take no other program, and the CPU fails at 4,096."""
@@ -94,9 +84,8 @@ class _CompilerQuery:
         model = facts.paths, facts.shape, facts.end_token
         platform = self.config.cluster.platform
         compilers_mtime = python.lstat().st_mtime_ns if python else 0
-        return hash_json(
-            [self.target, self.topology, nodes, platform, model, code, package_versions(), compilers_mtime]
-        )
+        versions = package_versions(), compilers_mtime
+        return hash_json([self.target, self.topology, nodes, platform, model, code, *versions])
 
 
 def parse_targets(names: str) -> tuple[Target, ...]:
@@ -126,12 +115,13 @@ def _ask_target(runs: Sequence[DescribedRun], plan: SweepPlan, target: Target) -
         except UserError as error:
             refusals.setdefault(str(error), []).append(run.name)
     results = _cached_or_compiled({key: query for key, (query, _) in queries.items()}, target)
-    return [_answer(query, names, results[key], planned) for key, (query, names) in queries.items()] + [
-        CompilerAnswer(
-            runs=tuple(names), target=target, evidence=TARGET_EVIDENCE[target], mesh=None, error=error
+    answers = [_answer(query, names, results[key], planned) for key, (query, names) in queries.items()]
+    for error, names in refusals.items():
+        run_names, evidence = tuple(names), TARGET_EVIDENCE[target]
+        answers.append(
+            CompilerAnswer(runs=run_names, target=target, evidence=evidence, mesh=None, error=error)
         )
-        for error, names in refusals.items()
-    ]
+    return answers
 
 
 def _query(run: DescribedRun, planned: PlannedRun, target: Target) -> _CompilerQuery:
@@ -140,9 +130,8 @@ def _query(run: DescribedRun, planned: PlannedRun, target: Target) -> _CompilerQ
     topology = ""
     if target in OFFLINE_TARGETS:
         if planned.kind not in config.cluster.kinds:
-            raise UserError(
-                f"target={target.value}: cluster={config.cluster.name} has no chips to compile for"
-            )
+            cluster = config.cluster.name
+            raise UserError(f"target={target.value}: cluster={cluster} has no chips to compile for")
         topology = compiler_topology(target, config.cluster.kinds[planned.kind], config.mesh.devices)
     return _CompilerQuery(run, config, target, topology, (note,) if note else ())
 
@@ -209,21 +198,17 @@ def _compile_all(queries: Sequence[_CompilerQuery], target: Target) -> list[Comp
 def _compile_in_process(python: Path, queries: Sequence[_CompilerQuery]) -> list[CompileStats | str]:
     """Return at least one answer. All queries are for one target and topology."""
     target = queries[0].target
-    with tempfile.TemporaryDirectory(prefix="ab-harness-") as name:
-        command = [str(python), "-m", "harness.aot", str(_write_request(Path(name), queries))]
+    with tempfile.TemporaryDirectory(prefix="ab-harness-") as folder:
+        paths = [f"{folder}/{index}.yaml" for index in range(len(queries))]
+        for path, query in zip(paths, queries, strict=True):
+            write_config(Path(path), query.config)
+        request = CompileRequest(target, tuple(paths), queries[0].topology)
+        atomic_files.write_json(Path(folder, "request.json"), to_plain(request))
+        command = [str(python), "-m", "harness.aot", f"{folder}/request.json"]
         output, trouble = _run_compiler(command, TIMEOUT_SECONDS[target] * len(queries))
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     answers = [content["error"] if "error" in content else _to_stats(content) for content in lines]
     return answers if len(answers) == len(queries) else [*answers, f"{target.value}: {trouble}"]
-
-
-def _write_request(folder: Path, queries: Sequence[_CompilerQuery]) -> Path:
-    paths = [folder / f"{index}.yaml" for index in range(len(queries))]
-    for path, query in zip(paths, queries, strict=True):
-        write_config(path, query.config)
-    request = CompileRequest(queries[0].target, (*map(str, paths),), queries[0].topology)
-    atomic_files.write_json(folder / "request.json", to_plain(request))
-    return folder / "request.json"
 
 
 def _run_compiler(command: Sequence[str], timeout: float) -> tuple[str, str]:

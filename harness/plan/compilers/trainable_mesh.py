@@ -13,7 +13,7 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.plan.cluster.clusters import cluster_from_config
 from harness.plan.cost_model.layout_search import search_layouts
-from harness.plan.cost_model.layouts import Layout, LayoutGrid, divisors
+from harness.plan.cost_model.layouts import Layout, LayoutGrid, config_layout, divisors
 from harness.plan.cost_model.memory import device_memory
 from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
 from harness.plan.plan_types import DescribedRun, PlannedRun
@@ -64,21 +64,15 @@ def with_layout(config: Config, layout: Layout) -> Config:
 
 def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
     """Return bytes of one device by part as a plan counts them, on the mesh of such a config."""
-    mesh, compute, batch = config.mesh, config.compute, config.scale.batch
-    parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
-    axes = {axis: getattr(mesh, axis) for axis in MESH_AXES}
-    layout = Layout(**axes, microbatch=max(1, batch // parts), remat=compute.remat)
     model = shape_from_facts(config, run.facts, run.name)
-    memory = device_memory(model, LayoutGrid.from_layouts([layout]))
+    memory = device_memory(model, LayoutGrid.from_layouts([config_layout(config)]))
     return {part.name: float(getattr(memory, part.name)[0]) for part in dataclasses.fields(memory)}
 
 
 def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
     """Return a config on a part of its mesh with at most `max_devices`, and a sentence on what was cut. First
-    there are fewer copies and then fewer shards of the weights; each device keeps its sequences.
-
-    Raises UserError if tensor x expert x context is more.
-    """
+    there are fewer copies and then fewer shards of the weights; each device keeps its sequences. Raises
+    UserError if tensor x expert x context is more."""
     mesh = config.mesh
     if mesh.devices <= max_devices:
         return config, ""

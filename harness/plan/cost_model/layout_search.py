@@ -49,8 +49,7 @@ class LayoutChoice:
     best: EvaluatedLayout
     runners_up: tuple[EvaluatedLayout, ...]
     rejected: tuple[EvaluatedLayout, ...]
-    """Layouts that would be faster but do not fit with any remat, and for each axis of the best, the fastest
-    without it."""
+    """Faster layouts that fit with no remat, and for each axis of the best, the fastest layout without it."""
     typical_seconds: float
     """Median seconds of the layouts that fit and take at most PLAUSIBLE_SLOWDOWN times the best."""
 
@@ -68,10 +67,8 @@ def search_layouts(
     layouts = enumerate_layouts(model, devices, links.scale_up_domain)
     layouts = layouts.select(mask(layouts)) if mask else layouts
     if not len(layouts):
-        raise UserError(
-            f"{model.name}: its batch of {model.batch} sequences cannot be split over {devices} devices. Give"
-            " fewer devices or a larger scale.batch."
-        )
+        batch = f"its batch of {model.batch} sequences cannot be split over {devices} devices"
+        raise UserError(f"{model.name}: {batch}. Give fewer devices or a larger scale.batch.")
     limit_bytes = limit * chip.memory
     layouts = _least_remat(model, layouts, limit_bytes)
     seconds, memory = step_terms(model, layouts, chip, links), device_memory(model, layouts)
@@ -148,10 +145,8 @@ def _fastest_without_each_axis(layouts: LayoutGrid, seconds: StepTerms, fitting:
 def _rejection_reason(layout: EvaluatedLayout, best: EvaluatedLayout, limit: float) -> str:
     if layout.bytes > limit:
         part = max(layout.memory, key=lambda name: layout.memory[name])
-        return (
-            f"does not fit: {layout.bytes / GIB:.1f} GiB of {limit / GIB:.1f}, of which {part}"
-            f" {layout.memory[part] / GIB:.1f}"
-        )
+        total, largest = f"{layout.bytes / GIB:.1f}", f"{layout.memory[part] / GIB:.1f}"
+        return f"does not fit: {total} GiB of {limit / GIB:.1f}, of which {part} {largest}"
     term = max(layout.terms, key=lambda name: layout.terms[name] - best.terms[name])
     ratio = layout.seconds / best.seconds
     slower = f"{ratio - 1:.1%} slower" if ratio < 2 else f"{ratio:.1f} times as long"

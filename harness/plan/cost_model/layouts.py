@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from harness.config.schema.run import Remat
+from harness.config.schema.run import Config, Remat
 from harness.core.errors import UserError
 from harness.plan.cost_model.model_size import ModelShape
 
@@ -81,20 +81,9 @@ class LayoutGrid:
         """Return the number of devices."""
         return self.replicas * self.tensor * self.pipeline * self.context
 
-    @property
-    def no_remat(self) -> np.ndarray:
-        """Return a mask of the layouts without remat."""
-        return self.remat == REMAT_CODES.index(Remat.none)
-
-    @property
-    def full_remat(self) -> np.ndarray:
-        """Return a mask of the layouts with full remat."""
-        return self.remat == REMAT_CODES.index(Remat.full)
-
-    @property
-    def dots_remat(self) -> np.ndarray:
-        """Return a mask of the layouts with remat `dots`."""
-        return self.remat == REMAT_CODES.index(Remat.dots)
+    def has_remat(self, remat: Remat) -> np.ndarray:
+        """Return a mask of the layouts with this remat."""
+        return self.remat == REMAT_CODES.index(remat)
 
     def sequences_per_replica(self, model: ModelShape) -> np.ndarray:
         """Return sequences of one replica per step; a fraction if replicas outnumber sequences."""
@@ -128,6 +117,14 @@ class LayoutGrid:
         return LayoutGrid(*np.asarray(rows, np.int64).reshape(-1, len(dataclasses.fields(LayoutGrid))).T)
 
 
+def config_layout(config: Config) -> Layout:
+    """Return the layout of a config: its mesh, micro-batches and remat."""
+    mesh, compute = config.mesh, config.compute
+    parts = mesh.data * mesh.fsdp * mesh.expert * compute.microbatches
+    microbatch = max(1, config.scale.batch // parts)
+    return Layout(**dataclasses.asdict(mesh), microbatch=microbatch, remat=compute.remat)
+
+
 def check_layout(model: ModelShape, layout: Layout) -> None:
     """Check that every axis divides what it splits. Raises UserError for the first that does not."""
     if min(dataclasses.astuple(layout)[:-1]) < 1:
@@ -144,16 +141,13 @@ def check_layout(model: ModelShape, layout: Layout) -> None:
     }
     for axis, (size, size_name, total) in splits.items():
         if total % size:
-            raise UserError(
-                f"{axis} = {size} does not divide {size_name} = {total} of {model.name}. Lower {axis}, or"
-                f" choose {size_name} as a multiple of it."
-            )
+            trouble = f"{axis} = {size} does not divide {size_name} = {total} of {model.name}"
+            raise UserError(f"{trouble}. Lower {axis}, or choose {size_name} as a multiple of it.")
 
 
 def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
-    """Return every layout worth evaluating on at most `devices` devices, without remat. Each axis divides
-    what it splits, tensor stays in a fast domain, and the batch is split as often as the other devices allow.
-    """
+    """Return every layout worth evaluating on at most `devices` devices, without remat. Axes divide what they
+    split, tensor stays in a fast domain, and the batch is split as often as the other devices allow."""
     rows = np.concatenate([np.empty((0, 9), np.int64), *_layout_rows(model, devices, fast_domain)])
     return LayoutGrid(*rows.T)
 
@@ -162,8 +156,8 @@ def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[
     """Yield rows in the order of a grid's columns, for each way to split a sequence's work."""
     replicas = divisors(model.batch)
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
-    contexts = [2**i for i in range(7) if model.sequence % 2**i == 0 and model.sequence // 2**i >= 1024] or [
-        1
+    contexts = [
+        n for n in divisors(64) if n == 1 or (model.sequence % n == 0 and model.sequence // n >= 1024)
     ]
     for tensor, context, (pipeline, virtual) in product(tensors, contexts, _pipeline_stages(model.layers)):
         parts = devices // (tensor * context * pipeline)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.config.schema.run import Remat
 from harness.plan.cost_model.layouts import LayoutGrid
 from harness.plan.cost_model.model_size import ModelShape
 
@@ -34,11 +35,6 @@ class DeviceMemory:
         """Return the bytes of all parts."""
         return self.weights + self.optimizer + self.gradients + self.activations + self.gathered + self.logits
 
-    @property
-    def state(self) -> np.ndarray:
-        """Return the bytes of weights and optimizer state."""
-        return self.weights + self.optimizer
-
 
 def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     """Return the bytes of the fullest device (the first pipeline stage) in each layout."""
@@ -51,8 +47,9 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     layers, precision = model.layers / layout.pipeline, model.precision
     all_values = activation_values(model, 0) * precision.value_bytes
     remat_values = [model.width * precision.value_bytes, activation_values(model, 1) * precision.value_bytes]
-    layer_bytes = np.select([layout.full_remat, layout.dots_remat], remat_values, all_values)
-    work = all_values * (layout.full_remat | layout.dots_remat)
+    remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
+    layer_bytes = np.select(remats, remat_values, all_values)
+    work = all_values * (remats[0] | remats[1])
     loss_tokens = np.minimum(tokens * layout.tensor, LOSS_TOKENS)
     gathers = layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1
     return DeviceMemory(
@@ -82,7 +79,7 @@ def _num_shards(layout: LayoutGrid, axes: Sequence[str]) -> np.ndarray:
 def layer_parameters(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Return the parameters of one layer that a device multiplies with: its shard over tensor, and of experts
     over expert unless their weights are gathered."""
-    dense = (model.non_embedding - model.expert_parameters) / model.layers
+    dense = (model.dense_parameters - model.embedding) / model.layers
     parts = 1 if model.gathers_expert_weights else layout.expert
     return (dense + model.expert_parameters / model.layers / parts) / layout.tensor
 

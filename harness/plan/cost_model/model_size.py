@@ -62,11 +62,6 @@ class ModelShape:
     """Block of runs that get equally many chips; empty: the run has no sibling."""
 
     @property
-    def non_embedding(self) -> int:
-        """Return the parameters without `embedding`."""
-        return self.parameters - self.embedding
-
-    @property
     def dense_parameters(self) -> int:
         """Return the parameters that the expert axis does not split."""
         return self.parameters - self.expert_parameters
@@ -89,11 +84,8 @@ class ModelShape:
     @property
     def attention_flops(self) -> float:
         """Return the part of `flops_per_token` that is no product with a weight."""
-        return max(
-            0.0,
-            self.flops_per_token
-            - 2 * TRAIN_FLOPS_MULTIPLE * (self.active_parameters + self.width * self.vocabulary),
-        )
+        weights = self.active_parameters + self.width * self.vocabulary
+        return max(0.0, self.flops_per_token - 2 * TRAIN_FLOPS_MULTIPLE * weights)
 
     @property
     def expert_flops(self) -> float:
@@ -130,8 +122,7 @@ def decoder_shape(
     balance_bias: bool = True,
     tokens: int | None = None,
 ) -> ModelShape:
-    """Return a decoder as `harness.models` builds it (mha or gqa, swiglu or moe), counted without building
-    it."""
+    """Return a decoder as `harness.models` builds it (mha or gqa, swiglu or moe), counted in closed form."""
     groups = heads if kv_heads is None else kv_heads
     attention = 2 * width * head_width * (heads + groups) + (2 * head_width if qk_norm else 0)
     matrix = (3 if gated else 2) * width * ffn
@@ -172,19 +163,19 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
     shape, options = facts.shape, dict(config.model.feedforward.options)
     moe = config.model.kind is ModelFamily.decoder and config.model.feedforward.name == "moe"
     experts = int(options.get("experts", 8)) if moe else 0
+    # In a feed-forward, only parameters of routed experts have axes [experts, in, out].
     routed = sum(
-        math.prod(dims) for path, dims in facts.paths.items() if _is_routed_expert(path, dims, experts)
+        math.prod(dims)
+        for path, dims in facts.paths.items()
+        if experts > 0 and ".feedforward." in path and len(dims) == 3 and dims[0] == experts
     )
-    heads = shape["heads"]
+    sizes: dict[str, Any] = {
+        key: shape[key] for key in ("layers", "width", "heads", "head_width", "ffn", "vocabulary")
+    }
     return ModelShape(
+        **sizes,
         name=name or f"{config.scale.name}/{config.variant.name}",
-        layers=shape["layers"],
-        width=shape["width"],
-        heads=heads,
-        kv_heads=int(config.model.attention.options.get("kv_heads") or heads),
-        head_width=shape["head_width"],
-        ffn=shape["ffn"],
-        vocabulary=shape["vocabulary"],
+        kv_heads=int(config.model.attention.options.get("kv_heads") or sizes["heads"]),
         sequence=config.data.sequence_length,
         batch=config.scale.batch,
         parameters=facts.parameters,
@@ -201,12 +192,6 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
         block=f"{config.scale.name}/seed{config.seed}",
     )
-
-
-def _is_routed_expert(path: str, dims: list[int], experts: int) -> bool:
-    """Return whether a parameter is a routed expert's: in a feed-forward only those have axes [experts, in,
-    out]."""
-    return experts > 0 and ".feedforward." in path and len(dims) == 3 and dims[0] == experts
 
 
 def read_number(row: Mapping[str, Any], key: str) -> float | None:

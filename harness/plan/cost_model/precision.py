@@ -22,11 +22,6 @@ class TrainingPrecision:
     fused_kernels: bool = True
     """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
 
-    @property
-    def state_bytes(self) -> float:
-        """Return the bytes of a parameter that stay from step to step."""
-        return self.weight_bytes + self.optimizer_bytes
-
 
 FLOAT32 = TrainingPrecision("float32", 4, 4, 8, 4, "float32")
 """The harness's default: AdamW, all in float32."""
@@ -53,8 +48,3 @@ def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
         value_bytes=2 if half else 4,
         matmul_dtype="bf16" if half else "float32",
     )
-
-
-def total_state_bytes(parameters: int, precision: TrainingPrecision) -> float:
-    """Return the bytes of a whole run on all devices that stay from step to step, with gradients."""
-    return parameters * (precision.state_bytes + precision.gradient_bytes)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.config.schema.run import Remat
 from harness.plan.cluster.clusters import Chip, Links
-from harness.plan.cost_model.chip_efficiency import LOW_PRECISION_SHARES, chip_efficiency
+from harness.plan.cost_model.chip_efficiency import EXPERT_SHARE, LOW_PRECISION_SHARES, peak_share
 from harness.plan.cost_model.layouts import LayoutGrid
 from harness.plan.cost_model.memory import parameters_per_device
 from harness.plan.cost_model.model_size import TRAIN_FLOPS_MULTIPLE, ModelShape
@@ -109,24 +110,25 @@ def step_terms(model: ModelShape, layout: LayoutGrid, chip: Chip, links: Links) 
 def hardware_flops(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Return executed FLOPs of a step on all devices: the model's, and those of rematerialisation."""
     extra = [model.flops_per_token / 3, model.attention_flops / 3]
-    recomputed = np.select([layout.full_remat, layout.dots_remat], extra, 0.0)
+    remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
+    recomputed = np.select(remats, extra, 0.0)
     return (model.flops_per_token + recomputed) * model.tokens_per_step
 
 
 def compute_seconds(model: ModelShape, layout: LayoutGrid, chip: Chip) -> np.ndarray:
     """Return the seconds of products: weights in the matmul dtype, attention in 16 bits, experts less
-    efficiently. Products that are narrow or of few tokens take as long as their operands take to come from
-    memory."""
-    share, dtype = chip_efficiency(chip.name), model.precision.matmul_dtype
+    efficiently. Products that are narrow or of few tokens take as long as the reads of their operands."""
+    share, dtype = peak_share(chip.name), model.precision.matmul_dtype
     peak = chip.peak(dtype) * LOW_PRECISION_SHARES.get(dtype, 1.0)
     slow = chip.peak("bf16") if dtype in LOW_PRECISION_SHARES else peak
     dense = model.flops_per_token - model.attention_flops - model.expert_flops
     recompute_factor = np.broadcast_to(hardware_flops(model, layout) / model.step_flops, len(layout))
     tokens = recompute_factor * model.tokens_per_step / layout.devices
     read = operand_bytes(model, layout) * recompute_factor / chip.memory_bandwidth
-    attention = tokens * model.attention_flops / (slow * share.dense)
-    plain = np.maximum(tokens * dense / (peak * share.dense), read[0])
-    return attention + plain + np.maximum(tokens * model.expert_flops / (peak * share.experts), read[1])
+    attention = tokens * model.attention_flops / (slow * share)
+    plain = np.maximum(tokens * dense / (peak * share), read[0])
+    experts = np.maximum(tokens * model.expert_flops / (peak * (share * EXPERT_SHARE)), read[1])
+    return attention + plain + experts
 
 
 def operand_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
@@ -146,8 +148,8 @@ def step_traffic(model: ModelShape, layout: LayoutGrid) -> Traffic:
     """Return the bytes that one device receives in a step, whether or not they overlap with work."""
     tokens, layers = layout.tokens_per_device(model), model.layers / layout.pipeline
     width_bytes = model.width * model.precision.value_bytes
-    sums = np.where(layout.full_remat, 6, 4)
-    exchanges = EXPERT_EXCHANGES * np.where(layout.full_remat, 1.5, 1.0)
+    full_remat = layout.has_remat(Remat.full)
+    sums, exchanges = np.where(full_remat, 6, 4), EXPERT_EXCHANGES * np.where(full_remat, 1.5, 1.0)
     exchange_bytes = exchanges * layers * model.top_k * tokens / layout.tensor * width_bytes
     exchange_bytes = exchange_bytes * (layout.expert - 1) / layout.expert
     return Traffic(
@@ -165,7 +167,7 @@ def _ring_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     pass. Sliding windows are ignored."""
     values = 2 * model.kv_heads * model.head_width * model.precision.value_bytes / layout.tensor
     hops = layout.context - 1
-    passed = np.where(layout.no_remat, 3 * hops + (hops > 0), 4 * hops)
+    passed = np.where(layout.has_remat(Remat.none), 3 * hops + (hops > 0), 4 * hops)
     return passed * model.layers / layout.pipeline * layout.tokens_per_device(model) * values
 
 
@@ -185,10 +187,8 @@ def _reduce_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     over the shards of a sequence."""
     shard_bytes = model.precision.value_bytes / (layout.fsdp * layout.tensor * layout.pipeline)
     copies = layout.data * layout.expert
-    experts, dense = (
-        model.expert_parameters / layout.expert * shard_bytes,
-        model.dense_parameters * shard_bytes,
-    )
+    experts = model.expert_parameters / layout.expert * shard_bytes
+    dense = model.dense_parameters * shard_bytes
     sequence = (experts + dense) * (layout.context - 1) / layout.context
     return 2 * np.stack([experts * (layout.data - 1) / layout.data, dense * (copies - 1) / copies, sequence])
 
@@ -263,7 +263,7 @@ def _elementwise_seconds(model: ModelShape, layout: LayoutGrid, chip: Chip) -> n
     """Return the seconds of reads and writes between products. Values: 20 a width for norms, residuals and
     transposes, 8 a hidden value, 6 a value of a head, 6 for each copy sent to an expert; 8 a word for the
     loss. Scores that are written out add 6 each (before arXiv:2205.14135). Backward is twice forward."""
-    used, passes = model.experts_per_token, np.where(layout.full_remat | layout.dots_remat, 4, 3)
+    used, passes = model.experts_per_token, np.where(layout.has_remat(Remat.none), 3, 4)
     scores = 0 if model.precision.fused_kernels else 6 * model.heads * model.sequence
     values = 20 * model.width + 8 * used * model.ffn + 6 * model.heads * model.head_width
     values += 6 * model.top_k * model.width + scores

@@ -106,10 +106,11 @@ def _unfinished_message(comparison: Comparison) -> str:
     missing = [run for run in comparison.runs if run.outcome is None and run.state != State.diverged.value]
     if not missing:
         return ""
-    return (
-        f"{len(missing)} of {len(comparison.runs)} runs have no loss at their end ({missing[0].path} is"
-        f" {missing[0].state}); finish them with `harness sweep`"
+    amount, first = (
+        f"{len(missing)} of {len(comparison.runs)} runs",
+        f"{missing[0].path} is {missing[0].state}",
     )
+    return f"{amount} have no loss at their end ({first}); finish them with `harness sweep`"
 
 
 def _too_few_message(treatment: TreatmentEvidence) -> str:
@@ -120,10 +121,8 @@ def _too_few_message(treatment: TreatmentEvidence) -> str:
         return f"{pair} meet at {scales}, and a trend needs {MIN_SCALES}; add some with scale="
     for rung in treatment.rungs:
         if rung.n < MIN_SEEDS:
-            return (
-                f"{pair} have {_count(rung.n, 'seed')} at {rung.scale}, and an interval needs {MIN_SEEDS};"
-                " add some with seed="
-            )
+            seeds = f"{_count(rung.n, 'seed')} at {rung.scale}"
+            return f"{pair} have {seeds}, and an interval needs {MIN_SEEDS}; add some with seed="
         if not rung.flops:
             return f"its records have no FLOPs at {rung.scale}, so no trend can be drawn; name another sweep"
     return ""

@@ -89,18 +89,15 @@ class Extrapolation:
 def extrapolate(
     evidence: PairEvidence, runs: Sequence[DescribedRun], planned: Sequence[PlannedRun]
 ) -> Extrapolation:
-    """Carry the evidence to each planned scale. Raises UserError if the plan trains none of the evidence's
-    variants in its unit of loss."""
+    """Carry the evidence to each planned scale. Raises UserError if the plan trains none of its variants."""
     by_name = {run.name: run for run in planned}
     reasons = {run.name: _exclusion_reason(evidence, run, by_name[run.name]) for run in runs}
     exclusions = {name: reason for name, reason in reasons.items() if reason}
     usable_runs = [run for run in runs if run.name not in exclusions]
     if not usable_runs:
-        variants = ", ".join(evidence.variants)
-        raise UserError(
-            f"evidence={evidence.path} compares {variants} ({evidence.loss_unit}), but this plan trains none"
-            " of them. Choose a sweep with the plan's variants."
-        )
+        compared = f"{', '.join(evidence.variants)} ({evidence.loss_unit})"
+        trouble = f"evidence={evidence.path} compares {compared}, but this plan trains none of them"
+        raise UserError(f"{trouble}. Choose a sweep with the plan's variants.")
     rows = [
         _extrapolate_scale(treatment, group, by_name)
         for treatment in evidence.treatments

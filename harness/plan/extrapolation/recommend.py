@@ -83,11 +83,8 @@ class Recommendation:
     def _distance_objection(self) -> str:
         if self.decades <= MAX_DECADES_BEYOND:
             return ""
-        beyond = self.decades - MAX_DECADES_BEYOND
-        return (
-            f"it lies {beyond:.1f} decades of compute beyond where the line may be drawn, and its number"
-            " there decides nothing"
-        )
+        beyond = f"{self.decades - MAX_DECADES_BEYOND:.1f} decades of compute beyond"
+        return f"it lies {beyond} where the line may be drawn, and its number there decides nothing"
 
     @property
     def _remarks(self) -> list[str]:
