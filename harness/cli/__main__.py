@@ -1,3 +1,5 @@
+"""Entry point of `python -m harness`."""
+
 import sys
 
 from harness.cli import main

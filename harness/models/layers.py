@@ -88,6 +88,7 @@ class RMSNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
+        """Normalise [..., D] over its last axis and keep its dtype."""
         wide = x.astype(jnp.float32)
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
         return (wide * scale * gather_weight(self.gain, jnp.float32)).astype(x.dtype)

@@ -49,7 +49,7 @@ class PlacementOptions:
     hold for a device of speed 1."""
 
     def __init__(self, tasks: Sequence[RunTask], machine: Sequence[DevicePartition]) -> None:
-        """Raises UserError if the runs of a block cannot train side by side."""
+        """Measure every block. Raise UserError if the runs of a block cannot train side by side."""
         self.machine = machine
         by_block: dict[str, list[int]] = {}
         for index, task in enumerate(tasks):

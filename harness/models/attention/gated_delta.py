@@ -86,6 +86,7 @@ class GatedDelta(nnx.Module):
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """Map [B, T, D] to [B, T, D]. `rotary` gives only the documents: positions enter by the decay."""
         query_BHTK, key_BHTK, value_BHTK = (
             jax.nn.silu(project(x_BTD, matrix)).swapaxes(1, 2).astype(FLOAT32)
             for matrix in (self.query, self.key, self.value)

@@ -69,6 +69,7 @@ class SoftmaxAttention(nnx.Module):
         self.sink = constant(H, "heads", 0.0) if options.sinks else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """Map [B, T, D] to [B, T, D]."""
         return project(self.attend_heads(x_BTD, rotary), self.output)
 
     def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:

@@ -89,6 +89,7 @@ class LatentAttention(nnx.Module):
         self.key_norm = RMSNorm(J, context.norm_epsilon, None) if context.qk_norm else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
+        """Map [B, T, D] to [B, T, D]; every (K / J)th frequency of `rotary` rotates the J shared numbers."""
         rotate = self._narrow_rotary(rotary)
         latent_BTC = self.latent_norm(project(x_BTD, self.latent))
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)

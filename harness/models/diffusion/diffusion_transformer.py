@@ -30,6 +30,7 @@ class DiTLayer(nnx.Module):
         self.conditioning = spec.conditioning.build(context)
 
     def __call__(self, x_BTD: Array, condition_B1D: Array) -> tuple[Array, None]:
+        """Map [B, T, D] to [B, T, D], and None for the router statistics, which this layer does not have."""
         branches = self.attention, self.feedforward
         for branch, modulation in zip(branches, self.conditioning(condition_B1D), strict=True):
             x_BTD = x_BTD + modulation.post(branch(modulation.pre(x_BTD)))
@@ -53,6 +54,7 @@ class DiffusionTransformer(nnx.Module):
         self.head = zeros((D, I), ("width", None))
 
     def __call__(self, x_BTI: Array, time_B: Array, label_B: Array) -> Array:
+        """Map noised patches [B, T, I] to velocities [B, T, I]; times lie in [0, 1], labels are classes."""
         time_B1D, label_B1D = self._time(time_B), self._label(label_B)
         condition_B1D = time_B1D + label_B1D
         positions_TD = jnp.asarray(positions(*self.grid, self.embedding.shape[1]), self.dtype)

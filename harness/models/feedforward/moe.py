@@ -141,6 +141,7 @@ class MoE(nnx.Module):
         self.shared = SwiGLU(_widened(context, options.shared), Plain()) if options.shared else None
 
     def __call__(self, x_BTD: Array) -> tuple[Array, RouterStats]:
+        """Map [B, T, D] to [B, T, D] and the statistics of this layer's router."""
         options = self.options
         # Scores in float32: rounding to bfloat16 could change a token's experts.
         scores_BTE = jax.nn.sigmoid(project(x_BTD.astype(FLOAT32), self.router))

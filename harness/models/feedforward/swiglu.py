@@ -42,5 +42,6 @@ class SwiGLU(nnx.Module):
         self.down = weight((F, D), ("ffn", "width"), fan_in=F, depth=context.shape.layers)
 
     def __call__(self, x_BTD: Array) -> Array:
+        """Map [B, T, D] to [B, T, D]."""
         hidden_BTF = jax.nn.silu(project(x_BTD, self.gate)) * project(x_BTD, self.up)
         return project(hidden_BTF, self.down)

@@ -36,6 +36,7 @@ class DecoderLayer(nnx.Module):
         self.feedforward = spec.feedforward.build(context)
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, RouterStats | None]:
+        """Map [B, T, D] to [B, T, D] and the router's statistics, None without experts."""
         x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), rotary)
         y_BTD, signals = self._feed_forward(self.feedforward_norm(x_BTD))
         return x_BTD + y_BTD, signals
@@ -86,6 +87,7 @@ class Decoder(nnx.Module):
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
+        """Map token ids [B, T] to logits [B, T, V] and router statistics by stored path."""
         documents_BT = (
             None if self.end_token is None else document_index(all_gather_sequence(tokens_BT), self.end_token)
         )

@@ -53,6 +53,7 @@ class AdaptiveNorm(Conditioning):
         self.modulation = zeros((D, self.num_vectors, D), ("width", None, None))
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
+        """Project the condition [B, 1, D] to the shift, scale and gate of each branch, each [B, 1, D]."""
         vectors_B1JD = project(jax.nn.silu(condition_B1D), self.modulation)
         vectors = [vectors_B1JD[:, :, index] for index in range(self.num_vectors)]
         if self.num_vectors == 2:

@@ -38,4 +38,5 @@ class InContext(Conditioning):
         )
 
     def __call__(self, condition_B1D: Array) -> list[BranchModulation]:
+        """Return the norm of each branch. The condition [B, 1, D] is not read."""
         return [BranchModulation(pre=norm, post=lambda y_BTD: y_BTD) for norm in self.norms]
