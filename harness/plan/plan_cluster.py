@@ -139,8 +139,9 @@ def _chips_at_once(members: Sequence[AllocatedRun]) -> int:
 
 
 def _power_use(cluster: Cluster, shares: Sequence[ChipShare]) -> PowerUse:
-    watts = (meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares)
-    megawatts = sum(watts) / 1e6
+    megawatts = (
+        sum(meter_watts(cluster, cluster.partition(share.kind), share.given) for share in shares) / 1e6
+    )
     site = cluster.site_watts and cluster.site_watts / 1e6
     return PowerUse(machine_watts(cluster) / 1e6, megawatts, site, site is None or megawatts <= site)
 

@@ -25,14 +25,17 @@ class DescribedRun(Protocol):
     @property
     def name(self) -> str:
         """Name of the run in its sweep."""
+        ...
 
     @property
     def config(self) -> Config:
         """Complete config of the run."""
+        ...
 
     @property
     def facts(self) -> Facts:
         """Facts of the run that hold on every machine."""
+        ...
 
 
 @dataclass(frozen=True)

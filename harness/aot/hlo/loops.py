@@ -16,10 +16,8 @@ _KNOWN_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 def trip_count(frame: Frame, loop: Instruction) -> int | None:
     """Return how often the body runs when `frame` enters the loop once; None if the text does not tell.
-
-    CPU and GPU compilers annotate the trip count; TPU does not. Then the state that the condition
-    depends on is simulated iteration by iteration, for any step size, direction and tuple plumbing.
-    """
+    CPU and GPU compilers annotate the trip count; TPU does not. Then the state that the condition depends on
+    is simulated iteration by iteration, for any step size, direction and tuple plumbing."""
     if match := _KNOWN_TRIP_COUNT.search(loop.attributes):
         return int(match[1])
     try:

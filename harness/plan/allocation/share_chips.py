@@ -124,15 +124,15 @@ def _reassign_unused(
     domain = part.links.scale_up_domain
     for _ in range(ROUNDS):
         used = [max(_used_chips(member, domain) for member in block) for block in blocks]
-        left = part.chips // domain * domain
-        left -= sum(chips * len(block) for chips, block in zip(used, blocks, strict=True))
+        in_use = sum(chips * len(block) for chips, block in zip(used, blocks, strict=True))
+        left = part.chips // domain * domain - in_use
         last = max(range(len(blocks)), key=lambda index: makespan(blocks[index]))
         chips_with_unused = used[last] + left // len(blocks[last]) // domain * domain
         longer = find([member.model for member in blocks[last]], part, chips_with_unused)
         if allocation_rank([longer]) >= allocation_rank([blocks[last]]):
             break
-        trimmed = zip(used, blocks, strict=True)
-        blocks = [[dataclasses.replace(member, chips=n) for member in block] for n, block in trimmed]
+        pairs = zip(used, blocks, strict=True)
+        blocks = [[dataclasses.replace(member, chips=chips) for member in block] for chips, block in pairs]
         blocks[last] = longer
     return blocks
 

@@ -1,8 +1,5 @@
-"""Columns of one published run as a model, a machine and a layout.
-
-What a row lacks is filled in and named in `assumed_columns`; entries of its `confidence` that are remembered
-are in `remembered_notes`.
-"""
+"""Columns of one published run as a model, a machine and a layout. What a row lacks is filled in and named in
+`assumed_columns`; entries of its `confidence` that are remembered are in `remembered_notes`."""
 
 from __future__ import annotations
 

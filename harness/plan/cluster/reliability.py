@@ -61,10 +61,8 @@ def daly_interval(save: float, mtbf: float) -> float:
 
 def goodput(recovery: RecoveryCosts, mtbf: float, interval: float | None = None) -> float:
     """Return 1 - C/tau - (tau/2 + R)/M of the chips that train. It is 0 where that is not positive: then the
-    next interruption mostly comes before a restart has paid off, and no plan should rest on it.
-
-    `interval`: hours between saves (default: Daly's).
-    """
+    next interruption mostly comes before a restart has paid off, and no plan should rest on it. `interval`:
+    hours between saves (default: Daly's)."""
     tau = interval or daly_interval(recovery.save_hours, mtbf)
     share = 1 - recovery.save_hours / tau - (tau / 2 + recovery.restart_hours) / mtbf
     return max(0.0, share) * (1 - recovery.idle_share)

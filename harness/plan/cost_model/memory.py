@@ -86,10 +86,8 @@ def layer_parameters(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
 
 def activation_values(model: ModelShape, level: int) -> float:
     """Return the values that the backward pass keeps of one token in one layer, without attention scores.
-
     Level 0: all inputs of products, norms and gates (after arXiv:2205.05198, table 2, less the scores). Level
-    1: outputs of products with weights (remat `dots`).
-    """
+    1: outputs of products with weights (remat `dots`)."""
     heads, groups = model.heads * model.head_width, model.kv_heads * model.head_width
     used = model.experts_per_token
     hidden = used * model.ffn * (2 if model.gated else 1)

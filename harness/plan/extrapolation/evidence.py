@@ -106,10 +106,8 @@ def _unfinished_message(comparison: Comparison) -> str:
     missing = [run for run in comparison.runs if run.outcome is None and run.state != State.diverged.value]
     if not missing:
         return ""
-    amount, first = (
-        f"{len(missing)} of {len(comparison.runs)} runs",
-        f"{missing[0].path} is {missing[0].state}",
-    )
+    amount = f"{len(missing)} of {len(comparison.runs)} runs"
+    first = f"{missing[0].path} is {missing[0].state}"
     return f"{amount} have no loss at their end ({first}); finish them with `harness sweep`"
 
 
