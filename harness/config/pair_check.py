@@ -38,14 +38,14 @@ def check_block(configs: Sequence[Config], label: str) -> None:
             )
 
 
-def identity_difference(stored: Config, requested: Config) -> str:
+def identity_difference(stored: Config, config: Config) -> str:
     """Describe the identity-relevant differences of two configs for one run directory; empty if none."""
-    differing = config_difference(stored, requested).items()
+    differing = config_difference(stored, config).items()
     return describe_differences({key: pair for key, pair in differing if not is_covered_by(key, [*VOLATILE])})
 
 
 def describe_differences(differing: dict[str, tuple[Any, Any]], limit: int = 3) -> str:
     """Return `key (left against right)` for at most `limit` keys, and the number of the others."""
     phrases = [f"{key} ({a!r} against {b!r})" for key, (a, b) in list(differing.items())[:limit]]
-    more = len(differing) - len(phrases)
-    return ", ".join(phrases) + (f" and {more} more" if more > 0 else "")
+    count = len(differing) - len(phrases)
+    return ", ".join(phrases) + (f" and {count} more" if count > 0 else "")

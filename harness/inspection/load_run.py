@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
-from harness.models.registry import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
 
@@ -82,6 +81,8 @@ def prepare_process(*configs: Config) -> None:
     """Set up one simulated CPU device, unless JAX is imported; import users' modules. Raises UserError."""
     if "jax" not in sys.modules:
         os.environ.update(cpu_env(1))
+    from harness.models.registry import import_modules  # imports JAX
+
     for config in configs:
         import_modules(config)
 

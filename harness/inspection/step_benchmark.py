@@ -23,7 +23,6 @@ from harness.config.pair_check import check_block
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.models.registry import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, read_provenance
@@ -159,6 +158,8 @@ def _prepare_process(block: Sequence[BenchmarkedVariant]) -> None:
         os.environ.update(cpu_env(config.mesh.devices))
         disable_malloc_trim()
     import jax
+
+    from harness.models.registry import import_modules
 
     # Programs have their own cache; those from JAX's cache cannot be serialised again.
     jax.config.update("jax_enable_compilation_cache", False)

@@ -142,5 +142,5 @@ def test_a_node_that_does_not_see_the_drivers_lock_says_so(reaches, tmp_path, mo
     preflight.write_answer(tmp_path, "token", [])
     release(lock)
     failure = atomic_files.read_json(answer)["failure"]
-    assert failure == "" if reaches else "locks on files" in failure
+    assert failure == "" if reaches else "file locks" in failure
     assert reaches or "two workers could train one run: mount it with locks" in failure

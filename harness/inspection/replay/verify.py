@@ -22,7 +22,6 @@ from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.inspection.replay.step_range import StepRange, find_step_range
-from harness.models.registry import import_modules
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import read_manifest
 from harness.records.run.config_file import stored_config_hash
@@ -83,6 +82,7 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
         disable_malloc_trim()
     import jax
 
+    from harness.models.registry import import_modules
     from harness.parallel.processes.jax_distributed import initialize_single
 
     # Programs have their own cache; those from JAX's cache cannot be serialised again.

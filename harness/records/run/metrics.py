@@ -105,8 +105,8 @@ def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
-        damaged = (part for part in list_parts(run, kind) if not part.checksum_ok())
-        damage += [DamagedPart(part.path, _BAD_CHECKSUM) for part in damaged]
+        bad_parts = (part for part in list_parts(run, kind) if not part.checksum_ok())
+        damage += [DamagedPart(part.path, _BAD_CHECKSUM) for part in bad_parts]
     return min(ends), damage
 
 
