@@ -334,13 +334,12 @@ class Named:
 
 
 def test_no_name_leads_out_of_the_copy():
-    store = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
+    store: Any = Named(("s3",), "b/r/", "b/r/.", "b/r/..", "b/r/a", "b/r/c%20d/")
     assert file_listing._list_folder(store, "b/r", "b/r").keys() == {"a", "c%20d"}
-    page = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
+    page: Any = Named(("http", "https"), "https://h/r/a%20b/", "https://h/r/..%2Fx", "https://h/r/%2E%2E/")
     assert file_listing._list_folder(page, "https://h/r", "https://h/r").keys() == {"a b"}
-    here: Any = page
-    assert file_listing.RemoteFolder("", here, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
-    assert file_listing.RemoteFolder("", here, "https://h/r/..%2Fx").name == "x"
+    assert file_listing.RemoteFolder("", page, "https://h/r/a%20b.csv?key=1").name == "a b.csv"
+    assert file_listing.RemoteFolder("", page, "https://h/r/..%2Fx").name == "x"
 
 
 class Far(AsyncFileSystem):
