@@ -14,8 +14,7 @@ from harness.models.mechanism import MatmulFlops, ModelDims
 from harness.models.model_spec import ModelSpec
 
 TRAINING_FACTOR = 3
-"""Products per forward product in a training step: the forward one, and backward one for each of its two
-factors."""
+"""Products per forward product in a training step: itself, and backward one for each of its factors."""
 
 
 def model_flops(spec: ModelSpec) -> float:
@@ -28,9 +27,8 @@ def model_flops_last_layers(spec: ModelSpec, layers: int) -> float:
     frozen: forward through all layers; backward to the inputs and weights of the last ones, and only to the
     inputs of a tied head."""
     head = _head_flops(spec.shape)
-    backward = sum(_layer_model_flops(spec)[spec.shape.layers - layers :]) + head * (
-        0.5 if spec.config.tie_embeddings else 1
-    )
+    head_backward = head * (0.5 if spec.config.tie_embeddings else 1)
+    backward = sum(_layer_model_flops(spec)[spec.shape.layers - layers :]) + head_backward
     return sum(_layer_model_flops(spec)) + head + (TRAINING_FACTOR - 1) * backward
 
 
@@ -47,8 +45,7 @@ def model_flops_lora(spec: ModelSpec, lora_parameters: float) -> float:
 
 def executed_flops(spec: ModelSpec, remat: Remat) -> float:
     """Return the executed FLOPs per trained token, rematerialisation included."""
-    recomputed = sum(rematerialised_flops(products, remat) for products in _layer_matmuls(spec))
-    return TRAINING_FACTOR * forward_flops(spec) + recomputed
+    return training_flops(forward_flops(spec), _layer_matmuls(spec), remat)
 
 
 def forward_flops(spec: ModelSpec) -> float:
@@ -64,21 +61,18 @@ def _layer_model_flops(spec: ModelSpec) -> list[float]:
 
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
     attention, feedforward = spec.attention, spec.feedforward
-    return [
-        attention.executed_flops(context) + feedforward.executed_flops(context) for context in spec.contexts
-    ]
+    return [attention.executed_flops(c) + feedforward.executed_flops(c) for c in spec.contexts]
 
 
-def rematerialised_flops(products: MatmulFlops, remat: Remat) -> float:
-    """Return the FLOPs that the backward pass recomputes of one layer."""
-    return (
-        products.rescored
-        + {
-            Remat.none: 0.0,
-            Remat.dots: products.activations,
-            Remat.full: products.weights + products.activations,
-        }[remat]
-    )
+def training_flops(forward: float, layers: list[MatmulFlops], remat: Remat, inputs: float = 0.0) -> float:
+    """Return the executed FLOPs of a training step: of the forward pass and its gradients, except those of
+    the `inputs` products, and of what the backward pass recomputes of each layer."""
+
+    def recomputed(layer: MatmulFlops) -> float:
+        full = layer.weights + layer.activations
+        return layer.rescored + {Remat.none: 0.0, Remat.dots: layer.activations, Remat.full: full}[remat]
+
+    return TRAINING_FACTOR * forward - inputs + sum(map(recomputed, layers))
 
 
 def _head_flops(shape: ModelDims) -> float:
@@ -103,7 +97,7 @@ def count_jaxpr_flops(jaxpr: Any) -> int:
 
 
 def _count(jaxpr: Any) -> int:
-    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+    return sum(map(_count_equation, jaxpr.eqns))
 
 
 def _count_equation(equation: Any) -> int:

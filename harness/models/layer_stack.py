@@ -1,5 +1,4 @@
-"""Execution of a stack of layers: a scan over stacked parameters, with rematerialisation in the backward
-pass."""
+"""Execution of a stack of layers: a scan over stacked parameters, with rematerialisation."""
 
 from __future__ import annotations
 
@@ -18,9 +17,7 @@ POLICIES = {
     Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     Remat.full: jax.checkpoint_policies.nothing_saveable,
 }
-"""Checkpoint policies. `dots` saves products with weights and recomputes products between activations
-(scores: T x T)."""
-
+"""Checkpoint policies. `dots` saves products with weights and recomputes those between activations."""
 
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
 """A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
@@ -30,8 +27,7 @@ and the layer's statistics (None if it has none)."""
 def build_layers(
     layer: Callable[[Any, int], nnx.Module], spec: ModelSpec, scan: bool
 ) -> tuple[Stacking, nnx.List, nnx.List]:
-    """Build the layers of a model: the stacking, the layers of one period that repeat (none without `scan`),
-    and the remaining layers."""
+    """Return the stacking, the layers of one period that repeat (none without `scan`), and all others."""
     depth = spec.shape.layers
     stacking = Stacking(spec.period, depth // spec.period if scan else 0)
     repeats = nnx.List(layer(spec, index) for index in range(stacking.period) if stacking.repeats)
@@ -46,14 +42,10 @@ def apply_layers(
     statistics: dict[str, Any] = {}
     if repeats:
         x_BTD, stacked = _scan_layers(repeats, x_BTD, shared_input, remat)
-        statistics |= {f"repeats.{index}": layer_statistics for index, layer_statistics in enumerate(stacked)}
+        statistics |= {f"repeats.{index}": stats for index, stats in enumerate(stacked)}
     for index, layer in enumerate(layers):
         x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, remat)(x_BTD, shared_input)
-    return x_BTD, {
-        path: layer_statistics
-        for path, layer_statistics in statistics.items()
-        if layer_statistics is not None
-    }
+    return x_BTD, {path: stats for path, stats in statistics.items() if stats is not None}
 
 
 def _scan_layers(repeats: nnx.List, x_BTD: Array, context: Any, remat: Remat) -> tuple[Array, list[Any]]:

@@ -48,9 +48,8 @@ def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
 
 def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
     x_NI, weight_IO = residuals
-    dx_NI = jnp.dot(
-        dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=out_sharding("batch", axes_IO[0])
-    )
+    layout_NI = out_sharding("batch", axes_IO[0])
+    dx_NI = jnp.dot(dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout_NI)
     x_IN = jax.lax.optimization_barrier(x_NI.T)  # else XLA folds the transpose into the product
     dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=out_sharding(*axes_IO))
     return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO).astype(weight_IO.dtype)
@@ -72,12 +71,17 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
     x_NI = reshape(x_BT, (rows, columns), "batch", split_in)
-    weight_IO = reshape(
-        gather_weight(param, x_BT.dtype), (columns, math.prod(shape_out)), split_in, split_out
-    )
+    full_weight, shape_IO = gather_weight(param, x_BT.dtype), (columns, math.prod(shape_out))
+    weight_IO = reshape(full_weight, shape_IO, split_in, split_out)
     y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     inner_axes = (None,) * (len(shape_out) - 1)
     return reshape(y_NO, (*x_BT.shape[:2], *shape_out), "batch", None, split_out, *inner_axes)
+
+
+def rms_normalise(x: Array, epsilon: float) -> Array:
+    """Return x / rms(x) over the last axis, in float32."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
 
 
 class RMSNorm(nnx.Module):
@@ -89,16 +93,13 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Normalise [..., D] over its last axis and keep its dtype."""
-        wide = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * scale * gather_weight(self.gain, jnp.float32)).astype(x.dtype)
+        return (rms_normalise(x, self.epsilon) * gather_weight(self.gain, jnp.float32)).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary position embedding: rotates each pair (k, k + K/2) by position times base^(-2k/K)
-    (arXiv:2104.09864)."""
+    """Rotation of each pair (k, k + K/2) by position times base^(-2k/K) (RoPE, arXiv:2104.09864)."""
 
     cos_TJ: Array
     sin_TJ: Array

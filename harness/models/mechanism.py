@@ -33,8 +33,7 @@ class LayerContext:
     qk_norm: bool
     norm_epsilon: float
     per_device_batch: int = 1
-    """Sequences that one device processes at once. The cost per token of per-batch padding falls as this
-    grows."""
+    """Sequences that one device processes at once. The more, the less per-batch padding costs per token."""
     sequence_shards: int = 1
     """Number of devices that share one sequence."""
     sequences = property(lambda context: getattr(context, moved.current_name("sequences")))
@@ -42,8 +41,7 @@ class LayerContext:
 
 
 class RouterStats(NamedTuple):
-    """Statistics that a feed-forward layer with experts returns beside its output; stacked by layer under a
-    scan."""
+    """Statistics of a feed-forward layer with experts, beside its output; stacked by layer under a scan."""
 
     load_E: Array
     """Fraction of all assignments that each expert received, float32; sums to 1."""
@@ -51,6 +49,11 @@ class RouterStats(NamedTuple):
     """Fraction of all assignments that exceeded the experts' capacity."""
     auxiliary: Array | None
     """Term added to the training loss; None adds nothing."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a mechanism that has none."""
 
 
 @dataclass(frozen=True)

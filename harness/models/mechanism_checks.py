@@ -20,12 +20,11 @@ from harness.models.flops import count_function_flops
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext
 from harness.models.model_spec import ModelSpec
-from harness.models.parameters import init_param, param_specs
+from harness.models.parameters import count_parameters, init_param, param_specs
 from harness.models.registry import ConfiguredModule
 
 MAX_EXECUTED_PARAMETERS = 10_000_000
-"""Largest number of parameters of a layer that is checked by running it; only the FLOPs of a larger one are
-counted."""
+"""Largest number of parameters of a layer that is executed; only the FLOPs of a larger one are checked."""
 TOLERANCE = 1e-3
 """Largest difference between two outputs, relative to their size. Another order of summation differs by far
 less, a leak by far more."""
@@ -38,7 +37,8 @@ def check_mechanisms(spec: ModelSpec) -> None:
     documents although the config masks them. The checks use unsharded sequences."""
     spec = dataclasses.replace(spec, sequence_shards=1)
     for kind, module in (("attention", spec.attention), ("feedforward", spec.feedforward)):
-        if any(_is_external(nested) for nested in _nested_modules(module)):
+        origins = {nested.mechanism.module.__module__.partition(".")[0] for nested in _nested_modules(module)}
+        if origins != {"harness"}:
             for context in spec.contexts[: spec.period]:
                 _check_layer(kind, module, context, spec)
 
@@ -52,10 +52,6 @@ def _nested_modules(module: ConfiguredModule) -> Iterator[ConfiguredModule]:
             yield from _nested_modules(item) if isinstance(item, ConfiguredModule) else ()
 
 
-def _is_external(module: ConfiguredModule) -> bool:
-    return module.mechanism.module.__module__.partition(".")[0] != "harness"
-
-
 def _check_layer(kind: str, mechanism: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
     module = mechanism.build(context)
     graph, state = nnx.split(module)
@@ -65,8 +61,8 @@ def _check_layer(kind: str, mechanism: ConfiguredModule, context: LayerContext, 
         return output[0] if isinstance(output, tuple) else output
 
     name = f"model.{kind}.name={mechanism.mechanism.name}"
-    _check_flop_count(name, apply, state, mechanism, context, spec)
-    if sum(spec.size for spec in param_specs(module).values()) <= MAX_EXECUTED_PARAMETERS:
+    _check_flop_count(name, apply, state, mechanism.executed_flops(context).total, context, spec)
+    if count_parameters(module) <= MAX_EXECUTED_PARAMETERS:
         params = _init_state(module, state)
         _check_causal(name, apply, params, context, spec)
         if kind == "attention" and spec.end_token is not None:
@@ -74,19 +70,13 @@ def _check_layer(kind: str, mechanism: ConfiguredModule, context: LayerContext, 
 
 
 def _check_flop_count(
-    name: str,
-    apply: Apply,
-    state: nnx.State,
-    module: ConfiguredModule,
-    context: LayerContext,
-    spec: ModelSpec,
+    name: str, apply: Apply, state: nnx.State, flops: float, context: LayerContext, spec: ModelSpec
 ) -> None:
     """Compare `executed_flops` with the traced program for the per-device batch; nothing is executed."""
     B, T = context.per_device_batch, context.sequence_length
     x_BTD = jax.ShapeDtypeStruct((B, T, context.shape.width), jnp.float32)
     rotary = _rotary(context, spec)
     expected = count_function_flops(lambda state, x_BTD: apply(state, x_BTD, rotary), state, x_BTD) / (B * T)
-    flops = module.executed_flops(context).total
     if abs(flops - expected) > 1e-6 * expected:
         raise UserError(
             f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products "
@@ -96,11 +86,8 @@ def _check_flop_count(
 
 
 def _check_causal(name: str, apply: Apply, state: nnx.State, context: LayerContext, spec: ModelSpec) -> None:
-    half = context.sequence_length // 2
-    rotary = _rotary(context, spec)
-    x_BTD, other_BTD = _inputs(context)
-    later_BTD = jnp.concatenate([x_BTD[:, :half], other_BTD[:, half:]], axis=1)
-    if _differ(apply(state, x_BTD, rotary)[:, :half], apply(state, later_BTD, rotary)[:, :half]):
+    first_half = slice(0, context.sequence_length // 2)
+    if _depends_on_others(apply, state, context, _rotary(context, spec), first_half):
         raise UserError(
             f"{name}: layer {context.layer} is not causal: its output at a token changes when later tokens "
             "change. Mask later tokens."
@@ -113,23 +100,26 @@ def _check_documents(
     half = context.sequence_length // 2
     document_BT = (jnp.arange(context.sequence_length) >= half).astype(jnp.int32)[None]
     rotary = dataclasses.replace(_rotary(context, spec), document_BT=document_BT)
-    x_BTD, other_BTD = _inputs(context)
-    earlier_BTD = jnp.concatenate([other_BTD[:, :half], x_BTD[:, half:]], axis=1)
-    if _differ(apply(state, x_BTD, rotary)[:, half:], apply(state, earlier_BTD, rotary)[:, half:]):
+    if _depends_on_others(apply, state, context, rotary, slice(half, None)):
         raise UserError(
             f"{name}: layer {context.layer}: a token sees other documents, but data.mask_documents=true. "
             "Mask keys whose rotary.document_BT differs, or set data.mask_documents=false."
         )
 
 
+def _depends_on_others(
+    apply: Apply, state: nnx.State, context: LayerContext, rotary: Rotary, tokens: slice
+) -> bool:
+    """Return whether the outputs at these tokens change when all other tokens do."""
+    noise, shape = np.random.default_rng(0), (1, context.sequence_length, context.shape.width)
+    x_BTD, other_BTD = (jnp.asarray(noise.standard_normal(shape, np.float32)) for _ in range(2))
+    changed_BTD = other_BTD.at[:, tokens].set(x_BTD[:, tokens])
+    expected, actual = (apply(state, inputs, rotary)[:, tokens] for inputs in (x_BTD, changed_BTD))
+    return bool(jnp.max(jnp.abs(expected - actual)) > TOLERANCE * (jnp.max(jnp.abs(expected)) + 1e-12))
+
+
 def _rotary(context: LayerContext, spec: ModelSpec) -> Rotary:
     return Rotary.table(context.sequence_length, context.shape.head_width, spec.config.rope_base)
-
-
-def _inputs(context: LayerContext) -> Iterator[Array]:
-    shape = (1, context.sequence_length, context.shape.width)
-    noise = np.random.default_rng(0)
-    return (jnp.asarray(noise.standard_normal(shape, np.float32)) for _ in range(2))
 
 
 def _init_state(module: nnx.Module, state: nnx.State) -> nnx.State:
@@ -140,7 +130,3 @@ def _init_state(module: nnx.Module, state: nnx.State) -> nnx.State:
         if (name := ".".join(map(str, path))) in specs
     }
     return nnx.from_flat_state(flat)
-
-
-def _differ(expected: Array, actual: Array) -> bool:
-    return bool(jnp.max(jnp.abs(expected - actual)) > TOLERANCE * (jnp.max(jnp.abs(expected)) + 1e-12))

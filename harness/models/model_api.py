@@ -1,12 +1,11 @@
-"""The interface of a model for training, evaluation and inspection: pure functions over a flat dict of
-parameters."""
+"""The interface of a model, for training and inspection: pure functions over a flat dict of parameters."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import ComputeConfig
+from harness.config.schema.run import ComputeConfig, Precision, Remat
 from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import learning_rate_scale, relative_width
@@ -33,6 +32,8 @@ class Model(ABC):
 
     loss_unit: ClassVar[str]
     """Unit of the loss, for reports."""
+    _module: ClassVar[Any]
+    """Class of the module, built from a spec and a ComputeConfig; it has a `stacking`."""
     _flops: ClassVar[Any]
     """Module with the FLOP counts of a spec of this kind."""
     _sizing: ClassVar[Any]
@@ -47,6 +48,15 @@ class Model(ABC):
     """Specs by stored path, the keys of `init`'s result and of the parameter shardings."""
     _graph: nnx.GraphDef
     _abstract: nnx.State
+
+    @classmethod
+    def assemble(cls, spec: ModelSpec, compute: ComputeConfig) -> Self:
+        """Build and split the module of a spec."""
+        module = cls._module(spec, compute)
+        stacking, declared = module.stacking, param_specs(module)
+        specs = {name: param for path, param in declared.items() for name in stacking.canonical_paths(path)}
+        stored = {path: stacking.stored_spec(path, param) for path, param in declared.items()}
+        return cls(spec, compute, stacking, sort_by_path(specs), stored, *nnx.split(module, nnx.Param))
 
     @property
     def shape(self) -> ModelDims:
@@ -90,6 +100,11 @@ class Model(ABC):
         return self._flops.executed_flops(self.spec, self.compute.remat)
 
     @property
+    def bytes_per_value(self) -> int:
+        """Bytes of a value in compute precision."""
+        return 2 if self.compute.dtype is Precision.bfloat16 else 4
+
+    @property
     @abstractmethod
     def cache_bytes(self) -> float:
         """Bytes that decoding caches for one sequence of the config's length, in compute precision."""
@@ -104,8 +119,7 @@ class Model(ABC):
         }
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
-        """Return float32 parameters by stored path, on the host. Each depends only on the seed and its
-        canonical path."""
+        """Return float32 host arrays by stored path; each depends only on seed and canonical path."""
         return self.stack({path: init_param(seed, path, spec) for path, spec in self.param_specs.items()})
 
     def stack(self, canonical: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -128,36 +142,33 @@ class Model(ABC):
         `signals` holds the RouterStats of layers with experts, by stored path."""
 
     def update_after_step(self, params: Params, signals: Mapping[str, RouterStats]) -> Params:
-        """Return the parameters after the updates that need no gradient, computed from the step's mean
-        statistics."""
+        """Return the parameters after the updates without a gradient, from the step's mean statistics."""
         changed = {}
         for layer, layer_stats in signals.items():
             prefix = f"{layer}.feedforward."
-            layer_params = {
-                path.removeprefix(prefix): params[path] for path in params if path.startswith(prefix)
-            }
+            own = [path for path in params if path.startswith(prefix)]
+            layer_params = {path.removeprefix(prefix): params[path] for path in own}
             new_values = self.spec.feedforward.update_after_step(layer_params, layer_stats)
             changed |= {prefix + name: value for name, value in new_values.items()}
         return params | changed
 
-    @abstractmethod
     def activation_bytes(self, tokens: int) -> int:
-        """Estimate the bytes that the backward pass saves for this number of tokens."""
+        """Estimate the bytes that the backward pass saves of this many tokens: products, norms, scores."""
+        products, scores, output_bytes = self._saved_values()
+        saved_bytes = {
+            Remat.none: products * self.bytes_per_value + scores * 8,
+            Remat.dots: products * self.bytes_per_value,
+            Remat.full: 0.0,
+        }
+        inputs = self.shape.layers * self.shape.width * self.bytes_per_value
+        return int(tokens * (saved_bytes[self.compute.remat] + inputs + output_bytes))
+
+    @abstractmethod
+    def _saved_values(self) -> tuple[float, float, int]:
+        """Return the values of products and of scores per token, and the bytes of its output."""
 
     def module(self, params: Params) -> nnx.Module:
         """Return the module with these parameters."""
         leaves = [params[path] for path in self.stored_specs]
         state = jax.tree.unflatten(jax.tree.structure(self._abstract), leaves)
         return nnx.merge(self._graph, state)
-
-
-def split_module(
-    module: nnx.Module, stacking: Stacking
-) -> tuple[dict[str, ParamSpec], dict[str, ParamSpec], nnx.GraphDef, nnx.State]:
-    """Return the last four fields of a Model: specs by canonical path and by stored path, graph and abstract
-    state."""
-    graph, state = nnx.split(module, nnx.Param)
-    module_specs = param_specs(module)
-    specs = {member: spec for path, spec in module_specs.items() for member in stacking.canonical_paths(path)}
-    stored = {path: stacking.stored_spec(path, spec) for path, spec in module_specs.items()}
-    return sort_by_path(specs), stored, graph, state

@@ -54,13 +54,6 @@ class ModelSpec:
 
     def context(self, layer: int) -> LayerContext:
         """Return the context of the layer with this index."""
-        config = self.config
-        return LayerContext(
-            self.shape,
-            layer,
-            self.sequence_length,
-            config.qk_norm,
-            config.norm_epsilon,
-            self.per_device_batch,
-            self.sequence_shards,
-        )
+        norms = self.config.qk_norm, self.config.norm_epsilon
+        batch = self.per_device_batch, self.sequence_shards
+        return LayerContext(self.shape, layer, self.sequence_length, *norms, *batch)

@@ -29,8 +29,7 @@ WIDTH_SCALED_AXES = ("width", "heads", "kv_heads", "ffn")
 
 
 def relative_width(config: ModelConfig, width: int) -> float:
-    """Return r, the width relative to `model.base_width`; 1 if that is null. Raises UserError if it is below
-    1."""
+    """Return r = width / `model.base_width`; 1 if that is null. Raises UserError if it is below 1."""
     if config.base_width is None:
         return 1.0
     if config.base_width < 1:
@@ -54,8 +53,7 @@ def learning_rate_scale(spec: ParamSpec, relative: float) -> float:
 
 
 def expert_matrix(spec: ParamSpec) -> ParamSpec:
-    """Return the spec of one expert's matrix if the parameter holds those of all experts, else the spec
-    unchanged."""
+    """Return the spec of one expert's matrix if the parameter holds all experts', else the spec itself."""
     if spec.axes[0] != "experts":
         return spec
     return replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])

@@ -45,8 +45,7 @@ def gain(size: int, axis: str | None) -> nnx.Param:
 
 
 def constant(size: int, axis: str | None, value: float) -> nnx.Param:
-    """Declare one number per head (or similar), initialised to `value`. It has no noise, hence no weight
-    decay."""
+    """Declare one number per head (or similar), initialised to `value`: without noise or weight decay."""
     return _declare((size,), (axis,), value, 0.0)
 
 
@@ -72,9 +71,13 @@ def param_specs(module: nnx.Module) -> dict[str, ParamSpec]:
     }
 
 
+def count_parameters(module: nnx.Module) -> int:
+    """Return the number of values of a module's parameters."""
+    return sum(param.size for param in param_specs(module).values())
+
+
 def init_param(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
-    """Return the float32 initial value of one parameter. It depends only on seed, path and spec, not on the
-    rest of the model."""
+    """Return the float32 initial value of one parameter. It depends only on seed, path and spec."""
     if not spec.deviation:
         return np.full(spec.shape, spec.mean, np.float32)
     key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
@@ -133,9 +136,8 @@ class Stacking:
         """Convert arrays by stored path to arrays by canonical path."""
         canonical: dict[str, np.ndarray] = {}
         for path, array in arrays.items():
-            canonical |= zip(
-                self.canonical_paths(path), array if self.is_stacked(path) else [array], strict=True
-            )
+            layers = array if self.is_stacked(path) else [array]
+            canonical |= zip(self.canonical_paths(path), layers, strict=True)
         return sort_by_path(canonical)
 
 

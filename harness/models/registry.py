@@ -80,9 +80,8 @@ class ConfiguredModule:
     def executed_flops(self, context: LayerContext) -> MatmulFlops:
         """Return the executed FLOPs, summed over the devices that share a sequence: a mechanism without
         support for sequence parallelism is executed on each of them."""
-        return self.unreplicated_flops(context) * (
-            1 if self.supports_sequence_parallel(context) else context.sequence_shards
-        )
+        replicas = 1 if self.supports_sequence_parallel(context) else context.sequence_shards
+        return self.unreplicated_flops(context) * replicas
 
     def unreplicated_flops(self, context: LayerContext) -> MatmulFlops:
         """Return the executed FLOPs, counting replicated work once."""
@@ -101,8 +100,7 @@ class ConfiguredModule:
         return self.mechanism.inactive_parameters(context, self.options)
 
     def update_after_step(self, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
-        """Return the layer's parameters that change after a step, by name, given all of the layer's
-        parameters."""
+        """Return those of the layer's parameters, by name, that change after a step."""
         after_step = self.mechanism.update_after_step
         return {} if after_step is None else after_step(self.options, params, signals)
 
@@ -150,9 +148,8 @@ def lookup(kind: str, node: run.ModuleConfig, key: str | None = None) -> Configu
             f"{key}.name={node.name} is not registered: {did_you_mean(node.name, _REGISTERED[kind])}"
             " (List a module of your own in `imports`.)"
         )
-    return ConfiguredModule(
-        mechanism, _validate_options(kind, mechanism.options, dict(node.options), f"{key}.options")
-    )
+    options = _validate_options(kind, mechanism.options, dict(node.options), f"{key}.options")
+    return ConfiguredModule(mechanism, options)
 
 
 def _validate_options(kind: str, options: type, nodes: dict[str, Any], key: str) -> Any:
@@ -172,9 +169,8 @@ def _validate_options(kind: str, options: type, nodes: dict[str, Any], key: str)
         values[name] = value
     required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
     if missing := [name for name in required if name not in nodes]:
-        raise UserError(
-            f"{key}.{missing[0]} is missing. Give a value of type {_type_names(types[missing[0]])}."
-        )
+        name = missing[0]
+        raise UserError(f"{key}.{name} is missing. Give a value of type {_type_names(types[name])}.")
     return options(**values)
 
 
@@ -182,33 +178,28 @@ def _lookup_list(kind: str, nodes: Any, key: str) -> tuple[ConfiguredModule, ...
     """Return the mechanisms of a list of `{name, options}` nodes inside another mechanism's options."""
     if not isinstance(nodes, list | tuple) or not nodes:
         raise UserError(f"{key}={nodes!r} must be a list of at least one {{name, options}}.")
-    return tuple(
-        lookup(kind, _module_config(node, f"{key}[{index}]"), f"{key}[{index}]")
-        for index, node in enumerate(nodes)
-    )
+    return tuple(_lookup_node(kind, node, f"{key}[{index}]") for index, node in enumerate(nodes))
 
 
-def _module_config(node: Any, key: str) -> run.ModuleConfig:
+def _lookup_node(kind: str, node: Any, key: str) -> ConfiguredModule:
     if not isinstance(node, Mapping) or "name" not in node or not node.keys() <= {"name", "options"}:
         raise UserError(f"{key}={node!r} must have the form {{name: NAME, options: {{...}}}}.")
     options = node.get("options") or {}
     if not isinstance(options, Mapping):
         raise UserError(f"{key}.options={options!r} must be a mapping {{KEY: VALUE}}.")
-    return run.ModuleConfig(str(node["name"]), {str(name): value for name, value in options.items()})
+    options = {str(name): value for name, value in options.items()}
+    return lookup(kind, run.ModuleConfig(str(node["name"]), options), key)
 
 
 def _type_names(expected: Any) -> str:
     if expected == tuple[ConfiguredModule, ...]:
         return "list"
     accepted = typing.get_args(expected) or (expected,)
-    return " or ".join(
-        "null" if option_type is type(None) else option_type.__name__ for option_type in accepted
-    )
+    return " or ".join("null" if kind is type(None) else kind.__name__ for kind in accepted)
 
 
 def _has_type(value: Any, expected: Any) -> bool:
-    """Return whether a value has exactly an expected type. An int passes for a float; True and 2.0 do not
-    pass for an int."""
+    """Return whether a value has exactly an expected type. An int passes for a float, True not for an int."""
     accepted = typing.get_args(expected) or (expected,)
     return type(value) in accepted or (type(value) is int and float in accepted)
 

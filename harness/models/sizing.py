@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from flax import nnx
+
 from harness.config.schema.run import MatchBy, ModelConfig, ModuleConfig
 from harness.core.errors import UserError
 from harness.models.flops import model_flops
 from harness.models.mechanism import ModelDims
 from harness.models.model_spec import ModelSpec
-from harness.models.parameters import param_specs
+from harness.models.parameters import count_parameters
 from harness.models.text.decoder import DecoderLayer
 
 SpecT = TypeVar("SpecT", bound=ModelSpec)
@@ -38,30 +40,44 @@ def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_lengt
     Raises UserError if no sizes come within 0.5 % of the target (or of the plain decoder's FLOPs), and names
     the nearest.
     """
-    shape = plain_dims(model, target, vocabulary)
-    if None not in (model.width, model.layers, model.ffn):
-        return shape
-    plain_model = dataclasses.replace(
-        model, attention=ModuleConfig("mha"), feedforward=ModuleConfig("swiglu")
-    )
-    plain = fit_ffn_width(ModelSpec(plain_model, shape, sequence_length), target, count_non_embedding)
-    if model.match is MatchBy.none or model.ffn is not None:
-        return plain.shape
-    spec = ModelSpec(model, plain.shape, sequence_length)
-    if model.match is MatchBy.flops:
-        return fit_ffn_width(spec, model_flops(plain), model_flops).shape
-    return fit_ffn_width(spec, target, count_non_embedding).shape
+    spec = ModelSpec(model, plain_dims(model, target, vocabulary), sequence_length)
+    plain = dataclasses.replace(model, attention=ModuleConfig("mha"), feedforward=ModuleConfig("swiglu"))
+    return match_ffn_width(spec, plain, target, count_non_embedding, model_flops).shape
 
 
 def count_non_embedding(spec: ModelSpec) -> int:
-    """Return the number of parameters of all layers and the final norm, counted over one period of the
-    pattern."""
-    shape, period = spec.shape, spec.period
-    total = shape.width
-    for layer in range(min(period, shape.layers)):
-        copies = len(range(layer, shape.layers, period))
-        total += copies * sum(param.size for param in param_specs(DecoderLayer(spec, layer)).values())
-    return total
+    """Return the number of parameters of all layers and the final norm."""
+    return spec.shape.width + count_layer_parameters(spec, DecoderLayer)
+
+
+def count_layer_parameters(spec: SpecT, layer: Callable[[SpecT, int], nnx.Module]) -> int:
+    """Return the number of parameters of all layers, counted over one period of the pattern."""
+    layers, period = spec.shape.layers, spec.period
+    return sum(
+        len(range(index, layers, period)) * count_parameters(layer(spec, index))
+        for index in range(min(period, layers))
+    )
+
+
+def match_ffn_width(
+    spec: SpecT,
+    plain_model: ModelConfig,
+    target: int,
+    count: Callable[[SpecT], int],
+    flops: Callable[[SpecT], float],
+) -> SpecT:
+    """Return the spec with the feed-forward width at which `count` meets the target, or `flops` the plain
+    model's (`model.match`); the spec itself if the config sets all sizes. Raises UserError if none does."""
+    model = spec.config
+    if None not in (model.width, model.layers, model.ffn):
+        return spec
+    plain = fit_ffn_width(dataclasses.replace(spec, config=plain_model), target, count)
+    if model.match is MatchBy.none or model.ffn is not None:
+        return plain
+    spec = dataclasses.replace(spec, shape=plain.shape)
+    if model.match is MatchBy.flops:
+        return fit_ffn_width(spec, flops(plain), flops)
+    return fit_ffn_width(spec, target, count)
 
 
 def fit_ffn_width(spec: SpecT, target: float, measure: Callable[[SpecT], float]) -> SpecT:
@@ -84,12 +100,9 @@ def fit_ffn_width(spec: SpecT, target: float, measure: Callable[[SpecT], float])
 
 
 def _check_target(spec: SpecT, target: float, measure: Callable[[SpecT], float]) -> SpecT:
-    value = measure(spec)
+    value, shape = measure(spec), spec.shape
     if abs(value - target) > TOLERANCE * target:
-        shape, unit = (
-            spec.shape,
-            "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters",
-        )
+        unit = "model FLOPs a token" if measure.__name__ == "model_flops" else "non-embedding parameters"
         raise UserError(
             f"No {spec.display_name} is within 0.5 % of {target:,.0f} {unit}."
             f" The nearest has {value:,.0f} (width {shape.width}, {shape.layers} layers, ffn {shape.ffn})."
@@ -99,23 +112,16 @@ def _check_target(spec: SpecT, target: float, measure: Callable[[SpecT], float])
 
 
 def plain_dims(model: ModelConfig, target: int, vocabulary: int) -> ModelDims:
-    """Return the sizes of the plain decoder near the target whose proportions are closest to the typical
-    ones."""
+    """Return the sizes of the plain decoder near the target whose proportions are the most typical."""
     _check_head_width(model)
     aspect = typical_aspect(target)
     width = (target * aspect / 12) ** (1 / 3)  # 12 width^2 parameters a layer, width / aspect layers
-    candidates = [
-        ModelDims(
-            w,
-            layers,
-            heads,
-            model.head_width,
-            model.ffn or _plain_ffn_width(model, target, w, layers, heads),
-            vocabulary,
-        )
-        for w, heads in _width_candidates(model, width)
-        for layers in _depth_candidates(model, target, w)
-    ]
+    candidates = []
+    for w, heads in _width_candidates(model, width):
+        middle = int(target / (12 * w**2))
+        for layers in (model.layers,) if model.layers is not None else range(max(1, middle - 1), middle + 3):
+            ffn = model.ffn or _plain_ffn_width(model, target, w, layers, heads)
+            candidates.append(ModelDims(w, layers, heads, model.head_width, ffn, vocabulary))
     return min(candidates, key=lambda shape: _sort_key(model, shape, target, aspect))
 
 
@@ -132,14 +138,12 @@ def _check_head_width(model: ModelConfig) -> None:
 
 
 def typical_aspect(target: int) -> float:
-    """Return width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest published
-    decoders."""
+    """Return width over layers: 16 at 20k parameters, 65 at 1B, at most 128 as in the largest decoders."""
     return min(128.0, 16 * (target / 20_000) ** 0.13)
 
 
 def _width_candidates(model: ModelConfig, ideal: float) -> Iterator[tuple[int, int]]:
-    """Yield (width, heads) around the ideal width, with round numbers of heads that groups and devices
-    divide."""
+    """Yield (width, heads) around the ideal width, with numbers of heads that groups and devices divide."""
     if model.width is not None:
         yield model.width, model.heads or model.width // model.head_width
         return
@@ -153,13 +157,6 @@ def _width_candidates(model: ModelConfig, ideal: float) -> Iterator[tuple[int, i
         yield count * model.head_width, count
 
 
-def _depth_candidates(model: ModelConfig, target: int, width: int) -> list[int]:
-    if model.layers is not None:
-        return [model.layers]
-    middle = int(target / (12 * width**2))
-    return list(range(max(1, middle - 1), middle + 3))
-
-
 def _plain_ffn_width(model: ModelConfig, target: int, width: int, layers: int, heads: int) -> int:
     """Return the feed-forward width at which a plain decoder of this width and depth meets the target."""
     attention = 4 * width * heads * model.head_width
@@ -168,8 +165,7 @@ def _plain_ffn_width(model: ModelConfig, target: int, width: int, layers: int, h
 
 
 def _sort_key(model: ModelConfig, shape: ModelDims, target: int, aspect: float) -> tuple[bool, float]:
-    """Return the sort key of candidate sizes. Those whose feed-forward width is fine-grained enough to meet
-    any target come first."""
+    """Return the sort key of candidate sizes, first those whose feed-forward width can meet any target."""
     per_ffn = 3 * shape.width * shape.layers
     if model.ffn is not None:
         error = shape.ffn - _plain_ffn_width(model, target, shape.width, shape.layers, shape.heads)

@@ -99,11 +99,11 @@ def test_without_its_gate_gated_attention_is_the_control_bitwise(small, tokens, 
 def test_chunks_equal_the_mask(length, window, monkeypatch):
     query, key, value = drawn(length)
     sink = jnp.array([0.5, -1, 0, 2])
-    attend = jax.jit(lambda *qkv: softmax.attend(*qkv, window, 3.0, sink))
+    attend = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window, 3.0, sink))
     assert softmax.uses_chunks(length, window)
     chunked = attend(query, key, value)
     monkeypatch.setattr(softmax, "uses_chunks", lambda *_: False)
-    masked = jax.jit(lambda *qkv: softmax.attend(*qkv, window, 3.0, sink))(query, key, value)
+    masked = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window, 3.0, sink))(query, key, value)
     np.testing.assert_allclose(chunked, masked, atol=1e-6)
 
 
@@ -118,7 +118,7 @@ def drawn(length, value_width=4):
 def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypatch):
     """Grouped heads, windows, narrow values; `attend` takes it where it runs on an accelerator."""
     query, key, value = drawn(12, value_width)
-    written = jax.jit(lambda *qkv: softmax.attend(*qkv, window))(query, key, value)
+    written = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window))(query, key, value)
     monkeypatch.setattr(softmax, "on_accelerator", lambda: True)
     taken = []
     monkeypatch.setattr(
@@ -126,7 +126,7 @@ def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypa
         "fused_attention",
         lambda *given, made=softmax.fused_attention: taken.append(1) or made(*given),
     )
-    fused = jax.jit(lambda *qkv: softmax.attend(*qkv, window))(query, key, value)
+    fused = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window))(query, key, value)
     assert taken
     np.testing.assert_allclose(fused, written, atol=1e-6)
 

@@ -12,7 +12,7 @@ from harness.parallel.sharding.mesh import lane_mesh
 from tests.models.mechanisms import LOCAL, MECHANISMS, OF_EACH
 
 
-@pytest.fixture(params=MECHANISMS.values(), ids=MECHANISMS)
+@pytest.fixture(params=MECHANISMS.values(), ids=[*MECHANISMS])
 def mechanism(request):
     name, options = request.param
     return {"name": name, "options": options}

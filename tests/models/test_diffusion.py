@@ -1,6 +1,7 @@
 """The diffusion transformer against a slow reference, its flow against numpy, and how it is executed."""
 
 import itertools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from harness.config.schema.run import (
 )
 from harness.core.errors import UserError
 from harness.data.images.image_corpus import TIME_UNITS, pack_rows
-from harness.models import build
+from harness.models import ImageModel, build
 from harness.models.diffusion import flow
 from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
 from harness.models.diffusion.flow import integrate_euler, patchify, unpatchify
@@ -40,19 +41,20 @@ SHAPE = {"width": 8, "layers": 3, "heads": 2, "head_width": 4, "ffn": 12}
 
 def model_of(name, compute=None, length=6, loss=None, target=3_000, **changes):
     shape = {"patch": 2, **SHAPE, **changes}
-    model = ModelConfig(kind=ModelFamily.dit, conditioning=ModuleConfig(name), **shape)
     config = Config(
-        model=model,
+        model=ModelConfig(kind=ModelFamily.dit, conditioning=ModuleConfig(name), **shape),
         scale=ScaleConfig("tiny", target, 10_000, 4),
         compute=compute or ComputeConfig(),
         data=DataConfig("test", sequence_length=length),
         optimizer=OptimizerConfig(learning_rate=0.1),
         loss=loss or LossConfig(),
     )
-    return build(config, LABELS, image=IMAGE)
+    model = build(config, LABELS, image=IMAGE)
+    assert isinstance(model, ImageModel)
+    return model
 
 
-def examples(count=4):
+def examples(count=4) -> Any:
     draw = np.random.default_rng(3)
     images = draw.integers(0, 256, (count, *IMAGE)).astype(np.uint8)
     keys = draw.integers(0, 2**63, count).astype(np.uint64)
@@ -167,7 +169,8 @@ def test_patches_are_cut_and_joined_again():
 def test_adaptive_norm_starts_as_the_identity_and_every_model_at_velocity_zero():
     rows_BR = examples()
     adaptive = model_of("adaptive_norm")
-    layer = adaptive.module(adaptive.init(0)).layers[0]
+    module: Any = adaptive.module(cast(Any, adaptive.init(0)))
+    layer = module.layers[0]
     x_BTD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8)), jnp.float32)
     np.testing.assert_array_equal(layer(x_BTD, jnp.ones((2, 1, 8)))[0], x_BTD)
     losses = [jax.jit(m.token_losses)(m.init(0), rows_BR) for m in (adaptive, model_of("in_context"))]

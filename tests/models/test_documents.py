@@ -1,5 +1,7 @@
 """Masked documents: each is read as if it stood alone, by every mechanism."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,8 @@ def test_scan_remat_and_eight_devices_equal_plain_with_documents(small, tokens):
 
 def test_the_fused_form_masks_them_too():
     draw = np.random.default_rng(0)
-    query, key, value = (draw.normal(size=(1, 2, T, 4)).astype(np.float32) for _ in range(3))
+    shape = (1, 2, T, 4)
+    query, key, value = (cast(Any, draw.normal(size=shape).astype(np.float32)) for _ in range(3))
     document = jnp.repeat(jnp.arange(4), jnp.array(LENGTHS), total_repeat_length=T)[None]
     for window in (None, 5):
         written = softmax.attend(query, key, value, window, document_BT=document)

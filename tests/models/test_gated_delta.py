@@ -46,9 +46,9 @@ def test_gradients_are_finite_where_all_fades_and_equal_across_chunks():
     on_axes = [jnp.asarray(each, jnp.float32)[None, None] for each in drawn(32, 0.0, 10.0)]
 
     def gradient(chunk):
-        return jax.jit(jax.grad(lambda *given: (delta_rule(*given, chunk) ** 2).sum(), argnums=range(5)))(
-            *on_axes
-        )
+        return jax.jit(
+            jax.grad(lambda *given: (delta_rule(*given, chunk=chunk) ** 2).sum(), argnums=range(5))
+        )(*on_axes)
 
     for one, other in zip(gradient(2), gradient(16), strict=True):
         assert np.isfinite(one).all()

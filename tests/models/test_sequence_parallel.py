@@ -1,5 +1,7 @@
 """A sequence over several devices is the same mathematics as on one."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from harness.worker.describe import describe
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS, OF_EACH
 from tests.models.precise import in_float64, widened
 
-SHAPE = {"width": 8, "layers": 2, "heads": 4, "head_width": 4, "ffn": 12}
+SHAPE: dict[str, Any] = {"width": 8, "layers": 2, "heads": 4, "head_width": 4, "ffn": 12}
 LENGTH, END = 16, 3
 
 
@@ -149,7 +151,8 @@ def assert_bfloat16_is_near(attention, mesh, **given):
     """Loss of about 2.8 nats within 0.01."""
     half = ComputeConfig(dtype=Precision.bfloat16, remat=Remat.dots)
     one, other = model_of(attention, **given), model_of(attention, mesh=mesh, compute=half, **given)
-    params, tokens = one.init(0), np.random.default_rng(0).integers(0, 16, (8, LENGTH + 1), np.int32)
+    params: Any = one.init(0)
+    tokens: Any = np.random.default_rng(0).integers(0, 16, (8, LENGTH + 1), np.int32)
     lane = lane_mesh(jax.devices()[: mesh.devices], mesh)
     with jax.set_mesh(lane):
         placed = jax.device_put(

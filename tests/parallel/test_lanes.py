@@ -1,5 +1,7 @@
 """A lane is a mesh of exactly its devices; what does not divide is said before anything is compiled."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from harness.parallel.sharding.mesh import lane_mesh
 
 
 def model_of(name="mha", options=None, layers=False, **changes):
-    shape = {"width": 16, "layers": 1, "heads": 4, "head_width": 4, "ffn": 24} | changes
+    shape: dict[str, Any] = {"width": 16, "layers": 1, "heads": 4, "head_width": 4, "ffn": 24} | changes
     return build(
         Config(
             model=ModelConfig(attention=ModuleConfig(name, options or {}), **shape),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from harness.parallel.sharding.device_order import order_devices
+from harness.parallel.sharding.mesh import order_devices
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,14 @@ class GatedDelta(nnx.Module):
     """Gated delta rule. It ignores rotary positions, since the state decays with distance."""
 
     def __init__(self, context: LayerContext, options: GatedDeltaOptions):
-        _check(context, options)
+        chunk, T = options.chunk, context.sequence_length
+        if not 1 <= chunk <= T or chunk & (chunk - 1):
+            raise UserError(
+                f"model.attention.options.chunk={chunk}: use a power of two, at most data.sequence_length="
+                f"{T}. Choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
+            )
         D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
-        self.chunk = options.chunk
+        self.chunk = chunk
         self.query, self.key, self.value, self.gate = (
             weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(4)
         )
@@ -92,15 +97,8 @@ class GatedDelta(nnx.Module):
             for matrix in (self.query, self.key, self.value)
         )
         log_alpha_BHT, beta_BHT = self._log_alpha_and_beta(x_BTD)
-        mixed_BHTK = delta_rule(
-            _normalise(query_BHTK),
-            _normalise(key_BHTK),
-            value_BHTK,
-            log_alpha_BHT,
-            beta_BHT,
-            self.chunk,
-            rotary.document_BT,
-        )
+        qkv = _normalise(query_BHTK), _normalise(key_BHTK), value_BHTK
+        mixed_BHTK = delta_rule(*qkv, log_alpha_BHT, beta_BHT, self.chunk, rotary.document_BT)
         gate_BTHK = jax.nn.silu(project(x_BTD, self.gate))
         output_BTHK = self.norm(mixed_BHTK.swapaxes(1, 2)).astype(x_BTD.dtype)
         return project(output_BTHK * gate_BTHK, self.output)
@@ -179,12 +177,8 @@ def delta_rule(
     masks = DecayMasks.from_log_alpha(log_alpha, document)
     lower_WW = jnp.where(_distance(log_alpha) > 0, beta * _dot(key, key) * masks.within_WW, 0.0)
     inverse_WW = unit_lower_inverse(lower_WW)
-    corrections, states = _scan_chunks(
-        inverse_WW @ (beta * value),
-        inverse_WW @ (beta * masks.before_W1 * key),
-        masks.after_W1 * key,
-        masks.chunk_11,
-    )
+    values, keys = inverse_WW @ (beta * value), inverse_WW @ (beta * masks.before_W1 * key)
+    corrections, states = _scan_chunks(values, keys, masks.after_W1 * key, masks.chunk_11)
     earlier = (masks.before_W1 * query) @ states
     within = (_dot(query, key) * masks.within_WW) @ corrections
     mixed_BHTK = (earlier + within).reshape(*query_BHTK.shape[:2], -1, query_BHTK.shape[-1])
@@ -192,8 +186,7 @@ def delta_rule(
 
 
 def _chunks(x_BHTK: Array, chunk: int) -> Array:
-    """Split time into chunks: [B, H, C, W, K]. Padding leaves the state unchanged: its beta and log alpha are
-    0."""
+    """Split time into chunks: [B, H, C, W, K]. Padding, of beta 0 and log alpha 0, leaves the state as is."""
     B, H, T, K = x_BHTK.shape
     padded = jnp.pad(x_BHTK, ((0, 0), (0, 0), (0, -T % chunk), (0, 0)))
     return padded.reshape(B, H, -1, chunk, K)
@@ -243,12 +236,3 @@ def unit_lower_inverse(lower_ZWW: Array) -> Array:
 
 def _normalise(x_BHTK: Array) -> Array:
     return x_BHTK * jax.lax.rsqrt(jnp.sum(jnp.square(x_BHTK), axis=-1, keepdims=True) + 1e-6)
-
-
-def _check(context: LayerContext, options: GatedDeltaOptions) -> None:
-    chunk, T = options.chunk, context.sequence_length
-    if not 1 <= chunk <= T or chunk & (chunk - 1):
-        raise UserError(
-            f"model.attention.options.chunk={chunk}: use a power of two, at most data.sequence_length={T}."
-            f" Choose {2 ** (T.bit_length() - 1)} or less (64 suits most)."
-        )

@@ -32,17 +32,14 @@ class PatternOptions:
     PatternOptions,
     model_flops=lambda context, options: options.for_layer(context).model_flops(context),
     executed_flops=lambda context, options: options.for_layer(context).unreplicated_flops(context),
-    cache_bytes=lambda context, options, bytes_per_value: options.for_layer(context).cache_bytes(
-        context, bytes_per_value
-    ),
+    cache_bytes=lambda context, options, size: options.for_layer(context).cache_bytes(context, size),
     supports_sequence_parallel=lambda context, options: options.for_layer(context).supports_sequence_parallel(
         context
     ),
     period=lambda options: len(options.cycle),
 )
 def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
-    """Build the mechanism of one layer itself, so that its parameters have the same paths as outside a
-    pattern."""
+    """Build the mechanism of one layer itself: its parameters have the same paths as outside a pattern."""
     key = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
     module = options.for_layer(context)
     if module.period != 1:

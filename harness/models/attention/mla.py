@@ -90,7 +90,9 @@ class LatentAttention(nnx.Module):
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         """Map [B, T, D] to [B, T, D]; every (K / J)th frequency of `rotary` rotates the J shared numbers."""
-        rotate = self._narrow_rotary(rotary)
+        stride = self.head_width // self.rotary_width
+        # The table of the rotary part, with the same range of frequencies.
+        rotate = Rotary(rotary.cos_TJ[:, ::stride], rotary.sin_TJ[:, ::stride])
         latent_BTC = self.latent_norm(project(x_BTD, self.latent))
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
@@ -98,11 +100,6 @@ class LatentAttention(nnx.Module):
         attention = attend if rotary.sequence_shards == 1 else ring_attention
         mixed_BHTK = attention(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
-
-    def _narrow_rotary(self, rotary: Rotary) -> Rotary:
-        """Return the table of the rotary part, with the same range of frequencies."""
-        stride = self.head_width // self.rotary_width
-        return Rotary(rotary.cos_TJ[:, ::stride], rotary.sin_TJ[:, ::stride])
 
     def _query(self, x_BTD: Array, rotate: Rotary) -> Array:
         query_BHTK = project(x_BTD, self.query).swapaxes(1, 2)
@@ -113,10 +110,8 @@ class LatentAttention(nnx.Module):
     def _key(self, x_BTD: Array, key_BHTK: Array, rotate: Rotary) -> Array:
         shared_BTJ = project(x_BTD, self.shared_key)
         shared_BTJ = rotate(self.key_norm(shared_BTJ) if self.key_norm else shared_BTJ)
-        shape = (*key_BHTK.shape[:3], self.rotary_width)
-        shared_BHTJ = jnp.broadcast_to(
-            shared_BTJ[:, None], shape, out_sharding=out_sharding("batch", "heads", None, None)
-        )
+        shape, split = (*key_BHTK.shape[:3], self.rotary_width), out_sharding("batch", "heads", None, None)
+        shared_BHTJ = jnp.broadcast_to(shared_BTJ[:, None], shape, out_sharding=split)
         return jnp.concatenate([key_BHTK, shared_BHTJ], axis=-1)
 
 

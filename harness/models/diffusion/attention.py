@@ -1,5 +1,4 @@
-"""Bidirectional attention between all patches: no mask and no rotation, since positions are added to the
-patches."""
+"""Bidirectional attention between all patches: no mask, and no rotation, since positions are added."""
 
 from __future__ import annotations
 
@@ -7,27 +6,18 @@ import math
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
-from harness.models.layers import RMSNorm, project
+from harness.models.attention.grouped_query import SoftmaxAttention
+from harness.models.layers import RMSNorm, Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
-from harness.models.parameters import weight
 
 
-class FullAttention(nnx.Module):
+class FullAttention(SoftmaxAttention):
     """Multi-head attention of every patch to every patch."""
 
-    def __init__(self, context: LayerContext):
-        D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
-        self.query, self.key, self.value = (
-            weight((D, H, K), ("width", "heads", None), fan_in=D) for _ in range(3)
-        )
-        self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
-        norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
-        self.query_norm, self.key_norm = norm(), norm()
-
-    def __call__(self, x_BTD: Array) -> Array:
+    def __call__(self, x_BTD: Array, rotary: Rotary | None = None) -> Array:
+        """Map [B, T, D] to [B, T, D], without `rotary`."""
         query_BHTK = self._normed(project(x_BTD, self.query), self.query_norm).swapaxes(1, 2)
         key_BHSK = self._normed(project(x_BTD, self.key), self.key_norm).swapaxes(1, 2)
         value_BHSK = project(x_BTD, self.value).swapaxes(1, 2)

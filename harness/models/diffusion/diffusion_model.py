@@ -8,25 +8,24 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import Config, Precision, Remat
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.models.diffusion import flops, sizing
 from harness.models.diffusion.diffusion_transformer import DiffusionTransformer
 from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_euler, unpatchify
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
-from harness.models.model_api import Model, Params, split_module
+from harness.models.model_api import Model, Params
 
 HEADER_WORDS = 4
 """Words of a row before the pixels."""
 
 
 class ImageModel(Model):
-    """A diffusion transformer. A token is a patch; an example is a row as written by
-    `data.images.image_corpus`."""
+    """A diffusion transformer. A token is a patch, an example a row written by `data.images.image_corpus`."""
 
     spec: ImageModelSpec
     loss_unit = "mean squared error a value"
-    _flops, _sizing = flops, sizing
+    _module, _flops, _sizing = DiffusionTransformer, flops, sizing
 
     @property
     def shape(self) -> ImageModelDims:
@@ -62,8 +61,7 @@ class ImageModel(Model):
     def loss(
         self, params: Params, rows_BR: Int[Array, "B R"], z_loss: float
     ) -> tuple[Float[Array, ""], dict[str, Any]]:
-        """Return the mean over patches, and a dict with it. `z_loss` has no effect, because there are no
-        logits."""
+        """Return the mean over patches, and a dict with it. `z_loss` has no effect: there are no logits."""
         loss = jnp.mean(self.token_losses(params, rows_BR))
         return loss, {"loss": loss, "signals": {}}
 
@@ -84,23 +82,13 @@ class ImageModel(Model):
             )
             return unconditional + guidance * (conditional - unconditional)
 
-        return unpatchify(
-            integrate_euler(velocity, draw_noise(rows_BR[:, :2], self.shape), steps), self.shape
-        )
+        images_BTI = integrate_euler(velocity, draw_noise(rows_BR[:, :2], self.shape), steps)
+        return unpatchify(images_BTI, self.shape)
 
-    def activation_bytes(self, tokens: int) -> int:
-        """Estimate the bytes that the backward pass saves for this number of patches: products, norms,
-        scores."""
-        shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
-        scores = shape.layers * shape.heads * self.spec.tokens
+    def _saved_values(self) -> tuple[float, float, int]:
+        shape = self.shape
         products = shape.layers * (8 * shape.width + 4 * shape.heads * shape.head_width + 3 * shape.ffn)
-        saved_bytes = {
-            Remat.none: products * width + scores * 8,
-            Remat.dots: products * width,
-            Remat.full: 0.0,
-        }
-        inputs = shape.layers * shape.width * width
-        return int(tokens * (saved_bytes[self.compute.remat] + inputs + 16 * shape.values))
+        return products, shape.layers * shape.heads * self.spec.tokens, 16 * shape.values
 
 
 def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> ImageModel:
@@ -112,11 +100,4 @@ def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> Im
             " 1, and raise mesh.data or mesh.fsdp instead."
         )
     shape = sizing.choose_image_dims(config.model, config.scale.parameters, labels, image)
-    return assemble(ImageModelSpec(config.model, shape, shape.patches), config)
-
-
-def assemble(spec: ImageModelSpec, config: Config) -> ImageModel:
-    """Build and split the module of a spec."""
-    transformer = DiffusionTransformer(spec, config.compute)
-    stacking = transformer.stacking
-    return ImageModel(spec, config.compute, stacking, *split_module(transformer, stacking))
+    return ImageModel.assemble(ImageModelSpec(config.model, shape, shape.patches), config.compute)

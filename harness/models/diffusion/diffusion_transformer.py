@@ -55,7 +55,8 @@ class DiffusionTransformer(nnx.Module):
 
     def __call__(self, x_BTI: Array, time_B: Array, label_B: Array) -> Array:
         """Map noised patches [B, T, I] to velocities [B, T, I]; times lie in [0, 1], labels are classes."""
-        time_B1D, label_B1D = self._time(time_B), self._label(label_B)
+        time_B1D, labels_VD = self._time(time_B), gather_weight(self.labels, self.dtype)
+        label_B1D = labels_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
         condition_B1D = time_B1D + label_B1D
         positions_TD = jnp.asarray(positions(*self.grid, self.embedding.shape[1]), self.dtype)
         x_BTD = project(x_BTI.astype(self.dtype), self.embedding) + positions_TD
@@ -72,11 +73,6 @@ class DiffusionTransformer(nnx.Module):
         angle_B1J = time_B[:, None, None] * frequency_J.astype(np.float32)
         features = jnp.concatenate([jnp.cos(angle_B1J), jnp.sin(angle_B1J)], axis=-1).astype(self.dtype)
         return project(jax.nn.silu(project(features, self.time_in)), self.time_out)
-
-    def _label(self, label_B: Array) -> Array:
-        """Return the label embedding [B, 1, D]."""
-        table_VD = gather_weight(self.labels, self.dtype)
-        return table_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
 
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape

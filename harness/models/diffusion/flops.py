@@ -6,19 +6,16 @@ from harness.config.schema.run import Remat
 from harness.models.diffusion.attention import attention_flops
 from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
 from harness.models.diffusion.model_spec import ImageModelSpec
-from harness.models.flops import TRAINING_FACTOR, rematerialised_flops
+from harness.models.flops import TRAINING_FACTOR, training_flops
 from harness.models.mechanism import MatmulFlops
 
 
 def model_flops(spec: ImageModelSpec) -> float:
-    """Return the model FLOPs per patch: 6 per used weight, plus attention. All patches are visible, so
-    nothing is masked."""
-    layers = sum(
-        _tokens_per_patch(spec)
-        * (attention_flops(context, spec.tokens).total + spec.feedforward.model_flops(context))
-        + spec.conditioning.model_flops(context)
-        for context in spec.contexts
-    )
+    """Return the model FLOPs per patch: 6 per used weight, plus attention. All patches are visible."""
+    layers = 0.0
+    for context in spec.contexts:
+        branches = attention_flops(context, spec.tokens).total + spec.feedforward.model_flops(context)
+        layers += spec.tokens / spec.shape.patches * branches + spec.conditioning.model_flops(context)
     return TRAINING_FACTOR * (layers + _input_output_flops(spec))
 
 
@@ -26,16 +23,7 @@ def executed_flops(spec: ImageModelSpec, remat: Remat) -> float:
     """Return the executed FLOPs per patch, rematerialisation included."""
     layers = _layer_matmuls(spec)
     forward = sum(matmuls.total for matmuls in layers) + _input_output_flops(spec)
-    return (
-        TRAINING_FACTOR * forward
-        - _input_flops(spec)
-        + sum(rematerialised_flops(matmuls, remat) for matmuls in layers)
-    )
-
-
-def forward_flops(spec: ImageModelSpec) -> float:
-    """Return the executed FLOPs per patch of the forward pass."""
-    return sum(matmuls.total for matmuls in _layer_matmuls(spec)) + _input_output_flops(spec)
+    return training_flops(forward, layers, remat, inputs=_input_flops(spec))
 
 
 def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
@@ -44,13 +32,9 @@ def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
         branches = attention_flops(context, spec.tokens) + spec.feedforward.executed_flops(context)
         if spec.conditioning.mechanism.module.gated:
             branches = MatmulFlops(branches.weights + branches.final, branches.activations)
-        matmuls.append(branches * _tokens_per_patch(spec) + spec.conditioning.executed_flops(context))
+        branches *= spec.tokens / spec.shape.patches
+        matmuls.append(branches + spec.conditioning.executed_flops(context))
     return matmuls
-
-
-def _tokens_per_patch(spec: ImageModelSpec) -> float:
-    """Return the number of tokens in the layers per patch."""
-    return spec.tokens / spec.shape.patches
 
 
 def _input_output_flops(spec: ImageModelSpec) -> float:

@@ -15,8 +15,7 @@ from harness.models.registry import ConfiguredModule, lookup
 
 @dataclass(frozen=True)
 class ImageModelDims(ModelDims):
-    """Sizes of a diffusion transformer and its images. `vocabulary` counts the labels; the last one means
-    unlabelled."""
+    """Sizes of a diffusion transformer and its images. `vocabulary` counts labels; the last: unlabelled."""
 
     height: int
     breadth: int
@@ -51,8 +50,7 @@ def image_size(shape: Mapping[str, int]) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class ImageModelSpec(ModelSpec):
-    """A diffusion transformer's config and sizes. `sequence_length` counts patches; the conditioning may add
-    tokens."""
+    """A diffusion transformer's config and sizes. `sequence_length` counts patches, without added tokens."""
 
     shape: ImageModelDims
 

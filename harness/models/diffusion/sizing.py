@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from flax import nnx
-
-from harness.config.schema.run import MatchBy, ModelConfig, ModuleConfig
+from harness.config.schema.run import ModelConfig, ModuleConfig
 from harness.core.errors import UserError
 from harness.models import sizing
 from harness.models.diffusion.diffusion_transformer import DiTLayer
 from harness.models.diffusion.flops import model_flops
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec
-from harness.models.parameters import param_specs
+from harness.models.parameters import count_parameters
 
 
 def choose_image_dims(
@@ -37,30 +35,13 @@ def choose_image_dims(
     shape = ImageModelDims(
         **dataclasses.asdict(plain_dims), height=height, breadth=breadth, channels=channels, patch=model.patch
     )
-    if None not in (model.width, model.layers, model.ffn):
-        return shape
-    plain_model = dataclasses.replace(
-        model, conditioning=ModuleConfig("in_context"), feedforward=ModuleConfig("swiglu")
-    )
-    plain = sizing.fit_ffn_width(
-        ImageModelSpec(plain_model, shape, shape.patches), target, count_non_embedding
-    )
-    if model.match is MatchBy.none or model.ffn is not None:
-        return plain.shape
-    spec = ImageModelSpec(model, plain.shape, shape.patches)
-    if model.match is MatchBy.flops:
-        return sizing.fit_ffn_width(spec, model_flops(plain), model_flops).shape
-    return sizing.fit_ffn_width(spec, target, count_non_embedding).shape
+    spec = ImageModelSpec(model, shape, shape.patches)
+    in_context, swiglu = ModuleConfig("in_context"), ModuleConfig("swiglu")
+    plain = dataclasses.replace(model, conditioning=in_context, feedforward=swiglu)
+    return sizing.match_ffn_width(spec, plain, target, count_non_embedding, model_flops).shape
 
 
 def count_non_embedding(spec: ImageModelSpec) -> int:
     """Return the number of parameters of all layers and of the norm before the head."""
-    layers, period = spec.shape.layers, spec.period
-    total = _count_parameters(spec.conditioning.build(spec.head_context))
-    for layer in range(min(period, layers)):
-        total += len(range(layer, layers, period)) * _count_parameters(DiTLayer(spec, layer))
-    return total
-
-
-def _count_parameters(module: nnx.Module) -> int:
-    return sum(param.size for param in param_specs(module).values())
+    conditioning = spec.conditioning.build(spec.head_context)
+    return count_parameters(conditioning) + sizing.count_layer_parameters(spec, DiTLayer)

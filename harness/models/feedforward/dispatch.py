@@ -27,8 +27,7 @@ PADDING = 4
 
 
 class DispatchPlan(NamedTuple):
-    """Mapping between A assignments (token by token, k each) and R rows. An index one past the end means
-    none."""
+    """Mapping between A assignments (k of each token) and R rows. An index one past the end means none."""
 
     row_A: Array
     assignment_R: Array
@@ -65,9 +64,8 @@ def _queue_positions(chosen_A: Array, experts: int) -> tuple[Array, Array]:
 def _plan(row_A: Array, rows: int) -> DispatchPlan:
     A = len(row_A)
     none_R = jnp.full_like(row_A, A, shape=(rows,))
-    return DispatchPlan(
-        row_A, none_R.at[row_A].set(jnp.arange(A, dtype=row_A.dtype), mode="drop", unique_indices=True)
-    )
+    indices_A = jnp.arange(A, dtype=row_A.dtype)
+    return DispatchPlan(row_A, none_R.at[row_A].set(indices_A, mode="drop", unique_indices=True))
 
 
 @jax.custom_vjp

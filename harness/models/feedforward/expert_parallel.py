@@ -38,11 +38,8 @@ def apply_experts(
     tokens = (x_BTD, routing.chosen_BTK, routing.share_BTK.astype(x_BTD.dtype))
     weights = tuple(gather_weight(param, x_BTD.dtype) for param in params)
     if out_sharding() is not None:
-        gathered_axis = "width" if capacity is not None else "experts"
-        axes = [
-            tuple(None if axis in ("width", gathered_axis) else axis for axis in param.axes)
-            for param in params
-        ]
+        gathered = ("width",) if capacity is not None else ("width", "experts")
+        axes = [tuple(None if axis in gathered else axis for axis in param.axes) for param in params]
         local = _on_mesh(local, axes)
     y_BTD, dropped_B = local(*tokens, *weights)
     return y_BTD, jnp.mean(dropped_B)
@@ -58,17 +55,13 @@ def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]]) -> Exper
         y_BTD, dropped_B = local(x_BTD, chosen_BTK, share_BTK, *map(_mark_varying, weights, weight_specs))
         return jax.lax.psum(y_BTD, LOGICAL_AXIS_RULES["ffn"]), dropped_B
 
-    local_on_mesh = per_device(
-        each_device,
-        (token_spec, token_spec, token_spec, *weight_specs),
-        (token_spec, partition_spec("batch")),
-    )
+    in_specs = (token_spec, token_spec, token_spec, *weight_specs)
+    local_on_mesh = per_device(each_device, in_specs, (token_spec, partition_spec("batch")))
     return lambda *arrays: local_on_mesh(*arrays[:3], *map(jax.reshard, arrays[3:], weight_specs))
 
 
 def _mark_varying(x: Array, split: P) -> Array:
-    """Mark x as varying over the devices that replicate it, so that its gradients are summed. Needed for
-    custom gradient rules."""
+    """Mark x as varying over the devices that replicate it: custom gradient rules then sum its gradients."""
     sharded_axes = {name for axes in split if axes for name in ((axes,) if isinstance(axes, str) else axes)}
     return jax.lax.pcast(x, tuple(name for name in AXES if name not in sharded_axes), to="varying")
 
@@ -78,9 +71,8 @@ def _apply_dropless(
 ) -> tuple[Array, Array]:
     plan, owner_M = dropless_plan(chosen_BTK.reshape(-1), len(weights[0]))
     # Each block copies its expert's weights, which a product has to read once anyway.
-    y_MRD = _swiglu(
-        *_dispatch(plan, len(owner_M), x_BTD, share_BTK), *(matrix[owner_M] for matrix in weights)
-    )
+    rows = _dispatch(plan, len(owner_M), x_BTD, share_BTK)
+    y_MRD = _swiglu(*rows, *(matrix[owner_M] for matrix in weights))
     return _combine(plan, y_MRD, share_BTK), jnp.zeros(x_BTD.shape[0])
 
 
@@ -101,14 +93,10 @@ def _apply_capacity(
 
 
 def _dispatch(plan: DispatchPlan, groups: int, x_BTD: Array, share_BTK: Array) -> tuple[Array, Array]:
-    """Return tokens [Z, R, D] and their weights [Z, R, 1], in `groups` groups that share one weight matrix
-    each."""
+    """Return tokens [Z, R, D] and weights [Z, R, 1], in `groups` groups that each share weight matrices."""
     k, D = share_BTK.shape[-1], x_BTD.shape[-1]
-    x_AD = jnp.repeat(x_BTD.reshape(-1, D), k, axis=0)
-    rows = (
-        gather_rows(array_AX, plan.assignment_R, plan.row_A) for array_AX in (x_AD, share_BTK.reshape(-1, 1))
-    )
-    x_RD, share_R1 = rows
+    arrays = jnp.repeat(x_BTD.reshape(-1, D), k, axis=0), share_BTK.reshape(-1, 1)
+    x_RD, share_R1 = (gather_rows(array_AX, plan.assignment_R, plan.row_A) for array_AX in arrays)
     return x_RD.reshape(groups, -1, D), share_R1.reshape(groups, -1, 1)
 
 
@@ -119,16 +107,14 @@ def _combine(plan: DispatchPlan, y_ZRD: Array, share_BTK: Array) -> Array:
 
 
 def _swiglu(x_ZRD: Array, share_ZR1: Array, gate_ZDF: Array, up_ZDF: Array, down_ZFD: Array) -> Array:
-    """Compute SwiGLU per group. Rows are weighted before the last product, so its result is not needed
-    backward."""
+    """Compute SwiGLU per group. Weighting rows before the last product makes its result unneeded backward."""
     hidden_ZRF = jax.nn.silu(_grouped_matmul(x_ZRD, gate_ZDF)) * _grouped_matmul(x_ZRD, up_ZDF)
     return _grouped_matmul(hidden_ZRF * share_ZR1, down_ZFD)
 
 
 @jax.custom_vjp
 def _grouped_matmul(x_ZRI: Array, weight_ZIO: Array) -> Array:
-    """Compute x @ weight per group; the gradient of the weight also contracts the last axis (see
-    `layers.matmul`)."""
+    """Compute x @ weight per group; the weight's gradient also contracts the last axis (`layers.matmul`)."""
     return jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=x_ZRI.dtype)
 
 

@@ -16,10 +16,9 @@ from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
 from harness.models.feedforward.expert_parallel import apply_experts
 from harness.models.feedforward.routing import route, update_router_bias
-from harness.models.feedforward.swiglu import SwiGLU
-from harness.models.feedforward.swiglu import SwiGLUOptions as Plain
+from harness.models.feedforward.swiglu import SwiGLU, matmul_flops
 from harness.models.layers import gather_weight, project
-from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
+from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions, RouterStats
 from harness.models.parameters import constant, weight
 from harness.models.registry import register_feedforward
 
@@ -46,37 +45,24 @@ class MoEOptions:
     """Rows of an expert relative to an even load, with `dispatch: capacity`."""
 
     def __post_init__(self) -> None:
-        _check(self)
+        if not 1 <= self.top_k <= self.experts:
+            self._refuse("top_k", f"must be between 1 and experts={self.experts}: the experts of a token.")
+        if self.top_k == 1 < self.experts:
+            problem = "leaves the router without a gradient: weights sum to 1."
+            self._refuse("top_k", f"{problem} Choose 2 or more, or experts=1.")
+        if self.shared < 0:
+            self._refuse("shared", "must be 0 or more.")
+        if self.balance not in BALANCES:
+            self._refuse("balance", f"is unknown: {did_you_mean(self.balance, BALANCES)}")
+        if self.balance_rate < 0:
+            self._refuse("balance_rate", "must be 0 or more: a negative rate drives the loads apart.")
+        if self.dispatch not in DISPATCHES:
+            self._refuse("dispatch", f"is unknown: {did_you_mean(self.dispatch, DISPATCHES)}")
+        if self.capacity_factor <= 0:
+            self._refuse("capacity_factor", "must be above 0, for example 1.25.")
 
-
-def _check(options: MoEOptions) -> None:
-    """Raises UserError for the first value that has no meaning."""
-
-    def refuse(key: str, problem: str) -> None:
-        raise UserError(f"model.feedforward.options.{key}={getattr(options, key)}{problem}")
-
-    if not 1 <= options.top_k <= options.experts:
-        refuse("top_k", f" must be between 1 and experts={options.experts}: the experts of a token.")
-    if options.top_k == 1 < options.experts:
-        refuse(
-            "top_k",
-            " leaves the router without a gradient: weights sum to 1. Choose 2 or more, or experts=1.",
-        )
-    if options.shared < 0:
-        refuse("shared", " must be 0 or more.")
-    if options.balance not in BALANCES:
-        refuse("balance", f" is unknown: {did_you_mean(options.balance, BALANCES)}")
-    if options.balance_rate < 0:
-        refuse("balance_rate", " must be 0 or more: a negative rate drives the loads apart.")
-    if options.dispatch not in DISPATCHES:
-        refuse("dispatch", f" is unknown: {did_you_mean(options.dispatch, DISPATCHES)}")
-    if options.capacity_factor <= 0:
-        refuse("capacity_factor", " must be above 0, for example 1.25.")
-
-
-def _matmul_flops(context: LayerContext) -> float:
-    """Return the FLOPs per token of one of the three products of one expert."""
-    return 2.0 * context.shape.width * context.shape.ffn
+    def _refuse(self, key: str, problem: str) -> None:
+        raise UserError(f"model.feedforward.options.{key}={getattr(self, key)} {problem}")
 
 
 def _router_flops(context: LayerContext, options: MoEOptions) -> float:
@@ -84,7 +70,7 @@ def _router_flops(context: LayerContext, options: MoEOptions) -> float:
 
 
 def _model_flops(context: LayerContext, options: MoEOptions) -> float:
-    return _router_flops(context, options) + 3 * (options.top_k + options.shared) * _matmul_flops(context)
+    return _router_flops(context, options) + 3 * (options.top_k + options.shared) * matmul_flops(context)
 
 
 def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
@@ -93,9 +79,9 @@ def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
     it."""
     rows, shared_experts = _rows_per_token(context, options), options.shared
     return MatmulFlops(
-        weights=_router_flops(context, options) + 2 * shared_experts * _matmul_flops(context),
-        activations=2 * rows * _matmul_flops(context),
-        final=(rows + shared_experts) * _matmul_flops(context),
+        weights=_router_flops(context, options) + 2 * shared_experts * matmul_flops(context),
+        activations=2 * rows * matmul_flops(context),
+        final=(rows + shared_experts) * matmul_flops(context),
     )
 
 
@@ -105,10 +91,6 @@ def _rows_per_token(context: LayerContext, options: MoEOptions) -> float:
         return E * queue_rows(T, E, k, options.capacity_factor) / T
     tokens = context.per_device_batch * T // context.sequence_shards
     return block_rows(tokens * k, E) / tokens
-
-
-def _inactive_parameters(context: LayerContext, options: MoEOptions) -> int:
-    return 3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
 
 
 def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
@@ -122,7 +104,9 @@ def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: Rout
     MoEOptions,
     model_flops=_model_flops,
     executed_flops=_executed_flops,
-    inactive_parameters=_inactive_parameters,
+    inactive_parameters=lambda context, options: (
+        3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
+    ),
     update_after_step=_update_bias,
     # A queue needs the full sequence in order.
     supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
@@ -138,7 +122,9 @@ class MoE(nnx.Module):
         self.gate = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
         self.up = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
         self.down = weight((E, F, D), ("experts", "ffn", "width"), fan_in=F, depth=L)
-        self.shared = SwiGLU(_widened(context, options.shared), Plain()) if options.shared else None
+        wide = dataclasses.replace(context.shape, ffn=options.shared * F)
+        shared_context = dataclasses.replace(context, shape=wide)
+        self.shared = SwiGLU(shared_context, NoOptions()) if options.shared else None
 
     def __call__(self, x_BTD: Array) -> tuple[Array, RouterStats]:
         """Map [B, T, D] to [B, T, D] and the statistics of this layer's router."""
@@ -158,8 +144,3 @@ class MoE(nnx.Module):
             options.balance_rate * routing.load_balance_loss if options.balance == "auxiliary" else None
         )
         return y_BTD, RouterStats(routing.load_E, dropped, auxiliary)
-
-
-def _widened(context: LayerContext, experts: int) -> LayerContext:
-    shape = dataclasses.replace(context.shape, ffn=experts * context.shape.ffn)
-    return dataclasses.replace(context, shape=shape)

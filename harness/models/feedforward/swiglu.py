@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 from flax import nnx
 from jax import Array
 
 from harness.models.layers import project
-from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions
 from harness.models.parameters import weight
 from harness.models.registry import register_feedforward
 
 
-@dataclass(frozen=True)
-class SwiGLUOptions:
-    """Empty: SwiGLU has no options."""
-
-
-def _matmul_flops(context: LayerContext) -> float:
+def matmul_flops(context: LayerContext) -> float:
+    """Return the FLOPs per token of one of the three products."""
     return 2.0 * context.shape.width * context.shape.ffn
 
 
 @register_feedforward(
     "swiglu",
-    SwiGLUOptions,
-    model_flops=lambda context, options: 3 * _matmul_flops(context),
+    NoOptions,
+    model_flops=lambda context, options: 3 * matmul_flops(context),
     executed_flops=lambda context, options: MatmulFlops(
-        weights=2 * _matmul_flops(context), final=_matmul_flops(context)
+        weights=2 * matmul_flops(context), final=matmul_flops(context)
     ),
     supports_sequence_parallel=lambda context, options: True,
 )
 class SwiGLU(nnx.Module):
     """Map [B, T, D] to [B, T, D] through a hidden layer of width `ffn`."""
 
-    def __init__(self, context: LayerContext, options: SwiGLUOptions):
+    def __init__(self, context: LayerContext, options: NoOptions):
         D, F = context.shape.width, context.shape.ffn
         self.gate = weight((D, F), ("width", "ffn"), fan_in=D)
         self.up = weight((D, F), ("width", "ffn"), fan_in=D)

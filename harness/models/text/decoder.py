@@ -58,21 +58,18 @@ def _lookup_rows(table_VD: Array, tokens_BT: Array) -> Array:
         return table_VD.at[tokens_BT].get(out_sharding=out_sharding("batch", None, None))
     # JAX 0.10 rejects `get` where some axes are manual and some explicit.
     specs = (partition_spec(None, None), partition_spec("batch", None))
-    return per_device(
-        lambda table_VD, tokens_BT: table_VD[tokens_BT], specs, partition_spec("batch", None, None)
-    )(table_VD, tokens_BT)
+    lookup = per_device(lambda table, tokens: table[tokens], specs, partition_spec("batch", None, None))
+    return lookup(table_VD, tokens_BT)
 
 
 def document_index(tokens_BT: Array, end: int) -> Array:
-    """Return the index of each token's document, int32 [B, T]. The end token is the last token of its
-    document."""
+    """Return the index of each token's document, int32 [B, T]. The end token is its document's last."""
     ends_BT = (tokens_BT == end).astype(jnp.int32)
     return jnp.cumsum(ends_BT, axis=1) - ends_BT
 
 
 class Decoder(nnx.Module):
-    """Map tokens [B, T] to float32 logits [B, T, V] and the RouterStats of layers with experts, by stored
-    path."""
+    """Map tokens [B, T] to float32 logits [B, T, V] and RouterStats of layers with experts by stored path."""
 
     def __init__(self, spec: ModelSpec, compute: ComputeConfig):
         config, shape = spec.config, spec.shape
@@ -88,12 +85,11 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         """Map token ids [B, T] to logits [B, T, V] and router statistics by stored path."""
-        documents_BT = (
-            None if self.end_token is None else document_index(all_gather_sequence(tokens_BT), self.end_token)
-        )
-        rotary = Rotary.table(
-            num_shards() * tokens_BT.shape[1], self.head_width, self.rope_base, documents_BT
-        )
+        documents_BT = None
+        if self.end_token is not None:
+            documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
+        length = num_shards() * tokens_BT.shape[1]
+        rotary = Rotary.table(length, self.head_width, self.rope_base, documents_BT)
         x_BTD, signals = apply_layers(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
         return self._logits(self.norm(x_BTD)), signals
 

@@ -1,5 +1,4 @@
-"""The decoder as pure functions over a flat dict of parameters, and the construction of a model from a
-config."""
+"""The decoder as pure functions over a dict of parameters, and the construction of a run's model."""
 
 from __future__ import annotations
 
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import ComputeConfig, Config, ModelFamily, Precision, Remat
+from harness.config.schema.run import Config, ModelFamily
 from harness.models import diffusion, flops, sizing
 from harness.models.mechanism import RouterStats
-from harness.models.model_api import Model, Params, split_module
+from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
 from harness.models.text.decoder import Decoder
-from harness.parallel.sharding.axis_rules import check_sequence_divides
+from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
 
 
@@ -24,7 +23,7 @@ class TextModel(Model):
     """A decoder of text."""
 
     loss_unit = "nats a token"
-    _flops, _sizing = flops, sizing
+    _module, _flops, _sizing = Decoder, flops, sizing
 
     @property
     def row_length(self) -> int:
@@ -33,12 +32,9 @@ class TextModel(Model):
 
     @property
     def cache_bytes(self) -> float:
-        """Bytes that decoding caches in all layers for one sequence of the config's length, in compute
-        precision."""
-        bytes_per_value = 2 if self.compute.dtype is Precision.bfloat16 else 4
-        return sum(
-            self.spec.attention.cache_bytes(context, bytes_per_value) for context in self.spec.contexts
-        )
+        """Bytes that decoding caches in all layers for one sequence of the config's length."""
+        attention, size = self.spec.attention, self.bytes_per_value
+        return sum(attention.cache_bytes(context, size) for context in self.spec.contexts)
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Return the float32 logits of each next token."""
@@ -73,28 +69,14 @@ class TextModel(Model):
         partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
         return partition_BT - target_BT, partition_BT, signals
 
-    def activation_bytes(self, tokens: int) -> int:
-        """Estimate the bytes that the backward pass saves for this number of tokens: products, norms, scores,
-        logits."""
-        shape, width = self.shape, 2 if self.compute.dtype is Precision.bfloat16 else 4
-        attention_matmuls = [self.spec.attention.executed_flops(context) for context in self.spec.contexts]
-        scores = sum(
-            matmuls.activations / (4 * shape.head_width)
-            for matmuls in attention_matmuls
-            if not matmuls.rescored
-        )
-        hidden = sum(
-            self.spec.feedforward.executed_flops(context).total / (2 * shape.width)
-            for context in self.spec.contexts
-        )
+    def _saved_values(self) -> tuple[float, float, int]:
+        shape, contexts = self.shape, self.spec.contexts
+        attention = [self.spec.attention.executed_flops(context) for context in contexts]
+        feedforward = [self.spec.feedforward.executed_flops(context) for context in contexts]
+        scores = sum(m.activations / (4 * shape.head_width) for m in attention if not m.rescored)
+        hidden = sum(matmuls.total / (2 * shape.width) for matmuls in feedforward)
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
-        saved_bytes = {
-            Remat.none: products * width + scores * 8,
-            Remat.dots: products * width,
-            Remat.full: 0.0,
-        }
-        inputs = shape.layers * shape.width * width
-        return int(tokens * (saved_bytes[self.compute.remat] + inputs + 8 * shape.vocabulary))
+        return products, scores, 8 * shape.vocabulary
 
 
 def build(
@@ -108,16 +90,10 @@ def build(
     if config.model.kind is ModelFamily.dit or image is not None:
         return diffusion.build(config, vocabulary, image)
     length = config.data.sequence_length
-    check_sequence_divides(length, config.mesh.context)
+    check_divides({"context": config.mesh.context}, "time", length)
     shape = sizing.choose_dims(config.model, config.scale.parameters, vocabulary, length)
     mesh, batch = config.mesh, config.scale.batch // config.compute.microbatches
     per_device_batch = max(1, batch // (mesh.data * mesh.fsdp * mesh.expert))
     separator = end_token if config.data.mask_documents else None
     spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context)
-    return assemble(spec, config.compute)
-
-
-def assemble(spec: ModelSpec, compute: ComputeConfig) -> TextModel:
-    """Build and split the module of a spec."""
-    decoder = Decoder(spec, compute)
-    return TextModel(spec, compute, decoder.stacking, *split_module(decoder, decoder.stacking))
+    return TextModel.assemble(spec, config.compute)

@@ -60,8 +60,7 @@ class PreemptionSync:
         self._asked = False
 
     def should_stop_after(self, step: int) -> bool:
-        """Return whether to stop after this step. Call it after each step. With one process, a stop takes
-        effect at once."""
+        """Return whether to stop after this step: at once with one process. Call it after each step."""
         if jax.process_count() == 1:
             return self._stop.is_set()
         if self._at is None:

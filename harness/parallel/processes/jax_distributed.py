@@ -37,8 +37,7 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
 
 
 def initialize_single(devices: int) -> None:
-    """Initialise one process with all devices; its collectives sum in the same order as those of several
-    processes."""
+    """Initialise one process with all devices; its collectives sum in the order of several processes."""
     process = ProcessGroup(1, "alone", "127.0.0.1")
     initialize(connect_processes(process, lambda _: None, lambda: None), devices)
 

@@ -81,11 +81,9 @@ def connect_processes(
     of an earlier start: then nobody listens there, or the listener rejects this start.
     """
     deadline = time.monotonic() + processes.join_timeout_seconds
-    return (
-        _accept_all(processes, publish, deadline)
-        if processes.index == 0
-        else _connect_to_primary(processes, read_address, deadline)
-    )
+    if processes.index == 0:
+        return _accept_all(processes, publish, deadline)
+    return _connect_to_primary(processes, read_address, deadline)
 
 
 def _accept_all(processes: ProcessGroup, publish: Callable[[str], None], deadline: float) -> Rendezvous:
@@ -98,13 +96,15 @@ def _accept_all(processes: ProcessGroup, publish: Callable[[str], None], deadlin
         publish(f"{host}:{server.getsockname()[1]}")
         connections: dict[int, socket.socket] = {}
         while len(connections) < processes.count - 1:
-            connection = _accept(server, deadline)
-            if connection is None:
+            server.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
                 missing = [str(index) for index in range(1, processes.count) if index not in connections]
                 raise MissingProcesses(
                     f"process {', '.join(missing)} of {processes.count} did not connect within"
                     f" {processes.join_timeout_seconds:g} s"
-                )
+                ) from None
             connection.settimeout(HELLO_SECONDS)
             hello = _receive(connection)
             connection.settimeout(None)
@@ -138,16 +138,6 @@ def _connect_to_primary(
     raise MissingProcesses(
         f"process 0 of {processes.count} was not reachable within {processes.join_timeout_seconds:g} s"
     )
-
-
-def _accept(server: socket.socket, deadline: float) -> socket.socket | None:
-    """Accept a connection; None after the deadline."""
-    server.settimeout(max(deadline - time.monotonic(), 0.001))
-    try:
-        connection, _ = server.accept()
-    except TimeoutError:
-        return None
-    return connection
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:

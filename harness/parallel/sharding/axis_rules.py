@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -73,13 +74,13 @@ def param_shardings(mesh: Mesh | AbstractMesh, specs: Mapping[str, HasAxes]) -> 
     """Return the sharding of each parameter by path. Raises UserError if an axis does not divide."""
     for spec in specs.values():
         for axis, size in zip(spec.axes, spec.shape, strict=True):
-            _check_divides(mesh.shape, axis, size)
+            check_divides(mesh.shape, axis, size)
     return {path: NamedSharding(mesh, partition_spec(*spec.axes)) for path, spec in specs.items()}
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, batch: int) -> NamedSharding:
     """Return the sharding of tokens [batch, time]. Raises UserError if the batch does not divide."""
-    _check_divides(mesh.shape, "batch", batch)
+    check_divides(mesh.shape, "batch", batch)
     return NamedSharding(mesh, partition_spec("batch", None))
 
 
@@ -95,17 +96,11 @@ def addressable_rows(sharding: NamedSharding, shape: tuple[int, int, int]) -> np
     return mine_MB.reshape(-1)
 
 
-def check_sequence_divides(length: int, shards: int) -> None:
-    """Raise UserError if sequences of `length` tokens do not divide into `shards` shards."""
-    _check_divides({"context": shards}, "time", length)
-
-
-def _check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
+def check_divides(devices: Mapping[str, int], axis: str | None, size: int) -> None:
+    """Raise UserError if a logical axis of this size does not divide over the mesh axes that split it."""
     mesh_axes = LOGICAL_AXIS_RULES.get(axis, ()) if axis else ()
     names = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
-    shards = 1
-    for name in names:
-        shards *= devices[name]
+    shards = math.prod(devices[name] for name in names)
     if size % shards:
         key = " x ".join(f"mesh.{name}" for name in names)
         raise UserError(

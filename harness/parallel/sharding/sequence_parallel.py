@@ -57,8 +57,7 @@ def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
 
 
 def mark_varying(x: Array) -> Array:
-    """Mark x as device-varying so that its gradients are summed over the shards. Needed for custom gradient
-    rules and scan carries."""
+    """Mark x as device-varying: gradients are summed over shards. For custom gradients and scan carries."""
     return x if num_shards() == 1 else jax.lax.pcast(x, SEQUENCE_AXIS, to="varying")
 
 

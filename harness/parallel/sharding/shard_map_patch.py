@@ -22,8 +22,7 @@ NAME = "_shardy_shard_map_sharding"
 
 @functools.cache
 def preserve_auto_shardings() -> None:
-    """Patch JAX so that partial shard_maps keep the sharding in each array's type. Further calls have no
-    effect."""
+    """Patch JAX, once, so that partial shard_maps keep the sharding in each array's type."""
     if jax.__version__.startswith("0.10.") and hasattr(private, NAME):
         setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
 

@@ -65,13 +65,9 @@ def update(state: OnlineState, query_BGRTK: Array, block: KVBlock) -> OnlineStat
 
 
 def _block_state(score_BGMS: Array, highest_BGM1: Array, block: KVBlock) -> OnlineState:
-    weight_BGMS = jnp.exp(score_BGMS - highest_BGM1)
-    mixed_BGMK = jnp.einsum(
-        "bgms,bgsk->bgmk",
-        weight_BGMS.astype(block.value_BGSK.dtype),
-        block.value_BGSK,
-        preferred_element_type=jnp.float32,
-    )
+    weight_BGMS, value_BGSK = jnp.exp(score_BGMS - highest_BGM1), block.value_BGSK
+    factors = weight_BGMS.astype(value_BGSK.dtype), value_BGSK
+    mixed_BGMK = jnp.einsum("bgms,bgsk->bgmk", *factors, preferred_element_type=jnp.float32)
     return OnlineState(highest_BGM1, jnp.sum(weight_BGMS, axis=-1, keepdims=True), mixed_BGMK)
 
 
@@ -96,9 +92,8 @@ def block_gradients(inputs: BackwardInputs, block: KVBlock) -> tuple[Array, Arra
         block.key_BGSK,
     )
     share_BGMS = jnp.exp(score_BGMS - total_BGM1)
-    slope_BGMS = jnp.einsum(
-        "bgmk,bgsk->bgms", slope_BGMK, block.value_BGSK, preferred_element_type=jnp.float32
-    )
+    factors = slope_BGMK, block.value_BGSK
+    slope_BGMS = jnp.einsum("bgmk,bgsk->bgms", *factors, preferred_element_type=jnp.float32)
     query_BGRTK, key_BGSK = scores_vjp(share_BGMS * (slope_BGMS - along_BGM1))
     value_BGSK = jnp.einsum("bgms,bgmk->bgsk", share_BGMS.astype(slope_BGMK.dtype), slope_BGMK)
     # Merging heads and queries into one axis loses the sharding of a single group.

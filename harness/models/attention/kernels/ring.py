@@ -183,8 +183,7 @@ def _hops(ring: RingOptions, local: KVShard) -> int:
 
 
 def num_hops(part: int, window: int | None, devices: int) -> int:
-    """Return how often keys are passed on: a window of `window` keys reaches this many shards of `part`
-    tokens back."""
+    """Return how often keys are passed on: how many shards of `part` tokens back the window reaches."""
     return devices - 1 if window is None else min(devices - 1, -(-(window - 1) // part))
 
 

@@ -101,8 +101,7 @@ def _attend_in_chunks(
     sink_GR: Array | None,
     document_BT: Array | None,
 ) -> Array:
-    """Compute `attend` with each chunk of `window` queries attending to itself and the previous chunk, which
-    is as far as the window reaches."""
+    """Compute `attend` in chunks of `window` queries: the window reaches as far as the previous chunk."""
     B, G, R, T, K = query_BGRTK.shape
     C = T // window
     split = out_sharding("batch", "kv_heads", None, None, None)

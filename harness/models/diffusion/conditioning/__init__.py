@@ -1,5 +1,4 @@
-"""Conditioning of the layers on time and label, one mechanism per file. Importing this package registers
-them."""
+"""Conditioning of the layers on time and label, one file each. Importing this package registers them."""
 
 from harness.models.diffusion.conditioning import adaptive_norm, in_context
 

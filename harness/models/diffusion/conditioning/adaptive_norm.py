@@ -8,22 +8,14 @@ skips it, like every zero-initialised parameter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
-from harness.models.layers import project
-from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.layers import project, rms_normalise
+from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions
 from harness.models.parameters import zeros
 from harness.models.registry import register_conditioning
-
-
-@dataclass(frozen=True)
-class AdaptiveNormOptions:
-    """Empty: adaptive norms have no options."""
 
 
 def num_vectors(context: LayerContext) -> int:
@@ -38,7 +30,7 @@ def _matmul_flops(context: LayerContext) -> float:
 
 @register_conditioning(
     "adaptive_norm",
-    AdaptiveNormOptions,
+    NoOptions,
     model_flops=lambda context, options: _matmul_flops(context),
     executed_flops=lambda context, options: MatmulFlops(weights=_matmul_flops(context)),
 )
@@ -47,7 +39,7 @@ class AdaptiveNorm(Conditioning):
 
     gated = True
 
-    def __init__(self, context: LayerContext, options: AdaptiveNormOptions):
+    def __init__(self, context: LayerContext, options: NoOptions):
         self.num_vectors, self.epsilon = num_vectors(context), context.norm_epsilon
         D = context.shape.width
         self.modulation = zeros((D, self.num_vectors, D), ("width", None, None))
@@ -62,12 +54,9 @@ class AdaptiveNorm(Conditioning):
 
     def _modulation(self, shift_B1D: Array, scale_B1D: Array, gate_B1D: Array | None) -> BranchModulation:
         return BranchModulation(
-            pre=lambda x_BTD: self._norm(x_BTD) * (1 + scale_B1D) + shift_B1D,
+            pre=lambda x_BTD: self._normalise(x_BTD) * (1 + scale_B1D) + shift_B1D,
             post=lambda y_BTD: y_BTD if gate_B1D is None else gate_B1D * y_BTD,
         )
 
-    def _norm(self, x_BTD: Array) -> Array:
-        """Normalise without a learned gain."""
-        wide = x_BTD.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
-        return (wide * scale).astype(x_BTD.dtype)
+    def _normalise(self, x_BTD: Array) -> Array:
+        return rms_normalise(x_BTD, self.epsilon).astype(x_BTD.dtype)

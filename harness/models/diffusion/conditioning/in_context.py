@@ -5,25 +5,18 @@ The layers are plain and learn to attend to these tokens, which cost as much as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flax import nnx
 from jax import Array
 
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import RMSNorm
-from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions
 from harness.models.registry import register_conditioning
-
-
-@dataclass(frozen=True)
-class InContextOptions:
-    """Empty: in-context conditioning has no options."""
 
 
 @register_conditioning(
     "in_context",
-    InContextOptions,
+    NoOptions,
     model_flops=lambda context, options: 0.0,
     executed_flops=lambda context, options: MatmulFlops(),
 )
@@ -32,7 +25,7 @@ class InContext(Conditioning):
 
     extra = 2
 
-    def __init__(self, context: LayerContext, options: InContextOptions):
+    def __init__(self, context: LayerContext, options: NoOptions):
         self.norms = nnx.List(
             RMSNorm(context.shape.width, context.norm_epsilon) for _ in range(num_branches(context))
         )
