@@ -18,6 +18,9 @@ WITHOUT_JAX = (
     "harness.launcher.sweep",
     "harness.plan",
     "harness.aot.hlo",
+    "harness.aot.protocol",
+    "harness.worker.main",
+    "harness.worker.describe",
 )
 SLOW = ("jax", "flax", "orbax", "scipy.stats", "torch")
 

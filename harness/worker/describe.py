@@ -21,7 +21,6 @@ from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.data.open_data import describe_run_data
-from harness.models.registry import import_modules
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts
 
@@ -47,6 +46,7 @@ def describe(config: Config) -> Facts:
     """Return everything that can be known about a run without training it. Raises UserError."""
     from harness.models import build
     from harness.models.mechanism_checks import check_mechanisms
+    from harness.models.registry import import_modules
     from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent
     from harness.training.schedule import branch_segments, main_segment

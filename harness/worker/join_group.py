@@ -28,10 +28,8 @@ JOINT_END_STATES = (State.finished, State.diverged, State.preempted, State.waiti
 
 
 def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
-    """Block until every process has joined. From then on, if one process exits, all exit.
-
-    Raises UserError if the devices do not divide over the processes. If a process is missing, `abort_lost`.
-    """
+    """Block until every process has joined. From then on, if one process exits, all exit. Raises UserError if
+    the devices do not divide over the processes. If a process is missing, `abort_lost`."""
     devices = task.config.mesh.devices
     if devices % processes.count:
         raise UserError(
@@ -60,16 +58,11 @@ def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
 
 def abort_lost(run: RunDir, processes: ProcessGroup, message: str) -> NoReturn:
     """Exit this process hard: it may be blocked in a collective that can no longer complete."""
-    if processes.index == 0:
-        write_final_status(run, State.lost, message)
+    if processes.index == 0:  # no RunWriter is active
+        status = dataclasses.replace(read_status(run), state=State.lost, phase="end", message=message)
+        write_status(run, dataclasses.replace(status, writer=ProcessInfo.current()))
     print(f"{run.path}: {message}; the same command continues", file=sys.stderr, flush=True)
     _flush_and_exit(INCOMPLETE)
-
-
-def write_final_status(run: RunDir, state: State, message: str) -> None:
-    """Write the final status directly. Use when no RunWriter is active."""
-    status = dataclasses.replace(read_status(run), state=state, phase="end", message=message)
-    write_status(run, dataclasses.replace(status, writer=ProcessInfo.current()))
 
 
 def leave_group(rendezvous: Rendezvous, run: RunDir, state: State) -> None:

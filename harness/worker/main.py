@@ -22,7 +22,6 @@ from harness.config.process_group import from_env as processes_from_env
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.models.registry import import_modules
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import remove_partial_files
@@ -31,7 +30,7 @@ from harness.records.run.run_lock import ALREADY_RUNNING, acquire
 from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
 
 if TYPE_CHECKING:
-    from harness.data.shared_reader import SharedReaders
+    from harness.data.readers import SharedReaders
     from harness.parallel.processes.rendezvous import Rendezvous
     from harness.training.programs.compile_cache import Device
     from harness.training.programs.memory_check import MemoryBudget
@@ -40,11 +39,9 @@ if TYPE_CHECKING:
 
 
 def command(argv: list[str]) -> int:
-    """Lock the runs, remove partial files, then train: the command of a separate process.
-
-    Process 0 of a multi-process run locks it for all. Locks last until the process ends. A scheduler may have
-    restarted this process without the driver, hence the cleanup.
-    """
+    """Lock the runs, remove partial files, then train: the command of a separate process. Process 0 of a
+    multi-process run locks it for all. Locks last until the process ends. A scheduler may have restarted this
+    process without the driver, hence the cleanup."""
     runs = [RunDir(Path(path).resolve()) for path in argv]
     if os.environ.get(INDEX_VARIABLE, "0") == "0":
         if not all(acquire(run.worker_lock) for run in runs):
@@ -56,10 +53,8 @@ def command(argv: list[str]) -> int:
 
 def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
     """Train the runs in `argv`. Return 0 if all reached a final state, 3 if not, 2 for a user's mistake.
-
-    `env` is set before any JAX backend exists: a fork server's child has imported jax, but has no devices.
-    If `env` describes a process group, this process is one of those that train one run together.
-    """
+    `env` is set before any JAX backend exists: a fork server's child has imported jax, but has no devices. If
+    `env` describes a process group, this process is one of those that train one run together."""
     env = env or {}
     tasks: list[PreparedRun] = []
     processes, rendezvous = None, None
@@ -93,9 +88,8 @@ def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendez
     from harness.worker.join_group import start_group
 
     if len(tasks) != 1:
-        raise UserError(
-            f"{GROUP_VARIABLE}: {processes.count} processes share one run, but {len(tasks)} were given."
-        )
+        problem = f"{processes.count} processes share one run, but {len(tasks)} were given"
+        raise UserError(f"{GROUP_VARIABLE}: {problem}.")
     return start_group(processes, tasks[0])
 
 
@@ -104,9 +98,8 @@ def _read_prepared_run(run: RunDir) -> PreparedRun:
 
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
-        raise UserError(
-            f"{run.path}: run.json or config.yaml is missing. Prepare the run with `harness sweep`."
-        )
+        missing = "run.json or config.yaml is missing"
+        raise UserError(f"{run.path}: {missing}. Prepare the run with `harness sweep`.")
     return PreparedRun(run, read_config(run.config), provenance)
 
 
@@ -120,6 +113,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
     os.environ.update(env)
     import jax
 
+    from harness.models.registry import import_modules
     from harness.parallel.processes.jax_distributed import initialize
 
     # We have a cache of our own: programs loaded from JAX's cannot be serialised again.
@@ -139,7 +133,7 @@ def _train_runs(
     the other processes too."""
     import jax
 
-    from harness.data.shared_reader import SharedReaders
+    from harness.data.readers import SharedReaders
     from harness.training.programs.memory_check import MemoryBudget
     from harness.worker.scheduler import RunScheduler, ScheduledRun, write_idle_status
 

@@ -1,7 +1,5 @@
-"""Scheduler of the runs in one process: blocks start as devices come free, and failed runs are retried.
-
-It knows runs by directory and devices by number, so it imports no JAX. The function that trains is passed in.
-"""
+"""Scheduler of the runs in one process: blocks start as devices come free, and failed runs are retried. It
+knows runs by directory and devices by number, so it imports no JAX. The function that trains is passed in."""
 
 from __future__ import annotations
 
@@ -18,10 +16,10 @@ from itertools import groupby
 from threading import Event
 
 from harness.config.worker_options import WorkerOptions
+from harness.core.device_pool import DevicePool
 from harness.records.paths import RunDir
 from harness.records.run.failure_count import FailureCount
 from harness.records.run.status import ProcessInfo, State, read_status, write_status
-from harness.worker.device_pool import DevicePool
 
 POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
@@ -201,9 +199,8 @@ def _stopped_within(seconds: float, stop: Event) -> bool:
 
 def write_idle_status(run: RunDir, state: State, message: str) -> None:
     """Write the status between attempts, when no RunWriter is active; print it if the disk is full."""
-    status = dataclasses.replace(
-        read_status(run), state=state, phase="open", message=message, writer=ProcessInfo.current()
-    )
+    changes = {"state": state, "phase": "open", "message": message, "writer": ProcessInfo.current()}
+    status = dataclasses.replace(read_status(run), **changes)
     try:
         write_status(run, status)
     except OSError as error:

@@ -9,10 +9,10 @@ from tests.house.source import Finding, Function, SourceFile, finding
 
 
 def measure_folders(files: list[SourceFile]) -> Measure:
-    """Count the files that lie directly in each room; the value is the largest count."""
+    """Count the files that lie directly in each room, `__init__` apart; the value is the largest count."""
     counts: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
-        if file.path.parent.name == file.room:
+        if file.path.parent.name == file.room and not file.path.stem.startswith("__"):
             counts[file.room].append(file)
     findings = [
         Finding(str(_folder(inside[0])), 1, "", room, f"{len(inside)} files", frozenset({room}))
