@@ -1,5 +1,5 @@
-"""Attention mechanisms. Importing this package registers them."""
+"""Attention mechanisms, one file each. Importing this package registers them."""
 
-from harness.models.attention import gated_delta, layer_pattern, mla, softmax_variants
+from harness.models.attention import gated, gated_delta, gqa, layer_pattern, mha, mla, nope, window
 
-__all__ = ["gated_delta", "layer_pattern", "mla", "softmax_variants"]
+__all__ = ["gated", "gated_delta", "gqa", "layer_pattern", "mha", "mla", "nope", "window"]
