@@ -3,7 +3,6 @@ ones: `make test-full`."""
 
 import json
 import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from harness.models.flops import count_jaxpr_flops
 from harness.plan.compilers.trainable_mesh import planned_memory
 from harness.records.run.config_file import write_config
 from harness.worker.describe import describe
+from tests.plan.requested import RequestedRun
 
 TINY = (
     "roster=frontier",
@@ -67,7 +67,7 @@ def test_state_is_that_of_the_built_models_shapes_and_products_of_the_closed_for
     executed = executed_flops(make) / 8
     again = _routers_again(make.config) if name == "sparse" else 0
     assert found.dot_flops == executed + again
-    planned = planned_memory(SimpleNamespace(name=name, facts=describe(make.config)), make.config)
+    planned = planned_memory(RequestedRun(name, make.config, describe(make.config)), make.config)
     assert planned["weights"] == held(make) / 3
     assert planned["weights"] + planned["optimizer"] == pytest.approx(found.state_bytes, abs=8)
     assert found.devices == 8

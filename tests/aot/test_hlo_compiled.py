@@ -30,12 +30,17 @@ STACK = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.float32)
 NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
-QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
+QUICK: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "True",
+}
 """Machine code is not looked at, so little is spent on it."""
 
 
 def read(function, *arguments):
-    return read_hlo(jax.jit(function).lower(*arguments).compile(compiler_options=QUICK).as_text())
+    text = jax.jit(function).lower(*arguments).compile(compiler_options=QUICK).as_text()
+    assert text is not None
+    return read_hlo(text)
 
 
 def layer(x, w):

@@ -41,9 +41,10 @@ def launches(count: int, ratio: float = 1.5) -> list[prediction_log.Prediction]:
 
 
 def shown(kept: PredictionLog, width: int = 110) -> str:
-    console = Console(width=width, force_terminal=False, file=io.StringIO())
+    output = io.StringIO()
+    console = Console(width=width, force_terminal=False, file=output)
     print_accuracy(kept, measure_accuracy(kept), console)
-    return console.file.getvalue()
+    return output.getvalue()
 
 
 def test_json_has_the_judgement_what_is_used_and_the_runs(capsys):

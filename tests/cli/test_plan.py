@@ -4,7 +4,7 @@ import dataclasses
 import io
 import json
 import math
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -32,6 +32,7 @@ from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.records.run.provenance import Facts
 from tests.launcher import support
+from tests.plan.requested import RequestedRun
 
 KEYS = {
     "name", "parameters", "active_parameters", "flops_per_token", "tokens", "devices", "layout", "memory",
@@ -69,21 +70,19 @@ def made_up(monkeypatch, tmp_path):
     return tmp_path
 
 
-def asked_for(count: int, **changed) -> list[SimpleNamespace]:
+def asked_for(count: int, **changed: Any) -> list[RequestedRun]:
     config = compose(["roster=frontier", "member=1t_a"])
     config.model.feedforward.name = "swiglu"
     facts = dataclasses.replace(facts_of(config), **changed)
     configs = [dataclasses.replace(config, seed=seed) for seed in range(count)]
-    return [
-        SimpleNamespace(name=f"1t/mha/seed{seed}", config=each, facts=facts)
-        for seed, each in enumerate(configs)
-    ]
+    return [RequestedRun(f"1t/mha/seed{seed}", each, facts) for seed, each in enumerate(configs)]
 
 
 def shown(sweep_plan, width: int = 110) -> str:
-    console = Console(width=width, force_terminal=False, file=io.StringIO())
+    output = io.StringIO()
+    console = Console(width=width, force_terminal=False, file=output)
     print_sections(plan_sections(sweep_plan, ["One seed a scale."]), console)
-    return console.file.getvalue()
+    return output.getvalue()
 
 
 def words_of(sweep_plan) -> str:
@@ -124,9 +123,7 @@ def test_json_has_what_predict_says_and_nothing_is_written(made_up, capsys):
 def test_a_run_that_fits_nowhere_keeps_its_counts_and_its_own_name():
     small, large = asked_for(1)[0], asked_for(2)[1]
     large.facts = dataclasses.replace(large.facts, parameters=10**15, state_bytes=16 * 10**15)
-    third = SimpleNamespace(
-        name="1t/mha/seed2", config=dataclasses.replace(large.config, seed=2), facts=large.facts
-    )
+    third = RequestedRun("1t/mha/seed2", dataclasses.replace(large.config, seed=2), large.facts)
     sweep_plan = plan_on_cluster([small, large, third], compose(["cluster=h100_16k"]).cluster)
     fits, *refused = sweep_plan.runs
     assert fits.devices > 0
@@ -151,6 +148,8 @@ def test_what_is_remembered_of_one_run_names_the_other():
 def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
     sweep_plan = plan_on_cluster(asked_for(4), compose(["cluster=colossus1"]).cluster)
     machine = sweep_plan.cluster
+    assert machine.mixed.days
+    assert machine.mixed.days_apart
     assert machine.mixed.won_back == pytest.approx(machine.mixed.days / machine.mixed.days_apart)
     assert machine.days.value == machine.mixed.days_apart == max(run.days.value for run in sweep_plan.runs)
     watts = {part.name: part.watts * 1.25 for part in load_cluster("colossus1").partitions}
@@ -163,6 +162,7 @@ def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
     text = words_of(sweep_plan)
     assert "With one kind for each run they take" in text
     assert (not machine.meter.possible) == ("All runs at once need" in text)
+    assert machine.meter
     starved = dataclasses.replace(
         sweep_plan,
         cluster=dataclasses.replace(
@@ -174,10 +174,12 @@ def test_what_mixing_costs_and_what_the_site_cannot_feed_is_said():
 
 def test_saves_are_dalys_of_the_runs_own_interruptions():
     (run,) = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster).runs
+    assert run.mtbf_hours
     assert run.mtbf_hours == pytest.approx(5.8 * 8766 / run.devices)
     assert run.interruptions == pytest.approx(run.days.value * 24 / run.mtbf_hours)
     for way in run.recovery:
         assert isinstance(way, RecoveryOption)
+        assert way.save_minutes_young
         save = (way.save_minutes_young / 60) ** 2 / (2 * run.mtbf_hours)
         assert way.save_minutes == pytest.approx(60 * daly_interval(save, run.mtbf_hours))
 
@@ -314,6 +316,7 @@ def test_what_was_not_chosen_is_what_asking_for_it_says():
         assert one.bytes == pytest.approx(sum(part.value for part in found.memory.values()))
         assert found.fits == (one.step_seconds >= run.step_seconds.value)
     sweep_plan = plan_on_cluster(asked_for(1), compose(["cluster=h100_16k"]).cluster)
-    console = Console(width=200, force_terminal=False, file=io.StringIO())
+    output = io.StringIO()
+    console = Console(width=200, force_terminal=False, file=output)
     print_sections(plan_sections(sweep_plan, []), console, folded=True)
-    assert all(one.why in console.file.getvalue() for one in run.alternatives)
+    assert all(one.why in output.getvalue() for one in run.alternatives)

@@ -30,9 +30,10 @@ NOW = 1_800_000_000.0
 
 
 def screen(fleet: SweepProgress, width: int = 120, height: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    output = io.StringIO()
+    console = Console(file=output, width=width, color_system=None)
     console.print(draw_frame(fleet, width, height))
-    return console.file.getvalue()
+    return output.getvalue()
 
 
 def line_of(text: str, name: str) -> str:

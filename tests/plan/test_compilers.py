@@ -5,7 +5,7 @@ import functools
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +33,13 @@ from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_types import PlannedRun, SweepPlan
 from harness.records.run.config_file import read_config
 from tests.cli.test_plan import asked_for, facts_of, made_up
+from tests.plan.requested import RequestedRun
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 __all__ = ["made_up"]
+
+NO_CLUSTER: Any = None
+"""In the place of a machine that nobody asks about."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +52,16 @@ def small():
     return compose(["scale=xs", "scale.batch=12288"])
 
 
-def local(count: int = 1, **nodes) -> tuple[list[SimpleNamespace], SweepPlan]:
+def local(count: int = 1, **nodes) -> tuple[list[RequestedRun], SweepPlan]:
     """Runs on this machine that differ in their seeds, and their plan."""
     config = dataclasses.replace(small(), **nodes)
     runs = [
-        SimpleNamespace(
-            name=f"xs/mha/seed{seed}",
-            config=dataclasses.replace(config, seed=seed, data_seed=seed),
-            facts=facts_of(config),
+        RequestedRun(
+            f"xs/mha/seed{seed}", dataclasses.replace(config, seed=seed, data_seed=seed), facts_of(config)
         )
         for seed in range(count)
     ]
-    return runs, SweepPlan(tuple(planned(run.name) for run in runs), None)
+    return runs, SweepPlan(tuple(planned(run.name) for run in runs), NO_CLUSTER)
 
 
 def planned(name: str, **changed) -> PlannedRun:
@@ -92,7 +94,7 @@ class Compilers:
         return "\n".join(lines), ""
 
 
-def of_batches(*batches: int) -> tuple[list[SimpleNamespace], SweepPlan]:
+def of_batches(*batches: int) -> tuple[list[RequestedRun], SweepPlan]:
     """Runs of one step each, which differ in the batch."""
     runs, sweep_plan = local(len(batches))
     for run, batch in zip(runs, batches, strict=True):

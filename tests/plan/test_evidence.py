@@ -63,6 +63,7 @@ def test_a_sweep_on_disk_is_read_and_carried(swept):
     assert not one.gate.promote, "nothing was timed"
     assert (evidence.control, one.ladder.variant, one.largest.scale) == ("mha", "delta_hybrid", "m")
     assert one.leader == "delta_hybrid"
+    assert one.largest.flops
     span = one.log_k(10 * one.largest.flops)
     assert span.low <= math.log(1.05) <= span.high
     assert one.e_folds_beyond(10 * one.largest.flops) == pytest.approx(DECADE)

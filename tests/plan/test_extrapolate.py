@@ -17,11 +17,17 @@ from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
 from harness.launcher import sweep
-from harness.plan.extrapolation.extrapolate import extrapolate
+from harness.plan.extrapolation.extrapolate import Extrapolation, extrapolate
 from harness.plan.predict import EvidenceKind, PlanEstimate
 from tests.cli.test_plan import facts_of
 from tests.plan.evidence import AT, DECADE, pair_evidence, planned_runs, treatment_evidence
 from tests.report.test_page import Reader
+
+
+def shown(bets: Extrapolation, width: int = 120) -> str:
+    output = io.StringIO()
+    print_sections([extrapolation_section(bets)], Console(width=width, force_terminal=False, file=output))
+    return output.getvalue()
 
 
 def test_rows_are_the_scales_of_the_plan_and_the_control_pays():
@@ -66,19 +72,15 @@ def test_an_invalid_verdict_carries_no_number():
     invalid = treatment_evidence([0.1] * 4, decision=Decision.INVALID, flags=("MIXED_CODE",))
     bets = extrapolate(pair_evidence(invalid), *planned_runs("6t/a"))
     assert (bets.rows[0].k, bets.rows[0].days_saved, bets.rows[0].chips_saved) == (None, None, None)
-    console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_sections([extrapolation_section(bets)], console)
-    assert "k_tokens" not in console.file.getvalue()
+    assert "k_tokens" not in shown(bets)
 
 
 def test_short_runs_are_told_in_a_shorter_unit():
     runs, (one,) = planned_runs("6t/a")
     short = dataclasses.replace(one, days=PlanEstimate(0.1, 0.08, 0.13, EvidenceKind.assumed))
     bets = extrapolate(pair_evidence(treatment_evidence([0.7] * 4)), runs, [short])
-    console = Console(width=120, force_terminal=False, file=io.StringIO())
-    print_sections([extrapolation_section(bets)], console)
-    assert "hours saved" in console.file.getvalue()
-    assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in console.file.getvalue()
+    assert "hours saved" in shown(bets)
+    assert f" {24 * 0.1 * (1 - math.exp(-0.7)):.2f} [" in shown(bets)
 
 
 def test_a_run_that_never_ends_saves_no_days():
@@ -108,9 +110,7 @@ def test_the_terminal_says_every_row_and_each_sentence_without_a_sibling():
     evidence = pair_evidence(treatment_evidence([0.1, 0.12, 0.1, 0.12]))
     bets = extrapolate(evidence, [*runs, *more], [*planned, *rest])
     for width in (80, 120):
-        console = Console(width=width, force_terminal=False, file=io.StringIO())
-        print_sections([extrapolation_section(bets)], console)
-        text = console.file.getvalue()
+        text = shown(bets, width)
         assert all(len(line) <= width for line in text.splitlines())
         said = " ".join(text.split())
         alone, paired = (next(b for b in bets.rows if b.scale == scale) for scale in ("6t", "1t"))

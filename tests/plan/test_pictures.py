@@ -48,10 +48,11 @@ def about(value: float, wide: float = 1.25) -> PlanEstimate:
 def run(name: str, kind: str, chips: int, devices: int, days: float | None, **changed) -> PlannedRun:
     """With memory by part where it can run."""
     parts = {"weights": PlanEstimate.exact(8 * GIB), "activations": about(40 * GIB), "logits": about(2 * GIB)}
+    ends = about(days, 1.3) if days else None
     known = {"memory": parts, "memory_limit": 64.0 * GIB} if devices else {}
     planned = PlannedRun(
         name=name, parameters=10**12, active_parameters=10**11, flops_per_token=1e12, tokens=10**13,
-        kind=kind, chips=chips, devices=devices, chip_memory=80.0 * GIB, days=days and about(days, 1.3),
+        kind=kind, chips=chips, devices=devices, chip_memory=80.0 * GIB, days=ends,
     )  # fmt: skip
     return dataclasses.replace(planned, **{**known, **changed})
 
@@ -255,10 +256,11 @@ def test_the_page_says_all_that_the_terminal_says_and_fetches_nothing(tmp_path):
     sweep_plan = plan_of()
     content = write_plan_page(SweepDir(tmp_path), kept(tmp_path, sweep_plan)).read_text()
     reader = Reader(content)
-    console = Console(width=400, force_terminal=False, file=io.StringIO())
+    output = io.StringIO()
+    console = Console(width=400, force_terminal=False, file=output)
     print_sections(plan_sections(sweep_plan, ["One seed a scale."]), console)
     shown = " ".join(reader.text("main").split())
-    for word in console.file.getvalue().split():
+    for word in output.getvalue().split():
         assert word in shown
     assert "harness plan experiment=trial" in shown
     assert not [pair for pair in reader.attributes if pair[0] in {"src", "href", "srcset", "data", "action"}]

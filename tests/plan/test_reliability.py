@@ -86,4 +86,5 @@ def test_energy_is_chips_times_watts_times_overhead():
 
 def test_a_gigawatt_does_not_feed_550_000_at_full_load():
     cluster = load_cluster("colossus2")
+    assert cluster.site_watts
     assert machine_watts(cluster) == meter_watts(cluster, cluster.partition(), 550_000) > cluster.site_watts
