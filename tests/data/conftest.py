@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.schema.run import DataConfig, SourceConfig
+from harness.data import TextCorpus, open_data
 
 END = "<|endoftext|>"
 
@@ -32,6 +33,12 @@ def documents(name: str, count: int = 120) -> list[str]:
 def write(path: Path, texts: list[str]) -> Path:
     path.write_text(f"\n{END}\n".join(texts), encoding="utf-8")
     return path
+
+
+def text_corpus(config: DataConfig) -> TextCorpus:
+    corpus = open_data(config)
+    assert isinstance(corpus, TextCorpus)
+    return corpus
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import TextCorpus, describe_data, open_data, update_example_hash
 from harness.data.text.sources import is_heldout
 
-from .conftest import documents, write
+from .conftest import documents, text_corpus, write
 
 T = 16
 
@@ -36,7 +36,7 @@ def ids_of(corpus: TextCorpus, domain: int, steps: int, batch: int = 8, seed: in
 
 
 def test_an_epoch_reads_each_window_once(configure):
-    corpus = open_data(configure({"a": 1}))
+    corpus = text_corpus(configure({"a": 1}))
     count = len(corpus.domains[0].train)
     sampler = corpus.sampler(count, 5)
     epochs = [sampler.batch(t) for t in range(3)]
@@ -47,21 +47,21 @@ def test_an_epoch_reads_each_window_once(configure):
 
 
 def test_each_token_is_predicted_once_an_epoch(configure):
-    corpus = open_data(configure({"a": 1}))
+    corpus = text_corpus(configure({"a": 1}))
     count = len(corpus.domains[0].train)
     targets = corpus.sampler(count, 0).batch(0).tokens_BT[:, 1:]
     assert Counter(targets.ravel().tolist()) == Counter(stream("a", False)[1 : count * T + 1])
 
 
 def test_equal_ids_mean_equal_tokens(configure):
-    sampler = open_data(configure({"a": 1, "b": 2, "c": 1})).sampler(64, 0)
+    corpus = text_corpus(configure({"a": 1, "b": 2, "c": 1}))
+    sampler = corpus.sampler(64, 0)
     tokens: dict[int, bytes] = {}
     for t in range(100):
         batch = sampler.batch(t)
         for i, row in zip(batch.ids_B.tolist(), batch.tokens_BT, strict=True):
             assert tokens.setdefault(i, row.tobytes()) == row.tobytes()
-    domains = sampler.corpus.domains
-    assert len(tokens) == sum(len(domain.train) for domain in domains)
+    assert len(tokens) == sum(len(domain.train) for domain in corpus.domains)
 
 
 def test_shapes_and_types(configure):
@@ -87,7 +87,7 @@ def test_two_batches_are_one_of_twice_the_size(configure):
 
 
 def test_the_data_seed_orders_and_nothing_else(configure):
-    corpus = open_data(configure({"a": 1}))
+    corpus = text_corpus(configure({"a": 1}))
     count = len(corpus.domains[0].train)
     one, other = (corpus.sampler(count, seed).batch(0).ids_B for seed in (0, 1))
     assert not np.array_equal(one, other)
@@ -121,7 +121,7 @@ def test_another_process_with_its_sources_listed_otherwise_reads_the_same(config
 
 def test_other_weights_keep_the_examples_of_a_source(configure):
     """Whatever the weights and siblings, a source gives its examples in one order."""
-    even, skewed = open_data(configure({"a": 1, "b": 1})), open_data(configure({"a": 1, "b": 7, "c": 2}))
+    even, skewed = (text_corpus(configure(mix)) for mix in ({"a": 1, "b": 1}, {"a": 1, "b": 7, "c": 2}))
     for domain in (0, 1):
         pair = [ids_of(corpus, domain, steps=60) for corpus in (even, skewed)]
         shared = min(map(len, pair))
@@ -132,11 +132,11 @@ def test_other_weights_keep_the_examples_of_a_source(configure):
 def test_other_tokens_never_share_an_id(configure, tmp_path):
     """So that the rolling hash differs as soon as the text, the tokenizer or the window does."""
     config = configure({"a": 1})
-    corpora = [open_data(config)]
+    corpora = [text_corpus(config)]
     for change in ({"tokenizer": "bpe512"}, {"sequence_length": 8}, {"holdout": 0.3}):
-        corpora.append(open_data(configure({"a": 1}, **change)))
+        corpora.append(text_corpus(configure({"a": 1}, **change)))
     write(Path(config.sources["a"].path), [*documents("a"), "more"])
-    corpora.append(open_data(config))
+    corpora.append(text_corpus(config))
     ids = [set(ids_of(corpus, 0, 20)) for corpus in corpora]
     assert len(set.union(*ids)) == sum(map(len, ids))
 
@@ -144,7 +144,7 @@ def test_other_tokens_never_share_an_id(configure, tmp_path):
 def test_two_sources_of_one_file_share_no_id(configure):
     config = configure({"a": 1})
     config.sources["b"] = config.sources["a"]
-    corpus = open_data(config)
+    corpus = text_corpus(config)
     assert set(ids_of(corpus, 0, 20)).isdisjoint(ids_of(corpus, 1, 20))
 
 
@@ -155,7 +155,7 @@ def test_a_held_out_document_is_never_trained_on(tmp_path):
         "one": SourceConfig(str(write(tmp_path / "one.txt", ours + theirs[:60]))),
         "two": SourceConfig(str(write(tmp_path / "two.txt", theirs))),
     }
-    corpus = open_data(DataConfig("test", sources, "byte", T, 0.2))
+    corpus = text_corpus(DataConfig("test", sources, "byte", T, 0.2))
     train, held = set(), set()
     for domain in corpus.domains:
         train |= marks(domain.train.tokens)
@@ -173,7 +173,7 @@ def marks(tokens: np.ndarray) -> set[bytes]:
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe512"])
 def test_held_out_windows(configure, tokenizer):
-    corpus = open_data(configure({"a": 3, "b": 1}, tokenizer=tokenizer))
+    corpus = text_corpus(configure({"a": 3, "b": 1}, tokenizer=tokenizer))
     heldout = corpus.heldout(T * 10 + 3)
     assert list(heldout) == ["a", "b"]
     for part in heldout.values():
@@ -237,7 +237,7 @@ def test_processes_read_their_own_rows_of_the_same_batch(configure, parts):
 
 
 def test_a_process_without_rows_of_a_source_reads_nothing_of_it(configure):
-    corpus = open_data(configure({"a": 1, "b": 1}))
+    corpus = text_corpus(configure({"a": 1, "b": 1}))
     salts = np.array([domain.salt for domain in corpus.domains], np.uint64)
     whole = corpus.sampler(8, 0).batch(0)
     of_first_B = (whole.ids_B - salts[0]) < len(corpus.domains[0].train)

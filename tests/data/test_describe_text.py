@@ -12,7 +12,7 @@ from harness.config.schema.run import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import DataFacts, describe_data, open_data
 
-from .conftest import documents, write
+from .conftest import documents, text_corpus, write
 
 
 def described(config: DataConfig, eval_tokens: int = 160) -> DataFacts:
@@ -21,7 +21,7 @@ def described(config: DataConfig, eval_tokens: int = 160) -> DataFacts:
 
 def test_facts_are_those_of_the_open_corpus(configure):
     config = configure({"b": 1, "a": 2}, tokenizer="bpe512")
-    facts, corpus = described(config), open_data(config)
+    facts, corpus = described(config), text_corpus(config)
     assert facts.vocabulary == corpus.codec.vocabulary
     assert facts.domains == tuple(corpus.heldout(160)) == ("a", "b")
 
@@ -212,7 +212,7 @@ def test_held_out_tokens_that_are_not_there(configure, tokens, said):
 def test_what_only_tokens_can_tell_is_told_when_they_are_there(configure):
     """Bytes would have sufficed for this window, tokens do not."""
     config = configure({"a": 1}, tokenizer="bpe512")
-    config.sequence_length = 2 * len(open_data(config).domains[0].train.tokens) // 2
+    config.sequence_length = 2 * len(text_corpus(config).domains[0].train.tokens) // 2
     with pytest.raises(UserError) as error:
         open_data(config)
     check_sentence(str(error.value), ["data.sources.a.path=", "training tokens", "data.sequence_length="])

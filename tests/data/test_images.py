@@ -8,7 +8,7 @@ import pytest
 from harness.config.schema.run import DataConfig, DataKind, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
-from harness.data.images.image_corpus import HEADER_WORDS, HELDOUT_TIMES, TIME_UNITS
+from harness.data.images.image_corpus import HEADER_WORDS, HELDOUT_TIMES, TIME_UNITS, ImageCorpus
 from harness.data.images.pca_features import PCAFeatures
 
 SHAPE = (4, 4, 1)
@@ -33,6 +33,12 @@ def configure(tmp_path):
         return DataConfig("test", sources=sources, **base | (_options or {}))
 
     return make
+
+
+def image_corpus(config: DataConfig) -> ImageCorpus:
+    corpus = open_data(config)
+    assert isinstance(corpus, ImageCorpus)
+    return corpus
 
 
 def labelled(images, classes=3):
@@ -72,7 +78,7 @@ def test_the_examples_do_not_hang_on_the_batch_size(configure):
 
 def test_every_image_once_an_epoch_with_other_noise_and_times(configure):
     images = drawn(100)
-    corpus = open_data(configure(one=labelled(images)))
+    corpus = image_corpus(configure(one=labelled(images)))
     count = len(corpus.domains[0].train.labels_N)
     sampler = corpus.sampler(count, 0)
     one, two = sampler.batch(0), sampler.batch(1)
@@ -98,7 +104,8 @@ def test_times_are_logit_normal_and_a_tenth_is_unlabelled(configure):
 
 def test_labels_stay_with_their_images_and_sources_have_classes_of_their_own(configure):
     one, two = drawn(), drawn(seed=1)
-    corpus = open_data(configure(_options={"label_dropout": 0.0}, one=labelled(one, 3), two=labelled(two, 2)))
+    sources = {"one": labelled(one, 3), "two": labelled(two, 2)}
+    corpus = image_corpus(configure(_options={"label_dropout": 0.0}, **sources))
     known = {image.tobytes(): i % 3 for i, image in enumerate(one)}
     known |= {image.tobytes(): 3 + i % 2 for i, image in enumerate(two)}
     rows = corpus.sampler(200, 0).batch(0).tokens_BT
@@ -109,7 +116,7 @@ def test_labels_stay_with_their_images_and_sources_have_classes_of_their_own(con
 def test_copies_of_an_image_are_held_out_together(configure):
     images = drawn(200)
     doubled = np.concatenate([images, images])
-    (domain,) = open_data(configure(one={"images": doubled})).domains
+    (domain,) = image_corpus(configure(one={"images": doubled})).domains
     train, held = ({each.tobytes() for each in part.images_NHWC} for part in (domain.train, domain.heldout))
     assert not train & held
     assert train | held == {image.tobytes() for image in images}

@@ -12,7 +12,7 @@ from harness.config.schema.run import DataConfig, ScaleConfig, StageConfig
 from harness.core.errors import UserError
 from harness.data import count_shared_examples, describe_data, describe_mix, open_data
 
-from .conftest import documents, write
+from .conftest import documents, text_corpus, write
 from .test_describe_text import check_sentence
 
 T, BATCH, STEPS = 16, 6, 50
@@ -33,7 +33,7 @@ def ids_by_step(config: DataConfig) -> list[list[int]]:
 
 def by_source(config: DataConfig) -> dict[str, list[list[int]]]:
     """The windows of each source by step."""
-    domains, steps = open_data(config).domains, ids_by_step(config)
+    domains, steps = text_corpus(config).domains, ids_by_step(config)
     return {
         domain.name: [[i for i in ids if (i - domain.salt) % 2**64 < len(domain.train)] for ids in steps]
         for domain in domains
@@ -129,7 +129,7 @@ def test_epochs_do_not_matter_to_what_is_shared(configure):
     one, other = configure({"a": 1, "b": 9}), configure({"a": 9, "b": 1})
     scale = dataclasses.replace(SCALE, tokens=T * BATCH * 1000)
     draws = [describe_mix(config, scale).draws for config in (one, other)]
-    assert min(max(each.values()) for each in draws) > 2 * max(len(d.train) for d in open_data(one).domains)
+    assert min(max(each.values()) for each in draws) > 2 * max(len(d.train) for d in text_corpus(one).domains)
     ids = [Counter(open_data(config).sampler(6000, 0).batch(0).ids_B.tolist()) for config in (one, other)]
     assert count_shared_examples(one, other, scale).in_both == (ids[0] & ids[1]).total() == 1200
 
@@ -155,7 +155,7 @@ def test_a_source_without_weight_is_evaluated_and_never_read(configure):
 def test_a_source_without_weight_needs_no_text_to_train_on(configure):
     config = configure({"a": 0, "b": 1}, holdout=0.9)
     write(Path(config.sources["a"].path), documents("a", 30))
-    config.sequence_length = len(open_data(config).domains[0].train.tokens) + 1
+    config.sequence_length = len(text_corpus(config).domains[0].train.tokens) + 1
     describe_data(config, config.sequence_length)
     assert open_data(config).sampler(2, 0).batch(0).tokens_BT.shape == (2, config.sequence_length + 1)
     config.sources["a"].weight = 1.0

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,13 +25,13 @@ def compress(path: Path) -> Path:
     return packed
 
 
-def jsonl(path: Path, texts: list[str | None], column: str = "text") -> Path:
+def jsonl(path: Path, texts: Sequence[str | None], column: str = "text") -> Path:
     path.write_text("".join(json.dumps({column: text, "n": 1}) + "\n" for text in texts) + "\n")
     return path
 
 
-def parquet(path: Path, texts: list[str | None], column: str = "text") -> Path:
-    pq.write_table(pa.table({column: texts, "n": [1] * len(texts)}), path)
+def parquet(path: Path, texts: Sequence[str | None], column: str = "text") -> Path:
+    pq.write_table(pa.table({column: list(texts), "n": [1] * len(texts)}), path)
     return path
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import cast
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from harness.data import open_data
 from harness.inspection import load_run
 from harness.inspection.diff import predictions
 from harness.inspection.diff.diff_checkpoints import diff, picture_folder
-from harness.models import build
+from harness.models import TextModel, build
 from harness.records.run.checkpoint_manifest import corruption_reason
 from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
@@ -79,7 +80,8 @@ def answers(run, step):
     model = build(config, read_provenance(run).facts.shape["vocabulary"])
     params = jax.device_get(restore(run, step, lane(run).abstract_state()).params)
     (held,) = open_data(config.data).heldout(config.evaluation.tokens).values()
-    logits = np.asarray(model.logits(params, held.tokens_NT[:, :-1]), float)
+    assert isinstance(model, TextModel)
+    logits = np.asarray(model.logits(params, cast(jax.Array, held.tokens_NT[:, :-1])), float)
     targets = held.tokens_NT[:, 1:, None]
     losses = -np.take_along_axis(log_softmax(logits, axis=-1), targets, axis=-1)[..., 0].mean(axis=1)
     return params, logits, losses
@@ -188,7 +190,7 @@ def test_along_one_run_the_distance_grows_from_zero(one, unasked):
     found = diff(f"{one.path}@30", f"{one.path}@8")
     assert found.divergence is None
     assert [each.step for each in found.along] == [8, 13, 16, 24, 30]
-    grown = [each.distance.relative for each in found.along]
+    grown = [cast(float, each.distance.relative) for each in found.along]
     assert grown[0] == 0
     assert grown == sorted(grown)
     (first, *_), (last, *_) = answers(one, 8), answers(one, 30)
@@ -271,6 +273,7 @@ def test_a_checkpoint_of_another_run_is_refused(one, copied, other):
     run.manifest(30).write_bytes(other.manifest(30).read_bytes())
     assert "damaged" in refused(f"{run.path}@30", one.path)
     provenance = read_provenance(run)
+    assert provenance
     write_provenance(run, dataclasses.replace(provenance, identity="0" * 64))
     assert "another run" in refused(f"{run.path}@24", one.path)
 
@@ -278,6 +281,7 @@ def test_a_checkpoint_of_another_run_is_refused(one, copied, other):
 def test_code_that_builds_another_model_is_refused(one, copied):
     run = copied(one)
     provenance = read_provenance(run)
+    assert provenance
     paths = provenance.facts.paths | {"norm.gain": [7]}
     facts = dataclasses.replace(provenance.facts, paths=paths)
     write_provenance(run, dataclasses.replace(provenance, facts=facts, code_hash="1"))
@@ -286,7 +290,9 @@ def test_code_that_builds_another_model_is_refused(one, copied):
 
 def test_other_code_is_told(one, copied, unasked):
     run = copied(one)
-    write_provenance(run, dataclasses.replace(read_provenance(run), code_hash="1"))
+    provenance = read_provenance(run)
+    assert provenance
+    write_provenance(run, dataclasses.replace(provenance, code_hash="1"))
     assert len(diff(one.path, run.path).notes) == 2
 
 

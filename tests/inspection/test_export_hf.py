@@ -1,6 +1,7 @@
 """What is exported says what we say: read back by plain numpy, and by transformers where it is installed."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def saved(folder, *overrides):
     """A run whose one checkpoint holds weights and gains of a trained model's kind: none at its start."""
     run = prepare(folder, *SHAPE, *overrides)
     state, rng = lane(run).init_state(), np.random.default_rng(0)
-    params = {
+    params: Any = {
         path: np.float32(np.asarray(value) + rng.normal(size=value.shape) * 0.1)
         for path, value in state.params.items()
     }

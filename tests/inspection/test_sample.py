@@ -9,6 +9,7 @@ from harness.core.errors import UserError
 from harness.inspection import sample_text as probe
 from harness.inspection.load_run import load_run
 from harness.inspection.sample_text import sample, sample_token
+from harness.models import TextModel
 from harness.records.run.find_checkpoint import find_checkpoint
 from tests.inspection.saved import at_start
 
@@ -22,6 +23,7 @@ def test_temperature_nought_is_the_likeliest_token_each_time(run):
     """Against the model itself, past the length of its context, with something else behind the text."""
     subject = load_run(find_checkpoint(run.path))
     params, text = subject.stored_weights(0), [256, *b"a fox"]
+    assert isinstance(subject.model, TextModel)
     logits = jax.jit(subject.model.logits)
     for _ in range(40):
         seen = text[-32:]

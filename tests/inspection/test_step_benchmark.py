@@ -98,6 +98,8 @@ def test_peak_grows_with_the_batch_and_is_the_same_from_the_cache(tmp_path, monk
         )
         for b in (8, 32)
     )
+    assert small is not None
+    assert large is not None
     assert small < large < 4 * small
     assert small == step_benchmark.peak_bytes(
         step_benchmark._make_programs(step_benchmark._open_variant(RunDir(tmp_path / "sweep/xs/thin/seed8")))

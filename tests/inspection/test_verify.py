@@ -90,6 +90,7 @@ def test_a_bit_of_a_weight_is_seen(one, copied):
 def test_other_examples_are_seen(one, copied):
     run = copied(one)
     manifest = read_manifest(run, 30)
+    assert manifest
     write_manifest(run, dataclasses.replace(manifest, example_hash="0" * 64))
     (state,) = verify(run.path).states
     assert (state.differing, state.same_examples) == ((), False)
@@ -98,6 +99,7 @@ def test_other_examples_are_seen(one, copied):
 def test_what_changed_around_a_run_is_named(one, copied):
     run = copied(one)
     record = read_provenance(run)
+    assert record
     (seen,) = record.surroundings
     then = seen | {"flags": f"{seen['flags']} --xla_old=1", "versions": seen["versions"] | {"optax": "0.1"}}
     code = f"{record.code_hash}@24+{'f' * 64}"
@@ -211,7 +213,9 @@ def test_parts():
     rows = [{"step": 1, "loss": nan, "grad_norm": 2.0}, {"step": 2, "loss": 1.0, "grad_norm": None}]
     assert not find_mismatches(rows, [{"step": 1, "loss": nan}, {"step": 2, "loss": 1.0, "grad_norm": 5.0}])
     assert len(find_mismatches(rows, [{"step": 1, "loss": 0.0}, {"step": 2, "loss": nan}])) == 2
-    zero = check_state(1, {"a": np.float32([0.0])}, {"a": np.float32([-0.0])}, same_examples=True)
+    zero = check_state(
+        1, {"a": np.array([0.0], np.float32)}, {"a": np.array([-0.0], np.float32)}, same_examples=True
+    )
     assert zero.differing == ("a",)
     assert [code_hash_at("a@5+b@9+c", step) for step in (0, 4, 5, 8, 9)] == ["a", "a", "b", "b", "c"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from typing import cast
 
 import polars as pl
 import pytest
@@ -35,7 +36,7 @@ def mixed(tmp_path_factory) -> SweepDir:
             rows = metrics.read_curve(run, "steps").with_columns(
                 expert_load=4 - 3 * pl.col("step") / 100, expert_dropped=pl.lit(0.1)
             )
-            last = rows["step"].max()
+            last = cast(int, rows["step"].max())
             metrics.truncate_after(run, 0)
             for kind in metrics.SCHEMAS:
                 metrics.write_part(run, kind, 0, last, rows.to_dicts() if kind == "steps" else [])

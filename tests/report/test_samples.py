@@ -35,6 +35,7 @@ def images(tmp_path_factory):
     sweep = sweep_of(tmp_path_factory.mktemp("images"), ("mha", "hybrid"))
     for run in sweep.runs():
         record = read_checksummed_json(run.run)
+        assert record
         record["facts"]["loss_unit"] = UNIT
         write_checksummed_json(run.run, record)
         distance = DISTANCES[record["variant"]][record["seed"] % 3]
@@ -54,6 +55,9 @@ def test_distances_are_means_over_seeds_and_paired_with_the_control(images):
     assert control.distance == pytest.approx(mean["mha"])
     assert control.delta is None
     assert other.delta.mean == pytest.approx(mean["hybrid"] - mean["mha"])
+    assert other.delta.mean is not None
+    assert other.delta.low is not None
+    assert other.delta.high is not None
     assert other.delta.low < other.delta.mean < other.delta.high
     assert (other.floor, other.count, other.delta.n) == (1.5, 64, seeds)
     assert len(found.samples) == 2 * len({run.scale for run in found.runs})

@@ -1,5 +1,7 @@
 """A worker trains without JAX's own compile cache: what that one gives back cannot be serialised again."""
 
+from typing import Any
+
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -8,7 +10,8 @@ from jax.experimental.compilation_cache import compilation_cache
 @pytest.fixture(autouse=True, scope="module")
 def without_compilation_cache():
     """Other tests of the same process may have switched it on."""
-    before = jax.config.jax_enable_compilation_cache
+    config: Any = jax.config
+    before = config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     yield

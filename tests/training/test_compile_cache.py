@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +84,8 @@ class Result:
 @pytest.mark.parametrize("count", [0, 3, 8, 40])
 def test_results_come_in_order_and_few_programs_are_under_way(count):
     most, made = 0, []
-    for value in compile_cache.bounded_results(Result(each) for each in range(count)):
+    results: Any = (Result(each) for each in range(count))
+    for value in compile_cache.bounded_results(results):
         made.append(int(value))
         most = max(most, len(Result.under_way) + 1)
     assert made == list(range(count))

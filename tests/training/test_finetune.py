@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -150,7 +151,7 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
     config, model = model_of(*METHODS["lora"], *overrides)
     trainable, scale = make_trainable(config, model), 6 / 2
     params = filled(trainable)
-    tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
+    tokens_BT1: Any = np.random.default_rng(1).integers(0, 257, (2, 33))
     by_hand, lead = dict(params), {}
     for path in trainable.lora_factors:
         a, b = params[f"lora.{path}.a"], params[f"lora.{path}.b"]
@@ -158,7 +159,7 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
         layer = zip(a, b, strict=True) if lead[path] else [(a, b)]
         each = [scale * np.tensordot(one, other, axes=1) for one, other in layer]
         by_hand[path] = params[path] + (np.stack(each) if lead[path] else each[0])
-    plain = {path: by_hand[path] for path in model.stored_specs}
+    plain: Any = {path: by_hand[path] for path in model.stored_specs}
     wanted, full = jax.jit(jax.value_and_grad(lambda p: model.loss(p, tokens_BT1, 0.0)[0]))(plain)
     found, grads = jax.jit(jax.value_and_grad(lambda p: trainable.loss(p, tokens_BT1, 0.0)[0]))(params)
     assert float(found) == pytest.approx(float(wanted), rel=1e-6)
@@ -202,7 +203,7 @@ def test_every_hidden_matrix_has_factors_and_nothing_else_has():
 def test_the_product_of_the_factors_is_what_x_a_b_would_add():
     rng = np.random.default_rng(0)
     x_ND, a, b = (rng.normal(size=shape) for shape in ((5, 8), (8, 2), (2, 3, 4)))
-    weight = lora_product(a, b, ("width", None), (None, "heads", None))
+    weight: Any = lora_product(a, b, ("width", None), (None, "heads", None))
     np.testing.assert_allclose(
         np.tensordot(x_ND, weight, 1), np.tensordot(x_ND @ a, b, 1), rtol=1e-4, atol=1e-5
     )
@@ -244,8 +245,11 @@ def test_without_finetuning_the_step_is_the_one_it_was():
     state = jax.eval_shape(lambda p: (p, optimizer.init(p)), params)
     tokens = jax.ShapeDtypeStruct((1, 8, 33), np.int32)
     texts = [
-        str(jax.make_jaxpr(make_step(*each))(make_state(*state), tokens, 1.0))
-        for each in ((model, config.optimizer, optimizer), (trainable, config.optimizer, optimizer, None))
+        str(jax.make_jaxpr(step)(make_state(*state), tokens, 1.0))
+        for step in (
+            make_step(model, config.optimizer, optimizer),
+            make_step(trainable, config.optimizer, optimizer, None),
+        )
     ]
     assert texts[0] == texts[1]
 
@@ -271,6 +275,7 @@ def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, 
     run = child(first, tmp_path / "second", "lora", f"compute.scan_layers={other == 'scanned'}")
     there, here = lane(first), lane(run)
     base = assignment(run).provenance.facts.base
+    assert base
     weights = load_weights(first, base["step"], there.config, there.model)
     start = jax.device_get(here.init_state(load_parent_weights(base)).params)
     found = here.model.unstack({path: start[path] for path in here.model.stored_specs})
@@ -302,6 +307,7 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
     for name, mesh in (("one", ()), ("eight", wide)):
         here = lane(child(parent, tmp_path / name, "lora", *mesh))
         base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
+        assert base
         state, _ = here.step(
             here.init_state(load_parent_weights(base)), here.put_batch(here.get_batch(0)), 1e-3
         )

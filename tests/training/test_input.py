@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,8 +58,9 @@ def test_a_reader_that_sleeps_is_seen_in_every_step_over_a_restart(slept):
 
 
 def test_it_counts_times_the_devices_of_the_lane(tmp_path):
-    stub = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put_batch=lambda batch: batch)
-    meter = MetricsBuffer(stub, None, RunWriter(RunDir(tmp_path), 9, 0, 1), Progress(0, None, "", 3.0, 1.0))
+    stub: Any = SimpleNamespace(devices=[0, 1], get_batch=slowly(lambda t: t), put_batch=lambda batch: batch)
+    none: Any = None
+    meter = MetricsBuffer(stub, none, RunWriter(RunDir(tmp_path), 9, 0, 1), Progress(0, none, "", 3.0, 1.0))
     assert meter.read_batch(7) == (7, 7)
     assert 1 + 2 * PAUSE <= meter.input_seconds < 1 + 2 * PAUSE + 1
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -83,7 +84,9 @@ def test_a_real_device_is_asked_for_its_own_limit(run):
     here = lane(run)
     need = memory_need(here)
     device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.per_device - 1}, device_kind="chip")
-    fake = SimpleNamespace(prepare=here.prepare, config=here.config, devices=[device], local_devices=[device])
+    fake: Any = SimpleNamespace(
+        prepare=here.prepare, config=here.config, devices=[device], local_devices=[device]
+    )
     with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
         pass
     device.memory_stats = lambda: {"bytes_limit": need.per_device}

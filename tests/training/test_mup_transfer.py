@@ -26,7 +26,7 @@ from harness.config.schema.run import (
 )
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
-from harness.models import Model, build
+from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary
 from harness.models.text.decoder import Decoder
 from harness.training.optimizers import optimizer as optimizer
@@ -64,9 +64,10 @@ def without_compilation_cache():
 
 
 def model(width: int, base: int | None, compute: ComputeConfig | None = None, **changes: Any) -> Model:
-    shape = {"width": width, "ffn": 2 * width, "layers": 2, "head_width": 8, "match": MatchBy.none}
+    shape: dict[str, Any] = {"width": width, "ffn": 2 * width, "layers": 2, "head_width": 8}
+    shape |= {"match": MatchBy.none, "base_width": base, **changes}
     config = Config(
-        model=ModelConfig(**(shape | {"base_width": base} | changes)),
+        model=ModelConfig(**shape),
         scale=ScaleConfig("tiny", 1, 1, BATCH),
         compute=compute or ComputeConfig(),
         data=DataConfig(sequence_length=LENGTH),
@@ -81,7 +82,7 @@ def optimizer_of(built: Model, name: str = "adamw") -> optax.GradientTransformat
 
 def lowered_step(built: Model, name: str = "adamw") -> jax.stages.Lowered:
     descent = optimizer_of(built, name)
-    params = {
+    params: Any = {
         path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in built.stored_specs.items()
     }
     state = TrainState(params, jax.eval_shape(descent.init, params))
@@ -113,6 +114,7 @@ def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     read_BTD = x_BTD = decoder._embed(tokens_BT)
     for layer in decoder.layers:
         x_BTD, _ = layer(x_BTD, rotary)
+    assert isinstance(built, TextModel)
     return {"read": read_BTD, "stream": x_BTD, "logits": built.logits(params, tokens_BT)}
 
 
@@ -129,7 +131,7 @@ def changes(optimizer: str, width: int, base: int | None) -> dict[str, float]:
     start = jax.jit(optimizer_of(built, optimizer).init)
     found = []
     for seed in SEEDS:
-        params = built.init(seed)
+        params: Any = built.init(seed)
         state, before = TrainState(params, start(params)), look(params)
         for tokens in batches()[:STEPS]:
             state, _ = step(state, tokens, np.float32(RATE))

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import threading
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,10 @@ def config_of(name: str, **changes) -> OptimizerConfig:
 
 
 def model_of(how: bool = False, **changes) -> Model:
-    shape = {"width": 16, "ffn": 24, "layers": 2, "heads": 4, "head_width": 4, "match": MatchBy.none}
+    shape: dict[str, Any] = {"width": 16, "ffn": 24, "layers": 2, "heads": 4, "head_width": 4}
+    shape |= {"match": MatchBy.none, "tie_embeddings": False, **changes}
     config = Config(
-        model=ModelConfig(**(shape | {"tie_embeddings": False} | changes)),
+        model=ModelConfig(**shape),
         scale=ScaleConfig("tiny", 1, 1, 8),
         compute=ComputeConfig(scan_layers=how),
         data=DataConfig(sequence_length=16),
@@ -134,7 +136,7 @@ def test_matrices_are_those_of_the_products_a_layer_each():
 def test_stacks_of_other_heights_are_iterated_together():
     """Two layers in a stack, one beside it, one on end: each as if it were alone; split as they came."""
     shapes = {"repeats.0.a": (2, 8, 12), "layers.0.a": (8, 12), "layers.0.b": (12, 8)}
-    matrices = {path: Matrix(*shape[-2:], 1.0) for path, shape in shapes.items()}
+    matrices = {path: Matrix(shape[-2], shape[-1], 1.0) for path, shape in shapes.items()}
     grads = {path: np.float32(RNG(9).normal(size=shape)) for path, shape in shapes.items()}
     found = updates(scale_by(matrices, 5), [grads], None)
     for path, grad in grads.items():
@@ -163,7 +165,7 @@ def test_muon_is_momentum_by_hand_for_matrices_and_adam_for_the_rest():
     each, params, matrices = in_turn(gradients(model, 3)), model.init(0), hidden_matrices(model)
     nesterov = {}
     for path in matrices:
-        momentum = np.zeros_like(each[0][path])
+        now = momentum = np.zeros_like(each[0][path])
         for step in range(3):
             now = each[step][path]
             momentum = 0.95 * momentum + now
@@ -180,11 +182,11 @@ def test_lion_is_five_steps_of_numpy():
     rng, rate = RNG(4), 0.01
     w, grads = rng.normal(size=(6, 5)).astype(np.float32), rng.normal(size=(5, 6, 5)).astype(np.float32)
     descent = make_optimizer(config, {"w": True}, {"w": 1.0})
-    params = {"w": jnp.asarray(w)}
+    params: Any = {"w": jnp.asarray(w)}
     state, momentum = descent.init(params), np.zeros_like(w)
     for grad in grads:
         step, state = descent.update({"w": jnp.asarray(grad)}, state, params)
-        params = {"w": params["w"] - rate * step["w"]}
+        params = {"w": params["w"] - rate * cast(Any, step)["w"]}
         w = w - rate * (np.sign(0.95 * momentum + 0.05 * grad) + 0.5 * w)
         momentum = 0.98 * momentum + 0.02 * grad
     np.testing.assert_allclose(params["w"], w, rtol=1e-5, atol=1e-6)

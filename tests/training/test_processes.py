@@ -105,7 +105,8 @@ def test_a_checkpoint_of_two_processes_is_continued_by_another_number(whole, tmp
         assert same(run, whole)
     else:
         losses = [read_curve(each, "steps")["loss"].to_numpy() for each in (run, whole)]
-        np.testing.assert_array_equal(*(each[: status.step] for each in losses))
+        one, other = losses
+        np.testing.assert_array_equal(one[: status.step], other[: status.step])
         np.testing.assert_allclose(*losses, rtol=1e-5)
     record = read_provenance(run)
     assert record

@@ -1,3 +1,5 @@
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,13 +7,13 @@ import optax
 import pytest
 
 from harness.config.compose import compose
-from harness.models import build
+from harness.models import TextModel, build
 from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
 from tests.training.runs import TINY
 
 CONFIG = compose(list(TINY))
-MODEL = build(CONFIG, 257)
+MODEL = cast(TextModel, build(CONFIG, 257))
 TOKENS_BT1 = np.random.default_rng(0).integers(0, 257, (8, 33), dtype=np.int32)
 DECAY = {path: spec.deviation > 0 for path, spec in MODEL.param_specs.items()}
 
