@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +62,7 @@ def worker(folder: Path) -> float:
     run = prepare_run(folder, config)
     python("harness.worker", str(run.path))
     seconds = read_curve(run, "steps")["device_seconds"].diff().drop_nulls() / DEVICES
-    return FLOPS / seconds.median() / 1e9
+    return FLOPS / cast(float, seconds.median()) / 1e9
 
 
 def first_step(folder: Path, cache: Path) -> float:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 from harness.core.cpu_flags import cpu_env
 
@@ -20,7 +21,7 @@ from harness.config.schema.run import Config, DataConfig, ModelConfig, ModuleCon
 from harness.models import build
 
 LENGTH, VOCABULARY = 2048, 16
-SHAPE = {"width": 256, "layers": 1, "heads": 4, "head_width": 64, "ffn": 8}
+SHAPE: dict[str, Any] = {"width": 256, "layers": 1, "heads": 4, "head_width": 64, "ffn": 8}
 MECHANISMS = (
     ModuleConfig("mha"),
     ModuleConfig("mla", {"latent": 128, "rotary": 32}),
@@ -37,7 +38,7 @@ def contender(attention: ModuleConfig):
     )
     model = build(config, VOCABULARY)
     params = {path: jax.numpy.asarray(array) for path, array in model.init(0).items()}
-    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (1, LENGTH + 1), dtype=np.int32)
+    tokens: Any = np.random.default_rng(0).integers(0, VOCABULARY, (1, LENGTH + 1), dtype=np.int32)
     step = jax.jit(jax.value_and_grad(lambda params: model.loss(params, tokens, 0.0)[0]))
     return lambda: jax.block_until_ready(step(params))
 

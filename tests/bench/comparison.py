@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,11 +28,12 @@ def main(folder: Path, runs: int) -> None:
     sweep = SweepDir(folder / str(runs))
     if not sweep.path.exists():
         write(sweep, runs)
-    seconds = []
+    seconds, found = [], None
     for _ in range(5):
         start = time.process_time()
         found = compare(sweep)
         seconds.append(time.process_time() - start)
+    assert found is not None
     assert sum(rung.n for rung in found.rungs) == runs // 2, found.verdict
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"runs": runs, "seconds": min(seconds), "mib": peak}))
@@ -55,17 +57,19 @@ def _write_long(sweep: SweepDir, draft: Draft, rng: np.random.Generator) -> None
     run, step = write_run(sweep, draft), np.arange(1, POINTS + 1)
     for part in metrics.list_parts(run, "evals"):
         part.path.unlink()
-    columns = {
-        "step": step,
-        "tokens": step * (last["tokens"] // POINTS),
-        "flops": step * (last["flops"] / POINTS),
-        "domain": [last["domain"]] * POINTS,
-        "loss": last["loss"] + 0.03 * rng.normal(size=POINTS) * (step < POINTS),
-        "bits_per_byte": np.full(POINTS, last["bits_per_byte"]),
-        "decayed": step == POINTS,
-        "device_seconds": step * 0.01,
-    }
-    metrics.write_part(run, "evals", 0, POINTS, pl.DataFrame(columns))
+    frame: Any = pl.DataFrame(
+        {
+            "step": step,
+            "tokens": step * (last["tokens"] // POINTS),
+            "flops": step * (last["flops"] / POINTS),
+            "domain": [last["domain"]] * POINTS,
+            "loss": last["loss"] + 0.03 * rng.normal(size=POINTS) * (step < POINTS),
+            "bits_per_byte": np.full(POINTS, last["bits_per_byte"]),
+            "decayed": step == POINTS,
+            "device_seconds": step * 0.01,
+        }
+    )
+    metrics.write_part(run, "evals", 0, POINTS, frame)
 
 
 if __name__ == "__main__":

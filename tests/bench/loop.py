@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from harness.core.cpu_flags import cpu_env
 
@@ -49,7 +50,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
     for _ in range(ROUNDS):
         state, first = here.state, here.step
         tokens = lane.put_batch(reader.get(first))
-        start = time.perf_counter()
+        metrics, start = None, time.perf_counter()
         for _ in range(steps):
             state, metrics = lane.step(state, tokens, 1e-3)
         jax.block_until_ready((state, metrics))
@@ -57,9 +58,10 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
 
         # A course without its last steps' evaluation and save: those are measured apart.
         course = Segment(first, first + steps, 0, 0, share=0.5)
-        loop_lane = Unevaluated(lane)
+        loop_lane: Any = Unevaluated(lane)
+        loop_io: Any = Unsaved(desk)
         start = time.perf_counter()
-        here = train_segment(loop_lane, course, Progress(first, state, "", 0.0), Unsaved(desk))
+        here = train_segment(loop_lane, course, Progress(first, state, "", 0.0), loop_io)
         jax.block_until_ready(here.state)
         results["loop"].append((time.perf_counter() - start) / steps)
 

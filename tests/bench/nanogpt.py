@@ -4,9 +4,9 @@ import json
 import sys
 import time
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+import torch  # pyright: ignore[reportMissingImports]  # an optional dependency, as in the next two lines
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional as F  # pyright: ignore[reportMissingImports]
 
 from tests.bench.task import FFN, HEADS, LAYERS, VOCABULARY, WIDTH, tokens
 

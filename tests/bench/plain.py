@@ -22,7 +22,7 @@ def train(node: DictConfig) -> None:
     import jax.numpy as jnp
     import orbax.checkpoint as ocp
 
-    from harness.data import open_data
+    from harness.data import TextCorpus, open_data
     from harness.models import build
     from harness.training.schedule import learning_rate, main_segment
     from harness.training.step import TrainState, make_step
@@ -32,6 +32,7 @@ def train(node: DictConfig) -> None:
     folder = Path(config.runs) / config.scale.name / config.variant.name / f"seed{config.seed}"
     folder.mkdir(parents=True)
     corpus = open_data(config.data)
+    assert isinstance(corpus, TextCorpus)
     sampler = corpus.sampler(config.scale.batch, config.data_seed)
     heldout = corpus.heldout(config.evaluation.tokens)
     learner = make_trainable(config, build(config, corpus.codec.vocabulary, corpus.codec.end_token))

@@ -114,6 +114,13 @@ def floor_of(rng, orders: int, seeds: int = 4, sd: float = RUN_SD) -> NoiseFloor
     return floor
 
 
+def bounds(estimate: Effect) -> tuple[float, float]:
+    """Ends of the interval of an estimate that has one."""
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.low, estimate.high
+
+
 def coverage(reps: int, n: int, *, orders: int = 0, rng: int = 0) -> Rate:
     """Coverage of the per-scale interval; with `orders` an A/A library of so many data orders."""
     random, target = np.random.default_rng(rng), truth(REFERENCE, 1.01)
@@ -121,7 +128,8 @@ def coverage(reps: int, n: int, *, orders: int = 0, rng: int = 0) -> Rate:
     for _ in range(reps):
         floor = floor_of(random, orders) if orders else None
         effect = paired_effect(*ends(random, n, REFERENCE, 1.01), floor=floor)
-        hits += effect.low < target < effect.high
+        low, high = bounds(effect)
+        hits += low < target < high
     return Rate(hits, reps)
 
 
@@ -168,7 +176,8 @@ def stopped_null(reps: int, n: int, rng: int = 0, *, naive: bool = False) -> Sto
         seen = scale_by_looks(random, n, 1, 1, naive=naive)[0]
         p = seen[-1].p if naive else sequential_p(seen, len(LOOKS))
         hits += p < 0.05
-        held += seen[-1].low <= 0 <= seen[-1].high
+        low, high = bounds(seen[-1])
+        held += low <= 0 <= high
     return Stopped(Rate(hits, reps), Rate(held, reps))
 
 
@@ -221,7 +230,8 @@ def one_pair_of_steps(reps: int, steps: int = 30, rng: int = 0) -> Rate:
     for _ in range(reps):
         a, b = losses(random, 1, REFERENCE, 1.0, np.linspace(0.9, 1.0, steps))
         band = trajectory_band((b - a)[0])
-        hits += not band.low <= 0 <= band.high
+        low, high = bounds(band)
+        hits += not low <= 0 <= high
     return Rate(hits, reps)
 
 
@@ -270,6 +280,8 @@ def pooled(
         ms, _, mismatch = multipliers(random, n, (k,) * len(SCALES), floors=floors, noise=noise)
         found = pooled_multiplier(ms)
         errors.append(found.log_k - target)
+        assert found.log_low is not None
+        assert found.log_high is not None
         hits += found.log_low < target < found.log_high
         mismatches += mismatch
     array = np.array(errors)
@@ -294,6 +306,8 @@ def pooled_compute(reps: int, k: float = 1.05, n: int = 3, rng: int = 0) -> Pool
         weights = np.array([m.slope**2 for m in ms])
         target = float(weights @ targets / weights.sum())
         errors.append(found.log_k - target)
+        assert found.log_low is not None
+        assert found.log_high is not None
         hits += found.log_low < target < found.log_high
     array = np.array(errors)
     return PooledResult(float(array.mean()), float(np.sqrt((array**2).mean())), Rate(hits, reps), 0)

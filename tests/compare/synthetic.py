@@ -13,13 +13,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import yaml
 
 from harness.config.schema import run as schema
-from harness.config.schema.decision import RuleConfig
+from harness.config.schema.decision import RuleConfig, Stopping
 from harness.core import atomic_files
 from harness.core.hashing import hash_json, to_plain
 from harness.records.paths import RunDir, SweepDir
@@ -77,7 +77,11 @@ class Draft:
 Edit = Callable[[Draft], Any]
 
 
-def surface(parameters: float, tokens: float, k: float = 1.0) -> float:
+@overload
+def surface(parameters: float, tokens: float, k: float = ...) -> float: ...
+@overload
+def surface(parameters: float | np.ndarray, tokens: np.ndarray, k: float = ...) -> np.ndarray: ...
+def surface(parameters: Any, tokens: Any, k: float = 1.0) -> Any:
     """1.82 + 482/N^.348 + 2085/(k D)^.366: the generator of the acceptance table."""
     return 1.82 + 482 / parameters**0.348 + 2085 / (k * tokens) ** 0.366
 
@@ -179,7 +183,7 @@ def _rule(recipe: Recipe) -> RuleConfig:
         control=next(iter(recipe.variants)),
         positive_control=recipe.positive_control,
         margin=recipe.margin,
-        stopping=recipe.stopping,
+        stopping=Stopping(recipe.stopping),
     )
 
 

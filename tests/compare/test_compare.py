@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ def test_sound_sweep_finds_the_truth(tmp_path):
     comparison = judged(tmp_path, Recipe(with_steps=False, seeds=(0, 1, 2, 3, 4)))
     (ladder,) = comparison.ladder
     assert ladder.decision is Decision.B_BETTER
+    assert ladder.k.low is not None
+    assert ladder.k.high is not None
     assert ladder.k.low < 1.05 < ladder.k.high
     assert ladder.k.n == 15
     assert [rung.scale for rung in comparison.rungs] == ["xs", "s", "m"]
@@ -307,11 +311,11 @@ def test_looks_are_shown_and_under_stopping_they_decide(tmp_path):
     shown = only(judged(tmp_path / "a", recipe)).looks
     assert [look.share for look in shown] == [0.4, 0.6, 0.8, 1.0]
     assert {look.outcome for look in shown} == {"shown"}
-    stopping = Recipe(**recipe.__dict__ | {"stopping": "looks", "variants": {"mha": 1.0, "hybrid": 1.5}})
+    stopping = dataclasses.replace(recipe, stopping="looks", variants={"mha": 1.0, "hybrid": 1.5})
     looks = only(judged(tmp_path / "b", stopping)).looks
     assert looks[0].outcome == "continue"
     assert looks[1].outcome == "efficacy"
-    assert sum(look.alpha for look in looks) == pytest.approx(0.05)
+    assert sum(cast(float, look.alpha) for look in looks) == pytest.approx(0.05)
 
 
 def test_iso_rows_read_between_decayed_points(tmp_path):
@@ -321,6 +325,8 @@ def test_iso_rows_read_between_decayed_points(tmp_path):
                 row["flops"] *= 1.25
 
     rows = {row.axis: row for row in only(judged(tmp_path, ONE, edit)).iso}
+    assert rows["flops"].delta.mean is not None
+    assert rows["tokens"].delta.mean is not None
     assert rows["flops"].delta.mean > rows["tokens"].delta.mean
     assert rows["tokens"].delta.mean == pytest.approx(rows["steps"].delta.mean)
 
@@ -352,6 +358,8 @@ def test_five_percent_more_tokens_relabelled(tmp_path):
     """B := A with 5 % more tokens under A's label: ln 1.05 lies inside the pooled interval."""
     recipe = Recipe(variants={"mha": 1.0, "hybrid": 1.05}, seeds=tuple(range(5)), with_steps=False, rng=11)
     (ladder,) = judged(tmp_path, recipe).ladder
+    assert ladder.k.log_low is not None
+    assert ladder.k.log_high is not None
     assert ladder.k.log_low < math.log(1.05) < ladder.k.log_high
     assert ladder.k.log_high - ladder.k.log_low < 0.02
 
@@ -361,6 +369,7 @@ def test_one_percent_fewer_tokens_is_found_at_the_slopes_size(tmp_path):
     (ladder,) = judged(tmp_path, recipe).ladder
     assert ladder.decision is Decision.A_BETTER
     assert ladder.k.log_high < 0
+    assert ladder.k.log_se is not None
     assert abs(ladder.k.log_k - math.log(0.99)) < 4 * ladder.k.log_se
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -51,8 +53,9 @@ def test_slopes_multipliers_and_what_is_made_of_them():
 
 def test_differences():
     columns, arrays = both(ENDS, "a", "b")
-    assert sign_flip([columns[1] - columns[0]]) == sign_flip([arrays[1] - arrays[0]]) == 0.125
-    assert trajectory_band(columns[1] - columns[0]) == trajectory_band(arrays[1] - arrays[0])
+    difference: Any = columns[1] - columns[0]
+    assert sign_flip([difference]) == sign_flip([arrays[1] - arrays[0]]) == 0.125
+    assert trajectory_band(difference) == trajectory_band(arrays[1] - arrays[0])
 
 
 def test_a_scaling_law_from_the_columns_of_a_frame():

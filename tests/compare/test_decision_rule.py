@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 import pytest
 
@@ -109,4 +110,4 @@ def test_positive_control_and_family(tmp_path):
     assert by_name["short"].positive_control
     assert by_name["short"].decision is Decision.A_BETTER
     assert by_name["hybrid"].decision is not Decision.B_BETTER
-    assert all(rung.p_holm >= rung.p for rung in comparison.rungs)
+    assert all(cast(float, rung.p_holm) >= cast(float, rung.p) for rung in comparison.rungs)

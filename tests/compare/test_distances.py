@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -70,11 +72,13 @@ def test_swapped_sides_change_the_sign_exactly():
 def test_two_domains_are_averaged_as_welch_does():
     rows = [loss_row("d", LOSS_A, LOSS_B), loss_row("e", LOSS_A[:9], 3 * LOSS_B[:9])]
     overall = mean_over_domains(rows)
-    theirs = scipy.stats.ttest_ind(rows[0].deltas, [-each for each in rows[1].deltas], equal_var=False)
+    theirs: Any = scipy.stats.ttest_ind(rows[0].deltas, [-each for each in rows[1].deltas], equal_var=False)
     interval = theirs.confidence_interval(0.95)
+    assert overall.delta.low is not None
+    assert overall.delta.high is not None
     assert (2 * overall.delta.low, 2 * overall.delta.high) == pytest.approx((interval.low, interval.high))
     assert overall.delta.df == pytest.approx(theirs.df)
-    assert overall.delta.mean == pytest.approx(np.mean([row.delta.mean for row in rows]))
+    assert overall.delta.mean == pytest.approx(np.mean([cast(float, row.delta.mean) for row in rows]))
     assert overall.loss_b == pytest.approx(np.mean([row.loss_b for row in rows]))
     assert (overall.examples, overall.delta.n) == (49, 49)
 

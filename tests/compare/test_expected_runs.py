@@ -55,7 +55,9 @@ def test_a_roster_of_one_seed_is_never_promoted(tmp_path):
     sweep = unequal(tmp_path / "sweep", beside={"gate": {"name": "promote"}}, with_steps=True)
     timed = {name: {"step_seconds": s, "peak_bytes": 10.0} for name, s in (("mha", 2.0), ("hybrid", 1.0))}
     atomic_files.write_json(sweep.timing, {"scale": "1p5t", "variants": timed})
-    (gate,) = compare(sweep).gate
+    gates = compare(sweep).gate
+    assert gates is not None
+    (gate,) = gates
     assert gate.won >= 3, "but for its one seed it would pass"
     assert not gate.promote
     assert gate.reason == "the comparison itself is invalid"

@@ -1,5 +1,7 @@
 """What fine-tuning forgot, against a computation by hand from the evaluations on disk."""
 
+from typing import cast
+
 import numpy as np
 import polars as pl
 import pytest
@@ -61,6 +63,8 @@ def test_changes_and_their_differences_are_those_computed_by_hand(sweep):
         assert row.change.mean == pytest.approx(own.mean())
         assert row.end - row.start == pytest.approx(own.mean())
         half = 4.302653 * own.std(ddof=1) / np.sqrt(3)  # t of two degrees of freedom
+        assert row.change.low is not None
+        assert row.change.high is not None
         assert row.change.high - row.change.low == pytest.approx(2 * half, rel=1e-5)
         assert row.control is (row.variant == "mha")
         if row.control:
@@ -82,7 +86,7 @@ def test_what_a_run_was_before_its_first_step_is_no_point_of_its_curve(sweep, tm
     judged = compare(sweep)
     assert [rung.delta for rung in judged.rungs] == [rung.delta for rung in without.rungs]
     assert [rung.flags for rung in judged.rungs] == [rung.flags for rung in without.rungs]
-    assert read_frames(sweep, judged).evals["step"].min() > 0
+    assert cast(int, read_frames(sweep, judged).evals["step"].min()) > 0
     assert without.forgetting == ()
 
 

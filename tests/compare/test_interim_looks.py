@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -76,6 +77,7 @@ def test_alpha_is_shared_by_treatments_and_scales(tmp_path):
     assert alone.outcomes == {"hybrid": "efficacy"}
     sweep = write_sweep(tmp_path / "b", made, waiting_at(0.8))
     p = compare(sweep).rungs[0].looks[2].delta.p
+    assert p
     rule = json.loads(sweep.rule.read_text())
     rule["rule"]["family"] = [f"v{i}" for i in range(math.ceil(alpha_spending(3, 4) / p))]
     sweep.rule.write_text(json.dumps(rule))
@@ -193,7 +195,7 @@ def test_the_interval_of_a_stopped_scale_is_scipys_at_the_level_of_its_look(tmp_
     d = np.array([pair.delta for pair in rung.pairs])
     wanted = scipy.stats.ttest_1samp(d, 0).confidence_interval(1 - alpha_spending(2, 4))
     assert (rung.delta.low, rung.delta.high) == pytest.approx((wanted.low, wanted.high), rel=1e-10)
-    first, second = (look.delta.p for look in rung.looks)
+    first, second = (cast(float, look.delta.p) for look in rung.looks)
     assert rung.p == pytest.approx(min(1, 16 * first, 16 / 3 * second))
     assert rung.delta.p == second
 
@@ -226,14 +228,16 @@ def test_at_the_end_the_looks_before_still_count(tmp_path):
     (rung,) = compare(write_sweep(tmp_path / "sweep", recipe())).rungs
     assert rung.look == 1.0
     assert rung.delta.level == pytest.approx(1 - alpha_spending(4, 4))
-    p = [look.delta.p for look in rung.looks if look.delta.mean * rung.delta.mean > 0]
-    numbers = [i for i, look in enumerate(rung.looks, 1) if look.delta.mean * rung.delta.mean > 0]
-    assert rung.p == pytest.approx(min(1.0, *(16 * q / (2 * i - 1) for q, i in zip(p, numbers, strict=True))))
+    looks = [(i, look.delta) for i, look in enumerate(rung.looks, 1)]
+    same_side = [
+        (i, cast(float, d.p)) for i, d in looks if cast(float, d.mean) * cast(float, rung.delta.mean) > 0
+    ]
+    assert rung.p == pytest.approx(min(1.0, *(16 * p / (2 * i - 1) for i, p in same_side)))
 
 
 def test_equivalence_pays_for_its_look(tmp_path):
     made = recipe(variants={"mha": 1.0, "hybrid": 1.0}, run_sd=2e-4, rng=2)
-    k = stopped(tmp_path / "a", made, 0.6).rungs[0].k
+    k: Any = stopped(tmp_path / "a", made, 0.6).rungs[0].k
 
     def within(p: float) -> Decision:
         """At the margin that gives the TOST this p."""
@@ -262,8 +266,12 @@ def test_the_ladder_needs_its_largest_scale(tmp_path):
     small, large = comparison.rungs
     (ladder,) = comparison.ladder
     assert (small.decision, large.decision) == (Decision.B_BETTER, Decision.INCONCLUSIVE)
+    assert ladder.holm_low is not None
+    assert large.delta.mean is not None
     assert ladder.holm_low > 0 > large.delta.mean
     assert ladder.decision is Decision.INCONCLUSIVE
+    assert ladder.p is not None
+    assert large.p is not None
     assert ladder.p >= large.p
 
 
@@ -279,6 +287,7 @@ def test_sequential_p_counts_only_looks_of_the_last_ones_sign():
 def test_a_family_needs_more():
     clear = paired_effects.effect_from_deltas([-0.1, -0.11, -0.1, -0.09])
     level = alpha_spending(2, 4)
+    assert clear.p
     for family, wanted in (
         (int(0.9 * level / clear.p), "efficacy"),
         (int(1.1 * level / clear.p), "continue"),

@@ -66,6 +66,7 @@ def test_every_run_and_branch_with_what_its_files_say(sweep):
         for name in ("data_fingerprint", "eval_fingerprint"):
             assert getattr(run, name) == record["facts"][name]
         manifest = atomic_files.read_json(sweep.path / path / "checkpoints" / "00000064.manifest.json")
+        assert run.checkpoint
         assert dataclasses.astuple(run.checkpoint) == (64, manifest["checksum"])
     examples = atomic_files.read_json(sweep.path / "xs/mha/seed0/examples.json")
     assert found["xs/mha/seed0"].examples == examples["hash"]
@@ -78,6 +79,7 @@ def test_a_manifest_that_no_longer_fits_vouches_for_nothing(sweep):
     content = atomic_files.read_json(manifest)
     atomic_files.write_json(manifest, content | {"device_seconds": 1.0})
     (run,) = [run for run in of(sweep).runs if run.path == "xs/mha/seed0"]
+    assert run.checkpoint
     assert dataclasses.astuple(run.checkpoint) == (64, None)
 
 

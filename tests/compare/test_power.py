@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,16 +15,20 @@ def test_power_by_simulation():
     rng = np.random.default_rng(0)
     plan = power.plan_power({"s": 5}, sd=0.002)
     size = plan.rungs[0].detectable
+    assert size
     draws = rng.normal(size, 0.002, (4000, 5))
-    found = scipy.stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
+    test: Any = scipy.stats.ttest_1samp(draws, 0.0, axis=1)
+    found = test.pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.025)
 
 
 def test_power_of_two_seeds_is_far_out_in_the_tail():
     rng = np.random.default_rng(0)
     size = power.plan_power({"s": 2}, sd=0.002, alpha=0.01, chance=0.9).rungs[0].detectable
+    assert size
     draws = rng.normal(size, 0.002, (4000, 2))
-    found = scipy.stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.01
+    test: Any = scipy.stats.ttest_1samp(draws, 0.0, axis=1)
+    found = test.pvalue < 0.01
     assert found.mean() == pytest.approx(0.9, abs=0.02)
 
 

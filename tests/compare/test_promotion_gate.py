@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -54,14 +55,16 @@ def timing(seconds: float = 0.9, peak: float = 10, scale: str = "xs"):
 
 
 def gated(tmp_path, timed, edit=None, gate=GATE, recipe=ONE) -> SweepDir:
-    made = Recipe(**recipe.__dict__ | {"beside": {"gate": gate}})
+    made = dataclasses.replace(recipe, beside={"gate": gate})
     sweep = write_sweep(tmp_path / "sweep", made, edit)
     sweep.timing.write_text(json.dumps(timed))
     return sweep
 
 
 def gates(*given, **options) -> tuple[GateResult, ...]:
-    return compare(gated(*given, **options)).gate
+    results = compare(gated(*given, **options)).gate
+    assert results is not None
+    return results
 
 
 def criterion(tmp_path, name: str, timed=None, **options) -> Criterion:
@@ -118,7 +121,7 @@ def test_what_was_not_measured_is_not_won(tmp_path, timed):
 
 
 def test_without_step_tables_stability_is_not_measured(tmp_path):
-    found = criterion(tmp_path, "stability", recipe=Recipe(**ONE.__dict__ | {"with_steps": False}))
+    found = criterion(tmp_path, "stability", recipe=dataclasses.replace(ONE, with_steps=False))
     assert (found.passed, found.value) == (None, None)
 
 
@@ -136,7 +139,7 @@ def test_spikes_and_divergences_are_counted_a_run(tmp_path):
 
 
 def test_a_worse_candidate_has_not_won_quality(tmp_path):
-    recipe = Recipe(**ONE.__dict__ | {"variants": {"mha": 1.0, "hybrid": 0.8, "short": 0.7}})
+    recipe = dataclasses.replace(ONE, variants={"mha": 1.0, "hybrid": 0.8, "short": 0.7})
     found = criterion(tmp_path, "quality", recipe=recipe)
     assert found.passed is False
     assert "A_BETTER" in found.detail

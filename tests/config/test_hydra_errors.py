@@ -24,7 +24,9 @@ MISTAKES = {
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
     "data.sources.prose.weigth=3": "data.sources.prose.weigth=3: no such key; did you mean 'weight'?",
-    "model.attention.options.window=3": "not set this option yet. Add it with +model.attention.options.window=3",
+    "model.attention.options.window=3": (
+        "not set this option yet. Add it with +model.attention.options.window=3"
+    ),
     "data.sources.more={path:x}": "data.sources.more: the command line cannot add a source. ",
     "+data.sources.more.path=x": "data.sources.more: the command line cannot add a source. ",
 }

@@ -27,7 +27,8 @@ PLANS = {
     "plan_attention": ["experiment=attention"],
     "plan_colossus2": ["experiment=colossus2", "roster=frontier", "cluster=colossus2"],
     "plan_layers": [
-        "experiment=colossus2", "roster=frontier", "cluster=colossus2", "member=1t_a", "--compile", "abstract",
+        "experiment=colossus2", "roster=frontier", "cluster=colossus2", "member=1t_a",
+        "--compile", "abstract",
     ],
 }  # fmt: skip
 CALL = "import sys; from harness.cli import main; sys.exit(main())"

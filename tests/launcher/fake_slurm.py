@@ -15,11 +15,12 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, overload
 
 from harness.config.schema.engine import SlurmConfig
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.slurm.queue import CommandFailed
-from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine, SubmittedJob
 from harness.launcher.sweep import LaunchHooks
 from harness.records.paths import SweepDir
 from tests.launcher.support import facts
@@ -82,7 +83,9 @@ class FakeSlurm:
         script = Path(arguments[-1])
         lines = script.read_text().splitlines()
         said = [shlex.split(line)[1] for line in lines if line.startswith("#SBATCH")]
-        options = dict(each.removeprefix("--").partition("=")[::2] for each in said)
+        options = {
+            name: value for name, _, value in (each.removeprefix("--").partition("=") for each in said)
+        }
         number, tasks = next(self._ids), int(options["array"].partition("-")[2]) + 1
         if tasks > self.most:
             raise CommandFailed("Invalid job array specification")
@@ -129,7 +132,7 @@ class FakeSlurm:
 class Trusting(SlurmEngine):
     """Asks no node before it starts."""
 
-    def check(self, *_) -> None:
+    def check(self, *_: Any, **__: Any) -> None:
         self._find_earlier_jobs()
 
 
@@ -158,7 +161,13 @@ def first_run_dir(runs):
     return SweepDir(runs / "trial").run("xs", "mha", 0)
 
 
-def handed(made: SlurmEngine, *orders: WorkerSpec):
+@overload
+def handed(made: SlurmEngine, order: WorkerSpec, /) -> SubmittedJob: ...
+@overload
+def handed(
+    made: SlurmEngine, first: WorkerSpec, second: WorkerSpec, /, *orders: WorkerSpec
+) -> list[SubmittedJob]: ...
+def handed(made: SlurmEngine, /, *orders: WorkerSpec) -> SubmittedJob | list[SubmittedJob]:
     """Submitted together, and looked at."""
     handles = [made.submit(each) for each in orders]
     for handle in handles:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -179,7 +180,7 @@ def test_a_run_that_is_held_is_not_entered_by_a_second_worker(tmp_path):
         set_state(RunDir(path), State.pending, "")
         shutil.rmtree(path / "metrics")
     orders = [WorkerSpec("twice", tuple(runs), {"FAKE_PACE": "0.15"}, tmp_path / "log") for _ in range(2)]
-    handles = [engine.submit(order) for order in orders]
+    handles: list[Any] = [engine.submit(order) for order in orders]
     wait_for(lambda: all(engine.poll(handle) for handle in handles))
     assert {handle.exit.code for handle in handles if handle.exit} == {0, ALREADY_RUNNING}
     assert_whole(tmp_path)

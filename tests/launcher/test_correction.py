@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ class TestFit:
     )
     def test_nine_runs_of_ten_are_inside_and_the_bias_is_gone(self, launches, runs, shared, own):
         """Steps take `bias` times as long as predicted, with scatter that a launch shares and scatter of
+def corrected(predictions: list[Prediction]) -> Correction:
+    correction = fit_correction(predictions)
+    assert correction
+    return correction
+
+
+def about(value: float) -> Any:
+    return pytest.approx(value)
+
+
         each run; the run that is judged is of a launch of its own."""
         bias, trials, random = 1.4, 250, np.random.default_rng(launches * runs)
         hits, factors = 0, []
@@ -68,7 +79,7 @@ class TestFit:
                 size=(launches + 1, runs)
             )
             *past, present = bias * np.exp(logs)
-            found = apply_correction(of(2.0), {MEASURED: fit_correction(seen(np.ravel(past), runs))})
+            found = apply_correction(of(2.0), {MEASURED: corrected(seen(np.ravel(past), runs))})
             hits += found.low <= 2.0 * present[0] <= found.high
             factors.append(math.log(found.factor))
         assert bdtr(hits, trials, 0.9) > 0.001, f"{hits} of {trials}"
@@ -81,7 +92,7 @@ class TestFit:
         random, trials, hits = np.random.default_rng(0), 100, 0
         for _ in range(trials):
             *past, present = np.exp(0.3 * random.normal(size=(4, 1)) + 0.02 * random.normal(size=(4, 5)))
-            found = apply_correction(of(2.0), {MEASURED: fit_correction(seen(np.ravel(past)))})
+            found = apply_correction(of(2.0), {MEASURED: corrected(seen(np.ravel(past)))})
             hits += found.low <= 2.0 * present[0] <= found.high
         assert bdtr(hits, trials, 0.9) < 0.001
 
@@ -99,13 +110,11 @@ class TestFit:
     def test_too_few_launches_correct_nothing_however_many_runs(self):
         assert fit_correction(seen([1.5] * (MIN_LAUNCHES - 1))) is None
         assert fit_correction(seen([1.5] * 80, runs=10)) is None
-        assert fit_correction(seen([1.5] * MIN_LAUNCHES)) == Correction(
-            pytest.approx(1.5), pytest.approx(0.0), MIN_LAUNCHES
-        )
+        assert fit_correction(seen([1.5] * MIN_LAUNCHES)) == Correction(about(1.5), about(0.0), MIN_LAUNCHES)
 
     def test_the_newest_launches_count(self):
         found = fit_correction(seen([9.0] * 50 + [1.5] * MAX_LAUNCHES))
-        assert found == Correction(pytest.approx(1.5), pytest.approx(0.0), MAX_LAUNCHES)
+        assert found == Correction(about(1.5), about(0.0), MAX_LAUNCHES)
 
     def test_what_was_said_with_a_correction_changes_no_later_one(self):
         plain = seen(np.linspace(0.8, 2.0, 12))

@@ -177,8 +177,9 @@ def test_a_refused_run_is_asked_again_by_the_next_command_alone(tmp_path):
     outcomes = train(made)
     assert [outcome.failure for outcome in outcomes if outcome.failure] == ["too large"]
     assert attempts(tmp_path, "short", 0) == 1
-    console = Console(file=io.StringIO(), width=200)
+    output = io.StringIO()
+    console = Console(file=output, width=200)
     assert not any(outcome.failure for outcome in train(made, console))
-    assert "refused at step" not in console.file.getvalue(), "the answer of before was taken for this one's"
+    assert "refused at step" not in output.getvalue(), "the answer of before was taken for this one's"
     assert_whole(tmp_path)
     assert attempts(tmp_path, "short", 0) == 2

@@ -313,8 +313,9 @@ def test_lines_are_printed_where_the_output_is_no_terminal(tmp_path):
 def test_the_noise_of_a_null_sweep_is_kept_for_sweeps_beside_it(tmp_path):
     recipe = Recipe("null", variants={"mha": 1.0}, seeds=(0, 1, 2, 3), null_orders=2)
     sweep = write_sweep(tmp_path / "null", recipe)
-    console = Console(file=io.StringIO(), width=200)
+    output = io.StringIO()
+    console = Console(file=output, width=200)
     conclude(sweep, console)
-    assert console.file.getvalue().count("two seeds of one variant on one order of data differ by") == 3
+    assert output.getvalue().count("two seeds of one variant on one order of data differ by") == 3
     stored = json.loads((sweep.path / "aa_library.json").read_text())["scales"]
     assert {entry["scale"] for entry in stored} == {"xs", "s", "m"}

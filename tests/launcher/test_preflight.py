@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Node:
 
 
 def probed(does, tmp_path, needs=(), end=ENDED) -> None:
-    node = Node(does, end)
+    node: Any = Node(does, end)
     preflight.run_preflight(node, node.start, tmp_path, needs, print)
 
 

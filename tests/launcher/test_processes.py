@@ -27,13 +27,14 @@ def test_the_processes_of_a_run_are_started_again_together(tmp_path):
     config = compose(["data=own", text, *TINY, "schedule.branches=[]", *shape])
     run = SweepDir(tmp_path / "two").run(config.scale.name, config.variant.name, config.seed)
     tools = LaunchHooks(engine=lambda _, logs: LocalEngine(logs), conclude=lambda *_: None)
-    console = Console(file=io.StringIO(), width=200)
+    output = io.StringIO()
+    console = Console(file=output, width=200)
     killer = threading.Thread(target=_kill, args=(run,))
     killer.start()
     outcomes = launch([config], tools, console)
     killer.join()
     assert outcomes == [Outcome("xs/mha/seed0", "finished", 30)]
-    said = console.file.getvalue()
+    said = output.getvalue()
     assert "process 0 of 2: the worker was ended by SIGKILL" in said
     assert "it is started again" in said
     assert read_status(run).attempt == 2

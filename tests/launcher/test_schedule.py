@@ -101,7 +101,7 @@ def instances(draw, most: int = 7, kinds: int = 2) -> tuple[list[RunTask], list[
 
 @settings(max_examples=40, deadline=None)
 @given(instances())
-def test_a_queue_is_a_plan(instance):
+def test_a_queue_is_a_plan(instance: tuple[list[RunTask], list[DevicePartition]]):
     check(place_tasks(*instance, QUEUE), *instance)
 
 

@@ -29,7 +29,7 @@ PACE = "0.02"
 @contextmanager
 def ray_cluster(cpus: int = CPUS, nodes: int = 2) -> Iterator[Any]:
     """`nodes`: with the head, each with so many processors."""
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]  # an optional dependency
 
     os.environ |= {"PYTHONPATH": str(ROOT), "FAKE_PACE": PACE, "RAY_USAGE_STATS_ENABLED": "0"}
     head = {

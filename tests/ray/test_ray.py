@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -260,8 +261,7 @@ def test_ray_tells_slices_apart_and_keeps_a_worker_on_its_own(cluster, tmp_path)
     spread = WorkerSpec("xs/seed0", (), {}, tmp_path / "log", devices=8, platform="tpu", processes=2)
     with pytest.raises(UserError, match="this Ray has 4 and 4, each a slice of its own"):
         RayEngine(RayConfig(cluster.address), tmp_path / "workers").check([spread], [], print)
-    import ray
-
+    ray: Any = importlib.import_module("ray")  # `import ray` reads to pyright as this folder
     with ray.init(cluster.address, namespace="slices", log_to_driver=False):
         slices = {node["NodeID"]: slice_name(node) for node in ray.nodes() if node["Alive"]}
         for name in sorted({*slices.values()}) * 2:

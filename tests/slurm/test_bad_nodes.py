@@ -82,6 +82,7 @@ def test_a_node_that_does_not_see_the_runs(cluster, unseen):
         cluster,
         driver,
         runs,
-        "/workers is not shared: the test job should have written a file there, but none appeared (Slurm could not",
+        "/workers is not shared: the test job should have written a file there, but none appeared"
+        " (Slurm could not",
     )
     assert "Choose a folder that every node sees, with runs=..." in said(runs)
