@@ -4,7 +4,7 @@ from harness.data.images.pca_features import PCAFeatures
 from harness.data.open_data import describe_data, open_data
 from harness.data.order.mixture_schedule import count_shared_examples, describe_mix
 from harness.data.order.sampler import Batch
-from harness.data.prefetch import Reader
+from harness.data.readers import Reader
 from harness.data.text.corpus import HeldOut, TextCorpus, update_example_hash
 from harness.data.text.describe_text import DataFacts
 

@@ -73,11 +73,9 @@ def train_segment(
     forks: frozenset[int] = frozenset(),
     until: int | None = None,
 ) -> Progress:
-    """Train from `start` to the end of the segment, or to the fork `until`. Save at `forks` too.
-
-    The metrics of a step are fetched after the next step is dispatched. Raises Diverged if a loss is not
-    finite, and Preempted on a stop request (the state is then saved).
-    """
+    """Train from `start` to the end of the segment, or to the fork `until`. Save at `forks` too. The metrics
+    of a step are fetched after the next step is dispatched. Raises Diverged if a loss is not finite, and
+    Preempted on a stop request (the state is then saved)."""
     evaluate_at, save_at = event_steps(programs, segment, forks)
     buffer, config = MetricsBuffer(programs, segment, run_io.writer, start), programs.config
     if start.step == 0 and config.finetune.method is not FinetuneMethod.none:
@@ -138,11 +136,9 @@ class MetricsBuffer:
         self.restart_clock()
 
     def read_batch(self, step: int) -> tuple[Batch, jax.Array]:
-        """Return the batch of a step, and its tokens on the devices.
-
-        The host time of both counts as input time, although the devices may still be busy with the previous
-        step. It is an upper bound on what a perfect reader would save.
-        """
+        """Return the batch of a step, and its tokens on the devices. The host time of both counts as input
+        time, although the devices may still be busy with the previous step. It is an upper bound on what a
+        perfect reader would save."""
         start = time.perf_counter()
         batch = self._programs.get_batch(step)
         tokens_MBT1 = self._programs.put_batch(batch)

@@ -28,10 +28,8 @@ from harness.training.programs.run_programs import make_run_programs
 
 
 def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
-    """Return the record of the parent checkpoint for `Facts.base`; None for random initial weights.
-
-    Raises UserError if there is no such checkpoint, or if it does not fit the model or the tokenizer.
-    """
+    """Return the record of the parent checkpoint for `Facts.base`; None for random initial weights. Raises
+    UserError if there is no such checkpoint, or if it does not fit the model or the tokenizer."""
     if config.finetune.method is FinetuneMethod.none:
         return None
     parent = _open_parent(config)
@@ -60,11 +58,9 @@ def load_parent_weights(base: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[str, np.ndarray]:
-    """Load the weights of a run at a step: float32 on the host, by the model's stored paths.
-
-    They are restored on one device, whatever mesh trained them, which is exact. LoRA factors are merged in.
-    In a multi-process run every process loads its own copy.
-    """
+    """Load the weights of a run at a step: float32 on the host, by the model's stored paths. They are
+    restored on one device, whatever mesh trained them, which is exact. LoRA factors are merged in. In a
+    multi-process run every process loads its own copy."""
     absolute_run = RunDir(run.path.resolve())  # Orbax takes no relative path
     config = replace(config, mesh=MeshConfig())
     programs = make_run_programs(config, model, jax.local_devices()[:1], _refuse_batch, {})
@@ -97,9 +93,8 @@ def _open_parent(config: Config) -> Checkpoint:
 def _check_tokenizer(config: Config, parent: Checkpoint) -> None:
     name, parent_name = config.data.tokenizer, parent.config.data.tokenizer
     codec, parent_vocabulary = load_tokenizer(name), parent.provenance.facts.shape["vocabulary"]
-    if codec.vocabulary != parent_vocabulary or (
-        name != parent_name and codec.fingerprint != load_tokenizer(parent_name).fingerprint
-    ):
+    equal = codec.vocabulary == parent_vocabulary
+    if not equal or (name != parent_name and codec.fingerprint != load_tokenizer(parent_name).fingerprint):
         raise UserError(
             f"data.tokenizer={name} ({codec.vocabulary} tokens) is not the tokenizer of finetune.parent="
             f"{config.finetune.parent}, {parent_name} ({parent_vocabulary} tokens). "

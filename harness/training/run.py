@@ -51,10 +51,8 @@ def train_run(
     task: PreparedRun, programs: RunPrograms, stop: Event, budget: MemoryBudget | None = None
 ) -> State:
     """Train a run and its branches from their newest checkpoints. Return the end state, as written to disk.
-
-    `budget`: memory that the runs of this process share; None: no memory check. An error ends this run
-    alone: its status gets one sentence, and an unexpected error leaves its traceback in the log.
-    """
+    `budget`: memory that the runs of this process share; None: no memory check. An error ends this run alone:
+    its status gets one sentence, and an unexpected error leaves its traceback in the log."""
     main = main_segment(task.config)
     attempt = read_status(task.run).attempt + 1
     timeline = Timeline(task.run, attempt, len(programs.devices), task.started_at) if is_primary() else None
@@ -256,10 +254,8 @@ def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:
     text = str(error)
     first_line = text.splitlines()[0] if text else ""
     if "No space left on device" in text:
-        return (
-            State.failed,
-            f"{run.path}: the disk is full. Free some space, then give the same command again.",
-        )
+        way_out = "Free some space, then give the same command again."
+        return State.failed, f"{run.path}: the disk is full. {way_out}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return State.oom, f"out of memory: {first_line if text else 'in Python'}"
     return State.failed, f"{type(error).__name__}: {first_line}"

@@ -57,9 +57,8 @@ def branch_segments(config: Config) -> list[Segment]:
 def check_schedule(schedule: ScheduleConfig) -> None:
     """Raise UserError for an unknown schedule, or for shares that exceed one run."""
     if schedule.name not in SHAPES:
-        raise UserError(
-            f"schedule.name={schedule.name}: no such schedule; {did_you_mean(schedule.name, SHAPES)}"
-        )
+        hint = did_you_mean(schedule.name, SHAPES)
+        raise UserError(f"schedule.name={schedule.name}: no such schedule; {hint}")
     if schedule.branches and schedule.name != "wsd":
         raise UserError(
             f"schedule.branches={list(schedule.branches)} needs a stable phase, which only schedule=wsd has."

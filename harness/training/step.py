@@ -29,9 +29,8 @@ METRICS = ("loss", "grad_norm", "expert_load", "expert_dropped")
 experts (1: balanced). `expert_dropped`: share of all assignments dropped for lack of capacity.
 """
 
-Step = Callable[
-    [TrainState, Int[Array, "M B T1"], Float[Array, ""]], tuple[TrainState, Float[Array, " metrics"]]
-]
+StepResult = tuple[TrainState, Float[Array, " metrics"]]
+Step = Callable[[TrainState, Int[Array, "M B T1"], Float[Array, ""]], StepResult]
 
 
 def make_step(

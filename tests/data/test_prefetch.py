@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.data import Batch, Reader, open_data
-from harness.data.prefetch import MAX_CACHED_BATCHES, PREFETCH_BATCHES
+from harness.data.readers import MAX_CACHED_BATCHES, PREFETCH_BATCHES
 
 
 class Stub:

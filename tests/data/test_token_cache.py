@@ -10,7 +10,7 @@ import pytest
 
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
-from harness.data.text import source_survey as content
+from harness.data.text import describe_text as content
 from harness.data.text import token_cache as cache
 from harness.data.text.sources import find_source, is_heldout
 from harness.data.text.token_cache import Tokens, open_tokens

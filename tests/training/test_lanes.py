@@ -11,8 +11,8 @@ import pytest
 from harness.config.worker_options import WorkerOptions
 from harness.core.atomic_files import read_json
 from harness.data import Reader, open_data
-from harness.data import shared_reader as reader_module
-from harness.data.shared_reader import SharedReaders
+from harness.data import readers as reader_module
+from harness.data.readers import SharedReaders
 from harness.records.run.config_file import read_config
 from harness.records.run.status import State, read_status
 from harness.training.output import checkpointer

@@ -22,10 +22,9 @@ from harness.data.images.pca_features import PCAFeatures
 from harness.data.images.pixels import LabelledImages, check_same_shape, read_images
 from harness.data.order.mixture_schedule import MixSchedule, check_mixes, mix_schedule
 from harness.data.order.permutation import make_key, permute
-from harness.data.order.sampler import Sampler
+from harness.data.order.sampler import Corpus
 from harness.data.text.corpus import HeldOut
-from harness.data.text.describe_text import DataFacts
-from harness.data.text.source_survey import content_hash
+from harness.data.text.describe_text import IMAGES, DataFacts, content_hash, num_heldout
 from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
 
 HEADER_WORDS = 4
@@ -48,7 +47,7 @@ class ImageDomain:
 
 
 @dataclass(frozen=True)
-class ImageCorpus:
+class ImageCorpus(Corpus):
     """Labelled images of all sources, with the schedule of their mixes."""
 
     domains: tuple[ImageDomain, ...]
@@ -65,14 +64,10 @@ class ImageCorpus:
         """Number of int32 values of a row."""
         return HEADER_WORDS + math.prod(self.domains[0].train.shape)
 
-    def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
-        """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""
-        return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
-
     def examples(
         self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Implement `sampler.ExampleSource`. Noise and time are drawn anew each epoch."""
+        """Implement `sampler.Corpus`. Noise and time are drawn anew each epoch."""
         domain = self.domains[source]
         count = len(domain.train.labels_N)
         epoch_B, index_B = np.divmod(rank_B, count)
@@ -93,7 +88,7 @@ class ImageCorpus:
         examples = {}
         for domain in self.domains:
             available = len(domain.heldout.labels_N)
-            count = num_heldout_images(domain.name, tokens, self.patches_per_image, available)
+            count = num_heldout(domain.name, tokens, self.patches_per_image, available, IMAGES)
             for time in HELDOUT_TIMES:
                 examples[f"{domain.name} t={time}"] = _heldout_at(domain, time, count)
         return examples
@@ -153,30 +148,14 @@ def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
     )
 
 
-def num_heldout_images(name: str, tokens: int, patches: int, available: int) -> int:
-    """Return the number of held-out images worth `tokens`. Raises UserError for too few images."""
-    count = tokens // patches
-    if not count:
-        raise UserError(
-            f"evaluation.tokens={tokens} is less than one image: give at least data.sequence_length={patches}"
-        )
-    if count > available:
-        raise UserError(
-            f"evaluation.tokens={tokens} is more than data.sources.{name} holds out ({available * patches}): "
-            "lower it, raise data.holdout, or give more images"
-        )
-    return count
-
-
 def _read_sources(config: DataConfig) -> tuple[list[Source], list[LabelledImages]]:
     if not config.sources:
         raise UserError("data.sources={} names no source. Add a source, for example pack:digits.")
     if not 0 < config.holdout < 1:
         raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     if not 0 <= config.label_dropout < 1:
-        raise UserError(
-            f"data.label_dropout={config.label_dropout} is not in [0, 1). Give a share such as 0.1."
-        )
+        dropout = config.label_dropout
+        raise UserError(f"data.label_dropout={dropout} is not in [0, 1). Give a share such as 0.1.")
     check_mixes(config)
     sources = [find_source(name, config.sources[name], IMAGE_SUFFIXES) for name in sorted(config.sources)]
     image_sets = [read_images(source) for source in sources]

@@ -76,9 +76,8 @@ def _source_pattern(counts: tuple[int, ...]) -> Int[np.ndarray, " slots"]:
     with the earliest deadline goes first. This is feasible, and keeps every prefix within one example of its
     share (Baruah et al. 1996, "Proportionate Progress").
     """
-    ready = sorted(
-        (j * PERIOD // k, -((j + 1) * PERIOD // -k), s) for s, k in enumerate(counts) for j in range(k)
-    )
+    examples = [(j, k, s) for s, k in enumerate(counts) for j in range(k)]
+    ready = sorted((j * PERIOD // k, -((j + 1) * PERIOD // -k), s) for j, k, s in examples)
     source_P, waiting, released = np.empty(PERIOD, np.int64), [], 0
     for slot in range(PERIOD):
         while released < PERIOD and ready[released][0] <= slot:

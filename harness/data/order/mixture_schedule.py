@@ -117,11 +117,9 @@ def describe_mix(config: DataConfig, scale: ScaleConfig) -> MixFacts:
 
 
 def count_shared_examples(config: DataConfig, other_config: DataConfig, scale: ScaleConfig) -> SharedExamples:
-    """Count the examples that two runs of one scale and data seed share, from their configs alone.
-
-    A source has the same order in both. So the run that takes fewer examples of it takes those that the other
-    takes first, and the examples of a step are a range of that order.
-    """
+    """Count the examples that two runs of one scale and data seed share, from their configs alone. A source
+    has the same order in both. So the run that takes fewer examples of it takes those that the other takes
+    first, and the examples of a step are a range of that order."""
     steps = _num_steps(config, scale)
     if steps != _num_steps(other_config, scale):
         return SharedExamples(steps * scale.batch, 0, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt64
 
 from harness.data.order import interleave
+from harness.data.order.mixture_schedule import MixSchedule
 
 
 @dataclass(frozen=True)
@@ -20,27 +21,34 @@ class Batch:
     """Ids of the examples; equal ids mean equal rows."""
 
 
-class ExampleSource(Protocol):
-    """Protocol of a corpus that a sampler can draw from."""
+class Corpus(ABC):
+    """A corpus that a sampler can draw from."""
+
+    schedule: MixSchedule
+    """Mixes of the run that reads it."""
 
     @property
+    @abstractmethod
     def row_length(self) -> int:
         """Number of int32 values of a row."""
-        ...
 
+    @abstractmethod
     def examples(
         self, source: int, data_seed: int, rank_B: Int[np.ndarray, " B"], local_rows_B: Bool[np.ndarray, " B"]
     ) -> tuple[Int32[np.ndarray, "M T+1"], UInt64[np.ndarray, " B"]]:
         """Return the examples that a run draws from `source` at positions `rank_B`: rows only where
         `local_rows_B` is true, ids for all. Each epoch reads every example once, in its own order."""
-        ...
+
+    def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
+        """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""
+        return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
 
 
 @dataclass(frozen=True)
 class Sampler:
     """Batches of one data seed. Stateless: any step, in any order, from any thread."""
 
-    corpus: ExampleSource
+    corpus: Corpus
     batch_size: int
     data_seed: int
     stages: tuple[interleave.Stage, ...]

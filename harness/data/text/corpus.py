@@ -15,8 +15,8 @@ from jaxtyping import Int, Int32, UInt64
 from harness.config.schema.run import DataConfig
 from harness.data.order.mixture_schedule import MixSchedule, mix_schedule, trained_sources
 from harness.data.order.permutation import make_key, permute
-from harness.data.order.sampler import Sampler
-from harness.data.text.describe_text import check_text_config, too_few_heldout, too_few_tokens
+from harness.data.order.sampler import Corpus
+from harness.data.text.describe_text import check_text_config, num_heldout, too_few_tokens
 from harness.data.text.token_cache import open_tokens
 from harness.data.text.tokenizers import Codec, load_tokenizer
 
@@ -56,7 +56,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class TextCorpus:
+class TextCorpus(Corpus):
     """Tokens of all sources, with the schedule of their mixes."""
 
     codec: Codec
@@ -73,14 +73,10 @@ class TextCorpus:
         """Number of tokens of a row."""
         return self.sequence_length + 1
 
-    def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
-        """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""
-        return Sampler(self, batch, data_seed, self.schedule.stages(batch), local_rows_B)
-
     def examples(
         self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Implement `sampler.ExampleSource`; an example is a window."""
+        """Implement `sampler.Corpus`; an example is a window."""
         domain = self.domains[source]
         epoch_B, index_B = np.divmod(rank_B, len(domain.train))
         key = make_key("order", data_seed, domain.name)
@@ -93,9 +89,7 @@ class TextCorpus:
         examples = {}
         for domain in self.domains:
             name, windows = domain.name, domain.heldout
-            count = tokens // windows.length
-            if not 0 < count <= len(windows):
-                raise too_few_heldout(name, tokens, windows.length, len(windows))
+            count = num_heldout(name, tokens, windows.length, len(windows))
             order_N = permute(np.arange(count, dtype=np.uint64), len(windows), make_key("heldout", name))
             tokens_NT = windows[order_N]
             num_bytes = int(self.codec.byte_lengths_V[tokens_NT[:, 1:]].sum())

@@ -43,17 +43,14 @@ class Source:
     def documents(self) -> Iterator[str]:
         """Yield the documents that hold more than white space, in a fixed order. Raises UserError."""
         for file in self.files:
+            where = f"{self.key}.path={self.path}: {file.name}"
             try:
                 yield from (text for text in self._read(file) if text.strip())
             except UnicodeError:
-                raise UserError(
-                    f"{self.key}.path={self.path}: {file.name} is not UTF-8: convert it"
-                ) from None
+                raise UserError(f"{where} is not UTF-8: convert it") from None
             except (OSError, pa.ArrowException):
-                raise UserError(
-                    f"{self.key}.path={self.path}: {file.name} cannot be read: it is damaged, protected, or "
-                    "not of the kind in its name. Replace it."
-                ) from None
+                problem = "it is damaged, protected, or not of the kind in its name"
+                raise UserError(f"{where} cannot be read: {problem}. Replace it.") from None
 
     def _read(self, file: Path) -> Iterator[str]:
         match suffix_of(file):

@@ -22,7 +22,7 @@ from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json
-from harness.data.text.source_survey import content_hash
+from harness.data.text.describe_text import content_hash
 from harness.data.text.sources import Source, is_heldout
 from harness.data.text.tokenizers import Codec
 
@@ -63,9 +63,8 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
         files = [stack.enter_context((draft / f"{split}.bin").open("wb")) for split in SPLITS]
         for documents in _document_batches(source):
             for text, tokens in zip(documents, codec.encode(documents), strict=True):
-                files[is_heldout(text, holdout)].write(
-                    np.append(tokens, codec.dtype.type(codec.end_token)).data
-                )
+                ended = np.append(tokens, codec.dtype.type(codec.end_token))
+                files[is_heldout(text, holdout)].write(ended.data)
     write_json(draft / "header.json", _checksums(draft))
     if _key(source, codec, holdout) != folder.name:
         raise UserError(
@@ -108,10 +107,9 @@ def _open_array(file: Path, dtype: np.dtype) -> np.ndarray:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    way_out = "choose another cache with AB_HARNESS_CACHE=FOLDER"
     with path.open("w") as file:
-        lock_file(
-            file.fileno(), fcntl.LOCK_EX, path.parent, "choose another cache with AB_HARNESS_CACHE=FOLDER"
-        )
+        lock_file(file.fileno(), fcntl.LOCK_EX, path.parent, way_out)
         try:
             yield
         finally:

@@ -52,9 +52,7 @@ class ByteCodec(Codec):
     vocabulary = 257
     end_token = 256
     fingerprint = "byte"
-
-    def __init__(self) -> None:
-        self.byte_lengths_V = np.append(np.ones(256, np.int32), np.int32(0))
+    byte_lengths_V = np.append(np.ones(256, np.int32), np.int32(0))
 
     def encode(self, documents: list[str]) -> list[np.ndarray]:
         """Return the UTF-8 bytes of each document."""
@@ -122,9 +120,8 @@ def _parse_tokenizer(name: str, content: bytes) -> Codec:
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(content)
     except Exception:  # the library documents no narrower class
-        raise UserError(
-            f"data.tokenizer={name} is not a file of the tokenizers library. Give a tokenizer.json."
-        ) from None
+        problem = "is not a file of the tokenizers library"
+        raise UserError(f"data.tokenizer={name} {problem}. Give a tokenizer.json.") from None
     end = next((token for name in END_TOKENS if (token := tokenizer.token_to_id(name)) is not None), None)
     if end is None:
         raise UserError(f"data.tokenizer={name} has no token that ends a document: add {END_TOKENS[0]}")

@@ -23,37 +23,35 @@ RateScales = Mapping[str, float]
 NO_MATRICES: Matrices = MappingProxyType({})
 
 
-def adamw(
-    config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
-) -> optax.GradientTransformation:
+Direction = tuple[optax.GradientTransformation, RateScales]
+"""Descent direction without learning rate and decay, and the factors of its learning rate."""
+
+
+def adamw(config: OptimizerConfig, rate_scales: RateScales, matrices: Matrices) -> Direction:
     """Build AdamW: decoupled weight decay (Loshchilov and Hutter, 2019), scaled by the learning rate."""
-    return _with_decay(_adam(config), config, decay_mask, rate_scales)
+    return optax.scale_by_adam(config.b1, config.b2, config.epsilon), rate_scales
 
 
-def lion(
-    config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
-) -> optax.GradientTransformation:
+def lion(config: OptimizerConfig, rate_scales: RateScales, matrices: Matrices) -> Direction:
     """Build Lion: the sign of a momentum, with decoupled decay (arXiv:2302.06675, algorithm 2). Its updates
     have Adam's size and rank, so learning rates carry across width as Adam's do."""
-    return _with_decay(optax.scale_by_lion(config.b1, config.b2), config, decay_mask, rate_scales)
+    return optax.scale_by_lion(config.b1, config.b2), rate_scales
 
 
-def muon(
-    config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices
-) -> optax.GradientTransformation:
+def muon(config: OptimizerConfig, rate_scales: RateScales, matrices: Matrices) -> Direction:
     """Build Muon for hidden matrices, at Adam's update size (arXiv:2502.16982), and Adam for the rest."""
     _check_muon(config, matrices)
     momentum = optax.trace(config.momentum, nesterov=True)
     parts: dict[Hashable, optax.GradientTransformation] = {
         "matrix": optax.chain(momentum, scale_by_orthogonal(matrices, config.ns_steps)),
-        "other": _adam(config),
+        "other": optax.scale_by_adam(config.b1, config.b2, config.epsilon),
     }
-    labels = {path: "matrix" if path in matrices else "other" for path in decay_mask}
+    labels = {path: "matrix" if path in matrices else "other" for path in rate_scales}
     rates = {**rate_scales, **{path: matrix.rate for path, matrix in matrices.items()}}
-    return _with_decay(optax.partition(parts, labels), config, decay_mask, rates)
+    return optax.partition(parts, labels), rates
 
 
-Optimizer = Callable[[OptimizerConfig, DecayMask, RateScales, Matrices], optax.GradientTransformation]
+Optimizer = Callable[[OptimizerConfig, RateScales, Matrices], Direction]
 
 OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "lion": lion, "muon": muon}
 
@@ -61,31 +59,15 @@ OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "lion": lion, "muon": muon}
 def make_optimizer(
     config: OptimizerConfig, decay_mask: DecayMask, rate_scales: RateScales, matrices: Matrices = NO_MATRICES
 ) -> optax.GradientTransformation:
-    """Build the descent direction, before the learning rate. Raises UserError for an unknown name.
-    `matrices`: the parameters that muon orthogonalises (`hidden_matrices`); muon needs at least one."""
+    """Build direction, factors per path, decay, before the learning rate. Decay comes last, so its share is
+    the same at every width. `matrices`: the parameters that muon orthogonalises (`hidden_matrices`); muon
+    needs at least one. Raises UserError for an unknown name."""
     if config.name not in OPTIMIZERS:
-        raise UserError(
-            f"optimizer.name={config.name}: no such optimizer; {did_you_mean(config.name, OPTIMIZERS)}"
-        )
-    return OPTIMIZERS[config.name](config, decay_mask, rate_scales, matrices)
-
-
-def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    return optax.scale_by_adam(config.b1, config.b2, config.epsilon)
-
-
-def _with_decay(
-    direction: optax.GradientTransformation,
-    config: OptimizerConfig,
-    decay_mask: DecayMask,
-    rate_scales: RateScales,
-) -> optax.GradientTransformation:
-    """Chain direction, per-path scales, decay. Decay comes last, so its share is the same at every width."""
-    return optax.chain(
-        direction,
-        *([_scale_per_path(rate_scales)] if any(scale != 1 for scale in rate_scales.values()) else []),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
-    )
+        hint = did_you_mean(config.name, OPTIMIZERS)
+        raise UserError(f"optimizer.name={config.name}: no such optimizer; {hint}")
+    direction, rates = OPTIMIZERS[config.name](config, rate_scales, matrices)
+    scale = [_scale_per_path(rates)] if any(factor != 1 for factor in rates.values()) else []
+    return optax.chain(direction, *scale, optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
 
 
 def _check_muon(config: OptimizerConfig, matrices: Matrices) -> None:

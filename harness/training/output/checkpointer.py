@@ -55,11 +55,9 @@ def wait_all() -> None:
 
 
 class Checkpointer:
-    """Background writer of a run's checkpoints; a manifest completes each checkpoint.
-
-    `save` takes a state that is never donated (a copy). It returns at once unless the last save of the run is
-    unfinished, so at most one copy per run exists. The next call raises the errors of the last one.
-    """
+    """Background writer of a run's checkpoints; a manifest completes each checkpoint. `save` takes a state
+    that is never donated (a copy). It returns at once unless the last save of the run is unfinished, so at
+    most one copy per run exists. The next call raises the errors of the last one."""
 
     def __init__(self, run: RunDir, policy: CheckpointConfig, protected: frozenset[int] = frozenset()):
         self._run, self._policy, self._protected = run, policy, protected

@@ -13,8 +13,8 @@ from harness.models import ImageModel
 from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
 from harness.records.run.sample_quality import SampleQuality, write_sample_quality
+from harness.training.programs.evaluate import EULER_STEPS
 from harness.training.programs.run_programs import RunPrograms
-from harness.training.programs.sample import EULER_STEPS
 from harness.training.step import TrainState
 
 NUM_SAMPLES = 256

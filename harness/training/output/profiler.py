@@ -1,7 +1,5 @@
-"""Trace of a few steady steps of a run by JAX's profiler, written once, to `<run>/profile/`.
-
-There is one profiler per process, and it sees the whole process: steps of other runs are in the trace too.
-"""
+"""Trace of a few steady steps of a run by JAX's profiler, written once, to `<run>/profile/`. There is one
+profiler per process, and it sees the whole process: steps of other runs are in the trace too."""
 
 from __future__ import annotations
 
@@ -58,9 +56,8 @@ class StepProfiler:
     def _start(self) -> None:
         self._first_step = None
         if not _PROFILER_LOCK.acquire(blocking=False):
-            self._writer.log(
-                "no trace: another run of this process is being traced, and JAX traces one at a time"
-            )
+            reason = "another run of this process is being traced, and JAX traces one at a time"
+            self._writer.log(f"no trace: {reason}")
             return
         self._writer.set_phase(PHASE)
         try:

@@ -54,9 +54,7 @@ class RunWriter:
     def heartbeat(self, phase: str, **changes: Any) -> None:
         """Update the heartbeat: at once when the phase changes, otherwise at most twice a second."""
         new_phase = phase != self._status.phase
-        self._status = dataclasses.replace(
-            self._status, state=State.running, phase=phase, progress=self._status.progress + 1, **changes
-        )
+        self.update_status(state=State.running, phase=phase, progress=self._status.progress + 1, **changes)
         self.set_phase(phase)
         if new_phase or time.monotonic() - self._last_write > HEARTBEAT_SECONDS:
             self._write()
@@ -101,8 +99,7 @@ class RunWriter:
 
 
 class NullWriter(RunWriter):
-    """Writer for a non-primary process. It drops rows and status (process 0 writes them) and logs to
-    stdout."""
+    """Writer for a non-primary process: drops rows and status (process 0 writes them), logs to stdout."""
 
     def write_part(self, step: int) -> None:
         """Drop all rows up to `step`."""

@@ -130,9 +130,8 @@ def _load(path: Path, devices: Sequence[Device]) -> Program | None:
         payload, arguments, results, ids = pickle.loads(path.read_bytes())
         unpickler = _DeviceRemapUnpickler(payload, dict(zip(ids, devices, strict=True)))
         executable, infos, no_kwargs = unpickler.load()
-        return jax.stages.Compiled(
-            executable.load(), [], arguments.unflatten(infos), results, no_kwargs=no_kwargs
-        )
+        inputs = arguments.unflatten(infos)
+        return jax.stages.Compiled(executable.load(), [], inputs, results, no_kwargs=no_kwargs)
     except FileNotFoundError:
         return None
     except Exception:  # another JAX version, or a damaged file: compile it again
@@ -164,11 +163,8 @@ class _DeviceRemapUnpickler(pickle.Unpickler):
         from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage]
 
         devices = tuple(self._devices.values())
-        options = get_compile_options(
-            num_replicas=1,
-            num_partitions=len(devices),
-            device_assignment=np.array([[device.id for device in devices]]),
-        )
+        ids = np.array([[device.id for device in devices]])
+        options = get_compile_options(num_replicas=1, num_partitions=len(devices), device_assignment=ids)
         return self._client.deserialize_executable(
             content, executable_devices=xla_client.DeviceList(devices), compile_options=options
         )

@@ -1,20 +1,23 @@
-"""Held-out loss per domain, at equal token counts."""
+"""Programs without a gradient: held-out loss per domain, at equal token counts, and samples of images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from harness.data import HeldOut
-from harness.models import Model
+from harness.models import ImageModel, Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.training.programs.compile_cache import Program, bounded_results
 from harness.training.trainable.trainable_model import Params, TrainableModel
+
+EULER_STEPS = 16
+"""Number of Euler steps from noise to image for the samples at the end of a run."""
 
 
 def make_evaluate(model: Model | TrainableModel):
@@ -34,11 +37,9 @@ def evaluate_domains(
     length: int,
     sharding: jax.sharding.Sharding,
 ) -> dict[str, tuple[float, float | None]]:
-    """Return the mean loss per token and the bits per byte of each domain.
-
-    Rows have `length` predicted tokens. The last batch of a domain is padded with repeated rows, which do not
-    enter the mean. Bits per byte is None if the tokens are not text.
-    """
+    """Return the mean loss per token and the bits per byte of each domain. Rows have `length` predicted
+    tokens. The last batch of a domain is padded with repeated rows, which do not enter the mean. Bits per
+    byte is None if the tokens are not text."""
     batches = {domain: padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
     sums = bounded_results(
         program(params, put_sharded(rows, sharding))
@@ -58,3 +59,22 @@ def padded_batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
     """Split rows into batches, repeating the first rows to fill the last batch."""
     indices = np.resize(np.arange(len(tokens_NT)), math.ceil(len(tokens_NT) / batch) * batch)
     return [tokens_NT[rows] for rows in indices.reshape(-1, batch)]
+
+
+def make_sample(model: Model, steps: int = EULER_STEPS):
+    """Build (params, rows [B, R], guidance) -> images, uint8 [B, H, W, C]."""
+    assert isinstance(model, ImageModel)
+
+    def sample(
+        params: Params, rows_BR: Int[Array, "B R"], guidance: Float[Array, ""]
+    ) -> UInt8[Array, "B H W C"]:
+        images_BHWC = model.sample(params, rows_BR, guidance, steps)
+        return jnp.clip(jnp.round((images_BHWC + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+    return sample
+
+
+def map_batches(program: Callable[[np.ndarray], Array], rows_NR: np.ndarray, batch: int) -> np.ndarray:
+    """Apply a program of `batch` rows to any number of rows; the padding of the last batch is dropped."""
+    results = bounded_results(program(rows_BR) for rows_BR in padded_batches(rows_NR, batch))
+    return np.concatenate(list(results))[: len(rows_NR)]

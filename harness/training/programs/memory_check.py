@@ -85,16 +85,16 @@ class MemoryBudget:
         limit: Callable[[], float] = memory_limit,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        self._measure_free, self._limit, self._wait_seconds = free or _make_free_memory(), limit, wait_seconds
+        before = resident_memory()  # what ended runs left to this process is free: it keeps freed memory
+        self._measure_free = free or (lambda: free_memory() + max(0.0, resident_memory() - before))
+        self._limit, self._wait_seconds = limit, wait_seconds
         self._free, self._reserved = 0.0, 0
         self._changed = threading.Condition()
 
     @contextmanager
     def reserve(self, programs: RunPrograms, waiting: Callable[[], None]) -> Iterator[None]:
-        """Reserve memory while a run trains. Raises UserError if the run cannot fit.
-
-        `waiting` is called repeatedly until there is memory; its exceptions end the wait.
-        """
+        """Reserve memory while a run trains. Raises UserError if the run cannot fit. `waiting` is called
+        repeatedly until there is memory; its exceptions end the wait."""
         need = memory_need(programs)
         device_stats = [device.memory_stats() for device in programs.local_devices]
         limits = [stats["bytes_limit"] for stats in device_stats if stats]
@@ -135,10 +135,3 @@ class MemoryBudget:
             free = f"{format_bytes(self._free)} free of {format_bytes(limit)}"
             room = f"{need.devices} simulated device{plural} on {free}"
             raise UserError(need.message(self._free / need.devices, room))
-
-
-def _make_free_memory() -> Callable[[], float]:
-    """Return a function of the free bytes, plus those that ended runs left to this process, which keeps
-    freed memory (core.cpu_flags)."""
-    before = resident_memory()
-    return lambda: free_memory() + max(0.0, resident_memory() - before)

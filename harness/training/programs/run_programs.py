@@ -23,9 +23,8 @@ from harness.parallel.sharding.axis_rules import addressable_rows, batch_shardin
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.run.provenance import code_hash_of
 from harness.training.programs.compile_cache import Device, Program, compile_or_load
-from harness.training.programs.evaluate import evaluate_domains, make_evaluate
+from harness.training.programs.evaluate import evaluate_domains, make_evaluate, make_sample, map_batches
 from harness.training.programs.program_specs import ProgramSpecs
-from harness.training.programs.sample import make_sample, map_batches
 from harness.training.step import TrainState
 from harness.training.trainable.trainable_model import TrainableModel, split_trainable
 
@@ -126,10 +125,8 @@ class RunPrograms:
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        specs = self._specs
-        return self._compile(
-            "evaluate", make_evaluate(self.trainable_model), specs.params, specs.unsplit_batch
-        )
+        function, specs = make_evaluate(self.trainable_model), self._specs
+        return self._compile("evaluate", function, specs.params, specs.unsplit_batch)
 
     @functools.cached_property
     def _program_sample(self) -> Program:
@@ -154,15 +151,10 @@ class RunPrograms:
         shape = [model_shape, self.model.spec.end_token, mesh_shape]
         optimizer = {k: v for k, v in to_plain(config.optimizer).items() if k != "learning_rate"}
         return [
-            to_plain(config.model),
-            to_plain(config.compute),
-            to_plain(config.loss),
+            *map(to_plain, (config.model, config.compute, config.loss)),
             optimizer,
             {key: value for key, value in to_plain(config.finetune).items() if key != "parent"},
-            sizes,
-            shape,
-            config.imports,
-            code_hash_of(config),
+            *(sizes, shape, config.imports, code_hash_of(config)),
         ]
 
 

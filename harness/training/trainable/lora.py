@@ -54,11 +54,9 @@ def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
 def lora_product(
     a: Float[Array, "*Z *I R"], b: Float[Array, "*Z R *O"], axes_a: Axes, axes_b: Axes
 ) -> Float[Array, "*Z *I *O"]:
-    """Compute a b, one product per layer and per expert.
-
-    The gradients are written out: autodiff would contract the first axis for b, and the bits of that sum
-    depend on the number of threads of the process (`models.layers.product`).
-    """
+    """Compute a b, one product per layer and per expert. The gradients are written out: autodiff would
+    contract the first axis for b, and the bits of that sum depend on the number of threads of the process
+    (`models.layers.product`)."""
     lead, inner, outer = _einsum_letters(axes_a, axes_b)
     sharding = out_sharding(*axes_a[:-1], *axes_b[len(lead) + 1 :])
     return jnp.einsum(f"{lead}{inner}r,{lead}r{outer}->{lead}{inner}{outer}", a, b, out_sharding=sharding)
@@ -71,13 +69,11 @@ def _forward(a: Array, b: Array, axes_a: Axes, axes_b: Axes) -> tuple[Array, tup
 def _backward(axes_a: Axes, axes_b: Axes, residuals: tuple[Array, Array], dw: Array) -> tuple[Array, Array]:
     lead, inner, outer = _einsum_letters(axes_a, axes_b)
     a, b = residuals
-    da = jnp.einsum(
-        f"{lead}{inner}{outer},{lead}r{outer}->{lead}{inner}r", dw, b, out_sharding=out_sharding(*axes_a)
-    )
+    equation = f"{lead}{inner}{outer},{lead}r{outer}->{lead}{inner}r"
+    da = jnp.einsum(equation, dw, b, out_sharding=out_sharding(*axes_a))
     a = jax.lax.optimization_barrier(jnp.moveaxis(a, -1, len(lead)))
-    db = jnp.einsum(
-        f"{lead}r{inner},{lead}{inner}{outer}->{lead}r{outer}", a, dw, out_sharding=out_sharding(*axes_b)
-    )
+    equation = f"{lead}r{inner},{lead}{inner}{outer}->{lead}r{outer}"
+    db = jnp.einsum(equation, a, dw, out_sharding=out_sharding(*axes_b))
     return da, jax.lax.optimization_barrier(db)
 
 

@@ -198,9 +198,8 @@ def _last_layers(config: Config, model: Model) -> frozenset[str]:
             "Set compute.scan_layers=false."
         )
     frozen = tuple(f"layers.{layer}." for layer in range(total - layers))
-    return frozenset(
-        path for path in model.stored_specs if path != "embedding" and not path.startswith(frozen)
-    )
+    paths = model.stored_specs.keys() - {"embedding"}
+    return frozenset(path for path in paths if not path.startswith(frozen))
 
 
 def _factor_path(path: str, name: str) -> str:
