@@ -37,7 +37,8 @@ class DevicePool:
         """Free a range. Raises ValueError if one of its devices is not allocated."""
         start, end = first, first + devices
         position = bisect_left(self._starts, start)
-        before, after = self._starts[:position][-1:], self._starts[position : position + 1]
+        before = self._starts[max(0, position - 1) : position]
+        after = self._starts[position : position + 1]
         if any(self._end_of[gap] > start for gap in before) or any(gap < end for gap in after):
             raise ValueError(f"devices {start} to {end - 1} are not all allocated")
         if before and self._end_of[before[0]] == start:

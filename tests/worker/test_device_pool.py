@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.core.device_pool import DevicePool
 from harness.core.host_memory import free_memory, memory_limit
-from harness.worker.device_pool import DevicePool
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.booleans(), st.integers(1, 6)), max_size=40))

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import EngineConfig, Isolation
-from harness.launcher.cost.correction import Correction, apply_correction
+from harness.launcher.cost.prediction_log import Correction, apply_correction
 from harness.launcher.cost.step_cost import Observation, RunEstimate, cpu_cores, estimate_run, possible_meshes
 from harness.launcher.placement.options import DevicePartition, RunTask
 from harness.launcher.placement.search import SweepSchedule, place_tasks
@@ -82,10 +82,8 @@ def forecast(
 
 def with_meshes(blocks: Sequence[Block], sweep_forecast: Forecast) -> list[Block]:
     """Return the blocks in the order of their starts, each run on a mesh of the width that it was given.
-
-    Workers take the longest block first, so that the last block to end is a short one and no core waits for
-    a long one: for the three scales of the demo and two workers that is 32 units of time against 38.
-    """
+    Workers take the longest block first, so that the last block to end is a short one and no core waits for a
+    long one: for the three scales of the demo and two workers that is 32 units of time against 38."""
     if sweep_forecast.unit == "workers":
         seconds = {name: estimate.seconds for name, estimate in sweep_forecast.estimates.items()}
         return sorted(blocks, key=lambda block: -max(seconds[run.name] for run in block.runs))

@@ -40,21 +40,16 @@ def freeze_places(
 ) -> dict[str, FrozenPlace]:
     """Write a place for each run that has none, or whose name is in `replan`. Returns all places. The
     estimate of a run is written beside its place, to be compared with its measured time later."""
-    existing = read_places(sweep)
-    places = {
-        run.name: FrozenPlace(block.name, lane, run.config.mesh)
-        for block in blocks
-        for lane, run in enumerate(block.runs)
-    }
-    new = {
-        name: place
-        for name, place in places.items()
-        if name not in existing or (name in replan and place != existing[name])
-    }
+    existing, new, estimates = read_places(sweep), {}, estimates or {}
+    for block in blocks:
+        for lane, run in enumerate(block.runs):
+            place = FrozenPlace(block.name, lane, run.config.mesh)
+            if run.name not in existing or (run.name in replan and place != existing[run.name]):
+                new[run.name] = place
     if existing and (added := [name for name in new if name not in existing]):
         ledger.append(sweep, "amendment", {"detail": _addition_text(added, existing), "runs": added})
     if new:
-        records = {name: _record(place) | _prediction(name, estimates or {}) for name, place in new.items()}
+        records = {name: to_plain(place) | _prediction(estimates.get(name)) for name, place in new.items()}
         ledger.append(sweep, "placement", {"runs": records})
     return existing | new
 
@@ -75,15 +70,10 @@ def in_lane_order(block: Block, places: Mapping[str, FrozenPlace]) -> Block:
     return Block(block.name, tuple(on_frozen_mesh(run, places) for run in ordered))
 
 
-def _record(place: FrozenPlace) -> dict[str, Any]:
-    return {"block": place.block, "lane": place.lane, "mesh": to_plain(place.mesh)}
-
-
-def _prediction(name: str, estimates: Mapping[str, RunEstimate]) -> dict[str, Any]:
+def _prediction(estimate: RunEstimate | None) -> dict[str, Any]:
     """Return the predicted seconds of a run and of its steps; empty for a run without an estimate."""
-    if name not in estimates:
+    if estimate is None:
         return {}
-    estimate = estimates[name]
     step = estimate.train / estimate.steps
     share = step / estimate.seconds
     interval = _interval(step, share * estimate.low, share * estimate.high)

@@ -107,19 +107,16 @@ class PlacementOptions:
 
     def choose_by_deadline(self, deadline: float, schedule: Schedule) -> list[PlacementChoice]:
         """Return the cheapest width of each block that meets the deadline, or its fastest one if none does.
-
         The price is devices for a static schedule, which holds them all at once, and device seconds for a
-        queue. Partitions are filled evenly.
-        """
+        queue. Partitions are filled evenly."""
         static = schedule is Schedule.static
         price = self.devices if static else self.device_seconds
         options = [_cheapest(seconds, deadline, price) for seconds in self.seconds]
         if len(self.machine) == 1:
             return [PlacementChoice(block, 0, int(option)) for block, option in enumerate(options[0])]
         rows = np.arange(len(self.members))
-        ends = np.array(
-            [seconds[rows, columns] for seconds, columns in zip(self.seconds, options, strict=True)]
-        )
+        pairs = zip(self.seconds, options, strict=True)
+        ends = np.array([seconds[rows, columns] for seconds, columns in pairs])
         prices = np.array([price[rows, columns] for columns in options])
         capacity = [part.devices * (1.0 if static else part.speed) for part in self.machine]
         partitions = _fill_evenly(prices, ends, deadline, np.array(capacity))

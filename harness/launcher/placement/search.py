@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,20 +94,18 @@ def place_tasks(
 def _static(options: PlacementOptions) -> PriorityList:
     """Return the narrowest widths for the earliest deadline that all blocks can meet side by side."""
     deadlines = np.unique(np.concatenate([seconds[np.isfinite(seconds)] for seconds in options.seconds]))
-    low, high = 0, len(deadlines)
-    while low < high:
-        middle = (low + high) // 2
-        if _fits(options, options.choose_by_deadline(deadlines[middle], Schedule.static), deadlines[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    if low == len(deadlines):
+
+    def fits(deadline: float) -> bool:
+        return _fits(options, options.choose_by_deadline(deadline, Schedule.static), deadline)
+
+    earliest = bisect_left(deadlines, True, key=fits)
+    if earliest == len(deadlines):
         need, available = options.devices.min(axis=1).sum(), sum(part.devices for part in options.machine)
         raise UserError(
             f"engine.schedule=static: all {len(options.members)} blocks at once need {need:.0f} "
             f"{options.machine[0].kind} or more, but there are {available}. Choose engine.schedule=queue."
         )
-    return tuple(options.choose_by_deadline(deadlines[low], Schedule.static))
+    return tuple(options.choose_by_deadline(deadlines[earliest], Schedule.static))
 
 
 def _fits(options: PlacementOptions, choices: Sequence[PlacementChoice], deadline: float) -> bool:
@@ -204,10 +203,8 @@ def _reservations(
     offsets = np.cumsum([0, *(part.devices for part in options.machine)]).tolist()
     for choice, slot in _slots(options, choices):
         job, kind = options.job(choice), options.machine[choice.partition].kind
-        for lane, (index, seconds) in enumerate(zip(options.members[choice.block], job.seconds, strict=True)):
-            first, end = (
-                offsets[choice.partition] + slot.first_device + lane * job.width,
-                slot.start + seconds,
-            )
-            task = tasks[index]
+        first = offsets[choice.partition] + slot.first_device
+        for index, seconds in zip(options.members[choice.block], job.seconds, strict=True):
+            task, end = tasks[index], slot.start + seconds
             yield index, Reservation(task.name, task.block, kind, first, job.width, slot.start, end)
+            first += job.width
