@@ -57,10 +57,8 @@ def check_identities(runs: Sequence[Run]) -> None:
 
 def create_new(runs: Sequence[Run]) -> set[str]:
     """Create the directories of runs that have none, as `prepare` would. Returns the names of these runs.
-
     Each file is synced before it gets its name, and `run.json` comes last. In threads, because a disk syncs
-    many files in hardly more time than one.
-    """
+    many files in hardly more time than one."""
     new = [run for run in runs if not run.dir.path.exists()]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(_create, new))
@@ -68,11 +66,9 @@ def create_new(runs: Sequence[Run]) -> set[str]:
 
 
 def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
-    """Make the directory fit for a worker, in whatever state a kill left it.
-
-    `run.json` is written last: without it the directory holds no run and is overwritten. The run's config
-    has the mesh from the ledger; a directory with another mesh dates from before a replan.
-    """
+    """Make the directory fit for a worker, in whatever state a kill left it. `run.json` is written last:
+    without it the directory holds no run and is overwritten. The run's config has the mesh from the ledger; a
+    directory with another mesh dates from before a replan."""
     if worker_of(run.dir):
         return RunAction.follow
     remove_partial_files(run.dir)
@@ -145,30 +141,34 @@ def provenance_of(run: Run) -> Provenance:
 
 
 def _repair_config(run: Run, stored: Provenance) -> None:
-    """Write a damaged config.yaml again; run.json has proven that it belongs to this run."""
-    if not checksum_ok(run.dir.config):
+    """Write config.yaml again if it is damaged or imports other modules than the command; run.json has proven
+    that it belongs to this run."""
+    if not _has_imports(run.dir, run):
         write_config(run.dir.config, run.config)
         write_provenance(run.dir, dataclasses.replace(stored, config_hash=hash_json(run.config)))
     for branch in run.dir.branches():
-        if not checksum_ok(branch.config):
+        if not _has_imports(branch, run):
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
+def _has_imports(directory: RunDir, run: Run) -> bool:
+    """Return whether the config in a directory is intact and imports what the command lists."""
+    config = directory.config
+    return checksum_ok(config) and contains_node(config, "imports", run.config.imports)
+
+
 def _check_records(sweep: SweepDir, run: Run, note: Note) -> RunAction:
-    faults = find_damage(run.dir, _expected_branches(run))
+    """Return `skip` if the records of an ended run are complete. A finished run has all its branches, any
+    other run those that it began."""
+    finished, shares = read_status(run.dir).state is State.finished, run.config.schedule.branches
+    branches = [share for share in shares if finished or run.dir.branch(share).path.is_dir()]
+    faults = find_damage(run.dir, branches)
     if not faults:
         return RunAction.skip
     note(f"{run.name}: {faults[0]}; it is trained again from its last valid checkpoint")
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
     set_state(run.dir, State.pending, faults[0])
     return RunAction.train
-
-
-def _expected_branches(run: Run) -> list[float]:
-    """Return the shares of the branches that an ended run must have: all if finished, else those begun."""
-    finished = read_status(run.dir).state is State.finished
-    shares = run.config.schedule.branches
-    return [share for share in shares if finished or run.dir.branch(share).path.is_dir()]
 
 
 def _find_drift(run: Run, stored: Provenance) -> str:
@@ -191,9 +191,8 @@ def _handle_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, not
     note(f"{run.name}: {drift} at step {step}; it goes on, and is marked MIXED_CODE")
     ledger.append(sweep, "drift", {"run": run.name, "what": drift, "step": step})
     code = f"{stored.code_hash}@{step}+{code_hash_of(run.config)}"
-    write_provenance(
-        run.dir, dataclasses.replace(stored, code_hash=code, versions=stored.versions | package_versions())
-    )
+    versions = stored.versions | package_versions()
+    write_provenance(run.dir, dataclasses.replace(stored, code_hash=code, versions=versions))
 
 
 def _identity_difference(run: Run, stored: Provenance) -> str:

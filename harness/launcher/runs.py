@@ -14,6 +14,7 @@ from harness.config.schema.engine import Isolation
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by
+from harness.core.paths import check_folder_name
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.provenance import Facts
 from harness.records.run.status import read_status
@@ -114,11 +115,8 @@ def check_trainable(configs: Sequence[Config]) -> None:
 
 def run_dir(sweep: SweepDir, config: Config) -> RunDir:
     """Return the directory of a run. Raises UserError for a name that cannot be a folder."""
-    for key, name in (("scale.name", config.scale.name), ("variant.name", config.variant.name)):
-        if not name or "/" in name or name.startswith("."):
-            raise UserError(
-                f"{key}={name} must name a folder: not empty, without '/' and without a leading dot."
-            )
+    check_folder_name("scale.name", config.scale.name)
+    check_folder_name("variant.name", config.variant.name)
     return sweep.run(config.scale.name, config.variant.name, config.seed)
 
 

@@ -16,7 +16,7 @@ from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, f
 from harness.launcher.runs import Run, check_distinct, check_trainable, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
-from harness.launcher.stages.interim_looks import InterimLooks, interim_looks
+from harness.launcher.stages.interim_looks import Looks, interim_looks
 from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
 from harness.launcher.stages.time_steps import time_variants
 from harness.launcher.stages.train_runs import EngineMaker, ready_engine, train_runs
@@ -26,6 +26,7 @@ from harness.records.paths import SweepDir
 from harness.records.run.provenance import Facts
 from harness.records.run.status import read_status
 from harness.records.sweep import ledger
+from harness.records.sweep.trusted_modules import remember_modules
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def launch(
         remaining = plan.keep(lambda run: not run.ended)
         engine = ready_engine(remaining, hooks.engine, note) if remaining else None
         hooks.before_first_record(plan.sweep)
+        remember_modules(plan.sweep, [name for config in configs for name in config.imports])
         looks = _freeze_rule(sweep_runs, tuning, note)
         plan = freeze_plan(plan, note)
         failed = train_runs(plan, sweep_runs.runs, looks, engine, hooks.engine, console)
@@ -135,7 +137,7 @@ def _report_edited_entries(sweep: SweepDir, note: Note) -> None:
         )
 
 
-def _freeze_rule(sweep_runs: SweepRuns, tuning: Mapping[str, Any], note: Note) -> InterimLooks | None:
+def _freeze_rule(sweep_runs: SweepRuns, tuning: Mapping[str, Any], note: Note) -> Looks | None:
     """Write the decision rule if none is written yet, and return the interim looks that it asks for."""
     sweep, configs = sweep_runs.sweep, [run.config for run in sweep_runs.runs]
     if deviation := freeze_rule.write_rule(sweep, configs[0], freeze_rule.compared_variants(configs), tuning):

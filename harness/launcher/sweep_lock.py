@@ -24,10 +24,9 @@ def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
         new = not sweep.driver_lock.exists()
         try:
             if not acquire(sweep.driver_lock, wait_seconds=0.2):
-                driver = owner(sweep.driver_lock)
-                name = (
-                    f"process {driver.pid} on {driver.host}" if driver and driver.pid else "another process"
-                )
+                name, driver = "another process", owner(sweep.driver_lock)
+                if driver and driver.pid:
+                    name = f"process {driver.pid} on {driver.host}"
                 raise UserError(
                     f"{sweep.path} is already being run by {name}. Wait for it, or stop it (its runs keep "
                     "going)."

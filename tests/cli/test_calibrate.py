@@ -15,9 +15,8 @@ from harness import cli
 from harness.cli.views.prediction_accuracy import LISTED, measure_accuracy, print_accuracy
 from harness.core.interval import Interval
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.correction import MIN_LAUNCHES, Correction, apply_correction
-from harness.launcher.cost.prediction_log import ASSUMED, PredictionLog
-from harness.launcher.cost.step_cost import estimate_run
+from harness.launcher.cost.prediction_log import MIN_LAUNCHES, Correction, PredictionLog, apply_correction
+from harness.launcher.cost.step_cost import ASSUMED, estimate_run
 from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.plan.plan_local import plan_on_this_machine

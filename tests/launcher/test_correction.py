@@ -13,18 +13,25 @@ from scipy.special import bdtr
 from scipy.stats import beta
 
 from harness.launcher.cost import measurements, prediction_log
-from harness.launcher.cost.correction import (
+from harness.launcher.cost.measurements import RunTiming, record_timings
+from harness.launcher.cost.prediction_log import (
     MAX_LAUNCHES,
     MIN_LAUNCHES,
     Correction,
+    Prediction,
     accuracy_by_evidence,
     apply_correction,
     fit_correction,
     fit_corrections,
 )
-from harness.launcher.cost.measurements import RunTiming, record_timings
-from harness.launcher.cost.prediction_log import ASSUMED, MEASURED, Prediction
-from harness.launcher.cost.step_cost import RunEstimate, estimate_run, machine_kind, program_hash
+from harness.launcher.cost.step_cost import (
+    ASSUMED,
+    MEASURED,
+    RunEstimate,
+    estimate_run,
+    machine_kind,
+    program_hash,
+)
 from harness.launcher.placement.frozen import freeze_places
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.workers.supervisor import Interrupted, Supervisor
@@ -54,13 +61,6 @@ def of(seconds: float, doubt: float = 1.01, **changes) -> RunEstimate:
     return dataclasses.replace(made, **changes)
 
 
-class TestFit:
-    @pytest.mark.parametrize(
-        ("launches", "runs", "shared", "own"),
-        [(MIN_LAUNCHES, 1, 0.0, 0.3), (MIN_LAUNCHES, 3, 0.25, 0.1)],
-    )
-    def test_nine_runs_of_ten_are_inside_and_the_bias_is_gone(self, launches, runs, shared, own):
-        """Steps take `bias` times as long as predicted, with scatter that a launch shares and scatter of
 def corrected(predictions: list[Prediction]) -> Correction:
     correction = fit_correction(predictions)
     assert correction
@@ -71,6 +71,13 @@ def about(value: float) -> Any:
     return pytest.approx(value)
 
 
+class TestFit:
+    @pytest.mark.parametrize(
+        ("launches", "runs", "shared", "own"),
+        [(MIN_LAUNCHES, 1, 0.0, 0.3), (MIN_LAUNCHES, 3, 0.25, 0.1)],
+    )
+    def test_nine_runs_of_ten_are_inside_and_the_bias_is_gone(self, launches, runs, shared, own):
+        """Steps take `bias` times as long as predicted, with scatter that a launch shares and scatter of
         each run; the run that is judged is of a launch of its own."""
         bias, trials, random = 1.4, 250, np.random.default_rng(launches * runs)
         hits, factors = 0, []

@@ -14,8 +14,7 @@ from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.prediction_log import ASSUMED
-from harness.launcher.cost.step_cost import machine_kind
+from harness.launcher.cost.step_cost import ASSUMED, machine_kind
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.sweep import launch

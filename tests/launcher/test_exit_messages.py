@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from harness.launcher.engines.engine_api import Exit, WorkerSpec
-from harness.launcher.engines.exit_messages import (
+from harness.launcher.engines.slurm.queue import last_slurm_message
+from harness.launcher.engines.worker_processes import (
     MAX_QUOTED_CHARACTERS,
+    ProcessGroupHandle,
     exit_message,
     last_error_line,
     log_sizes,
+    process_log,
 )
-from harness.launcher.engines.grouped_processes import ProcessGroupHandle, process_log
-from harness.launcher.engines.slurm.queue import last_slurm_message
 
 FAILED = Exit(1, "the worker ended with status 1")
 ABORTED = Exit(-6, "the worker was ended by SIGABRT")
@@ -43,7 +44,7 @@ def says(made: WorkerSpec, text: str, end: Exit, before: str = "") -> str:
 )
 def test_the_line_that_tells_is_quoted(tmp_path, log, line):
     said = log.splitlines()[line]
-    assert last_error_line(log) == said
+    assert last_error_line(log.splitlines()) == said
     sentence = says(order(tmp_path), log, FAILED)
     assert sentence == f"{FAILED.message}: {said} (see {tmp_path}/xs-seed0.log)"
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpec
-from harness.launcher.engines.grouped_processes import EXIT_GRACE_SECONDS, ProcessGroupHandle
+from harness.launcher.engines.worker_processes import EXIT_GRACE_SECONDS, ProcessGroupHandle
 from harness.launcher.sweep import launch
 from harness.records.paths import RunDir
 from harness.records.run.status import State, Status, write_status

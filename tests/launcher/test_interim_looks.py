@@ -12,7 +12,7 @@ from harness.config.schema.decision import Stopping
 from harness.config.schema.run import StageConfig
 from harness.core.errors import UserError
 from harness.launcher.runs import Block, Run, make_blocks, run_dir, sweep_dir
-from harness.launcher.stages.interim_looks import InterimLooks, interim_looks, train_by_looks
+from harness.launcher.stages.interim_looks import interim_looks, train_by_looks
 from harness.records.paths import SweepDir
 from harness.records.run.status import State, Status, read_status, write_status
 from harness.records.run.training_target import END, read_target
@@ -20,7 +20,7 @@ from harness.records.sweep import ledger
 from tests.launcher.support import config, configs, facts
 from tests.launcher.support import train as train_sweep
 
-LOOKS = InterimLooks((0.4, 0.6, 0.8))
+LOOKS = (0.4, 0.6, 0.8)
 
 
 class Trainer:
@@ -155,7 +155,7 @@ def test_looks_need_branches(tmp_path):
     with pytest.raises(UserError, match=r"would not see data\.stages"):
         interim_looks(made, Stopping.looks)
     made.data.stages = []
-    assert interim_looks(made, Stopping.looks) == InterimLooks((0.4, 0.8))
+    assert interim_looks(made, Stopping.looks) == (0.4, 0.8)
 
 
 def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
@@ -171,4 +171,4 @@ def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
     for each in made:
         each.rule.stopping = Stopping.none
     train_sweep(made)
-    assert asked == [InterimLooks((0.5,)), InterimLooks((0.5,))]
+    assert asked == [(0.5,), (0.5,)]

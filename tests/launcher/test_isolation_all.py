@@ -17,9 +17,8 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import Isolation, Schedule
 from harness.core.errors import UserError
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
-from harness.launcher.workers.retries import RetryPolicy
+from harness.launcher.workers.retries import RetryPolicy, Watchdog
 from harness.launcher.workers.supervisor import Assignment, Supervisor
-from harness.launcher.workers.watchdog import Watchdog
 from harness.launcher.workers.worker_specs import assign_runs
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.run_lock import worker_of

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from harness.launcher.cost import prediction_log
+from harness.launcher.cost import prediction_log, step_cost
 from harness.launcher.cost.prediction_log import (
     Prediction,
     PredictionLog,
@@ -24,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 def made(run: str = "xs/mha/seed0", **changes) -> Prediction:
     fields = {
         "run": run, "experiment": "trial", "launch": "a", "program": "p", "machine": "cpu x 2", "devices": 1,
-        "evidence": prediction_log.MEASURED, "raw": 0.1, "predicted": 0.2, "low": 0.15, "high": 0.3,
+        "evidence": step_cost.MEASURED, "raw": 0.1, "predicted": 0.2, "low": 0.15, "high": 0.3,
         "measured": 1 / 3, "date": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     return Prediction(**fields | changes)

@@ -62,7 +62,7 @@ def test_a_process_ends_with_its_actor(tmp_path):
         "import os, pathlib, sys, time\n"
         "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
     )
-    made = task(tmp_path, "harness.launcher.engines.ray.parent_death", "sleeps", "pid")
+    made = task(tmp_path, "harness.launcher.engines.ray.process_actor", "sleeps", "pid")
     code = (
         f"from harness.launcher.engines.ray.process_actor import ProcessActor, ProcessTask; "
         f"ProcessActor('k', {made!r}); "

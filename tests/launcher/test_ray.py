@@ -14,10 +14,10 @@ from harness.config.schema.engine import RayConfig
 from harness.core.atomic_files import write_checksummed_json
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.grouped_processes import EXIT_GRACE_SECONDS
 from harness.launcher.engines.ray import ray_engine as ray
 from harness.launcher.engines.ray.process_actor import NODE_ADDRESS
 from harness.launcher.engines.ray.ray_engine import RayEngine
+from harness.launcher.engines.worker_processes import EXIT_GRACE_SECONDS
 from harness.records.run.status import ProcessInfo
 from tests.launcher.fake_ray import Actor, ActorUnavailableError, FakeRay, RayError, free_port, only, order
 from tests.launcher.support import wait_for

@@ -304,7 +304,7 @@ def test_the_script_asks_for_what_the_order_needs(tmp_path, monkeypatch):
     )
     made = order(tmp_path / "a b", devices=4)
     text = array_script(
-        asked, tmp_path / "a b", "jobs-1", [WorkerCommand(made, "harness.worker", ("/a b/run",))]
+        asked, tmp_path / "a b", "jobs-1", [WorkerCommand(made, ("harness.worker", "/a b/run"))]
     )
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash"

@@ -18,11 +18,11 @@ import pytest
 from harness.config.schema.engine import RayConfig
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import WorkerSpec
-from harness.launcher.engines.grouped_processes import ProcessGroupHandle
 from harness.launcher.engines.ray.process_actor import ProcessActor, ProcessTask
 from harness.launcher.engines.ray.ray_engine import LINGER_SECONDS, RayEngine
 from harness.launcher.engines.ray.slice_shape import slice_name
 from harness.launcher.engines.ray.workers import ActorProcess, RayWorker, release_placement, request_placement
+from harness.launcher.engines.worker_processes import ProcessGroupHandle
 from harness.records.paths import SweepDir
 from harness.records.run.checkpoint_manifest import manifest_steps
 from harness.records.run.status import State, read_status

@@ -10,8 +10,13 @@ from rich.console import Console
 from harness.core.errors import UserError
 from harness.core.interval import Interval
 from harness.core.number_format import format_interval, format_number, plain_text
-from harness.launcher.cost.correction import MIN_LAUNCHES, Accuracy, accuracy_by_evidence
-from harness.launcher.cost.prediction_log import Prediction, PredictionLog
+from harness.launcher.cost.prediction_log import (
+    MIN_LAUNCHES,
+    Accuracy,
+    Prediction,
+    PredictionLog,
+    accuracy_by_evidence,
+)
 from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import Table, drop_columns, make_table
 

@@ -14,7 +14,6 @@ import numpy as np
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.correction import Correction, fit_corrections
 from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of
 from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
@@ -54,17 +53,16 @@ def load_observations(platform: str) -> list[Observation]:
         return []
 
 
-def load_corrections(platform: str) -> dict[str, Correction]:
+def load_corrections(platform: str) -> dict[str, prediction_log.Correction]:
     """Return the corrections for this kind of machine, by evidence."""
-    return fit_corrections(prediction_log.read_predictions().predictions, machine_kind(platform))
+    records = prediction_log.read_predictions().predictions
+    return prediction_log.fit_corrections(records, machine_kind(platform))
 
 
 def record_timings(sweep: SweepDir, runs: Sequence[Run], oversubscription: float) -> list[str]:
-    """Store the times of these runs, and the errors of what the ledger predicted for them.
-
-    Returns lines about these errors; none if no run was trained from its start to its end. A cache that
-    cannot be written is one more line.
-    """
+    """Store the times of these runs, and the errors of what the ledger predicted for them. Returns lines
+    about these errors; none if no run was trained from its start to its end. A cache that cannot be written
+    is one more line."""
     timings = {run.name: timing for run in runs if (timing := run_timing(run)) is not None}
     finished = [run for run in runs if run.name in timings]
     if not finished:
@@ -119,14 +117,14 @@ def _save_observations(
     platform = runs[0].config.cluster.platform
     before = load_observations(platform)
     compiled = {observation.program for observation in before}
-    new = [
-        to_observation(run, timings[run.name], oversubscription, program_hash(run.config) in compiled)
-        for run in runs
-    ]
+    observations = [*before]
+    for run in runs:
+        warm = program_hash(run.config) in compiled
+        observations.append(to_observation(run, timings[run.name], oversubscription, warm))
     content = atomic_files.read_json(_path())
-    content = content if isinstance(content, dict) else {}
-    entries = [dataclasses.asdict(observation) for observation in [*before, *new]]
-    atomic_files.write_json(_path(), content | {machine_kind(platform): entries[-MAX_OBSERVATIONS:]})
+    entries = [dataclasses.asdict(observation) for observation in observations[-MAX_OBSERVATIONS:]]
+    content = (content if isinstance(content, dict) else {}) | {machine_kind(platform): entries}
+    atomic_files.write_json(_path(), content)
 
 
 def _to_predictions(

@@ -18,10 +18,11 @@ import numpy as np
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.hashing import hash_json, to_plain
-from harness.launcher.cost.prediction_log import ASSUMED, MEASURED
 from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_hash_of
 
+MEASURED, ASSUMED = "earlier runs on this machine", "assumed"
+"""Labels of the evidence that a prediction for this machine rests on."""
 DEFAULT_RATES = {"cpu": 2e10}
 """FLOP/s of one device without a measurement: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
@@ -93,7 +94,7 @@ class RunEstimate:
     steps: int
     """Steps in `train`, with those of cooldown branches."""
     factor: float = 1.0
-    """Correction that `train` includes (launcher.cost.correction)."""
+    """Correction that `train` includes (launcher.cost.prediction_log)."""
 
     @property
     def seconds(self) -> float:
@@ -127,7 +128,7 @@ def estimate_run(
     workload = workload_of(run.config, run.facts)
     near, distance = _nearest(workload, width, oversubscription, observations)
     default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
-    rates = np.array([_rate_at_width(observation, width) for observation in near] or [default])
+    rates = np.array([o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near] or [default])
     rate = float(np.median(rates)) * width / max(1.0, oversubscription)
     low, high = _uncertainty(rates, distance)
     parts = {
@@ -167,14 +168,8 @@ def program_hash(config: Config) -> str:
     follows training.programs.run_programs."""
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
-    return hash_json(
-        [config.model, config.compute, config.loss, optimizer, sizes, config.imports, code_hash_of(config)]
-    )
-
-
-def _rate_at_width(observation: Observation, width: int) -> float:
-    """Return the rate that a device of the observation would have in a lane of another width."""
-    return observation.rate * RATE_PER_DOUBLING ** math.log2(width / observation.width)
+    nodes = [config.model, config.compute, config.loss, optimizer, sizes]
+    return hash_json([*nodes, config.imports, code_hash_of(config)])
 
 
 def _uncertainty(rates: np.ndarray, distance: float) -> tuple[float, float]:
@@ -204,11 +199,9 @@ def possible_meshes(config: Config) -> dict[int, MeshConfig]:
 
 
 def device_bytes(facts: Facts, mesh: MeshConfig) -> float:
-    """Return the memory of one device in bytes.
-
-    `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert` and `context` split the tokens. The splits
-    of activations by `tensor` and of weights by `expert` are ignored, so the result is rather too large.
-    """
+    """Return the memory of one device in bytes. `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert`
+    and `context` split the tokens. The splits of activations by `tensor` and of weights by `expert` are
+    ignored, so the result is rather too large."""
     tokens = mesh.data * mesh.fsdp * mesh.expert * mesh.context
     return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / tokens
 

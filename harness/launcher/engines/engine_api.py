@@ -46,7 +46,7 @@ class Exit:
     process: int = field(default=0, compare=False)
     """Index of the process whose end this is."""
     scheduler_message: str = ""
-    """Message of the scheduler, if it explains more than the worker's log (engines.exit_messages)."""
+    """Message of the scheduler, if it explains more than the worker's log (engines.worker_processes)."""
 
 
 def remote_environment(spec: WorkerSpec) -> dict[str, str]:

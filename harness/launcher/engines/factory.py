@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
 from harness.core.errors import UserError, did_you_mean
 from harness.launcher.engines.engine_api import Engine, WorkerSpec
-
-if TYPE_CHECKING:
-    from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
-    from harness.launcher.engines.slurm.steps_engine import StepsEngine
+from harness.launcher.engines.local.local_engine import LocalEngine
+from harness.launcher.engines.ray.ray_engine import RayEngine
+from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
+from harness.launcher.engines.slurm.steps_engine import StepsEngine
 
 
 def make_engine(config: EngineConfig, logs: Path) -> Engine:
@@ -20,26 +19,16 @@ def make_engine(config: EngineConfig, logs: Path) -> Engine:
     if config.name == "slurm":
         return make_slurm_engine(config.slurm, logs)
     if config.name == "ray":
-        from harness.launcher.engines.ray.ray_engine import RayEngine
-
         return RayEngine(config.ray, logs)
-    if config.name != "local":
-        hint = did_you_mean(config.name, ["local", "ray", "slurm"])
-        raise UserError(f"engine.name={config.name}: no such engine; {hint}")
-    from harness.launcher.engines.local.local_engine import LocalEngine
-
-    return LocalEngine(logs)
+    if config.name == "local":
+        return LocalEngine(logs)
+    hint = did_you_mean(config.name, ["local", "ray", "slurm"])
+    raise UserError(f"engine.name={config.name}: no such engine; {hint}")
 
 
 def make_slurm_engine(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
     """Make the engine of `engine.slurm.submit`: batch jobs, or steps of the current allocation."""
-    if config.submit is Submit.steps:
-        from harness.launcher.engines.slurm.steps_engine import StepsEngine
-
-        return StepsEngine(config, logs)
-    from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
-
-    return SlurmEngine(config, logs)
+    return StepsEngine(config, logs) if config.submit is Submit.steps else SlurmEngine(config, logs)
 
 
 def batch_scripts(config: EngineConfig, logs: Path, specs: Sequence[WorkerSpec]) -> list[str]:

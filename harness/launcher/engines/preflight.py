@@ -18,6 +18,7 @@ from typing import Any
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Engine, Exit, WorkerSpec
+from harness.launcher.engines.worker_processes import log_lines
 from harness.records.run.provenance import code_hash
 from harness.records.run.run_lock import WAY_OUT, acquire, owner, release
 
@@ -42,10 +43,8 @@ def run_preflight(
     files: Sequence[Path],
     note: Callable[[str], None],
 ) -> None:
-    """Run the test job. Raises UserError with the first problem of the node.
-
-    After an error no file remains: the message quotes the log. `files`: files that a node must read.
-    """
+    """Run the test job. Raises UserError with the first problem of the node. After an error no file remains:
+    the message quotes the log. `files`: files that a node must read."""
     _remove_files(folder)
     token = secrets.token_hex(8)
     question, answer, lock = _exchange_files(folder, token)
@@ -108,9 +107,7 @@ def _read_answer(answer: Path, end: Exit, log: Path) -> dict[str, Any] | None:
 
 def _last_output(end: Exit, log: Path) -> str:
     """Return the last lines of the log, else the message of the scheduler."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    texts = [line.strip() for line in lines if line.strip()]
-    return "; ".join(texts[-QUOTED_LOG_LINES:]) or end.scheduler_message
+    return "; ".join(log_lines(log)[-QUOTED_LOG_LINES:]) or end.scheduler_message
 
 
 def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:

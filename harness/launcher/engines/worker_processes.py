@@ -1,10 +1,13 @@
-"""Process groups: the processes that train one run start and end together."""
+"""Processes of a worker, which start and end together, and the messages that say why they ended."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import signal
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +17,12 @@ from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpe
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import owner
 
+MAX_QUOTED_CHARACTERS = 300
+"""Number of characters that are quoted from a log."""
+
+
+_ERROR_LINE = re.compile(r"^[\w.]*(error|exception)\b|\b(error:|fatal|check failed|killed)", re.IGNORECASE)
+"""Pattern of the error lines of Python, XLA, shells and Slurm. Hints and stack traces follow these lines."""
 Handle = TypeVar("Handle")
 EXIT_GRACE_SECONDS = 30.0
 """Seconds that the other processes have to exit by themselves after the first has exited."""
@@ -83,3 +92,48 @@ def exit_of_group(spec: WorkerSpec, end: Exit) -> Exit:
     if spec.processes == 1 or not end.code or not any(owner(RunDir(run).worker_lock) for run in spec.runs):
         return end
     return Exit(ALREADY_RUNNING, end.message)
+
+
+def log_sizes(spec: WorkerSpec) -> dict[Path, int]:
+    """Return the bytes in each process's log. Older output does not explain a later exit."""
+    logs = [process_log(spec, index) for index in range(spec.processes)]
+    return {log: log.stat().st_size for log in logs if log.exists()}
+
+
+def exit_message(spec: WorkerSpec, end: Exit, log_sizes_before: Mapping[Path, int]) -> str:
+    """Build the exit message: the reason, then the last relevant line of the scheduler's or worker's log.
+    `log_sizes_before`: the result of `log_sizes` when the worker was started."""
+    log = process_log(spec, end.process)
+    output = log_lines(log, log_sizes_before.get(log, 0))
+    reason = end.scheduler_message
+    if not reason and end.code is not None:
+        reason = last_error_line(output, any_line=end.code > 0)
+    message = f"{end.message}: {reason[:MAX_QUOTED_CHARACTERS]}" if reason else end.message
+    if end.code is None:
+        return message
+    return f"{message} (see {log})" if output else f"{message} (nothing in {log})"
+
+
+def last_error_line(lines: list[str], *, any_line: bool = True) -> str:
+    """Return the last line that names an error; without one, the last line if `any_line`, else ''."""
+    matches = [line for line in lines if _ERROR_LINE.search(line)] or (lines if any_line else [])
+    return matches[-1] if matches else ""
+
+
+def log_lines(log: Path, start: int = 0) -> list[str]:
+    """Return the lines of a log from byte `start` on, stripped and without empty ones; none without a log."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def exit_code_text(code: int) -> str:
+    """Describe an exit status; a negative one is a signal."""
+    if code >= 0:
+        return f"the worker ended with status {code}"
+    with contextlib.suppress(ValueError):
+        return f"the worker was ended by {signal.Signals(-code).name}"
+    return f"the worker was ended by signal {-code}"

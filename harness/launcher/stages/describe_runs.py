@@ -43,9 +43,8 @@ def description_key(config: Config) -> str:
     """Hash all that facts depend on: the config, the code, and the present state of data and parent files."""
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
-    return hash_json(
-        [relevant, code_hash_of(config), [_stamps(Path(path)) for path in paths], _parent_stamps(config)]
-    )
+    stamps = [_stamps(Path(path)) for path in paths]
+    return hash_json([relevant, code_hash_of(config), stamps, _parent_stamps(config)])
 
 
 def _parent_stamps(config: Config) -> list[Any]:
@@ -79,7 +78,7 @@ def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:
         paths = [Path(folder) / f"{index}.yaml" for index in range(len(configs))]
         for path, config in zip(paths, configs, strict=True):
             write_config(path, config)
-        command = [sys.executable, "-m", "harness.worker.describe", *map(str, paths)]
+        command = [sys.executable, "-P", "-m", "harness.worker.describe", *map(str, paths)]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named 'jax'" in answer.stderr:
         raise UserError(

@@ -26,9 +26,8 @@ def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
     trained = {path.parent.name for path in sweep.path.glob("*/*/seed*")}
     variants = {config.variant.name for config in configs}
     if len(variants) > 1 and rule.control not in variants | trained:
-        raise UserError(
-            f"rule.control={rule.control}: not among the variants of this sweep; {did_you_mean('', variants)}"
-        )
+        hint = did_you_mean("", variants)
+        raise UserError(f"rule.control={rule.control}: not among the variants of this sweep; {hint}")
 
 
 def compared_variants(configs: Sequence[Config]) -> list[str]:
@@ -42,11 +41,9 @@ def compared_variants(configs: Sequence[Config]) -> list[str]:
 def write_rule(
     sweep: SweepDir, config: Config, variants: Sequence[str], tuning: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Write the rule if the sweep has none yet, else record how this one deviates. Returns the deviation.
-
-    The rule includes the family of treatments for the multiplicity correction (all `variants` but the
-    control), the gate's margins and the tuning result of each variant.
-    """
+    """Write the rule if the sweep has none yet, else record how this one deviates. Returns the deviation. The
+    rule includes the family of treatments for the multiplicity correction (all `variants` but the control),
+    the gate's margins and the tuning result of each variant."""
     content = _rule_content(config, variants, tuning or {})
     entries = ledger.read_valid(sweep, "rule")
     fixed = _without_hash(atomic_files.read_json(sweep.rule))

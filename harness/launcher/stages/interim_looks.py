@@ -6,8 +6,7 @@ when it is taken, and never taken again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.config.schema.decision import Stopping
@@ -25,21 +24,11 @@ Train = Callable[[Sequence[Block]], None]
 """Trains runs to the targets in their directories; returns when each is reached, or given up."""
 
 
-@dataclass(frozen=True)
-class InterimLooks:
-    """Looks of a sweep before its end, as shares of the token budget. Raises UserError without any."""
-
-    shares: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.shares:
-            raise UserError(
-                "rule.stopping=looks: there is no look before the end. Choose schedule=looks (three looks), "
-                "or set schedule.branches=[0.4,0.6,0.8]."
-            )
+Looks = tuple[float, ...]
+"""Looks of a sweep before its end, as shares of the token budget; at least one."""
 
 
-def interim_looks(config: Config, stopping: Stopping) -> InterimLooks | None:
+def interim_looks(config: Config, stopping: Stopping) -> Looks | None:
     """Return the looks; None if the rule decides only at the end. Raises UserError without branches."""
     if stopping is Stopping.none:
         return None
@@ -48,23 +37,26 @@ def interim_looks(config: Config, stopping: Stopping) -> InterimLooks | None:
             "rule.stopping=looks: a look before the end would not see data.stages of "
             f"'{config.variant.name}' in full. Set rule.stopping=none."
         )
-    return InterimLooks(tuple(sorted(config.schedule.branches)))
+    if not config.schedule.branches:
+        raise UserError(
+            "rule.stopping=looks: there is no look before the end. Choose schedule=looks (three looks), "
+            "or set schedule.branches=[0.4,0.6,0.8]."
+        )
+    return tuple(sorted(config.schedule.branches))
 
 
-def train_by_looks(
-    sweep: SweepDir, blocks: Sequence[Block], looks: InterimLooks, train: Train, note: Note
-) -> None:
+def train_by_looks(sweep: SweepDir, blocks: Sequence[Block], looks: Looks, train: Train, note: Note) -> None:
     """Train every block to its end, or to the look at which its scale was stopped."""
-    for number, share in enumerate(looks.shares, start=1):
+    for number, share in enumerate(looks, start=1):
         stops = {scale: _stop_share(sweep, scale) for scale in {block.scale for block in blocks}}
         blocks = [block for block in blocks if stops[block.scale] >= share]
         _train_to(share, blocks, train)
         for scale in dict.fromkeys(block.scale for block in blocks):
             decision = _read_decision(sweep, scale, number) or _decide(sweep, scale, number, looks, note)
             if _stop_share(sweep, scale) == share:
-                _set_stopped(
-                    [run for block in blocks if block.scale == scale for run in block.runs], decision
-                )
+                for run in [run for block in blocks if block.scale == scale for run in block.runs]:
+                    if read_status(run.dir).state is State.waiting:
+                        set_state(run.dir, State.stopped, decision["detail"])
     blocks = [block for block in blocks if _stop_share(sweep, block.scale) == END]
     _train_to(END, blocks, train)
 
@@ -85,14 +77,14 @@ def _has_reached(run: Run, share: float) -> bool:
     return status.state is State.waiting and share < END and branch_is_complete(run.dir.branch(share))
 
 
-def _decide(sweep: SweepDir, scale: str, number: int, looks: InterimLooks, note: Note) -> dict[str, Any]:
+def _decide(sweep: SweepDir, scale: str, number: int, looks: Looks, note: Note) -> dict[str, Any]:
     from harness.compare.verdict.interim_looks import decide_look  # scipy takes a third of a second to import
 
-    decision = decide_look(sweep, scale, number, looks.shares)
+    decision = decide_look(sweep, scale, number, looks)
     content = {
         "scale": scale,
         "look": number,
-        "share": looks.shares[number - 1],
+        "share": looks[number - 1],
         "stop": decision.stop,
         "outcomes": decision.outcomes,
         "detail": decision.sentence,
@@ -100,12 +92,6 @@ def _decide(sweep: SweepDir, scale: str, number: int, looks: InterimLooks, note:
     ledger.append(sweep, "look", content)
     note(decision.sentence)
     return content
-
-
-def _set_stopped(runs: Sequence[Run], decision: Mapping[str, Any]) -> None:
-    for run in runs:
-        if read_status(run.dir).state is State.waiting:
-            set_state(run.dir, State.stopped, decision["detail"])
 
 
 def _read_decision(sweep: SweepDir, scale: str, number: int) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,13 @@ from harness.config.run_identity import config_difference
 from harness.core.hashing import is_covered_by
 from harness.core.number_format import format_si
 from harness.launcher.placement.forecast import Forecast
+from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
 from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
 if TYPE_CHECKING:
     from harness.compare.stats.power import Power
-
-Note = Callable[[str], None]
 
 
 def printer(console: Console) -> Note:
@@ -42,6 +41,7 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
         f"{sweep.path}: {len(runs)} runs; {factors if product else _count_blocks(runs)}",
         f"  variants {', '.join(name + (' (control)' if name == control else '') for name in variants)}; "
         f"seeds {', '.join(map(str, seeds))}",
+        *_nothing_compared(sweep, runs),
     ]
     for scale in scales if product else _scales_by_size(runs):
         members = [run for run in runs if run.config.scale.name == scale]
@@ -79,9 +79,8 @@ class DesignPower:
         seeds = min((rung.seeds for rung in self.design.rungs), default=0) if self.design else 1
         if self.seeds_needed is None or seeds >= self.seeds_needed:
             return []
-        return [
-            f"The sign-flip test cannot reach its level with fewer than {self.seeds_needed} seeds a scale."
-        ]
+        need = f"fewer than {self.seeds_needed} seeds a scale"
+        return [f"The sign-flip test cannot reach its level with {need}."]
 
 
 def design_power(sweep: SweepDir, runs: Sequence[Run]) -> DesignPower:
@@ -96,10 +95,10 @@ def design_power(sweep: SweepDir, runs: Sequence[Run]) -> DesignPower:
     if not pairs:
         return DesignPower(())
     treatments = {run.variant for run in pairs}
-    seeds = {
-        scale: len({run.config.seed for run in pairs if run.config.scale.name == scale})
-        for scale in dict.fromkeys(run.config.scale.name for run in pairs)
-    }
+    seeds_by_scale: dict[str, set[int]] = {}
+    for run in pairs:
+        seeds_by_scale.setdefault(run.config.scale.name, set()).add(run.config.seed)
+    seeds = {scale: len(numbers) for scale, numbers in seeds_by_scale.items()}
     other_scales = ", ".join(scale for scale in _scales_by_size(runs) if scale not in seeds)
     notes = [f"Not compared (no pair at this scale): {other_scales}."] if other_scales else []
     min_seeds = seeds_needed(len(seeds), rule.alpha / len(treatments))
@@ -124,6 +123,18 @@ def _has_control(sweep: SweepDir, run: Run, controls: Mapping[str, Run]) -> bool
         return sweep.run(config.scale.name, config.rule.control, config.seed).path.exists()
     keys = config_difference(config, controls[run.block].config)
     return any(not is_covered_by(key, ["variant"]) for key in keys)
+
+
+def _nothing_compared(sweep: SweepDir, runs: Sequence[Run]) -> list[str]:
+    """Return a line if no block has the control and another variant, in this command or on disk."""
+    control, variants = runs[0].config.rule.control, {run.block: set[str]() for run in runs}
+    for run in runs:
+        earlier = (sweep.path / run.config.scale.name).glob(f"*/seed{run.config.seed}")
+        variants[run.block] |= {run.variant, *(path.parent.name for path in earlier)}
+    if any(control in names and len(names) > 1 for names in variants.values()):
+        return []
+    way_out = f"To compare, train both at one scale and seed: variant={control},OTHER."
+    return [f"  nothing will be compared: no other variant trains beside the control {control}. {way_out}"]
 
 
 def _count_blocks(runs: Sequence[Run]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from harness.launcher.engines.engine_api import Engine
 from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, select_runs
-from harness.launcher.stages.interim_looks import InterimLooks, train_by_looks
+from harness.launcher.stages.interim_looks import Looks, train_by_looks
 from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
-from harness.launcher.sweep_lock import handle_signals, stop_on_signal
+from harness.launcher.sweep_lock import Interrupted, handle_signals, stop_on_signal
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
 from harness.launcher.workers.worker_specs import assign_runs, input_files, worker_spec
@@ -37,7 +38,7 @@ def ready_engine(plan: LaunchPlan, make_engine: EngineMaker, note: Note) -> Engi
 def train_runs(
     plan: LaunchPlan,
     runs: Sequence[Run],
-    looks: InterimLooks | None,
+    looks: Looks | None,
     engine: Engine | None,
     make_engine: EngineMaker,
     console: Console,
@@ -53,6 +54,7 @@ def train_runs(
     }
     todo = plan.keep(lambda run: run.name not in complete)
     if todo is None:
+        note(f"{plan.sweep.path}: all {len(runs)} runs were finished before, so none is trained again.")
         if engine:
             engine.close()
         return {}
@@ -65,7 +67,7 @@ def train_runs(
 
 
 def _supervise(
-    plan: LaunchPlan, runs: Sequence[Run], looks: InterimLooks | None, engine: Engine, console: Console
+    plan: LaunchPlan, runs: Sequence[Run], looks: Looks | None, engine: Engine, console: Console
 ) -> dict[str, str]:
     """Keep workers running until every run of the plan has ended or was given up. Returns the reasons."""
     settings, display = plan.settings, make_display(runs, console)
@@ -88,10 +90,16 @@ def _supervise(
 
     try:
         with handle_signals(count_interruption):
-            if looks:
-                train_by_looks(plan.sweep, plan.blocks, looks, train, display.note)
-            else:
-                train(plan.blocks)
+            try:
+                if looks:
+                    train_by_looks(plan.sweep, plan.blocks, looks, train, display.note)
+                else:
+                    train(plan.blocks)
+            except (BrokenPipeError, SystemExit):  # nobody reads the output any more: stop as on Ctrl-C
+                supervisor.interruptions = 1
+                with contextlib.suppress(Interrupted):
+                    supervisor.run([])
+                raise
     finally:
         display.close()
         engine.close()

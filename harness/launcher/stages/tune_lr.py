@@ -17,23 +17,21 @@ from harness.config.schema.run import Config, ProfileConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
 Launch = Callable[[Sequence[Config]], None]
 """Trains a sweep. Raises UserError with a run that has no outcome."""
-Note = Callable[[str], None]
 
 
 def tune_learning_rates(
     sweep: SweepDir, runs: Sequence[Run], launch: Launch, note: Note
 ) -> tuple[list[Config], dict[str, Any]]:
     """Return the configs with the tuned learning rate of their variant, and the tuning result by variant.
-
     Without `tune=lr` the configs are unchanged and there is no result. Raises UserError for a tuning seed
-    that the test uses, or a frozen result that was changed by hand.
-    """
+    that the test uses, or a frozen result that was changed by hand."""
     configs = [run.config for run in runs]
     if configs[0].tune.name is TuneTarget.none:
         return configs, {}
@@ -106,10 +104,8 @@ def _tune_missing(sweep: SweepDir, smallest: Sequence[Config], launch: Launch, n
 
 def _bracket(config: Config) -> list[Config]:
     """Return the runs that tune one variant. A rate stands for a scale: all its variants form a block."""
-    middle = (config.tune.points - 1) / 2
-    rates = [
-        config.optimizer.learning_rate * config.tune.factor ** (i - middle) for i in range(config.tune.points)
-    ]
+    start, factor, middle = config.optimizer.learning_rate, config.tune.factor, (config.tune.points - 1) / 2
+    rates = [start * factor ** (i - middle) for i in range(config.tune.points)]
     return [_with_rate(config, float(f"{rate:.4g}")) for rate in rates]
 
 

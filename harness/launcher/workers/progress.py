@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,27 +13,6 @@ from harness.launcher.runs import Run
 from harness.records.run.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
-
-
-class Display(Protocol):
-    """A display of the sweep's progress."""
-
-    def show(self, active: Sequence[Run]) -> None:
-        """Show the runs that are training now."""
-
-    def finished(self, run: Run, status: Status) -> None:
-        """Print how a run ended."""
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-
-    def close(self) -> None:
-        """Remove the bars."""
-
-
-def make_display(runs: Sequence[Run], console: Console) -> Display:
-    """Make bars on a terminal, else plain lines."""
-    return BarDisplay(runs, console) if console.is_terminal else LineDisplay(runs, console)
 
 
 class DoneShare:
@@ -142,6 +120,15 @@ class BarDisplay:
     def close(self) -> None:
         """Remove the bars."""
         self._progress.stop()
+
+
+Display = LineDisplay | BarDisplay
+"""Display of a sweep's progress."""
+
+
+def make_display(runs: Sequence[Run], console: Console) -> Display:
+    """Make bars on a terminal, else plain lines."""
+    return BarDisplay(runs, console) if console.is_terminal else LineDisplay(runs, console)
 
 
 def ending_text(status: Status) -> str:

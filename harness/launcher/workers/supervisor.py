@@ -1,27 +1,25 @@
-"""The supervisor of a sweep: it starts, watches and restarts workers until every run has ended.
-
-The supervisor restarts the runs of lost workers; a worker restarts its own, up to `engine.attempts` times.
-"""
+"""The supervisor of a sweep: it starts, watches and restarts workers until every run has ended. The
+supervisor restarts the runs of lost workers; a worker restarts its own, up to `engine.attempts` times."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.config.schema.engine import EngineConfig
 from harness.config.worker_options import WorkerOptions
 from harness.launcher.engines.engine_api import ALREADY_RUNNING, Engine, Exit, WorkerSpec
-from harness.launcher.engines.exit_messages import exit_message, log_sizes
+from harness.launcher.engines.worker_processes import exit_message, log_sizes
 from harness.launcher.run_directories import RunAction, set_state
 from harness.launcher.runs import Run
 from harness.launcher.sweep_lock import Interrupted
+from harness.launcher.workers import retries
 from harness.launcher.workers.progress import Display
-from harness.launcher.workers.retries import NOT_A_FAILURE, RetryPolicy, no_progress_message, total_steps
-from harness.launcher.workers.watchdog import ACTIVE_STATES, Watchdog
-from harness.records.paths import RunDir
+from harness.launcher.workers.retries import RetryPolicy, Watchdog, total_steps
 from harness.records.run.run_lock import worker_of
 from harness.records.run.status import State, Status, read_status
 
@@ -92,10 +90,8 @@ class Supervisor:
         self._retries = RetryPolicy(self.settings)
 
     def run(self, assignments: Sequence[Assignment]) -> None:
-        """Return when every run has ended, waits at its interim look, or was given up.
-
-        Raises Interrupted if the user interrupted it.
-        """
+        """Return when every run has ended, waits at its interim look, or was given up. Raises Interrupted if
+        the user interrupted it."""
         self.waiting = [*assignments]
         while self.active or self.waiting:
             if self.interruptions and not self._stopping:
@@ -108,10 +104,6 @@ class Supervisor:
             time.sleep(TICK_SECONDS)
         if self._stopping:
             raise Interrupted
-
-    def adopt(self, assignment: Assignment, writer: Any) -> None:
-        """Watch a worker that another driver started."""
-        self._activate(assignment, lambda spec: self.engine.adopt(writer, spec))
 
     # Starting
 
@@ -143,11 +135,15 @@ class Supervisor:
 
     def _watch_running(self, runs: list[Run], origin: Assignment) -> None:
         """Watch runs that live workers train, grouped by worker."""
-        for writer, group in group_by_worker(runs).items():
+        groups: dict[Any, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(worker_of(run.dir), []).append(run)
+        for writer, group in groups.items():
+            assignment = Assignment(origin.name, group, origin.devices)
             if writer is None or not writer.pid:
-                self._requeue(Assignment(origin.name, group, origin.devices), 1.0)
+                self._requeue(assignment, 1.0)
             else:
-                self.adopt(Assignment(origin.name, group, origin.devices), writer)
+                self._activate(assignment, partial(self.engine.adopt, writer))
 
     def _activate(self, assignment: Assignment, start: Callable[[WorkerSpec], Any]) -> None:
         spec, runs = self.make_spec(assignment), (*assignment.runs,)
@@ -221,10 +217,8 @@ class Supervisor:
                 continue
             elif self._stopping or self._is_dropped(run):
                 set_state(run.dir, State.preempted, "told to leave; the same command continues")
-            elif (
-                status.state is State.preempted and not end.preempted and self._makes_no_progress(run, worker)
-            ):
-                set_state(run.dir, State.failed, no_progress_message(self.settings))
+            elif status.state is State.preempted and not end.preempted and self._is_stuck(run, worker):
+                set_state(run.dir, State.failed, retries.no_progress_message(self.settings))
                 self._give_up(run, read_status(run.dir))
             elif self._should_retry(run, status):
                 to_retry.append(run)
@@ -236,12 +230,11 @@ class Supervisor:
             self.failed[run.name] = status.message or status.state.value
 
     def _final_status(self, run: Run, worker: ActiveWorker, end: Exit, was_running: bool) -> Status:
-        """Return the run's status, set to lost (or preempted) if its worker ended without a final one.
-
-        A run that only waited while others of its worker ran stays pending.
-        """
+        """Return the run's status, set to lost (or preempted) if its worker ended without a final one. A run
+        that only waited while others of its worker ran stays pending."""
         status = read_status(run.dir)
-        cut_off = status.state in ACTIVE_STATES and not (was_running and status.state is State.pending)
+        is_active = status.state in retries.ACTIVE_STATES
+        cut_off = is_active and not (was_running and status.state is State.pending)
         if cut_off or (end.preempted and status.state is State.lost):  # as its other processes noted
             message = worker.kill_reason or exit_message(worker.spec, end, worker.log_sizes_before)
             set_state(run.dir, State.preempted if end.preempted else State.lost, message)
@@ -251,11 +244,11 @@ class Supervisor:
         if not self._retries.should_retry(run, status):
             self._give_up(run, status)
             return False
-        if status.state not in NOT_A_FAILURE:
+        if status.state not in retries.NOT_A_FAILURE:
             self.display.note(f"{run.name}: {status.message or status.state.value}; it is started again")
         return True
 
-    def _makes_no_progress(self, run: Run, worker: ActiveWorker) -> bool:
+    def _is_stuck(self, run: Run, worker: ActiveWorker) -> bool:
         return self._retries.makes_no_progress(run, idle=total_steps(worker.runs) <= worker.steps_before)
 
     def _give_up(self, run: Run, status: Status) -> None:
@@ -284,10 +277,8 @@ class Supervisor:
         return dropped
 
     def _retry(self, origin: Assignment, runs: Sequence[Run]) -> None:
-        """Restart runs together, but a run with one attempt left alone and last.
-
-        So a run that kills its whole process is found, and harms no other run.
-        """
+        """Restart runs together, but a run with one attempt left alone and last. So a run that kills its
+        whole process is found, and harms no other run."""
         counts = {run.name: self._retries.failure_count(run) for run in runs}
         last = self.settings.attempts - 1
         joint = [run for run in runs if len(runs) == 1 or not 0 < last <= counts[run.name]]
@@ -326,11 +317,3 @@ def worker_options(settings: EngineConfig, failures: int = 0, devices: int = 0) 
         on_failure=settings.on_failure.value,
         devices=devices,
     )
-
-
-def group_by_worker(runs: Sequence[Run]) -> dict[Any, list[Run]]:
-    """Group runs by the process that trains them."""
-    groups: dict[Any, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(worker_of(RunDir(run.dir.path)), []).append(run)
-    return groups

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.worker_options import to_env
 from harness.core.cpu_flags import cpu_env
 from harness.core.host_memory import free_memory
+from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.supervisor import Assignment, worker_options
@@ -53,14 +53,12 @@ def input_files(runs: Sequence[Run]) -> list[Path]:
 
 
 def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
-    """Return `engine.workers`, else one worker per core as far as memory allows.
-
-    With `engine.devices` or a scheduler, those limit the workers, and each run may have its own.
-    """
+    """Return `engine.workers`, else one worker per core as far as memory allows. With `engine.devices` or a
+    scheduler, those limit the workers, and each run may have its own."""
     if settings.workers:
         return settings.workers
     if settings.devices or settings.name != "local":
         return sum(len(block.runs) for block in blocks)
     need = [sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs) for block in blocks]
     fit = int(free_memory() * 0.8 // (6e8 + max(need)))  # an interpreter with its libraries takes 600 MB
-    return max(1, min(len(os.sched_getaffinity(0)), fit))
+    return max(1, min(cpu_cores(), fit))

@@ -13,24 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.launcher.engines.engine_api import Exit, WorkerSpec
-from harness.launcher.engines.exit_messages import exit_code_text
-from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
+from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
+from harness.launcher.engines.worker_processes import ProcessGroupHandle, exit_code_text, per_process_specs
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import check_not_run_elsewhere
 from harness.records.run.status import ProcessInfo
 
 PRELOAD = (
-    "jax",
-    "flax.nnx",
-    "optax",
-    "orbax.checkpoint.experimental.v1",
-    "polars",
-    "numpy",
-    "harness.data",
-    "harness.models",
-    "harness.training.run",
-)
+    "jax", "flax.nnx", "optax", "orbax.checkpoint.experimental.v1", "polars", "numpy", "harness.data",
+    "harness.models", "harness.training.run",
+)  # fmt: skip
 
 _SERVER_CODE = """
 import json, sys
@@ -73,7 +65,7 @@ class LocalEngine:
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / "forkserver.log").open("ab") as log:
                 self._server = subprocess.Popen(
-                    [sys.executable, "-c", _SERVER_CODE, json.dumps(sys.path), *self._command],
+                    [sys.executable, "-P", "-c", _SERVER_CODE, json.dumps(sys.path), *self._command],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -98,7 +90,7 @@ class LocalEngine:
         handle = LocalWorker(next(self._keys), self._server)
         request = {
             "key": handle.key,
-            "runs": [str(run.absolute()) for run in spec.runs],
+            "runs": run_args(spec),
             "env": dict(spec.env),
             "cores": [*spec.cores],
             "log": str(spec.log.absolute()),
@@ -160,16 +152,13 @@ class LocalEngine:
             return
         while data := self._server.stdout.read():
             *lines, self._partial_line = (self._partial_line + data).split(b"\n")
-            for line in lines:
-                self._handle_message(json.loads(line))
-
-    def _handle_message(self, message: dict) -> None:
-        handle = self._handles[message["key"]]
-        if "pid" in message:
-            handle.writer = ProcessInfo.from_pid(message["pid"])
-            self._send_signal(handle)
-        else:
-            handle.exit = Exit(message["code"], exit_code_text(message["code"]))
+            for message in map(json.loads, lines):
+                handle = self._handles[message["key"]]
+                if "pid" in message:
+                    handle.writer = ProcessInfo.from_pid(message["pid"])
+                    self._send_signal(handle)
+                else:
+                    handle.exit = Exit(message["code"], exit_code_text(message["code"]))
 
     def _send_signal(self, handle: LocalWorker) -> None:
         """Send the pending signal if the process is known and has not been replaced by another one."""

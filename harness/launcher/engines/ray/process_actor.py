@@ -1,12 +1,17 @@
 """The Ray actor of the harness: it starts one process, waits for it and forwards signals.
 
 The class is pickled by value and needs only Python, so a node without the harness can report that.
+`python -m harness.launcher.engines.ray.process_actor MODULE ARGUMENT...` is `python -m MODULE ARGUMENT...`
+in a process that the kernel kills when the actor that started it dies.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +23,8 @@ from typing import Any
 
 NODE_ADDRESS = "<the address of its node>"
 """Placeholder in values of a task's environment for the node's address in the cluster."""
+PARENT_DEATH = 1
+"""PR_SET_PDEATHSIG of Linux: the signal is sent when the thread that started this process ends."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,8 @@ class ProcessTask:
 
 
 class ProcessActor:
-    """Actor with a thread that starts the process; the process dies with the thread (ray.parent_death).
-
-    Drivers of other versions call `began`, `wait` and `tell`, so the names and their answers must stay.
-    """
+    """Actor with a thread that starts the process; the process dies with the thread (`main`). Drivers of
+    other versions call `began`, `wait` and `tell`, so the names and their answers must stay."""
 
     def __init__(self, group: str, task: ProcessTask) -> None:
         self._group, self._task = group, task
@@ -83,7 +88,7 @@ def _start_process(task: ProcessTask) -> subprocess.Popen:
         raise OSError(f"{Path(task.log).parent} is not there. Choose one that every node sees with runs=...")
     with Path(task.log).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", *task.argv],
+            [sys.executable, "-P", "-m", *task.argv],
             env=env,
             cwd=task.folder,
             stdin=subprocess.DEVNULL,
@@ -99,3 +104,14 @@ def _node_id() -> str:
 
 def _node_address() -> str:
     return importlib.import_module("ray").util.get_node_ip_address()
+
+
+def main(module: str) -> None:
+    """Run `module` as `__main__` after asking for SIGKILL at the parent's death."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+    del sys.argv[0]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -29,7 +29,6 @@ CHECK_INTERVAL_SECONDS = 5.0
 HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """An empty SETTINGS frame of HTTP/2: length, type, flags and stream."""
 
-
 Node = Mapping[str, Any]
 """An entry of `ray.nodes()`."""
 
@@ -90,7 +89,10 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     try:
         with _keep_signal_handlers():
             ray.init(address=address, namespace=namespace, **options)
-        _silence_worker_logs()
+        # Else every driver prints the last log lines of a lost node, and Ray has no option against that. If
+        # another version of Ray names the switch differently, the lines are printed.
+        if worker := sys.modules.get("ray._private.worker"):
+            worker._worker_logs_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
@@ -133,18 +135,6 @@ def largest_fitting_node(config: RayConfig, specs: Sequence[WorkerSpec], nodes: 
     return _largest_node(next(iter(requests))[0], nodes)
 
 
-def small_request(node: Node) -> dict[str, float]:
-    """Return a small amount of a resource that only this node has: it selects the node, not its devices."""
-    return {f"node:{node['NodeManagerAddress']}": 0.001}
-
-
-def actor_options(resources: Mapping[str, float]) -> dict[str, Any]:
-    """Return the options of an actor with these resources; CPUs and GPUs have their own options."""
-    custom = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
-    counts = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
-    return counts | {"resources": custom}
-
-
 def _largest_node(resource: str, nodes: Sequence[Node]) -> Node:
     """Return the living node with the most of a resource."""
     living = [node for node in nodes if node["Alive"]]
@@ -175,10 +165,8 @@ def _check_address(address: str) -> None:
 
 
 def _speaks_http2(address: str) -> bool:
-    """Return whether the server answers SETTINGS with SETTINGS, as gRPC servers do (RFC 9113, 3.4).
-
-    Ray would retry any other server for minutes. With TLS this cannot be tested, and True is returned.
-    """
+    """Return whether the server answers SETTINGS with SETTINGS, as gRPC servers do (RFC 9113, 3.4). Ray would
+    retry any other server for minutes. With TLS this cannot be tested, and True is returned."""
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
         return True
     host, _, port = address.rpartition(":")
@@ -193,15 +181,6 @@ def _speaks_http2(address: str) -> bool:
 def _try_connect(address: str, timeout_seconds: float) -> None:
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout_seconds).close()
-
-
-def _silence_worker_logs() -> None:
-    """Stop Ray from printing the last log lines of a lost node in every driver; it has no option for that.
-
-    If another version of Ray names the switch differently, the lines are printed.
-    """
-    if worker := sys.modules.get("ray._private.worker"):
-        worker._worker_logs_enabled = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager

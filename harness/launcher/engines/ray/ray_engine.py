@@ -1,7 +1,5 @@
-"""Engine for workers in a Ray cluster: each has a placement group with a detached actor per process.
-
-Actors are named in a namespace of the sweep, so that a later driver finds them.
-"""
+"""Engine for workers in a Ray cluster: each has a placement group with a detached actor per process. Actors
+are named in a namespace of the sweep, so that a later driver finds them."""
 
 from __future__ import annotations
 
@@ -20,12 +18,11 @@ from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, lost_exit, remote_environment, run_args
-from harness.launcher.engines.exit_messages import exit_code_text
-from harness.launcher.engines.grouped_processes import ProcessGroupHandle, per_process_specs
 from harness.launcher.engines.preflight import run_preflight
 from harness.launcher.engines.ray import process_actor, ray_cluster, slice_shape, workers
 from harness.launcher.engines.ray.slice_shape import SliceShape, slice_name
 from harness.launcher.engines.ray.workers import ActorProcess, RayWorker
+from harness.launcher.engines.worker_processes import ProcessGroupHandle, exit_code_text, per_process_specs
 from harness.records.run.status import ProcessInfo
 
 REFRESH_SECONDS = 0.1
@@ -38,7 +35,7 @@ START_SECONDS = 10.0
 """Seconds within which a worker starts if there are free resources."""
 ANSWER_SECONDS = 10.0
 """Seconds in which running actors of an earlier driver answer."""
-PARENT_DEATH_MODULE = "harness.launcher.engines.ray.parent_death"
+PARENT_DEATH_MODULE = "harness.launcher.engines.ray.process_actor"
 ADDRESS_FILE = "ray.json"
 """File beside the logs with the address of the head, while workers are in its cluster."""
 
@@ -81,7 +78,8 @@ class RayEngine:
             if self._config.address is not None:
                 self._earlier_workers = self._find_earlier_workers()
                 node = ray_cluster.largest_fitting_node(self._config, specs, self._ray.nodes())
-                start = partial(self._enqueue, resources=ray_cluster.small_request(node))
+                only_there = {f"node:{node['NodeManagerAddress']}": 0.001}  # takes none of its devices
+                start = partial(self._enqueue, resources=only_there)
                 run_preflight(self, start, self._logs, files, note)
                 self._head = ray_cluster.HeadMonitor(self._ray.get_runtime_context().gcs_address)
                 record = {"address": self._head.address}
@@ -148,9 +146,8 @@ class RayEngine:
         if not self._connected:
             return
         self._connected = False
-        if self._head.address and not any(
-            process.worker.exit is None for process, _ in self._pending_answers.values()
-        ):
+        has_workers = any(process.worker.exit is None for process, _ in self._pending_answers.values())
+        if self._head.address and not has_workers:
             (self._logs / ADDRESS_FILE).unlink(missing_ok=True)
         if self._head.is_reachable(self._last_asked):  # else it would block
             self._ray.shutdown()
@@ -172,9 +169,12 @@ class RayEngine:
         shape: SliceShape | None = None,
     ) -> RayWorker:
         worker = RayWorker(f"{spec.name}#{secrets.token_hex(4)}", resources, shape)
-        specs = per_process_specs(spec, process_actor.NODE_ADDRESS)
-        tasks = [_process_task(process_spec, argv) for process_spec in specs]
-        worker.process_group = ProcessGroupHandle([ActorProcess(worker, task) for task in tasks])
+        members, folder = [], os.getcwd()
+        for process in per_process_specs(spec, process_actor.NODE_ADDRESS):
+            env, log = remote_environment(process), str(process.log.absolute())
+            task = process_actor.ProcessTask((*argv,), env, folder, log, LINGER_SECONDS)
+            members.append(ActorProcess(worker, task))
+        worker.process_group = ProcessGroupHandle(members)
         self._waiting.append(worker)
         self._place_waiting()
         return worker
@@ -207,14 +207,12 @@ class RayEngine:
         used = {neighbour.slice for neighbour in neighbours if neighbour.exit is None} - {""}
         matching = slice_shape.matching_slices(worker.shape, self._ray.nodes())
         free = [name for name in matching if name not in used]
-        worker.slice = next(iter(free), "")
+        worker.slice = free[0] if free else ""
         return bool(free)
 
     def _find_earlier_workers(self) -> dict[str, RayWorker]:
-        """Return the earlier driver's workers by name if every process has started; remove all others.
-
-        So no worker that has not started yet, perhaps with other code, is taken over.
-        """
+        """Return the earlier driver's workers by name if every process has started; remove all others. So no
+        worker that has not started yet, perhaps with other code, is taken over."""
         candidates = workers.complete_workers(self._ray)
         for process in (process for worker in candidates for process in worker.process_group.members):
             self._watch(process)
@@ -304,11 +302,3 @@ class RayEngine:
         self._unplaced.discard(worker.name)
         if self._head.is_reachable(self._last_asked):  # else it would block; the actors release them later
             workers.release_placement(self._ray, worker)
-
-
-def _process_task(spec: WorkerSpec, argv: Sequence[str]) -> process_actor.ProcessTask:
-    env, log = remote_environment(spec), str(spec.log.absolute())
-    return process_actor.ProcessTask((*argv,), env, os.getcwd(), log, LINGER_SECONDS)
-
-
-__all__ = ["RayEngine", "RayWorker", "stop_workers"]

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.grouped_processes import ProcessGroupHandle
 from harness.launcher.engines.ray import process_actor
-from harness.launcher.engines.ray.ray_cluster import actor_options
 from harness.launcher.engines.ray.slice_shape import SLICE_LABEL, SliceShape
+from harness.launcher.engines.worker_processes import ProcessGroupHandle
 
 MAX_CONCURRENT_CALLS = 16
 """Maximum number of concurrent calls to an actor; each driver that has watched it blocks in some."""
@@ -78,10 +77,8 @@ class ActorName:
 
 
 def request_placement(ray: Any, actor_class: Any, worker: RayWorker) -> None:
-    """Request one bundle per process, which Ray keeps on one node, and an actor in each.
-
-    `actor_class`: ProcessActor as a Ray remote class.
-    """
+    """Request one bundle per process, which Ray keeps on one node, and an actor in each. `actor_class`:
+    ProcessActor as a Ray remote class."""
     util, count = ray.util, len(worker.process_group.members)
     strategy = "PACK" if count > 1 else "STRICT_PACK"
     bundles = [dict(worker.resources) for _ in range(count)]
@@ -89,7 +86,10 @@ def request_placement(ray: Any, actor_class: Any, worker: RayWorker) -> None:
     worker.group = util.placement_group(bundles, strategy, worker.name, "detached", **labels)
     strategy_class = util.scheduling_strategies.PlacementGroupSchedulingStrategy
     for index, process in enumerate(worker.process_group.members):
-        options = actor_options(worker.resources) | {
+        options = {
+            "num_cpus": worker.resources.get("CPU", 0),
+            "num_gpus": worker.resources.get("GPU", 0),
+            "resources": {key: value for key, value in worker.resources.items() if key not in ("CPU", "GPU")},
             "name": str(ActorName(worker.name, index, count)),
             "lifetime": "detached",
             "max_concurrency": MAX_CONCURRENT_CALLS,

@@ -16,7 +16,7 @@ from typing import Any
 from harness.config.schema.engine import SlurmConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.launcher.engines.engine_api import Exit
-from harness.launcher.engines.exit_messages import exit_code_text
+from harness.launcher.engines.worker_processes import exit_code_text, log_lines
 
 REFRESH_SECONDS = 1.0
 """Seconds for which one answer of `squeue` is used for all jobs."""
@@ -157,11 +157,8 @@ def list_steps(allocation: str, call: Call) -> dict[str, SlurmJob]:
 
 def last_slurm_message(raw_id: str, log: Path, *, single_job: bool) -> str:
     """Return Slurm's last message about a job. The jobs of an array share the log, unless `single_job`."""
-    if not log.exists():
-        return ""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     pattern = re.compile(rf"\b(job|step|jobid|stepid)[ =]{raw_id}\b", re.IGNORECASE)
-    matches = [line for line in lines if single_job or pattern.search(line)]
+    matches = [line for line in log_lines(log) if single_job or pattern.search(line)]
     return matches[-1] if matches else ""
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,10 @@ _CODE_LINE = "# harness code "
 
 @dataclass(frozen=True)
 class WorkerCommand:
-    """The command `python -m module argument...` of a worker."""
+    """The command `python -m argv` of a worker; argv is a module and its arguments."""
 
     spec: WorkerSpec
-    module: str
-    arguments: tuple[str, ...]
+    argv: Sequence[str]
 
 
 def job_name(logs: Path, stem: str) -> str:
@@ -73,10 +72,8 @@ def submitted_runs(logs: Path, name: str) -> dict[int, list[str]]:
 
 
 def array_script(config: SlurmConfig, logs: Path, stem: str, commands: Sequence[WorkerCommand]) -> str:
-    """Return the script of one array with a task per command; all commands have the same `array_key`.
-
-    The script contains all that differs between tasks, so a task that Slurm restarts does the same again.
-    """
+    """Return the script of one array with a task per command; all commands have the same `array_key`. The
+    script contains all that differs between tasks, so a task that Slurm restarts does the same again."""
     head, start = _setup_and_start(config, commands[0])
     options = [
         f"--job-name={job_name(logs, stem)}",
@@ -132,10 +129,8 @@ def _task_options(config: SlurmConfig, spec: WorkerSpec) -> list[str]:
 
 
 def _batch_options(config: SlurmConfig) -> list[str]:
-    """Return the options of a batch job: partition, account, time limit, and the signal before the limit.
-
-    The signal is USR2: `srun` passes it on to every process, while TERM would end `srun` itself.
-    """
+    """Return the options of a batch job: partition, account, time limit, and the signal before the limit. The
+    signal is USR2: `srun` passes it on to every process, while TERM would end `srun` itself."""
     values = {
         "partition": config.partition,
         "account": config.account,
@@ -147,7 +142,7 @@ def _batch_options(config: SlurmConfig) -> list[str]:
 
 def _task_setup(command: WorkerCommand) -> str:
     """Return the shell code that sets the log and the arguments of one worker."""
-    return f"log={shlex.quote(str(command.spec.log.absolute()))}; set -- {shlex.join(command.arguments)}"
+    return f"log={shlex.quote(str(command.spec.log.absolute()))}; set -- {shlex.join(command.argv[1:])}"
 
 
 def _setup_and_start(config: SlurmConfig, command: WorkerCommand) -> tuple[list[str], str]:
@@ -156,7 +151,7 @@ def _setup_and_start(config: SlurmConfig, command: WorkerCommand) -> tuple[list[
     env = remote_environment(command.spec)
     exports = [f"export {key}={shlex.quote(value)}" for key, value in env.items()]
     head = [f"cd {shlex.quote(os.getcwd())}", *config.setup, *exports]
-    start = f'{shlex.join([sys.executable, "-m", command.module])} "$@"'
+    start = f'{shlex.join([sys.executable, "-P", "-m", command.argv[0]])} "$@"'
     if command.spec.processes > 1:
         start = f'bash -c {shlex.quote(_process_command(command.spec.processes, start))} "$log" "$@"'
     return head, start
@@ -164,7 +159,7 @@ def _setup_and_start(config: SlurmConfig, command: WorkerCommand) -> tuple[list[
 
 def _process_command(count: int, start: str) -> str:
     """Return the command of one process of a run. Process 0 writes to the log $0, others to one beside it."""
-    env: Mapping[str, str] = to_env(ProcessGroup(count, LAUNCH_ID))
+    env = to_env(ProcessGroup(count, LAUNCH_ID))
     description = json.dumps(env[GROUP_VARIABLE], ensure_ascii=False)  # the shell expands LAUNCH_ID in it
     return (
         '[ "$SLURM_PROCID" = 0 ] || exec >> "${0%.log}.$SLURM_PROCID.log" 2>&1\n'

@@ -13,10 +13,10 @@ from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import ALREADY_RUNNING, Exit, WorkerSpec, lost_exit, run_args
-from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import PREFLIGHT_NAME, run_preflight
 from harness.launcher.engines.slurm import queue, script
 from harness.launcher.engines.slurm.queue import Call, run_command
+from harness.launcher.engines.worker_processes import exit_of_group
 from harness.records.run.provenance import code_hash
 from harness.records.run.status import ProcessInfo
 
@@ -89,17 +89,15 @@ class SlurmEngine:
 
     def submit(self, spec: WorkerSpec) -> SubmittedJob:
         """Take over the earlier job of these runs, or submit a new one at the next poll."""
-        if (job := self._earlier_job(spec)) is not None:
-            return SubmittedJob(spec, job.id, self._queue.answered_at)
-        handle = SubmittedJob(spec)
-        self._unsubmitted.append((handle, self._command_of(spec)))
+        handle = self._find_earlier(spec)
+        if handle is None:
+            handle = SubmittedJob(spec)
+            self._unsubmitted.append((handle, self._command_of(spec)))
         return handle
 
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> SubmittedJob:
         """Take over the job that trains these runs. Raises UserError for a live process outside Slurm."""
-        if (job := self._earlier_job(spec)) is not None:
-            return SubmittedJob(spec, job.id, self._queue.answered_at)
-        return SubmittedJob(spec, exit=lost_exit(writer, "Slurm"))
+        return self._find_earlier(spec) or SubmittedJob(spec, exit=lost_exit(writer, "Slurm"))
 
     def poll(self, handle: SubmittedJob) -> Exit | None:
         """Return how the worker ended; None while its job waits or runs."""
@@ -146,12 +144,12 @@ class SlurmEngine:
         ]
 
     def _command_of(self, spec: WorkerSpec) -> script.WorkerCommand:
-        return script.WorkerCommand(spec, self._module, tuple(run_args(spec)))
+        return script.WorkerCommand(spec, [self._module, *run_args(spec)])
 
     def _submit_now(self, spec: WorkerSpec, argv: Sequence[str]) -> SubmittedJob:
         """Submit one job at once. Raises UserError if Slurm refuses it."""
         handle = SubmittedJob(spec)
-        self._submit_array([(handle, script.WorkerCommand(spec, argv[0], tuple(argv[1:])))], spec.log.stem)
+        self._submit_array([(handle, script.WorkerCommand(spec, argv))], spec.log.stem)
         if handle.exit is not None:
             raise UserError(handle.exit.message)
         return handle
@@ -187,9 +185,7 @@ class SlurmEngine:
 
     def _find_earlier_jobs(self) -> None:
         """Find the live jobs of earlier drivers, so that none is submitted twice, and cancel their test jobs.
-
-        Raises UserError if Slurm does not answer, or for a pending job of another version of the harness.
-        """
+        Raises UserError if Slurm does not answer, or for a pending job of another version of the harness."""
         self._queue.check_answers()
         live = [*_live_jobs(self._logs, self._queue.jobs().values())]
         preflight_name = script.job_name(self._logs, PREFLIGHT_NAME)
@@ -209,10 +205,11 @@ class SlurmEngine:
         message = queue.last_slurm_message(job.raw_id, log, single_job=single_job)
         return replace(end, scheduler_message=message)
 
-    def _earlier_job(self, spec: WorkerSpec) -> queue.SlurmJob | None:
+    def _find_earlier(self, spec: WorkerSpec) -> SubmittedJob | None:
         """Return the live job that an earlier driver submitted for any of these runs."""
         jobs = [self._queue.jobs().get(self._earlier_jobs.get(run, "")) for run in run_args(spec)]
-        return next((job for job in jobs if job is not None and job.exit is None), None)
+        live = [job for job in jobs if job is not None and job.exit is None]
+        return SubmittedJob(spec, live[0].id, self._queue.answered_at) if live else None
 
     def _flush(self) -> None:
         """Submit the new jobs and send the cancellations."""

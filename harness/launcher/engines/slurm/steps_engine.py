@@ -16,10 +16,10 @@ from harness.config.schema.engine import SlurmConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, lost_exit, run_args
-from harness.launcher.engines.grouped_processes import exit_of_group
 from harness.launcher.engines.preflight import run_preflight
 from harness.launcher.engines.slurm import queue, script
 from harness.launcher.engines.slurm.queue import Call, run_command
+from harness.launcher.engines.worker_processes import exit_of_group
 from harness.records.run.status import ProcessInfo
 
 ALLOCATION_VARIABLES = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE")
@@ -108,7 +108,7 @@ class StepsEngine:
 
     def scripts(self, specs: Sequence[WorkerSpec]) -> list[str]:
         """Return the script of each worker, with its `srun` command in a comment."""
-        commands = [script.WorkerCommand(spec, self._module, tuple(run_args(spec))) for spec in specs]
+        commands = [script.WorkerCommand(spec, [self._module, *run_args(spec)]) for spec in specs]
         comments = [f"# {shlex.join(self._srun_command(spec))}\n" for spec in specs]
         texts = [script.step_script(self._config, command) for command in commands]
         return list(map("".join, zip(comments, texts, strict=True)))
@@ -125,7 +125,7 @@ class StepsEngine:
 
     def _start_step(self, spec: WorkerSpec, argv: Sequence[str]) -> SlurmStep:
         name = script.job_name(self._logs, spec.log.stem)
-        text = script.step_script(self._config, script.WorkerCommand(spec, argv[0], tuple(argv[1:])))
+        text = script.step_script(self._config, script.WorkerCommand(spec, argv))
         atomic_files.write_bytes(spec.log.with_suffix(".sh"), text.encode())
         step = SlurmStep(spec, name, time.monotonic())
         self._own_steps.add(name)
