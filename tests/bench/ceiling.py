@@ -10,6 +10,6 @@ a, b = np.random.default_rng(0).standard_normal((2, 2048, 2048), np.float32)
 times = []
 for _ in range(int(sys.argv[1])):
     start = time.perf_counter()
-    a @ b
+    np.matmul(a, b)
     times.append((time.perf_counter() - start) / (2 * 2048**3 / 1e12))
 print(json.dumps(times[1:]))
