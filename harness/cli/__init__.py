@@ -12,29 +12,49 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cli.hydra_main import USER_ERROR, exit_status
-from harness.core.errors import did_you_mean
+from harness.cli.exit_status import exit_status
+from harness.core.errors import UserError, did_you_mean
 
 VERBS = ("sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Return 0, 1 if runs failed for good, 2 for a user's mistake, 130 when interrupted."""
+    """Run a verb. Return 0, 1 if runs failed for good, 2 for a user's mistake, 130 when interrupted, and 141
+    if the reader of the output has left."""
     name, *options = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
-    if name in ("-h", "--help"):
-        print(_overview())
-        return 0
-    if name not in VERBS:
-        print(f"harness {name}: no such verb; {did_you_mean(name, VERBS)}", file=sys.stderr)
-        return USER_ERROR
-    if "-h" in options or "--help" in options:
-        print(_verb(name).make_parser().format_help(), end="")
-        return 0
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: users' mechanisms lie in the working directory
-    return exit_status(lambda: _verb(name).run(options), name)
+    return exit_status(lambda: _run(name, options), name)
+
+
+def _run(name: str, options: Sequence[str]) -> int:
+    if name in ("-h", "--help", "help"):
+        print(_help(next(iter(options), "")))
+    elif name in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"ab-harness {version('ab-harness')}")
+    elif "-h" in options or "--help" in options:
+        print(_help(name))
+    else:
+        verb = _verb(name)
+        sys.path.insert(0, _working_folder())  # as `python -m` does: users' mechanisms lie there
+        return verb.run(options)
+    return 0
+
+
+def _help(name: str) -> str:
+    return _verb(name).make_parser().format_help().rstrip("\n") if name else _overview()
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UserError("The current folder was deleted. Change to one that exists.") from None
 
 
 def _verb(name: str) -> Any:
+    if name not in VERBS:
+        raise UserError(f"harness {name}: no such verb; {did_you_mean(name, VERBS)}")
     return importlib.import_module(f"harness.cli.verbs.{name}")
 
 
@@ -43,4 +63,5 @@ def _overview() -> str:
     for name in VERBS:
         parser = _verb(name).make_parser()
         lines += [f"  {name:8} {parser.summary}", f"           $ {parser.example}"]
-    return "\n".join([*lines, "", "`harness VERB --help` explains the options of a verb."])
+    lines += ["", "`harness VERB --help` explains the options of a verb; `harness --version` is the version."]
+    return "\n".join(lines)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from harness.core.errors import UserError
+from harness.core.errors import UserError, did_you_mean
 
 RENAMED_OPTIONS = {
     ("plan", "--layers"): "--compile",
@@ -15,6 +16,13 @@ RENAMED_OPTIONS = {
     ("sample", "--each"): "--per-label",
 }
 """New name of each renamed option, by verb and old name."""
+_HYDRA_OPTIONS = {"--cfg": "did you mean '--cfg job'?"}
+OPTIONS_ELSEWHERE = {
+    "harness plan": {"--dry-run": "a plan trains nothing in any case, so leave it out"},
+    "harness sweep": _HYDRA_OPTIONS,
+    "harness train": {"--dry-run": "`harness sweep --dry-run` predicts one run too"} | _HYDRA_OPTIONS,
+}
+"""Answer to an option that the parser of a command does not have, but Hydra or another verb."""
 RUN_HELP = "directory of a run; without a step its newest good checkpoint"
 
 
@@ -53,6 +61,19 @@ class VerbParser(argparse.ArgumentParser):
                 self.error(f"{old} was renamed: write {new}")
         return super().parse_known_args(words, namespace)
 
+    def check_hydra_options(self, words: Sequence[str]) -> None:
+        """Raise UserError for an option that Hydra does not have, where Hydra would print its usage."""
+        from hydra._internal.utils import get_args_parser
+
+        hydra_parser = get_args_parser()
+        hydra_parser.error = self.error
+        hydra_parser.parse_intermixed_args([*words])
+
     def error(self, message: str) -> NoReturn:
-        """Raise UserError with the message and where to find an example."""
+        """Raise UserError with the message, the nearest option, and where to find an example."""
+        if match := re.match(r"unrecognized arguments: (-\S+)", message):
+            elsewhere = OPTIONS_ELSEWHERE.get(self.prog, {})
+            answer = did_you_mean(match[1], [*self._option_string_actions, *elsewhere])
+            answer = next((hint for option, hint in elsewhere.items() if f"'{option}'" in answer), answer)
+            raise UserError(f"{self.prog}: unknown option {match[1]}; {answer}")
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows an example")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
+
+_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: control, format (the order of reading among them), surrogate, line, paragraph."""
 
 
 class UserError(Exception):
@@ -12,6 +17,21 @@ class UserError(Exception):
 
     Every command prints the message as one line and exits with status 2.
     """
+
+    def __str__(self) -> str:
+        """Return the message on one line. Names in it, such as a YAML key, cannot act on the terminal."""
+        return re.sub(r"\s*\n\s*", " ", printable(super().__str__()))
+
+
+def printable(text: object) -> str:
+    """Return the text with control characters, such as those of a terminal, as escapes: \\x1b. Newlines, tabs
+    and the joiners of some scripts stay."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char not in "\n\t\u200c\u200d" and unicodedata.category(char) in _CONTROL
+        else char
+        for char in str(text)
+    )
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

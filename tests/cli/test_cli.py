@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
 from harness import cli
 from harness.compare.results.verdict_types import Look
 from harness.compare.stats.paired_effects import effect_from_deltas
+from tests.cli.support import run
 from tests.compare.synthetic import write_sweep
 from tests.compare.test_promotion_gate import gated, timing
 
@@ -82,6 +84,47 @@ def test_a_verb_that_is_none_is_answered_with_the_nearest(capsys):
     assert "did you mean 'sweep'?" in capsys.readouterr().err
 
 
+def test_the_version_and_help_as_other_commands_have_them(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ab-harness {metadata.version('ab-harness')}\n"
+    printed = []
+    for arguments in (["help"], ["--help"], [], ["help", "sweep"], ["sweep", "--help"]):
+        assert cli.main(arguments) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2] != printed[3] == printed[4]
+    assert cli.main(["help", "swep"]) == 2
+    assert "did you mean 'sweep'?" in capsys.readouterr().err
+
+
+def test_the_package_is_the_command(tmp_path):
+    assert run("help", folder=tmp_path) == run("--help", folder=tmp_path)
+    assert run("help", folder=tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sweep", "--dry"], "harness sweep: unknown option --dry; did you mean '--dry-run'?"),
+        (["sweep", "seed=1", "--dryrun", "scale=s"], "unknown option --dryrun; did you mean '--dry-run'?"),
+        (["sweep", "-x"], "harness sweep: unknown option -x; valid: --cfg, --dry-run"),
+        (["train", "--dry-run"], "unknown option --dry-run; `harness sweep --dry-run` predicts one run too"),
+        (["train", "--cgf", "job"], "harness train: unknown option --cgf; did you mean '--cfg job'?"),
+        (
+            ["sweep", "--cfg"],
+            "harness sweep: argument --cfg/-c: expected one argument; `harness",
+        ),
+        (["plan", "--dry-run"], "unknown option --dry-run; a plan trains nothing in any case"),
+        (["compare", "runs/x", "--htlm"], "harness compare: unknown option --htlm; did you mean '--html'?"),
+    ],
+)
+def test_an_unknown_option_is_one_sentence_with_the_right_one(arguments, sentence, capsys):
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "usage" not in err
+
+
 def test_a_sweep_that_is_none_is_one_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compare", "runs/nope"]) == 2
@@ -102,7 +145,7 @@ def test_diff_asks_the_probe_and_prints_plain_data(capsys, monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        probe, "diff", lambda *runs: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
+        probe, "diff", lambda *runs, **_: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
     )
     assert cli.main(["diff", "runs/a@3", "runs/b", "--json"]) == 0
     assert asked == [("runs/a@3", "runs/b")]

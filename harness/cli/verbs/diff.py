@@ -14,7 +14,7 @@ def make_parser() -> VerbParser:
     parser = VerbParser(
         "diff",
         "compare two checkpoints: weights, next-token distributions, loss of each held-out sequence",
-        "harness diff runs/attention/xs/mha/seed0 runs/attention/xs/hybrid/seed0@400",
+        "harness diff runs/attention/xs/mha/seed0 runs/attention/xs/hybrid/seed0@100",
     )
     parser.add("runs", "RUN[@STEP]", RUN_HELP, nargs=2)
     parser.add_flag("--json", "print the whole comparison as JSON")

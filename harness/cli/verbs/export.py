@@ -12,7 +12,7 @@ def make_parser() -> VerbParser:
     parser = VerbParser(
         "export",
         "write the weights of a run for other tools",
-        "harness export runs/attention/xs/mha/seed0@400 --to hf exported/mha",
+        "harness export runs/attention/xs/mha/seed0@100 --to hf exported/mha",
     )
     parser.add("run", "RUN[@STEP]", RUN_HELP)
     layout = "Llama's layout, or Qwen3's with model.qk_norm, in float32"

@@ -61,7 +61,7 @@ def _parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[s
     parser = make_parser()
     options, overrides = parser.parse_known_args(arguments)
     if flags := [word for word in overrides if word.startswith("-")]:
-        parser.error(f"unknown option {flags[0]}")
+        parser.error(f"unrecognized arguments: {flags[0]}")
     flags = [f"--{name}" for name in ("layouts", "html", "pictures") if getattr(options, name)]
     if options.accuracy is not None and (overrides or flags):
         parser.error(f"--accuracy reports on earlier predictions: leave out {[*overrides, *flags][0]}")

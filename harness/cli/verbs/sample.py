@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.cli.verb_parser import RUN_HELP, VerbParser
+from harness.core.errors import printable
 
 
 def make_parser() -> VerbParser:
@@ -39,5 +40,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from harness.inspection.sample_text import sample
 
-    print(sample(options.run, options.prompt, options.tokens, options.temperature, options.seed))
+    drawing = (options.prompt, options.tokens, options.temperature, options.seed)
+    print(printable(sample(options.run, *drawing)))
     return 0

@@ -33,4 +33,4 @@ def run(arguments: Sequence[str]) -> int:
     """Hand the overrides to Hydra. Return the exit status."""
     overrides = [argument for argument in arguments if argument != "--dry-run"]
     dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []
-    return hydra_main.main(["-m", *overrides, *dry_run])
+    return hydra_main.main(["-m", *overrides, *dry_run], make_parser())

@@ -20,4 +20,4 @@ def make_parser() -> VerbParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Hand the overrides to Hydra. Return the exit status."""
-    return hydra_main.main(["hydra.mode=RUN", *arguments])
+    return hydra_main.main(["hydra.mode=RUN", *arguments], make_parser())
