@@ -237,13 +237,7 @@ def test_a_sweep_that_is_not_there(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("key", ["q", "\x03", ""])
 def test_it_leaves_on_a_key_and_when_the_sweep_is_over(sweep, key):
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "harness.cli", "watch", str(sweep.path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, preexec_fn=_leads
-    )
-    os.close(theirs)
+    ours, process = _watch(sweep.path)
     _read_until(ours, b"48/64")
     if key:
         os.write(ours, key.encode())
@@ -253,6 +247,39 @@ def test_it_leaves_on_a_key_and_when_the_sweep_is_over(sweep, key):
         _read_until(ours, b"ended: 3 of 6")
     assert process.wait(timeout=30) == 0
     os.close(ours)
+
+
+@pytest.mark.parametrize("key", ["q", ""])
+def test_it_waits_for_a_sweep_that_has_not_begun(key, tmp_path):
+    ours, process = _watch(tmp_path / "trial")
+    _read_until(ours, b"Waiting for the sweep to begin (q or Ctrl-C leaves)")
+    if key:
+        os.write(ours, key.encode())
+    else:
+        assert process.poll() is None
+        write_sweep(tmp_path / "trial", Recipe(scales={"xs": 10**7}, branches=()))
+        _read_until(ours, b"6 runs")
+    assert process.wait(timeout=30) == 0
+    os.close(ours)
+
+
+def test_a_url_is_not_waited_for(tmp_path):
+    ours, process = _watch("s3://bucket/trial")
+    _read_until(ours, b"this must be a path")
+    assert process.wait(timeout=30) == 2
+    os.close(ours)
+
+
+def _watch(sweep: Path | str) -> tuple[int, subprocess.Popen]:
+    """Start the command in a terminal of its own. Returns our end of the terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "harness.cli", "watch", str(sweep)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, preexec_fn=_leads
+    )
+    os.close(theirs)
+    return ours, process
 
 
 def _leads() -> None:

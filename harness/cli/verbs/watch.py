@@ -11,6 +11,9 @@ import tty
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.cli.verb_parser import VerbParser
+from harness.core.errors import UserError
+from harness.core.paths import is_remote
+from harness.records.paths import SweepDir
 
 REFRESH_SECONDS, CPU_SHARE = 1.0, 0.1
 """Seconds between two frames, at least, and share of a core that watching may use."""
@@ -22,7 +25,8 @@ def make_parser() -> VerbParser:
         "watch",
         "show a sweep live: running runs, queue, failures, utilisation",
         "harness watch runs/attention",
-        "It only reads the sweep's directories. It exits when the sweep is over, on q, or on Ctrl-C.",
+        "It only reads the sweep's directories. It waits for a sweep that has not begun, and exits when the "
+        "sweep\nis over, on q, or on Ctrl-C.",
     )
     parser.add("sweep", "SWEEP", "directory of a sweep; with --once also a URL")
     parser.add_flag("--once", "print one frame, as when the output is not a terminal")
@@ -34,9 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     from harness.cli.views.watch_frame import draw_frame
-    from harness.records.sweep.find_sweep import find_sweep, read_sweep
+    from harness.records.sweep.find_sweep import read_sweep
     from harness.report.frames.sweep_progress import ProgressReader
 
     console = Console()
@@ -44,18 +49,34 @@ def run(arguments: Sequence[str]) -> int:
         progress = ProgressReader(read_sweep(options.sweep)).read(time.time())
         console.print(draw_frame(progress, console.width, None))
         return 0
-    reader, live_display = (
-        ProgressReader(find_sweep(options.sweep)),
-        Live(console=console, auto_refresh=False),
-    )
+    live_display = Live(console=console, auto_refresh=False)
     with contextlib.suppress(KeyboardInterrupt), _key_reader() as read_key, live_display as live:
-        while True:
+        sweep = _wait_for_sweep(options.sweep, lambda line: live.update(Text(line), refresh=True), read_key)
+        reader = sweep and ProgressReader(sweep)
+        while reader:
             cpu_start, progress = time.process_time(), reader.read(time.time())
             live.update(draw_frame(progress, console.width, console.height), refresh=True)
             pause = max(REFRESH_SECONDS, (time.process_time() - cpu_start) / CPU_SHARE)
             if progress.is_over or read_key(pause) == "q":
                 break
     return 0
+
+
+def _wait_for_sweep(
+    path: str, show: Callable[[str], None], read_key: Callable[[float], str]
+) -> SweepDir | None:
+    """Return the sweep as soon as it has a run; None if q is pressed before. Raises UserError for a URL."""
+    from harness.records.sweep.find_sweep import find_sweep
+
+    while True:
+        try:
+            return find_sweep(path)
+        except UserError as error:
+            if is_remote(path):
+                raise
+            show(f"Waiting for the sweep to begin (q or Ctrl-C leaves): {error}")
+        if read_key(REFRESH_SECONDS) == "q":
+            return None
 
 
 @contextlib.contextmanager
