@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from harness.core import atomic_files
 from harness.core.errors import UserError
@@ -61,7 +63,9 @@ def assert_whole(runs: Path) -> None:
 def test_finished_runs_are_not_trained_again(tmp_path):
     train(configs(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    outcomes = train(configs(tmp_path))
+    output = io.StringIO()
+    outcomes = train(configs(tmp_path), Console(file=output))
+    assert output.getvalue().startswith(f"{tmp_path / 'trial'}: all 4 runs were finished before")
     assert [outcome.state for outcome in outcomes] == ["finished"] * 4
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert {path for path in after if before.get(path) != after[path]} <= {tmp_path / "trial" / "driver.lock"}
@@ -195,6 +199,19 @@ def test_termination_lets_every_run_save_and_the_same_command_continues(tmp_path
     assert "Interrupted" in text
     assert read_status(run).state in (State.preempted, State.finished)
     assert worker_of(run) is None
+    train(configs(tmp_path))
+    assert_whole(tmp_path)
+
+
+def test_a_driver_whose_reader_leaves_lets_every_run_save(tmp_path):
+    driver = drive(tmp_path, pace=0.1)
+    runs = [run_dir(sweep_dir([config]), config) for config in configs(tmp_path)]
+    wait_for(lambda: read_status(runs[0]).step >= 2)
+    assert driver.stdout
+    driver.stdout.close()
+    assert driver.wait(timeout=30) != 0
+    assert [worker_of(run) for run in runs] == [None] * len(runs)
+    assert {read_status(run).state for run in runs} <= {State.preempted, State.finished, State.pending}
     train(configs(tmp_path))
     assert_whole(tmp_path)
 
