@@ -19,7 +19,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
-from harness.config.schema.run import Config, to_config
+from harness.config.schema.run import Config, field_type, to_config
+from harness.config.value_checks import check_values
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
 
@@ -47,13 +48,15 @@ def to_resolved_config(node: DictConfig) -> Config:
         assert isinstance(rule, dict)
         rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
         resolve_paths(content)
-        return to_config(content)
+        typed_config = to_config(content)
+    check_values(typed_config)
+    return typed_config
 
 
 def compose(overrides: Sequence[str]) -> Config:
     """Compose the config of one run outside a Hydra program (plans, tests, notebooks). Raises UserError."""
     register_schema()
-    overrides = [_quote_null_experiment(override) for override in overrides]
+    overrides = [_as_typed(override) for override in overrides]
     with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         hydra_errors.check_overrides(overrides, config_groups())
         return to_resolved_config(hydra.compose("config", [*overrides]))
@@ -116,7 +119,7 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
 
     main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
-        parsed, options = _parse_command_line([_quote_null_experiment(argument) for argument in arguments])
+        parsed, options = _parse_command_line([_as_typed(argument) for argument in arguments])
         hydra_errors.check_overrides(parsed.overrides, config_groups())
         with _command_line([*options, f"hydra.sweep.dir={scratch}", *parsed.overrides]):
             main()
@@ -125,9 +128,16 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
     return results
 
 
-def _quote_null_experiment(override: str) -> str:
-    """Quote `experiment=null`, which names the experiment `null`; unquoted, Hydra would drop the group."""
-    return "experiment='null'" if override == "experiment=null" else override
+def _as_typed(override: str) -> str:
+    """Quote a text that Hydra would read as a number, such as `experiment_name=2026_11_21`, and
+    `experiment=null`, which names the experiment `null`; unquoted, Hydra would drop the group."""
+    key, _, text = override.partition("=")
+    if override == "experiment=null":
+        return "experiment='null'"
+    if field_type(key.lstrip("+")) not in (str, str | None) or {*text} & {*"'\"[{("}:
+        return override
+    items = [f"'{item}'" if hydra_errors.is_number(item) else item for item in text.split(",")]
+    return f"{key}={','.join(items)}"
 
 
 def register_schema() -> None:

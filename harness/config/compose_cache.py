@@ -17,6 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
+from harness.config.compose import config_groups
+from harness.config.hydra_errors import check_overrides
 from harness.config.schema.run import Config
 from harness.core.hashing import flatten
 
@@ -41,6 +43,7 @@ def cache_compositions(loader: ConfigLoader) -> None:
             groups = [override for override in overrides if not _sets_one_leaf(override)]
             choices = tuple(str(override.input_line) for override in groups)
             if choices not in compositions:
+                check_overrides(choices, config_groups())  # also those of an experiment's file
                 config = compositions[choices] = compose(master_config, [*choices])
                 with open_dict(config):
                     del config["hydra"]

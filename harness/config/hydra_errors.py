@@ -6,9 +6,11 @@ import dataclasses
 import difflib
 import functools
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
@@ -43,6 +45,40 @@ def as_user_errors() -> Iterator[None]:
         path = re.search(r"path=(.*) is not available", str(warning))
         message = f"hydra.searchpath: {path[1] if path else warning} does not exist. Give [file://FOLDER]."
         raise UserError(message) from warning
+    except (ValueError, yaml.YAMLError) as error:
+        if file := _file_being_read(error):
+            raise UserError(_explain_unreadable(file, error)) from error
+        raise
+
+
+def _file_being_read(error: BaseException) -> str | None:
+    """Return the config file whose reading raised the error, from the frame of Hydra's loader, else None."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "load_config" and "full_path" in frame.f_locals:
+            return str(frame.f_locals["full_path"])
+    return None
+
+
+def _explain_unreadable(file: str, error: BaseException) -> str:
+    """Return a sentence with the place at which a config file is not UTF-8, not YAML, or has a bad header."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark, problem = error.problem_mark, error.problem or error.context
+        way_out = "Indent with spaces, not tabs." if "\\t" in str(problem) else "Correct the YAML there."
+        return f"{file}, line {mark.line + 1}, column {mark.column + 1}: {problem}. {way_out}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{file}: not UTF-8 at byte {error.start + 1}. Save the file as UTF-8."
+    if isinstance(error, yaml.YAMLError):
+        return f"{file}: not YAML ({' '.join(str(error).split())}). Save the file as plain text in UTF-8."
+    return f"{file}: {error}. Write `# @package _global_`, and nothing else, in the first line."
+
+
+def is_number(text: str) -> bool:
+    """Return whether Hydra reads a value as a number or a boolean and would write it in another way."""
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return False
+    return isinstance(value, int | float) and str(value) != text
 
 
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
@@ -71,8 +107,13 @@ def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -
         return f"{line}: a sweep needs a finite list of values. Write {key}=a,b,c or {key}=range(0,3)."
     if key not in groups or override.is_delete():
         return None
-    if key == "experiment" and override.is_sweep_override():
+    value = override.value()
+    lists = [item for item in getattr(value, "list", [value]) if isinstance(item, list)]
+    if key == "experiment" and (override.is_sweep_override() or lists):
         return f"{line}: each experiment is a separate sweep. Start one command for each."
+    if lists:
+        names = ",".join(str(getattr(item, "text", item)) for item in lists[0])
+        return f"{line}: a list merges its files into one {key}. Write `harness sweep {key}={names}`."
     if override.is_add():
         return f"{line}: the group {key} exists already. Write {str(line).lstrip('+')}"
     if not override.is_sweep_override() and override.value() is None:
@@ -86,10 +127,26 @@ def error_sentence(error: BaseException) -> str:
     match = re.match(r"In '([^']+)': \w+ raised while composing", str(error))
     prefix = f"{match[1]}.yaml: " if match else ""  # empty for a mistake on the command line
     for cause in chain:
+        if match and (sentence := _explain_package(match[1], cause)):
+            return prefix + sentence
         for explain in (_explain_override, _explain_group_choice, _explain_unknown_key, _explain_wrong_type):
             if sentence := explain(cause):
                 return prefix + sentence
     return next(filter(None, map(_first_line, chain)), repr(error))
+
+
+def _explain_package(file: str, error: BaseException) -> str | None:
+    """Explain a key of the whole config in a file of a group that does not begin with its package."""
+    group, key = file.partition("/")[0], str(getattr(error, "full_key", None) or "")
+    if not re.match(r"Key '.*' (is )?not in", str(error)):
+        return None
+    name = key.removeprefix(f"{group}.").partition(".")[0]
+    if key != group and (name == key or name not in Config.__dataclass_fields__):
+        return None
+    return (
+        f"{key} is not a key, because the keys of this file are read below '{group}'. Make "
+        "`# @package _global_` the first line of the file, above every comment."
+    )
 
 
 def _explain_group_choice(error: BaseException) -> str | None:
@@ -177,12 +234,22 @@ def _explain_wrong_type(error: BaseException) -> str | None:
         return None
     text = _first_line(error)
     if match := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
-        return f"{error.full_key}={match[1]}: not {_TYPE_NAMES.get(match[2], 'a ' + match[2])}"
+        way_out = f"; write {float(match[1]):.0f}" if match[2] == "Integer" and _is_whole(match[1]) else ""
+        return f"{error.full_key}={match[1]}: not {_TYPE_NAMES.get(match[2], 'a ' + match[2])}{way_out}"
+    if re.fullmatch(r"field '.*' is not Optional", text):
+        return f"{error.full_key}=null: null is not allowed here. Give a value."
     if match := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
         if message := renamed_key_message(str(error.full_key), match[1]):
             return message
         return f"{error.full_key}={match[1]}: no such choice; {did_you_mean(match[1], match[2].split(', '))}"
-    return f"{error.full_key}: {text}"
+    return f"{error.full_key}: {text}".removeprefix(": ")
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        return float(text).is_integer()
+    except ValueError:
+        return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError
 
+OUTWARD_LINK = "it is a link that leads out of its folder"
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)(?:://|::)", re.IGNORECASE)
+MAX_NAME_BYTES = 100
+"""Bytes of a folder name in UTF-8. Log files join two names, and file systems allow 255 bytes a file."""
 _FILE = re.compile(r"(?:file|local)://", re.IGNORECASE)
 
 
@@ -27,6 +33,35 @@ def local_path(place: object, way_out: str, key: str = "") -> str:
             f"{key}{place}: this must be a path, but {protocol} is not a mounted file system; {way_out}"
         )
     return _FILE.sub("", str(place), count=1)
+
+
+def check_folder_name(key: str, name: str) -> None:
+    """Raise UserError for a value of `key` that cannot name a single folder, or that is too long for one."""
+    size = len(name.encode(errors="surrogatepass"))
+    if size > MAX_NAME_BYTES:
+        raise UserError(
+            f"{key}={ascii(name[:20])[1:-1]}... has {size} bytes, and at most {MAX_NAME_BYTES} are allowed. "
+            "Choose a shorter name."
+        )
+    if not name.isprintable() or name != name.strip() or name[:1] in ("", ".") or {*name} & {*"/\\"}:
+        raise UserError(
+            f"{key}={name if name.isprintable() else ascii(name)} must name a folder: not empty, without "
+            "'/', '\\' and control characters, without a leading dot, and without spaces at its ends."
+        )
+
+
+def within_folder(path: Path) -> Path:
+    """Return the path of a file or folder that is read from a sweep. Raises FileNotFoundError if it is a link
+    that leads out of its folder: a sweep of somebody else could show a private file that way."""
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
+        raise FileNotFoundError(errno.ENOENT, OUTWARD_LINK, str(path))
+    return path
+
+
+def file_name(text: str) -> str:
+    """Return a text from a record as part of the name of one file: it cannot name another folder."""
+    safe_text = re.sub(r"[/\\\x00-\x1f]", "_", text).encode(errors="replace")
+    return safe_text[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def runs_path(runs: str) -> str:

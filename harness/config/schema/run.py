@@ -7,9 +7,9 @@ Modules pass these nodes, never loose dicts, except the `options` of a mechanism
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -350,6 +350,14 @@ class Config:
 def num_steps(config: Config) -> int:
     """Return the number of optimizer steps: the token budget over tokens per step, rounded down."""
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
+
+
+def field_type(key: str) -> Any:
+    """Return the declared type of a dotted key; None if the schema has no such key."""
+    declared: Any = Config
+    for name in key.split("."):
+        declared = get_type_hints(declared).get(name) if is_dataclass(declared) else None
+    return declared
 
 
 def to_config(node: Any) -> Config:
