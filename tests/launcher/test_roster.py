@@ -75,6 +75,28 @@ class TestAnnounced:
         (first, *_) = plan_lines(sweep_dir(made), runs_of(made), outlook_of(runs_of(made)))
         assert first.endswith("10 runs; 2 blocks of 3, 2 pairs")
 
+    @pytest.mark.parametrize(
+        "members", [[("1t", "mha")], [("1t", "short")], [("1t", "mha"), ("6t", "short")]]
+    )
+    def test_a_sweep_that_compares_nothing_says_so_before_it_trains(self, members, tmp_path):
+        made = roster(tmp_path, members)
+        runs = runs_of(made)
+        (line,) = [text for text in plan_lines(sweep_dir(made), runs, outlook_of(runs)) if "nothing" in text]
+        assert line == (
+            "  nothing will be compared: no other variant trains beside the control mha. To compare, train "
+            "both at one scale and seed: variant=mha,OTHER."
+        )
+
+    def test_a_control_or_treatment_on_disk_is_compared(self, tmp_path):
+        for members, earlier in (([("1t", "short")], "mha"), ([("1t", "mha")], "short")):
+            made = roster(tmp_path, members)
+            folder = sweep_dir(made).path / "1t" / earlier / "seed0"
+            folder.mkdir(parents=True)
+            runs = runs_of(made)
+            lines = plan_lines(sweep_dir(made), runs, outlook_of(runs))
+            assert not [text for text in lines if "nothing" in text]
+            folder.rmdir()
+
     def test_one_seed_promises_no_interval_and_names_what_is_not_compared(self, tmp_path):
         made = roster(tmp_path)
         assert [*design_power(sweep_dir(made), runs_of(made)).lines] == [
