@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,16 @@ from harness.compare.context.secondary_results import (
     sample_rows,
     untrained_domains,
 )
-from harness.compare.inputs.decision_rule import gate_margins, read_rule
+from harness.compare.inputs.decision_rule import RULE_DAMAGE, gate_margins, read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
-from harness.compare.inputs.json_values import read_json_object
-from harness.compare.inputs.noise_floor import false_positive_rate, floor_key, matching_floors, same_seed_note
+from harness.compare.inputs.noise_floor import (
+    damaged_libraries,
+    false_positive_rate,
+    floor_key,
+    library_note,
+    matching_floors,
+    same_seed_note,
+)
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
@@ -33,6 +40,12 @@ from harness.compare.verdict.per_scale import DraftRung, draft_rungs, finish_run
 from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements
 from harness.compare.verdict.run_outcomes import count_divergence, run_states
 from harness.records.paths import SweepDir
+from harness.records.sweep.timing import read_timing
+
+DAMAGED_TIMING = (
+    "DAMAGED: timing.json does not match its checksum or the ledger, so the gate has no step times and no "
+    "memory. Repeat the sweep command, which times again."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class VerdictInputs:
     notes: Sequence[str] = ()
     ledger_runs: frozenset[RunKey] = frozenset()
     """Runs with a placement in the ledger."""
+    floor_notes: Mapping[str, str] = field(default_factory=dict)
+    """Sentence by scale that names the library of its noise floor."""
 
 
 def compare(sweep: SweepDir | Path | str) -> Comparison:
@@ -74,11 +89,14 @@ def read_inputs(sweep: SweepDir) -> VerdictInputs:
     runs = read_runs(sweep)
     rule, deviations, tuning = read_rule(sweep, runs)
     records = [run.provenance for run in runs]
-    floors = matching_floors(sweep, [floor_key(r) for r in records if r.variant == rule.control])
+    controls = [floor_key(record) for record in records if record.variant == rule.control]
+    floors, timing = matching_floors(sweep, controls), read_timing(sweep)
+    notes = [*_notes(runs, rule), *damaged_libraries(sweep)]
+    notes += [DAMAGED_TIMING] * (timing is None and os.path.lexists(sweep.timing))
     name = min((record.experiment for record in records if record.experiment), default=sweep.path.name)
     return VerdictInputs(
-        name, rule, runs, deviations, floors, tuning, gate_margins(sweep), read_json_object(sweep.timing),
-        _notes(runs, rule), runs_in_ledger(sweep),
+        name, rule, runs, deviations, floors, tuning, gate_margins(sweep), timing or {}, notes,
+        runs_in_ledger(sweep), {scale: library_note(sweep, controls, scale) for scale in floors},
     )  # fmt: skip
 
 
@@ -98,12 +116,13 @@ def judge(inputs: VerdictInputs) -> Comparison:
     rule, runs = inputs.rule, inputs.runs
     expected = ExpectedRuns(rule, runs, inputs.ledger_runs)
     scales, treatments, family_size = sort_scales(runs), expected.treatments, expected.family_size
+    damaged = any(deviation.kind in RULE_DAMAGE for deviation in inputs.deviations)
     pairings = {
         name: [paired_runs(runs, scale, rule, name) for scale in expected.compared_scales(name, scales)]
         for name in treatments
     }
     drafts = {
-        name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size)
+        name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size, damaged)
         for name, pairs in pairings.items()
     }
     p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
@@ -121,12 +140,23 @@ def judge(inputs: VerdictInputs) -> Comparison:
         runs=run_states(expected, scales),
         divergence=tuple(count_divergence(name, drafts[name]) for name in treatments),
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=(*inputs.notes, *expected.not_compared_notes),
+        notes=(*inputs.notes, *_record_notes(inputs, drafts), *expected.not_compared_notes),
         loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs),
         experts=expert_uses(runs, scales),
     )
+
+
+def _record_notes(inputs: VerdictInputs, drafts: dict[str, list[DraftRung]]) -> list[str]:
+    """Name the A/A libraries that a verdict uses, and the damaged records of runs."""
+    used = {scale for group in drafts.values() for draft in group for scale in draft.context.floors}
+    damaged = [
+        f"DAMAGED: {run.path}: {run.problem}. Repeat the sweep command, which trains that part again."
+        for run in inputs.runs
+        if run.problem
+    ]
+    return damaged + [inputs.floor_notes[scale] for scale in sorted(used & inputs.floor_notes.keys())]
 
 
 def _judge_ladders(

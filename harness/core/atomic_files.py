@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.core.paths import within_folder
+
 _CHECKSUM_KEY = "checksum"
+_DIGITS = 64
+MAX_RECORD_BYTES = 64 * 2**20
+"""Size above which a record counts as damaged; the largest ones have a few MiB."""
+MAX_DEPTH = 64
+"""Levels of nested lists and objects in a record. Deeper ones could exhaust the stack of a reader."""
 
 
 class CorruptFile(Exception):
@@ -63,11 +70,36 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """Return the parsed content; None if the file is missing or not JSON."""
+    """Return the parsed content; None if the file is missing, a link out of its folder, or not JSON."""
+    text = read_record(path)
+    return None if text is None else parse_json(text)
+
+
+def read_record(path: Path, limit: int = MAX_RECORD_BYTES, errors: str = "strict") -> str | None:
+    """Return the text of a record; None if it is missing, no regular file, not UTF-8 (under `errors`), longer
+    than `limit` bytes, or a link out of its folder."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        within_folder(path)
+        if not path.is_file() or path.stat().st_size > limit:
+            return None
+        return path.read_text("utf-8", errors)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError):
         return None
+
+
+def parse_json(text: str) -> Any | None:
+    """Return the content of JSON text; None if it is not JSON, nested too deep, or has an endless integer."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        nodes = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for node in nodes for child in node if isinstance(child, dict | list)]
+        if not level:
+            return content
+    return None
 
 
 def write_checksummed_json(path: Path, content: dict[str, Any]) -> None:
@@ -84,7 +116,16 @@ def read_checksummed_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         return None
     checksum = content.pop(_CHECKSUM_KEY, None)
-    return content if checksum in (None, json_checksum(content)) else None
+    if checksum is None:
+        return None if _has_misnamed_checksum(content) else content
+    return content if checksum == json_checksum(content) else None
+
+
+def _has_misnamed_checksum(content: dict[str, Any]) -> bool:
+    """Return whether the name of the checksum was damaged: another key holds the checksum of the others."""
+    names = [name for name, value in content.items() if isinstance(value, str) and len(value) == _DIGITS]
+    others = ({k: v for k, v in content.items() if k != name} for name in names)
+    return any(content[name] == json_checksum(rest) for name, rest in zip(names, others, strict=True))
 
 
 def json_checksum(content: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ examples, and its cooldown branches. `edit` may change the draft of any run befo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,13 +169,16 @@ def _write(run: RunDir, draft: Draft, evals, steps, examples, parent) -> None:
     atomic_files.write_text(run.config, f"{text}# sha256 of the lines above: {seal}\n")
     fields: dict[str, Any] = draft.status | {"state": status.State(draft.status["state"])}
     state = status.Status(**fields)
-    status.write_status(run, state)
     end = max([r["step"] for r in [*evals, *steps]], default=0)
+    if parent:
+        state = dataclasses.replace(state, state=status.State.finished, step=end)
+    status.write_status(run, state)
+    end = max(end, state.step)
     start = parent["step"] if parent else 0
     metrics.write_part(run, "evals", start, end, evals)
     metrics.write_part(run, "steps", start, end, steps)
     if examples is not None:
-        atomic_files.write_json(run.path / "examples.json", examples)
+        atomic_files.write_checksummed_json(run.path / "examples.json", examples)
 
 
 def _rule(recipe: Recipe) -> RuleConfig:

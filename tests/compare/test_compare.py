@@ -345,7 +345,8 @@ def test_swapping_control_and_treatment_flips_the_signs_exactly(tmp_path):
     forward = compare(sweep)
     rule = json.loads(sweep.rule.read_text())
     rule["rule"]["control"] = "hybrid"
-    sweep.rule.write_text(json.dumps(rule))
+    sweep.rule.write_text(json.dumps({"rule": rule["rule"]}))
+    sweep.ledger.unlink()
     backward = compare(sweep)
     for one, other in zip(forward.rungs, backward.rungs, strict=True):
         assert one.delta.mean == -other.delta.mean

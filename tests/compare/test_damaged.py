@@ -9,7 +9,15 @@ import shutil
 import pytest
 
 from harness.compare import compare
+from harness.compare.inputs.noise_floor import LibraryEntry, write_library
+from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.verdict_types import Decision
+from harness.core import atomic_files
+from harness.core.errors import UserError
+from harness.records.paths import SweepDir
+from harness.records.run.config_file import read_config
+from harness.records.sweep.timing import read_timing, write_timing
+from tests.compare import malform
 from tests.compare.judging import ONE, SMALL, is_treatment, judged, only
 from tests.compare.synthetic import Recipe, write_sweep
 
@@ -192,3 +200,118 @@ def test_empty_and_absent_sweeps(tmp_path):
 def test_names_with_markup_pass_through(tmp_path):
     recipe = Recipe(scales={"<b>": 10**7}, variants={"mha": 1.0, "<script>": 1.05}, with_steps=False)
     assert only(judged(tmp_path, recipe)).variant == "<script>"
+
+
+def resealed(path, change) -> None:
+    """Change a sealed record as its writer would."""
+    content = json.loads(path.read_text())
+    content.pop("checksum", None)
+    change(content)
+    atomic_files.write_checksummed_json(path, content)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "status.json", "examples.json", "branch50/run.json", "branch50/status.json"]
+)
+def test_a_damaged_record_blocks_its_rung_and_is_named(tmp_path, name):
+    sweep = write_sweep(tmp_path / "sweep", SMALL)
+    path = sweep.run("xs", "mha", 1).path / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    comparison = compare(sweep)
+    xs, s = comparison.rungs
+    assert ("DAMAGED" in xs.flags, xs.decision) == (True, Decision.INVALID)
+    assert ("DAMAGED" in s.flags, s.decision) == (False, Decision.B_BETTER)
+    assert comparison.ladder[0].decision is Decision.INVALID
+    (note,) = [note for note in comparison.notes if note.startswith("DAMAGED: xs/mha/seed1: ")]
+    assert name in note or ("branch50: " in note and name.partition("/")[2] in note)
+
+
+@pytest.mark.parametrize("kind", ["evals", "steps"])
+@pytest.mark.parametrize("branch", ["", "branch50/"])
+def test_a_damaged_part_of_a_curve_blocks_its_rung(tmp_path, kind, branch):
+    sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales))
+    (part,) = (sweep.run("xs", "mha", 1).path / branch / "metrics").glob(f"{kind}-*")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    comparison = compare(sweep)
+    assert only(comparison).decision is Decision.INVALID
+    assert any(part.name in state.problem for state in comparison.runs)
+
+
+@pytest.mark.parametrize("name", ["branch50", "branch50/run.json", "branch50/metrics", "metrics"])
+def test_a_finished_run_without_its_branch_or_its_curve_is_damaged(tmp_path, name):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    path = sweep.run("xs", "mha", 1).path / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "DAMAGED" in only(compare(sweep)).flags
+
+
+def test_a_rule_that_was_changed_decides_nothing(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    sweep.rule.write_text(sweep.rule.read_text().replace('"margin": 0.01', '"margin": 0.11'))
+    assert only(compare(sweep)).decision is Decision.INVALID
+    sweep.rule.write_text("{")
+    comparison = compare(sweep)
+    assert only(comparison).decision is Decision.INVALID
+    assert "rule_damaged" in [deviation.kind for deviation in comparison.deviations]
+
+
+def test_an_aa_library_is_named_when_used_and_left_out_when_damaged(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    without = only(compare(sweep))
+    record = read_runs(sweep)[0].provenance
+    size, evaluation = record.facts.non_embedding, record.facts.eval_fingerprint
+    null = SweepDir(tmp_path / "null")
+    write_library(null, [LibraryEntry("xs", 0.0012, 12.0, 0.2, 16, size, record.tokens, evaluation)])
+    comparison = compare(sweep)
+    assert only(comparison).method == "moderated t"
+    assert any("at xs uses ../null/aa_library.json" in note for note in comparison.notes)
+    library = null.noise_floors.read_text()
+    for text in (library.replace("0.0012", "0.0013"), library.replace('"checksum"', '"checksul"'), "["):
+        null.noise_floors.write_text(text)
+        comparison = compare(sweep)
+        assert only(comparison) == without
+        assert any("aa_library.json does not match" in note for note in comparison.notes)
+    scales = {"scales": json.loads(library)["scales"]}
+    null.noise_floors.write_text(json.dumps(scales))  # of a version without checksums
+    assert only(compare(sweep)).method == "moderated t"
+
+
+def test_a_damaged_timing_passes_no_gate(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales, beside={"gate": {"name": "promote"}}))
+    variants = {name: {"step_seconds": 1.25, "peak_bytes": 10} for name in ("mha", "hybrid")}
+    write_timing(sweep, {"scale": "xs", "variants": variants})
+    (gate,) = compare(sweep).gate or ()
+    assert gate.promote
+    sealed = sweep.timing.read_text()
+    unsealed = json.dumps({"scale": "xs", "variants": variants}).replace("1.25", "1.5", 1)
+    for text in (sealed.replace("1.25", "1.24", 1), unsealed, "["):
+        sweep.timing.write_text(text)
+        assert read_timing(sweep) is None
+        comparison = compare(sweep)
+        (gate,) = comparison.gate or ()
+        assert (gate.promote, gate.reason) == (False, "not measured: speed, memory")
+        assert any("timing.json does not match" in note for note in comparison.notes)
+    sweep.timing.write_text(json.dumps({"scale": "xs", "variants": variants}))  # of an earlier version
+    (gate,) = compare(sweep).gate or ()
+    assert gate.promote
+
+
+def test_numbers_that_no_run_has_are_damage(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", SMALL)
+    run = sweep.run("xs", "hybrid", 0)
+    resealed(run.run, lambda content: content["facts"].update(flops_per_token=float("inf")))
+    xs, s = compare(sweep).rungs
+    assert ("DAMAGED" in xs.flags, "DAMAGED" in s.flags) == (True, False)
+
+
+@pytest.mark.parametrize("text", [malform.ALIASES, malform.MERGES, "a: " + "1" * 5000, "[" * 100_000])
+def test_a_config_that_would_expand_without_end_is_damage(tmp_path, text):
+    sweep = write_sweep(tmp_path / "sweep", SMALL)
+    config = sweep.run("xs", "hybrid", 0).config
+    config.write_text(text)
+    xs, s = compare(sweep).rungs
+    assert ("DAMAGED" in xs.flags, s.decision) == (True, Decision.B_BETTER)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        read_config(config)

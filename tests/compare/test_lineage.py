@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_told_and_not_raised(sweep):
     sweep.run("xs", "hybrid", 0).manifest(64).write_text("[]")
     sweep.ledger.write_text("nothing")
     found = of(sweep)
-    assert [run.path for run in found.runs if run.problem] == ["xs/mha/seed0"]
+    assert [run.path for run in found.runs if run.problem] == ["xs/mha/seed0", "xs/mha/seed1/branch50"]
     assert found.ledger.entries == 0
     assert not found.ledger.intact
     json.dumps(to_json(found), allow_nan=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from harness.records.sweep import ledger
 
 AMENDMENTS = ("amendment", "amend", "replan", "deviation")
 """Kinds of ledger entries that change the plan."""
+RULE_DAMAGE = ("rule_edited", "rule_damaged")
+"""Kinds of deviations after which rule.json does not hold the rule that was fixed."""
 VERDICT_KEYS = ("control", "positive_control", "domains", "margin", "alpha", "stopping")
 """Keys of a rule that change a verdict."""
 
@@ -71,6 +74,8 @@ def _deviations(
     sweep: SweepDir, content: Mapping[str, Any], frozen: Mapping[str, Any], runs: Sequence[RunRecord]
 ) -> list[Deviation]:
     deviations = [] if content else [Deviation("no_rule", "no rule was fixed before the first step")]
+    if not content and os.path.lexists(sweep.rule):
+        deviations = [Deviation("rule_damaged", "rule.json cannot be read; repeat the sweep command")]
     deviations += _hash_deviations(sweep, content, frozen)
     deviations += _config_deviations(frozen, runs) if content else []
     for position in ledger.edited_positions(sweep):

@@ -16,6 +16,8 @@ from harness.records.run import metrics
 COLUMNS = ("step", "tokens", "flops", "domain", "loss", "decayed", "device_seconds")
 FILES_PER_SCAN = 128
 """Number of files per pass: enough for fast reading, few enough for memory."""
+MAX_ROWS = 20_000_000
+"""Number of rows of a pass above which a part is malformed: a file of a few kB can claim billions."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,14 @@ def _mean_loss(by_domain: dict[str, float]) -> float:
     return sum(by_domain[domain] for domain in sorted(by_domain)) / len(by_domain)
 
 
-def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
-    """Read the evaluations of many runs: `{run path: (evals, problem)}`. `origins`: their first steps."""
-    chains = {path: _consecutive_parts(RunDir(path), origin) for path, origin in origins.items()}
-    files = [part for chain, _ in chains.values() for part in chain]
+def read_evals(spans: dict[Path, tuple[int, int]]) -> dict[Path, tuple[Evals, str]]:
+    """Read the evaluations of many runs: `{run path: (evals, problem)}`.
+
+    spans: their first steps, and the last steps of those that ended (0: training goes on).
+    """
+    parts = {path: metrics.intact_parts(RunDir(path), "evals", *span) for path, span in spans.items()}
+    chains = {path: ([part.path for part in chain], problem) for path, (chain, problem) in parts.items()}
+    files = [file for chain, _ in chains.values() for file in chain]
     tables = {
         path: table
         for start in range(0, len(files), FILES_PER_SCAN)
@@ -97,22 +103,10 @@ def read_evals(origins: dict[Path, int]) -> dict[Path, tuple[Evals, str]]:
     }
     result = {}
     for path, (chain, problem) in chains.items():
-        parts = [tables[part] for part in chain if part in tables]
-        unreadable = "a metrics part cannot be read" if len(parts) < len(chain) else ""
-        result[path] = (_concatenate(parts), problem or unreadable)
+        intact_tables = [tables[file] for file in chain if file in tables]
+        unreadable = "a metrics part cannot be read" if len(intact_tables) < len(chain) else ""
+        result[path] = (_concatenate(intact_tables), problem or unreadable)
     return result
-
-
-def _consecutive_parts(run: RunDir, origin: int) -> tuple[list[Path], str]:
-    """Return the intact consecutive parts from the run's first step on, and a problem if one is damaged."""
-    chain, end, problem = [], origin, ""
-    for part in sorted(metrics.list_parts(run, "evals"), key=lambda part: (part.start, -part.end)):
-        if not part.checksum_ok():
-            problem = f"damaged metrics part {part.path.name}"
-        elif part.start == end and part.end > end:
-            chain.append(part.path)
-            end = part.end
-    return chain, problem
 
 
 def _read_parts(files: list[Path]) -> dict[Path, Evals]:
@@ -121,14 +115,18 @@ def _read_parts(files: list[Path]) -> dict[Path, Evals]:
         return {}
     try:
         return _scan_parts(files)
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return {} if len(files) == 1 else {k: v for file in files for k, v in _read_parts([file]).items()}
 
 
 def _scan_parts(files: list[Path]) -> dict[Path, Evals]:
     """Read one table per file. The rows of a file are contiguous; a file may have none."""
     frame = pl.scan_parquet(files, include_file_paths="path").select(*COLUMNS, "path")
+    if frame.select(pl.len()).collect().item() > MAX_ROWS:
+        raise pl.exceptions.ComputeError("more rows than an evaluation has")
     rows = frame.with_columns(pl.col("domain", "path").cast(pl.Categorical)).collect()
+    if any(rows[name].null_count() for name in ("step", "tokens", "domain", "decayed")):
+        raise pl.exceptions.ComputeError("a row without step, tokens, domain or mark of the decay")
     spans = _equal_value_slices(rows["path"].to_physical().to_numpy())
     step, hot, loss = rows["step"].to_numpy(), ~rows["decayed"].to_numpy(), rows["loss"].to_numpy()
     kept_rows = [span.start + _needed_rows(step[span], hot[span]) for span in spans]

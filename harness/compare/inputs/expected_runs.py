@@ -99,4 +99,6 @@ def runs_in_ledger(sweep: SweepDir) -> frozenset[RunKey]:
     """Return every run with a placement in the ledger."""
     names = [name.split("/") for entry in ledger.read(sweep, "placement") for name in entry_runs(entry)]
     runs = [(*parts[:2], parts[2].removeprefix("seed")) for parts in names if len(parts) == 3]
-    return frozenset((scale, variant, int(seed)) for scale, variant, seed in runs if seed.isdigit())
+    return frozenset(
+        (scale, variant, int(seed)) for scale, variant, seed in runs if seed.isdecimal() and len(seed) < 19
+    )

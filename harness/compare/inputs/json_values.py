@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import atomic_files
+from harness.records.typed_values import fits
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -19,5 +20,5 @@ def dict_or_empty(value: Any) -> dict[str, Any]:
 
 
 def number_or_none(value: Any) -> float | None:
-    """Return the value if it is a JSON number, else None. Booleans are not numbers."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return the value if it is a JSON number, else None. Booleans, NaN and infinities are not numbers."""
+    return float(value) if fits(value, float) else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.compare.inputs.json_values import dict_or_empty
+from harness.core.atomic_files import read_record
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
@@ -98,7 +99,5 @@ def entry_runs(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count_lines(sweep: SweepDir) -> int:
-    try:
-        return sum(1 for line in sweep.ledger.read_text(errors="replace").splitlines() if line.strip())
-    except OSError:
-        return 0
+    text = read_record(sweep.ledger, errors="replace") or ""
+    return sum(1 for line in text.splitlines() if line.strip())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from harness.compare.stats.paired_effects import NoiseFloor
 from harness.core import atomic_files
 from harness.records.paths import NOISE_FLOORS, SweepDir
 from harness.records.run.provenance import Provenance
+from harness.records.typed_values import fields_fit
 
 MIN_NULL_PAIRS = 40
 """Number of null pairs below which a false-positive rate is too uncertain."""
@@ -137,15 +139,16 @@ def false_positive_rate(
 
 def store_library(sweep: SweepDir, control: str, domains: tuple[str, ...] = ()) -> list[LibraryEntry]:
     """Measure the noise floors of a null sweep's control, and write them beside its runs if there are any."""
-    runs = [run for run in read_runs(sweep) if run.provenance.variant == control]
+    runs = [run for run in read_runs(sweep) if run.provenance.variant == control and not run.problem]
     if entries := library_entries(runs, domains):
         write_library(sweep, entries)
     return entries
 
 
 def write_library(sweep: SweepDir, entries: Sequence[LibraryEntry]) -> None:
-    """Write the library file of a sweep."""
-    atomic_files.write_json(sweep.noise_floors, {"scales": [dataclasses.asdict(entry) for entry in entries]})
+    """Write the library file of a sweep, with a checksum."""
+    scales = [dataclasses.asdict(entry) for entry in entries]
+    atomic_files.write_checksummed_json(sweep.noise_floors, {"scales": scales})
 
 
 class FloorKey(NamedTuple):
@@ -174,8 +177,8 @@ def matching_floors(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, 
 
 def matching_entries(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str, tuple[LibraryEntry, Path]]:
     """Find the library entry of each scale (see `matching_floors`), with the file that holds it."""
-    files = sorted({sweep.noise_floors.absolute(), *sweep.path.absolute().parent.glob(f"*/{NOISE_FLOORS}")})
-    entries = [(entry, path) for path in files for entry in _usable_entries(atomic_files.read_json(path))]
+    contents = [(path, atomic_files.read_checksummed_json(path)) for path in _library_files(sweep)]
+    entries = [(entry, path) for path, content in contents for entry in _usable_entries(content)]
     entry_by_scale: dict[str, tuple[LibraryEntry, Path]] = {}
     for key in {*controls}:
         matches = [pair for pair in entries if _matches(pair[0], key)]
@@ -184,16 +187,39 @@ def matching_entries(sweep: SweepDir, controls: Sequence[FloorKey]) -> dict[str,
     return entry_by_scale
 
 
+def damaged_libraries(sweep: SweepDir) -> list[str]:
+    """Return a sentence for each library that `matching_entries` leaves out because it is damaged."""
+    return [
+        f"DAMAGED: {path} does not match its checksum or cannot be read, so its noise floors are not used. "
+        "Repeat the sweep that measured them, which writes it again."
+        for path in _library_files(sweep)
+        if os.path.lexists(path) and atomic_files.read_checksummed_json(path) is None
+    ]
+
+
+def _library_files(sweep: SweepDir) -> list[Path]:
+    """Return the libraries of a sweep, which may not exist, and of the sweeps beside it, by path."""
+    return sorted({sweep.noise_floors.absolute(), *sweep.path.absolute().parent.glob(f"*/{NOISE_FLOORS}")})
+
+
+def library_note(sweep: SweepDir, controls: Sequence[FloorKey], scale: str) -> str:
+    """Return the sentence that names the library whose noise floor is used at a scale."""
+    entry, path = matching_entries(sweep, controls)[scale]
+    name = Path(os.path.relpath(path, sweep.path)).as_posix()
+    noise = f"SD of a difference {entry.s0:.4g}, {entry.df:g} degrees of freedom"
+    return f"A/A library: the interval at {scale} uses {name} ({noise})."
+
+
 def _usable_entries(content: Any) -> list[LibraryEntry]:
     """Return the valid entries of a library file."""
     rows, entries = dict_or_empty(content).get("scales"), []
     for row in rows if isinstance(rows, list) else []:
         try:
             entry = LibraryEntry(**row)
-            if entry.s0 > 0 and entry.df > 0:
-                entries.append(entry)
         except TypeError:
             continue
+        if fields_fit(entry) and entry.s0 > 0 and entry.df > 0:
+            entries.append(entry)
     return entries
 
 

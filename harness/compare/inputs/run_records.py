@@ -5,13 +5,12 @@ Step tables stay unread until a check needs them. Damaged files do not raise: ea
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,18 +18,23 @@ import yaml
 from harness.compare.inputs.evaluations import Evals, last_result, read_evals
 from harness.compare.inputs.json_values import dict_or_empty
 from harness.config.renamed_keys import with_new_names
-from harness.core.atomic_files import read_checksummed_json
+from harness.core.atomic_files import read_record
 from harness.records.paths import RunDir, SweepDir
+from harness.records.run.config_file import MAX_BYTES, parse_config
 from harness.records.run.example_hash import read_examples
+from harness.records.run.integrity import damaged_records
 from harness.records.run.provenance import Facts, Provenance, read_provenance
 from harness.records.run.status import State, Status, read_status
 from harness.records.run.training_target import END
+from harness.records.typed_values import fits
 
 UNREADABLE_RUN = "run.json is missing, damaged or of another version"
 _CHECKSUM = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
 _NODES = ("scale", "variant", "model", "data", "optimizer", "schedule", "rule")
-_SEEDS = re.compile(r"^(seed|data_seed): *(-?\d+) *$", re.MULTILINE)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SEEDS = re.compile(r"^(seed|data_seed): *(-?\d{1,18}) *$", re.MULTILINE)
+
+Branches = list[tuple[float, RunDir, int]]
+"""Share, directory and first step of each readable branch."""
 
 
 @dataclass(frozen=True)
@@ -84,43 +88,77 @@ def read_runs(sweep: SweepDir) -> list[RunRecord]:
     """Read every launched run, in order of path."""
     directories = list(sweep.runs())
     branches = {run.path: _branches(run) for run in directories}
-    first_steps = {run.path: 0 for run in directories}
-    first_steps |= {branch.path: step for group in branches.values() for _, branch, step in group}
-    tables = read_evals(first_steps)
+    # Statuses first: a run may go on meanwhile, and its curve must reach the step of its status.
+    statuses = {run.path: read_status(run) for run in directories}
+    spans = {run.path: (0, _last_step(statuses[run.path])) for run in directories}
+    spans |= {
+        branch.path: (step, _last_step(read_status(branch)))
+        for group in branches.values()
+        for _, branch, step in group
+    }
+    tables = read_evals(spans)
+    faults = {
+        path: [*filter(None, [tables[path][1]]), *damaged_records(RunDir(path), *span)]
+        for path, span in spans.items()
+    }
     configs: dict[str, dict] = {}
-    return [_record(sweep, run, branches[run.path], tables, configs) for run in directories]
+    return [
+        _record(sweep, run, statuses[run.path], branches[run.path], tables, faults, configs)
+        for run in directories
+    ]
 
 
-def _record(sweep: SweepDir, run: RunDir, branches, tables, configs) -> RunRecord:
+def _last_step(status: Status) -> int:
+    """Return the step that the curve of an ended run must reach; 0 if training goes on."""
+    return status.step if status.state.ended else 0
+
+
+def _record(
+    sweep: SweepDir, run: RunDir, status: Status, branches: Branches, tables, faults, configs
+) -> RunRecord:
     path = run.path.relative_to(sweep.path).as_posix()
-    provenance = _well_typed(read_provenance(run))
-    evals, problem = tables[run.path]
-    problem = problem or ("" if provenance else UNREADABLE_RUN)
-    try:
-        text = run.config.read_text()
-    except (OSError, UnicodeDecodeError):
-        text = ""
+    provenance = read_provenance(run)
+    text = read_record(run.config, MAX_BYTES) or ""
     config = _parse_cached(text, configs)
     edited_by_hand = _fails_checksum(text)
+    problems = [UNREADABLE_RUN] * (provenance is None) + faults[run.path]
+    problems += ["config.yaml is missing or damaged"] * (edited_by_hand or not config)
+    problems += _branch_faults(run, status, branches, faults, config)
     if provenance is not None:
         place = provenance.scale, provenance.variant, f"seed{provenance.seed}"
         edited_by_hand |= place != run.path.parts[-3:] or _names_another_run(config, provenance)
     return RunRecord(
-        path, run if provenance else None, provenance or _provenance_from_path(run), read_status(run), config,
-        evals, read_examples(run), {share: tables[branch.path][0] for share, branch, _ in branches},
-        problem, edited_by_hand,
+        path, run if provenance else None, provenance or _provenance_from_path(run), status, config,
+        tables[run.path][0], read_examples(run),
+        {share: tables[branch.path][0] for share, branch, _ in branches}, "; ".join(problems), edited_by_hand,
     )  # fmt: skip
 
 
-def _branches(run: RunDir) -> list[tuple[float, RunDir, int]]:
+def _branches(run: RunDir) -> Branches:
     """Return share, directory and first step of each readable cooldown branch."""
     branches = []
     for branch in run.branches():
-        parent = dict_or_empty((read_checksummed_json(branch.run) or {}).get("parent"))
+        record = read_provenance(branch)
+        parent = (record.parent if record else None) or {}
         share, step = parent.get("share"), parent.get("step")
         if isinstance(share, int | float) and isinstance(step, int) and 0 < share < 1:
             branches.append((float(share), branch, step))
     return branches
+
+
+def _branch_faults(
+    run: RunDir, status: Status, branches: Branches, faults: dict[Path, list[str]], config: dict[str, Any]
+) -> list[str]:
+    """Return a sentence for each damaged record of a run's branches, and for branches that it must have."""
+    readable = {branch.path for _, branch, _ in branches}
+    paths = {branch.path for branch in run.branches()}
+    shares = dict_or_empty(config.get("schedule")).get("branches")
+    if status.state is State.finished and isinstance(shares, list):
+        paths |= {run.branch(share).path for share in shares if fits(share, float) and 0 < share < END}
+    return [
+        *(f"{path.name}/{UNREADABLE_RUN}" for path in sorted(paths - readable)),
+        *(f"{path.name}: {fault}" for path in sorted(readable) for fault in faults[path]),
+    ]
 
 
 def _parse_cached(text: str, cache: dict[str, dict]) -> dict[str, Any]:
@@ -128,37 +166,12 @@ def _parse_cached(text: str, cache: dict[str, dict]) -> dict[str, Any]:
     body = _SEEDS.sub("", _CHECKSUM.sub("", text))
     if body not in cache:
         try:
-            content = yaml.load(body, _LOADER)
-        except yaml.YAMLError:
+            content = parse_config(body)
+        except (yaml.YAMLError, ValueError, RecursionError):
             content = None
         node = with_new_names(content) if isinstance(content, dict) else {}
         cache[body] = {k: value for k, value in node.items() if k not in _NODES or isinstance(value, dict)}
     return cache[body] | {name: int(value) for name, value in _SEEDS.findall(text)}
-
-
-def _well_typed(record: Provenance | None) -> Provenance | None:
-    """Return the record, or None if a field has a value of the wrong type."""
-    if record is None:
-        return None
-    fields = [(part, *field) for part in (record, record.facts) for field in _field_types(type(part))]
-    if not all(isinstance(getattr(part, name), kinds) for part, name, kinds in fields):
-        return None
-    shapes = record.facts.paths.values()
-    shapes_ok = all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes)
-    touches_ok = all(isinstance(node, str) for node in record.touches)
-    parent_ok = isinstance((record.parent or {"step": 0}).get("step"), int)
-    return record if shapes_ok and touches_ok and parent_ok else None
-
-
-@functools.cache
-def _field_types(record: type) -> list[tuple[str, tuple[type, ...]]]:
-    """Return the field names of a record type with the types that they may hold."""
-    field_types = []
-    for name, hint in get_type_hints(record).items():
-        parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        kinds = tuple(get_origin(part) or part for part in parts)
-        field_types.append((name, (*kinds, int) if float in kinds else kinds))
-    return field_types
 
 
 def _fails_checksum(text: str) -> bool:
@@ -177,6 +190,7 @@ def _names_another_run(config: dict[str, Any], provenance: Provenance) -> bool:
 def _provenance_from_path(run: RunDir) -> Provenance:
     """Derive the provenance of a run with an unreadable run.json from its path."""
     scale, variant, seed = run.path.parts[-3:]
-    number = int(seed.removeprefix("seed")) if seed.removeprefix("seed").isdigit() else -1
+    digits = seed.removeprefix("seed")
+    number = int(digits) if digits.isdecimal() and len(digits) < 19 else -1
     facts = Facts(0, 0, 0, {}, 0.0, 0.0, {}, 0, 0, 0, 0, "", "")
     return Provenance("", "", "", "", scale, variant, number, number, 0, 0, facts, {})

@@ -31,6 +31,7 @@ _BLOCKING = {
     "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
     "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
     "HAND_EDITED": "the files of a run contradict each other or their place",
+    "DAMAGED": "a record that the verdict reads is missing, damaged or unreadable (a note names it)",
 }
 _WARNINGS = {
     "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %",
@@ -51,7 +52,6 @@ _WARNINGS = {
     "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
     "INCOMPLETE": "some runs of this rung have no outcome yet",
     "ORDER_UNVERIFIED": "no hash of the examples read: equal data order is assumed",
-    "DAMAGED": "part of a run's records cannot be read",
     "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, the pooled "
     "one does not, so a decision also needs the largest scale",
 }

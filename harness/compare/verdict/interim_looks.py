@@ -124,7 +124,7 @@ def planned_looks(pairing: PairedRuns) -> tuple[float, ...]:
     """Return the shares of the looks that the configs declare or the runs have; the last is the end."""
     runs = (*pairing.control_runs, *pairing.treatment_runs)
     branch_lists = [(run.config.get("schedule") or {}).get("branches") for run in runs]
-    declared_shares = {share for shares in branch_lists if isinstance(shares, list) for share in shares}
+    declared_shares = [share for shares in branch_lists if isinstance(shares, list) for share in shares]
     usable = {float(s) for s in declared_shares if isinstance(s, int | float) and 0 < s < END}
     return (*sorted(usable | {*pairing.common_branches}), END)
 
@@ -153,7 +153,8 @@ def is_decidable(pairing: PairedRuns, share: float) -> bool:
     paired_seeds = {pair.seed for pair in pairs}
     lost_pairs = [pair for pair in pairing.candidate_pairs if pair[0].provenance.seed not in paired_seeds]
     all_diverged = all(any(has_diverged_by(run, share) for run in pair) for pair in lost_pairs)
-    any_edited = any(run.edited_by_hand for pair in pairing.candidate_pairs for run in pair)
+    candidates = [run for pair in pairing.candidate_pairs for run in pair]
+    any_edited = any(run.edited_by_hand or run.problem for run in candidates)
     any_blocked = any(blocking_flags(pair_flags(pair)) for pair in pairs)
     return bool(pairs) and all_diverged and not any_edited and not any_blocked
 

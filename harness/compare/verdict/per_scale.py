@@ -48,6 +48,8 @@ class TreatmentContext:
     """Mask (pairs,) of the outlier pairs, by scale."""
     family: int
     """Number of tests: treatments x scales."""
+    damaged: bool = False
+    """True if a record of the whole sweep is damaged."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def draft_rungs(
     floors: Mapping[str, NoiseFloor],
     tuning: Mapping[str, Any],
     family: int,
+    damaged: bool = False,
 ) -> list[DraftRung]:
     """Judge every rung of one treatment, before Holm's correction over all of them.
 
@@ -87,7 +90,7 @@ def draft_rungs(
     noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
     context = TreatmentContext(
         rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *control_slopes(pairings), tuning,
-        outliers, family,
+        outliers, family, damaged,
     )  # fmt: skip
     return [_draft_rung(pairing, context) for pairing in pairings]
 
@@ -167,6 +170,8 @@ def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier
     flags |= set(k.flags) if k else {"NO_SLOPE"}
     if context.floor_mismatch and len(pairing.pairs) in (2, 3):
         flags.add("VARIANCE_MISMATCH")
+    if context.damaged:
+        flags.add("DAMAGED")
     if context.outliers[pairing.scale].any():
         flags.add("OUTLIER_SEED")
     if paths_far_above(pairing, context.noise_sd.get(pairing.scale)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from harness.core import atomic_files
 from harness.records.paths import RunDir
+from harness.records.typed_values import fields_fit
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,16 @@ def read_manifest(run: RunDir, step: int) -> Manifest | None:
     """Return the manifest; None if it is missing or does not match its checksum."""
     body = atomic_files.read_checksummed_json(run.manifest(step))
     try:
-        return Manifest(**body) if body is not None else None
+        manifest = Manifest(**body) if body is not None else None
     except TypeError:
         return None
+    return manifest if manifest and fields_fit(manifest) else None
 
 
 def manifest_steps(run: RunDir) -> list[int]:
     """Return the steps of all manifests on disk, ascending, valid or not."""
     names = (path.name.partition(".")[0] for path in run.checkpoints.glob("*.manifest.json"))
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def corruption_reason(run: RunDir, step: int) -> str | None:

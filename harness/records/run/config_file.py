@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -17,7 +18,11 @@ from harness.config.schema.run import Config, to_config
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
+from harness.core.paths import within_folder
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_BYTES = 2**20
+"""Size above which a config counts as damaged; the largest ones have some 20 kB."""
 _CHECKSUM_PREFIX = "# sha256 of the lines above: "
 
 
@@ -30,21 +35,26 @@ def write_config(path: Path, config: Config) -> None:
 def checksum_ok(path: Path) -> bool:
     """Return whether the file exists and matches its checksum, without parsing it."""
     try:
-        text, _, checksum = path.read_text().rpartition(_CHECKSUM_PREFIX)
-    except (OSError, UnicodeDecodeError):
+        return text_checksum_ok(atomic_files.read_record(path, MAX_BYTES) or "")
+    except OSError:
         return False
-    return checksum == f"{_hash(text)}\n"
+
+
+def text_checksum_ok(text: str) -> bool:
+    """Return whether the text of a config ends with its checksum."""
+    body, _, checksum = text.rpartition(_CHECKSUM_PREFIX)
+    return checksum == f"{_hash(body)}\n"
 
 
 def contains_node(path: Path, name: str, node: Any) -> bool:
     """Return whether a file of `write_config` contains this top-level node, without parsing it."""
-    return "\n" + _node_yaml(name, json.dumps(to_plain(node))) in "\n" + path.read_text()
+    return "\n" + _node_yaml(name, json.dumps(to_plain(node))) in "\n" + within_folder(path).read_text()
 
 
 def read_config(path: Path) -> Config:
     """Read a config, checksummed or handwritten. Raises UserError if it is missing, damaged or invalid."""
     try:
-        if _CHECKSUM_PREFIX in path.read_text() and not checksum_ok(path):
+        if _CHECKSUM_PREFIX in within_folder(path).read_text() and not checksum_ok(path):
             raise UserError(f"{path} does not fit its checksum: it was changed after it was written.")
         return to_config(with_new_names(_load_containers(path)))
     except OSError as error:
@@ -59,7 +69,19 @@ def stored_config_hash(path: Path) -> str:
     return hash_json(_load_containers(path))
 
 
+def parse_config(text: str) -> Any:
+    """Parse YAML as it was written, without a schema. Raises YAMLError, or ValueError for aliases, which
+    could expand a few kB to gigabytes, and for nodes nested too deep."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > atomic_files.MAX_DEPTH:
+            raise ValueError(f"line {event.start_mark.line + 1} has an alias, or is nested too deep")
+    return yaml.load(text, _LOADER)
+
+
 def _load_containers(path: Path) -> dict[str, Any]:
+    parse_config(within_folder(path).read_text())
     content = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(content, dict):
         raise ValueError("the file is not a mapping")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.records.typed_values import fields_fit, fits
+
 STEP_KEY = "step"
 
 
@@ -54,16 +56,21 @@ def append_entry(entries: Sequence[dict[str, Any]], step: int, now: Environment)
 
 def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment | None:
     """Return the environment of a run from a step on; None if it was not recorded."""
-    valid = [item for item in entries if isinstance(item, dict) and item.get(STEP_KEY, step + 1) <= step]
+    valid = [item for item in entries if _has_step(item) and item[STEP_KEY] <= step]
     return parse_environment(valid[-1]) if valid else None
 
 
 def parse_environment(entry: dict[str, Any]) -> Environment | None:
     """Convert an entry of the record; None if its keys are of another version."""
     try:
-        return Environment(**{key: value for key, value in entry.items() if key != STEP_KEY})
+        environment = Environment(**{key: value for key, value in entry.items() if key != STEP_KEY})
     except TypeError:
         return None
+    return environment if fields_fit(environment) and _has_step(entry) else None
+
+
+def _has_step(entry: Any) -> bool:
+    return isinstance(entry, dict) and fits(entry.get(STEP_KEY), int)
 
 
 def environment_changes(recorded: Environment, current: Environment) -> list[EnvironmentChange]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
+from harness.records.typed_values import fits
 
 
 def write_examples(run: RunDir, steps: int, example_hash: str) -> None:
@@ -15,4 +16,6 @@ def write_examples(run: RunDir, steps: int, example_hash: str) -> None:
 
 def read_examples(run: RunDir) -> dict[str, Any] | None:
     """Return {"steps", "hash"}; None if the file is missing or damaged."""
-    return read_checksummed_json(run.examples)
+    content = read_checksummed_json(run.examples)
+    is_typed = content is not None and fits(content.get("steps"), int) and fits(content.get("hash"), str)
+    return content if is_typed else None

@@ -35,6 +35,11 @@ class RunRef:
     config: Config
     provenance: Provenance
 
+    @property
+    def sweep(self) -> SweepDir:
+        """Sweep of the run; the run's own folder if it was moved out of a sweep."""
+        return SweepDir(_sweep_root(self.run, self.provenance))
+
 
 @dataclass(frozen=True)
 class Checkpoint:

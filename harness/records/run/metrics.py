@@ -7,6 +7,7 @@ end, so a checkpoint is never ahead of its curve. A flipped bit shows because na
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.core import atomic_files
+from harness.core.paths import within_folder
 from harness.records.paths import RunDir
 
 STEPS = {
@@ -49,6 +51,9 @@ EVALS = {
 """Columns of the evaluations, one row per evaluation and domain. `decayed`: the schedule has ended."""
 
 SCHEMAS = {"steps": STEPS, "evals": EVALS}
+_NEEDED = ("step", "tokens", "flops", "loss")
+_READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""Errors of reading a Parquet file. The Parquet reader panics on some malformed files."""
 _BAD_CHECKSUM = "the file does not match the checksum in its name"
 _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
@@ -65,10 +70,30 @@ class MetricsPart:
 
     def checksum_ok(self) -> bool:
         """Return whether the content matches the checksum in the name."""
+        return not self.fault()
+
+    def fault(self) -> str:
+        """Return why the part cannot be used; '' if it is intact."""
         try:
-            return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16] == self.checksum
-        except OSError:
-            return False
+            within_folder(self.path.parent)
+            within_folder(self.path)
+            content = self.path.read_bytes() if self.path.is_file() else b""
+        except OSError as error:
+            return error.strerror or "the file cannot be read"
+        if hashlib.sha256(content).hexdigest()[:16] != self.checksum:
+            return _BAD_CHECKSUM
+        return _schema_fault(content, self.kind)
+
+
+def _schema_fault(content: bytes, kind: str) -> str:
+    """Return why the columns of a part cannot be used; '' if they can. Older parts lack newer columns."""
+    try:
+        columns = pl.read_parquet_schema(io.BytesIO(content))
+    except _READ_ERRORS:
+        return "the file cannot be read as Parquet"
+    missing = [name for name in _NEEDED if name not in columns]
+    wrong = [name for name, t in SCHEMAS[kind].items() if columns.get(name, t) != t]
+    return f"wrong or missing columns: {', '.join(missing + wrong)}" if missing + wrong else ""
 
 
 def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
@@ -105,8 +130,7 @@ def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
-        bad_parts = (part for part in list_parts(run, kind) if not part.checksum_ok())
-        damage += [DamagedPart(part.path, _BAD_CHECKSUM) for part in bad_parts]
+        damage += [DamagedPart(part.path, why) for part in list_parts(run, kind) if (why := part.fault())]
     return min(ends), damage
 
 
@@ -146,15 +170,27 @@ def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
 
 
 def _contiguous_parts(run: RunDir, kind: str) -> list[MetricsPart]:
-    """Return the intact, contiguous parts from the start step on. A kill inside `merge_parts` leaves
-    overlapping parts: the longest one wins."""
+    return intact_parts(run, kind, _start_step(run))[0]
+
+
+def intact_parts(run: RunDir, kind: str, start: int, last: int = 0) -> tuple[list[MetricsPart], str]:
+    """Return the intact, contiguous parts from a step on, and why they cannot be trusted up to step `last`.
+
+    A kill inside `merge_parts` leaves overlapping parts: the longest one wins.
+    """
     chain: list[MetricsPart] = []
-    end = _start_step(run)
-    for part in sorted(list_parts(run, kind), key=lambda part: (part.start, -part.end)):
-        if part.start == end and part.end > end and part.checksum_ok():
+    end, problem = start, ""
+    parts = list_parts(run, kind)
+    for part in sorted(parts, key=lambda part: (part.start, -part.end)):
+        if fault := part.fault():
+            gone = not part.path.exists()  # merged meanwhile
+            problem = problem if gone else f"damaged metrics part {part.path.name}: {fault}"
+        elif part.start == end and part.end > end:
             chain.append(part)
             end = part.end
-    return chain
+    if end < last and not problem and (parts or kind == "evals"):  # a copy may leave out all steps
+        problem = f"the metrics ({kind}) end at step {end} of {last}"
+    return chain, problem
 
 
 def _start_step(run: RunDir) -> int:
@@ -166,6 +202,9 @@ def _start_step(run: RunDir) -> int:
 
 
 def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
-    frames = [pl.read_parquet(io.BytesIO(part.path.read_bytes())) for part in chain]
+    frames = []
+    with contextlib.suppress(*_READ_ERRORS):  # content that fits its checksum, and is malformed
+        for part in chain:
+            frames.append(pl.read_parquet(io.BytesIO(part.path.read_bytes())))
     # Older parts lack newer columns, which become null.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Any
 
 from harness.config.run_identity import identity
 from harness.config.schema.run import Config
+from harness.config.users_modules import search_path
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.core.hashing import hash_json
 from harness.records.paths import RunDir
+from harness.records.typed_values import fields_fit
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
@@ -109,9 +110,11 @@ def read_provenance(run: RunDir) -> Provenance | None:
         return None
     try:
         fields: dict[str, Any] = {**content, "facts": Facts(**content["facts"])}
-        return Provenance(**fields)
+        record = Provenance(**fields)
     except (TypeError, KeyError):
         return None
+    is_typed = fields_fit(record) and fields_fit(record.facts)
+    return record if is_typed and isinstance((record.parent or {"step": 0}).get("step"), int) else None
 
 
 @functools.cache
@@ -152,7 +155,7 @@ def code_hash_of(config: Config) -> str:
 def _source_path(module: str) -> Path | None:
     """Find the folder of a module in a package, or a top-level module's file, without importing it."""
     top, *submodules = module.split(".")
-    for entry in map(Path, sys.path):
+    for entry in search_path():
         path = entry.joinpath(top, *submodules)
         if path.is_dir():
             return path

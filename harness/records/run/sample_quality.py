@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
+from harness.records.typed_values import fields_fit
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def read_sample_quality(run: RunDir) -> SampleQuality | None:
     """Return the record; None if it is missing or cannot be read."""
     content = read_checksummed_json(run.samples)
     try:
-        return SampleQuality(**content) if content else None
+        record = SampleQuality(**content) if content else None
     except TypeError:
         return None
+    return record if record and fields_fit(record, finite=False) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
+from harness.records.typed_values import fields_fit
 
 
 class State(Enum):
@@ -92,18 +93,24 @@ class Status:
 
 def read_status(run: RunDir) -> Status:
     """Return the last status; `pending` if it is missing or unreadable."""
+    return read_intact_status(run) or Status()
+
+
+def read_intact_status(run: RunDir) -> Status | None:
+    """Return the last status; None if it is missing or unreadable."""
     record = read_checksummed_json(run.status)
     if record is None:
-        return Status()
+        return None
     names = {f.name for f in dataclasses.fields(Status)}
     fields = {key: value for key, value in record.items() if key in names}
     writer = fields.pop("writer", None)
     try:
-        return Status(
-            **fields | {"state": State(fields["state"]), "writer": ProcessInfo(**writer) if writer else None}
-        )
+        process = ProcessInfo(**writer) if writer else None
+        status = Status(**fields | {"state": State(fields["state"]), "writer": process})
     except (KeyError, ValueError, TypeError):
-        return Status()
+        return None
+    # The loss of a diverged run may be NaN.
+    return status if fields_fit(status, finite=False) and (process is None or fields_fit(process)) else None
 
 
 def write_status(run: RunDir, status: Status) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from harness.core.atomic_files import read_record
 from harness.records.paths import RunDir
 
 BEGIN, TRAIN, END = "start", "train", "end"
@@ -102,7 +103,7 @@ class Timeline:
 def read_timeline(run: RunDir) -> list[TimelineEntry]:
     """Return the readable lines in order; empty if the file is missing."""
     try:
-        lines = run.timeline.read_text(errors="replace").splitlines()
+        lines = (read_record(run.timeline, errors="replace") or "").splitlines()
     except OSError:
         return []
     return [entry for line in lines if (entry := _parse_line(line)) is not None]
@@ -119,7 +120,7 @@ def _parse_line(line: str) -> TimelineEntry | None:
             int(content.get("step", 0)),
             float(content.get("share", 1.0)),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     return entry if math.isfinite(entry.time) and math.isfinite(entry.share) and entry.width > 0 else None
 

@@ -7,10 +7,11 @@ import os
 import time
 from typing import Any
 
-from harness.core.atomic_files import json_checksum
+from harness.core.atomic_files import json_checksum, parse_json, read_record
 from harness.records.paths import SweepDir
 
-_ENTRY_KEYS = {"kind", "time", "previous", "content", "hash"}
+_TEXT_KEYS = {"kind", "time", "previous", "hash"}
+_ENTRY_KEYS = _TEXT_KEYS | {"content"}
 
 
 def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -38,15 +39,12 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
 
 def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
     """Return the readable entries in order, of one kind or of all."""
-    if not sweep.ledger.exists():
-        return []
     entries = []
-    for line in sweep.ledger.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+    for line in (read_record(sweep.ledger, errors="replace") or "").splitlines():
+        entry = parse_json(line)
+        if not isinstance(entry, dict) or not entry.keys() >= _ENTRY_KEYS:
             continue
-        if isinstance(entry, dict) and entry.keys() >= _ENTRY_KEYS:
+        if all(isinstance(entry[name], str) for name in _TEXT_KEYS):
             entries.append(entry)
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
