@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import harness
 from harness import cli
 from harness.cli.plain_signs import PLAIN
 from harness.core.errors import UserError, printable
+from harness.launcher.workers.progress import LineDisplay, ending_text
+from harness.records.run.status import State, Status
 from tests.cli.support import run
 from tests.compare.synthetic import Recipe, write_sweep
 
@@ -103,6 +107,15 @@ def test_error_sentences_cannot_act_on_the_terminal(tmp_path, capsys, monkeypatc
         assert "\\x1b" in err
         assert printable(err) == err
         assert err.count("\n") == 1
+
+
+def test_the_message_of_a_failed_run_cannot_act_on_the_terminal():
+    output = io.StringIO()
+    display = LineDisplay([], Console(file=output))
+    display.note("xs/mha/seed0: \x1b[2Jboom; it is started again")
+    display.note(ending_text(Status(State.failed, message="\x1b[2Jboom")))
+    assert output.getvalue().count("\\x1b[2Jboom") == 2
+    assert printable(output.getvalue()) == output.getvalue()
 
 
 def test_sampled_text_cannot_act_on_the_terminal(capsys, monkeypatch):

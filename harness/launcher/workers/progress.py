@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from harness.core.errors import printable
 from harness.core.number_format import format_clock
 from harness.launcher.runs import Run
 from harness.records.run.status import Status, read_status
@@ -70,7 +71,7 @@ class LineDisplay:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Do nothing."""
@@ -115,7 +116,7 @@ class BarDisplay:
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def close(self) -> None:
         """Remove the bars."""
@@ -134,7 +135,7 @@ def make_display(runs: Sequence[Run], console: Console) -> Display:
 def ending_text(status: Status) -> str:
     """Describe how a run ended, in one line."""
     loss = f", loss {status.loss:.4f}" if status.loss is not None else ""
-    why = f" ({status.message})" if status.message else ""
+    why = f" ({printable(status.message)})" if status.message else ""
     return f"{status.state.value} at step {status.step}{loss}{why}"
 
 
