@@ -2,7 +2,9 @@
 
 import sys
 
-from harness.cli.hydra_main import main
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, which `-m` puts before the standard library
+    from harness.cli.hydra_main import main
+
     sys.exit(main())

@@ -36,7 +36,7 @@ def _run(name: str, options: Sequence[str]) -> int:
         print(_help(name))
     else:
         verb = _verb(name)
-        sys.path.insert(0, _working_folder())  # as `python -m` does: users' mechanisms lie there
+        _check_working_folder()
         return verb.run(options)
     return 0
 
@@ -45,9 +45,9 @@ def _help(name: str) -> str:
     return _verb(name).make_parser().format_help().rstrip("\n") if name else _overview()
 
 
-def _working_folder() -> str:
+def _check_working_folder() -> None:
     try:
-        return os.getcwd()
+        os.getcwd()
     except FileNotFoundError:
         raise UserError("The current folder was deleted. Change to one that exists.") from None
 

@@ -21,6 +21,7 @@ from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
 from harness.launcher.workers.progress import ending_text
 from harness.records.run.run_lock import acquire, check_not_run_elsewhere
 from harness.records.run.status import State, read_status
+from harness.records.sweep.trusted_modules import remember_modules
 
 
 def train_single(config: Config) -> None:
@@ -39,6 +40,7 @@ def train_single(config: Config) -> None:
     run = Run(config, describe_configs([config])[0], run_dir(sweep, config))
     run_directories.check_identities([run])
     with hold_sweep_lock(sweep):
+        remember_modules(sweep, config.imports)
         places = frozen.freeze_places(sweep, [Block(run.block, (run,))])
         run = frozen.on_frozen_mesh(run, places)
         check_not_run_elsewhere(run.dir)

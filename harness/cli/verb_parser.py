@@ -23,6 +23,10 @@ OPTIONS_ELSEWHERE = {
     "harness train": {"--dry-run": "`harness sweep --dry-run` predicts one run too"} | _HYDRA_OPTIONS,
 }
 """Answer to an option that the parser of a command does not have, but Hydra or another verb."""
+TRUST_HELP = (
+    "run the modules that the run's config lists in `imports`; not needed where you trained its sweep "
+    "(docs/security.md)"
+)
 RUN_HELP = "directory of a run; without a step its newest good checkpoint"
 
 
@@ -48,6 +52,10 @@ class VerbParser(argparse.ArgumentParser):
             settings["type"] = type(default)
             help += f" (default {default})"
         self.add_argument(name, metavar=metavar, help=help, **settings)
+
+    def add_trust(self) -> None:
+        """Add the option that allows the modules of a run."""
+        self.add_flag("--trust", TRUST_HELP)
 
     def add_flag(self, name: str, help: str) -> None:
         """Add an option without a value."""

@@ -49,10 +49,11 @@ LAYER_NAMES = {
 }
 
 
-def export(where: Path | str, export_format: str, folder: Path | str) -> Path:
+def export(where: Path | str, export_format: str, folder: Path | str, *, trust: bool = False) -> Path:
     """Write RUN[@STEP] into a new folder: float32 weights, config, and the tokenizer if it is a file.
 
-    Raises UserError for a model without an equivalent in the format, and for a folder that is not empty.
+    Raises UserError for a model without an equivalent in the format, and for a folder that is not empty, and
+    without `trust` for a run that imports modules with which this user has not trained it.
     """
     if export_format not in FORMATS:
         raise UserError(f"--to {export_format}: no such format; {did_you_mean(export_format, FORMATS)}")
@@ -62,7 +63,7 @@ def export(where: Path | str, export_format: str, folder: Path | str) -> Path:
     checkpoint = find_checkpoint(where)
     if checkpoint.config.data.kind is DataKind.images:
         raise UserError(f"{where} is an image model. Only text models can be exported.")
-    prepare_process(checkpoint.config)
+    prepare_process(checkpoint, trust=trust)
     from safetensors.numpy import save
 
     run, codec = load_run(checkpoint), load_run_codec(checkpoint)

@@ -16,6 +16,7 @@ from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
+from harness.records.sweep.trusted_modules import check_trusted
 
 if TYPE_CHECKING:
     from harness.models import Model, TextModel
@@ -77,14 +78,16 @@ class LoadedRun:
         return predict
 
 
-def prepare_process(*configs: Config) -> None:
-    """Set up one simulated CPU device, unless JAX is imported; import users' modules. Raises UserError."""
+def prepare_process(*checkpoints: Checkpoint, trust: bool) -> None:
+    """Set up one simulated CPU device, unless JAX is imported; import users' modules, if they are trusted.
+    Raises UserError."""
+    check_trusted(*checkpoints, trust=trust)
     if "jax" not in sys.modules:
         os.environ.update(cpu_env(1))
     from harness.models.registry import import_modules  # imports JAX
 
-    for config in configs:
-        import_modules(config)
+    for checkpoint in checkpoints:
+        import_modules(checkpoint.config)
 
 
 def load_run(checkpoint: Checkpoint) -> LoadedRun:

@@ -24,21 +24,24 @@ def sample_images(
     guidance: float = 2.0,
     steps: int = 50,
     seed: int = 0,
+    *,
+    trust: bool = False,
 ) -> Path:
     """Write a grid of `per_label` rows as a PNG and return its path.
 
     The same call on the same machine gives the same pixels. Raises UserError for a number out of range, a
-    missing checkpoint, or a text model.
+    missing checkpoint, or a text model, and without `trust` for a run that imports modules with which this
+    user has not trained it.
     """
     _check_options(per_label, guidance, steps, seed)
     to = to and local_path(to, "write a file here, and copy that", "--to ")
     checkpoint = find_checkpoint(where)
-    prepare_process(checkpoint.config)
+    prepare_process(checkpoint, trust=trust)
     import jax
 
     from harness.models import ImageModel
     from harness.training.output.image_samples import sample_requests
-    from harness.training.programs.sample import make_sample, map_batches
+    from harness.training.programs.evaluate import make_sample, map_batches
 
     run = load_run(checkpoint)
     model = run.model

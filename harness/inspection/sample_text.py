@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 
 
 def sample(
-    where: Path | str, prompt: str = "", tokens: int = 100, temperature: float = 1.0, seed: int = 0
+    where: Path | str,
+    prompt: str = "",
+    tokens: int = 100,
+    temperature: float = 1.0,
+    seed: int = 0,
+    *,
+    trust: bool = False,
 ) -> str:
     """Return the prompt and up to `tokens` more tokens, until the document ends. Temperature 0 is greedy.
 
     The same call on the same machine gives the same text. Raises UserError for a number out of range, a
-    missing checkpoint, an image model, or a tokenizer that has changed since training.
+    missing checkpoint, an image model, or a tokenizer that has changed since training, and without `trust`
+    for a run that imports modules with which this user has not trained it.
     """
     _check_options(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
     if checkpoint.config.data.kind is DataKind.images:
         raise UserError(f"{where} is an image model, which writes no text. Use `harness sample` for images.")
-    prepare_process(checkpoint.config)
+    prepare_process(checkpoint, trust=trust)
     codec = load_run_codec(checkpoint)
     predict = load_run(checkpoint).predict_fn(checkpoint.step, rows=1)
     start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # documents start with it in training

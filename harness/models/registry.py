@@ -25,6 +25,7 @@ from jax import Array
 
 from harness import moved
 from harness.config.schema import run
+from harness.config.users_modules import find_in_current_folder
 from harness.core.errors import UserError, did_you_mean
 from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
 
@@ -206,6 +207,7 @@ def _has_type(value: Any, expected: Any) -> bool:
 
 def import_modules(config: run.Config) -> None:
     """Import the modules listed in `config.imports`. Raises UserError for one that fails."""
+    find_in_current_folder(config.imports)
     for name in config.imports:
         try:
             importlib.import_module(name)

@@ -145,7 +145,7 @@ def test_diff_asks_the_probe_and_prints_plain_data(capsys, monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        probe, "diff", lambda *runs, **_: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
+        probe, "diff", lambda *runs, trust: asked.append(runs) or Look(0.5, 10, NOTHING, None, "shown")
     )
     assert cli.main(["diff", "runs/a@3", "runs/b", "--json"]) == 0
     assert asked == [("runs/a@3", "runs/b")]

@@ -19,6 +19,7 @@ def make_parser() -> VerbParser:
     parser.add("runs", "RUN[@STEP]", RUN_HELP, nargs=2)
     parser.add_flag("--json", "print the whole comparison as JSON")
     parser.add_flag("--pictures", "write pictures/diff_*.png and *.svg into the sweep of the first run")
+    parser.add_trust()
     return parser
 
 
@@ -27,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     from harness.inspection.diff.diff_checkpoints import diff, picture_folder
 
-    comparison = diff(*options.runs)
+    comparison = diff(*options.runs, trust=options.trust)
     if options.json:
         from harness.compare.results.to_json import to_json
 

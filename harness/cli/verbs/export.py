@@ -20,6 +20,7 @@ def make_parser() -> VerbParser:
         f"`hf` and a new folder for `transformers`: {layout}, with the tokenizer unless the run reads bytes"
     )
     parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"), help=help)
+    parser.add_trust()
     return parser
 
 
@@ -28,5 +29,5 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     from harness.inspection.export_hf import export
 
-    print(export(options.run, *options.to))
+    print(export(options.run, *options.to, trust=options.trust))
     return 0

@@ -24,6 +24,7 @@ def make_parser() -> VerbParser:
     parser.add("--per-label", "N", "images: number of each label, in a column per label", default=4)
     parser.add("--guidance", "W", "images: classifier-free guidance; 1 samples as trained", default=2.0)
     parser.add("--steps", "N", "images: number of steps from noise to image", default=50)
+    parser.add_trust()
     return parser
 
 
@@ -36,10 +37,10 @@ def run(arguments: Sequence[str]) -> int:
         from harness.inspection.sample_images import sample_images
 
         grid = (options.to, options.per_label, options.guidance, options.steps, options.seed)
-        print(sample_images(options.run, *grid))
+        print(sample_images(options.run, *grid, trust=options.trust))
         return 0
     from harness.inspection.sample_text import sample
 
     drawing = (options.prompt, options.tokens, options.temperature, options.seed)
-    print(printable(sample(options.run, *drawing)))
+    print(printable(sample(options.run, *drawing, trust=options.trust)))
     return 0

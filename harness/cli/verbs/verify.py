@@ -24,6 +24,7 @@ def make_parser() -> VerbParser:
     parser.add("run", "RUN[@STEP]", f"directory of a run or a branch, replayed from {start}")
     parser.add("--steps", "N", "number of steps; otherwise up to the next checkpoint", type=int)
     parser.add_flag("--json", "print the result as JSON")
+    parser.add_trust()
     return parser
 
 
@@ -33,6 +34,6 @@ def run(arguments: Sequence[str]) -> int:
     from harness.cli.views.replay import replay_text
     from harness.inspection.replay.verify import verify
 
-    replay = verify(options.run, options.steps)
+    replay = verify(options.run, options.steps, trust=options.trust)
     print(replay_text(replay, as_json=options.json))
     return 0 if replay.same else 1

@@ -20,14 +20,15 @@ LOSS_TOLERANCE = 1e-4
 """Difference in nats from the recorded loss that rounding of other programs explains."""
 
 
-def diff(first: Path | str, second: Path | str) -> CheckpointDiff:
+def diff(first: Path | str, second: Path | str, *, trust: bool = False) -> CheckpointDiff:
     """Compare checkpoint `second` (b) with `first` (a), each RUN or RUN@STEP, on one simulated CPU device.
 
-    RUN is its newest valid checkpoint. Raises UserError if a checkpoint cannot be read. The result says why a
-    comparison is impossible.
+    RUN is its newest valid checkpoint. Raises UserError if a checkpoint cannot be read, or without `trust` if
+    a run imports modules with which this user has not trained it. The result says why a comparison is
+    impossible.
     """
     a, b = find_checkpoint(first), find_checkpoint(second)
-    prepare_process(a.config, b.config)
+    prepare_process(a, b, trust=trust)
     runs = load_run(a), load_run(b)
     weights = compare_weights(runs[0].weights(a.step), runs[1].weights(b.step))
     predictions = compare_predictions(a, b, runs)

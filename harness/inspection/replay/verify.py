@@ -28,6 +28,7 @@ from harness.records.run.config_file import stored_config_hash
 from harness.records.run.environment import Environment, EnvironmentChange
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import code_hash_at, code_hash_of, package_versions
+from harness.records.sweep.trusted_modules import check_trusted
 
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
@@ -38,14 +39,16 @@ HASH_DIGITS = 12
 """Number of digits of a hash in messages."""
 
 
-def verify(where: Path | str, steps: int | None = None) -> ReplayResult:
+def verify(where: Path | str, steps: int | None = None, *, trust: bool = False) -> ReplayResult:
     """Replay RUN@STEP to the next checkpoint, or over `steps` steps, and compare bit by bit.
 
     RUN starts at the last possible step before a checkpoint; step 0 draws the parameters again. Nothing is
-    written into the run. Raises UserError if there is nothing to replay, or data or devices have changed.
+    written into the run. Raises UserError if there is nothing to replay, or data or devices have changed, or
+    without `trust` if the run imports modules with which this user has not trained it.
     """
     step_range = find_step_range(where, steps)
     run_ref = step_range.run_ref
+    check_trusted(run_ref, trust=trust)
     recorded = environment.environment_at(run_ref.provenance.surroundings, step_range.first)
     _prepare_process(run_ref.config, recorded)
     programs = _make_programs(step_range)

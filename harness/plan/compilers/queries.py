@@ -204,7 +204,7 @@ def _compile_in_process(python: Path, queries: Sequence[_CompilerQuery]) -> list
             write_config(Path(path), query.config)
         request = CompileRequest(target, tuple(paths), queries[0].topology)
         atomic_files.write_json(Path(folder, "request.json"), to_plain(request))
-        command = [str(python), "-m", "harness.aot", f"{folder}/request.json"]
+        command = [str(python), "-P", "-m", "harness.aot", f"{folder}/request.json"]
         output, trouble = _run_compiler(command, TIMEOUT_SECONDS[target] * len(queries))
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     answers = [content["error"] if "error" in content else _to_stats(content) for content in lines]
