@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 from harness.report.tables import wording
 
+LINE_SEPARATORS = {0x2028: "\u21b5", 0x2029: "\u21b5"}
+"""Sign in a chart for each character of a name that Vega does not take."""
 Spec = dict[str, Any]
 Panel = alt.FacetChart | alt.VConcatChart | alt.LayerChart
 
@@ -33,7 +36,13 @@ def panel_specs(comparison: Comparison, content: Frames) -> dict[str, Spec]:
 def to_specs(charts: Mapping[str, Panel]) -> dict[str, Spec]:
     """Convert charts without altair's validation, which costs more than all else here; a test validates."""
     with debug_mode(False):
-        return {name: chart.to_dict(validate=False) for name, chart in charts.items()}
+        return {name: drawable(chart.to_dict(validate=False)) for name, chart in charts.items()}
+
+
+def drawable(spec: Spec) -> Spec:
+    """Return a specification without the line separators of Unicode, which end a string in Vega."""
+    text = json.dumps(spec, ensure_ascii=False)
+    return json.loads(text.translate(LINE_SEPARATORS)) if not text.isascii() else spec
 
 
 def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:

@@ -114,7 +114,12 @@ async function draw(name) {
   const options = {renderer: "svg", config: report.tones[tone()], tooltip: {theme: tone()},
     actions: {export: true, source: false, compiled: false, editor: false}};
   if (views[name]) views[name].finalize();
-  views[name] = await vegaEmbed(target, spec, options);
+  delete views[name];
+  try {
+    views[name] = await vegaEmbed(target, spec, options);
+  } catch (error) {
+    target.textContent = `This chart cannot be drawn: ${error.message}. The tables have its numbers.`;
+  }
 }
 
 async function drawAll() {

@@ -10,6 +10,7 @@ import yaml
 from harness.compare.results.comparison import Comparison
 from harness.core.hashing import flatten
 from harness.core.number_format import MISSING
+from harness.core.paths import within_folder
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 from harness.report.frames.sweep_frames import Frames
@@ -85,7 +86,7 @@ def _config_of_first_seed(content: Frames, scale: str, variant: str) -> dict:
         return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        config = yaml.load(run.path.config.read_text(), loader)
+        config = yaml.load(within_folder(run.path.config).read_text(), loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return flatten(config) if isinstance(config, dict) else {}
