@@ -106,7 +106,7 @@ def change_value(node: Any, rng: random.Random) -> None:
 
 
 def other_column(path: Path, rng: random.Random) -> None:
-    """Give a part a column of another type, without a column, of nulls or odd numbers, and a name that fits."""
+    """Give a part a column of another type, of nulls or odd numbers, or too few, and a name that fits."""
     frame = pl.read_parquet(path)
     name = rng.choice(frame.columns)
     odd = rng.choice([None, -1, 0, 2**62, float("nan"), float("inf"), 1e308])

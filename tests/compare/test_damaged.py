@@ -11,7 +11,8 @@ import pytest
 from harness.compare import compare
 from harness.compare.inputs.noise_floor import LibraryEntry, write_library
 from harness.compare.inputs.run_records import read_runs
-from harness.compare.results.verdict_types import Decision
+from harness.compare.results.comparison import Comparison
+from harness.compare.results.verdict_types import Decision, GateResult
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
@@ -278,11 +279,17 @@ def test_an_aa_library_is_named_when_used_and_left_out_when_damaged(tmp_path):
     assert only(compare(sweep)).method == "moderated t"
 
 
+def only_gate(comparison: Comparison) -> GateResult:
+    assert comparison.gate
+    (gate,) = comparison.gate
+    return gate
+
+
 def test_a_damaged_timing_passes_no_gate(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales, beside={"gate": {"name": "promote"}}))
     variants = {name: {"step_seconds": 1.25, "peak_bytes": 10} for name in ("mha", "hybrid")}
     write_timing(sweep, {"scale": "xs", "variants": variants})
-    (gate,) = compare(sweep).gate or ()
+    gate = only_gate(compare(sweep))
     assert gate.promote
     sealed = sweep.timing.read_text()
     unsealed = json.dumps({"scale": "xs", "variants": variants}).replace("1.25", "1.5", 1)
@@ -290,11 +297,11 @@ def test_a_damaged_timing_passes_no_gate(tmp_path):
         sweep.timing.write_text(text)
         assert read_timing(sweep) is None
         comparison = compare(sweep)
-        (gate,) = comparison.gate or ()
+        gate = only_gate(comparison)
         assert (gate.promote, gate.reason) == (False, "not measured: speed, memory")
         assert any("timing.json does not match" in note for note in comparison.notes)
     sweep.timing.write_text(json.dumps({"scale": "xs", "variants": variants}))  # of an earlier version
-    (gate,) = compare(sweep).gate or ()
+    gate = only_gate(compare(sweep))
     assert gate.promote
 
 
