@@ -140,8 +140,8 @@ def _explain_package(file: str, error: BaseException) -> str | None:
     group, key = file.partition("/")[0], str(getattr(error, "full_key", None) or "")
     if not re.match(r"Key '.*' (is )?not in", str(error)):
         return None
-    name = key.removeprefix(f"{group}.").partition(".")[0]
-    if key != group and (name == key or name not in Config.__dataclass_fields__):
+    parent, _, name = key.partition(".")
+    if parent != group or (name and name.partition(".")[0] not in Config.__dataclass_fields__):
         return None
     return (
         f"{key} is not a key, because the keys of this file are read below '{group}'. Make "
