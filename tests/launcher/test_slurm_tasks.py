@@ -45,7 +45,7 @@ def srun(tmp_path, monkeypatch):
 def assert_each_knows_its_place(log, start: str) -> None:
     for index, file in enumerate((log, log.with_suffix(".1.log"))):
         said = file.read_text()
-        assert f"ProcessGroup(count=2, start='{start}'" in said
+        assert f"ProcessGroup(count=2, launch_id='{start}'" in said
         assert f"index={index}) ['{log.parent.parent}/run'] b c" in said
         assert said.count("\n") == 1
 
