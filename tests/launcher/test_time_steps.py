@@ -12,6 +12,7 @@ from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.time_steps import time_variants
 from harness.records.run.status import State, Status, write_status
 from harness.records.sweep import ledger
+from harness.records.sweep.timing import read_timing
 from tests.launcher.support import configs, facts
 
 MEASURED = {"scale": "s", "steps": 5, "variants": {"mha": {"step_seconds": 0.1}}}
@@ -52,9 +53,20 @@ def test_it_times_one_block_once_and_keeps_what_it_found(tmp_path, passes):
     assert command[2] == "harness.inspection.step_benchmark"
     assert {path.split("/")[-2] for path in command[3:]} == {"mha", "short"}
     assert len({path.split("/")[-3:][0] for path in command[3:]}) == 1, "one block"
-    stored = json.loads(sweep.timing.read_text())
+    stored = read_timing(sweep)
+    assert stored is not None
     assert stored["variants"] == MEASURED["variants"]
     assert ledger.read(sweep, "timing")[0]["content"] == stored
+
+
+def test_a_damaged_timing_is_timed_again(tmp_path, passes):
+    sweep, blocks = finished(tmp_path)
+    time_variants(sweep, blocks, lambda _: None)
+    sound = sweep.timing.read_text()
+    sweep.timing.write_text(sound.replace('"host": "', '"host": "x'))
+    time_variants(sweep, blocks, lambda _: None)
+    assert len(passes[0]) == 2
+    assert read_timing(sweep) is not None
 
 
 def test_without_a_gate_nothing_is_timed(tmp_path, passes):
