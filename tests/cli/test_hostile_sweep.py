@@ -16,6 +16,8 @@ from harness.core.atomic_files import read_checksummed_json, write_checksummed_j
 from harness.core.errors import UserError
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import read_config, write_config
+from harness.records.run.find_checkpoint import find_run
+from harness.records.sweep.trusted_modules import check_trusted, remember_modules
 from tests.compare.synthetic import Draft, Recipe, write_sweep
 
 BAIT = ("polars", "random", "json", "numpy", "yaml", "hydra", "rich", "jax", "evil")
@@ -147,6 +149,7 @@ def verbs(run: RunDir, tmp_path: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["verify", "diff", "sample", "export"])
 def test_modules_of_a_run_are_imported_only_when_they_are_trusted(trained, verb, tmp_path):
     strangers = RunDir(Path("stranger/xs/mha/seed0"))
@@ -180,6 +183,7 @@ def test_the_option_reaches_the_work(monkeypatch, capsys, name, options, trust):
     assert capsys.readouterr().err == f"trust={trust}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own", "alone"])
 def test_a_sweep_that_was_trained_here_is_trusted_with_the_same_modules(trained, name, tmp_path):
     arguments = ("sample", str(trained.path / "runs" / name / "xs" / "mha" / "seed0"), "--tokens", "2")
@@ -193,6 +197,7 @@ def test_a_sweep_that_was_trained_here_is_trusted_with_the_same_modules(trained,
     assert elsewhere.modules_that_ran() == set()
 
 
+@pytest.mark.slow
 def test_a_config_that_lists_other_modules_is_written_again_before_a_worker_reads_it(trained):
     run = SweepDir(trained.path / "runs" / "own").run("xs", "mha", 0)
     config = read_config(run.config)
@@ -203,3 +208,23 @@ def test_a_config_that_lists_other_modules_is_written_again_before_a_worker_read
     assert result.returncode == 0, result.stderr
     assert "evil" not in trained.modules_that_ran()
     assert read_config(run.config).imports == ["mine"]
+
+
+def test_trust_is_remembered_for_one_sweep_its_modules_and_their_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
+    own, copy = (
+        write_sweep(tmp_path / name, Recipe(scales={"xs": 10**7}), import_evil) for name in ("own", "copy")
+    )
+    runs = [find_run(sweep.run("xs", "mha", 0).path) for sweep in (own, copy)]
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evil.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path / "here")
+    remember_modules(own, ["evil"])
+    check_trusted(runs[0], trust=False)
+    check_trusted(*runs, trust=True)
+    with pytest.raises(UserError, match=r"copy/xs/mha/seed0: its config imports evil \(.*here/evil.py\)"):
+        check_trusted(*runs, trust=False)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"own/xs/mha/seed0: .*elsewhere/evil.py"):
+        check_trusted(runs[0], trust=False)
