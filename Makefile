@@ -62,7 +62,7 @@ test-install: setup  ## wheel and editable install, from outside the repository
 
 # Slow proofs, each with a target of its own.
 test-full: setup  ## every mechanism in every way of executing it
-	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/models tests/training tests/inspection tests/data tests/launcher \
+	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/models tests/training tests/inspection tests/data tests/launcher tests/cli \
 		tests/aot/test_aot.py --ignore=tests/launcher/soak
 
 test-extras: plan-extras  ## the compilers of plan-extras
