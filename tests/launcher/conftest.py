@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.config.schema.engine import RayConfig
@@ -15,6 +17,7 @@ from tests.launcher.fake_slurm import FakeSlurm
 @pytest.fixture
 def slurm(monkeypatch) -> FakeSlurm:
     monkeypatch.setattr("harness.launcher.engines.slurm.queue.REFRESH_SECONDS", 0.05)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # a job finds the fake worker there
     return FakeSlurm()
 
 

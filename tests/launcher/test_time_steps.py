@@ -50,9 +50,9 @@ def test_it_times_one_block_once_and_keeps_what_it_found(tmp_path, passes):
     for _ in range(2):
         time_variants(sweep, blocks, lambda _: None)
     (command,) = passes[0]
-    assert command[2] == "harness.inspection.step_benchmark"
-    assert {path.split("/")[-2] for path in command[3:]} == {"mha", "short"}
-    assert len({path.split("/")[-3:][0] for path in command[3:]}) == 1, "one block"
+    assert command[3] == "harness.inspection.step_benchmark"
+    assert {path.split("/")[-2] for path in command[4:]} == {"mha", "short"}
+    assert len({path.split("/")[-3:][0] for path in command[4:]}) == 1, "one block"
     stored = read_timing(sweep)
     assert stored is not None
     assert stored["variants"] == MEASURED["variants"]
