@@ -109,7 +109,7 @@ def test_markdown_is_printed_for_sweeps_and_for_curves(files, tmp_path, capsys):
         (["runs/x", "--curves", "a.csv"], "give either sweeps or --curves"),
         (["runs/x", "--control", "mha"], "--control goes with --curves"),
         (["runs/x", "--json", "--markdown"], "not allowed with"),
-        (["runs/x", "--jsn"], "unrecognized arguments: --jsn"),
+        (["runs/x", "--jsn"], "unknown option --jsn; did you mean"),
         (["--curves", "absent.csv"], "absent.csv: cannot be read"),
     ],
 )
