@@ -24,15 +24,9 @@ class Segment:
 
 
 def main_segment(config: Config) -> Segment:
-    """Return the segment of the run itself. Raises UserError for less than one step or a bad schedule."""
+    """Return the segment of the run itself. Raises UserError for a bad schedule."""
     check_schedule(config.schedule)
     steps = num_steps(config)
-    if steps < 1:
-        batch_tokens = config.scale.batch * config.data.sequence_length
-        raise UserError(
-            f"scale.tokens={config.scale.tokens} is less than one step of {batch_tokens} tokens "
-            f"(scale.batch x data.sequence_length): raise scale.tokens or lower scale.batch"
-        )
     return Segment(0, steps, round(config.schedule.warmup * steps), _cooldown_steps(config.schedule, steps))
 
 
@@ -63,7 +57,7 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         raise UserError(
             f"schedule.branches={list(schedule.branches)} needs a stable phase, which only schedule=wsd has."
         )
-    if not 0 <= schedule.warmup + schedule.cooldown <= 1:
+    if schedule.warmup + schedule.cooldown > 1:
         raise UserError(
             f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} are shares of the "
             f"run and must not exceed 1 together"

@@ -161,10 +161,7 @@ def test_a_weight_that_reads_nothing_is_told_in_one_sentence(configure, weight, 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("sequence_length", 0, "Give 1 or more"),
         ("sequence_length", 10**6, "training tokens"),
-        ("holdout", 0.0, "0.05"),
-        ("holdout", 1.5, "0.05"),
         ("sources", {}, "pack:prose"),
         ("tokenizer", "bpe521", "did you mean 'bpe512'?"),
         ("tokenizer", "tokenizer.json", "Give a tokenizer.json"),

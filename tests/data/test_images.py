@@ -193,7 +193,6 @@ def test_features_are_the_directions_of_largest_variance():
         ),
         ({"one": labelled(drawn(2))}, {}, "of 2 images are held out"),
         ({"one": labelled(drawn())}, {"label_dropout": 1.0}, "data.label_dropout=1.0"),
-        ({"one": labelled(drawn())}, {"holdout": 0.0}, "data.holdout=0.0"),
         ({}, {}, "names no source"),
     ],
 )

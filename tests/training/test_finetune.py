@@ -352,8 +352,6 @@ BAD = {
     "embedding is [257, 16] there and [257, 32] here": ("model.width=32",),
     "has another model.*model.rope_base": ("model.rope_base=500",),
     "is not the tokenizer of finetune.parent": ("data.tokenizer=bpe512",),
-    "finetune.rank=0": ("finetune.rank=0",),
-    "finetune.alpha=0": ("finetune.alpha=0",),
     "is only for finetune.method=last_layers": ("finetune.trainable_layers=1",),
     "finetune.trainable_layers=null": ("finetune.method=last_layers",),
     "finetune.trainable_layers=9": ("finetune.method=last_layers", "finetune.trainable_layers=9"),

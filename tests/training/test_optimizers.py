@@ -301,17 +301,9 @@ def test_variants_differ_in_their_optimizer_alone():
     assert muon.variant.touches == lion.variant.touches == ["optimizer"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"name": "muonn"}, "did you mean 'muon'"),
-        ({"name": "muon", "ns_steps": 0}, "optimizer.ns_steps=0"),
-        ({"name": "muon", "momentum": 1.0}, "optimizer.momentum=1.0"),
-    ],
-)
-def test_mistakes_are_said(changes, said):
-    with pytest.raises(UserError, match=said):
-        optimizer_of(model_of(), OptimizerConfig(learning_rate=0.01, **changes))
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'muon'"):
+        optimizer_of(model_of(), OptimizerConfig(learning_rate=0.01, name="muonn"))
 
 
 def test_muon_without_matrices_is_refused():

@@ -95,7 +95,6 @@ def test_a_profiler_that_fails_ends_no_run(tmp_path, monkeypatch):
     assert "no trace: no profiler here" in attempt(tmp_path, 9).log.read_text()
 
 
-@pytest.mark.parametrize(("first", "last"), [(0, 5), (6, 5)])
-def test_steps_that_are_none_are_said(first, last):
-    with pytest.raises(UserError, match=f"profile.first={first}, profile.last={last}"):
-        check_profile(ProfileConfig(first=first, last=last))
+def test_a_last_step_before_the_first_is_refused():
+    with pytest.raises(UserError, match=r"profile\.first=6, profile\.last=5"):
+        check_profile(ProfileConfig(first=6, last=5))

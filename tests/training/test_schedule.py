@@ -43,7 +43,6 @@ def test_cosine_ends_at_its_floor_and_constant_never_falls():
     ("overrides", "words"),
     [
         (["schedule.name=wdsd"], ["schedule.name=wdsd", "wsd"]),
-        (["scale.tokens=100"], ["scale.tokens=100", "one step"]),
         (["schedule=cosine", "schedule.branches=[0.5]"], ["schedule.branches", "wsd"]),
         (["schedule.branches=[0.95]"], ["schedule.branches", "0.95"]),
         (["schedule.warmup=0.9", "schedule.cooldown=0.3"], ["0.9", "0.3"]),

@@ -151,8 +151,6 @@ def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
 def _read_sources(config: DataConfig) -> tuple[list[Source], list[LabelledImages]]:
     if not config.sources:
         raise UserError("data.sources={} names no source. Add a source, for example pack:digits.")
-    if not 0 < config.holdout < 1:
-        raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     if not 0 <= config.label_dropout < 1:
         dropout = config.label_dropout
         raise UserError(f"data.label_dropout={dropout} is not in [0, 1). Give a share such as 0.1.")

@@ -64,13 +64,9 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
 
 
 def check_text_config(config: DataConfig) -> list[Source]:
-    """Return the sources sorted by name. Raises UserError for a missing file or a bad number."""
+    """Return the sources sorted by name. Raises UserError for a missing file or a bad weight."""
     if not config.sources:
         raise UserError("data.sources={} names no source. Add a source, for example pack:prose.")
-    if config.sequence_length < 1:
-        raise UserError(f"data.sequence_length={config.sequence_length} is not a length. Give 1 or more.")
-    if not 0 < config.holdout < 1:
-        raise UserError(f"data.holdout={config.holdout} is not between 0 and 1: give a share such as 0.05")
     check_mixes(config)
     return [find_source(name, config.sources[name]) for name in sorted(config.sources)]
 

@@ -57,11 +57,6 @@ def _check_tuning(configs: Sequence[Config]) -> None:
             f"tune=lr: schedule.name={schedule.name} without a cooldown never decays, and losses before the "
             "decay are not compared. Choose schedule=wsd or schedule=cosine."
         )
-    if settings.points < 3 or settings.factor <= 1:
-        raise UserError(
-            f"tune.points={settings.points}, tune.factor={settings.factor:g}: a bracket needs three or "
-            "more points and a factor above 1."
-        )
 
 
 def _smallest_scale(configs: Sequence[Config]) -> list[Config]:

@@ -40,7 +40,8 @@ def lion(config: OptimizerConfig, rate_scales: RateScales, matrices: Matrices) -
 
 def muon(config: OptimizerConfig, rate_scales: RateScales, matrices: Matrices) -> Direction:
     """Build Muon for hidden matrices, at Adam's update size (arXiv:2502.16982), and Adam for the rest."""
-    _check_muon(config, matrices)
+    if not matrices:
+        raise UserError("optimizer.name=muon: the model has no hidden matrix. Choose optimizer=adamw.")
     momentum = optax.trace(config.momentum, nesterov=True)
     parts: dict[Hashable, optax.GradientTransformation] = {
         "matrix": optax.chain(momentum, scale_by_orthogonal(matrices, config.ns_steps)),
@@ -68,19 +69,6 @@ def make_optimizer(
     direction, rates = OPTIMIZERS[config.name](config, rate_scales, matrices)
     scale = [_scale_per_path(rates)] if any(factor != 1 for factor in rates.values()) else []
     return optax.chain(direction, *scale, optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
-
-
-def _check_muon(config: OptimizerConfig, matrices: Matrices) -> None:
-    if config.ns_steps < 1:
-        raise UserError(
-            f"optimizer.ns_steps={config.ns_steps} does not orthogonalise. Give 1 or more, such as 5."
-        )
-    if not 0 <= config.momentum < 1:
-        raise UserError(
-            f"optimizer.momentum={config.momentum} is outside [0, 1). Give a number below 1, such as 0.95."
-        )
-    if not matrices:
-        raise UserError("optimizer.name=muon: the model has no hidden matrix. Choose optimizer=adamw.")
 
 
 def _scale_per_path(rate_scales: RateScales) -> optax.GradientTransformation:

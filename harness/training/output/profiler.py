@@ -18,8 +18,8 @@ _PROFILER_LOCK = threading.Lock()
 
 
 def check_profile(config: ProfileConfig) -> None:
-    """Raise UserError unless 1 <= first <= last."""
-    if not 1 <= config.first <= config.last:
+    """Raise UserError unless first <= last."""
+    if config.last < config.first:
         raise UserError(
             f"profile.first={config.first}, profile.last={config.last}: steps of an attempt count from "
             "1, and profile.last must not be below profile.first."

@@ -173,10 +173,6 @@ def make_trainable(config: Config, model: Model) -> TrainableModel:
 
 def _make_factors(finetune: FinetuneConfig, model: Model) -> dict[str, LoraFactors]:
     """Return LoRA factors for every hidden matrix, by its stored path."""
-    if finetune.rank < 1:
-        raise UserError(f"finetune.rank={finetune.rank} is not a rank. Give 1 or more, such as 8.")
-    if not finetune.alpha > 0:
-        raise UserError(f"finetune.alpha={finetune.alpha} gives LoRA no effect. Give a number above 0.")
     paths = hidden_matrices(model)
     if not paths:
         raise UserError("finetune.method=lora: the model has no hidden matrix. Choose finetune.method=full.")
