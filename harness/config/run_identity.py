@@ -21,7 +21,5 @@ def identity(config: Config) -> str:
 def config_difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Return the leaves that differ, `{dotted key: (a, b)}`; a missing leaf is None."""
     leaves_a, leaves_b = flatten(a), flatten(b)
-    keys = sorted(leaves_a.keys() | leaves_b.keys())
-    return {
-        key: (leaves_a.get(key), leaves_b.get(key)) for key in keys if leaves_a.get(key) != leaves_b.get(key)
-    }
+    pairs = {key: (leaves_a.get(key), leaves_b.get(key)) for key in sorted(leaves_a.keys() | leaves_b.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -83,11 +83,9 @@ def hf_config(run: LoadedRun, codec: Codec) -> dict[str, Any]:
     _check_exportable(run, windows)
     keys = [run.model.param_specs[f"layers.{layer}.attention.key"] for layer in range(shape.layers)]
     kv_heads = _single_value({spec.shape[1] for spec in keys}, "kv_heads")
-    llama, qwen3 = ("llama", "LlamaForCausalLM"), ("qwen3", "Qwen3ForCausalLM")
-    model_type, architecture = qwen3 if config.qk_norm else llama
     return {
-        "architectures": [architecture],
-        "model_type": model_type,
+        "architectures": ["Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLM"],
+        "model_type": "qwen3" if config.qk_norm else "llama",
         "vocab_size": shape.vocabulary,
         "hidden_size": shape.width,
         "intermediate_size": shape.ffn,

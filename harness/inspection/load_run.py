@@ -79,8 +79,7 @@ class LoadedRun:
 
 
 def prepare_process(*checkpoints: Checkpoint, trust: bool) -> None:
-    """Set up one simulated CPU device, unless JAX is imported; import users' modules, if they are trusted.
-    Raises UserError."""
+    """Simulate one CPU device unless JAX is imported; import users' modules if trusted. Raises UserError."""
     check_trusted(*checkpoints, trust=trust)
     if "jax" not in sys.modules:
         os.environ.update(cpu_env(1))

@@ -5,10 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 MAX_INT = 2**63
+Record = TypeVar("Record")
+
+
+def parse_record(
+    record_type: type[Record], content: Mapping[str, Any] | None, *, finite: bool = True
+) -> Record | None:
+    """Build a dataclass from JSON; None without content, or if its keys or values do not fit the fields."""
+    try:
+        record = record_type(**content) if content is not None else None
+    except TypeError:
+        return None
+    return record if record is not None and fields_fit(record, finite=finite) else None
 
 
 def fields_fit(record: Any, *, finite: bool = True) -> bool:
@@ -25,7 +38,8 @@ def fits(value: Any, hint: Any, finite: bool = True) -> bool:
     if origin is UnionType:
         return any(fits(value, part, finite) for part in arguments)
     if origin is Any:
-        return _values_fit(value, finite)
+        kind = type(value)
+        return kind not in (int, float, list, dict) or fits(value, kind, finite)
     if origin is int or (origin is float and isinstance(value, int)):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_INT
     if origin is float:
@@ -39,12 +53,6 @@ def fits(value: Any, hint: Any, finite: bool = True) -> bool:
             fits(item, part, finite) for item, part in zip(value, hints, strict=True)
         )
     return isinstance(value, NoneType if origin is None else origin)
-
-
-def _values_fit(value: Any, finite: bool) -> bool:
-    """Check the numbers in a value of any type."""
-    kind = type(value)
-    return kind not in (int, float, list, dict) or fits(value, kind, finite)
 
 
 @functools.cache

@@ -145,7 +145,7 @@ def _check_computation(config: Config, model: Model, parent: Checkpoint) -> None
         )
 
 
-def rebuild_checkpoint_model(parent: Checkpoint | RunRef) -> Model:
+def rebuild_checkpoint_model(parent: RunRef) -> Model:
     """Rebuild the model of a checkpoint. Raises UserError if this code builds other shapes."""
     facts = parent.provenance.facts
     model = rebuild_model(parent.config, facts)

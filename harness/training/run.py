@@ -204,7 +204,7 @@ def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment])
     steps, faults = checkpoint_manifest.valid_steps(run)
     forks = [(b.first, run.branch(b.share)) for b in branches if b.first not in steps]
     limit = min([complete_step, *(step for step, branch in forks if not branch_is_complete(branch))])
-    for text in [f"{part.path}: {part.reason}" for part in damage] + faults:
+    for text in damage + faults:
         run_io.writer.log(f"damaged, computed again: {text}")
     usable = [step for step in steps if step <= limit and _belongs_to_run(run, step, run_io)]
     for step in checkpoint_manifest.manifest_steps(run):

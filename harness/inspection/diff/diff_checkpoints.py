@@ -33,15 +33,14 @@ def diff(first: Path | str, second: Path | str, *, trust: bool = False) -> Check
     weights = compare_weights(runs[0].weights(a.step), runs[1].weights(b.step))
     predictions = compare_predictions(a, b, runs)
     same_run = a.run.path.resolve() == b.run.path.resolve()
+    along = distances_along(runs[0], *sorted((a.step, b.step))) if same_run and a.step != b.step else ()
     return CheckpointDiff(
         a=_checkpoint_ref(a),
         b=_checkpoint_ref(b),
         weights=weights,
         function=predictions,
         divergence=None if same_run else find_divergence(a, b, runs),
-        along=tuple(distances_along(runs[0], *sorted((a.step, b.step))))
-        if same_run and a.step != b.step
-        else (),
+        along=tuple(along),
         notes=tuple(_notes(a, b, predictions)),
     )
 

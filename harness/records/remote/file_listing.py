@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 16
 """Number of concurrent requests: enough to hide latency, few enough for a small web server."""
 _UNVERSIONED_KEYS = (
-    "name",
-    "Key",
-    "type",
-    "size",
-    "Size",
-    "mimetype",
-    "partial",
-    "url",
-    "mode",
-    "StorageClass",
-)
+    "name", "Key", "type", "size", "Size", "mimetype", "partial", "url", "mode", "StorageClass",
+)  # fmt: skip
 """Keys of a listing entry that may stay the same when the content of the file changes."""
 Entry = dict[str, Any]
 """Entry of a listing, in the form of fsspec."""
@@ -86,9 +77,8 @@ def list_sweep_files(remote: RemoteFolder, note: Callable[[str], None]) -> dict[
     sweep_entries = _list_matching(remote.files, remote.root, RECORDS)
     if not any(fnmatchcase(path, RUN) for path in sweep_entries):
         raise UserError(f"{remote.url} is not a sweep. Name the folder that contains rule.json.")
-    entries = _sibling_noise_floors(remote, note) | {
-        f"{remote.name}/{path}": entry for path, entry in sweep_entries.items()
-    }
+    own_entries = {f"{remote.name}/{path}": entry for path, entry in sweep_entries.items()}
+    entries = _sibling_noise_floors(remote, note) | own_entries
     with _parallel_map(remote.files) as parallel_map:
         remote_files = parallel_map(lambda entry: _remote_file(remote.files, entry), entries.values())
         return dict(zip(entries, remote_files, strict=True))

@@ -43,10 +43,8 @@ def fetch_sweep(url: str) -> SweepDir:
     """Return a copy of a remote sweep and its siblings' noise floors. Raises UserError."""
     with as_remote_errors(url):
         remote = open_remote(url)
-        return SweepDir(
-            _up_to_date_copy(remote, lambda: list_sweep_files(remote, partial(print, file=sys.stderr)))
-            / remote.name
-        )
+        list_files = partial(list_sweep_files, remote, partial(print, file=sys.stderr))
+        return SweepDir(_up_to_date_copy(remote, list_files) / remote.name)
 
 
 def fetch_file(url: str) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.core import atomic_files
 from harness.records.paths import RunDir
-from harness.records.typed_values import fields_fit
+from harness.records.typed_values import parse_record
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,13 @@ def write_manifest(run: RunDir, manifest: Manifest) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    atomic_files.write_checksummed_json(
-        run.manifest(manifest.step), dataclasses.asdict(dataclasses.replace(manifest, files=files))
-    )
+    content = dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    atomic_files.write_checksummed_json(run.manifest(manifest.step), content)
 
 
 def read_manifest(run: RunDir, step: int) -> Manifest | None:
     """Return the manifest; None if it is missing or does not match its checksum."""
-    body = atomic_files.read_checksummed_json(run.manifest(step))
-    try:
-        manifest = Manifest(**body) if body is not None else None
-    except TypeError:
-        return None
-    return manifest if manifest and fields_fit(manifest) else None
+    return parse_record(Manifest, atomic_files.read_checksummed_json(run.manifest(step)))
 
 
 def manifest_steps(run: RunDir) -> list[int]:
@@ -77,9 +71,8 @@ def corruption_reason(run: RunDir, step: int) -> str | None:
 def valid_steps(run: RunDir) -> tuple[list[int], list[str]]:
     """Return the steps of valid checkpoints, ascending, and a sentence for each invalid one."""
     reasons = {step: corruption_reason(run, step) for step in manifest_steps(run)}
-    return [step for step in reasons if reasons[step] is None], [
-        reason for reason in reasons.values() if reason
-    ]
+    valid = [step for step, reason in reasons.items() if reason is None]
+    return valid, [reason for reason in reasons.values() if reason]
 
 
 def remove_incomplete_checkpoints(run: RunDir) -> None:

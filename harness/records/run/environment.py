@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records.typed_values import fields_fit, fits
+from harness.records.typed_values import fits, parse_record
 
 STEP_KEY = "step"
 
@@ -62,11 +62,8 @@ def environment_at(entries: Sequence[dict[str, Any]], step: int) -> Environment 
 
 def parse_environment(entry: dict[str, Any]) -> Environment | None:
     """Convert an entry of the record; None if its keys are of another version."""
-    try:
-        environment = Environment(**{key: value for key, value in entry.items() if key != STEP_KEY})
-    except TypeError:
-        return None
-    return environment if fields_fit(environment) and _has_step(entry) else None
+    content = {key: value for key, value in entry.items() if key != STEP_KEY}
+    return parse_record(Environment, content) if _has_step(entry) else None
 
 
 def _has_step(entry: Any) -> bool:

@@ -38,31 +38,25 @@ class RunRef:
     @property
     def sweep(self) -> SweepDir:
         """Sweep of the run; the run's own folder if it was moved out of a sweep."""
-        return SweepDir(_sweep_root(self.run, self.provenance))
+        path = self.run.path.resolve()
+        trunk = path if self.provenance.parent is None else path.parent
+        expected = (self.provenance.scale, self.provenance.variant, f"seed{self.provenance.seed}")
+        return SweepDir(trunk.parents[2] if trunk.parts[-3:] == expected else path)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(RunRef):
     """Valid checkpoint of a run or a branch, with its records."""
 
-    run: RunDir
     step: int
-    config: Config
-    provenance: Provenance
     manifest: Manifest
     skipped: tuple[str, ...] = ()
     """Sentence for each damaged newer checkpoint that the search skipped."""
 
     @property
-    def sweep(self) -> SweepDir:
-        """Sweep of the run; the run's own folder if it was moved out of a sweep."""
-        return SweepDir(_sweep_root(self.run, self.provenance))
-
-    @property
     def name(self) -> str:
         """Name such as `xs/mha/seed0/branch50@61`."""
-        home = _sweep_root(self.run, self.provenance)
-        path = self.run.path.resolve()
+        home, path = self.sweep.path, self.run.path.resolve()
         return f"{path.relative_to(home) if home != path else path.name}@{self.step}"
 
 
@@ -72,12 +66,9 @@ def find_checkpoint(where: Path | str) -> Checkpoint:
     Raises UserError if the run or the step does not exist, or if no valid checkpoint exists.
     """
     run_ref = find_run(where)
-    step, skipped = (
-        _newest_valid_step(run_ref.run)
-        if run_ref.step is None
-        else (_require_valid_step(run_ref.run, run_ref.step), ())
-    )
-    return checkpoint_of(run_ref, step, skipped)
+    if run_ref.step is None:
+        return checkpoint_of(run_ref, *_newest_valid_step(run_ref.run))
+    return checkpoint_of(run_ref, _require_valid_step(run_ref.run, run_ref.step))
 
 
 def checkpoint_of(run_ref: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -156,14 +147,6 @@ def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
 def _no_checkpoint_text(run: RunDir) -> str:
     status = read_status(run)
     return f"no checkpoint was saved yet (the run is {status.state.value} at step {status.step})"
-
-
-def _sweep_root(run: RunDir, provenance: Provenance) -> Path:
-    """Return the folder above `<scale>/<variant>/seed<k>[/branch<pct>]`, or the run if its path differs."""
-    path = run.path.resolve()
-    trunk = path if provenance.parent is None else path.parent
-    expected = (provenance.scale, provenance.variant, f"seed{provenance.seed}")
-    return trunk.parents[2] if trunk.parts[-3:] == expected else path
 
 
 def parent_of(branch: Checkpoint) -> tuple[RunDir, int] | None:

@@ -21,12 +21,8 @@ def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
 
     `shares` names the branches that must exist, besides those on disk.
     """
-    branches = {run.branch(share).path: run.branch(share) for share in shares}
-    branches |= {branch.path: branch for branch in run.branches()}
-    return [
-        *_find_own_damage(run),
-        *(fault for branch in branches.values() for fault in _find_own_damage(branch)),
-    ]
+    branches = {branch.path: branch for branch in (*map(run.branch, shares), *run.branches())}
+    return [fault for directory in (run, *branches.values()) for fault in _find_own_damage(directory)]
 
 
 def branch_is_complete(branch: RunDir) -> bool:
@@ -37,11 +33,7 @@ def branch_is_complete(branch: RunDir) -> bool:
 def damaged_records(run: RunDir, start: int, last: int) -> list[str]:
     """Return a sentence for each damaged record of a run or branch that a verdict reads, except run.json, the
     config and the evaluations. start, last: see `metrics.intact_parts`."""
-    records = {
-        run.status: read_intact_status,
-        run.examples: read_examples,
-        run.samples: read_sample_quality,
-    }
+    records = {run.status: read_intact_status, run.examples: read_examples, run.samples: read_sample_quality}
     damaged = [path.name for path, read in records.items() if os.path.lexists(path) and read(run) is None]
     problem = metrics.intact_parts(run, "steps", start, last)[1]
     return [*(f"{name} is damaged" for name in damaged), *filter(None, [problem])]
@@ -51,7 +43,7 @@ def _find_own_damage(run: RunDir) -> list[str]:
     if read_provenance(run) is None:
         return [f"{run.run}: the file is missing or damaged"]
     end, damage = metrics.complete_until(run)
-    faults = [f"{part.path}: {part.reason}" for part in damage] + valid_steps(run)[1]
+    faults = damage + valid_steps(run)[1]
     status = read_status(run)
     if not status.state.ended:
         return [*faults, f"{run.status}: the file is missing or damaged, or the run has not ended"]

@@ -68,10 +68,6 @@ class MetricsPart:
     checksum: str
     path: Path
 
-    def checksum_ok(self) -> bool:
-        """Return whether the content matches the checksum in the name."""
-        return not self.fault()
-
     def fault(self) -> str:
         """Return why the part cannot be used; '' if it is intact."""
         try:
@@ -116,21 +112,13 @@ def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -
     return MetricsPart(kind, start, end, checksum, path)
 
 
-@dataclass(frozen=True)
-class DamagedPart:
-    """Part of a curve that cannot be used, and why."""
-
-    path: Path
-    reason: str
-
-
-def complete_until(run: RunDir) -> tuple[int, list[DamagedPart]]:
-    """Return the last step up to which the curve has no gap, and the damaged parts."""
+def complete_until(run: RunDir) -> tuple[int, list[str]]:
+    """Return the last step up to which the curve has no gap, and `path: reason` of each damaged part."""
     origin, ends, damage = _start_step(run), [], []
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
-        damage += [DamagedPart(part.path, why) for part in list_parts(run, kind) if (why := part.fault())]
+        damage += [f"{part.path}: {why}" for part in list_parts(run, kind) if (why := part.fault())]
     return min(ends), damage
 
 
@@ -141,9 +129,10 @@ def truncate_after(run: RunDir, step: int) -> None:
     """
     for kind in SCHEMAS:
         for part in list_parts(run, kind):
-            if part.checksum_ok() and part.end <= step:
+            intact = not part.fault()
+            if intact and part.end <= step:
                 continue
-            if part.checksum_ok() and part.start < step:
+            if intact and part.start < step:
                 rows = _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
                 write_part(run, kind, part.start, step, rows)
             part.path.unlink(missing_ok=True)

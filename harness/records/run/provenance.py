@@ -23,8 +23,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "toke
 
 @dataclass(frozen=True)
 class Facts:
-    """Description of one config by `harness.worker.describe`: all that `launcher`, `plan` and `compare` know
-    about a model."""
+    """Description of one config by `harness.worker.describe`: all that other rooms know about a model."""
 
     parameters: int
     non_embedding: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.records.paths import RunDir
-from harness.records.typed_values import fields_fit
+from harness.records.typed_values import parse_record
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,4 @@ def write_sample_quality(run: RunDir, record: SampleQuality) -> None:
 
 def read_sample_quality(run: RunDir) -> SampleQuality | None:
     """Return the record; None if it is missing or cannot be read."""
-    content = read_checksummed_json(run.samples)
-    try:
-        record = SampleQuality(**content) if content else None
-    except TypeError:
-        return None
-    return record if record and fields_fit(record, finite=False) else None
+    return parse_record(SampleQuality, read_checksummed_json(run.samples), finite=False)

@@ -76,10 +76,8 @@ class Timeline:
         self._origin = now - clock()
         before = read_timeline(run)
         self._phase, self._written, self._broken = "", 0.0, run.timeline.exists()
-        start, earliest = (
-            now if process_start is None else process_start,
-            before[-1].time if before else -math.inf,
-        )
+        start = now if process_start is None else process_start
+        earliest = before[-1].time if before else -math.inf
         self._append(start if earliest <= start <= now else now, BEGIN, 0, 1.0)
 
     def set_phase(self, phase: str, step: int, share: float = 1.0) -> None:
@@ -166,6 +164,5 @@ def _add_span(spans: list[PhaseSpan], entry: TimelineEntry, start: float, end: f
     if last and same_phase and last.end == start and last.width == entry.width:
         spans[-1] = replace(last, end=end, last=step)
     else:
-        spans.append(
-            PhaseSpan(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share)
-        )
+        span = PhaseSpan(entry.phase, start, end, entry.width, entry.attempt, entry.step, step, entry.share)
+        spans.append(span)

@@ -97,9 +97,7 @@ def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
 def describe_utilisation(result: Utilisation) -> list[str]:
     """Return lines with the share that trained, the idle shares (largest first) and the pauses."""
     total = result.devices * result.seconds
-    idle = ", ".join(
-        f"{kind} {100 * device_seconds / total:.1f} %" for kind, device_seconds in result.idle.items()
-    )
+    idle = ", ".join(f"{kind} {100 * seconds / total:.1f} %" for kind, seconds in result.idle.items())
     devices = f"{result.devices} device{'s' * (result.devices != 1)}"
     lines = [f"utilisation {100 * result.share:.1f} % of {devices} over {format_clock(result.seconds)}"]
     lines += [f"idle: {idle}"] if idle else []

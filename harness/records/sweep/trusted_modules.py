@@ -15,7 +15,7 @@ from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
-from harness.records.run.find_checkpoint import Checkpoint, RunRef
+from harness.records.run.find_checkpoint import RunRef
 
 
 def remember_modules(sweep: SweepDir, imports: Sequence[str]) -> None:
@@ -25,9 +25,8 @@ def remember_modules(sweep: SweepDir, imports: Sequence[str]) -> None:
         atomic_files.write_json(_path(sweep), content)
 
 
-def check_trusted(*runs: RunRef | Checkpoint, trust: bool) -> None:
-    """Raise UserError if a run imports modules with which this user has not trained its sweep. `trust`: the
-    user allows them."""
+def check_trusted(*runs: RunRef, trust: bool) -> None:
+    """Raise UserError if a run imports modules that this user has not trained with; `trust` allows all."""
     for run in [run for run in runs if run.config.imports and not trust]:
         unknown = _origins(run.config.imports).items() - _stored(run.sweep).items()
         if unknown:

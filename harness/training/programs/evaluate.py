@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 
@@ -41,11 +42,8 @@ def evaluate_domains(
     tokens. The last batch of a domain is padded with repeated rows, which do not enter the mean. Bits per
     byte is None if the tokens are not text."""
     batches = {domain: padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
-    sums = bounded_results(
-        program(params, put_sharded(rows, sharding))
-        for domain_batches in batches.values()
-        for rows in domain_batches
-    )
+    all_batches = itertools.chain.from_iterable(batches.values())
+    sums = bounded_results(program(params, put_sharded(rows, sharding)) for rows in all_batches)
     results = {}
     for domain, examples in heldout.items():
         count, size = len(examples.tokens_NT), examples.bytes

@@ -59,15 +59,10 @@ def memory_need(programs: RunPrograms) -> MemoryNeed:
     _, step, copy, evaluate = analyses
     state = copy.argument_size_in_bytes
     buffers = step.argument_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes
-    return MemoryNeed(
-        state=state,
-        copy=copy.output_size_in_bytes,
-        scratch=max(
-            buffers + step.temp_size_in_bytes - state,
-            evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes,
-        ),
-        devices=len(programs.local_devices),
-    )
+    training = buffers + step.temp_size_in_bytes - state
+    evaluation = evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes
+    num_devices = len(programs.local_devices)
+    return MemoryNeed(state, copy.output_size_in_bytes, max(training, evaluation), num_devices)
 
 
 class MemoryBudget:
