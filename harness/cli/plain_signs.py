@@ -26,8 +26,5 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    return "".join(PLAIN.get(letter) or _escape(letter) for letter in letters), error.end
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
+    texts = (PLAIN.get(letter) or letter.encode("unicode_escape").decode("ascii") for letter in letters)
+    return "".join(texts), error.end

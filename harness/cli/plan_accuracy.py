@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.cli.views.prediction_accuracy import measure_accuracy, print_accuracy
-from harness.cli.views.published_runs import published_runs_table
+from harness.cli.views.prediction_accuracy import measure_accuracy, print_accuracy, published_runs_table
 from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log

@@ -49,8 +49,7 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
         print_table(console, title, tables.next_token_table(function.probe))
     losses = tables.losses(function.losses, function.overall)
     print_table(console, "Loss by held-out sequence (nats a token)", losses)
-    first_step = min(diff.a.step, diff.b.step)
-    title = f"Along the run: distance from step {first_step}"
+    title = f"Along the run: distance from step {min(diff.a.step, diff.b.step)}"
     print_table(console, title, tables.distance_table(diff.along))
     if diff.divergence:
         distances = tables.distance_table(diff.divergence.checkpoints)
@@ -167,10 +166,9 @@ def _loss_histograms(losses: tuple[LossRow, ...]) -> alt.FacetChart:
     layers = [zero, *marks.non_empty_layers(kinds, rows)]
     order = [plain_text(row.domain) for row in losses]
     chart = marks.small_multiples(layers, "label", order, rows, height=150, own_y=True)
-    legend = (
-        "left of 0: b is better; dot and line: mean, 95 % interval over sequences (these two networks only)"
-    )
-    return chart.properties(title=_title("Loss by held-out sequence", legend))
+    interval = "mean, 95 % interval over sequences (these two networks only)"
+    title = _title("Loss by held-out sequence", f"left of 0: b is better; dot and line: {interval}")
+    return chart.properties(title=title)
 
 
 def histogram_rows(losses: tuple[LossRow, ...]) -> pl.DataFrame:
@@ -213,5 +211,4 @@ def _side_color() -> alt.Color:
 
 
 def _title(text: str, legend: str) -> alt.TitleParams:
-    title = alt.TitleParams(text, frame="group", offset=8)
-    return alt.TitleParams(text, subtitle=legend, frame="group", offset=8) if legend else title
+    return alt.TitleParams(text, subtitle=legend or alt.Undefined, frame="group", offset=8)

@@ -30,21 +30,15 @@ _RUN = {"scale": pl.String, "variant": pl.String, "seed": pl.Int64}
 _RUNS = {
     **_RUN,
     "state": pl.String,
-    "step": pl.Int64,
-    "steps": pl.Int64,
-    "parameters": pl.Int64,
-    "tokens": pl.Int64,
-    "flops": pl.Float64,
-    "loss": pl.Float64,
-    "problem": pl.String,
-    "path": pl.String,
+    **dict.fromkeys(("step", "steps", "parameters", "tokens"), pl.Int64),
+    **dict.fromkeys(("flops", "loss"), pl.Float64),
+    **dict.fromkeys(("problem", "path"), pl.String),
 }
-_NUMBERS = ("mean", "low", "high", "p", "p_holm", "k", "k_low", "k_high")
 _EFFECTS = {
     "scale": pl.String,
     "variant": pl.String,
     "n": pl.Int64,
-    **dict.fromkeys(_NUMBERS, pl.Float64),
+    **dict.fromkeys(("mean", "low", "high", "p", "p_holm", "k", "k_low", "k_high"), pl.Float64),
     "decision": pl.String,
     "flags": pl.List(pl.String),
 }
@@ -82,9 +76,9 @@ class OpenedSweep:
         for run in self.sweep.runs():
             tables.append(_curve(run, "evals", run).with_columns(branch=pl.lit(None, pl.Float64)))
             tables += [
-                _curve(branch, "evals", run).with_columns(branch=pl.lit(share, pl.Float64))
+                _curve(branch, "evals", run).with_columns(branch=pl.lit(record.parent["share"], pl.Float64))
                 for branch in run.branches()
-                if (share := _branch_share(branch)) is not None
+                if (record := read_provenance(branch)) and record.parent
             ]
         return pl.concat(tables)
 
@@ -118,9 +112,8 @@ class OpenedSweep:
             raise UserError(f"figure={name}: no such chart; {did_you_mean(name, self.figures)}")
         from harness.report.charts import theme
 
-        return self._charts[name].properties(
-            config=theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
-        )
+        config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
+        return self._charts[name].properties(config=config)
 
     @cached_property
     def frames(self) -> Frames:
@@ -139,11 +132,9 @@ class OpenedSweep:
         return "\n".join([*wording.verdict_sentences(self.comparison.verdict), *_state_counts(self)])
 
     def _repr_html_(self) -> str:
-        verdict = "".join(
-            f"<p><b>{escape(s)}</b></p>" for s in wording.verdict_sentences(self.comparison.verdict)
-        )
-        table = self.effects._repr_html_()
-        return f"{verdict}<p>{escape(' '.join(_state_counts(self)))}</p>{table}"
+        sentences = wording.verdict_sentences(self.comparison.verdict)
+        verdict = "".join(f"<p><b>{escape(sentence)}</b></p>" for sentence in sentences)
+        return f"{verdict}<p>{escape(' '.join(_state_counts(self)))}</p>{self.effects._repr_html_()}"
 
 
 def open_sweep(path: Path | str) -> OpenedSweep:
@@ -159,11 +150,6 @@ def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
     labels = {"scale": scale, "variant": variant, "seed": int(digits) if digits.isdigit() else None}
     columns = [pl.lit(value, _RUN[name]).alias(name) for name, value in labels.items()]
     return read_curve(rows, kind).select(*columns, pl.all())
-
-
-def _branch_share(branch: RunDir) -> float | None:
-    record = read_provenance(branch)
-    return record.parent["share"] if record and record.parent else None
 
 
 def _effect_row(result: Rung | Ladder, scale: str, n: int | None) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.views.published_runs import published_runs_table
+from harness.cli.views.prediction_accuracy import published_runs_table
 from harness.plan.validation import RowPrediction, accuracy_summary, cross_validate, predict_published_rows
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "validation" / "planner" / "published_runs.csv"

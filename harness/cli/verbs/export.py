@@ -15,10 +15,8 @@ def make_parser() -> VerbParser:
         "harness export runs/attention/xs/mha/seed0@100 --to hf exported/mha",
     )
     parser.add("run", "RUN[@STEP]", RUN_HELP)
-    layout = "Llama's layout, or Qwen3's with model.qk_norm, in float32"
-    help = (
-        f"`hf` and a new folder for `transformers`: {layout}, with the tokenizer unless the run reads bytes"
-    )
+    layout = "Llama's layout, or Qwen3's with model.qk_norm, in float32, with the tokenizer"
+    help = f"`hf` and a new folder for `transformers`: {layout} unless the run reads bytes"
     parser.add_argument("--to", nargs=2, required=True, metavar=("FORMAT", "DIR"), help=help)
     parser.add_trust()
     return parser

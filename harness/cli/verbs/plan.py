@@ -34,11 +34,9 @@ def make_parser() -> VerbParser:
     files = "SWEEP/report.html with the plan, and SWEEP/plan.json, from which later reports show the plan"
     parser.add_flag("--html", f"write {files}; otherwise nothing is written")
     parser.add_flag("--pictures", "write SWEEP/plan.json and SWEEP/pictures/plan_*.png and *.svg")
-    accuracy = (
-        "how accurate the predicted step times of this machine's runs were, and how plans correct them; "
-    )
-    accuracy += "with a file, the accuracy for published runs, each predicted without its source"
-    parser.add("--accuracy", "ROWS.csv", f"without OVERRIDES: {accuracy}", nargs="?", const="")
+    accuracy = "how accurate the predicted step times of this machine's runs were, and how plans correct them"
+    published = "with a file, the accuracy for published runs, each predicted without its source"
+    parser.add("--accuracy", "ROWS.csv", f"without OVERRIDES: {accuracy}; {published}", nargs="?", const="")
     return parser
 
 

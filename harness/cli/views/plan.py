@@ -151,13 +151,10 @@ def _failure_row(run: PlannedRun, name: str, options: Sequence[str]) -> tuple[st
     goodput = {option.name: f"{option.goodput:.2f}" for option in run.recovery}
     best = max(run.recovery, key=lambda option: option.goodput)
     return (
-        name,
-        f"{format_number(run.mtbf_hours, 2)} h",
-        format_number(run.interruptions if run.days else None),
-        f"{format_number(best.save_minutes, 2)} min",
-        format_number(best.save_minutes_young, 2),
+        name, f"{format_number(run.mtbf_hours, 2)} h", format_number(run.interruptions if run.days else None),
+        f"{format_number(best.save_minutes, 2)} min", format_number(best.save_minutes_young, 2),
         *(goodput.get(option, MISSING) for option in options),
-    )
+    )  # fmt: skip
 
 
 def _machine_lines(machine: PlannedMachine, unit: tuple[str, float]) -> list[str]:
@@ -208,11 +205,8 @@ def _mixed_lines(mixed: MixedChips, name: str) -> list[str]:
 
 def _verdict_lines(runs: Runs, names: dict[str, str]) -> list[str]:
     """Return a sentence per run that misses the plan. Some verdicts name their run already."""
-    return [
-        run.verdict if run.name in run.verdict else f"{names[run.name]}: {run.verdict}."
-        for run in runs
-        if run.verdict
-    ]
+    missing = [run for run in runs if run.verdict]
+    return [r.verdict if r.name in r.verdict else f"{names[r.name]}: {r.verdict}." for r in missing]
 
 
 def _evidence_lines(runs: Runs) -> list[str]:

@@ -55,17 +55,14 @@ def _row(answer: CompilerAnswer, stats: CompileStats, name: str, unit: float) ->
     planned = answer.memory
     bytes_in = sum(stats.collective_bytes.values()) if stats.argument_bytes else None
     return (
-        name,
-        answer.target.value,
-        f"{stats.devices:,}",
+        name, answer.target.value, f"{stats.devices:,}",
         _with_planned(stats.state_bytes / unit, (planned["weights"] + planned["optimizer"]) / unit),
         _with_planned(stats.peak_bytes and stats.peak_bytes / unit, sum(planned.values()) / unit),
         format_number(answer.memory_limit and answer.memory_limit / unit),
         f"{format_count(stats.dot_flops)} ({format_count(stats.executed_flops)})",
         format_number(bytes_in and bytes_in / 1e9),
-        MISSING if stats.reshards is None else f"{stats.reshards:,}",
-        format_number(stats.seconds, 2),
-    )
+        MISSING if stats.reshards is None else f"{stats.reshards:,}", format_number(stats.seconds, 2),
+    )  # fmt: skip
 
 
 def _with_planned(compiled: float | None, planned: float) -> str:

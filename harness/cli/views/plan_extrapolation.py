@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.estimates import Trend
 from harness.core.number_format import choose_time_unit, format_interval, format_scientific
-from harness.plan.extrapolation.extrapolate import Extrapolation, ScaleExtrapolation, TreatmentSummary
+from harness.plan.extrapolation.extrapolate import Extrapolation, TreatmentSummary
 from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, make_table
@@ -22,17 +22,10 @@ EXPLANATION = (
 def extrapolation_section(extrapolation: Extrapolation) -> PlanSection:
     """Build the section: the table, and the sentences on runs without a paired variant, or on all runs."""
     rows = [row for row in extrapolation.rows if not row.sibling] or extrapolation.rows
-    return PlanSection(
-        f"Extrapolation to runs without a paired variant ({extrapolation.experiment})",
-        _table(extrapolation),
-        (
-            EXPLANATION,
-            *(row.sentence for row in rows),
-            *map(_treatment_text, extrapolation.treatments),
-            *extrapolation.notes,
-        ),
-        wide=WIDE_COLUMNS,
-    )
+    treatments = map(_treatment_text, extrapolation.treatments)
+    lines = (EXPLANATION, *(row.sentence for row in rows), *treatments, *extrapolation.notes)
+    title = f"Extrapolation to runs without a paired variant ({extrapolation.experiment})"
+    return PlanSection(title, _table(extrapolation), lines, wide=WIDE_COLUMNS)
 
 
 def _table(extrapolation: Extrapolation) -> Table:
@@ -42,23 +35,13 @@ def _table(extrapolation: Extrapolation) -> Table:
         "run", "paired", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
         f"{unit} saved [low, high]", CHIPS_SAVED, "bet", "tags",
     )  # fmt: skip
-    return make_table(columns, (_row(row, per_day) for row in extrapolation.rows))
-
-
-def _row(row: ScaleExtrapolation, per_day: float) -> tuple[str, ...]:
-    return (
-        row.scale,
-        "yes" if row.sibling else "no",
-        row.treatment,
-        row.control,
-        format_scientific(row.flops),
-        f"{row.decades:.1f}",
-        format_interval(row.k),
-        format_interval(row.days_saved, per_day),
-        format_interval(row.chips_saved),
-        row.bet or "not settled",
-        ", ".join(row.tags),
-    )
+    rows = (
+        (row.scale, "yes" if row.sibling else "no", row.treatment, row.control, format_scientific(row.flops),
+         f"{row.decades:.1f}", format_interval(row.k), format_interval(row.days_saved, per_day),
+         format_interval(row.chips_saved), row.bet or "not settled", ", ".join(row.tags))
+        for row in extrapolation.rows
+    )  # fmt: skip
+    return make_table(columns, rows)
 
 
 def _treatment_text(summary: TreatmentSummary) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy of predicted step times by machine and evidence, and how plans correct them."""
+"""Accuracy of predicted step times by machine and evidence, how plans correct them, and published runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from rich.console import Console
 from harness.core.errors import UserError
 from harness.core.interval import Interval
 from harness.core.number_format import format_interval, format_number, plain_text
-from harness.launcher.cost.prediction_log import (
-    MIN_LAUNCHES,
-    Accuracy,
-    Prediction,
-    PredictionLog,
-    accuracy_by_evidence,
-)
+from harness.launcher.cost import prediction_log
+from harness.launcher.cost.prediction_log import MIN_LAUNCHES, Accuracy, Prediction, PredictionLog
+from harness.plan.validation import HeldOutPrediction
 from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import Table, drop_columns, make_table
 
@@ -32,7 +28,7 @@ def measure_accuracy(log: PredictionLog) -> list[Accuracy]:
             f"harness plan --accuracy: no finished run is on record{left_out}. Train a sweep; its runs"
             " then record their predicted and measured step times."
         )
-    return accuracy_by_evidence(log.predictions)
+    return prediction_log.accuracy_by_evidence(log.predictions)
 
 
 def print_accuracy(log: PredictionLog, accuracies: Sequence[Accuracy], console: Console) -> None:
@@ -83,3 +79,15 @@ def _newest_table(predictions: Sequence[Prediction]) -> Table:
         for run in predictions
     )  # fmt: skip
     return make_table(columns, rows)
+
+
+def published_runs_table(rows: Sequence[HeldOutPrediction]) -> Table:
+    """Build the table, one row per run: seconds of a step, relative error, and whether the interval held."""
+    columns = ("run", "source", "chips", "published s", "predicted s [low, high]", "error", "inside")
+    cells = (
+        (row.run, row.source, f"{row.chips:,} {row.chip}", f"{row.published:.2f}",
+         f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]", f"{row.value / row.published - 1:+.0%}",
+         "yes" if row.inside else "no")
+        for row in rows
+    )  # fmt: skip
+    return make_table(columns, cells, left=3)

@@ -129,6 +129,5 @@ def _idle_hint(progress: SweepProgress) -> Text:
     """Say how to continue if no process is training and runs are unfinished."""
     if not progress.is_over or len(progress.ended) == len(progress.runs):
         return Text("")
-    return Text(
-        "No process trains these runs now. The sweep command continues unfinished runs.", style="yellow"
-    )
+    text = "No process trains these runs now. The sweep command continues unfinished runs."
+    return Text(text, style="yellow")

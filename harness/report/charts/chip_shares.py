@@ -57,9 +57,8 @@ def chip_shares_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChar
     if not plan.shares:
         return None
     boxes = chip_boxes(plan)
-    chips, free = (
-        sum(piece.chips for piece in boxes if not only or piece.state == only) for only in ("", FREE)
-    )
+    chips = sum(piece.chips for piece in boxes)
+    free = sum(piece.chips for piece in boxes if piece.state == FREE)
     runs = len({piece.run.name for piece in boxes if piece.run})
     title = f"{chips - free:,} of {chips:,} chips of {plan.machine} given to {wording.run_count(runs)}"
     if waiting := len(plan.rows) - runs:
@@ -68,10 +67,8 @@ def chip_shares_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChar
     table = pl.concat([_box_table(boxes), names, _kind_names(plan.shares)], how="diagonal_relaxed")
     states = {piece.state for piece in boxes if piece.chips}
     lines = [" ".join(text for state, text in STATE_MEANINGS.items() if state in states), *keys]
-    chart = _chart(table, variants)
-    return chart.properties(
-        title=alt.TitleParams(title, subtitle=[*filter(None, lines)], offset=8), width=WIDTH, height=HEIGHT
-    )
+    heading = alt.TitleParams(title, subtitle=[*filter(None, lines)], offset=8)
+    return _chart(table, variants).properties(title=heading, width=WIDTH, height=HEIGHT)
 
 
 def chip_boxes(plan: SavedPlan) -> list[ChipBox]:
@@ -138,9 +135,8 @@ def _name_table(pieces: Sequence[ChipBox]) -> tuple[pl.DataFrame, list[str]]:
     schema = {"kind": pl.String, "label": pl.String, "left": pl.Float64, "top": pl.Float64}
     if remainder := keys[MAX_KEYS:]:
         keys = [*keys[:MAX_KEYS], f"and {len(remainder)} smaller"]
-    key_lines = textwrap.wrap(plain_text(f"Too small for their names: {'; '.join(keys)}."), LINE_LETTERS)
-    key_lines = key_lines if keys else []
-    return pl.DataFrame(records, schema=schema, orient="row"), key_lines
+    key = plain_text(f"Too small for their names: {'; '.join(keys)}.") if keys else ""
+    return pl.DataFrame(records, schema=schema, orient="row"), textwrap.wrap(key, LINE_LETTERS)
 
 
 def _fitting_lines(run: PlanRow, box: Box) -> list[str]:
@@ -198,7 +194,6 @@ def _chart(table: pl.DataFrame, variants: Sequence[str]) -> alt.LayerChart:
         "head": text,
     }
     kinds = set(table["kind"])
-    charts = [
-        chart.transform_filter(alt.datum.kind == kind) for kind, chart in layers.items() if kind in kinds
-    ]
+    present_layers = [(kind, chart) for kind, chart in layers.items() if kind in kinds]
+    charts = [chart.transform_filter(alt.datum.kind == kind) for kind, chart in present_layers]
     return alt.LayerChart(layer=charts, data=inline_csv(table))

@@ -32,12 +32,11 @@ def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChar
 
 def _row_data(comparison: Comparison, pairs: pl.DataFrame) -> pl.DataFrame:
     """Return the data of all rows, with a column `kind`: seed | mean | verdict."""
+    is_paired = pl.col("variant").is_in(pairs["variant"].to_list())
     kinds = {
         "seed": pairs.select("scale", "variant", "seed", "tokens", "phase", mean="delta"),
         "mean": sweep_frames.mean_deltas(pairs).drop("step"),
-        "verdict": sweep_frames.end_effects(comparison).filter(
-            pl.col("variant").is_in(pairs["variant"].to_list())
-        ),
+        "verdict": sweep_frames.end_effects(comparison).filter(is_paired),
     }
     frames = [frame.with_columns(kind=pl.lit(kind)) for kind, frame in kinds.items()]
     return pl.concat(frames, how="diagonal_relaxed")
@@ -84,9 +83,8 @@ def legend(rows: pl.DataFrame) -> str:
         seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
         level = round(100 * sweep_frames.CONFIDENCE)
         band = f"band: {level} % t interval at each point, population of seeds, {seeds}"
-    return "\u2003".join(
-        ["○ hot learning rate", "◆ decayed: only these decide", "┃ interval of the verdict", band]
-    )
+    texts = ("○ hot learning rate", "◆ decayed: only these decide", "┃ interval of the verdict", band)
+    return "\u2003".join(texts)
 
 
 def _tooltips() -> list[alt.Tooltip]:

@@ -170,9 +170,8 @@ def expert_load_chart(content: Frames) -> alt.FacetChart | None:
     load = base.mark_line(strokeWidth=1.5).encode(y=y, tooltip=[*names, *values])
     dropped = base.mark_line(strokeWidth=0.9, opacity=0.6).encode(y="dropped:Q")
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
-    return marks.small_multiples(
-        [marks.reference_line(y=1), load, dropped], "scale", scales, rows, height=200
-    )
+    layers = [marks.reference_line(y=1), load, dropped]
+    return marks.small_multiples(layers, "scale", scales, rows, height=200)
 
 
 def _opacity(pick: alt.Parameter, on: float, off: float) -> Any:
@@ -185,9 +184,8 @@ def _loss_ceiling(rows: pl.DataFrame) -> float:
 
     The drop in the first steps, or a run that diverged, would flatten all other curves.
     """
-    later = rows.filter(
-        pl.col("step") >= pl.col("step").max().over("scale") / 12, pl.col("smooth").is_finite()
-    )
+    step = pl.col("step")
+    later = rows.filter(step >= step.max().over("scale") / 12, pl.col("smooth").is_finite())
     starts = later.group_by("scale", "variant", "seed").agg(pl.col("smooth").sort_by("step").first())
     medians = starts.group_by("scale").agg(pl.col("smooth").median())["smooth"].to_list()
     return 1.05 * max(medians, default=1.0)

@@ -66,9 +66,8 @@ def memory_chart(plan: SavedPlan) -> alt.LayerChart | None:
     if bounded:
         limit_text = _limit_legend(rows)
     lines = [f"Numbers: the sum. Thin lines: its uncertainty. {limit_text}", *_omitted_note(rows)]
-    return chart.properties(
-        title=alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
-    )
+    title = alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
+    return chart.properties(title=title)
 
 
 def _memory_table(rows: Sequence[PlanRow], size: float, *, bounded: bool) -> pl.DataFrame:
@@ -76,9 +75,7 @@ def _memory_table(rows: Sequence[PlanRow], size: float, *, bounded: bool) -> pl.
     records = []
     for row in rows:
         for part, amount in row.memory.items():
-            records.append(
-                ("part", row.group, part, amount.value / size, amount.low / size, amount.high / size, "")
-            )
+            records.append(("part", row.group, part, *(end / size for end in _ends(amount)), ""))
         total = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
@@ -98,9 +95,8 @@ def _memory_bars(table: pl.DataFrame, unit: str) -> alt.LayerChart:
     table = table.join(place, on="phase", how="left", maintain_order="left")
     largest = max(table[end].max() for end in ("value", "high"))  # pyright: ignore
     x, base = alt.X("value:Q").scale(nice=False, domain=[0, _axis_end(largest, table)]), _base_chart(table)
-    color = (
-        alt.Color("phase:N").scale(domain=parts).legend(values=[part for part in parts if part in present])
-    )
+    legend = [part for part in parts if part in present]
+    color = alt.Color("phase:N").scale(domain=parts).legend(values=legend)
     names = alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N", title="part")
     bars = base.mark_bar(height=BAR_HEIGHT).encode(
         x=x.axis(title=f"{unit} a device", grid=False, tickCount=8).stack("zero"),
@@ -148,11 +144,8 @@ def timeline_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChart |
     chart = _timeline_bars(table, name, variants, per_day * max(ends))
     lines = [*_timeline_notes(plan), *_omitted_note(plan.rows)]
     title = f"The last run that ends does so after {format_interval(plan.days, per_day)} {name}"
-    return chart.properties(
-        width=WIDTH - LABEL_WIDTH,
-        height=alt.Step(ROW_HEIGHT),
-        title=alt.TitleParams(title, subtitle=lines, offset=8),
-    )
+    heading = alt.TitleParams(title, subtitle=lines, offset=8)
+    return chart.properties(width=WIDTH - LABEL_WIDTH, height=alt.Step(ROW_HEIGHT), title=heading)
 
 
 def _timeline_table(plan: SavedPlan, per_day: float) -> pl.DataFrame:

@@ -10,21 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 LIGHT = {
-    "ink": "#1a1d21",
-    "soft": "#5b626b",
-    "line": "#dfe2e6",
-    "grid": "#eceef1",
-    "page": "#ffffff",
+    "ink": "#1a1d21", "soft": "#5b626b", "line": "#dfe2e6", "grid": "#eceef1", "page": "#ffffff",
     "variants": ["#6f7680", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"],
-}
+}  # fmt: skip
 DARK = {
-    "ink": "#e8eaed",
-    "soft": "#a0a7b0",
-    "line": "#3a4048",
-    "grid": "#2a2f36",
-    "page": "#15181c",
+    "ink": "#e8eaed", "soft": "#a0a7b0", "line": "#3a4048", "grid": "#2a2f36", "page": "#15181c",
     "variants": ["#9aa1ab", "#4ba3dd", "#f58a3c", "#2fc79b", "#e39cc4", "#e0b040", "#8fd0f5"],
-}
+}  # fmt: skip
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 
@@ -35,33 +27,23 @@ def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[
         "font": FONT,
         "view": {"stroke": None},
         "range": {"category": tone["variants"]},
-        "axis": _axis(tone),
+        "axis": {
+            "labelColor": tone["soft"], "labelFontSize": 11, "labelFlush": True, "labelOverlap": True,
+            "titleColor": tone["soft"], "titleFontSize": 11.5, "titleFontWeight": "normal", "titlePadding": 8,
+            "gridColor": tone["grid"], "domainColor": tone["line"], "tickColor": tone["line"],
+        },
         "axisY": {"domain": False, "ticks": False, "labelPadding": 6, "minExtent": 44},
         "header": {
-            "labelColor": tone["ink"],
-            "labelFontSize": 12.5,
-            "labelFontWeight": 600,
-            "labelAnchor": "start",
-            "labelPadding": 4,
-            "title": None,
+            "labelColor": tone["ink"], "labelFontSize": 12.5, "labelFontWeight": 600, "labelAnchor": "start",
+            "labelPadding": 4, "title": None,
         },
         "legend": {
-            "orient": "top",
-            "direction": "horizontal",
-            "title": None,
-            "labelColor": tone["ink"],
-            "labelFontSize": 12,
-            "labelLimit": 260,
-            "symbolStrokeWidth": 3,
-            "symbolSize": 120,
+            "orient": "top", "direction": "horizontal", "title": None, "labelColor": tone["ink"],
+            "labelFontSize": 12, "labelLimit": 260, "symbolStrokeWidth": 3, "symbolSize": 120,
         },
         "title": {
-            "color": tone["ink"],
-            "fontSize": 13.5,
-            "anchor": "start",
-            "subtitleColor": tone["soft"],
-            "subtitleFontSize": 11.5,
-            "subtitlePadding": 5,
+            "color": tone["ink"], "fontSize": 13.5, "anchor": "start",
+            "subtitleColor": tone["soft"], "subtitleFontSize": 11.5, "subtitlePadding": 5,
         },
         "rule": {"color": tone["soft"]},
         "text": {"color": tone["soft"], "fontSize": 11},
@@ -74,20 +56,4 @@ def vega_config(tone: dict[str, Any], *, background: str | None = None) -> dict[
             "outline": {"color": tone["page"], "stroke": tone["soft"]},
             "mark": {"color": tone["ink"]},
         },
-    }
-
-
-def _axis(tone: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "labelColor": tone["soft"],
-        "titleColor": tone["soft"],
-        "labelFontSize": 11,
-        "titleFontSize": 11.5,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "gridColor": tone["grid"],
-        "domainColor": tone["line"],
-        "tickColor": tone["line"],
-        "labelFlush": True,
-        "labelOverlap": True,
-    }
+    }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,12 @@ class Box:
 
     def split(self, share: float) -> tuple[Box, Box]:
         """Split across the longer side into two boxes, the first with this share of the area."""
-        if self.width >= self.height:
-            wide = share * self.width
-            return (
-                Box(self.left, self.top, wide, self.height),
-                Box(self.left + wide, self.top, self.width - wide, self.height),
-            )
-        high = share * self.height
-        return (
-            Box(self.left, self.top, self.width, high),
-            Box(self.left, self.top + high, self.width, self.height - high),
-        )
+        left, top, width, height = astuple(self)
+        if width >= height:
+            wide = share * width
+            return Box(left, top, wide, height), Box(left + wide, top, width - wide, height)
+        high = share * height
+        return Box(left, top, width, high), Box(left, top + high, width, height - high)
 
 
 def squarify(amounts: Sequence[float], box: Box) -> list[Box]:

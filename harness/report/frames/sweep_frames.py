@@ -72,11 +72,8 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     points = points_per_run(len(runs))
     variants = dict.fromkeys([rule.control, *rule.family, *(run.record.variant for run in runs)])
     steps = [_steps(run, points) for run in runs]
-    loads = [
-        frame.drop("flops", "device_seconds", "loss", "smooth")
-        for frame in steps
-        if frame["load"].is_finite().any()
-    ]
+    sparse = [frame for frame in steps if frame["load"].is_finite().any()]
+    loads = [frame.drop("flops", "device_seconds", "loss", "smooth") for frame in sparse]
     comparable = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
     scales = _by_compute(comparable)
     return Frames(
@@ -141,9 +138,8 @@ def paired_deltas(evals: pl.DataFrame, control: str) -> pl.DataFrame:
 def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return mean over seeds and n at each point, with a pointwise t interval (low, high) if n > 1."""
     keys = ["scale", "variant", "step", "tokens", "phase"]
-    grouped = pairs.group_by(keys).agg(
-        mean=pl.col("delta").mean(), sd=pl.col("delta").std(), n=pl.len().cast(pl.Int64)
-    )
+    delta, n = pl.col("delta"), pl.len().cast(pl.Int64)
+    grouped = pairs.group_by(keys).agg(mean=delta.mean(), sd=delta.std(), n=n)
     degrees = np.maximum(grouped["n"].to_numpy() - 1, 1)
     reach = pl.Series(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * grouped["sd"] / grouped["n"].sqrt()
     bounds = grouped.with_columns(low=pl.col("mean") - reach, high=pl.col("mean") + reach)
@@ -153,22 +149,15 @@ def mean_deltas(pairs: pl.DataFrame) -> pl.DataFrame:
 def end_effects(comparison: Comparison) -> pl.DataFrame:
     """Return the differences that the verdict uses: scale, variant, tokens, mean, low, high, n, label."""
     rows = [
-        {
-            "scale": rung.scale,
-            "variant": rung.variant,
-            "tokens": rung.tokens,
-            "mean": rung.delta.mean,
-            "low": rung.delta.low,
-            "high": rung.delta.high,
-            "n": rung.delta.n,
-            "label": plain_text(f"{wording.format_effect(rung.delta)}, {wording.estimand_text(rung.delta)}"),
-        }
+        (rung.scale, rung.variant, rung.tokens, rung.delta.mean, rung.delta.low, rung.delta.high,
+         rung.delta.n,
+         plain_text(f"{wording.format_effect(rung.delta)}, {wording.estimand_text(rung.delta)}"))
         for rung in comparison.rungs
         if rung.delta.mean is not None
-    ]
+    ]  # fmt: skip
     numbers = dict.fromkeys(("tokens", "mean", "low", "high"), pl.Float64)
     schema = {"scale": pl.String, "variant": pl.String, **numbers, "n": pl.Int64, "label": pl.String}
-    return pl.DataFrame(rows, schema=schema)
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def multipliers(comparison: Comparison) -> pl.DataFrame:
@@ -185,11 +174,8 @@ def multipliers(comparison: Comparison) -> pl.DataFrame:
 
 
 def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
-    rungs = [
-        rung
-        for rung in comparison.rungs
-        if rung.variant == ladder.variant and rung.k and rung.k.k and rung.flops
-    ]
+    rungs_of_variant = (rung for rung in comparison.rungs if rung.variant == ladder.variant)
+    rungs = [rung for rung in rungs_of_variant if rung.k and rung.k.k and rung.flops]
     rows = [_rung_row(rung) for rung in rungs]
     reach = [rung.flops for rung in rungs if rung.flops]
     if ladder.k and ladder.k.k and len(reach) > 1:
@@ -238,9 +224,8 @@ def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     sources = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
     smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in sources.items()]
     selection = curve.with_columns(smooth)[thin_rows(curve.height, points)]
-    return _with_run_columns(
-        selection, run.record, "step", "tokens", "flops", "device_seconds", "loss", *sources
-    )
+    columns = ("step", "tokens", "flops", "device_seconds", "loss", *sources)
+    return _with_run_columns(selection, run.record, *columns)
 
 
 def _evals(run: RecordedRun, domains: tuple[str, ...]) -> pl.DataFrame:

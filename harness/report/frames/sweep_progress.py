@@ -197,20 +197,13 @@ class ProgressReader:
         inner = rule.get("rule")
         control = str((inner if isinstance(inner, dict) else rule).get("control") or "")
         lanes = self._read_if_changed("lanes", self.sweep.ledger, lambda: _lanes_from_ledger(self.sweep))
-        runs = [
-            progress
-            for run in self.sweep.runs()
-            if (progress := self._run_progress(run, control, lanes, now))
-        ]
+        candidates = [self._run_progress(run, control, lanes, now) for run in self.sweep.runs()]
+        runs = [progress for progress in candidates if progress]
         return SweepProgress(self.sweep.path.name, control, runs, self._driver_alive(), now)
 
     def _driver_alive(self) -> bool:
-        if owner(self.sweep.driver_lock) is not None:
-            return True
-        return any(
-            read_status(run).state is State.pending and worker_of(run) is not None
-            for run in self.sweep.runs()
-        )
+        pending = (run for run in self.sweep.runs() if read_status(run).state is State.pending)
+        return owner(self.sweep.driver_lock) is not None or any(worker_of(run) is not None for run in pending)
 
     def _run_progress(
         self, run: RunDir, control: str, lanes: dict[str, int], now: float

@@ -23,27 +23,22 @@ from harness.report.tables.text_table import Table
 def document(title: str, body: str, specs: Mapping[str, Any]) -> str:
     """Return the whole file. It fetches nothing, and draws the charts from their specifications."""
     scripts = [vega_bundle(), SCRIPT]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_content_security_policy(scripts)}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape_text(title)}</title>",
-            f"<style>{STYLE}</style></head><body>",
-            body,
-            f'<script type="application/json" id="report">{_json(_script_data(specs))}</script>',
-            *[f"<script>{script}</script>" for script in scripts],
-            "</body></html>\n",
-        ]
-    )
-
-
-def _script_data(specs: Mapping[str, Any]) -> dict:
-    """Return the data of the page's script."""
     tones = {"light": theme.vega_config(theme.LIGHT), "dark": theme.vega_config(theme.DARK)}
     axes = {name: {"title": title, "label": label} for name, (title, label) in AXES.items()}
-    return {"specs": specs, "tones": tones, "axes": axes}
+    data = _json({"specs": specs, "tones": tones, "axes": axes})
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_content_security_policy(scripts)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape_text(title)}</title>",
+        f"<style>{STYLE}</style></head><body>",
+        body,
+        f'<script type="application/json" id="report">{data}</script>',
+        *[f"<script>{script}</script>" for script in scripts],
+        "</body></html>\n",
+    ]
+    return "\n".join(lines)
 
 
 def top_bar(kicker: str) -> str:

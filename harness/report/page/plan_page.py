@@ -33,11 +33,8 @@ def write_plan_page(sweep: SweepDir, plan: SavedPlan) -> Path:
 
 def plan_section(plan: SavedPlan, chart_names: set[str]) -> str:
     """Return the charts and the printed sections of a plan."""
-    charts = [
-        f"<h3>{title}</h3>{chart(name, chart_names)}"
-        for name, title in CHART_TITLES.items()
-        if name in chart_names
-    ]
+    titles = {name: title for name, title in CHART_TITLES.items() if name in chart_names}
+    charts = [f"<h3>{title}</h3>{chart(name, chart_names)}" for name, title in titles.items()]
     texts = [piece for part in plan.parts for piece in _section_html(part)]
     return section("Plan", plan.command, *charts, *texts)
 

@@ -70,13 +70,11 @@ def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
     keys = sorted({key for config in present for key in config if not key.startswith("variant.")})
     for key in keys:
         if len({json.dumps(config.get(key)) for config in present}) > 1:
-            yield (
-                key,
-                *[
-                    json.dumps(config[key], ensure_ascii=False) if key in config else MISSING
-                    for config in configs.values()
-                ],
-            )
+            yield key, *(_json_value(config, key) for config in configs.values())
+
+
+def _json_value(config: dict, key: str) -> str:
+    return json.dumps(config[key], ensure_ascii=False) if key in config else MISSING
 
 
 def _config_of_first_seed(content: Frames, scale: str, variant: str) -> dict:

@@ -44,14 +44,11 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         for ladder in comparison.ladder
     ]
     lone_runs = tables.unpaired_runs(comparison)
+    distances = tables.samples_title(comparison).partition(": ")[2]
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
+    input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
     sections = [
-        section(
-            "Fairness",
-            "What each variant was given, compared with the control.",
-            table(fairness),
-            paragraph(constant, "caption"),
-        ),
+        section("Fairness", FAIRNESS, table(fairness), paragraph(constant, "caption")),
         section("Learning rates", TUNING, table(tables.tuning(comparison))),
         section("Ladder", "", chart("ladder", chart_names), *by_scale),
         section(
@@ -73,30 +70,21 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         if "experts" in chart_names
         else "",
         section("Domains", "", table(tables.domains(comparison))),
-        section(
-            "Samples",
-            tables.samples_title(comparison).partition(": ")[2],
-            *sample_grids.html_figures(content),
-            table(tables.samples(comparison)),
-        ),
+        section("Samples", distances, *sample_grids.html_figures(content), table(tables.samples(comparison))),
         section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
         section("Gate", "", table(tables.gate(comparison))),
         section("Flags", "", *flags),
         section("Config differences", "", table(provenance_section.config_differences(content))),
-        _utilisation_section(comparison, chart_names),
+        section("Utilisation", UTILISATION, chart("fleet", chart_names), paragraph(input_wait))
+        if "fleet" in chart_names
+        else "",
         plan_section(content.plan, chart_names) if content.plan else "",
         section("Provenance", "", *_provenance(comparison, content)),
     ]
     return f"{_header(comparison)}<main>{''.join(sections)}</main>"
 
 
-def _utilisation_section(comparison: Comparison, chart_names: set[str]) -> str:
-    if "fleet" not in chart_names:
-        return ""
-    input_wait = wording.input_wait_text(comparison.times.get(INPUT_SHARE, {}))
-    return section("Utilisation", UTILISATION, chart("fleet", chart_names), paragraph(input_wait))
-
-
+FAIRNESS = "What each variant was given, compared with the control."
 EXPERTS = (
     "Strong: the largest share of assignments of one expert in one layer, times the number of experts (1: "
     "even). Thin: the share of dropped assignments. Both are moving averages; the table has the last tenth."
@@ -124,9 +112,8 @@ LOGGED_DIFFERENCES = (
 
 def _header(comparison: Comparison) -> str:
     hypothesis = comparison.rule.hypothesis
-    verdict = " ".join(
-        f"<span>{escape_text(part)}</span>" for part in wording.verdict_sentences(comparison.verdict)
-    )
+    sentences = wording.verdict_sentences(comparison.verdict)
+    verdict = " ".join(f"<span>{escape_text(sentence)}</span>" for sentence in sentences)
     return (
         f"<header>{top_bar(comparison.experiment)}"
         f'<h1 id="verdict">{verdict}</h1>'

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from harness.compare.checkpoints.diff_types import (
-    CheckpointDiff,
-    Distance,
-    DivergencePoint,
-    LossRow,
-    PredictionRow,
-    StepDistance,
-    WeightDiff,
-)
+from harness.compare.checkpoints import diff_types
 from harness.compare.checkpoints.distances import param_group
 from harness.core.number_format import (
     MISSING,
@@ -30,12 +22,12 @@ IN_LAYERS = "layers.*."
 """Prefix of parameters that each layer has."""
 
 
-def headline(diff: CheckpointDiff) -> str:
+def headline(diff: diff_types.CheckpointDiff) -> str:
     """Return a line that names the two checkpoints."""
     return plain_text(f"b, {diff.b.name}, against a, {diff.a.name}")
 
 
-def summary(diff: CheckpointDiff) -> Iterator[str]:
+def summary(diff: diff_types.CheckpointDiff) -> Iterator[str]:
     """Yield one sentence each on weights, predictions, losses, and the step at which the runs diverge."""
     yield _weights_text(diff)
     if diff.function.refused:
@@ -51,7 +43,7 @@ def summary(diff: CheckpointDiff) -> Iterator[str]:
             yield f"Up to their last common checkpoint the two runs had read {examples} examples."
 
 
-def _weights_text(diff: CheckpointDiff) -> str:
+def _weights_text(diff: diff_types.CheckpointDiff) -> str:
     total, count = diff.weights.total, format_count(diff.weights.total.parameters)
     subject = "All parameters are shared by path and shape"
     if diff.weights.one_sided:
@@ -66,7 +58,7 @@ def _weights_text(diff: CheckpointDiff) -> str:
     return f"{subject}: b is {format_percent(total.relative)} of a's norm away, cosine {cosine}."
 
 
-def _losses_text(overall: LossRow) -> str:
+def _losses_text(overall: diff_types.LossRow) -> str:
     mean = overall.delta.mean
     if mean is None:
         return "Some losses are not finite."
@@ -80,7 +72,7 @@ def _losses_text(overall: LossRow) -> str:
     )
 
 
-def _divergence_text(quantity: str, point: DivergencePoint, unit: str) -> str:
+def _divergence_text(quantity: str, point: diff_types.DivergencePoint, unit: str) -> str:
     if not point.compared:
         return f"The two runs have no {unit} in common."
     span = f"{point.compared} {unit}, {point.first} to {point.last}"
@@ -95,7 +87,7 @@ def _divergence_text(quantity: str, point: DivergencePoint, unit: str) -> str:
     return f"The {quantity} of the two runs first differ at step {point.bitwise}{later} ({span})."
 
 
-def sides(diff: CheckpointDiff) -> Table:
+def sides(diff: diff_types.CheckpointDiff) -> Table:
     """Return one row per checkpoint: run, step, tokens, parameters."""
     rows = (
         (letter, side.path, str(side.step), format_count(side.tokens), format_count(side.parameters))
@@ -104,7 +96,7 @@ def sides(diff: CheckpointDiff) -> Table:
     return make_table(("", "run", "step", "tokens", "parameters"), rows, left=2)
 
 
-def weights(diff: WeightDiff) -> Table:
+def weights(diff: diff_types.WeightDiff) -> Table:
     """Return one row per parameter over all its layers, and a last row for all shared parameters."""
     columns = ("parameter", "layers", "size", "||a||", "||b||", "||b−a||/||a||", "by layer", "cosine")
     rows = [
@@ -115,7 +107,9 @@ def weights(diff: WeightDiff) -> Table:
     return content if has_layers else drop_columns(content, ("layers", "by layer"))
 
 
-def _distance(distance: Distance, low: float | None = None, high: float | None = None) -> tuple[str, ...]:
+def _distance(
+    distance: diff_types.Distance, low: float | None = None, high: float | None = None
+) -> tuple[str, ...]:
     norms = map(format_number, (distance.norm_a, distance.norm_b, distance.relative))
     spread = "" if low == high else f"{format_number(low, 2)} to {format_number(high, 2)}"
     return format_count(distance.parameters), *norms, spread, format_number(distance.cosine, 4)
@@ -126,7 +120,7 @@ def label(name: str) -> str:
     return name.removeprefix(IN_LAYERS)
 
 
-def one_sided(diff: WeightDiff) -> Table:
+def one_sided(diff: diff_types.WeightDiff) -> Table:
     """Return the parameters whose shapes differ, with the number of layers that have these shapes."""
     counts = Counter(
         (label(param_group(param.path)), param.shape_a, param.shape_b) for param in diff.one_sided
@@ -139,7 +133,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return MISSING if shape is None else " × ".join(map(str, shape))
 
 
-def next_token_table(rows: tuple[PredictionRow, ...]) -> Table:
+def next_token_table(rows: tuple[diff_types.PredictionRow, ...]) -> Table:
     """Return one row per domain: KL divergences in nats a token, and the share of equal top tokens."""
     columns = ("domain", "tokens", "KL(a||b)", "KL(b||a)", "same top token")
     cells = (
@@ -150,7 +144,7 @@ def next_token_table(rows: tuple[PredictionRow, ...]) -> Table:
     return make_table(columns, cells)
 
 
-def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
+def losses(rows: tuple[diff_types.LossRow, ...], overall: diff_types.LossRow | None) -> Table:
     """Return one row per domain, and a row for their mean if there are several."""
     columns = ("domain", "n", "a", "b", "b − a [95 % interval]", "b better on")
     cells = (
@@ -161,7 +155,7 @@ def losses(rows: tuple[LossRow, ...], overall: LossRow | None) -> Table:
     return make_table(columns, cells)
 
 
-def distance_table(steps: tuple[StepDistance, ...]) -> Table:
+def distance_table(steps: tuple[diff_types.StepDistance, ...]) -> Table:
     """Return the distance of the weights at each step."""
     columns = ("step", "||b−a||/||a||", "cosine")
     cells = (

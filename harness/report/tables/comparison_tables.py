@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import FairnessRow, RunState
-from harness.compare.results.verdict_types import Ladder, Rung
-from harness.compare.verdict.flags import BLOCKING
+from harness.compare.results.verdict_types import Ladder
+from harness.compare.verdict.flags import BLOCKING, EXPLANATIONS
 from harness.core.number_format import (
     MISSING,
     format_correlation,
@@ -56,24 +56,14 @@ def fairness(comparison: Comparison) -> Table:
 
 def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
     return (
-        row.scale,
-        f"{row.variant} (control)" if row.control else row.variant,
-        _amount(row.non_embedding, row.parameters_ratio),
-        _active_parameters(row),
-        _amount(row.flops_per_token, row.flops_ratio),
-        format_count(row.tokens),
-        str(row.steps),
-        str(row.seeds),
-        row.base or MISSING,
-        format_count(row.trainable) if row.base else MISSING,
-        MISSING if row.shared is None or row.control else f"{100 * row.shared:.0f} %",
-        row.schedule,
-        format_number(row.learning_rate, 2),
-        row.tuning or MISSING,
-        row.tokenizer or MISSING,
-        *_data_cells(row),
-        ", ".join(row.flags),
-    )
+        row.scale, f"{row.variant} (control)" if row.control else row.variant,
+        _amount(row.non_embedding, row.parameters_ratio), _active_parameters(row),
+        _amount(row.flops_per_token, row.flops_ratio), format_count(row.tokens), str(row.steps),
+        str(row.seeds), row.base or MISSING, format_count(row.trainable) if row.base else MISSING,
+        MISSING if row.shared is None or row.control else f"{100 * row.shared:.0f} %", row.schedule,
+        format_number(row.learning_rate, 2), row.tuning or MISSING, row.tokenizer or MISSING,
+        *_data_cells(row), ", ".join(row.flags),
+    )  # fmt: skip
 
 
 def _active_parameters(row: FairnessRow) -> str:
@@ -116,30 +106,16 @@ def _tuned_loss(curve: Mapping[float, float | None], rate: float) -> str:
 
 def rungs(comparison: Comparison, ladder: Ladder) -> Table:
     """Return one row per scale of one comparison."""
-    columns = (
-        "scale", "n", "ΔL [95 % CI]", "k [95 % CI]", "p (Holm)",
-        "corr", "method (df)", "decision", "flags",
+    intervals = ("ΔL [95 % CI]", "k [95 % CI]")
+    columns = ("scale", "n", *intervals, "p (Holm)", "corr", "method (df)", "decision", "flags")
+    rows = (
+        (rung.scale, str(rung.n) if rung.paired else f"{rung.n} unpaired", wording.format_effect(rung.delta),
+         wording.format_multiplier(rung.k), format_p_value(rung.p_holm), format_correlation(rung.correlation),
+         wording.method_text(rung.method, rung.df), rung.decision.value, ", ".join(rung.flags))
+        for rung in comparison.rungs
+        if rung.variant == ladder.variant
     )  # fmt: skip
-    return make_table(columns, (_rung_row(rung) for rung in rungs_of(comparison, ladder)))
-
-
-def rungs_of(comparison: Comparison, ladder: Ladder) -> list[Rung]:
-    """Return the scales of one comparison."""
-    return [rung for rung in comparison.rungs if rung.variant == ladder.variant]
-
-
-def _rung_row(rung: Rung) -> tuple[str, ...]:
-    return (
-        rung.scale,
-        str(rung.n) if rung.paired else f"{rung.n} unpaired",
-        wording.format_effect(rung.delta),
-        wording.format_multiplier(rung.k),
-        format_p_value(rung.p_holm),
-        format_correlation(rung.correlation),
-        wording.method_text(rung.method, rung.df),
-        rung.decision.value,
-        ", ".join(rung.flags),
-    )
+    return make_table(columns, rows)
 
 
 def domains(comparison: Comparison) -> Table:
@@ -251,7 +227,7 @@ def flags(comparison: Comparison) -> Table:
     ordered = sorted(comparison.flags, key=lambda flag: (flag not in BLOCKING, flag))
     rows = (
         (flag, "blocks the verdict" if flag in BLOCKING else "warning", _flag_places(comparison, flag),
-         wording.flag_meaning(flag))
+         EXPLANATIONS.get(flag, MISSING))
         for flag in ordered
     )  # fmt: skip
     return make_table(("flag", "weight", "where", "meaning"), rows, left=4)

@@ -47,9 +47,8 @@ def explain_constant_columns(content: Table) -> tuple[Table, str]:
         if i >= content.left and len(set(cells := [row[i] for row in content.rows])) == 1
     }
     phrases = [f"{name} {cell}" for name, cell in constant.items() if cell not in ("", MISSING)]
-    return drop_columns(
-        content, tuple(constant)
-    ), f"The same in every row: {', '.join(phrases)}." if phrases else ""
+    line = f"The same in every row: {', '.join(phrases)}." if phrases else ""
+    return drop_columns(content, tuple(constant)), line
 
 
 def narrow_table(content: Table) -> tuple[Table, str]:

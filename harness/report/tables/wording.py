@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
-from harness.compare.verdict.flags import EXPLANATIONS
 from harness.core.number_format import (
     MISSING,
     format_number,
@@ -29,11 +28,6 @@ DIRECTION_TEXT = {
 
 MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
 """Quantity that k multiplies."""
-
-
-def flag_meaning(flag: str) -> str:
-    """Return the explanation of a flag."""
-    return EXPLANATIONS.get(flag, MISSING)
 
 
 def verdict_sentences(verdict: str) -> list[str]:
