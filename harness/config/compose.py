@@ -36,17 +36,15 @@ def config_path() -> str:
 
 
 def to_resolved_config(node: DictConfig) -> Config:
-    """Convert a composed node to the typed config of one run, without Hydra's own node.
-
-    If `rule.control` is missing it becomes ""; the launcher sets it to the first variant.
-    """
+    """Convert a composed node, without Hydra's own node, to the typed config of one run."""
     with hydra_errors.as_user_errors():
         config = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         content = OmegaConf.to_container(config, resolve=True)
         assert isinstance(content, dict)
         rule = content["rule"]
         assert isinstance(rule, dict)
-        rule["control"] = "" if OmegaConf.is_missing(node.rule, "control") else rule["control"]
+        if OmegaConf.is_missing(node.rule, "control"):
+            rule["control"] = ""  # the launcher sets it to the first variant
         resolve_paths(content)
         typed_config = to_config(content)
     check_values(typed_config)

@@ -45,10 +45,7 @@ def with_new_names(config: Mapping[str, Any]) -> Node:
 
 
 def with_first_names(config: Mapping[str, Any]) -> Node:
-    """Return today's config under the first name of each key.
-
-    The identity of a run is hashed over these, so that a renamed key does not change it.
-    """
+    """Return today's config under each key's first name; a run's identity is hashed over these names."""
     content: Node = copy.deepcopy(dict(config))
     for key in RENAMED:
         _move(content, key.new, key.old, {new: old for old, new in key.values.items()})

@@ -52,8 +52,8 @@ LAYER_NAMES = {
 def export(where: Path | str, export_format: str, folder: Path | str, *, trust: bool = False) -> Path:
     """Write RUN[@STEP] into a new folder: float32 weights, config, and the tokenizer if it is a file.
 
-    Raises UserError for a model without an equivalent in the format, and for a folder that is not empty, and
-    without `trust` for a run that imports modules with which this user has not trained it.
+    Raises UserError for a model that the format does not have, a folder that is not empty, and without
+    `trust` for a run that imports modules with which this user has not trained it.
     """
     if export_format not in FORMATS:
         raise UserError(f"--to {export_format}: no such format; {did_you_mean(export_format, FORMATS)}")

@@ -30,8 +30,7 @@ def sample_images(
     """Write a grid of `per_label` rows as a PNG and return its path.
 
     The same call on the same machine gives the same pixels. Raises UserError for a number out of range, a
-    missing checkpoint, or a text model, and without `trust` for a run that imports modules with which this
-    user has not trained it.
+    missing checkpoint, or a text model, and without `trust` for unknown modules.
     """
     _check_options(per_label, guidance, steps, seed)
     to = to and local_path(to, "write a file here, and copy that", "--to ")

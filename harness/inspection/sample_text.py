@@ -29,8 +29,7 @@ def sample(
     """Return the prompt and up to `tokens` more tokens, until the document ends. Temperature 0 is greedy.
 
     The same call on the same machine gives the same text. Raises UserError for a number out of range, a
-    missing checkpoint, an image model, or a tokenizer that has changed since training, and without `trust`
-    for a run that imports modules with which this user has not trained it.
+    missing checkpoint, an image model, or a changed tokenizer, and without `trust` for unknown modules.
     """
     _check_options(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)

@@ -15,17 +15,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.pair_check import check_block
-from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
-from harness.records.run.provenance import Facts, read_provenance
+from harness.records.run.find_checkpoint import RunRef
+from harness.records.run.provenance import read_provenance
 
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
@@ -34,14 +33,6 @@ WARMUP_STEPS, CACHED_BATCHES = 2, 4
 """Number of untimed first steps of each turn, and of batches on the device that the steps cycle through."""
 TURN_SECONDS, MIN_STEPS = 1.0, 5
 """Seconds that a turn of the slowest variant lasts, and minimum number of timed steps per turn."""
-
-
-@dataclass(frozen=True)
-class BenchmarkedVariant:
-    """Config and description of one variant of the block."""
-
-    config: Config
-    facts: Facts
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def open_block(runs: Sequence[RunDir]) -> list[BenchmarkedVariant]:
+def open_block(runs: Sequence[RunDir]) -> list[RunRef]:
     """Return the variants in the given order. Raises UserError if they are not runs of one block."""
     block = [_open_variant(run) for run in runs]
     names = [variant.config.variant.name for variant in block]
@@ -78,7 +69,7 @@ def check_steps(steps: int | None) -> int | None:
     return steps
 
 
-def time_block(block: Sequence[BenchmarkedVariant], steps: int | None) -> dict[str, Any]:
+def time_block(block: Sequence[RunRef], steps: int | None) -> dict[str, Any]:
     """Return median step seconds per turn and over all turns, and peak bytes per device, by variant."""
     variant_programs = {variant.config.variant.name: _make_programs(variant) for variant in block}
     # Memory first, because it compiles the programs before any step is timed.
@@ -129,14 +120,14 @@ def _time_turn(programs: RunPrograms, steps: int) -> list[float]:
     return seconds[WARMUP_STEPS:]
 
 
-def _open_variant(run: RunDir) -> BenchmarkedVariant:
+def _open_variant(run: RunDir) -> RunRef:
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         raise UserError(f"{run.path} has no valid run.json and config.yaml. Give the directory of a run.")
-    return BenchmarkedVariant(read_config(run.config), provenance.facts)
+    return RunRef(run, None, read_config(run.config), provenance)
 
 
-def _make_programs(variant: BenchmarkedVariant) -> RunPrograms:
+def _make_programs(variant: RunRef) -> RunPrograms:
     """Build the programs on the first devices of this process. All variants of a block use equally many."""
     import jax
 
@@ -147,11 +138,11 @@ def _make_programs(variant: BenchmarkedVariant) -> RunPrograms:
     config = variant.config
     sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
     devices = jax.devices()[: config.mesh.devices]
-    model = rebuild_model(config, variant.facts)
+    model = rebuild_model(config, variant.provenance.facts)
     return make_run_programs(config, model, devices, sampler.batch, {})
 
 
-def _prepare_process(block: Sequence[BenchmarkedVariant]) -> None:
+def _prepare_process(block: Sequence[RunRef]) -> None:
     """Set up the process as a worker does, with the devices of one run."""
     config = block[0].config
     if config.cluster.platform == "cpu":

@@ -25,10 +25,7 @@ def parse_record(
 
 
 def fields_fit(record: Any, *, finite: bool = True) -> bool:
-    """Return whether each field of a dataclass has a value of its type, and numbers are within 64 bits.
-
-    `finite` refuses NaN and infinities.
-    """
+    """Return whether fields have their types, and numbers 64 bits; `finite` refuses NaN and infinities."""
     return all(fits(getattr(record, name), hint, finite) for name, hint in _field_hints(type(record)))
 
 

@@ -254,8 +254,8 @@ def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:
     text = str(error)
     first_line = text.splitlines()[0] if text else ""
     if "No space left on device" in text:
-        way_out = "Free some space, then give the same command again."
-        return State.failed, f"{run.path}: the disk is full. {way_out}"
+        message = f"{run.path}: the disk is full. Free some space, then give the same command again."
+        return State.failed, message
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return State.oom, f"out of memory: {first_line if text else 'in Python'}"
     return State.failed, f"{type(error).__name__}: {first_line}"

@@ -16,7 +16,8 @@ from harness.models.mup import learning_rate_scale
 from harness.records.paths import RunDir
 from harness.records.run import metrics
 from harness.records.run.status import State
-from harness.training.optimizers.optimizer import hidden_matrices, make_optimizer
+from harness.training.optimizers.muon import hidden_matrices
+from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import METRICS, TrainState, make_step
 from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train

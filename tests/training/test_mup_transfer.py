@@ -30,7 +30,8 @@ from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary
 from harness.models.text.decoder import Decoder
 from harness.training.optimizers import optimizer as optimizer
-from harness.training.optimizers.optimizer import hidden_matrices, make_optimizer
+from harness.training.optimizers.muon import hidden_matrices
+from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
 from harness.training.trainable.trainable_model import Params
 

@@ -29,9 +29,16 @@ from harness.models import Model, build
 from harness.parallel.sharding.axis_rules import param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.run.status import State
-from harness.training.optimizers.muon import ADAM_RMS, COEFFICIENTS, EPSILON, Matrix, orthogonalise
+from harness.training.optimizers.muon import (
+    ADAM_RMS,
+    COEFFICIENTS,
+    EPSILON,
+    Matrix,
+    hidden_matrices,
+    orthogonalise,
+)
 from harness.training.optimizers.muon import scale_by_orthogonal as scale_by
-from harness.training.optimizers.optimizer import OPTIMIZERS, hidden_matrices, make_optimizer
+from harness.training.optimizers.optimizer import OPTIMIZERS, make_optimizer
 from harness.training.run import train_run
 from harness.training.trainable.trainable_model import make_trainable
 from harness.worker.describe import _state_bytes

@@ -91,8 +91,7 @@ class EngineConfig:
     """Number of devices that the sweep is placed on, which sets the mesh of each run; 0 keeps each run's own
     mesh and trains as many runs at a time as there are workers."""
     processes: int = 1
-    """Number of processes that share the devices of each run; above 1, each run has its own workers, whatever
-    `isolation` is."""
+    """Number of processes that share each run's devices; above 1, each run has its own workers."""
     dry_run: bool = False
     """Print the plan without training or writing anything (`harness sweep OVERRIDES --dry-run`)."""
     attempts: int = 3

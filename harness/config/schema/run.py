@@ -63,8 +63,7 @@ class Profile(Enum):
 
 
 class FinetuneMethod(Enum):
-    """Parameters that train from another run's checkpoint: none (no parent), all, low-rank factors (LoRA), or
-    the last layers."""
+    """Parameters that train from a parent's checkpoint: none (no parent), all, LoRA factors, last layers."""
 
     none = "none"
     full = "full"

@@ -23,9 +23,8 @@ LOSS_TOLERANCE = 1e-4
 def diff(first: Path | str, second: Path | str, *, trust: bool = False) -> CheckpointDiff:
     """Compare checkpoint `second` (b) with `first` (a), each RUN or RUN@STEP, on one simulated CPU device.
 
-    RUN is its newest valid checkpoint. Raises UserError if a checkpoint cannot be read, or without `trust` if
-    a run imports modules with which this user has not trained it. The result says why a comparison is
-    impossible.
+    RUN is its newest valid checkpoint. Raises UserError if one of them cannot be read, or without `trust` for
+    unknown modules. The result says why a comparison is impossible.
     """
     a, b = find_checkpoint(first), find_checkpoint(second)
     prepare_process(a, b, trust=trust)

@@ -42,9 +42,8 @@ HASH_DIGITS = 12
 def verify(where: Path | str, steps: int | None = None, *, trust: bool = False) -> ReplayResult:
     """Replay RUN@STEP to the next checkpoint, or over `steps` steps, and compare bit by bit.
 
-    RUN starts at the last possible step before a checkpoint; step 0 draws the parameters again. Nothing is
-    written into the run. Raises UserError if there is nothing to replay, or data or devices have changed, or
-    without `trust` if the run imports modules with which this user has not trained it.
+    RUN starts at the last possible step before a checkpoint. Nothing is written. Raises UserError
+    if there is nothing to replay, if data or devices changed, or without `trust` for unknown modules.
     """
     step_range = find_step_range(where, steps)
     run_ref = step_range.run_ref

@@ -60,8 +60,7 @@ def read_config(path: Path) -> Config:
     except OSError as error:
         raise UserError(f"{path}: cannot read the resolved config ({error.strerror})") from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a config: {reason}") from error
+        raise UserError(f"{path} cannot be read as a config: {str(error).splitlines()[0]}") from error
 
 
 def stored_config_hash(path: Path) -> str:

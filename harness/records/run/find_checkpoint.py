@@ -61,10 +61,7 @@ class Checkpoint(RunRef):
 
 
 def find_checkpoint(where: Path | str) -> Checkpoint:
-    """Return the checkpoint RUN@STEP, or the newest valid one of RUN.
-
-    Raises UserError if the run or the step does not exist, or if no valid checkpoint exists.
-    """
+    """Return the valid checkpoint RUN@STEP, or the newest one of RUN. Raises UserError if there is none."""
     run_ref = find_run(where)
     if run_ref.step is None:
         return checkpoint_of(run_ref, *_newest_valid_step(run_ref.run))

@@ -17,10 +17,7 @@ from harness.records.run.status import State, read_intact_status, read_status
 
 
 def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
-    """Return a sentence for each damaged or missing record of an ended run and its branches.
-
-    `shares` names the branches that must exist, besides those on disk.
-    """
+    """Return a sentence for each damaged or missing record of an ended run, its branches and `shares`."""
     branches = {branch.path: branch for branch in (*map(run.branch, shares), *run.branches())}
     return [fault for directory in (run, *branches.values()) for fault in _find_own_damage(directory)]
 

@@ -123,16 +123,13 @@ def complete_until(run: RunDir) -> tuple[int, list[str]]:
 
 
 def truncate_after(run: RunDir, step: int) -> None:
-    """Remove the rows after a step, and the damaged parts: a resumed run computes them again.
-
-    An intact part across the step is first written again up to the step.
-    """
+    """Remove the rows after a step, and the damaged parts: a resumed run computes them again."""
     for kind in SCHEMAS:
         for part in list_parts(run, kind):
             intact = not part.fault()
             if intact and part.end <= step:
                 continue
-            if intact and part.start < step:
+            if intact and part.start < step:  # across the step: keep its first rows
                 rows = _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
                 write_part(run, kind, part.start, step, rows)
             part.path.unlink(missing_ok=True)
@@ -151,10 +148,7 @@ def merge_parts(run: RunDir) -> None:
 
 
 def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
-    """Return the rows of a run or branch (columns: STEPS or EVALS) up to the first gap.
-
-    Damaged parts and the rows after them are left out; `complete_until` names them.
-    """
+    """Return the rows of a run or branch (columns: STEPS or EVALS) up to the first gap or damaged part."""
     return _read_parts(_contiguous_parts(run, kind), kind)
 
 

@@ -37,14 +37,11 @@ class Utilisation:
 
 
 def utilisation(lanes: Sequence[Sequence[PhaseSpan]], devices: int | None = None) -> Utilisation | None:
-    """Return the utilisation from the phase spans of each run; None without spans.
-
-    `devices`: number in the machine; None takes the largest number in use at one time.
-    """
+    """Return the utilisation of a machine from each run's spans; None without spans."""
     spans = [span for lane in lanes for span in lane if span.seconds > 0]
     if not spans:
         return None
-    devices = devices or peak_devices(spans)
+    devices = devices or peak_devices(spans)  # without a number: those that were in use
     sessions = active_sessions(spans)
     seconds = sum(end - start for start, end in sessions)
     kinds: dict[str, float] = {}

@@ -15,10 +15,7 @@ _ENTRY_KEYS = _TEXT_KEYS | {"content"}
 
 
 def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Append and return one entry `{kind, time, previous, content, hash}`, a line of JSON flushed to disk.
-
-    A line that a kill truncated is ended first, so that the new entry can be read.
-    """
+    """Append and return one entry `{kind, time, previous, content, hash}`, a line of JSON flushed to disk."""
     previous = read(sweep)
     entry = {
         "kind": kind,
@@ -29,7 +26,7 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
     entry["hash"] = json_checksum(entry)
     sweep.path.mkdir(parents=True, exist_ok=True)
     content_before = sweep.ledger.read_bytes() if sweep.ledger.exists() else b""
-    cut_short = content_before and not content_before.endswith(b"\n")
+    cut_short = content_before and not content_before.endswith(b"\n")  # by a kill: end that line first
     with sweep.ledger.open("a") as file:
         file.write(("\n" if cut_short else "") + json.dumps(entry, sort_keys=True) + "\n")
         file.flush()

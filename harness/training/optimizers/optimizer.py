@@ -10,9 +10,7 @@ import optax
 
 from harness.config.schema.run import OptimizerConfig
 from harness.core.errors import UserError, did_you_mean
-from harness.training.optimizers.muon import Matrices, hidden_matrices, scale_by_orthogonal
-
-__all__ = ["OPTIMIZERS", "Matrices", "hidden_matrices", "make_optimizer"]
+from harness.training.optimizers.muon import Matrices, scale_by_orthogonal
 
 DecayMask = dict[str, bool]
 """Flags of weight decay by parameter path: true for matrices, false for gains."""
@@ -21,7 +19,6 @@ RateScales = Mapping[str, float]
 """Factors of Adam's learning rate by parameter path (`models.mup`)."""
 
 NO_MATRICES: Matrices = MappingProxyType({})
-
 
 Direction = tuple[optax.GradientTransformation, RateScales]
 """Descent direction without learning rate and decay, and the factors of its learning rate."""
