@@ -23,14 +23,10 @@ from harness.report.tables import checkpoint_diff as tables
 from harness.report.tables.terminal import NARROW, print_line, print_table
 from harness.report.tables.text_table import drop_columns
 
-HISTOGRAM_BINS = 30
-"""Approximate number of bins."""
-MIN_BIN_WIDTH = 1e-6
-"""Width of a bin if all examples have the same difference."""
-PANEL_WIDTH = 400
-"""Pixels of the width of one of two panels side by side."""
-LABEL_HEIGHT = 19
-"""Pixels of a row of the weights panel."""
+HISTOGRAM_BINS, MIN_BIN_WIDTH = 30, 1e-6
+"""Approximate number of bins, and width of a bin if all examples have the same difference."""
+PANEL_WIDTH, LABEL_HEIGHT = 400, 19
+"""Pixels of the width of one of two panels side by side, and of a row of the weights panel."""
 
 
 def print_diff(diff: CheckpointDiff, console: Console) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import struct
 
-from harness.report.charts.save_images import PNG_SCALE, write_pictures
+from harness.report.charts.save_images import PNG_SCALE, draw_pictures
+from harness.report.frames.sweep_frames import read_frames
 from tests.report.conftest import sweep_of
 
 
 def test_png_and_svg_of_each_panel_have_one_size(tmp_path, told):
     sweep = sweep_of(tmp_path / "sweep", ("mha", "hybrid", "short"), seeds=(0,))
-    written = write_pictures(sweep, told, tmp_path / "pictures")
+    written = draw_pictures(told, read_frames(sweep, told), tmp_path / "pictures")
     assert [p.name for p in written] == [
         f"{name}.{suffix}" for name in ("ladder", "curves", "deltas") for suffix in ("svg", "png")
     ]

@@ -21,12 +21,10 @@ from harness.records.run.utilisation import describe_utilisation
 from harness.report.frames.sweep_progress import DELTA_STEPS, RunProgress, SweepProgress
 from harness.report.tables.terminal import NARROW, WIDE
 
-MIN_LINES = 5
-"""Number of lines of each kind that are shown even on a low screen."""
+MIN_LINES, MAX_NAMED = 5, 4
+"""Numbers of lines of each kind that are shown even on a low screen, and of queued runs that are named."""
 LONGEST_BAR = 100
 """Width of the progress bar in columns, at most."""
-MAX_NAMED = 4
-"""Number of queued runs that are named."""
 
 
 def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group:

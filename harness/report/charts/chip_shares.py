@@ -18,22 +18,12 @@ from harness.report.charts.treemap import Box, squarify
 from harness.report.frames.saved_plan import PlanRow, SavedPlan
 from harness.report.tables import wording
 
-HEIGHT = 360
-"""Pixels of the chart."""
-HEAD_HEIGHT = 40
-"""Pixels above the rectangles of a kind for its name."""
-KIND_GAP = 10
-"""Pixels between kinds."""
-LETTER_WIDTH, LINE_HEIGHT = 7.2, 15
-"""Pixels of the width of a letter, at most, and of the height of a line."""
-LETTER_HEIGHT = 11
-"""Pixels of the height of letters."""
-TEXT_MARGIN = 6
-"""Pixels between a rectangle's edge and its name."""
-MAX_KEYS = 12
-"""Number of runs without room for a name that the key names, at most."""
-LINE_LETTERS = 150
-"""Number of letters in a line of the key."""
+HEIGHT, HEAD_HEIGHT, KIND_GAP = 360, 40, 10
+"""Pixels of the chart, of the room for a name above the rectangles of a kind, and between kinds."""
+LETTER_WIDTH, LETTER_HEIGHT, LINE_HEIGHT, TEXT_MARGIN = 7.2, 11, 15, 6
+"""Pixels of a letter (its width at most), of a line, and between a rectangle's edge and its name."""
+MAX_KEYS, LINE_LETTERS = 12, 150
+"""Number of runs without room for a name that the key names, at most, and of letters in a line of it."""
 
 
 @dataclass(frozen=True)

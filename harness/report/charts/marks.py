@@ -15,12 +15,8 @@ import polars as pl
 
 from harness.report.frames.sweep_frames import Frames
 
-WIDTH = 940
-"""Pixels of a row of small multiples."""
-GAP = 26
-"""Pixels between two of them."""
-MARGIN = 66
-"""Pixels of a y axis."""
+WIDTH, GAP, MARGIN = 940, 26, 66
+"""Pixels of a row of small multiples, between two of them, and of a y axis."""
 COLUMNS = 5
 """Number of small multiples in a row, at most."""
 TEXTS = ("scale", "variant", "kind", "phase", "label", "text")

@@ -8,15 +8,8 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
+from harness.core import number_format
 from harness.core.interval import Interval
-from harness.core.number_format import (
-    GIB,
-    choose_memory_unit,
-    choose_time_unit,
-    format_interval,
-    format_number,
-    plain_text,
-)
 from harness.report.charts.chip_shares import chip_shares_chart
 from harness.report.charts.marks import WIDTH, inline_csv
 from harness.report.frames.saved_plan import PlanRow, SavedPlan
@@ -25,10 +18,8 @@ MEMORY_PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", 
 """Parts of a device's memory, in the order of the stack and of the theme's colours."""
 MAX_RUNS = 40
 """Number of runs that are drawn, at most."""
-ROW_HEIGHT, BAR_HEIGHT = 26, 13
-"""Pixels of a row, and of its bar."""
-LABEL_WIDTH = 190
-"""Pixels of the names beside bars."""
+ROW_HEIGHT, BAR_HEIGHT, LABEL_WIDTH = 26, 13, 190
+"""Pixels of a row, of its bar, and of the names beside bars."""
 MAX_LIMIT_RATIO = 20
 """Ratio to the longest bar from which on a limit is not drawn but given as text."""
 MAX_VERDICTS, LINE_LETTERS = 4, 150
@@ -57,14 +48,14 @@ def memory_chart(plan: SavedPlan) -> alt.LayerChart | None:
         return None
     rows = [row for row in plan.rows if row.group]
     largest = max(sum(part.value for part in row.memory.values()) for row in rows)
-    name, size = choose_memory_unit(largest)
+    name, size = number_format.choose_memory_unit(largest)
     bound = max((row.memory_limit or 0.0 for row in rows), default=0.0)
     bounded = bound < MAX_LIMIT_RATIO * largest
     table = _memory_table(rows[:MAX_RUNS], size, bounded=bounded)
     chart = _memory_bars(table, name).properties(width=WIDTH - LABEL_WIDTH, height=alt.Step(ROW_HEIGHT))
-    limit_text = f"The limit of a plan, {format_number(bound / GIB)} GiB, lies far to the right."
-    if bounded:
-        limit_text = _limit_legend(rows)
+    limit = number_format.format_number(bound / number_format.GIB)
+    far_text = f"The limit of a plan, {limit} GiB, lies far to the right."
+    limit_text = _limit_legend(rows) if bounded else far_text
     lines = [f"Numbers: the sum. Thin lines: its uncertainty. {limit_text}", *_omitted_note(rows)]
     title = alt.TitleParams(f"Memory of the fullest device, {name}", subtitle=lines, offset=8)
     return chart.properties(title=title)
@@ -79,7 +70,7 @@ def _memory_table(rows: Sequence[PlanRow], size: float, *, bounded: bool) -> pl.
         total = [
             sum(getattr(part, end) for part in row.memory.values()) / size for end in ("value", "low", "high")
         ]
-        text = format_number(total[0]) if row.memory else "none fits"
+        text = number_format.format_number(total[0]) if row.memory else "none fits"
         records.append(("whole", row.group, "", *total, text))
         for name, bound in (("limit", row.memory_limit), ("chip", row.chip_memory)):
             if bound and bounded:
@@ -138,12 +129,12 @@ def timeline_chart(plan: SavedPlan, variants: Sequence[str]) -> alt.LayerChart |
     """Draw one bar per run from begin to end, with the interval of the end. Returns None if no run ends."""
     if plan.days is None:
         return None
-    name, per_day = choose_time_unit(plan.days.value)
+    name, per_day = number_format.choose_time_unit(plan.days.value)
     table = _timeline_table(plan, per_day)
     ends = [row.begins + row.days.high for row in plan.rows if row.days]
     chart = _timeline_bars(table, name, variants, per_day * max(ends))
     lines = [*_timeline_notes(plan), *_omitted_note(plan.rows)]
-    title = f"The last run that ends does so after {format_interval(plan.days, per_day)} {name}"
+    title = f"The last run that ends does so after {number_format.format_interval(plan.days, per_day)} {name}"
     heading = alt.TitleParams(title, subtitle=lines, offset=8)
     return chart.properties(width=WIDTH - LABEL_WIDTH, height=alt.Step(ROW_HEIGHT), title=heading)
 
@@ -155,7 +146,7 @@ def _timeline_table(plan: SavedPlan, per_day: float) -> pl.DataFrame:
         spans = [per_day * (row.begins + end) for end in _ends(row.days)] or [0.0, 0.0, 0.0]
         text = "never ends" if row.devices else "none fits"
         if row.days:
-            text = format_interval(row.days, per_day) + " *" * bool(row.verdict)
+            text = number_format.format_interval(row.days, per_day) + " *" * bool(row.verdict)
         records.append(("run", row.name, row.variant, per_day * row.begins, *spans, text))
     records.append(("last", "", "", None, *(per_day * end for end in _ends(plan.days)), ""))
     names = ("kind", "label", "variant", "start", "end", "low", "high", "text")
@@ -187,7 +178,9 @@ def _timeline_notes(plan: SavedPlan) -> list[str]:
     rows = [row for row in plan.rows if row.verdict and row.group]
     for row in rows[:MAX_VERDICTS]:
         text = row.verdict if row.name in row.verdict else f"{row.name}: {row.verdict}"
-        lines += textwrap.wrap(f"{'* ' * bool(row.days)}{plain_text(text).rstrip('.')}.", LINE_LETTERS)
+        lines += textwrap.wrap(
+            f"{'* ' * bool(row.days)}{number_format.plain_text(text).rstrip('.')}.", LINE_LETTERS
+        )
     return lines + [f"{len(rows) - MAX_VERDICTS} more runs miss the plan."] * (len(rows) > MAX_VERDICTS)
 
 

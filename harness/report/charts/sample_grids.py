@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 from harness.core import atomic_files
-from harness.core.number_format import plain_text
 from harness.core.paths import file_name, within_folder
 from harness.report.frames.sweep_frames import Frames, RecordedRun
 
@@ -42,15 +39,6 @@ def outward_links(content: Frames) -> Iterator[str]:
             yield f"{run.path.sample_grid} is not shown: {error.strerror}."
 
 
-def html_figures(content: Frames) -> list[str]:
-    """Return the grids as HTML figures."""
-    return [
-        f'<figure><img alt="samples of {_escape(name)}" src="data:image/png;base64,'
-        f'{base64.b64encode(picture).decode()}"><figcaption>{_escape(name)}, guided</figcaption></figure>'
-        for name, picture in read_grids(content)
-    ] + [f'<p class="note">{_escape(sentence)}</p>' for sentence in outward_links(content)]
-
-
 def write_grids(content: Frames, folder: Path) -> list[Path]:
     """Write each grid as `samples_<variant>.png` and return the paths."""
     paths = []
@@ -61,7 +49,3 @@ def write_grids(content: Frames, folder: Path) -> list[Path]:
         atomic_files.write_bytes(path, picture)
         paths.append(path)
     return paths
-
-
-def _escape(text: str) -> str:
-    return escape(plain_text(text))

@@ -11,21 +11,15 @@ from harness.compare.results.comparison import Comparison
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.paths import within_folder
-from harness.records.paths import SweepDir
 from harness.report.charts import panels, sample_grids, theme
-from harness.report.frames.sweep_frames import Frames, read_frames
+from harness.report.frames.sweep_frames import Frames
 
 PNG_SCALE = 2
 """Pixels of a PNG per pixel of the specification."""
 
 
-def write_pictures(sweep: SweepDir, comparison: Comparison, folder: Path) -> list[Path]:
-    """Write `<chart>.png` and `<chart>.svg` of every chart of a sweep into a folder and return the paths."""
-    return draw_pictures(comparison, read_frames(sweep, comparison), folder)
-
-
 def draw_pictures(comparison: Comparison, content: Frames, folder: Path) -> list[Path]:
-    """Write the charts of frames that were read before, as `write_pictures` does."""
+    """Write `<chart>.png` and `<chart>.svg` of every chart of a sweep into a folder and return the paths."""
     _check_folder(folder)
     specs = panels.panel_specs(comparison, content)
     paths = [path for name, spec in specs.items() for path in write_picture(spec, folder, name)]

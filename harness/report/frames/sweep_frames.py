@@ -19,10 +19,8 @@ from harness.records.run.timeline import PhaseSpan, phase_spans, read_timeline
 from harness.report.frames.saved_plan import SavedPlan, read_plan
 from harness.report.tables import wording
 
-HALF_WINDOW = 0.02
-"""Half of the smoothing window, as a share of the run."""
-CONFIDENCE = 0.95
-"""Level of the pointwise intervals."""
+HALF_WINDOW, CONFIDENCE = 0.02, 0.95
+"""Half of the smoothing window, as a share of the run, and level of the pointwise intervals."""
 LOAD_COLUMNS = ("load", "dropped")
 """Columns of expert load; empty for dense runs."""
 

@@ -199,11 +199,10 @@ class ProgressReader:
         lanes = self._read_if_changed("lanes", self.sweep.ledger, lambda: _lanes_from_ledger(self.sweep))
         candidates = [self._run_progress(run, control, lanes, now) for run in self.sweep.runs()]
         runs = [progress for progress in candidates if progress]
-        return SweepProgress(self.sweep.path.name, control, runs, self._driver_alive(), now)
-
-    def _driver_alive(self) -> bool:
         pending = (run for run in self.sweep.runs() if read_status(run).state is State.pending)
-        return owner(self.sweep.driver_lock) is not None or any(worker_of(run) is not None for run in pending)
+        has_driver = owner(self.sweep.driver_lock) is not None
+        is_alive = has_driver or any(worker_of(run) is not None for run in pending)
+        return SweepProgress(self.sweep.path.name, control, runs, is_alive, now)
 
     def _run_progress(
         self, run: RunDir, control: str, lanes: dict[str, int], now: float

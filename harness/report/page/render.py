@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 from harness.compare.results.comparison import INPUT_SHARE, Comparison
@@ -70,7 +71,7 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         if "experts" in chart_names
         else "",
         section("Domains", "", table(tables.domains(comparison))),
-        section("Samples", distances, *sample_grids.html_figures(content), table(tables.samples(comparison))),
+        section("Samples", distances, *_sample_figures(content), table(tables.samples(comparison))),
         section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
         section("Gate", "", table(tables.gate(comparison))),
         section("Flags", "", *flags),
@@ -138,6 +139,15 @@ def _card(ladder: Ladder) -> str:
         f'<p class="soft">{escape_text(wording.pooled_text(ladder))}</p>'
         f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
     )
+
+
+def _sample_figures(content: Frames) -> list[str]:
+    figures = [
+        f'<figure><img alt="samples of {escape_text(name)}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture).decode()}"><figcaption>{escape_text(name)}, guided</figcaption></figure>'
+        for name, picture in sample_grids.read_grids(content)
+    ]
+    return figures + [paragraph(sentence, "note") for sentence in sample_grids.outward_links(content)]
 
 
 def _provenance(comparison: Comparison, content: Frames) -> list[str]:

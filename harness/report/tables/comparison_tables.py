@@ -111,7 +111,8 @@ def rungs(comparison: Comparison, ladder: Ladder) -> Table:
     rows = (
         (rung.scale, str(rung.n) if rung.paired else f"{rung.n} unpaired", wording.format_effect(rung.delta),
          wording.format_multiplier(rung.k), format_p_value(rung.p_holm), format_correlation(rung.correlation),
-         wording.method_text(rung.method, rung.df), rung.decision.value, ", ".join(rung.flags))
+         rung.method if rung.df is None else f"{rung.method} ({format_number(rung.df, 2)})",
+         rung.decision.value, ", ".join(rung.flags))
         for rung in comparison.rungs
         if rung.variant == ladder.variant
     )  # fmt: skip

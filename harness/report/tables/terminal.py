@@ -111,14 +111,10 @@ def print_table(console: Console, title: str, content: Table) -> None:
     if not content:
         return
     console.print(Text(f"\n{plain_text(title)}", style="bold"))
-    console.print(_rich_table(content))
-
-
-def _rich_table(content: Table) -> RichTable:
     rich_table = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
     for position, column in enumerate(content.columns):
         side = "left" if content.is_text_column(position) else "right"
         rich_table.add_column(Text(column), justify=side, no_wrap="[" in column)
     for row in content.rows:
         rich_table.add_row(*[Text(cell) for cell in row])
-    return rich_table
+    console.print(rich_table)

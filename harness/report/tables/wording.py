@@ -69,11 +69,6 @@ def format_multiplier_interval(middle: float, low: float, high: float) -> str:
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def method_text(name: str, df: float | None) -> str:
-    """Return the name of a method with its degrees of freedom."""
-    return f"{name} ({format_number(df, 2)})" if df is not None else name
-
-
 def estimand_text(item: Effect) -> str:
     """Return what an interval is an estimate of, for labels."""
     if item.estimand is Estimand.trajectory_only or item.n < 2:
