@@ -1,5 +1,6 @@
 """All measures together, for the whole package or one room."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -59,7 +60,7 @@ def as_text(rows: dict[str, Measure]) -> str:
     lines = [f"{'measure':<52}{'today':>18}{'limit':>12}"]
     for row in rows.values():
         limit = f"{LIMITS[row.key]:,g}" if row.unit else f"{LIMITS[row.key]:,.0f}"
-        limit = f"{limit} {row.unit}".rstrip()
+        limit = "-" if math.isinf(LIMITS[row.key]) else f"{limit} {row.unit}".rstrip()
         mark = "" if within_limit(row) else "  over"
         lines.append(f"{row.title:<52}{row.shown_value:>18}{limit:>12}{mark}")
     return "\n".join(lines)

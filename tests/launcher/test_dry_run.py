@@ -134,7 +134,7 @@ def test_the_option_of_the_command_is_hydras_key(tmp_path, monkeypatch):
     from harness.cli import hydra_main as plain
 
     asked: list[list[str]] = []
-    monkeypatch.setattr(plain, "main", lambda arguments: asked.append([*arguments]) or 0)
+    monkeypatch.setattr(plain, "main", lambda arguments, parser: asked.append([*arguments]) or 0)
     assert cli.main(["sweep", "scale=xs", "--dry-run", "seed=0,1"]) == 0
     assert asked == [["-m", "scale=xs", "seed=0,1", "engine.dry_run=true"]]
 

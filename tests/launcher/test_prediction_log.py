@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log, step_cost
 from harness.launcher.cost.prediction_log import (
     Prediction,
@@ -97,5 +98,5 @@ def test_a_file_that_may_not_be_read_is_an_empty_one(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "file"))
     assert read_predictions() == PredictionLog((), 0)
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(UserError, match="file"):
         append_predictions([made()])

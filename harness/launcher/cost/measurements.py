@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
+from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of
 from harness.launcher.runs import Run
@@ -71,9 +72,11 @@ def record_timings(sweep: SweepDir, runs: Sequence[Run], oversubscription: float
     try:
         _save_observations(finished, timings, oversubscription)
         prediction_log.append_predictions(_to_predictions(sweep, finished, timings))
-    except OSError as error:
-        path = error.filename or "the cache"
-        lines.append(f"{path}: {error.strerror}. Later predictions will not use the times of these runs.")
+    except (OSError, UserError) as error:
+        reason = (
+            f"{error.filename or 'the cache'}: {error.strerror}." if isinstance(error, OSError) else error
+        )
+        lines.append(f"{reason} Later predictions will not use the times of these runs.")
     return lines
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from harness.compare.stats.distributions import clopper_pearson
 from harness.core import atomic_files
 from harness.core.cache_dir import cache_dir
+from harness.core.errors import UserError
 from harness.launcher.cost.step_cost import RunEstimate
 
 COVERAGE = 0.9
@@ -70,7 +71,7 @@ class PredictionLog:
 
 
 def append_predictions(predictions: Sequence[Prediction]) -> None:
-    """Append the records in one write. Raises OSError. If two sweeps end while the file is being cut, the
+    """Append the records in one write. Raises OSError or UserError. If two sweeps end while the file is cut, the
     records of one may be lost, which costs later predictions little."""
     path = _path()
     before = path.read_bytes() if path.exists() else b""
@@ -86,7 +87,7 @@ def read_predictions() -> PredictionLog:
     """Return the log; empty if there is no file, or it cannot be read."""
     try:
         lines = _path().read_text(errors="replace").splitlines()
-    except OSError:
+    except (OSError, UserError):
         return PredictionLog((), 0)
     records = [_parse(line) for line in lines if line.strip()]
     valid = tuple(record for record in records if record is not None)
