@@ -71,7 +71,7 @@ class PredictionLog:
 
 
 def append_predictions(predictions: Sequence[Prediction]) -> None:
-    """Append the records in one write. Raises OSError or UserError. If two sweeps end while the file is cut, the
+    """Append the records in one write. Raises OSError or UserError. If two sweeps end while it is cut, the
     records of one may be lost, which costs later predictions little."""
     path = _path()
     before = path.read_bytes() if path.exists() else b""
