@@ -45,8 +45,10 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, then its causes and contexts, innermost last."""
-    while error is not None:
+    """Yield an error and its causes, each once: libraries make chains that lead back to themselves."""
+    seen_ids: set[int] = set()
+    while error is not None and id(error) not in seen_ids:
+        seen_ids.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
