@@ -85,7 +85,7 @@ class Site:
         children = Path(f"/proc/{self.driver.pid}/task/{self.driver.pid}/children")
         with contextlib.suppress(OSError):
             found = [int(pid) for pid in children.read_text().split()]
-            return [pid for pid in found if self._ours(pid) and b"forkserver" in _read(pid, "cmdline")]
+            return [pid for pid in found if self._ours(pid) and b"fork_server" in _read(pid, "cmdline")]
         return []
 
     def processes(self) -> list[int]:
