@@ -49,7 +49,7 @@ def cache(monkeypatch, tmp_path):
 
 @functools.cache
 def small():
-    return compose(["scale=xs", "scale.batch=12288"])
+    return compose(["scale=xs", "scale.batch=12288", "scale.tokens=1572864"])
 
 
 def local(count: int = 1, **nodes) -> tuple[list[RequestedRun], SweepPlan]:
