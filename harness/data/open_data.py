@@ -1,4 +1,4 @@
-"""One interface to text and image data, chosen by `data.kind`."""
+"""Interface to text and image data, chosen by `data.kind`."""
 
 from __future__ import annotations
 

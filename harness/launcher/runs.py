@@ -22,7 +22,7 @@ from harness.records.run.status import read_status
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its config, its described facts, and its directory."""
+    """Training run: its config, its described facts, and its directory."""
 
     config: Config
     facts: Facts

@@ -34,7 +34,7 @@ Module = TypeVar("Module", bound=Callable[..., nnx.Module])
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One registered mechanism. All FLOPs are per token, for the forward pass through one layer."""
+    """Registered mechanism. All FLOPs are per token, for the forward pass through one layer."""
 
     name: str
     options: type

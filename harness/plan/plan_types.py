@@ -52,7 +52,7 @@ class Alternative:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun(RunOnChips):
-    """One run of a plan. Counts are plain numbers; predictions have their interval and evidence."""
+    """Run of a plan. Counts are plain numbers; predictions have their interval and evidence."""
 
     parameters: int
     """Number of all parameters, with embedding and head."""

@@ -23,7 +23,7 @@ from harness.plan.predict import uncalibrated_cost
 
 @dataclass(frozen=True)
 class RowPrediction:
-    """One published row beside its closed-form prediction, before any calibration. Seconds of a step."""
+    """Published row beside its closed-form prediction, before any calibration. Seconds of a step."""
 
     run: PublishedRun
     published_seconds: float
@@ -42,7 +42,7 @@ class RowPrediction:
 
 @dataclass(frozen=True)
 class HeldOutPrediction(Interval):
-    """One row predicted by a fit without its source. Seconds of a step."""
+    """Row predicted by a fit without its source. Seconds of a step."""
 
     run: str
     source: str

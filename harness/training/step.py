@@ -1,4 +1,4 @@
-"""One optimizer step, as a pure function of (state, batch, learning rate)."""
+"""Optimizer step, as a pure function of (state, batch, learning rate)."""
 
 from __future__ import annotations
 

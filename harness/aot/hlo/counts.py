@@ -23,7 +23,7 @@ _CALLERS = ("fusion", "call", "async", "while", "conditional")
 
 @dataclass(frozen=True)
 class Transfer:
-    """One collective operation in the text."""
+    """Collective operation in the text."""
 
     name: str
     kind: str

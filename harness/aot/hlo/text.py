@@ -29,7 +29,7 @@ _UNUSUAL_BITS = {"pred": 8, "token": 0, "opaque": 0}
 
 @dataclass
 class Instruction:
-    """One line of a computation."""
+    """Line of a computation."""
 
     name: str
     shape: str

@@ -15,7 +15,7 @@ ROWS = 40
 
 @dataclass(frozen=True)
 class GanttBar:
-    """One bar of the chart."""
+    """Bar of the chart."""
 
     row: str
     name: str

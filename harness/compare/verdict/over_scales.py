@@ -1,4 +1,4 @@
-"""One treatment over all scales: pooled multiplier, trend, projection and decision."""
+"""Treatment over all scales: pooled multiplier, trend, projection and decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One treatment at one scale: effect, multiplier, flags and decision."""
+"""Treatment at one scale: effect, multiplier, flags and decision."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class ModuleConfig:
 
 @dataclass
 class VariantConfig:
-    """One side of the comparison."""
+    """Variant of the comparison: its name, and the config nodes that it may change."""
 
     name: str = MISSING
     touches: list[str] = field(default_factory=list)
@@ -186,7 +186,7 @@ class ComputeConfig:
 
 @dataclass
 class SourceConfig:
-    """One source of examples."""
+    """Source of examples."""
 
     path: str = MISSING
     """File or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet; for

@@ -47,7 +47,7 @@ def process_log(spec: WorkerSpec, index: int) -> Path:
 
 @dataclass
 class ProcessGroupHandle(Generic[Handle]):
-    """One handle for all processes of a run, ordered by index."""
+    """Handle for all processes of a run, ordered by index."""
 
     members: Sequence[Handle]
     clock: Callable[[], float] = time.monotonic

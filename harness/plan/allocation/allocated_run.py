@@ -18,7 +18,7 @@ Block = list[ModelShape]
 
 @dataclass(frozen=True)
 class AllocatedRun:
-    """One run with its chips."""
+    """Run with its chips."""
 
     model: ModelShape
     kind: str

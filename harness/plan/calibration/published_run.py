@@ -40,7 +40,7 @@ SPLIT_COLUMNS = ("tp", "pp", "cp", "ep")
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One published run, or a planned one with an empty `source`."""
+    """Published run, or a planned one with an empty `source`."""
 
     id: str
     source: str

@@ -22,7 +22,7 @@ HOURS_PER_YEAR = 8766.0
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator."""
+    """Accelerator chip: memory, memory bandwidth and peak speeds."""
 
     name: str
     memory: float

@@ -25,7 +25,7 @@ PLAUSIBLE_SLOWDOWN = 1.3
 
 @dataclass(frozen=True)
 class EvaluatedLayout:
-    """One layout with its memory and seconds, uncalibrated."""
+    """Layout with its memory and seconds, uncalibrated."""
 
     layout: Layout
     seconds: float

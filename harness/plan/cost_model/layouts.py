@@ -22,7 +22,7 @@ REMAT_CODES = (Remat.none, Remat.dots, Remat.full)
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way to split a step over `devices`. The batch is split over data, fsdp and expert."""
+    """Way to split a step over `devices`. The batch is split over data, fsdp and expert."""
 
     data: int = 1
     """Number of copies that hold everything and sum their gradients."""

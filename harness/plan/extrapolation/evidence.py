@@ -20,7 +20,7 @@ MIN_SCALES, MIN_SEEDS = 3, 2
 
 @dataclass(frozen=True)
 class TreatmentEvidence:
-    """One treatment's verdict and scales in the finished sweep."""
+    """Verdict and scales of a treatment in the finished sweep."""
 
     ladder: Ladder
     rungs: tuple[Rung, ...]

@@ -20,7 +20,7 @@ MAX_DECADES_BEYOND = 1.0
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One treatment at one planned scale."""
+    """Treatment at one planned scale."""
 
     scale: str
     treatment: TreatmentEvidence

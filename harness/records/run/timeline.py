@@ -28,7 +28,7 @@ REWRITE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """One line of the timeline."""
+    """Line of the timeline."""
 
     time: float
     """UTC seconds."""

@@ -22,7 +22,7 @@ class ChipShare:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOnChips:
-    """One planned run: its chips, the memory of its fullest device, and its days."""
+    """Planned run: its chips, the memory of its fullest device, and its days."""
 
     name: str
     kind: str

@@ -34,7 +34,7 @@ class PlanSection:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRow(RunOnChips):
-    """One run as pages show it. Its name has no seed if the sweep has only one."""
+    """Run as pages show it. Its name has no seed if the sweep has only one."""
 
     group: str
     """Name of the table row for this run and equal ones; empty: the row has the name of another run."""

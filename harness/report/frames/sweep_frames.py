@@ -27,7 +27,7 @@ LOAD_COLUMNS = ("load", "dropped")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run of a sweep with the record in its `run.json`."""
+    """Run of a sweep with the record in its `run.json`."""
 
     path: RunDir
     record: Provenance
