@@ -53,7 +53,7 @@ class OpenedSweep:
 
     @cached_property
     def runs(self) -> pl.DataFrame:
-        """Table with a row per run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
+        """Row per run: scale, variant, seed, state, step, steps, parameters (non-embedding), tokens and
         model FLOPs of the whole run, loss (its end-of-run outcome, in the sweep's unit), problem, path."""
         rows = [
             (run.scale, run.variant, run.seed, run.state, run.step, run.steps,
