@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
@@ -54,7 +53,6 @@ def describe(config: Config) -> Facts:
 
     import_modules(config)
     check_profile(config.profile)
-    _check_sizes(config.mesh)
     data, mix = describe_run_data(config)
     steps = main_segment(config).last
     branch_segments(config)
@@ -89,12 +87,6 @@ def describe(config: Config) -> Facts:
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.param_specs),
     )
-
-
-def _check_sizes(mesh: MeshConfig) -> None:
-    for field in dataclasses.fields(mesh):
-        if (count := getattr(mesh, field.name)) < 1:
-            raise UserError(f"mesh.{field.name}={count}: give the number of devices, at least 1.")
 
 
 def _check_mesh(config: Config, specs: Mapping[str, ParamSpec]) -> None:
