@@ -17,7 +17,7 @@ from harness.records.run.provenance import Facts, Provenance
 from harness.records.run.status import State, Status
 
 ASSUMED_DECAYED = (
-    "there is no column `decayed`, so the last row of each run counts as a decayed checkpoint, "
+    "there is no column `decayed`, so the last evaluation of each run counts as a decayed checkpoint, "
     "unless the run broke off"
 )
 UNKNOWN_SIZES = "there is no column `parameters` or `flops`, so the scales are ordered by their tokens"
@@ -35,7 +35,8 @@ def compare_curves(
 ) -> Comparison:
     """Return the verdict over tables or files with the columns variant, scale, seed, step, tokens, loss.
 
-    tables: one or several polars frames, CSV or Parquet files. Optional columns: domain; flops (of the run
+    tables: one or several polars frames, or files: CSV (commas, semicolons or tabs), JSON lines or Parquet.
+    Optional columns: domain; flops (of the run
     so far) or parameters, which order the scales and give k_compute; decayed; branch (share of the tokens at
     which a cooldown branch ends; empty on rows of the run itself), which gives k_tokens; data_seed. The
     control defaults to the first variant. Tables have no hash of the examples, so pairing by seed is
@@ -69,23 +70,28 @@ def read_curve_inputs(
 
 
 def _notes(frame: pl.DataFrame, runs: Sequence[RunRecord]) -> list[str]:
-    no_marks = frame.group_by(*RUN_COLUMNS, "branch").agg(pl.col("decayed").is_null().all())
+    no_marks = frame.group_by(*RUN_COLUMNS, "branch").agg(_scored("decayed").is_null().all())
     scales = {run.provenance.scale for run in runs}
     sizes_unknown = any(not run.provenance.facts.flops_per_token for run in runs if not run.evals.empty)
     notes = [ASSUMED_DECAYED] * no_marks["decayed"].any()
     return notes + [UNKNOWN_SIZES] * (sizes_unknown and len(scales) > 1)
 
 
+def _scored(column: str) -> pl.Expr:
+    """Return the values of a column on rows with a loss. The others are training rows or summaries."""
+    return pl.when(pl.col("loss").is_not_null()).then(column)
+
+
 def _fill_missing(frame: pl.DataFrame) -> pl.DataFrame:
     """Fill missing cells that follow from others.
 
-    If a run has no value of `decayed`, its last row counts as decayed, provided that it has all the tokens
-    that its variant gets at this scale: a run that broke off has not decayed.
+    If the evaluations of a run have no value of `decayed`, its last evaluation counts as decayed, provided
+    that it has all the tokens that its variant gets at this scale: a run that broke off has not decayed.
     """
     part = [*RUN_COLUMNS, "branch"]
-    is_last = pl.col("step") == pl.col("step").max().over(part)
-    complete = pl.col("tokens") == pl.col("tokens").max().over("scale", "variant", "branch")
-    no_marks = pl.col("decayed").is_null().all().over(part)
+    is_last = pl.col("step") == _scored("step").max().over(part)
+    complete = pl.col("tokens") == _scored("tokens").max().over("scale", "variant", "branch")
+    no_marks = _scored("decayed").is_null().all().over(part)
     return frame.with_columns(
         pl.col("domain").fill_null("loss"),
         pl.col("flops").fill_null(6.0 * pl.col("parameters") * pl.col("tokens")).fill_null(0.0),

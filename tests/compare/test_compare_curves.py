@@ -216,3 +216,71 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "head").write_text(",".join(COLUMNS))
     assert "no rows to compare" in sentence(tmp_path / "head")
     assert "no rows to compare" in sentence()
+
+
+SEPARATED = {";": "semicolons", "\t": "tabs", ",": "commas"}
+
+
+@pytest.mark.parametrize("separator", SEPARATED, ids=[*SEPARATED.values()])
+def test_the_header_says_how_a_csv_is_separated(tmp_path, separator):
+    path = tmp_path / "log.csv"
+    note = "commas, and tabs\t; in a note" if separator != "," else "semicolons; here"
+    log().with_columns(note=pl.lit(note)).write_csv(path, separator=separator)
+    same(path)
+
+
+def test_json_lines_are_read(tmp_path):
+    path = tmp_path / "log.txt"
+    lines = log().write_ndjson().splitlines()
+    lines[4:4] = ["", '{"variant": "a", "scale": "s", "seed": 0, "step": 45, "lr": {"a": [1]}}']
+    path.write_text("\ufeff" + "\n".join(lines) + "\n\n")
+    same(path)
+    lines[-1] = '{"variant": "b", "scale": "s", "seed": 2, "step": 100, "tokens": 1e5, "loss": NaN}'
+    path.write_text("\n".join(lines))
+    assert "DIVERGED" in compare_curves([path]).rungs[0].flags
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "variant scale seed\na s 0\n",
+            "is one column, 'variant scale seed'. Separate the columns by commas,",
+        ),
+        ('{"a": 1}\n{"a": ', "line 2 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('[{"a": 1}]', "line 1 is not a JSON object. Write one object a line"),
+        ('{"a": 1}', "there is no column 'variant'"),
+        (
+            "variant;scale;seed;step;tokens;loss\na;s;0;1;10;3,5",
+            "row 1: loss=3,5 is not a number: write a dec",
+        ),
+        ("PAR\0;\0\n\0", "there is no column 'variant'"),
+    ],
+)
+def test_a_file_in_another_form_is_refused_with_the_way_out(tmp_path, text, said):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert said in sentence(path)
+
+
+def test_a_run_is_judged_by_its_last_evaluation_whatever_is_logged_after_it():
+    plain = compare_curves(log())
+    training = (
+        log().filter(step=100).with_columns(step=pl.lit(101), tokens=pl.lit(101_000), loss=pl.lit(None))
+    )
+    summary = training.with_columns(step=pl.lit(None, pl.Int64), tokens=pl.lit(None, pl.Int64))
+    for rows in (training, training.filter(B_LATE), summary):
+        after = compare_curves([log(), rows])
+        assert (after.rungs, after.ladder, after.notes) == (plain.rungs, plain.ladder, plain.notes)
+    marked = log().with_columns(decayed=pl.col("step") == 100)
+    after = compare_curves([marked, training])
+    assert (after.rungs, after.notes) == (compare_curves(marked).rungs, ())
+
+
+def test_rows_before_the_first_evaluation_may_know_less():
+    sized = log().with_columns(parameters=pl.lit(1e6), data_seed=pl.col("seed"))
+    before = log().filter(step=10).with_columns(step=pl.lit(1), loss=pl.lit(None))
+    assert compare_curves([before, sized]).fairness == compare_curves(sized).fairness
+    odd = sized.with_columns(parameters=pl.when(pl.col("step") < 50).then(1e6).otherwise(2e6))
+    assert "s/a/seed0 has several values of parameters (1e+06, 2e+06). Give one per run." in sentence(odd)

@@ -44,7 +44,8 @@ def make_parser() -> VerbParser:
     parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
     columns = "variant, scale, seed, step, tokens, loss"
     columns += " (and, if known: domain, parameters, flops, decayed, branch)"
-    parser.add("--curves", "FILE", f"CSV or Parquet files instead, with the columns {columns}", nargs="+")
+    files = f"CSV, JSON lines or Parquet files instead, with the columns {columns}"
+    parser.add("--curves", "FILE", files, nargs="+")
     parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")

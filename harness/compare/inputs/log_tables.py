@@ -1,4 +1,4 @@
-"""Reader for the logs of any trainer: frames, CSV or Parquet files as one table with checked cells."""
+"""Reader for the logs of any trainer: frames and files as one table with checked cells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.compare.inputs.log_files import read_log_file
 from harness.core.errors import UserError, did_you_mean
 
 REQUIRED = ("variant", "scale", "seed", "step", "tokens", "loss")
@@ -17,6 +18,7 @@ _INTEGER_COLUMNS = ("seed", "step", "tokens", "data_seed")
 _NON_NEGATIVE_COLUMNS = ("step", "tokens", "flops", "parameters")
 _MAX_EXACT_INTEGER = 2.0**53
 """Bound below which float64 represents every integer exactly."""
+_DECIMAL_COMMA = r"^[-+]?\d+,\d+$"
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _SCHEMA = {
     **dict.fromkeys(_TEXT_COLUMNS, pl.String),
@@ -34,26 +36,19 @@ def read_tables(tables: Sequence[pl.DataFrame | Path | str]) -> pl.DataFrame:
     that the run exists. Raises UserError, naming file, row and column, for a cell that cannot be read and for
     two losses of one step.
     """
-    sources = [(t, "table") if isinstance(t, pl.DataFrame) else (_read_file(Path(t)), str(t)) for t in tables]
-    frames = [_parse_columns(frame, name) for frame, name in sources]
+    frames = [
+        _parse_columns(table, "table")
+        if isinstance(table, pl.DataFrame)
+        else _parse_columns(read_log_file(Path(table), (*REQUIRED, *OPTIONAL)), str(table))
+        for table in tables
+    ]
     if not any(frame.height for frame in frames):
         raise UserError(
-            f"--curves: no rows to compare. Give CSV or Parquet files with the columns {', '.join(REQUIRED)}."
+            "--curves: no rows to compare. Give CSV, JSON lines or Parquet files with the columns "
+            f"{', '.join(REQUIRED)}."
         )
-    return _drop_repetitions(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"))
-
-
-def _read_file(path: Path) -> pl.DataFrame:
-    """Read a file as Parquet if it begins with PAR1, otherwise as CSV with all cells as text."""
-    kind = "CSV"
-    try:
-        with path.open("rb") as file:
-            kind = "Parquet" if file.read(4) == b"PAR1" else kind
-        return pl.read_parquet(path) if kind == "Parquet" else pl.read_csv(path, infer_schema=False)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
+    frame = _drop_repetitions(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"))
+    return frame.with_columns(_one_value_per_run(frame, column) for column in ("parameters", "data_seed"))
 
 
 def _parse_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -93,7 +88,10 @@ def _parse_numbers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
     if not (cells.dtype.is_numeric() or cells.dtype in (pl.String, pl.Boolean, pl.Null)):
         raise UserError(f"{name}: the column '{column}' holds {cells.dtype}. It must hold numbers.")
     values = cells.cast(pl.Float64, strict=False)
-    _raise_for_first(rows, column, values.is_null() & cells.is_not_null(), name, "is not a number")
+    wrong = values.is_null() & cells.is_not_null()
+    if wrong.any() and cells.filter(wrong).cast(pl.String).str.contains(_DECIMAL_COMMA)[0]:
+        _raise_for_first(rows, column, wrong, name, "is not a number: write a decimal point, not a comma")
+    _raise_for_first(rows, column, wrong, name, "is not a number")
     return values
 
 
@@ -148,3 +146,16 @@ def _drop_repetitions(frame: pl.DataFrame) -> pl.DataFrame:
             f"({duplicates.height} such rows in total). Keep one per step and domain."
         )
     return distinct
+
+
+def _one_value_per_run(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column with the one value of each run in all its rows. Raises UserError if a run has two."""
+    values = frame.group_by(RUN_COLUMNS, maintain_order=True).agg(pl.col(column).drop_nulls().unique().sort())
+    for scale, variant, seed, several in values.filter(pl.col(column).list.len() > 1).iter_rows():
+        listed = ", ".join(f"{value:g}" for value in several[:3])
+        raise UserError(
+            f"--curves: {scale}/{variant}/seed{seed} has several values of {column} ({listed}). "
+            "Give one per run."
+        )
+    first = pl.col(column).drop_nulls().first().over(RUN_COLUMNS)
+    return frame.select(first).to_series()

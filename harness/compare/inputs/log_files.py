@@ -1,0 +1,86 @@
+"""Files of logged curves as tables of text: CSV by its separator, JSON lines, and Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.core.errors import UserError
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_FORMAT_ERRORS = (UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
+    """Read a file by its first bytes, not by its name. Cells of CSV and JSON lines are text.
+
+    known_columns: names that tell which separator a CSV file has; of JSON lines only these keys are read.
+    Raises UserError for a file that cannot be read.
+    """
+    kind = "CSV"
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start.startswith(b"PAR1"):
+            kind = "Parquet"
+            return pl.read_parquet(path)
+        if start.startswith((b"{", b"[")):
+            kind = "JSON lines"
+            return _read_json_lines(path, known_columns)
+        return pl.read_csv(path, infer_schema=False, separator=_separator(path, known_columns))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _FORMAT_ERRORS as error:
+        raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
+
+
+def _separator(path: Path, known_columns: Collection[str]) -> str:
+    """Return the separator that finds most of the known columns in the header. Raises UserError if the header
+    is one column that none of them divides."""
+    headers = {
+        separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0).columns
+        for separator in _SEPARATORS
+    }
+    known = {
+        separator: sum(name.strip() in known_columns for name in names)
+        for separator, names in headers.items()
+    }
+    if all(len(names) == 1 for names in headers.values()):
+        raise UserError(
+            f"{path}: the first line is one column, '{headers[','][0]}'. Separate the columns by "
+            f"{', '.join([*_SEPARATORS.values()][:-1])} or {[*_SEPARATORS.values()][-1]}."
+        )
+    return max(_SEPARATORS, key=lambda separator: known[separator])
+
+
+def _read_json_lines(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
+    """Read one JSON object a line; a column that no line has is absent."""
+    rows = [
+        _parse_line(line, f"{path}: line {number}")
+        for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1)
+        if line.strip()
+    ]
+    names = dict.fromkeys(name for row in rows for name in row if name in known_columns)
+    cells = {name: [_cell(row.get(name)) for row in rows] for name in names}
+    return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String))
+
+
+def _parse_line(line: str, place: str) -> dict[str, Any]:
+    """Parse one line. NaN and Infinity are numbers, as Python writes them."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{place} is not JSON ({reason}). Write one object a line.") from error
+    if not isinstance(row, dict):
+        raise UserError(f'{place} is not a JSON object. Write one object a line: {{"variant": ..., }}.')
+    return row
+
+
+def _cell(value: Any) -> str | None:
+    """Return a JSON value as the text that a CSV file has for it."""
+    return None if value is None else str(value)
