@@ -14,7 +14,7 @@ help:  ## this list
 
 setup: .venv/ready  ## .venv with the locked packages
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(RUN)python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(RUN)python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

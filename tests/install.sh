@@ -1,26 +1,58 @@
 #!/usr/bin/env bash
-# An editable install and a wheel find conf/ and the launcher from a folder outside the repository.
+# An editable install and a wheel find conf/ and the launcher from a folder outside the repository, beside
+# packages `conf` and `experiments` of another project, which they neither hide nor use.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
 outside=$(mktemp -d)
 trap 'rm -rf "$outside"' EXIT
 cd "$outside"
 
-probe() {  # probe NAME PYTHON_ENVIRONMENT
-  "$2/bin/python" -m harness.train --info plugins >plugins.txt
-  grep -q HarnessLauncher plugins.txt || { echo "$1: the launcher is not found"; exit 1; }
-  "$2/bin/harness" train variant=hybrid experiment=attention --cfg job >config.txt
-  grep -q "cycle" config.txt || { echo "$1: conf/ is not found"; exit 1; }
-  echo "$1: conf/ and the launcher are found"
+fail() { echo "$1"; exit 1; }
+site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+
+another_project() {  # another_project FOLDER: packages of the same names, in it
+  for name in conf experiments; do
+    mkdir -p "$1/$name/variant"
+    echo 'OWNER = "another project"' >"$1/$name/__init__.py"
+    echo 'broken: [' | tee "$1/$name/config.yaml" >"$1/$name/variant/hybrid.yaml"
+  done
 }
 
+probe() {  # probe NAME PYTHON_ENVIRONMENT
+  "$2/bin/python" -m harness.train --info plugins >plugins.txt
+  grep -q HarnessLauncher plugins.txt || fail "$1: the launcher is not found"
+  "$2/bin/harness" train variant=hybrid experiment=attention --cfg job >config.txt
+  grep -q "cycle" config.txt || fail "$1: conf/ is not found"
+  "$2/bin/harness" train 'hydra.searchpath=[file://choices]' variant=mine --cfg job >config.txt
+  grep -q "name: mine" config.txt || fail "$1: a user's own folder does not extend conf/"
+  for name in conf experiments; do
+    "$2/bin/python" -c "import $name; assert $name.OWNER == 'another project', $name" ||
+      fail "$1: $name of another project is hidden"
+  done
+  echo "$1: conf/ and the launcher are found, beside another project's conf/"
+}
+
+another_project .
+mkdir -p choices/variant
+printf '# @package _global_\nvariant: {name: mine, touches: []}\n' >choices/variant/mine.yaml
 probe editable "$repository/.venv"
 
-"$repository/.venv/bin/python" -m build --wheel --outdir wheel "$repository" >build.txt 2>&1 || { cat build.txt; exit 1; }
+# The source archive, and the wheel from it.
+"$repository/.venv/bin/python" -m build --outdir built "$repository" >build.txt 2>&1 || { cat build.txt; exit 1; }
 "$repository/.venv/bin/python" -m venv wheel-env
 # The wheel's own files over the dependencies that are installed already; a path file inside
 # that folder (the editable install's) is not read this way.
-site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-wheel-env/bin/python -m pip install --quiet --disable-pip-version-check --no-deps wheel/*.whl
-site "$repository/.venv" >"$(site wheel-env)/dependencies.pth"
+wheel-env/bin/python -m pip install --quiet --disable-pip-version-check --no-deps built/*.whl
+installed=$(site wheel-env)
+site "$repository/.venv" >"$installed/dependencies.pth"
+top_level=$(cut -d/ -f1 "$installed"/ab_harness-*.dist-info/RECORD | sort -u | grep -v -e '^\.\.$' -e dist-info | xargs)
+[ "$top_level" = "harness hydra_plugins" ] || fail "the wheel installs $top_level"
+[ -f "$installed/harness/experiments/attention/recompute.py" ] || fail "the wheel has no experiments"
+another_project "$installed"
 probe wheel wheel-env
+
+wheel-env/bin/harness sweep experiment=attention variant=mha,hybrid scale=xs seed=0 scale.tokens=5120 >sweep.txt 2>&1 ||
+  { cat sweep.txt; exit 1; }
+PYTHONPATH= wheel-env/bin/python -m harness.experiments.attention.recompute runs/attention >recomputed.txt ||
+  { cat recomputed.txt; exit 1; }
+echo "wheel: a sweep trains"

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,15 +23,12 @@ from harness.config.value_checks import check_values
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
 
-CONF_FOLDER = Path(__file__).parents[2] / "conf"
+PACKAGE = Path(__file__).parents[1]
+CONF_FOLDER = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+"""Folder of the named choices: inside the installed package, beside the package in the repository."""
 MULTIRUN_FLAGS = ("-m", "--multirun")
 COMPOSE_ONLY = (MULTIRUN_FLAGS[0], "hydra.launcher.compose_only=true")
 Result = TypeVar("Result")
-
-
-def config_path() -> str:
-    """Return the path of conf/ beside the harness, else Hydra's name of the installed package `conf`."""
-    return str(CONF_FOLDER) if (CONF_FOLDER / "config.yaml").is_file() else "pkg://conf"
 
 
 def to_resolved_config(node: DictConfig) -> Config:
@@ -115,7 +111,7 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
         except UserError as error:  # Hydra would catch it and print its own report
             errors.append(error)
 
-    main = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(take)
+    main = hydra.main(version_base="1.3", config_path=str(CONF_FOLDER), config_name="config")(take)
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
         parsed, options = _parse_command_line([_as_typed(argument) for argument in arguments])
         hydra_errors.check_overrides(parsed.overrides, config_groups())
@@ -146,10 +142,9 @@ def register_schema() -> None:
 
 def config_groups() -> dict[str, list[str]]:
     """Return the groups of the conf/ that ships with the harness, each with its options."""
-    root = CONF_FOLDER if (CONF_FOLDER / "config.yaml").is_file() else resources.files("conf")
     return {
         folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
-        for folder in root.iterdir()
+        for folder in CONF_FOLDER.iterdir()
         if folder.is_dir() and not folder.name.startswith("_")
     }
 

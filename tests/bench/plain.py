@@ -10,12 +10,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from harness.config.compose import config_path, register_schema, to_resolved_config
+from harness.config.compose import CONF_FOLDER, register_schema, to_resolved_config
 
 register_schema()
 
 
-@hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF_FOLDER), config_name="config")
 def train(node: DictConfig) -> None:
     register_schema()  # joblib's processes have not run this file
     import jax

@@ -62,15 +62,6 @@ def test_private_groups_are_found_on_the_search_path(tmp_path):
     assert taken[0].variant.name == "own"
 
 
-def test_conf_is_found_as_an_installed_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(composing, "CONF_FOLDER", tmp_path)
-    assert composing.config_path() == "pkg://conf"
-    assert "mha" in config_groups()["variant"]
-    taken: list[Config] = []
-    run_hydra(["variant=hybrid"], taken.append)
-    assert taken[0].variant.name == "hybrid"
-
-
 def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
     command = [sys.executable, "-m", "harness.train", "--info", "plugins"]
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -86,7 +77,7 @@ def test_remembered_choices_compose_what_hydra_composes():
         ["variant=mha", "scale=xs", "seed=1", "+schedule.branches=[0.1]"],
     ]
     composing.register_schema()
-    with hydra.initialize_config_dir(composing.config_path(), version_base="1.3"):
+    with hydra.initialize_config_dir(str(composing.CONF_FOLDER), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = hydra.compose("config", [], return_hydra_config=True)
         plainly = [to_resolved_config(loader.load_sweep_config(master, job)) for job in jobs]
