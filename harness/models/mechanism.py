@@ -48,7 +48,8 @@ class RouterStats(NamedTuple):
     dropped: Array
     """Fraction of all assignments that exceeded the experts' capacity."""
     auxiliary: Array | None
-    """Term added to the training loss; None adds nothing."""
+    """Term added to the training loss, averaged over micro-batches: a mean over sequences does not depend on
+    `compute.microbatches`, a product of two means over the batch does. None adds nothing."""
 
 
 @dataclass(frozen=True)

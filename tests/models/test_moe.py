@@ -177,6 +177,23 @@ def test_the_auxiliary_loss_is_minimised_and_not_reported(mixed, tokens):
     assert 0.1 <= added < 0.11, "0.1 where the use is even"
 
 
+def test_the_balance_loss_of_a_batch_is_the_mean_of_its_micro_batches():
+    """Each sequence prefers another expert, so that a product of means over the batch would be even."""
+    scores_BTE = jax.nn.sigmoid(
+        jax.random.normal(jax.random.key(0), (8, 6, 4)) + 3 * jnp.eye(4)[jnp.arange(8) % 4, None]
+    )
+
+    def loss(scores_BTE):
+        return routing.route(scores_BTE, None, 2).load_balance_loss
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    whole, slope_BTE = gradient(scores_BTE)
+    parts, slopes = zip(*(gradient(scores_BTE[i : i + 2]) for i in range(0, 8, 2)), strict=True)
+    assert float(whole) == pytest.approx(float(np.mean(parts)), rel=1e-6)
+    np.testing.assert_allclose(slope_BTE, jnp.concatenate(slopes) / 4, rtol=1e-5, atol=1e-8)
+    assert float(whole) > 1.2
+
+
 def test_unevenness_is_that_of_the_paper():
     """Equations 17 to 20 of arXiv:2412.19437, by loops over one sequence."""
     scores_TE = 1 / (1 + np.exp(-np.random.default_rng(1).normal(0, 2, (12, 5)) - np.arange(5)))

@@ -181,7 +181,8 @@ class ComputeConfig:
     dtype: Precision = Precision.float32
     """Compute dtype; parameters are float32."""
     microbatches: int = 1
-    """Number of sequential parts of each batch (gradient accumulation)."""
+    """Number of sequential parts of each batch (gradient accumulation). Every term of the loss is a mean over
+    sequences, so the number changes only rounding."""
 
 
 @dataclass
