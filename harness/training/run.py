@@ -30,9 +30,9 @@ from harness.training.output.image_samples import write_samples
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import NullWriter, RunWriter
 from harness.training.parent_checkpoint import load_parent_weights
-from harness.training.programs.compile_cache import current_environment
 from harness.training.programs.memory_check import MemoryBudget
 from harness.training.programs.run_programs import RunPrograms
+from harness.training.programs.training_environment import current_environment
 from harness.training.schedule import Segment, branch_segments, main_segment
 
 
@@ -54,12 +54,17 @@ def train_run(
     `budget`: memory that the runs of this process share; None: no memory check. An error ends this run alone:
     its status gets one sentence, and an unexpected error leaves its traceback in the log."""
     main = main_segment(task.config)
-    attempt = read_status(task.run).attempt + 1
+    previous = read_status(task.run)
+    attempt = previous.attempt + 1
     timeline = Timeline(task.run, attempt, len(programs.devices), task.started_at) if is_primary() else None
     writer_class = RunWriter if is_primary() else NullWriter
     writer = writer_class(task.run, main.last, 0, attempt, timeline)
+    programs = dataclasses.replace(programs, note=writer.note)
     try:
         writer.heartbeat("compile")
+        if previous.died_before_a_step:
+            writer.note("the last attempt died before its first step; its programs are compiled again")
+            programs.remove_stored()
         programs.prepare()
         with budget.reserve(programs, lambda: _wait_for_memory(writer, stop)) if budget else nullcontext():
             _train_all(task, programs, stop, writer, timeline)

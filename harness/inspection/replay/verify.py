@@ -182,7 +182,7 @@ def _condition_changes(
     step_range: StepRange, recorded: Environment | None, programs: RunPrograms
 ) -> Iterator[EnvironmentChange]:
     """Yield the differences in code, config and environment between the record and this replay."""
-    from harness.training.programs.compile_cache import current_environment
+    from harness.training.programs.training_environment import current_environment
 
     run_ref = step_range.run_ref
     recorded_code = code_hash_at(run_ref.provenance.code_hash, step_range.first)

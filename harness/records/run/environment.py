@@ -35,6 +35,8 @@ class Environment:
     versions: dict[str, str]
     collectives: str = ""
     """CPU collectives of a multi-process run, such as gloo; empty for one process."""
+    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Environment variables that compilers and their libraries read, besides XLA_FLAGS."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ class Status:
     input_share: float | None = None
     """Share of the training time so far that was spent waiting for input."""
 
+    @property
+    def died_before_a_step(self) -> bool:
+        """True if an attempt ended silently before it had a loss, as when a program crashes a worker."""
+        return self.state in (State.running, State.lost) and self.loss is None
+
 
 def read_status(run: RunDir) -> Status:
     """Return the last status; `pending` if it is missing or unreadable."""

@@ -35,6 +35,7 @@ class RunWriter:
         self._written_step = step
         self._status = Status(step=step, steps=steps, attempt=attempt, writer=ProcessInfo.current())
         self._last_write = -math.inf
+        self._notes: list[str] = []
 
     def resume(self, step: int) -> None:
         """Continue after `step`, up to which the curve is on disk."""
@@ -64,8 +65,14 @@ class RunWriter:
         if self.timeline:
             self.timeline.set_phase(phase, self._status.step, self._share)
 
+    def note(self, text: str) -> None:
+        """Log a sentence that belongs to the end state too, since it is shown to the user."""
+        self.log(text)
+        self._notes.append(text.rstrip("."))
+
     def end(self, state: State, message: str = "") -> None:
         """Write the end state and log it; on a full disk print it to the worker's stderr."""
+        message = "; ".join([*filter(None, [message]), *self._notes])
         self._status = dataclasses.replace(self._status, state=state, phase="end", message=message)
         if self._share == 1.0:
             self.set_phase(END)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import P
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config.schema.run import Config
-from harness.core.hashing import to_plain
+from harness.core.cache_entries import print_note
 from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
-from harness.parallel.sharding.mesh import lane_mesh
-from harness.records.run.provenance import code_hash_of
-from harness.training.programs.compile_cache import Device, Program, compile_or_load
-from harness.training.programs.evaluate import evaluate_domains, make_evaluate, make_sample, map_batches
+from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
+from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
+from harness.training.programs.evaluate import evaluate_domains, map_batches
+from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.programs.stored_executable import Device
 from harness.training.step import TrainState
 from harness.training.trainable.trainable_model import TrainableModel, split_trainable
+
+TRAINING_PROGRAMS = ("init", "step", "copy", "evaluate")
+"""Programs that the training loop calls."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class RunPrograms:
     heldout: Mapping[str, HeldOut]
     features: PCAFeatures | None = None
     """Features of real images, to which samples are compared; None for text."""
+    cached: bool = True
+    """Whether compiled programs are read from the cache and stored there."""
+    note: Callable[[str], None] = print_note
+    """Receiver of a sentence about a damaged entry of the cache."""
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -107,55 +112,41 @@ class RunPrograms:
         """Model with its trainable parameters."""
         return self._specs.trainable_model
 
+    def remove_stored(self) -> None:
+        """Remove the run's compiled programs from the cache, to be compiled again."""
+        for name in TRAINING_PROGRAMS:
+            self._lowered(name).entry(self.devices).remove()
+
     @functools.cached_property
     def _specs(self) -> ProgramSpecs:
         return ProgramSpecs(self.config, self.model, self.mesh)
 
     @functools.cached_property
     def _program_init(self) -> Program:
-        return self._compile("init", self._specs.optimizer.init, self._specs.trainable_params)
+        return self._compile("init")
 
     @functools.cached_property
     def _program_step(self) -> Program:
-        return self._compile("step", self._specs.step, *self._specs.step_arguments, donate=(0,))
+        return self._compile("step")
 
     @functools.cached_property
     def _program_copy(self) -> Program:
-        return self._compile("copy", lambda state: jax.tree.map(jnp.copy, state), self._specs.state)
+        return self._compile("copy")
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
-        function, specs = make_evaluate(self.trainable_model), self._specs
-        return self._compile("evaluate", function, specs.params, specs.unsplit_batch)
+        return self._compile("evaluate")
 
     @functools.cached_property
     def _program_sample(self) -> Program:
-        specs = self._specs
-        arguments = specs.params, specs.unsplit_batch, specs.scalar
-        return self._compile("sample", make_sample(self.model), *arguments)
+        return self._compile("sample")
 
-    def _compile(
-        self, name: str, function: Callable, *arguments: Any, donate: tuple[int, ...] = ()
-    ) -> Program:
-        def lower() -> jax.stages.Lowered:
-            with self._specs.mesh_context():
-                return jax.jit(function, donate_argnums=donate).lower(*arguments)
+    def _compile(self, name: str) -> Program:
+        return compile_or_load(self._lowered(name), self.devices, cached=self.cached, note=self.note)
 
-        return compile_or_load(name, self._program_key(), lower, self.devices)
-
-    def _program_key(self) -> list[Any]:
-        """Return every config node that a traced program depends on, and the hash of the code."""
-        config = self.config
-        sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-        model_shape, mesh_shape = dataclasses.asdict(self.model.shape), list(self.mesh.devices.shape)
-        shape = [model_shape, self.model.spec.end_token, mesh_shape]
-        optimizer = {k: v for k, v in to_plain(config.optimizer).items() if k != "learning_rate"}
-        return [
-            *map(to_plain, (config.model, config.compute, config.loss)),
-            optimizer,
-            {key: value for key, value in to_plain(config.finetune).items() if key != "parent"},
-            *(sizes, shape, config.imports, code_hash_of(config)),
-        ]
+    def _lowered(self, name: str) -> LoweredProgram:
+        specs = ProgramSpecs(self.config, self.model, abstract_mesh(self.config.mesh))
+        return lowered_program(name, specs, self.devices[0].platform)
 
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
@@ -173,6 +164,10 @@ def make_run_programs(
     get_batch: Callable[[int], Batch],
     heldout: Mapping[str, HeldOut],
     features: PCAFeatures | None = None,
+    *,
+    cached: bool = True,
 ) -> RunPrograms:
-    """Build the programs of a run on exactly these devices. Raises UserError if the mesh does not fit."""
-    return RunPrograms(config, model, lane_mesh(devices, config.mesh), get_batch, heldout, features)
+    """Build the programs of a run on exactly these devices; `cached` as in RunPrograms. Raises UserError if
+    the mesh does not fit."""
+    mesh = lane_mesh(devices, config.mesh)
+    return RunPrograms(config, model, mesh, get_batch, heldout, features, cached)

@@ -1,0 +1,79 @@
+"""Lowerings of a run's programs, over a mesh without devices, kept by the process that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from harness.core.hashing import hash_json, to_plain
+from harness.training.programs.compile_cache import LoweredProgram
+from harness.training.programs.evaluate import make_evaluate, make_sample
+from harness.training.programs.program_specs import ProgramSpecs
+
+MAX_LOWERED = 64
+"""Number of lowerings that a process keeps: a few MB each, for the next run of the same variant and scale."""
+
+_kept: OrderedDict[tuple[str, str, str], LoweredProgram] = OrderedDict()
+_lock = Lock()
+
+
+def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredProgram:
+    """Return the program `name` (init, step, copy, evaluate or sample) of a run over an abstract mesh. A
+    process lowers it at most once. `platform` is the device's, such as cpu."""
+    key = (name, platform, hash_json(_program_key(specs)))
+    with _lock:
+        if key not in _kept:
+            _kept[key] = LoweredProgram(name, _lower(specs, platform, *_program(name, specs)))
+        _kept.move_to_end(key)
+        while len(_kept) > MAX_LOWERED:
+            _kept.popitem(last=False)
+        return _kept[key]
+
+
+def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...], tuple[int, ...]]:
+    """Return a function, the specs of its arguments, and the positions of those that it may overwrite."""
+    match name:
+        case "init":
+            return specs.optimizer.init, (specs.trainable_params,), ()
+        case "step":
+            return specs.step, specs.step_arguments, (0,)
+        case "copy":
+            return lambda state: jax.tree.map(jnp.copy, state), (specs.state,), ()
+        case "evaluate":
+            return make_evaluate(specs.trainable_model), (specs.params, specs.unsplit_batch), ()
+        case "sample":
+            return make_sample(specs.model), (specs.params, specs.unsplit_batch, specs.scalar), ()
+    raise ValueError(name)
+
+
+def _lower(
+    specs: ProgramSpecs,
+    platform: str,
+    function: Callable,
+    arguments: tuple[Any, ...],
+    donated: tuple[int, ...],
+) -> jax.stages.Lowered:
+    """Lower a function over an abstract mesh. Its traced results tell their shardings; without them the
+    compiler would choose."""
+    with specs.mesh_context():
+        results = jax.jit(function, donate_argnums=donated).trace(*arguments).out_info
+        shardings = jax.tree.map(lambda result: result.sharding, results)
+        traced = jax.jit(function, donate_argnums=donated, out_shardings=shardings).trace(*arguments)
+        return traced.lower(lowering_platforms=("cuda" if platform == "gpu" else platform,))
+
+
+def _program_key(specs: ProgramSpecs) -> list[Any]:
+    """Return what the programs of a run depend on within one process, where the code stays as it is."""
+    config, model = specs.config, specs.model
+    optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
+    finetune = {key: value for key, value in to_plain(config.finetune).items() if key != "parent"}
+    sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
+    shape = [dataclasses.asdict(model.shape), model.spec.end_token, list(specs.mesh.shape.items())]
+    nodes = (config.model, config.compute, config.loss, optimizer, finetune)
+    return [*map(to_plain, nodes), sizes, shape, config.imports]
