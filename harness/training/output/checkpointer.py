@@ -3,31 +3,113 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config.schema.run import CheckpointConfig
+from harness.core.atomic_files import CorruptFile
+from harness.core.errors import UserError
 from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest
 from harness.records.run.checkpoint_manifest import Manifest
+from harness.training.output.orbax_path import orbax_path
 
 STATE_NAME = "state"
+PROOF_BYTES = 2**26
+"""Maximum bytes of the array that is restored to prove a checkpoint, because it lies beside the state and its
+copy. The smallest array is taken if all are larger."""
+MAX_REASON = 200
+"""Maximum letters of an error of Orbax, which prints whole states, in a message."""
+
+
+class RestoreError(UserError):
+    """A checkpoint that these libraries cannot restore, although its files may be what was written."""
 
 
 def restore(run: RunDir, step: int, abstract: Any) -> Any:
     """Restore the state saved at a step, laid out as `abstract` (ShapeDtypeStructs with shardings).
-    Never call it under the mesh context of another run."""
-    path = run.checkpoint(step).absolute()  # Orbax refuses relative paths
-    return _ORBAX.submit(_load, str(path), abstract).result()
+    Never call it under the mesh context of another run. Raises RestoreError; errors of disk, of memory."""
+    path = run.checkpoint(step)
+    try:
+        return _ORBAX.submit(_load, orbax_path(path), abstract).result()
+    except Exception as error:
+        if _is_of_machine(error):
+            raise
+        way_out = "Use the versions of Orbax and JAX that are in its run.json, or train the run again."
+        raise RestoreError(
+            f"{path}: the checkpoint cannot be restored ({_reason(error)}). {way_out}"
+        ) from error
 
 
-def _load(path: str, abstract: Any) -> Any:
+def _load(path: Path, abstract: Any) -> Any:
     with _orbax_context():
-        return ocp.load_checkpointables(path, {STATE_NAME: abstract})[STATE_NAME]
+        return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
+
+
+def _prove(path: Path, state: Any) -> None:
+    """Raise CorruptFile unless the checkpoint of `state` can be restored: shapes and dtypes of all, and
+    one array bit by bit. Checksums prove what is on disk, not that it is a checkpoint."""
+    leaves, tree = jax.tree.flatten(state)
+    sizes = [leaf.nbytes if leaf.nbytes <= PROOF_BYTES else -leaf.nbytes for leaf in leaves]
+    proof = sizes.index(max(sizes))
+    abstract: list[Any] = [...] * len(leaves)  # Orbax leaves these out
+    abstract[proof] = jax.ShapeDtypeStruct(
+        leaves[proof].shape, leaves[proof].dtype, sharding=leaves[proof].sharding
+    )
+    try:
+        with _orbax_context():
+            metadata = ocp.checkpointables_metadata(str(path)).metadata[STATE_NAME]
+        array = jax.tree.leaves(_load(path, tree.unflatten(abstract)))[proof]
+    except Exception as error:
+        if _is_of_machine(error):
+            raise
+        raise CorruptFile(
+            f"the checkpoint that was just saved cannot be restored ({_reason(error)})"
+        ) from error
+    if _array_types(metadata) != _array_types(state) or _local_bytes(array) != _local_bytes(leaves[proof]):
+        raise CorruptFile(f"{path}: the checkpoint that was just saved restores to another state")
+
+
+def _array_types(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and dtype of each array by its path."""
+    arrays = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(array.shape), str(array.dtype))
+        for path, array in arrays
+    }
+
+
+def _local_bytes(array: jax.Array) -> list[bytes]:
+    return [np.asarray(shard.data).tobytes() for shard in array.addressable_shards]
+
+
+def _is_of_machine(error: BaseException) -> bool:
+    """Return whether an error comes from memory or disk: the same checkpoint may be restored later."""
+    causes = [*_causes(error)]
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return False
+    return any(isinstance(e, MemoryError | OSError) or "RESOURCE_EXHAUSTED" in str(e) for e in causes)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the beginning of an error's first cause, which says more than what Orbax makes of it."""
+    *_, first = _causes(error)
+    text = " ".join(str(first).split())
+    return f"{type(first).__name__}: {text[:MAX_REASON]}{'...' if len(text) > MAX_REASON else ''}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _orbax_context() -> ocp.Context:
@@ -57,24 +139,29 @@ def wait_all() -> None:
 class Checkpointer:
     """Background writer of a run's checkpoints; a manifest completes each checkpoint. `save` takes a state
     that is never donated (a copy). It returns at once unless the last save of the run is unfinished, so at
-    most one copy per run exists. The next call raises the errors of the last one."""
+    most one copy per run exists. The next call raises the errors of the last one.
+
+    The first save is restored before its manifest is written: in another process libraries, folder or disk
+    may have changed, in the same one they have not."""
 
     def __init__(self, run: RunDir, policy: CheckpointConfig, protected: frozenset[int] = frozenset()):
         self._run, self._policy, self._protected = run, policy, protected
         self._pending: Future[None] | None = None
+        self._proven = False
+        orbax_path(run.checkpoint(0))  # raises before the first step, if at all
 
     def save(self, state: Any, manifest: Manifest) -> None:
         """Wait for the last save, then save `state` in the background."""
         self.wait()
         if jax.process_count() == 1:
             self._pending = _ORBAX.submit(
-                lambda: self._finish_save(self._start_save(state, manifest), manifest)
+                lambda: self._finish_save(self._start_save(state, manifest), state, manifest)
             )
         else:
             # Orbax first compares folders in a collective. No training step may be dispatched beside it: the
             # order of step and collective could differ between processes.
             response = _ORBAX.submit(self._start_save, state, manifest).result()
-            self._pending = _ORBAX.submit(self._finish_save, response, manifest)
+            self._pending = _ORBAX.submit(self._finish_save, response, state, manifest)
 
     def wait(self) -> None:
         """Block until the last save is on disk. Raises its error."""
@@ -88,11 +175,15 @@ class Checkpointer:
             checkpoint_manifest.remove_checkpoint(self._run, manifest.step)
             for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover)  # left by a save that was killed
+            folder.parent.mkdir(parents=True, exist_ok=True)
         with _orbax_context():
-            return ocp.save_checkpointables_async(str(folder), {STATE_NAME: state})
+            return ocp.save_checkpointables_async(str(orbax_path(folder)), {STATE_NAME: state})
 
-    def _finish_save(self, response: ocp.AsyncResponse[None], manifest: Manifest) -> None:
+    def _finish_save(self, response: ocp.AsyncResponse[None], state: Any, manifest: Manifest) -> None:
         response.result()
+        if not self._proven:
+            _prove(orbax_path(self._run.checkpoint(manifest.step)), state)
+            self._proven = True
         if is_primary():
             checkpoint_manifest.write_manifest(self._run, manifest)
             self._delete_old()
