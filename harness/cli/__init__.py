@@ -14,8 +14,12 @@ from typing import Any
 
 from harness.cli.exit_status import exit_status
 from harness.core.errors import UserError, did_you_mean
+from harness.core.jax_variables import drop_jax_options
 
-VERBS = ("sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop")
+VERBS = (
+    "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop", "cache",
+)  # fmt: skip
+WITHOUT_JAX = ("compare", "watch", "stop", "cache")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +41,7 @@ def _run(name: str, options: Sequence[str]) -> int:
     else:
         verb = _verb(name)
         _check_working_folder()
+        _drop_jax_options(name)
         return verb.run(options)
     return 0
 
@@ -50,6 +55,14 @@ def _check_working_folder() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise UserError("The current folder was deleted. Change to one that exists.") from None
+
+
+def _drop_jax_options(verb: str) -> None:
+    """Leave out of this process and its children what the shell says of JAX's options."""
+    dropped = drop_jax_options()
+    if dropped and verb not in WITHOUT_JAX:
+        is_or_are = "is" if len(dropped) == 1 else "are"
+        print(f"{', '.join(dropped)} {is_or_are} not used: a run sets JAX's options itself.", file=sys.stderr)
 
 
 def _verb(name: str) -> Any:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
+from harness.core.jax_variables import drop_jax_options
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
 from harness.records.sweep.trusted_modules import check_trusted
@@ -82,6 +83,7 @@ def prepare_process(*checkpoints: Checkpoint, trust: bool) -> None:
     """Simulate one CPU device unless JAX is imported; import users' modules if trusted. Raises UserError."""
     check_trusted(*checkpoints, trust=trust)
     if "jax" not in sys.modules:
+        drop_jax_options()
         os.environ.update(cpu_env(1))
     from harness.models.registry import import_modules  # imports JAX
 

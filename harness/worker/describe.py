@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
+from harness.core.jax_variables import drop_jax_options
 from harness.data.open_data import describe_run_data
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Print the facts or the error of each config file as one JSON list. Return 0."""
+    drop_jax_options()
     os.environ.update(cpu_env(1))
     answers = []
     for path in argv:

@@ -22,6 +22,7 @@ from harness.config.process_group import from_env as processes_from_env
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
+from harness.core.jax_variables import drop_jax_options
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import remove_partial_files
@@ -110,6 +111,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_env(total) | dict(env)
         disable_malloc_trim()
+    drop_jax_options()  # a scheduler's node may set other variables than the driver's shell
     os.environ.update(env)
     import jax
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness import cli
 from harness.config.compose import compose
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.core.paths import is_remote, local_path

@@ -15,7 +15,7 @@ from harness.config.schema.run import (
     ModuleConfig,
     ScaleConfig,
 )
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.models import Model, build
 
 jax.config.update("jax_compilation_cache_dir", str(cache_dir("test-programs")))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 
 PACKAGES = (
     "slurmctld",

@@ -24,7 +24,7 @@ from harness.config.schema.run import (
     OptimizerConfig,
     ScaleConfig,
 )
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.config.schema.run import DataConfig
 from harness.core.atomic_files import file_sha256, read_json, write_json
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.atomic_files import read_json, write_json
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json

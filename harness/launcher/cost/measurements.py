@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of

@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.compare.stats.distributions import clopper_pearson
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.launcher.cost.step_cost import RunEstimate
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.config.schema.run import Config
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
 from harness.records.run.config_file import write_config

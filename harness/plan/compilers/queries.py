@@ -17,7 +17,7 @@ from harness.aot.protocol import CompileRequest, CompileStats, Target
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
 from harness.plan.compilers.offline_compilers import compiler_topology, plan_python

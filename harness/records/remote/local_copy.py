@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from harness.records.remote.file_listing import (

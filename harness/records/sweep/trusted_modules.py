@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.config.users_modules import origin_of
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from harness.records.run.find_checkpoint import RunRef

@@ -7,7 +7,7 @@ from importlib import metadata
 import vl_convert
 
 from harness.core import atomic_files
-from harness.core.cache_dir import cache_dir
+from harness.core.cache.cache_dir import cache_dir
 from harness.report.charts import theme
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from harness.core.cache_dir import cache_dir
-from harness.core.cache_entries import CacheEntry, Note, print_note
+from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry, Note, print_note
 from harness.core.file_locks import lock_file
 from harness.parallel.processes.agreement import to_host
 from harness.training.programs.stored_executable import (

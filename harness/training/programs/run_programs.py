@@ -12,7 +12,7 @@ from jax import P
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config.schema.run import Config
-from harness.core.cache_entries import print_note
+from harness.core.cache.cache_entries import print_note
 from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded

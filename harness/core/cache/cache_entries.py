@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import atomic_files
-from harness.core.cache_dir import WAY_OUT, cache_dir, cache_error, cache_root
+from harness.core.cache.cache_dir import WAY_OUT, cache_dir, cache_error, cache_root
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
 
