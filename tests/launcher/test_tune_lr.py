@@ -90,11 +90,25 @@ def test_what_was_found_is_frozen_and_a_later_variant_is_added(tmp_path, tuning)
     assert more == found | {"third": more["third"]}
 
 
-def test_a_result_that_was_changed_by_hand_is_refused(tmp_path, tuning):
+@pytest.mark.parametrize("change", [lambda text: text.replace("0.003", "0.030"), lambda _: ""])
+def test_a_result_that_was_changed_is_written_again_as_the_ledger_holds_it(tmp_path, tuning, change):
+    run, launched = tuning
+    _, found = run(tuned_configs(tmp_path))
+    path = sweep_dir(configs(tmp_path)).tune.learning_rates
+    before = path.read_text()
+    path.write_text(change(before))
+    assert run(tuned_configs(tmp_path))[1] == found
+    assert (path.read_text(), len(launched)) == (before, 1)
+
+
+def test_a_result_that_was_changed_is_refused_where_the_ledger_holds_its_hash_alone(tmp_path, tuning):
     run, _ = tuning
     run(tuned_configs(tmp_path))
-    path = sweep_dir(configs(tmp_path)).tune.learning_rates
-    path.write_text(path.read_text().replace("0.003", "0.030"))
+    tune = sweep_dir(configs(tmp_path)).tune
+    (entry,) = ledger.read_valid(tune, "tuned")
+    tune.ledger.unlink()
+    ledger.append(tune, "tuned", {"hash": entry["content"]["hash"]})
+    tune.learning_rates.write_text(tune.learning_rates.read_text().replace("0.003", "0.030"))
     with pytest.raises(UserError, match="changed or lost after it was hashed"):
         run(tuned_configs(tmp_path))
 

@@ -38,7 +38,7 @@ def tune_learning_rates(
     _check_tuning(configs)
     smallest = _smallest_scale(configs)
     _tune_missing(sweep, smallest, launch, note)
-    results = _read_results(sweep.tune)
+    results = _read_results(sweep.tune, note)
     width = next(run.facts.shape["width"] for run in runs if run.config is smallest[0])
     return [_with_result(config, results[config.variant.name], width) for config in configs], results
 
@@ -76,7 +76,7 @@ def _smallest_scale(configs: Sequence[Config]) -> list[Config]:
 
 def _tune_missing(sweep: SweepDir, smallest: Sequence[Config], launch: Launch, note: Note) -> None:
     """Tune the variants that have no frozen result yet, and freeze theirs."""
-    results = _read_results(sweep.tune)
+    results = _read_results(sweep.tune, note)
     missing = [config for config in smallest if config.variant.name not in results]
     if not missing:
         return
@@ -94,7 +94,7 @@ def _tune_missing(sweep: SweepDir, smallest: Sequence[Config], launch: Launch, n
         note(f"  {name}: learning rate {optimum.learning_rate:.3g} of {optimum.points} points{edge}")
     content = {"variants": results, "hash": hash_json(results)}
     atomic_files.write_json(sweep.tune.learning_rates, content)
-    ledger.append(sweep.tune, "tuned", {"hash": content["hash"]})
+    ledger.append(sweep.tune, "tuned", content)
 
 
 def _bracket(config: Config) -> list[Config]:
@@ -120,17 +120,23 @@ def _with_rate(config: Config, rate: float) -> Config:
     )
 
 
-def _read_results(sweep: SweepDir) -> dict[str, Any]:
-    """Return the frozen results by variant. Raises UserError if the file no longer matches its hash."""
+def _read_results(sweep: SweepDir, note: Note) -> dict[str, Any]:
+    """Return the frozen results by variant. A file that no longer matches its hash is written again as the
+    ledger holds it. Raises UserError if the ledger does not hold it."""
     entries, content = ledger.read_valid(sweep, "tuned"), atomic_files.read_json(sweep.learning_rates)
     if not entries:
         return {}
-    if not isinstance(content, dict) or hash_json(content.get("variants")) != entries[-1]["content"]["hash"]:
+    frozen = entries[-1]["content"]
+    if isinstance(content, dict) and hash_json(content.get("variants")) == frozen["hash"]:
+        return content["variants"]
+    if "variants" not in frozen:  # an earlier version kept the hash alone
         raise UserError(
             f"{sweep.learning_rates} was changed or lost after it was hashed. Restore it, or move "
             f"{sweep.path} away and tune again under another experiment_name."
         )
-    return content["variants"]
+    note(f"{sweep.learning_rates} was changed or lost; it is written again as the ledger holds it")
+    atomic_files.write_json(sweep.learning_rates, frozen)
+    return frozen["variants"]
 
 
 def _with_result(config: Config, result: dict[str, Any], width: int) -> Config:
