@@ -20,13 +20,36 @@ from harness.records.run.provenance import Facts
 def fairness_rows(
     runs: Sequence[RunRecord], scales: Sequence[str], control: str, tuning: Mapping[str, Any]
 ) -> tuple[FairnessRow, ...]:
-    """Build one row per scale and variant, the control first."""
+    """Build one row per scale and variant, the control first. Runs of one variant that were given something
+    else, such as other steps, have a row of their own below it."""
     rows = []
     for scale in scales:
-        groups = group_by_variant(runs, scale, control)
-        reference = groups[control][0] if control in groups else None
-        rows += [_row(group, reference, control, tuning) for group in groups.values()]
+        variants = {name: _alike(group) for name, group in group_by_variant(runs, scale, control).items()}
+        reference = variants[control][0][0] if control in variants else None
+        rows += [_row(group, reference, control, tuning) for groups in variants.values() for group in groups]
     return tuple(rows)
+
+
+def _alike(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Group the runs of one variant by what they were given, the largest group first. Runs whose facts are
+    not known count with it."""
+    groups: dict[tuple, list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(_given(run), []).append(run)
+    known = sorted((group for key, group in groups.items() if any(key)), key=len, reverse=True)
+    unknown = [run for key, group in groups.items() if not any(key) for run in group]
+    return [[*known[0], *unknown], *known[1:]] if known else [unknown]
+
+
+def _given(run: RunRecord) -> tuple:
+    """Return what a row shows of a run and the seeds of a variant share; zeros if its record is damaged."""
+    facts = run.provenance.facts
+    if not facts.steps:
+        return (0,)
+    sizes = facts.parameters, facts.non_embedding, facts.trainable, facts.active_parameters
+    cost = facts.flops_per_token, facts.executed_flops_per_token, run.provenance.tokens, facts.steps
+    read = facts.data_fingerprint, facts.eval_fingerprint, _mix(facts), _tokenizer(run)
+    return *sizes, *cost, *read, _schedule(run.config), _learning_rate(run)
 
 
 def _row(
@@ -34,8 +57,7 @@ def _row(
 ) -> FairnessRow:
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
-    codes = sorted({run.provenance.code_hash for run in runs})
-    data = first.config.get("data") or {}
+    codes = {run.provenance.code_hash for run in runs if run.provenance.facts.steps} or {""}
     example_share = shared_example_share(facts, base) if base else None
     return FairnessRow(
         scale=provenance.scale,
@@ -52,13 +74,13 @@ def _row(
         steps=facts.steps,
         schedule=_schedule(first.config),
         horizon=facts.steps,
-        tokenizer="" if data.get("kind") == "images" else str(data.get("tokenizer", "")),
+        tokenizer=_tokenizer(first),
         data=facts.data_fingerprint,
         evaluation=facts.eval_fingerprint,
-        learning_rate=number_or_none((first.config.get("optimizer") or {}).get("learning_rate")),
+        learning_rate=_learning_rate(first),
         tuning=_tuning(tuning.get(provenance.variant)),
         shared=shared_parameter_share(facts, base) if base else None,
-        code=codes[0] if len(codes) == 1 else "mixed",
+        code="mixed" if len(codes) > 1 else codes.pop(),
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
         curve=_curve(tuning.get(provenance.variant)),
@@ -121,6 +143,15 @@ def _mix(facts: Facts) -> str:
         shares = ", ".join(f"{name} {100 * count / total:.3g} %" for name, count in counts.items())
         parts.append(f"from step {first} {shares}" if first else shares)
     return "; ".join(parts)
+
+
+def _tokenizer(run: RunRecord) -> str:
+    node = run.config.get("data") or {}
+    return "" if node.get("kind") == "images" else str(node.get("tokenizer", ""))
+
+
+def _learning_rate(run: RunRecord) -> float | None:
+    return number_or_none((run.config.get("optimizer") or {}).get("learning_rate"))
 
 
 def _schedule(config: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from harness.compare.stats.estimates import Effect
 
 @dataclass(frozen=True)
 class FairnessRow:
-    """Resources of one variant at one scale, compared with the control's."""
+    """Resources of one variant at one scale, compared with the control's. Runs of the variant that were given
+    something else have a row of their own."""
 
     scale: str
     variant: str

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import FairnessRow, RunState
 from harness.compare.results.verdict_types import Ladder
+from harness.compare.stats.estimates import Multiplier
 from harness.compare.verdict.flags import BLOCKING, EXPLANATIONS
+from harness.compare.verdict.verdict_text import scaled_multiplier
 from harness.core.number_format import (
     MISSING,
     format_correlation,
@@ -49,19 +52,32 @@ def fairness(comparison: Comparison) -> Table:
         "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
         "shared examples", "flags",
     )  # fmt: skip
-    content = make_table(columns, map(_fairness_row, comparison.fairness), left=2)
+    rows = comparison.fairness
+    tokens = _distinct_texts([row.tokens for row in rows], format_count, "{:,}")
+    rates = _distinct_texts(
+        [row.learning_rate for row in rows], lambda rate: format_number(rate, 2), "{:.6g}"
+    )
+    content = make_table(columns, map(_fairness_row, rows, tokens, rates), left=2)
     sparse = any(_active_parameters(row) != MISSING for row in comparison.fairness)
     return content if sparse else drop_columns(content, ("active",))
 
 
-def _fairness_row(row: FairnessRow) -> tuple[str, ...]:
+def _distinct_texts(values: Sequence[Any], short: Callable[[Any], str], exact: str) -> list[str]:
+    """Return the texts of a column: short ones, or exact ones if different values would read alike."""
+    texts = [short(value) for value in values]
+    alike = len({*texts}) < len({*values})
+    exact_texts = (MISSING if value is None else exact.format(value) for value in values)
+    return [*exact_texts] if alike else texts
+
+
+def _fairness_row(row: FairnessRow, tokens: str, rate: str) -> tuple[str, ...]:
     return (
         row.scale, f"{row.variant} (control)" if row.control else row.variant,
         _amount(row.non_embedding, row.parameters_ratio), _active_parameters(row),
-        _amount(row.flops_per_token, row.flops_ratio), format_count(row.tokens), str(row.steps),
+        _amount(row.flops_per_token, row.flops_ratio), tokens, str(row.steps),
         str(row.seeds), row.base or MISSING, format_count(row.trainable) if row.base else MISSING,
         MISSING if row.shared is None or row.control else f"{100 * row.shared:.0f} %", row.schedule,
-        format_number(row.learning_rate, 2), row.tuning or MISSING, row.tokenizer or MISSING,
+        rate, row.tuning or MISSING, row.tokenizer or MISSING,
         *_data_cells(row), ", ".join(row.flags),
     )  # fmt: skip
 
@@ -104,19 +120,33 @@ def _tuned_loss(curve: Mapping[float, float | None], rate: float) -> str:
     return f"{format_loss(value)} *" if value == min(finite) else format_loss(value)
 
 
+PER_FLOP = "k per FLOP [95 % CI]"
+
+
 def rungs(comparison: Comparison, ladder: Ladder) -> Table:
-    """Return one row per scale of one comparison."""
-    intervals = ("ΔL [95 % CI]", "k [95 % CI]")
-    columns = ("scale", "n", *intervals, "p (Holm)", "corr", "method (df)", "decision", "flags")
+    """Return one row per scale of one comparison; k per FLOP where FLOPs per token differ by over 1 %."""
+    columns = (
+        "scale", "n", "ΔL [95 % CI]", "k [95 % CI]", "p (Holm)", PER_FLOP, "corr", "method (df)", "decision",
+        "flags",
+    )  # fmt: skip
     rows = (
         (rung.scale, str(rung.n) if rung.paired else f"{rung.n} unpaired", wording.format_effect(rung.delta),
-         wording.format_multiplier(rung.k), format_p_value(rung.p_holm), format_correlation(rung.correlation),
+         wording.format_multiplier(rung.k), format_p_value(rung.p_holm), _multiplier_per_flop(rung.k),
+         format_correlation(rung.correlation),
          rung.method if rung.df is None else f"{rung.method} ({format_number(rung.df, 2)})",
          rung.decision.value, ", ".join(rung.flags))
         for rung in comparison.rungs
         if rung.variant == ladder.variant
     )  # fmt: skip
-    return make_table(columns, rows)
+    content = make_table(columns, rows, left=2)
+    differs = any(_multiplier_per_flop(rung.k) != MISSING for rung in comparison.rungs)
+    return content if differs else drop_columns(content, (PER_FLOP,))
+
+
+def _multiplier_per_flop(k: Multiplier | None) -> str:
+    if k is None or k.k is None or k.k_per_flop is None:
+        return MISSING
+    return wording.format_multiplier(scaled_multiplier(k, k.k_per_flop / k.k))
 
 
 def domains(comparison: Comparison) -> Table:
