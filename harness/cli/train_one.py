@@ -9,6 +9,7 @@ from rich.console import Console
 from harness.cli.hydra_jobs import RunFailed
 from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
+from harness.core.cache.cache_dir import check_cache_writable
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.launcher import run_directories
@@ -34,6 +35,7 @@ def train_single(config: Config) -> None:
     if config.engine.dry_run:
         raise UserError("engine.dry_run=true: use `harness sweep --dry-run`, which also takes one run")
     check_trainable([config])
+    check_cache_writable()
     console = Console()
     sweep = sweep_dir([config])
     freeze_rule.set_default_control([config])

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from harness.config.schema.run import Config
+from harness.core.cache.cache_dir import check_cache_writable
+from harness.core.cache.cache_usage import remove_unused
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import batch_scripts, make_engine
 from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, freeze_plan
@@ -63,6 +65,7 @@ def launch(
     hooks, console = hooks or LaunchHooks(), console or Console()
     note = printer(console)
     check_trainable(configs)
+    check_cache_writable()
     sweep_runs = prepare_runs(configs, hooks)
     if configs[0].engine.dry_run:
         return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
@@ -79,6 +82,7 @@ def launch(
         failed = train_runs(plan, sweep_runs.runs, looks, engine, hooks.engine, console)
         time_variants(plan.sweep, sweep_runs.blocks, note)
         hooks.conclude(plan.sweep, console)
+    remove_unused()
     return [_outcome(run, failed) for run in sweep_runs.runs]
 
 

@@ -13,8 +13,8 @@ def make_parser() -> VerbParser:
         "cache",
         "show what the cache folder holds and what for, or clear it",
         "harness cache",
-        notes="The folder is $AB_HARNESS_CACHE, otherwise ~/.cache/ab-harness. A sweep removes what no command\n"
-        "has used for 60 days, and the oldest compiled programs beyond 10 GiB.",
+        notes="The folder is $AB_HARNESS_CACHE, otherwise ~/.cache/ab-harness. A sweep removes what\n"
+        "no command has used for 60 days, and the oldest compiled programs beyond 10 GiB.",
     )
     kinds = "remove these kinds of content; without a KIND all that can be made again"
     parser.add("--clear", "KIND", kinds, nargs="*")

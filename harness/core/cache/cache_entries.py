@@ -3,7 +3,7 @@
 An entry is a file: a line with a keyed checksum, a line with all that the content depends on, the content.
 The key is a random number that this user's first command stores in the cache folder, so an entry that came
 from anywhere else, or has one flipped bit, counts as damaged. A damaged entry is removed, with a sentence,
-and made again. Nothing is unpickled.
+and can be made again. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CacheEntry:
             stored = path.read_bytes()
             content = self._open(stored)
             if content is None:
-                note(f"{path} is damaged, or was not written here; it is made again.")
+                note(f"{path} is damaged, or was not written here, so it is not used.")
                 path.unlink(missing_ok=True)
             else:
                 os.utime(path)  # the age of an entry counts from its last use

@@ -75,7 +75,7 @@ def clear_cache(kinds: Sequence[str]) -> int:
 
 
 def remove_unused(now: float | None = None) -> int:
-    """Remove old entries of all kinds that can be made again, and programs beyond their limit. Return bytes."""
+    """Remove old entries that can be made again, and programs beyond their limit. Return their bytes."""
     oldest = (time.time() if now is None else now) - MAX_AGE_DAYS * _DAY
     kinds = [name for name, kind in KINDS.items() if kind.can_remake]
     paths = [path for kind in kinds for path in _entries(kind) if _last_use(path) < oldest]

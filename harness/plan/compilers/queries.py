@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,9 +18,9 @@ from harness.aot.protocol import CompileRequest, CompileStats, Target
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core import atomic_files
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
-from harness.core.hashing import hash_json, to_plain
+from harness.core.hashing import to_plain
 from harness.plan.compilers.offline_compilers import compiler_topology, plan_python
 from harness.plan.compilers.trainable_mesh import fastest_trainable, planned_memory, smaller_mesh
 from harness.plan.plan_types import DescribedRun, PlannedRun, SweepPlan
@@ -75,9 +76,9 @@ class _CompilerQuery:
     topology: str
     notes: tuple[str, ...]
 
-    @property
-    def key(self) -> str:
-        """Return a hash of all that the answer depends on, code and versions too."""
+    @functools.cached_property
+    def entry(self) -> CacheEntry:
+        """Place of the answer in the cache, by all that it depends on, code and versions too."""
         content, facts, python = to_plain(self.config), self.run.facts, plan_python()
         nodes = [content[name] for name in CONFIG_NODES]
         code = code_hash_of(self.config), code_hash(Path(__file__).parents[2] / "aot")
@@ -85,7 +86,13 @@ class _CompilerQuery:
         platform = self.config.cluster.platform
         compilers_mtime = python.lstat().st_mtime_ns if python else 0
         versions = package_versions(), compilers_mtime
-        return hash_json([self.target, self.topology, nodes, platform, model, code, *versions])
+        inputs = [self.target, self.topology, nodes, platform, model, code, *versions]
+        return CacheEntry("layers", self.target.value, to_plain(inputs))
+
+    @property
+    def key(self) -> str:
+        """Name of the entry: equal queries have equal keys."""
+        return self.entry.path.name
 
 
 def parse_targets(names: str) -> tuple[Target, ...]:
@@ -156,22 +163,18 @@ def _cached_or_compiled(
     queries: Mapping[str, _CompilerQuery], target: Target
 ) -> dict[str, CompileStats | str]:
     """Return statistics or an error by key. Statistics are cached; what failed is tried again."""
-    cached = {key: stats for key in queries if (stats := _read_cache(key))}
+    cached = {key: stats for key, query in queries.items() if (stats := _read_cache(query.entry))}
     missing = [key for key in queries if key not in cached]
     answers = _compile_all([queries[key] for key in missing], target)
     for key, answer in zip(missing, answers, strict=True):
         if isinstance(answer, CompileStats):
-            atomic_files.write_json(_cache_path(key), to_plain(answer))
+            queries[key].entry.write_json(to_plain(answer))
     return cached | dict(zip(missing, answers, strict=True))
 
 
-def _cache_path(key: str) -> Path:
-    return cache_dir("layers") / f"{key}.json"
-
-
-def _read_cache(key: str) -> CompileStats | None:
+def _read_cache(entry: CacheEntry) -> CompileStats | None:
     """Return cached statistics; None if there are none, or they are of another version."""
-    content = atomic_files.read_json(_cache_path(key))
+    content = entry.read_json()
     try:
         return _to_stats(content) if isinstance(content, dict) else None
     except (TypeError, KeyError, ValueError):

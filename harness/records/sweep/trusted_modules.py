@@ -6,13 +6,10 @@ user trained the sweep: training stores in the cache folder which modules it imp
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.config.users_modules import origin_of
-from harness.core import atomic_files
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from harness.records.run.find_checkpoint import RunRef
@@ -21,8 +18,7 @@ from harness.records.run.find_checkpoint import RunRef
 def remember_modules(sweep: SweepDir, imports: Sequence[str]) -> None:
     """Store that this user trained a sweep with these modules."""
     if imports:
-        content = {"sweep": str(sweep.path.resolve()), "modules": _stored(sweep) | _origins(imports)}
-        atomic_files.write_json(_path(sweep), content)
+        _entry(sweep).write_json(_stored(sweep) | _origins(imports))
 
 
 def check_trusted(*runs: RunRef, trust: bool) -> None:
@@ -42,10 +38,9 @@ def _origins(imports: Sequence[str]) -> dict[str, str]:
 
 
 def _stored(sweep: SweepDir) -> dict[str, str]:
-    content = atomic_files.read_json(_path(sweep))
-    return content["modules"] if isinstance(content, dict) else {}
+    content = _entry(sweep).read_json()
+    return content if isinstance(content, dict) else {}
 
 
-def _path(sweep: SweepDir) -> Path:
-    name = hashlib.sha256(str(sweep.path.resolve()).encode()).hexdigest()
-    return cache_dir("trusted") / f"{name}.json"
+def _entry(sweep: SweepDir) -> CacheEntry:
+    return CacheEntry("trusted", "", str(sweep.path.resolve()))

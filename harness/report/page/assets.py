@@ -6,24 +6,21 @@ from importlib import metadata
 
 import vl_convert
 
-from harness.core import atomic_files
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
 from harness.report.charts import theme
 
 
 def vega_bundle() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script (part of vl-convert; 0.9 MB).
 
-    Bundling takes two seconds, so the result is cached, one file per version.
+    Bundling takes two seconds, so the result is cached, one entry per version.
     """
-    path = cache_dir("report") / f"vega-{metadata.version('vl-convert-python')}.js"
-    try:
-        if "vegaEmbed" in (text := path.read_text()):
-            return text
-    except (OSError, UnicodeDecodeError):
-        pass
+    entry = CacheEntry("report", "vega", {"vl-convert": metadata.version("vl-convert-python")})
+    content = entry.read()
+    if content is not None:
+        return content.decode()
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    atomic_files.write_text(path, text)
+    entry.write(text.encode())
     return text
 
 
