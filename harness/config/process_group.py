@@ -16,6 +16,8 @@ from harness.core.errors import UserError
 
 GROUP_VARIABLE = "AB_HARNESS_PROCESSES"
 INDEX_VARIABLE = "AB_HARNESS_PROCESS"
+LOOPBACK = "127.0.0.1"
+"""Host of process 0 where all processes are on one machine: no other machine reaches them."""
 
 
 @dataclass(frozen=True)

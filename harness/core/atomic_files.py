@@ -26,12 +26,14 @@ class CorruptFile(Exception):
     """A file on disk differs from what was written; the caller computes or writes it again."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, fsync it, rename it. A kill leaves the old file intact."""
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write to a temporary file beside `path`, fsync it, rename it. A kill leaves the old file intact. Only
+    the owner may read a `private` file; the umask decides about others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        mode = 0o600 if private else 0o666
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -66,7 +68,11 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text(path, _json_text(content))
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> Any | None:
@@ -102,9 +108,9 @@ def parse_json(text: str) -> Any | None:
     return None
 
 
-def write_checksummed_json(path: Path, content: dict[str, Any]) -> None:
+def write_checksummed_json(path: Path, content: dict[str, Any], *, private: bool = False) -> None:
     """Write JSON with its own checksum, because a flipped bit in a number is still valid JSON."""
-    write_json(path, content | {_CHECKSUM_KEY: json_checksum(content)})
+    write_bytes(path, _json_text(content | {_CHECKSUM_KEY: json_checksum(content)}).encode(), private=private)
 
 
 def read_checksummed_json(path: Path) -> dict[str, Any] | None:

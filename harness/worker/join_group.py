@@ -15,6 +15,7 @@ from harness.core.errors import UserError
 from harness.parallel.processes.agreement import broadcast_from_primary, set_process_index
 from harness.parallel.processes.rendezvous import (
     GRACE_SECONDS,
+    MeetingPoint,
     MissingProcesses,
     Rendezvous,
     connect_processes,
@@ -39,15 +40,15 @@ def start_group(processes: ProcessGroup, task: PreparedRun) -> Rendezvous:
     file = task.run.rendezvous
     set_process_index(processes.index)
 
-    def publish(address: str) -> None:
-        write_checksummed_json(file, {"address": address})
+    def publish(point: MeetingPoint) -> None:
+        write_checksummed_json(file, dataclasses.asdict(point), private=True)
 
-    def read_address() -> str | None:
+    def read_point() -> MeetingPoint | None:
         content = read_checksummed_json(file)
-        return content["address"] if content else None
+        return MeetingPoint(str(content.get("address")), str(content.get("secret"))) if content else None
 
     try:
-        rendezvous = connect_processes(processes, publish, read_address)
+        rendezvous = connect_processes(processes, publish, read_point)
     except MissingProcesses as error:
         abort_lost(task.run, processes, str(error))
     if processes.index == 0:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import jax
+from functools import partial
+from typing import Any
 
-from harness.config.process_group import ProcessGroup
-from harness.parallel.processes.rendezvous import Rendezvous, connect_processes
+import jax
+from jax.extend.backend import register_backend_factory
+
+from harness.config.process_group import LOOPBACK, ProcessGroup
+from harness.parallel.processes.rendezvous import Rendezvous, connect_processes, is_loopback
 
 COLLECTIVES = "gloo"
 """Implementation of cross-process collectives on CPU: one rank per device, in a ring, so that results depend
@@ -17,9 +21,11 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
     numbered from 0.
 
     All four arguments are given, so JAX asks no scheduler. JAX's own SIGTERM handler is disabled: the
-    processes agree on when to stop through `parallel.processes.agreement`.
+    processes agree on when to stop through `parallel.processes.agreement`. Neither the coordinator nor the
+    collectives check who connects, so they listen on loopback alone where all processes are on one machine.
     """
     processes = rendezvous.processes
+    host, _, port = rendezvous.coordinator.rpartition(":")
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", COLLECTIVES)
     jax.distributed.initialize(
@@ -30,15 +36,17 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
         initialization_timeout=int(processes.join_timeout_seconds),
         heartbeat_timeout_seconds=processes.heartbeat_seconds,
         shutdown_timeout_seconds=processes.shutdown_seconds,
-        coordinator_bind_address=f"0.0.0.0:{rendezvous.coordinator.rpartition(':')[2]}",
+        coordinator_bind_address=f"{host if is_loopback(host) else '0.0.0.0'}:{port}",
     )
+    if is_loopback(host):
+        register_backend_factory("cpu", partial(_make_cpu_client, host), fail_quietly=False)
     if rendezvous.reserved_port is not None:
         rendezvous.reserved_port.close()
 
 
 def initialize_single(devices: int) -> None:
     """Initialise one process with all devices; its collectives sum in the order of several processes."""
-    process = ProcessGroup(1, "alone", "127.0.0.1")
+    process = ProcessGroup(1, "alone", LOOPBACK)
     initialize(connect_processes(process, lambda _: None, lambda: None), devices)
 
 
@@ -46,3 +54,13 @@ def shutdown(rendezvous: Rendezvous) -> None:
     """Shut down multi-process JAX. Every process must have agreed to stop and must call this."""
     rendezvous.closing = True
     jax.distributed.shutdown()
+
+
+def _make_cpu_client(host: str) -> Any:
+    """Make JAX's CPU client with collectives that listen on `host`. JAX's own choice is the address of the
+    host name, and it has no setting."""
+    from jax._src import distributed, xla_bridge
+    from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
+
+    client = distributed.global_state.client
+    return xla_bridge.make_cpu_client(_jax.make_gloo_tcp_collectives(client, hostname=host))

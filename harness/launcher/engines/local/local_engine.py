@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config.process_group import LOOPBACK
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
 from harness.launcher.engines.worker_processes import ProcessGroupHandle, exit_code_text, per_process_specs
 from harness.records.paths import RunDir
@@ -83,7 +84,7 @@ class LocalEngine:
     def submit(self, spec: WorkerSpec) -> LocalWorker | ProcessGroupHandle[LocalWorker]:
         """Fork a worker: one handle, or a group for several processes."""
         self.start()
-        members = [self._request_fork(process_spec) for process_spec in per_process_specs(spec, "127.0.0.1")]
+        members = [self._request_fork(process_spec) for process_spec in per_process_specs(spec, LOOPBACK)]
         return ProcessGroupHandle(members) if len(members) > 1 else members[0]
 
     def _request_fork(self, spec: WorkerSpec) -> LocalWorker:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.config.process_group import LOOPBACK
 from harness.config.schema.engine import RayConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError
@@ -128,13 +129,16 @@ class RayEngine:
             self._send_signal(process, signal.SIGKILL if hard else signal.SIGTERM)
 
     def stop(self) -> int:
-        """Ask earlier workers to save and exit; remove those that wait. Returns the number of the former."""
+        """Ask earlier workers to save and exit; remove those that wait. Returns the number of the former.
+        Raises UserError if some do not answer."""
         self._connect()
         try:
             running = self._find_earlier_workers()
             processes = [process for worker in running.values() for process in worker.process_group.members]
             if calls := [process.actor.tell.remote(int(signal.SIGTERM)) for process in processes]:
-                self._ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS)
+                answers, silent = self._ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS)
+                if silent:
+                    raise UserError(f"only {len(answers)} of {len(calls)} processes answered: try again")
             else:
                 (self._logs / ADDRESS_FILE).unlink()
             return len(running)
@@ -170,7 +174,8 @@ class RayEngine:
     ) -> RayWorker:
         worker = RayWorker(f"{spec.name}#{secrets.token_hex(4)}", resources, shape)
         members, folder = [], os.getcwd()
-        for process in per_process_specs(spec, process_actor.NODE_ADDRESS):
+        host = LOOPBACK if self._config.address is None else process_actor.NODE_ADDRESS
+        for process in per_process_specs(spec, host):
             env, log = remote_environment(process), str(process.log.absolute())
             task = process_actor.ProcessTask((*argv,), env, folder, log, LINGER_SECONDS)
             members.append(ActorProcess(worker, task))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, ProcessGroup, to_env
+from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, LOOPBACK, ProcessGroup, to_env
 from harness.config.schema.engine import SlurmConfig
 from harness.core.hashing import hash_json
 from harness.launcher.engines.engine_api import WorkerSpec, remote_environment
@@ -159,10 +159,11 @@ def _setup_and_start(config: SlurmConfig, command: WorkerCommand) -> tuple[list[
 
 def _process_command(count: int, start: str) -> str:
     """Return the command of one process of a run. Process 0 writes to the log $0, others to one beside it."""
-    env = to_env(ProcessGroup(count, LAUNCH_ID))
-    description = json.dumps(env[GROUP_VARIABLE], ensure_ascii=False)  # the shell expands LAUNCH_ID in it
+    env = to_env(ProcessGroup(count, LAUNCH_ID, "$host"))
+    description = json.dumps(env[GROUP_VARIABLE], ensure_ascii=False)  # the shell expands variables in it
     return (
         '[ "$SLURM_PROCID" = 0 ] || exec >> "${0%.log}.$SLURM_PROCID.log" 2>&1\n'
+        f'host=; [ "${{SLURM_STEP_NUM_NODES:-}}" != 1 ] || host={LOOPBACK}\n'
         f"export {INDEX_VARIABLE}=$SLURM_PROCID {GROUP_VARIABLE}={description}\n"
         f"exec {start}"
     )
