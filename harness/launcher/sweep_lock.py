@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from harness.core import atomic_files
 from harness.core.errors import UserError, disk_error
 from harness.records.paths import SweepDir
 from harness.records.run.run_lock import acquire, owner, release, release_and_remove
+from harness.records.sweep.stop_request import obey_requests
 
 
 class Interrupted(Exception):
@@ -18,8 +20,9 @@ class Interrupted(Exception):
 
 @contextmanager
 def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
-    """Hold the lock of a sweep. A failure before the first record removes every new file and folder. Raises
-    UserError if another driver holds it, naming that one, or if the folder cannot be written."""
+    """Hold the lock of a sweep, and take a request to stop as SIGTERM. A failure before the first record
+    removes every new file and folder. Raises UserError if another driver holds it, naming that one, or if the
+    folder cannot be written."""
     with atomic_files.remove_new_dirs_on_error(sweep.path):
         new = not sweep.driver_lock.exists()
         try:
@@ -32,7 +35,8 @@ def hold_sweep_lock(sweep: SweepDir) -> Iterator[None]:
                     "going)."
                 )
             atomic_files.remove_temp_files(sweep.path)
-            yield
+            with obey_requests(sweep, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+                yield
         except BaseException as error:
             if new:
                 release_and_remove(sweep.driver_lock)

@@ -53,7 +53,7 @@ class RunDir:
     worker_lock = _File("worker.lock")
     """Lock of the process that trains the run (records.run.run_lock)."""
     rendezvous = _File("meeting.json")
-    """Address of process 0 of a multi-process run, until all processes have joined."""
+    """Address of process 0 of a multi-process run, and a secret, until all processes have joined."""
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint at a step."""
@@ -88,6 +88,8 @@ class SweepDir:
     """Ledger of decisions (records.sweep.ledger)."""
     driver_lock = _File("driver.lock")
     """Lock of the driver of the sweep."""
+    stop_request = _File("stop.json")
+    """Request to its driver to stop (records.sweep.stop_request), removed once it was answered."""
     comparison = _File("comparison.json")
     """Result of the last comparison."""
     timing = _File("timing.json")

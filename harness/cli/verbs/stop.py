@@ -24,5 +24,5 @@ def run(arguments: Sequence[str]) -> int:
     from harness.launcher.stages.stop_sweep import stop_sweep
     from harness.records.sweep.find_sweep import find_sweep
 
-    print(stop_sweep(find_sweep(sweep)))
+    print(stop_sweep(find_sweep(sweep), print))
     return 0
