@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
 
 import jax
@@ -25,7 +27,7 @@ from harness.records.run.status import State, read_status
 from harness.records.run.timeline import Timeline
 from harness.records.run.training_target import END, read_target
 from harness.training.loop import Diverged, Preempted, Progress, RunIO, train_segment
-from harness.training.output.checkpointer import Checkpointer, restore, wait_all
+from harness.training.output.checkpointer import Checkpointer, RestoreError, restore, wait_all
 from harness.training.output.image_samples import write_samples
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import NullWriter, RunWriter
@@ -34,6 +36,9 @@ from harness.training.programs.memory_check import MemoryBudget
 from harness.training.programs.run_programs import RunPrograms
 from harness.training.programs.training_environment import current_environment
 from harness.training.schedule import Segment, branch_segments, main_segment
+
+MAX_MESSAGE = 400
+"""Maximum letters of an error in the status; the log has all of it."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +195,40 @@ def _make_run_io(
 def _resume(
     run: RunDir, programs: RunPrograms, run_io: RunIO, branches: Sequence[Segment] = ()
 ) -> Progress | None:
-    """Restore the run from its newest usable checkpoint; None if it has none."""
-    step = broadcast_from_primary(lambda: _latest_usable_step(run, run_io, branches))
-    if step is None:
-        return None
-    run_io.writer.resume(step)
-    return _restore(run, programs, step)
+    """Restore the run from its newest usable checkpoint; None if it has none. A checkpoint that cannot be
+    restored is set aside, and the run continues from an earlier one or starts over."""
+    skipped = False
+    while (step := broadcast_from_primary(lambda: _latest_usable_step(run, run_io, branches))) is not None:
+        progress, problem = _try_restore(run, programs, step)
+        if broadcast_from_primary(lambda problem=problem: problem) is None:
+            if progress is None:  # this process alone failed
+                raise CorruptFile(problem)
+            if skipped:
+                run_io.writer.note(f"continued from step {step}: later checkpoints cannot be restored")
+            run_io.writer.resume(step)
+            return progress
+        skipped = True
+        if is_primary():
+            run_io.writer.log(f"{problem} It is set aside in {_set_aside(run, step)}.")
+    if skipped:
+        run_io.writer.note("started over: none of its checkpoints can be restored; its log says why")
+    return None
+
+
+def _try_restore(run: RunDir, programs: RunPrograms, step: int) -> tuple[Progress | None, str | None]:
+    """Return the state at a step, or None and why it cannot be restored."""
+    try:
+        return _restore(run, programs, step), None
+    except RestoreError as error:
+        return None, str(error)
+
+
+def _set_aside(run: RunDir, step: int) -> Path:
+    """Move a checkpoint out of the way, where other library versions may restore it, with its run.json."""
+    folder = next(folder for folder in run.superseded() if not folder.exists())
+    checkpoint_manifest.move_checkpoint(run, step, RunDir(folder))
+    shutil.copyfile(run.run, RunDir(folder).run)
+    return folder
 
 
 def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment]) -> int | None:
@@ -220,10 +253,15 @@ def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment])
 
 
 def _restore_fork(run: RunDir, programs: RunPrograms, step: int) -> Progress:
-    """Restore the checkpoint where a branch starts. Raises CorruptFile if it was damaged meanwhile."""
+    """Restore the checkpoint where a branch starts. Raises CorruptFile if it was damaged meanwhile, or if it
+    cannot be restored; the next attempt then computes it again."""
     if reason := broadcast_from_primary(lambda: checkpoint_manifest.corruption_reason(run, step)):
         raise CorruptFile(reason)  # Orbax would read damaged files without an error
-    return _restore(run, programs, step)
+    progress, problem = _try_restore(run, programs, step)
+    if progress is None:
+        aside = f" It is set aside in {_set_aside(run, step)}." if is_primary() else ""
+        raise CorruptFile(f"{problem}{aside}")
+    return progress
 
 
 def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
@@ -257,7 +295,7 @@ def _complete_metrics(run_io: RunIO, end: Progress) -> None:
 def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:
     """Return the end state, and one sentence, for an error that ended a run."""
     text = str(error)
-    first_line = text.splitlines()[0] if text else ""
+    first_line = text.splitlines()[0][:MAX_MESSAGE] if text else ""
     if "No space left on device" in text:
         message = f"{run.path}: the disk is full. Free some space, then give the same command again."
         return State.failed, message

@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 
 from harness.core.atomic_files import read_json
-from harness.records.run import metrics
+from harness.records.run import checkpoint_manifest, metrics
 from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.integrity import find_damage
 from harness.records.run.metrics import EVALS, STEPS
 from harness.records.run.status import State, read_status
 from harness.records.run.training_target import write_target
+from harness.training.output import checkpointer
 from harness.training.output.checkpointer import restore
 from harness.training.run import train_run
 from tests.training.runs import assignment, curve, lane, prepare, stopping_at, train
@@ -207,6 +208,56 @@ def test_a_full_disk_loses_nothing(undisturbed, tmp_path, monkeypatch):
     assert read_status(run).message.count("disk is full") == 1
     monkeypatch.undo()
     assert train(run) is State.finished
+    assert_same(run, undisturbed)
+
+
+def in_brackets(tmp_path):
+    run = prepare(tmp_path)
+    folder = tmp_path / "exp[1]" / "seed0"
+    shutil.copytree(run.path, folder)
+    return dataclasses.replace(run, path=folder)
+
+
+def test_a_run_in_a_folder_that_reads_like_a_pattern_continues(undisturbed, tmp_path):
+    run = in_brackets(tmp_path)
+    stop = threading.Event()
+    first = lane(run)
+    stopped = dataclasses.replace(first, get_batch=stopping_at(14, first.get_batch, stop))
+    assert train_run(assignment(run), stopped, stop) is State.preempted
+    assert train(run) is State.finished
+    assert "continues from step 15" in run.log.read_text()
+    assert_same(run, undisturbed)
+
+
+def test_a_run_whose_checkpoints_cannot_be_restored_starts_over(undisturbed, tmp_path, monkeypatch):
+    """As those that Orbax saves in such a folder by itself."""
+    run = in_brackets(tmp_path)
+    monkeypatch.setattr(checkpointer, "orbax_path", lambda path: path.absolute())
+    assert train(run) is State.failed  # at its first save
+    assert "just saved cannot be restored" in read_status(run).message
+    monkeypatch.setattr(checkpointer, "_prove", lambda path, state: None)
+    assert train(run) is State.failed  # where its branch starts
+    assert valid_steps(run)[0] == [8, 16, 24, 30]
+    assert len(read_status(run).message) < 600
+    monkeypatch.undo()
+    assert train(run) is State.finished
+    assert "started over: none of its checkpoints can be restored" in read_status(run).message
+    assert "continues from" not in run.log.read_text()
+    kept = [path.name for path in run.path.glob("superseded/*/checkpoints/*/")]
+    assert sorted(kept) == ["00000008", "00000013"]
+    assert_same(run, undisturbed)
+
+
+def test_an_earlier_checkpoint_is_taken_where_the_last_cannot_be_restored(undisturbed, tmp_path, monkeypatch):
+    run = copy_of(undisturbed, tmp_path)
+    shutil.rmtree(run.checkpoint(30))
+    shutil.copytree(run.checkpoint(24), run.checkpoint(30))
+    (run.checkpoint(30) / "state" / "manifest.ocdbt").unlink()
+    manifest = checkpoint_manifest.read_manifest(run, 30)
+    assert manifest
+    checkpoint_manifest.write_manifest(run, manifest)
+    assert train(run) is State.finished
+    assert "continued from step 24" in read_status(run).message
     assert_same(run, undisturbed)
 
 

@@ -87,3 +87,10 @@ def remove_checkpoint(run: RunDir, step: int) -> None:
     """Remove the manifest, then the folder: a kill in between leaves no manifest without its files."""
     run.manifest(step).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint(step), ignore_errors=True)
+
+
+def move_checkpoint(run: RunDir, step: int, target: RunDir) -> None:
+    """Move the manifest, then the folder, to another directory, in the order of `remove_checkpoint`."""
+    target.checkpoints.mkdir(parents=True, exist_ok=True)
+    run.manifest(step).replace(target.manifest(step))
+    run.checkpoint(step).replace(target.checkpoint(step))
