@@ -1,15 +1,20 @@
 """Users' modules, which the config key `imports` lists, and where Python finds them.
 
 Python looks for them wherever it looks for any module, and then in the current folder: last, so that a file
-there hides no other module, and only for the listed names. A module that is not listed is not found there.
+there hides no other module, and only for the listed names and for what those modules import by statement. Any
+other module is not found there.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import importlib.util
 import os
+import site
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -29,16 +34,81 @@ class _CurrentFolderFinder:
 
 
 def find_in_current_folder(names: Sequence[str]) -> None:
-    """Let Python find these modules in the current folder too, behind every other place."""
+    """Let Python find these modules, and what they import, in the current folder too, behind every other
+    place."""
     _names.update(_top_level(name) for name in names)
+    _names.update(imported_packages(names))
     if names and _CurrentFolderFinder not in sys.meta_path:
         sys.meta_path.append(_CurrentFolderFinder)  # pyright: ignore[reportArgumentType]
         importlib.invalidate_caches()
 
 
-def search_path() -> list[Path]:
-    """Return the folders in which users' modules are looked up, in this order."""
-    return [*map(Path, sys.path), Path.cwd()]
+def source_paths(names: Sequence[str]) -> list[Path]:
+    """Return the files and folders of the listed modules, then those of the packages and modules that they
+    import by statement, outside installed packages. Nothing is run."""
+    listed = [path for name in names if (path := _source_path(name)) is not None]
+    return [*listed, *(path for path in imported_packages(names).values() if path not in listed)]
+
+
+def imported_packages(names: Sequence[str]) -> dict[str, Path]:
+    """Return the file or folder of each top-level module that the listed modules import, directly or through
+    each other, outside installed packages."""
+    nested = [_top_level(name) for name in names if name.count(".") > 1]  # its relative imports may go up
+    found = {name: path for name in nested if (path := _users_path(name)) is not None}
+    waiting = [path for name in names if (path := _source_path(name)) is not None]
+    while waiting:
+        for name in sorted(_imports_of(waiting.pop()) - found.keys()):
+            if (path := _users_path(name)) is not None:
+                found[name] = path
+                waiting.append(path)
+    return found
+
+
+def _source_path(module: str) -> Path | None:
+    """Return the folder of a module in a package, or a top-level module's file; None if there is none."""
+    top, *submodules = module.split(".")
+    for entry in (*map(Path, sys.path), Path.cwd()):
+        path = entry.joinpath(top, *submodules)
+        if path.is_dir():
+            return path
+        if path.with_suffix(".py").is_file():
+            return path.parent if submodules else path.with_suffix(".py")
+    return None
+
+
+def _imports_of(path: Path) -> set[str]:
+    """Return the top-level names that the files of a module import by statement. A relative import names the
+    module's own package."""
+    names: set[str] = set()
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        try:
+            nodes = [*ast.walk(ast.parse(file.read_bytes()))]
+        except (OSError, SyntaxError, ValueError):  # importing it will tell
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names |= {_top_level(alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(_top_level(node.module or ""))
+    return names - {""}
+
+
+def _users_path(name: str) -> Path | None:
+    """Return the file or folder of a top-level module; None if it is installed, built in or missing."""
+    origin = origin_of(name)
+    path = Path(origin)
+    if not origin or name in sys.stdlib_module_names or not path.exists():
+        return None
+    path = path.parent if path.name == "__init__.py" else path
+    return None if any(path.is_relative_to(folder) for folder in _installed_folders()) else path.resolve()
+
+
+@functools.cache
+def _installed_folders() -> tuple[Path, ...]:
+    """Return the folders of installed packages, of the standard library and of the harness."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()}
+    return *map(Path, folders), Path(__file__).parents[1]
 
 
 def origin_of(name: str) -> str:

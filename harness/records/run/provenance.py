@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.config.run_identity import identity
 from harness.config.schema.run import Config
-from harness.config.users_modules import search_path
+from harness.config.users_modules import source_paths
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.core.hashing import hash_json
 from harness.records.paths import RunDir
@@ -147,17 +147,5 @@ def code_hash(*extra: Path) -> str:
 
 
 def code_hash_of(config: Config) -> str:
-    """Return the code hash of a run: the harness, and the modules that its config imports."""
-    return code_hash(*filter(None, (_source_path(name) for name in config.imports)))
-
-
-def _source_path(module: str) -> Path | None:
-    """Find the folder of a module in a package, or a top-level module's file, without importing it."""
-    top, *submodules = module.split(".")
-    for entry in search_path():
-        path = entry.joinpath(top, *submodules)
-        if path.is_dir():
-            return path
-        if path.with_suffix(".py").is_file():
-            return path.parent if submodules else path.with_suffix(".py")
-    return None
+    """Return the code hash of a run: the harness, the modules of its config, and what they import."""
+    return code_hash(*source_paths(config.imports))
