@@ -13,8 +13,7 @@ from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log
 from harness.plan.validation import accuracy_summary, cross_validate, fit_calibration, predict_published_rows
-from harness.report.tables.terminal import NARROW, print_line, print_table
-from harness.report.tables.text_table import drop_columns
+from harness.report.tables.terminal import print_line, print_table
 
 
 def report_accuracy(rows: str, *, as_json: bool) -> None:
@@ -41,9 +40,8 @@ def _print_published_accuracy(path: Path, as_json: bool) -> None:
     if as_json:
         _print_json({"runs": rows, "fitted": fit_calibration(predictions)})
     else:
-        console, content = Console(), published_runs_table(rows)
-        content = content if console.width >= NARROW else drop_columns(content, ("source",))
-        print_table(console, "Published runs, leaving one source out", content)
+        console = Console()
+        print_table(console, "Published runs, leaving one source out", published_runs_table(rows))
         print_line(console, accuracy_summary(predictions))
 
 

@@ -28,17 +28,17 @@ from harness.compare.inputs.noise_floor import (
 )
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
-from harness.compare.results.comparison import INPUT_SHARE, Comparison, Deviation, Rule
+from harness.compare.results.comparison import INPUT_SHARE, STEP_SECONDS, Comparison, Deviation, Rule
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 from harness.compare.stats.multiple_testing import holm, holm_levels
 from harness.compare.stats.paired_effects import NoiseFloor
-from harness.compare.verdict.decide import verdict_sentence
 from harness.compare.verdict.iso_compute import WALL_CLOCK, iso_rows
 from harness.compare.verdict.over_scales import judge_ladder, pool_multipliers, pooled_p
 from harness.compare.verdict.per_scale import DraftRung, draft_rungs, finish_rung
-from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements
+from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements, timed_steps
 from harness.compare.verdict.run_outcomes import count_divergence, run_states
+from harness.compare.verdict.verdict_text import NOTHING, verdict_text
 from harness.records.paths import SweepDir
 from harness.records.sweep.timing import read_timing
 
@@ -127,10 +127,10 @@ def judge(inputs: VerdictInputs) -> Comparison:
     }
     p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
     rungs = {name: [finish_rung(draft, next(p_holm)) for draft in group] for name, group in drafts.items()}
-    ladders = _judge_ladders(rule, drafts, rungs)
+    ladders, step_seconds = _judge_ladders(rule, drafts, rungs), timed_steps(inputs.timing)
     return Comparison(
         experiment=inputs.experiment,
-        verdict=verdict_sentence(ladders) if treatments else " ".join(inputs.notes) or verdict_sentence(()),
+        verdict=verdict_text(ladders, step_seconds) if treatments else " ".join(inputs.notes) or NOTHING,
         rule=rule,
         fairness=fairness_rows(runs, scales, rule.control, inputs.tuning),
         rungs=tuple(rung for name in treatments for rung in rungs[name]),
@@ -143,7 +143,7 @@ def judge(inputs: VerdictInputs) -> Comparison:
         notes=(*inputs.notes, *_record_notes(inputs, drafts), *expected.not_compared_notes),
         loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
-        times=_times(pairings, runs),
+        times=_times(pairings, runs) | {STEP_SECONDS: step_seconds},
         experts=expert_uses(runs, scales),
     )
 

@@ -20,8 +20,7 @@ from harness.report.charts import marks
 from harness.report.charts.marks import ChartLayer
 from harness.report.charts.save_images import write_picture
 from harness.report.tables import checkpoint_diff as tables
-from harness.report.tables.terminal import NARROW, print_line, print_table
-from harness.report.tables.text_table import drop_columns
+from harness.report.tables.terminal import print_line, print_table
 
 HISTOGRAM_BINS, MIN_BIN_WIDTH = 30, 1e-6
 """Approximate number of bins, and width of a bin if all examples have the same difference."""
@@ -36,8 +35,7 @@ def print_diff(diff: CheckpointDiff, console: Console) -> None:
         print_line(console, sentence)
     function = diff.function
     print_table(console, "The two checkpoints", tables.sides(diff))
-    dropped = ("size", "||a||", "||b||") if console.width < NARROW else ()
-    print_table(console, "Weights: how far b is from a", drop_columns(tables.weights(diff.weights), dropped))
+    print_table(console, "Weights: how far b is from a", tables.weights(diff.weights))
     print_table(console, "Weights on one side only, or of another shape", tables.one_sided(diff.weights))
     if function.probe:
         sequences = f"the first {function.probe[0].sequences} held-out sequences of each domain"

@@ -129,10 +129,10 @@ class OpenedSweep:
         return panels.panel_charts(self.comparison, self.frames)
 
     def __repr__(self) -> str:
-        return "\n".join([*wording.verdict_sentences(self.comparison.verdict), *_state_counts(self)])
+        return "\n".join([*wording.verdict_lines(self.comparison), *_state_counts(self)])
 
     def _repr_html_(self) -> str:
-        sentences = wording.verdict_sentences(self.comparison.verdict)
+        sentences = wording.verdict_lines(self.comparison)
         verdict = "".join(f"<p><b>{escape(sentence)}</b></p>" for sentence in sentences)
         return f"{verdict}<p>{escape(' '.join(_state_counts(self)))}</p>{self.effects._repr_html_()}"
 

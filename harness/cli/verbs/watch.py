@@ -43,11 +43,13 @@ def run(arguments: Sequence[str]) -> int:
     from harness.cli.views.watch_frame import draw_frame
     from harness.records.sweep.find_sweep import read_sweep
     from harness.report.frames.sweep_progress import ProgressReader
+    from harness.report.tables.terminal import table_width
 
     console = Console()
     if options.once or not console.is_terminal:
         progress = ProgressReader(read_sweep(options.sweep)).read(time.time())
-        console.print(draw_frame(progress, console.width, None))
+        width = table_width(console)
+        console.print(draw_frame(progress, width, None), soft_wrap=width is None)
         return 0
     live_display = Live(console=console, auto_refresh=False)
     with contextlib.suppress(KeyboardInterrupt), _key_reader() as read_key, live_display as live:

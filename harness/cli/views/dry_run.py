@@ -23,7 +23,8 @@ def print_forecast(blocks: Sequence[Block], forecast: Forecast, console: Console
     """Print the table of runs, the Gantt chart, and the totals."""
     runs = [run for block in blocks for run in block.runs]
     console.print()
-    print_table(console, "Runs", _table(runs, forecast))
+    title = "Runs" if len(runs) <= LISTED else f"Runs, the {LISTED} longest of {len(runs)}"
+    print_table(console, title, _table(runs, forecast))
     console.print()
     print_gantt(_bars(forecast), format_clock(forecast.schedule.makespan), console)
     for line in _summary(runs, forecast):

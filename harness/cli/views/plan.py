@@ -21,8 +21,8 @@ from harness.core.number_format import (
 from harness.plan.plan_types import MixedChips, PlannedMachine, PlannedRun, PowerUse, SweepPlan
 from harness.plan.predict import EvidenceKind
 from harness.report.frames.saved_plan import PlanSection
-from harness.report.tables.terminal import NARROW, print_line, print_table
-from harness.report.tables.text_table import Table, drop_columns, make_table, narrow_table
+from harness.report.tables.terminal import print_line, print_table
+from harness.report.tables.text_table import Table, make_table, narrow_table
 
 FAILURES = (
     "Failures: how often, when to save (Daly), and the share of time that trains: with full restarts, spares,"
@@ -36,8 +36,7 @@ def print_sections(sections: Sequence[PlanSection], console: Console, *, folded:
     for section in sections:
         if section.folded and not folded:
             continue
-        content = section.content if console.width >= NARROW else drop_columns(section.content, section.wide)
-        content, constant = (content, "") if section.folded else narrow_table(content)
+        content, constant = (section.content, "") if section.folded else narrow_table(section.content)
         print_table(console, section.title, content)
         if section.lines and not content:
             console.print(Text(f"\n{section.title}", style="bold"))
@@ -54,10 +53,10 @@ def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, .
     miss_lines = (*_verdict_lines(runs, names), *_power_shortage(cluster.meter))
     return (
         PlanSection("Models", _model_table(runs, names)),
-        PlanSection("Predicted step time and duration", _time_table(runs, names, unit), wide=("GWh",)),
+        PlanSection("Predicted step time and duration", _time_table(runs, names, unit)),
         PlanSection("Memory of the fullest chip", _memory_table(runs, names)),
         PlanSection("Layouts", _layout_table(runs, names)),
-        PlanSection(FAILURES, _failure_table(runs, names), wide=("(Young)",)),
+        PlanSection(FAILURES, _failure_table(runs, names)),
         *(PlanSection(rejected.format(names[r.name]), _alternative_table(r), folded=True) for r in runs),
         PlanSection("Machine", lines=tuple(_machine_lines(cluster, unit))),
         PlanSection("Runs that miss the plan", lines=miss_lines),

@@ -23,7 +23,7 @@ def compiler_section(answers: Sequence[CompilerAnswer]) -> PlanSection:
     if rows:
         lines.append("In brackets: the plan's closed form for the same mesh; activations are an estimate.")
     title = "Compiled step, on one device"
-    return PlanSection(title, rows, tuple(lines), wide=("limit", "reshards", "s"))
+    return PlanSection(title, rows, tuple(lines))
 
 
 def _step_names(answers: Sequence[CompilerAnswer]) -> dict[tuple[str, ...], str]:

@@ -10,9 +10,6 @@ from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, make_table
 
-CHIPS_SAVED = "chips saved [low, high]"
-WIDE_COLUMNS = ("paired", "against", "FLOPs", "decades beyond", CHIPS_SAVED, "bet")
-"""Columns that a narrow screen does not show; most of their content is in the sentences too."""
 EXPLANATION = (
     "k: straight line through ln k over ln compute, extrapolated with its 95 % prediction interval. Saved:"
     " relative to the control's own run, at the same loss and an equal time per token."
@@ -25,7 +22,7 @@ def extrapolation_section(extrapolation: Extrapolation) -> PlanSection:
     treatments = map(_treatment_text, extrapolation.treatments)
     lines = (EXPLANATION, *(row.sentence for row in rows), *treatments, *extrapolation.notes)
     title = f"Extrapolation to runs without a paired variant ({extrapolation.experiment})"
-    return PlanSection(title, _table(extrapolation), lines, wide=WIDE_COLUMNS)
+    return PlanSection(title, _table(extrapolation), lines)
 
 
 def _table(extrapolation: Extrapolation) -> Table:
@@ -33,7 +30,7 @@ def _table(extrapolation: Extrapolation) -> Table:
     unit, per_day = choose_time_unit(largest)
     columns = (
         "run", "paired", "treatment", "against", "FLOPs", "decades beyond", "k [low, high]",
-        f"{unit} saved [low, high]", CHIPS_SAVED, "bet", "tags",
+        f"{unit} saved [low, high]", "chips saved [low, high]", "bet", "tags",
     )  # fmt: skip
     rows = (
         (row.scale, "yes" if row.sibling else "no", row.treatment, row.control, format_scientific(row.flops),

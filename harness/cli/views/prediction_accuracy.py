@@ -13,8 +13,8 @@ from harness.core.number_format import format_interval, format_number, plain_tex
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.prediction_log import MIN_LAUNCHES, Accuracy, Prediction, PredictionLog
 from harness.plan.validation import HeldOutPrediction
-from harness.report.tables.terminal import NARROW, print_line, print_table
-from harness.report.tables.text_table import Table, drop_columns, make_table
+from harness.report.tables.terminal import print_line, print_table
+from harness.report.tables.text_table import Table, make_table
 
 LISTED = 10
 """Number of runs in the table, the newest first."""
@@ -37,9 +37,8 @@ def print_accuracy(log: PredictionLog, accuracies: Sequence[Accuracy], console: 
     for accuracy in accuracies:
         print_line(console, plain_text(_correction_text(accuracy)))
     newest = log.predictions[: -LISTED - 1 : -1]
-    content = _newest_table(newest)
-    content = content if console.width >= NARROW else drop_columns(content, ("ended", "devices", "raw"))
-    print_table(console, f"The newest {len(newest)} of {len(log.predictions)} runs", content)
+    title = f"The newest {len(newest)} of {len(log.predictions)} runs"
+    print_table(console, title, _newest_table(newest))
     if log.skipped:
         print_line(console, f"{log.skipped} lines are damaged or of another version, and are left out.")
 

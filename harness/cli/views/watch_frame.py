@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.core.number_format import (
@@ -19,24 +19,27 @@ from harness.core.number_format import (
 )
 from harness.records.run.utilisation import describe_utilisation
 from harness.report.frames.sweep_progress import DELTA_STEPS, RunProgress, SweepProgress
-from harness.report.tables.terminal import NARROW, WIDE
+from harness.report.tables.fit_width import table_lines
+from harness.report.tables.text_table import Table, drop_columns, make_table
 
 MIN_LINES, MAX_NAMED = 5, 4
 """Numbers of lines of each kind that are shown even on a low screen, and of queued runs that are named."""
-LONGEST_BAR = 100
-"""Width of the progress bar in columns, at most."""
+LONGEST_BAR, BAR_OF_RUN = 100, 14
+"""Widths in columns of the sweep's progress bar, at most, and of a run's."""
 
 
-def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group:
-    """Draw one frame for a screen of `width` columns and `height` rows (None: as many rows as needed)."""
-    lines = len(progress.runs)
+def draw_frame(progress: SweepProgress, width: int | None, height: int | None) -> Group:
+    """Draw one frame for a screen of `width` columns and `height` rows (None: as many as needed)."""
+    table, lines = _run_table(progress.running, progress.control), len(progress.runs)
     if height:
-        lines = max(MIN_LINES, height - 14 - min(MIN_LINES, len(progress.failures)))
+        lines_of_run = max(1, len(table_lines(table, width)) // max(1, len(table.rows)))
+        lines = max(MIN_LINES, (height - 14 - min(MIN_LINES, len(progress.failures))) // lines_of_run)
     running, failures = progress.running[:lines], progress.failures[: MIN_LINES if height else None]
-    bar = ProgressBar(1.0, progress.done_share, width=min(width, LONGEST_BAR))
+    bar = ProgressBar(1.0, progress.done_share, width=min(width or LONGEST_BAR, LONGEST_BAR))
     parts = [_summary_line(progress), _own_line(bar)]
     if running:
-        parts += [_table(running, progress.control, width), _own_line("")]
+        shown = Table(table.columns, table.rows[:lines])
+        parts += [Group(*table_lines(shown, width)), _own_line("")]
     parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
     parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
     used = progress.utilisation
@@ -45,9 +48,9 @@ def draw_frame(progress: SweepProgress, width: int, height: int | None) -> Group
     return Group(*[part for part in parts if not isinstance(part, Text) or part])
 
 
-def _own_line(content: ProgressBar | str) -> Table:
+def _own_line(content: ProgressBar | str) -> RichTable:
     """Put the content on a line of its own, which a bar alone does not do."""
-    grid = Table.grid()
+    grid = RichTable.grid()
     grid.add_row(content)
     return grid
 
@@ -61,37 +64,28 @@ def _summary_line(progress: SweepProgress) -> Text:
     return Text(plain_text(progress.name), style="bold").append(f": {', '.join(parts)}", style="default")
 
 
-def _table(runs: Sequence[RunProgress], control: str, width: int) -> Table:
-    """Build the table of running runs: from NARROW columns on with lane, bar and speed, from WIDE columns on
-    with the share of training time spent waiting for input."""
-    wide = width >= NARROW
-    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-    table.add_column("run", no_wrap=True, overflow="ellipsis")
-    names = ["lane", "phase", "", "step", "loss", f"Δ {control}" if control else "Δ", "tokens/s", "left"]
-    names += ["input"] if width >= WIDE else []
-    for name in [name for name in names if wide or name not in ("lane", "", "tokens/s")]:
-        side = "left" if name in ("phase", "") else "right"
-        table.add_column(Text(plain_text(name)), justify=side, no_wrap=True)
-    for run in runs:
-        share = run.status.input_share
-        input_share = MISSING if share is None else f"{share:.1%}"
-        table.add_row(*_row(run, wide=wide), *([input_share] if width >= WIDE else []))
-    return table
+def _run_table(runs: Sequence[RunProgress], control: str) -> Table:
+    """Build the table of running runs, with the share of training time spent waiting for input if known."""
+    delta = plain_text(f"Δ {control}")
+    columns = ("run", "lane", "phase", "", "step", "loss", delta, "tokens/s", "left", "input")
+    content = make_table(columns, map(_run_row, runs))
+    is_measured = any(run.status.input_share is not None for run in runs)
+    return content if is_measured else drop_columns(content, ("input",))
 
 
-def _row(run: RunProgress, *, wide: bool) -> list[Text | ProgressBar]:
+def _run_row(run: RunProgress) -> tuple[str, ...]:
     devices = run.timeline[-1].width if run.timeline else None
     lane = MISSING if run.lane is None else str(run.lane)
-    left, speed = run.seconds_left, run.tokens_per_second
-    cells: list[str | ProgressBar] = [run.name]
-    cells += [f"{lane} ×{devices}" if devices else lane] if wide else []
-    cells += [run.phase]
-    cells += [ProgressBar(1.0, run.done_share, width=14)] if wide else []
-    cells += [f"{run.status.step}/{run.steps}", format_loss(run.status.loss)]
-    cells += [f"{format_signed(run.delta.mean)} @{run.delta.step}" if run.delta else MISSING]
-    cells += [format_count(round(speed)) if speed else MISSING] if wide else []
-    cells += [format_clock(left) if left is not None else MISSING]
-    return [cell if isinstance(cell, ProgressBar) else Text(plain_text(cell)) for cell in cells]
+    left, speed, share = run.seconds_left, run.tokens_per_second, run.status.input_share
+    return (
+        run.name, f"{lane} ×{devices}" if devices else lane, run.phase,
+        "━" * round(BAR_OF_RUN * run.done_share), f"{run.status.step}/{run.steps}",
+        format_loss(run.status.loss),
+        f"{format_signed(run.delta.mean)} @{run.delta.step}" if run.delta else MISSING,
+        format_count(round(speed)) if speed else MISSING,
+        format_clock(left) if left is not None else MISSING,
+        MISSING if share is None else f"{share:.1%}",
+    )  # fmt: skip
 
 
 def _failure_line(run: RunProgress) -> Text:

@@ -54,6 +54,8 @@ class Rule:
 
 INPUT_SHARE = "input_share"
 """Key of `times`: for each run, the share of training time spent reading and transferring batches."""
+STEP_SECONDS = "step_seconds"
+"""Key of `times`: seconds per step by variant, each timed alone; empty if they were not timed."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Comparison:
 
     experiment: str
     verdict: str
+    """Verdict in words, one line per treatment."""
     rule: Rule
     fairness: tuple[FairnessRow, ...]
     rungs: tuple[Rung, ...]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Decision, Ladder, Rung
+from harness.compare.results.verdict_types import Decision, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
@@ -31,7 +31,7 @@ def decide_rung(
         decision = Decision.B_BETTER if delta.mean < 0 else Decision.A_BETTER
         return Ruling(decision, f"the loss difference is clear of zero (Holm-adjusted p {p_holm:.2g})")
     if equivalence is not None and equivalence < alpha:
-        return Ruling(Decision.EQUIVALENT, f"ln k lies inside the margin (TOST p {equivalence:.2g})")
+        return Ruling(Decision.EQUIVALENT, f"k lies inside the margin around 1 (TOST p {equivalence:.2g})")
     if delta.n < 2:
         return Ruling(Decision.INCONCLUSIVE, "fewer than two finished pairs")
     reason = (
@@ -58,8 +58,8 @@ def decide_ladder(
     if holm_low > 0 or holm_high < 0:
         return _decide_by_sign(holm_low > 0, largest.mean)
     if equivalence is not None and equivalence < alpha:
-        return Ruling(Decision.EQUIVALENT, f"pooled ln k lies inside the margin (TOST p {equivalence:.2g})")
-    reason = "the pooled interval of ln k covers zero and is wider than the margin"
+        return Ruling(Decision.EQUIVALENT, f"pooled k lies inside the margin (TOST p {equivalence:.2g})")
+    reason = "the pooled interval of k holds 1 and is wider than the margin"
     return Ruling(Decision.INCONCLUSIVE, reason)
 
 
@@ -140,31 +140,9 @@ def _more_seeds_text(count: int) -> str:
     return f"{count} more seed{'s' if count > 1 else ''}"
 
 
-def verdict_sentence(ladders: Sequence[Ladder]) -> str:
-    """Return the verdict in words, one sentence per treatment."""
-    if not ladders:
-        return "Nothing to compare: no treatment has runs at a scale of the control."
-    return " ".join(_ladder_sentence(ladder) for ladder in ladders)
-
-
-def _ladder_sentence(ladder: Ladder) -> str:
-    words = {
-        Decision.B_BETTER: f"{ladder.variant} is better than {ladder.control}",
-        Decision.A_BETTER: f"{ladder.variant} is worse than {ladder.control}",
-        Decision.EQUIVALENT: f"{ladder.variant} is equivalent to {ladder.control}",
-        Decision.INCONCLUSIVE: f"{ladder.variant} against {ladder.control} is not settled",
-        Decision.INVALID: f"{ladder.variant} against {ladder.control} is invalid",
-    }[ladder.decision]
-    role, numbers, k = " (positive control)" if ladder.positive_control else "", "", ladder.k
-    if k and k.k is not None and k.low is not None and k.high is not None:
-        numbers = f", {k.estimand.value} {k.k:.3f} [{k.low:.3f}, {k.high:.3f}], {k.n} pairs"
-    tail = f" ({ladder.reason})" if ladder.decision in (Decision.INVALID, Decision.INCONCLUSIVE) else ""
-    return f"{ladder.decision.value}: {words}{role}{numbers}{tail}."
-
-
 def _decide_by_sign(treatment_better: bool, largest: float) -> Ruling:
-    """Decide by the sign of a pooled interval that is clear of zero, if the largest scale agrees."""
+    """Decide by the sign of a pooled interval of ln k that is clear of zero, if the largest scale agrees."""
     decision, side = (Decision.B_BETTER, "above") if treatment_better else (Decision.A_BETTER, "below")
     if largest < 0 if treatment_better else largest > 0:
-        return Ruling(decision, f"the pooled interval of ln k lies {side} zero, and the largest scale agrees")
+        return Ruling(decision, f"the pooled interval of k lies {side} 1, and the largest scale agrees")
     return Ruling(Decision.INCONCLUSIVE, "the pooled multiplier and the largest scale point different ways")

@@ -62,6 +62,15 @@ def gate_measurements(
     return control, treatment
 
 
+def timed_steps(timing: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds per step by variant that the timing pass measured."""
+    timed = {
+        name: _positive_or_none(dict_or_empty(values).get("step_seconds"))
+        for name, values in dict_or_empty(timing.get("variants")).items()
+    }
+    return {name: seconds for name, seconds in timed.items() if seconds}
+
+
 def evaluate_gate(
     ladder: Ladder,
     control: GateMeasurements,

@@ -28,8 +28,6 @@ class PlanSection:
     lines: tuple[str, ...] = ()
     folded: bool = False
     """True if it is shown only on request."""
-    wide: tuple[str, ...] = ()
-    """Columns that a narrow terminal does not show."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ def markdown(comparison: Comparison) -> str:
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
     parts = [
         f"## {_escape(comparison.experiment)}",
-        *[f"**{_escape(sentence)}**" for sentence in wording.verdict_sentences(comparison.verdict)],
+        *[f"**{_escape(line)}**" for line in wording.verdict_lines(comparison)],
+        _escape(wording.k_meaning(comparison)),
         *_titled_table("Fairness", fairness),
         _escape(constant),
         *_titled_table("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
@@ -37,9 +38,9 @@ def markdown(comparison: Comparison) -> str:
 def _ladder(comparison: Comparison, ladder: Ladder) -> list[str]:
     suffix = " (positive control)" if ladder.positive_control else ""
     lines = [
-        f"k = {wording.format_multiplier(ladder.k)} ({wording.pooled_text(ladder)}).",
+        wording.decision_line(ladder),
+        wording.pooled_line(comparison, ladder),
         *wording.ladder_lines(ladder),
-        f"{ladder.decision.value}: {ladder.reason}.",
     ]
     if ladder.settle:
         lines.append(f"What would settle it: {ladder.settle}.")

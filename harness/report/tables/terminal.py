@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.compare.results.comparison import Comparison
@@ -12,6 +14,7 @@ from harness.compare.verdict.flags import BLOCKING
 from harness.core.number_format import plain_text
 from harness.report.tables import comparison_tables as tables
 from harness.report.tables import wording
+from harness.report.tables.fit_width import table_lines
 from harness.report.tables.text_table import Table, drop_columns, explain_constant_columns
 
 STYLES = {
@@ -21,20 +24,19 @@ STYLES = {
     Decision.INCONCLUSIVE: "bold yellow",
     Decision.INVALID: "bold magenta",
 }
-NARROW, WIDE = 100, 130
-"""Widths of the screen from which the method, and the flags, fit into their table."""
+EXPLAINED_BELOW = ("flags",)
+"""Columns of a table whose content the section on flags has, with the places."""
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the verdict, fairness, each comparison by scale and over the ladder, and the meaning of flags."""
     console.print()
-    for sentence in wording.verdict_sentences(comparison.verdict):
-        console.print(Text(sentence, style="bold"))
-    fairness, constant = explain_constant_columns(tables.fairness(comparison))
-    if console.width < NARROW:
-        # Flags are listed and explained at the end, rates in a table of their own.
-        dropped = ("flags", "tuning") if tables.tuning(comparison).rows else ("flags",)
-        fairness = drop_columns(fairness, dropped)
+    for sentence in wording.verdict_lines(comparison):
+        for line in Text(sentence, style="bold").wrap(console, console.width):
+            line.rstrip()
+            console.print(line)
+    print_line(console, wording.k_meaning(comparison))
+    fairness, constant = explain_constant_columns(drop_columns(tables.fairness(comparison), EXPLAINED_BELOW))
     mixed = "mix" in fairness.columns
     fairness, lines = tables.split_phrase_columns(fairness)
     print_table(console, "Fairness: what each variant was given", fairness)
@@ -43,7 +45,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_table(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
-    print_table(console, tables.UNPAIRED_TITLE, drop_columns(tables.unpaired_runs(comparison), ("problem",)))
+    print_table(console, tables.UNPAIRED_TITLE, tables.unpaired_runs(comparison))
     if mixed:
         print_table(console, "Domains", tables.domains(comparison))
     print_table(console, "Experts over the last tenth of each run", tables.experts(comparison))
@@ -59,31 +61,28 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> None:
     suffix = " (positive control: known to be worse)" if ladder.positive_control else ""
-    dropped = ("decision", "flags", "method (df)")
-    dropped = dropped[: 3 if console.width < NARROW else 2 if console.width < WIDE else 1]
-    content = tables.rungs(comparison, ladder)
-    print_table(console, f"{ladder.variant} against {ladder.control}{suffix}", drop_columns(content, dropped))
-    if "method (df)" in dropped:
-        methods = dict.fromkeys(row[content.columns.index("method (df)")] for row in content.rows)
-        print_line(console, f"Method (df): {', '.join(methods)}.")
-    print_line(console, f"Ladder: k = {wording.format_multiplier(ladder.k)} ({wording.pooled_text(ladder)}).")
+    rungs = drop_columns(tables.rungs(comparison, ladder), EXPLAINED_BELOW)
+    content, constant = explain_constant_columns(rungs)
+    print_table(console, f"{ladder.variant} against {ladder.control}{suffix}", content)
+    print_line(console, constant)
+    print_line(console, wording.pooled_line(comparison, ladder))
     for line in wording.ladder_lines(ladder):
         print_line(console, line)
-    decision = Text(ladder.decision.value, style=STYLES[ladder.decision])
-    print_line(console, decision.append(f": {plain_text(ladder.reason)}", style="default"))
+    decision = Text(wording.decision_line(ladder))
+    decision.highlight_words([ladder.decision.value], style=STYLES[ladder.decision])
+    print_line(console, decision)
     if ladder.settle:
-        print_line(console, f"What would settle it: {plain_text(ladder.settle)}")
+        print_line(console, f"What would settle it: {plain_text(ladder.settle)}.")
 
 
 def _print_forgetting(console: Console, comparison: Comparison) -> None:
-    """Print one table per scale, so that two intervals fit beside each other."""
+    """Print one table per scale, which its title names."""
     content = tables.forgetting(comparison)
-    dropped = ("scale", "n", "start", "end") if console.width < NARROW else ("scale",)
     for scale in dict.fromkeys(row.scale for row in comparison.forgetting):
         rows = tuple(row for row in content.rows if row[0] == scale)
         n = ", ".join(dict.fromkeys(row[content.columns.index("n")] for row in rows))
         title = f"Forgetting at {scale}: loss on domains that are not trained on, end minus start (n {n})"
-        print_table(console, title, drop_columns(Table(content.columns, rows, 3), dropped))
+        print_table(console, title, drop_columns(Table(content.columns, rows, 3), ("scale", "n")))
 
 
 def print_line(console: Console, line: str | Text) -> None:
@@ -106,15 +105,17 @@ def _print_flags(console: Console, comparison: Comparison) -> None:
         print_line(console, line)
 
 
+def table_width(console: Console) -> int | None:
+    """Return the width for tables: that of the screen, and without a limit (None) in a pipe or a file,
+    unless COLUMNS is set."""
+    is_pipe = console.file is sys.stdout and not console.is_terminal
+    return None if is_pipe and "COLUMNS" not in os.environ else console.width
+
+
 def print_table(console: Console, title: str, content: Table) -> None:
     """Print a titled table; nothing if it has no rows."""
     if not content:
         return
     console.print(Text(f"\n{plain_text(title)}", style="bold"))
-    rich_table = RichTable(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
-    for position, column in enumerate(content.columns):
-        side = "left" if content.is_text_column(position) else "right"
-        rich_table.add_column(Text(column), justify=side, no_wrap="[" in column)
-    for row in content.rows:
-        rich_table.add_row(*[Text(cell) for cell in row])
-    console.print(rich_table)
+    for line in table_lines(content, table_width(console)):
+        console.print(line, soft_wrap=True)

@@ -9,7 +9,7 @@ from harness.core.number_format import MISSING, plain_text
 
 TEXT_COLUMNS = {
     "flags", "why", "method (df)", "decision", "detail", "problem", "schedule", "tuning", "tokenizer", "mix",
-    "shared examples", "outcome", "base", "layout",
+    "shared examples", "outcome", "base", "layout", "tags", "phase", "",
 }  # fmt: skip
 """Columns of text among those to the right of the names."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from harness.compare.results.comparison import STEP_SECONDS, Comparison
 from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
+from harness.compare.verdict.verdict_text import MULTIPLIED, cost_multipliers, decision_phrase
 from harness.core.number_format import (
     MISSING,
     format_number,
@@ -20,31 +21,37 @@ from harness.core.number_format import (
 )
 
 DIRECTION_TEXT = {
-    Direction.SHRINKS: "the difference shrinks with scale",
-    Direction.GROWS: "the difference grows with scale",
-    Direction.HOLDS: "the difference holds with scale",
-    Direction.UNRESOLVED: "how the difference changes with scale is unresolved",
+    Direction.SHRINKS: "The difference shrinks with scale",
+    Direction.GROWS: "The difference grows with scale",
+    Direction.HOLDS: "The difference holds with scale",
+    Direction.UNRESOLVED: "How the difference changes with scale is not settled",
 }
-
-MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
-"""Quantity that k multiplies."""
-
-
-def verdict_sentences(verdict: str) -> list[str]:
-    """Split the verdict into one sentence per treatment; each begins with its decision."""
-    words = "|".join(decision.value for decision in Decision)
-    return re.split(rf"(?<=\.) (?=(?:{words}): )", plain_text(verdict))
+PER_UNIT = {SlopeAxis.k_tokens: "per token", SlopeAxis.k_compute: "in compute"}
+"""Cost that k counts."""
 
 
-def decision_text(decision: Decision, *, treatment: str, control: str) -> str:
-    """Return the decision with the variants' names instead of A and B."""
-    return {
-        Decision.B_BETTER: f"{treatment} is better",
-        Decision.A_BETTER: f"{control} is better",
-        Decision.EQUIVALENT: "practically equal",
-        Decision.INCONCLUSIVE: "inconclusive",
-        Decision.INVALID: "invalid",
-    }[decision]
+def verdict_lines(comparison: Comparison) -> list[str]:
+    """Return the verdict, one line per treatment."""
+    return [plain_text(line) for line in comparison.verdict.split("\n")]
+
+
+def k_meaning(comparison: Comparison) -> str:
+    """Return what k and the brackets mean; '' if no treatment has a multiplier."""
+    multipliers = [ladder.k for ladder in comparison.ladder if ladder.k and ladder.k.k is not None]
+    if not multipliers:
+        return ""
+    control, quantity = plain_text(comparison.rule.control), MULTIPLIED[multipliers[0].estimand]
+    amount = f"as {'many' if quantity == 'tokens' else 'much'} {quantity}"
+    return (
+        f"k: {control} needs k times {amount} for the same loss; above 1 the variant is better, below 1 "
+        "worse. Per FLOP and per second, k counts these instead. In square brackets: 95 % intervals."
+    )
+
+
+def decision_line(ladder: Ladder) -> str:
+    """Return the decision over all scales and its reason, with the code in brackets."""
+    phrase = decision_phrase(ladder.decision, treatment=ladder.variant, control=ladder.control)
+    return plain_text(f"{phrase}: {ladder.reason} ({ladder.decision.value}).")
 
 
 def format_effect(item: Effect) -> str:
@@ -99,16 +106,18 @@ def input_wait_text(shares: Mapping[str, float]) -> str:
     )
 
 
-def pooled_text(ladder: Ladder) -> str:
-    """Return what the pooled k multiplies, over how many scales and pairs, and its p-value."""
+def pooled_line(comparison: Comparison, ladder: Ladder) -> str:
+    """Return k over all scales per token, per FLOP and per second, with the number of pairs and p."""
     scales = f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
     if ladder.k is None or ladder.k.k is None:
-        return f"no multiplier over {scales}"
-    p = f", {format_p_statement(ladder.p_holm)} (Holm)" if ladder.p_holm is not None else ""
-    return (
-        f"{ladder.k.estimand.value}: multiplier of {MULTIPLIED[ladder.k.estimand]}, "
-        f"pooled over {scales}, n = {ladder.k.n} pairs{p}"
-    )
+        return f"Over {scales}: no multiplier."
+    p = f", {format_p_statement(ladder.p_holm)} after Holm's correction" if ladder.p_holm is not None else ""
+    costs = {PER_UNIT[ladder.k.estimand]: ladder.k}
+    costs |= cost_multipliers(ladder, comparison.times.get(STEP_SECONDS, {}))
+    numbers = ", ".join(f"{format_multiplier(k)} {cost}" for cost, k in costs.items())
+    hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
+    untimed = "" if "per second" in costs else f"; not timed per second{hint}"
+    return f"Over {scales} ({ladder.k.n} pairs{p}): k = {numbers}{untimed}."
 
 
 def ladder_lines(ladder: Ladder) -> list[str]:
@@ -119,8 +128,8 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     if trend := ladder.trend:
         gamma = f"{trend.gamma:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}]"
         lines.append(
-            f"{trend.direction.value}: {DIRECTION_TEXT[trend.direction]} "
-            f"(ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
+            f"{DIRECTION_TEXT[trend.direction]} ({trend.direction.value}; "
+            f"ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
         )
     if ladder.projection:
         lines.append(_projection_text(ladder.projection))
