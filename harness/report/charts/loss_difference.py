@@ -16,8 +16,9 @@ from harness.report.frames.sweep_frames import Frames
 def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
     """Draw held-out loss of treatment minus control: one row per treatment, one panel per scale.
 
-    Seeds are faint, their mean is strong with a band around it. Hollow points have a learning rate that is
-    not decayed yet, filled points are decayed. The bar at the end is the interval of the verdict.
+    The y axis is turned over, so that up is better, as for k. Seeds are faint, their mean is strong with a
+    band around it. Hollow points have a learning rate that is not decayed yet, filled points are decayed. The
+    bar at the end is the interval of the verdict.
     """
     if content.evals.is_empty():
         return None
@@ -52,10 +53,11 @@ def _row(variant: str, control: str, content: Frames, rows: pl.DataFrame) -> alt
 
 
 def _layers(content: Frames) -> list[ChartLayer]:
-    title = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
+    quantity = f"ΔL held-out ({content.unit})" if content.sweep else "ΔL"
+    axis = {"title": f"{quantity}, {marks.UP_IS_BETTER}", "labelExpr": marks.SIGNED_TICKS, "tickCount": 6}
     base = alt.Chart().encode(
         x=marks.x_axis("tokens"),
-        y=alt.Y("mean:Q").axis(title=title, labelExpr=marks.SIGNED_TICKS, tickCount=6),
+        y=alt.Y("mean:Q").axis(**axis).scale(reverse=True),
         color=marks.variant_color(content, legend=False),
     )
     bounds = {"y": alt.Y("low:Q"), "y2": alt.Y2("high:Q")}
@@ -83,8 +85,8 @@ def legend(rows: pl.DataFrame) -> str:
         seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
         level = round(100 * sweep_frames.CONFIDENCE)
         band = f"band: {level} % t interval at each point, population of seeds, {seeds}"
-    texts = ("○ hot learning rate", "◆ decayed: only these decide", "┃ interval of the verdict", band)
-    return "\u2003".join(texts)
+    points = ("○ hot learning rate", "◆ decayed: only these decide", "┃ interval of the verdict")
+    return "\u2003".join(("up: the variant is better", *points, band))
 
 
 def _tooltips() -> list[alt.Tooltip]:

@@ -26,6 +26,8 @@ COUNT_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~s'), 'G', 
 POWER_TICKS = "datum.value == 0 ? '0' : replace(format(datum.value, '~e'), '+', '')"
 SIGNED_TICKS = "datum.value == 0 ? '0' : format(datum.value, '+~r')"
 """Vega expressions that format ticks."""
+UP_IS_BETTER, DOWN_IS_BETTER = "better →", "← better"
+"""Ends of the title of a y axis, whose text runs upwards: the first arrow points up, the second down."""
 AXES = {
     "tokens": ("tokens", COUNT_TICKS),
     "step": ("step", COUNT_TICKS),

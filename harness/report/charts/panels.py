@@ -13,6 +13,7 @@ import polars as pl
 from altair.utils.schemapi import debug_mode
 
 from harness.compare.results.comparison import Comparison
+from harness.compare.verdict.verdict_text import MULTIPLIED
 from harness.report.charts import marks
 from harness.report.charts.gantt import gantt
 from harness.report.charts.loss_difference import loss_differences
@@ -20,7 +21,6 @@ from harness.report.charts.marks import ChartLayer
 from harness.report.charts.plan_charts import plan_charts
 from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
-from harness.report.tables import wording
 
 LINE_SEPARATORS = {0x2028: "\u21b5", 0x2029: "\u21b5"}
 """Sign in a chart for each character of a name that Vega does not take."""
@@ -76,8 +76,8 @@ def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | No
 
 
 def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) -> list[ChartLayer]:
-    axes = {wording.MULTIPLIED[rung.k.estimand] for rung in comparison.rungs if rung.k}
-    title = f"k, multiplier of {' or '.join(sorted(axes))}"
+    axes = {MULTIPLIED[rung.k.estimand] for rung in comparison.rungs if rung.k}
+    title = f"k, multiplier of {' or '.join(sorted(axes))}, {marks.UP_IS_BETTER}"
     x = alt.X("flops:Q").scale(type="log", nice=False, padding=26)
     y = alt.Y("k:Q").scale(type="log", nice=False, padding=18).title(title)
     ticks = {"labelExpr": marks.POWER_TICKS, "values": _compute_ticks(rows)}
@@ -105,12 +105,12 @@ def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) 
 
 
 def _ladder_legend(rows: pl.DataFrame) -> str:
-    marks = ["above 1 the treatment is better", "grey: practically equal"]
+    texts = ["up: the variant is better", "1 and grey: practically equal"]
     if "pooled" in rows["kind"]:
-        marks.append("band: pooled over scales")
+        texts.append("band: pooled over scales")
     if "projection" in rows["kind"]:
-        marks.append("dashed: projection (EXTRAPOLATION)")
-    return "\u2003".join(marks)
+        texts.append("dashed: projection (EXTRAPOLATION)")
+    return "\u2003".join(texts)
 
 
 def _compute_ticks(rows: pl.DataFrame) -> list[float]:
@@ -144,9 +144,10 @@ def _curves(content: Frames, scales: list[str], unit: str) -> alt.FacetChart | N
     pick = alt.selection_point(name="picked", fields=["variant"], bind="legend")
     ceiling = _loss_ceiling(rows)
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
+    quantity = f"training loss ({unit})" if content.sweep else "loss"
     base = alt.Chart().encode(
         x=marks.x_axis("tokens"),
-        y=y.axis(title=f"training loss ({unit})" if content.sweep else "loss", format="~r", tickCount=6),
+        y=y.axis(title=f"{marks.DOWN_IS_BETTER}, {quantity}", format="~r", tickCount=6),
         color=marks.variant_color(content),
         detail="seed:N",
     )

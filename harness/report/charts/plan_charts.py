@@ -12,10 +12,11 @@ from harness.core import number_format
 from harness.core.interval import Interval
 from harness.report.charts.chip_shares import chip_shares_chart
 from harness.report.charts.marks import WIDTH, inline_csv
+from harness.report.charts.theme import PARTS
 from harness.report.frames.saved_plan import PlanRow, SavedPlan
 
 MEMORY_PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
-"""Parts of a device's memory, in the order of the stack and of the theme's colours."""
+"""Parts of a device's memory, in the order of the stack and of the theme's colours of parts."""
 MAX_RUNS = 40
 """Number of runs that are drawn, at most."""
 ROW_HEIGHT, BAR_HEIGHT, LABEL_WIDTH = 26, 13, 190
@@ -87,7 +88,7 @@ def _memory_bars(table: pl.DataFrame, unit: str) -> alt.LayerChart:
     largest = max(table[end].max() for end in ("value", "high"))  # pyright: ignore
     x, base = alt.X("value:Q").scale(nice=False, domain=[0, _axis_end(largest, table)]), _base_chart(table)
     legend = [part for part in parts if part in present]
-    color = alt.Color("phase:N").scale(domain=parts).legend(values=legend)
+    color = alt.Color("phase:N").scale(domain=parts, range=PARTS).legend(values=legend)
     names = alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N", title="part")
     bars = base.mark_bar(height=BAR_HEIGHT).encode(
         x=x.axis(title=f"{unit} a device", grid=False, tickCount=8).stack("zero"),

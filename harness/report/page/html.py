@@ -19,6 +19,9 @@ from harness.report.charts.marks import AXES
 from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
 from harness.report.tables.text_table import Table
 
+HINT = '<p class="hint">Wider than the page: scroll to the right.</p>'
+"""Line that the script shows above a table or a chart that is wider than the page."""
+
 
 def document(title: str, body: str, specs: Mapping[str, Any]) -> str:
     """Return the whole file. It fetches nothing, and draws the charts from their specifications."""
@@ -53,7 +56,7 @@ def chart(name: str, chart_names: set[str]) -> str:
     """Return the element in which the script draws a chart, or a note if it has no data."""
     if name not in chart_names:
         return paragraph("Nothing to draw yet.", "caption")
-    return f'<div class="chart" id="chart-{name}"></div>'
+    return f'{HINT}<div class="chart" id="chart-{name}"></div>'
 
 
 def section(title: str, caption: str, *content: str) -> str:
@@ -69,18 +72,18 @@ def fold(title: str, content: Table) -> str:
 
 
 def table(content: Table) -> str:
-    """Return an HTML table, or '' without rows. Row names that repeat the row above are pale."""
+    """Return an HTML table, or '' without rows. Row names that repeat the row above are softer."""
     if not content:
         return ""
     head = "".join(_cell("th", content, i, cell, "") for i, cell in enumerate(content.columns))
     body, above = [], ("",) * len(content.columns)
     for row in content.rows:
-        pale = [i < content.left and row[: i + 1] == above[: i + 1] for i in range(len(row))]
-        cells = (_cell("td", content, i, cell, " same" * pale[i]) for i, cell in enumerate(row))
+        repeats = [i < content.left and row[: i + 1] == above[: i + 1] for i in range(len(row))]
+        cells = (_cell("td", content, i, cell, " same" * repeats[i]) for i, cell in enumerate(row))
         body.append(f"<tr>{''.join(cells)}</tr>")
         above = row
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'{HINT}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

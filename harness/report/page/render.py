@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare.results.comparison import INPUT_SHARE, Comparison
 from harness.compare.results.verdict_types import Ladder
+from harness.compare.verdict.verdict_text import decision_phrase
 from harness.core import atomic_files
 from harness.records.paths import SweepDir
-from harness.report.charts import panels, sample_grids
+from harness.report.charts import panels, sample_grids, theme
 from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
@@ -39,11 +41,7 @@ def render_page(comparison: Comparison, content: Frames) -> str:
 
 def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str:
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
-    by_scale = [
-        f"<h3>{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale</h3>"
-        + table(tables.rungs(comparison, ladder))
-        for ladder in comparison.ladder
-    ]
+    by_scale = [piece for ladder in comparison.ladder for piece in _by_scale(comparison, ladder)]
     lone_runs = tables.unpaired_runs(comparison)
     distances = tables.samples_title(comparison).partition(": ")[2]
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
@@ -82,7 +80,14 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         plan_section(content.plan, chart_names) if content.plan else "",
         section("Provenance", "", *_provenance(comparison, content)),
     ]
-    return f"{_header(comparison)}<main>{''.join(sections)}</main>"
+    return f"{_header(comparison, content.variants)}<main>{''.join(sections)}</main>"
+
+
+def _by_scale(comparison: Comparison, ladder: Ladder) -> list[str]:
+    """Return a heading, the table of the scales, and a line with the columns that are equal in all rows."""
+    title = f"{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale"
+    rungs, constant = explain_constant_columns(tables.rungs(comparison, ladder))
+    return [f"<h3>{title}</h3>", table(rungs), paragraph(constant, "caption")]
 
 
 FAIRNESS = "What each variant was given, compared with the control."
@@ -92,51 +97,61 @@ EXPERTS = (
 )
 TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: lowest loss of the variant."
 PICK = "Click a name to see it alone, shift-click to add another."
-CURVES = f"Training loss. Faint: single steps; strong: their moving average over 4 % of the run. {PICK}"
+CURVES = (
+    "Training loss: lower is better. Faint: single steps; strong: their moving average over 4 % of the run. "
+    f"{PICK}"
+)
 FORGETTING = (
     "Loss on domains that fine-tuning does not train on, at the end minus before the first step: above zero "
     "means forgetting. Each interval holds by itself, not jointly with the others."
 )
-LOGGED = f"Loss as logged. Strong, in long curves: moving average over 4 % of the run. {PICK}"
+LOGGED = (
+    f"Loss as logged: lower is better. Strong, in long curves: moving average over 4 % of the run. {PICK}"
+)
 UTILISATION = (
     "Phases of each lane over time. Only training counts as use, without steps that a later attempt repeated."
-    " The number of devices is that of all lanes together at the busiest moment."
+    " The number of devices is that of all lanes together at the busiest moment, or of the cores they share."
 )
 DIFFERENCES = (
-    "Held-out loss of the treatment minus that of the control, same seed and same tokens: "
-    "below zero the treatment is better."
+    "Held-out loss of the treatment minus that of the control, same seed and same tokens: below zero the "
+    "treatment is better. The axis is turned over, so that up is better here as it is for k."
 )
 LOGGED_DIFFERENCES = (
-    "Logged loss of the treatment minus that of the control, same seed: below zero the treatment is better."
+    "Logged loss of the treatment minus that of the control, same seed: below zero the treatment is better. "
+    "The axis is turned over, so that up is better here as it is for k."
 )
 
 
-def _header(comparison: Comparison) -> str:
+def _header(comparison: Comparison, variants: Sequence[str]) -> str:
+    """Return the verdict, and a card per treatment in its colour. `variants` are in the order of colours."""
     hypothesis = comparison.rule.hypothesis
-    sentences = wording.verdict_sentences(comparison.verdict)
+    sentences = wording.verdict_lines(comparison)
+    cards = "".join(_card(ladder, comparison, variants) for ladder in comparison.ladder)
     verdict = " ".join(f"<span>{escape_text(sentence)}</span>" for sentence in sentences)
     return (
         f"<header>{top_bar(comparison.experiment)}"
         f'<h1 id="verdict">{verdict}</h1>'
+        + paragraph(wording.k_meaning(comparison), "note")
         + (paragraph(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
-        + f'<div class="cards">{"".join(_card(item) for item in comparison.ladder)}</div>'
+        + f'<div class="cards">{cards}</div>'
         + "".join(paragraph(note, "note") for note in comparison.notes)
         + "</header>"
     )
 
 
-def _card(ladder: Ladder) -> str:
+def _card(ladder: Ladder, comparison: Comparison, variants: Sequence[str]) -> str:
+    place = variants.index(ladder.variant) if ladder.variant in variants else 0
+    colour = f"var(--variant-{place % len(theme.LIGHT['variants'])})"
     suffix = ", positive control" if ladder.positive_control else ""
-    decision = wording.decision_text(ladder.decision, treatment=ladder.variant, control=ladder.control)
-    lines = [ladder.reason, *wording.ladder_lines(ladder)]
+    phrase = decision_phrase(ladder.decision, treatment=ladder.variant, control=ladder.control)
+    lines = [f"{ladder.reason[:1].upper()}{ladder.reason[1:]}.", *wording.ladder_lines(ladder)]
     if ladder.settle:
         lines.append(f"What would settle it: {ladder.settle}.")
     return (
-        f'<article class="card {ladder.decision.value}">'
+        f'<article class="card" style="border-left-color: {colour}">'
         f'<p class="soft">{escape_text(ladder.variant)} against {escape_text(ladder.control)}{suffix}</p>'
-        f'<p class="decision">{escape_text(decision)} <small>{ladder.decision.value}</small></p>'
-        f'<p class="k">k = {escape_text(wording.format_multiplier(ladder.k))}</p>'
-        f'<p class="soft">{escape_text(wording.pooled_text(ladder))}</p>'
+        f'<p class="decision">{escape_text(phrase)} <small>{ladder.decision.value}</small></p>'
+        f'<p class="numbers">{escape_text(wording.pooled_line(comparison, ladder))}</p>'
         f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
     )
 
