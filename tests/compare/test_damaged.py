@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 
 import pytest
 
 from harness.compare import compare
+from harness.compare.inputs.lr_tuning import read_tuning
 from harness.compare.inputs.noise_floor import LibraryEntry, write_library
 from harness.compare.inputs.run_records import read_runs
 from harness.compare.results.comparison import Comparison
@@ -17,6 +19,7 @@ from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
 from harness.records.run.config_file import read_config
+from harness.records.sweep import ledger
 from harness.records.sweep.timing import read_timing, write_timing
 from tests.compare import malform
 from tests.compare.judging import ONE, SMALL, is_treatment, judged, only
@@ -322,3 +325,27 @@ def test_a_config_that_would_expand_without_end_is_damage(tmp_path, text):
     assert ("DAMAGED" in xs.flags, s.decision) == (True, Decision.B_BETTER)
     with pytest.raises(UserError, match=r"config\.yaml"):
         read_config(config)
+
+
+@pytest.mark.parametrize("bit", [0, 1, -1])
+def test_a_line_of_the_ledger_that_cannot_be_read_is_a_deviation(tmp_path, bit):
+    sweep = write_sweep(tmp_path / "sweep", ONE)
+    ledger.append(sweep, "placement", {"runs": {"xs/mha/seed9": {"lane": 0}}})
+    missing = [run.path for run in compare(sweep).runs if run.outcome is None]
+    assert missing == ["xs/mha/seed9"]
+    content = bytearray(sweep.ledger.read_bytes())
+    start = content[:-1].rfind(b"\n") + 1  # the last line, after which none misses it
+    content[start + bit if bit >= 0 else bit] ^= 1
+    sweep.ledger.write_bytes(content)
+    comparison = compare(sweep)
+    assert not [run for run in comparison.runs if run.outcome is None]
+    (deviation,) = comparison.deviations
+    assert deviation.kind == "ledger_unreadable"
+
+
+def test_a_damaged_tuning_run_is_not_left_out_of_its_bracket(tmp_path):
+    sweep = write_sweep(tmp_path / "tune", Recipe(scales=ONE.scales, seeds=(0,)))
+    file = next(sweep.run("xs", "hybrid", 0).metrics.glob("evals*"))
+    malform.flip_bit(file, random.Random(0))
+    with pytest.raises(UserError, match=r"xs/hybrid/seed0: damaged metrics part .* Repeat the sweep command"):
+        read_tuning(sweep, ())

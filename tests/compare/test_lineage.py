@@ -102,12 +102,12 @@ def test_who_depends_on_what(sweep, tmp_path):
     change(sweep, "xs/hybrid/seed0", facts=facts | {"base": BASE})
     null = write_sweep(tmp_path / "null", dataclasses.replace(RECIPE, seeds=(0, 1, 2, 3), null_orders=2))
     store_library(null, "mha")
-    atomic_files.write_json(sweep.tune.learning_rates, {"variants": {}, "hash": "t" * 64})
+    atomic_files.write_json(sweep.tune.learning_rates, {"variants": {}, "hash": hash_json({})})
     edges = {(edge.kind, edge.source): (edge.target, edge.checksum) for edge in of(sweep).depends_on}
     rule, library = atomic_files.read_json(sweep.rule), (tmp_path / "null/aa_library.json").read_bytes()
     assert edges.pop(("rule", "verdict")) == ("rule.json", rule.pop("hash"))
     assert edges.pop(("finetune", "xs/hybrid/seed0")) == (BASE["name"], BASE["checksum"])
-    assert edges.pop(("tune", "sweep")) == ("tune/learning_rates.json", "t" * 64)
+    assert edges.pop(("tune", "sweep")) == ("tune/learning_rates.json", hash_json({}))
     assert edges.pop(("noise_floor", "verdict")) == (
         "../null/aa_library.json",
         hashlib.sha256(library).hexdigest(),

@@ -64,3 +64,10 @@ class TestLedger:
         sweep.ledger.write_bytes(sweep.ledger.read_bytes() + line)
         ledger.append(sweep, "note", {})
         assert len(ledger.read(sweep, "note")) == 2
+        assert ledger.unreadable_lines(sweep) == bool(line.strip())
+
+    def test_a_ledger_that_holds_nothing_is_not_a_missing_one(self, tmp_path):
+        sweep = SweepDir(tmp_path)
+        assert ledger.unreadable_lines(sweep) == 0
+        sweep.ledger.write_text("")
+        assert ledger.unreadable_lines(sweep) == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.records.paths import RunDir
 from harness.records.run import timeline
-from harness.records.run.timeline import Timeline, TimelineEntry, phase_spans, read_timeline
+from harness.records.run.timeline import Timeline, TimelineEntry, phase_spans, read_timeline, unreadable_lines
 
 few = settings(max_examples=60, deadline=None)
 
@@ -121,6 +121,29 @@ def test_a_damaged_line_is_left_out(run, line):
     with run.timeline.open("a", encoding="latin-1") as file:
         file.write(line + "\n")
     assert read_timeline(run) == before
+    assert unreadable_lines(run) == 1
+
+
+def test_a_flipped_bit_changes_no_line_in_silence(run):
+    attempt(run, 1, ("train", 1, 0), ("end", 2, 8))
+    before, content = read_timeline(run), run.timeline.read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        run.timeline.write_bytes(damaged)
+        assert read_timeline(run) == before or unreadable_lines(run), bit
+    run.timeline.unlink()
+    run.timeline.mkdir()
+    assert (read_timeline(run), unreadable_lines(run)) == ([], 1)
+
+
+def test_lines_without_a_checksum_are_of_an_earlier_version(run):
+    attempt(run, 1, ("train", 1, 0), ("end", 2, 8))
+    before = read_timeline(run)
+    lines = [json.loads(line) for line in run.timeline.read_text().splitlines()]
+    older = [{key: value for key, value in line.items() if key != "checksum"} for line in lines]
+    run.timeline.write_text("".join(json.dumps(line) + "\n" for line in older))
+    assert (read_timeline(run), unreadable_lines(run)) == (before, 0)
 
 
 def test_no_timeline_is_no_entry(run):
@@ -161,4 +184,5 @@ def test_a_line_says_what_the_lane_was(run):
     attempt(run, 3, ("train", 1, 7))
     line = json.loads(run.timeline.read_text().splitlines()[-1])
     line.pop("time")
+    line.pop("checksum")
     assert line == {"phase": "train", "attempt": 3, "width": 2, "step": 7, "share": 1.0}

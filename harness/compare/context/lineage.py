@@ -166,13 +166,20 @@ def _verdict_dependencies(
     if comparison.rule.hash:
         rule_hash = _text_or_none(read_json_object(sweep.rule).get("hash"))
         yield Dependency("rule", VERDICT, sweep.rule.name, rule_hash or comparison.rule.hash)
-    if tuned := read_json_object(sweep.tune.learning_rates):
+    if os.path.lexists(sweep.tune.learning_rates):
         name = sweep.tune.learning_rates.relative_to(sweep.path).as_posix()
-        yield Dependency("tune", sweep.path.name, name, _text_or_none(tuned.get("hash")))
+        yield Dependency("tune", sweep.path.name, name, _tuning_checksum(sweep))
     entries = matching_entries(sweep, [floor_key(record) for record in controls])
     for file in sorted({file for _, file in entries.values()}):
         name = Path(os.path.relpath(file, sweep.path)).as_posix()
         yield Dependency("noise_floor", VERDICT, name, atomic_files.file_sha256(file))
+
+
+def _tuning_checksum(sweep: SweepDir) -> str | None:
+    """Return the hash that the file of learning rates holds; None if it does not fit what the file holds."""
+    content = read_json_object(sweep.tune.learning_rates)
+    checksum = _text_or_none(content.get("hash"))
+    return checksum if checksum == hash_json(content.get("variants")) else None
 
 
 def _text_or_none(value: Any) -> str | None:

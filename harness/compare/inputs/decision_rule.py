@@ -81,6 +81,12 @@ def _deviations(
     for position in ledger.edited_positions(sweep):
         detail = f"entry {position} of the ledger was changed after it was written"
         deviations.append(Deviation("ledger_edited", detail))
+    if count := ledger.unreadable_lines(sweep):
+        detail = "a line" if count == 1 else f"{count} lines"
+        detail += (
+            " of the ledger cannot be read (damaged, or cut short by a kill), so what it records is unknown"
+        )
+        deviations.append(Deviation("ledger_unreadable", detail))
     for entry in ledger.read(sweep):
         if entry["kind"] in AMENDMENTS:
             deviations.append(Deviation(entry["kind"], f"{entry['time']}: {_entry_text(entry['content'])}"))

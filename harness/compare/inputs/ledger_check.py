@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.compare.inputs.json_values import dict_or_empty
-from harness.core.atomic_files import read_record
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
 
@@ -48,7 +47,7 @@ def read_ledger_state(sweep: SweepDir) -> LedgerState:
         entries=len(entries),
         intact=bool(entries) and not edited_positions,
         edited=tuple(edited_positions),
-        unreadable=_count_lines(sweep) - len(entries),
+        unreadable=ledger.unreadable_lines(sweep),
         deviations=tuple(_ledger_deviations(entries)),
     )
 
@@ -96,8 +95,3 @@ def _deviation_text(kind: str, content: Any) -> str | None:
 def entry_runs(entry: dict[str, Any]) -> dict[str, Any]:
     """Return the runs of a placement entry, by name; empty if it has none."""
     return dict_or_empty(dict_or_empty(entry["content"]).get("runs"))
-
-
-def _count_lines(sweep: SweepDir) -> int:
-    text = read_record(sweep.ledger, errors="replace") or ""
-    return sum(1 for line in text.splitlines() if line.strip())

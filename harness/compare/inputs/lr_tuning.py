@@ -65,11 +65,16 @@ def read_tuning(sweep: SweepDir, domains: Sequence[str]) -> dict[str, Optimum]:
 
     The loss of a run is that of its decayed end, averaged over the rule's domains (all if none are named). A
     run without such a loss is left out of its variant's bracket; the points of two variants then differ,
-    which is flagged UNEQUAL_TUNING. Raises UserError if a config is damaged, if a rate was run twice, and if
+    which is flagged UNEQUAL_TUNING. Raises UserError if a record is damaged, if a rate was run twice, and if
     a variant has no finite loss.
     """
     brackets: dict[str, dict[float, float | None]] = {}
     for run in read_runs(sweep):
+        if run.problem:
+            raise UserError(
+                f"{sweep.path / run.path}: {run.problem}. Repeat the sweep command, which trains that part "
+                "again."
+            )
         bracket = brackets.setdefault(run.provenance.variant, {})
         loss = run.decayed_loss(tuple(domains))
         if loss is None and not run.diverged:

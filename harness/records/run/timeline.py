@@ -1,8 +1,9 @@
 """Timeline of a run: JSON lines that its thread appends, one per change of phase.
 
-Nothing that is trained or compared depends on it, and a failed write does not stop the run. Wall clocks can
-jump: an attempt reads the wall clock once and then the monotonic clock, and a reader shifts an attempt that
-seems to begin before the last one ended. A restarted run keeps its lines, because the machine was busy.
+Nothing that is trained or compared depends on it, and a failed write does not stop the run. Each line has a
+checksum, because a flipped bit in a time is still a time; lines of 0.1 have none. Wall clocks can jump: an
+attempt reads the wall clock once and then the monotonic clock, and a reader shifts an attempt that seems to
+begin before the last one ended. A restarted run keeps its lines, because the machine was busy.
 Cooldown branches are part of their parent's timeline.
 """
 
@@ -11,17 +12,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from harness.core.atomic_files import read_record
+from harness.core.atomic_files import json_checksum, parse_json, read_record
 from harness.records.paths import RunDir
+from harness.records.typed_values import parse_record
 
 BEGIN, TRAIN, END = "start", "train", "end"
 """Phase that begins an attempt, phase of the steps, and phase after which the devices are free."""
+CHECKSUM_DIGITS = 16
+_CHECKSUM = "checksum"
 REWRITE_SECONDS = 10.0
 """Seconds after which a lasting phase is written again, so a kill leaves at most these unknown."""
 
@@ -89,7 +94,8 @@ class Timeline:
     def _append(self, now: float, phase: str, step: int, share: float) -> None:
         self._phase, self._written = phase, now
         line = {"time": round(now, 3), "phase": phase, "attempt": self._attempt, "width": self._width}
-        text = json.dumps(line | {"step": step, "share": share}) + "\n"
+        line |= {"step": step, "share": share}
+        text = json.dumps(line | {_CHECKSUM: _checksum(line)}) + "\n"
         with contextlib.suppress(OSError), self._path.open("a") as file:
             # A truncated line is ended first, so that the next one can be read.
             begins, self._broken = "\n" if self._broken else "", True
@@ -100,27 +106,39 @@ class Timeline:
 
 def read_timeline(run: RunDir) -> list[TimelineEntry]:
     """Return the readable lines in order; empty if the file is missing."""
+    return [entry for entry in _parse_lines(run) if entry is not None]
+
+
+def unreadable_lines(run: RunDir) -> int:
+    """Return the number of lines that `read_timeline` leaves out: damaged, or cut short by a kill. A file
+    that is there and cannot be read counts as one."""
+    return _parse_lines(run).count(None)
+
+
+def _parse_lines(run: RunDir) -> list[TimelineEntry | None]:
     try:
-        lines = (read_record(run.timeline, errors="replace") or "").splitlines()
+        text = read_record(run.timeline, errors="replace")
     except OSError:
-        return []
-    return [entry for line in lines if (entry := _parse_line(line)) is not None]
+        text = None
+    if text is None:
+        return [None] * os.path.lexists(run.timeline)
+    return [_parse_line(line) for line in text.split("\n") if line]
 
 
 def _parse_line(line: str) -> TimelineEntry | None:
-    try:
-        content: Any = json.loads(line)
-        entry = TimelineEntry(
-            float(content["time"]),
-            str(content["phase"]),
-            int(content["attempt"]),
-            int(content["width"]),
-            int(content.get("step", 0)),
-            float(content.get("share", 1.0)),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    """Return the entry of a line; None if its checksum does not fit, or, without one, its keys or types."""
+    content = parse_json(line)
+    if not isinstance(content, dict):
         return None
-    return entry if math.isfinite(entry.time) and math.isfinite(entry.share) and entry.width > 0 else None
+    checksum = content.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(content):
+        return None
+    entry = parse_record(TimelineEntry, content)
+    return entry if entry is not None and entry.width > 0 else None
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return json_checksum(content)[:CHECKSUM_DIGITS]
 
 
 def phase_spans(entries: Sequence[TimelineEntry], until: float | None = None) -> list[PhaseSpan]:

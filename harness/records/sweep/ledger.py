@@ -37,7 +37,7 @@ def append(sweep: SweepDir, kind: str, content: dict[str, Any]) -> dict[str, Any
 def read(sweep: SweepDir, kind: str | None = None) -> list[dict[str, Any]]:
     """Return the readable entries in order, of one kind or of all."""
     entries = []
-    for line in (read_record(sweep.ledger, errors="replace") or "").splitlines():
+    for line in _lines(sweep):
         entry = parse_json(line)
         if not isinstance(entry, dict) or not entry.keys() >= _ENTRY_KEYS:
             continue
@@ -59,6 +59,20 @@ def edited_positions(sweep: SweepDir) -> list[int]:
             wrong.append(position)
         previous = entry["hash"]
     return wrong
+
+
+def unreadable_lines(sweep: SweepDir) -> int:
+    """Return the number of lines that `read` leaves out: damaged, or cut short by a kill. A ledger that is
+    there and holds nothing counts as one."""
+    if not os.path.lexists(sweep.ledger):
+        return 0
+    lines = _lines(sweep)
+    return len(lines) - len(read(sweep)) if lines else 1
+
+
+def _lines(sweep: SweepDir) -> list[str]:
+    text = read_record(sweep.ledger, errors="replace") or ""
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _is_unchanged(entry: dict[str, Any]) -> bool:
