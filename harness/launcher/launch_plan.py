@@ -10,6 +10,7 @@ from harness.config.schema.engine import EngineConfig
 from harness.core.errors import UserError
 from harness.launcher import run_directories
 from harness.launcher.cost.measurements import load_corrections, load_observations
+from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
@@ -50,6 +51,11 @@ class LaunchPlan:
     def settings(self) -> EngineConfig:
         """The engine config, which all runs share."""
         return self.blocks[0].runs[0].config.engine
+
+    @property
+    def platform(self) -> str:
+        """The JAX platform, which all runs share."""
+        return self.blocks[0].runs[0].config.cluster.platform
 
     @property
     def worker_specs(self) -> list[WorkerSpec]:
@@ -94,7 +100,9 @@ def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
             f"resume.replan=true: workers still train these runs. Run `harness stop {plan.sweep.path}` first."
         )
     names = {run.name for run in replan}
-    places = frozen.freeze_places(plan.sweep, plan.blocks, names, plan.forecast.estimates)
+    simulated = plan.settings.name == "local" and plan.platform == "cpu"
+    cores = cpu_cores() if simulated else None
+    places = frozen.freeze_places(plan.sweep, plan.blocks, names, plan.forecast.estimates, cores)
     if runs := frozen.runs_on_other_mesh(plan.runs, places):
         note(
             f"{runs[0].name} and {len(runs) - 1} more keep the mesh of their first launch; "

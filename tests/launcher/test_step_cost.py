@@ -20,6 +20,7 @@ from harness.launcher.cost.step_cost import (
 )
 from harness.launcher.placement.frozen import freeze_places
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
+from harness.records.paths import SweepDir
 from harness.records.run import metrics
 from harness.records.run.status import State, Status, write_status
 from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
@@ -210,10 +211,11 @@ class TestLearning:
         assert measurements.load_observations("cpu") == []
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', b"\xff"])
-    def test_a_damaged_cache_is_an_empty_one(self, content):
-        path = measurements._path()
+    def test_a_damaged_cache_is_an_empty_one(self, content, capsys):
+        path = measurements._OBSERVATIONS.path
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         assert measurements.load_observations("cpu") == []
+        assert "is damaged" in capsys.readouterr().err
 
     def test_the_cache_keeps_the_newest(self, tmp_path, monkeypatch):
         monkeypatch.setattr(measurements, "MAX_OBSERVATIONS", 2)
@@ -250,9 +252,9 @@ def test_what_a_sweep_put_to_use_is_of_the_devices_that_it_had(tmp_path):
     run = run_of(tmp_path)
     took = finish(run)
     trained = next(span for span in phase_spans(read_timeline(run.dir)) if span.phase == TRAIN).seconds
-    said, idle = measurements.utilisation_lines([run], 4)
+    said, idle = measurements.utilisation_lines(SweepDir(tmp_path), [run], 4)
     assert f"{100 * trained / (4 * took):.1f} % of 4 devices" in said
     assert "no lane 75.0 %" in idle
-    assert measurements.utilisation_lines([run], 0)[0].startswith(
+    assert measurements.utilisation_lines(SweepDir(tmp_path), [run], 0)[0].startswith(
         f"Utilisation {100 * trained / took:.1f} % of 1 device "
     )

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.records.run.timeline import PhaseSpan
-from harness.records.run.utilisation import PAUSE_SECONDS, utilisation
+from harness.records.run.utilisation import PAUSE_SECONDS, describe_utilisation, utilisation
+
+DRAWN = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["train", "save"])),
+    min_size=1,
+    max_size=8,
+)
+"""Start, length, width and phase of each lane."""
 
 
 def span(phase: str, start: float, end: float, width: int = 1, first: int = 0, last: int = 0) -> PhaseSpan:
@@ -25,6 +32,18 @@ def test_by_hand():
     assert [*found.idle][:2] == ["compile", "no lane"]
     assert found.share == pytest.approx(16 / 27)
     assert utilisation([wide, narrow], devices=4).share == pytest.approx(16 / 36)
+
+
+def test_devices_that_share_cores_count_as_the_cores():
+    """Four simulated devices on two cores: while all train, each has half a core."""
+    pair = [[span("train", 0, 10, 2)], [span("compile", 0, 4, 2), span("train", 4, 12, 2)]]
+    found = utilisation(pair, cores=2)
+    assert (found.devices, found.unit, found.seconds) == (2, "core", 12)
+    assert found.work == pytest.approx(10 + 6 + 4)
+    assert found.idle == {"compile": pytest.approx(4)}
+    assert describe_utilisation(found)[0] == "utilisation 83.3 % of 2 cores over 0:12"
+    assert utilisation(pair, cores=8).devices == 4, "more cores than devices say nothing"
+    assert utilisation([[span("train", 0, 10)]], devices=8, cores=2).share == pytest.approx(0.5)
 
 
 def test_steps_that_were_made_again_are_idle():
@@ -72,15 +91,23 @@ def test_nothing_at_work_is_no_utilisation():
     assert utilisation([[], [span("train", 3, 3)]]) is None
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 30), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["train", "save"])
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
+@given(DRAWN)
+@settings(max_examples=60, deadline=None)
+def test_shared_cores_against_a_count_of_every_second(drawn):
+    lanes = [[span(phase, start, start + length, width)] for start, length, width, phase in drawn]
+    work, peak = 0.0, 0
+    for second in range(40):
+        busy = [(w, phase) for start, length, w, phase in drawn if start <= second < start + length]
+        total = sum(w for w, _ in busy)
+        peak = max(peak, total)
+        work += sum(w for w, phase in busy if phase == "train") * min(1, 3 / max(total, 1))
+    found = utilisation(lanes, cores=3)
+    assert found.devices == min(3, peak)
+    assert found.work == pytest.approx(work)
+    assert found.work + sum(found.idle.values()) == pytest.approx(found.devices * found.seconds)
+
+
+@given(DRAWN)
 @settings(max_examples=60, deadline=None)
 def test_against_a_count_of_every_second(drawn):
     lanes = [[span(phase, start, start + length, width)] for start, length, width, phase in drawn]

@@ -6,13 +6,11 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.core import atomic_files
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
 from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of
@@ -21,7 +19,7 @@ from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
 from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
-from harness.records.run.utilisation import describe_utilisation, utilisation
+from harness.records.run.utilisation import describe_utilisation, machine_cores, utilisation
 from harness.records.sweep import ledger
 
 WARMUP_STEPS = 5
@@ -33,6 +31,7 @@ MAX_OBSERVATIONS = 1000
 """Newest observations that are kept for each kind of machine."""
 STEADY_PHASES = (TRAIN, "evaluate", "save")
 """Phases that are measured apart; all others count as startup."""
+_OBSERVATIONS = CacheEntry("cost", "observations", {})
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class RunTiming:
 
 def load_observations(platform: str) -> list[Observation]:
     """Return the observations on this kind of machine, oldest first; none if the cache is damaged."""
-    content = atomic_files.read_json(_path())
+    content = _OBSERVATIONS.read_json()
     entries = content.get(machine_kind(platform), []) if isinstance(content, dict) else []
     try:
         return [Observation(**entry) for entry in entries]
@@ -124,10 +123,10 @@ def _save_observations(
     for run in runs:
         warm = program_hash(run.config) in compiled
         observations.append(to_observation(run, timings[run.name], oversubscription, warm))
-    content = atomic_files.read_json(_path())
+    content = _OBSERVATIONS.read_json()
     entries = [dataclasses.asdict(observation) for observation in observations[-MAX_OBSERVATIONS:]]
     content = (content if isinstance(content, dict) else {}) | {machine_kind(platform): entries}
-    atomic_files.write_json(_path(), content)
+    _OBSERVATIONS.write_json(content)
 
 
 def _to_predictions(
@@ -174,10 +173,11 @@ def _record_errors(sweep: SweepDir, measured: Mapping[str, float]) -> list[str]:
     ]
 
 
-def utilisation_lines(runs: Sequence[Run], devices: int) -> list[str]:
+def utilisation_lines(sweep: SweepDir, runs: Sequence[Run], devices: int) -> list[str]:
     """Return lines about the share of the machine that trained, and what the rest did. `devices`: number of
     devices of the machine; 0 takes the largest number that was in use at once."""
-    result = utilisation([phase_spans(read_timeline(run.dir)) for run in runs], devices or None)
+    lanes = [phase_spans(read_timeline(run.dir)) for run in runs]
+    result = utilisation(lanes, devices or None, machine_cores(sweep))
     if result is None:
         return []
     title, *details = describe_utilisation(result)
@@ -191,7 +191,3 @@ def _placements(sweep: SweepDir) -> dict[str, dict[str, Any]]:
         for entry in ledger.read_valid(sweep, "placement")
         for name, place in entry["content"]["runs"].items()
     }
-
-
-def _path() -> Path:
-    return cache_dir("cost") / "observations.json"

@@ -37,9 +37,11 @@ def freeze_places(
     blocks: Sequence[Block],
     replan: Container[str] = (),
     estimates: Mapping[str, RunEstimate] | None = None,
+    cores: int | None = None,
 ) -> dict[str, FrozenPlace]:
     """Write a place for each run that has none, or whose name is in `replan`. Returns all places. The
-    estimate of a run is written beside its place, to be compared with its measured time later."""
+    estimate of a run is written beside its place, to be compared with its measured time later. `cores`: cores
+    of the machine, if it simulates the devices."""
     existing, new, estimates = read_places(sweep), {}, estimates or {}
     for block in blocks:
         for lane, run in enumerate(block.runs):
@@ -50,7 +52,7 @@ def freeze_places(
         ledger.append(sweep, "amendment", {"detail": _addition_text(added, existing), "runs": added})
     if new:
         records = {name: to_plain(place) | _prediction(estimates.get(name)) for name, place in new.items()}
-        ledger.append(sweep, "placement", {"runs": records})
+        ledger.append(sweep, "placement", {"runs": records} | ({"cores": cores} if cores else {}))
     return existing | new
 
 

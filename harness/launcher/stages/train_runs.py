@@ -61,7 +61,7 @@ def train_runs(
     for line in [*plan_lines(plan.sweep, runs, todo.forecast), *design_power(plan.sweep, runs).lines]:
         note(line)
     failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
-    for line in utilisation_lines(runs, plan.settings.devices):
+    for line in utilisation_lines(plan.sweep, runs, plan.settings.devices):
         note(line)
     return failed
 

@@ -6,45 +6,65 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from harness.core.errors import printable
 from harness.core.number_format import format_clock
 from harness.launcher.runs import Run
+from harness.records.run.pace import Pace
 from harness.records.run.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class DoneShare:
-    """Share of the sweep's FLOPs that is done, and the time left."""
+class SweepPace:
+    """Share of a sweep that is done, and the pace of the whole machine since the first new step."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self._total = sum(run.flops for run in runs)
-        self._done = {run.name: run.flops * _completed_share(read_status(run.dir)) for run in runs}
-        self._begin, self._start = time.monotonic(), sum(self._done.values())
+        statuses = [(run, read_status(run.dir)) for run in runs]
+        self._runs = runs
+        self._done = {run.name: _completed_share(status) for run, status in statuses}
+        self._trained = {run.name: _trained_share(status) for run, status in statuses}
+        self._whole, self._now = self._left, time.monotonic()
+        self._first: tuple[float, dict[str, float]] | None = None
 
     def update(self, run: Run, status: Status) -> None:
-        """Take in the status of a run."""
-        self._done[run.name] = run.flops * _completed_share(status)
+        """Take in the status of a run. The clock of the pace starts at the first new step that is seen."""
+        trained, self._now = _trained_share(status), time.monotonic()
+        is_new = trained > self._trained[run.name]
+        self._done[run.name], self._trained[run.name] = _completed_share(status), trained
+        if is_new and self._first is None:
+            self._first = self._now, dict(self._trained)
 
     @property
     def share(self) -> float:
-        """Share of the FLOPs that is done, 0 to 1."""
-        return sum(self._done.values()) / self._total if self._total else 1.0
+        """Share of the sweep's FLOPs that is done, 0 to 1."""
+        total = sum(run.flops for run in self._runs)
+        return 1 - self._left / total if total else 1.0
 
     @property
-    def seconds_left(self) -> float | None:
-        """Seconds left at the pace so far; None before any progress."""
-        elapsed, progress = time.monotonic() - self._begin, sum(self._done.values()) - self._start
-        return elapsed * (self._total - sum(self._done.values())) / progress if progress > 0 else None
+    def text(self) -> str:
+        """Tokens per second of the machine and the time left, such as `12,345 tokens/s, 3:21 left`; empty
+        until the pace is known."""
+        begin, before = self._first or (self._now, self._trained)
+        shares = {name: max(0.0, share - before[name]) for name, share in self._trained.items()}
+        flops = sum(run.flops * shares[run.name] for run in self._runs)
+        tokens = sum(run.tokens * shares[run.name] for run in self._runs)
+        pace = Pace(flops, self._now - begin, self._whole)
+        left = pace.seconds_for(self._left)
+        return "" if left is None else f"{tokens / pace.seconds:,.0f} tokens/s, {format_clock(left)} left"
+
+    @property
+    def _left(self) -> float:
+        """FLOPs of the steps that are not done."""
+        return sum(run.flops * (1 - self._done[run.name]) for run in self._runs)
 
 
 class LineDisplay:
     """Plain text: one line per finished run, and a line about the sweep every few seconds."""
 
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
-        self._console, self._done_share = console, DoneShare(runs)
+        self._console, self._pace = console, SweepPace(runs)
         self._count, self._total, self._last = 0, len(runs), time.monotonic()
 
     def show(self, active: Sequence[Run]) -> None:
@@ -53,19 +73,14 @@ class LineDisplay:
         if now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        statuses = [(run, read_status(run.dir)) for run in active]
-        for run, status in statuses:
-            self._done_share.update(run, status)
-        speed = sum(status.tokens_per_second or 0.0 for _, status in statuses)
-        left = self._done_share.seconds_left
-        self.note(
-            f"{self._done_share.share:4.0%} done, {len(active)} runs at work, {speed:,.0f} tokens/s"
-            + (f", {format_clock(left)} left" if left is not None else "")
-        )
+        for run in active:
+            self._pace.update(run, read_status(run.dir))
+        runs = f"{len(active)} run{'s' * (len(active) != 1)} at work"
+        self.note(", ".join(filter(None, [f"{self._pace.share:4.0%} done", runs, self._pace.text])))
 
     def finished(self, run: Run, status: Status) -> None:
         """Print how a run ended, with its number among the finished."""
-        self._done_share.update(run, status)
+        self._pace.update(run, status)
         self._count += 1
         self.note(f"[{self._count}/{self._total}] {run.name}: {ending_text(status)}")
 
@@ -81,13 +96,12 @@ class BarDisplay:
     """Progress bars: one for each running run, and one for the whole sweep."""
 
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
-        self._done_share = DoneShare(runs)
+        self._pace = SweepPace(runs)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[detail]}"),
-            TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
         )
@@ -101,17 +115,16 @@ class BarDisplay:
             self._progress.remove_task(self._bars.pop(name))
         for run in active:
             status = read_status(run.dir)
-            self._done_share.update(run, status)
+            self._pace.update(run, status)
             if run.name not in self._bars:
                 self._bars[run.name] = self._progress.add_task(run.name, total=run.facts.steps, detail="")
-            self._progress.update(self._bars[run.name], completed=status.step, detail=_detail(status))
-        left = self._done_share.seconds_left
-        detail = f"{format_clock(left)} left" if left is not None else ""
-        self._progress.update(self._sweep_bar, completed=self._done_share.share, detail=detail)
+            detail = f"loss {status.loss:.3f}" if status.loss is not None else status.phase
+            self._progress.update(self._bars[run.name], completed=status.step, detail=detail)
+        self._progress.update(self._sweep_bar, completed=self._pace.share, detail=self._pace.text)
 
     def finished(self, run: Run, status: Status) -> None:
         """Print how a run ended."""
-        self._done_share.update(run, status)
+        self._pace.update(run, status)
         self._progress.console.print(f"{run.name}: {ending_text(status)}", markup=False, highlight=False)
 
     def note(self, text: str) -> None:
@@ -140,12 +153,9 @@ def ending_text(status: Status) -> str:
 
 
 def _completed_share(status: Status) -> float:
-    if status.state.is_final:
-        return 1.0
+    return 1.0 if status.state.is_final else _trained_share(status)
+
+
+def _trained_share(status: Status) -> float:
+    """Return the share of the steps that were trained; a run that failed for good does not add to it."""
     return min(status.step / status.steps, 1.0) if status.steps else 0.0
-
-
-def _detail(status: Status) -> str:
-    loss = f"loss {status.loss:.3f}" if status.loss is not None else status.phase
-    speed = f"{status.tokens_per_second:,.0f} tokens/s" if status.tokens_per_second else ""
-    return f"{loss}  {speed}"

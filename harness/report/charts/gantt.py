@@ -10,14 +10,20 @@ import altair as alt
 import polars as pl
 
 from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan
-from harness.records.run.utilisation import active_sessions, describe_utilisation, utilisation
+from harness.records.run.utilisation import (
+    active_sessions,
+    describe_utilisation,
+    machine_cores,
+    utilisation,
+)
 from harness.report.charts.marks import MARGIN, WIDTH, inline_csv
+from harness.report.charts.theme import PARTS
 from harness.report.frames.sweep_frames import Frames
 
 MAX_ROWS, MAX_BARS, MIN_BARS_PER_ROW = 40, 3000, 60
 """Limits: lanes that are drawn, bars in all (bars of a row are merged above it), bars of a row at least."""
 PHASES = (BEGIN, TRAIN, "compile", "evaluate", "save", "load", "branch")
-"""Phases in the order of the theme's colours; the first colour is grey."""
+"""Phases in the order of the theme's colours of parts; the first colour is grey."""
 UNITS = ((3 * 3600.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 """Units of time: seconds of the sweep from which a unit is used, seconds per unit, name."""
 LETTER_WIDTH = 5.4
@@ -39,7 +45,8 @@ class PhaseBar:
 
 def gantt(content: Frames) -> alt.LayerChart | None:
     """Draw the lanes of all runs. Returns None if no run has a timeline."""
-    used = utilisation([*content.lanes.values()])
+    cores = machine_cores(content.sweep) if content.sweep else None
+    used = utilisation([*content.lanes.values()], cores=cores)
     if used is None:
         return None
     rows = pack_rows(content.lanes)
@@ -134,7 +141,7 @@ def _chart(table: pl.DataFrame, unit: str) -> alt.LayerChart:
         y=alt.Y("lane:O").axis(title="lane"),
     )
     legend = [name for name in phases if name in present]
-    color = alt.Color("phase:N").scale(domain=phases).legend(values=legend)
+    color = alt.Color("phase:N").scale(domain=phases, range=PARTS).legend(values=legend)
     tooltips = [alt.Tooltip("label:N", title="run"), alt.Tooltip("phase:N"), alt.Tooltip("devices:Q")]
     tooltips += [alt.Tooltip(f"{end}:Q", title=f"{end} ({unit})", format=".4~g") for end in ("start", "end")]
     bars = base.mark_bar(height=BAR_HEIGHT).encode(x2="end:Q", color=color, tooltip=tooltips)

@@ -13,11 +13,12 @@ import polars as pl
 from harness.compare.inputs.json_values import read_json_object
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import list_parts, read_curve
+from harness.records.run.pace import MIN_SECONDS, Pace
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.run_lock import owner, worker_of
 from harness.records.run.status import State, Status, read_status
 from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan, TimelineEntry, phase_spans, read_timeline
-from harness.records.run.utilisation import Utilisation, active_sessions, utilisation
+from harness.records.run.utilisation import Utilisation, active_sessions, machine_cores, utilisation
 from harness.records.sweep import ledger
 
 FAILED = (State.failed, State.oom, State.refused, State.lost, State.diverged)
@@ -82,21 +83,21 @@ class RunProgress:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Steps per second since the attempt began to train, evaluating and saving included."""
+        """Steps per second since the attempt began to train, evaluating and saving included; None in its
+        first seconds, whose steps say little."""
         entries = [entry for entry in self.timeline if entry.attempt == self.status.attempt]
         last_begin = next((i for i in range(len(entries) - 1, -1, -1) if entries[i].phase == BEGIN), 0)
         training = (entry for entry in entries[last_begin:] if entry.phase == TRAIN and entry.share == 1)
         first = next(training, None)
-        if first is None or self.status.step <= first.step or self.now <= first.time:
+        if first is None or self.status.step <= first.step or self.now - first.time < MIN_SECONDS:
             return None
         return (self.status.step - first.step) / (self.now - first.time)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens per second of the attempt, or of the last step alone at its beginning."""
-        if self.steps_per_second is None:
-            return self.status.tokens_per_second
-        return self.steps_per_second * self.record.facts.tokens_per_step
+        """Tokens per second of the attempt; None at its beginning."""
+        pace = self.steps_per_second
+        return pace * self.record.facts.tokens_per_step if pace else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -115,6 +116,8 @@ class SweepProgress:
     driver_alive: bool
     """True if a driver is alive, or a worker that has not begun some of its runs."""
     now: float
+    cores: int | None = None
+    """Cores of the machine that simulates the devices; None if they are real, or elsewhere."""
 
     def _select(self, condition: Callable[[RunProgress], bool]) -> list[RunProgress]:
         return [run for run in self.runs if condition(run)]
@@ -163,24 +166,32 @@ class SweepProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Predicted seconds to the end, at the pace since the sweep was last resumed; None at its start."""
+        """Predicted seconds to the end, at the pace since the first step after the sweep was last resumed;
+        None until that pace is known."""
         sessions = active_sessions([span for run in self.runs for span in run.spans])
         if not sessions or not self.running:
             return None
         begin = sessions[-1][0]
+        trained = [span for run in self.runs for span in _trained_since(run, begin)]
+        first = min((max(begin, span.start) for span in trained), default=self.now)
         flops_since = sum(run.flops / max(1, run.steps) * _steps_since(run, begin) for run in self.runs)
         left = sum(run.flops * (1 - run.done_share) for run in self.runs)
-        return left * (self.now - begin) / flops_since if flops_since > 0 else None
+        return Pace(flops_since, self.now - first, flops_since + left).seconds_for(left)
 
     @property
     def utilisation(self) -> Utilisation | None:
         """Utilisation of the devices so far; None if no run has a timeline."""
-        return utilisation([run.spans for run in self.runs])
+        return utilisation([run.spans for run in self.runs], cores=self.cores)
+
+
+def _trained_since(run: RunProgress, begin: float) -> list[PhaseSpan]:
+    """Return the spans in which the run, not a branch, trained after `begin` (UTC seconds)."""
+    return [span for span in run.spans if span.phase == TRAIN and span.share == 1 and span.end > begin]
 
 
 def _steps_since(run: RunProgress, begin: float) -> int:
     """Return the steps trained since `begin` (UTC seconds)."""
-    trained = [span for span in run.spans if span.phase == TRAIN and span.share == 1 and span.end > begin]
+    trained = _trained_since(run, begin)
     return max(0, run.status.step - trained[0].first) if trained else 0
 
 
@@ -202,7 +213,8 @@ class ProgressReader:
         pending = (run for run in self.sweep.runs() if read_status(run).state is State.pending)
         has_driver = owner(self.sweep.driver_lock) is not None
         is_alive = has_driver or any(worker_of(run) is not None for run in pending)
-        return SweepProgress(self.sweep.path.name, control, runs, is_alive, now)
+        cores = self._read_if_changed("cores", self.sweep.ledger, lambda: machine_cores(self.sweep))
+        return SweepProgress(self.sweep.path.name, control, runs, is_alive, now, cores)
 
     def _run_progress(
         self, run: RunDir, control: str, lanes: dict[str, int], now: float
