@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -16,7 +17,8 @@ from harness.cli import main
 from harness.compare.checkpoints.replay_check import check_state, find_mismatches
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.inspection.replay.verify import verify
+from harness.inspection.replay.step_range import find_step_range
+from harness.inspection.replay.verify import verify as verify_afresh
 from harness.records.run.checkpoint_manifest import read_manifest, write_manifest
 from harness.records.run.environment import Environment, append_entry, environment_at, environment_changes
 from harness.records.run.provenance import code_hash_at, read_provenance, write_provenance
@@ -25,13 +27,26 @@ from tests.inspection.conftest import trained
 from tests.inspection.saved import change_rows, change_weights
 from tests.training import test_finetune, test_images
 
+verify = functools.partial(verify_afresh, cached=True)
+"""What is compared does not depend on where its programs come from."""
+
+
+def test_programs_are_compiled_afresh(one, tmp_path, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path))
+    assert verify_afresh(one.path).same
+    assert not [*tmp_path.rglob("programs/step-*")]
+    assert verify(one.path).same
+    assert [*tmp_path.rglob("programs/step-*")]
+
 
 def test_a_run_is_bitwise_what_it_was(one):
     before = {path: path.stat().st_mtime_ns for path in one.path.rglob("*")}
     found = verify(one.path)
     assert found.same
     assert (found.name, found.first, found.last, found.equal) == ("xs/mha/seed0", 24, 30, 6)
-    assert found.columns == ("loss", "grad_norm", "learning_rate")
+    assert found.columns == ("loss", "grad_norm", "learning_rate", "tokens", "flops")
+    assert (found.evaluations.steps, found.evaluations.equal, found.evaluations.parting) == ((30,), 1, None)
+    assert found.evaluations.columns == ("tokens", "flops", "loss", "bits_per_byte", "decayed")
     (state,) = found.states
     assert (state.step, state.differing, state.same_examples) == (30, (), True)
     assert state.arrays > 20
@@ -45,6 +60,7 @@ def test_from_its_start_over_several_checkpoints(one):
     found = verify(f"{one.path}@0", steps=15)
     assert found.same
     assert (found.first, found.last, [state.step for state in found.states]) == (0, 15, [8, 13])
+    assert (found.evaluations.steps, found.evaluations.equal) == ((15,), 1)
 
 
 def test_a_branch_starts_from_its_parent(one):
@@ -52,6 +68,7 @@ def test_a_branch_starts_from_its_parent(one):
     assert found.same
     assert (found.name, found.first, found.last) == ("xs/mha/seed0/branch50", 13, 15)
     assert [state.step for state in found.states] == [15]
+    assert (found.evaluations.steps, found.evaluations.equal) == ((15,), 1)
 
 
 @pytest.mark.slow
@@ -74,6 +91,57 @@ def test_a_bit_of_a_loss_is_seen(one, copied):
     assert (found.equal, found.parting.step, found.parting.column) == (5, 27, "loss")
     assert 0 < found.largest == found.parting.recorded - found.parting.replayed < 1e-14
     assert found.states[0].same
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("loss", lambda rows: rows.with_columns(loss=pl.col("loss") - 0.3)),
+        (
+            "loss",
+            lambda rows: rows.filter(pl.col("step") < 30).vstack(
+                rows.tail(1).with_columns(domain=pl.lit("b"))
+            ),
+        ),
+        ("bits_per_byte", lambda rows: rows.with_columns(bits_per_byte=pl.col("bits_per_byte") * 1.0000001)),
+        ("tokens", lambda rows: rows.with_columns(tokens=pl.col("tokens") * 2)),
+        ("decayed", lambda rows: rows.with_columns(decayed=~pl.col("decayed"))),
+    ],
+)
+def test_a_changed_evaluation_is_seen(one, copied, column, change):
+    run = copied(one)
+    change_rows(run, "evals", change)
+    found = verify(run.path)
+    assert not found.same
+    assert found.parting is None
+    parting = found.evaluations.parting
+    assert (found.evaluations.equal, parting.step, parting.column) == (0, 30, column)
+
+
+def test_a_lowered_evaluation_of_a_branch_is_seen(one, copied):
+    run = copied(one)
+    change_rows(run.branch(0.5), "evals", lambda rows: rows.with_columns(loss=pl.col("loss") - 0.3))
+    found = verify(run.branch(0.5).path)
+    assert not found.same
+    assert found.evaluations.largest == pytest.approx(0.3)
+
+
+def test_the_range_without_a_step_has_an_evaluation(one, copied):
+    run = copied(one)
+    assert find_step_range(run.path).evaluated_steps == (30,)
+    for step in (24, 30):  # the curve still reaches to 30
+        run.manifest(step).unlink()
+    part = find_step_range(run.path)
+    assert (part.first, part.last, part.evaluated_steps) == (13, 16, (15,))
+    run.manifest(16).unlink()
+    change_rows(run, "evals", lambda rows: rows.filter(pl.col("step") == 30))
+    part = find_step_range(run.path)
+    assert (part.first, part.last, part.evaluated_steps) == (13, 30, (30,))
+    change_rows(run, "evals", lambda rows: rows.with_columns(step=pl.lit(13, pl.Int64)))
+    part = find_step_range(run.path)
+    assert (part.first, part.last, part.evaluated_steps) == (8, 13, (13,))
+    assert find_step_range(f"{run.path}@13").evaluated_steps == (13,)
+    assert find_step_range(f"{run.path}@0").evaluated_steps == ()
 
 
 def test_a_bit_of_a_weight_is_seen(one, copied):
@@ -114,6 +182,7 @@ def test_what_changed_around_a_run_is_named(one, copied):
     assert said["code"][0] == "f" * 12
     assert said["flags"] == ("--xla_old=1", "none")
     assert said["optax"][0] == "0.1"
+    assert not found.unrecorded
     assert "code" not in {each.what for each in verify(f"{run.path}@16").changes}
 
 
@@ -125,7 +194,34 @@ def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     atomic_files.write_json(run.run, content)
     found = verify(run.path)
     assert found.same
-    assert "were not recorded" in found.notes[0]
+    assert found.unrecorded == ("devices", "processor", "XLA flags", "environment variables")
+
+
+def test_a_run_of_an_earlier_version_is_not_said_to_be_in_the_same_environment(one, copied, capsys):
+    run = copied(one)
+    record = read_provenance(run)
+    assert record
+    (seen,) = record.surroundings
+    old = {key: value for key, value in seen.items() if key != "variables"}
+    write_provenance(run, dataclasses.replace(record, surroundings=[old]))
+    change_rows(run, "steps", lambda rows: rows.with_columns(loss=pl.col("loss") + 1.0))
+    assert main(["verify", str(run.path), "--cached"]) == 1
+    said = capsys.readouterr().out
+    assert "Not recorded, so they may differ: environment variables of JAX and XLA." in said
+
+
+def test_a_change_of_environment_within_the_range_is_named(one, copied):
+    run = copied(one)
+    record = read_provenance(run)
+    assert record
+    (seen,) = record.surroundings
+    later = seen | {"step": 27, "cores": seen["cores"] + 60}
+    write_provenance(run, dataclasses.replace(record, surroundings=[seen, later]))
+    (change,) = verify(run.path).changes
+    assert (change.what, change.then) == ("cores", str(seen["cores"] + 60))
+    write_provenance(run, dataclasses.replace(record, code_hash=f"{record.code_hash}@27+{'f' * 64}"))
+    (change,) = verify(run.path).changes
+    assert change.what == "code"
 
 
 def refused(where, steps=None):
@@ -184,13 +280,16 @@ def test_too_few_devices_are_said(one, monkeypatch):
 
 def test_the_verb_in_a_process_of_its_own(one, copied):
     run = copied(one)
-    command = [sys.executable, "-m", "harness.cli", "verify", str(run.path)]
+    moved = run.path.rename(run.path.with_name("seed[0]"))  # a name that reads like a pattern
+    command = [sys.executable, "-m", "harness.cli", "verify", str(moved)]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 bitwise equal" in done.stdout
+    assert "Evaluations at step 30: 1 of 1 bitwise equal" in done.stdout
     assert "arrays bitwise equal; the same examples were read" in done.stdout
-    assert "Changed since" not in done.stdout
+    assert "Different from its training" not in done.stdout
+    assert "may differ" not in done.stdout
 
 
 def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
@@ -200,10 +299,11 @@ def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
     said = capsys.readouterr().out
     assert "0 of 6 bitwise equal" in said
     assert "The first difference is at step 25: grad_norm" in said
-    assert "recorded environment has not changed" in said
+    assert "Everything that it recorded is as it was" in said
     assert main(["verify", str(run.path), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert (content["same"], content["parting"]["step"], content["equal"]) == (False, 25, 0)
+    assert (content["evaluations"]["steps"], content["evaluations"]["equal"]) == ([30], 1)
     assert main(["verify", "nowhere/a"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,37 @@ from harness.records.run.environment import EnvironmentChange
 
 StepRow = Mapping[str, float]
 """Row of the steps table, by column."""
+EvalRow = Mapping[str, Any]
+"""Row of the evaluations table, by column; it has a `domain`."""
+KEYS = ("step", "domain")
+"""Columns that say which row it is."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Value that is not bitwise equal to the recorded one."""
+    """Value that is not bitwise equal to the recorded one. NaN: one side has no such row."""
 
     step: int
     column: str
     recorded: float
     replayed: float
+    domain: str = ""
+    """Held-out domain of an evaluation; empty for a training step."""
+
+
+@dataclass(frozen=True)
+class EvaluationCheck:
+    """Comparison of the evaluations in a range with the recorded ones, in every held-out domain."""
+
+    steps: tuple[int, ...]
+    """Steps at which an evaluation was recorded and replayed."""
+    equal: int
+    """Number of these evaluations that are bitwise equal in all domains."""
+    columns: tuple[str, ...]
+    parting: Mismatch | None
+    """First mismatch."""
+    largest: float
+    """Largest absolute loss difference; 0 if there is none."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class StateCheck:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """Replay of steps `first` + 1 to `last` of a run; `parting` is the first mismatch."""
+    """Replay of steps `first` + 1 to `last` of a run; `parting` is the first mismatch of a step."""
 
     name: str
     """Run name, `<scale>/<variant>/seed<k>[/branch<pct>]`."""
@@ -57,8 +79,11 @@ class ReplayResult:
     parting: Mismatch | None
     largest: float
     """Largest absolute loss difference; 0 if there is none."""
+    evaluations: EvaluationCheck
     states: tuple[StateCheck, ...]
     changes: tuple[EnvironmentChange, ...]
+    unrecorded: tuple[str, ...] = ()
+    """Properties of the environment that the run did not record, and which may differ."""
     notes: tuple[str, ...] = ()
     """Caveats for the reader, one sentence each."""
 
@@ -69,8 +94,9 @@ class ReplayResult:
 
     @property
     def same(self) -> bool:
-        """True if every value and every state is equal."""
-        return self.parting is None and all(state.same for state in self.states)
+        """True if every value, every evaluation and every state is equal."""
+        partings = self.parting, self.evaluations.parting
+        return partings == (None, None) and all(state.same for state in self.states)
 
 
 def same_bits(a: float, b: float) -> bool:
@@ -88,6 +114,36 @@ def find_mismatches(
         for column, value in new_row.items()
         if (old_value := old_row.get(column)) is not None and not same_bits(old_value, value)
     ]
+
+
+def check_evaluations(old_rows: Sequence[EvalRow], new_rows: Sequence[EvalRow]) -> EvaluationCheck:
+    """Compare replayed evaluations with the recorded rows of the same steps. A row that only one side has is
+    a mismatch of its loss."""
+    old = {(row["step"], row["domain"]): row for row in old_rows}
+    new = {(row["step"], row["domain"]): row for row in new_rows}
+    differing = [
+        Mismatch(step, column, _number(old_value), _number(value), domain)
+        for step, domain in sorted(old.keys() | new.keys())
+        for column, old_value, value in _pairs(old.get((step, domain)), new.get((step, domain)))
+        if not same_bits(_number(old_value), _number(value)) or None in (old_value, value)
+    ]
+    steps = sorted({row["step"] for row in new_rows})
+    equal = len(steps) - len({mismatch.step for mismatch in differing})
+    columns = tuple(dict.fromkeys(column for row in new_rows for column in row if column not in KEYS))
+    parting = differing[0] if differing else None
+    return EvaluationCheck(tuple(steps), equal, columns, parting, largest_difference(differing, "loss"))
+
+
+def _pairs(old: EvalRow | None, new: EvalRow | None) -> list[tuple[str, Any, Any]]:
+    """Return column, recorded and replayed value, as far as both sides have one."""
+    if old is None or new is None:
+        return [("loss", old and old["loss"], new and new["loss"])]
+    both = (column for column in new if column not in KEYS and old.get(column) is not None)
+    return [(column, old[column], new[column]) for column in both]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def largest_difference(mismatches: Iterable[Mismatch], column: str) -> float:

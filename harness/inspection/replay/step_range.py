@@ -26,6 +26,8 @@ class StepRange:
     """Checkpoint at `first`, for a branch possibly of its parent; None: the parameters are drawn again."""
     checkpoint_steps: tuple[int, ...]
     """Steps of the range at which the run has a valid checkpoint."""
+    evaluated_steps: tuple[int, ...]
+    """Steps of the range, `first` included, at which the run recorded an evaluation."""
     skipped: tuple[str, ...]
     """Sentence for each damaged checkpoint."""
 
@@ -38,22 +40,37 @@ class StepRange:
 def find_step_range(where: Path | str, steps: int | None = None) -> StepRange:
     """Return the range from RUN@STEP to the next checkpoint, or over `steps` steps.
 
-    RUN starts at the last possible step before a checkpoint. Raises UserError if there is no run, it still
-    trains, or no step follows.
+    RUN starts at the last possible step before a checkpoint, or so early that the range has an evaluation, if
+    the run has one. Raises UserError if there is no run, it still trains, or no step follows.
     """
     run_ref = find_run(where)
     _check_not_running(run_ref)
     valid, faults = _valid_and_damaged(run_ref)
     end = metrics.complete_until(run_ref.run)[0]
     starts = _possible_starts(run_ref, valid)
+    evaluated = [step for step in _evaluated_steps(run_ref) if step <= end]
     first = run_ref.step if run_ref.step is not None else _default_start(starts, valid, end)
+    last = _end_of_range(first, steps, valid, end)
+    is_default = run_ref.step is None and steps is None
+    if is_default and evaluated and not any(first <= step <= last for step in evaluated):
+        first = max((step for step in starts if step <= evaluated[-1] and step < end), default=first)
+        last = max(evaluated[-1], _end_of_range(first, None, valid, end))
     _check_range(run_ref, first, steps, starts, faults, end)
-    following = [step for step in valid if first < step <= end]
-    last = min(first + steps, end) if steps else min(following, default=end)
     origin = starts[first]
     start = None if origin is None else checkpoint_of(origin, first)
-    checkpoint_steps = tuple(step for step in following if step <= last)
-    return StepRange(run_ref, first, last, start, checkpoint_steps, tuple(faults.values()))
+    checkpoint_steps = tuple(step for step in valid if first < step <= last)
+    evaluated_steps = tuple(step for step in evaluated if first <= step <= last)
+    return StepRange(run_ref, first, last, start, checkpoint_steps, evaluated_steps, tuple(faults.values()))
+
+
+def _end_of_range(first: int, steps: int | None, valid: list[int], end: int) -> int:
+    following = [step for step in valid if first < step <= end]
+    return min(first + steps, end) if steps else min(following, default=end)
+
+
+def _evaluated_steps(run_ref: RunRef) -> list[int]:
+    """Return the steps of the recorded evaluations, ascending."""
+    return sorted(set(metrics.read_curve(run_ref.run, "evals")["step"].to_list()))
 
 
 def _check_not_running(run_ref: RunRef) -> None:

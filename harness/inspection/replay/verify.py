@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.compare.checkpoints.replay_check import (
+    EvalRow,
     ReplayResult,
     StateCheck,
     StepRow,
+    check_evaluations,
     check_state,
     find_mismatches,
     largest_difference,
@@ -21,13 +23,14 @@ from harness.compare.checkpoints.replay_check import (
 from harness.config.schema.run import Config
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
+from harness.core.jax_variables import drop_jax_options
+from harness.inspection.replay.conditions import changed_conditions, unrecorded_conditions
 from harness.inspection.replay.step_range import StepRange, find_step_range
 from harness.records.run import environment
 from harness.records.run.checkpoint_manifest import read_manifest
-from harness.records.run.config_file import stored_config_hash
-from harness.records.run.environment import Environment, EnvironmentChange
+from harness.records.run.environment import Environment
 from harness.records.run.metrics import read_curve
-from harness.records.run.provenance import code_hash_at, code_hash_of, package_versions
+from harness.records.run.provenance import package_versions
 from harness.records.sweep.trusted_modules import check_trusted
 
 if TYPE_CHECKING:
@@ -35,26 +38,25 @@ if TYPE_CHECKING:
     from harness.training.schedule import Segment
     from harness.training.step import TrainState
 
-HASH_DIGITS = 12
-"""Number of digits of a hash in messages."""
 
+def verify(
+    where: Path | str, steps: int | None = None, *, trust: bool = False, cached: bool = False
+) -> ReplayResult:
+    """Replay RUN@STEP with its evaluations to the next checkpoint, or over `steps`; compare bit by bit.
 
-def verify(where: Path | str, steps: int | None = None, *, trust: bool = False) -> ReplayResult:
-    """Replay RUN@STEP to the next checkpoint, or over `steps` steps, and compare bit by bit.
-
-    RUN starts at the last possible step before a checkpoint. Nothing is written. Raises UserError
-    if there is nothing to replay, if data or devices changed, or without `trust` for unknown modules.
+    RUN starts at the last possible step before a checkpoint. Nothing is written. Programs are compiled afresh
+    unless `cached`. Raises UserError if there is nothing to replay, if data or devices changed, or without
+    `trust` for unknown modules.
     """
     step_range = find_step_range(where, steps)
     run_ref = step_range.run_ref
     check_trusted(run_ref, trust=trust)
     recorded = environment.environment_at(run_ref.provenance.surroundings, step_range.first)
     _prepare_process(run_ref.config, recorded)
-    programs = _make_programs(step_range)
-    rows, states = _replay_steps(step_range, programs)
-    curve = read_curve(step_range.run, "steps")
-    in_range = (curve["step"] > step_range.first) & (curve["step"] <= step_range.last)
-    differing = find_mismatches(curve.filter(in_range).to_dicts(), rows)
+    programs = _make_programs(step_range, cached=cached)
+    replayed = _replay(step_range, programs)
+    rows = replayed.rows
+    differing = find_mismatches(_recorded_rows(step_range, "steps"), rows)
     return ReplayResult(
         name=_run_name(step_range),
         first=step_range.first,
@@ -63,9 +65,11 @@ def verify(where: Path | str, steps: int | None = None, *, trust: bool = False) 
         columns=tuple(column for column in rows[0] if column != "step"),
         parting=differing[0] if differing else None,
         largest=largest_difference(differing, "loss"),
-        states=tuple(states),
-        changes=tuple(_condition_changes(step_range, recorded, programs)),
-        notes=tuple(_notes(step_range, recorded)),
+        evaluations=check_evaluations(_recorded_rows(step_range, "evals"), replayed.evaluations),
+        states=tuple(replayed.states),
+        changes=tuple(changed_conditions(step_range, programs)),
+        unrecorded=unrecorded_conditions(step_range),
+        notes=tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in step_range.skipped),
     )
 
 
@@ -75,6 +79,8 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
     One process with all devices replays a multi-process run, with the same order of reduction.
     """
     fresh = "jax" not in sys.modules
+    if fresh:
+        drop_jax_options()
     if fresh and config.cluster.platform == "cpu":
         devices = recorded.process_devices if recorded and not recorded.collectives else config.mesh.devices
         env = cpu_env(devices)
@@ -94,8 +100,8 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
     import_modules(config)
 
 
-def _make_programs(step_range: StepRange) -> RunPrograms:
-    """Build the programs of the run without held-out data. Raises UserError for other data or few devices."""
+def _make_programs(step_range: StepRange, *, cached: bool) -> RunPrograms:
+    """Build the programs of the run. Raises UserError for other data or few devices."""
     import jax
 
     from harness.data import describe_data, open_data
@@ -110,31 +116,72 @@ def _make_programs(step_range: StepRange) -> RunPrograms:
     if len(devices) < device_count:
         available = f"{len(devices)} are available here"
         raise UserError(f"{path} was trained on {device_count} devices, but {available}. Replay it there.")
-    model = rebuild_checkpoint_model(run_ref)
-    sampler = open_data(config.data).sampler(config.scale.batch, config.data_seed)
-    return make_run_programs(config, model, devices[:device_count], sampler.batch, {})
+    model, corpus = rebuild_checkpoint_model(run_ref), open_data(config.data)
+    sampler = corpus.sampler(config.scale.batch, config.data_seed)
+    heldout = corpus.heldout(config.evaluation.tokens) if step_range.evaluated_steps else {}
+    return make_run_programs(config, model, devices[:device_count], sampler.batch, heldout, cached=cached)
 
 
-def _replay_steps(step_range: StepRange, programs: RunPrograms) -> tuple[list[StepRow], list[StateCheck]]:
-    """Return the rows of the steps, and a comparison of the state with each checkpoint in the range."""
+@dataclass
+class _Replay:
+    """Rows of the replayed steps and evaluations, and the comparison with each checkpoint in the range."""
+
+    rows: list[StepRow] = field(default_factory=list)
+    evaluations: list[EvalRow] = field(default_factory=list)
+    states: list[StateCheck] = field(default_factory=list)
+
+
+def _replay(step_range: StepRange, programs: RunPrograms) -> _Replay:
+    """Train the steps of the range again, and evaluate where the run did."""
     from harness.data import update_example_hash
     from harness.training.schedule import learning_rate
     from harness.training.step import METRICS
 
     segment, config = _segment(step_range), step_range.run_ref.config
     state, example_hash = _initial_state(step_range, programs)
-    rows: list[StepRow] = []
-    states = []
+    replay = _Replay()
+    replay.evaluations += _evaluate(step_range, programs, segment, step_range.first, state)
     for step in range(step_range.first, step_range.last):
         batch = programs.get_batch(step)
         rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
         state, metrics = programs.step(state, programs.put_batch(batch), rate)
         example_hash = update_example_hash(example_hash, batch.ids_B)
         values = map(float, np.asarray(metrics))  # models without experts lack the last two
-        rows.append({"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate})
+        row = {"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate}
+        replay.rows.append(row | _counters(programs, step + 1))
+        replay.evaluations += _evaluate(step_range, programs, segment, step + 1, state)
         if step + 1 in step_range.checkpoint_steps:
-            states.append(_check_checkpoint(step_range, programs, step + 1, state, example_hash))
-    return rows, states
+            replay.states.append(_check_checkpoint(step_range, programs, step + 1, state, example_hash))
+    return replay
+
+
+def _evaluate(
+    step_range: StepRange, programs: RunPrograms, segment: Segment, step: int, state: TrainState
+) -> list[EvalRow]:
+    """Return a row per held-out domain if the run recorded an evaluation at this step, otherwise none."""
+    from harness.training.schedule import ends_decayed
+
+    if step not in step_range.evaluated_steps:
+        return []
+    decayed = step == segment.last and ends_decayed(programs.config.schedule)
+    common = {"step": step} | _counters(programs, step)
+    return [
+        common | {"domain": domain, "loss": loss, "bits_per_byte": bits, "decayed": decayed}
+        for domain, (loss, bits) in programs.evaluate(state).items()
+    ]
+
+
+def _counters(programs: RunPrograms, step: int) -> dict[str, float]:
+    """Return tokens and FLOPs up to a step, over which a comparison plots losses."""
+    tokens = step * programs.tokens_per_step
+    return {"tokens": tokens, "flops": tokens * programs.trainable_model.flops_per_token}
+
+
+def _recorded_rows(step_range: StepRange, kind: str) -> list[dict[str, Any]]:
+    """Return the rows on disk of the steps, or of the evaluations, that are replayed."""
+    first = step_range.first + (kind == "steps")
+    curve = read_curve(step_range.run, kind)
+    return curve.filter((curve["step"] >= first) & (curve["step"] <= step_range.last)).to_dicts()
 
 
 def _segment(step_range: StepRange) -> Segment:
@@ -176,30 +223,6 @@ def _arrays_by_path(state: TrainState) -> dict[str, np.ndarray]:
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _condition_changes(
-    step_range: StepRange, recorded: Environment | None, programs: RunPrograms
-) -> Iterator[EnvironmentChange]:
-    """Yield the differences in code, config and environment between the record and this replay."""
-    from harness.training.programs.training_environment import current_environment
-
-    run_ref = step_range.run_ref
-    recorded_code = code_hash_at(run_ref.provenance.code_hash, step_range.first)
-    current_code = code_hash_of(run_ref.config)
-    if recorded_code != current_code:
-        yield EnvironmentChange("code", recorded_code[:HASH_DIGITS], current_code[:HASH_DIGITS])
-    recorded_hash, stored_hash = run_ref.provenance.config_hash, stored_config_hash(run_ref.run.config)
-    if recorded_hash != stored_hash:
-        yield EnvironmentChange("config", recorded_hash[:HASH_DIGITS], stored_hash[:HASH_DIGITS])
-    if recorded is not None:
-        yield from environment.environment_changes(recorded, current_environment(programs.devices))
-
-
-def _notes(step_range: StepRange, recorded: Environment | None) -> Iterator[str]:
-    yield from (f"{sentence[0].upper()}{sentence[1:]}." for sentence in step_range.skipped)
-    if recorded is None:
-        yield "The devices and XLA flags of its training were not recorded."
 
 
 def _run_name(step_range: StepRange) -> str:
