@@ -1,4 +1,4 @@
-"""Image grids, and a PNG encoder (ISO/IEC 15948) for eight bits per channel."""
+"""Image grids, a PNG encoder (ISO/IEC 15948) for eight bits per channel, and a check of PNG files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 GAP = 2
 """Pixels between the images of a grid."""
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPE = {1: 0, 3: 2}
 """PNG colour type by number of channels: grey, RGB."""
 
@@ -22,7 +23,21 @@ def encode_png(pixels_HWC: UInt8[np.ndarray, "H W C"]) -> bytes:
     lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, COLOR_TYPE[channels], 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+    return SIGNATURE + b"".join(_chunk(*chunk) for chunk in chunks)
+
+
+def is_intact_png(content: bytes) -> bool:
+    """Return whether the bytes are a PNG file whose chunks all match their CRC-32. No pixel is decoded."""
+    position, name = len(SIGNATURE), b""
+    if not content.startswith(SIGNATURE):
+        return False
+    while position < len(content):
+        (size,) = struct.unpack(">I", content[position : position + 4].ljust(4))
+        name, end = content[position + 4 : position + 8], position + 12 + size
+        if content[position:end] != _chunk(name, content[position + 8 : end - 4]):
+            return False
+        position = end
+    return name == b"IEND"
 
 
 def image_grid(

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import cli
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.core.errors import UserError
+from harness.core.png import encode_png
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import read_config, write_config
 from harness.records.run.find_checkpoint import find_run
@@ -65,7 +67,7 @@ def folder(tmp_path) -> Folder:
     sweep = write_sweep(folder.path / "sweep", Recipe(scales={"xs": 10**7}), import_evil)
     control, treatment = (sweep.run("xs", name, 0) for name in ("mha", "hybrid"))
     control.sample_grid.symlink_to(private)
-    treatment.sample_grid.write_bytes(b"of the stranger")
+    treatment.sample_grid.write_bytes(encode_png(np.zeros((1, 1, 1), np.uint8)))
     record = read_checksummed_json(treatment.run)
     assert record
     write_checksummed_json(treatment.run, record | {"variant": "x/../../../../victim/name"})

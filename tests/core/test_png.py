@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from harness.core.png import encode_png, image_grid
+from harness.core.png import encode_png, image_grid, is_intact_png
 
 
 def read(content):
@@ -41,3 +41,14 @@ def test_a_grid_has_every_image_in_its_place():
     assert (sheet[2:6, 10:16] == 1).all()
     assert (sheet[8:12, 2:8] == 2).all()
     assert (sheet[8:12, 10:16] == 128).all()
+
+
+def test_every_flipped_bit_and_every_cut_of_a_picture_is_seen():
+    content = encode_png(np.random.default_rng(0).integers(0, 256, (3, 4, 3)).astype(np.uint8))
+    assert is_intact_png(content)
+    for place in range(len(content)):
+        assert not is_intact_png(content[:place])
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            assert not is_intact_png(bytes(flipped)), (place, bit)

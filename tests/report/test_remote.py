@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -25,6 +26,7 @@ from harness.compare.inputs.noise_floor import LibraryEntry, write_library
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
 from harness.core.errors import UserError
+from harness.core.png import encode_png
 from harness.records.paths import RECORDS, SweepDir
 from harness.records.remote import file_listing, local_copy
 from harness.records.run.provenance import read_provenance
@@ -58,7 +60,7 @@ def runs(tmp_path_factory) -> Path:
         atomic_files.write_json(run.manifest(64), {"step": 64})
         atomic_files.write_text(run.checkpoint(64) / "weights", "w" * 1000)
         atomic_files.write_text(run.log, "said")
-        atomic_files.write_bytes(run.sample_grid, b"png")
+        atomic_files.write_bytes(run.sample_grid, encode_png(np.zeros((1, 1, 1), np.uint8)))
     for file in (
         sweep.timing,
         sweep.plan,

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.compare import compare
 from harness.core.atomic_files import read_checksummed_json, write_bytes, write_checksummed_json, write_json
+from harness.core.png import encode_png
 from harness.launcher.runs import Run
 from harness.launcher.stages.summary import design_power
 from harness.records.run.config_file import read_config
@@ -25,8 +26,13 @@ from harness.report.tables.terminal import print_comparison
 from tests.report.conftest import sweep_of
 
 UNIT = "mean squared error a value"
-GRID = b"\x89PNG of "
 DISTANCES = {"mha": (10.0, 12.0, 14.0), "hybrid": (8.0, 11.0, 11.0)}
+
+
+def grid(*names) -> bytes:
+    """A picture of its own for each run."""
+    text = "/".join(map(str, names)).encode()
+    return encode_png(np.frombuffer(text, np.uint8)[None, :, None])
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +46,7 @@ def images(tmp_path_factory):
         write_checksummed_json(run.run, record)
         distance = DISTANCES[record["variant"]][record["seed"] % 3]
         write_sample_quality(run, SampleQuality("8 strokes", 64, 16, distance, 1.5))
-        write_bytes(
-            run.sample_grid, GRID + f"{record['scale']}/{record['variant']}/{record['seed']}".encode()
-        )
+        write_bytes(run.sample_grid, grid(record["scale"], record["variant"], record["seed"]))
     return sweep
 
 
@@ -87,7 +91,7 @@ def test_they_stand_in_terminal_markdown_json_and_page(images):
     assert json.loads(json.dumps(dataclasses.asdict(found.samples[0])))["features"] == "8 strokes"
     scales = read_frames(images, found).scales
     for variant in DISTANCES:
-        content = base64.b64encode(GRID + f"{scales[-1]}/{variant}/0".encode()).decode()
+        content = base64.b64encode(grid(scales[-1], variant, 0)).decode()
         assert f"data:image/png;base64,{content}" in page
 
 
@@ -95,7 +99,18 @@ def test_grids_are_among_the_pictures(images, tmp_path):
     found = compare(images)
     content = read_frames(images, found)
     written = {path.name: path for path in draw_pictures(found, content, tmp_path)}
-    assert written["samples_hybrid.png"].read_bytes() == GRID + f"{content.scales[-1]}/hybrid/0".encode()
+    assert written["samples_hybrid.png"].read_bytes() == grid(content.scales[-1], "hybrid", 0)
+
+
+def test_a_damaged_grid_is_not_shown_and_the_page_says_so(images, tmp_path):
+    found = compare(images)
+    path = images.run(read_frames(images, found).scales[-1], "hybrid", 0).sample_grid
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    page = render_page(found, read_frames(images, found))
+    path.write_bytes(whole)
+    assert f"{path} is not shown: it is damaged" in page
+    assert base64.b64encode(whole).decode() not in page
 
 
 def test_losses_are_in_their_own_unit_everywhere(images):

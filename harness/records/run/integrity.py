@@ -12,7 +12,7 @@ from harness.records.run import metrics
 from harness.records.run.checkpoint_manifest import manifest_steps, read_manifest, valid_steps
 from harness.records.run.example_hash import read_examples
 from harness.records.run.provenance import read_provenance
-from harness.records.run.sample_quality import read_sample_quality
+from harness.records.run.sample_quality import read_sample_grid, read_sample_quality
 from harness.records.run.status import State, read_intact_status, read_status
 
 
@@ -58,6 +58,8 @@ def _missing_at_end(run: RunDir, step: int) -> list[str]:
         return [f"{run.examples}: the file is missing or damaged"]
     if run.samples.exists() and read_sample_quality(run) is None:
         return [f"{run.samples}: the file is damaged"]
+    if run.sample_grid.exists() and read_sample_grid(run) is None:
+        return [f"{run.sample_grid}: the picture is damaged"]
     return []
 
 

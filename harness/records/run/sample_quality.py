@@ -1,4 +1,4 @@
-"""Distances of an image run's samples from real images, `samples.json`."""
+"""Samples of an image run: their distances from real images, `samples.json`, and the grid `samples.png`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
+from harness.core.paths import within_folder
+from harness.core.png import is_intact_png
 from harness.records.paths import RunDir
 from harness.records.typed_values import parse_record
 
@@ -33,3 +35,12 @@ def write_sample_quality(run: RunDir, record: SampleQuality) -> None:
 def read_sample_quality(run: RunDir) -> SampleQuality | None:
     """Return the record; None if it is missing or cannot be read."""
     return parse_record(SampleQuality, read_checksummed_json(run.samples), finite=False)
+
+
+def read_sample_grid(run: RunDir) -> bytes | None:
+    """Return the PNG; None if it is missing, damaged, or a link out of the run."""
+    try:
+        content = within_folder(run.sample_grid).read_bytes()
+    except OSError:
+        return None
+    return content if is_intact_png(content) else None

@@ -8,35 +8,34 @@ from pathlib import Path
 
 from harness.core import atomic_files
 from harness.core.paths import file_name, within_folder
-from harness.report.frames.sweep_frames import Frames, RecordedRun
+from harness.records.run.sample_quality import read_sample_grid
+from harness.report.frames.sweep_frames import Frames
 
 
 def read_grids(content: Frames) -> Iterator[tuple[str, bytes]]:
-    """Yield a name and a PNG for each variant; equal seeds share labels and noise. A link that leads out of
-    its run counts as missing (`outward_links`)."""
+    """Yield a name and a PNG for each variant; equal seeds share labels and noise. A grid of `outward_links`
+    counts as missing."""
     for variant in content.variants:
         for scale in reversed([*content.scales, *content.other_scales]):
             runs = [r for r in content.runs if (r.record.scale, r.record.variant) == (scale, variant)]
-            pictures = map(_read_grid, sorted(runs, key=lambda run: run.record.seed))
+            ordered = sorted(runs, key=lambda run: run.record.seed)
+            pictures = (read_sample_grid(run.path) for run in ordered)
             if picture := next(filter(None, pictures), None):
                 yield f"{variant} at {scale}", picture
                 break
 
 
-def _read_grid(run: RecordedRun) -> bytes | None:
-    try:
-        return within_folder(run.path.sample_grid).read_bytes()
-    except OSError:
-        return None
-
-
 def outward_links(content: Frames) -> Iterator[str]:
-    """Yield a sentence for each grid that is not shown because it is a link out of its run."""
+    """Yield a sentence for each grid that is not shown because it is damaged or a link out of its run."""
     for run in content.runs:
+        grid = run.path.sample_grid
         try:
-            within_folder(run.path.sample_grid)
+            within_folder(grid)
         except OSError as error:
-            yield f"{run.path.sample_grid} is not shown: {error.strerror}."
+            yield f"{grid} is not shown: {error.strerror}."
+        else:
+            if grid.exists() and read_sample_grid(run.path) is None:
+                yield f"{grid} is not shown: it is damaged. Repeat the sweep command, which draws it again."
 
 
 def write_grids(content: Frames, folder: Path) -> list[Path]:
