@@ -26,7 +26,7 @@ from harness.records.run.provenance import (
     write_provenance,
 )
 from harness.records.run.run_lock import worker_of
-from harness.records.run.status import State, read_status, write_status
+from harness.records.run.status import State, read_intact_status, read_status, write_status
 from harness.records.sweep import ledger
 
 Note = Callable[[str], None]
@@ -84,6 +84,8 @@ def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         return RunAction.train
     if state.ended:
         return _check_records(sweep, run, note)
+    if run.dir.status.exists() and read_intact_status(run.dir) is None:
+        note(f"{run.name}: status.json is damaged; it goes on from its last valid checkpoint")
     if drift := _find_drift(run, stored):
         _handle_drift(sweep, run, stored, drift, note)
     return RunAction.train

@@ -60,7 +60,7 @@ def test_a_number_that_was_changed_is_seen(finished, tmp_path, name):
     sweep, run = copied(finished, tmp_path)
     path = run.path / name
     path.write_text(path.read_text().replace("20", "21", 1))
-    again(tmp_path)
+    assert name in again(tmp_path)
     assert not find_damage(run)
     assert_as(SweepDir(finished / "trial"), sweep)
 
