@@ -22,9 +22,11 @@ DRAW = """
 const report = {specs: {good: {}, bad: {}}, tones: {light: {}, dark: {}}, axes: {}};
 const elements = {};
 const element = id => elements[id] ??= {
-  textContent: id === "report" ? JSON.stringify(report) : "", addEventListener() {},
+  textContent: id === "report" ? JSON.stringify(report) : "", addEventListener() {}, dataset: {},
 };
-globalThis.document = {getElementById: element, documentElement: {dataset: {}}, body: {dataset: {}}};
+globalThis.addEventListener = () => {};
+globalThis.document = {getElementById: element, documentElement: {dataset: {}}, body: {dataset: {}},
+  addEventListener() {}, querySelectorAll: () => []};
 globalThis.matchMedia = () => ({matches: false, addEventListener() {}});
 globalThis.vegaEmbed = async target => {
   if (target === element("chart-bad")) throw new Error("no such mark");

@@ -97,9 +97,9 @@ def test_figures_are_charts_by_name(opened: OpenedSweep):
 
 
 def test_the_verdict_comes_first(opened: OpenedSweep):
-    assert repr(opened).splitlines()[0].startswith("B_BETTER: ")
+    assert repr(opened).splitlines()[0].startswith("hybrid is better than mha: mha needs 3.9 % more tokens")
     assert repr(opened).splitlines()[-1] == "synthetic: 27 runs (27 finished)"
-    assert opened._repr_html_().startswith("<p><b>B_BETTER: ")
+    assert opened._repr_html_().startswith("<p><b>hybrid is better than mha: ")
 
 
 def test_names_do_nothing_in_a_notebook(tmp_path):

@@ -8,6 +8,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+from harness.report.charts import theme
 from harness.report.frames.sweep_frames import read_frames
 from harness.report.page import render as report_page
 from tests.report.conftest import HOSTILE
@@ -50,6 +51,35 @@ def test_the_verdict_is_the_first_thing_said(page: Path):
     reader = Reader(page.read_text())
     assert reader.text("h1") == VERDICT
     assert reader.tags.index("h1") < reader.tags.index("table")
+
+
+def test_a_card_has_the_colour_of_its_variant_and_no_colour_stands_for_a_decision(page: Path):
+    text = page.read_text()
+    styles = re.findall(r'<article class="card" style="border-left-color: var\(--variant-(\d)\)">', text)
+    assert styles == ["1", "2"]
+    style = Reader(text).text("style")
+    for tone in (theme.LIGHT, theme.DARK):
+        for i, colour in enumerate(tone["variants"]):
+            assert style.count(colour) == style.count(f"--variant-{i}: {colour};") > 0
+
+
+def test_names_that_repeat_can_be_read(page: Path):
+    style = Reader(page.read_text()).text("style")
+    assert re.search(r"\.same \{ color: var\(--soft\); \}", style)
+    assert _contrast(theme.LIGHT["soft"], theme.LIGHT["page"]) > 4.5
+    assert _contrast(theme.DARK["soft"], theme.DARK["page"]) > 4.5
+
+
+def _contrast(ink: str, page: str) -> float:
+    """Contrast of two colours by WCAG 2; 4.5 is enough for text."""
+    bright, dark = sorted((_luminance(ink), _luminance(page)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_every_section_is_there(page: Path):

@@ -65,6 +65,29 @@ def test_colours_follow_the_variants_and_the_control_is_grey(drawn):
         assert max(red, green, blue) - min(red, green, blue) < 24
 
 
+def test_up_is_better_in_every_comparison_and_the_axes_say_so(drawn):
+    assert _y_titles(drawn["ladder"]["spec"]) == {"k, multiplier of tokens, better →"}
+    for row in drawn["deltas"]["vconcat"]:
+        assert _y_titles(row["spec"]) == {"ΔL held-out (nats a token), better →"}
+        scales = [layer["encoding"]["y"].get("scale") for layer in row["spec"]["layer"]]
+        assert {"reverse": True} in scales, "a negative difference, which is better, lies above"
+    assert _y_titles(drawn["curves"]["spec"]) == {"← better, training loss (nats a token)"}
+
+
+def _y_titles(spec) -> set[str]:
+    encodings = [layer["encoding"]["y"] for layer in spec["layer"]]
+    titles = [encoding.get("title") or (encoding.get("axis") or {}).get("title") for encoding in encodings]
+    return {title for title in titles if title}
+
+
+@pytest.mark.parametrize("tone", [theme.LIGHT, theme.DARK])
+def test_a_colour_of_a_variant_is_no_colour_of_a_part(tone):
+    config = theme.vega_config(tone)
+    assert config["range"]["category"] == tone["variants"]
+    assert not {*config["range"][theme.PARTS]} & {*tone["variants"]}
+    assert len({*tone["parts"]}) == len(tone["parts"])
+
+
 def test_curves_hold_the_losses_that_were_written(sweep: SweepDir, drawn):
     rows = rows_of(drawn["curves"])
     assert len({(r["scale"], r["variant"], r["seed"]) for r in rows}) == 27

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from harness.compare.results.comparison import Comparison
+from harness.compare.results.context_types import RunState
+from harness.compare.stats.estimates import Multiplier
 from harness.core import number_format
 from harness.report.tables import wording
 from harness.report.tables.markdown import markdown
@@ -88,9 +91,45 @@ def test_numbers_keep_their_digits(value, text):
     assert number_format.format_number(value) == text
 
 
-def test_the_verdict_falls_into_one_sentence_a_treatment():
-    verdict = "A_BETTER: b is worse than a, k_tokens 0.6. INVALID: c against a is invalid (x: y. z)."
-    assert wording.verdict_sentences(verdict) == [verdict[:42], verdict[43:]]
+def test_the_verdict_is_one_line_a_treatment():
+    lines = ["b is worse than a (A_BETTER; k = 0.6).", "c cannot be judged against a: x: y. z (INVALID)."]
+    assert wording.verdict_lines(comparison(verdict="\n".join(lines))) == lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width):
+    told = comparison()
+    rungs = [dataclasses.replace(rung, k=_per_flop(rung.k)) for rung in told.rungs]
+    ladders = [dataclasses.replace(item, k=_per_flop(item.k)) for item in told.ladder]
+    timed = {"step_seconds": {"mha": 3.0, "short": 4.0}}
+    told = dataclasses.replace(told, rungs=tuple(rungs), ladder=tuple(ladders), times=timed)
+    lines = shown(told, width)
+    text = " ".join(lines.split())
+    assert text.count("mha needs k times as many tokens for the same loss") == 1
+    assert "k = 0.638 [0.619, 0.657] per token, 0.797 [0.773, 0.821] per FLOP" in text
+    assert "per FLOP, 0.478 [0.464, 0.493] per second." in text
+    assert "not timed per second (gate=promote times each variant alone)" in text
+    assert "1.288 [1.238, 1.341]" in text, "k per FLOP of hybrid at xs"
+    assert max(map(len, lines.splitlines())) <= width
+    assert "k = 0.638 [0.619, 0.657] per token, 0.797" in markdown(told).replace("\\", "")
+
+
+def _per_flop(k: Multiplier | None) -> Multiplier | None:
+    """The multiplier of a treatment that needs four fifths of the FLOPs."""
+    return k and k.k and dataclasses.replace(k, k_per_flop=k.k / 0.8)
+
+
+def test_every_column_is_printed_on_every_screen():
+    wide = set(printed(200).split())
+    for width in (60, 80, 100):
+        missing = wide - set(printed(width).split())
+        assert not {word for word in missing if any(letter.isalnum() for letter in word)}
+
+
+def test_problems_of_unpaired_runs_are_printed():
+    lone = RunState("xl", "mha", 0, "failed", 7, 781, None, "out of memory", "xl/mha/seed0")
+    told = comparison()
+    assert "out of memory" in shown(dataclasses.replace(told, runs=(*told.runs, lone)), 80)
 
 
 def test_a_verdict_in_the_terminal_loads_no_plots():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.estimates import Trend
+from harness.compare.verdict.verdict_text import decision_phrase
 from harness.core.number_format import choose_time_unit, format_interval, format_scientific
 from harness.plan.extrapolation.extrapolate import Extrapolation, TreatmentSummary
 from harness.report.frames.saved_plan import PlanSection
@@ -44,10 +45,11 @@ def _table(extrapolation: Extrapolation) -> Table:
 def _treatment_text(summary: TreatmentSummary) -> str:
     """Describe the verdict on the pairs that were trained."""
     scales = ", ".join(summary.scales)
-    parts = [f"{summary.variant} against {summary.control} at {scales}: {summary.decision.value}"]
+    phrase = decision_phrase(summary.decision, treatment=summary.variant, control=summary.control)
+    parts = [f"{phrase} at {scales} ({summary.decision.value})"]
     sound = summary.decision is not Decision.INVALID
     if sound and summary.k and summary.k.k is not None:
-        parts.append(f"{summary.k.estimand.value} {wording.format_multiplier(summary.k)}")
+        parts.append(f"k = {wording.format_multiplier(summary.k)}")
     if sound and summary.trend and summary.k:
         parts.append(_trend_text(summary, summary.trend, summary.k.log_k or 0.0))
     parts.append(f"at {summary.largest}, the largest, {wording.format_effect(summary.delta)}")

@@ -12,8 +12,9 @@ from harness.report.tables.text_table import Table
 
 PADDING = 2
 """Blanks of a column: one at each side."""
-MIN_TEXT, MIN_NAME = 24, 8
-"""Narrowest column of text in the body of a table, and of names on a screen that has no room for them."""
+MIN_TEXT, NARROW_TEXT, MIN_NAME = 24, 12, 8
+"""Narrowest column of text in the body of a table, the same beside names that leave no room for it, and
+narrowest column of names on a screen that has no room for them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ def fit_table(content: Table, width: int | None) -> list[TableBlock]:
     if width is None:
         return [TableBlock(content, tuple(widths))]
     names, rest = range(content.left), range(content.left, len(widths))
-    floors = [_floor(content, i) for i in range(len(widths))]
+    room_of_text = width - sum(widths[i] + PADDING for i in names) - PADDING
+    min_text = MIN_TEXT if room_of_text >= MIN_TEXT else NARROW_TEXT
+    floors = [_floor(content, i, min_text) for i in range(len(widths))]
     room = width - PADDING * content.left - (max((floors[i] + PADDING for i in rest), default=0))
     floors[: content.left] = _shrink([widths[i] for i in names], [MIN_NAME] * len(names), room)
     blocks = _divided([floors[i] for i in names], {i: floors[i] for i in rest}, width)
@@ -86,12 +89,12 @@ def _natural_width(content: Table, position: int) -> int:
     return max(cell_len(content.columns[position]), _widest_cell(content, position))
 
 
-def _floor(content: Table, position: int) -> int:
+def _floor(content: Table, position: int, min_text: int) -> int:
     """Return the narrowest width: a heading breaks between words, and so does a text that is no name."""
     words = max(map(cell_len, content.columns[position].split()), default=0)
     widest = _widest_cell(content, position)
     is_text = position >= content.left and content.is_text_column(position)
-    return max(words, min(widest, MIN_TEXT) if is_text else widest)
+    return max(words, min(widest, min_text) if is_text else widest)
 
 
 def _widest_cell(content: Table, position: int) -> int:

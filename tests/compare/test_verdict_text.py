@@ -1,0 +1,117 @@
+"""The verdict as a sentence: words first, code and numbers in brackets, and what each cost says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from harness.compare.results.verdict_types import Decision, Ladder
+from harness.compare.stats.estimates import SlopeAxis
+from harness.compare.verdict.verdict_text import (
+    NOTHING,
+    cost_multipliers,
+    scaled_multiplier,
+    tokens_phrase,
+    verdict_sentence,
+    verdict_text,
+)
+from tests.report.example import ladder, multiplier
+
+
+def judged(log_k: float, decision: Decision, *, flops: float | None = None, **changes) -> Ladder:
+    """A ladder whose treatment needs `flops` times the control's FLOPs per token."""
+    k = multiplier(log_k, 0.03)
+    k = dataclasses.replace(k, n=9, k_per_flop=None if flops is None else math.exp(log_k) / flops)
+    given = {"k": k, "decision": decision, "reason": "the reason", **changes}
+    return dataclasses.replace(ladder("short", log_k), **given)
+
+
+@pytest.mark.parametrize(
+    ("decision", "log_k", "sentence"),
+    [
+        (
+            Decision.A_BETTER,
+            -0.128,
+            "short is worse than mha: mha needs 12 % fewer tokens for the same loss "
+            "(A_BETTER; k = 0.880 [0.854, 0.907], 9 pairs).",
+        ),
+        (
+            Decision.B_BETTER,
+            0.049,
+            "short is better than mha: mha needs 5 % more tokens for the same loss "
+            "(B_BETTER; k = 1.050 [1.019, 1.082], 9 pairs).",
+        ),
+        (
+            Decision.EQUIVALENT,
+            0.001,
+            "short and mha are practically equal: mha needs 0.1 % more tokens for the same loss "
+            "(EQUIVALENT; k = 1.001 [0.971, 1.031], 9 pairs).",
+        ),
+        (
+            Decision.INCONCLUSIVE,
+            0.01,
+            "It is not settled whether short is better or worse than mha: the reason "
+            "(INCONCLUSIVE; k = 1.010 [0.980, 1.041], 9 pairs).",
+        ),
+        (Decision.INVALID, 0.01, "short cannot be judged against mha: the reason (INVALID)."),
+    ],
+)
+def test_a_colleague_would_say_it_so(decision, log_k, sentence):
+    assert verdict_sentence(judged(log_k, decision), {}) == sentence
+
+
+def test_a_positive_control_is_named_as_one():
+    sentence = verdict_sentence(judged(-0.1, Decision.A_BETTER, positive_control=True), {})
+    assert sentence.startswith("short, the positive control, is worse than mha: ")
+
+
+@pytest.mark.parametrize(
+    ("log_k", "flops", "words"),
+    [
+        (-0.1, 0.8, "Per FLOP, short is better (k = 1.131"),
+        (-0.1, 0.9, "Per FLOP, short and mha cannot be told apart (k = 1.005"),
+        (-0.1, 1.1, "Per FLOP, short is worse (k = 0.823"),
+    ],
+)
+def test_what_loses_per_token_may_win_per_flop(log_k, flops, words):
+    item = judged(log_k, Decision.A_BETTER, flops=flops)
+    assert words in verdict_sentence(item, {})
+    assert "Per second" not in verdict_sentence(item, {})
+
+
+def test_per_second_is_said_where_both_variants_were_timed():
+    item = judged(-0.1, Decision.A_BETTER, flops=0.9)
+    assert "Per second, short is better (k = 1.206" in verdict_sentence(item, {"mha": 4.0, "short": 3.0})
+    assert "Per second" not in verdict_sentence(item, {"mha": 4.0})
+    assert "Per " not in verdict_sentence(judged(-0.1, Decision.INVALID, flops=0.9), {"mha": 4, "short": 3})
+
+
+def test_a_factor_moves_k_and_its_interval_and_keeps_their_ratio():
+    k = multiplier(-0.1, 0.03)
+    moved = scaled_multiplier(k, 1.25)
+    assert None not in (k.k, k.low, k.high, moved.k, moved.low, moved.high, moved.log_low)
+    assert moved.k == pytest.approx(1.25 * math.exp(-0.1))
+    assert moved.high / moved.low == pytest.approx(k.high / k.low)  # pyright: ignore
+    assert moved.log_low == pytest.approx(math.log(moved.low))  # pyright: ignore
+    assert cost_multipliers(dataclasses.replace(judged(0, Decision.A_BETTER), k=None), {"mha": 1.0}) == {}
+
+
+def test_large_and_compute_multipliers_in_words():
+    assert tokens_phrase(judged(math.log(3.2), Decision.B_BETTER)) == (
+        "mha needs 3.2 times the tokens for the same loss"
+    )
+    item = judged(-0.1, Decision.A_BETTER)
+    assert item.k
+    compute = dataclasses.replace(item, k=dataclasses.replace(item.k, estimand=SlopeAxis.k_compute))
+    assert tokens_phrase(compute) == "mha needs 9.5 % less compute for the same loss"
+    assert tokens_phrase(dataclasses.replace(item, k=None)) == ""
+
+
+def test_one_line_a_treatment_whatever_the_names():
+    hostile = judged(-0.1, Decision.A_BETTER, variant="a\nb\x1b[2J")
+    text = verdict_text([hostile, judged(0.1, Decision.B_BETTER)], {})
+    assert len(text.split("\n")) == 2
+    assert "\x1b" not in text
+    assert verdict_text([], {}) == NOTHING
