@@ -126,6 +126,24 @@ def test_a_lowered_evaluation_of_a_branch_is_seen(one, copied):
     assert found.evaluations.largest == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("kind", ["steps", "evals"])
+def test_a_damaged_part_of_the_curve_is_named(one, copied, kind):
+    run = copied(one)
+    for part in run.metrics.glob(f"{kind}-*"):
+        part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(
+        UserError, match=rf"no step follows, since the curve is damaged \(.*/{kind}-.*checksum"
+    ):
+        find_step_range(run.path)
+
+
+def test_a_branch_whose_parent_lost_its_checkpoint_says_so(one, copied):
+    run = copied(one)
+    next(run.checkpoint(13).rglob("manifest.ocdbt")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"since the checkpoint of its parent at step 13 is damaged"):
+        find_step_range(run.branch(0.5).path)
+
+
 def test_the_range_without_a_step_has_an_evaluation(one, copied):
     run = copied(one)
     assert find_step_range(run.path).evaluated_steps == (30,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class StepRange:
     evaluated_steps: tuple[int, ...]
     """Steps of the range, `first` included, at which the run recorded an evaluation."""
     skipped: tuple[str, ...]
-    """Sentence for each damaged checkpoint."""
+    """Sentence for each damaged checkpoint and part of the curve."""
 
     @property
     def run(self) -> RunDir:
@@ -46,8 +46,8 @@ def find_step_range(where: Path | str, steps: int | None = None) -> StepRange:
     run_ref = find_run(where)
     _check_not_running(run_ref)
     valid, faults = _valid_and_damaged(run_ref)
-    end = metrics.complete_until(run_ref.run)[0]
-    starts = _possible_starts(run_ref, valid)
+    end, damaged_parts = metrics.complete_until(run_ref.run)
+    starts = _possible_starts(run_ref, valid, faults)
     evaluated = [step for step in _evaluated_steps(run_ref) if step <= end]
     first = run_ref.step if run_ref.step is not None else _default_start(starts, valid, end)
     last = _end_of_range(first, steps, valid, end)
@@ -55,12 +55,13 @@ def find_step_range(where: Path | str, steps: int | None = None) -> StepRange:
     if is_default and evaluated and not any(first <= step <= last for step in evaluated):
         first = max((step for step in starts if step <= evaluated[-1] and step < end), default=first)
         last = max(evaluated[-1], _end_of_range(first, None, valid, end))
-    _check_range(run_ref, first, steps, starts, faults, end)
+    damage = [*(f"the curve is damaged ({part})" for part in damaged_parts), *faults.values()]
+    _check_range(run_ref, first, steps, starts, faults, end, damage)
     origin = starts[first]
     start = None if origin is None else checkpoint_of(origin, first)
     checkpoint_steps = tuple(step for step in valid if first < step <= last)
     evaluated_steps = tuple(step for step in evaluated if first <= step <= last)
-    return StepRange(run_ref, first, last, start, checkpoint_steps, evaluated_steps, tuple(faults.values()))
+    return StepRange(run_ref, first, last, start, checkpoint_steps, evaluated_steps, tuple(damage))
 
 
 def _end_of_range(first: int, steps: int | None, valid: list[int], end: int) -> int:
@@ -89,15 +90,20 @@ def _valid_and_damaged(run_ref: RunRef) -> tuple[list[int], dict[int, str]]:
     return [step for step in reasons if step not in damage], damage
 
 
-def _possible_starts(run_ref: RunRef, good: list[int]) -> dict[int, RunRef | None]:
-    """Return the run whose checkpoint holds each possible start step; None: the parameters are drawn."""
+def _possible_starts(run_ref: RunRef, good: list[int], faults: dict[int, str]) -> dict[int, RunRef | None]:
+    """Return the run whose checkpoint holds each possible start step; None: the parameters are drawn. A
+    damaged checkpoint of the parent, from which a branch starts, is added to `faults`."""
     starts: dict[int, RunRef | None] = dict.fromkeys(good, run_ref)
     parent = run_ref.provenance.parent
     if parent is None:
         return {0: None} | starts
     trunk, fork = find_run(run_ref.run.path.resolve().parent), int(parent["step"])
-    valid = fork in manifest_steps(trunk.run) and corruption_reason(trunk.run, fork) is None
-    return ({fork: trunk} if valid else {}) | starts
+    if fork not in manifest_steps(trunk.run):
+        return starts
+    if reason := corruption_reason(trunk.run, fork):
+        faults[fork] = f"the checkpoint of its parent at step {fork} is damaged ({reason})"
+        return starts
+    return {fork: trunk} | starts
 
 
 def _default_start(starts: Mapping[int, RunRef | None], good: list[int], end: int) -> int:
@@ -114,6 +120,7 @@ def _check_range(
     starts: Mapping[int, RunRef | None],
     faults: Mapping[int, str],
     end: int,
+    damage: Sequence[str],
 ) -> None:
     if steps is not None and steps < 1:
         raise UserError(f"--steps={steps}: give 1 or more, or leave it out to replay to the next checkpoint")
@@ -126,4 +133,7 @@ def _check_range(
     if first not in starts and run_ref.step is not None:
         raise UserError(f"{path}@{first}: no checkpoint at that step. {way_out}")
     if first not in starts or first >= end:
-        raise UserError(f"{path}: its curve on disk ends at step {end}, so no step follows. {way_out}")
+        reason = f", since {damage[0]}" if damage else ""
+        raise UserError(
+            f"{path}: its curve on disk ends at step {end}, so no step follows{reason}. {way_out}"
+        )
