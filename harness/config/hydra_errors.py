@@ -215,7 +215,13 @@ def _schema_keys() -> tuple[str, ...]:
 def _explain_override(error: BaseException) -> str | None:
     """Explain a syntax error, a missing value, an interpolation, or several values for a single run."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not readable as KEY=VALUE. Quote a value with special characters."
+        key, equals, value = str(error.override).partition("=")
+        quoted = bool(equals) and not {*"\"'"} & {*value}
+        example = f": \"{key}='{value}'\"" if quoted else ""
+        return (
+            f"{error.override}: not readable as KEY=VALUE. Quote a value with special characters, once for "
+            f"the shell and once for Hydra{example}."
+        )
     if isinstance(error, MissingMandatoryValue):
         key = str(error.full_key)
         group = key.partition(".")[0]

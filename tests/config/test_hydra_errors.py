@@ -23,6 +23,7 @@ MISTAKES = {
     "+experiment=attention": "the group experiment exists already. Write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
     "foo": "foo: not readable as KEY=VALUE",
+    "runs=proj [A]": "once for the shell and once for Hydra: \"runs='proj [A]'\"",
     "data.sources.prose.weigth=3": "data.sources.prose.weigth=3: no such key; did you mean 'weight'?",
     "model.attention.options.window=3": (
         "not set this option yet. Add it with +model.attention.options.window=3"

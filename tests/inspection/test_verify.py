@@ -304,7 +304,7 @@ def test_the_verb_in_a_process_of_its_own(one, copied):
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 bitwise equal" in done.stdout
-    assert "Evaluations at step 30: 1 of 1 bitwise equal" in done.stdout
+    assert "Evaluation at step 30: 1 of 1 bitwise equal" in done.stdout
     assert "arrays bitwise equal; the same examples were read" in done.stdout
     assert "Different from its training" not in done.stdout
     assert "may differ" not in done.stdout

@@ -61,7 +61,7 @@ def _evaluation_text(check: EvaluationCheck) -> str:
         return "No evaluation was recorded at these steps, so none was replayed."
     steps = ", ".join(map(str, check.steps))
     equal = f"{check.equal} of {len(check.steps)} bitwise equal ({', '.join(check.columns)})"
-    sentence = f"Evaluations at step {steps}: {equal}."
+    sentence = f"Evaluation{'s' * (len(check.steps) > 1)} at step {steps}: {equal}."
     if check.parting is None:
         return sentence
     return f"{sentence} {_parting_text(check.parting)} The loss differs by at most {check.largest:.3g}."
