@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.compare.context.fairness import fairness_rows
 from harness.compare.context.secondary_results import (
     expert_uses,
@@ -32,6 +34,7 @@ from harness.compare.results.comparison import INPUT_SHARE, STEP_SECONDS, Compar
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 from harness.compare.stats.multiple_testing import holm, holm_levels
+from harness.compare.stats.observed_power import ObservedPower, observe_power
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.compare.verdict.iso_compute import WALL_CLOCK, iso_rows
 from harness.compare.verdict.over_scales import judge_ladder, pool_multipliers, pooled_p
@@ -145,7 +148,23 @@ def judge(inputs: VerdictInputs) -> Comparison:
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs) | {STEP_SECONDS: step_seconds},
         experts=expert_uses(runs, scales),
+        power=_observed_power(pairings, inputs),
     )
+
+
+def _observed_power(
+    pairings: Mapping[str, Sequence[PairedRuns]], inputs: VerdictInputs
+) -> tuple[ObservedPower, ...]:
+    """Compare the noise of the pairs with the noise that the design counted on, smallest scale first. Empty
+    for logs, which no design announced."""
+    if not inputs.rule.hash:
+        return ()
+    deltas: dict[str, list[np.ndarray]] = {}
+    for pairing in (pairing for group in pairings.values() for pairing in group if pairing.paired):
+        deltas.setdefault(pairing.scale, []).append(pairing.loss_differences)
+    in_order = {scale: deltas[scale] for scale in sort_scales(inputs.runs) if scale in deltas}
+    rule = inputs.rule
+    return observe_power(in_order, treatments=len(pairings), floors=inputs.floors, alpha=rule.alpha)
 
 
 def _record_notes(inputs: VerdictInputs, drafts: dict[str, list[DraftRung]]) -> list[str]:

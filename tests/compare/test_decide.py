@@ -9,7 +9,13 @@ import pytest
 import scipy.stats
 
 from harness.compare.stats import paired_effects
-from harness.compare.verdict.decide import decide_ladder, seeds_to_halve
+from harness.compare.verdict.decide import (
+    decide_ladder,
+    decide_rung,
+    next_step_for_rung,
+    seeds_to_clear,
+    seeds_to_halve,
+)
 from tests.compare.numbers import made
 
 
@@ -42,3 +48,30 @@ def test_seeds_that_halve_the_interval(n, more):
 
     assert found == more
     assert width(n + more) <= width(n) / 2 < width(n + more - 1)
+
+
+def test_seeds_that_clear_zero_are_those_of_the_interval_at_equal_noise():
+    """A difference of one SD: three pairs leave zero inside, and seven do not."""
+    deltas = 1 + np.array([-1.0, 1.0, 0.0])
+    found = paired_effects.effect_from_deltas(deltas)
+    more = seeds_to_clear(found.mean, found.se, found.n, found.df, 0.95)
+
+    def low(m):
+        return 1 - scipy.stats.t.ppf(0.975, m - 1) / math.sqrt(m)
+
+    assert low(3 + more) > 0 > low(3 + more - 1)
+    assert seeds_to_clear(1e-6, found.se, found.n, found.df, 0.95) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("mean", "advice"),
+    [
+        (1.0, "about 4 more seeds, if the difference stays as it is"),
+        (2.0, "2 more seeds would halve the interval"),
+        (0.01, "more than 200 seeds, because the difference is small against the noise of the seeds"),
+    ],
+)
+def test_half_an_interval_is_advised_only_where_it_settles(mean, advice):
+    effect = paired_effects.effect_from_deltas(mean + np.array([-1.0, 1.0, 0.0]))
+    ruling = decide_rung(effect, 0.5, None, (), 0.05)
+    assert next_step_for_rung(ruling, effect, (), seeds_to_halve(effect)) == advice

@@ -20,6 +20,7 @@ from harness.compare.results.context_types import (
     SampleRow,
 )
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
+from harness.compare.stats.observed_power import ObservedPower
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Comparison:
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock measurements, which differ between otherwise equal comparisons."""
     experts: tuple[ExpertUse, ...] = ()
+    power: tuple[ObservedPower, ...] = ()
+    """Noise of each scale against the noise that the design counted on; empty below two pairs."""
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -139,4 +139,5 @@ def _assumption_text(rungs: Sequence[RungPower], sd: float, unit: str) -> str:
     if not scales:
         return "The noise of every scale is that of its A/A library (pairs with the same start are quieter)."
     noise = f"a pair's difference has a seed noise of {sd:g} {unit} (SD)"
-    return f"Assumed, since no A/A library covers {scales}: {noise}."
+    later = "small models show several times that, and the verdict says what these pairs showed"
+    return f"Assumed, since no A/A library covers {scales}: {noise}; {later}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from harness.compare.results.verdict_types import Decision, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
+
+MAX_MORE_SEEDS = 200
+"""Largest number of further pairs that is advised."""
 
 
 @dataclass(frozen=True)
@@ -107,26 +111,46 @@ def seeds_to_halve(delta: Effect) -> int | None:
     return total - delta.n
 
 
+def seeds_to_clear(
+    estimate: float | None, se: float | None, n: int, df: float | None, level: float
+) -> float | None:
+    """Return the number of further pairs after which the interval excludes zero, if the estimate and its
+    noise stay: inf above MAX_MORE_SEEDS, None without an interval. Each pair adds a degree of freedom."""
+    if estimate is None or not se or df is None:
+        return None
+    for more in range(1, MAX_MORE_SEEDS + 1):
+        if t_critical(df + more, level) * se * math.sqrt(n / (n + more)) < abs(estimate):
+            return more
+    return math.inf
+
+
 def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more_seeds: int | None) -> str:
-    """Return the next step that would settle one scale."""
+    """Return the next step that would settle one scale. `more_seeds` would halve the interval."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags)
     if ruling.decision is not Decision.INCONCLUSIVE:
         return "settled at this scale; the next scale shows if it holds"
     if "INCOMPLETE" in flags:
         return "finish the missing runs"
-    return f"{_more_seeds_text(more_seeds)} would halve the interval" if more_seeds else "at least two seeds"
+    clear = seeds_to_clear(delta.mean, delta.se, delta.n, delta.df, delta.level)
+    return _more_seeds_text(more_seeds, clear, "") if more_seeds else "at least two seeds"
 
 
-def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], more_seeds: int | None) -> str:
-    """Return the next step that would settle the ladder."""
+def next_step_for_ladder(
+    ruling: Ruling, flags: Sequence[str], more_seeds: int | None, pooled: Multiplier | None, scales: int
+) -> str:
+    """Return the next step that would settle the ladder of so many scales. `more_seeds` a scale would halve
+    the interval of each."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags)
     if ruling.decision is not Decision.INCONCLUSIVE:
         return "the next scale: the decision rests on the largest one trained"
     finish = "finish the missing runs; " if "INCOMPLETE" in flags else ""
-    halve = f"{_more_seeds_text(more_seeds)} a scale would halve the interval" if more_seeds else "more seeds"
-    return finish + halve
+    if not more_seeds:
+        return f"{finish}more seeds"
+    pairs = seeds_to_clear(pooled.log_k, pooled.log_se, pooled.n, pooled.df, 0.95) if pooled else None
+    clear = None if pairs is None else math.ceil(pairs / scales) if math.isfinite(pairs) else pairs
+    return finish + _more_seeds_text(more_seeds, clear, " a scale")
 
 
 def _repair_text(flags: Sequence[str]) -> str:
@@ -136,7 +160,17 @@ def _repair_text(flags: Sequence[str]) -> str:
     return "fix the flagged problems: " + ", ".join(bad)
 
 
-def _more_seeds_text(count: int) -> str:
+def _more_seeds_text(halve: int, clear: float | None, where: str) -> str:
+    """Return how many seeds would help. Half the interval helps only if it then excludes zero."""
+    if clear is None or clear <= halve:
+        return f"{_seeds_text(halve)}{where} would halve the interval"
+    if math.isinf(clear):
+        more = f"more than {MAX_MORE_SEEDS} seeds{where}"
+        return f"{more}, because the difference is small against the noise of the seeds"
+    return f"about {_seeds_text(int(clear))}{where}, if the difference stays as it is"
+
+
+def _seeds_text(count: int) -> str:
     return f"{count} more seed{'s' if count > 1 else ''}"
 
 

@@ -84,7 +84,7 @@ def judge_ladder(
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
-        settle=next_step_for_ladder(ruling, flags, more_seeds),
+        settle=next_step_for_ladder(ruling, flags, more_seeds, pooled, len(judged_rungs)),
     )
 
 

@@ -134,7 +134,7 @@ def _header(comparison: Comparison, variants: Sequence[str]) -> str:
         + paragraph(wording.k_meaning(comparison), "note")
         + (paragraph(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
         + f'<div class="cards">{cards}</div>'
-        + "".join(paragraph(note, "note") for note in comparison.notes)
+        + "".join(paragraph(note, "note") for note in (*wording.power_lines(comparison), *comparison.notes))
         + "</header>"
     )
 

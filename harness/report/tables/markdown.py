@@ -30,7 +30,7 @@ def markdown(comparison: Comparison) -> str:
         *_titled_table("Diverged runs", tables.divergence(comparison)),
         *_titled_table("Deviations", tables.deviations(comparison)),
         *_titled_table("Flags", tables.flags(comparison)),
-        *[_escape(note) for note in comparison.notes],
+        *[_escape(line) for line in (*wording.power_lines(comparison), *comparison.notes)],
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

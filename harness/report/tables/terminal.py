@@ -45,6 +45,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_table(console, "Learning rates that were tried (* the lowest loss)", tables.tuning(comparison))
     for ladder in comparison.ladder:
         _print_ladder(console, comparison, ladder)
+    if lines := wording.power_lines(comparison):
+        console.print(Text("\nPower at the noise of these pairs", style="bold"))
+        for line in lines:
+            print_line(console, line)
     print_table(console, tables.UNPAIRED_TITLE, tables.unpaired_runs(comparison))
     if mixed:
         print_table(console, "Domains", tables.domains(comparison))

@@ -10,6 +10,7 @@ from harness.compare.results.comparison import STEP_SECONDS, Comparison
 from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
+from harness.compare.stats.observed_power import MAX_SEEDS, ObservedPower
 from harness.compare.verdict.verdict_text import MULTIPLIED, cost_multipliers, decision_phrase
 from harness.core.number_format import (
     MISSING,
@@ -81,6 +82,27 @@ def estimand_text(item: Effect) -> str:
     if item.estimand is Estimand.trajectory_only or item.n < 2:
         return f"these trajectories only, n = {item.n}"
     return f"population of seeds, n = {item.n}"
+
+
+def power_lines(comparison: Comparison) -> list[str]:
+    """Return one sentence a scale: the noise of its pairs, and the effect that the design can detect."""
+    return [plain_text(_power_line(row, comparison.loss_unit)) for row in comparison.power]
+
+
+def _power_line(row: ObservedPower, loss_unit: str) -> str:
+    unit, chance = loss_unit.partition(" a ")[0], f"{row.chance:.0%}"
+    source = "assumed" if row.assumed else "A/A library"
+    noise = f"{row.observed_sd:.4f} {unit} (SD, {row.df} df; {source} {row.planned_sd:.4f})"
+    line = f"{row.scale}: the difference of a pair varies over seeds by {noise}. {row.seeds} seeds detect "
+    if row.observed_effect <= row.planned_effect:
+        return (
+            f"{line}{row.observed_effect:.4f} {unit} with {chance} power; announced {row.planned_effect:.4f}."
+        )
+    need = f"{row.seeds_needed} seeds" if row.seeds_needed else f"more than {MAX_SEEDS} seeds"
+    return (
+        f"{line}{row.observed_effect:.4f} {unit} with {chance} power; the announced {row.planned_effect:.4f} "
+        f"would take {need}."
+    )
 
 
 def run_count(count: int) -> str:
