@@ -67,7 +67,7 @@ def train_run(
     programs = dataclasses.replace(programs, note=writer.note)
     try:
         writer.heartbeat("compile")
-        if previous.died_before_a_step:
+        if previous.attempt and previous.died_before_a_step:
             writer.note("the last attempt died before its first step; its programs are compiled again")
             programs.remove_stored()
         programs.prepare()
