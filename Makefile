@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house bench bench-sweep plan-extras test-install test-full \
-	test-statistics test-extras test-soak test-slurm test-ray clean
+	test-statistics test-docs test-extras test-soak test-slurm test-ray clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ test-extras: plan-extras  ## the compilers of plan-extras
 
 test-statistics: setup  ## the acceptance table of the statistics, in full
 	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare
+
+test-docs: setup  ## every command that the documents print
+	$(RUN)pytest -m slow -n $(WORKERS) tests/docs
 
 test-soak: setup  ## a real sweep under 200 random faults
 	$(RUN)pytest -m slow -s tests/launcher/soak

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,26 +11,10 @@ from harness.config.compose import run_hydra
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import flatten
+from tests.docs.checkout import shown_files
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [
-    ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
-    *sorted(ROOT.glob("experiments/*/README.md")),
-]
-FENCED = re.compile(r"```(yaml|python)\n(.*?)```", re.DOTALL)
-FILE = re.compile(r"`([\w./-]+\.(?:yaml|py))`")
 NEEDED = {"member": ["roster=replica"]}
 """Overrides without which a file of a group cannot be chosen."""
-
-
-def shown_files() -> Iterator[tuple[str, str, str]]:
-    """Yield (document, file, text) of each block whose file the last line before it names."""
-    for document in DOCUMENTS:
-        text = document.read_text()
-        for block in FENCED.finditer(text):
-            files = FILE.findall(text[: block.start()].rstrip().rpartition("\n")[2])
-            yield str(document.relative_to(ROOT)), files[-1] if files else "", block[2]
 
 
 SHOWN = [*shown_files()]

@@ -1,0 +1,109 @@
+"""What the documents print for a reader to copy: commands, overrides, options, files and paths.
+
+How a command is tried, by its first words:
+
+| command | in the quick tests | in `make test-docs` |
+|---|---|---|
+| harness sweep, train | the first and last config are composed | `--dry-run` describes and places each run |
+| harness plan | options parsed, then as above | run as printed |
+| any other verb | options parsed | run as printed, on the stored sweep |
+| make | the targets exist | |
+| python -m, pytest | the module or the file exists | |
+| of NOT_HERE | named there, with the reason | |
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+]
+FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+OVERRIDE = re.compile(r"[a-z_.]+=.+")
+INLINE = re.compile(r"`([^`\n]+)`")
+COMMANDS = ("harness", "make", "python", "pytest", "pip", "pre-commit", "ray", "aws", "gcloud")
+"""First words of a command."""
+RUN = "runs/golden/xs/mha/seed0"
+EXAMPLES = {
+    "OVERRIDES": "experiment=attention",
+    "SWEEP": "runs/golden",
+    "RUNS": "runs/golden",
+    "RUN[@STEP]": RUN,
+    "RUN": RUN,
+    "DIR": "exported",
+    "VERB": "sweep",
+    "seed=K": "seed=1",
+}
+"""Words that stand for something of the reader's, and what the tests put there."""
+NOT_HERE = {
+    "pip": "needs the network",
+    "pre-commit": "writes a hook into the repository",
+    "ray": "needs hosts of a cluster; make test-ray starts one",
+    "aws": "needs a bucket",
+    "gcloud": "needs a TPU pod",
+}
+"""Programs that no test can call as printed, with the reason."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Words of a command, with the examples in place, and the document that prints it."""
+
+    document: str
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return shlex.join(self.words)
+
+
+def fences(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the language and the content of each fenced block."""
+    yield from (match.groups() for match in FENCE.finditer(text))  # pyright: ignore[reportReturnType]
+
+
+def inline(text: str) -> Iterator[str]:
+    """Yield each piece of code inside the prose."""
+    yield from INLINE.findall(FENCE.sub("", text))
+
+
+def commands() -> list[Command]:
+    """Return each command of the documents once."""
+    found: dict[tuple[str, ...], Command] = {}
+    for document in DOCUMENTS:
+        for line in _lines(document.read_text()):
+            if words := _words(line):
+                found.setdefault(words, Command(str(document.relative_to(ROOT)), words))
+    return [*found.values()]
+
+
+def _lines(text: str) -> Iterator[str]:
+    for _, block in fences(text):
+        yield from block.replace("\\\n", " ").splitlines()
+    yield from inline(text)
+
+
+def _words(line: str) -> tuple[str, ...]:
+    """Return the words of a line that is a command; none for output, code and bare names."""
+    try:
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+    except ValueError:  # an apostrophe in a sentence
+        return ()
+    if not words or words[0] not in COMMANDS or len(words) == 1 or words[-1].endswith(("=", ":")):
+        return ()
+    return tuple(EXAMPLES.get(word, word) for word in words if word != "...")
+
+
+def overrides() -> list[tuple[str, ...]]:
+    """Return once each piece of inline code that consists of overrides."""
+    pieces = (piece for document in DOCUMENTS for piece in inline(document.read_text()))
+    words = [tuple(shlex.split(piece)) for piece in pieces if piece.count("'") % 2 == 0]
+    return [*dict.fromkeys(each for each in words if all(OVERRIDE.fullmatch(word) for word in each))]

@@ -1,0 +1,223 @@
+"""What the documents print, tried: commands, overrides, options, files, paths. documents.py says how."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+from harness.cli import VERBS
+from harness.config import compose as composing
+from tests.docs.checkout import add_results, make_checkout, run_there, shown_files
+from tests.docs.documents import COMMANDS, DOCUMENTS, NOT_HERE, ROOT, Command, commands, inline, overrides
+
+PRINTED = commands()
+TRAINING = ("sweep", "train")
+VERB_COMMANDS = [
+    command for command in PRINTED if command.words[0] == "harness" and command.words[1] in VERBS
+]
+NEEDS = {
+    "data=own data.sources.own.path=FILE": "FILE is the reader's",
+    "engine.processes=P": "P is a number",
+    "model.attention.options.half_life=32.0": "an option of the guide's own mechanism",
+    "cluster=NAME": "NAME is a cluster",
+    "runs=s3://...": "printed as what is refused",
+}
+"""Overrides that are a pattern, or belong to something else, with the reason."""
+WITH = {
+    "model=dit": ["variant=in_context", "scale=image_xs"],
+    "data=emoji": ["model=dit", "variant=in_context", "scale=image_xs"],
+    "rule.domains=[code]": ["experiment=data_mix"],
+    "finetune.parent=RUN": ["experiment=finetune"],
+    "roster=frontier": ["experiment=colossus2", "member=1t_a"],
+}
+"""What else a run needs beside some overrides."""
+EVIDENCE = "evidence="
+
+
+def ids(values):
+    return [value.text if isinstance(value, Command) else " ".join(value) for value in values]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    return make_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture
+def inside(checkout, monkeypatch) -> Path:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr(composing, "CONF_FOLDER", checkout / "conf")
+    return checkout
+
+
+@pytest.fixture
+def two_configs(inside, monkeypatch):
+    """Only the first and the last config of a sweep are composed: each costs a twentieth of a second."""
+    Plugins.instance()  # Hydra's search for plugins makes the class anew
+    launcher = importlib.import_module("hydra_plugins.harness_launcher").HarnessLauncher
+    launch = launcher.launch
+
+    def launch_two(self, jobs, initial_job_idx):
+        return launch(self, [jobs[0], *jobs[1:][-1:]], initial_job_idx)
+
+    monkeypatch.setattr(launcher, "launch", launch_two)
+    monkeypatch.setattr(Sweeper, "validate_batch_is_legal", lambda *_: None)
+
+
+def plan_words(words) -> list[str]:
+    """Return the overrides of a plan that Hydra reads, once its parser has read the options."""
+    parser = importlib.import_module("harness.cli.verbs.plan").make_parser()
+    _, rest = parser.parse_known_args([*words])
+    return [word for word in rest if not word.startswith(EVIDENCE)]
+
+
+@pytest.mark.parametrize("command", VERB_COMMANDS, ids=ids(VERB_COMMANDS))
+def test_a_command_is_read_as_it_is_printed(command, two_configs):
+    _, verb, *words = command.words
+    if "--help" in words:
+        return  # tests/cli/test_examples.py
+    if verb in TRAINING:
+        assert composing.sweep_configs([word for word in words if word != "--dry-run"])
+    elif verb == "plan":
+        assert composing.sweep_configs(plan_words(words))
+    else:
+        importlib.import_module(f"harness.cli.verbs.{verb}").make_parser().parse_args(words)
+
+
+def test_the_files_of_the_documents_are_chosen(inside):
+    assert composing.compose(["experiment=attention", "variant=mine"]).variant.name == "mine"
+    member = composing.compose(["experiment=colossus2", "roster=replica", "member=1t_c"])
+    assert (member.scale.name, member.variant.name) == ("1t", "gqa")
+
+
+def test_every_file_that_a_document_shows_has_a_name_or_is_python_to_try():
+    assert [(document, text) for document, file, text in shown_files() if not file] == [
+        ("docs/planning.md", text) for document, _, text in shown_files() if document == "docs/planning.md"
+    ]
+
+
+def test_the_python_of_a_document_runs(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    for _, file, text in shown_files():
+        if not file:
+            exec(compile(text, "a document", "exec"), {})
+
+
+SETTINGS = [
+    words for words in overrides() if " ".join(words) not in NEEDS and not words[0].startswith(EVIDENCE)
+]
+
+
+@pytest.mark.parametrize("words", SETTINGS, ids=ids(SETTINGS))
+def test_overrides_compose(words, inside):
+    assert composing.compose([*WITH.get(" ".join(words), ()), *words])
+
+
+def test_make_has_every_target():
+    targets = {word for command in PRINTED if command.words[0] == "make" for word in command.words[1:2]}
+    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets <= {*rules}
+    rooms = {
+        word[5:] for c in PRINTED if c.words[0] == "make" for word in c.words if word.startswith("ROOM=")
+    }
+    assert [room for room in rooms if not (ROOT / "tests" / room).is_dir()] == []
+
+
+def test_python_finds_every_module_and_pytest_every_file():
+    for command in PRINTED:
+        if command.words[:2] == ("python", "-m"):
+            assert importlib.util.find_spec(command.words[2]), command
+        if command.words[0] == "python" and command.words[1] != "-m":
+            assert (ROOT / command.words[1]).is_file(), command
+        if command.words[0] == "pytest":
+            assert (ROOT / command.words[-1]).exists(), command
+
+
+def test_every_other_program_has_its_reason():
+    tried = {"harness", "make", "python", "pytest"}
+    assert {command.words[0] for command in PRINTED} <= tried | NOT_HERE.keys()
+    assert tried | NOT_HERE.keys() == {*COMMANDS}
+
+
+ROOMS = [path.name for path in (ROOT / "harness").iterdir() if path.is_dir() and path.name != "__pycache__"]
+TOP = [
+    name
+    for name in os.listdir(ROOT)
+    if name in ("harness", "tests", "conf", "experiments", "docs", "hydra_plugins")
+]
+PATH = re.compile(rf"((?:harness/)?(?:{'|'.join(ROOMS)})|{'|'.join(TOP)})/[\w./*-]*")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name + "/" + path.name)
+def test_paths_modules_and_links_exist(document, checkout):
+    text = document.read_text()
+    for piece in inline(text):
+        if PATH.fullmatch(piece) and "NAME" not in piece:
+            assert any(
+                [*checkout.glob(piece.rstrip("/"))] or [*ROOT.glob(piece)] or [*ROOT.glob(f"harness/{piece}")]
+            ), piece
+        if match := re.fullmatch(r"(harness(?:\.\w+)+)(?:\(.*\))?", piece):
+            assert_resolves(match[1])
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        assert link.startswith("http") or (document.parent / link).exists(), link
+
+
+def assert_resolves(name: str) -> None:
+    """Import the longest part of a dotted name that is a module, and look the rest up in it."""
+    pkgutil.resolve_name(name)
+
+
+def test_options_are_known():
+    known = {"--once", "--mem", "--ntasks-per-node", "--exact", "--gpus-per-task", "--worker"}
+    for verb in VERBS:
+        known |= {*importlib.import_module(f"harness.cli.verbs.{verb}").make_parser()._option_string_actions}
+    for document in DOCUMENTS:
+        for piece in inline(document.read_text()):
+            if piece.startswith("--"):
+                assert piece.split("=")[0].split()[0] in known, (document.name, piece)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = make_checkout(tmp_path_factory.mktemp("trained"))
+    add_results(folder)
+    return folder
+
+
+CALLED = [
+    command for command in VERB_COMMANDS if not any("://" in w or w.endswith("URL") for w in command.words)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", CALLED, ids=ids(CALLED))
+def test_a_command_runs_as_it_is_printed(command, trained):
+    _, verb, *words = command.words
+    words = (
+        ["sweep", *words, *["--dry-run"] * ("--dry-run" not in words)] if verb in TRAINING else [verb, *words]
+    )
+    done = run_there(trained, *words)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_variant_of_the_readme_trains(trained):
+    short = ["scale=xs", "seed=0,1", "scale.tokens=5120"]
+    done = run_there(
+        trained, "sweep", "experiment=attention", "variant=mha,mine", "experiment_name=mine", *short
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mine against mha" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_member_of_colossus2_is_in_its_sweep(trained):
+    assert "1t/gqa" in run_there(trained, "sweep", "experiment=colossus2", "--dry-run").stdout
