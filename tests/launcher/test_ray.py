@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.process_group import from_env
+from harness.config.process_group import LOOPBACK, from_env
 from harness.config.schema.engine import RayConfig
 from harness.core.atomic_files import write_checksummed_json
 from harness.core.errors import UserError
@@ -90,6 +91,15 @@ def several(engine: RayEngine, fake: FakeRay, folder: Path) -> tuple[Any, Actor,
     return handle, first, second
 
 
+def test_processes_meet_on_loopback_only_in_a_ray_of_this_machine(engine, fake, tmp_path):
+    for address, host in ((None, LOOPBACK), ("head:1", NODE_ADDRESS)):
+        engine._config = RayConfig(address)
+        handle = engine.submit(order(tmp_path, devices=4, processes=2))
+        hosts = {from_env(actor.given[1].env).host for actor in fake.actors.values()}
+        assert hosts == {host}
+        engine.cancel(handle, hard=True)
+
+
 def test_processes_of_a_run_are_actors_in_one_group(engine, fake, tmp_path):
     handle, *actors = several(engine, fake, tmp_path)
     assert [*fake.groups.values()] == [([{"CPU": 2}] * 2, "PACK", "detached")]
@@ -97,8 +107,8 @@ def test_processes_of_a_run_are_actors_in_one_group(engine, fake, tmp_path):
     tasks = [each.given[1] for each in actors]
     made = [from_env(each.env) for each in tasks]
     assert [(each.index, each.count, each.host) for each in made] == [
-        (0, 2, NODE_ADDRESS),
-        (1, 2, NODE_ADDRESS),
+        (0, 2, LOOPBACK),
+        (1, 2, LOOPBACK),
     ]
     assert made[0].launch_id == made[1].launch_id
     assert [Path(each.log).name for each in tasks] == ["log", "log.1.log"]
@@ -227,6 +237,15 @@ def test_a_sweep_finds_its_own_actors_and_no_others(fake, tmp_path):
         RayEngine(RayConfig(), tmp_path / name, ray=fake).check([order(tmp_path)], [], print)
         spaces.append(fake.initialised["namespace"])
     assert spaces[0] == spaces[2] != spaces[1]
+
+
+def test_actors_import_nothing_from_the_current_folder(fake, tmp_path, monkeypatch):
+    """Ray lets them search the folder of `init` first."""
+    folders = []
+    monkeypatch.setattr(fake, "init", lambda **_: folders.append(os.getcwd()))
+    monkeypatch.chdir(tmp_path)
+    RayEngine(RayConfig(), tmp_path, ray=fake).check([order(tmp_path)], [], print)
+    assert (folders, os.getcwd()) == (["/"], str(tmp_path))
 
 
 def test_ray_does_not_take_the_driver_s_signals(engine, fake, tmp_path, monkeypatch):

@@ -87,7 +87,8 @@ def connect(ray: Any, config: RayConfig, namespace: str) -> None:
     options |= {"include_dashboard": False} if config.address is None else {}
     logging.getLogger("ray").setLevel(logging.ERROR)  # `configure_logging` would print more, not less
     try:
-        with _keep_signal_handlers():
+        # Ray's processes put the driver's current folder before the standard library.
+        with _keep_signal_handlers(), contextlib.chdir("/"):
             ray.init(address=address, namespace=namespace, **options)
         # Else every driver prints the last log lines of a lost node, and Ray has no option against that. If
         # another version of Ray names the switch differently, the lines are printed.
