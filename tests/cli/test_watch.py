@@ -234,7 +234,7 @@ def test_once_prints_a_frame(sweep, capsys):
 def test_a_sweep_that_is_not_there(tmp_path, monkeypatch, capsys):
     atomic_files.write_json(tmp_path / "runs" / "attention" / "rule.json", {})
     monkeypatch.chdir(tmp_path)
-    assert main(["watch", "runs/atention"]) == 2
+    assert main(["watch", "runs/atention", "--once"]) == 2
     assert capsys.readouterr().err.strip() == ("runs/atention is not a sweep; did you mean 'runs/attention'?")
 
 
@@ -255,7 +255,7 @@ def test_it_leaves_on_a_key_and_when_the_sweep_is_over(sweep, key):
 @pytest.mark.parametrize("key", ["q", ""])
 def test_it_waits_for_a_sweep_that_has_not_begun(key, tmp_path):
     ours, process = _watch(tmp_path / "trial")
-    _read_until(ours, b"Waiting for the sweep to begin (q or Ctrl-C leaves)")
+    _read_until(ours, b"Waiting for the sweep to begin (Ctrl-C leaves)")
     if key:
         os.write(ours, key.encode())
     else:
@@ -264,6 +264,22 @@ def test_it_waits_for_a_sweep_that_has_not_begun(key, tmp_path):
         _read_until(ours, b"6 runs")
     assert process.wait(timeout=30) == 0
     os.close(ours)
+
+
+def test_in_a_pipe_it_waits_too_and_a_mistyped_path_is_told_at_once(tmp_path):
+    atomic_files.write_json(tmp_path / "runs" / "attention" / "rule.json", {})
+    command = [sys.executable, "-P", "-m", "harness", "watch", "runs/atention"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+    assert process.stderr
+    line = process.stderr.readline()
+    assert line.startswith("Waiting for the sweep to begin (Ctrl-C leaves): runs/atention is not a sweep")
+    assert line.endswith("did you mean 'runs/attention'?\n")
+    write_sweep(tmp_path / "runs" / "atention", Recipe(scales={"xs": 10**7}, branches=()))
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, ""), "it is told once"
+    assert "6 runs" in output
 
 
 def test_a_url_is_not_waited_for(tmp_path):

@@ -9,6 +9,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from harness.cli.verb_parser import VerbParser
 from harness.core.errors import UserError
@@ -29,7 +30,7 @@ def make_parser() -> VerbParser:
         "sweep\nis over, on q, or on Ctrl-C.",
     )
     parser.add("sweep", "SWEEP", "directory of a sweep; with --once also a URL")
-    parser.add_flag("--once", "print one frame, as when the output is not a terminal")
+    parser.add_flag("--once", "print one frame and do not wait; without a terminal one frame is printed too")
     return parser
 
 
@@ -47,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
 
     console = Console()
     if options.once or not console.is_terminal:
-        progress = ProgressReader(read_sweep(options.sweep)).read(time.time())
+        sweep = read_sweep(options.sweep) if options.once else _wait_in_pipe(options.sweep)
+        progress = ProgressReader(sweep).read(time.time())
         width = table_width(console)
         console.print(draw_frame(progress, width, None), soft_wrap=width is None)
         return 0
@@ -64,19 +66,34 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _wait_in_pipe(path: str) -> SweepDir:
+    """Return the sweep as soon as it has a run. Why it waits, one sees on the standard error."""
+    from harness.records.sweep.find_sweep import read_sweep
+
+    if is_remote(path):
+        return read_sweep(path)
+    show = partial(print, file=sys.stderr, flush=True)
+    sweep = _wait_for_sweep(path, show, lambda seconds: time.sleep(seconds) or "")
+    assert sweep is not None, "nobody pressed a key"
+    return sweep
+
+
 def _wait_for_sweep(
     path: str, show: Callable[[str], None], read_key: Callable[[float], str]
 ) -> SweepDir | None:
     """Return the sweep as soon as it has a run; None if q is pressed before. Raises UserError for a URL."""
     from harness.records.sweep.find_sweep import find_sweep
 
+    shown_reason = ""
     while True:
         try:
             return find_sweep(path)
         except UserError as error:
             if is_remote(path):
                 raise
-            show(f"Waiting for the sweep to begin (q or Ctrl-C leaves): {error}")
+            if str(error) != shown_reason:
+                shown_reason = str(error)
+                show(f"Waiting for the sweep to begin (Ctrl-C leaves): {shown_reason}")
         if read_key(REFRESH_SECONDS) == "q":
             return None
 
