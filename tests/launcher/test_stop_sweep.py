@@ -37,7 +37,7 @@ def lock_as(path, host: str, pid: int = 7) -> None:
 
 
 def stopped(sweep: SweepDir, driver: subprocess.Popen, *prefix: str) -> str:
-    wait_for(lambda: read_status(sweep.run("xs", "short", 0)).step >= 2)
+    wait_for(lambda: read_status(sweep.run("xs", "short", 0)).step >= 1)
     command = [*prefix, sys.executable, "-P", "-m", "harness", "stop", str(sweep.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     output = driver.communicate(timeout=30)[0]
@@ -56,14 +56,14 @@ def can_unshare() -> bool:
 
 @pytest.mark.skipif(not can_unshare(), reason="no PID namespace may be made here")
 def test_a_driver_is_told_from_another_pid_namespace(tmp_path):
-    sweep, driver = SweepDir(tmp_path / "trial"), drive(tmp_path, pace=0.05)
+    sweep, driver = SweepDir(tmp_path / "trial"), drive(tmp_path, pace=1.0)
     told = stopped(sweep, driver, *OTHER_NAMESPACE)
     assert "waiting for its answer" in told
     assert f"the driver (process {driver.pid} on {socket.gethostname()}) was told to stop" in told
 
 
 def test_a_driver_is_told_by_a_signal_where_it_can_be(tmp_path):
-    driver = drive(tmp_path, pace=0.05)
+    driver = drive(tmp_path, pace=1.0)
     told = stopped(SweepDir(tmp_path / "trial"), driver)
     assert told.startswith("the driver (process ")
     assert "waiting" not in told
