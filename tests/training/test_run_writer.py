@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.records.paths import RunDir
+from harness.records.run import metrics
 from harness.records.run.status import State, read_status
 from harness.records.run.timeline import Timeline, read_timeline
 from harness.training.output.run_writer import RunWriter
@@ -38,3 +39,15 @@ def test_a_branch_stands_in_the_timeline_of_its_parent(tmp_path):
     journal.end(State.finished)
     assert told(run) == [("start", 0, 1), ("branch", 0, 1), ("train", 4, 0.5), ("end", 0, 1)]
     assert not branch.timeline.exists()
+
+
+def test_a_run_that_is_opened_again_has_the_tokens_and_the_loss_of_its_curve(tmp_path):
+    run = RunDir(tmp_path)
+    row = dict.fromkeys(metrics.STEPS, 0) | {"flops": 0.0}
+    rows = [row | {"step": step, "tokens": 10 * step, "loss": 1.0 / step} for step in (1, 2)]
+    metrics.write_part(run, "steps", 0, 2, rows)
+    journal = RunWriter(run, 2, 0, 2)
+    journal.resume(2)
+    journal.end(State.finished)
+    status = read_status(run)
+    assert (status.step, status.tokens, status.loss) == (2, 20, 0.5)

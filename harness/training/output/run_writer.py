@@ -40,7 +40,9 @@ class RunWriter:
     def resume(self, step: int) -> None:
         """Continue after `step`, up to which the curve is on disk."""
         self._written_step = step
-        self._status = dataclasses.replace(self._status, step=step)
+        # A finished run that is opened again trains no step that would set them.
+        last = metrics.read_curve(self.run, "steps").select("tokens", "loss").tail(1).to_dicts()
+        self.update_status(step=step, **(last[0] if last else {}))
         self.log(f"continues from step {step}")
 
     @property
