@@ -1,4 +1,4 @@
-"""Compiled programs that are damaged, or crash their worker, are compiled again: told, with the same numbers."""
+"""Compiled programs that are damaged, or crash their worker, are compiled again, and a sentence says so."""
 
 import dataclasses
 
