@@ -77,6 +77,9 @@ test-docs: setup  ## every command that the documents print
 test-soak: setup  ## a real sweep under 200 random faults
 	$(RUN)pytest -m slow -s tests/launcher/soak
 
+test-flips: setup  ## 200 random bit flips over every kind of file
+	$(RUN)python -m tests.flips
+
 # Fetches the packages of a Slurm into the cache, and starts one of three nodes from there.
 test-slurm: setup  ## through a real Slurm, started here
 	$(RUN)python -m tests.slurm.cluster
