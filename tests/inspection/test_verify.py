@@ -200,7 +200,7 @@ def test_what_changed_around_a_run_is_named(one, copied):
     assert said["code"][0] == "f" * 12
     assert said["flags"] == ("--xla_old=1", "none")
     assert said["optax"][0] == "0.1"
-    assert not found.unrecorded
+    assert not found.unrecorded_conditions
     assert "code" not in {each.what for each in verify(f"{run.path}@16").changes}
 
 
@@ -212,7 +212,7 @@ def test_a_run_from_before_the_record_is_replayed_and_that_is_said(one, copied):
     atomic_files.write_json(run.run, content)
     found = verify(run.path)
     assert found.same
-    assert found.unrecorded == ("devices", "processor", "XLA flags", "environment variables")
+    assert found.unrecorded_conditions == ("devices", "processor", "XLA flags", "environment variables")
 
 
 def test_a_run_of_an_earlier_version_is_not_said_to_be_in_the_same_environment(one, copied, capsys):

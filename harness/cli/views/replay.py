@@ -51,8 +51,8 @@ def _lines(replay: ReplayResult) -> Iterator[str]:
         yield f"Different from its training: {'; '.join(map(_change_text, replay.changes))}."
     elif not replay.same:
         yield f"Everything that it recorded is as it was: {RECORDED}."
-    if replay.unrecorded:
-        yield f"Not recorded, so they may differ: {', '.join(replay.unrecorded)}."
+    if replay.unrecorded_conditions:
+        yield f"Not recorded, so they may differ: {', '.join(replay.unrecorded_conditions)}."
     yield from replay.notes
 
 
@@ -71,10 +71,8 @@ def _parting_text(parting: Mismatch) -> str:
     place = f"{parting.column} on {parting.domain}" if parting.domain else parting.column
     gap = abs(parting.replayed - parting.recorded)
     amount = f" (by {gap:.3g})" if math.isfinite(gap) else ""
-    recorded, replayed = map(_value_text, (parting.recorded, parting.replayed))
-    return (
-        f"The first difference is at step {parting.step}: {place} {recorded} on disk, {replayed} now{amount}."
-    )
+    old, new = map(_value_text, (parting.recorded, parting.replayed))
+    return f"The first difference is at step {parting.step}: {place} {old} on disk, {new} now{amount}."
 
 
 def _value_text(value: float) -> str:

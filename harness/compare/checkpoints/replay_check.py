@@ -82,7 +82,7 @@ class ReplayResult:
     evaluations: EvaluationCheck
     states: tuple[StateCheck, ...]
     changes: tuple[EnvironmentChange, ...]
-    unrecorded: tuple[str, ...] = ()
+    unrecorded_conditions: tuple[str, ...] = ()
     """Properties of the environment that the run did not record, and which may differ."""
     notes: tuple[str, ...] = ()
     """Caveats for the reader, one sentence each."""
@@ -138,8 +138,8 @@ def _pairs(old: EvalRow | None, new: EvalRow | None) -> list[tuple[str, Any, Any
     """Return column, recorded and replayed value, as far as both sides have one."""
     if old is None or new is None:
         return [("loss", old and old["loss"], new and new["loss"])]
-    both = (column for column in new if column not in KEYS and old.get(column) is not None)
-    return [(column, old[column], new[column]) for column in both]
+    columns = (column for column in new if column not in KEYS and old.get(column) is not None)
+    return [(column, old[column], new[column]) for column in columns]
 
 
 def _number(value: float | None) -> float:

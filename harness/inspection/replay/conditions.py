@@ -30,10 +30,10 @@ def changed_conditions(step_range: StepRange, programs: RunPrograms) -> Iterator
     recorded_hash, stored_hash = run_ref.provenance.config_hash, stored_config_hash(run_ref.run.config)
     if recorded_hash != stored_hash:
         yield EnvironmentChange("config", recorded_hash[:HASH_DIGITS], stored_hash[:HASH_DIGITS])
-    here, changes = current_environment(programs.devices), []
+    now, changes = current_environment(programs.devices), []
     for step in _steps_of_entries(step_range):
         recorded = environment.environment_at(run_ref.provenance.surroundings, step)
-        changes += [] if recorded is None else environment.environment_changes(recorded, here)
+        changes += [] if recorded is None else environment.environment_changes(recorded, now)
     yield from dict.fromkeys(changes)
 
 

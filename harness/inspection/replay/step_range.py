@@ -48,19 +48,19 @@ def find_step_range(where: Path | str, steps: int | None = None) -> StepRange:
     valid, faults = _valid_and_damaged(run_ref)
     end, damaged_parts = metrics.complete_until(run_ref.run)
     starts = _possible_starts(run_ref, valid, faults)
-    evaluated = [step for step in _evaluated_steps(run_ref) if step <= end]
+    evaluations = [step for step in _evaluated_steps(run_ref) if step <= end]
     first = run_ref.step if run_ref.step is not None else _default_start(starts, valid, end)
     last = _end_of_range(first, steps, valid, end)
     is_default = run_ref.step is None and steps is None
-    if is_default and evaluated and not any(first <= step <= last for step in evaluated):
-        first = max((step for step in starts if step <= evaluated[-1] and step < end), default=first)
-        last = max(evaluated[-1], _end_of_range(first, None, valid, end))
+    if is_default and evaluations and not any(first <= step <= last for step in evaluations):
+        first = max((step for step in starts if step <= evaluations[-1] and step < end), default=first)
+        last = max(evaluations[-1], _end_of_range(first, None, valid, end))
     damage = [*(f"the curve is damaged ({part})" for part in damaged_parts), *faults.values()]
     _check_range(run_ref, first, steps, starts, faults, end, damage)
     origin = starts[first]
     start = None if origin is None else checkpoint_of(origin, first)
     checkpoint_steps = tuple(step for step in valid if first < step <= last)
-    evaluated_steps = tuple(step for step in evaluated if first <= step <= last)
+    evaluated_steps = tuple(step for step in evaluations if first <= step <= last)
     return StepRange(run_ref, first, last, start, checkpoint_steps, evaluated_steps, tuple(damage))
 
 

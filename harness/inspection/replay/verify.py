@@ -54,8 +54,8 @@ def verify(
     recorded = environment.environment_at(run_ref.provenance.surroundings, step_range.first)
     _prepare_process(run_ref.config, recorded)
     programs = _make_programs(step_range, cached=cached)
-    replayed = _replay(step_range, programs)
-    rows = replayed.rows
+    replay = _replay(step_range, programs)
+    rows = replay.rows
     differing = find_mismatches(_recorded_rows(step_range, "steps"), rows)
     return ReplayResult(
         name=_run_name(step_range),
@@ -65,10 +65,10 @@ def verify(
         columns=tuple(column for column in rows[0] if column != "step"),
         parting=differing[0] if differing else None,
         largest=largest_difference(differing, "loss"),
-        evaluations=check_evaluations(_recorded_rows(step_range, "evals"), replayed.evaluations),
-        states=tuple(replayed.states),
+        evaluations=check_evaluations(_recorded_rows(step_range, "evals"), replay.evaluations),
+        states=tuple(replay.states),
         changes=tuple(changed_conditions(step_range, programs)),
-        unrecorded=unrecorded_conditions(step_range),
+        unrecorded_conditions=unrecorded_conditions(step_range),
         notes=tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in step_range.skipped),
     )
 
