@@ -6,6 +6,7 @@ import io
 import json
 import random
 import time
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -59,7 +60,7 @@ def shown(sweep: SweepDir) -> Comparison:
     console = Console(file=io.StringIO(), width=100)
     print_comparison(comparison, console)
     if any(sweep.runs()):
-        console.print(draw_frame(ProgressReader(sweep).read(1e9), 100, None))
+        watched(sweep)
     assert time.process_time() - start < SECONDS
     return comparison
 
@@ -102,6 +103,27 @@ def test_malformed_records_never_raise(sound, tmp_path, part):
 @pytest.mark.parametrize("part", range(20))
 def test_five_thousand_malformed_records_never_raise(sound, tmp_path, part):
     check(sound, tmp_path, range(1000 + 250 * part, 1250 + 250 * part))
+
+
+def test_watch_says_which_records_are_damaged(sound, tmp_path):
+    sweep = copy(sound, tmp_path / "sweeps")
+    before = watched(sweep)
+    assert "damaged" not in before
+    for name, words in (("run.json", "7 runs"), ("status.json", "queue: s/mha/seed1")):
+        file = sweep.run("s", "mha", 1).path / name
+        content = file.read_bytes()
+        flip_bit(file, random.Random(0))
+        assert f"damaged, so not shown as they are: s/mha/seed1/{name}" in watched(sweep)
+        assert words in watched(sweep)
+        file.write_bytes(content)
+    assert watched(sweep) == before
+
+
+def watched(sweep: SweepDir) -> str:
+    """Return the frame that watch prints."""
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw_frame(ProgressReader(sweep).read(1e9), 100, None))
+    return cast(io.StringIO, console.file).getvalue()
 
 
 def test_a_flipped_bit_changes_no_number_in_silence(sound, tmp_path):

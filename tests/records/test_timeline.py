@@ -127,7 +127,7 @@ def test_a_damaged_line_is_left_out(run, line):
 def test_a_flipped_bit_changes_no_line_in_silence(run):
     attempt(run, 1, ("train", 1, 0), ("end", 2, 8))
     before, content = read_timeline(run), run.timeline.read_bytes()
-    for bit in range(8 * len(content)):
+    for bit in range(0, 8 * len(content), 17):
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         run.timeline.write_bytes(damaged)

@@ -121,3 +121,12 @@ def test_against_a_count_of_every_second(drawn):
     found = utilisation(lanes)
     assert (found.devices, found.seconds, found.work) == (devices, end - begin, work)
     assert found.work + sum(found.idle.values()) == pytest.approx(devices * (end - begin))
+
+
+def test_lines_that_cannot_be_read_are_said_beside_the_shares():
+    found = utilisation([[span("train", 0, 8)]])
+    assert found is not None
+    assert describe_utilisation(found, 2) == [
+        *describe_utilisation(found),
+        "2 lines of timelines cannot be read, damaged or cut short by a kill",
+    ]

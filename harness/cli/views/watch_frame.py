@@ -43,8 +43,9 @@ def draw_frame(progress: SweepProgress, width: int | None, height: int | None) -
     parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
     parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
     used = progress.utilisation
-    parts += [Text("; ".join(describe_utilisation(used)) if used else "", style="dim")]
-    parts += [_delta_legend(progress, running), _idle_hint(progress)]
+    words = describe_utilisation(used, progress.unreadable_lines) if used else []
+    parts += [Text("; ".join(words), style="dim")]
+    parts += [_delta_legend(progress, running), _unreadable_line(progress), _idle_hint(progress)]
     return Group(*[part for part in parts if not isinstance(part, Text) or part])
 
 
@@ -115,6 +116,14 @@ def _delta_legend(progress: SweepProgress, runs: Sequence[RunProgress]) -> Text:
     control, steps = plain_text(progress.control), f"the last {DELTA_STEPS} steps that both have on disk"
     text = f"Δ {control}: loss minus that of {control}, mean over {steps} (written at checkpoints)"
     return Text(text, style="dim")
+
+
+def _unreadable_line(progress: SweepProgress) -> Text:
+    """Name the records that cannot be read: their runs are missing above, or shown as not begun."""
+    names = [*progress.unreadable[:MAX_NAMED]]
+    more = len(progress.unreadable) - len(names)
+    listed = ", ".join(names) + (f" and {more} more" if more else "")
+    return Text(plain_text(f"damaged, so not shown as they are: {listed}") if names else "", style="red")
 
 
 def _idle_hint(progress: SweepProgress) -> Text:

@@ -18,7 +18,7 @@ from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
-from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
+from harness.records.run.timeline import TRAIN, phase_spans, read_timeline, unreadable_lines
 from harness.records.run.utilisation import describe_utilisation, machine_cores, utilisation
 from harness.records.sweep import ledger
 
@@ -180,7 +180,7 @@ def utilisation_lines(sweep: SweepDir, runs: Sequence[Run], devices: int) -> lis
     result = utilisation(lanes, devices or None, machine_cores(sweep))
     if result is None:
         return []
-    title, *details = describe_utilisation(result)
+    title, *details = describe_utilisation(result, sum(unreadable_lines(run.dir) for run in runs))
     return [title[0].upper() + title[1:], *(f"  {line}" for line in details)]
 
 

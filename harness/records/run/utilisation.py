@@ -124,12 +124,16 @@ def kept_shares(lane: Sequence[PhaseSpan]) -> list[float]:
     return shares[::-1]
 
 
-def describe_utilisation(result: Utilisation) -> list[str]:
-    """Return lines with the share that trained, the idle shares (largest first) and the pauses."""
+def describe_utilisation(result: Utilisation, unreadable: int = 0) -> list[str]:
+    """Return lines with the share that trained, the idle shares (largest first), the pauses, and the number
+    of `unreadable` lines of the timelines."""
     total = result.devices * result.seconds
     idle = ", ".join(f"{kind} {100 * seconds / total:.1f} %" for kind, seconds in result.idle.items())
     devices = f"{result.devices} {result.unit}{'s' * (result.devices != 1)}"
     lines = [f"utilisation {100 * result.share:.1f} % of {devices} over {format_clock(result.seconds)}"]
     lines += [f"idle: {idle}"] if idle else []
     lines += [f"pauses of {format_clock(result.paused)} left out"] if result.paused else []
+    lines += [f"{unreadable} lines of timelines cannot be read, damaged or cut short by a kill"] * bool(
+        unreadable
+    )
     return [plain_text(line) for line in lines]

@@ -9,7 +9,7 @@ from itertools import groupby
 import altair as alt
 import polars as pl
 
-from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan
+from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan, unreadable_lines
 from harness.records.run.utilisation import (
     active_sessions,
     describe_utilisation,
@@ -51,7 +51,7 @@ def gantt(content: Frames) -> alt.LayerChart | None:
         return None
     rows = pack_rows(content.lanes)
     unit, name = next((unit, name) for threshold, unit, name in UNITS if used.seconds >= threshold)
-    title, *subtitle = describe_utilisation(used)
+    title, *subtitle = describe_utilisation(used, sum(unreadable_lines(run.path) for run in content.runs))
     if len(rows) > MAX_ROWS:
         subtitle.append(f"{len(rows) - MAX_ROWS} of {len(rows)} lanes are not drawn")
     chart = _chart(_bar_table(rows[:MAX_ROWS], used.seconds, unit), name)

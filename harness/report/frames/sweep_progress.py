@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +17,16 @@ from harness.records.run.metrics import list_parts, read_curve
 from harness.records.run.pace import MIN_SECONDS, Pace
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.run_lock import owner, worker_of
-from harness.records.run.status import State, Status, read_status
-from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan, TimelineEntry, phase_spans, read_timeline
+from harness.records.run.status import State, Status, read_intact_status, read_status
+from harness.records.run.timeline import (
+    BEGIN,
+    TRAIN,
+    PhaseSpan,
+    TimelineEntry,
+    phase_spans,
+    read_timeline,
+    unreadable_lines,
+)
 from harness.records.run.utilisation import Utilisation, active_sessions, machine_cores, utilisation
 from harness.records.sweep import ledger
 
@@ -119,6 +128,11 @@ class SweepProgress:
     cores: int | None = None
     """Cores of the machine that simulates the devices; None if they are real, or elsewhere."""
 
+    unreadable: Sequence[str] = ()
+    """Records of runs that cannot be read, as paths in the sweep. A run without its run.json is not shown."""
+    unreadable_lines: int = 0
+    """Number of lines of timelines that cannot be read."""
+
     def _select(self, condition: Callable[[RunProgress], bool]) -> list[RunProgress]:
         return [run for run in self.runs if condition(run)]
 
@@ -214,15 +228,21 @@ class ProgressReader:
         has_driver = owner(self.sweep.driver_lock) is not None
         is_alive = has_driver or any(worker_of(run) is not None for run in pending)
         cores = self._read_if_changed("cores", self.sweep.ledger, lambda: machine_cores(self.sweep))
-        return SweepProgress(self.sweep.path.name, control, runs, is_alive, now, cores)
+        unreadable = [name for run in self.sweep.runs() for name in self._unreadable_records(run)]
+        lines = sum(
+            self._read_if_changed("lines", run.timeline, lambda run=run: unreadable_lines(run))
+            for run in self.sweep.runs()
+        )
+        name = self.sweep.path.name
+        return SweepProgress(name, control, runs, is_alive, now, cores, unreadable, lines)
 
     def _run_progress(
         self, run: RunDir, control: str, lanes: dict[str, int], now: float
     ) -> RunProgress | None:
-        record = self._read_if_changed("run", run.run, lambda: read_provenance(run))
+        record = self._record(run)
         if record is None:
             return None
-        status = self._read_if_changed("status", run.status, lambda: read_status(run))
+        status = self._status(run) or Status()
         is_running = status.state is State.running and worker_of(run) is not None
         timeline = self._read_if_changed("timeline", run.timeline, lambda: read_timeline(run))
         name = "/".join(run.path.parts[-3:])
@@ -232,6 +252,20 @@ class ProgressReader:
             return self._cached(("progress", run.path), inputs, lambda: progress)
         difference = None if record.variant == control else self._delta(run, record, control)
         return RunProgress(name, record, status, True, timeline, lanes.get(name), difference, now)
+
+    def _record(self, run: RunDir) -> Provenance | None:
+        return self._read_if_changed("run", run.run, lambda: read_provenance(run))
+
+    def _status(self, run: RunDir) -> Status | None:
+        return self._read_if_changed("status", run.status, lambda: read_intact_status(run))
+
+    def _unreadable_records(self, run: RunDir) -> list[str]:
+        records = {run.run: self._record(run), run.status: self._status(run)}
+        return [
+            path.relative_to(self.sweep.path).as_posix()
+            for path, content in records.items()
+            if content is None and os.path.lexists(path)
+        ]
 
     def _delta(self, run: RunDir, record: Provenance, control: str) -> LossDelta | None:
         control_run = self.sweep.run(record.scale, control, record.seed)
