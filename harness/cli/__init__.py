@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.cli.exit_status import exit_status
+from harness.core.atomic_files import keep_own_access
 from harness.core.errors import UserError, did_you_mean
 from harness.core.jax_variables import drop_jax_options
 
@@ -41,6 +42,7 @@ def _run(name: str, options: Sequence[str]) -> int:
     else:
         verb = _verb(name)
         _check_working_folder()
+        keep_own_access()
         _drop_jax_options(name)
         return verb.run(options)
     return 0

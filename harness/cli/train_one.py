@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from threading import Event
 
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, check_trainable, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
-from harness.launcher.sweep_lock import Interrupted, hold_sweep_lock
+from harness.launcher.sweep_lock import Interrupted, handle_signals, hold_sweep_lock
 from harness.launcher.workers.progress import ending_text
 from harness.records.run.run_lock import acquire, check_not_run_elsewhere
 from harness.records.run.status import State, read_status
@@ -65,4 +66,11 @@ def _train_here(run: Run) -> None:
     os.environ.update(env)
     from harness.worker import main
 
-    main.main([str(run.dir.path.absolute())], env)
+    stop = Event()
+
+    def leave(*_) -> None:
+        stop.set()  # if this happens in a callback of JAX's, it swallows the error below
+        raise Interrupted
+
+    with handle_signals(leave):
+        main.main([str(run.dir.path.absolute())], env, stop)

@@ -22,6 +22,10 @@ MAX_DEPTH = 64
 """Levels of nested lists and objects in a record. Deeper ones could exhaust the stack of a reader."""
 
 
+UMASK_VARIABLE = "AB_HARNESS_UMASK"
+"""Environment variable of remote workers: the driver's umask, octal, so that a team can share their files."""
+
+
 class CorruptFile(Exception):
     """A file on disk differs from what was written; the caller computes or writes it again."""
 
@@ -40,6 +44,18 @@ def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """Return the umask of this process. Call it before there are threads, as it sets the umask twice."""
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
+
+
+def keep_own_access() -> None:
+    """Use the driver's umask in a remote worker, without what would shut ourselves out of our files."""
+    os.umask(int(os.environ.get(UMASK_VARIABLE) or f"{umask():o}", 8) & ~0o700)
 
 
 def remove_temp_files(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -54,12 +55,17 @@ def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def disk_error(error: OSError, place: object) -> UserError | None:
-    """Return the user error for a full disk or a path that cannot be written; None for any other error."""
+    """Return the user error for a full disk or a path that is not open to us; None for any other error."""
     where = error.filename or place
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"{where}: the disk is full. Free some space and repeat the command. Saved results are kept."
         )
+    if error.errno == errno.EACCES and os.path.isfile(str(where)):
+        way_out = (
+            "Ask its owner to share it (chmod, or a umask of 002), or choose another folder with runs=..."
+        )
+        return UserError(f"{where}: {error.strerror}. {way_out}")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return UserError(f"{where}: {error.strerror}. Choose a writable folder with runs=...")
     return None

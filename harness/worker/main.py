@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, ProcessGroup
 from harness.config.process_group import from_env as processes_from_env
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
+from harness.core.atomic_files import keep_own_access
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
 from harness.core.jax_variables import drop_jax_options
@@ -43,6 +44,7 @@ def command(argv: list[str]) -> int:
     """Lock the runs, remove partial files, then train: the command of a separate process. Process 0 of a
     multi-process run locks it for all. Locks last until the process ends. A scheduler may have restarted this
     process without the driver, hence the cleanup."""
+    keep_own_access()
     runs = [RunDir(Path(path).resolve()) for path in argv]
     if os.environ.get(INDEX_VARIABLE, "0") == "0":
         if not all(acquire(run.worker_lock) for run in runs):
@@ -52,11 +54,12 @@ def command(argv: list[str]) -> int:
     return main(argv)
 
 
-def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
+def main(argv: list[str], env: Mapping[str, str] | None = None, stop: Event | None = None) -> int:
     """Train the runs in `argv`. Return 0 if all reached a final state, 3 if not, 2 for a user's mistake.
     `env` is set before any JAX backend exists: a fork server's child has imported jax, but has no devices. If
-    `env` describes a process group, this process is one of those that train one run together."""
-    env = env or {}
+    `env` describes a process group, this process is one of those that train one run together. Once `stop` is
+    set, which signals do from the first run on, every run saves and ends."""
+    env, stop = env or {}, stop or Event()
     tasks: list[PreparedRun] = []
     processes, rendezvous = None, None
     try:
@@ -69,15 +72,25 @@ def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
             write_status(task.run, Status(State.refused, message=str(error), writer=ProcessInfo.current()))
         print(error, file=sys.stderr)
         return 2
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: stop.set())
+    _stop_on_signals(stop)
     states = _train_runs(tasks, from_env(os.environ), stop, rendezvous)
     if rendezvous is not None:
         from harness.worker.join_group import leave_group
 
         leave_group(rendezvous, tasks[0].run, states[0])
     return 0 if all(state.is_final for state in states) else INCOMPLETE
+
+
+def _stop_on_signals(stop: Event) -> None:
+    """Set `stop` on a signal to leave, and on Ctrl-C. A second Ctrl-C ends the process without waiting."""
+
+    def leave(number: int, _: object) -> None:
+        stop.set()
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 def _is_primary(processes: ProcessGroup | None) -> bool:

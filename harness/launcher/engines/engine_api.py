@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.core.atomic_files import UMASK_VARIABLE, umask
 from harness.core.errors import UserError
 from harness.records.run.run_lock import ALREADY_RUNNING
 from harness.records.run.status import ProcessInfo
@@ -51,7 +52,8 @@ class Exit:
 
 def remote_environment(spec: WorkerSpec) -> dict[str, str]:
     """Return the environment of a worker that is not a child process of the driver."""
-    return {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ} | dict(spec.env)
+    forwarded = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
+    return forwarded | {"PYTHONUTF8": "1", UMASK_VARIABLE: f"{umask():03o}"} | dict(spec.env)
 
 
 def run_args(spec: WorkerSpec) -> list[str]:

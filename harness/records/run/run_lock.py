@@ -115,13 +115,14 @@ def check_not_run_elsewhere(run: RunDir) -> None:
 
 
 def _open_for_locking(path: Path) -> int:
-    """Open a file for writing, creating its folder, which another process may remove meanwhile."""
+    """Open a file for writing, creating its folder, which another process may remove meanwhile. The umask
+    decides who else may lock it: a team that shares a sweep does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def _is_file_at(descriptor: int, path: Path) -> bool:

@@ -98,7 +98,7 @@ def _run_worker(module: str, request: dict) -> int:
 def _redirect_output(log: Path) -> None:
     """Read stdin from /dev/null and write all output to the log. Only the server uses the driver's pipes."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     devnull = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((devnull, 0), (out, 1), (out, 2)):
         os.dup2(source, target)
