@@ -15,8 +15,18 @@ from hydra.plugins.sweeper import Sweeper
 
 from harness.cli import VERBS
 from harness.config import compose as composing
-from tests.docs.checkout import add_results, make_checkout, run_there, shown_files
-from tests.docs.documents import COMMANDS, DOCUMENTS, NOT_HERE, ROOT, Command, commands, inline, overrides
+from tests.docs.checkout import add_logs, make_checkout, run_there, shown_files
+from tests.docs.documents import (
+    COMMANDS,
+    DOCUMENTS,
+    NOT_HERE,
+    ROOT,
+    TRAINED,
+    Command,
+    commands,
+    inline,
+    overrides,
+)
 
 PRINTED = commands()
 TRAINING = ("sweep", "train")
@@ -132,13 +142,13 @@ def test_make_has_every_target():
 
 
 def test_python_finds_every_module_and_pytest_every_file():
-    for command in PRINTED:
-        if command.words[:2] == ("python", "-m"):
-            assert importlib.util.find_spec(command.words[2]), command
-        if command.words[0] == "python" and command.words[1] != "-m":
-            assert (ROOT / command.words[1]).is_file(), command
-        if command.words[0] == "pytest":
-            assert (ROOT / command.words[-1]).exists(), command
+    for program, *words in (command.words for command in PRINTED):
+        if program == "python" and "-m" in words:
+            assert importlib.util.find_spec(words[words.index("-m") + 1]), words
+        elif program == "python":
+            assert (ROOT / words[0]).is_file(), words
+        elif program == "pytest":
+            assert (ROOT / words[-1]).exists(), words
 
 
 def test_every_other_program_has_its_reason():
@@ -185,37 +195,48 @@ def test_options_are_known():
                 assert piece.split("=")[0].split()[0] in known, (document.name, piece)
 
 
+TRAINING_WORDS = ["experiment=attention", "variant=mha,mine", "experiment_name=mine", "scale=xs", "seed=0"]
+MISSING = {
+    "harness compare runs/mine --require promote": "",  # exit status 1: the sweep has no gate
+    "harness sweep experiment=finetune": "Train the parent first.",
+    "evidence=runs/colossus2_evidence": "evidence=runs/colossus2_evidence is not a sweep",  # 20 minutes
+    "ROWS.csv": "ROWS.csv: No such file",  # the reader's
+}
+"""What a command says for want of something that these tests do not make, by words of the command."""
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
+    """Return a checkout in which the README's variant was trained beside mha."""
     folder = make_checkout(tmp_path_factory.mktemp("trained"))
-    add_results(folder)
+    add_logs(folder)
+    done = run_there(folder, "sweep", *TRAINING_WORDS)
+    assert done.returncode == 0, done.stderr
+    assert "mine against mha" in done.stdout
     return folder
 
 
+def called_words(command: Command) -> list[str]:
+    """Return the words that are called: training becomes a dry run, and the demo's sweep the one here."""
+    _, verb, *words = command.words
+    if verb in TRAINING:
+        return ["sweep", *words, *["--dry-run"] * ("--dry-run" not in words)]
+    return [verb, *(word.replace("runs/attention", TRAINED) for word in words)]
+
+
 CALLED = [
-    command for command in VERB_COMMANDS if not any("://" in w or w.endswith("URL") for w in command.words)
+    command for command in VERB_COMMANDS if not any("://" in word or "URL" in word for word in command.words)
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", CALLED, ids=ids(CALLED))
 def test_a_command_runs_as_it_is_printed(command, trained):
-    _, verb, *words = command.words
-    words = (
-        ["sweep", *words, *["--dry-run"] * ("--dry-run" not in words)] if verb in TRAINING else [verb, *words]
-    )
-    done = run_there(trained, *words)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_the_variant_of_the_readme_trains(trained):
-    short = ["scale=xs", "seed=0,1", "scale.tokens=5120"]
-    done = run_there(
-        trained, "sweep", "experiment=attention", "variant=mha,mine", "experiment_name=mine", *short
-    )
-    assert done.returncode == 0, done.stderr
-    assert "mine against mha" in done.stdout
+    done = run_there(trained, *called_words(command))
+    if missing := [sentence for words, sentence in MISSING.items() if words in command.text]:
+        assert (done.returncode != 0, missing[0] in done.stderr) == (True, True), done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
