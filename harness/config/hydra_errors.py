@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -83,6 +84,11 @@ def is_number(text: str) -> bool:
 
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Raise UserError for overrides that Hydra would answer with a traceback or silently misread."""
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            group = next((group for group, options in groups.items() if word in options), "")
+            example = f"{group}={word}" if group else "a key and a value, such as experiment=attention"
+            raise UserError(f"{word}: not readable as KEY=VALUE. Write {example}.")
     for override in _parse(overrides):
         if problem := _override_mistake(override, groups):
             raise UserError(problem)
@@ -155,6 +161,8 @@ def _explain_group_choice(error: BaseException) -> str | None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         if group.endswith("/None"):
             return f"roster=? : the size '{option}' of a member comes from a roster. Write roster=replica."
+        if (own := Path("conf", group, f"{option}.yaml")).is_file():
+            return f"{own} is not searched. Add 'hydra.searchpath=[file://conf]' to the command."
         return f"{group or 'config'}={option}: no such choice; {did_you_mean(option, error.options or ())}"
     if match := re.match(r"You must specify '(\S+)'", str(error)):
         options = re.findall(r"^\t+(\S+)", str(error), re.MULTILINE)
