@@ -168,3 +168,9 @@ class TestGantt:
     def test_lanes_that_are_not_drawn_are_counted(self):
         lines = self.drawn([GanttBar(f"lane {i}", "x", "g", 0, 1) for i in range(45)])
         assert lines[-1].strip() == "5 more lanes are not drawn"
+
+    def test_a_bar_without_room_for_its_name_is_said(self):
+        said = "Bars without a name are too short for it."
+        assert said not in " ".join(self.drawn([GanttBar("a", "x", "g", 0, 10)]))
+        assert self.drawn([GanttBar("a", "a_long_name", "g", 0, 1)], 30)[-1].strip() != said
+        assert self.drawn([GanttBar("a", "a" * 60, "g", 0, 1)])[-1].strip() == said

@@ -118,3 +118,18 @@ def test_lines_and_bars_name_the_time_left_once(runs, clock):
     assert drawn.count("left") == 1
     assert len(re.findall(r"\d:\d\d", drawn)) == 1
     assert drawn.count("tokens/s") == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_name_beside_a_bar_is_never_cut(runs, width):
+    bars = BarDisplay(runs, Console(file=io.StringIO(), width=width, force_terminal=True))
+    put(runs[0], 2)
+    bars.show(runs[:1])
+    console = Console(file=io.StringIO(), width=width)
+    console.print(bars._progress.get_renderable())
+    bars.close()
+    drawn = console.file.getvalue()
+    assert "…" not in drawn
+    assert max(map(len, drawn.splitlines())) <= width
+    assert f"{runs[0].name} " in drawn
+    assert "loss 3.000" in " ".join(drawn.split())

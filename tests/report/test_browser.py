@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -58,10 +59,30 @@ probe();
 """
 
 
-def opened(page: Path, tmp_path: Path) -> tuple[str, list[str]]:
+LAYOUT = """
+const say = (name, value) => { document.body.dataset[name] = JSON.stringify(value); };
+async function probe() {
+  while (!document.body.dataset.drawn) await new Promise(done => setTimeout(done, 200));
+  const boxes = [...document.querySelectorAll(".scroll, .chart")];
+  const hinted = box => getComputedStyle(box.previousElementSibling).display !== "none";
+  say("overflow", document.documentElement.scrollWidth > innerWidth);
+  say("unhinted", boxes.filter(box => box.scrollWidth > box.clientWidth + 1 && !hinted(box)).length);
+  say("wide", boxes.filter(hinted).length);
+  say("charts", boxes.filter(box => box.className.includes("chart") && hinted(box)).map(box => box.id));
+  const open = () => [...document.querySelectorAll("details:not(.chart details)")].map(part => part.open);
+  dispatchEvent(new Event("beforeprint"));
+  say("printing", open());
+  dispatchEvent(new Event("afterprint"));
+  say("after", open());
+}
+probe();
+"""
+
+
+def opened(page: Path, tmp_path: Path, *flags: str) -> tuple[str, list[str]]:
     """The document after its scripts ran, and every line that it wrote to the console."""
     assert CHROMIUM
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -74,14 +95,32 @@ def test_charts_are_drawn_and_nothing_that_was_named_runs(hostile_page: Path, tm
     assert "<title>attention: verdict</title>" in document
 
 
-def test_switches_legend_and_hover_work(page: Path, tmp_path: Path):
+def probed(page: Path, tmp_path: Path, probe: str, *flags: str) -> dict[str, str]:
+    """Run a probe in the page, and return what it wrote on the body."""
     free = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text())
-    probed = tmp_path / "probed.html"
+    copy = tmp_path / "probed.html"
     head, _, tail = free.rpartition("</body>")
-    probed.write_text(f"{head}<script>{PROBE}</script></body>{tail}")
-    document, console = opened(probed, tmp_path)
+    copy.write_text(f"{head}<script>{probe}</script></body>{tail}")
+    document, console = opened(copy, tmp_path, *flags)
     assert console == []
-    told = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body[^>]*>", document)[0]))  # pyright: ignore
+    body = re.search(r"<body[^>]*>", document)
+    assert body
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', body[0]))
+
+
+@pytest.mark.parametrize(("width", "some_are_wide"), [(500, True), (1280, False)])
+def test_no_page_is_wider_than_its_screen_and_wide_parts_say_so(page: Path, tmp_path, width, some_are_wide):
+    told = probed(page, tmp_path, LAYOUT, f"--window-size={width},900")
+    assert told["overflow"] == "false"
+    assert told["unhinted"] == "0"
+    assert (told["wide"] != "0") == some_are_wide
+    assert told["charts"] == "[]", "the charts of losses and multipliers fit a phone"
+    assert set(json.loads(told["printing"])) == {True}, "what is folded is printed"
+    assert set(json.loads(told["after"])) == {False}
+
+
+def test_switches_legend_and_hover_work(page: Path, tmp_path: Path):
+    told = probed(page, tmp_path, PROBE)
     assert told["flops"] == "true"
     assert int(told["marks"]) > 50
     assert int(told["faded"]) == 2 * 3 * 3, "all but one variant, at three scales and three seeds"

@@ -116,7 +116,7 @@ def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width)
 
 def _per_flop(k: Multiplier | None) -> Multiplier | None:
     """The multiplier of a treatment that needs four fifths of the FLOPs."""
-    return k and k.k and dataclasses.replace(k, k_per_flop=k.k / 0.8)
+    return k if k is None or k.k is None else dataclasses.replace(k, k_per_flop=k.k / 0.8)
 
 
 def test_every_column_is_printed_on_every_screen():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from harness.core.errors import printable
 from harness.core.number_format import format_clock
@@ -15,6 +17,8 @@ from harness.records.run.pace import Pace
 from harness.records.run.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTH = 24
+"""Columns of a progress bar, at most."""
 
 
 class SweepPace:
@@ -97,11 +101,13 @@ class BarDisplay:
 
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
         self._pace = SweepPace(runs)
+        longest = max(cell_len(run.name) for run in runs) if runs else 0
+        names = Column(overflow="fold", min_width=min(longest, console.width // 2))
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False, table_column=names),
+            BarColumn(BAR_WIDTH),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(overflow="fold")),
             console=console,
             refresh_per_second=4,
         )

@@ -17,8 +17,8 @@ from harness.report.frames.sweep_frames import Frames
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, make_table
 
-DIGITS = 16
-"""Number of digits of a hash that are shown."""
+DIGITS, LEDGER_LETTERS = 16, 200
+"""Numbers of digits of a hash, and of letters of an entry of the ledger, that are shown."""
 
 
 def fact_table(comparison: Comparison, content: Frames) -> Table:
@@ -58,11 +58,17 @@ def amendment_table(sweep: SweepDir | None) -> Table:
         return make_table((), ())
     edited_positions = set(ledger.edited_positions(sweep))
     rows = (
-        (entry["time"], entry["kind"], json.dumps(entry["content"], sort_keys=True)[:200],
+        (entry["time"], entry["kind"], _shortened(json.dumps(entry["content"], sort_keys=True)),
          "edited afterwards" if position in edited_positions else "")
         for position, entry in enumerate(ledger.read(sweep))
     )  # fmt: skip
     return make_table(("time", "entry", "content", "warning"), rows, left=4)
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a long text, with the number of letters that are left out."""
+    left_out = len(text) - LEDGER_LETTERS
+    return f"{text[:LEDGER_LETTERS]} ... ({left_out:,} more letters in sweep.json)" if left_out > 0 else text
 
 
 def _differing(configs: dict[str, dict]) -> Iterable[tuple[str, ...]]:
