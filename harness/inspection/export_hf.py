@@ -23,7 +23,7 @@ from harness.inspection.sample_text import load_run_codec
 from harness.records.run.find_checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
-    from harness.data.text.tokenizers import Codec
+    from harness.data.text.codec import Codec
 
 FORMATS = ("hf",)
 EXPORTABLE_ATTENTION: dict[str, set[str]] = {

@@ -14,7 +14,7 @@ from harness.inspection.load_run import PredictFn, load_run, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
-    from harness.data.text.tokenizers import Codec
+    from harness.data.text.codec import Codec
 
 
 def sample(

@@ -22,7 +22,7 @@ from harness.core.errors import UserError
 from harness.core.jax_variables import drop_jax_options
 from harness.data.open_data import describe_run_data
 from harness.records.run.config_file import read_config
-from harness.records.run.provenance import Facts
+from harness.records.run.provenance import Facts, SourceFacts
 
 if TYPE_CHECKING:
     from harness.models.parameters import ParamSpec
@@ -88,6 +88,8 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.param_specs),
+        tokenizer=data.tokenizer,
+        sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
 
 

@@ -35,7 +35,7 @@ def test_describing_again_reads_no_document(configure, monkeypatch):
     config = configure({"a": 1})
     facts = described(config)
     monkeypatch.setattr(
-        "harness.data.text.sources.Source.documents", lambda source: pytest.fail("read again")
+        "harness.data.text.sources.Source.documents_of", lambda source: pytest.fail("read again")
     )
     assert described(config) == facts
 
@@ -43,9 +43,7 @@ def test_describing_again_reads_no_document(configure, monkeypatch):
 def test_another_share_counts_the_documents_again(configure):
     config = configure({"a": 1})
     described(config)
-    check_refusal(
-        dataclasses.replace(config, holdout=1e-9), ["data.sources.a.path=", "no held-out documents"]
-    )
+    check_refusal(dataclasses.replace(config, holdout=1e-9), ["data.sources.a.path=", "no held-out text"])
 
 
 CHANGES: dict[str, Callable[[DataConfig], object]] = {
@@ -86,7 +84,8 @@ def test_names_and_paths_of_files_do_not_matter(configure, tmp_path):
     moved = tmp_path / "elsewhere.txt"
     Path(config.sources["a"].path).rename(moved)
     config.sources["a"].path = str(moved)
-    assert described(dataclasses.replace(config, name="other")) == before
+    after = described(dataclasses.replace(config, name="other"))
+    assert dataclasses.replace(after, sources=before.sources) == before
 
 
 @pytest.fixture
@@ -117,16 +116,16 @@ PATHS = {
     "latn.txt": "does not exist: did you mean 'latin.txt'?",
     "nowhere/a.txt": "does not exist",
     "pack:pros": "did you mean 'prose'?",
-    "tokenizer.json": "Give .txt, .txt.zst, .jsonl",
-    "none": "Give .txt, .txt.zst, .jsonl",
+    "tokenizer.json": "Give .txt, .txt.zst, .txt.gz, .jsonl",
+    "none": "Give .txt, .txt.zst, .txt.gz, .jsonl",
     "empty.txt": "is empty",
     "blank.txt": "is empty",
     "latin.txt": "is not UTF-8: convert it",
-    "half.jsonl": "is not UTF-8",
+    "half.jsonl": "line 1 of half.jsonl holds \\ud800, half of a surrogate pair and no character",
     "cut.txt.zst": "cannot be read",
     "bad.parquet": "cannot be read",
     "bad.jsonl": "line 2 of bad.jsonl",
-    "one.txt": "no held-out documents (1 in all, data.holdout=0.2)",
+    "one.txt": "has 15 training tokens, less than one window",
 }
 
 

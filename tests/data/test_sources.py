@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.config.schema.run import SourceConfig
 from harness.core.atomic_files import file_sha256
+from harness.core.errors import UserError
 from harness.data.text.sources import PACK, find_source, is_heldout
 
 from .conftest import documents, write
@@ -17,9 +18,9 @@ from .conftest import documents, write
 TEXTS = ["one\ntwo\r\nthree", "  naïve 漢字\t", "a line that says <|endoftext|> is no end", "last"]
 
 
-def compress(path: Path) -> Path:
-    packed = path.with_name(path.name + ".zst")
-    with pa.CompressedOutputStream(str(packed), "zstd") as stream:
+def compress(path: Path, kind: str = "zstd", suffix: str = ".zst") -> Path:
+    packed = path.with_name(path.name + suffix)
+    with pa.CompressedOutputStream(str(packed), kind) as stream:
         stream.write(path.read_bytes())
     path.unlink()
     return packed
@@ -40,6 +41,8 @@ WRITERS = {
     "txt.zst": lambda folder: compress(write(folder / "a.txt", TEXTS)),
     "jsonl": lambda folder: jsonl(folder / "a.jsonl", TEXTS),
     "jsonl.zst": lambda folder: compress(jsonl(folder / "a.jsonl", TEXTS)),
+    "txt.gz": lambda folder: compress(write(folder / "a.txt", TEXTS), "gzip", ".gz"),
+    "jsonl.gz": lambda folder: compress(jsonl(folder / "a.jsonl", TEXTS), "gzip", ".gz"),
     "parquet": lambda folder: parquet(folder / "a.parquet", TEXTS),
 }
 
@@ -76,6 +79,19 @@ def test_documents_without_text_are_left_out(tmp_path):
 def test_a_file_with_windows_line_ends_is_split_too(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\r\n<|endoftext|>\r\ntwo\r\n")
     assert [text.strip() for text in read(tmp_path / "a.txt")] == ["one", "two"]
+
+
+def test_a_byte_order_mark_before_json_is_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\r\n{"text": "two"}\r\n')
+    assert read(tmp_path / "a.jsonl") == ["one", "two"]
+
+
+def test_half_a_surrogate_pair_is_named_and_a_whole_one_is_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud83d\\ude80"}\n{"text": "x \\ude80"}\n')
+    documents = find_source("s", SourceConfig(str(tmp_path / "a.jsonl"))).documents()
+    assert [next(documents), next(documents)] == ["one", "\U0001f680"]
+    with pytest.raises(UserError, match=r"line 3 of a.jsonl holds \\ude80, half of a surrogate pair"):
+        next(documents)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

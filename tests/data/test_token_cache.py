@@ -10,11 +10,12 @@ import pytest
 
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
-from harness.data.text import describe_text as content
+from harness.data.text import source_sizes as content
 from harness.data.text import token_cache as cache
+from harness.data.text.codec import ByteCodec
 from harness.data.text.sources import find_source, is_heldout
 from harness.data.text.token_cache import Tokens, open_tokens
-from harness.data.text.tokenizers import ByteCodec, load_tokenizer
+from harness.data.text.tokenizers import load_tokenizer
 
 from .conftest import documents, write
 
@@ -147,7 +148,7 @@ from harness.core.errors import UserError
 from harness.config.schema.run import SourceConfig
 from harness.data.text import token_cache as cache
 from harness.data.text.sources import find_source
-from harness.data.text.tokenizers import ByteCodec
+from harness.data.text.codec import ByteCodec
 path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 {patch}
 Path(log).write_text("open")

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from harness.config.schema.run import DataConfig, SourceConfig
 from harness.core.errors import UserError
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER, Codec, load_tokenizer
+from harness.data import describe_data
+from harness.data.text.codec import Codec
+from harness.data.text.tokenizers import SHIPPED_TOKENIZER, load_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -82,6 +85,59 @@ def test_a_file_that_loses_text_is_refused(tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(UserError, match="loses part of a text"):
         load_tokenizer(save(words, tmp_path))
+
+
+def byte_level(alphabet: list[str], *, prefix: bool = False, normalizer=None) -> Tokenizer:
+    """A byte-level tokenizer without merges, of these letters."""
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["</s>", *sorted(alphabet)])}, []))
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.decoder = decoders.ByteLevel()
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+ALPHABET = pre_tokenizers.ByteLevel.alphabet()
+
+
+@pytest.mark.parametrize("letter", ["q", "~", "\u0120", "\u010a", "\u0100", "\u00df", "\u00f4"])
+def test_a_byte_alphabet_with_a_hole_is_refused(tmp_path, letter):
+    holed = byte_level([known for known in ALPHABET if known != letter])
+    with pytest.raises(UserError, match=r"loses part of a text.*comes back as .*with all 256 bytes"):
+        load_tokenizer(save(holed, tmp_path))
+
+
+def test_the_letter_that_is_lost_is_named(tmp_path):
+    holed = byte_level([letter for letter in ALPHABET if letter not in "qQ"])
+    with pytest.raises(UserError, match=r"'Q' comes back as '' \(and 1 more of \d+ characters\)"):
+        load_tokenizer(save(holed, tmp_path))
+
+
+def test_a_space_put_before_a_text_loses_nothing(tmp_path):
+    codec = load_tokenizer(save(byte_level(ALPHABET, prefix=True), tmp_path))
+    (tokens,) = codec.encode(["some text"])
+    assert codec.decode(tokens) == " some text"
+    assert codec.byte_lengths_V[tokens].sum() == len(" some text")
+
+
+def test_normal_forms_of_unicode_are_taken_and_lower_case_is_refused(tmp_path):
+    for normal_form in (normalizers.NFC(), normalizers.NFKC(), normalizers.NFD()):
+        load_tokenizer(save(byte_level(ALPHABET, normalizer=normal_form), tmp_path))
+    with pytest.raises(UserError, match=r"'A' comes back as 'a'"):
+        load_tokenizer(save(byte_level(ALPHABET, normalizer=normalizers.Lowercase()), tmp_path))
+
+
+def test_what_only_the_data_show_is_told_with_their_source(tmp_path):
+    """A word that the tokenizer replaces, which no trial of single characters can meet."""
+    replaced = byte_level(ALPHABET, normalizer=normalizers.Replace("harness", "horse"))
+    name = save(replaced, tmp_path)
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(f"text {i} of the harness" for i in range(200)))
+    config = DataConfig("own", {"own": SourceConfig(str(tmp_path / "a.txt"))}, name, 16, 0.2)
+    with pytest.raises(UserError, match=r"in data.sources.own.path=.*'arness' comes back as 'orse'"):
+        describe_data(config, 160)
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(f"text {i} of the house" for i in range(200)))
+    describe_data(config, 160)
 
 
 def test_a_large_vocabulary_takes_four_bytes():

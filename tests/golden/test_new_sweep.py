@@ -33,4 +33,7 @@ def test_its_runs_are_the_runs_that_were_stored(fresh, name, tmp_path):
     made, stored = (read_json(root / name / "run.json") for root in (fresh, unpack(tmp_path) / SWEEP))
     assert made["identity"] == stored["identity"] == expected()["identities"][name]
     assert made.keys() == stored.keys()
+    added = {key: made["facts"].pop(key) for key in ("sources", "tokenizer")}  # newer than the stored sweep
     assert made["facts"] == stored["facts"]
+    assert sorted(added["sources"]) == ["code", "prose"]
+    assert len(added["tokenizer"]) == 64

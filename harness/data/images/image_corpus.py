@@ -24,7 +24,9 @@ from harness.data.order.mixture_schedule import MixSchedule, check_mixes, mix_sc
 from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
 from harness.data.text.corpus import HeldOut
-from harness.data.text.describe_text import IMAGES, DataFacts, content_hash, num_heldout
+from harness.data.text.describe_text import IMAGES, DataFacts, num_heldout
+from harness.data.text.source_sizes import Split, content_hash
+from harness.data.text.source_summary import SourceSummary, file_digests
 from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
 
 HEADER_WORDS = 4
@@ -145,6 +147,23 @@ def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
         eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(corpus.heldout(eval_tokens)),
         image=corpus.domains[0].train.shape,
+        sources={domain.name: _summarize(domain, config) for domain in corpus.domains},
+    )
+
+
+def _summarize(domain: ImageDomain, config: DataConfig) -> SourceSummary:
+    source = find_source(domain.name, config.sources[domain.name], IMAGE_SUFFIXES)
+    num_train, num_heldout_images = len(domain.train.labels_N), len(domain.heldout.labels_N)
+    return SourceSummary(
+        content=content_hash(source),
+        files=len(source.files),
+        documents=num_train + num_heldout_images,
+        train_tokens=num_train * config.sequence_length,
+        is_estimate=False,
+        heldout_share=num_heldout_images / (num_train + num_heldout_images),
+        split=Split.documents.value,
+        skipped=[*source.skipped],
+        digests=file_digests(source),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from harness.core.errors import UserError
+from harness.core.files.expansion import check_expansion
 from harness.data.text.sources import Source
 
 MAX_VALUES = 2**16
@@ -73,16 +75,18 @@ def _read_file(source: Source, file: Path, changed: int) -> LabelledImages:
     """Read one file. `changed`, its modification time, is part of the cache key."""
     where = f"{source.key}.path={source.path}: {file.name}"
     try:
+        with zipfile.ZipFile(file) as archive:
+            num_bytes = sum(member.file_size for member in archive.infolist())
+        check_expansion(where, num_bytes, file.stat().st_size)
         with np.load(file, allow_pickle=False) as content:
             images = content["images"]
             labels = content["labels"] if "labels" in content else np.zeros(len(images), np.int64)
     except KeyError:
         raise UserError(f"{where} has no array `images`: give uint8 [N, H, W] or [N, H, W, C]") from None
-    except ValueError:
-        raise UserError(
-            f"{where} holds Python objects, not one array (images of different shapes?). Give them one shape."
-        ) from None
-    except (OSError, EOFError, zipfile.BadZipFile):
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            problem = "holds Python objects, not one array (images of different shapes?)"
+            raise UserError(f"{where} {problem}. Give them one shape.") from None
         raise UserError(f"{where} cannot be read: it is damaged, or not a .npz file. Replace it.") from None
     return _validated(images, labels, where)
 

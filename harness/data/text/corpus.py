@@ -16,9 +16,11 @@ from harness.config.schema.run import DataConfig
 from harness.data.order.mixture_schedule import MixSchedule, mix_schedule, trained_sources
 from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
+from harness.data.text.codec import Codec
 from harness.data.text.describe_text import check_text_config, num_heldout, too_few_tokens
+from harness.data.text.source_sizes import measure_source
 from harness.data.text.token_cache import open_tokens
-from harness.data.text.tokenizers import Codec, load_tokenizer
+from harness.data.text.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,11 @@ def open_text(config: DataConfig) -> TextCorpus:
     codec, length = load_tokenizer(config.tokenizer), config.sequence_length
     domains = []
     for source in sources:
-        tokens = open_tokens(source, codec, config.holdout)
+        is_trained = source.name in trained
+        split = measure_source(source, config.holdout, is_trained).split
+        tokens = open_tokens(source, codec, config.holdout, split)
         train, heldout = Windows(tokens.train, length), Windows(tokens.heldout, length)
-        if source.name in trained and not len(train):
+        if is_trained and not len(train):
             raise too_few_tokens(source, len(tokens.train), length)
         salt = make_key("window", source.name, tokens.key, length)
         domains.append(Domain(source.name, train, heldout, salt))

@@ -1,25 +1,20 @@
-"""Content, sizes, facts and checks of text data before it is tokenised. Files are read once per version."""
+"""Facts and checks of text data before it is tokenised."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 from harness.config.schema.run import DataConfig
-from harness.core.atomic_files import file_sha256, read_json, write_json
-from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
-from harness.data.text.sources import Source, find_source, is_heldout, suffix_of
+from harness.data.text.codec import ByteCodec, Codec
+from harness.data.text.source_sizes import SourceSizes, Split, content_hash, measure_source
+from harness.data.text.source_summary import SourceSummary, file_digests
+from harness.data.text.sources import Source, find_source
+from harness.data.text.tokenizer_checks import tokens_per_byte
 from harness.data.text.tokenizers import load_tokenizer
 
-FORMAT = 1
-"""Version of the cache. Raise it when the same files come to mean other documents or tokens."""
 TEXT, IMAGES = ("window", "text"), ("image", "images")
 """Words for an example and for the content of a source, in messages."""
 
@@ -39,6 +34,9 @@ class DataFacts:
     domains: tuple[str, ...]
     image: tuple[int, int, int] | None = None
     """Height, width, channels; None for text."""
+    tokenizer: str = ""
+    """Fingerprint of the tokenizer; empty for images."""
+    sources: dict[str, SourceSummary] = field(default_factory=dict)
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
@@ -46,13 +44,16 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
     per version of its files; later calls only compare file sizes and times."""
     sources, trained = check_text_config(config), trained_sources(config)
     codec = load_tokenizer(config.tokenizer)
+    sizes = {s.name: measure_source(s, config.holdout, s.name in trained) for s in sources}
     for source in sources:
-        _check_size(source, source.name in trained, config, eval_tokens)
+        _check_size(source, sizes[source.name], source.name in trained, config, eval_tokens)
+    tails = [name for name, size in sizes.items() if size.split is Split.tails]
     base = {
         "sources": {source.name: content_hash(source) for source in sources},
         "tokenizer": codec.fingerprint,
         "sequence_length": config.sequence_length,
         "holdout": config.holdout,
+        **({"tails": tails} if tails else {}),  # without them, the hash is that of earlier versions
     }
     return DataFacts(
         vocabulary=codec.vocabulary,
@@ -60,6 +61,8 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
         fingerprint=hash_json(base | {"mixes": mix_schedule(config)}),
         eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
+        tokenizer=codec.fingerprint,
+        sources={s.name: _summarize(s, sizes[s.name], config.tokenizer, codec) for s in sources},
     )
 
 
@@ -95,17 +98,17 @@ def num_heldout(name: str, tokens: int, length: int, available: int, kind: tuple
     return count
 
 
-def _check_size(source: Source, trained: bool, config: DataConfig, eval_tokens: int) -> None:
+def _check_size(
+    source: Source, sizes: SourceSizes, trained: bool, config: DataConfig, eval_tokens: int
+) -> None:
     """Raise UserError if a source is too small at its upper bound of tokens: bytes + documents."""
-    sizes = measure_source(source, config.holdout)
     length = config.sequence_length
-    documents = sizes.train.documents + sizes.heldout.documents
-    if not documents:
+    if not sizes.documents:
         raise UserError(f"{source.key}.path={source.path} is empty: give a file with text in it")
     if not sizes.heldout.documents:
         raise UserError(
-            f"{source.key}.path={source.path} has no held-out documents ({documents} in all, "
-            f"data.holdout={config.holdout}): give more documents or a larger share"
+            f"{source.key}.path={source.path} has no held-out text ({sizes.documents} documents, "
+            f"data.holdout={config.holdout}): give more text or a larger share"
         )
     if trained and (max_tokens := sizes.train.bytes + sizes.train.documents) <= length:
         raise too_few_tokens(source, max_tokens, length)
@@ -113,55 +116,17 @@ def _check_size(source: Source, trained: bool, config: DataConfig, eval_tokens: 
     num_heldout(source.name, eval_tokens, length, windows)
 
 
-@dataclass(frozen=True)
-class SplitSize:
-    """Number of documents and UTF-8 bytes of one split."""
-
-    documents: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class SourceSizes:
-    """Sizes of a source's training and held-out splits."""
-
-    train: SplitSize
-    heldout: SplitSize
-
-
-def content_hash(source: Source) -> str:
-    """Return a hash that changes with the documents of a source or their order."""
-    return hash_json([FORMAT, source.column, [[suffix_of(file), _file_hash(file)] for file in source.files]])
-
-
-def measure_source(source: Source, holdout: float) -> SourceSizes:
-    """Return the sizes of a source; the first call reads it. Raises UserError for a bad document."""
-    key = [content_hash(source), holdout]
-    sizes = _cached("survey", hash_json(key), key, lambda: dataclasses.asdict(_count(source, holdout)))
-    return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]))
-
-
-def _count(source: Source, holdout: float) -> SourceSizes:
-    counts = {True: [0, 0], False: [0, 0]}
-    for text in source.documents():
-        count = counts[is_heldout(text, holdout)]
-        count[0] += 1
-        count[1] += len(text.encode())
-    return SourceSizes(train=SplitSize(*counts[False]), heldout=SplitSize(*counts[True]))
-
-
-def _file_hash(file: Path) -> str:
-    path, state = file.resolve(), file.stat()
-    name = hashlib.sha256(str(path).encode()).hexdigest()
-    version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
-    return _cached("files", name, version, lambda: file_sha256(path))
-
-
-def _cached(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
-    """Return the cached value of a name; compute it again for another version."""
-    file = cache_dir("tokens") / kind / f"{name}.json"
-    record = read_json(file)
-    if not isinstance(record, dict) or record.get("version") != version:
-        record = {"version": version, "value": compute()}
-        write_json(file, record)
-    return record["value"]
+def _summarize(source: Source, sizes: SourceSizes, tokenizer: str, codec: Codec) -> SourceSummary:
+    is_estimate = not isinstance(codec, ByteCodec)
+    ratio = tokens_per_byte(tokenizer, codec, source) if is_estimate else 1.0
+    return SourceSummary(
+        content=content_hash(source),
+        files=len(source.files),
+        documents=sizes.documents,
+        train_tokens=round(sizes.train.bytes * ratio) + sizes.train.documents,
+        is_estimate=is_estimate,
+        heldout_share=sizes.heldout_share,
+        split=sizes.split.value,
+        skipped=[*source.skipped],
+        digests=file_digests(source),
+    )

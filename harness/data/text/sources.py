@@ -1,29 +1,22 @@
-"""Sources as streams of documents, from any supported file format.
-
-Text files separate documents by a line `<|endoftext|>`. A line of JSONL and a row of Parquet are a document
-each. A folder is read in the order of its files' paths.
-"""
+"""Sources: named sets of files. A folder is read in the order of its files' paths."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError, did_you_mean
+from harness.core.files.folder_walk import FolderFiles, list_files
+from harness.data.text.documents import TEXT_SUFFIXES, read_documents, suffix_of
 
-END_OF_TEXT = "<|endoftext|>"
 PACK = Path(__file__).parents[1] / "pack"
-TEXT_SUFFIXES = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".parquet")
 IMAGE_SUFFIXES = (".npz",)
+COMPRESSED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,10 @@ class Source:
     path: str
     column: str
     files: tuple[Path, ...]
+    folder: Path
+    """Folder of the source, or of its only file."""
+    skipped: tuple[str, ...] = ()
+    """Phrases that name what lies in the folder and is not read."""
 
     @property
     def key(self) -> str:
@@ -43,60 +40,19 @@ class Source:
     def documents(self) -> Iterator[str]:
         """Yield the documents that hold more than white space, in a fixed order. Raises UserError."""
         for file in self.files:
-            where = f"{self.key}.path={self.path}: {file.name}"
-            try:
-                yield from (text for text in self._read(file) if text.strip())
-            except UnicodeError:
-                raise UserError(f"{where} is not UTF-8: convert it") from None
-            except (OSError, pa.ArrowException):
-                problem = "it is damaged, protected, or not of the kind in its name"
-                raise UserError(f"{where} cannot be read: {problem}. Replace it.") from None
+            yield from self.documents_of(file)
 
-    def _read(self, file: Path) -> Iterator[str]:
-        match suffix_of(file):
-            case ".parquet":
-                return self._parquet(file)
-            case ".jsonl" | ".jsonl.zst":
-                return self._jsonl(file)
-            case _:
-                return _split_documents(file)
-
-    def _jsonl(self, file: Path) -> Iterator[str]:
-        for number, line in enumerate(_lines(file), 1):
-            if not line.strip():
-                continue
-            where = f"line {number} of {file.name}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
-            if not isinstance(row, dict):
-                raise UserError(f"{self.key}.path={self.path}: {where} is not a JSON object. Correct it.")
-            yield self._text(row[self._column(row, where)], where)
-
-    def _parquet(self, file: Path) -> Iterator[str]:
-        with pq.ParquetFile(file) as table:
-            column = self._column(table.schema_arrow.names, file.name)
-            for batch in table.iter_batches(columns=[column]):
-                yield from (self._text(value, file.name) for value in batch.column(0).to_pylist())
-
-    def _column(self, present: Any, where: str) -> str:
-        if self.column not in present:
-            raise UserError(
-                f"{self.key}.column={self.column} is not in {where} of {self.path}: "
-                f"{did_you_mean(self.column, present)}"
-            )
-        return self.column
-
-    def _text(self, value: Any, where: str) -> str:
-        """Return the text of a value; a missing value is an empty document."""
-        if not isinstance(value, str | None):
-            raise UserError(
-                f"{self.key}.column={self.column} holds {type(value).__name__} in {where} of {self.path}: "
-                "name a column of text"
-            )
-        (value or "").encode()  # raises for half a surrogate pair, which JSON can hold
-        return value or ""
+    def documents_of(self, file: Path) -> Iterator[str]:
+        """Yield the documents of one file. Raises UserError."""
+        where = f"{self.key}.path={self.path}: {file.name}"
+        try:
+            documents = read_documents(file, self.column, self.key, self.path)
+            yield from (text for text in documents if text.strip())
+        except UnicodeError:
+            raise UserError(f"{where} is not UTF-8: convert it") from None
+        except (OSError, pa.ArrowException):
+            problem = "it is damaged, protected, or not of the kind in its name"
+            raise UserError(f"{where} cannot be read: {problem}. Replace it.") from None
 
 
 def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Source:
@@ -108,13 +64,14 @@ def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEX
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
         names = (entry.name for entry in siblings)
         raise UserError(f"{key} does not exist: {did_you_mean(path.name, names)}")
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and suffix_of(file, suffixes)]
+    files, skipped = _files_of(key, path, suffixes)
     if not files:
-        raise UserError(f"{key} holds no readable file. Give {', '.join(suffixes)}.")
+        content = f" It holds {', '.join(skipped)}." if skipped else ""
+        raise UserError(f"{key} holds no readable file. Give {', '.join(suffixes)}.{content}")
     if not any(file.stat().st_size for file in files):
         raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
-    return Source(name, config.path, config.column, tuple(files))
+    folder = path if path.is_dir() else path.parent
+    return Source(name, config.path, config.column, tuple(files), folder, skipped)
 
 
 def is_heldout(document: str, share: float) -> bool:
@@ -123,9 +80,34 @@ def is_heldout(document: str, share: float) -> bool:
     return draw < share * 2.0**64
 
 
-def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | None:
-    """Return the suffix that decides how a file is read; None for a file that is not read."""
-    return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
+def _files_of(key: str, path: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files to read, sorted by path, and phrases for those that are left out."""
+    if path.is_file():
+        return ([path] if suffix_of(path, suffixes) else []), ()
+    try:
+        listing = list_files(path, lambda file: suffix_of(file, suffixes))
+    except OSError as error:
+        problem = f"{error.filename} cannot be listed ({error.strerror})"
+        raise UserError(f"{key}: {problem}. Make it readable, or move it away.") from None
+    plain = set(listing.files)
+    copies = [file for file in listing.files if file.suffix in COMPRESSED and file.with_suffix("") in plain]
+    files = [file for file in listing.files if file not in copies]
+    return files, _skipped_phrases(path, listing, copies)
+
+
+def _skipped_phrases(folder: Path, listing: FolderFiles, copies: Sequence[Path]) -> tuple[str, ...]:
+    groups = {
+        "hidden": listing.hidden,
+        "compressed beside its plain file": copies,
+        "linked again": listing.repeats,
+        "linked to nothing": listing.broken_links,
+        "of another kind": listing.other_files,
+    }
+    return tuple(
+        f"{len(paths)} {kind} ({paths[0].relative_to(folder)}{', ...' if len(paths) > 1 else ''})"
+        for kind, paths in groups.items()
+        if paths
+    )
 
 
 def _pack_file(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
@@ -140,22 +122,3 @@ def _pack_file(key: str, path: str, suffixes: tuple[str, ...]) -> Path:
 
 def _content_word(suffixes: tuple[str, ...]) -> str:
     return "images" if suffixes == IMAGE_SUFFIXES else "text"
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """Yield lines with their ends unchanged; universal newlines would change the text."""
-    raw = pa.OSFile(str(file))
-    stream = pa.CompressedInputStream(raw, "zstd") if file.suffix == ".zst" else raw
-    with io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:  # pyright: ignore[reportArgumentType]
-        yield from lines
-
-
-def _split_documents(file: Path) -> Iterator[str]:
-    part: list[str] = []
-    for line in _lines(file):
-        if line.rstrip("\r\n") == END_OF_TEXT:
-            yield "".join(part).removesuffix("\n")
-            part = []
-        else:
-            part.append(line)
-    yield "".join(part).removesuffix("\n")

@@ -22,9 +22,9 @@ from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json
-from harness.data.text.describe_text import content_hash
-from harness.data.text.sources import Source, is_heldout
-from harness.data.text.tokenizers import Codec
+from harness.data.text.codec import Codec
+from harness.data.text.source_sizes import Split, content_hash, divide
+from harness.data.text.sources import Source
 
 SPLITS = ("train", "heldout")
 ENCODE_CHARACTERS = 1_000_000
@@ -40,33 +40,35 @@ class Tokens:
     heldout: np.ndarray
 
 
-def open_tokens(source: Source, codec: Codec, holdout: float) -> Tokens:
+def open_tokens(source: Source, codec: Codec, holdout: float, split: Split = Split.documents) -> Tokens:
     """Open the cached tokens of a source, building them first if needed. Raises UserError for bad text."""
-    key = _key(source, codec, holdout)
+    key = _key(source, codec, holdout, split)
     folder = cache_dir("tokens") / key
     with _lock(folder.with_suffix(".lock")):
         if not _is_complete(folder):
-            _build(folder, source, codec, holdout)
-    return Tokens(key, *(_open_array(folder / f"{split}.bin", codec.dtype) for split in SPLITS))
+            _build(folder, source, codec, holdout, split)
+    return Tokens(key, *(_open_array(folder / f"{side}.bin", codec.dtype) for side in SPLITS))
 
 
-def _key(source: Source, codec: Codec, holdout: float) -> str:
-    return hash_json([content_hash(source), codec.fingerprint, holdout])
+def _key(source: Source, codec: Codec, holdout: float, split: Split) -> str:
+    way = [] if split is Split.documents else [split.value]
+    return hash_json([content_hash(source), codec.fingerprint, holdout, *way])
 
 
-def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
+def _build(folder: Path, source: Source, codec: Codec, holdout: float, split: Split) -> None:
     """Build an entry. The lock is held, so an existing temporary folder belongs to a dead builder."""
     draft = folder.with_suffix(".building")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     with ExitStack() as stack:
         files = [stack.enter_context((draft / f"{split}.bin").open("wb")) for split in SPLITS]
-        for documents in _document_batches(source):
-            for text, tokens in zip(documents, codec.encode(documents), strict=True):
-                ended = np.append(tokens, codec.dtype.type(codec.end_token))
-                files[is_heldout(text, holdout)].write(ended.data)
+        for batch in _text_batches(source, holdout, split):
+            encoded = codec.encode([text for _, text in batch])
+            for (held_out, _), tokens in zip(batch, encoded, strict=True):
+                ended_tokens = np.append(tokens, codec.dtype.type(codec.end_token))
+                files[held_out].write(ended_tokens.data)
     write_json(draft / "header.json", _checksums(draft))
-    if _key(source, codec, holdout) != folder.name:
+    if _key(source, codec, holdout, split) != folder.name:
         raise UserError(
             f"{source.key}.path={source.path} changed while it was read. Start again when it is complete."
         )
@@ -74,12 +76,13 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float) -> None:
     draft.rename(folder)
 
 
-def _document_batches(source: Source) -> Iterator[list[str]]:
-    portion: list[str] = []
+def _text_batches(source: Source, holdout: float, split: Split) -> Iterator[list[tuple[bool, str]]]:
+    """Yield (whether it is held out, text) of all documents, some at a time."""
+    portion: list[tuple[bool, str]] = []
     characters = 0
-    for text in source.documents():
-        portion.append(text)
-        characters += len(text)
+    for document in source.documents():
+        portion += divide(document, holdout, split)
+        characters += len(document)
         if characters >= ENCODE_CHARACTERS:
             yield portion
             portion, characters = [], 0

@@ -1,67 +1,24 @@
-"""Tokenizers, with the byte length of every token (for bits per byte)."""
+"""Tokenizers from files, with the byte length of every token (for bits per byte)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
 from harness.core.errors import UserError, did_you_mean
-from harness.data.text.sources import END_OF_TEXT
+from harness.data.text.codec import ByteCodec, Codec
+from harness.data.text.documents import END_OF_TEXT
+from harness.data.text.tokenizer_checks import check_all_bytes
 
 SHIPPED_TOKENIZER = Path(__file__).parents[1] / "bpe512.json"
 END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 """Names of the token that ends a document, in order of preference."""
 SPACE = "\u2581"
 """Character that SentencePiece writes for a space."""
-ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
-
-
-class Codec(ABC):
-    """A tokenizer."""
-
-    vocabulary: int
-    end_token: int
-    """Token that ends a document. It stands for no bytes of text."""
-    byte_lengths_V: np.ndarray
-    """UTF-8 bytes of the text of each token, int32 [V]."""
-    fingerprint: str
-    """Hash that changes with the tokens of any text."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Smallest unsigned integer type that holds every token."""
-        return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
-
-    @abstractmethod
-    def encode(self, documents: list[str]) -> list[np.ndarray]:
-        """Return the tokens of each document, without an end-of-text token."""
-
-    @abstractmethod
-    def decode(self, tokens: np.ndarray) -> str:
-        """Return the text of tokens, without end-of-text tokens."""
-
-
-class ByteCodec(Codec):
-    """Tokenizer with one token per byte."""
-
-    vocabulary = 257
-    end_token = 256
-    fingerprint = "byte"
-    byte_lengths_V = np.append(np.ones(256, np.int32), np.int32(0))
-
-    def encode(self, documents: list[str]) -> list[np.ndarray]:
-        """Return the UTF-8 bytes of each document."""
-        return [np.frombuffer(text.encode(), np.uint8).astype(self.dtype) for text in documents]
-
-    def decode(self, tokens: np.ndarray) -> str:
-        """Return the text of bytes; invalid UTF-8 is replaced."""
-        tokens = np.asarray(tokens)
-        return tokens[tokens < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
 
 class FileCodec(Codec):
@@ -90,12 +47,6 @@ class FileCodec(Codec):
         """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
-    def is_lossless(self) -> bool:
-        """Return whether a text survives a round trip with the right byte count (or one space more)."""
-        (tokens,) = self.encode([ROUND_TRIP_TEXT])
-        excess = int(self.byte_lengths_V[tokens].sum()) - len(ROUND_TRIP_TEXT.encode())
-        return self.decode(tokens) == ROUND_TRIP_TEXT and excess in (0, 1)
-
     def _byte_length(self, name: str, token: int) -> int:
         if token in self._added:
             return 0 if self._added[token].special else len(name.encode())
@@ -107,7 +58,8 @@ class FileCodec(Codec):
 
 
 def load_tokenizer(name: str) -> Codec:
-    """Load the tokenizer of `data.tokenizer`: `byte`, `bpe512` or a JSON file. Raises UserError."""
+    """Load the tokenizer of `data.tokenizer`: `byte`, `bpe512` or a JSON file. Raises UserError, also for one
+    that loses part of a text."""
     if name == "byte":
         return ByteCodec()
     path = SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()
@@ -126,9 +78,5 @@ def _parse_tokenizer(name: str, content: bytes) -> Codec:
     if end is None:
         raise UserError(f"data.tokenizer={name} has no token that ends a document: add {END_TOKENS[0]}")
     codec = FileCodec(tokenizer, end, hashlib.sha256(content).hexdigest())
-    if not codec.is_lossless():
-        raise UserError(
-            f"data.tokenizer={name} loses part of a text, so bits per byte would be wrong. "
-            "Use a byte-level tokenizer, or one with byte fallback."
-        )
+    check_all_bytes(name, codec)
     return codec

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from harness.config.schema.run import DataConfig, SourceConfig
-from harness.data.text.sources import END_OF_TEXT, find_source, is_heldout
+from harness.data.text.documents import END_OF_TEXT
+from harness.data.text.sources import find_source, is_heldout
 from harness.data.text.tokenizers import SHIPPED_TOKENIZER
 
 VOCABULARY_SIZE = 512

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.schema.run import Config
-from harness.core import atomic_files
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
+from harness.core.files.folder_walk import list_files
 from harness.core.hashing import hash_json, to_plain
 from harness.records.run.config_file import write_config
-from harness.records.run.provenance import Facts, code_hash_of
+from harness.records.run.provenance import Facts, code_hash_of, package_versions
+from harness.records.typed_values import parse_record
 
 _IGNORED_NODES = (
     "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name",
@@ -34,7 +35,7 @@ def describe_configs(configs: Sequence[Config]) -> list[Facts]:
         for key, answer in zip(missing, _run_describe([*missing.values()]), strict=True):
             if "error" in answer:
                 raise UserError(answer["error"])
-            atomic_files.write_json(_path(key), answer["facts"])
+            _entry(key).write_json(answer["facts"])
             by_key[key] = Facts(**answer["facts"])
     return [by_key[key] for key in keys]
 
@@ -44,7 +45,8 @@ def description_key(config: Config) -> str:
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
     stamps = [_stamps(Path(path)) for path in paths]
-    return hash_json([relevant, code_hash_of(config), stamps, _parent_stamps(config)])
+    code = code_hash_of(config), package_versions()
+    return hash_json([relevant, *code, stamps, _parent_stamps(config)])
 
 
 def _parent_stamps(config: Config) -> list[Any]:
@@ -59,18 +61,22 @@ def _parent_stamps(config: Config) -> list[Any]:
 
 def _stamps(path: Path) -> list[Any]:
     """Return path, size and mtime of a file, or of every file of a folder; empty if there is none."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    try:
+        place = path.expanduser()
+        files = list_files(place).files if place.is_dir() else [place]
+        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    except (OSError, RuntimeError):  # a missing file or home; the description says so
+        return []
 
 
-def _path(key: str) -> Path:
-    return cache_dir("described") / f"{key}.json"
+def _entry(key: str) -> CacheEntry:
+    return CacheEntry("described", "", key)
 
 
 def _read_cached(key: str) -> Facts | None:
-    content = atomic_files.read_json(_path(key))
+    content = _entry(key).read_json()
     fields = {field.name for field in dataclasses.fields(Facts)}
-    return Facts(**content) if isinstance(content, dict) and content.keys() == fields else None
+    return parse_record(Facts, content) if isinstance(content, dict) and content.keys() == fields else None
 
 
 def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:

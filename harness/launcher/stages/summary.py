@@ -16,6 +16,7 @@ from harness.core.number_format import format_si
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
+from harness.launcher.stages.data_lines import data_lines
 from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
@@ -29,8 +30,8 @@ def printer(console: Console) -> Note:
 
 
 def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list[str]:
-    """Return the sweep in a few lines: its design, the size of each scale, and its predicted duration. A
-    design that is not a full product is listed by its blocks, smallest scale first."""
+    """Return the sweep in a few lines: its design, the size of each scale, its data, and its predicted
+    duration. A design that is not a full product is listed by its blocks, smallest scale first."""
     scales = [*dict.fromkeys(run.config.scale.name for run in runs)]
     variants = [*dict.fromkeys(run.variant for run in runs)]
     seeds = sorted({run.config.seed for run in runs})
@@ -54,6 +55,7 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
             f"{format_si(members[0].facts.embedding)} in embeddings), {format_si(members[0].tokens)} tokens "
             f"in {members[0].facts.steps} steps, {format_si(flops)}FLOP in all"
         )
+    lines += data_lines(runs)
     total = sum(run.flops for run in runs)
     lines.append(
         f"  {format_si(total)}FLOP on {forecast.capacity_text}: {format_clock(forecast.schedule.makespan)} "

@@ -16,9 +16,32 @@ from harness.config.users_modules import source_paths
 from harness.core.atomic_files import read_checksummed_json, write_checksummed_json
 from harness.core.hashing import hash_json
 from harness.records.paths import RunDir
-from harness.records.typed_values import fields_fit
+from harness.records.typed_values import fields_fit, parse_record
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """Files and sizes of a source of data when its run was described."""
+
+    content: str
+    """Hash of the documents or images and their order."""
+    files: int
+    documents: int
+    """Number of documents or images, with held-out ones."""
+    train_tokens: int
+    """Number of training tokens; of images, of training patches."""
+    is_estimate: bool
+    """True if the tokens were estimated from a sample of the text."""
+    heldout_share: float
+    """Share of the text or the images that is held out."""
+    split: str
+    """`documents` if whole documents or images are held out, `tails` if the end of each document is."""
+    skipped: list[str]
+    """Phrases that name what lies in the folder and is not read."""
+    digests: dict[str, str]
+    """First digits of the sha256 of each file by its path in the source; empty for many files."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,16 @@ class Facts:
     loss_unit: str = "nats a token"
     splits: dict[str, int] = field(default_factory=dict)
     """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
+    tokenizer: str = ""
+    """Fingerprint of the tokenizer; empty for images, and if it is not described."""
+    sources: dict[str, SourceFacts] = field(default_factory=dict)
+    """Sources by name; empty: not described."""
+
+    def __post_init__(self) -> None:
+        """Parse sources that come from JSON. Raises TypeError if they are malformed."""
+        if isinstance(self.sources, dict):
+            sources = {name: _parse_source(source) for name, source in self.sources.items()}
+            object.__setattr__(self, "sources", sources)
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,13 @@ class Provenance:
     """Parent of a branch, {"run", "step", "share"}; None for a run."""
     surroundings: list[dict[str, Any]] = field(default_factory=list)
     """Environments of the workers (records.run.environment), each valid from its `step` on; may be empty."""
+
+
+def _parse_source(content: SourceFacts | dict[str, Any]) -> SourceFacts:
+    source = content if isinstance(content, SourceFacts) else parse_record(SourceFacts, content)
+    if source is None:
+        raise TypeError("a source is malformed")
+    return source
 
 
 def identity_of(config: Config, facts: Facts) -> str:

@@ -1,0 +1,120 @@
+"""Sizes and content hash of a source, and the split into training and held-out text. Files are read once per
+version."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from harness.core.atomic_files import file_sha256, read_json, write_json
+from harness.core.cache.cache_dir import cache_dir
+from harness.core.hashing import hash_json
+from harness.data.text.documents import suffix_of
+from harness.data.text.sources import Source, is_heldout
+
+FORMAT = 1
+"""Version of the cache. Raise it when the same files come to mean other documents or tokens."""
+
+
+class Split(Enum):
+    """Way in which a source is divided into training and held-out text."""
+
+    documents = "documents"
+    """Each document goes to one side, by a hash of its text."""
+    tails = "tails"
+    """The last `data.holdout` of the characters of each document is held out. It is used for a source of so
+    few documents that the other way leaves one side without any."""
+
+
+@dataclass(frozen=True)
+class SplitSize:
+    """Number of documents and UTF-8 bytes of one split."""
+
+    documents: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SourceSizes:
+    """Sizes of a source's training and held-out text."""
+
+    train: SplitSize
+    heldout: SplitSize
+    split: Split = Split.documents
+
+    @property
+    def documents(self) -> int:
+        """Number of documents; a tail belongs to the document from which it was cut."""
+        held_out = self.heldout.documents if self.split is Split.documents else 0
+        return self.train.documents + held_out
+
+    @property
+    def heldout_share(self) -> float:
+        """Share of the bytes that is held out."""
+        return self.heldout.bytes / max(1, self.train.bytes + self.heldout.bytes)
+
+
+def divide(document: str, share: float, split: Split) -> Iterator[tuple[bool, str]]:
+    """Yield (whether it is held out, text) for the parts of a document. Depends on its text alone."""
+    if split is Split.documents:
+        yield is_heldout(document, share), document
+        return
+    cut = len(document) - int(share * len(document))
+    yield False, document[:cut]
+    if document[cut:]:
+        yield True, document[cut:]
+
+
+def content_hash(source: Source) -> str:
+    """Return a hash that changes with the documents of a source or their order."""
+    return hash_json([FORMAT, source.column, [[suffix_of(file), file_hash(file)] for file in source.files]])
+
+
+def measure_source(source: Source, holdout: float, trained: bool) -> SourceSizes:
+    """Return the split and the sizes of a source; the first call reads it. Raises UserError for a bad
+    document. `trained`: the source is not only evaluated, so it needs training text too."""
+    sizes = _measure(source, holdout, Split.documents)
+    lacks_heldout = not sizes.heldout.documents
+    lacks_train = trained and not sizes.train.documents
+    if (lacks_heldout or lacks_train) and sizes.documents and holdout < 1:
+        return _measure(source, holdout, Split.tails)
+    return sizes
+
+
+def _measure(source: Source, holdout: float, split: Split) -> SourceSizes:
+    key = [content_hash(source), holdout, *([split.value] if split is not Split.documents else [])]
+    sizes = cached("survey", hash_json(key), key, lambda: _count(source, holdout, split))
+    return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]), split)
+
+
+def _count(source: Source, holdout: float, split: Split) -> dict[str, dict[str, int]]:
+    counts = {True: [0, 0], False: [0, 0]}
+    for document in source.documents():
+        for held_out, text in divide(document, holdout, split):
+            counts[held_out][0] += 1
+            counts[held_out][1] += len(text.encode())
+    sides = {"train": SplitSize(*counts[False]), "heldout": SplitSize(*counts[True])}
+    return {name: dataclasses.asdict(size) for name, size in sides.items()}
+
+
+def file_hash(file: Path) -> str:
+    """Return the sha256 of a file, which is read once per version."""
+    path, state = file.resolve(), file.stat()
+    name = hashlib.sha256(str(path).encode()).hexdigest()
+    version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
+    return cached("files", name, version, lambda: file_sha256(path))
+
+
+def cached(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
+    """Return the cached value of a name; compute it again for another version."""
+    file = cache_dir("tokens") / kind / f"{name}.json"
+    record = read_json(file)
+    if not isinstance(record, dict) or record.get("version") != version:
+        record = {"version": version, "value": compute()}
+        write_json(file, record)
+    return record["value"]

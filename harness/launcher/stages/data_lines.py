@@ -1,0 +1,69 @@
+"""Lines that name the data of a sweep: files, documents, tokens and passes of each source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.config.schema.run import DataKind
+from harness.core.errors import printable
+from harness.core.number_format import format_count
+from harness.launcher.runs import Run
+from harness.records.run.provenance import SourceFacts
+
+
+def data_lines(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each source. Runs that read it in different ways are given as a range."""
+    readers: dict[str, list[Run]] = {}
+    for run in runs:
+        for name in run.facts.sources:
+            readers.setdefault(name, []).append(run)
+    return [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
+
+
+def _describe(name: str, runs: Sequence[Run]) -> str:
+    source = runs[0].facts.sources[name]
+    is_text = runs[0].config.data.kind is DataKind.text
+    texts = [
+        _plural(source.files, "file"),
+        _plural(source.documents, "document" if is_text else "image"),
+        _tokens_text([run.facts.sources[name] for run in runs], "tokens" if is_text else "patches"),
+        _passes_text([_passes(run, name) for run in runs]),
+    ]
+    held_out = _heldout_text(source, runs[0].config.data.holdout, "documents" if is_text else "images")
+    skipped = f"; not read: {printable(', '.join(source.skipped))}" if source.skipped else ""
+    return f"{', '.join(texts)}; held out: {held_out}{skipped}"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"
+
+
+def _heldout_text(source: SourceFacts, asked_share: float, examples: str) -> str:
+    share = f"{100 * source.heldout_share:.2g} %"
+    if source.split == "tails":
+        return f"the last {share} of {'the document' if source.documents == 1 else 'each document'}"
+    if asked_share / 2 <= source.heldout_share <= 2 * asked_share:
+        return share
+    return f"{share}, since {examples} stay whole (data.holdout={asked_share})"
+
+
+def _tokens_text(sources: Sequence[SourceFacts], unit: str) -> str:
+    counts = [source.train_tokens for source in sources]
+    about = "about " if any(source.is_estimate for source in sources) else ""
+    return f"{about}{_range_text(format_count(min(counts)), format_count(max(counts)))} training {unit}"
+
+
+def _passes(run: Run, name: str) -> float:
+    """Return how often a run reads a source; 0 for one that is only evaluated."""
+    tokens = run.facts.draws.get(name, 0) * run.config.data.sequence_length
+    return tokens / max(1, run.facts.sources[name].train_tokens)
+
+
+def _passes_text(passes: Sequence[float]) -> str:
+    if not max(passes):
+        return "only evaluated"
+    return f"read {_range_text(f'{min(passes):.2g}', f'{max(passes):.2g}')} times"
+
+
+def _range_text(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,59 @@
+"""The line of each source before a sweep: files, documents, tokens, passes, and what is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.launcher.runs import Run, run_dir, sweep_dir
+from harness.launcher.stages.data_lines import data_lines
+from harness.records.run.provenance import SourceFacts
+from tests.launcher.support import configs, facts
+
+SOURCE = SourceFacts("c", 2, 1200, 51_200, True, 0.05, "documents", [], {})
+
+
+def lines(tmp_path: Path, draws: tuple[int, ...] = (200,), **fields) -> list[str]:
+    source = dataclasses.replace(SOURCE, **fields)
+    made = configs(tmp_path, seeds=range(len(draws)), variants=("mha",))
+    described = [dataclasses.replace(facts(c), draws={"own": n}, sources={"own": source}) for c, n in
+                 zip(made, draws, strict=True)]  # fmt: skip
+    return data_lines([Run(c, f, run_dir(sweep_dir(made), c)) for c, f in zip(made, described, strict=True)])
+
+
+CASES = {
+    "2 files, 1,200 documents, about 51.2k training tokens, read 0.5 times; held out: 5 %": {},
+    "1 file, 1 document, ": {"files": 1, "documents": 1},
+    ", 51.2k training tokens": {"is_estimate": False},
+    "read 3.6 times": {"train_tokens": 7111},
+    "held out: the last 5 % of the document": {"split": "tails", "documents": 1},
+    "held out: the last 5 % of each document": {"split": "tails", "documents": 2},
+    "held out: 50 %, since documents stay whole (data.holdout=0.05)": {"heldout_share": 0.5},
+    "; not read: 2 hidden (.git, ...), 1 linked again (a\\x1b)": {
+        "skipped": ["2 hidden (.git, ...)", "1 linked again (a\x1b)"]
+    },
+}
+
+
+@pytest.mark.parametrize(("said", "fields"), CASES.items(), ids=CASES)
+def test_what_a_source_holds_is_one_line(tmp_path, said, fields):
+    (line,) = lines(tmp_path, **fields)
+    assert line.startswith("  data own: ")
+    assert said in line
+
+
+def test_passes_of_several_runs_are_a_range(tmp_path):
+    (line,) = lines(tmp_path, draws=(200, 400))
+    assert "read 0.5 to 1 times" in line
+
+
+def test_a_source_that_is_never_drawn_is_only_evaluated(tmp_path):
+    (line,) = lines(tmp_path, draws=(0,))
+    assert ", only evaluated; held out" in line
+
+
+def test_facts_of_an_earlier_version_have_no_line(tmp_path):
+    made = configs(tmp_path)
+    assert data_lines([Run(c, facts(c), run_dir(sweep_dir(made), c)) for c in made]) == []
