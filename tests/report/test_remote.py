@@ -211,6 +211,18 @@ def test_older_copies_and_what_kills_left_go_after_a_day(bucket, cache, monkeypa
     assert [*first.path.parents[1].iterdir()] == [second.path.parent]
 
 
+def test_a_damaged_copy_is_said_and_fetched_again(bucket, cache, capsys):
+    first = local_copy.fetch_sweep(URL)
+    whole = {path: path.read_bytes() for path in first.path.parent.rglob("*") if path.is_file()}
+    local_copy.fetch_sweep(URL)
+    assert "damaged" not in capsys.readouterr().err
+    for path in (first.rule, next(first.path.rglob("evals-*")), first.path.parent / local_copy.STAMPS):
+        path.write_bytes(bytes([whole[path][0] ^ 1]) + whole[path][1:])
+        assert local_copy.fetch_sweep(URL) == first
+        assert f"{first.path.parent}: this copy of {URL} is damaged" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in whole} == whole
+
+
 def test_a_fetch_that_breaks_off_leaves_no_copy(bucket, cache, monkeypatch, capsys):
     get, left = MemoryFileSystem.get_file, [20]
 

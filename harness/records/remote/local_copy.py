@@ -1,7 +1,8 @@
 """Local copies of a remote sweep or file, restricted to the files that a comparison reads.
 
 The name of a copy is a hash of its listing, and a copy is renamed into place when it is complete. It never
-changes afterwards, so several commands may read it while another one fetches a newer one.
+changes afterwards, so several commands may read it while another one fetches a newer one. A file that no
+longer matches its checksum is fetched again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ MAX_TRIES = 3
 KEEP_SECONDS = 86_400.0
 """Seconds for which an outdated copy is kept, because a command may be reading it."""
 STAMPS = "stamps.json"
+"""File with the stamps and checksums of a copy, by path."""
+FORMAT = 2
+"""Version of the format of STAMPS."""
 
 
 def fetch_sweep(url: str) -> SweepDir:
@@ -69,28 +73,47 @@ def _up_to_date_copy(remote: RemoteFolder, list_files: Callable[[], dict[str, Re
 def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path) -> Path:
     """Return the folder of the copy; files that the newest copy has are not downloaded again."""
     stamps = {path: remote_file.stamp for path, remote_file in listing.items()}
-    copy = home / _digest(json.dumps(stamps, sort_keys=True))
-    if not copy.is_dir():
+    copy = home / _digest(json.dumps([FORMAT, stamps], sort_keys=True))
+    intact = _intact_files(copy)
+    if copy.is_dir() and not intact.keys() >= listing.keys():
+        print(f"{copy}: this copy of {remote.url} is damaged, so files are fetched again.", file=sys.stderr)
+    if not intact.keys() >= listing.keys():
         with tempfile.TemporaryDirectory(dir=home, prefix=".") as scratch:
             fresh = Path(scratch) / "copy"
             newest = max((file.parent for file in home.glob(f"*/{STAMPS}")), key=_modified, default=None)
             _fill_copy(fresh, remote, listing, newest)
-            atomic_files.write_json(fresh / STAMPS, stamps)
+            checksums = {path: [stamps[path], atomic_files.file_sha256(fresh / path)] for path in listing}
+            atomic_files.write_checksummed_json(fresh / STAMPS, checksums)
+            if copy.is_dir():
+                copy.rename(Path(scratch) / "damaged")
             with suppress(FileExistsError):  # another command was faster
                 fresh.rename(copy)
     os.utime(copy)
     return copy
 
 
+def _intact_files(copy: Path) -> dict[str, str]:
+    """Return the stamp of each file of a copy that is as it was fetched."""
+    rows = atomic_files.read_checksummed_json(copy / STAMPS) or {}
+    return {path: row[0] for path, row in rows.items() if _matches(copy / path, row)}
+
+
+def _matches(file: Path, row: object) -> bool:
+    try:
+        return isinstance(row, list) and len(row) == 2 and atomic_files.file_sha256(file) == row[1]
+    except OSError:
+        return False
+
+
 def _fill_copy(
     target: Path, remote: RemoteFolder, listing: dict[str, RemoteFile], previous: Path | None
 ) -> None:
     """Copy unchanged files from the previous copy, download the others. Raises ChangedDuringRead."""
-    stamps = previous and atomic_files.read_json(previous / STAMPS)
+    stamps = _intact_files(previous) if previous else {}
     missing: list[str] = []
     for path, remote_file in listing.items():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
-        if previous and isinstance(stamps, dict) and stamps.get(path) == remote_file.stamp:
+        if previous and stamps.get(path) == remote_file.stamp:
             shutil.copyfile(previous / path, target / path)
         else:
             missing.append(path)
