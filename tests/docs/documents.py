@@ -28,6 +28,8 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 OVERRIDE = re.compile(r"[a-z_.]+=.+")
+OTHER_VALUES = re.compile(r"`(?:[^`\n]* )?([a-z_.]+)=[^`\s]+`((?:, `\w+`)+)")
+"""A key with a value, then further values: `schedule=queue`, `static`."""
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMANDS = ("harness", "make", "python", "pytest", "pip", "pre-commit", "ray", "aws", "gcloud")
 """First words of a command."""
@@ -106,7 +108,11 @@ def _words(line: str) -> tuple[str, ...]:
 
 
 def overrides() -> list[tuple[str, ...]]:
-    """Return once each piece of inline code that consists of overrides."""
-    pieces = (piece for document in DOCUMENTS for piece in inline(document.read_text()))
+    """Return once each piece of inline code that consists of overrides, and the other values after it."""
+    texts = [FENCE.sub("", document.read_text()) for document in DOCUMENTS]
+    pieces = [piece for text in texts for piece in INLINE.findall(text)]
+    for text in texts:
+        for match in OTHER_VALUES.finditer(text):
+            pieces += [f"{match[1]}={value}" for value in INLINE.findall(match[2])]
     words = [tuple(shlex.split(piece)) for piece in pieces if piece.count("'") % 2 == 0]
     return [*dict.fromkeys(each for each in words if all(OVERRIDE.fullmatch(word) for word in each))]

@@ -205,6 +205,27 @@ MISSING = {
 """What a command says for want of something that these tests do not make, by words of the command."""
 
 
+def test_the_variants_of_the_table_of_experiments_exist():
+    table = re.findall(
+        r"^\| \[\w+\]\(experiments/.*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    variants = {name for cell in table for name in inline(cell) if re.fullmatch(r"\w+", name)}
+    assert len(variants) > 15
+    assert variants <= {path.stem for path in (ROOT / "conf/variant").iterdir()}
+
+
+def test_a_help_text_names_sections_that_exist():
+    named = 0
+    for verb in VERBS:
+        text = " ".join(
+            importlib.import_module(f"harness.cli.verbs.{verb}").make_parser().format_help().split()
+        )
+        for document, section in re.findall(r"\((docs/\w+\.md)(?:: ([^)]+))?\)", text):
+            named += 1
+            assert not section or f"## {section}\n" in (ROOT / document).read_text()
+    assert named >= 2
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """Return a checkout in which the README's variant was trained beside mha."""

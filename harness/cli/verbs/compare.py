@@ -40,7 +40,7 @@ def make_parser() -> VerbParser:
         "print the verdict of a sweep, or of the curves of any trainer",
         "harness compare runs/attention --json",
     )
-    urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs that lie elsewhere)"
+    urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs behind a URL)"
     parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
     columns = "variant, scale, seed, step, tokens, loss"
     columns += " (and, if known: domain, parameters, flops, decayed, branch)"
