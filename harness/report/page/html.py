@@ -16,7 +16,8 @@ from typing import Any
 from harness.core.number_format import plain_text
 from harness.report.charts import theme
 from harness.report.charts.marks import AXES
-from harness.report.page.assets import SCRIPT, STYLE, vega_bundle
+from harness.report.page.assets import SCRIPT, vega_bundle
+from harness.report.page.page_style import STYLE
 from harness.report.tables.text_table import Table
 
 HINT = '<p class="hint">Wider than the page: scroll to the right.</p>'
