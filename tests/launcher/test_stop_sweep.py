@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
+from harness.cli import main
 from harness.core.errors import UserError
+from harness.launcher.stages import stop_sweep as stop_stage
 from harness.launcher.stages.stop_sweep import stop_sweep
 from harness.launcher.sweep_lock import handle_signals, hold_sweep_lock
 from harness.records.paths import SweepDir
@@ -85,6 +87,15 @@ def test_a_request_that_cannot_be_written_was_not_told(sweep):
     with pytest.raises(UserError, match=r"process 7 on elsewhere\) was not told: its request, .*stop\.json"):
         stop_sweep(sweep, print)
     release(sweep.driver_lock)
+
+
+def test_a_sweep_that_tunes_its_learning_rates_first_is_stopped_too(sweep, monkeypatch, capsys):
+    monkeypatch.setattr(stop_stage, "stop_sweep", lambda tuned, _: f"told {tuned.path}")
+    lock_as(sweep.tune.driver_lock, "elsewhere")
+    assert main(["stop", str(sweep.path)]) == 0
+    assert capsys.readouterr().out == f"told {sweep.tune.path}\n"
+    release(sweep.tune.driver_lock)
+    assert main(["stop", str(sweep.path)]) == 2, "it is no sweep yet"
 
 
 def test_a_driver_that_ends_meanwhile_is_not_waited_for(sweep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.cli.verb_parser import VerbParser
 
@@ -20,9 +21,12 @@ def make_parser() -> VerbParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Ask all runs to stop and print what was asked. Return the exit status."""
-    sweep = make_parser().parse_args(arguments).sweep
+    path = make_parser().parse_args(arguments).sweep
     from harness.launcher.stages.stop_sweep import stop_sweep
+    from harness.records.paths import SweepDir
+    from harness.records.run.run_lock import owner
     from harness.records.sweep.find_sweep import find_sweep
 
-    print(stop_sweep(find_sweep(sweep), print))
+    tuning = SweepDir(Path(path)).tune  # its driver has not begun the sweep itself
+    print(stop_sweep(tuning if owner(tuning.driver_lock) else find_sweep(path), print))
     return 0

@@ -52,8 +52,8 @@ class Exit:
 
 def remote_environment(spec: WorkerSpec) -> dict[str, str]:
     """Return the environment of a worker that is not a child process of the driver."""
-    forwarded = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
-    return forwarded | {"PYTHONUTF8": "1", UMASK_VARIABLE: f"{umask():03o}"} | dict(spec.env)
+    variables = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
+    return variables | {"PYTHONUTF8": "1", UMASK_VARIABLE: f"{umask():03o}"} | dict(spec.env)
 
 
 def run_args(spec: WorkerSpec) -> list[str]:

@@ -71,11 +71,11 @@ def _stop_workers(sweep: SweepDir) -> str:
     sentence = f"{names} {'was' if sum(counts.values()) == 1 else 'were'} told to save and leave"
     if unreached_workers:
         worker = unreached_workers[0]
-        others = f" and {len(unreached_workers) - 1} more" if len(unreached_workers) > 1 else ""
+        more_text = f" and {len(unreached_workers) - 1} more" if len(unreached_workers) > 1 else ""
         raise UserError(
-            f"{_name(worker)}, which trains {workers[worker].path}{others}, was not told: it runs on another "
-            f"machine, in another container, or for another user. Run `kill -TERM {worker.pid}` there."
-            + (f" {sentence.capitalize()}." if counts else "")
+            f"{_name(worker)}, which trains {workers[worker].path}{more_text}, was not told: it "
+            "runs on another machine, in another container, or for another user. "
+            f"Run `kill -TERM {worker.pid}` there." + (f" {sentence}." if counts else "")
         )
     return sentence if counts else f"no worker of {sweep.path} is running"
 
