@@ -42,13 +42,16 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train one run per list of overrides, and return their results in the same order."""
+        from harness.config.swept_keys import name_variants
+
+        jobs = name_variants(job_overrides)
         if self._compose_only:
             load = self._context.config_loader.load_sweep_config
-            values = [self._task(load(self._config, [*overrides])) for overrides in job_overrides]
+            values = [self._task(load(self._config, [*overrides])) for overrides in jobs]
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]
         from harness.cli.hydra_jobs import launch_jobs
 
-        return launch_jobs(self._context, self._config, job_overrides)
+        return launch_jobs(self._context, self._config, jobs)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="harness", node=LauncherConfig, provider="harness")

@@ -9,6 +9,7 @@ from harness.cli.verb_parser import VerbParser
 
 DETAILS = """\
 OVERRIDES as Hydra reads them: KEY=VALUE sets a key, KEY=a,b,c sweeps over it; conf/ holds the choices.
+A swept key other than variant, scale and seed makes a variant of each value; the first is the control.
 Finished runs are not trained again. Exit status 0 whatever the verdict, 1 if runs failed.
 `harness sweep --cfg job OVERRIDES` prints the config of the first run instead."""
 
