@@ -66,6 +66,14 @@ def test_files_are_read_by_what_is_in_them(tmp_path, kind):
     same(str(path))
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_file_whose_name_reads_like_a_pattern(tmp_path, kind):
+    path = tmp_path / "exp[1]" / f"log *.{kind}"
+    path.parent.mkdir()
+    getattr(log(), f"write_{kind}")(path)
+    same(path)
+
+
 def test_a_csv_as_people_write_it(tmp_path):
     lines = log().write_csv().splitlines()
     head = "\ufeffvariant, scale ,seed,step,tokens, loss,host"

@@ -34,6 +34,14 @@ def test_a_config_that_no_longer_fits_its_seal(tmp_path):
     assert "HAND_EDITED" in only(compare(sweep)).flags
 
 
+def test_a_sweep_in_a_folder_whose_name_reads_like_a_pattern(tmp_path):
+    plain = write_sweep(tmp_path / "sweep", ONE)
+    odd = SweepDir(tmp_path / "exp[1] *" / "sweep")
+    shutil.copytree(plain.path, odd.path)
+    assert only(compare(odd)).delta == only(compare(plain)).delta
+    assert only(compare(odd)).decision is only(compare(plain)).decision
+
+
 def test_the_same_run_twice(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", Recipe(scales=ONE.scales))
     for seed in (0, 1, 2):

@@ -27,11 +27,11 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
             start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
         if start.startswith(b"PAR1"):
             kind = "Parquet"
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if start.startswith((b"{", b"[")):
             kind = "JSON lines"
             return _read_json_lines(path, known_columns)
-        return pl.read_csv(path, infer_schema=False, separator=_separator(path, known_columns))
+        return pl.read_csv(path, infer_schema=False, separator=_separator(path, known_columns), glob=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _FORMAT_ERRORS as error:
@@ -42,7 +42,7 @@ def _separator(path: Path, known_columns: Collection[str]) -> str:
     """Return the separator that finds most of the known columns in the header. Raises UserError if the header
     is one column that none of them divides."""
     headers = {
-        separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0).columns
+        separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0, glob=False).columns
         for separator in _SEPARATORS
     }
     known = {
