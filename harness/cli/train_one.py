@@ -17,6 +17,7 @@ from harness.launcher import run_directories
 from harness.launcher.placement import frozen
 from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, check_trainable, run_dir, sweep_dir
+from harness.launcher.same_data import check_same_data
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.sweep_lock import Interrupted, handle_signals, hold_sweep_lock
@@ -42,6 +43,7 @@ def train_single(config: Config) -> None:
     freeze_rule.set_default_control([config])
     run = Run(config, describe_configs([config])[0], run_dir(sweep, config))
     run_directories.check_identities([run])
+    check_same_data(sweep, [run])
     with hold_sweep_lock(sweep):
         remember_modules(sweep, config.imports)
         places = frozen.freeze_places(sweep, [Block(run.block, (run,))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.config.schema.run import Config, DataConfig, DataKind
+from harness.core.errors import UserError
 from harness.data.images import image_corpus
 from harness.data.order.mixture_schedule import MixFacts, describe_mix
 from harness.data.text import corpus, describe_text
@@ -18,6 +19,17 @@ def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
 def open_data(config: DataConfig) -> corpus.TextCorpus | image_corpus.ImageCorpus:
     """Open the corpus of a config. Raises UserError."""
     return image_corpus.open_images(config) if config.kind is DataKind.images else corpus.open_text(config)
+
+
+def check_same_content(config: Config, fingerprint: str, eval_fingerprint: str) -> None:
+    """Raise UserError unless the data here are those with which the run was launched."""
+    facts = describe_data(config.data, config.evaluation.tokens)
+    if (facts.fingerprint, facts.eval_fingerprint) != (fingerprint, eval_fingerprint):
+        files = ", ".join(f"data.sources.{name}.path={s.path}" for name, s in config.data.sources.items())
+        raise UserError(
+            f"{files} or data.tokenizer={config.data.tokenizer} is not what it was when the run was "
+            "launched. Restore it, here and on every machine that trains."
+        )
 
 
 def describe_run_data(config: Config) -> tuple[DataFacts, MixFacts]:

@@ -15,6 +15,7 @@ from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.placement.forecast import Forecast, RunEstimator, forecast, with_meshes
 from harness.launcher.runs import Block, Run, check_processes, select_runs
+from harness.launcher.same_data import check_same_data
 from harness.launcher.workers.worker_specs import assign_runs, max_workers, worker_spec
 from harness.records.paths import SweepDir
 from harness.records.run.run_lock import worker_of
@@ -79,8 +80,9 @@ class LaunchPlan:
 
 def forecast_runs(sweep_runs: SweepRuns) -> LaunchPlan:
     """Return the plan of a sweep on this machine. Writes nothing. Raises UserError if a directory holds
-    another run, or the runs do not fit on the machine."""
+    another run, the data have changed since, or the runs do not fit on the machine."""
     run_directories.check_identities(sweep_runs.runs)
+    check_same_data(sweep_runs.sweep, sweep_runs.runs)
     config, blocks = sweep_runs.runs[0].config, sweep_runs.blocks
     replan = {run.name for run in _runs_to_replan(blocks)}
     places = {name: p for name, p in frozen.read_places(sweep_runs.sweep).items() if name not in replan}

@@ -86,7 +86,9 @@ def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         return _check_records(sweep, run, note)
     if run.dir.status.exists() and read_intact_status(run.dir) is None:
         note(f"{run.name}: status.json is damaged; it goes on from its last valid checkpoint")
-    if drift := _find_drift(run, stored):
+    if _reads_other_data(run, stored):  # it has no steps to keep, or the launch would have been refused
+        start_over(sweep, run, "the data changed")
+    elif drift := _find_drift(run, stored):
         _handle_drift(sweep, run, stored, drift, note)
     return RunAction.train
 
@@ -171,6 +173,17 @@ def _check_records(sweep: SweepDir, run: Run, note: Note) -> RunAction:
     ledger.append(sweep, "damage", {"run": run.name, "faults": faults})
     set_state(run.dir, State.pending, faults[0])
     return RunAction.train
+
+
+def would_continue(run: Run, stored: Provenance) -> bool:
+    """Return whether an unfinished run goes on from its steps, instead of starting over for other code."""
+    return run.config.resume.allow_drift or not _find_drift(run, stored)
+
+
+def _reads_other_data(run: Run, stored: Provenance) -> bool:
+    before, now = stored.facts, run.facts
+    fingerprints = before.data_fingerprint, before.eval_fingerprint
+    return fingerprints != (now.data_fingerprint, now.eval_fingerprint)
 
 
 def _find_drift(run: Run, stored: Provenance) -> str:

@@ -175,16 +175,19 @@ class _RunTrainer:
 
     def train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
         """Make one attempt at a run on its devices. Return the end state, as written to disk."""
+        from harness.data.open_data import check_same_content
         from harness.parallel.processes.agreement import is_primary
         from harness.training.parent_checkpoint import rebuild_model
         from harness.training.programs.run_programs import local_rows, make_run_programs
         from harness.training.run import train_run
 
         task = replace(self.tasks[run], started_at=allocation.started_at)
+        facts = task.provenance.facts
         devices = self.devices[allocation.first_device : allocation.first_device + run.num_devices]
         try:
+            check_same_content(task.config, facts.data_fingerprint, facts.eval_fingerprint)
             with self.readers.open(task.config, local_rows(task.config, devices)) as data:
-                model = rebuild_model(task.config, task.provenance.facts)
+                model = rebuild_model(task.config, facts)
                 get_batch, heldout = data.reader.get, data.heldout
                 programs = make_run_programs(task.config, model, devices, get_batch, heldout, data.features)
                 return train_run(task, programs, allocation.stop, self.memory_budget)
