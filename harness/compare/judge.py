@@ -146,7 +146,7 @@ def judge(inputs: VerdictInputs) -> Comparison:
         notes=(*inputs.notes, *_record_notes(inputs, drafts), *expected.not_compared_notes),
         loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
-        times=_times(pairings, runs) | {STEP_SECONDS: step_seconds},
+        times=_times(pairings, runs) | ({STEP_SECONDS: step_seconds} if step_seconds else {}),
         experts=expert_uses(runs, scales),
         power=_observed_power(pairings, inputs),
     )

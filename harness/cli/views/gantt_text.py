@@ -34,14 +34,14 @@ def print_gantt(bars: Sequence[GanttBar], ends: str, console: Console) -> None:
     margin = max(len(row) for row in rows[:ROWS]) + 2
     columns = max(20, console.width - margin - 1)
     length = max(bar.end for bar in bars)
-    unnamed = False
+    has_blank_bars = False
     for row in rows[:ROWS]:
         row_bars = sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start)
         line = _bar_line(row_bars, groups, columns, length)
-        unnamed = unnamed or any(bar.name not in line.plain for bar in row_bars)
+        has_blank_bars = has_blank_bars or any(bar.name not in line.plain for bar in row_bars)
         console.print(Text(f" {row}".ljust(margin)).append_text(line), soft_wrap=True)
     console.print(Text(" " * margin + "0" + ends.rjust(columns - 1), style="dim"), soft_wrap=True)
-    if unnamed:
+    if has_blank_bars:
         console.print(Text(" Bars without a name are too short for it.", style="dim"))
     if len(rows) > ROWS:
         console.print(Text(f" {len(rows) - ROWS} more lanes are not drawn"))

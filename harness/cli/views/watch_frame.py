@@ -38,8 +38,8 @@ def draw_frame(progress: SweepProgress, width: int | None, height: int | None) -
     bar = ProgressBar(1.0, progress.done_share, width=min(width or LONGEST_BAR, LONGEST_BAR))
     parts = [_summary_line(progress), _own_line(bar)]
     if running:
-        shown = Table(table.columns, table.rows[:lines])
-        parts += [Group(*table_lines(shown, width)), _own_line("")]
+        rows = Table(table.columns, table.rows[:lines])
+        parts += [Group(*table_lines(rows, width)), _own_line("")]
     parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
     parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
     used = progress.utilisation

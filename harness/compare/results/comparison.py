@@ -56,7 +56,7 @@ class Rule:
 INPUT_SHARE = "input_share"
 """Key of `times`: for each run, the share of training time spent reading and transferring batches."""
 STEP_SECONDS = "step_seconds"
-"""Key of `times`: seconds per step by variant, each timed alone; empty if they were not timed."""
+"""Key of `times`, if the variants were timed: seconds per step by variant, each timed alone."""
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def tokens_phrase(ladder: Ladder) -> str:
     if k >= 2:
         amount = f"{k:.3g} times the {quantity}"
     else:
-        less = "less" if ladder.k.estimand is SlopeAxis.k_compute else "fewer"
-        amount = f"{100 * abs(k - 1):.2g} % {'more' if k >= 1 else less} {quantity}"
+        fewer = "less" if ladder.k.estimand is SlopeAxis.k_compute else "fewer"
+        amount = f"{100 * abs(k - 1):.2g} % {'more' if k >= 1 else fewer} {quantity}"
     return f"{ladder.control} needs {amount} for the same loss"
 
 
@@ -79,9 +79,9 @@ def scaled_multiplier(k: Multiplier, factor: float) -> Multiplier:
     """Return k and its interval times a factor that is known exactly."""
     log, numbers = math.log(factor), {"k": k.k, "low": k.low, "high": k.high}
     logs = {"log_k": k.log_k, "log_low": k.log_low, "log_high": k.log_high}
-    scaled = {name: value if value is None else value * factor for name, value in numbers.items()}
-    scaled |= {name: value if value is None else value + log for name, value in logs.items()}
-    return dataclasses.replace(k, **scaled)
+    changes = {name: value if value is None else value * factor for name, value in numbers.items()}
+    changes |= {name: value if value is None else value + log for name, value in logs.items()}
+    return dataclasses.replace(k, **changes)
 
 
 def _numbers_text(k: Multiplier | None) -> str:

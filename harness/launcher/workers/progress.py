@@ -102,7 +102,7 @@ class BarDisplay:
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
         self._pace = SweepPace(runs)
         longest = max(cell_len(run.name) for run in runs) if runs else 0
-        names = Column(overflow="fold", min_width=min(longest, console.width // 2))
+        names = Column(overflow="fold", min_width=min(longest, console.width // 3))
         self._progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=names),
             BarColumn(BAR_WIDTH),

@@ -43,13 +43,13 @@ def fit_table(content: Table, width: int | None) -> list[TableBlock]:
     widths = [_natural_width(content, i) for i in range(len(content.columns))]
     if width is None:
         return [TableBlock(content, tuple(widths))]
-    names, rest = range(content.left), range(content.left, len(widths))
+    names, values = range(content.left), range(content.left, len(widths))
     room_of_text = width - sum(widths[i] + PADDING for i in names) - PADDING
     min_text = MIN_TEXT if room_of_text >= MIN_TEXT else NARROW_TEXT
     floors = [_floor(content, i, min_text) for i in range(len(widths))]
-    room = width - PADDING * content.left - (max((floors[i] + PADDING for i in rest), default=0))
+    room = width - PADDING * content.left - (max((floors[i] + PADDING for i in values), default=0))
     floors[: content.left] = _shrink([widths[i] for i in names], [MIN_NAME] * len(names), room)
-    blocks = _divided([floors[i] for i in names], {i: floors[i] for i in rest}, width)
+    blocks = _divided([floors[i] for i in names], {i: floors[i] for i in values}, width)
     return [_block(content, [*names, *block], widths, floors, width) for block in blocks]
 
 
@@ -73,8 +73,8 @@ def _block(
     columns = tuple(content.columns[i] for i in positions)
     rows = tuple(tuple(row[i] for i in positions) for row in content.rows)
     room = width - PADDING * len(positions)
-    wanted, least = ([sizes[i] for i in positions] for sizes in (widths, floors))
-    return TableBlock(Table(columns, rows, content.left), tuple(_shrink(wanted, least, room)))
+    sizes = _shrink([widths[i] for i in positions], [floors[i] for i in positions], room)
+    return TableBlock(Table(columns, rows, content.left), tuple(sizes))
 
 
 def _shrink(widths: Sequence[int], floors: Sequence[int], room: int) -> list[int]:

@@ -138,8 +138,8 @@ def pooled_line(comparison: Comparison, ladder: Ladder) -> str:
     costs |= cost_multipliers(ladder, comparison.times.get(STEP_SECONDS, {}))
     numbers = ", ".join(f"{format_multiplier(k)} {cost}" for cost, k in costs.items())
     hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
-    untimed = "" if "per second" in costs else f"; not timed per second{hint}"
-    return f"Over {scales} ({ladder.k.n} pairs{p}): k = {numbers}{untimed}."
+    note = "" if "per second" in costs else f"; not timed per second{hint}"
+    return f"Over {scales} ({ladder.k.n} pairs{p}): k = {numbers}{note}."
 
 
 def ladder_lines(ladder: Ladder) -> list[str]:
