@@ -135,8 +135,10 @@ def test_a_sweep_that_is_none_is_one_sentence(tmp_path, capsys, monkeypatch):
 def test_requiring_promotion_is_the_only_way_a_verdict_fails(tmp_path, capsys, seconds, promoted):
     asked = ["compare", str(gated(tmp_path, timing(seconds)).path), "--json"]
     assert cli.main(asked) == 0
-    gate = json.loads(capsys.readouterr().out)["gate"]
-    assert [each["promote"] for each in gate] == [promoted]
+    answer = json.loads(capsys.readouterr().out)
+    assert [each["promote"] for each in answer["gate"]] == [promoted]
+    assert answer["times"]["step_seconds"]["mha"] == 1.0
+    assert f"Per second, hybrid is {'better' if promoted else 'worse'} (k = " in answer["verdict"]
     assert cli.main([*asked, "--require", "promote"]) == int(not promoted)
 
 
