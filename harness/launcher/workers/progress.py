@@ -17,8 +17,8 @@ from harness.records.run.pace import Pace
 from harness.records.run.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
-BAR_WIDTH = 24
-"""Columns of a progress bar, at most."""
+BAR_WIDTH, MIN_BAR_WIDTH, ROOM_FOR_DETAIL = 24, 4, 38
+"""Columns of a progress bar, at most and at least, and of everything at its right."""
 
 
 class SweepPace:
@@ -102,10 +102,10 @@ class BarDisplay:
     def __init__(self, runs: Sequence[Run], console: Console) -> None:
         self._pace = SweepPace(runs)
         longest = max(cell_len(run.name) for run in runs) if runs else 0
-        names = Column(overflow="fold", min_width=min(longest, console.width // 3))
+        bar_width = min(BAR_WIDTH, max(MIN_BAR_WIDTH, console.width - longest - ROOM_FOR_DETAIL))
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False, table_column=names),
-            BarColumn(BAR_WIDTH),
+            TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+            BarColumn(bar_width),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[detail]}", markup=False, table_column=Column(overflow="fold")),
             console=console,
