@@ -210,21 +210,22 @@ def _shares_embedding(run: LoadedRun) -> bool:
 
 
 def _write_tokenizer(folder: Path, run: LoadedRun, codec: Codec) -> None:
-    """Copy the `tokenizers` file and describe it; the byte tokenizer has none."""
-    from tokenizers import Tokenizer
+    """Write the `tokenizers` file as training used it, and describe it; the byte tokenizer has none. As in
+    training, a special token that a text spells out is text."""
+    from harness.data.text.tokenizers import FileCodec
 
-    from harness.data.text.tokenizers import SHIPPED_TOKENIZER
-
-    name = run.config.data.tokenizer
-    if name == "byte":
+    if not isinstance(codec, FileCodec):
         return
-    content = (SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()).read_bytes()
-    end = Tokenizer.from_buffer(content).id_to_token(codec.end_token)
+    end = codec.token_name(codec.end_token)
     description = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
         "eos_token": end,
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "split_special_tokens": True,
+        "clean_up_tokenization_spaces": False,
         "model_max_length": run.config.data.sequence_length,
     }
-    atomic_files.write_bytes(folder / "tokenizer.json", content)
+    atomic_files.write_text(folder / "tokenizer.json", codec.to_json() + "\n")
     atomic_files.write_text(folder / "tokenizer_config.json", json.dumps(description, indent=2) + "\n")

@@ -45,16 +45,22 @@ def sample(
 
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:
-    """Return the tokenizer of a run. Raises UserError if its vocabulary has changed since training."""
+    """Return the tokenizer of a run. Raises UserError if it has changed since training."""
     from harness.data.text.tokenizers import load_tokenizer
 
     name = checkpoint.config.data.tokenizer
-    trained_vocabulary = checkpoint.provenance.facts.shape["vocabulary"]
+    facts = checkpoint.provenance.facts
+    trained_vocabulary = facts.shape["vocabulary"]
     codec = load_tokenizer(name)
     if codec.vocabulary != trained_vocabulary:
         raise UserError(
             f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "
             f"with {trained_vocabulary}. Restore the file that it was trained with."
+        )
+    if facts.tokenizer and codec.fingerprint != facts.tokenizer:
+        raise UserError(
+            f"data.tokenizer={name} has changed since {checkpoint.run.path} was trained. Restore the file "
+            "that it was trained with."
         )
     return codec
 

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer, processors
 
 from harness.cli import main
 from harness.core.errors import UserError
+from harness.data.text.tokenizers import SHIPPED_TOKENIZER, load_tokenizer
 from harness.inspection.export_hf import export
 from harness.inspection.load_run import load_run
 from harness.records.run.checkpoint_manifest import Manifest
@@ -120,13 +122,61 @@ def test_the_tokenizer_goes_along(exported):
     if vocabulary == 257:
         assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
         return
-    transformers = pytest.importorskip("transformers", reason="needs the extra `hf`")
-    from harness.data.text.tokenizers import load_tokenizer
+    assert encoded(folder, PROBE) == load_tokenizer("bpe512").encode([PROBE])[0].tolist()
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ours = load_tokenizer("bpe512").encode(["A probe: 12 times."])[0].tolist()
-    assert tokenizer.encode("A probe: 12 times.", add_special_tokens=False) == ours
-    assert tokenizer.eos_token_id == load_tokenizer("bpe512").end_token
+
+PROBE = "A probe: 12 times, of more than four tokens.\n caf\u00e9"
+
+
+def encoded(folder, text: str) -> list[int]:
+    """As somebody else encodes it: with whatever special tokens the file adds."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+
+
+@pytest.fixture(scope="module")
+def with_special_tokens(tmp_path_factory):
+    """An exported run whose tokenizer file adds tokens around a text, cuts it and pads it; and that file."""
+    folder = tmp_path_factory.mktemp("special")
+    tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
+    end = tokenizer.token_to_id("<|endoftext|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", end)]
+    )
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=64)
+    tokenizer.save(str(folder / "mine.json"))
+    run = saved(folder, *MODELS["llama"], f"data.tokenizer={folder / 'mine.json'}")
+    return export(run.path, "hf", folder / "out"), folder / "mine.json", run
+
+
+def test_a_tokenizer_that_adds_tokens_is_exported_as_it_was_used(with_special_tokens):
+    folder, file, _ = with_special_tokens
+    ours = load_tokenizer(str(file)).encode([PROBE])[0].tolist()
+    assert len(Tokenizer.from_file(str(file)).encode(PROBE).ids) == 64, "the file itself does otherwise"
+    assert encoded(folder, PROBE) == ours
+    description = json.loads((folder / "tokenizer_config.json").read_text())
+    assert (description["add_bos_token"], description["split_special_tokens"]) == (False, True)
+
+
+@pytest.mark.parametrize("text", [PROBE, "a<|endoftext|>b", ""])
+def test_in_transformers_a_text_has_the_tokens_of_training(with_special_tokens, text):
+    transformers = pytest.importorskip("transformers", reason="needs the extra `hf`")
+    folder, file, _ = with_special_tokens
+    tokenizer, codec = transformers.AutoTokenizer.from_pretrained(folder), load_tokenizer(str(file))
+    assert tokenizer.encode(text) == codec.encode([text])[0].tolist()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.eos_token_id == codec.end_token
+
+
+def test_a_tokenizer_that_has_changed_since_is_refused(with_special_tokens, tmp_path):
+    _, file, run = with_special_tokens
+    content = file.read_text()
+    file.write_text(content + "\n")
+    try:
+        with pytest.raises(UserError, match=r"mine.json has changed since .* was trained. Restore the file"):
+            export(run.path, "hf", tmp_path / "other")
+    finally:
+        file.write_text(content)
 
 
 def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):

@@ -29,6 +29,7 @@ class FileCodec(Codec):
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.post_processor = None  # it would add tokens that no document has
         self._tokenizer, self._added = tokenizer, tokenizer.get_added_tokens_decoder()
         self._byte_level = "ByteLevel" in str(tokenizer.decoder)
         self.end_token, self.fingerprint = end, fingerprint
@@ -46,6 +47,15 @@ class FileCodec(Codec):
     def decode(self, tokens: np.ndarray) -> str:
         """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+
+    def token_name(self, token: int) -> str | None:
+        """Return the name of a token in the file; None if there is no such token."""
+        return self._tokenizer.id_to_token(token)
+
+    def to_json(self) -> str:
+        """Return the content of a `tokenizers` file that encodes as this codec does: without the truncation,
+        padding and post-processor of the file that it came from."""
+        return self._tokenizer.to_str(pretty=True)
 
     def _byte_length(self, name: str, token: int) -> int:
         if token in self._added:
