@@ -115,7 +115,7 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
         parsed, options = _parse_command_line([_as_typed(argument) for argument in arguments])
         hydra_errors.check_overrides(parsed.overrides, config_groups())
-        with _command_line([*options, f"hydra.sweep.dir={scratch}", *parsed.overrides]):
+        with _command_line([f"hydra.sweep.dir={scratch}", *parsed.overrides, *options]):
             main()
     if errors:
         raise errors[0]

@@ -85,13 +85,22 @@ def is_number(text: str) -> bool:
 def check_overrides(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Raise UserError for overrides that Hydra would answer with a traceback or silently misread."""
     for word in overrides:
-        if "=" not in word and not word.startswith("~"):
-            group = next((group for group, options in groups.items() if word in options), "")
-            example = f"{group}={word}" if group else "a key and a value, such as experiment=attention"
-            raise UserError(f"{word}: not readable as KEY=VALUE. Write {example}.")
+        if problem := _word_mistake(word, groups):
+            raise UserError(problem)
     for override in _parse(overrides):
         if problem := _override_mistake(override, groups):
             raise UserError(problem)
+
+
+def _word_mistake(word: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """Explain a word without a key, and a list with a space in it, whose first word ends with a comma."""
+    if re.fullmatch(r"[\w./]+=[^'\"]*,", word):
+        return f"{word}: the list ends with a comma. Write its values without spaces: {word}..."
+    if "=" in word or word.startswith("~"):
+        return None
+    group = next((group for group, options in groups.items() if word in options), "")
+    example = f"{group}={word}" if group else "a key and a value, such as experiment=attention"
+    return f"{word}: not readable as KEY=VALUE. Write {example}."
 
 
 def check_cfg_option(kind: str, overrides: Sequence[str]) -> None:

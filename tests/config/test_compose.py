@@ -68,6 +68,11 @@ def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
     assert "HarnessLauncher" in text
 
 
+def test_an_option_of_hydra_whose_value_is_left_out_is_read(capfd):
+    run_hydra(["--info"], print)
+    assert "HarnessLauncher" in capfd.readouterr().out
+
+
 def test_remembered_choices_compose_what_hydra_composes():
     jobs = [
         ["variant=mha", "scale=xs", "seed=0", "optimizer.weight_decay=0.3"],

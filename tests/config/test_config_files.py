@@ -107,15 +107,6 @@ def test_errors_of_a_task_keep_their_type():
         run_hydra([], raise_value_error)
 
 
-@pytest.mark.parametrize(
-    ("word", "way_out"),
-    [("attention", "Write experiment=attention."), ("runs/attention", "Write a key and a value")],
-)
-def test_a_word_without_a_key_is_answered_with_one(word, way_out):
-    with pytest.raises(UserError, match=f"{word}: not readable as KEY=VALUE. {way_out}"):
-        run_hydra([word], print)
-
-
 def test_an_own_file_that_is_not_searched_is_named_with_the_way_out(tmp_path, monkeypatch):
     compose_file(tmp_path, "variant/mine.yaml", f"{HEAD}  name: mine\n")
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,9 @@ MISTAKES = {
     "variant=null": "variant=null: null is not an option of variant; valid: ",
     "+experiment=attention": "the group experiment exists already. Write experiment=attention",
     "experiment=nope": "experiment=nope: no such choice; ",
-    "foo": "foo: not readable as KEY=VALUE",
+    "foo": "foo: not readable as KEY=VALUE. Write a key and a value",
+    "attention": "attention: not readable as KEY=VALUE. Write experiment=attention.",
+    "scale=xs,": "scale=xs,: the list ends with a comma. Write its values without spaces: scale=xs,...",
     "runs=proj [A]": "once for the shell and once for Hydra: \"runs='proj [A]'\"",
     "data.sources.prose.weigth=3": "data.sources.prose.weigth=3: no such key; did you mean 'weight'?",
     "model.attention.options.window=3": (
