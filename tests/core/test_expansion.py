@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.compare.inputs.log_files import read_log_file
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
 from harness.core.files import expansion
 from harness.data.images.pixels import read_images
 from harness.data.text.sources import IMAGE_SUFFIXES, find_source
+from harness.records.paths import RunDir
+from harness.records.remote.local_copy import fetch_sweep
+from harness.records.run import metrics
 
 LINE = b'{"text": "a"}\n'
 
@@ -107,3 +113,55 @@ def test_a_bad_limit_is_one_sentence(monkeypatch, value):
     monkeypatch.setenv(expansion.VARIABLE, value)
     with pytest.raises(UserError, match=f"AB_HARNESS_MAX_EXPANSION={value}: out of range. Give a number"):
         expansion.expansion_limit(1)
+
+
+def archive_of(folder: Path, kind: str) -> str:
+    """A URL of an archive that holds a sweep whose ledger expands a thousandfold."""
+    (folder / "trial" / "xs" / "mha" / "seed0").mkdir(parents=True)
+    (folder / "trial" / "xs" / "mha" / "seed0" / "run.json").write_text("{}")
+    (folder / "trial" / "sweep.json").write_bytes(bytes(2**20))
+    shutil.make_archive(str(folder / "a"), kind, folder, "trial")
+    name, protocol = ("a.zip", "zip") if kind == "zip" else ("a.tar.gz", "tar")
+    return f"{protocol}://trial::file://{folder / name}"
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_that_expands_without_end_is_not_copied(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
+    url = archive_of(tmp_path, kind)
+    with pytest.raises(UserError, match=r"trial::file.* expands to more than .*AB_HARNESS_MAX_EXPANSION=inf"):
+        fetch_sweep(url)
+    monkeypatch.setenv(expansion.VARIABLE, "inf")
+    assert (fetch_sweep(url).path / "sweep.json").stat().st_size == 2**20
+
+
+def long_log(path: Path) -> Path:
+    path.write_bytes(gzip.compress(b"step,loss\n" + b"1,2\n" * 2**18))
+    return path
+
+
+def long_table(path: Path) -> Path:
+    pl.DataFrame({"step": [1] * 10**5, "loss": [2.0] * 10**5}).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.csv.gz", long_log), ("a.parquet", long_table)])
+def test_a_log_that_expands_without_end_is_refused(name, make, tmp_path, monkeypatch):
+    path = make(tmp_path / name)
+    with pytest.raises(
+        UserError, match=rf"{name} has .* expands to more than .*AB_HARNESS_MAX_EXPANSION=inf"
+    ):
+        read_log_file(path, {"step", "loss"})
+    monkeypatch.setenv(expansion.VARIABLE, "inf")
+    assert read_log_file(path, {"step", "loss"}).height >= 10**5
+
+
+def test_metrics_are_read_up_to_the_rows_that_a_file_can_mean(tmp_path, monkeypatch):
+    kind, run = "steps", RunDir(tmp_path)
+    honest = metrics.write_part(run, kind, 0, 2, [dict.fromkeys(metrics.SCHEMAS[kind], 1)] * 2)
+    assert metrics._read_parts([honest], kind).height == 2
+    columns = [pl.Series(name, [1] * 10**5, kind) for name, kind in metrics.SCHEMAS[kind].items()]
+    pl.DataFrame(columns).write_parquet(honest.path)
+    assert 0 < metrics._read_parts([honest], kind).height < 10**5
+    monkeypatch.setenv(expansion.VARIABLE, "inf")
+    assert metrics._read_parts([honest], kind).height == 10**5

@@ -98,6 +98,21 @@ def test_the_summary_of_a_source_counts_what_is_there(tmp_path):
     assert exact_source.train_tokens == len(sides(dataclasses.replace(config, tokenizer="byte"))[0].encode())
 
 
+@pytest.mark.parametrize(("side", "holdout"), [("train", 0.7), ("heldout", 0.2)])
+def test_tokens_that_bytes_promise_and_a_tokenizer_does_not_give_are_told_in_time(tmp_path, side, holdout):
+    path = write(tmp_path / "a.txt", documents("a"))
+    config = book(path, holdout=holdout, tokenizer="bpe512")
+    tokens = len(getattr(text_corpus(config).domains[0], side).tokens)
+    if side == "heldout":
+        describe_data(config, tokens - 17)
+        with pytest.raises(UserError, match=r"is more than data.sources.own holds out"):
+            describe_data(config, tokens + 16)
+    else:
+        config.sequence_length = tokens
+        with pytest.raises(UserError, match=f"has {tokens} training tokens, less than one window"):
+            describe_data(config, tokens)
+
+
 def test_a_text_that_is_too_short_for_a_tail_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("short text")
     with pytest.raises(UserError, match=r"no held-out text \(1 documents, data.holdout=0.05\)"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
@@ -46,6 +48,7 @@ def change_rows(run: RunDir, kind: str, change: Callable[[pl.DataFrame], pl.Data
 
 
 def save(run: RunDir, manifest: Manifest, state: TrainState) -> None:
+    state = jax.tree.map(jnp.asarray, state)  # as training has them: with a sharding
     saver = Checkpointer(run, CheckpointConfig(keep_last=100))
     saver.save(state, manifest)
     saver.wait()

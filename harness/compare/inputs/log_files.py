@@ -10,7 +10,11 @@ from typing import Any
 import polars as pl
 
 from harness.core.errors import UserError
+from harness.core.files.expansion import check_expansion, open_expanded
 
+CELL_BYTES = 16
+"""Bytes of a cell in memory, at most; texts of a dictionary are shared."""
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _FORMAT_ERRORS = (UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
@@ -25,6 +29,7 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
     try:
         with path.open("rb") as file:
             start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+        _check_size(path, start)
         if start.startswith(b"PAR1"):
             kind = "Parquet"
             return pl.read_parquet(path, glob=False)
@@ -36,6 +41,20 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _FORMAT_ERRORS as error:
         raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
+
+
+def _check_size(path: Path, start: bytes) -> None:
+    """Raise UserError if a Parquet or compressed file, which Polars expands in memory, is too large then."""
+    size = path.stat().st_size
+    if start.startswith(b"PAR1"):
+        columns = pl.read_parquet_schema(path)
+        rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+        check_expansion(str(path), CELL_BYTES * len(columns) * rows, size)
+    compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
+    if compression:
+        with open_expanded(path, compression, str(path)) as stream:
+            while stream.read(2**20):
+                pass
 
 
 def _separator(path: Path, known_columns: Collection[str]) -> str:

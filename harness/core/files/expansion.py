@@ -19,7 +19,8 @@ FREE_BYTES = 2**28
 
 
 def expansion_limit(compressed_bytes: float) -> float:
-    """Return the bytes to which a file of this size may expand. Raises UserError for a bad factor."""
+    """Return the bytes, a finite number, to which a file of this size may expand. Raises UserError for a bad
+    factor."""
     text = os.environ.get(VARIABLE) or str(MAX_FACTOR)
     try:
         factor = float(text)
@@ -27,7 +28,7 @@ def expansion_limit(compressed_bytes: float) -> float:
         factor = 0.0
     if not factor >= 1:
         raise UserError(f"{VARIABLE}={text}: out of range. Give a number of at least 1, or inf for no limit.")
-    return max(FREE_BYTES, factor * compressed_bytes)
+    return min(max(FREE_BYTES, factor * compressed_bytes), 2.0**62)
 
 
 def check_expansion(where: str, expanded_bytes: float, compressed_bytes: float) -> None:

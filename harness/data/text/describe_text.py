@@ -1,4 +1,4 @@
-"""Facts and checks of text data before it is tokenised."""
+"""Facts and checks of text data before training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from harness.data.text.codec import ByteCodec, Codec
 from harness.data.text.source_sizes import SourceSizes, Split, content_hash, measure_source
 from harness.data.text.source_summary import SourceSummary, file_digests
 from harness.data.text.sources import Source, find_source
+from harness.data.text.token_cache import Tokens, open_tokens
 from harness.data.text.tokenizer_checks import tokens_per_byte
 from harness.data.text.tokenizers import load_tokenizer
 
+COUNTED_BELOW = 2.0
+"""Estimated tokens, as a multiple of those needed, below which a source is tokenised to count them."""
 TEXT, IMAGES = ("window", "text"), ("image", "images")
 """Words for an example and for the content of a source, in messages."""
 
@@ -40,13 +43,19 @@ class DataFacts:
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """Check a data config without tokenising, and return its facts. Raises UserError. A source is read once
-    per version of its files; later calls only compare file sizes and times."""
+    """Check a data config and return its facts. Raises UserError. A source is read once per version of its
+    files, and tokenised only if it may have too few tokens; later calls compare file sizes and times."""
     sources, trained = check_text_config(config), trained_sources(config)
     codec = load_tokenizer(config.tokenizer)
     sizes = {s.name: measure_source(s, config.holdout, s.name in trained) for s in sources}
     for source in sources:
         _check_size(source, sizes[source.name], source.name in trained, config, eval_tokens)
+    ratios = {s.name: tokens_per_byte(config.tokenizer, codec, s) for s in sources}
+    for source in sources:
+        needed = eval_tokens, config.sequence_length * (source.name in trained)
+        if _may_lack_tokens(sizes[source.name], ratios[source.name], *needed):
+            tokens = open_tokens(source, codec, config.holdout, sizes[source.name].split)
+            _check_tokens(source, tokens, source.name in trained, config.sequence_length, eval_tokens)
     tails = [name for name, size in sizes.items() if size.split is Split.tails]
     base = {
         "sources": {source.name: content_hash(source) for source in sources},
@@ -62,7 +71,7 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
         eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
         tokenizer=codec.fingerprint,
-        sources={s.name: _summarize(s, sizes[s.name], config.tokenizer, codec) for s in sources},
+        sources={s.name: _summarize(s, sizes[s.name], ratios[s.name], codec) for s in sources},
     )
 
 
@@ -116,15 +125,26 @@ def _check_size(
     num_heldout(source.name, eval_tokens, length, windows)
 
 
-def _summarize(source: Source, sizes: SourceSizes, tokenizer: str, codec: Codec) -> SourceSummary:
-    is_estimate = not isinstance(codec, ByteCodec)
-    ratio = tokens_per_byte(tokenizer, codec, source) if is_estimate else 1.0
+def _may_lack_tokens(sizes: SourceSizes, ratio: float, eval_tokens: int, train_tokens: int) -> bool:
+    """Return whether an estimate, from tokens per byte, comes near to the tokens that are needed."""
+    needs = ((sizes.heldout, eval_tokens), (sizes.train, train_tokens))
+    return any(side.bytes * ratio + side.documents < COUNTED_BELOW * needed for side, needed in needs)
+
+
+def _check_tokens(source: Source, tokens: Tokens, trained: bool, length: int, eval_tokens: int) -> None:
+    """Raise UserError if a source has too few tokens, which the bytes could not tell."""
+    if trained and len(tokens.train) <= length:
+        raise too_few_tokens(source, len(tokens.train), length)
+    num_heldout(source.name, eval_tokens, length, max(0, len(tokens.heldout) - 1) // length)
+
+
+def _summarize(source: Source, sizes: SourceSizes, ratio: float, codec: Codec) -> SourceSummary:
     return SourceSummary(
         content=content_hash(source),
         files=len(source.files),
         documents=sizes.documents,
         train_tokens=round(sizes.train.bytes * ratio) + sizes.train.documents,
-        is_estimate=is_estimate,
+        is_estimate=not isinstance(codec, ByteCodec),
         heldout_share=sizes.heldout_share,
         split=sizes.split.value,
         skipped=[*source.skipped],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError, cause_chain, did_you_mean
+from harness.core.files.expansion import check_expansion
 from harness.records.paths import NOISE_FLOORS, RECORDS, RUN
 
 if TYPE_CHECKING:
@@ -90,6 +91,17 @@ def list_single_file(remote: RemoteFolder) -> dict[str, RemoteFile]:
     if entry["type"] == "directory":
         raise UserError(f"{remote.url} is a folder. Name a file in it.")
     return {remote.name: _remote_file(remote.files, entry)}
+
+
+def check_archive(remote: RemoteFolder, listing: Mapping[str, RemoteFile]) -> None:
+    """Raise UserError if the listed files of an archive expand to more than the limit."""
+    from fsspec.archive import AbstractArchiveFileSystem
+    from fsspec.core import url_to_fs
+
+    if isinstance(remote.files, AbstractArchiveFileSystem):
+        outer_files, archive = url_to_fs(remote.url.partition("::")[2])
+        expanded_bytes = sum(remote_file.size or 0 for remote_file in listing.values())
+        check_expansion(remote.url, expanded_bytes, outer_files.size(archive) or 0)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from harness.records.remote.file_listing import (
     RemoteFile,
     RemoteFolder,
     as_remote_errors,
+    check_archive,
     download,
     list_single_file,
     list_sweep_files,
@@ -72,6 +73,7 @@ def _up_to_date_copy(remote: RemoteFolder, list_files: Callable[[], dict[str, Re
 
 def _make_copy(remote: RemoteFolder, listing: dict[str, RemoteFile], home: Path) -> Path:
     """Return the folder of the copy; files that the newest copy has are not downloaded again."""
+    check_archive(remote, listing)
     stamps = {path: remote_file.stamp for path, remote_file in listing.items()}
     copy = home / _digest(json.dumps([FORMAT, stamps], sort_keys=True))
     intact = _intact_files(copy)

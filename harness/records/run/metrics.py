@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.core import atomic_files
+from harness.core.files.expansion import expansion_limit
 from harness.core.paths import within_folder
 from harness.records.paths import RunDir
 
@@ -55,6 +56,8 @@ _NEEDED = ("step", "tokens", "flops", "loss")
 _READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """Errors of reading a Parquet file. The Parquet reader panics on some malformed files."""
 _BAD_CHECKSUM = "the file does not match the checksum in its name"
+CELL_BYTES = 8
+"""Bytes of a number in memory. A file of a few kB can claim billions of rows."""
 _NAME = re.compile(r"(steps|evals)-(\d{8})-(\d{8})\.([0-9a-f]{16})\.parquet")
 
 
@@ -188,6 +191,8 @@ def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
     frames = []
     with contextlib.suppress(*_READ_ERRORS):  # content that fits its checksum, and is malformed
         for part in chain:
-            frames.append(pl.read_parquet(io.BytesIO(part.path.read_bytes())))
+            content = part.path.read_bytes()
+            max_rows = int(expansion_limit(len(content)) / (CELL_BYTES * len(SCHEMAS[kind])))
+            frames.append(pl.read_parquet(io.BytesIO(content), n_rows=max_rows))
     # Older parts lack newer columns, which become null.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")
