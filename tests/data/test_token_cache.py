@@ -113,11 +113,15 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a truncated split": lambda entry: os.truncate(entry / "train.bin", 100),
     "a lost split": lambda entry: (entry / "heldout.bin").unlink(),
     "a flipped bit": lambda entry: flip(entry / "train.bin", 501),
-    "a cut header": lambda entry: os.truncate(entry / "header.json", 40),
-    "an edited header": lambda entry: edit(entry / "header.json", '"crc32": ', '"crc32": 1'),
-    "a header of another shape": lambda entry: (entry / "header.json").write_text("[]"),
-    "a lost header": lambda entry: (entry / "header.json").unlink(),
+    "cut checksums": lambda entry: os.truncate(checksums(entry), 40),
+    "edited checksums": lambda entry: edit(checksums(entry), '"crc32": ', '"crc32": 1'),
+    "checksums of another shape": lambda entry: checksums(entry).write_text("[]"),
+    "lost checksums": lambda entry: checksums(entry).unlink(),
 }
+
+
+def checksums(entry: Path) -> Path:
+    return cache._checksum_entry(entry).path
 
 
 def flip(file: Path, position: int) -> None:

@@ -4,15 +4,14 @@ version."""
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from harness.core.atomic_files import file_sha256, read_json, write_json
-from harness.core.cache.cache_dir import cache_dir
+from harness.core.atomic_files import file_sha256
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
 from harness.data.text.documents import suffix_of
 from harness.data.text.sources import Source, is_heldout
@@ -88,7 +87,7 @@ def measure_source(source: Source, holdout: float, trained: bool) -> SourceSizes
 
 def _measure(source: Source, holdout: float, split: Split) -> SourceSizes:
     key = [content_hash(source), holdout, *([split.value] if split is not Split.documents else [])]
-    sizes = cached("survey", hash_json(key), key, lambda: _count(source, holdout, split))
+    sizes = cached("survey", key, lambda: _count(source, holdout, split))
     return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]), split)
 
 
@@ -105,16 +104,16 @@ def _count(source: Source, holdout: float, split: Split) -> dict[str, dict[str, 
 def file_hash(file: Path) -> str:
     """Return the sha256 of a file, which is read once per version."""
     path, state = file.resolve(), file.stat()
-    name = hashlib.sha256(str(path).encode()).hexdigest()
     version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
-    return cached("files", name, version, lambda: file_sha256(path))
+    return cached("file", version, lambda: file_sha256(path))
 
 
-def cached(kind: str, name: str, version: list[Any], compute: Callable[[], Any]) -> Any:
-    """Return the cached value of a name; compute it again for another version."""
-    file = cache_dir("tokens") / kind / f"{name}.json"
-    record = read_json(file)
-    if not isinstance(record, dict) or record.get("version") != version:
-        record = {"version": version, "value": compute()}
-        write_json(file, record)
-    return record["value"]
+def cached(name: str, inputs: list[Any], compute: Callable[[], Any]) -> Any:
+    """Return what `compute` returned for these inputs before, otherwise what it returns now. `name` says what
+    it is; it is never None."""
+    entry = CacheEntry("surveys", name, inputs)
+    content = entry.read_json()
+    if content is None:
+        content = compute()
+        entry.write_json(content)
+    return content

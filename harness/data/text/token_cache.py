@@ -1,13 +1,15 @@
 """Cache of the tokens of a source, as memory-mapped arrays that all processes share.
 
-An entry is a folder named by the hash of its content: `train.bin`, `heldout.bin`, and `header.json` with
-the size and CRC-32 of both, compared at each opening (a second per gigabyte). It is built in a temporary
-folder under a file lock, then renamed. A killed builder leaves no valid entry, and the kernel frees its lock.
+An entry is a folder named by the hash of its content: `train.bin` and `heldout.bin`. Size and CRC-32 of both
+are a checked entry of their own, and are compared at each opening (a second per gigabyte). It is built in a
+temporary folder under a file lock, then renamed. A killed builder leaves no valid entry, and the kernel frees
+its lock.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -17,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.atomic_files import read_json, write_json
 from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry, print_note
 from harness.core.errors import UserError
 from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json
@@ -45,7 +47,7 @@ def open_tokens(source: Source, codec: Codec, holdout: float, split: Split = Spl
     key = _key(source, codec, holdout, split)
     folder = cache_dir("tokens") / key
     with _lock(folder.with_suffix(".lock")):
-        if not _is_complete(folder):
+        if not _is_intact(folder):
             _build(folder, source, codec, holdout, split)
     return Tokens(key, *(_open_array(folder / f"{side}.bin", codec.dtype) for side in SPLITS))
 
@@ -67,13 +69,14 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float, split: Sp
             for (held_out, _), tokens in zip(batch, encoded, strict=True):
                 ended_tokens = np.append(tokens, codec.dtype.type(codec.end_token))
                 files[held_out].write(ended_tokens.data)
-    write_json(draft / "header.json", _checksums(draft))
+    checksums = _checksums(draft)
     if _key(source, codec, holdout, split) != folder.name:
         raise UserError(
             f"{source.key}.path={source.path} changed while it was read. Start again when it is complete."
         )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+    _checksum_entry(folder).write_json(checksums)
 
 
 def _text_batches(source: Source, holdout: float, split: Split) -> Iterator[list[tuple[bool, str]]]:
@@ -89,12 +92,23 @@ def _text_batches(source: Source, holdout: float, split: Split) -> Iterator[list
     yield portion
 
 
-def _is_complete(folder: Path) -> bool:
-    """Return whether every byte of an entry is what its builder wrote."""
-    try:
-        return read_json(folder / "header.json") == _checksums(folder)
-    except FileNotFoundError:
+def _checksum_entry(folder: Path) -> CacheEntry:
+    return CacheEntry("surveys", "tokens", folder.name)
+
+
+def _is_intact(folder: Path) -> bool:
+    """Return whether every byte of an entry is what its builder wrote. Of a damaged one it is said."""
+    checksums = _checksum_entry(folder).read_json()
+    if checksums is None or not folder.is_dir():
         return False
+    os.utime(folder)  # the age of an entry counts from its last use
+    try:
+        intact = checksums == _checksums(folder)
+    except FileNotFoundError:
+        intact = False
+    if not intact:
+        print_note(f"{folder} is damaged; its text is tokenised again.")
+    return intact
 
 
 def _checksums(folder: Path) -> dict[str, dict[str, int]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 
 from harness.core.errors import UserError
-from harness.core.hashing import hash_json
 from harness.data.text.codec import Codec
 from harness.data.text.source_sizes import cached, content_hash
 from harness.data.text.sources import Source
@@ -63,7 +62,7 @@ def tokens_per_byte(name: str, codec: Codec, source: Source) -> float:
     """Return the number of tokens per UTF-8 byte on a sample of a source, which is read once. Raises
     UserError if `data.tokenizer={name}` loses part of the sample."""
     key = ["sample", content_hash(source), codec.fingerprint, SAMPLE_FILES, SAMPLE_CHARACTERS]
-    trial = cached("samples", hash_json(key), key, lambda: _try_sample(codec, source))
+    trial = cached("sample", key, lambda: _try_sample(codec, source))
     if trial["loss"]:
         raise _loss_error(name, f"in {source.key}.path={source.path}, {trial['loss']}")
     return trial["tokens"] / max(1, trial["bytes"])
