@@ -29,13 +29,14 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
     try:
         with path.open("rb") as file:
             start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
-        _check_size(path, start)
         if start.startswith(b"PAR1"):
             kind = "Parquet"
+            _check_table_size(path)
             return pl.read_parquet(path, glob=False)
         if start.startswith((b"{", b"[")):
             kind = "JSON lines"
             return _read_json_lines(path, known_columns)
+        _check_text_size(path, start)
         return pl.read_csv(path, infer_schema=False, separator=_separator(path, known_columns), glob=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -43,13 +44,15 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
         raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
 
 
-def _check_size(path: Path, start: bytes) -> None:
-    """Raise UserError if a Parquet or compressed file, which Polars expands in memory, is too large then."""
-    size = path.stat().st_size
-    if start.startswith(b"PAR1"):
-        columns = pl.read_parquet_schema(path)
-        rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-        check_expansion(str(path), CELL_BYTES * len(columns) * rows, size)
+def _check_table_size(path: Path) -> None:
+    """Raise UserError if a Parquet file claims more rows than a file of its size can mean."""
+    table = pl.scan_parquet(path, glob=False)
+    num_cells = table.select(pl.len()).collect().item() * len(table.collect_schema())
+    check_expansion(str(path), CELL_BYTES * num_cells, path.stat().st_size)
+
+
+def _check_text_size(path: Path, start: bytes) -> None:
+    """Raise UserError if a compressed file, which Polars expands in memory, is too large then."""
     compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
     if compression:
         with open_expanded(path, compression, str(path)) as stream:
