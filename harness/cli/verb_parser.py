@@ -70,12 +70,18 @@ class VerbParser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def check_hydra_options(self, words: Sequence[str]) -> None:
-        """Raise UserError for an option that Hydra does not have, where Hydra would print its usage."""
+        """Raise UserError for options that Hydra does not have or that exclude each other, where Hydra would
+        print its usage or a traceback."""
         from hydra._internal.utils import get_args_parser
 
         hydra_parser = get_args_parser()
         hydra_parser.error = self.error
-        hydra_parser.parse_intermixed_args([*words])
+        parsed = hydra_parser.parse_intermixed_args([*words])
+        if parsed.run and parsed.multirun:
+            self.error("--run trains one run, and a sweep all of them: leave it out, or use `harness train`")
+        for option in ("resolve", "package"):
+            if getattr(parsed, option) and not parsed.cfg:
+                self.error(f"--{option} goes with --cfg job")
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError with the message, the nearest option, and where to find an example."""

@@ -63,8 +63,9 @@ def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
     runs after Hydra has finished, because Hydra catches and prints exceptions of its tasks.
     """
     parsed, options = _parse_command_line(arguments)
-    if parsed.cfg and parsed.multirun:
+    if parsed.multirun and (parsed.cfg or parsed.info or parsed.shell_completion):
         options = [option for option in options if option not in MULTIRUN_FLAGS]  # Hydra cannot do both
+    if parsed.multirun and parsed.cfg:
         hydra_errors.check_cfg_option(parsed.cfg, parsed.overrides)
         if parsed.cfg == "job":
             print(_show_job_config(parsed))

@@ -68,8 +68,9 @@ def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
     assert "HarnessLauncher" in text
 
 
-def test_an_option_of_hydra_whose_value_is_left_out_is_read(capfd):
-    run_hydra(["--info"], print)
+@pytest.mark.parametrize("words", [["--info"], ["-m", "--info"], ["-m", "--info", "plugins"]])
+def test_what_hydra_knows_is_shown_with_or_without_a_value_and_for_a_sweep(words, capfd):
+    run_hydra(words, print)
     assert "HarnessLauncher" in capfd.readouterr().out
 
 
