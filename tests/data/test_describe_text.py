@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.run import Config, DataConfig, EvaluationConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import DataFacts, describe_data, open_data
+from harness.data.open_data import check_same_content
 
 from .conftest import documents, text_corpus, write
 
@@ -86,6 +87,17 @@ def test_names_and_paths_of_files_do_not_matter(configure, tmp_path):
     config.sources["a"].path = str(moved)
     after = described(dataclasses.replace(config, name="other"))
     assert dataclasses.replace(after, sources=before.sources) == before
+
+
+def test_data_that_changed_since_the_launch_are_not_trained_on(configure):
+    config = Config(data=configure({"a": 1}), evaluation=EvaluationConfig(tokens=160))
+    facts = described(config.data)
+    check_same_content(config, facts.fingerprint, facts.eval_fingerprint)
+    write(Path(config.data.sources["a"].path), [*documents("a"), "more"])
+    with pytest.raises(
+        UserError, match=r"data.sources.a.path=.*is not what it was when the run was"
+    ):
+        check_same_content(config, facts.fingerprint, facts.eval_fingerprint)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from harness.core.errors import UserError
 from harness.launcher.run_directories import provenance_of
 from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.same_data import check_same_data
+from harness.launcher.stages.describe_runs import description_key
 from harness.launcher.sweep import launch
 from harness.records.paths import SweepDir
 from harness.records.run.config_file import write_config
@@ -141,6 +142,20 @@ def test_a_launch_checks_it_before_it_writes(tmp_path):
         path: path.stat().st_mtime_ns for path in (tmp_path / "trial").rglob("*") if path.is_file()
     } == before
     assert [outcome.state for outcome in launch([reader(tmp_path, "mha")], grown)] == ["finished"]
+
+
+@pytest.mark.parametrize("path", ["~/texts", "~/link", "~/texts/a.txt"])
+def test_facts_are_described_again_when_a_file_changes(tmp_path, monkeypatch, path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "texts").symlink_to(tmp_path / "texts")
+    (tmp_path / "texts" / "a.txt").write_text("one")
+    made = reader(tmp_path, "mha")
+    made.data.sources["own"].path = path
+    before = description_key(made)
+    (tmp_path / "texts" / "a.txt").write_text("one more")
+    assert description_key(made) != before
 
 
 def test_facts_of_sources_are_read_back_and_a_malformed_one_is_damage(tmp_path):

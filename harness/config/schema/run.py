@@ -190,7 +190,8 @@ class SourceConfig:
     """Source of examples."""
 
     path: str = MISSING
-    """File or folder: .txt, .txt.zst (documents separated by a line <|endoftext|>), .jsonl, .parquet; for
+    """File or folder: .txt (documents separated by a line <|endoftext|>), .jsonl, also .gz and .zst of both,
+    .parquet. In a folder, links are followed, and hidden files and compressed copies are left out; for
     images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and optionally `labels` [N]); or `pack:NAME` for a
     text or images that ship with the harness."""
     weight: float = 1.0
@@ -220,7 +221,8 @@ class DataConfig:
     sequence_length: int = 128
     """Number of tokens per sequence; for images, patches per image."""
     holdout: float = 0.05
-    """Share of documents or images that is held out, by a hash of the text or the pixels."""
+    """Share of documents or images that is held out, by a hash of the text or the pixels. If that leaves no
+    document on one side, the end of each document is held out instead."""
     mask_documents: bool = False
     """Attend only within a document; the examples and their order stay the same."""
     stages: list[StageConfig] = field(default_factory=list)

@@ -52,8 +52,8 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
         _check_size(source, sizes[source.name], source.name in trained, config, eval_tokens)
     ratios = {s.name: tokens_per_byte(config.tokenizer, codec, s) for s in sources}
     for source in sources:
-        needed = eval_tokens, config.sequence_length * (source.name in trained)
-        if _may_lack_tokens(sizes[source.name], ratios[source.name], *needed):
+        train_tokens = config.sequence_length * (source.name in trained)
+        if _may_lack_tokens(sizes[source.name], ratios[source.name], eval_tokens, train_tokens):
             tokens = open_tokens(source, codec, config.holdout, sizes[source.name].split)
             _check_tokens(source, tokens, source.name in trained, config.sequence_length, eval_tokens)
     tails = [name for name, size in sizes.items() if size.split is Split.tails]
@@ -128,7 +128,7 @@ def _check_size(
 def _may_lack_tokens(sizes: SourceSizes, ratio: float, eval_tokens: int, train_tokens: int) -> bool:
     """Return whether an estimate, from tokens per byte, comes near to the tokens that are needed."""
     needs = ((sizes.heldout, eval_tokens), (sizes.train, train_tokens))
-    return any(side.bytes * ratio + side.documents < COUNTED_BELOW * needed for side, needed in needs)
+    return any(side.bytes * ratio + side.documents < COUNTED_BELOW * tokens for side, tokens in needs)
 
 
 def _check_tokens(source: Source, tokens: Tokens, trained: bool, length: int, eval_tokens: int) -> None:
