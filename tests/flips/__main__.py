@@ -33,19 +33,22 @@ def main(folder: Path) -> int:
     train_masters(folder)
     flips = draw_flips(folder, (*KINDS, *CACHE_KINDS), COUNT, random.Random(SEED))
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"))
+    try:
         calm_cache = pool.submit(observe_cache, folder)
         calm = dict(zip(MASTERS, pool.map(observe_calm, [folder] * len(MASTERS), MASTERS), strict=True))
-        print(f"{COUNT} flips, FLIPS_SEED={SEED}; trained after {time.monotonic() - begun:.0f} s", flush=True)
         waiting = [
             pool.submit(judge_cache, folder, flip, calm_cache.result())
             if flip.kind.commands
             else pool.submit(judge, folder, flip, calm[flip.kind.master])
             for flip in flips
         ]
+        print(f"{COUNT} flips, FLIPS_SEED={SEED}; trained after {time.monotonic() - begun:.0f} s", flush=True)
         for number, future in enumerate(waiting, start=1):
             outcomes.append(future.result())
             _show(number, outcomes[-1], time.monotonic() - begun)
+    finally:
+        pool.shutdown(cancel_futures=True)
     print(f"\n{table(outcomes)}\n")
     print(f"{time.monotonic() - begun:.0f} s")
     return int(any(outcome.faults for outcome in outcomes))

@@ -51,7 +51,10 @@ def judge_cache(folder: Path, flip: Flip, calm: CalmCache) -> Outcome:
             else:
                 same = answer.status == before.status and _numbers(answer) == _numbers(before)
             weigh(outcome, command, answer, before, same)
-        outcome.healed = held == calm.substance and flip.is_gone(where / "cache", struck)
+        gone = flip.is_gone(where / "cache", struck)
+        if flip.kind.made_again and not gone and (outcome.told or outcome.changed):
+            outcome.faults.append("the bit is still there")
+        outcome.healed = held == calm.substance and gone
     return outcome
 
 

@@ -30,11 +30,9 @@ def numbers(comparison: Answer) -> str:
     return json.dumps(left | {"times": times}, sort_keys=True)
 
 
-def verdict(content: Any, *, timed: bool) -> str:
-    """A comparison without clocks and without what the runs went through. timed: with the timing pass."""
+def verdict(content: Any) -> str:
+    """A comparison without clocks and without what the runs went through."""
     left = {key: value for key, value in content.items() if key not in ("times", "provenance")}
-    if not timed:
-        left.pop("gate")
     for rung in left["rungs"]:
         rung["iso"] = [row for row in rung["iso"] if row["axis"] != "device_seconds"]
     return json.dumps(left, sort_keys=True)
