@@ -24,8 +24,8 @@ def _describe(name: str, runs: Sequence[Run]) -> str:
     source = runs[0].facts.sources[name]
     is_text = runs[0].config.data.kind is DataKind.text
     texts = [
-        _plural(source.files, "file"),
-        _plural(source.documents, "document" if is_text else "image"),
+        with_plural(source.files, "file"),
+        with_plural(source.documents, "document" if is_text else "image"),
         _tokens_text([run.facts.sources[name] for run in runs], "tokens" if is_text else "patches"),
         _passes_text([_passes(run, name) for run in runs]),
     ]
@@ -34,7 +34,8 @@ def _describe(name: str, runs: Sequence[Run]) -> str:
     return f"{', '.join(texts)}; held out: {held_out}{skipped}"
 
 
-def _plural(count: int, word: str) -> str:
+def with_plural(count: int, word: str) -> str:
+    """Return text such as `1 run` or `1,000 runs`."""
     return f"{count:,} {word}{'s' * (count != 1)}"
 
 

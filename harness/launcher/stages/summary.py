@@ -16,7 +16,7 @@ from harness.core.number_format import format_si
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
-from harness.launcher.stages.data_lines import data_lines
+from harness.launcher.stages.data_lines import data_lines, with_plural
 from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
@@ -37,9 +37,10 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
     seeds = sorted({run.config.seed for run in runs})
     control = runs[0].config.rule.control
     product = len(runs) == len(scales) * len(variants) * len(seeds)
-    factors = f"{len(scales)} scales x {len(variants)} variants x {len(seeds)} seeds"
+    counts = (with_plural(len(scales), "scale"), with_plural(len(variants), "variant"))
+    factors = " x ".join((*counts, with_plural(len(seeds), "seed")))
     lines = [
-        f"{sweep.path}: {len(runs)} runs; {factors if product else _count_blocks(runs)}",
+        f"{sweep.path}: {with_plural(len(runs), 'run')}; {factors if product else _count_blocks(runs)}",
         f"  variants {', '.join(name + (' (control)' if name == control else '') for name in variants)}; "
         f"seeds {', '.join(map(str, seeds))}",
         *_nothing_compared(sweep, runs),
