@@ -46,22 +46,22 @@ def find_in_current_folder(names: Sequence[str]) -> None:
 def source_paths(names: Sequence[str]) -> list[Path]:
     """Return the files and folders of the listed modules, then those of the packages and modules that they
     import by statement, outside installed packages. Nothing is run."""
-    listed = [path for name in names if (path := _source_path(name)) is not None]
-    return [*listed, *(path for path in imported_packages(names).values() if path not in listed)]
+    listed_paths = [path for name in names if (path := _source_path(name)) is not None]
+    return [*listed_paths, *(p for p in imported_packages(names).values() if p not in listed_paths)]
 
 
 def imported_packages(names: Sequence[str]) -> dict[str, Path]:
     """Return the file or folder of each top-level module that the listed modules import, directly or through
     each other, outside installed packages."""
     nested = [_top_level(name) for name in names if name.count(".") > 1]  # its relative imports may go up
-    found = {name: path for name in nested if (path := _users_path(name)) is not None}
+    packages = {name: path for name in nested if (path := _users_path(name)) is not None}
     waiting = [path for name in names if (path := _source_path(name)) is not None]
     while waiting:
-        for name in sorted(_imports_of(waiting.pop()) - found.keys()):
+        for name in sorted(_imports_of(waiting.pop()) - packages.keys()):
             if (path := _users_path(name)) is not None:
-                found[name] = path
+                packages[name] = path
                 waiting.append(path)
-    return found
+    return packages
 
 
 def _source_path(module: str) -> Path | None:

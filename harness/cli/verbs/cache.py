@@ -35,6 +35,6 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{cache_root()}: {format_bytes(sum(usage.bytes for usage in usages))}")
     for usage in usages:
         kind = KINDS[usage.kind]
-        kept = "" if kind.can_remake else " (kept by --clear unless named)"
-        print(f"  {usage.kind:12} {format_bytes(usage.bytes):>9} {usage.entries:6}  {kind.purpose}{kept}")
+        note = "" if kind.can_remake else " (kept by --clear unless named)"
+        print(f"  {usage.kind:12} {format_bytes(usage.bytes):>9} {usage.entries:6}  {kind.purpose}{note}")
     return 0

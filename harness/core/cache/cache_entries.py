@@ -99,8 +99,8 @@ class CacheEntry:
         """Return the content if checksum and inputs are right."""
         line, _, body = stored.partition(b"\n")
         inputs = self._inputs_line()
-        sealed = line.startswith(_FIRST_WORDS) and body.startswith(inputs)
-        if not sealed or not hmac.compare_digest(line.removeprefix(_FIRST_WORDS), _keyed_hash(body)):
+        is_sealed = line.startswith(_FIRST_WORDS) and body.startswith(inputs)
+        if not is_sealed or not hmac.compare_digest(line.removeprefix(_FIRST_WORDS), _keyed_hash(body)):
             return None
         return body[len(inputs) :]
 

@@ -70,8 +70,8 @@ def clear_cache(kinds: Sequence[str]) -> int:
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"{kind}: the cache has no such content; {did_you_mean(kind, KINDS)}")
-    chosen = kinds or [name for name, kind in KINDS.items() if kind.can_remake]
-    return _remove(path for kind in chosen for path in _entries(kind))
+    kind_names = kinds or [name for name, kind in KINDS.items() if kind.can_remake]
+    return _remove(path for kind in kind_names for path in _entries(kind))
 
 
 def remove_unused(now: float | None = None) -> int:
@@ -112,11 +112,11 @@ def _size(path: Path) -> int:
 
 
 def _remove(paths: Iterable[Path]) -> int:
-    freed = 0
+    total_bytes = 0
     for path in paths:
-        freed += _size(path)
+        total_bytes += _size(path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return freed
+    return total_bytes

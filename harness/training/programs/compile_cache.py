@@ -72,13 +72,13 @@ def compile_or_load(
     overloaded CPU. Raises UserError if the cache folder cannot be used.
     """
     entry = program.entry(devices)
-    if cached and (loaded := _load(program, entry, devices, note)) is not None:
-        return loaded
+    if cached and (from_cache := _load(program, entry, devices, note)) is not None:
+        return from_cache
     folder = cache_dir(KIND)
     with (folder / "compile.lock").open("a") as file:
         lock_file(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
-        if cached and (loaded := _load(program, entry, devices, note)) is not None:
-            return loaded
+        if cached and (from_cache := _load(program, entry, devices, note)) is not None:
+            return from_cache
         compiled = compile_lowered(program.lowered, devices)
         if cached and (content := executable_bytes(compiled)) is not None:
             entry.write(content)

@@ -19,7 +19,7 @@ from harness.training.programs.program_specs import ProgramSpecs
 MAX_LOWERED = 64
 """Number of lowerings that a process keeps: a few MB each, for the next run of the same variant and scale."""
 
-_kept: OrderedDict[tuple[str, str, str], LoweredProgram] = OrderedDict()
+_lowerings: OrderedDict[tuple[str, str, str], LoweredProgram] = OrderedDict()
 _lock = Lock()
 
 
@@ -28,12 +28,12 @@ def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredPro
     process lowers it at most once. `platform` is the device's, such as cpu."""
     key = (name, platform, hash_json(_program_key(specs)))
     with _lock:
-        if key not in _kept:
-            _kept[key] = LoweredProgram(name, _lower(specs, platform, *_program(name, specs)))
-        _kept.move_to_end(key)
-        while len(_kept) > MAX_LOWERED:
-            _kept.popitem(last=False)
-        return _kept[key]
+        if key not in _lowerings:
+            _lowerings[key] = LoweredProgram(name, _lower(specs, platform, *_program(name, specs)))
+        _lowerings.move_to_end(key)
+        while len(_lowerings) > MAX_LOWERED:
+            _lowerings.popitem(last=False)
+        return _lowerings[key]
 
 
 def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...], tuple[int, ...]]:
@@ -57,15 +57,17 @@ def _lower(
     platform: str,
     function: Callable,
     arguments: tuple[Any, ...],
-    donated: tuple[int, ...],
+    donated_arguments: tuple[int, ...],
 ) -> jax.stages.Lowered:
-    """Lower a function over an abstract mesh. Its traced results tell their shardings; without them the
+    """Lower a function over an abstract mesh. Its traced_program results tell their shardings; without them the
     compiler would choose."""
     with specs.mesh_context():
-        results = jax.jit(function, donate_argnums=donated).trace(*arguments).out_info
+        results = jax.jit(function, donate_argnums=donated_arguments).trace(*arguments).out_info
         shardings = jax.tree.map(lambda result: result.sharding, results)
-        traced = jax.jit(function, donate_argnums=donated, out_shardings=shardings).trace(*arguments)
-        return traced.lower(lowering_platforms=("cuda" if platform == "gpu" else platform,))
+        traced_program = jax.jit(function, donate_argnums=donated_arguments, out_shardings=shardings).trace(
+            *arguments
+        )
+        return traced_program.lower(lowering_platforms=("cuda" if platform == "gpu" else platform,))
 
 
 def _program_key(specs: ProgramSpecs) -> list[Any]:
