@@ -70,6 +70,15 @@ def project(
     )  # fmt: skip
 
 
+def line_at(log_compute: ArrayLike, multipliers: Sequence[Multiplier], log_target: float) -> float | None:
+    """Return ln k of the weighted line at ln compute `log_target`. None below three scales."""
+    x, usable = _scales_with_interval(log_compute, multipliers)
+    if len(usable) < 3:
+        return None
+    log_k_S, weights, contrast, centre = _fit_line(x, usable)
+    return float((weights + (log_target - centre) * contrast) @ log_k_S)
+
+
 def _scales_with_interval(
     log_compute: ArrayLike, multipliers: Sequence[Multiplier]
 ) -> tuple[np.ndarray, list[Multiplier]]:
