@@ -101,10 +101,17 @@ def _words(line: str) -> tuple[str, ...]:
         words = shlex.split(line.removeprefix("$ "), comments=True) or [""]
     except ValueError:  # an apostrophe in a sentence
         return ()
-    names = len(words) == 1 or (words[0] == "harness" and len(words) == 2)  # a verb that is spoken of
-    if names or words[0] not in COMMANDS or words[-1].endswith(("=", ":")):
+    if len(words) == 1 or _is_name(words) or words[0] not in COMMANDS or words[-1].endswith(("=", ":")):
         return ()
     return tuple(EXAMPLES.get(word, word) for word in words if word != "...")
+
+
+def _is_name(words: list[str]) -> bool:
+    """Return whether the words name a verb, or an option of a verb that needs a sweep or run."""
+    needs_argument = words[1] not in ("sweep", "train", "plan") and "--help" not in words
+    return words[0] == "harness" and (
+        len(words) == 2 or (needs_argument and all(word.startswith("--") for word in words[2:]))
+    )
 
 
 def overrides() -> list[tuple[str, ...]]:
