@@ -34,7 +34,7 @@ def stored(monkeypatch):
     names, write = [], CacheEntry.write
 
     def note(entry, content):
-        names.append(entry.name)
+        names.extend([entry.name] * (entry.kind == "programs"))
         write(entry, content)
 
     monkeypatch.setattr(CacheEntry, "write", note)

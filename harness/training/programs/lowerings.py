@@ -57,17 +57,17 @@ def _lower(
     platform: str,
     function: Callable,
     arguments: tuple[Any, ...],
-    donated_arguments: tuple[int, ...],
+    overwritten: tuple[int, ...],
 ) -> jax.stages.Lowered:
-    """Lower a function over an abstract mesh. Its traced_program results tell their shardings; without them the
+    """Lower a function over an abstract mesh. Its traced results tell their shardings; without them the
     compiler would choose."""
     with specs.mesh_context():
-        results = jax.jit(function, donate_argnums=donated_arguments).trace(*arguments).out_info
+        results = jax.jit(function, donate_argnums=overwritten).trace(*arguments).out_info
         shardings = jax.tree.map(lambda result: result.sharding, results)
-        traced_program = jax.jit(function, donate_argnums=donated_arguments, out_shardings=shardings).trace(
-            *arguments
+        program = jax.jit(function, donate_argnums=overwritten, out_shardings=shardings)
+        return program.trace(*arguments).lower(
+            lowering_platforms=("cuda" if platform == "gpu" else platform,)
         )
-        return traced_program.lower(lowering_platforms=("cuda" if platform == "gpu" else platform,))
 
 
 def _program_key(specs: ProgramSpecs) -> list[Any]:
