@@ -54,8 +54,8 @@ def train_runs(
     }
     todo = plan.keep(lambda run: run.name not in complete)
     if todo is None:
-        finished = f"all {len(runs)} runs were finished before, so none is trained again."
-        note(f"{plan.sweep.path}: {finished if len(runs) > 1 else 'its run was finished before.'}")
+        sentence = f"all {len(runs)} runs were finished before, so none is trained again."
+        note(f"{plan.sweep.path}: {sentence if len(runs) > 1 else 'its run was finished before.'}")
         if engine:
             engine.close()
         return {}
