@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.config.run_identity import VOLATILE, config_difference
+from harness.config.run_identity import TAKEN_UP, VOLATILE, config_difference
 from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
@@ -38,10 +38,12 @@ def check_block(configs: Sequence[Config], label: str) -> None:
             )
 
 
-def identity_difference(stored: Config, config: Config) -> str:
-    """Describe the identity-relevant differences of two configs for one run directory; empty if none."""
+def identity_difference(stored: Config, config: Config, free: Sequence[str] = ()) -> str:
+    """Describe the identity-relevant differences of two configs for one run directory; empty if none. `free`:
+    further nodes that may differ."""
+    allowed = [*VOLATILE, *TAKEN_UP, *free]
     differing = config_difference(stored, config).items()
-    return describe_differences({key: pair for key, pair in differing if not is_covered_by(key, [*VOLATILE])})
+    return describe_differences({key: pair for key, pair in differing if not is_covered_by(key, allowed)})
 
 
 def describe_differences(differing: dict[str, tuple[Any, Any]], limit: int = 3) -> str:

@@ -11,6 +11,9 @@ from harness.core.hashing import flatten, hash_json, to_plain
 VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
 """Nodes outside the identity: where, with which retries and for which test a run is trained."""
 
+TAKEN_UP = ("checkpoint.keep_last", "checkpoint.keep_every")
+"""Keys in the hash that change nothing of what a run computes. A run that continues takes them up."""
+
 
 def identity(config: Config) -> str:
     """Return the sha256 of every node except the volatile ones, 64 hex digits."""

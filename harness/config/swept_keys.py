@@ -30,8 +30,8 @@ Job = Sequence[str]
 
 def name_variants(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs with a variant for each value, if they differ in a key that names no run. The first
-    value is the control, unless `rule.control` names one. Raises UserError for a key that cannot be a variant,
-    or for a second swept key."""
+    value is the control, unless `rule.control` names one. Raises UserError for a key that cannot be a
+    variant, or for a second swept key."""
     parsed = [OverridesParser.create().parse_overrides([*job]) for job in jobs]
     keys = [override.key_or_group for override in parsed[0]] if parsed else []
     values = {key: {job[place] for job in jobs} for place, key in enumerate(keys)}
@@ -83,7 +83,7 @@ def _check(others: Sequence[str], swept: Sequence[str], is_tuned: bool) -> None:
 
 
 def _variant_name(override: Override) -> str:
-    """Return `learning_rate_0.01` for `optimizer.learning_rate=0.01`; signs that a folder's name lacks become _."""
+    """Return `learning_rate_0.01` for `optimizer.learning_rate=0.01`; other signs become `_`."""
     value: Any = override.value()
     text = value.text if isinstance(value, QuotedString) else str(value)
     text = text.lower() if isinstance(value, bool) else "null" if value is None else text

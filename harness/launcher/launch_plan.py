@@ -86,14 +86,28 @@ def forecast_runs(sweep_runs: SweepRuns) -> LaunchPlan:
     config, blocks = sweep_runs.runs[0].config, sweep_runs.blocks
     replan = {run.name for run in _runs_to_replan(blocks)}
     places = {name: p for name, p in frozen.read_places(sweep_runs.sweep).items() if name not in replan}
-    if config.engine.devices:
-        blocks = [Block(b.name, tuple(frozen.on_frozen_mesh(run, places) for run in b.runs)) for b in blocks]
+    blocks = [Block(b.name, tuple(frozen.on_frozen_mesh(run, places) for run in b.runs)) for b in blocks]
     platform = config.cluster.platform
     estimator = RunEstimator(load_observations(platform), load_corrections(platform))
     return _plan(sweep_runs.sweep, blocks, estimator, fixed=places)
 
 
-def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
+def kept_mesh_lines(sweep_runs: SweepRuns) -> list[str]:
+    """Return a line if runs keep the mesh of their first launch although the command asks for another."""
+    replan = {run.name for run in _runs_to_replan(sweep_runs.blocks)}
+    places = frozen.read_places(sweep_runs.sweep)
+    known = [run for run in sweep_runs.runs if run.name in places and run.name not in replan]
+    runs = frozen.runs_on_other_mesh(known, places)
+    if not runs:
+        return []
+    others = f" and {len(runs) - 1} more keep" if len(runs) > 1 else " keeps"
+    return [
+        f"{runs[0].name}{others} the mesh of the first launch; resume.replan=true would start unfinished "
+        "blocks over on the new one."
+    ]
+
+
+def freeze_plan(plan: LaunchPlan) -> LaunchPlan:
     """Write the places of runs that have none yet, and return the plan with every run on its frozen mesh.
     Raises UserError if a run that `resume.replan` moves is held by a worker."""
     replan = _runs_to_replan(plan.blocks)
@@ -105,11 +119,6 @@ def freeze_plan(plan: LaunchPlan, note: Callable[[str], None]) -> LaunchPlan:
     simulated = plan.settings.name == "local" and plan.platform == "cpu"
     cores = cpu_cores() if simulated else None
     places = frozen.freeze_places(plan.sweep, plan.blocks, names, plan.forecast.estimates, cores)
-    if runs := frozen.runs_on_other_mesh(plan.runs, places):
-        note(
-            f"{runs[0].name} and {len(runs) - 1} more keep the mesh of their first launch; "
-            "resume.replan=true would start unfinished blocks over on the new one"
-        )
     return plan.with_blocks([frozen.in_lane_order(block, places) for block in plan.blocks])
 
 

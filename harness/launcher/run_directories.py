@@ -15,7 +15,13 @@ from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.launcher.runs import Run
 from harness.records.paths import RunDir, SweepDir
-from harness.records.run.config_file import checksum_ok, contains_node, read_config, write_config
+from harness.records.run.config_file import (
+    checksum_ok,
+    contains_node,
+    holds_config,
+    read_config,
+    write_config,
+)
 from harness.records.run.integrity import find_damage, remove_partial_files
 from harness.records.run.provenance import (
     Provenance,
@@ -48,9 +54,11 @@ def check_identities(runs: Sequence[Run]) -> None:
     """Raise UserError if a directory holds a run with another identity. Writes nothing."""
     for run in runs:
         stored = read_provenance(run.dir)
-        if stored is not None and stored.identity != identity_of(run.config, run.facts):
+        if stored is None or stored.identity == identity_of(run.config, run.facts):
+            continue
+        if difference := _identity_difference(run, stored):
             raise UserError(
-                f"{run.dir.path} holds another run: {_identity_difference(run, stored)}. "
+                f"{run.dir.path} holds another run: {difference}. "
                 "Choose another experiment_name=..., or move that folder away."
             )
 
@@ -86,6 +94,7 @@ def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         return _check_records(sweep, run, note)
     if run.dir.status.exists() and read_intact_status(run.dir) is None:
         note(f"{run.name}: status.json is damaged; it goes on from its last valid checkpoint")
+    stored = _take_up_config(run, stored)
     if _reads_other_data(run, stored):  # it has no steps to keep, or the launch would have been refused
         start_over(sweep, run, "the data changed")
     elif drift := _find_drift(run, stored):
@@ -155,6 +164,22 @@ def _repair_config(run: Run, stored: Provenance) -> None:
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
+def _take_up_config(run: Run, stored: Provenance) -> Provenance:
+    """Write the config of the command for a run that goes on, if any key outside its identity changed. The
+    identity stays, because checkpoints name it. `run.json` comes first: with it, `check_identities` accepts
+    the config that a kill left."""
+    record = dataclasses.replace(
+        stored,
+        config_hash=hash_json(run.config),
+        facts=dataclasses.replace(stored.facts, base=run.facts.base),
+    )
+    if record != stored:
+        write_provenance(run.dir, record)
+    if not holds_config(run.dir.config, run.config):
+        write_config(run.dir.config, run.config)
+    return record
+
+
 def _has_imports(directory: RunDir, run: Run) -> bool:
     """Return whether the config in a directory is intact and imports what the command lists."""
     config = directory.config
@@ -211,14 +236,23 @@ def _handle_drift(sweep: SweepDir, run: Run, stored: Provenance, drift: str, not
 
 
 def _identity_difference(run: Run, stored: Provenance) -> str:
+    """Describe what makes the run of a directory another one; empty if only keys differ that a run takes up,
+    or if its parent checkpoint was moved."""
     try:
-        difference = identity_difference(read_config(run.dir.config), run.config)
-        base = run.facts.base
-        if base and stored.facts.base and not difference:
-            return f"it started from {base['name']}, which has been trained again since"
-        return difference or "by its identity"
+        config = read_config(run.dir.config)
     except UserError as error:
         return str(error)
+    checksums = {(facts.base or {}).get("checksum") for facts in (stored.facts, run.facts)}
+    is_same_start = len(checksums) == 1
+    moved = ["finetune.parent"] if is_same_start and run.facts.base else []
+    if difference := identity_difference(config, run.config, moved):
+        return difference
+    if not is_same_start:
+        name = (run.facts.base or stored.facts.base or {})["name"]
+        return f"it started from {name}, which has been trained again since"
+    hashes = hash_json(config), hash_json(run.config)
+    is_its_own = stored.config_hash in hashes or identity_of(config, stored.facts) == stored.identity
+    return "" if is_its_own else "by its identity"
 
 
 def set_state(run: RunDir, state: State, message: str) -> None:

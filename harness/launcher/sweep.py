@@ -14,7 +14,13 @@ from harness.core.cache.cache_dir import check_cache_writable
 from harness.core.cache.cache_usage import remove_unused
 from harness.core.errors import UserError
 from harness.launcher.engines.factory import batch_scripts, make_engine
-from harness.launcher.launch_plan import LaunchPlan, SweepRuns, forecast_runs, freeze_plan
+from harness.launcher.launch_plan import (
+    LaunchPlan,
+    SweepRuns,
+    forecast_runs,
+    freeze_plan,
+    kept_mesh_lines,
+)
 from harness.launcher.runs import Run, check_distinct, check_trainable, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
@@ -67,6 +73,8 @@ def launch(
     check_trainable(configs)
     check_cache_writable()
     sweep_runs = prepare_runs(configs, hooks)
+    for line in kept_mesh_lines(sweep_runs):
+        note(line)
     if configs[0].engine.dry_run:
         return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
     sweep_runs, tuning = _tune(sweep_runs, hooks, console)
@@ -78,7 +86,7 @@ def launch(
         hooks.before_first_record(plan.sweep)
         remember_modules(plan.sweep, [name for config in configs for name in config.imports])
         looks = _freeze_rule(sweep_runs, tuning, note)
-        plan = freeze_plan(plan, note)
+        plan = freeze_plan(plan)
         failed = train_runs(plan, sweep_runs.runs, looks, engine, hooks.engine, console)
         time_variants(plan.sweep, sweep_runs.blocks, note)
         hooks.conclude(plan.sweep, console)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.schema.cluster import MeshConfig
 from harness.core.hashing import to_plain
-from harness.launcher.cost.step_cost import RunEstimate
+from harness.launcher.cost.step_cost import RunEstimate, possible_meshes
 from harness.launcher.runs import Block, Run
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
@@ -57,8 +57,13 @@ def freeze_places(
 
 
 def runs_on_other_mesh(runs: Sequence[Run], places: Mapping[str, FrozenPlace]) -> list[Run]:
-    """Return the runs whose config has another mesh than the frozen one."""
-    return [run for run in runs if places[run.name].mesh != run.config.mesh]
+    """Return the runs whose config asks for another mesh than the frozen one. With `engine.devices` it asks
+    for one of several, which differ in the data axis."""
+
+    def allowed(run: Run) -> Collection[MeshConfig]:
+        return possible_meshes(run.config).values() if run.config.engine.devices else [run.config.mesh]
+
+    return [run for run in runs if places[run.name].mesh not in allowed(run)]
 
 
 def on_frozen_mesh(run: Run, places: Mapping[str, FrozenPlace]) -> Run:

@@ -28,8 +28,17 @@ _CHECKSUM_PREFIX = "# sha256 of the lines above: "
 
 def write_config(path: Path, config: Config) -> None:
     """Write YAML with a checksum in the last line: a flipped bit in a learning rate is still valid YAML."""
+    atomic_files.write_text(path, _file_text(config))
+
+
+def holds_config(path: Path, config: Config) -> bool:
+    """Return whether a file is what `write_config` writes for this config, without parsing it."""
+    return within_folder(path).read_text() == _file_text(config)
+
+
+def _file_text(config: Config) -> str:
     text = "".join(_node_yaml(name, json.dumps(node)) for name, node in to_plain(config).items())
-    atomic_files.write_text(path, f"{text}{_CHECKSUM_PREFIX}{_hash(text)}\n")
+    return f"{text}{_CHECKSUM_PREFIX}{_hash(text)}\n"
 
 
 def checksum_ok(path: Path) -> bool:
