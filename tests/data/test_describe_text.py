@@ -94,9 +94,7 @@ def test_data_that_changed_since_the_launch_are_not_trained_on(configure):
     facts = described(config.data)
     check_same_content(config, facts.fingerprint, facts.eval_fingerprint)
     write(Path(config.data.sources["a"].path), [*documents("a"), "more"])
-    with pytest.raises(
-        UserError, match=r"data.sources.a.path=.*is not what it was when the run was"
-    ):
+    with pytest.raises(UserError, match=r"data.sources.a.path=.*is not what it was when the run was"):
         check_same_content(config, facts.fingerprint, facts.eval_fingerprint)
 
 
