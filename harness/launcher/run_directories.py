@@ -94,11 +94,11 @@ def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         return _check_records(sweep, run, note)
     if run.dir.status.exists() and read_intact_status(run.dir) is None:
         note(f"{run.name}: status.json is damaged; it goes on from its last valid checkpoint")
-    stored = _take_up_config(run, stored)
     if _reads_other_data(run, stored):  # it has no steps to keep, or the launch would have been refused
         start_over(sweep, run, "the data changed")
     elif drift := _find_drift(run, stored):
         _handle_drift(sweep, run, stored, drift, note)
+    _take_up_config(run)
     return RunAction.train
 
 
@@ -164,20 +164,18 @@ def _repair_config(run: Run, stored: Provenance) -> None:
             atomic_files.write_bytes(branch.config, run.dir.config.read_bytes())
 
 
-def _take_up_config(run: Run, stored: Provenance) -> Provenance:
+def _take_up_config(run: Run) -> None:
     """Write the config of the command for a run that goes on, if any key outside its identity changed. The
     identity stays, because checkpoints name it. `run.json` comes first: with it, `check_identities` accepts
     the config that a kill left."""
-    record = dataclasses.replace(
-        stored,
-        config_hash=hash_json(run.config),
-        facts=dataclasses.replace(stored.facts, base=run.facts.base),
-    )
+    stored = read_provenance(run.dir)
+    assert stored is not None, "only a run with an intact run.json goes on"
+    facts = dataclasses.replace(stored.facts, base=run.facts.base)
+    record = dataclasses.replace(stored, config_hash=hash_json(run.config), facts=facts)
     if record != stored:
         write_provenance(run.dir, record)
     if not holds_config(run.dir.config, run.config):
         write_config(run.dir.config, run.config)
-    return record
 
 
 def _has_imports(directory: RunDir, run: Run) -> bool:
