@@ -31,7 +31,7 @@ def fields_fit(record: Any, *, finite: bool = True) -> bool:
 
 def fits(value: Any, hint: Any, finite: bool = True) -> bool:
     """Return whether a value has the type of an annotation. A JSON list fits a tuple, an integer a float."""
-    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    origin, arguments = _origin_and_arguments(hint)
     if origin is UnionType:
         return any(fits(value, part, finite) for part in arguments)
     if origin is Any:
@@ -50,6 +50,11 @@ def fits(value: Any, hint: Any, finite: bool = True) -> bool:
             fits(item, part, finite) for item, part in zip(value, hints, strict=True)
         )
     return isinstance(value, NoneType if origin is None else origin)
+
+
+@functools.cache
+def _origin_and_arguments(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(hint) or hint, get_args(hint)
 
 
 @functools.cache

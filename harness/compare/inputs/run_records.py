@@ -24,7 +24,7 @@ from harness.records.run.config_file import MAX_BYTES, parse_config
 from harness.records.run.example_hash import read_examples
 from harness.records.run.integrity import damaged_records
 from harness.records.run.provenance import Facts, Provenance, read_provenance
-from harness.records.run.status import State, Status, read_status
+from harness.records.run.status import State, Status, read_intact_status
 from harness.records.run.training_target import END
 from harness.records.typed_values import fits
 
@@ -33,8 +33,15 @@ _CHECKSUM = re.compile(r"^# sha256 .*\n?\Z", re.MULTILINE)
 _NODES = ("scale", "variant", "model", "data", "optimizer", "schedule", "rule")
 _SEEDS = re.compile(r"^(seed|data_seed): *(-?\d{1,18}) *$", re.MULTILINE)
 
-Branches = list[tuple[float, RunDir, int]]
-"""Share, directory and first step of each readable branch."""
+
+@dataclass(frozen=True)
+class _Branches:
+    """Cooldown branches of one run."""
+
+    paths: set[Path]
+    """Folders on disk."""
+    readable: list[tuple[float, RunDir, int]]
+    """Share, directory and first step of those with a readable run.json."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class RunRecord:
     problem: str = ""
     edited_by_hand: bool = False
     """True if files of the run contradict each other: one was changed, moved or copied by hand."""
+    decay_unverified: bool = False
+    """True if nothing in a log shows, and nobody vouches, that the learning rate had decayed at its end."""
+    unit_problem: str = ""
+    """Sentence that says why the values of a log can be no loss in the control's unit; empty if they can."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -88,33 +99,30 @@ def read_runs(sweep: SweepDir) -> list[RunRecord]:
     """Read every launched run, in order of path."""
     directories = list(sweep.runs())
     branches = {run.path: _branches(run) for run in directories}
+    starts = {run.path: 0 for run in directories}
+    starts |= {branch.path: step for group in branches.values() for _, branch, step in group.readable}
     # Statuses first: a run may go on meanwhile, and its curve must reach the step of its status.
-    statuses = {run.path: read_status(run) for run in directories}
-    spans = {run.path: (0, _last_step(statuses[run.path])) for run in directories}
-    spans |= {
-        branch.path: (step, _last_step(read_status(branch)))
-        for group in branches.values()
-        for _, branch, step in group
-    }
+    statuses = {path: read_intact_status(RunDir(path)) for path in starts}
+    spans = {path: (start, _last_step(statuses[path])) for path, start in starts.items()}
     tables = read_evals(spans)
     faults = {
-        path: [*filter(None, [tables[path][1]]), *damaged_records(RunDir(path), *span)]
+        path: [*filter(None, [tables[path][1]]), *damaged_records(RunDir(path), *span, statuses[path])]
         for path, span in spans.items()
     }
     configs: dict[str, dict] = {}
     return [
-        _record(sweep, run, statuses[run.path], branches[run.path], tables, faults, configs)
+        _record(sweep, run, statuses[run.path] or Status(), branches[run.path], tables, faults, configs)
         for run in directories
     ]
 
 
-def _last_step(status: Status) -> int:
+def _last_step(status: Status | None) -> int:
     """Return the step that the curve of an ended run must reach; 0 if training goes on."""
-    return status.step if status.state.ended else 0
+    return status.step if status and status.state.ended else 0
 
 
 def _record(
-    sweep: SweepDir, run: RunDir, status: Status, branches: Branches, tables, faults, configs
+    sweep: SweepDir, run: RunDir, status: Status, branches: _Branches, tables, faults, configs
 ) -> RunRecord:
     path = run.path.relative_to(sweep.path).as_posix()
     provenance = read_provenance(run)
@@ -130,28 +138,27 @@ def _record(
     return RunRecord(
         path, run if provenance else None, provenance or _provenance_from_path(run), status, config,
         tables[run.path][0], read_examples(run),
-        {share: tables[branch.path][0] for share, branch, _ in branches}, "; ".join(problems), edited_by_hand,
+        {share: tables[branch.path][0] for share, branch, _ in branches.readable}, "; ".join(problems),
+        edited_by_hand,
     )  # fmt: skip
 
 
-def _branches(run: RunDir) -> Branches:
-    """Return share, directory and first step of each readable cooldown branch."""
-    branches = []
-    for branch in run.branches():
+def _branches(run: RunDir) -> _Branches:
+    directories, readable = run.branches(), []
+    for branch in directories:
         record = read_provenance(branch)
         parent = (record.parent if record else None) or {}
         share, step = parent.get("share"), parent.get("step")
         if isinstance(share, int | float) and isinstance(step, int) and 0 < share < 1:
-            branches.append((float(share), branch, step))
-    return branches
+            readable.append((float(share), branch, step))
+    return _Branches({branch.path for branch in directories}, readable)
 
 
 def _branch_faults(
-    run: RunDir, status: Status, branches: Branches, faults: dict[Path, list[str]], config: dict[str, Any]
+    run: RunDir, status: Status, branches: _Branches, faults: dict[Path, list[str]], config: dict[str, Any]
 ) -> list[str]:
     """Return a sentence for each damaged record of a run's branches, and for branches that it must have."""
-    readable = {branch.path for _, branch, _ in branches}
-    paths = {branch.path for branch in run.branches()}
+    readable, paths = {branch.path for _, branch, _ in branches.readable}, {*branches.paths}
     shares = dict_or_empty(config.get("schedule")).get("branches")
     if status.state is State.finished and isinstance(shares, list):
         paths |= {run.branch(share).path for share in shares if fits(share, float) and 0 < share < END}

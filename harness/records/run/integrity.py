@@ -13,7 +13,7 @@ from harness.records.run.checkpoint_manifest import manifest_steps, read_manifes
 from harness.records.run.example_hash import read_examples
 from harness.records.run.provenance import read_provenance
 from harness.records.run.sample_quality import read_sample_grid, read_sample_quality
-from harness.records.run.status import State, read_intact_status, read_status
+from harness.records.run.status import State, Status, read_status
 
 
 def find_damage(run: RunDir, shares: Sequence[float] = ()) -> list[str]:
@@ -27,10 +27,10 @@ def branch_is_complete(branch: RunDir) -> bool:
     return read_status(branch).state in (State.finished, State.diverged) and not _find_own_damage(branch)
 
 
-def damaged_records(run: RunDir, start: int, last: int) -> list[str]:
+def damaged_records(run: RunDir, start: int, last: int, status: Status | None) -> list[str]:
     """Return a sentence for each damaged record of a run or branch that a verdict reads, except run.json, the
-    config and the evaluations. start, last: see `metrics.intact_parts`."""
-    records = {run.status: read_intact_status, run.examples: read_examples, run.samples: read_sample_quality}
+    config and the evaluations. start, last: see `metrics.intact_parts`; status: what was read of it."""
+    records = {run.status: lambda _: status, run.examples: read_examples, run.samples: read_sample_quality}
     damaged = [path.name for path, read in records.items() if os.path.lexists(path) and read(run) is None]
     problem = metrics.intact_parts(run, "steps", start, last)[1]
     return [*(f"{name} is damaged" for name in damaged), *filter(None, [problem])]
