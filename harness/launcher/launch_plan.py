@@ -96,8 +96,8 @@ def kept_mesh_lines(sweep_runs: SweepRuns) -> list[str]:
     """Return a line if runs keep the mesh of their first launch although the command asks for another."""
     replan = {run.name for run in _runs_to_replan(sweep_runs.blocks)}
     places = frozen.read_places(sweep_runs.sweep)
-    known = [run for run in sweep_runs.runs if run.name in places and run.name not in replan]
-    runs = frozen.runs_on_other_mesh(known, places)
+    placed_runs = [run for run in sweep_runs.runs if run.name in places and run.name not in replan]
+    runs = frozen.runs_on_other_mesh(placed_runs, places)
     if not runs:
         return []
     others = f" and {len(runs) - 1} more keep" if len(runs) > 1 else " keeps"

@@ -242,8 +242,8 @@ def _identity_difference(run: Run, stored: Provenance) -> str:
         return str(error)
     checksums = {(facts.base or {}).get("checksum") for facts in (stored.facts, run.facts)}
     is_same_start = len(checksums) == 1
-    moved = ["finetune.parent"] if is_same_start and run.facts.base else []
-    if difference := identity_difference(config, run.config, moved):
+    free_nodes = ["finetune.parent"] if is_same_start and run.facts.base else []
+    if difference := identity_difference(config, run.config, free_nodes):
         return difference
     if not is_same_start:
         name = (run.facts.base or stored.facts.base or {})["name"]
