@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house bench bench-sweep plan-extras test-install test-full \
-	test-statistics test-docs test-extras test-soak test-slurm test-ray clean
+	test-statistics test-docs test-extras test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -69,10 +69,13 @@ test-extras: plan-extras  ## the compilers of plan-extras
 	$(RUN)pytest -m slow tests/aot
 
 test-statistics: setup  ## the acceptance table of the statistics, in full
-	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare
+	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare --ignore=tests/compare/test_fuzz.py
 
 test-docs: setup  ## every command that the documents print
 	$(RUN)pytest -m slow -n $(WORKERS) tests/docs
+
+test-fuzz: setup  ## 5,000 malformed sweeps through compare, watch, diff and plan
+	$(RUN)pytest -m slow -n $(WORKERS) tests/compare/test_fuzz.py
 
 test-soak: setup  ## a real sweep under 200 random faults
 	$(RUN)pytest -m slow -s tests/launcher/soak

@@ -71,6 +71,8 @@ def other_value(path: Path, rng: random.Random) -> None:
     """Replace, remove or add a value anywhere, and seal the file again."""
     if path.suffix == ".parquet":
         return other_column(path, rng)
+    if path.suffix not in (".json", ".yaml"):
+        return not_text(path, rng)
     text = path.read_text()
     if path.suffix == ".yaml":
         content = yaml.safe_load(text)

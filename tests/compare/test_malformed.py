@@ -99,12 +99,6 @@ def test_malformed_records_never_raise(sound, tmp_path, part):
     check(sound, tmp_path, range(30 * part, 30 * part + 30))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(20))
-def test_five_thousand_malformed_records_never_raise(sound, tmp_path, part):
-    check(sound, tmp_path, range(1000 + 250 * part, 1250 + 250 * part))
-
-
 def test_watch_says_which_records_are_damaged(sound, tmp_path):
     sweep = copy(sound, tmp_path / "sweeps")
     before = watched(sweep)
