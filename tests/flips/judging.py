@@ -118,11 +118,18 @@ def _judge_end(outcome: Outcome, swept: Answer, after: Answer, calm: Calm, held:
     same = same_verdict and not differing and swept.status == 0
     detail = f" ({', '.join(sorted(differing)[:4]) or swept.text[-500:]})"
     weigh(outcome, "sweep", swept, calm.swept, same, detail)
-    if outcome.flip.kind.made_again and not same:
+    if outcome.flip.kind.made_again and not same and not _is_removed(outcome.flip, differing, held):
         outcome.faults.append(f"sweep: not as before{detail}")
     if not same_verdict:
         weigh(outcome, "compare after sweep", after, calm.after, same_verdict)
     outcome.healed = same
+
+
+def _is_removed(flip: Flip, differing: list[str], held: dict[str, Any]) -> bool:
+    """Whether the file's checkpoint is gone and all else is as before: the run stands on a later one."""
+    step = re.search(r"checkpoints/(\d+)", flip.file)
+    parts = [f"{name} {int(step[1])}" for name in ("checkpoint", "manifest")] if step else []
+    return bool(differing) and all(key.partition(" ")[2] in parts and key not in held for key in differing)
 
 
 def weigh(outcome: Outcome, name: str, answer: Answer, calm: Answer, same: bool, detail: str = "") -> None:
