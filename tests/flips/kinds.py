@@ -98,7 +98,7 @@ def _of_cache(name: str, *patterns: str, commands: tuple[str, ...] = ("sweep",),
 
 
 CACHE_KINDS: tuple[FileKind, ...] = (
-    _of_cache("key", "key"),
+    _of_cache("key", "key", made_again=False),
     _of_cache("programs", "programs/*-*"),
     _of_cache("described", "described/*"),
     _of_cache("tokens", "tokens/*/*.bin", "tokens/*/header.json"),
