@@ -33,6 +33,10 @@ class RunPair:
         return self.control.provenance.seed
 
 
+JudgedResult = tuple[RunRecord, EvalResult]
+"""A run and its result at the look."""
+
+
 @dataclass(frozen=True)
 class PairedRuns:
     """Runs of one treatment and of the control at one scale."""
@@ -69,6 +73,19 @@ class PairedRuns:
         fewest_runs = min(self.all_control_losses.size, self.all_treatment_losses.size)
         enough = len(self.pairs) >= 2 or fewest_runs < 2
         return enough and not any(reads_other_examples(pair) for pair in self.pairs)
+
+    @cached_property
+    def judged_results(self) -> tuple[list[JudgedResult], list[JudgedResult]]:
+        """Run and result of control and treatment that enter the difference: the pairs if they are paired,
+        otherwise one run per seed of each."""
+        if self.paired:
+            controls = [(pair.control, pair.control_result) for pair in self.pairs]
+            return controls, [(pair.treatment, pair.treatment_result) for pair in self.pairs]
+        arms = (one_run_per_seed(runs).values() for runs in (self.control_runs, self.treatment_runs))
+        controls, treatments = (
+            [(run, result) for run in runs if (result := self.result_at(run)) is not None] for runs in arms
+        )
+        return controls, treatments
 
     @cached_property
     def control_losses(self) -> np.ndarray:

@@ -76,7 +76,8 @@ class RunRecord:
         if self.status.state is State.diverged:
             return True
         final = self.evals.final
-        return bool(self.complete and final and not np.isfinite(list(final.by_domain.values())).all())
+        infinite = final is not None and not np.isfinite(list(final.by_domain.values())).all()
+        return self.complete and (infinite or (self.directory is None and _lost_its_gain(self.evals)))
 
     @property
     def complete(self) -> bool:
@@ -93,6 +94,21 @@ class RunRecord:
         if share == END or self.directory is None:
             return self.examples
         return read_examples(self.directory.branch(share))
+
+
+LOST_SHARE = 0.5
+"""Share of its improvement that a logged run has lost at its end if it diverged."""
+
+
+def _lost_its_gain(evals: Evals) -> bool:
+    """Return True if the loss at the end has risen from its minimum by LOST_SHARE of what it had fallen. A
+    log has no state that says so."""
+    domains = evals.columns["domain"]
+    if not domains.size:
+        return False
+    losses = evals.columns["loss"][domains == domains[0]]
+    losses = losses[np.isfinite(losses)]
+    return losses.size > 2 and bool(losses[-1] - losses.min() > LOST_SHARE * (losses[0] - losses.min()) > 0)
 
 
 def read_runs(sweep: SweepDir) -> list[RunRecord]:

@@ -10,7 +10,7 @@ from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import Decision, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect, Multiplier
-from harness.compare.verdict.flags import EXPLANATIONS, blocking_flags
+from harness.compare.verdict.flags import EXPLANATIONS, WITHHOLDS_DIRECTION, blocking_flags
 
 MAX_MORE_SEEDS = 200
 """Largest number of further pairs that is advised."""
@@ -32,6 +32,8 @@ def decide_rung(
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
     if delta.mean is not None and p_holm is not None and p_holm < alpha:
+        if withheld := sorted(WITHHOLDS_DIRECTION.intersection(flags)):
+            return Ruling(Decision.INCONCLUSIVE, explain_flags(withheld))
         decision = Decision.B_BETTER if delta.mean < 0 else Decision.A_BETTER
         return Ruling(decision, f"the loss difference is clear of zero (Holm-adjusted p {p_holm:.2g})")
     if equivalence is not None and equivalence < alpha:
@@ -60,6 +62,8 @@ def decide_ladder(
     if k is None or holm_low is None or holm_high is None or largest is None or largest.mean is None:
         return Ruling(Decision.INCONCLUSIVE, "there is no pooled multiplier yet")
     if holm_low > 0 or holm_high < 0:
+        if withheld := sorted(WITHHOLDS_DIRECTION.intersection(flags)):
+            return Ruling(Decision.INCONCLUSIVE, explain_flags(withheld))
         return _decide_by_sign(holm_low > 0, largest.mean)
     if equivalence is not None and equivalence < alpha:
         return Ruling(Decision.EQUIVALENT, f"pooled k lies inside the margin (TOST p {equivalence:.2g})")
@@ -88,9 +92,12 @@ def decide_over_scales(
 
 def _decide_without_slope(rungs: Sequence[Rung]) -> Ruling:
     """Decide without a multiplier: a direction only if every scale shows it on its own."""
+    if len(rungs) == 1:
+        reason = f"{rungs[0].reason}; without a slope of the control there is no multiplier"
+        return Ruling(rungs[0].decision, reason)
     decisions = {rung.decision for rung in rungs}
     if len(decisions) == 1 and decisions <= {Decision.A_BETTER, Decision.B_BETTER}:
-        reason = "every scale shows it on its own; without a slope there is no multiplier"
+        reason = "every scale judged shows it on its own; without a slope there is no multiplier"
         return Ruling(decisions.pop(), reason)
     return Ruling(Decision.INCONCLUSIVE, "the control has no slope, and the scales do not all agree")
 

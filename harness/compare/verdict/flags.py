@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.compare.inputs.pairing import PairedRuns, RunPair, reads_other_examples
 from harness.compare.inputs.run_records import RunRecord
+from harness.compare.stats.distributions import t_sf
 from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas
 from harness.records.run.metrics import read_curve
@@ -23,13 +24,14 @@ from harness.records.run.training_target import END
 _BLOCKING = {
     "DATA_ORDER_MISMATCH": "the two runs of a pair read different examples, and neither declared it",
     "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
-    "UNEQUAL_TOKENS": "the two runs of a pair trained on different numbers of tokens",
+    "UNEQUAL_TOKENS": "the two variants trained on different numbers of tokens",
     "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
     "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
     "DIVERGED": "a run diverged",
     "NO_SEED_REPLICATION": "one seed: the difference cannot be told apart from seed noise",
     "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
     "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
+    "UNIT_MISMATCH": "the logged values of a variant can be no loss in the other's unit (a note says why)",
     "HAND_EDITED": "the files of a run contradict each other or their place",
     "DAMAGED": "a record that the verdict reads is missing, damaged or unreadable (a note names it)",
 }
@@ -51,11 +53,18 @@ _WARNINGS = {
     "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
     "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
     "INCOMPLETE": "some runs of this rung have no outcome yet",
+    "DECAY_UNVERIFIED": "nothing in the logs shows that the learning rate had decayed: no direction is given",
+    "SURPLUS_SEEDS": "seeds that one variant alone has are left out",
     "ORDER_UNVERIFIED": "no hash of the examples read: equal data order is assumed",
     "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, the pooled "
     "one does not, so a decision also needs the largest scale",
 }
 BLOCKING = frozenset(_BLOCKING)
+WITHHOLDS_DIRECTION = frozenset({"DECAY_UNVERIFIED"})
+"""Flags under which a difference is shown but no variant is called better."""
+TOKENS_TOLERANCE = 0.005
+"""Relative difference of tokens up to which the ends of two logged runs count as equal."""
+SIGNIFICANCE = 0.05
 EXPLANATIONS = _BLOCKING | _WARNINGS
 """Explanation of each flag, one sentence."""
 
@@ -68,17 +77,44 @@ def blocking_flags(flags: Iterable[str]) -> list[str]:
 def rung_flags(pairing: PairedRuns, delta: Effect, correlation: float | None) -> set[str]:
     """Return the flags of one treatment at one scale, from its runs and its effect."""
     runs = (*pairing.control_runs, *pairing.treatment_runs)
+    lacks_pairs = pairing.paired and len(pairing.pairs) < len({run.provenance.seed for run in runs})
+    surplus = all(run.directory is None and run.complete for run in runs)
     too_close = correlation is not None and correlation > 0.99 and len(pairing.pairs) >= 5
     conditions = {
         "HAND_EDITED": any(run.edited_by_hand for run in runs),
         "DIVERGED": any(run.diverged for run in runs),
         "DAMAGED": any(run.problem for run in runs),
-        "INCOMPLETE": pairing.paired and len(pairing.pairs) < len({run.provenance.seed for run in runs}),
+        "UNIT_MISMATCH": any(run.unit_problem for run in runs),
+        "DECAY_UNVERIFIED": any(run.decay_unverified for run in runs),
+        "INCOMPLETE": lacks_pairs and not surplus,
+        "SURPLUS_SEEDS": lacks_pairs and surplus,
         "CORRELATION_IMPLAUSIBLE": (pairing.paired and too_close) or any(map(_same_run, pairing.pairs)),
-        "NEGATIVE_CORRELATION": pairing.paired and correlation is not None and correlation < 0,
+        "NEGATIVE_CORRELATION": pairing.paired and _is_negative(correlation, len(pairing.pairs)),
         "SCHEDULE_FLIP": _sign_flipped(pairing, delta),
     }
-    return _present(conditions).union(delta.flags, *map(pair_flags, pairing.pairs))
+    return _present(conditions).union(delta.flags, arm_flags(pairing), *map(pair_flags, pairing.pairs))
+
+
+def arm_flags(pairing: PairedRuns) -> set[str]:
+    """Return the unwanted differences between the two variants: of the paired runs, or of all runs with a
+    result if none are paired. What one pair shares may differ between pairs, so only unpaired runs are held
+    to one length and one schedule."""
+    controls, treatments = pairing.judged_results
+    if not controls or not treatments:
+        return set()
+    (control, control_result), (treatment, _) = controls[0], treatments[0]
+    results = [result for _, result in (*controls, *treatments)]
+    runs = [run for run, _ in (*controls, *treatments)]
+    conditions = {
+        "UNEQUAL_TOKENS": not pairing.paired
+        and any(_differs(control, result.tokens, control_result.tokens) for result in results),
+        "HOT_LR_LOOK": not all(result.decayed for result in results),
+        "SCHEDULE_MISMATCH": not pairing.paired and any(_other_schedule(control, run) for run in runs),
+        "EVAL_SET_MISMATCH": len({run.provenance.facts.eval_fingerprint for run in runs}) > 1
+        or any(result.by_domain.keys() != control_result.by_domain.keys() for result in results),
+        "MIXED_CODE": len({run.provenance.code_hash for run in runs}) > 1,
+    }
+    return _present(conditions) | size_flags(control.provenance.facts, treatment.provenance.facts)
 
 
 def pair_flags(pair: RunPair) -> set[str]:
@@ -92,14 +128,11 @@ def pair_flags(pair: RunPair) -> set[str]:
         "MIXED_CODE": control.code_hash != treatment.code_hash
         or "+" in control.code_hash + treatment.code_hash,
         "MIXED_HARDWARE": control.versions != treatment.versions,
-        "UNEQUAL_TOKENS": pair.control_result.tokens != pair.treatment_result.tokens
-        or control.tokens != treatment.tokens,
-        "SCHEDULE_MISMATCH": schedule_key(pair.control) != schedule_key(pair.treatment),
-        "HOT_LR_LOOK": not (pair.control_result.decayed and pair.treatment_result.decayed),
-        "EVAL_SET_MISMATCH": control.facts.eval_fingerprint != treatment.facts.eval_fingerprint
-        or pair.control_result.by_domain.keys() != pair.treatment_result.by_domain.keys(),
+        "UNEQUAL_TOKENS": _differs(pair.control, pair.treatment_result.tokens, pair.control_result.tokens)
+        or _differs(pair.control, treatment.tokens, control.tokens),
+        "SCHEDULE_MISMATCH": _other_schedule(pair.control, pair.treatment),
     }
-    return _present(conditions) | size_flags(control.facts, treatment.facts)
+    return _present(conditions)
 
 
 def size_flags(a: Facts, b: Facts) -> set[str]:
@@ -111,11 +144,27 @@ def size_flags(a: Facts, b: Facts) -> set[str]:
     return _present(conditions)
 
 
-def schedule_key(run: RunRecord) -> tuple:
-    """Return shape and horizon of a run's schedule, which two variants must share."""
-    schedule = run.config.get("schedule") or {}
-    shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
-    return (*shape, run.provenance.facts.steps)
+def _differs(run: RunRecord, value: float, other: float) -> bool:
+    """Return True if two token counts differ: of a sweep at all, of logs by more than TOKENS_TOLERANCE."""
+    return abs(value - other) > (TOKENS_TOLERANCE * abs(other) if run.directory is None else 0)
+
+
+def _other_schedule(a: RunRecord, b: RunRecord) -> bool:
+    """Return True if the schedules of two runs differ in shape or horizon. A log tells neither."""
+    shapes = [
+        tuple((run.config.get("schedule") or {}).get(key) for key in ("name", "warmup", "cooldown", "floor"))
+        for run in (a, b)
+    ]
+    steps = [run.provenance.facts.steps for run in (a, b) if run.directory is not None]
+    return shapes[0] != shapes[1] or len({*steps}) > 1
+
+
+def _is_negative(correlation: float | None, pairs: int) -> bool:
+    """Return True if a correlation is below zero by a one-sided t-test; at few pairs a sign says nothing."""
+    if correlation is None or pairs < 4 or correlation <= -1:
+        return correlation is not None and correlation <= -1
+    t = correlation * math.sqrt((pairs - 2) / (1 - correlation**2))
+    return t_sf(-t, pairs - 2) < SIGNIFICANCE
 
 
 def _present(conditions: Mapping[str, bool]) -> set[str]:

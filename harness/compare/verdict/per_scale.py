@@ -125,7 +125,8 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         equivalence = min(1.0, equivalence * (rule.alpha / draft.position.alpha))
     ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
-    first = pairing.pairs[0].control_result if pairing.pairs else None
+    controls, _ = pairing.judged_results
+    first = controls[0][1] if controls else None
     losses = pairing.control_losses.tolist(), pairing.treatment_losses.tolist()
     pair_losses = zip(pairing.pairs, *losses, strict=True)
     deltas, outliers = pairing.loss_differences, draft.context.outliers[pairing.scale]
@@ -190,9 +191,9 @@ def _noise_sd(
 
 
 def _flops_ratio(pairing: PairedRuns) -> float | None:
-    if not pairing.pairs:
+    if not all(pairing.judged_results):
         return None
-    runs = pairing.pairs[0].control, pairing.pairs[0].treatment
+    runs = (results[0][0] for results in pairing.judged_results)
     control, treatment = (run.provenance.facts.flops_per_token for run in runs)
     return treatment / control if control > 0 and treatment > 0 else None
 
