@@ -16,6 +16,7 @@ import jax
 
 from harness.config.schema.run import Config
 from harness.core.atomic_files import CorruptFile, write_bytes
+from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
@@ -71,6 +72,8 @@ def train_run(
             writer.note("the last attempt died before its first step; its programs are compiled again")
             programs.remove_stored()
         programs.prepare()
+        for text in take_notes():
+            writer.note(text)
         with budget.reserve(programs, lambda: _wait_for_memory(writer, stop)) if budget else nullcontext():
             _train_all(task, programs, stop, writer, timeline)
     except Diverged as outcome:

@@ -28,14 +28,27 @@ from harness.core.hashing import hash_json, to_plain
 _FIRST_WORDS = b"ab-harness cache entry 1, HMAC-SHA256 "
 _KEY_BYTES = 32
 _KEY_FILE = "key"
+DAMAGED = "is damaged"
+"""Words of every sentence about a damaged entry."""
 
 Note = Callable[[str], None]
 """Receiver of a sentence about a damaged entry."""
 
 
+_printed: list[str] = []
+
+
 def print_note(text: str) -> None:
-    """Print the sentence to stderr."""
+    """Print the sentence to stderr, and keep it for `take_notes`."""
     print(text, file=sys.stderr, flush=True)
+    _printed.append(text)
+
+
+def take_notes() -> list[str]:
+    """Return the sentences that were printed since the last call: stderr of a worker is a file."""
+    notes = [*_printed]
+    _printed.clear()
+    return notes
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class CacheEntry:
             stored = path.read_bytes()
             content = self._open(stored)
             if content is None:
-                note(f"{path} is damaged, or was not written here, so it is not used.")
+                note(f"{path} {DAMAGED}, or was not written here, so it is not used.")
                 path.unlink(missing_ok=True)
             else:
                 os.utime(path)  # the age of an entry counts from its last use

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.cache.cache_dir import cache_dir
-from harness.core.cache.cache_entries import CacheEntry, print_note
+from harness.core.cache.cache_entries import DAMAGED, CacheEntry, print_note
 from harness.core.errors import UserError
 from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json
@@ -107,7 +107,7 @@ def _is_intact(folder: Path) -> bool:
     except FileNotFoundError:
         intact = False
     if not intact:
-        print_note(f"{folder} is damaged; its text is tokenised again.")
+        print_note(f"{folder} {DAMAGED}; its text is tokenised again.")
     return intact
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.schema.run import Config
-from harness.core.cache.cache_entries import CacheEntry
+from harness.core.cache.cache_entries import DAMAGED, CacheEntry
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
 from harness.core.hashing import hash_json, to_plain
@@ -94,6 +94,6 @@ def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:
         last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"
         raise RuntimeError(f"harness.worker.describe ended without an answer: {last}\n{answer.stderr}")
     for line in dict.fromkeys(answer.stderr.splitlines()):
-        if "MovedNameWarning" in line:
+        if "MovedNameWarning" in line or DAMAGED in line:
             print(line, file=sys.stderr)
     return json.loads(answer.stdout)
