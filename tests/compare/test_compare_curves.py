@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from harness.compare import compare_curves
-from harness.compare.compare_curves import ASSUMED_DECAYED, UNKNOWN_SIZES
+from harness.compare.compare_curves import UNKNOWN_SIZES, UNVERIFIED_DECAY, VOUCHED_DECAYED
 from harness.compare.results.verdict_types import Decision
 from harness.core.errors import UserError
 
@@ -44,10 +44,94 @@ def same(table) -> None:
 
 
 def test_the_plain_log_has_a_verdict():
-    comparison = compare_curves(log())
+    comparison = compare_curves(log(), decayed="last")
     assert comparison.ladder[0].decision is Decision.B_BETTER
     assert comparison.rungs[0].n == 3
-    assert comparison.notes == (ASSUMED_DECAYED,)
+    assert comparison.notes == (VOUCHED_DECAYED,)
+
+
+def test_an_end_that_nobody_vouches_for_gives_no_direction():
+    comparison = compare_curves(log())
+    assert comparison.ladder[0].decision is Decision.INCONCLUSIVE
+    assert "DECAY_UNVERIFIED" in comparison.rungs[0].flags
+    assert comparison.rungs[0].delta == compare_curves(log(), decayed="last").rungs[0].delta
+    assert comparison.notes == (UNVERIFIED_DECAY,)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "lr"])
+def test_a_column_of_learning_rates_tells_whether_an_end_has_decayed(name):
+    cooled = log().with_columns(pl.when(pl.col("step") == 100).then(0.001).otherwise(0.01).alias(name))
+    comparison = compare_curves(cooled)
+    assert comparison.ladder[0].decision is Decision.B_BETTER
+    assert comparison.notes == ()
+    hot = compare_curves(log().with_columns(pl.lit(0.01).alias(name))).rungs[0]
+    assert "HOT_LR_LOOK" in hot.flags
+    assert hot.decision is Decision.INVALID
+
+
+UNMATCHED = pl.when(variant="a").then(pl.col("seed")).otherwise(pl.col("seed") + 10)
+
+
+def test_unmatched_seeds_are_held_to_the_same_checks():
+    table = log().with_columns(seed=UNMATCHED)
+    assert not compare_curves(table, decayed="last").rungs[0].paired
+    short = table.filter((pl.col("variant") == "b") | (pl.col("step") <= 80))
+    assert "UNEQUAL_TOKENS" in compare_curves(short, decayed="last").rungs[0].flags
+    hot = compare_curves(table.with_columns(decayed=pl.lit(False))).rungs[0]
+    assert hot.decision is Decision.INVALID
+    other_domain = table.with_columns(domain=pl.col("variant"))
+    assert "EVAL_SET_MISMATCH" in compare_curves(other_domain, decayed="last").rungs[0].flags
+    sized = table.with_columns(parameters=pl.when(variant="a").then(1e6).otherwise(2e6))
+    assert {"UNEQUAL_PARAMS", "UNEQUAL_FLOPS"} <= {*compare_curves(sized, decayed="last").rungs[0].flags}
+
+
+def test_a_few_steps_more_are_the_same_length_and_surplus_seeds_are_named():
+    more = pl.when(variant="b").then(pl.col("tokens") * 1.003).otherwise("tokens").round()
+    assert "UNEQUAL_TOKENS" not in compare_curves(log().with_columns(tokens=more)).rungs[0].flags
+    surplus = log().filter((pl.col("variant") == "a") | (pl.col("seed") < 2))
+    flags = compare_curves(surplus).rungs[0].flags
+    assert "SURPLUS_SEEDS" in flags
+    assert "INCOMPLETE" not in flags
+
+
+CONTROL_LOSS = pl.when(variant="a")
+
+
+@pytest.mark.parametrize(
+    "other", [pl.col("loss").exp(), pl.col("loss") / 0.6931472, pl.col("loss") * 3.0], ids=str
+)
+def test_an_arm_in_another_unit_is_no_comparison(other):
+    table = log().with_columns(loss=CONTROL_LOSS.then(other).otherwise("loss"))
+    comparison = compare_curves(table, decayed="last")
+    assert comparison.ladder[0].decision is Decision.INVALID
+    assert "UNIT_MISMATCH" in comparison.rungs[0].flags
+    assert any("--unit" in note for note in comparison.notes)
+
+
+def test_told_units_are_converted():
+    plain = compare_curves(log(), decayed="last").rungs[0].delta
+    mixed = log().with_columns(
+        loss=CONTROL_LOSS.then(pl.col("loss").exp()).otherwise("loss"),
+        unit=CONTROL_LOSS.then(pl.lit("perplexity")).otherwise(pl.lit("nats")),
+    )
+    assert compare_curves(mixed, decayed="last").rungs[0].delta.mean == pytest.approx(plain.mean)
+    score = log().with_columns(loss=-pl.col("loss"))
+    told = compare_curves(score, decayed="last", unit="higher_is_better")
+    assert told.rungs[0].delta.mean == pytest.approx(plain.mean)
+    assert told.loss_unit == "score, negated"
+    assert "no such unit" in sentence(log(), unit="nat")
+
+
+def test_values_that_rise_like_an_accuracy_are_no_loss():
+    table = log().with_columns(loss=1 - pl.col("loss") / 20)
+    assert compare_curves(table, decayed="last").ladder[0].decision is Decision.INVALID
+    told = compare_curves(table, decayed="last", unit="accuracy")
+    assert told.ladder[0].decision is Decision.B_BETTER
+
+
+@pytest.mark.parametrize("options", [{"margin": 0.0}, {"margin": 1.5}, {"alpha": 1.0}, {"decayed": "yes"}])
+def test_options_that_mean_nothing_are_refused(options):
+    assert next(iter(options)) in sentence(log(), **options)
 
 
 def test_order_of_columns_and_rows_and_further_columns_change_nothing():
@@ -151,7 +235,7 @@ def test_one_file_may_say_less_than_the_other():
     comparison = compare_curves([a, b])
     assert comparison.rungs[0].delta == compare_curves(log()).rungs[0].delta
     assert "HOT_LR_LOOK" not in comparison.rungs[0].flags
-    assert comparison.notes == (ASSUMED_DECAYED,)
+    assert comparison.notes == (UNVERIFIED_DECAY,)
 
 
 def test_scales_without_a_size_are_said_to_stand_by_name():
@@ -211,7 +295,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     assert "there is no column 'loss'; did you mean 'los'?" in sentence(log().rename({"loss": "los"}))
     assert "two columns 'loss'" in sentence(log().with_columns(pl.col("loss").alias(" loss")))
     assert "cannot be read (No such file" in sentence(tmp_path / "absent.csv")
-    assert "cannot be read (Is a directory" in sentence(tmp_path)
+    assert "cannot be read as logs: no table, text log" in sentence(tmp_path)
     files = {
         "empty": b"",
         "ragged": b"variant,scale\na,b,c\n",

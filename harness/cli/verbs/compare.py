@@ -43,10 +43,25 @@ def make_parser() -> VerbParser:
     urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs behind a URL)"
     parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
     columns = "variant, scale, seed, step, tokens, loss"
-    columns += " (and, if known: domain, parameters, flops, decayed, branch)"
-    files = f"CSV, JSON lines or Parquet files instead, with the columns {columns}"
-    parser.add("--curves", "FILE", files, nargs="+")
+    columns += " (and, if known: domain, parameters, flops, seconds, unit, decayed or learning_rate, branch)"
+    files = f"tables instead (CSV, JSON lines, Parquet), with the columns {columns}; or logs of other tools: "
+    files += "TensorBoard, W&B, MLflow, trackio, trainer_state.json, Neptune, text logs (docs/logs.md)"
+    parser.add("--curves", "PATH", files, nargs="+")
+    maps = "with --curves: columns by other names, such as loss=val_loss seed=run_id 'tokens=step*524288'"
+    parser.add("--map", "COLUMN=NAME", maps, nargs="+", default=[])
+    pattern = "with --curves: what the end of a path or run name says, such as '{variant}/{scale}-{seed}.csv'"
+    parser.add("--name", "PATTERN", pattern)
+    twice = "with --curves: which loss of a step counts that a resume logged twice (else they are refused)"
+    parser.add("--keep", "last|first", twice, choices=["last", "first"])
+    lines = (
+        "with --curves: an evaluation in a text log: a regular expression with (?P<step>...), (?P<loss>...)"
+    )
+    parser.add("--lines", "REGEX", lines)
     parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
+    vouch = "with --curves: vouch that the learning rate had decayed at the last evaluation of each run"
+    parser.add("--decayed", "last", vouch, choices=["last"])
+    units = "nats (default), bits, perplexity, bits_per_byte, accuracy or higher_is_better"
+    parser.add("--unit", "UNIT", f"with --curves: unit of the losses: {units}")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
     form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
@@ -85,6 +100,9 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("give either sweeps or --curves FILE...")
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
+    for name in ("decayed", "unit", "map", "name", "keep", "lines"):
+        if getattr(options, name) and not options.curves:
+            parser.error(f"--{name} goes with --curves; a sweep records it")
     return options
 
 
@@ -111,13 +129,20 @@ def _judge_sweep(path: str) -> JudgedInput:
 
 
 def _judge_curves(options: argparse.Namespace) -> JudgedInput:
-    """Judge curves from files. The report goes beside the first file, or here if that is remote."""
+    """Judge curves from files, after saying how they were understood. The report goes beside the first file,
+    or here if that is remote."""
     from harness.compare.compare_curves import read_curve_inputs
+    from harness.compare.inputs.importers.open_logs import LogReading, read_logs
     from harness.compare.judge import judge
 
     files = [_local_file(name) for name in options.curves]
     first = Path(files[0].name) if is_remote(options.curves[0]) else files[0]
-    evidence = read_curve_inputs(files, control=options.control, experiment=first.stem)
+    first = first if first.name else first.absolute()
+    logs = read_logs(files, LogReading.from_options(options.map, options.name, options.keep, options.lines))
+    print(*logs.lines, sep="\n", file=sys.stderr if options.json or options.markdown else sys.stdout)
+    evidence = read_curve_inputs(
+        logs, control=options.control, experiment=first.stem, decayed=options.decayed, unit=options.unit
+    )
     comparison = judge(evidence)
 
     def frames() -> Frames:
@@ -125,7 +150,9 @@ def _judge_curves(options: argparse.Namespace) -> JudgedInput:
 
         return log_frames(", ".join(options.curves), evidence.runs, comparison)
 
-    return JudgedInput(comparison, dict, frames, *_files_beside(first.with_suffix("")))
+    return JudgedInput(
+        comparison, dict, frames, *_files_beside(first if first.is_dir() else first.with_suffix(""))
+    )
 
 
 def _local_file(name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _FORMAT_ERRORS = (UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
-def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
+def read_log_file(path: Path, is_known: Callable[[str], bool]) -> pl.DataFrame:
     """Read a file by its first bytes, not by its name. Cells of CSV and JSON lines are text.
 
-    known_columns: names that tell which separator a CSV file has; of JSON lines only these keys are read.
+    is_known: true for names of columns that tell which separator a CSV file has; of JSON lines only such keys
+    are read.
     Raises UserError for a file that cannot be read.
     """
     kind = "CSV"
@@ -35,9 +36,9 @@ def read_log_file(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
             return pl.read_parquet(path, glob=False)
         if start.startswith((b"{", b"[")):
             kind = "JSON lines"
-            return _read_json_lines(path, known_columns)
+            return _read_json_lines(path, is_known)
         _check_text_size(path, start)
-        return pl.read_csv(path, infer_schema=False, separator=_separator(path, known_columns), glob=False)
+        return pl.read_csv(path, infer_schema=False, separator=_separator(path, is_known), glob=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _FORMAT_ERRORS as error:
@@ -60,33 +61,30 @@ def _check_text_size(path: Path, start: bytes) -> None:
                 pass
 
 
-def _separator(path: Path, known_columns: Collection[str]) -> str:
+def _separator(path: Path, is_known: Callable[[str], bool]) -> str:
     """Return the separator that finds most of the known columns in the header. Raises UserError if the header
     is one column that none of them divides."""
     headers = {
         separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0, glob=False).columns
         for separator in _SEPARATORS
     }
-    known = {
-        separator: sum(name.strip() in known_columns for name in names)
-        for separator, names in headers.items()
-    }
+    known = {separator: sum(is_known(name.strip()) for name in names) for separator, names in headers.items()}
     if all(len(names) == 1 for names in headers.values()):
         raise UserError(
             f"{path}: the first line is one column, '{headers[','][0]}'. Separate the columns by "
             f"{', '.join([*_SEPARATORS.values()][:-1])} or {[*_SEPARATORS.values()][-1]}."
         )
-    return max(_SEPARATORS, key=lambda separator: known[separator])
+    return max(_SEPARATORS, key=lambda separator: (known[separator], len(headers[separator])))
 
 
-def _read_json_lines(path: Path, known_columns: Collection[str]) -> pl.DataFrame:
+def _read_json_lines(path: Path, is_known: Callable[[str], bool]) -> pl.DataFrame:
     """Read one JSON object a line; a column that no line has is absent."""
     rows = [
         _parse_line(line, f"{path}: line {number}")
         for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1)
         if line.strip()
     ]
-    names = dict.fromkeys(name for row in rows for name in row if name in known_columns)
+    names = dict.fromkeys(name for row in rows for name in row if is_known(name))
     cells = {name: [_cell(row.get(name)) for row in rows] for name in names}
     return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String))
 
@@ -100,7 +98,18 @@ def _parse_line(line: str, place: str) -> dict[str, Any]:
         raise UserError(f"{place} is not JSON ({reason}). Write one object a line.") from error
     if not isinstance(row, dict):
         raise UserError(f'{place} is not a JSON object. Write one object a line: {{"variant": ..., }}.')
-    return row
+    return _flatten(row)
+
+
+def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return an object without nested ones: their keys become `outer.inner`. Lists are left out."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            cells |= _flatten(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            cells[f"{prefix}{name}"] = value
+    return cells
 
 
 def _cell(value: Any) -> str | None:

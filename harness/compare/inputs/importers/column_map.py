@@ -1,0 +1,214 @@
+"""Columns of a log under the names of a table of curves: by `--map`, by `--name`, or by their usual names."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from harness.compare.inputs.importers.imported_run import ImportedRun
+from harness.compare.inputs.importers.run_names import NamePattern
+from harness.compare.inputs.log_tables import OPTIONAL, REQUIRED, SYNONYMS
+from harness.core.errors import UserError, did_you_mean
+
+COLUMNS = (*REQUIRED, *OPTIONAL)
+_SCALED = re.compile(r"(?P<column>.+?)\s*\*\s*(?P<factor>\d+(?:\.\d*)?(?:[eE]\+?\d+)?)")
+_QUOTED = re.compile(r"'(.*)'|\"(.*)\"")
+_FROM_FACTS = ("variant", "scale", "seed", "data_seed", "parameters", "unit")
+"""Columns that a setting of a run of the same name gives."""
+_CARRIED = ("step", "tokens", "learning_rate")
+"""Columns of a tool's log of which an evaluation has the last value logged before it."""
+USUAL_NAMES = {
+    "loss": (
+        "val_loss", "valid_loss", "validation_loss", "eval_loss", "loss_val", "loss_validation",
+        "lm_loss_validation", "validation_metrics_loss", "eval_avg_loss",
+    ),
+    "step": (
+        "trainer_global_step", "train_global_step", "global_step", "train_step", "iteration", "iter", "_step",
+    ),
+    "tokens": (
+        "tokens_seen", "num_tokens", "total_tokens", "consumed_tokens", "train_tokens", "train_tokens_seen",
+        "num_input_tokens_seen", "train_num_input_tokens_seen", "total_tokens_seen", "n_tokens_seen",
+    ),
+    "learning_rate": ("lr", "train_lr", "train_learning_rate", "optim_lr"),
+}  # fmt: skip
+"""Names for a column in logs, in order of preference, in lower case with `_` for every other sign."""
+_ALL_USUAL_NAMES = {"step", "tokens", "loss", *(name for names in USUAL_NAMES.values() for name in names)}
+_WAYS_OUT = {
+    "loss": "Name the column with --map loss=COLUMN.",
+    "step": "Name the column with --map step=COLUMN.",
+    "tokens": "Name the column with --map tokens=COLUMN, or say how many a step takes: "
+    "--map 'tokens=step*524288'.",
+}
+
+
+@dataclass(frozen=True)
+class MappedLog:
+    """Rows of a log under the names of a table of curves, as they were logged."""
+
+    run: ImportedRun
+    frame: pl.DataFrame
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where each column comes from: a column, the settings, the name or `--map`."""
+    has_seed_names: bool = False
+    """True if the seeds may be names of runs: all but a column `seed` of a table that nobody mapped."""
+    carried: int = 0
+    """Evaluations whose tokens are those logged last before them."""
+
+
+def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the pairs of `--map`. Raises UserError for a pair without `=` and for a column that is none."""
+    column_map: dict[str, str] = {}
+    for pair in pairs:
+        column, sign, source = (part.strip() for part in pair.partition("="))
+        if not (sign and source):
+            raise UserError(f"--map {pair}: write COLUMN=NAME, such as loss=val_loss")
+        if column not in COLUMNS:
+            raise UserError(
+                f"--map {pair}: '{column}' is no column of curves; {did_you_mean(column, COLUMNS)}"
+            )
+        if column in column_map:
+            raise UserError(f"--map {pair}: {column} is mapped twice")
+        column_map[column] = source
+    return column_map
+
+
+def is_known_column(name: str, column_map: Mapping[str, str]) -> bool:
+    """Return True for a column that a log may have for these mappings."""
+    return name in _source_columns(tuple(column_map.values())) or _simple(name) in _ALL_USUAL_NAMES
+
+
+@functools.cache
+def _source_columns(sources: tuple[str, ...]) -> frozenset[str]:
+    mapped = (match["column"] if (match := _SCALED.fullmatch(name)) else name for name in sources)
+    return frozenset({*COLUMNS, *SYNONYMS, *mapped})
+
+
+def usual_column(column: str, names: Sequence[str], place: str) -> str | None:
+    """Return the one of `names` that usually means this column; None if there is none. Raises UserError if
+    two could be the loss."""
+    simple = {name: _simple(name) for name in names}
+    usual_names = (*((column,) * (column != "loss")), *USUAL_NAMES.get(column, ()))
+    ranked = [name for usual in usual_names for name in names if simple[name] == usual]
+    if column == "loss" and len(ranked) > 1:
+        raise UserError(_rivals(place, ranked))
+    return ranked[0] if ranked else None
+
+
+def _simple(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower())
+
+
+def _rivals(place: str, names: Sequence[str]) -> str:
+    listing = " and ".join(f"'{name}'" for name in names[:3])
+    return f"{place}: the columns {listing} could be the loss. Choose with --map loss={names[0]}."
+
+
+def map_columns(run: ImportedRun, column_map: Mapping[str, str], pattern: NamePattern | None) -> MappedLog:
+    """Return the rows of a log under the names of a table. Raises UserError, with the option that mends it,
+    for a column that is missing."""
+    names = [name.strip() for name in run.frame.columns]
+    for column in [column for column in (*COLUMNS, *SYNONYMS) if names.count(column) > 1]:
+        raise UserError(f"{run.place}: there are two columns '{column}'. Keep one.")
+    if not (column_map or pattern) and run.is_table and {*REQUIRED} <= {*names}:
+        _refuse_rivals(run)
+        known = [name for name in run.frame.columns if name.strip() in {*COLUMNS, *SYNONYMS}]
+        return MappedLog(run, run.frame.select(known), {name.strip(): name.strip() for name in known})
+    named = pattern.match(run.name) if pattern else {}
+    stripped = {name.strip(): name for name in reversed(run.frame.columns)}
+    columns, sources = [], {}
+    for column in COLUMNS:
+        expression, source = _find(column, run, column_map, named, stripped)
+        if expression is not None:
+            columns.append(expression.alias(column))
+            sources[column] = source
+    frame = run.frame.select(pl.int_range(pl.len()).alias("_row"), *columns).drop("_row")
+    frame, carried = (frame, 0) if run.is_table else _evaluations(frame)
+    has_seed_names = not run.is_table or "seed" in {*column_map, *named}
+    return MappedLog(run, frame, sources, has_seed_names, carried)
+
+
+def _find(
+    column: str,
+    run: ImportedRun,
+    column_map: Mapping[str, str],
+    named: Mapping[str, str],
+    stripped: Mapping[str, str],
+) -> tuple[pl.Expr | None, str]:
+    """Return a column and its source, (None, "") for an optional one that is missing."""
+    if column in column_map:
+        return _mapped(column, column_map[column], run, stripped), column_map[column]
+    if column in named:
+        return pl.lit(named[column]), "--name"
+    if column in stripped and (column != "loss" or run.has_named_loss):
+        if column == "loss":
+            _refuse_rivals(run)
+        return pl.col(stripped[column]), column
+    if column in _FROM_FACTS and column in run.facts:
+        return pl.lit(run.facts[column]), f"setting {column}"
+    usual = usual_column(column, [*stripped], run.place)
+    if usual is None and column == "loss" and run.has_named_loss:
+        usual = next((name for name in stripped if name.lower() == column), None)
+    if usual is not None:
+        return pl.col(stripped[usual]), usual
+    if column in REQUIRED:
+        raise UserError(_missing(column, run, stripped))
+    return None, ""
+
+
+def _refuse_rivals(run: ImportedRun) -> None:
+    """Raise UserError for a table with a `loss`, perhaps of training, and a loss of validation."""
+    rival = usual_column("loss", run.frame.columns, run.place)
+    if rival is not None:
+        raise UserError(_rivals(run.place, [rival, "loss"]))
+
+
+def _missing(column: str, run: ImportedRun, names: Mapping[str, str]) -> str:
+    value = 0 if column == "seed" else "NAME"
+    way_out = _WAYS_OUT.get(
+        column,
+        f"Name it with --map {column}=COLUMN, read it from the path or the name of the run with --name "
+        f"'...{{{column}}}...', or give all one value: --map \"{column}='{value}'\".",
+    )
+    training = [name for name in names if column == "loss" and name.lower().endswith("loss")]
+    candidates = [*names, *run.facts]
+    hint = did_you_mean(column, candidates) if candidates else "it has none of the columns of curves"
+    if training and not run.has_named_loss:
+        hint = f"{', '.join(training[:3])} may be of training"
+    return f"{run.place}: there is no column '{column}'; {hint.rstrip('.')}. {way_out}".replace("?.", "?")
+
+
+def _mapped(column: str, source: str, run: ImportedRun, stripped: Mapping[str, str]) -> pl.Expr:
+    """Return the column of one pair of `--map`: a quoted value, a column, a setting, or a column times a
+    number."""
+    if quoted := _QUOTED.fullmatch(source):
+        return pl.lit(quoted[1] or quoted[2] or "")
+    if source in stripped:
+        return pl.col(stripped[source])
+    if source in run.facts:
+        return pl.lit(run.facts[source])
+    scaled = _SCALED.fullmatch(source)
+    factor_of = scaled["column"] if scaled else ""
+    if factor_of in COLUMNS and factor_of not in stripped:
+        factor_of = usual_column(factor_of, [*stripped], run.place)
+    if scaled and factor_of and factor_of in stripped:
+        return pl.col(stripped[factor_of]).cast(pl.Float64, strict=False) * float(scaled["factor"])
+    name = scaled["column"] if scaled else source
+    hint = did_you_mean(name, [*stripped, *run.facts])
+    raise UserError(f"{run.place}: --map {column}={source}: there is no column or setting '{name}'; {hint}")
+
+
+def _evaluations(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return the rows with a loss, each with the last step, tokens and learning rate before it, and the
+    number of rows whose tokens were carried so. A log without any loss keeps its rows: the run exists."""
+    loss = pl.col("loss")
+    if frame.schema["loss"] == pl.String:
+        loss = loss.str.strip_chars().replace("", None)
+    columns = [name for name in _CARRIED if name in frame.columns]
+    carried = frame.filter(loss.is_not_null() & pl.col("tokens").is_null()).height
+    frame = frame.with_columns(pl.col(columns).forward_fill())
+    scored = frame.filter(loss.is_not_null())
+    return (scored if scored.height else frame), carried

@@ -1,0 +1,193 @@
+"""Logs as people have them: what a path is, its reader, and one table of all runs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from harness.compare.inputs.importers.column_map import (
+    COLUMNS,
+    MappedLog,
+    is_known_column,
+    map_columns,
+    parse_column_map,
+    usual_column,
+)
+from harness.compare.inputs.importers.imported_run import ImportedRun
+from harness.compare.inputs.importers.mlflow_stores import META, is_run_folder, read_run_folder
+from harness.compare.inputs.importers.run_names import NamePattern
+from harness.compare.inputs.importers.sqlite_files import MAGIC as SQLITE_MAGIC
+from harness.compare.inputs.importers.sqlite_files import read_sqlite_file
+from harness.compare.inputs.importers.tensorboard_events import read_event_folder
+from harness.compare.inputs.importers.text_logs import custom_pattern, read_text_log
+from harness.compare.inputs.importers.trainer_state import FILE_NAME, read_trainer_states
+from harness.compare.inputs.importers.understood import UnderstoodLogs, describe, number_seeds
+from harness.compare.inputs.importers.wandb_runs import MAGIC as WANDB_MAGIC
+from harness.compare.inputs.importers.wandb_runs import read_wandb_run
+from harness.compare.inputs.importers.wide_tables import (
+    NEPTUNE_COLUMNS,
+    split_chart_export,
+    split_neptune_export,
+)
+from harness.compare.inputs.log_files import read_log_file
+from harness.compare.inputs.log_tables import LogTable, read_tables
+from harness.core.errors import UserError
+from harness.core.files.folder_walk import list_files
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+TEXT_SUFFIXES = (".log", ".txt", ".out")
+SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+_JSON_START = re.compile(rb'\{|\[\s*[\[{"\]]')
+
+
+@dataclass(frozen=True)
+class LogReading:
+    """How logs are read: the options `--map`, `--name`, `--keep` and `--lines`."""
+
+    column_map: Mapping[str, str] = field(default_factory=dict)
+    """Column of a log (or setting of its run, or quoted value) for each column of curves."""
+    name: str | None = None
+    """Pattern with {variant}, {scale}, {seed}, which the end of a path or the name of a run matches."""
+    keep: str | None = None
+    """Which of several evaluations of one step counts, `first` or `last`; None: they are refused."""
+    lines: str | None = None
+    """Regular expression of an evaluation in a text log; None: those of known trainers are tried."""
+
+    @classmethod
+    def from_options(
+        cls, pairs: Sequence[str], name: str | None, keep: str | None, lines: str | None
+    ) -> LogReading:
+        """Check the options. Raises UserError for one that cannot be read."""
+        if lines is not None:
+            custom_pattern(lines)
+        if name is not None:
+            NamePattern(name, COLUMNS)
+        return cls(parse_column_map(pairs), name, keep, lines)
+
+
+def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) -> UnderstoodLogs:
+    """Read tables, files and folders of logs as one table with the columns of `log_tables`.
+
+    A path is a table (CSV, JSON lines, Parquet), a text log, a TensorBoard, W&B or MLflow folder, a SQLite
+    file of MLflow or trackio, a trainer_state.json, or a folder of such. Raises UserError, with the option
+    that mends it, for a log that cannot be read.
+    """
+    pattern = NamePattern(reading.name, COLUMNS) if reading.name else None
+    runs = [
+        run
+        for log in logs
+        for run in (
+            [ImportedRun("table", "table", "table", log, has_named_loss=True, is_table=True)]
+            if isinstance(log, pl.DataFrame)
+            else _read_path(Path(log), reading, pattern)
+        )
+    ]
+    mapped, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
+    frame = read_tables([LogTable(log.run.place, log.frame) for log in mapped], reading.keep)
+    return describe(frame, mapped, notes, joined=_joined_runs(mapped) if reading.keep else ())
+
+
+def _joined_runs(logs: Sequence[MappedLog]) -> list[str]:
+    """Return the runs whose rows come from several logs."""
+    keys = ("scale", "variant", "seed")
+    counts = Counter(key for log in logs for key in log.frame.select(keys).unique().iter_rows())
+    return [f"{scale}/{variant}/seed{seed}" for (scale, variant, seed), count in counts.items() if count > 1]
+
+
+def _read_path(path: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
+    try:
+        return _read_folder(path, reading, pattern) if path.is_dir() else _read_file(path, reading, pattern)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_folder(folder: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
+    """Read the runs below a folder. Raises UserError for none, and for logs of several tools, which may hold
+    the same runs."""
+    files = list_files(folder).files
+    by_tool = {
+        "TensorBoard event files": [file for file in files if _is_event_file(file)],
+        "W&B runs": [file for file in files if file.suffix == ".wandb"],
+        f"Hugging Face {FILE_NAME}": [file for file in files if file.name == FILE_NAME],
+        "MLflow runs": [file for file in files if file.name == META and is_run_folder(file.parent)],
+        "SQLite files": [file for file in files if file.suffix in SQLITE_SUFFIXES],
+    }
+    tools = [tool for tool, found in by_tool.items() if found]
+    if len(tools) > 1:
+        raise UserError(
+            f"{folder}: holds {' and '.join(tools)}, which may log the same runs. Give the files or the "
+            "folder of one."
+        )
+    if not tools:
+        plain = [file for file in files if file.suffix in (*TABLE_SUFFIXES, *TEXT_SUFFIXES)]
+        if not plain:
+            raise UserError(
+                f"{folder}: cannot be read as logs: no table, text log, or folder of TensorBoard, W&B or "
+                "MLflow is in it. Give the files."
+            )
+        return [run for file in plain for run in _read_file(file, reading, pattern)]
+    found = by_tool[tools[0]]
+    if found is by_tool["TensorBoard event files"]:
+        folders = dict.fromkeys(file.parent for file in found)
+        return [read_event_folder(run, [file for file in found if file.parent == run]) for run in folders]
+    if found is by_tool["MLflow runs"]:
+        runs = [run for file in found if (run := read_run_folder(file.parent))]
+        return sorted(runs, key=lambda run: run.facts["run_name"])
+    if found[0].name == FILE_NAME:
+        return read_trainer_states(found)
+    return [run for file in found for run in _read_file(file, reading, pattern)]
+
+
+def _is_event_file(file: Path) -> bool:
+    return ".tfevents." in file.name
+
+
+def _read_file(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
+    """Read a file by its first bytes, an event file and a trainer_state.json by their names."""
+    with file.open("rb") as stream:
+        start = stream.read(4096)
+    if _is_event_file(file):
+        return [read_event_folder(file.parent, [file])]
+    if start.startswith(SQLITE_MAGIC):
+        return read_sqlite_file(file)
+    if start.startswith(WANDB_MAGIC):
+        return [read_wandb_run(file)]
+    if file.name.endswith(FILE_NAME):
+        return read_trainer_states([file])
+    if not _is_table(file, start, reading):
+        return [read_text_log(file, reading.lines)]
+    return _read_table(file, reading, pattern)
+
+
+def _is_table(file: Path, start: bytes, reading: LogReading) -> bool:
+    """Return True for a table, by suffix, first bytes, or two known columns in the first line; False for the
+    text log of a run."""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start or file.suffix in TABLE_SUFFIXES or start.startswith((b"PAR1", *_COMPRESSED)):
+        return True
+    if _JSON_START.match(start):
+        return True
+    header = start.split(b"\n", 1)[0].decode("utf-8", "replace")
+    names = [name.strip() for name in re.split("[,;\t]", header)]
+    return sum(is_known_column(name, reading.column_map) for name in names) > 1
+
+
+def _read_table(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
+    """Read a table; one with a column a run or a row a value is split into runs."""
+    frame = read_log_file(file, lambda name: is_known_column(name, reading.column_map))
+    table = ImportedRun(
+        str(file), file.as_posix(), "table", frame, {"run_name": file.stem}, True, is_table=True
+    )
+    names = [name.strip() for name in frame.columns]
+    if {*names} >= NEPTUNE_COLUMNS:
+        return split_neptune_export(table)
+    has_loss = "loss" in names or "loss" in reading.column_map or usual_column("loss", names, str(file))
+    if not has_loss:
+        return split_chart_export(table, lambda name: bool(pattern and pattern.find(name)))
+    return [table]
