@@ -51,8 +51,10 @@ def make_parser() -> VerbParser:
     parser.add("--map", "COLUMN=NAME", maps, nargs="+", default=[])
     pattern = "with --curves: what the end of a path or run name says, such as '{variant}/{scale}-{seed}.csv'"
     parser.add("--name", "PATTERN", pattern)
-    twice = "with --curves: which loss of a step counts that a resume logged twice (else they are refused)"
-    parser.add("--keep", "last|first", twice, choices=["last", "first"])
+    kept_loss = (
+        "with --curves: which loss of a step counts that a resume logged twice (else they are refused)"
+    )
+    parser.add("--keep", "last|first", kept_loss, choices=["last", "first"])
     lines = (
         "with --curves: an evaluation in a text log: a regular expression with (?P<step>...), (?P<loss>...)"
     )

@@ -39,7 +39,11 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def messages(message: bytes, number: int) -> Iterator[bytes]:
     """Yield the bytes of each field of this number."""
-    return (value for found, value in fields(message) if found == number and isinstance(value, bytes))
+    return (
+        value
+        for field_number, value in fields(message)
+        if field_number == number and isinstance(value, bytes)
+    )
 
 
 def text(message: bytes, number: int) -> str:
@@ -49,7 +53,9 @@ def text(message: bytes, number: int) -> str:
 
 def integer(message: bytes, number: int) -> int | None:
     """Return the last integer of this number, signed; None if there is none."""
-    values = [value for found, value in fields(message) if found == number and isinstance(value, int)]
+    values = [
+        value for field_number, value in fields(message) if field_number == number and isinstance(value, int)
+    ]
     return None if not values else values[-1] - (values[-1] >> 63 << 64)
 
 

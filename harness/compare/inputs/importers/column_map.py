@@ -52,10 +52,10 @@ class MappedLog:
     run: ImportedRun
     frame: pl.DataFrame
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where each column comes from: a column, the settings, the name or `--map`."""
+    """Origin of each column: a column, the settings, the name or `--map`."""
     has_seed_names: bool = False
     """True if the seeds may be names of runs: all but a column `seed` of a table that nobody mapped."""
-    carried: int = 0
+    num_carried: int = 0
     """Evaluations whose tokens are those logged last before them."""
 
 
@@ -83,8 +83,8 @@ def is_known_column(name: str, column_map: Mapping[str, str]) -> bool:
 
 @functools.cache
 def _source_columns(sources: tuple[str, ...]) -> frozenset[str]:
-    mapped = (match["column"] if (match := _SCALED.fullmatch(name)) else name for name in sources)
-    return frozenset({*COLUMNS, *SYNONYMS, *mapped})
+    column_names = (match["column"] if (match := _SCALED.fullmatch(name)) else name for name in sources)
+    return frozenset({*COLUMNS, *SYNONYMS, *column_names})
 
 
 def usual_column(column: str, names: Sequence[str], place: str) -> str | None:
@@ -92,10 +92,10 @@ def usual_column(column: str, names: Sequence[str], place: str) -> str | None:
     two could be the loss."""
     simple = {name: _simple(name) for name in names}
     usual_names = (*((column,) * (column != "loss")), *USUAL_NAMES.get(column, ()))
-    ranked = [name for usual in usual_names for name in names if simple[name] == usual]
-    if column == "loss" and len(ranked) > 1:
-        raise UserError(_rivals(place, ranked))
-    return ranked[0] if ranked else None
+    candidates = [name for usual in usual_names for name in names if simple[name] == usual]
+    if column == "loss" and len(candidates) > 1:
+        raise UserError(_rivals(place, candidates))
+    return candidates[0] if candidates else None
 
 
 def _simple(name: str) -> str:
@@ -115,47 +115,49 @@ def map_columns(run: ImportedRun, column_map: Mapping[str, str], pattern: NamePa
         raise UserError(f"{run.place}: there are two columns '{column}'. Keep one.")
     if not (column_map or pattern) and run.is_table and {*REQUIRED} <= {*names}:
         _refuse_rivals(run)
-        known = [name for name in run.frame.columns if name.strip() in {*COLUMNS, *SYNONYMS}]
-        return MappedLog(run, run.frame.select(known), {name.strip(): name.strip() for name in known})
-    named = pattern.match(run.name) if pattern else {}
-    stripped = {name.strip(): name for name in reversed(run.frame.columns)}
+        known_names = [name for name in run.frame.columns if name.strip() in {*COLUMNS, *SYNONYMS}]
+        return MappedLog(
+            run, run.frame.select(known_names), {name.strip(): name.strip() for name in known_names}
+        )
+    name_facts = pattern.match(run.name) if pattern else {}
+    raw_names = {name.strip(): name for name in reversed(run.frame.columns)}
     columns, sources = [], {}
     for column in COLUMNS:
-        expression, source = _find(column, run, column_map, named, stripped)
+        expression, source = _find(column, run, column_map, name_facts, raw_names)
         if expression is not None:
             columns.append(expression.alias(column))
             sources[column] = source
     frame = run.frame.select(pl.int_range(pl.len()).alias("_row"), *columns).drop("_row")
-    frame, carried = (frame, 0) if run.is_table else _evaluations(frame)
-    has_seed_names = not run.is_table or "seed" in {*column_map, *named}
-    return MappedLog(run, frame, sources, has_seed_names, carried)
+    frame, num_carried = (frame, 0) if run.is_table else _evaluations(frame)
+    has_seed_names = not run.is_table or "seed" in {*column_map, *name_facts}
+    return MappedLog(run, frame, sources, has_seed_names, num_carried)
 
 
 def _find(
     column: str,
     run: ImportedRun,
     column_map: Mapping[str, str],
-    named: Mapping[str, str],
-    stripped: Mapping[str, str],
+    name_facts: Mapping[str, str],
+    raw_names: Mapping[str, str],
 ) -> tuple[pl.Expr | None, str]:
     """Return a column and its source, (None, "") for an optional one that is missing."""
     if column in column_map:
-        return _mapped(column, column_map[column], run, stripped), column_map[column]
-    if column in named:
-        return pl.lit(named[column]), "--name"
-    if column in stripped and (column != "loss" or run.has_named_loss):
+        return _mapped(column, column_map[column], run, raw_names), column_map[column]
+    if column in name_facts:
+        return pl.lit(name_facts[column]), "--name"
+    if column in raw_names and (column != "loss" or run.has_named_loss):
         if column == "loss":
             _refuse_rivals(run)
-        return pl.col(stripped[column]), column
+        return pl.col(raw_names[column]), column
     if column in _FROM_FACTS and column in run.facts:
         return pl.lit(run.facts[column]), f"setting {column}"
-    usual = usual_column(column, [*stripped], run.place)
+    usual = usual_column(column, [*raw_names], run.place)
     if usual is None and column == "loss" and run.has_named_loss:
-        usual = next((name for name in stripped if name.lower() == column), None)
+        usual = next((name for name in raw_names if name.lower() == column), None)
     if usual is not None:
-        return pl.col(stripped[usual]), usual
+        return pl.col(raw_names[usual]), usual
     if column in REQUIRED:
-        raise UserError(_missing(column, run, stripped))
+        raise UserError(_missing(column, run, raw_names))
     return None, ""
 
 
@@ -181,23 +183,23 @@ def _missing(column: str, run: ImportedRun, names: Mapping[str, str]) -> str:
     return f"{run.place}: there is no column '{column}'; {hint.rstrip('.')}. {way_out}".replace("?.", "?")
 
 
-def _mapped(column: str, source: str, run: ImportedRun, stripped: Mapping[str, str]) -> pl.Expr:
-    """Return the column of one pair of `--map`: a quoted value, a column, a setting, or a column times a
+def _mapped(column: str, source: str, run: ImportedRun, raw_names: Mapping[str, str]) -> pl.Expr:
+    """Return the column of one pair of `--map`: a quotation value, a column, a setting, or a column times a
     number."""
-    if quoted := _QUOTED.fullmatch(source):
-        return pl.lit(quoted[1] or quoted[2] or "")
-    if source in stripped:
-        return pl.col(stripped[source])
+    if quotation := _QUOTED.fullmatch(source):
+        return pl.lit(quotation[1] or quotation[2] or "")
+    if source in raw_names:
+        return pl.col(raw_names[source])
     if source in run.facts:
         return pl.lit(run.facts[source])
-    scaled = _SCALED.fullmatch(source)
-    factor_of = scaled["column"] if scaled else ""
-    if factor_of in COLUMNS and factor_of not in stripped:
-        factor_of = usual_column(factor_of, [*stripped], run.place)
-    if scaled and factor_of and factor_of in stripped:
-        return pl.col(stripped[factor_of]).cast(pl.Float64, strict=False) * float(scaled["factor"])
-    name = scaled["column"] if scaled else source
-    hint = did_you_mean(name, [*stripped, *run.facts])
+    product = _SCALED.fullmatch(source)
+    factor_of = product["column"] if product else ""
+    if factor_of in COLUMNS and factor_of not in raw_names:
+        factor_of = usual_column(factor_of, [*raw_names], run.place)
+    if product and factor_of and factor_of in raw_names:
+        return pl.col(raw_names[factor_of]).cast(pl.Float64, strict=False) * float(product["factor"])
+    name = product["column"] if product else source
+    hint = did_you_mean(name, [*raw_names, *run.facts])
     raise UserError(f"{run.place}: --map {column}={source}: there is no column or setting '{name}'; {hint}")
 
 
@@ -208,7 +210,7 @@ def _evaluations(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     if frame.schema["loss"] == pl.String:
         loss = loss.str.strip_chars().replace("", None)
     columns = [name for name in _CARRIED if name in frame.columns]
-    carried = frame.filter(loss.is_not_null() & pl.col("tokens").is_null()).height
+    num_carried = frame.filter(loss.is_not_null() & pl.col("tokens").is_null()).height
     frame = frame.with_columns(pl.col(columns).forward_fill())
     scored = frame.filter(loss.is_not_null())
-    return (scored if scored.height else frame), carried
+    return (scored if scored.height else frame), num_carried

@@ -18,7 +18,7 @@ class ImportedRun:
     place: str
     """Path for messages."""
     name: str
-    """What `--name` is matched with: the path, or the path of a store and the name of the run in it."""
+    """Text that `--name` is matched with: the path, or the path of a store and the name of the run in it."""
     kind: str
     """Format, such as `TensorBoard event folder`."""
     frame: pl.DataFrame

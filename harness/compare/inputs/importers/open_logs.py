@@ -48,14 +48,14 @@ _JSON_START = re.compile(rb'\{|\[\s*[\[{"\]]')
 
 @dataclass(frozen=True)
 class LogReading:
-    """How logs are read: the options `--map`, `--name`, `--keep` and `--lines`."""
+    """Way of reading logs: the options `--map`, `--name`, `--keep` and `--lines`."""
 
     column_map: Mapping[str, str] = field(default_factory=dict)
     """Column of a log (or setting of its run, or quoted value) for each column of curves."""
     name: str | None = None
     """Pattern with {variant}, {scale}, {seed}, which the end of a path or the name of a run matches."""
     keep: str | None = None
-    """Which of several evaluations of one step counts, `first` or `last`; None: they are refused."""
+    """Evaluation of several of one step that counts, `first` or `last`; None: they are refused."""
     lines: str | None = None
     """Regular expression of an evaluation in a text log; None: those of known trainers are tried."""
 
@@ -88,9 +88,9 @@ def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) ->
             else _read_path(Path(log), reading, pattern)
         )
     ]
-    mapped, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
-    frame = read_tables([LogTable(log.run.place, log.frame) for log in mapped], reading.keep)
-    return describe(frame, mapped, notes, joined=_joined_runs(mapped) if reading.keep else ())
+    mapped_logs, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
+    frame = read_tables([LogTable(log.run.place, log.frame) for log in mapped_logs], reading.keep)
+    return describe(frame, mapped_logs, notes, joined=_joined_runs(mapped_logs) if reading.keep else ())
 
 
 def _joined_runs(logs: Sequence[MappedLog]) -> list[str]:
@@ -118,7 +118,7 @@ def _read_folder(folder: Path, reading: LogReading, pattern: NamePattern | None)
         "MLflow runs": [file for file in files if file.name == META and is_run_folder(file.parent)],
         "SQLite files": [file for file in files if file.suffix in SQLITE_SUFFIXES],
     }
-    tools = [tool for tool, found in by_tool.items() if found]
+    tools = [tool for tool, tool_files in by_tool.items() if tool_files]
     if len(tools) > 1:
         raise UserError(
             f"{folder}: holds {' and '.join(tools)}, which may log the same runs. Give the files or the "
@@ -132,16 +132,18 @@ def _read_folder(folder: Path, reading: LogReading, pattern: NamePattern | None)
                 "MLflow is in it. Give the files."
             )
         return [run for file in plain for run in _read_file(file, reading, pattern)]
-    found = by_tool[tools[0]]
-    if found is by_tool["TensorBoard event files"]:
-        folders = dict.fromkeys(file.parent for file in found)
-        return [read_event_folder(run, [file for file in found if file.parent == run]) for run in folders]
-    if found is by_tool["MLflow runs"]:
-        runs = [run for file in found if (run := read_run_folder(file.parent))]
+    tool_files = by_tool[tools[0]]
+    if tool_files is by_tool["TensorBoard event files"]:
+        folders = dict.fromkeys(file.parent for file in tool_files)
+        return [
+            read_event_folder(run, [file for file in tool_files if file.parent == run]) for run in folders
+        ]
+    if tool_files is by_tool["MLflow runs"]:
+        runs = [run for file in tool_files if (run := read_run_folder(file.parent))]
         return sorted(runs, key=lambda run: run.facts["run_name"])
-    if found[0].name == FILE_NAME:
-        return read_trainer_states(found)
-    return [run for file in found for run in _read_file(file, reading, pattern)]
+    if tool_files[0].name == FILE_NAME:
+        return read_trainer_states(tool_files)
+    return [run for file in tool_files for run in _read_file(file, reading, pattern)]
 
 
 def _is_event_file(file: Path) -> bool:

@@ -77,7 +77,7 @@ def read_text_log(file: Path, expression: str | None) -> ImportedRun:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     patterns = [custom_pattern(expression)] if expression else PRESETS
-    rows = {pattern.trainer: found for pattern in patterns if (found := _rows(lines, pattern))}
+    rows = {pattern.trainer: matches for pattern in patterns if (matches := _rows(lines, pattern))}
     if len(rows) != 1:
         trainers = ", ".join(rows or [pattern.trainer for pattern in patterns])
         problem = "has evaluations of several trainers" if rows else "is no table, and has no evaluation"
@@ -85,9 +85,11 @@ def read_text_log(file: Path, expression: str | None) -> ImportedRun:
             f"{file}: {problem} (tried: {trainers}). Say how an evaluation reads with --lines 'REGEX', with "
             "(?P<step>...) and (?P<loss>...) in it."
         )
-    ((trainer, found),) = rows.items()
+    ((trainer, evaluations),) = rows.items()
     kind = "text log" if expression else f"{trainer} log"
-    return ImportedRun(str(file), file.as_posix(), kind, frame_of_rows(found), {"run_name": file.stem}, True)
+    return ImportedRun(
+        str(file), file.as_posix(), kind, frame_of_rows(evaluations), {"run_name": file.stem}, True
+    )
 
 
 def _rows(lines: Sequence[str], pattern: _LinePattern) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What was understood of logs: the table of all runs, and three lines about it for the reader."""
+"""Understanding of logs: the table of all runs, and three lines about it for the reader."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def number_seeds(logs: Sequence[MappedLog]) -> tuple[list[MappedLog], list[str]]
     if not texts or pl.Series([*texts]).str.contains(_WHOLE_NUMBER).all():
         return [*logs], []
     numbers = {text: number for number, text in enumerate(sorted(texts))}
-    numbered = [
+    numbered_logs = [
         dataclasses.replace(
             log,
             frame=log.frame.with_columns(
@@ -50,14 +50,14 @@ def number_seeds(logs: Sequence[MappedLog]) -> tuple[list[MappedLog], list[str]]
         for log in logs
     ]
     listing = _listing([f"{number} is {text}" for text, number in numbers.items()])
-    return numbered, [f"the seeds are names of runs, numbered in sorted order: {listing}"]
+    return numbered_logs, [f"the seeds are names of runs, numbered in sorted order: {listing}"]
 
 
 def describe(
     frame: pl.DataFrame, logs: Sequence[MappedLog], notes: Sequence[str], joined: Sequence[str]
 ) -> UnderstoodLogs:
     """Describe logs that were read. joined: names of runs whose rows come from several logs."""
-    carried = sum(log.carried for log in logs)
+    num_carried = sum(log.num_carried for log in logs)
     cut_places = [*dict.fromkeys(log.run.place for log in logs if log.run.is_cut)]
     sentences = [
         *notes,
@@ -65,7 +65,10 @@ def describe(
             [f"files that end within a record, by a kill or by damage: {_listing(cut_places)}"]
             * bool(cut_places)
         ),
-        *([f"{carried} evaluations have the tokens that were logged last before them"] * bool(carried)),
+        *(
+            [f"{num_carried} evaluations have the tokens that were logged last before them"]
+            * bool(num_carried)
+        ),
         *([f"runs joined from several logs: {_listing(joined)}"] * bool(joined)),
     ]
     return UnderstoodLogs(frame, (_files(logs), _runs(frame), _columns(logs)), tuple(sentences))
@@ -98,11 +101,11 @@ def _columns(logs: Sequence[MappedLog]) -> str:
     for column in (*REQUIRED, "learning_rate"):
         sources = dict.fromkeys(log.sources[column] for log in logs if column in log.sources)
         if sources:
-            renamed = [source for source in sources if source != column]
-            parts.append(f"{column} from {_listing(list(sources))}" if renamed else column)
+            other_names = [source for source in sources if source != column]
+            parts.append(f"{column} from {_listing(list(sources))}" if other_names else column)
     return f"Columns: {', '.join(parts)}"
 
 
 def _listing(names: Sequence[object]) -> str:
-    shown = ", ".join(map(str, names[:MAX_NAMES]))
-    return shown if len(names) <= MAX_NAMES else f"{shown} and {len(names) - MAX_NAMES} more"
+    shown_names = ", ".join(map(str, names[:MAX_NAMES]))
+    return shown_names if len(names) <= MAX_NAMES else f"{shown_names} and {len(names) - MAX_NAMES} more"

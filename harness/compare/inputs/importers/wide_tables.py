@@ -25,8 +25,8 @@ def split_chart_export(table: ImportedRun, is_run: Callable[[str], bool]) -> lis
     """
     columns = [name for name in table.frame.columns if not name.endswith(_RANGE)]
     cells = [name for name in columns if _WANDB_SIGN in name]
-    shared = [name for name in columns if name not in cells]
-    if cells and len(shared) <= 1:
+    shared_columns = [name for name in columns if name not in cells]
+    if cells and len(shared_columns) <= 1:
         by_run: dict[str, dict[str, str]] = defaultdict(dict)
         for name in cells:
             run, _, metric = name.rpartition(_WANDB_SIGN)
@@ -35,22 +35,22 @@ def split_chart_export(table: ImportedRun, is_run: Callable[[str], bool]) -> lis
     else:
         runs = [name for name in columns if is_run(name)]
         by_run = {name: {"loss": name} for name in runs}
-        shared = [name for name in columns if name not in by_run]
+        shared_columns = [name for name in columns if name not in by_run]
         kind = "wide table"
     if len(by_run) < 2:
         return [table]
     return [
         ImportedRun(
-            table.place, f"{table.name}/{run}", kind, _rows_of_run(table.frame, shared, metrics),
+            table.place, f"{table.name}/{run}", kind, _rows_of_run(table.frame, shared_columns, metrics),
             {"run_name": run}, has_named_loss=kind == "wide table",
         )
         for run, metrics in by_run.items()
     ]  # fmt: skip
 
 
-def _rows_of_run(frame: pl.DataFrame, shared: list[str], metrics: dict[str, str]) -> pl.DataFrame:
+def _rows_of_run(frame: pl.DataFrame, shared_columns: list[str], metrics: dict[str, str]) -> pl.DataFrame:
     """Return the columns of one run under the names of its metrics, without rows in which it has no value."""
-    columns = [pl.col(name) for name in shared if name not in metrics]
+    columns = [pl.col(name) for name in shared_columns if name not in metrics]
     rows = frame.select(*columns, *(pl.col(name).alias(metric) for metric, name in metrics.items()))
     is_blank = [
         pl.col(metric).is_null() | (pl.col(metric).cast(pl.String).str.strip_chars() == "")
