@@ -68,13 +68,15 @@ def _separator(path: Path, is_known: Callable[[str], bool]) -> str:
         separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0, glob=False).columns
         for separator in _SEPARATORS
     }
-    known = {separator: sum(is_known(name.strip()) for name in names) for separator, names in headers.items()}
+    num_known = {
+        separator: sum(is_known(name.strip()) for name in names) for separator, names in headers.items()
+    }
     if all(len(names) == 1 for names in headers.values()):
         raise UserError(
             f"{path}: the first line is one column, '{headers[','][0]}'. Separate the columns by "
             f"{', '.join([*_SEPARATORS.values()][:-1])} or {[*_SEPARATORS.values()][-1]}."
         )
-    return max(_SEPARATORS, key=lambda separator: (known[separator], len(headers[separator])))
+    return max(_SEPARATORS, key=lambda separator: (num_known[separator], len(headers[separator])))
 
 
 def _read_json_lines(path: Path, is_known: Callable[[str], bool]) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,11 @@ class MappedLog:
     """True if the seeds may be names of runs: all but a column `seed` of a table that nobody mapped."""
     num_carried: int = 0
     """Evaluations whose tokens are those logged last before them."""
+
+    def without_rows(self) -> MappedLog:
+        """Return what is said of the log, so that its rows can be freed."""
+        run = dataclasses.replace(self.run, frame=pl.DataFrame())
+        return dataclasses.replace(self, run=run, frame=pl.DataFrame())
 
 
 def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:

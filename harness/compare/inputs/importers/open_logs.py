@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) ->
     that mends it, for a log that cannot be read.
     """
     pattern = NamePattern(reading.name, COLUMNS) if reading.name else None
-    runs = [
+    runs = (
         run
         for log in logs
         for run in (
@@ -87,10 +87,19 @@ def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) ->
             if isinstance(log, pl.DataFrame)
             else _read_path(Path(log), reading, pattern)
         )
-    ]
-    mapped_logs, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
-    frame = read_tables([LogTable(log.run.place, log.frame) for log in mapped_logs], reading.keep)
-    return describe(frame, mapped_logs, notes, joined=_joined_runs(mapped_logs) if reading.keep else ())
+    )
+    logs_to_read, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
+    joined = _joined_runs(logs_to_read) if reading.keep else []
+    summaries = [log.without_rows() for log in logs_to_read]
+    frame = read_tables(_taken_tables(logs_to_read), reading.keep)
+    return describe(frame, summaries, notes, joined)
+
+
+def _taken_tables(logs: list[MappedLog]) -> Iterator[LogTable]:
+    """Yield the tables of logs and empty the list, so that rows of text are freed once they are parsed."""
+    while logs:
+        log = logs.pop(0)
+        yield LogTable(log.run.place, log.frame)
 
 
 def _joined_runs(logs: Sequence[MappedLog]) -> list[str]:
