@@ -1,6 +1,6 @@
 """Composition: typed, resolved, the same by every way in."""
 
-from __future__ import annotations
+from __future__ import logging
 
 import copy
 import os
@@ -68,7 +68,19 @@ def test_the_launcher_is_discovered_from_outside_the_repository(tmp_path):
     assert "HarnessLauncher" in text
 
 
+@pytest.fixture
+def logging_as_before():
+    """Hydra turns on the logs of this process for `--info`."""
+    loggers = [logging.getLogger(), logging.getLogger("hydra")]
+    before = [([*logger.handlers], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagates) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagates
+        logger.setLevel(level)
+
+
 @pytest.mark.parametrize("words", [["--info"], ["-m", "--info"], ["-m", "--info", "plugins"]])
+@pytest.mark.usefixtures("logging_as_before")
 def test_what_hydra_knows_is_shown_with_or_without_a_value_and_for_a_sweep(words, capfd):
     run_hydra(words, print)
     assert "HarnessLauncher" in capfd.readouterr().out

@@ -81,7 +81,7 @@ def test_a_finished_run_is_verified_and_its_bits_are_equal_where_the_machine_is(
     done = harness("verify", str(SWEEP / "xs/mha/seed0"), "--json", cwd=stored)
     found = said_json(done, 0, 1)
     assert (found["first"], found["last"]) == (100, 120)
-    assert found["columns"] == ["loss", "grad_norm", "learning_rate"]
+    assert found["columns"] == ["loss", "grad_norm", "learning_rate", "tokens", "flops"]
     assert [(state["step"], state["same_examples"]) for state in found["states"]] == [(120, True)]
     assert done.returncode == (0 if found["same"] else 1)
     if {change["what"] for change in found["changes"]} <= {"code"}:  # this CPU, and these libraries

@@ -138,9 +138,17 @@ def _environments(record: Provenance, environments: dict[str, Environment]) -> I
     for entry in record.surroundings:
         recorded_environment = parse_environment(entry) if isinstance(entry, dict) else None
         if recorded_environment is not None:
-            name = hash_json(dataclasses.asdict(recorded_environment))[:NAME_DIGITS]
+            name = _environment_name(recorded_environment)
             environments.setdefault(name, recorded_environment)
             yield EnvironmentFrom(entry[STEP_KEY], name)
+
+
+def _environment_name(recorded: Environment) -> str:
+    """Return the hash that names an environment; one without variables of compilers keeps its first name."""
+    content = dataclasses.asdict(recorded)
+    if not recorded.variables:
+        del content["variables"]
+    return hash_json(content)[:NAME_DIGITS]
 
 
 def _manifest_checksum(run: RunDir, step: int) -> str | None:
