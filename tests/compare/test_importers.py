@@ -337,6 +337,20 @@ def test_the_loss_of_training_is_not_taken_for_that_of_validation():
     assert logs.frame["loss"][0] == pytest.approx(loss("plain", 0, 10) + 0.1)
 
 
+def test_a_run_that_ended_before_its_first_evaluation_is_counted(tmp_path):
+    shutil.copytree(LOGS / "mlruns", tmp_path / "mlruns")
+    run = next(meta.parent for meta in tmp_path.rglob("meta.yaml") if "wide_s_seed1" in meta.read_text())
+    (run / "metrics" / "val" / "loss").unlink()
+    for maps in ((), ["loss=val/loss"]):
+        logs = read(tmp_path, maps=maps)
+        assert logs.lines[1].startswith("Runs: 4 = ")
+        (lost,) = [run for run in compare_curves(logs).runs if run.outcome is None]
+        assert (lost.path, "without any evaluation" in lost.problem) == ("s/wide/seed1", True)
+    for file in tmp_path.rglob("val/loss"):
+        file.unlink()
+    assert "there is no column 'loss'; train/loss may be of training" in sentence(tmp_path)
+
+
 def test_a_folder_of_several_tools_is_refused(tmp_path):
     shutil.copytree(LOGS / "tensorboard", tmp_path / "tensorboard")
     shutil.copy(LOGS / "trackio.db", tmp_path)
@@ -354,7 +368,7 @@ def test_files_of_other_schemas_are_refused(tmp_path):
     events = tmp_path / "run" / "events.out.tfevents.1.host"
     events.parent.mkdir()
     events.write_bytes(b"")
-    assert "hold no scalars" in sentence(tmp_path / "run")
+    assert "the TensorBoard event folder holds no numbers" in sentence(tmp_path / "run")
     events.write_bytes(b"something else entirely")
     assert "is damaged, or no TensorBoard event file (byte 0)" in sentence(tmp_path / "run")
 
@@ -384,7 +398,7 @@ def test_a_flipped_byte_is_found_and_a_cut_end_is_an_end(tmp_path, tool):
 def test_bytes_that_are_no_message_are_refused():
     for content in (b"\x08", b"\x0a\x05ab", b"\x0b", b"\xff" * 12):
         with pytest.raises(wire.WireError):
-            [*wire.fields(content)]
+            list(wire.fields(content))
     assert [*wire.fields(b"\x08\x96\x01\x12\x02hi")] == [(1, 150), (2, b"hi")]
     assert wire.integer(b"\x08" + b"\xff" * 9 + b"\x01", 1) == -1
 

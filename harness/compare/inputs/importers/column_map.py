@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from harness.compare.inputs.importers.imported_run import ImportedRun
+from harness.compare.inputs.importers.imported_run import ImportedRun, NoEvaluationsError
 from harness.compare.inputs.importers.run_names import NamePattern
 from harness.compare.inputs.log_tables import OPTIONAL, REQUIRED, SYNONYMS
 from harness.core.errors import UserError, did_you_mean
@@ -126,6 +126,8 @@ def map_columns(run: ImportedRun, column_map: Mapping[str, str], pattern: NamePa
             run, run.frame.select(known_names), {name.strip(): name.strip() for name in known_names}
         )
     name_facts = pattern.match(run.name) if pattern else {}
+    if run.frame.is_empty() and not run.is_table:
+        raise NoEvaluationsError(f"{run.place}: the {run.kind} holds no numbers. Give the folder of a run.")
     raw_names = {name.strip(): name for name in reversed(run.frame.columns)}
     columns, sources = [], {}
     for column in COLUMNS:
@@ -163,7 +165,8 @@ def _find(
     if usual is not None:
         return pl.col(raw_names[usual]), usual
     if column in REQUIRED:
-        raise UserError(_missing(column, run, raw_names))
+        is_unscored = column == "loss" and not run.is_table
+        raise (NoEvaluationsError if is_unscored else UserError)(_missing(column, run, raw_names))
     return None, ""
 
 
@@ -206,7 +209,10 @@ def _mapped(column: str, source: str, run: ImportedRun, raw_names: Mapping[str, 
         return pl.col(raw_names[factor_of]).cast(pl.Float64, strict=False) * float(product["factor"])
     name = product["column"] if product else source
     hint = did_you_mean(name, [*raw_names, *run.facts])
-    raise UserError(f"{run.place}: --map {column}={source}: there is no column or setting '{name}'; {hint}")
+    is_unscored = column == "loss" and not run.is_table
+    raise (NoEvaluationsError if is_unscored else UserError)(
+        f"{run.place}: --map {column}={source}: there is no column or setting '{name}'; {hint}"
+    )
 
 
 def _evaluations(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

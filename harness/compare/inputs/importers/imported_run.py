@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+
+from harness.core.errors import UserError
 
 Cell = str | float | int | bool | None
 
@@ -35,6 +38,10 @@ class ImportedRun:
     tokens and learning rate that were logged before it."""
 
 
+class NoEvaluationsError(UserError):
+    """Log of a tool without the loss that is judged. Beside others it is a run that ended before."""
+
+
 def rows_by_step(events: Iterable[tuple[int, str, Cell]]) -> list[dict[str, Cell]]:
     """Join (step, metric, value), in order of writing, to rows. A metric that comes again, as after a resume,
     begins a new row of its step."""
@@ -58,6 +65,13 @@ def frame_of_rows(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
                 cells.append(value)
         height += 1
     return pl.DataFrame([_series(name, cells, height) for name, cells in columns.items()])
+
+
+def run_without_evaluations(run: ImportedRun) -> ImportedRun:
+    """Return a log of one row, which only declares that the run exists."""
+    columns = ("step", "tokens", "loss")
+    frame = pl.DataFrame([pl.Series(name, [None], pl.Float64) for name in columns])
+    return dataclasses.replace(run, frame=frame, has_named_loss=True)
 
 
 def flat_facts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

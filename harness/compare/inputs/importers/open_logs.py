@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,11 @@ from harness.compare.inputs.importers.column_map import (
     parse_column_map,
     usual_column,
 )
-from harness.compare.inputs.importers.imported_run import ImportedRun
+from harness.compare.inputs.importers.imported_run import (
+    ImportedRun,
+    NoEvaluationsError,
+    run_without_evaluations,
+)
 from harness.compare.inputs.importers.mlflow_stores import META, is_run_folder, read_run_folder
 from harness.compare.inputs.importers.run_names import NamePattern
 from harness.compare.inputs.importers.sqlite_files import MAGIC as SQLITE_MAGIC
@@ -35,7 +39,7 @@ from harness.compare.inputs.importers.wide_tables import (
     split_neptune_export,
 )
 from harness.compare.inputs.log_files import read_log_file
-from harness.compare.inputs.log_tables import LogTable, read_tables
+from harness.compare.inputs.log_tables import RUN_COLUMNS, LogTable, read_tables
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
 
@@ -88,11 +92,29 @@ def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) ->
             else _read_path(Path(log), reading, pattern)
         )
     )
-    logs_to_read, notes = number_seeds([map_columns(run, reading.column_map, pattern) for run in runs])
+    logs_to_read, notes = number_seeds(_map_all(runs, reading.column_map, pattern))
     joined = _joined_runs(logs_to_read) if reading.keep else []
     summaries = [log.without_rows() for log in logs_to_read]
     frame = read_tables(_taken_tables(logs_to_read), reading.keep)
     return describe(frame, summaries, notes, joined)
+
+
+def _map_all(
+    runs: Iterable[ImportedRun], column_map: Mapping[str, str], pattern: NamePattern | None
+) -> list[MappedLog]:
+    """Map the columns of every log. Runs of a tool that ended before their first evaluation come last. Raises
+    UserError if no log has any."""
+    logs: list[MappedLog] = []
+    unscored: list[tuple[ImportedRun, NoEvaluationsError]] = []
+    for run in runs:
+        try:
+            logs.append(map_columns(run, column_map, pattern))
+        except NoEvaluationsError as error:
+            unscored.append((run_without_evaluations(run), error))
+    if unscored and not logs:
+        raise unscored[0][1]
+    facts_map = {column: name for column, name in column_map.items() if column in RUN_COLUMNS}
+    return logs + [map_columns(run, facts_map, pattern) for run, _ in unscored]
 
 
 def _taken_tables(logs: list[MappedLog]) -> Iterator[LogTable]:
@@ -104,8 +126,7 @@ def _taken_tables(logs: list[MappedLog]) -> Iterator[LogTable]:
 
 def _joined_runs(logs: Sequence[MappedLog]) -> list[str]:
     """Return the runs whose rows come from several logs."""
-    keys = ("scale", "variant", "seed")
-    counts = Counter(key for log in logs for key in log.frame.select(keys).unique().iter_rows())
+    counts = Counter(key for log in logs for key in log.frame.select(RUN_COLUMNS).unique().iter_rows())
     return [f"{scale}/{variant}/seed{seed}" for (scale, variant, seed), count in counts.items() if count > 1]
 
 

@@ -23,8 +23,6 @@ def read_event_folder(folder: Path, files: Sequence[Path]) -> ImportedRun:
     cut_files: list[Path] = []
     events = [event for file in sorted(files) for event in _scalars(file, cut_files)]
     frame = frame_of_rows(rows_by_step(events))
-    if frame.is_empty():
-        raise UserError(f"{folder}: the TensorBoard event files hold no scalars. Give the folder of a run.")
     return ImportedRun(
         str(folder), folder.as_posix(), KIND, frame, {"run_name": folder.name}, is_cut=bool(cut_files)
     )
