@@ -1,8 +1,9 @@
 """Composition: typed, resolved, the same by every way in."""
 
-from __future__ import logging
+from __future__ import annotations
 
 import copy
+import logging
 import os
 import subprocess
 import sys
