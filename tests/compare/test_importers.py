@@ -223,6 +223,17 @@ def test_a_resume_is_read_with_keep_alone(tmp_path):
     assert (ends[0] - ends[1]).to_list() == pytest.approx([0.5] * 4)
 
 
+def test_of_a_step_that_a_store_has_twice_the_later_by_time_is_the_last(tmp_path):
+    shutil.copytree(LOGS / "mlruns", tmp_path / "mlruns")
+    for file in tmp_path.rglob("val/loss"):
+        file.write_text(f"1899999999999 9.0 40\n{file.read_text()}")
+    assert "has several losses at step 40" in sentence(tmp_path)
+    for keep, end in (("last", 9.0), ("first", pytest.approx(loss("plain", 0, 40)))):
+        rows = read(tmp_path, keep=keep).frame.filter(variant="plain", seed=0, step=40)
+        assert rows["loss"].to_list() == [end]
+        assert rows["tokens"].to_list() == [4000]
+
+
 def test_a_run_that_went_on_in_another_folder_is_joined_and_named(tmp_path):
     for part in ("first", "second"):
         shutil.copytree(LOGS / "tensorboard", tmp_path / part)
@@ -297,6 +308,7 @@ def two_columns(folder: Path, header: str) -> Path:
         ("variant,scale,run,step,tokens,loss,x", {}, "Name it with --map seed=COLUMN, read it from the path"),
         ("variant,scale,seed,step,size,loss,x", {}, "or say how many a step takes: --map 'tokens="),
         ("variant,scale,seed,step,tokens,nll,x", {}, "Name the column with --map loss=COLUMN"),
+        (f"{PLAIN[:-1]}val_loss", {"maps": ["seed='0'"]}, "'val_loss' and 'loss' could be the loss. "),
         (PLAIN, {"maps": ["loss=los"]}, "no column or setting 'los'; did you"),
         (PLAIN, {"maps": ["los=x"]}, "'los' is no column of curves; did you"),
         (PLAIN, {"maps": ["loss"]}, "--map loss: write COLUMN=NAME"),
