@@ -91,8 +91,6 @@ def test_a_home_that_does_not_exist_is_one_sentence(tmp_path):
     for arguments in (PLAN, ("sweep", "--dry-run", "scale=xs"), ("train", "scale=xs")):
         code, _, err = run(*arguments, folder=tmp_path, HOME=home, AB_HARNESS_CACHE="")
         assert code == 2
-        assert err.startswith(
-            f"{home}/.cache/ab-harness: the cache folder cannot be used (Not a directory)"
-        )
+        assert err.startswith(f"{home}/.cache/ab-harness: the cache folder cannot be used (Not a directory)")
         assert "AB_HARNESS_CACHE=FOLDER" in err
         assert err.count("\n") == 1

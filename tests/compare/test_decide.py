@@ -55,6 +55,7 @@ def test_seeds_that_clear_zero_are_those_of_the_interval_at_equal_noise():
     deltas = 1 + np.array([-1.0, 1.0, 0.0])
     found = paired_effects.effect_from_deltas(deltas)
     more = seeds_to_clear(found.mean, found.se, found.n, found.df, 0.95)
+    assert more is not None
 
     def low(m):
         return 1 - scipy.stats.t.ppf(0.975, m - 1) / math.sqrt(m)

@@ -62,7 +62,9 @@ def test_observed_noise_is_pooled_over_treatments_and_says_what_would_take_how_m
     def detects(seeds):
         """The smallest effect at the noise that was seen, with tests at four scales as in the design."""
         plan = dict.fromkeys(("a", "b", "c"), 2) | {"xs": seeds}
-        return power.plan_power(plan, treatments=2, sd=small.observed_sd).rungs[-1].detectable
+        smallest = power.plan_power(plan, treatments=2, sd=small.observed_sd).rungs[-1].detectable
+        assert smallest is not None
+        return smallest
 
     assert small.observed_effect == pytest.approx(detects(3))
     assert detects(small.seeds_needed) <= small.planned_effect < detects(small.seeds_needed - 1)

@@ -111,10 +111,11 @@ def test_lines_and_bars_name_the_time_left_once(runs, clock):
     assert first == "  0% done, 2 runs at work"
     assert second == "  5% done, 2 runs at work"
     assert re.fullmatch(r" 12% done, 2 runs at work, [\d,]+ tokens/s, \d+:\d\d left", last)
-    console = Console(file=io.StringIO(), width=200)
+    paper = io.StringIO()
+    console = Console(file=paper, width=200)
     console.print(bars._progress.get_renderable())
     bars.close()
-    drawn = console.file.getvalue()
+    drawn = paper.getvalue()
     assert drawn.count("left") == 1
     assert len(re.findall(r"\d:\d\d", drawn)) == 1
     assert drawn.count("tokens/s") == 1
@@ -125,10 +126,11 @@ def test_a_name_beside_a_bar_is_never_cut(runs, width):
     bars = BarDisplay(runs, Console(file=io.StringIO(), width=width, force_terminal=True))
     put(runs[0], 2)
     bars.show(runs[:1])
-    console = Console(file=io.StringIO(), width=width)
+    paper = io.StringIO()
+    console = Console(file=paper, width=width)
     console.print(bars._progress.get_renderable())
     bars.close()
-    drawn = console.file.getvalue()
+    drawn = paper.getvalue()
     assert "…" not in drawn
     assert max(map(len, drawn.splitlines())) <= width
     assert f"{runs[0].name} " in drawn

@@ -38,6 +38,7 @@ def test_devices_that_share_cores_count_as_the_cores():
     """Four simulated devices on two cores: while all train, each has half a core."""
     pair = [[span("train", 0, 10, 2)], [span("compile", 0, 4, 2), span("train", 4, 12, 2)]]
     found = utilisation(pair, cores=2)
+    assert found
     assert (found.devices, found.unit, found.seconds) == (2, "core", 12)
     assert found.work == pytest.approx(10 + 6 + 4)
     assert found.idle == {"compile": pytest.approx(4)}
