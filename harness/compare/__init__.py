@@ -16,6 +16,8 @@ from harness.compare.judge import compare
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.to_json import dumps, to_json
 from harness.compare.results.verdict_types import Decision
+from harness.compare.stats.bet import Bet, Drift, bet_at
+from harness.compare.stats.block_variance import SeedBlock, block_effect, seed_block
 from harness.compare.stats.compute_multiplier import (
     ControlSlope,
     compute_multiplier,
@@ -24,6 +26,7 @@ from harness.compare.stats.compute_multiplier import (
     pooled_multiplier,
 )
 from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.heterogeneity import heterogeneity_p
 from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p, tost
 from harness.compare.stats.paired_effects import NoiseFloor, paired_effect, trajectory_band, welch_effect
 from harness.compare.stats.power import plan_power
@@ -32,16 +35,21 @@ from harness.compare.stats.scaling_law import ScalingLaw, bootstrap_scaling_law,
 from harness.compare.stats.sequential import SeedEProcess, SequentialTest
 
 __all__ = [
+    "Bet",
     "Comparison",
     "ControlSlope",
     "Decision",
+    "Drift",
     "Effect",
     "Multiplier",
     "NoiseFloor",
     "Optimum",
     "ScalingLaw",
+    "SeedBlock",
     "SeedEProcess",
     "SequentialTest",
+    "bet_at",
+    "block_effect",
     "bootstrap_scaling_law",
     "compare",
     "compare_curves",
@@ -50,6 +58,7 @@ __all__ = [
     "find_optimum",
     "fit_ladder",
     "fit_scaling_law",
+    "heterogeneity_p",
     "holm",
     "horizon_slope",
     "paired_effect",
@@ -57,6 +66,7 @@ __all__ = [
     "pooled_multiplier",
     "project",
     "read_tuning",
+    "seed_block",
     "sign_flip",
     "smallest_p",
     "store_library",
