@@ -27,10 +27,10 @@ def shown_files() -> Iterator[tuple[str, str, str]]:
 
 
 def make_checkout(folder: Path) -> Path:
-    """Make the folder: its own conf/ and experiments/, a link to the code, and every file as it is shown."""
+    """Make the folder: its own conf/ and experiments/, links to code and tests, and every file as it is shown."""
     for name in ("conf", "experiments"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("harness", "hydra_plugins", "docs", "Makefile"):
+    for name in ("harness", "hydra_plugins", "docs", "tests", "Makefile"):
         (folder / name).symlink_to(ROOT / name)
     for _, file, text in shown_files():
         if file:
