@@ -148,6 +148,9 @@ def test_a_long_table_is_read_with_a_column_map(tmp_path, suffix):
     )
     named = read(path, maps=[*maps, "seed=run"])
     assert named.frame["seed"].n_unique() == 4
+    assert named.lines[1].startswith(
+        "Runs: 4, of the 8 that 2 variants (plain, wide) x 1 scale (s) x 4 seeds"
+    )
 
 
 def test_a_chart_export_of_wandb_is_read(tmp_path):
@@ -424,6 +427,15 @@ def test_the_command_says_what_it_understood_before_the_verdict(capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("Read: 4 TensorBoard event folders")
     assert json.loads(captured.out)["rungs"]
+
+
+def test_a_name_in_a_log_cannot_act_on_the_terminal(tmp_path):
+    rows = long_rows().select(
+        variant="arm", scale=pl.lit("s\x1b[2J"), seed="run", step="_step", loss="val/loss"
+    )
+    rows.write_csv(tmp_path / "log.csv")
+    logs = read(tmp_path / "log.csv", maps=["seed=seed", "tokens=step*100"])
+    assert "1 scale (s\\x1b[2J)" in logs.lines[1]
 
 
 def test_python_judges_logs_too():

@@ -27,7 +27,7 @@ def shown_files() -> Iterator[tuple[str, str, str]]:
 
 
 def make_checkout(folder: Path) -> Path:
-    """Make the folder: its own conf/ and experiments/, links to code and tests, and every file as it is shown."""
+    """Make the folder: its own conf/ and experiments/, links to code and tests, every file as it is shown."""
     for name in ("conf", "experiments"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("harness", "hydra_plugins", "docs", "tests", "Makefile"):

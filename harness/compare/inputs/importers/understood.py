@@ -13,6 +13,7 @@ import polars as pl
 
 from harness.compare.inputs.importers.column_map import MappedLog
 from harness.compare.inputs.log_tables import REQUIRED
+from harness.core.errors import printable
 
 MAX_NAMES = 6
 """Number of names of a list that are printed."""
@@ -71,7 +72,8 @@ def describe(
         ),
         *([f"runs joined from several logs: {_listing(joined)}"] * bool(joined)),
     ]
-    return UnderstoodLogs(frame, (_files(logs), _runs(frame), _columns(logs)), tuple(sentences))
+    files, runs, columns = (printable(line) for line in (_files(logs), _runs(frame), _columns(logs)))
+    return UnderstoodLogs(frame, (files, runs, columns), tuple(map(printable, sentences)))
 
 
 def _files(logs: Sequence[MappedLog]) -> str:
@@ -92,8 +94,9 @@ def _runs(frame: pl.DataFrame) -> str:
         values = sorted(values) if column == "seed" else values
         parts.append(f"{len(values)} {column}{'' if len(values) == 1 else 's'} ({_listing(values)})")
         grid *= len(values)
-    of_grid = "" if count == grid else f" of {grid}"
-    return f"Runs: {count}{of_grid} = {' x '.join(parts)}; {frame['loss'].count()} evaluations"
+    factors = " x ".join(parts)
+    runs = f"{count} = {factors}" if count == grid else f"{count}, of the {grid} that {factors} would make"
+    return f"Runs: {runs}; {frame['loss'].count()} evaluations"
 
 
 def _columns(logs: Sequence[MappedLog]) -> str:
