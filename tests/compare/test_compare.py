@@ -88,6 +88,12 @@ def other_schedule(draft):
         draft.config["schedule"]["name"] = "cosine"
 
 
+def declared_schedule(draft):
+    other_schedule(draft)
+    if is_treatment(draft):
+        draft.run["touches"] = ["schedule.name"]
+
+
 def other_horizon(draft):
     if is_treatment(draft):
         draft.facts["steps"] = 2 * draft.facts["steps"]
@@ -153,6 +159,12 @@ def test_blocking_flags(tmp_path, edit, flag):
     assert only(comparison).decision is Decision.INVALID
     assert comparison.ladder[0].decision is Decision.INVALID
     assert flag in comparison.ladder[0].reason
+
+
+def test_a_declared_question_about_the_schedule_is_judged(tmp_path):
+    rung = only(judged(tmp_path, ONE, declared_schedule))
+    assert "SCHEDULE_MISMATCH" not in rung.flags
+    assert rung.decision is not Decision.INVALID
 
 
 def test_runs_that_went_on_under_other_code(tmp_path):

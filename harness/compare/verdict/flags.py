@@ -17,6 +17,7 @@ from harness.compare.inputs.run_records import RunRecord
 from harness.compare.stats.distributions import t_sf
 from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas
+from harness.core.hashing import is_covered_by
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import Facts
 from harness.records.run.training_target import END
@@ -25,7 +26,7 @@ _BLOCKING = {
     "DATA_ORDER_MISMATCH": "the two runs of a pair read different examples, and neither declared it",
     "MIXED_CODE": "the runs of one block, or the parts of one run, ran under different code",
     "UNEQUAL_TOKENS": "the two variants trained on different numbers of tokens",
-    "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ",
+    "SCHEDULE_MISMATCH": "shape or horizon of the learning-rate schedules differ, and no variant declares it",
     "HOT_LR_LOOK": "a loss was taken before the learning rate had decayed",
     "DIVERGED": "a run diverged",
     "NO_SEED_REPLICATION": "one seed: the difference cannot be told apart from seed noise",
@@ -150,13 +151,15 @@ def _differs(run: RunRecord, value: float, other: float) -> bool:
 
 
 def _other_schedule(a: RunRecord, b: RunRecord) -> bool:
-    """Return True if the schedules of two runs differ in shape or horizon. A log tells neither."""
+    """Return True if the schedules of two runs differ in horizon, or in a shape that no variant declares to
+    change. A log tells neither."""
+    declared = any(is_covered_by("schedule", run.provenance.touches) for run in (a, b))
     shapes = [
         tuple((run.config.get("schedule") or {}).get(key) for key in ("name", "warmup", "cooldown", "floor"))
         for run in (a, b)
     ]
     steps = [run.provenance.facts.steps for run in (a, b) if run.directory is not None]
-    return shapes[0] != shapes[1] or len({*steps}) > 1
+    return (shapes[0] != shapes[1] and not declared) or len({*steps}) > 1
 
 
 def _is_negative(correlation: float | None, pairs: int) -> bool:
