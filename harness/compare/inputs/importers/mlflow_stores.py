@@ -45,7 +45,7 @@ def read_run_folder(folder: Path) -> ImportedRun | None:
             for file in sorted(params.rglob("*"))
             if file.is_file()
         }
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}: is not a run of MLflow ({str(error).splitlines()[0]})") from error
     meta = meta if isinstance(meta, dict) else {}
     if meta.get("lifecycle_stage") == "deleted":

@@ -28,7 +28,7 @@ def read_sqlite_file(file: Path) -> list[ImportedRun]:
                 return read_tracking_store(file, connection)
             if {"metrics", "configs"} <= tables:
                 return _read_trackio(file, connection)
-    except (sqlite3.Error, ValueError) as error:
+    except (sqlite3.Error, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as SQLite ({error})") from error
     raise UserError(
         f"{file}: is a SQLite file of neither trackio nor MLflow (tables: {', '.join(sorted(tables)[:8])}). "

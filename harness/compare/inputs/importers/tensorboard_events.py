@@ -57,6 +57,7 @@ def _number(value: bytes) -> float | None:
 def _records(file: Path, cut_files: list[Path]) -> Iterator[bytes]:
     """Yield the records of a TFRecord file: length, its checksum, content, its checksum. A file that
     ends within a record is added to `cut_files`. Raises UserError for a wrong checksum."""
+    size = file.stat().st_size
     with file.open("rb") as stream:
         while header := stream.read(12):
             if len(header) < 12:
@@ -67,10 +68,10 @@ def _records(file: Path, cut_files: list[Path]) -> Iterator[bytes]:
                 raise UserError(
                     f"{file}: is damaged, or no TensorBoard event file (byte {stream.tell() - 12})"
                 )
-            content, content_sum = stream.read(length), stream.read(4)
-            if len(content_sum) < 4:
+            if stream.tell() + length + 4 > size:
                 cut_files.append(file)
                 return
+            content, content_sum = stream.read(length), stream.read(4)
             is_short = length <= _MAX_CHECKED_BYTES
             if is_short and _masked_crc(content) != struct.unpack("<I", content_sum)[0]:
                 raise UserError(f"{file}: is damaged at byte {stream.tell() - 4 - length}")

@@ -40,7 +40,7 @@ def read_wandb_run(file: Path) -> ImportedRun:
                     settings |= _items(config, _CONFIG_UPDATE)
             for config in wire.messages(record, _RECORD_CONFIG):
                 settings |= _items(config, _CONFIG_UPDATE)
-    except (wire.WireError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: is damaged, or of an unknown version ({error})") from error
     settings.pop("_wandb", None)
     names["run_name"] = names["run_name"] or names["run_id"]
