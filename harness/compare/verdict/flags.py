@@ -164,8 +164,10 @@ def _other_schedule(a: RunRecord, b: RunRecord) -> bool:
 
 def _is_negative(correlation: float | None, pairs: int) -> bool:
     """Return True if a correlation is below zero by a one-sided t-test; at few pairs a sign says nothing."""
-    if correlation is None or pairs < 4 or correlation <= -1:
-        return correlation is not None and correlation <= -1
+    if correlation is None or correlation >= 0 or pairs < 4:
+        return False
+    if correlation <= -1:
+        return True
     t = correlation * math.sqrt((pairs - 2) / (1 - correlation**2))
     return t_sf(-t, pairs - 2) < SIGNIFICANCE
 
