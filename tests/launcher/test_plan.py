@@ -278,11 +278,11 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
 
     real, count = atomic_files.write_bytes, [0]
 
-    def full(path, content):
+    def full(path, content, **options):
         count[0] += 1
         if count[0] == 3:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, content)
+        real(path, content, **options)
 
     monkeypatch.setattr(atomic_files, "write_bytes", full)
     with pytest.raises(UserError, match="the disk is full"):
