@@ -172,3 +172,18 @@ def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):
         each.rule.stopping = Stopping.none
     train_sweep(made)
     assert asked == [(0.5,), (0.5,)]
+
+
+def test_what_a_run_noted_before_a_look_is_passed_on(sweep, deciding):
+    directory, blocks = sweep
+    first, printed = blocks[0].runs[0], []
+
+    def train(blocks):
+        Trainer()(blocks)
+        if read_target(first.dir) == LOOKS[0]:
+            message = "at its interim look at 40% of the tokens; step-1 is damaged"
+            write_status(first.dir, Status(State.waiting, message=message))
+
+    train_by_looks(directory, blocks, LOOKS, train, printed.append)
+    assert printed.count(f"{first.name}: step-1 is damaged") == 1
+    assert sum("damaged" in line for line in printed) == 1

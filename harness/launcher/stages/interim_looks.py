@@ -51,6 +51,7 @@ def train_by_looks(sweep: SweepDir, blocks: Sequence[Block], looks: Looks, train
         stops = {scale: _stop_share(sweep, scale) for scale in {block.scale for block in blocks}}
         blocks = [block for block in blocks if stops[block.scale] >= share]
         _train_to(share, blocks, train)
+        _pass_notes_on(blocks, note)
         for scale in dict.fromkeys(block.scale for block in blocks):
             decision = _read_decision(sweep, scale, number) or _decide(sweep, scale, number, looks, note)
             if _stop_share(sweep, scale) == share:
@@ -67,6 +68,15 @@ def _train_to(share: float, blocks: Sequence[Block], train: Train) -> None:
             write_target(run.dir, share)
     if remaining := select_runs(blocks, lambda run: not _has_reached(run, share)):
         train(remaining)
+
+
+def _pass_notes_on(blocks: Sequence[Block], note: Note) -> None:
+    """Print what runs that wait at a look noted so far; the message of their end has only what follows."""
+    for run in [run for block in blocks for run in block.runs]:
+        status = read_status(run.dir)
+        _, _, notes = status.message.partition("; ")
+        if status.state is State.waiting and notes:
+            note(f"{run.name}: {notes}")
 
 
 def _has_reached(run: Run, share: float) -> bool:
