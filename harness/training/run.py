@@ -68,7 +68,8 @@ def train_run(
     programs = dataclasses.replace(programs, note=writer.note)
     try:
         writer.heartbeat("compile")
-        if previous.attempt and previous.died_before_a_step:
+        # Process 0 of a group may have written the status of this attempt before another reads it.
+        if is_primary() and previous.attempt and previous.died_before_a_step:
             writer.note("the last attempt died before its first step; its programs are compiled again")
             programs.remove_stored()
         programs.prepare()
