@@ -37,7 +37,7 @@ DATA_DRIFT = Drift(sd=0.15)
 
 
 class BetDecision(Enum):
-    """Which variant to take for a run at the target."""
+    """Variant to take for a run at the target."""
 
     BET_B = "BET_B"
     BET_A = "BET_A"

@@ -1,4 +1,4 @@
-"""What lies in the cache folder, how much of it, and what goes when it is old.
+"""Content of the cache folder: its kinds, their sizes, and the removal of old entries.
 
 `harness sweep` removes what no command has used for MAX_AGE_DAYS, and beyond MAX_PROGRAM_BYTES the programs
 that were not used for longest. Everything removed can be made again; what was measured or allowed stays.
