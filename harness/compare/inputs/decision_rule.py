@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from harness.compare.inputs.json_values import dict_or_empty, number_or_none, read_json_object
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.results.comparison import Deviation, Rule
+from harness.config.schema.decision import Axis
 from harness.core.hashing import hash_json
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
@@ -17,7 +19,10 @@ AMENDMENTS = ("amendment", "amend", "replan", "deviation")
 """Kinds of ledger entries that change the plan."""
 RULE_DAMAGE = ("rule_edited", "rule_damaged")
 """Kinds of deviations after which rule.json does not hold the rule that was fixed."""
-VERDICT_KEYS = ("control", "positive_control", "domains", "margin", "alpha", "stopping")
+VERDICT_KEYS = (
+    "control", "positive_control", "domains", "margin", "alpha", "stopping",
+    "target", "drift", "bet_margin", "match", "axis",
+)  # fmt: skip
 """Keys of a rule that change a verdict."""
 
 
@@ -67,6 +72,11 @@ def _rule(node: Mapping[str, Any], runs: Sequence[RunRecord], content: Mapping[s
         stopping=str(node.get("stopping") or "none"),
         family=tuple(map(str, family)),
         hash=hash_json(content) if content else "",
+        target=_positive_or_none(node.get("target")),
+        drift=_positive_or_none(node.get("drift")),
+        bet_margin=_number_between(node.get("bet_margin"), 0.05, 0.0, 1.0),
+        match=_axis(node.get("match")),
+        axis=_axis(node.get("axis")),
     )
 
 
@@ -120,6 +130,16 @@ def _config_deviations(frozen: Mapping[str, Any], runs: Sequence[RunRecord]) -> 
         Deviation("other_rule", f"{path} was launched with rule.{key} = {value!r}, not {frozen[key]!r}")
         for key, (path, value) in differences.items()
     ]
+
+
+def _positive_or_none(value: Any) -> float | None:
+    number = number_or_none(value)
+    return number if number is not None and 0 < number < math.inf else None
+
+
+def _axis(value: Any) -> Axis:
+    """Return the axis of that name; tokens for anything else."""
+    return next((axis for axis in Axis if axis.value == value), Axis.tokens)
 
 
 def _number_between(value: Any, default: float, low: float, high: float) -> float:

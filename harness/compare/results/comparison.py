@@ -21,6 +21,7 @@ from harness.compare.results.context_types import (
 )
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
 from harness.compare.stats.observed_power import ObservedPower
+from harness.config.schema.decision import Axis
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Rule:
     """Treatments that Holm's procedure corrects for."""
     hash: str
     """Hash of rule.json; empty if there is none."""
+    target: float | None = None
+    """Model FLOPs of the run that is decided about; None: ten times those of the largest scale."""
+    drift: float | None = None
+    """SD of ln k per root e-fold of compute between scales; None: the default of the kind of question."""
+    bet_margin: float = 0.05
+    match: Axis = Axis.tokens
+    """Resource of which the two runs of a pair get equal amounts."""
+    axis: Axis = Axis.tokens
+    """Resource that a variant must save to count as better."""
 
     @property
     def uses_looks(self) -> bool:

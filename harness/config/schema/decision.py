@@ -15,6 +15,14 @@ class Stopping(Enum):
     looks = "looks"
 
 
+class Axis(Enum):
+    """Resource that decides: tokens (the loss at equal tokens), FLOPs, or device-seconds."""
+
+    tokens = "tokens"
+    flops = "flops"
+    seconds = "seconds"
+
+
 class Gate(Enum):
     """Decision beside the verdict: none, or whether to promote a variant."""
 
@@ -46,6 +54,16 @@ class RuleConfig:
     alpha: float = 0.05
     """Significance level of the verdicts."""
     stopping: Stopping = Stopping.none
+    target: float | None = None
+    """Model FLOPs of the run that the sweep decides about; null: ten times those of the largest scale."""
+    drift: float | None = None
+    """SD by which ln k moves per root e-fold of compute; null: .03, or .15 for a question about the data."""
+    bet_margin: float = 0.05
+    """Half-width in ln k at the target within which it does not matter which variant is taken."""
+    match: Axis = Axis.tokens
+    """Resource of which the two runs of a pair get equal amounts."""
+    axis: Axis = Axis.tokens
+    """Resource that a variant must save to count as better."""
 
 
 @dataclass

@@ -51,10 +51,11 @@ _KEYS: Mapping[Range, str] = {
     NOT_NEGATIVE: """
         data.sources.*.weight data.stages.*.weights.* optimizer.learning_rate optimizer.weight_decay
         loss.z_loss checkpoint.keep_every cluster.restart_minutes engine.slurm.save_seconds engine.slurm.gpus
-        engine.workers engine.devices engine.backoff_seconds rule.margin gate.quality gate.speed gate.memory
-        gate.stability seed data_seed tune.seed
+        engine.workers engine.devices engine.backoff_seconds rule.margin rule.bet_margin gate.quality
+        gate.speed gate.memory gate.stability seed data_seed tune.seed
         """,
     POSITIVE: """
+        rule.target rule.drift
         model.rope_base model.norm_epsilon finetune.alpha optimizer.epsilon optimizer.clip_norm
         cluster.kinds.*.memory_gib cluster.kinds.*.memory_gb_s cluster.kinds.*.peak_tflops.*
         cluster.kinds.*.scale_up_gb_s cluster.kinds.*.scale_out_gb_s cluster.kinds.*.watts

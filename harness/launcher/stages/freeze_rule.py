@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.config.schema.decision import Gate, Stopping
+from omegaconf import MISSING
+
+from harness.config.schema.decision import Gate, RuleConfig, Stopping
 from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.core.errors import UserError, did_you_mean
 from harness.core.hashing import flatten, hash_json, to_plain
 from harness.records.paths import SweepDir
 from harness.records.sweep import ledger
+
+LATER_DEFAULTS = {f"rule.{key}": value for key, value in to_plain(RuleConfig()).items() if key != "control"}
+"""Values that a rule of an earlier version, which lacks the key, was judged by."""
 
 
 def set_default_control(configs: Sequence[Config]) -> None:
@@ -98,6 +103,7 @@ def _rule_content(
 def _record_amendment(sweep: SweepDir, fixed: dict[str, Any], content: dict[str, Any]) -> str | None:
     before, now = flatten(fixed), flatten(content)
     keys = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    keys -= {key for key in keys - before.keys() if now[key] == LATER_DEFAULTS.get(key, MISSING)}
     changed = sorted(key for key in keys if key != "rule.family" and not key.startswith("tuning."))
     hashes = {entry["content"].get("hash") for entry in ledger.read_valid(sweep, "amendment")}
     if not changed or hash_json(content) in hashes:
