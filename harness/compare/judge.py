@@ -33,11 +33,17 @@ from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.results.comparison import INPUT_SHARE, STEP_SECONDS, Comparison, Deviation, Rule
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
-from harness.compare.stats.multiple_testing import holm, holm_levels
+from harness.compare.stats.multiple_testing import holm
 from harness.compare.stats.observed_power import ObservedPower, observe_power
 from harness.compare.stats.paired_effects import NoiseFloor
 from harness.compare.verdict.iso_compute import WALL_CLOCK, iso_rows
-from harness.compare.verdict.over_scales import judge_ladder, pool_multipliers, pooled_p
+from harness.compare.verdict.largest_scale import (
+    CorrectedTest,
+    correct_over_treatments,
+    largest_draft,
+    use_block_variance,
+)
+from harness.compare.verdict.over_scales import judge_ladders
 from harness.compare.verdict.per_scale import DraftRung, draft_rungs, finish_rung
 from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements, timed_steps
 from harness.compare.verdict.run_outcomes import count_divergence, run_states
@@ -115,7 +121,7 @@ def _notes(runs: Sequence[RunRecord], rule: Rule) -> list[str]:
 
 
 def judge(inputs: VerdictInputs) -> Comparison:
-    """Compute the verdict: every rung, Holm's correction over all of them, then each treatment's ladder."""
+    """Compute the verdict: every rung with Holm's correction, then each treatment's two answers."""
     rule, runs = inputs.rule, inputs.runs
     expected = ExpectedRuns(rule, runs, inputs.ledger_runs)
     scales, treatments, family_size = sort_scales(runs), expected.treatments, expected.family_size
@@ -124,13 +130,15 @@ def judge(inputs: VerdictInputs) -> Comparison:
         name: [paired_runs(runs, scale, rule, name) for scale in expected.compared_scales(name, scales)]
         for name in treatments
     }
-    drafts = {
-        name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size, damaged)
-        for name, pairs in pairings.items()
-    }
-    p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
-    rungs = {name: [finish_rung(draft, next(p_holm)) for draft in group] for name, group in drafts.items()}
-    ladders, step_seconds = _judge_ladders(rule, drafts, rungs), timed_steps(inputs.timing)
+    drafts = use_block_variance(
+        {
+            name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size, damaged)
+            for name, pairs in pairings.items()
+        }
+    )
+    tests = correct_over_treatments(drafts, rule)
+    rungs = _finish_rungs(drafts, tests, family_size)
+    ladders, step_seconds = judge_ladders(rule, drafts, rungs, tests), timed_steps(inputs.timing)
     return Comparison(
         experiment=inputs.experiment,
         verdict=verdict_text(ladders, step_seconds) if treatments else " ".join(inputs.notes) or NOTHING,
@@ -178,17 +186,19 @@ def _record_notes(inputs: VerdictInputs, drafts: dict[str, list[DraftRung]]) -> 
     return damaged + [inputs.floor_notes[scale] for scale in sorted(used & inputs.floor_notes.keys())]
 
 
-def _judge_ladders(
-    rule: Rule, drafts: dict[str, list[DraftRung]], rungs: dict[str, list[Rung]]
-) -> tuple[Ladder, ...]:
-    """Judge each treatment pooled over scales, with Holm's correction over the treatments."""
-    pooled = {name: pool_multipliers(group) for name, group in drafts.items()}
-    p = [pooled_p(k, drafts[name]) for name, k in pooled.items()]
-    p_holm, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
-    return tuple(
-        judge_ladder(rule, drafts[name], rungs[name], pooled[name], p_value, corrected, level)
-        for name, p_value, corrected, level in zip(drafts, p, p_holm, levels, strict=True)
-    )
+def _finish_rungs(
+    drafts: Mapping[str, Sequence[DraftRung]], tests: Mapping[str, CorrectedTest], family_size: int
+) -> dict[str, list[Rung]]:
+    """Decide every rung: the largest scale by its own test, the smaller ones corrected over all rungs."""
+    p_holm = iter(holm([draft.p for group in drafts.values() for draft in group], family_size))
+    rungs: dict[str, list[Rung]] = {}
+    for name, group in drafts.items():
+        largest = largest_draft(group)
+        corrected = [(draft, next(p_holm)) for draft in group]
+        rungs[name] = [
+            finish_rung(draft, tests[name].p_holm if draft is largest else p) for draft, p in corrected
+        ]
+    return rungs
 
 
 def _judge_gates(

@@ -95,10 +95,12 @@ class OpenedSweep:
         compared across scales); p_holm; k, k_low, k_high: the compute multiplier; decision; flags.
         """
         rungs = [
-            _effect_row(r, r.scale, r.n) | {"mean": r.delta.mean, "low": r.delta.low, "high": r.delta.high}
+            _effect_row(r, r.scale)
+            | {"n": r.n, "p": r.p, "p_holm": r.p_holm}
+            | {"mean": r.delta.mean, "low": r.delta.low, "high": r.delta.high}
             for r in self.comparison.rungs
         ]
-        ladders = [_effect_row(item, WHOLE_LADDER, item.k and item.k.n) for item in self.comparison.ladder]
+        ladders = [_ladder_row(item) for item in self.comparison.ladder]
         return pl.DataFrame([*rungs, *ladders], schema=_EFFECTS)
 
     @cached_property
@@ -152,12 +154,16 @@ def _curve(rows: RunDir, kind: str, run: RunDir) -> pl.DataFrame:
     return read_curve(rows, kind).select(*columns, pl.all())
 
 
-def _effect_row(result: Rung | Ladder, scale: str, n: int | None) -> dict:
+def _ladder_row(ladder: Ladder) -> dict:
+    """Return the row of all scales: k pooled over them, with its own p, and the decision at the largest."""
+    return _effect_row(ladder, WHOLE_LADDER) | {"n": ladder.k and ladder.k.n, "p": ladder.k and ladder.k.p}
+
+
+def _effect_row(result: Rung | Ladder, scale: str) -> dict:
     k = result.k
-    numbers = {"n": n, "p": result.p, "p_holm": result.p_holm}
     multiplier = {"k": k and k.k, "k_low": k and k.low, "k_high": k and k.high}
     verdict = {"decision": result.decision.value, "flags": list(result.flags)}
-    return {"scale": scale, "variant": result.variant, **numbers, **multiplier, **verdict}
+    return {"scale": scale, "variant": result.variant, **multiplier, **verdict}
 
 
 def _state_counts(opened: OpenedSweep) -> list[str]:

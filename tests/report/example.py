@@ -71,7 +71,7 @@ def ladder(variant: str, log_k: float, *, control: str = "mha", positive: bool =
     return Ladder(
         variant=variant, control=control, positive_control=positive, scales=tuple(SCALES), k=pooled,
         p=0.01, p_holm=0.02, holm_low=log_k - 0.03, holm_high=log_k + 0.03,
-        trend=Trend(-0.004, -0.02, 0.012, 0.5, 3.0, 3, Direction.UNRESOLVED),
+        trend=Trend(-0.004, -0.02, 0.012, 0.5, 3.0, 3, Direction.UNRESOLVED, -0.004),
         projection=Projection(
             1.2e18, math.exp(log_k - 0.01), math.exp(log_k - 0.12), math.exp(log_k + 0.1),
             log_k - 0.01, log_k - 0.12, log_k + 0.1, None,

@@ -1,10 +1,15 @@
-"""Result types of a verdict: at one scale (rung), over all scales (ladder), and of the promotion gate."""
+"""Result types of a verdict: at one scale (rung), over all scales (ladder), and of the promotion gate.
+
+A ladder has two answers. HERE: is the treatment better at the largest scale trained? BET: which variant
+should a larger run take? The multiplier pooled over scales, its trend and its projection only describe.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.compare.stats.bet import Bet, BetDecision, Drift
 from harness.compare.stats.estimates import Effect, Multiplier, Projection, Trend
 
 
@@ -109,24 +114,58 @@ class Equivalence:
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Verdict on one treatment over all scales."""
+class Here:
+    """Numbers of the largest scale trained, tested by itself. Holm's procedure corrects p over the
+    treatments: smaller scales are no hypotheses of this question."""
 
-    variant: str
-    control: str
-    positive_control: bool
-    scales: tuple[str, ...]
+    scale: str
+    delta: Effect
     k: Multiplier | None
     p: float | None
     p_holm: float | None
     holm_low: float | None
     """Lower end of the interval of ln k, at the level that Holm's procedure gives this variant."""
     holm_high: float | None
+    equivalence: Equivalence | None
+
+
+@dataclass(frozen=True)
+class BetVerdict:
+    """Variant to take for a run at the target, from ln k at the largest scale and its drift up to there."""
+
+    decision: BetDecision
+    estimate: Bet
+    p_holm: float | None
+    """One-sided p of the side that the estimate favours, corrected over the treatments."""
+    lean: str
+    """Variant that the sign at the largest scale favours, whatever the decision; empty if it favours none."""
+    drift: Drift
+    """Drift that the rule declares."""
+    reason: str
+    settle: str
+    """Next step that would decide it; empty if it is decided."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Verdict on one treatment: HERE as `decision`, BET as `bet`, and what describes all its scales."""
+
+    variant: str
+    control: str
+    positive_control: bool
+    scales: tuple[str, ...]
+    here: Here | None
+    """Numbers of the largest scale that has a result; None if none has."""
+    bet: BetVerdict | None
+    """None if the comparison is invalid, or the largest scale has no multiplier or no FLOPs."""
+    k: Multiplier | None
+    """Multiplier pooled over scales; None also if the scales have none in common (HETEROGENEOUS)."""
+    heterogeneity_p: float | None
+    """p of an equal ln k at all scales, by Welch's F-test."""
     trend: Trend | None
     projection: Projection | None
     sign_flip: float | None
     smallest_p: float | None
-    equivalence: Equivalence | None
     k_compute: Multiplier | None
     """Pooled compute multiplier along the ladder, shown beside `k` if the control's curve can be fitted."""
     flags: tuple[str, ...]

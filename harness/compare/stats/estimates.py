@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -62,7 +63,13 @@ class Multiplier:
     k_per_flop: float | None = None
     """k divided by the ratio of model FLOPs per token; None if that ratio is within 1 % of 1."""
     shared_se: float = 0.0
-    """Part of `log_se` common to all scales (the curvature assumed). Pooling does not reduce it."""
+    """Part of `log_se` that comes from the control's slope and is correlated between scales."""
+    shared_errors: tuple[float, ...] = ()
+    """The same by independent source, signed. A source stands at the same place at every scale."""
+    shared_df: float = math.inf
+    """Degrees of freedom of `shared_errors`."""
+    own_df: float | None = None
+    """Degrees of freedom of the rest of `log_se`; None if they are `df`."""
     flags: tuple[str, ...] = ()
     sampling: Estimand = Estimand.population
 
@@ -87,6 +94,8 @@ class Trend:
     df: float
     scales: int
     direction: Direction
+    slope: float
+    """Change of ln k per e-fold of compute, whatever it favours: gamma with its own sign."""
     flags: tuple[str, ...] = ()
 
 

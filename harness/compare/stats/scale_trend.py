@@ -38,7 +38,7 @@ def trend(
     low, high = gamma - half, gamma + half
     not_resolved = Direction.HOLDS if low > HOLDS_ABOVE else Direction.UNRESOLVED
     direction = Direction.SHRINKS if high < 0 else Direction.GROWS if low > 0 else not_resolved
-    return Trend(gamma, low, high, p, df, len(usable), direction)
+    return Trend(gamma, low, high, p, df, len(usable), direction, (sign or 1.0) * gamma)
 
 
 def project(

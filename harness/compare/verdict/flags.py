@@ -57,8 +57,14 @@ _WARNINGS = {
     "DECAY_UNVERIFIED": "nothing in the logs shows that the learning rate had decayed: no direction is given",
     "SURPLUS_SEEDS": "seeds that one variant alone has are left out",
     "ORDER_UNVERIFIED": "no hash of the examples read: equal data order is assumed",
-    "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, the pooled "
-    "one does not, so a decision also needs the largest scale",
+    "OPTIONAL_STOPPING": "a scale stopped early at a look: its own interval accounts for that, pooled k and "
+    "trend do not",
+    "HETEROGENEOUS": "ln k differs between the scales: no pooled k is given",
+    "NOISIER_ARM": "a variant is noisier than the others: its difference keeps its own variance",
+    "ONE_SCALE": "one scale: how k changes with scale is assumed alone",
+    "TREND_AGAINST": "the line through the scales points the other way at the target",
+    "DECLARED_DRIFT": "the scales hardly show how k changes with scale: the declared drift decides",
+    "TARGET_FAR": "the target is more than two decades of compute beyond the largest scale",
 }
 BLOCKING = frozenset(_BLOCKING)
 WITHHOLDS_DIRECTION = frozenset({"DECAY_UNVERIFIED"})

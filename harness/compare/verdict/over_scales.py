@@ -1,24 +1,91 @@
-"""Treatment over all scales: pooled multiplier, trend, projection and decision."""
+"""Treatment over all scales: the answers HERE and BET; pooled multiplier and trend describe it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Equivalence, Ladder, Rung
+from harness.compare.results.verdict_types import Ladder, Rung
+from harness.compare.stats.bet import Bet
 from harness.compare.stats.compute_multiplier import pooled_multiplier
-from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier
-from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
+from harness.compare.stats.heterogeneity import LEVEL, heterogeneity_p
+from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p
 from harness.compare.stats.scale_trend import project, trend
-from harness.compare.verdict.decide import decide_over_scales, next_step_for_ladder
+from harness.compare.verdict.decide import decide_here, next_step_for_ladder
+from harness.compare.verdict.larger_run import bet_flags, estimate_bet, judge_bet
+from harness.compare.verdict.largest_scale import CorrectedTest, here_numbers, largest_draft
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
 
 
-def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
+def judge_ladders(
+    rule: Rule,
+    ladders: Mapping[str, Sequence[DraftRung]],
+    rungs: Mapping[str, Sequence[Rung]],
+    tests: Mapping[str, CorrectedTest],
+) -> tuple[Ladder, ...]:
+    """Judge each treatment over its scales. tests: those of the largest scales, corrected together."""
+    bets = {name: estimate_bet(drafts) for name, drafts in ladders.items()}
+    p_bets = holm([bet.p if bet else None for bet in bets.values()], len(rule.family))
+    without_bets = [_judge_ladder(drafts, rungs[name], tests[name]) for name, drafts in ladders.items()]
+    return tuple(
+        _add_bet(ladder, ladders[ladder.variant], bets[ladder.variant], p_bet)
+        for ladder, p_bet in zip(without_bets, p_bets, strict=True)
+    )
+
+
+def _add_bet(ladder: Ladder, drafts: Sequence[DraftRung], estimate: Bet | None, p: float | None) -> Ladder:
+    if estimate is None:
+        return ladder
+    flags = tuple(sorted({*ladder.flags, *bet_flags(drafts, estimate, p)}))
+    return dataclasses.replace(ladder, bet=judge_bet(drafts, estimate, p), flags=flags)
+
+
+def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: CorrectedTest) -> Ladder:
+    """Return the ladder of one treatment with all its numbers but the bet's."""
+    rule, pairing = drafts[0].context.rule, drafts[0].pairing
+    judged_rungs = [rung for rung in rungs if rung.n]
+    draft, largest = largest_draft(drafts), judged_rungs[-1] if judged_rungs else None
+    pooled, heterogeneity = _pool_multipliers(drafts), heterogeneity_p([d.k for d in drafts if d.k])
+    differ = heterogeneity is not None and heterogeneity < LEVEL
+    flags = _ladder_flags(drafts, differ)
+    ruling = decide_here(largest, flags)
+    paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
+    deltas = [draft.pairing.loss_differences for draft in paired_drafts]
+    slopes = [draft.k and draft.k.slope for draft in paired_drafts]
+    log_compute, multipliers = _trend_points(drafts, rungs)
+    sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
+    return Ladder(
+        variant=pairing.variant,
+        control=rule.control,
+        positive_control=pairing.variant == rule.positive_control,
+        scales=tuple(rung.scale for rung in judged_rungs),
+        here=here_numbers(draft, largest, test) if draft and largest else None,
+        bet=None,
+        k=None if differ else pooled,
+        heterogeneity_p=heterogeneity,
+        trend=trend(log_compute, multipliers, sign=sign),
+        projection=project(log_compute, multipliers),
+        sign_flip=sign_flip(deltas, [slope if slope and slope > 0 else 1.0 for slope in slopes]),
+        smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
+        k_compute=_pooled_k_compute(drafts, pooled),
+        flags=flags,
+        decision=ruling.decision,
+        reason=ruling.reason,
+        settle=next_step_for_ladder(ruling, flags, largest),
+    )
+
+
+def _ladder_flags(drafts: Sequence[DraftRung], differ: bool) -> tuple[str, ...]:
+    flags = {flag for draft in drafts for flag in draft.flags}
+    flags |= {"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set()
+    return tuple(sorted(flags | ({"HETEROGENEOUS"} if differ else set())))
+
+
+def _pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
     """Return the pooled multiplier of the rungs that have one; None if none has."""
     pooled = pooled_multiplier([draft.k for draft in drafts if draft.k])
     ratios = [draft.k.k_per_flop for draft in drafts if draft.k and draft.k.k_per_flop is not None]
@@ -30,74 +97,8 @@ def pool_multipliers(drafts: Sequence[DraftRung]) -> Multiplier | None:
     return dataclasses.replace(pooled, k_per_flop=pooled.k / math.exp(sum(shares) / len(shares)))
 
 
-def pooled_p(pooled: Multiplier | None, drafts: Sequence[DraftRung]) -> float | None:
-    """Return the p of the pooled multiplier; with looks the larger of it and the sequential p of the largest
-    scale trained. That one is valid, the pooled p alone is not: scales stop depending on their results."""
-    largest = next((draft for draft in reversed(drafts) if draft.delta.n), None)
-    if pooled is None or pooled.p is None or largest is None or largest.position is None:
-        return pooled.p if pooled else None
-    return None if largest.p is None else max(pooled.p, largest.p)
-
-
-def judge_ladder(
-    rule: Rule,
-    drafts: Sequence[DraftRung],
-    rungs: Sequence[Rung],
-    pooled: Multiplier | None,
-    p: float | None,
-    p_holm: float | None,
-    level: float,
-) -> Ladder:
-    """Judge one treatment over its scales and return all its numbers with the decision.
-
-    p, p_holm: p of `pooled` and its Holm adjustment over the treatments; level: at which Holm tests it.
-    """
-    low, high = _holm_interval(pooled, level)
-    flags = {flag for draft in drafts for flag in draft.flags}
-    flags = tuple(sorted(flags | ({"OPTIONAL_STOPPING"} if _stopped_early(drafts) else set())))
-    judged_rungs = [rung for rung in rungs if rung.n]
-    p_tost = tost(pooled.log_k, pooled.log_se, pooled.df, rule.margin) if pooled else None
-    ruling = decide_over_scales(rule, judged_rungs, pooled, low, high, p_tost, flags)
-    paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
-    deltas = [draft.pairing.loss_differences for draft in paired_drafts]
-    slopes = [draft.k and draft.k.slope for draft in paired_drafts]
-    more_seeds = max((rung.more_seeds for rung in judged_rungs if rung.more_seeds), default=None)
-    log_compute, multipliers = _trend_points(drafts, rungs)
-    is_equivalent = p_tost is not None and p_tost < rule.alpha
-    sign = math.copysign(1.0, pooled.log_k) if pooled and pooled.log_k else 1.0
-    return Ladder(
-        variant=drafts[0].pairing.variant,
-        control=rule.control,
-        positive_control=drafts[0].pairing.variant == rule.positive_control,
-        scales=tuple(rung.scale for rung in judged_rungs),
-        k=pooled,
-        p=p,
-        p_holm=p_holm,
-        holm_low=low,
-        holm_high=high,
-        trend=trend(log_compute, multipliers, sign=sign),
-        projection=project(log_compute, multipliers),
-        sign_flip=sign_flip(deltas, [slope if slope and slope > 0 else 1.0 for slope in slopes]),
-        smallest_p=smallest_p(sum(len(draft.pairing.pairs) for draft in paired_drafts)),
-        equivalence=Equivalence(rule.margin, p_tost, is_equivalent) if pooled else None,
-        k_compute=_pooled_k_compute(drafts, pooled),
-        flags=flags,
-        decision=ruling.decision,
-        reason=ruling.reason,
-        settle=next_step_for_ladder(ruling, flags, more_seeds, pooled, len(judged_rungs)),
-    )
-
-
 def _stopped_early(drafts: Sequence[DraftRung]) -> bool:
     return any(draft.position and draft.pairing.look != END for draft in drafts)
-
-
-def _holm_interval(pooled: Multiplier | None, level: float) -> tuple[float | None, float | None]:
-    """Return the pooled interval of ln k at the Holm-adjusted level."""
-    if pooled is None or pooled.log_k is None or pooled.log_se is None or pooled.df is None:
-        return None, None
-    half = t_critical(pooled.df, 1 - level) * pooled.log_se
-    return pooled.log_k - half, pooled.log_k + half
 
 
 def _trend_points(drafts: Sequence[DraftRung], rungs: Sequence[Rung]) -> tuple[list[float], list[Multiplier]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.compare.inputs.pairing import PairedRuns
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import DomainEffect, Look, Pair, Rung
+from harness.compare.results.verdict_types import DomainEffect, Equivalence, Look, Pair, Rung
 from harness.compare.stats.compute_multiplier import ControlSlope, compute_multiplier
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
@@ -106,9 +106,7 @@ def _draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     looks = look_rows(pairing, context.rule, context.family, floor)
     p = sequential_p_at_look(pairing, looks, delta, position) if position else delta.p
     correlation = pearson_correlation(pairing.control_losses, pairing.treatment_losses)
-    ratio = _flops_ratio(pairing)
-    slopes = context.slopes.get(pairing.scale), context.ladder_slopes.get(pairing.scale)
-    k, k_ladder = (compute_multiplier(delta, s, flops_ratio=ratio) if s else None for s in slopes)
+    k, k_ladder = compute_multipliers(pairing, delta, context)
     flags = rung_flags(pairing, delta, correlation) | _context_flags(pairing, context, k)
     seeds = {run.provenance.seed for run in (*pairing.control_runs, *pairing.treatment_runs)}
     if len(pairing.pairs) == 1 and len(seeds) > 1 and "INCOMPLETE" in flags and "DIVERGED" not in flags:
@@ -116,14 +114,34 @@ def _draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
     return DraftRung(pairing, delta, p, k, k_ladder, correlation, frozenset(flags), looks, position, context)
 
 
+def compute_multipliers(
+    pairing: PairedRuns, delta: Effect, context: TreatmentContext
+) -> tuple[Multiplier | None, Multiplier | None]:
+    """Return the multiplier of a difference along the axis that k uses, and along the ladder."""
+    ratio = _flops_ratio(pairing)
+    slopes = context.slopes.get(pairing.scale), context.ladder_slopes.get(pairing.scale)
+    k, k_ladder = (compute_multiplier(delta, s, flops_ratio=ratio) if s else None for s in slopes)
+    return k, k_ladder
+
+
+def equivalence_test(draft: DraftRung) -> Equivalence | None:
+    """Return the TOST of a rung's ln k; None without a multiplier. At a look p holds for that look alone, so
+    it is corrected by the share of alpha that the look spends."""
+    k, rule = draft.k, draft.context.rule
+    if k is None:
+        return None
+    p = tost(k.log_k, k.log_se, k.df, rule.margin)
+    if p is not None and draft.position is not None:
+        p = min(1.0, p * (rule.alpha / draft.position.alpha))
+    return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
+
+
 def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     """Decide a rung from its Holm-adjusted p and return it with all its numbers."""
     pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
-    equivalence = tost(k.log_k, k.log_se, k.df, rule.margin) if k else None
-    if equivalence is not None and draft.position is not None:  # the p holds for this look alone
-        equivalence = min(1.0, equivalence * (rule.alpha / draft.position.alpha))
-    ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
+    equivalence = equivalence_test(draft)
+    ruling = decide_rung(delta, p_holm, equivalence and equivalence.p, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
     controls, _ = pairing.judged_results
     first = controls[0][1] if controls else None

@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.compare.results.verdict_types import Decision, Ladder
+from harness.compare.results.verdict_types import BetVerdict, Decision, Ladder
+from harness.compare.stats.bet import BetDecision
 from harness.compare.stats.estimates import Multiplier, SlopeAxis
-from harness.core.number_format import plain_text
+from harness.core.number_format import format_scientific, plain_text
 
 MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
 """Quantity that k multiplies."""
@@ -22,19 +23,52 @@ def verdict_text(ladders: Sequence[Ladder], step_seconds: Mapping[str, float]) -
 
 
 def verdict_sentence(ladder: Ladder, step_seconds: Mapping[str, float]) -> str:
-    """Return the verdict on one treatment: per token, then per FLOP and per second where these are known.
+    """Return the verdict on one treatment: at the largest scale per token, then per FLOP and per second where
+    these are known, then for a larger run.
 
     step_seconds: seconds per step by variant, each timed alone; empty if they were not timed.
     """
     role = ", the positive control," if ladder.positive_control else ""
-    if ladder.decision is Decision.INVALID:
+    if ladder.decision is Decision.INVALID or ladder.here is None:
         return f"{ladder.variant}{role} cannot be judged against {ladder.control}: {ladder.reason} (INVALID)."
     phrase = decision_phrase(ladder.decision, treatment=f"{ladder.variant}{role}", control=ladder.control)
+    phrase += place_phrase(ladder)
     open_question = ladder.decision is Decision.INCONCLUSIVE
     reason = ladder.reason if open_question else tokens_phrase(ladder)
-    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.k))))
+    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.here.k))))
     sentence = f"{phrase}{f': {reason}' if reason else ''} ({numbers})."
-    return " ".join([sentence, *_cost_sentences(ladder, step_seconds)])
+    return " ".join(filter(None, [sentence, *_cost_sentences(ladder, step_seconds), bet_sentence(ladder)]))
+
+
+def place_phrase(ladder: Ladder) -> str:
+    """Return ` at m` with the largest scale that was trained; '' if there is one scale only."""
+    return f" at {ladder.here.scale}" if ladder.here and len(ladder.scales) > 1 else ""
+
+
+def bet_sentence(ladder: Ladder) -> str:
+    """Return what a larger run should take: `For a run of 1.2e12 FLOPs ...`; '' without a bet."""
+    bet = ladder.bet
+    if bet is None:
+        return ""
+    phrase = {
+        BetDecision.BET_B: f"bet on {ladder.variant}",
+        BetDecision.BET_A: f"bet on {ladder.control}",
+        BetDecision.EITHER: f"either {ladder.variant} or {ladder.control} will do",
+        BetDecision.OPEN: f"the choice between {ladder.variant} and {ladder.control} is open",
+    }[bet.decision]
+    target, numbers = format_scientific(bet.estimate.target_flops), _bet_numbers(ladder, bet)
+    return f"For a run of {target} FLOPs, {phrase}: {bet.reason} ({bet.decision.value}; {numbers})."
+
+
+def _bet_numbers(ladder: Ladder, bet: BetVerdict) -> str:
+    """Return k at the target with its interval, and the chance of the variant that leads."""
+    estimate = bet.estimate
+    k, low, high = (math.exp(end) for end in (estimate.log_k, estimate.low, estimate.high))
+    text = f"k = {k:.3f} [{low:.3f}, {high:.3f}] at 90 %"
+    if not bet.lean:
+        return text
+    chance = estimate.chance if bet.lean == ladder.variant else 1 - estimate.chance
+    return f"{text}; {bet.lean} is better there with chance {chance:.2f}"
 
 
 def decision_phrase(decision: Decision, *, treatment: str, control: str) -> str:
@@ -50,13 +84,14 @@ def decision_phrase(decision: Decision, *, treatment: str, control: str) -> str:
 
 def tokens_phrase(ladder: Ladder) -> str:
     """Return k in words: `mha needs 12 % fewer tokens for the same loss`; '' without a multiplier."""
-    if ladder.k is None or ladder.k.k is None:
+    item = ladder.here.k if ladder.here else None
+    if item is None or item.k is None:
         return ""
-    k, quantity = ladder.k.k, MULTIPLIED[ladder.k.estimand]
+    k, quantity = item.k, MULTIPLIED[item.estimand]
     if k >= 2:
         amount = f"{k:.3g} times the {quantity}"
     else:
-        fewer = "less" if ladder.k.estimand is SlopeAxis.k_compute else "fewer"
+        fewer = "less" if item.estimand is SlopeAxis.k_compute else "fewer"
         amount = f"{100 * abs(k - 1):.2g} % {'more' if k >= 1 else fewer} {quantity}"
     return f"{ladder.control} needs {amount} for the same loss"
 
@@ -66,7 +101,8 @@ def cost_multipliers(ladder: Ladder, step_seconds: Mapping[str, float]) -> dict[
 
     The ratios of FLOPs and of seconds between the variants are taken as exact.
     """
-    k, times = ladder.k, [step_seconds.get(name) for name in (ladder.control, ladder.variant)]
+    k = ladder.here.k if ladder.here else None
+    times = [step_seconds.get(name) for name in (ladder.control, ladder.variant)]
     if k is None or k.k is None:
         return {}
     multipliers = {} if k.k_per_flop is None else {"per FLOP": scaled_multiplier(k, k.k_per_flop / k.k)}
@@ -96,11 +132,12 @@ def _interval_text(k: Multiplier) -> str:
 
 def _cost_sentences(ladder: Ladder, step_seconds: Mapping[str, float]) -> Iterator[str]:
     """Yield what holds per FLOP and per second, at the level that Holm's procedure gives this variant."""
+    here = ladder.here
     for cost, k in cost_multipliers(ladder, step_seconds).items():
-        if k.low is None or ladder.k is None or ladder.holm_low is None or ladder.holm_high is None:
+        if k.low is None or here is None or here.k is None or here.holm_low is None or here.holm_high is None:
             continue
-        shift = (k.log_k or 0.0) - (ladder.k.log_k or 0.0)
+        shift = (k.log_k or 0.0) - (here.k.log_k or 0.0)
         outcome = f"{ladder.variant} and {ladder.control} cannot be told apart"
-        if ladder.holm_low + shift > 0 or ladder.holm_high + shift < 0:
-            outcome = f"{ladder.variant} is {'better' if ladder.holm_low + shift > 0 else 'worse'}"
+        if here.holm_low + shift > 0 or here.holm_high + shift < 0:
+            outcome = f"{ladder.variant} is {'better' if here.holm_low + shift > 0 else 'worse'}"
         yield f"{cost[0].upper()}{cost[1:]}, {outcome} (k = {_interval_text(k)})."

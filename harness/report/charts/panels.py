@@ -60,7 +60,7 @@ def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
 
 
 def ladder_chart(comparison: Comparison, content: Frames) -> alt.FacetChart | None:
-    """Draw k against the control's compute, one panel per treatment, with pooled band, trend, projection."""
+    """Draw k against the control's compute, one panel per treatment, with pooled band, trend, bet."""
     rows = sweep_frames.multipliers(comparison)
     if rows.is_empty():
         return None
@@ -96,8 +96,8 @@ def _ladder_layers(comparison: Comparison, content: Frames, rows: pl.DataFrame) 
         ChartLayer("pooled", base.mark_area(opacity=0.13).encode(**ends), "low"),
         ChartLayer("pooled", base.mark_line(strokeWidth=1, opacity=0.7), "k"),
         ChartLayer("trend", base.mark_line(strokeWidth=1.2, strokeDash=[4, 4]), "k"),
-        ChartLayer("projection", base.mark_rule(strokeWidth=1.2, strokeDash=[4, 4]).encode(**ends), "low"),
-        ChartLayer("projection", hollow.encode(tooltip=tooltips), "k"),
+        ChartLayer("bet", base.mark_rule(strokeWidth=1.2).encode(**ends), "low"),
+        ChartLayer("bet", hollow.encode(tooltip=tooltips), "k"),
         ChartLayer("rung", base.mark_rule(strokeWidth=2.4).encode(**ends), "low"),
         ChartLayer("rung", base.mark_point(size=80, filled=True, opacity=1).encode(tooltip=tooltips), "k"),
         ChartLayer("rung", base.mark_text(baseline="bottom", dy=-5).encode(y="top:Q", text="scale:N"), "k"),
@@ -108,8 +108,10 @@ def _ladder_legend(rows: pl.DataFrame) -> str:
     texts = ["up: the variant is better", "1 and grey: practically equal"]
     if "pooled" in rows["kind"]:
         texts.append("band: pooled over scales")
-    if "projection" in rows["kind"]:
-        texts.append("dashed: projection (EXTRAPOLATION)")
+    if "trend" in rows["kind"]:
+        texts.append("dashed: line through the scales")
+    if "bet" in rows["kind"]:
+        texts.append("hollow: k at the target, 90 %")
     return "\u2003".join(texts)
 
 

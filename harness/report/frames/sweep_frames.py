@@ -159,10 +159,11 @@ def end_effects(comparison: Comparison) -> pl.DataFrame:
 
 
 def multipliers(comparison: Comparison) -> pl.DataFrame:
-    """Return k of each rung, pooled and projected: variant, kind, scale, flops, k, low, high, n, label, top.
+    """Return k of each rung, pooled, and at the target: variant, kind, scale, flops, k, low, high, n, label,
+    top.
 
-    `kind` is rung | pooled (one row at each end of the ladder) | trend (the same, and the projected end)
-    | projection.
+    `kind` is rung | pooled (one row at each end of the ladder) | trend (the same, and the end of the line)
+    | bet (k at the target, with its interval at 90 %).
     """
     rows = [row for ladder in comparison.ladder for row in _ladder_rows(comparison, ladder)]
     numbers = dict.fromkeys(("flops", "k", "low", "high"), pl.Float64)
@@ -180,24 +181,32 @@ def _ladder_rows(comparison: Comparison, ladder: Ladder) -> list[dict]:
         label = f"pooled {wording.format_multiplier(ladder.k)}"
         ends = {"k": ladder.k.k, "low": ladder.k.low, "high": ladder.k.high, "n": ladder.k.n, "label": label}
         rows += [_row(ladder.variant, "pooled", flops=flops, **ends) for flops in (min(reach), max(reach))]
-    return rows + _projection_rows(ladder, reach)
+    return rows + _trend_rows(ladder, reach) + _bet_rows(ladder)
 
 
-def _projection_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
-    """Build the rows of the projected k and of its trend line, which falls if k favours the control."""
+def _trend_rows(ladder: Ladder, reach: list[float]) -> list[dict]:
+    """Build the two ends of the line through the scales."""
     projection, trend = ladder.projection, ladder.trend
-    if not (projection and trend and reach and ladder.k and ladder.k.log_k is not None):
+    if not (projection and trend and reach):
         return []
-    slope = trend.gamma * math.copysign(1, ladder.k.log_k)
     interval = wording.format_multiplier_interval(projection.k, projection.low, projection.high)
-    label = f"projected {interval}, EXTRAPOLATION"
-    line = [
+    label = f"line through the scales: {interval}, EXTRAPOLATION"
+    return [
         _row(ladder.variant, "trend", flops=flops, label=label,
-             k=projection.k * (flops / projection.flops) ** slope)
+             k=projection.k * (flops / projection.flops) ** trend.slope)
         for flops in (min(reach), projection.flops)
     ]  # fmt: skip
-    ends = {"k": projection.k, "low": projection.low, "high": projection.high}
-    return [*line, _row(ladder.variant, "projection", flops=projection.flops, label=label, **ends)]
+
+
+def _bet_rows(ladder: Ladder) -> list[dict]:
+    """Build the row of k at the target."""
+    if ladder.bet is None:
+        return []
+    estimate = ladder.bet.estimate
+    k, low, high = (math.exp(end) for end in (estimate.log_k, estimate.low, estimate.high))
+    label = f"{wording.format_multiplier_interval(k, low, high)} at 90 %, {ladder.bet.decision.value}"
+    row = _row(ladder.variant, "bet", flops=estimate.target_flops, label=label, k=k, low=low, high=high)
+    return [row]
 
 
 def _rung_row(rung: Rung) -> dict:

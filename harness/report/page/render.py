@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.compare.results.comparison import INPUT_SHARE, Comparison
 from harness.compare.results.verdict_types import Ladder
-from harness.compare.verdict.verdict_text import decision_phrase
+from harness.compare.verdict.verdict_text import decision_phrase, place_phrase
 from harness.core import atomic_files
 from harness.records.paths import SweepDir
 from harness.report.charts import panels, sample_grids, theme
@@ -144,14 +144,15 @@ def _card(ladder: Ladder, comparison: Comparison, variants: Sequence[str]) -> st
     colour = f"var(--variant-{place % len(theme.LIGHT['variants'])})"
     suffix = ", positive control" if ladder.positive_control else ""
     phrase = decision_phrase(ladder.decision, treatment=ladder.variant, control=ladder.control)
-    lines = [f"{ladder.reason[:1].upper()}{ladder.reason[1:]}.", *wording.ladder_lines(ladder)]
-    if ladder.settle:
-        lines.append(f"What would settle it: {ladder.settle}.")
+    phrase += place_phrase(ladder)
+    lines = [f"{ladder.reason[:1].upper()}{ladder.reason[1:]}."]
+    lines += [f"What would settle it: {ladder.settle}."] if ladder.settle else []
+    lines += [*wording.bet_lines(ladder), *wording.ladder_lines(ladder)]
     return (
         f'<article class="card" style="border-left-color: {colour}">'
         f'<p class="soft">{escape_text(ladder.variant)} against {escape_text(ladder.control)}{suffix}</p>'
         f'<p class="decision">{escape_text(phrase)} <small>{ladder.decision.value}</small></p>'
-        f'<p class="numbers">{escape_text(wording.pooled_line(comparison, ladder))}</p>'
+        f'<p class="numbers">{escape_text(wording.here_line(comparison, ladder))}</p>'
         f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
     )
 

@@ -39,11 +39,11 @@ def _ladder(comparison: Comparison, ladder: Ladder) -> list[str]:
     suffix = " (positive control)" if ladder.positive_control else ""
     lines = [
         wording.decision_line(ladder),
-        wording.pooled_line(comparison, ladder),
+        wording.here_line(comparison, ladder),
+        *([f"What would settle it: {ladder.settle}."] if ladder.settle else []),
+        *wording.bet_lines(ladder),
         *wording.ladder_lines(ladder),
     ]
-    if ladder.settle:
-        lines.append(f"What would settle it: {ladder.settle}.")
     title = f"{_escape(ladder.variant)} against {_escape(ladder.control)}{suffix}"
     return [
         f"### {title}",

@@ -69,14 +69,14 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     content, constant = explain_constant_columns(rungs)
     print_table(console, f"{ladder.variant} against {ladder.control}{suffix}", content)
     print_line(console, constant)
-    print_line(console, wording.pooled_line(comparison, ladder))
-    for line in wording.ladder_lines(ladder):
-        print_line(console, line)
+    print_line(console, wording.here_line(comparison, ladder))
     decision = Text(wording.decision_line(ladder))
     decision.highlight_words([ladder.decision.value], style=STYLES[ladder.decision])
     print_line(console, decision)
     if ladder.settle:
         print_line(console, f"What would settle it: {plain_text(ladder.settle)}.")
+    for line in (*wording.bet_lines(ladder), *wording.ladder_lines(ladder)):
+        print_line(console, line)
 
 
 def _print_forgetting(console: Console, comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,13 @@ from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
 from harness.compare.stats.observed_power import MAX_SEEDS, ObservedPower
-from harness.compare.verdict.verdict_text import MULTIPLIED, cost_multipliers, decision_phrase
+from harness.compare.verdict.verdict_text import (
+    MULTIPLIED,
+    bet_sentence,
+    cost_multipliers,
+    decision_phrase,
+    place_phrase,
+)
 from harness.core.number_format import (
     MISSING,
     format_number,
@@ -38,21 +45,25 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 
 def k_meaning(comparison: Comparison) -> str:
     """Return what k and the brackets mean; '' if no treatment has a multiplier."""
-    multipliers = [ladder.k for ladder in comparison.ladder if ladder.k and ladder.k.k is not None]
+    multipliers = [
+        ladder.here.k for ladder in comparison.ladder
+        if ladder.here and ladder.here.k and ladder.here.k.k is not None
+    ]  # fmt: skip
     if not multipliers:
         return ""
     control, quantity = plain_text(comparison.rule.control), MULTIPLIED[multipliers[0].estimand]
     amount = f"as {'many' if quantity == 'tokens' else 'much'} {quantity}"
     return (
         f"k: {control} needs k times {amount} for the same loss; above 1 the variant is better, below 1 "
-        "worse. Per FLOP and per second, k counts these instead. In square brackets: 95 % intervals."
+        "worse. Per FLOP and per second, k counts these instead. In square brackets: 95 % intervals, where "
+        "none other is named."
     )
 
 
 def decision_line(ladder: Ladder) -> str:
-    """Return the decision over all scales and its reason, with the code in brackets."""
+    """Return the decision at the largest scale and its reason, with the code in brackets."""
     phrase = decision_phrase(ladder.decision, treatment=ladder.variant, control=ladder.control)
-    return plain_text(f"{phrase}: {ladder.reason} ({ladder.decision.value}).")
+    return plain_text(f"{phrase}{place_phrase(ladder)}: {ladder.reason} ({ladder.decision.value}).")
 
 
 def format_effect(item: Effect) -> str:
@@ -128,23 +139,56 @@ def input_wait_text(shares: Mapping[str, float]) -> str:
     )
 
 
-def pooled_line(comparison: Comparison, ladder: Ladder) -> str:
-    """Return k over all scales per token, per FLOP and per second, with the number of pairs and p."""
-    scales = f"{len(ladder.scales)} scale{'s' * (len(ladder.scales) != 1)}"
-    if ladder.k is None or ladder.k.k is None:
-        return f"Over {scales}: no multiplier."
-    p = f", {format_p_statement(ladder.p_holm)} after Holm's correction" if ladder.p_holm is not None else ""
-    costs = {PER_UNIT[ladder.k.estimand]: ladder.k}
+def here_line(comparison: Comparison, ladder: Ladder) -> str:
+    """Return k of the largest scale per token, per FLOP and per second, with the number of pairs and p."""
+    here = ladder.here
+    if here is None:
+        return "No scale has a result yet."
+    p = f", {format_p_statement(here.p_holm)} after Holm's correction" if here.p_holm is not None else ""
+    start = f"At {here.scale} ({here.delta.n} pairs{p}): "
+    if here.k is None or here.k.k is None:
+        return f"{start}loss difference {format_effect(here.delta)}, no multiplier."
+    costs = {PER_UNIT[here.k.estimand]: here.k}
     costs |= cost_multipliers(ladder, comparison.times.get(STEP_SECONDS, {}))
     numbers = ", ".join(f"{format_multiplier(k)} {cost}" for cost, k in costs.items())
     hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
     note = "" if "per second" in costs else f"; not timed per second{hint}"
-    return f"Over {scales} ({ladder.k.n} pairs{p}): k = {numbers}{note}."
+    return f"{start}k = {numbers}{note}."
+
+
+def bet_lines(ladder: Ladder) -> list[str]:
+    """Return what a larger run should take, the drift that this assumes, and what would settle it."""
+    bet = ladder.bet
+    if bet is None:
+        return []
+    seen = "" if bet.estimate.seen_df < 1 else f", corrected by the {bet.estimate.seen_df:.2g} df seen here"
+    sd = math.sqrt(bet.estimate.drift_variance)
+    drift = (
+        f"From {ladder.scales[-1]} to there ln k may move by {sd:.3f} "
+        f"(SD; declared {bet.drift.sd:g} per root e-fold of compute{seen})."
+    )
+    settle = f"What would settle the bet: {bet.settle}." if bet.settle else ""
+    return [plain_text(line) for line in (bet_sentence(ladder), drift, settle) if line]
+
+
+def pooled_line(ladder: Ladder) -> str:
+    """Return k over all scales, or that they have none in common; '' for one scale."""
+    if len(ladder.scales) < 2:
+        return ""
+    if "HETEROGENEOUS" in ladder.flags:
+        p = format_p_statement(ladder.heterogeneity_p)
+        return f"The scales have no k in common (HETEROGENEOUS, {p}), so no pooled k is given."
+    scales = f"{len(ladder.scales)} scales"
+    if ladder.k is None or ladder.k.k is None:
+        return f"Over {scales}: no multiplier."
+    cost = PER_UNIT[ladder.k.estimand]
+    return f"Pooled over {scales} ({ladder.k.n} pairs): k = {format_multiplier(ladder.k)} {cost}."
 
 
 def ladder_lines(ladder: Ladder) -> list[str]:
-    """Return one sentence each on trend, projection and equivalence over all scales."""
-    lines = []
+    """Return one sentence each on equivalence at the largest scale, and on pooled k, trend and line over all
+    scales, which describe and decide nothing."""
+    lines = [pooled_line(ladder)]
     if ladder.k_compute and ladder.k_compute.k is not None:
         lines.append(f"Along the ladder, in compute: k = {format_multiplier(ladder.k_compute)}.")
     if trend := ladder.trend:
@@ -155,17 +199,17 @@ def ladder_lines(ladder: Ladder) -> list[str]:
         )
     if ladder.projection:
         lines.append(_projection_text(ladder.projection))
-    test = ladder.equivalence
+    test = ladder.here.equivalence if ladder.here else None
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
         p = format_p_statement(test.p)
         lines.append(f"Equivalence within ±{format_number(test.margin, 2)} in ln k {outcome} ({p}).")
-    return lines
+    return [line for line in lines if line]
 
 
 def _projection_text(projection: Projection) -> str:
     k = format_multiplier_interval(projection.k, projection.low, projection.high)
-    text = f"At {format_scientific(projection.flops)} FLOPs: k = {k} (prediction interval, EXTRAPOLATION)"
+    text = f"The line through the scales is at k = {k} at {format_scientific(projection.flops)} FLOPs"
     if projection.crossing_flops:
-        text += f"; the line crosses k = 1 at {format_scientific(projection.crossing_flops)} FLOPs"
-    return text + "."
+        text += f" and crosses 1 at {format_scientific(projection.crossing_flops)}"
+    return f"{text} (EXTRAPOLATION; it decides nothing)."
