@@ -18,13 +18,8 @@ from harness.compare.results.to_json import dumps, to_json
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats.bet import Bet, Drift, bet_at
 from harness.compare.stats.block_variance import SeedBlock, block_effect, seed_block
-from harness.compare.stats.compute_multiplier import (
-    ControlSlope,
-    compute_multiplier,
-    fit_ladder,
-    horizon_slope,
-    pooled_multiplier,
-)
+from harness.compare.stats.compute_multiplier import compute_multiplier, pooled_multiplier
+from harness.compare.stats.control_slope import ControlSlope, fit_ladder, horizon_slope
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.heterogeneity import heterogeneity_p
 from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p, tost

@@ -14,12 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.compare.inputs.noise_floor import noise_floor
-from harness.compare.stats.compute_multiplier import (
-    compute_multiplier,
-    fit_ladder,
-    horizon_slope,
-    pooled_multiplier,
-)
+from harness.compare.stats.compute_multiplier import compute_multiplier, pooled_multiplier
+from harness.compare.stats.control_slope import fit_ladder, horizon_slope
 from harness.compare.stats.distributions import clopper_pearson
 from harness.compare.stats.estimates import Direction, Effect, Multiplier
 from harness.compare.stats.multiple_testing import holm

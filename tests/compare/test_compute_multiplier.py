@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.compare.stats import compute_multiplier, paired_effects
+from harness.compare.stats import compute_multiplier, control_slope, paired_effects
 from harness.compare.stats.estimates import SlopeAxis
 from tests.compare.numbers import exactly, made
 
@@ -21,7 +21,7 @@ def test_multiplier_recovers_k_exactly_on_a_power_law():
     delta = paired_effects.effect_from_deltas(
         curve(k * tokens) - curve(tokens) + np.array([-1e-9, 1e-9, 0, 0])
     )
-    slope = compute_multiplier.horizon_slope([curve(tokens / 2)] * 2, [curve(tokens)] * 2, 2.0)
+    slope = control_slope.horizon_slope([curve(tokens / 2)] * 2, [curve(tokens)] * 2, 2.0)
     found = compute_multiplier.compute_multiplier(delta, slope)
     assert found.k == pytest.approx(k, rel=1e-6)
     assert found.estimand is SlopeAxis.k_tokens
@@ -29,7 +29,7 @@ def test_multiplier_recovers_k_exactly_on_a_power_law():
 
 
 def test_plain_chord_is_the_difference_over_the_slope():
-    slope = compute_multiplier.horizon_slope([3.2, 3.3], [3.0, 3.1], 2.0, exponent=0)
+    slope = control_slope.horizon_slope([3.2, 3.3], [3.0, 3.1], 2.0, exponent=0)
     found = compute_multiplier.compute_multiplier(
         paired_effects.effect_from_deltas([-0.02, -0.03, -0.01, -0.02]), slope
     )
@@ -37,8 +37,8 @@ def test_plain_chord_is_the_difference_over_the_slope():
 
 
 def test_slope_out_of_range():
-    flat = compute_multiplier.horizon_slope([3.0, 3.0], [3.1, 3.1], 2.0)
-    steep = compute_multiplier.horizon_slope([3.1, 3.1], [3.0, 3.0], 2.0)
+    flat = control_slope.horizon_slope([3.0, 3.0], [3.1, 3.1], 2.0)
+    steep = control_slope.horizon_slope([3.1, 3.1], [3.0, 3.0], 2.0)
     for slope, size in ((flat, 0.01), (steep, 5.0)):
         found = compute_multiplier.compute_multiplier(
             paired_effects.effect_from_deltas(size + np.array([0.0, 1e-5, -1e-5, 2e-5])), slope
@@ -49,12 +49,12 @@ def test_slope_out_of_range():
 
 def test_ladder_fit_recovers_its_curve():
     flops = np.array([1e15, 1e16, 1e17, 1e18, 1e19])
-    fit = compute_multiplier.fit_ladder(flops, 1.8 + 3.0 * (flops / 1e17) ** -0.15)
+    fit = control_slope.fit_ladder(flops, 1.8 + 3.0 * (flops / 1e17) ** -0.15)
     assert (fit.E, fit.a, fit.b, fit.C0) == pytest.approx((1.8, 3.0, 0.15, 1e17), rel=1e-4)
     assert fit.slopes[2].g == pytest.approx(0.45, rel=1e-4)
     assert not fit.slopes[0].flags
-    assert compute_multiplier.fit_ladder(flops[:3], [3.0, 2.5, 2.2]) is None
-    assert "POOR_FIT" in compute_multiplier.fit_ladder(flops, [3.0, 2.0, 3.0, 2.0, 3.0]).slopes[0].flags
+    assert control_slope.fit_ladder(flops[:3], [3.0, 2.5, 2.2]) is None
+    assert "POOR_FIT" in control_slope.fit_ladder(flops, [3.0, 2.0, 3.0, 2.0, 3.0]).slopes[0].flags
 
 
 def test_pooling_by_hand():

@@ -28,6 +28,13 @@ def t_critical(df: float, level: float) -> float:
     return float(special.stdtrit(df, (1 + level) / 2))
 
 
+def t_df(critical: float, level: float) -> float:
+    """Return the df at which `t_critical` is `critical`; infinite if that is at most the normal one."""
+    if critical <= t_critical(math.inf, level) * (1 + 1e-9):
+        return math.inf
+    return float(special.stdtridf((1 + level) / 2, critical))
+
+
 def t_power(noncentrality: float, df: float, level: float) -> float:
     """Return the power of a two-sided t-test at significance 1 - level with t centred at `noncentrality`."""
     critical = t_critical(df, level)

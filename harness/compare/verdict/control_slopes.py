@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.compare.inputs.pairing import PairedRuns
-from harness.compare.stats.compute_multiplier import ControlSlope, fit_ladder, horizon_slope
+from harness.compare.stats.control_slope import ControlSlope, fit_ladder, horizon_slope
 from harness.records.run.training_target import END
 
 
