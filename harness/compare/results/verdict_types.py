@@ -144,6 +144,7 @@ class BetVerdict:
     reason: str
     settle: str
     """Next step that would decide it; empty if it is decided."""
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

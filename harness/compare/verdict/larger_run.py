@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import BetVerdict
+from harness.compare.results.verdict_types import BetVerdict, Rung
 from harness.compare.stats.bet import DATA_DRIFT, Bet, BetDecision, Drift, bet_at
 from harness.compare.stats.distributions import t_critical
+from harness.compare.stats.multiple_testing import holm
 from harness.compare.verdict.decide import MAX_MORE_SEEDS, explain_flags, seeds_text
 from harness.compare.verdict.flags import WITHHOLDS_DIRECTION, blocking_flags
-from harness.compare.verdict.largest_scale import largest_draft
-from harness.compare.verdict.per_scale import DraftRung
 
 TARGET_RATIO = 10.0
 """Default target: FLOPs over those of the largest scale."""
@@ -20,59 +19,69 @@ FAR_RATIO = 100.0
 """Ratio of FLOPs above which a target is far from everything that was trained."""
 
 
-def estimate_bet(drafts: Sequence[DraftRung]) -> Bet | None:
-    """Return ln k at the target. None if a flag blocks the comparison, the largest scale has no interval or
-    no FLOPs, or the target is not beyond it."""
-    last, rule = largest_draft(drafts), drafts[0].context.rule
-    if last is None or any(blocking_flags(draft.flags) for draft in drafts) or last.k is None:
-        return None
-    points = [(flops, draft.k) for draft in drafts if draft.k and (flops := _control_flops(draft))]
-    flops = _control_flops(last)
-    if not flops:
-        return None
-    target = rule.target or TARGET_RATIO * flops
-    return bet_at([math.log(x) for x, _ in points], [k for _, k in points], target, declared_drift(drafts))
+def judge_bets(
+    rule: Rule,
+    rungs: Mapping[str, Sequence[Rung]],
+    drifts: Mapping[str, Drift],
+    target_flops: float | None = None,
+) -> dict[str, BetVerdict | None]:
+    """Return the bet on each treatment for a run of `target_flops`; None: the target of the rule. rungs: the
+    scales of each treatment, smallest first. A bet is None where `estimate_bet` is."""
+    bets = {name: estimate_bet(rule, scales, drifts[name], target_flops) for name, scales in rungs.items()}
+    p_holm = holm([bet.p if bet else None for bet in bets.values()], len(rule.family))
+    return {
+        name: judge_bet(rule, rungs[name], bet, p, drifts[name]) if bet else None
+        for (name, bet), p in zip(bets.items(), p_holm, strict=True)
+    }
 
 
-def declared_drift(drafts: Sequence[DraftRung]) -> Drift:
-    """Return the drift of the rule; without one that of the kind of question."""
-    rule = drafts[0].context.rule
-    runs = [run for d in drafts for run in (*d.pairing.control_runs, *d.pairing.treatment_runs)]
-    nodes = {node for run in runs for node in run.provenance.touches}
-    touches_data = any(node == "data" or node.startswith("data.") for node in nodes)
+def estimate_bet(
+    rule: Rule, rungs: Sequence[Rung], drift: Drift, target_flops: float | None = None
+) -> Bet | None:
+    """Return ln k of one treatment at the target. None if a flag blocks the comparison, the largest scale has
+    no interval or no FLOPs, or the target is not beyond it."""
+    last = largest_rung(rungs)
+    if last is None or any(blocking_flags(rung.flags) for rung in rungs) or not last.k or not last.flops:
+        return None
+    points = [(math.log(rung.flops), rung.k) for rung in rungs if rung.k and rung.flops]
+    target = target_flops or rule.target or TARGET_RATIO * last.flops
+    return bet_at([x for x, _ in points], [k for _, k in points], target, drift)
+
+
+def largest_rung(rungs: Sequence[Rung]) -> Rung | None:
+    """Return the largest scale that has a result; None if none has."""
+    return next((rung for rung in reversed(rungs) if rung.n), None)
+
+
+def declared_drift(rule: Rule, touches: Iterable[str]) -> Drift:
+    """Return the drift of the rule; without one that of the kind of question. touches: the nodes of the
+    config that the variants declare."""
+    touches_data = any(node == "data" or node.startswith("data.") for node in touches)
     default = DATA_DRIFT if touches_data else Drift()
     return Drift(rule.drift, default.df) if rule.drift else default
 
 
-def judge_bet(drafts: Sequence[DraftRung], estimate: Bet | None, p_holm: float | None) -> BetVerdict | None:
+def judge_bet(
+    rule: Rule, rungs: Sequence[Rung], estimate: Bet, p_holm: float | None, drift: Drift
+) -> BetVerdict:
     """Decide a bet from its estimate and the one-sided p, corrected over the treatments."""
-    last = largest_draft(drafts)
-    if estimate is None or last is None:
-        return None
-    rule, pairing = last.context.rule, last.pairing
+    last = largest_rung(rungs) or rungs[-1]
     decision = estimate.decide(1.0 if p_holm is None else p_holm, rule.bet_margin, rule.alpha)
-    withheld = sorted(WITHHOLDS_DIRECTION.intersection(flag for draft in drafts for flag in draft.flags))
+    withheld = sorted(WITHHOLDS_DIRECTION.intersection(flag for rung in rungs for flag in rung.flags))
     if withheld and decision in (BetDecision.BET_A, BetDecision.BET_B):
         decision = BetDecision.OPEN
-    flags = bet_flags(drafts, estimate, p_holm)
-    lean = pairing.variant if estimate.log_k > 0 else pairing.control if estimate.log_k < 0 else ""
-    settle = _next_step(estimate, last.delta.n) if decision is BetDecision.OPEN else ""
+    flags = _bet_flags(rule, rungs, estimate, p_holm)
+    lean = last.variant if estimate.log_k > 0 else last.control if estimate.log_k < 0 else ""
+    settle = _next_step(estimate, last.n) if decision is BetDecision.OPEN else ""
     reason = explain_flags(withheld) if withheld else _reason(decision, estimate, rule, flags)
-    return BetVerdict(decision, estimate, p_holm, lean, declared_drift(drafts), reason, settle)
+    return BetVerdict(decision, estimate, p_holm, lean, drift, reason, settle, flags)
 
 
-def _control_flops(draft: DraftRung) -> float:
-    """Return the model FLOPs of one control run; 0 if they are not known."""
-    controls, _ = draft.pairing.judged_results
-    return controls[0][1].flops if controls else 0.0
-
-
-def bet_flags(drafts: Sequence[DraftRung], estimate: Bet, p_holm: float | None) -> tuple[str, ...]:
-    """Return the flags of a bet."""
-    last, rule = largest_draft(drafts), drafts[0].context.rule
-    flops = _control_flops(last) if last else 0.0
+def _bet_flags(rule: Rule, rungs: Sequence[Rung], estimate: Bet, p_holm: float | None) -> tuple[str, ...]:
+    last = largest_rung(rungs)
+    flops = last.flops or 0.0 if last else 0.0
     conditions = {
-        "ONE_SCALE": sum(draft.k is not None for draft in drafts) == 1,
+        "ONE_SCALE": sum(rung.k is not None for rung in rungs) == 1,
         "TREND_AGAINST": estimate.against_line and p_holm is not None and p_holm < rule.alpha,
         "DECLARED_DRIFT": estimate.seen_df < 1,
         "TARGET_FAR": estimate.target_flops > FAR_RATIO * flops,

@@ -7,15 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Ladder, Rung
-from harness.compare.stats.bet import Bet
+from harness.compare.results.verdict_types import BetVerdict, Ladder, Rung
 from harness.compare.stats.compute_multiplier import pooled_multiplier
 from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.heterogeneity import LEVEL, heterogeneity_p
-from harness.compare.stats.multiple_testing import holm, sign_flip, smallest_p
+from harness.compare.stats.multiple_testing import sign_flip, smallest_p
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.verdict.decide import decide_here, next_step_for_ladder
-from harness.compare.verdict.larger_run import bet_flags, estimate_bet, judge_bet
+from harness.compare.verdict.larger_run import declared_drift, judge_bets
 from harness.compare.verdict.largest_scale import CorrectedTest, here_numbers, largest_draft
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
@@ -28,20 +27,22 @@ def judge_ladders(
     tests: Mapping[str, CorrectedTest],
 ) -> tuple[Ladder, ...]:
     """Judge each treatment over its scales. tests: those of the largest scales, corrected together."""
-    bets = {name: estimate_bet(drafts) for name, drafts in ladders.items()}
-    p_bets = holm([bet.p if bet else None for bet in bets.values()], len(rule.family))
+    drifts = {name: declared_drift(rule, _touched_nodes(drafts)) for name, drafts in ladders.items()}
+    bets = judge_bets(rule, rungs, drifts)
     without_bets = [_judge_ladder(drafts, rungs[name], tests[name]) for name, drafts in ladders.items()]
-    return tuple(
-        _add_bet(ladder, ladders[ladder.variant], bets[ladder.variant], p_bet)
-        for ladder, p_bet in zip(without_bets, p_bets, strict=True)
-    )
+    return tuple(_add_bet(ladder, bets[ladder.variant]) for ladder in without_bets)
 
 
-def _add_bet(ladder: Ladder, drafts: Sequence[DraftRung], estimate: Bet | None, p: float | None) -> Ladder:
-    if estimate is None:
+def _touched_nodes(drafts: Sequence[DraftRung]) -> set[str]:
+    """Return the nodes of the config that the variants declare."""
+    runs = [run for d in drafts for run in (*d.pairing.control_runs, *d.pairing.treatment_runs)]
+    return {node for run in runs for node in run.provenance.touches}
+
+
+def _add_bet(ladder: Ladder, bet: BetVerdict | None) -> Ladder:
+    if bet is None:
         return ladder
-    flags = tuple(sorted({*ladder.flags, *bet_flags(drafts, estimate, p)}))
-    return dataclasses.replace(ladder, bet=judge_bet(drafts, estimate, p), flags=flags)
+    return dataclasses.replace(ladder, bet=bet, flags=tuple(sorted({*ladder.flags, *bet.flags})))
 
 
 def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: CorrectedTest) -> Ladder:
