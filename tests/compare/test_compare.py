@@ -32,7 +32,9 @@ def test_sound_sweep_finds_the_truth(tmp_path):
     assert not comparison.deviations
     assert all(state.problem == "" for state in comparison.runs)
     assert "B_BETTER" in comparison.verdict
-    assert ladder.settle.startswith("the next scale")
+    assert ladder.settle == ""
+    assert ladder.here
+    assert (ladder.here.scale, ladder.here.delta) == ("m", comparison.rungs[-1].delta)
 
 
 def test_json_is_stable_and_complete(tmp_path):
@@ -368,13 +370,14 @@ def test_swapping_control_and_treatment_flips_the_signs_exactly(tmp_path):
 
 
 def test_five_percent_more_tokens_relabelled(tmp_path):
-    """B := A with 5 % more tokens under A's label: ln 1.05 lies inside the pooled interval."""
+    """B := A with 5 % more tokens under A's label: ln 1.05 lies inside the interval of the largest scale."""
     recipe = Recipe(variants={"mha": 1.0, "hybrid": 1.05}, seeds=tuple(range(5)), with_steps=False, rng=11)
     (ladder,) = judged(tmp_path, recipe).ladder
-    assert ladder.k.log_low is not None
-    assert ladder.k.log_high is not None
-    assert ladder.k.log_low < math.log(1.05) < ladder.k.log_high
-    assert ladder.k.log_high - ladder.k.log_low < 0.02
+    assert ladder.here
+    assert ladder.here.k.log_low is not None
+    assert ladder.here.k.log_high is not None
+    assert ladder.here.k.log_low < math.log(1.05) < ladder.here.k.log_high
+    assert ladder.here.k.log_high - ladder.here.k.log_low < 0.02
 
 
 def test_one_percent_fewer_tokens_is_found_at_the_slopes_size(tmp_path):

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from harness.compare.results.verdict_types import Decision
 from harness.compare.stats import paired_effects
 from harness.compare.verdict.decide import (
-    decide_ladder,
+    decide_here,
     decide_rung,
     next_step_for_rung,
     seeds_to_clear,
     seeds_to_halve,
 )
-from tests.compare.numbers import made
+from tests.report.example import rung
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "largest", "tost", "flags", "decision"),
+    ("at_largest", "flags", "decision"),
     [
-        (0.01, 0.05, -0.1, None, (), "B_BETTER"),
-        (0.01, 0.05, 0.1, None, (), "INCONCLUSIVE"),
-        (-0.05, -0.01, 0.1, None, (), "A_BETTER"),
-        (-0.05, -0.01, -0.1, None, (), "INCONCLUSIVE"),
-        (-0.005, 0.005, 0.1, 0.01, (), "EQUIVALENT"),
-        (-0.05, 0.05, 0.1, 0.3, (), "INCONCLUSIVE"),
-        (0.01, 0.05, -0.1, None, ("LOW_DF",), "B_BETTER"),
-        (0.01, 0.05, -0.1, None, ("MIXED_CODE",), "INVALID"),
+        ("B_BETTER", (), "B_BETTER"),
+        ("A_BETTER", ("LOW_DF",), "A_BETTER"),
+        ("EQUIVALENT", (), "EQUIVALENT"),
+        ("B_BETTER", ("MIXED_CODE",), "INVALID"),
+        ("B_BETTER", ("DECAY_UNVERIFIED",), "INCONCLUSIVE"),
+        ("EQUIVALENT", ("DECAY_UNVERIFIED",), "EQUIVALENT"),
+        (None, (), "INCONCLUSIVE"),
     ],
 )
-def test_decision_of_a_ladder(low, high, largest, tost, flags, decision):
-    effect = paired_effects.effect_from_deltas(largest + np.array([0.01, -0.01, 0.0, 0.0]))
-    found = decide_ladder(made(0.5 * (low + high), 0.01), low, high, effect, tost, flags, 0.05)
-    assert found.decision.value == decision
+def test_a_ladder_is_decided_by_its_largest_scale_unless_a_flag_of_any_forbids(at_largest, flags, decision):
+    largest = at_largest and dataclasses.replace(rung("m", "b", 0.1), decision=Decision(at_largest))
+    assert decide_here(largest, flags).decision.value == decision
 
 
 @pytest.mark.parametrize(("n", "more"), [(3, 2), (5, 8), (8, 17)])

@@ -47,7 +47,7 @@ def test_one_seed_is_said_in_words_wherever_the_verdict_is(tmp_path):
     assert ONE_SEED in ladder.reason
     assert ONE_SEED in comparison.verdict
     assert ONE_SEED in json.loads(dumps(comparison))["verdict"]
-    assert (ladder.k, ladder.holm_low, ladder.trend, ladder.projection) == (None,) * 4
+    assert (ladder.k, ladder.bet, ladder.trend, ladder.projection) == (None,) * 4
     assert "smaller scales" in ladder.settle
 
 

@@ -7,10 +7,12 @@ import math
 
 import pytest
 
-from harness.compare.results.verdict_types import Decision, Ladder
-from harness.compare.stats.estimates import SlopeAxis
+from harness.compare.results.verdict_types import Decision, Here, Ladder
+from harness.compare.stats.bet import BetDecision
+from harness.compare.stats.estimates import Multiplier, SlopeAxis
 from harness.compare.verdict.verdict_text import (
     NOTHING,
+    bet_sentence,
     cost_multipliers,
     scaled_multiplier,
     tokens_phrase,
@@ -22,10 +24,24 @@ from tests.report.example import ladder, multiplier
 
 def judged(log_k: float, decision: Decision, *, flops: float | None = None, **changes) -> Ladder:
     """A ladder whose treatment needs `flops` times the control's FLOPs per token."""
+    item = ladder("short", log_k)
     k = multiplier(log_k, 0.03)
     k = dataclasses.replace(k, n=9, k_per_flop=None if flops is None else math.exp(log_k) / flops)
-    given = {"k": k, "decision": decision, "reason": "the reason", **changes}
-    return dataclasses.replace(ladder("short", log_k), **given)
+    given = {"here": with_k(item.here, k), "bet": None, "scales": ("m",), "decision": decision}
+    return dataclasses.replace(item, **given | {"reason": "the reason", **changes})
+
+
+def with_k(here: Here | None, k: Multiplier | None) -> Here:
+    assert here
+    return dataclasses.replace(here, k=k)
+
+
+def judged_bet(decision: BetDecision, log_k: float) -> Ladder:
+    bet = ladder("short", log_k).bet
+    assert bet
+    return judged(
+        log_k, Decision.A_BETTER, bet=dataclasses.replace(bet, decision=decision), scales=("s", "m")
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,6 +78,31 @@ def test_a_colleague_would_say_it_so(decision, log_k, sentence):
     assert verdict_sentence(judged(log_k, decision), {}) == sentence
 
 
+@pytest.mark.parametrize(
+    ("decision", "log_k", "phrase"),
+    [
+        (BetDecision.BET_B, 0.2, "bet on short"),
+        (BetDecision.BET_A, -0.2, "bet on mha"),
+        (BetDecision.EITHER, 0.01, "either short or mha will do"),
+        (BetDecision.OPEN, -0.01, "the choice between short and mha is open"),
+    ],
+)
+def test_the_second_answer_names_target_decision_interval_and_chance(decision, log_k, phrase):
+    sentence = bet_sentence(judged_bet(decision, log_k))
+    k, low, high = (math.exp(log_k + d) for d in (0.0, -0.1, 0.1))
+    assert sentence.startswith(f"For a run of 1.2e18 FLOPs, {phrase}: ")
+    leader = "short" if log_k > 0 else "mha"
+    assert f"({decision.value}; k = {k:.3f} [{low:.3f}, {high:.3f}] at 90 %; {leader} is better" in sentence
+    assert sentence.endswith("there with chance 0.70).")
+
+
+def test_the_scale_is_named_where_there_are_several():
+    item = judged_bet(BetDecision.OPEN, -0.1)
+    assert verdict_sentence(item, {}).startswith("short is worse than mha at m: ")
+    assert verdict_sentence(item, {}).endswith(bet_sentence(item))
+    assert bet_sentence(dataclasses.replace(item, bet=None)) == ""
+
+
 def test_a_positive_control_is_named_as_one():
     sentence = verdict_sentence(judged(-0.1, Decision.A_BETTER, positive_control=True), {})
     assert sentence.startswith("short, the positive control, is worse than mha: ")
@@ -95,7 +136,7 @@ def test_a_factor_moves_k_and_its_interval_and_keeps_their_ratio():
     assert moved.k == pytest.approx(1.25 * math.exp(-0.1))
     assert moved.high / moved.low == pytest.approx(k.high / k.low)  # pyright: ignore
     assert moved.log_low == pytest.approx(math.log(moved.low))  # pyright: ignore
-    assert cost_multipliers(dataclasses.replace(judged(0, Decision.A_BETTER), k=None), {"mha": 1.0}) == {}
+    assert cost_multipliers(judged(0, Decision.A_BETTER, here=None), {"mha": 1.0}) == {}
 
 
 def test_large_and_compute_multipliers_in_words():
@@ -103,10 +144,12 @@ def test_large_and_compute_multipliers_in_words():
         "mha needs 3.2 times the tokens for the same loss"
     )
     item = judged(-0.1, Decision.A_BETTER)
-    assert item.k
-    compute = dataclasses.replace(item, k=dataclasses.replace(item.k, estimand=SlopeAxis.k_compute))
+    assert item.here
+    assert item.here.k
+    k = dataclasses.replace(item.here.k, estimand=SlopeAxis.k_compute)
+    compute = dataclasses.replace(item, here=with_k(item.here, k))
     assert tokens_phrase(compute) == "mha needs 9.5 % less compute for the same loss"
-    assert tokens_phrase(dataclasses.replace(item, k=None)) == ""
+    assert tokens_phrase(dataclasses.replace(item, here=with_k(item.here, None))) == ""
 
 
 def test_one_line_a_treatment_whatever_the_names():

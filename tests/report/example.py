@@ -7,17 +7,20 @@ import math
 from harness.compare.results.comparison import Comparison, Deviation, Rule
 from harness.compare.results.context_types import DivergenceCount, FairnessRow, RunState
 from harness.compare.results.verdict_types import (
+    BetVerdict,
     Criterion,
     Decision,
     DomainEffect,
     Equivalence,
     GateResult,
+    Here,
     IsoRow,
     Ladder,
     Look,
     Pair,
     Rung,
 )
+from harness.compare.stats.bet import Bet, BetDecision, Drift
 from harness.compare.stats.estimates import (
     Direction,
     Effect,
@@ -68,15 +71,26 @@ def rung(scale: str, variant: str, log_k: float, *, control: str = "mha", n: int
 
 def ladder(variant: str, log_k: float, *, control: str = "mha", positive: bool = False) -> Ladder:
     pooled = multiplier(log_k, 0.03)
+    here = Here(
+        "m", effect(-0.11 * log_k, 0.004), multiplier(log_k, 0.04), 0.01, 0.02, log_k - 0.03, log_k + 0.03,
+        Equivalence(0.01, 0.4, False),
+    )  # fmt: skip
+    estimate = Bet(
+        1.2e18, log_k, 0.05, 4.0, log_k - 0.1, log_k + 0.1, 0.3, 0.7 if log_k > 0 else 0.3, 0.0024, 0.4, log_k
+    )
     return Ladder(
-        variant=variant, control=control, positive_control=positive, scales=tuple(SCALES), k=pooled,
-        p=0.01, p_holm=0.02, holm_low=log_k - 0.03, holm_high=log_k + 0.03,
-        trend=Trend(-0.004, -0.02, 0.012, 0.5, 3.0, 3, Direction.UNRESOLVED, -0.004),
+        variant=variant, control=control, positive_control=positive, scales=tuple(SCALES), here=here,
+        bet=BetVerdict(
+            BetDecision.OPEN, estimate, 0.6, variant if log_k > 0 else control, Drift(),
+            "k there is not clear of 1", "the next scale",
+        ),
+        k=pooled, heterogeneity_p=0.4,
+        trend=Trend(-0.004, -0.02, 0.012, 0.5, 3.0, 3, Direction.UNRESOLVED, math.copysign(0.004, -log_k)),
         projection=Projection(
             1.2e18, math.exp(log_k - 0.01), math.exp(log_k - 0.12), math.exp(log_k + 0.1),
             log_k - 0.01, log_k - 0.12, log_k + 0.1, None,
         ),
-        sign_flip=0.0039, smallest_p=0.0039, equivalence=Equivalence(0.01, 0.4, False), k_compute=None,
+        sign_flip=0.0039, smallest_p=0.0039, k_compute=None,
         flags=("SLOPE_LOCAL", "EXTRAPOLATION"),
         decision=Decision.A_BETTER if positive else Decision.INCONCLUSIVE,
         reason="the pooled interval lies below 1" if positive else "the pooled interval holds 1",

@@ -97,9 +97,11 @@ def test_figures_are_charts_by_name(opened: OpenedSweep):
 
 
 def test_the_verdict_comes_first(opened: OpenedSweep):
-    assert repr(opened).splitlines()[0].startswith("hybrid is better than mha: mha needs 3.9 % more tokens")
+    assert (
+        repr(opened).splitlines()[0].startswith("hybrid is better than mha at m: mha needs 4.1 % more tokens")
+    )
     assert repr(opened).splitlines()[-1] == "synthetic: 27 runs (27 finished)"
-    assert opened._repr_html_().startswith("<p><b>hybrid is better than mha: ")
+    assert opened._repr_html_().startswith("<p><b>hybrid is better than mha at m: ")
 
 
 def test_names_do_nothing_in_a_notebook(tmp_path):

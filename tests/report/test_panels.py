@@ -162,11 +162,18 @@ def test_the_ladder_shows_each_rung_with_its_interval(told: Comparison, drawn):
             assert float(row[name]) == pytest.approx(getattr(rung.k, name), rel=1e-5)
 
 
-def test_the_line_of_the_trend_ends_in_the_projection(drawn):
+def test_the_line_of_the_trend_ends_in_the_projection_and_the_bet_stands_at_the_target(drawn, told: Comparison):
     rows = [r for r in rows_of(drawn["ladder"]) if r["variant"] == "short"]
-    (projected,) = [r for r in rows if r["kind"] == "projection"]
     line = [r for r in rows if r["kind"] == "trend"]
-    assert line[-1]["k"] == projected["k"]
+    (ladder,) = [item for item in told.ladder if item.variant == "short"]
+    assert ladder.projection
+    assert ladder.bet
+    assert float(line[-1]["k"]) == pytest.approx(ladder.projection.k, rel=1e-5)
+    (bet,) = [r for r in rows if r["kind"] == "bet"]
+    estimate = ladder.bet.estimate
+    ends = [math.log(float(bet[name])) for name in ("k", "low", "high")]
+    assert ends == pytest.approx([estimate.log_k, estimate.low, estimate.high], rel=1e-4)
+    assert float(bet["flops"]) == pytest.approx(estimate.target_flops)
     assert float(line[0]["k"]) < float(line[-1]["k"]), "a shrinking disadvantage rises towards 1"
 
 
