@@ -1,26 +1,36 @@
 """Benchmark of steps, `python -m harness.inspection.step_benchmark [--steps N] RUN_DIR...`, printed as JSON.
 
-The variants of one block take turns in the order A B B A on the same devices, so that drift of the machine
-affects all alike. The caller must keep the machine idle. Nothing is written into the run directories.
+The first run is the control's. Each other variant of its block takes turns with it in quads A B B A on the
+same devices, so that drift of the machine affects both alike. The caller must keep the machine idle. Nothing
+is written into the run directories.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.pair_check import check_block
 from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
+from harness.inspection.host_load import OtherLoad
+from harness.inspection.timing_quads import (
+    MIN_STEPS,
+    VISIT_STEPS,
+    WARMUP_STEPS,
+    Quads,
+    time_limit,
+    time_quads,
+    visit_steps,
+)
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.find_checkpoint import RunRef
@@ -29,17 +39,15 @@ from harness.records.run.provenance import read_provenance
 if TYPE_CHECKING:
     from harness.training.programs.run_programs import RunPrograms
 
-WARMUP_STEPS, CACHED_BATCHES = 2, 4
-"""Number of untimed first steps of each turn, and of batches on the device that the steps cycle through."""
-TURN_SECONDS, MIN_STEPS = 1.0, 5
-"""Seconds that a turn of the slowest variant lasts, and minimum number of timed steps per turn."""
+CACHED_BATCHES = 4
+"""Number of batches on the device that the steps cycle through."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the measurements as JSON; return 0, or 2 after a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m harness.inspection.step_benchmark")
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run of each variant of one block")
-    parser.add_argument("--steps", type=int, help="timed steps per turn (default: about one second)")
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run of each variant, the control first")
+    parser.add_argument("--steps", type=int, help=f"timed steps of a visit (default: at most {VISIT_STEPS})")
     arguments = parser.parse_args(argv)
     try:
         block = open_block([RunDir(Path(path)) for path in arguments.runs])
@@ -65,31 +73,45 @@ def open_block(runs: Sequence[RunDir]) -> list[RunRef]:
 def check_steps(steps: int | None) -> int | None:
     """Return the option unchanged. Raises UserError if it is below 1."""
     if steps is not None and steps < 1:
-        raise UserError(f"--steps={steps}: give 1 or more, or leave it out for turns of about one second")
+        raise UserError(f"--steps={steps}: give 1 or more, or leave it out for at most {VISIT_STEPS}")
     return steps
 
 
 def time_block(block: Sequence[RunRef], steps: int | None) -> dict[str, Any]:
-    """Return median step seconds per turn and over all turns, and peak bytes per device, by variant."""
+    """Return the log step times of every visit by treatment, and step seconds and peak bytes by variant."""
     variant_programs = {variant.config.variant.name: _make_programs(variant) for variant in block}
     # Memory first, because it compiles the programs before any step is timed.
     peaks = {name: peak_bytes(programs) for name, programs in variant_programs.items()}
-    if not steps:
-        medians = [statistics.median(_time_turn(run, MIN_STEPS)) for run in variant_programs.values()]
-        steps = max(MIN_STEPS, math.ceil(TURN_SECONDS / max(medians)))
-    order = [*variant_programs, *reversed(variant_programs)]
-    turns_by_variant: dict[str, list[list[float]]] = {name: [] for name in variant_programs}
-    for name in order:
-        turns_by_variant[name].append(_time_turn(variant_programs[name], steps))
-    variants = {
-        name: {
-            "step_seconds": statistics.median(itertools.chain(*turns)),
-            "turns": [statistics.median(turn) for turn in turns],
-            "peak_bytes": peaks[name],
-        }
-        for name, turns in turns_by_variant.items()
+    others, start, visit = OtherLoad(), time.perf_counter(), _Visits(variant_programs)
+    seconds = {name: statistics.median(visit(name, MIN_STEPS)) for name in variant_programs}
+    training = sum(seconds[v.config.variant.name] * v.provenance.facts.steps for v in block)
+    control, *treatments = seconds
+    limit = time_limit(training)
+    steps = steps or visit_steps([seconds[control] + seconds[name] for name in treatments], limit)
+    quads = time_quads(control, treatments, visit, steps, limit)
+    step_seconds = _step_seconds(control, quads)
+    return {
+        "scale": block[0].config.scale.name,
+        "control": control,
+        "steps": steps,
+        "visits": quads,
+        "variants": {
+            name: {"step_seconds": step_seconds.get(name, seconds[name]), "peak_bytes": peaks[name]}
+            for name in seconds
+        },
+        "others_share": others.share(),
+        "seconds": time.perf_counter() - start,
     }
-    return {"scale": block[0].config.scale.name, "steps": steps, "order": order, "variants": variants}
+
+
+def _step_seconds(control: str, quads: Quads) -> dict[str, float]:
+    """Return the median over the visits of their statistic, in seconds a step, by variant."""
+    logs: dict[str, list[float]] = {}
+    for name, rows in quads.items():
+        for a1, b1, b2, a2 in rows:
+            logs.setdefault(control, []).extend((a1, a2))
+            logs.setdefault(name, []).extend((b1, b2))
+    return {name: math.exp(statistics.median(values)) for name, values in logs.items()}
 
 
 def peak_bytes(programs: RunPrograms) -> int | None:
@@ -106,18 +128,36 @@ def peak_bytes(programs: RunPrograms) -> int | None:
     return arguments + outputs + plan.temp_size_in_bytes
 
 
-def _time_turn(programs: RunPrograms, steps: int) -> list[float]:
-    """Return the seconds of each timed step, at learning rate 0. Only one state is in memory at a time."""
-    import jax
+class _Visits:
+    """Visits of the variants, at learning rate 0. Only one state is in memory at a time."""
 
-    state, seconds = programs.init_state(), []
-    batches = [programs.put_batch(programs.get_batch(t)) for t in range(CACHED_BATCHES)]
-    jax.block_until_ready((state, batches))
-    for index in range(WARMUP_STEPS + steps):
-        start = time.perf_counter()
-        state, _ = jax.block_until_ready(programs.step(state, batches[index % CACHED_BATCHES], 0.0))
-        seconds.append(time.perf_counter() - start)
-    return seconds[WARMUP_STEPS:]
+    def __init__(self, programs: Mapping[str, RunPrograms]) -> None:
+        self._programs = programs
+        self._loaded: tuple[str, Any, list[Any]] | None = None
+
+    def __call__(self, variant: str, steps: int) -> list[float]:
+        """Return the seconds of each timed step of one visit."""
+        import jax
+
+        if self._loaded is None or self._loaded[0] != variant:
+            self._load(variant)
+        assert self._loaded is not None
+        _, state, batches = self._loaded
+        step, seconds = self._programs[variant].step, []
+        for index in range(WARMUP_STEPS + steps):
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(step(state, batches[index % CACHED_BATCHES], 0.0))
+            seconds.append(time.perf_counter() - start)
+        self._loaded = variant, state, batches
+        return seconds[WARMUP_STEPS:]
+
+    def _load(self, variant: str) -> None:
+        import jax
+
+        self._loaded = None  # the other variant's state goes first
+        programs = self._programs[variant]
+        batches = [programs.put_batch(programs.get_batch(t)) for t in range(CACHED_BATCHES)]
+        self._loaded = variant, *jax.block_until_ready((programs.init_state(), batches))
 
 
 def _open_variant(run: RunDir) -> RunRef:

@@ -1,4 +1,4 @@
-"""Steps are timed in turn, one lane at a time; what is no run of one block is refused in a sentence."""
+"""Steps are timed in turn, one variant at a time; what is no run of one block is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from harness.compare.inputs.step_timing import read_step_timing
 from harness.core.errors import UserError
 from harness.inspection import step_benchmark
 from harness.records.paths import RunDir
@@ -46,12 +47,12 @@ def test_the_command_prints_one_object_and_leaves_the_runs_alone(pair):
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["scale"], answer["steps"]) == ("xs", 3)
-    assert answer["order"] == ["thin", "thick", "thick", "thin"]
+    assert answer["control"] == "thin"
+    assert all(len(quad) == 4 for quad in answer["visits"]["thick"])
+    assert len(answer["visits"]["thick"]) >= 4
     assert answer["variants"].keys() == {"thin", "thick"}
     for measured in answer["variants"].values():
-        assert measured.keys() == {"step_seconds", "turns", "peak_bytes"}
-        assert len(measured["turns"]) == 2
-        assert min(measured["turns"]) <= measured["step_seconds"] <= max(measured["turns"])
+        assert measured.keys() == {"step_seconds", "peak_bytes"}
     assert files(pair) == before
 
 
@@ -62,21 +63,35 @@ def test_a_model_of_many_times_the_size_takes_longer_and_holds_more(pair):
     assert thick["peak_bytes"] > 5 * thin["peak_bytes"]
 
 
-def test_each_variant_is_timed_once_each_way_with_the_same_number_of_steps(pair, monkeypatch):
+def test_each_treatment_is_timed_against_the_control_with_the_same_number_of_steps(pair, monkeypatch):
     asked = []
 
-    def turn(lane, steps):
-        asked.append((lane.config.variant.name, steps))
-        return [0.1 if lane.config.variant.name == "thick" else 0.01] * steps
+    def visit(self, variant, steps):
+        asked.append((variant, steps))
+        return [0.1 if variant == "thick" else 0.01] * steps
 
-    monkeypatch.setattr(step_benchmark, "_time_turn", turn)
+    monkeypatch.setattr(step_benchmark._Visits, "__call__", visit)
     thin, thick = step_benchmark.open_block(pair)
     variant = dataclasses.replace(thin.config.variant, name="third")
     third = dataclasses.replace(thin, config=dataclasses.replace(thin.config, variant=variant))
     answer = step_benchmark.time_block([thin, thick, third], None)
-    assert answer["steps"] == 10
-    assert answer["order"] == ["thin", "thick", "third", "third", "thick", "thin"]
-    assert asked[3:] == [(name, 10) for name in answer["order"]]
+    assert answer["steps"] == 16, "twenty steps of both treatments would take over twenty seconds"
+    order = ("thin", "thick", "thick", "thin") * 4 + ("thin", "third", "third", "thin") * 4
+    assert asked[3:] == [(name, 16) for name in order]
+    timing = read_step_timing(answer)
+    assert timing.ratios["thick"].ratio == pytest.approx(10)
+    assert timing.ratios["third"].ratio == pytest.approx(1)
+    assert timing.step_seconds["thick"] == pytest.approx(0.1)
+
+
+def test_visits_of_one_variant_in_a_row_keep_its_state(pair):
+    (thin, thick) = step_benchmark.open_block(pair)
+    programs = {name: step_benchmark._make_programs(each) for name, each in (("a", thin), ("b", thick))}
+    visit = step_benchmark._Visits(programs)
+    for name in "abba":
+        assert len(visit(name, 2)) == 2
+        assert visit._loaded
+        assert visit._loaded[0] == name
 
 
 def test_warm_up_is_left_out(pair, monkeypatch):
@@ -84,7 +99,8 @@ def test_warm_up_is_left_out(pair, monkeypatch):
     monkeypatch.setattr(step_benchmark.time, "perf_counter", lambda: next(clock) ** 2)
     (lane,) = map(step_benchmark._make_programs, step_benchmark.open_block(pair[:1]))
     first = 2 * step_benchmark.WARMUP_STEPS
-    assert step_benchmark._time_turn(lane, 2) == [2 * first + 1, 2 * (first + 2) + 1]
+    visit = step_benchmark._Visits({"thin": lane})
+    assert visit("thin", 2) == [2 * first + 1, 2 * (first + 2) + 1]
 
 
 @pytest.mark.slow

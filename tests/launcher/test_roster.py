@@ -181,7 +181,7 @@ def test_the_timing_pass_times_a_pair_though_singles_are_larger(tmp_path, monkey
         write_status(run.dir, Status(state=State.finished))
     monkeypatch.setattr("harness.launcher.stages.time_steps.subprocess.run", _failing)
     time_variants(sweep_dir(made), make_blocks(runs), said.append)
-    assert said[0].startswith("timing pass: mha, short at 1p5t/seed0")
+    assert said[0].startswith("timing pass: short in turn with mha at 1p5t/seed0")
 
 
 def _failing(command, **_):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness.config.schema.decision import Gate, GateConfig
+from harness.config.schema.decision import Axis, Gate, GateConfig
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.time_steps import time_variants
 from harness.records.run.status import State, Status, write_status
@@ -15,7 +15,10 @@ from harness.records.sweep import ledger
 from harness.records.sweep.timing import read_timing
 from tests.launcher.support import configs, facts
 
-MEASURED = {"scale": "s", "steps": 5, "variants": {"mha": {"step_seconds": 0.1}}}
+MEASURED = {
+    "scale": "s", "control": "mha", "steps": 20, "seconds": 12.3, "others_share": 0.01,
+    "visits": {"short": [[0.0, 0.1, 0.1, 0.0]] * 4}, "variants": {"mha": {"step_seconds": 0.1}},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_it_times_one_block_once_and_keeps_what_it_found(tmp_path, passes):
         time_variants(sweep, blocks, lambda _: None)
     (command,) = passes[0]
     assert command[3] == "harness.inspection.step_benchmark"
-    assert {path.split("/")[-2] for path in command[4:]} == {"mha", "short"}
+    assert [path.split("/")[-2] for path in command[4:]] == ["mha", "short"], "the control first"
     assert len({path.split("/")[-3:][0] for path in command[4:]}) == 1, "one block"
     stored = read_timing(sweep)
     assert stored is not None
@@ -71,6 +74,33 @@ def test_a_damaged_timing_is_timed_again(tmp_path, passes):
 
 def test_without_a_gate_nothing_is_timed(tmp_path, passes):
     time_variants(*finished(tmp_path, Gate.none), lambda _: None)
+    assert passes[0] == []
+
+
+@pytest.mark.parametrize("key", ["axis", "match"])
+def test_a_rule_in_seconds_asks_for_it_too(tmp_path, passes, key):
+    sweep, blocks = finished(tmp_path, Gate.none)
+    for run in (run for block in blocks for run in block.runs):
+        setattr(run.config.rule, key, Axis.seconds)
+    time_variants(sweep, blocks, lambda _: None)
+    assert len(passes[0]) == 1
+
+
+def test_it_says_the_ratio_and_how_long_it_took(tmp_path, passes):
+    said = []
+    time_variants(*finished(tmp_path), said.append)
+    assert said == [
+        "timing pass: short in turn with mha at xs/seed1, alone",
+        "  short: 1.105 times the control's step time [1.105, 1.105], 4 quads of SD 0.0 %",
+        "timing pass: 12 s of steps",
+    ]
+
+
+def test_a_treatment_without_its_control_is_not_timed(tmp_path, passes):
+    sweep, blocks = finished(tmp_path)
+    for run in (run for block in blocks for run in block.runs):
+        run.config.rule.control = "elsewhere"
+    time_variants(sweep, blocks, lambda _: None)
     assert passes[0] == []
 
 

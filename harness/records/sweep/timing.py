@@ -1,4 +1,4 @@
-"""Result of the timing pass, `timing.json`: step time and peak memory of each variant, timed alone."""
+"""Result of the timing pass, `timing.json`: the visits of treatments and control, step times, peak memory."""
 
 from __future__ import annotations
 
