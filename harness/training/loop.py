@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from harness.config.schema.run import FinetuneMethod
+from harness.config.schema.run import FinetuneMethod, ends_decayed
 from harness.data import Batch, update_example_hash
 from harness.parallel.processes.agreement import PreemptionSync
 from harness.records.run.checkpoint_manifest import Manifest
+from harness.records.run.stream_hash import StreamHash
 from harness.records.run.timeline import TRAIN
 from harness.training.output.checkpointer import Checkpointer
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import RunWriter
 from harness.training.programs.run_programs import RunPrograms
-from harness.training.schedule import Segment, ends_decayed, learning_rate
+from harness.training.schedule import Segment, learning_rate
 from harness.training.step import METRICS, TrainState
 
 
@@ -41,6 +42,8 @@ class Progress:
     device_seconds: float
     input_seconds: float = 0.0
     """Part of `device_seconds` spent waiting for input."""
+    stream: StreamHash | None = None
+    """Hash of the examples one by one; None in a run that an earlier version began."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class RunIO:
         manifest = Manifest(
             progress.step, self.identity, self.data_fingerprint, progress.example_hash,
             progress.device_seconds, {}, progress.input_seconds,
+            progress.stream.to_json() if progress.stream else {},
         )  # fmt: skip
         self.checkpointer.save(programs.copy(progress.state), manifest)
 
@@ -96,7 +100,8 @@ def train_segment(
             state, metrics = programs.step(progress.state, tokens_MBT1, rate)
         buffer.add_step(step + 1, rate, metrics)
         example_hash = update_example_hash(progress.example_hash, batch.ids_B)
-        progress = Progress(step + 1, state, example_hash, buffer.device_seconds)
+        stream = progress.stream.update(batch.ids_B.astype("<u8").tobytes()) if progress.stream else None
+        progress = Progress(step + 1, state, example_hash, buffer.device_seconds, stream=stream)
         preempted = preemption.should_stop_after(progress.step) and progress.step < segment.last
         if preempted or progress.step in evaluate_at or progress.step in save_at:
             progress = buffer.flush(progress)

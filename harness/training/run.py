@@ -25,6 +25,7 @@ from harness.records.run.example_hash import write_examples
 from harness.records.run.integrity import branch_is_complete
 from harness.records.run.provenance import Provenance, read_provenance, write_provenance
 from harness.records.run.status import State, read_status
+from harness.records.run.stream_hash import StreamHash, parse_stream
 from harness.records.run.timeline import Timeline
 from harness.records.run.training_target import END, read_target
 from harness.training.loop import Diverged, Preempted, Progress, RunIO, train_segment
@@ -125,7 +126,9 @@ def _train_main(
     _record_environment(task.run, programs, start.step if start else 0)
     if start is None:
         parent = task.provenance.facts.base
-        start = Progress(0, programs.init_state(load_parent_weights(parent) if parent else None), "", 0.0)
+        state = programs.init_state(load_parent_weights(parent) if parent else None)
+        stream = StreamHash.of_run(main_segment(task.config).last * task.config.scale.batch)
+        start = Progress(0, state, "", 0.0, stream=stream)
     profiler = StepProfiler(task.config.profile, writer, start.step)
     try:
         run_io = dataclasses.replace(run_io, profiler=profiler)
@@ -273,7 +276,10 @@ def _restore(run: RunDir, programs: RunPrograms, step: int) -> Progress:
     if manifest is None:
         raise CorruptFile(f"{run.manifest(step)}: the checkpoint at step {step} is missing")
     state = restore(run, step, programs.abstract_state())
-    return Progress(step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds)
+    return Progress(
+        step, state, manifest.example_hash, manifest.device_seconds, manifest.input_seconds,
+        parse_stream(manifest.stream),
+    )  # fmt: skip
 
 
 def _belongs_to_run(run: RunDir, step: int, run_io: RunIO) -> bool:
@@ -293,7 +299,7 @@ def _complete_metrics(run_io: RunIO, end: Progress) -> None:
     if complete_step < end.step:
         raise CorruptFile(f"{run.metrics}: the curve is complete up to step {complete_step} of {end.step}")
     metrics.merge_parts(run)
-    write_examples(run, end.step, end.example_hash)
+    write_examples(run, end.step, end.example_hash, end.stream)
 
 
 def _end_state(error: Exception, run: RunDir) -> tuple[State, str]:

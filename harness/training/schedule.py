@@ -64,11 +64,6 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         )
 
 
-def ends_decayed(schedule: ScheduleConfig) -> bool:
-    """Return whether a run ends at a decayed learning rate. Only such a checkpoint is compared."""
-    return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
-
-
 def learning_rate(schedule: ScheduleConfig, segment: Segment, step: int) -> float:
     """Return the learning rate of the update from `step` to `step + 1`, as a share of the peak. It is an
     argument of the compiled step, not a constant in it, so runs of every length share one program."""

@@ -13,9 +13,11 @@ import pytest
 from harness.core.atomic_files import read_json
 from harness.records.run import checkpoint_manifest, metrics
 from harness.records.run.checkpoint_manifest import valid_steps
+from harness.records.run.example_hash import read_examples
 from harness.records.run.integrity import find_damage
 from harness.records.run.metrics import EVALS, STEPS
 from harness.records.run.status import State, read_status
+from harness.records.run.stream_hash import parse_stream
 from harness.records.run.training_target import write_target
 from harness.training.output import checkpointer
 from harness.training.output.checkpointer import restore
@@ -70,6 +72,25 @@ def test_stopped_and_resumed_is_bitwise_the_same(undisturbed, tmp_path, at):
     assert train_run(assignment(run), stopped, stop) is State.preempted
     assert train(run, first_device=3) is State.finished
     assert_same(run, undisturbed)
+
+
+def stream_of(run):
+    """The hash of the examples that a run read, one by one."""
+    stream = parse_stream((read_examples(run) or {}).get("stream"))
+    assert stream is not None
+    return stream
+
+
+def test_other_batches_read_the_same_stream(undisturbed, tmp_path):
+    run = prepare(tmp_path, "scale.batch=12")
+    assert train(run) is State.finished
+    assert stream_of(run).agrees_with(stream_of(undisturbed)) is True
+    assert stream_of(run.branch(0.5)).agrees_with(stream_of(undisturbed.branch(0.5))) is True
+    assert (stream_of(run).examples, stream_of(run.branch(0.5)).examples) == (240, 120)
+    (tmp_path / "other").mkdir()
+    other_order = prepare(tmp_path / "other", "scale.batch=12", "data_seed=5")
+    assert train(other_order) is State.finished
+    assert stream_of(other_order).agrees_with(stream_of(undisturbed)) is False
 
 
 def flip_a_bit(path):

@@ -354,6 +354,11 @@ def num_steps(config: Config) -> int:
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
 
 
+def ends_decayed(schedule: ScheduleConfig) -> bool:
+    """Return whether a run ends at a decayed learning rate. Only such a checkpoint is compared."""
+    return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
+
+
 def field_type(key: str) -> Any:
     """Return the declared type of a dotted key; None if the schema has no such key."""
     declared: Any = Config

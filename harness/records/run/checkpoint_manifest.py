@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.core import atomic_files
 from harness.records.paths import RunDir
@@ -29,6 +30,8 @@ class Manifest:
     """Relative path -> [size in bytes, sha256]."""
     input_seconds: float = 0.0
     """Part of `device_seconds` that was spent waiting for input."""
+    stream: dict[str, Any] = field(default_factory=dict)
+    """Hash of the stream of examples (records.run.stream_hash); empty for a run of an earlier version."""
 
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:

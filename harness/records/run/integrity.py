@@ -54,7 +54,7 @@ def _missing_at_end(run: RunDir, step: int) -> list[str]:
     if step not in manifest_steps(run):
         return [f"{run.checkpoint(step)}: the checkpoint is missing"]
     manifest, examples = read_manifest(run, step), read_examples(run)
-    if manifest and examples != {"steps": step, "hash": manifest.example_hash}:
+    if manifest and (examples or {}) | {"steps": step, "hash": manifest.example_hash} != examples:
         return [f"{run.examples}: the file is missing or damaged"]
     if run.samples.exists() and read_sample_quality(run) is None:
         return [f"{run.samples}: the file is damaged"]
