@@ -297,14 +297,14 @@ def test_what_is_no_table_is_refused(tmp_path):
     assert "cannot be read (No such file" in sentence(tmp_path / "absent.csv")
     assert "cannot be read as logs: no table, text log" in sentence(tmp_path)
     files = {
-        "empty": b"",
-        "ragged": b"variant,scale\na,b,c\n",
-        "bytes": b"variant,scale\n\xff\xfe,b\n",
-        "PAR1": b"PAR1 nothing",
+        "empty": (b"", "is empty. Give a file"),
+        "ragged": (b"variant,scale\na,b,c\n", "line 2 has 3 cells, but the header has 2."),
+        "bytes": (b"variant,scale\n\xff\xfe,b\n", "is not text in UTF-8. Save it so"),
+        "PAR1": (b"PAR1 nothing", "is not a Parquet table"),
     }
-    for name, content in files.items():
+    for name, (content, said) in files.items():
         (tmp_path / name).write_bytes(content)
-        assert f"{tmp_path / name}: is not a" in sentence(tmp_path / name)
+        assert f"{tmp_path / name}: {said}" in sentence(tmp_path / name)
     (tmp_path / "head").write_text(",".join(COLUMNS))
     assert "no rows to compare" in sentence(tmp_path / "head")
     assert "no rows to compare" in sentence()
@@ -339,15 +339,16 @@ def test_json_lines_are_read(tmp_path):
             "variant scale seed\na s 0\n",
             "is one column, 'variant scale seed'. Separate the columns by commas,",
         ),
-        ('{"a": 1}\n{"a": ', "line 2 is not JSON"),
+        ('{"a": 1}\n{"a": \n', "line 2 is not JSON"),
         ("[" * 100_000, "line 1 is not JSON"),
-        ('[{"a": 1}]', "line 1 is not a JSON object. Write one object a line"),
+        ('{"a": 1}\n[1]\n', "line 2 is not a JSON object. Write one object a line"),
+        ('[{"a": 1}]', "there is no column 'variant'"),
         ('{"a": 1}', "there is no column 'variant'"),
         (
             "variant;scale;seed;step;tokens;loss\na;s;0;1;10;3,5",
             "row 1: loss=3,5 is not a number: write a dec",
         ),
-        ("PAR\0;\0\n\0", "there is no column 'variant'"),
+        ("PAR\0;\0\n\0", "is binary, or text in UTF-16 without its mark"),
     ],
 )
 def test_a_file_in_another_form_is_refused_with_the_way_out(tmp_path, text, said):

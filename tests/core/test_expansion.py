@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.compare.inputs.log_files import read_log_file
+from harness.compare.inputs.log_files import FileReading, read_log_file
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
 from harness.core.files import expansion
@@ -151,9 +151,9 @@ def test_a_log_that_expands_without_end_is_refused(name, make, tmp_path, monkeyp
     with pytest.raises(
         UserError, match=rf"{name} has .* expands to more than .*AB_HARNESS_MAX_EXPANSION=inf"
     ):
-        read_log_file(path, {"step", "loss"}.__contains__)
+        read_log_file(path, FileReading({"step", "loss"}.__contains__))
     monkeypatch.setenv(expansion.VARIABLE, "inf")
-    assert read_log_file(path, {"step", "loss"}.__contains__).height >= 10**5
+    assert read_log_file(path, FileReading({"step", "loss"}.__contains__)).frame.height >= 10**5
 
 
 def test_metrics_are_read_up_to_the_rows_that_a_file_can_mean(tmp_path, monkeypatch):

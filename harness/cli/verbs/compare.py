@@ -59,6 +59,13 @@ def make_parser() -> VerbParser:
         "with --curves: an evaluation in a text log: a regular expression with (?P<step>...), (?P<loss>...)"
     )
     parser.add("--lines", "REGEX", lines)
+    rows = "with --curves: rows that count, such as split=val or 'step>=0' (=, !=, <, <=, >, >=)"
+    parser.add("--filter", "COLUMN=VALUE", rows, nargs="+", default=[])
+    decimals = "with --curves: the decimal mark, where other signs between digits part thousands"
+    parser.add("--decimal", "comma|point", decimals, choices=["comma", "point"])
+    words = "with --curves: words that stand for an empty cell, such as None or N/A"
+    parser.add("--empty", "WORD", words, nargs="+", default=[])
+    parser.add_flag("--skip-broken", "with --curves: leave out lines of a JSON lines file that are no JSON")
     parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
     vouch = "with --curves: vouch that the learning rate had decayed at the last evaluation of each run"
     parser.add("--decayed", "last", vouch, choices=["last"])
@@ -102,9 +109,10 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("give either sweeps or --curves FILE...")
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
-    for name in ("decayed", "unit", "map", "name", "keep", "lines"):
+    names = ("decayed", "unit", "map", "name", "keep", "lines", "filter", "decimal", "empty", "skip_broken")
+    for name in names:
         if getattr(options, name) and not options.curves:
-            parser.error(f"--{name} goes with --curves; a sweep records it")
+            parser.error(f"--{name.replace('_', '-')} goes with --curves; a sweep records it")
     return options
 
 
@@ -140,7 +148,11 @@ def _judge_curves(options: argparse.Namespace) -> JudgedInput:
     files = [_local_file(name) for name in options.curves]
     first = Path(files[0].name) if is_remote(options.curves[0]) else files[0]
     first = first if first.name else first.absolute()
-    logs = read_logs(files, LogReading.from_options(options.map, options.name, options.keep, options.lines))
+    reading = LogReading.from_options(
+        options.map, options.name, options.keep, options.lines, filters=options.filter,
+        decimal=options.decimal, empty=options.empty, skip_broken=options.skip_broken,
+    )  # fmt: skip
+    logs = read_logs(files, reading)
     print(*logs.lines, sep="\n", file=sys.stderr if options.json or options.markdown else sys.stdout)
     evidence = read_curve_inputs(
         logs, control=options.control, experiment=first.stem, decayed=options.decayed, unit=options.unit

@@ -1,48 +1,136 @@
-"""Files of logged curves as tables of text: CSV by its separator, JSON lines, and Parquet."""
+"""Files of logged curves as tables: CSV, JSON lines and Parquet, known by their first bytes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import lzma
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from harness.compare.inputs.csv_files import read_csv_file
+from harness.compare.inputs.json_files import flat_columns, read_json_file
 from harness.core.errors import UserError
 from harness.core.files.expansion import check_expansion, open_expanded
 
 CELL_BYTES = 16
 """Bytes of a cell in memory, at most; texts of a dictionary are shared."""
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+"""First bytes of compressed files."""
+_ARCHIVES = {b"PK\x03\x04": "a zip archive or a spreadsheet", b"7z\xbc\xaf": "a 7z archive"}
+_BINARY = {
+    b"ARROW1": "an Arrow file", b"\x80\x04\x95": "a pickle", b"\x80\x05\x95": "a pickle",
+    b"\x89PNG": "a picture", b"\x93NUMPY": "an array of numpy", b"\x89HDF": "an HDF5 file", b"%PDF": "a PDF",
+}  # fmt: skip
+_TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _FORMAT_ERRORS = (UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
-def read_log_file(path: Path, is_known: Callable[[str], bool]) -> pl.DataFrame:
-    """Read a file by its first bytes, not by its name. Cells of CSV and JSON lines are text.
+@dataclass(frozen=True)
+class LogFile:
+    """Table of one file."""
 
-    is_known: true for names of columns that tell which separator a CSV file has; of JSON lines only such keys
-    are read.
-    Raises UserError for a file that cannot be read.
-    """
+    frame: pl.DataFrame
+    is_cut: bool = False
+    """True if the file ends within a record."""
+    num_skipped: int = 0
+    """Broken lines that were left out."""
+
+
+@dataclass(frozen=True)
+class FileReading:
+    """Knowledge about the columns of a file before it is read."""
+
+    is_known: Callable[[str], bool]
+    """True for names of columns that tell separator and header of a CSV file; of JSON only such are read."""
+    is_number: Callable[[str], bool] = lambda name: False
+    """True for names of columns that may be read as numbers."""
+    skip_broken: bool = False
+    """True if lines of JSON that cannot be read are left out."""
+
+
+def read_log_file(path: Path, reading: FileReading) -> LogFile:
+    """Read a file by its first bytes, not by its name, compressed or not. Raises UserError for a file that
+    cannot be read."""
     kind = "CSV"
     try:
-        with path.open("rb") as file:
-            start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if start.startswith(b"PAR1"):
+        source: Path | bytes = expanded_content(path) if compression_of(path) else path
+        start = first_bytes(source)
+        check_format(start, str(path))
+        start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not start:
+            raise UserError(f"{path}: is empty. Give a file with a header and rows.")
+        if start.startswith(b"PAR1") and isinstance(source, Path):
             kind = "Parquet"
             _check_table_size(path)
-            return pl.read_parquet(path, glob=False)
-        if start.startswith((b"{", b"[")):
+            return LogFile(flat_columns(pl.read_parquet(path, glob=False)))
+        if start.startswith((b"{", b"[")) or {*path.suffixes} & {".jsonl", ".ndjson"}:
             kind = "JSON lines"
-            return _read_json_lines(path, is_known)
-        _check_text_size(path, start)
-        return pl.read_csv(path, infer_schema=False, separator=_separator(path, is_known), glob=False)
+            table = read_json_file(source, str(path), reading.is_known, reading.skip_broken)
+            return LogFile(table.frame, table.is_cut, table.num_skipped)
+        return LogFile(read_csv_file(source, str(path), reading.is_known, reading.is_number))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _FORMAT_ERRORS as error:
-        raise UserError(f"{path}: is not a {kind} table ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: {_format_problem(kind, str(error))}") from error
+
+
+def _format_problem(kind: str, reason: str) -> str:
+    if "utf-8" in reason or "utf8" in reason:
+        return "is not text in UTF-8. Save it so, as by iconv -f LATIN1 -t UTF-8."
+    return f"is not a {kind} table ({reason.splitlines()[0]})"
+
+
+def first_bytes(source: Path | bytes, num_bytes: int = 4096) -> bytes:
+    """Return the beginning of a file or of its content."""
+    if isinstance(source, bytes):
+        return source[:num_bytes]
+    with source.open("rb") as stream:
+        return stream.read(num_bytes)
+
+
+def compression_of(path: Path) -> str:
+    """Return the compression of a file by its first bytes; empty if it has none."""
+    start = first_bytes(path, 6)
+    return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), "")
+
+
+def expanded_content(path: Path) -> bytes:
+    """Return the content of a compressed file. Raises UserError past the limit of expansion, OSError for
+    damage."""
+    compression = compression_of(path)
+    if compression != "xz":
+        with open_expanded(path, compression, str(path)) as stream:
+            return stream.read()
+    parts, num_bytes = [], 0
+    try:
+        with lzma.open(path) as stream:
+            while part := stream.read(2**20):
+                parts.append(part)
+                num_bytes += len(part)
+                check_expansion(str(path), num_bytes, path.stat().st_size)
+    except (lzma.LZMAError, EOFError) as error:
+        raise OSError(f"damaged xz stream: {error}") from error
+    return b"".join(parts)
+
+
+def check_format(start: bytes, place: str) -> None:
+    """Raise UserError for the first bytes of an archive, of a picture and of other files that are no log."""
+    archive = next((name for magic, name in _ARCHIVES.items() if start.startswith(magic)), "")
+    if archive or start[_TAR_PLACE:].startswith(_TAR_MAGIC):
+        raise UserError(
+            f"{place}: is {archive or 'a tar archive'}. Unpack it, or export CSV, and give the files."
+        )
+    binary = next((name for magic, name in _BINARY.items() if start.startswith(magic)), "")
+    if binary:
+        raise UserError(f"{place}: is {binary}, not a log. Give CSV, JSON lines or Parquet.")
+    is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    has_zeros = b"\0\0" in start[:256] or start[:256].count(b"\0") > len(start[:256]) // 4
+    if has_zeros and not (is_utf16 or start.startswith(b"PAR1")):
+        raise UserError(
+            f"{place}: is binary, or text in UTF-16 without its mark. Give CSV in UTF-8 or Parquet."
+        )
 
 
 def _check_table_size(path: Path) -> None:
@@ -50,70 +138,3 @@ def _check_table_size(path: Path) -> None:
     table = pl.scan_parquet(path, glob=False)
     num_cells = table.select(pl.len()).collect().item() * len(table.collect_schema())
     check_expansion(str(path), CELL_BYTES * num_cells, path.stat().st_size)
-
-
-def _check_text_size(path: Path, start: bytes) -> None:
-    """Raise UserError if a compressed file, which Polars expands in memory, is too large then."""
-    compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
-    if compression:
-        with open_expanded(path, compression, str(path)) as stream:
-            while stream.read(2**20):
-                pass
-
-
-def _separator(path: Path, is_known: Callable[[str], bool]) -> str:
-    """Return the separator that finds most of the known columns in the header. Raises UserError if the header
-    is one column that none of them divides."""
-    headers = {
-        separator: pl.read_csv(path, infer_schema=False, separator=separator, n_rows=0, glob=False).columns
-        for separator in _SEPARATORS
-    }
-    num_known = {
-        separator: sum(is_known(name.strip()) for name in names) for separator, names in headers.items()
-    }
-    if all(len(names) == 1 for names in headers.values()):
-        raise UserError(
-            f"{path}: the first line is one column, '{headers[','][0]}'. Separate the columns by "
-            f"{', '.join([*_SEPARATORS.values()][:-1])} or {[*_SEPARATORS.values()][-1]}."
-        )
-    return max(_SEPARATORS, key=lambda separator: (num_known[separator], len(headers[separator])))
-
-
-def _read_json_lines(path: Path, is_known: Callable[[str], bool]) -> pl.DataFrame:
-    """Read one JSON object a line; a column that no line has is absent."""
-    rows = [
-        _parse_line(line, f"{path}: line {number}")
-        for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1)
-        if line.strip()
-    ]
-    names = dict.fromkeys(name for row in rows for name in row if is_known(name))
-    cells = {name: [_cell(row.get(name)) for row in rows] for name in names}
-    return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String))
-
-
-def _parse_line(line: str, place: str) -> dict[str, Any]:
-    """Parse one line. NaN and Infinity are numbers, as Python writes them."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{place} is not JSON ({reason}). Write one object a line.") from error
-    if not isinstance(row, dict):
-        raise UserError(f'{place} is not a JSON object. Write one object a line: {{"variant": ..., }}.')
-    return _flatten(row)
-
-
-def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return an object without nested ones: their keys become `outer.inner`. Lists are left out."""
-    cells: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            cells |= _flatten(value, f"{prefix}{name}.")
-        elif not isinstance(value, list):
-            cells[f"{prefix}{name}"] = value
-    return cells
-
-
-def _cell(value: Any) -> str | None:
-    """Return a JSON value as the text that a CSV file has for it."""
-    return None if value is None else str(value)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
+from harness.compare.inputs.log_cells import (
+    CellForms,
+    CellParser,
+    parse_booleans,
+    parse_integers,
+    parse_numbers,
+    parse_shares,
+    parse_texts,
+    raise_for_first,
+)
 from harness.core.errors import UserError
 
 REQUIRED = ("variant", "scale", "seed", "step", "tokens", "loss")
@@ -19,12 +29,10 @@ RUN_COLUMNS = ("scale", "variant", "seed")
 _TEXT_COLUMNS = ("variant", "scale", "domain", "unit")
 _INTEGER_COLUMNS = ("seed", "step", "tokens", "data_seed")
 _NON_NEGATIVE_COLUMNS = ("step", "tokens", "flops", "parameters", "seconds", "learning_rate")
-_MAX_EXACT_INTEGER = 2.0**53
-"""Bound below which float64 represents every integer exactly."""
-_EMPTY_WORDS = ("none", "null", "n/a", "na", "-", "--", "#n/a")
-"""Words for a missing value. They are refused, since `nan` is a loss that diverged."""
-_DECIMAL_COMMA = r"^[-+]?\d+,\d+$"
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+NUMBER_COLUMNS = frozenset(
+    ("step", "tokens", "loss", "flops", "parameters", "seconds", "learning_rate", "lr")
+)
+"""Names of columns that may be read as float64 at once. A seed may be a larger number, or a name."""
 _SCHEMA = {
     **dict.fromkeys(_TEXT_COLUMNS, pl.String),
     **dict.fromkeys(_INTEGER_COLUMNS, pl.Int64),
@@ -41,7 +49,12 @@ class LogTable:
     frame: pl.DataFrame
 
 
-def read_tables(tables: Iterable[LogTable], keep: str | None = None) -> pl.DataFrame:
+PLAIN_FORMS = CellForms()
+
+
+def read_tables(
+    tables: Iterable[LogTable], keep: str | None = None, forms: CellForms = PLAIN_FORMS
+) -> pl.DataFrame:
     """Read all tables as one, with the typed columns of REQUIRED and OPTIONAL (null if absent).
 
     Columns may be in any order; others are ignored. Blank lines and exact repetitions are dropped. Whole
@@ -50,7 +63,7 @@ def read_tables(tables: Iterable[LogTable], keep: str | None = None) -> pl.DataF
     or "last". Raises UserError, naming file, row and column, for a cell that cannot be read and, without
     `keep`, for two losses of one step.
     """
-    frames = [_parse_columns(table.frame, table.name) for table in tables]
+    frames = [_parse_columns(table.frame, table.name, forms) for table in tables]
     if not any(frame.height for frame in frames):
         raise UserError(
             "--curves: no rows to compare. Give CSV, JSON lines or Parquet files with the columns "
@@ -60,94 +73,51 @@ def read_tables(tables: Iterable[LogTable], keep: str | None = None) -> pl.DataF
     return frame.with_columns(_one_value_per_run(frame, column) for column in ("parameters", "data_seed"))
 
 
-def _parse_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+def _parse_columns(frame: pl.DataFrame, name: str, forms: CellForms) -> pl.DataFrame:
     """Convert the known columns to their types."""
-    frame = _strip_blanks(frame, name)
-    frame = _rename_synonyms(frame)
+    frame = _rename_synonyms(frame.rename({column: column.strip() for column in frame.columns}), forms)
     frame = frame.select(column for column in (*REQUIRED, *OPTIONAL) if column in frame.columns)
-    rows = frame.with_row_index("row", 1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
-    parsed = [_PARSERS.get(column, _parse_numbers)(rows, column, name) for column in frame.columns]
+    rows = _filled_rows(frame, forms)
+    parsed = [_PARSERS.get(column, parse_numbers)(rows, column, name, forms) for column in frame.columns]
     typed = pl.DataFrame(parsed, schema={column: _SCHEMA[column] for column in frame.columns})
     for column in [column for column in _NON_NEGATIVE_COLUMNS if column in typed.columns]:
         values = typed[column].cast(pl.Float64)
         wrong = ~(values.is_finite() & (values >= 0))
-        _raise_for_first(rows, column, wrong, name, "must be finite and not negative")
+        way_out = f"must be finite and not negative; --filter '{column}>=0' leaves out other rows"
+        raise_for_first(rows, column, wrong, name, way_out)
     for column in RUN_COLUMNS:
-        _raise_for_first(rows, column, typed[column].is_null(), name, "is empty")
+        raise_for_first(rows, column, typed[column].is_null(), name, "is empty")
     for column in ("step", "tokens"):
         lacks_value = typed[column].is_null() & typed["loss"].is_not_null()
-        _raise_for_first(rows, column, lacks_value, name, "is empty")
+        raise_for_first(rows, column, lacks_value, name, "is empty")
     return typed
 
 
-def _rename_synonyms(frame: pl.DataFrame) -> pl.DataFrame:
+def _filled_rows(frame: pl.DataFrame, forms: CellForms) -> pl.DataFrame:
+    """Return numbered rows with stripped texts, without blank rows."""
+    frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    frame = frame.with_columns(forms.without_empty_words(pl.col(pl.String)))
+    return frame.with_row_index("row", 1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
+
+
+def _rename_synonyms(frame: pl.DataFrame, forms: CellForms) -> pl.DataFrame:
     """Give columns of numbers under another name the name that is known here."""
     for name, known_name in SYNONYMS.items():
         if name in frame.columns and known_name not in frame.columns:
-            cells = frame[name].drop_nulls().cast(pl.Float64, strict=False)
-            frame = frame.rename({name: known_name}) if not cells.null_count() else frame
+            cells = frame.select(name)
+            if cells.schema[name] == pl.String:
+                cells = cells.select(forms.without_empty_words(pl.col(name)).alias(name))
+            numbers = forms.plain_numbers(cells[name]).drop_nulls().cast(pl.Float64, strict=False)
+            frame = frame.rename({name: known_name}) if not numbers.null_count() else frame
     return frame
 
 
-def _strip_blanks(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Strip whitespace from column names and texts; a blank text becomes null."""
-    frame = frame.rename({column: column.strip() for column in frame.columns})
-    frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-    text = pl.col(pl.String).str.strip_chars()
-    return frame.with_columns(pl.when(text != "").then(text))
-
-
-def _parse_numbers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    cells = rows[column]
-    if not (cells.dtype.is_numeric() or cells.dtype in (pl.String, pl.Boolean, pl.Null)):
-        raise UserError(f"{name}: the column '{column}' holds {cells.dtype}. It must hold numbers.")
-    values = cells.cast(pl.Float64, strict=False)
-    wrong = values.is_null() & cells.is_not_null()
-    if wrong.any() and cells.filter(wrong).cast(pl.String).str.contains(_DECIMAL_COMMA)[0]:
-        _raise_for_first(rows, column, wrong, name, "is not a number: write a decimal point, not a comma")
-    if wrong.any() and cells.filter(wrong).cast(pl.String).str.to_lowercase()[0] in _EMPTY_WORDS:
-        _raise_for_first(rows, column, wrong, name, "is not a number: leave the cell empty")
-    way_out = "; --map seed=seed numbers the names of runs in sorted order" * (column == "seed")
-    _raise_for_first(rows, column, wrong, name, f"is not a number{way_out}")
-    return values
-
-
-def _parse_integers(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    values = _parse_numbers(rows, column, name)
-    exact = values.is_finite() & (values == values.round()) & (values.abs() < _MAX_EXACT_INTEGER)
-    _raise_for_first(rows, column, ~exact, name, "is not a whole number")
-    return values.cast(pl.Int64)
-
-
-def _parse_booleans(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    cells = rows[column].cast(pl.String).str.to_lowercase()
-    values = cells.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-    _raise_for_first(rows, column, values.is_null() & cells.is_not_null(), name, "is neither true nor false")
-    return values
-
-
-def _parse_shares(rows: pl.DataFrame, column: str, name: str) -> pl.Series:
-    values = _parse_numbers(rows, column, name)
-    wrong = ~((values > 0) & (values < 1))
-    reason = "is not between 0 and 1. Give the share of the tokens; leave it empty on rows of the run itself."
-    _raise_for_first(rows, column, wrong, name, reason)
-    return values
-
-
-_PARSERS: dict[str, Callable[[pl.DataFrame, str, str], pl.Series]] = {
-    **dict.fromkeys(_TEXT_COLUMNS, lambda rows, column, _: rows[column].cast(pl.String)),
-    **dict.fromkeys(_INTEGER_COLUMNS, _parse_integers),
-    "decayed": _parse_booleans,
-    "branch": _parse_shares,
+_PARSERS: dict[str, CellParser] = {
+    **dict.fromkeys(_TEXT_COLUMNS, parse_texts),
+    **dict.fromkeys(_INTEGER_COLUMNS, parse_integers),
+    "decayed": parse_booleans,
+    "branch": parse_shares,
 }
-
-
-def _raise_for_first(rows: pl.DataFrame, column: str, wrong: pl.Series, name: str, why: str) -> None:
-    """Raise UserError for the first row in which `wrong` is true; null counts as false."""
-    wrong_rows = rows.filter(wrong.fill_null(False))
-    if wrong_rows.height:
-        value = "" if wrong_rows[column][0] is None else f"={wrong_rows[column][0]}"
-        raise UserError(f"{name}: row {wrong_rows['row'][0]}: {column}{value} {why}")
 
 
 def _drop_repetitions(frame: pl.DataFrame, keep: str | None) -> pl.DataFrame:
@@ -169,7 +139,8 @@ def _drop_repetitions(frame: pl.DataFrame, keep: str | None) -> pl.DataFrame:
         raise UserError(
             f"--curves: {scale}/{variant}/seed{seed} has several losses at step {step} "
             f"({duplicates.height} such rows in total). Keep one per step and domain; if a resume logged "
-            "them twice, --keep last takes the later one (--keep first the earlier)."
+            "them twice, --keep last takes the later one (--keep first the earlier); if another column tells "
+            "them apart, --filter COLUMN=VALUE takes some."
         )
     return distinct
 

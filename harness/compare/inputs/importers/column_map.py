@@ -12,11 +12,13 @@ import polars as pl
 
 from harness.compare.inputs.importers.imported_run import ImportedRun, NoEvaluationsError
 from harness.compare.inputs.importers.run_names import NamePattern
-from harness.compare.inputs.log_tables import OPTIONAL, REQUIRED, SYNONYMS
+from harness.compare.inputs.log_tables import NUMBER_COLUMNS, OPTIONAL, REQUIRED, SYNONYMS
 from harness.core.errors import UserError, did_you_mean
 
 COLUMNS = (*REQUIRED, *OPTIONAL)
 _SCALED = re.compile(r"(?P<column>.+?)\s*\*\s*(?P<factor>\d+(?:\.\d*)?(?:[eE]\+?\d+)?)")
+_DUPLICATE = re.compile(r"_duplicated_\d+$")
+"""Ending that Polars gives the name of a column that comes again."""
 _QUOTED = re.compile(r"'(.*)'|\"(.*)\"")
 _FROM_FACTS = ("variant", "scale", "seed", "data_seed", "parameters", "unit")
 """Columns that a setting of a run of the same name gives."""
@@ -38,6 +40,7 @@ USUAL_NAMES = {
 }  # fmt: skip
 """Names for a column in logs, in order of preference, in lower case with `_` for every other sign."""
 _ALL_USUAL_NAMES = {"step", "tokens", "loss", *(name for names in USUAL_NAMES.values() for name in names)}
+_NUMBER_NAMES = {*USUAL_NAMES["loss"], *USUAL_NAMES["tokens"]}
 _WAYS_OUT = {
     "loss": "Name the column with --map loss=COLUMN.",
     "step": "Name the column with --map step=COLUMN.",
@@ -87,6 +90,12 @@ def is_known_column(name: str, column_map: Mapping[str, str]) -> bool:
     return name in _source_columns(tuple(column_map.values())) or _simple(name) in _ALL_USUAL_NAMES
 
 
+def is_number_column(name: str, column_map: Mapping[str, str]) -> bool:
+    """Return True for a column that is read as numbers wherever it is read."""
+    column_of = {source: column for column, source in column_map.items()}
+    return column_of.get(name, name) in NUMBER_COLUMNS or _simple(name) in _NUMBER_NAMES
+
+
 @functools.cache
 def _source_columns(sources: tuple[str, ...]) -> frozenset[str]:
     column_names = (match["column"] if (match := _SCALED.fullmatch(name)) else name for name in sources)
@@ -116,9 +125,12 @@ def _rivals(place: str, names: Sequence[str]) -> str:
 def map_columns(run: ImportedRun, column_map: Mapping[str, str], pattern: NamePattern | None) -> MappedLog:
     """Return the rows of a log under the names of a table. Raises UserError, with the option that mends it,
     for a column that is missing."""
-    names = [name.strip() for name in run.frame.columns]
+    names = [_DUPLICATE.sub("", name.strip()) for name in run.frame.columns]
     for column in [column for column in (*COLUMNS, *SYNONYMS) if names.count(column) > 1]:
-        raise UserError(f"{run.place}: there are two columns '{column}'. Keep one.")
+        raise UserError(
+            f"{run.place}: there are two columns '{column}'. Keep one, or give each a name of its own and "
+            f"choose with --map {column}=NAME."
+        )
     if not (column_map or pattern) and run.is_table and {*REQUIRED} <= {*names}:
         _refuse_rivals(run)
         known_names = [name for name in run.frame.columns if name.strip() in {*COLUMNS, *SYNONYMS}]
@@ -185,10 +197,13 @@ def _missing(column: str, run: ImportedRun, names: Mapping[str, str]) -> str:
         f"'...{{{column}}}...', or give all one value: --map \"{column}='{value}'\".",
     )
     training = [name for name in names if column == "loss" and name.lower().endswith("loss")]
-    candidates = [*names, *run.facts]
-    hint = did_you_mean(column, candidates) if candidates else "it has none of the columns of curves"
+    candidates = [name for name in (*names, *run.facts) if name not in COLUMNS]
+    hint = did_you_mean(column, candidates) if candidates else "it has no other columns"
     if training and not run.has_named_loss:
         hint = f"{', '.join(training[:3])} may be of training"
+    num_unknown = sum(_simple(name) not in _ALL_USUAL_NAMES and name not in COLUMNS for name in names)
+    if run.is_table and num_unknown > 1 and not ({"loss", "variant"} & {*names}):
+        way_out += " If each column is a run, say what their names hold: --name '{variant}_{seed}'."
     return f"{run.place}: there is no column '{column}'; {hint.rstrip('.')}. {way_out}".replace("?.", "?")
 
 

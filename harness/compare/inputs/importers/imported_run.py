@@ -33,6 +33,8 @@ class ImportedRun:
     expression. In the log of a tool it may be the loss of training."""
     is_cut: bool = False
     """True if a file ends within a record: its writer was killed, or the file is damaged."""
+    num_skipped: int = 0
+    """Broken lines that were left out."""
     is_table: bool = False
     """True for a table in which a missing cell says nothing. In the log of a tool, an evaluation has the last
     tokens and learning rate that were logged before it."""

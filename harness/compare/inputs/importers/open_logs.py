@@ -14,6 +14,7 @@ from harness.compare.inputs.importers.column_map import (
     COLUMNS,
     MappedLog,
     is_known_column,
+    is_number_column,
     map_columns,
     parse_column_map,
     usual_column,
@@ -24,6 +25,7 @@ from harness.compare.inputs.importers.imported_run import (
     run_without_evaluations,
 )
 from harness.compare.inputs.importers.mlflow_stores import META, is_run_folder, read_run_folder
+from harness.compare.inputs.importers.row_filters import RowFilter, filter_runs, parse_filters
 from harness.compare.inputs.importers.run_names import NamePattern
 from harness.compare.inputs.importers.sqlite_files import MAGIC as SQLITE_MAGIC
 from harness.compare.inputs.importers.sqlite_files import read_sqlite_file
@@ -38,7 +40,15 @@ from harness.compare.inputs.importers.wide_tables import (
     split_chart_export,
     split_neptune_export,
 )
-from harness.compare.inputs.log_files import read_log_file
+from harness.compare.inputs.log_cells import CellForms
+from harness.compare.inputs.log_files import (
+    FileReading,
+    check_format,
+    compression_of,
+    expanded_content,
+    first_bytes,
+    read_log_file,
+)
 from harness.compare.inputs.log_tables import RUN_COLUMNS, LogTable, read_tables
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
@@ -46,13 +56,12 @@ from harness.core.files.folder_walk import list_files
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TEXT_SUFFIXES = (".log", ".txt", ".out")
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _JSON_START = re.compile(rb'\{|\[\s*[\[{"\]]')
 
 
 @dataclass(frozen=True)
 class LogReading:
-    """Way of reading logs: the options `--map`, `--name`, `--keep` and `--lines`."""
+    """Way of reading logs: the options of `harness compare` beside --curves."""
 
     column_map: Mapping[str, str] = field(default_factory=dict)
     """Column of a log (or setting of its run, or quoted value) for each column of curves."""
@@ -63,16 +72,38 @@ class LogReading:
     lines: str | None = None
     """Regular expression of an evaluation in a text log; None: those of known trainers are tried."""
 
+    filters: Sequence[RowFilter] = ()
+    """Comparisons that rows must pass."""
+    forms: CellForms = field(default_factory=CellForms)
+    """Forms of numbers and empty cells."""
+    skip_broken: bool = False
+    """True if lines of JSON that cannot be read are left out."""
+
     @classmethod
     def from_options(
-        cls, pairs: Sequence[str], name: str | None, keep: str | None, lines: str | None
+        cls,
+        pairs: Sequence[str],
+        name: str | None,
+        keep: str | None,
+        lines: str | None,
+        *,
+        filters: Sequence[str] = (),
+        decimal: str | None = None,
+        empty: Sequence[str] = (),
+        skip_broken: bool = False,
     ) -> LogReading:
         """Check the options. Raises UserError for one that cannot be read."""
         if lines is not None:
             custom_pattern(lines)
         if name is not None:
             NamePattern(name, COLUMNS)
-        return cls(parse_column_map(pairs), name, keep, lines)
+        forms = CellForms(decimal, frozenset(word.strip().lower() for word in empty))
+        return cls(parse_column_map(pairs), name, keep, lines, parse_filters(filters), forms, skip_broken)
+
+    def is_known(self, column: str) -> bool:
+        """Return True for a column of a table that these options can use."""
+        is_filtered = any(column == row_filter.column for row_filter in self.filters)
+        return is_filtered or is_known_column(column, self.column_map)
 
 
 def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) -> UnderstoodLogs:
@@ -92,11 +123,14 @@ def read_logs(logs: Sequence[pl.DataFrame | Path | str], reading: LogReading) ->
             else _read_path(Path(log), reading, pattern)
         )
     )
-    logs_to_read, notes = number_seeds(_map_all(runs, reading.column_map, pattern))
+    notes: list[str] = []
+    if reading.filters:
+        runs, notes = filter_runs(runs, reading.filters)
+    logs_to_read, seed_notes = number_seeds(_map_all(runs, reading.column_map, pattern))
     joined = _joined_runs(logs_to_read) if reading.keep else []
     summaries = [log.without_rows() for log in logs_to_read]
-    frame = read_tables(_taken_tables(logs_to_read), reading.keep)
-    return describe(frame, summaries, notes, joined)
+    frame = read_tables(_taken_tables(logs_to_read), reading.keep, reading.forms)
+    return describe(frame, summaries, notes + seed_notes, joined)
 
 
 def _map_all(
@@ -182,14 +216,16 @@ def _is_event_file(file: Path) -> bool:
 
 def _read_file(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
     """Read a file by its first bytes, an event file and a trainer_state.json by their names."""
-    with file.open("rb") as stream:
-        start = stream.read(4096)
     if _is_event_file(file):
         return [read_event_folder(file.parent, [file])]
+    if compression_of(file):
+        return _read_compressed(file, reading, pattern)
+    start = first_bytes(file)
     if start.startswith(SQLITE_MAGIC):
         return read_sqlite_file(file)
     if start.startswith(WANDB_MAGIC):
         return [read_wandb_run(file)]
+    check_format(start, str(file))
     if file.name.endswith(FILE_NAME):
         return read_trainer_states([file])
     if not _is_table(file, start, reading):
@@ -197,29 +233,47 @@ def _read_file(file: Path, reading: LogReading, pattern: NamePattern | None) -> 
     return _read_table(file, reading, pattern)
 
 
+def _read_compressed(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
+    """Read a compressed table or text log. Raises UserError for another compressed file."""
+    content = expanded_content(file)
+    check_format(content[:4096], str(file))
+    if content.startswith((SQLITE_MAGIC, WANDB_MAGIC, b"PAR1")):
+        raise UserError(f"{file}: is a compressed store. Unpack it, and give the file in it.")
+    if not _is_table(file.with_suffix(""), content[:4096], reading):
+        return [read_text_log(file, reading.lines, content)]
+    return _read_table(file, reading, pattern)
+
+
 def _is_table(file: Path, start: bytes, reading: LogReading) -> bool:
     """Return True for a table, by suffix, first bytes, or two known columns in the first line; False for the
     text log of a run."""
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start or file.suffix in TABLE_SUFFIXES or start.startswith((b"PAR1", *_COMPRESSED)):
+    if not start or file.suffix in TABLE_SUFFIXES or start.startswith(b"PAR1"):
         return True
     if _JSON_START.match(start):
         return True
     header = start.split(b"\n", 1)[0].decode("utf-8", "replace")
-    names = [name.strip() for name in re.split("[,;\t]", header)]
-    return sum(is_known_column(name, reading.column_map) for name in names) > 1
+    names = [name.strip() for name in re.split("[,;\t|]", header)]
+    return sum(map(reading.is_known, names)) > 1
 
 
 def _read_table(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
     """Read a table; one with a column a run or a row a value is split into runs."""
-    frame = read_log_file(file, lambda name: is_known_column(name, reading.column_map))
-    table = ImportedRun(
-        str(file), file.as_posix(), "table", frame, {"run_name": file.stem}, True, is_table=True
+    numbers = (lambda name: is_number_column(name, reading.column_map)) if reading.forms.are_plain else None
+    log_file = read_log_file(
+        file, FileReading(reading.is_known, numbers or (lambda name: False), reading.skip_broken)
     )
+    frame = log_file.frame
+    table = ImportedRun(
+        str(file), file.as_posix(), "table", frame, {"run_name": file.stem}, True, log_file.is_cut,
+        log_file.num_skipped, is_table=True,
+    )  # fmt: skip
     names = [name.strip() for name in frame.columns]
     if {*names} >= NEPTUNE_COLUMNS:
         return split_neptune_export(table)
     has_loss = "loss" in names or "loss" in reading.column_map or usual_column("loss", names, str(file))
     if not has_loss:
-        return split_chart_export(table, lambda name: bool(pattern and pattern.find(name)))
+        return split_chart_export(
+            table, lambda name: not reading.is_known(name) and bool(pattern and pattern.find(name))
+        )
     return [table]

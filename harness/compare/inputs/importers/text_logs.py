@@ -70,12 +70,14 @@ def custom_pattern(expression: str) -> _LinePattern:
     return _LinePattern("--lines", pattern)
 
 
-def read_text_log(file: Path, expression: str | None) -> ImportedRun:
-    """Read the evaluations of one run. Raises UserError for none, and for those of two trainers."""
+def read_text_log(file: Path, expression: str | None, content: bytes | None = None) -> ImportedRun:
+    """Read the evaluations of one run, from the content of a file that is compressed. Raises UserError for
+    none, and for those of two trainers."""
     try:
-        lines = _COLOUR.sub("", file.read_text("utf-8-sig", errors="replace")).splitlines()
+        content = file.read_bytes() if content is None else content
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    lines = _COLOUR.sub("", content.decode("utf-8-sig", errors="replace")).splitlines()
     patterns = [custom_pattern(expression)] if expression else PRESETS
     rows = {pattern.trainer: matches for pattern in patterns if (matches := _rows(lines, pattern))}
     if len(rows) != 1:

@@ -59,6 +59,7 @@ def describe(
 ) -> UnderstoodLogs:
     """Describe logs that were read. joined: names of runs whose rows come from several logs."""
     num_carried = sum(log.num_carried for log in logs)
+    num_skipped = sum({log.run.place: log.run.num_skipped for log in logs}.values())
     cut_places = [*dict.fromkeys(log.run.place for log in logs if log.run.is_cut)]
     sentences = [
         *notes,
@@ -66,6 +67,7 @@ def describe(
             [f"files that end within a record, by a kill or by damage: {_listing(cut_places)}"]
             * bool(cut_places)
         ),
+        *([f"--skip-broken leaves out {num_skipped} lines that are no JSON object"] * bool(num_skipped)),
         *(
             [f"{num_carried} evaluations have the tokens that were logged last before them"]
             * bool(num_carried)
