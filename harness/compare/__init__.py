@@ -16,6 +16,7 @@ from harness.compare.judge import compare
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.to_json import dumps, to_json
 from harness.compare.results.verdict_types import Decision
+from harness.compare.stats.across_scales import AcrossScales, across_scales
 from harness.compare.stats.bet import Bet, Drift, bet_at
 from harness.compare.stats.block_variance import SeedBlock, block_effect, seed_block
 from harness.compare.stats.compute_multiplier import compute_multiplier, pooled_multiplier
@@ -30,6 +31,7 @@ from harness.compare.stats.scaling_law import ScalingLaw, bootstrap_scaling_law,
 from harness.compare.stats.sequential import SeedEProcess, SequentialTest
 
 __all__ = [
+    "AcrossScales",
     "Bet",
     "Comparison",
     "ControlSlope",
@@ -43,6 +45,7 @@ __all__ = [
     "SeedBlock",
     "SeedEProcess",
     "SequentialTest",
+    "across_scales",
     "bet_at",
     "block_effect",
     "bootstrap_scaling_law",

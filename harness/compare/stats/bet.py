@@ -14,6 +14,7 @@ from enum import Enum
 
 import numpy as np
 
+from harness.compare.stats.compute_multiplier import errors_by_source, own_variances
 from harness.compare.stats.distributions import t_critical, t_sf
 from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.scale_trend import line_at
@@ -131,14 +132,16 @@ def _has_interval(multiplier: Multiplier) -> bool:
 
 def _posterior_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -> tuple[float, float, float]:
     """Return q^2 per e-fold, its df, and the df that the increments D between neighbours contribute. Their
-    noise e leaves out the error of the slope that all scales share."""
+    noise e leaves out the error of the slopes that cancels between them."""
     q0_squared = drift.sd**2
     if len(scales) < 2:
         return q0_squared, drift.df, 0.0
     x = np.array([x for x, _ in scales])
     log_k = np.array([k.log_k for _, k in scales], float)
-    variances = np.array([(k.log_se or 0.0) ** 2 - k.shared_se**2 for _, k in scales]).clip(min=0.0)
-    h, D, e = np.diff(x), np.diff(log_k), variances[:-1] + variances[1:]
+    multipliers = [k for _, k in scales]
+    own, slope_errors_SR = own_variances(multipliers), errors_by_source(multipliers)
+    e = own[:-1] + own[1:] + (np.diff(slope_errors_SR, axis=0) ** 2).sum(axis=1)
+    h, D = np.diff(x), np.diff(log_k)
     h, D, e = (values[h > 0] for values in (h, D, e))
     q_squared_seen, df = 0.0, 0.0
     for q_squared in (q0_squared, None):

@@ -84,12 +84,17 @@ def slope_weights(multipliers: Sequence[Multiplier]) -> np.ndarray:
 def satterthwaite(coefficients: np.ndarray, multipliers: Sequence[Multiplier]) -> tuple[float, float]:
     """Return SE and df of sum_s c_s ln k_s. The scales' own errors add as variances. The shared errors add by
     source, sum_s c_s e_sr, before they are squared: what is common to all scales cancels in a contrast."""
-    own_variance = np.array([(m.log_se or 0.0) ** 2 - m.shared_se**2 for m in multipliers])
     shared_R = coefficients @ errors_by_source(multipliers)
     shared_df = min(m.shared_df for m in multipliers)
     dfs = np.array([m.own_df or m.df or 1.0 for m in multipliers])
-    parts = coefficients**2 * np.maximum(own_variance, 0.0)
+    parts = coefficients**2 * own_variances(multipliers)
     return _total_error(parts, dfs, float(shared_R @ shared_R), shared_df)
+
+
+def own_variances(multipliers: Sequence[Multiplier]) -> np.ndarray:
+    """Return the variance of each ln k without what comes from the slope and is shared, shape (scales,)."""
+    variances = np.array([(m.log_se or 0.0) ** 2 - m.shared_se**2 for m in multipliers])
+    return np.maximum(variances, 0.0)
 
 
 def errors_by_source(multipliers: Sequence[Multiplier]) -> np.ndarray:

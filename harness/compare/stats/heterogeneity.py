@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.compare.stats.compute_multiplier import errors_by_source, own_variances
 from harness.compare.stats.distributions import f_sf
 from harness.compare.stats.estimates import Multiplier
 
@@ -16,15 +17,18 @@ LEVEL = 0.1
 def heterogeneity_p(multipliers: Sequence[Multiplier]) -> float | None:
     """Return the p of equal ln k at all scales (Welch 1951); None below two scales with an interval.
 
-    w = 1 / SE^2 without the slope error that the scales share, F = sum w (lk - m)^2 / (S-1) / (1 + 2 (S-2) /
-    (S^2-1) L) with L = sum (1 - w/W)^2 / df, on S-1 and (S^2-1) / (3 L) df. Cochran's Q, which takes the
-    variances for known, rejects .15 to .5 of equal scales at two or three seeds.
+    w = 1 / SE^2 without the slope error that cancels between scales, F = sum w (lk - m)^2 / (S-1) /
+    (1 + 2 (S-2) / (S^2-1) L) with L = sum (1 - w/W)^2 / df, on S-1 and (S^2-1) / (3 L) df. Cochran's Q, which
+    takes the variances for known, rejects .15 to .5 of equal scales at two or three seeds.
     """
     usable = [m for m in multipliers if m.log_k is not None and m.log_se and m.df]
-    own_variance = np.array([(m.log_se or 0.0) ** 2 - m.shared_se**2 for m in usable])
-    if len(usable) < 2 or not (own_variance > 0).all():
+    if len(usable) < 2:
         return None
-    S, w = len(usable), 1 / own_variance
+    errors_SR = errors_by_source(usable)
+    variances = own_variances(usable) + ((errors_SR - errors_SR.mean(axis=0)) ** 2).sum(axis=1)
+    if not (variances > 0).all():
+        return None
+    S, w = len(usable), 1 / variances
     log_k = np.array([m.log_k for m in usable], float)
     df = np.array([m.df for m in usable], float)
     mean = float(w @ log_k / w.sum())
