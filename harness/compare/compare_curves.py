@@ -14,6 +14,7 @@ from harness.compare.inputs.importers.open_logs import LogReading, read_logs
 from harness.compare.inputs.importers.understood import UnderstoodLogs
 from harness.compare.inputs.log_tables import RUN_COLUMNS
 from harness.compare.inputs.log_units import LogUnit, to_losses, unit_mismatches
+from harness.compare.inputs.lr_grids import best_rates
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.judge import VerdictInputs, judge
 from harness.compare.results.comparison import Comparison, Deviation, Rule
@@ -90,12 +91,13 @@ def read_curve_inputs(
         raise UserError(f"--curves: '{name}' is the only variant. Add the curves of another variant.")
     family = tuple(sorted({*variants} - {name}))
     rule = Rule("", name, None, (), margin, alpha, "none", family, "")
-    frame = _fill_missing(to_losses(frame, unit), vouched=decayed is not None)
-    problems = unit_mismatches(frame.filter(_IS_SCORED & pl.col("unit").is_null()), name)
+    tuned = best_rates(to_losses(frame, unit))
+    frame = _fill_missing(tuned.frame, vouched=decayed is not None)
+    problems = unit_mismatches(frame.filter(_IS_SCORED), name)
     runs = [_record(run, problems) for run in frame.partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
-    notes = [*_notes(frame, runs, problems), *tables.notes]
-    return VerdictInputs(experiment, rule, runs, deviations, notes=notes)
+    notes = [*_notes(frame, runs, problems), *tuned.notes, *tables.notes]
+    return VerdictInputs(experiment, rule, runs, deviations, tuning=tuned.tuning, notes=notes)
 
 
 def _check_options(margin: float, alpha: float, decayed: str | None) -> None:

@@ -53,7 +53,8 @@ MAX_FACTOR = 2.5
 """Ratio of the losses of two arms at one step above which they have no unit in common."""
 MIN_EVALUATIONS, RISING_SHARE = 3, 0.6
 """Evaluations of a run, and share of its steps upwards, from which on values of at most 1 are no loss."""
-WAY_OUT = "Tell the unit with --unit or a column `unit`."
+RISING_UNITS = (LogUnit.accuracy.value, LogUnit.higher_is_better.value)
+WAY_OUT = "Tell the right unit with --unit or a column `unit`."
 
 
 def parse_unit(name: str, option: str) -> LogUnit:
@@ -80,14 +81,16 @@ def to_losses(frame: pl.DataFrame, unit: str | None) -> pl.DataFrame:
 def unit_mismatches(frame: pl.DataFrame, control: str) -> dict[tuple[str, str], str]:
     """Return a sentence for each (scale, variant) whose values can be no loss in the control's unit.
 
-    frame: scored rows with scale, variant, seed, step, loss, of runs whose unit nobody told. The medians over
-    seeds at the steps that two arms share are compared, and where a run starts and which way it goes.
+    frame: scored rows with scale, variant, seed, step, loss and the unit that somebody told (null: nobody).
+    The medians over seeds at the steps that two arms share are compared, and where a run starts and which way
+    it goes. A unit that was told is not believed against the data.
     """
-    medians = frame.group_by("scale", "variant", "step").agg(pl.col("loss").median()).sort("step")
+    told = pl.col("unit").first().alias("unit")
+    medians = frame.group_by("scale", "variant", "step").agg(pl.col("loss").median(), told).sort("step")
     curves = medians.partition_by("scale", "variant", as_dict=True)
     problems = {}
     for (scale, variant), curve in curves.items():
-        reason = _lone_problem(curve["loss"].to_list())
+        reason = _lone_problem(curve["loss"].to_list(), curve["unit"][0])
         if not reason and variant != control and (scale, control) in curves:
             reason = _pair_problem(curves[scale, control], curve, control)
         if reason:
@@ -95,24 +98,40 @@ def unit_mismatches(frame: pl.DataFrame, control: str) -> dict[tuple[str, str], 
     return problems
 
 
-def _lone_problem(losses: list[float]) -> str:
-    """Return why the values of one arm can be no loss in nats or bits; empty if they can."""
+def _lone_problem(losses: list[float], unit: str | None) -> str:
+    """Return why the values of one arm can be no loss in nats or bits, or not in the unit told; empty if they
+    can."""
     finite = [loss for loss in losses if math.isfinite(loss)]
+    if unit in RISING_UNITS:
+        return _falling_score(finite, unit)
     if finite and finite[0] > MAX_FIRST_NATS:
         return f"its values start at {finite[0]:.4g}, as a perplexity does"
-    if len(finite) < MIN_EVALUATIONS or min(finite) < 0 or max(finite) > 1:
+    if len(finite) < MIN_EVALUATIONS or max(finite) > 1:
         return ""
     rises = sum(b > a for a, b in itertools.pairwise(finite))
     if finite[-1] > finite[0] and rises > RISING_SHARE * (len(finite) - 1):
-        return f"its values rise from {finite[0]:.4g} to {finite[-1]:.4g}, as an accuracy does"
+        score = "a log likelihood" if min(finite) < 0 else "an accuracy"
+        return f"its values rise from {finite[0]:.4g} to {finite[-1]:.4g}, as {score} does"
     return ""
+
+
+def _falling_score(losses: list[float], unit: str) -> str:
+    """Return why values cannot be the score that somebody told, as which they were negated."""
+    steps = [b - a for a, b in itertools.pairwise(losses)]
+    if len(losses) < MIN_EVALUATIONS or losses[-1] <= losses[0]:
+        return ""
+    if sum(step > 0 for step in steps) <= RISING_SHARE * len(steps):
+        return ""
+    return f"its values fall from {-losses[0]:.4g} to {-losses[-1]:.4g}, which no {unit} does"
 
 
 def _pair_problem(control: pl.DataFrame, treatment: pl.DataFrame, control_name: str) -> str:
     """Return why two arms have no unit in common; empty if they can."""
-    shared = control.join(treatment, on="step", suffix="_b").filter(
-        (pl.col("loss") > 0) & (pl.col("loss_b") > 0)
-    )
+    joined = control.join(treatment, on="step", suffix="_b").filter(pl.col("loss") * pl.col("loss_b") != 0)
+    opposite = joined.filter(pl.col("loss") * pl.col("loss_b") < 0)
+    if len(opposite) > len(joined) / 2:
+        return f"its values and those of {control_name} have opposite signs"
+    shared = joined.filter((pl.col("loss") > 0) & (pl.col("loss_b") > 0))
     if shared.is_empty():
         return ""
     ratio = float((shared["loss_b"] / shared["loss"]).median())  # pyright: ignore[reportArgumentType]
